@@ -1,0 +1,44 @@
+"""The filename of a request as steps of a path.
+
+Names are octets: TFTP has no encoding for them (RFC 1350 s5 says netascii,
+clients send what their firmware has), and neither has a POSIX file system.
+"""
+
+from tftpd.wire.errors import ErrorCode, Refused
+
+Name = tuple[bytes, ...]
+"""Steps below a root: never empty strings, `.`, `..` or anything with a slash."""
+
+TEMPORARY = b".tftpd-upload-"
+"""How the names of unfinished uploads begin; no client can read or write them."""
+
+SELF = b"."
+PARENT = b".."
+
+LONGEST = 4096  # octets of a filename: PATH_MAX of Linux
+
+
+def steps(filename: bytes) -> Name:
+    """The steps of `filename`, with `..` still among them.
+
+    Windows loaders send backslashes, GRUB a leading slash and pxelinux a
+    double one: all of them are separators, and empty steps are folded.
+    Raises `Refused` for a name that no file system could hold.
+    """
+    if len(filename) > LONGEST:
+        raise Refused(ErrorCode.FILE_NOT_FOUND, "the name is too long")
+    parts = filename.replace(b"\\", b"/").split(b"/")
+    return tuple(part for part in parts if part not in (b"", SELF))
+
+
+def show(filename: bytes) -> str:
+    """`filename` for logs: UTF-8 where it is that, every other octet escaped.
+
+    Control characters are escaped too, so that a peer cannot forge a line.
+    """
+    text = filename.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii") if character != '"' else '\\"'

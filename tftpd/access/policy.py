@@ -1,0 +1,73 @@
+"""Read and write policies, and the grant they give."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from tftpd.access.names import Name
+
+Address = IPv4Address | IPv6Address
+Networks = Sequence[IPv4Network | IPv6Network]
+
+ANYWHERE: Networks = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+
+class Symlinks(StrEnum):
+    """What a symbolic link below a root may do."""
+
+    DENY = "deny"  # no link is followed
+    INSIDE = "inside"  # a link may point anywhere beneath the same root
+    FOLLOW = "follow"  # links are the administrator's word and go where they say
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPolicy:
+    """Which files may be read.
+
+    `world_readable` asks for the o+r bit, as tftp-hpa does.
+    """
+
+    world_readable: bool = False
+    clients: Networks = ANYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class WritePolicy:
+    """Which files may be written.
+
+    `create` allows new names and `overwrite` those that exist; `max_size` is
+    in octets, None for no limit; `mode` are the permission bits of what is
+    stored; `world_writable` asks for the o+w bit of a file that is replaced.
+    """
+
+    create: bool = True
+    overwrite: bool = False
+    max_size: int | None = None
+    mode: int = 0o644
+    world_writable: bool = False
+    clients: Networks = ANYWHERE
+
+
+Policy = TypeVar("Policy", ReadPolicy, WritePolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(Generic[Policy]):
+    """Leave to touch one name beneath one root, on the terms of one policy.
+
+    Only `storage` acts on it, step by step below `root`: a grant says what
+    is allowed, not what exists.
+    """
+
+    root: Path
+    name: Name
+    policy: Policy
+    symlinks: Symlinks = Symlinks.INSIDE
+
+
+def admits(networks: Networks, client: Address) -> bool:
+    """Whether `client` is in one of `networks`."""
+    return any(client in network for network in networks)

@@ -1,0 +1,76 @@
+"""Where log events go and in which form, as the configuration says."""
+
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+_SCALAR = (str, int, float, bool, type(None))
+
+
+def observer(level: str, form: str, out: TextIO) -> ILogObserver:
+    """An observer that writes events of at least `level` to `out`.
+
+    `level` is debug, info, warn, error or critical; `form` is text or json.
+    """
+    predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    write = _JSONLines(out) if form == "json" else textFileLogObserver(out)
+    return FilteringLogObserver(write, [predicate])
+
+
+def output(path: str | None, foreground: bool) -> TextIO:
+    """The file that twistd's `--logfile` names, or what twistd takes without it.
+
+    As under twistd alone, SIGUSR1 rotates it.
+    """
+    if path == "-" or (path is None and foreground):
+        return sys.stdout
+    file = LogFile.fromFullPath(path or "twistd.log")
+    signal.signal(signal.SIGUSR1, lambda *_: file.rotate())
+    return file  # type: ignore[no-any-return]
+
+
+@implementer(ILogObserver)
+class _JSONLines:
+    """One flat object a line, as log shippers read it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: LogEvent) -> None:
+        self._out.write(json.dumps(_flat(event), ensure_ascii=True) + "\n")
+        self._out.flush()
+
+
+def _flat(event: LogEvent) -> dict[str, Any]:
+    level = event.get("log_level", LogLevel.info)
+    record: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
+        "level": level.name,
+        "logger": event.get("log_namespace"),
+        "message": formatEvent(event),
+    }
+    if "log_failure" in event:
+        record["traceback"] = event["log_failure"].getTraceback()
+    # Events of Twisted's older log API carry fields of their own, which are
+    # in the message already.
+    if "isError" not in event:
+        record |= {
+            name: value
+            for name, value in event.items()
+            if not name.startswith("log_") and isinstance(value, _SCALAR)
+        }
+    return record

@@ -1,0 +1,1 @@
+"""Floor 3: Twisted datagrams. The listener, and a session for each transfer."""

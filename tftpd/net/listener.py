@@ -1,0 +1,196 @@
+"""The well-known port: turns each request into a session or a refusal.
+
+    datagram > decode > screen > authorize > open the file > agree > start
+
+A step that cannot go on raises `Refused`, and one place turns that into one
+ERROR. Requests are answered from the address that the client asked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from tftpd.access.mounts import Mounts
+from tftpd.net.ports import ListeningPort, Runtime, SocketAddress, client_address
+from tftpd.net.receiving import ReceiveSession
+from tftpd.net.sending import SendSession
+from tftpd.net.sessions import TID, AnySession, Sessions
+from tftpd.storage.sink import Sink
+from tftpd.storage.source import Source
+from tftpd.transfer.receiver import Receiver
+from tftpd.transfer.report import Outcome, Report
+from tftpd.transfer.sender import Sender
+from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
+from tftpd.transfer.timing import Timer, Timing
+from tftpd.wire.errors import ErrorCode, MalformedPacket, MalformedRequest, Refused
+from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
+
+# A client that sends its request once more after this many seconds without
+# progress was restarted: power-cycled firmware asks from the same port.
+_RESTARTED = 3.0
+
+# The longest datagram that a sending session expects, in octets: an ACK, or
+# an ERROR with its text.
+_LONGEST_ANSWER = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is served, and on what terms: replaced as a whole by a reload.
+
+    `sessions` is how many there may be at once; `report` takes each
+    request's end.
+    """
+
+    mounts: Mounts
+    limits: Limits
+    timing: Timing
+    sessions: int
+    report: Callable[[Report], None]
+
+
+class Listener(DatagramProtocol):
+    """Takes requests on one address; sessions are shared with other listeners.
+
+    Requests to a broadcast address are dropped unless `broadcast` is set
+    (RFC 1123 s4.2.3.4).
+    """
+
+    noisy = False
+    log = Logger()
+    transport: ListeningPort
+
+    def __init__(
+        self, runtime: Runtime, offer: Offer, sessions: Sessions, broadcast: bool = False
+    ) -> None:
+        self.offer = offer
+        self._runtime = runtime
+        self._sessions = sessions
+        self._broadcast = broadcast
+
+    def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
+        """Twisted: a datagram came to the well-known port.
+
+        What is no request is dropped without a word: two servers that
+        answer each other's nonsense would never stop (CVE-2024-2169).
+        """
+        if self.transport.broadcast and not self._broadcast:
+            return
+        try:
+            self._receive(datagram, peer)
+        except Exception:
+            self.log.failure("fault in a request from {peer}", peer=peer)
+
+    def _receive(self, datagram: bytes, peer: SocketAddress) -> None:
+        try:
+            packet = decode(datagram)
+        except MalformedRequest as malformed:
+            self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
+            self.log.info("malformed request from {peer}: {why}", peer=peer, why=malformed)
+            return
+        except MalformedPacket:
+            return
+        if not isinstance(packet, Rrq | Wrq):
+            return
+        tid = (peer, self.transport.local)
+        if self._is_new(packet, tid):
+            try:
+                self._open(packet, tid)
+            except Refused as refused:
+                self._tell(refused, peer)
+                self._refused(packet, peer, refused)
+
+    def _is_new(self, request: Request, tid: TID) -> bool:
+        """Whether `request` starts a transfer; a repeat goes to its session.
+
+        Firmware asks again before our first packet can have arrived, and a
+        second session would leave it with two of everything. Other firmware
+        asks for one file after another from one port.
+        """
+        session = self._sessions.find(tid)
+        if session is not None and session.running:
+            stalled = session.machine.stalled(self._runtime.clock.seconds())
+            restarted = session.machine.answered and stalled > _RESTARTED
+            if session.request == request and not restarted:
+                session.repeat()
+                return False
+        if session is not None:
+            session.stop(Outcome.REPLACED)
+        if not self._sessions.room(self.offer.sessions):
+            # Silence, not an ERROR: firmware gives up on an ERROR, but
+            # repeats an unanswered request until there is room.
+            self.log.warn("no room for {peer}: {n} sessions", peer=tid[0], n=len(self._sessions))
+            return False
+        return True
+
+    def _open(self, request: Request, tid: TID) -> None:
+        mode = Mode.spelled(request.mode)
+        if mode is None:
+            raise Refused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
+        if isinstance(request, Rrq):
+            self._open_read(request, mode, tid)
+        else:
+            self._open_write(request, mode, tid)
+
+    def _open_read(self, request: Rrq, mode: Mode, tid: TID) -> None:
+        grant = self.offer.mounts.authorize_read(request.filename, client_address(tid[0]))
+        source = Source.open(grant)
+        terms = agree(request.options, self.offer.limits, mode, Direction.READ, source.size)
+        machine = Sender(terms, self._timer(terms), self._runtime.clock.seconds())
+        session = SendSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
+        session.attach(source)
+        self._start(session, tid, _LONGEST_ANSWER)
+
+    def _open_write(self, request: Wrq, mode: Mode, tid: TID) -> None:
+        grant = self.offer.mounts.authorize_write(request.filename, client_address(tid[0]))
+        terms = agree(request.options, self.offer.limits, mode, Direction.WRITE)
+        # Netascii text is longer on the wire than on disk, by as much as it
+        # has lines: an announced size says nothing exact of the file.
+        size = terms.tsize if mode is Mode.OCTET else None
+        sink = Sink.open(grant, size, mode is Mode.NETASCII)
+        machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
+        session = ReceiveSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
+        session.attach(sink)
+        self._start(session, tid, terms.blksize + HEADER + 1)  # one more shows an overlong block
+
+    def _timer(self, terms: Terms) -> Timer:
+        return Timer(self.offer.timing, terms.timeout)
+
+    def _hooks(
+        self, tid: TID
+    ) -> tuple[Callable[[Report], None], Callable[[AnySession], None]]:
+        """What a session calls when its outcome is known, and when it has ended."""
+        report, sessions = self.offer.report, self._sessions
+
+        def on_report(said: Report) -> None:
+            sessions.dally(tid)
+            report(said)
+
+        return on_report, lambda _: sessions.remove(tid)
+
+    def _start(self, session: AnySession, tid: TID, longest: int) -> None:
+        self._sessions.add(tid, session)
+        try:
+            self._runtime.open_port(session, tid[1], longest)
+        except OSError as error:
+            # No port or no descriptor is left: as with too many sessions,
+            # the client will ask again.
+            session.abandon()
+            self.log.error("no port for {peer}: {error}", peer=tid[0], error=error)
+
+    def _tell(self, refused: Refused, peer: SocketAddress) -> None:
+        self.transport.write(Error(refused.code, refused.text).encode(), peer)
+
+    def _refused(self, request: Request, peer: SocketAddress, refused: Refused) -> None:
+        self.offer.report(
+            Report(
+                direction=Direction.READ if isinstance(request, Rrq) else Direction.WRITE,
+                peer=peer[:2],
+                filename=request.filename,
+                outcome=Outcome.REFUSED,
+                code=refused.code,
+                detail=str(refused),
+            )
+        )

@@ -1,0 +1,42 @@
+"""A session that receives a file: a Receiver that fills a Sink."""
+
+from tftpd.net.session import Session
+from tftpd.storage.sink import Sink
+from tftpd.transfer.receiver import Receiver
+from tftpd.transfer.terms import Direction
+from tftpd.wire.errors import Refused
+
+
+class ReceiveSession(Session[Receiver]):
+    """Writes what comes in order; stores the file before the last ACK leaves.
+
+    `fsync` and the rename take their time, in a thread; meanwhile a peer
+    that repeats its last block hears nothing, then the ACK.
+    """
+
+    direction = Direction.WRITE
+
+    def attach(self, sink: Sink) -> None:
+        """The file to fill, which this session closes. Comes before the port starts."""
+        self._sink = sink
+
+    def _advance(self) -> None:
+        payloads = self.machine.take()
+        if payloads:
+            self._write(payloads)
+        self._transmit()
+        if self.machine.complete and self.running and not self._in_thread:
+            self._work(self._sink.commit, self._have_stored)
+        self._settle()
+
+    def _write(self, payloads: list[bytes]) -> None:
+        try:
+            self._sink.write(payloads)
+        except Refused as refused:
+            self.machine.fail(refused)
+
+    def _have_stored(self, _: None) -> None:
+        self.machine.stored(self._runtime.clock.seconds())
+
+    def _close_file(self) -> None:
+        self._sink.discard()

@@ -1,0 +1,49 @@
+"""A session that sends a file: a Sender fed from a Source."""
+
+from tftpd.net.session import Session
+from tftpd.storage.source import Blocks, Source
+from tftpd.transfer.sender import Sender
+from tftpd.transfer.terms import Direction, Mode
+from tftpd.wire.errors import Refused
+
+
+class SendSession(Session[Sender]):
+    """Reads a window ahead, so that an ACK is answered from memory.
+
+    Blocks in the page cache are read here and now; a cold page is waited
+    for in a thread, and the other sessions go on.
+    """
+
+    direction = Direction.READ
+
+    def attach(self, source: Source) -> None:
+        """The file to send, which this session closes. Comes before the port starts."""
+        terms = self.machine.terms
+        self._source = source
+        self._blocks = Blocks(source, terms.blksize, terms.mode is Mode.NETASCII)
+
+    def _advance(self) -> None:
+        # What is in memory leaves first: while it is on its way and the
+        # peer at work on it, there is time to read on.
+        self._transmit()
+        self._feed()
+        self._transmit()
+        self._settle()
+
+    def _feed(self) -> None:
+        wants = self.machine.wants
+        if wants <= 0 or self._in_thread or self.machine.over:
+            return
+        try:
+            self._have_read(self._blocks.take(wants, wait=False))
+        except BlockingIOError:
+            self._work(lambda: self._blocks.take(wants, wait=True), self._have_read)
+        except Refused as refused:
+            self.machine.fail(refused)
+
+    def _have_read(self, taken: tuple[list[bytes], bool]) -> None:
+        blocks, eof = taken
+        self.machine.feed(blocks, eof=eof)
+
+    def _close_file(self) -> None:
+        self._source.close()

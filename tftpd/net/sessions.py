@@ -1,0 +1,57 @@
+"""The sessions that are open, by the TIDs of their clients."""
+
+from typing import Any
+
+from tftpd.net.ports import SocketAddress
+from tftpd.net.session import Session
+from tftpd.transfer.report import Outcome
+from tftpd.wire.errors import Reason
+
+TID = tuple[SocketAddress, SocketAddress]
+"""A client's address and port, and the local address it asked."""
+
+AnySession = Session[Any]
+
+
+class Sessions:
+    """Finds the session of a client, and keeps their number within a limit.
+
+    A session that only dallies gives way to a new one: its file is stored
+    and its last ACK was sent.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[TID, AnySession] = {}
+        self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def find(self, tid: TID) -> AnySession | None:
+        """The session that serves `tid`, if any."""
+        return self._open.get(tid)
+
+    def add(self, tid: TID, session: AnySession) -> None:
+        """`session` serves `tid` from now on."""
+        self._open[tid] = session
+
+    def dally(self, tid: TID) -> None:
+        """The transfer of `tid` has its outcome; the session may linger on."""
+        if tid in self._open:
+            self._dallying[tid] = self._open[tid]
+
+    def remove(self, tid: TID) -> None:
+        """`tid` is served no more."""
+        self._open.pop(tid, None)
+        self._dallying.pop(tid, None)
+
+    def room(self, limit: int) -> bool:
+        """Whether one more session fits; ends the one that dallies longest for it."""
+        while len(self._open) >= limit and self._dallying:
+            next(iter(self._dallying.values())).stop(Outcome.DONE)
+        return len(self._open) < limit
+
+    def stop(self) -> None:
+        """End all sessions; running ones tell their peers."""
+        for session in list(self._open.values()):
+            session.stop(Outcome.STOPPED, Reason.STOPPING)

@@ -1,0 +1,94 @@
+"""When to send again (RFC 1123 s4.2.3.2, RFC 6298).
+
+A client that sets the `timeout` option gets exactly that interval. For all
+others the interval follows the measured round trip, doubles after each
+loss with some jitter, so that the clients of one power cut do not stay in
+step, and stays between a floor and a ceiling.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# RFC 6298 s2: gains of the smoothed round trip and of its variation.
+_ALPHA = 1 / 8
+_BETA = 1 / 4
+_JITTER = 0.25  # share of an interval added at random after a loss
+_LEAST_TRIES = 3  # intervals that patience allows for, however long each is
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What an administrator says of time, all in seconds.
+
+    `floor` and `ceiling` bound the adaptive interval and `initial` is used
+    before anything is measured. `patience` is how long a peer may make no
+    progress: U-Boot repeats itself every 5 s at most ten times, so that
+    less than some 25 s would end a boot for one lost ACK. `dally` is how
+    long the last ACK of an upload is repeated: it covers two repeats of a
+    client with a 5 s timer.
+    """
+
+    floor: float = 0.25
+    ceiling: float = 8.0
+    initial: float = 1.0
+    patience: float = 30.0
+    dally: float = 12.0
+
+
+class Timer:
+    """The retransmission interval of one transfer.
+
+    Times are seconds on the caller's clock, which may step backward: a
+    negative measure counts as zero.
+    """
+
+    __slots__ = ("patience", "dally", "roundtrip", "_timing", "_fixed", "_variation", "_backoff",
+                 "_random")
+
+    def __init__(
+        self,
+        timing: Timing,
+        fixed: float | None = None,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """`fixed` is the client's `timeout`; `uniform` gives 0 <= x < 1."""
+        self.roundtrip: float | None = None
+        self.patience = max(timing.patience, _LEAST_TRIES * (fixed or 0.0))
+        self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
+        self._timing = timing
+        self._fixed = fixed
+        self._variation = 0.0
+        self._backoff = 1.0
+        self._random = uniform
+
+    @property
+    def interval(self) -> float:
+        """Seconds from a send to its repeat."""
+        if self._fixed is not None:
+            return self._fixed
+        timing = self._timing
+        if self.roundtrip is None:
+            base = timing.initial
+        else:
+            base = max(timing.floor, self.roundtrip + 4 * self._variation)
+        return min(base * self._backoff, timing.ceiling)
+
+    def measure(self, elapsed: float) -> None:
+        """A send was answered after `elapsed` seconds, at the first try.
+
+        An answer to something sent twice must not be measured: it may
+        belong to either (Karn, RFC 6298 s3).
+        """
+        elapsed = max(elapsed, 0.0)
+        self._backoff = 1.0
+        if self.roundtrip is None:
+            self.roundtrip = elapsed
+            self._variation = elapsed / 2
+        else:
+            self._variation += _BETA * (abs(self.roundtrip - elapsed) - self._variation)
+            self.roundtrip += _ALPHA * (elapsed - self.roundtrip)
+
+    def back_off(self) -> None:
+        """The interval passed without an answer: wait longer the next time."""
+        self._backoff *= 2 * (1 + _JITTER * self._random())

@@ -1,0 +1,44 @@
+"""Wire numbers of 16 bits and the block indexes they stand for.
+
+A block index counts from 1 without end; a DATA or ACK carries only 16 bits
+of it. After 65535 the wire number goes on at 0, as nearly every client
+expects, or at 1 where the `rollover` option or a client profile asks for it.
+RFC 1350 says nothing of it: its files end at 65,535 blocks.
+"""
+
+_MAX = 0xFFFF
+
+
+class Numbering:
+    """Translates between block indexes and wire numbers.
+
+    `rollover` is the wire number that follows 65535: 0 or 1.
+    """
+
+    __slots__ = ("rollover", "_cycle")
+
+    def __init__(self, rollover: int = 0) -> None:
+        if rollover not in (0, 1):
+            raise ValueError(f"rollover is 0 or 1, not {rollover}")
+        self.rollover = rollover
+        self._cycle = _MAX + 1 - rollover
+
+    def wire(self, index: int) -> int:
+        """The wire number of block `index`; block 0 is the OACK or the request."""
+        if index <= _MAX:
+            return index
+        return (index - self.rollover) % self._cycle + self.rollover
+
+    def ahead(self, wire: int, index: int) -> int:
+        """How many blocks `wire` lies ahead of block `index`: 0 to 65535.
+
+        What lies behind shows as a large number, since 16 bits cannot tell;
+        the caller knows how far ahead a peer can be.
+        """
+        if wire < self.rollover and index >= self._cycle:
+            return _MAX  # 0 is the number of no block once 65535 went on at 1
+        return (wire - self.wire(index)) % self._cycle
+
+    def behind(self, wire: int, index: int) -> int:
+        """How many blocks `wire` lies behind block `index`: 0 to 65535."""
+        return -self.ahead(wire, index) % self._cycle
