@@ -114,8 +114,9 @@ class Joined:
         late: Iterable[int] = (),
     ) -> None:
         self.sender = SenderEnd(content, terms)
-        self.receiver = ReceiverEnd(Terms(blksize=terms.blksize, windowsize=terms.windowsize,
-                                          rollover=terms.rollover))
+        self.receiver = ReceiverEnd(
+            Terms(blksize=terms.blksize, windowsize=terms.windowsize, rollover=terms.rollover)
+        )
         self.count = 0
         self.data = 0
         self._opened = not terms.oack

@@ -158,9 +158,7 @@ class Listener(DatagramProtocol):
     def _timer(self, terms: Terms) -> Timer:
         return Timer(self.offer.timing, terms.timeout)
 
-    def _hooks(
-        self, tid: TID
-    ) -> tuple[Callable[[Report], None], Callable[[AnySession], None]]:
+    def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""
         report, sessions = self.offer.report, self._sessions
 
@@ -168,7 +166,7 @@ class Listener(DatagramProtocol):
             sessions.dally(tid)
             report(said)
 
-        return on_report, lambda _: sessions.remove(tid)
+        return on_report, lambda: sessions.remove(tid)
 
     def _start(self, session: AnySession, tid: TID, longest: int) -> None:
         self._sessions.add(tid, session)
@@ -179,6 +177,8 @@ class Listener(DatagramProtocol):
             # the client will ask again.
             session.abandon()
             self.log.error("no port for {peer}: {error}", peer=tid[0], error=error)
+        else:
+            session.begin()
 
     def _tell(self, refused: Refused, peer: SocketAddress) -> None:
         self.transport.write(Error(refused.code, refused.text).encode(), peer)

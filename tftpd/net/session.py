@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -41,6 +41,8 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
     noisy = False
     log = Logger()
     direction: Direction
+    transport: IUDPTransport  # from `begin()` on
+    machine: AnyMachine
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         request: Request,
         peer: SocketAddress,
         on_report: Callable[[Report], None],
-        on_end: Callable[["Session[AnyMachine]"], None],
+        on_end: Callable[[], None],
     ) -> None:
         self.machine = machine
         self.request = request
@@ -69,8 +71,8 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         """Whether the outcome is still open; False while it dallies."""
         return self.machine.outcome is None
 
-    def startProtocol(self) -> None:
-        """Twisted: the port is bound. Sends the first packet."""
+    def begin(self) -> None:
+        """Send the first packet, now that the port is bound."""
         self._guarded(self._advance)
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
@@ -204,7 +206,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
             self.transport.stopListening()
         if not self._in_thread:
             self._close_file()
-        self._on_end(self)
+        self._on_end()
 
     def _answer_stranger(self, datagram: bytes, stranger: SocketAddress) -> None:
         """ERROR 5 to the source of a wrong TID; the transfer is not disturbed (RFC 1350 s4).

@@ -43,8 +43,16 @@ class Timer:
     negative measure counts as zero.
     """
 
-    __slots__ = ("patience", "dally", "roundtrip", "_timing", "_fixed", "_variation", "_backoff",
-                 "_random")
+    __slots__ = (
+        "_backoff",
+        "_fixed",
+        "_random",
+        "_timing",
+        "_variation",
+        "dally",
+        "patience",
+        "roundtrip",
+    )
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ class Numbering:
     `rollover` is the wire number that follows 65535: 0 or 1.
     """
 
-    __slots__ = ("rollover", "_cycle")
+    __slots__ = ("_cycle", "rollover")
 
     def __init__(self, rollover: int = 0) -> None:
         if rollover not in (0, 1):

@@ -1,0 +1,108 @@
+"""A real daemon in a subprocess, as an administrator starts it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+STARTS_WITHIN = 20.0  # seconds, on a loaded machine
+
+
+@dataclass
+class RunningDaemon:
+    """Where a daemon listens, what it serves, and what it has logged."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    root: Path
+    log: Path
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects of the log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """Those of them that tell the end of a request."""
+        return [event for event in self.events() if event.get("event") == "transfer"]
+
+    def awaited(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` transfers, waited for."""
+        until(lambda: len(self.transfers()) >= count)
+        return self.transfers()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(STARTS_WITHIN)
+
+
+def until(condition: Any, within: float = STARTS_WITHIN) -> None:
+    """Wait for a condition of another process; fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A UDP port of the loopback address that nobody has now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def twistd(*arguments: str) -> list[str]:
+    """The command line of this interpreter's twistd."""
+    run = "from twisted.scripts.twistd import run; run()"
+    return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
+
+
+@contextmanager
+def daemon(tmp_path: Path, **settings: Any) -> Iterator[RunningDaemon]:
+    """A daemon that reads and writes `tmp_path/root`, with `settings` on top."""
+    root = tmp_path / "root"
+    root.mkdir(exist_ok=True)
+    port = free_port()
+    write = {"create": True, "overwrite": True}
+    document = {
+        "listen": [{"address": "127.0.0.1", "port": port}],
+        "directories": [{"path": "/", "root": str(root), "read": True, "write": write}],
+        "log": {"format": "json"},
+        **settings,
+    }
+    config = tmp_path / "tftpd.yaml"
+    config.write_text(yaml.safe_dump(document))
+    log = tmp_path / "log"
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            twistd("tftp", "--config", str(config)),
+            cwd=tmp_path,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    running = RunningDaemon(process, port, root, log)
+    try:
+        until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        assert process.poll() is None, log.read_text()
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STARTS_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

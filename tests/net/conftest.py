@@ -1,0 +1,52 @@
+"""A server in memory over a directory of real files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import MemoryServer
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.net.listener import Offer
+from tftpd.transfer.terms import Limits
+from tftpd.transfer.timing import Timing
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "seven").write_bytes(b"1234567")
+    (tmp_path / "kilo").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "lines").write_bytes(b"one\ntwo\r\n")
+    return tmp_path
+
+
+@pytest.fixture
+def offer(root: Path) -> Callable[[Any], Offer]:
+    read = Mount((), root, read=ReadPolicy())
+    write = Mount((b"in",), root / "in", read=ReadPolicy(), write=WritePolicy(max_size=4096))
+
+    def build(report: Any) -> Offer:
+        return Offer(Mounts([read, write]), Limits(), Timing(), 100, report)
+
+    return build
+
+
+@pytest.fixture
+def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
+    """Whatever a test does, the end of time finds nothing left."""
+    built = MemoryServer(offer)
+    yield built
+    built.net.run_threads()
+    built.waits(120)
+    assert built.idle
+
+
+@pytest.fixture
+def limited(offer: Callable[[Any], Offer]) -> MemoryServer:
+    """A server with room for two sessions."""
+    return MemoryServer(lambda report: replace(offer(report), sessions=2))

@@ -1,0 +1,182 @@
+"""Real sockets on loopback, read by a reactor of one `doRead` at a time."""
+
+import socket
+
+import pytest
+from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface.verify import verifyClass
+
+from tftpd.net.ports import (
+    ListeningPort,
+    Port,
+    bind_listener,
+    bind_session,
+    client_address,
+)
+
+
+class Readers:
+    """The part of a reactor that a port asks for."""
+
+    def __init__(self):
+        self.reading = set()
+
+    def addReader(self, reader):
+        self.reading.add(reader)
+
+    def removeReader(self, reader):
+        self.reading.discard(reader)
+
+
+class Heard(DatagramProtocol):
+    noisy = False
+
+    def __init__(self):
+        self.datagrams = []
+        self.stopped = 0
+
+    def datagramReceived(self, datagram, peer):
+        self.datagrams.append((datagram, peer, getattr(self.transport, "local", None)))
+
+    def stopProtocol(self):
+        self.stopped += 1
+
+
+@pytest.fixture
+def opened():
+    """Opens ports and closes them after the test."""
+    ports = []
+
+    def open_port(sock, kind=ListeningPort, *size):
+        port = kind(Readers(), sock, Heard(), *size)
+        port.start()
+        ports.append(port)
+        return port
+
+    yield open_port
+    for port in ports:
+        port.stopListening()
+
+
+def _say(datagram, family, to, source=None):
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if source is not None:
+            sock.bind(source)
+        sock.sendto(datagram, to)
+        return sock.getsockname()
+
+
+def test_the_port_keeps_to_twisteds_interfaces():
+    verifyClass(IUDPTransport, Port)
+    verifyClass(IReadDescriptor, Port)
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
+def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
+    port = opened(bind_listener("0.0.0.0", 0))
+    _say(b"hi", socket.AF_INET, (asked, port.getHost().port))
+    port.doRead()
+    ((datagram, peer, local),) = port._protocol.datagrams
+    assert (datagram, peer[0], local[0]) == (b"hi", "127.0.0.1", asked)
+    assert not port.broadcast
+
+
+def test_an_ipv6_wildcard_port_knows_it_too_and_leaves_ipv4_alone(opened):
+    port = opened(bind_listener("::", 0))
+    number = port.getHost().port
+    _say(b"hi", socket.AF_INET6, ("::1", number))
+    port.doRead()
+    ((_, peer, local),) = port._protocol.datagrams
+    assert (peer[0], local) == ("::1", ("::1", 0, 0, 0))
+    opened(bind_listener("0.0.0.0", number))
+
+
+def test_a_session_answers_from_the_address_that_was_asked(opened):
+    port = opened(bind_listener("0.0.0.0", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(2)
+        client.sendto(b"hi", ("127.0.0.9", port.getHost().port))
+        port.doRead()
+        session = opened(bind_session(port.local), Port, 100)
+        session.write(b"there", client.getsockname())
+        assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
+
+
+def test_a_broadcast_is_known_as_one(opened):
+    port = opened(bind_listener("0.0.0.0", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.sendto(b"all", ("127.255.255.255", port.getHost().port))
+    port.doRead()
+    assert len(port._protocol.datagrams) == 1
+    assert port.broadcast
+    assert port.local[0] == "127.0.0.1"
+
+
+def test_a_send_that_fails_is_a_lost_datagram(opened):
+    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    port.write(b"x" * 70000, ("127.0.0.1", 9))
+    port.write(b"x", ("127.0.0.1", 0))
+    port.write(b"x")
+
+
+def test_a_turn_is_bounded(opened):
+    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    for _ in range(100):
+        _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    port.doRead()
+    assert len(port._protocol.datagrams) == 64
+    port.doRead()
+    assert len(port._protocol.datagrams) == 100
+
+
+def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
+    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    assert port._reactor.reading == {port}
+    port.stopListening()
+    port.stopListening()
+    port.connectionLost(None)
+    port.doRead()
+    assert (port._reactor.reading, port._protocol.stopped, port.fileno()) == (set(), 1, -1)
+
+
+@pytest.mark.parametrize("bound", [("127.0.0.1", 0), ("::1", 0, 0, 0)], ids=["IPv4", "IPv6"])
+def test_a_port_tells_its_address(opened, bound):
+    port = opened(bind_session(bound), Port, 100)
+    assert port.getHost().host == bound[0]
+    assert port.getHost().port == port._socket.getsockname()[1]
+
+
+def test_broadcast_can_be_allowed(opened):
+    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    assert not port.getBroadcastAllowed()
+    port.setBroadcastAllowed(True)
+    assert port.getBroadcastAllowed()
+
+
+def test_a_connected_port_sends_to_its_peer(opened):
+    one, two = (opened(bind_session(("127.0.0.1", 0)), Port, 100) for _ in range(2))
+    one.connect("127.0.0.1", two.getHost().port)
+    one.write(b"hi")
+    two.doRead()
+    assert two._protocol.datagrams[0][0] == b"hi"
+
+
+def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
+    port = opened(bind_listener("127.0.0.1", 0))
+    with pytest.raises(OSError, match="in use"):
+        bind_listener("127.0.0.1", port.getHost().port)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("10.0.0.7", 69), "10.0.0.7"),
+        (("fe80::1%eth0", 69, 0, 2), "fe80::1"),
+        (("::ffff:10.0.0.7", 69, 0, 0), "10.0.0.7"),
+    ],
+)
+def test_a_client_is_known_by_its_plain_address(peer, address):
+    assert str(client_address(peer)) == address
