@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tftpd
-from tftpd.config.settings import ConfigError, load, schema
+from tftpd.config.loading import load, schema
+from tftpd.config.problems import ConfigError
 from tftpd.daemon.service import EX_CONFIG
 
 

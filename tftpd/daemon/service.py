@@ -22,7 +22,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 import tftpd
-from tftpd.config.settings import ConfigError, Settings, load
+from tftpd.access.mounts import Mounts
+from tftpd.config.loading import load
+from tftpd.config.problems import ConfigError
+from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.net.listener import Listener, Offer
@@ -110,7 +113,7 @@ class Daemon(Service):
                     why=_explain(error),
                 )
                 raise SystemExit(1) from None
-            self._sockets.append((sock, listen.broadcast))
+            self._sockets.append((sock, listen.broadcast == "answer"))
 
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve."""
@@ -137,7 +140,7 @@ class Daemon(Service):
     def _offer(self) -> Offer:
         settings = self._settings
         return Offer(
-            mounts=settings.mounts(),
+            mounts=Mounts(settings.mounts()),
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
             sessions=settings.limits.sessions,

@@ -1,0 +1,176 @@
+"""The kinds of values that a configuration has, and how they are written.
+
+Each refuses a value with a `ValueError` that says what was expected, and
+perhaps, as a second argument, what was meant.
+"""
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from tftpd.access.names import PARENT, Name, steps
+from tftpd.config.problems import meant
+from tftpd.wire.errors import Refused
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {
+    unit.format(prefix): base**power
+    for power, prefix in enumerate("kmgt", 1)
+    for unit, base in (("{}", 1024), ("{}ib", 1024), ("{}b", 1000))
+}
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError("expected a size such as 64MiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _mode(value: Any) -> int:
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    match = re.fullmatch(r"(?:0o)?([0-7]{1,4})", text)
+    if match is None or int(match[1], 8) > 0o777:
+        raise ValueError("expected permission bits such as 0644")
+    return int(match[1], 8)
+
+
+def _prefix(value: Any) -> Name:
+    if not isinstance(value, str):
+        raise ValueError("expected a path such as /boot")
+    try:
+        name = steps(value.encode("utf-8", "surrogateescape"))
+    except Refused:
+        raise ValueError("expected a path of at most 4096 octets") from None
+    if PARENT in name:
+        raise ValueError("expected a path without ..")
+    return name
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    if not isinstance(value, str):
+        raise ValueError("expected a network such as 10.0.0.0/8")
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        if "host bits" in str(error):
+            whole = ip_network(value, strict=False)
+            raise ValueError(f"expected a network such as {whole}") from None
+        raise ValueError("expected a network such as 10.0.0.0/8") from None
+
+
+def _address(value: Any) -> str:
+    try:
+        return str(ip_address(value)) if isinstance(value, str) else _no_address()
+    except ValueError:
+        return _no_address()
+
+
+def _no_address() -> NoReturn:
+    raise ValueError("expected an IP address such as 192.0.2.1 or fe80::1%eth0") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value and "\0" not in value:
+        return value
+    raise ValueError("expected the path of a directory")
+
+
+Address = Annotated[str, BeforeValidator(_address)]
+"""An IPv4 or IPv6 address; a link-local one with its scope."""
+
+DirectoryPath = Annotated[str, BeforeValidator(_text)]
+"""The path of a directory of this host."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9.]+ ?([kKmMgGtT]i?)?[bB]?$"},
+            ]
+        }
+    ),
+]
+"""Octets, written as a number or as 64MiB, 1.5GB, 100k."""
+
+FileMode = Annotated[
+    int,
+    BeforeValidator(_mode),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": "^(0o)?[0-7]{1,4}$"}),
+]
+"""Permission bits in octal: 0644, "0644", 644 and 0o644 are the same."""
+
+Prefix = Annotated[Name, BeforeValidator(_prefix), WithJsonSchema({"type": "string"})]
+"""A path as clients see it."""
+
+Network = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
+]
+"""An IP network, or a single address."""
+
+
+class Contradiction(ValueError):
+    """Values that are right one by one and not together."""
+
+
+def at_least(size: int, text: str) -> AfterValidator:
+    """A size of no less than `size` octets, which `text` spells."""
+
+    def check(value: int) -> int:
+        if value < size:
+            raise ValueError(f"expected at least {text}")
+        return value
+
+    return AfterValidator(check)
+
+
+def number(low: int, high: int) -> BeforeValidator:
+    """A whole number from `low` to `high`."""
+
+    def check(value: Any) -> int:
+        if type(value) is int and low <= value <= high:
+            return value
+        raise ValueError(f"expected a number from {low} to {high}")
+
+    return BeforeValidator(check)
+
+
+def seconds(most: float) -> BeforeValidator:
+    """A time in seconds, above 0 and up to `most`."""
+
+    def check(value: Any) -> float:
+        if type(value) in (int, float) and 0 < value <= most:
+            return float(value)
+        raise ValueError(f"expected seconds, more than 0 and up to {most:g}")
+
+    return BeforeValidator(check)
+
+
+def choice(*words: str) -> BeforeValidator:
+    """One of `words`."""
+
+    def check(value: Any) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        close = meant(value, words)
+        hint = f', did you mean "{close}"?' if close else ""
+        raise ValueError(f"expected one of {', '.join(words)}", hint)
+
+    return BeforeValidator(check)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("expected true or false")
+
+
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+"""`true` or `false`: not `no`, which YAML versions read in two ways."""

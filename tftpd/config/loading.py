@@ -1,0 +1,179 @@
+"""From a file to `Settings`, or to all that is wrong with it.
+
+text > document (lines, plain values) > Settings (pydantic)
+            |                               |
+            +-- checks across entries       +-- errors, translated
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tftpd.access.names import steps
+from tftpd.config import problems
+from tftpd.config.document import Document, read
+from tftpd.config.fields import Contradiction
+from tftpd.config.problems import ConfigError, Problem, dotted, meant, quoted
+from tftpd.config.settings import Settings
+from tftpd.wire.errors import Refused
+
+
+def load(path: Path) -> Settings:
+    """The settings in the file at `path`, its roots made absolute.
+
+    Raises `ConfigError` with every problem that was found, and nothing else.
+    """
+    document = read(_text(path))
+    if document.value is None and not document.problems:
+        document.complain((), "the file is empty")
+    if document.value is not None and not isinstance(document.value, dict):
+        document.complain((), f"expected a mapping of keys, got {quoted(document.value)}")
+    if not isinstance(document.value, dict):
+        raise ConfigError(str(path), document.problems)
+    _resolve_roots(document, path.parent)
+    _find_repetitions(document)
+    settings = _validated(document)
+    if settings is None or document.problems:
+        raise ConfigError(str(path), document.problems)
+    return settings
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Settings.model_json_schema(),
+        "title": "tftpd configuration",
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), [Problem(1, (), "not a text in UTF-8")]) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(str(path), [Problem(0, (), f"cannot be read: {why}")]) from None
+
+
+def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings in the list at `key`, as far as there are any."""
+    entries = document.value.get(key)
+    if isinstance(entries, list):
+        for number, entry in enumerate(entries):
+            if isinstance(entry, dict):
+                yield number, entry
+
+
+def _resolve_roots(document: Document, base: Path) -> None:
+    """Make roots absolute, from the directory of the file, and look whether they serve."""
+    for number, entry in _entries(document, "directories"):
+        written = entry.get("root")
+        if not isinstance(written, str) or not written or "\0" in written:
+            continue
+        root = os.path.normpath(os.path.join(os.path.realpath(base), written))
+        entry["root"] = root
+        wrong = _wrong_with(root, bool(entry.get("read")), bool(entry.get("write")))
+        if wrong:
+            shown = quoted(root).strip('"')
+            document.complain(("directories", number, "root"), f"{shown} {wrong}")
+
+
+def _wrong_with(root: str, read: bool, write: bool) -> str | None:
+    if not os.path.isdir(root):
+        return "is not a directory" if os.path.lexists(root) else "does not exist"
+    if read and not os.access(root, os.R_OK | os.X_OK):
+        return "is not readable"
+    if write and not os.access(root, os.W_OK | os.X_OK):
+        return "is not writable"
+    return None
+
+
+def _find_repetitions(document: Document) -> None:
+    """Two directories of one path, or two listeners on one port."""
+    paths: dict[object, int] = {}
+    for number, entry in _entries(document, "directories"):
+        written = entry.get("path", "/")
+        if isinstance(written, str):
+            try:
+                prefix = steps(written.encode("utf-8", "surrogateescape"))
+            except Refused:
+                continue
+            first = paths.setdefault(prefix, number)
+            if first != number:
+                _repeated(document, "directories", number, "path", quoted(written), first)
+    ports: dict[object, int] = {}
+    for number, entry in _entries(document, "listen"):
+        address, port = entry.get("address"), entry.get("port", 69)
+        if isinstance(address, str) and isinstance(port, int):
+            first = ports.setdefault((address, port), number)
+            if first != number:
+                both = f"{quoted(address)} port {port}"
+                _repeated(document, "listen", number, "address", both, first)
+
+
+def _repeated(document: Document, key: str, number: int, field: str, said: str, first: int) -> None:
+    other = dotted((key, first))
+    line = document.line((key, first))
+    path = (key, number, field)
+    document.complain(path, f"{said} is already the {field} of {other} on line {line}")
+
+
+def _validated(document: Document) -> Settings | None:
+    try:
+        return Settings.model_validate(document.value)
+    except ValidationError as invalid:
+        for error in invalid.errors():
+            _translate(document, error)
+        return None
+
+
+def _translate(document: Document, error: ErrorDetails) -> None:
+    """A problem in our words for one of pydantic's errors."""
+    path: problems.Path = error["loc"]
+    match error["type"]:
+        case "extra_forbidden":
+            close = meant(path[-1], _model_at(path[:-1]).model_fields)
+            hint = f', did you mean "{close}"?' if close else ""
+            document.complain(path, f"unknown key{hint}")
+        case "missing":
+            document.complain(path[:-1], f'missing key "{path[-1]}"')
+        case "model_type" | "model_attributes_type":
+            document.complain(path, f"expected a mapping, got {quoted(error['input'])}")
+        case "list_type":
+            document.complain(path, f"expected a list, got {quoted(error['input'])}")
+        case "too_short":
+            document.complain(path, "expected at least one entry")
+        case _:
+            _complain_of_value(document, path, error)
+
+
+def _complain_of_value(document: Document, path: problems.Path, error: ErrorDetails) -> None:
+    said = error.get("ctx", {}).get("error")
+    if isinstance(said, Contradiction):
+        document.complain(path, str(said))
+    elif isinstance(said, ValueError):
+        expected, *hint = said.args
+        document.complain(path, f"{expected}, got {quoted(error['input'])}{''.join(hint)}")
+    else:
+        document.complain(path, f"cannot be {quoted(error['input'])}")
+
+
+def _model_at(path: problems.Path) -> type[BaseModel]:
+    """The model of the mapping at `path`."""
+    model: type[BaseModel] = Settings
+    for step in path:
+        if isinstance(step, str):
+            model = _model_in(model.model_fields[step].annotation) or model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
