@@ -159,7 +159,7 @@ def choice(*words: str) -> BeforeValidator:
     def check(value: Any) -> str:
         if isinstance(value, str) and value in words:
             return value
-        close = meant(value, words)
+        close = meant(value, words) if isinstance(value, str) else None
         hint = f', did you mean "{close}"?' if close else ""
         raise ValueError(f"expected one of {', '.join(words)}", hint)
 

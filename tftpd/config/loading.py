@@ -17,7 +17,7 @@ from tftpd.access.names import steps
 from tftpd.config import problems
 from tftpd.config.document import Document, read
 from tftpd.config.fields import Contradiction
-from tftpd.config.problems import ConfigError, Problem, dotted, meant, quoted
+from tftpd.config.problems import ConfigError, Problem, dotted, meant, printable, quoted
 from tftpd.config.settings import Settings
 from tftpd.wire.errors import Refused
 
@@ -80,8 +80,7 @@ def _resolve_roots(document: Document, base: Path) -> None:
         entry["root"] = root
         wrong = _wrong_with(root, bool(entry.get("read")), bool(entry.get("write")))
         if wrong:
-            shown = quoted(root).strip('"')
-            document.complain(("directories", number, "root"), f"{shown} {wrong}")
+            document.complain(("directories", number, "root"), f"{printable(root)} {wrong}")
 
 
 def _wrong_with(root: str, read: bool, write: bool) -> str | None:

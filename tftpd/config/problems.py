@@ -10,13 +10,17 @@ Path = tuple[str | int, ...]
 _LONGEST = 60  # characters of a value that a message shows
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One message; `line` counts from 1, 0 where the file as a whole is meant."""
 
     line: int
     path: Path
     text: str
+
+    def position(self) -> tuple[int, str, str]:
+        """What problems are sorted by."""
+        return self.line, dotted(self.path), self.text
 
     def told(self, file: str) -> str:
         """The message as an editor can jump to it."""
@@ -29,7 +33,7 @@ class ConfigError(Exception):
 
     def __init__(self, file: str, problems: Iterable[Problem]) -> None:
         self.file = file
-        self.problems = sorted(set(problems), key=lambda problem: (problem.line, problem.text))
+        self.problems = sorted(set(problems), key=Problem.position)
         super().__init__("\n".join(problem.told(file) for problem in self.problems))
 
 
@@ -51,8 +55,13 @@ def quoted(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    text = printable(value)
     return f'"{text}"' if len(text) <= _LONGEST else f'"{text[: _LONGEST - 3]}..."'
+
+
+def printable(text: str) -> str:
+    """`text` on one line, its control characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def meant(word: object, words: Iterable[str]) -> str | None:

@@ -1,0 +1,44 @@
+"""The files that are shipped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import CHECKOUT
+from tftpd.config.loading import load, schema
+
+SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_configuration_loads(path, tmp_path):
+    text = path.read_text()
+    for line in text.splitlines():
+        if line.strip().startswith("root: /"):
+            root = line.split()[1]
+            (tmp_path / root[1:]).mkdir(parents=True, exist_ok=True)
+            text = text.replace(line, line.replace(root, str(tmp_path / root[1:])))
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(text.replace("../srv", str(CHECKOUT / "srv")))
+    assert load(copy).mounts()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_configuration_names_its_schema(path):
+    first = path.read_text().splitlines()[0]
+    prefix, _, name = first.partition("$schema=")
+    assert prefix == "# yaml-language-server: "
+    assert (path.parent / name).resolve() == CHECKOUT / "conf/tftpd.schema.json"
+
+
+def test_the_exported_schema_is_current():
+    assert json.loads(Path(CHECKOUT / "conf/tftpd.schema.json").read_text()) == schema()
+
+
+def test_the_reference_names_every_key():
+    reference = (CHECKOUT / "docs/config.md").read_text()
+    definitions = schema()
+    models = [definitions, *definitions["$defs"].values()]
+    keys = [key for model in models for key in model.get("properties", {})]
+    assert [key for key in keys if f"`{key}`" not in reference] == []

@@ -1,0 +1,240 @@
+"""Configuration files: what they give, and the messages for what is wrong."""
+
+import os
+import random
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import CHECKOUT
+from tftpd.access.mounts import Mount
+from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
+from tftpd.config.loading import load
+from tftpd.config.problems import ConfigError
+from tftpd.transfer.terms import Limits
+from tftpd.transfer.timing import Timing
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a configuration beside two directories, `srv` and `in`."""
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        Path("t.yaml").write_text(text)
+        return Path("t.yaml")
+
+    return write
+
+
+MINIMAL = "directories:\n  - {root: srv, read: true}\n"
+
+
+def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
+    settings = load(written(MINIMAL))
+    assert settings.mounts() == [Mount((), tmp_path / "srv", read=ReadPolicy())]
+    assert settings.limits.granted() == Limits()
+    assert settings.limits.sessions == 5000
+    assert settings.retransmit.timing() == Timing()
+    assert (settings.log.level, settings.log.format) == ("info", "text")
+    listen = [(entry.address, entry.port, entry.broadcast) for entry in settings.listen]
+    assert listen == [("0.0.0.0", 69, "ignore"), ("::", 69, "ignore")]
+
+
+def test_everything_can_be_said(written, tmp_path):
+    settings = load(
+        written(
+            """
+listen:
+  - {address: fe80::1%lo, port: 6969, broadcast: answer}
+directories:
+  - path: \\boot//x86
+    root: srv
+    symlinks: deny
+    read: {world_readable: true, clients: [10.0.0.0/8, 192.0.2.1, "fe80::/10"]}
+    write: {create: false, overwrite: true, max_size: 1.5MiB, mode: 0600, world_writable: true}
+limits: {blksize: 1468, windowsize: 8, window_octets: 64KiB, sessions: 7}
+retransmit: {floor: 0.5, ceiling: 4, initial: 2, patience: 60, dally: 5}
+log: {level: debug, format: json}
+"""
+        )
+    )
+    read = ReadPolicy(True, tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "fe80::/10"))))
+    write = WritePolicy(False, True, 3 << 19, 0o600, True)
+    root = tmp_path / "srv"
+    assert settings.mounts() == [Mount((b"boot", b"x86"), root, read, write, Symlinks.DENY)]
+    assert settings.limits.granted() == Limits(1468, 8, 64 << 10)
+    assert settings.retransmit.timing() == Timing(0.5, 4.0, 2.0, 60.0, 5.0)
+    assert settings.listen[0].address == "fe80::1%lo"
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("0", 0), ("1000", 1000), ("64k", 65536), ("64KiB", 65536), ("64kb", 64000),
+     ("2 GiB", 2 << 30), ("1.5MB", 1_500_000), ("9b", 9)],
+)  # fmt: skip
+def test_sizes(written, text, octets):
+    settings = load(written(f"directories: [{{root: in, write: {{max_size: {text}}}}}]"))
+    assert settings.mounts()[0].write.max_size == octets
+
+
+@pytest.mark.parametrize("text", ["0644", "644", '"0644"', "0o644"])
+def test_file_modes_are_octal(written, text):
+    settings = load(written(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
+    assert settings.mounts()[0].write.mode == 0o644
+
+
+def test_empty_sections_are_sections_of_defaults(written):
+    settings = load(written(MINIMAL + "limits:\nretransmit:\nlog:\n"))
+    assert settings.limits.granted() == Limits()
+
+
+def test_roots_are_relative_to_the_file(written, tmp_path):
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
+    assert load(conf / "t.yaml").mounts()[0].root == tmp_path / "srv"
+
+
+def _said(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    return str(refused.value).splitlines()
+
+
+def test_all_problems_are_told_together_in_the_order_of_their_lines(written, tmp_path):
+    text = """\
+listen:
+  - {address: 127.0.0.1, port: 6969}
+  - {address: 127.0.0.1, port: 6969}
+  - {address: localhost, port: 0}
+directories:
+  - path: /
+    root: nowhere
+    read: maybe
+  - path: \\
+    root: in
+    write: {create: false, max_size: lots, mod: 9}
+  - roat: in
+  - path: /x/../y
+    root: in
+    read: {clients: [10.0.0.1/8, zip]}
+    read: true
+  - 7
+  - {path: /z, root: in, write: {create: false, overwrite: false, mode: 0999}}
+  - {path: /q, root: in}
+  - {path: /r, root: t.yaml, read: true}
+limits: {blksiz: 1, blksize: 99999999, windowsize: yes, window_octets: 1k}
+log: {level: inf, format: [text]}
+retransmit: {floor: 9, ceiling: 3}
+lisen: 3
+"""
+    here = tmp_path
+    assert _said(written(text)) == [
+        't.yaml:3: listen[1].address: "127.0.0.1" port 6969 is already the address of listen[0]'
+        " on line 2",
+        "t.yaml:4: listen[2].address: expected an IP address such as 192.0.2.1 or fe80::1%eth0,"
+        ' got "localhost"',
+        "t.yaml:4: listen[2].port: expected a number from 1 to 65535, got 0",
+        f"t.yaml:7: directories[0].root: {here}/nowhere does not exist",
+        't.yaml:8: directories[0].read: expected true, false or a mapping, got "maybe"',
+        't.yaml:9: directories[1].path: "\\" is already the path of directories[0] on line 6',
+        't.yaml:11: directories[1].write.max_size: expected a size such as 64MiB, got "lots"',
+        't.yaml:11: directories[1].write.mod: unknown key, did you mean "mode"?',
+        't.yaml:12: directories[2]: missing key "root"',
+        't.yaml:12: directories[2].path: "/" is already the path of directories[0] on line 6',
+        't.yaml:12: directories[2].roat: unknown key, did you mean "root"?',
+        't.yaml:13: directories[3].path: expected a path without .., got "/x/../y"',
+        "t.yaml:15: directories[3].read.clients[0]: expected a network such as 10.0.0.0/8,"
+        ' got "10.0.0.1/8"',
+        "t.yaml:15: directories[3].read.clients[1]: expected a network such as 10.0.0.0/8,"
+        ' got "zip"',
+        "t.yaml:16: directories[3].read: given twice, first on line 15",
+        "t.yaml:17: directories[4]: expected a mapping, got 7",
+        't.yaml:18: directories[5].write.mode: expected permission bits such as 0644, got "0999"',
+        "t.yaml:19: directories[6]: neither read nor write is allowed",
+        f"t.yaml:20: directories[7].root: {here}/t.yaml is not a directory",
+        't.yaml:21: limits.blksiz: unknown key, did you mean "blksize"?',
+        "t.yaml:21: limits.blksize: expected a number from 8 to 65464, got 99999999",
+        't.yaml:21: limits.window_octets: expected at least 64KiB, got "1k"',
+        't.yaml:21: limits.windowsize: expected a number from 1 to 65535, got "yes"',
+        "t.yaml:22: log.format: expected one of text, json, got a list",
+        't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
+        ' did you mean "info"?',
+        "t.yaml:23: retransmit: expected floor <= ceiling <= patience, got 9, 3 and 30",
+        't.yaml:24: lisen: unknown key, did you mean "listen"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "t.yaml:1: the file is empty"),
+        ("# nothing", "t.yaml:1: the file is empty"),
+        ("- a", "t.yaml:1: expected a mapping of keys, got a list"),
+        ("word", 't.yaml:1: expected a mapping of keys, got "word"'),
+        ("directories: []", "t.yaml:1: directories: expected at least one entry"),
+        ("directories: 3", "t.yaml:1: directories: expected a list, got 3"),
+        ("listen: []\n" + MINIMAL, "t.yaml:1: listen: expected at least one entry"),
+        ("log: {level: info}", 't.yaml:1: missing key "directories"'),
+        (MINIMAL + "limits: 7", "t.yaml:3: limits: expected a mapping, got 7"),
+        (MINIMAL + "log: {level: {}}", "t.yaml:3: log.level: expected one of debug, info, warn,"
+         " error, critical, got a mapping"),
+        ("directories: [{root: [x], read: true}]",
+         "t.yaml:1: directories[0].root: expected the path of a directory, got a list"),
+        ("directories: [{root: in, write: {create: no}}]",
+         't.yaml:1: directories[0].write.create: expected true or false, got "no"'),
+        ("directories: [{root: in, write: {create: false}}]",
+         "t.yaml:1: directories[0].write: allows nothing: create and overwrite are both false"),
+        (MINIMAL + 'log: {level: "\\e[31m\\n"}',
+         't.yaml:3: log.level: expected one of debug, info, warn, error, critical,'
+         ' got "\\x1b[31m\\n"'),
+        (MINIMAL + "log: {level: " + "x" * 500 + "}",
+         "t.yaml:3: log.level: expected one of debug, info, warn, error, critical,"
+         f' got "{"x" * 57}..."'),
+        (MINIMAL + "retransmit: {floor: 0}",
+         "t.yaml:3: retransmit.floor: expected seconds, more than 0 and up to 3600, got 0"),
+    ],
+)  # fmt: skip
+def test_one_message_each(written, text, said):
+    assert _said(written(text)) == [said]
+
+
+def test_files_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("binary").write_bytes(b"\xff\xfe\0")
+    assert _said(Path("missing")) == ["missing: cannot be read: No such file or directory"]
+    assert _said(Path(".")) == [".: cannot be read: Is a directory"]
+    assert _said(Path("binary")) == ["binary:1: not a text in UTF-8"]
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_roots_must_be_usable(written, monkeypatch, tmp_path, kind):
+    path = written(f"directories: [{{root: in, {kind}: true}}]")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    verb = {"read": "readable", "write": "writable"}[kind]
+    assert _said(path) == [f"t.yaml:1: directories[0].root: {tmp_path}/in is not {verb}"]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_the_file_says_it_is_read_or_refused(written, seed):
+    dice = random.Random(seed)
+    text = bytearray((CHECKOUT / "conf/tftpd.yaml").read_bytes())
+    for _ in range(dice.randint(1, 12)):
+        at = dice.randrange(len(text))
+        match dice.randrange(3):
+            case 0:
+                text[at] = dice.choice(b"{}[]:,&*!|>'\"%@`-#?~ \n\t\0\xff0a")
+            case 1:
+                del text[at : at + dice.randint(1, 20)]
+            case 2:
+                text[at:at] = text[at : at + dice.randint(1, 40)]
+    path = written("")
+    path.write_bytes(text)
+    try:
+        load(path)
+    except ConfigError as refused:
+        assert refused.problems
