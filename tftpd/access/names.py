@@ -36,9 +36,13 @@ def show(filename: bytes) -> str:
 
     Control characters are escaped too, so that a peer cannot forge a line.
     """
-    text = filename.decode("utf-8", "backslashreplace")
+    text = filename.decode("utf-8", "surrogateescape")
     return "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii") if character != '"' else '\\"'
+    if "\udc80" <= character <= "\udcff":  # an octet that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character == '"':
+        return '\\"'
+    return character.encode("unicode_escape").decode("ascii")

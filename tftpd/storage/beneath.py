@@ -23,10 +23,10 @@ _MOST_LINKS = 40  # as Linux follows at most
 def located(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, bytes]]:
     """The directory of `name` as a descriptor, and its last step in there.
 
-    The last step is no symbolic link any more, unless links are followed
-    or it was put there since: open it with O_NOFOLLOW, or as
-    `follow_flag()` says. Raises `Refused` where a link is not allowed or
-    leads out of the root, and `OSError` where a directory is missing.
+    The last step is no symbolic link any more, unless one was put there
+    since: open it with O_NOFOLLOW. Raises `Refused` where a link is not
+    allowed or leads out of the root, and `OSError` where a directory is
+    missing.
     """
     if not name:
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is that of the directory itself")
@@ -36,11 +36,6 @@ def located(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, b
         yield walk.to(name)
     finally:
         walk.close()
-
-
-def follow_flag(symlinks: Symlinks) -> int:
-    """The flag to open a located file with."""
-    return 0 if symlinks is Symlinks.FOLLOW else os.O_NOFOLLOW
 
 
 class _Walk:
@@ -58,11 +53,7 @@ class _Walk:
 
     def to(self, name: Name) -> tuple[int, bytes]:
         if self._symlinks is Symlinks.FOLLOW:
-            *directories, last = name
-            for step in directories:
-                fd = os.open(step, _DIRECTORY & ~os.O_NOFOLLOW, dir_fd=self._held[-1])
-                self._held.append(fd)
-            return self._held[-1], last
+            return self._follow(name)
         pending = list(reversed(name))
         while True:
             step = pending.pop()
@@ -80,6 +71,13 @@ class _Walk:
                 self._down(step)
             else:
                 return self._held[-1], step
+
+    def _follow(self, name: Name) -> tuple[int, bytes]:
+        """Wherever the links lead: whoever may place them is trusted."""
+        path = os.path.realpath(os.path.join(os.fsencode(self._root), *name))
+        directory, last = os.path.split(path)
+        self._held.append(os.open(directory, _DIRECTORY))
+        return self._held[-1], last
 
     def _down(self, step: bytes) -> None:
         self._held.append(os.open(step, _DIRECTORY, dir_fd=self._held[-1]))

@@ -5,13 +5,13 @@ import os
 import stat
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.storage.beneath import follow_flag, located
+from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
 from tftpd.wire import netascii
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # Octets fetched at once. In lock-step at 1468 octets it is one system call
 # for 22 blocks, and small enough for thousands of sessions to hold.
@@ -39,7 +39,7 @@ class Source:
             refusing(Reason.READ_FAILED),
             located(grant.root, grant.name, grant.symlinks) as (directory, last),
         ):
-            fd = os.open(last, _FLAGS | follow_flag(grant.symlinks), dir_fd=directory)
+            fd = os.open(last, _FLAGS, dir_fd=directory)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):

@@ -163,17 +163,17 @@ class _Draft:
         return value
 
     def _accept_timeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.number(value, opt.TIMEOUT_RANGE), 1.0)
+        return self._take_timeout(value, opt.number(value, opt.TIMEOUT_RANGE), 1)
 
     def _accept_utimeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.number(value, opt.UTIMEOUT_RANGE), 1e-6)
+        return self._take_timeout(value, opt.number(value, opt.UTIMEOUT_RANGE), 1_000_000)
 
-    def _take_timeout(self, value: bytes, asked: int | None, unit: float) -> bytes | None:
+    def _take_timeout(self, value: bytes, asked: int | None, per_second: int) -> bytes | None:
         # Echoed to the letter: EDK2 and U-Boot end a transfer whose OACK
         # states another timeout than they asked for.
         if asked is None or self.timeout is not None:
             return None
-        self.timeout = asked * unit
+        self.timeout = asked / per_second
         return value
 
     def _accept_tsize(self, value: bytes) -> bytes | None:

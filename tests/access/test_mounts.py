@@ -1,0 +1,122 @@
+"""Which mount a name lies in, and what its policies say."""
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import TEMPORARY
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
+from tftpd.wire.errors import ErrorCode, Refused
+
+CLIENT = ip_address("192.0.2.7")
+
+TOP = Mount((), Path("/srv/tftp"), read=ReadPolicy())
+INCOMING = Mount((b"incoming",), Path("/srv/in"), write=WritePolicy(max_size=9))
+DEEP = Mount((b"incoming", b"a", b"b"), Path("/srv/deep"), ReadPolicy(), None, Symlinks.DENY)
+MOUNTS = Mounts([TOP, INCOMING, DEEP])
+
+
+def _read(filename, mounts=MOUNTS, client=CLIENT):
+    return mounts.authorize_read(filename, client)
+
+
+def _refused(authorize, filename, client=CLIENT):
+    with pytest.raises(Refused) as refused:
+        authorize(filename, client)
+    return refused.value.code
+
+
+@pytest.mark.parametrize(
+    ("filename", "grant"),
+    [
+        (b"file", Grant(TOP.root, (b"file",), ReadPolicy())),
+        (b"/boot//x", Grant(TOP.root, (b"boot", b"x"), ReadPolicy())),
+        (b"incoming2/x", Grant(TOP.root, (b"incoming2", b"x"), ReadPolicy())),
+        (b"incoming/a/b/c", Grant(DEEP.root, (b"c",), ReadPolicy(), Symlinks.DENY)),
+        (b"\\incoming\\a\\b\\c", Grant(DEEP.root, (b"c",), ReadPolicy(), Symlinks.DENY)),
+        (b"a/../b", Grant(TOP.root, (b"b",), ReadPolicy())),
+        (b"a/b/../../c", Grant(TOP.root, (b"c",), ReadPolicy())),
+        (b"", Grant(TOP.root, (), ReadPolicy())),
+    ],
+)
+def test_the_longest_prefix_decides(filename, grant):
+    assert _read(filename) == grant
+
+
+def test_a_write_policy_gives_a_grant_to_write():
+    grant = MOUNTS.authorize_write(b"incoming/new", CLIENT)
+    assert grant == Grant(INCOMING.root, (b"new",), WritePolicy(max_size=9))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        b"..",
+        b"../x",
+        b"a/../../x",
+        b"\\..\\x",
+        b"incoming/../x",
+        b"incoming/a/b/../c",
+        b"incoming/a/b/c/../../d",
+        b"../" * 1000,
+        b"a/" * 700 + b"../" * 701,
+    ],
+)
+def test_parents_never_leave_the_mount_that_was_entered(filename):
+    assert _refused(MOUNTS.authorize_read, filename) is ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_mount_without_a_policy_refuses():
+    assert _refused(MOUNTS.authorize_write, b"file") is ErrorCode.ACCESS_VIOLATION
+    assert _refused(MOUNTS.authorize_read, b"incoming/x") is ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_name_outside_all_mounts_is_refused():
+    only = Mounts([INCOMING])
+    assert _refused(only.authorize_read, b"file") is ErrorCode.ACCESS_VIOLATION
+    assert _refused(Mounts([]).authorize_read, b"file") is ErrorCode.ACCESS_VIOLATION
+
+
+def test_names_of_unfinished_uploads_are_reserved():
+    for name in (TEMPORARY + b"0", b"dir/" + TEMPORARY + b"0", TEMPORARY + b"/x"):
+        assert _refused(MOUNTS.authorize_read, name) is ErrorCode.ACCESS_VIOLATION
+        refused = _refused(MOUNTS.authorize_write, b"incoming/" + name)
+        assert refused is ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_policy_admits_its_clients_only():
+    networks = (ip_network("192.0.2.0/24"), ip_network("fe80::/10"))
+    mounts = Mounts([Mount((), TOP.root, ReadPolicy(clients=networks), WritePolicy())])
+    assert mounts.authorize_read(b"x", ip_address("192.0.2.255")).name == (b"x",)
+    assert mounts.authorize_read(b"x", ip_address("fe80::7")).name == (b"x",)
+    refused = _refused(mounts.authorize_read, b"x", ip_address("198.51.100.1"))
+    assert refused is ErrorCode.ACCESS_VIOLATION
+    assert mounts.authorize_write(b"x", ip_address("198.51.100.1")).name == (b"x",)
+
+
+@pytest.mark.parametrize("filename", [b"a/" * 30000, b"../" * 20000, b"/" * 60000, b"x" * 60000])
+def test_a_datagram_full_of_steps_is_refused_or_small(filename):
+    assert _refused(MOUNTS.authorize_read, filename) in (
+        ErrorCode.FILE_NOT_FOUND,
+        ErrorCode.ACCESS_VIOLATION,
+    )
+
+
+@given(st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b", b"incoming"])).map(b"/".join)
+       | st.binary(max_size=60))  # fmt: skip
+def test_whatever_the_name_a_grant_is_clean(filename):
+    try:
+        grant = _read(filename)
+    except Refused:
+        return
+    for step in grant.name:
+        assert step not in (b"", b".", b"..")
+        assert b"/" not in step
+
+
+def test_mounts_can_be_listed():
+    assert list(MOUNTS) == [TOP, INCOMING, DEEP]

@@ -1,0 +1,48 @@
+"""Grants beneath a temporary root, and a look at the descriptors left."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tftpd.access.names import steps
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with `inner/file`, and beside it `outside/secret`."""
+    base = tmp_path / "root"
+    (base / "inner").mkdir(parents=True)
+    (base / "file").write_bytes(b"content")
+    (base / "inner" / "file").write_bytes(b"inner content")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(b"secret")
+    return base
+
+
+@pytest.fixture
+def reading(root: Path) -> Callable[..., Grant[ReadPolicy]]:
+    def grant(name: str, symlinks: Symlinks = Symlinks.INSIDE, **policy: bool) -> Grant[ReadPolicy]:
+        return Grant(root, steps(os.fsencode(name)), ReadPolicy(**policy), symlinks)
+
+    return grant
+
+
+@pytest.fixture
+def writing(root: Path) -> Callable[..., Grant[WritePolicy]]:
+    def grant(
+        name: str, symlinks: Symlinks = Symlinks.INSIDE, **policy: object
+    ) -> Grant[WritePolicy]:
+        return Grant(root, steps(os.fsencode(name)), WritePolicy(**policy), symlinks)
+
+    return grant
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
+    yield
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == len(before)

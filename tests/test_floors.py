@@ -1,0 +1,60 @@
+"""Imports point down only: the drawing in docs/architecture.md, held to the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "tftpd"
+
+TWISTED = {"twisted", "zope"}
+FLOORS = {
+    "wire": set(),
+    "transfer": {"wire"},
+    "access": {"wire"},
+    "storage": {"wire", "access"},
+    "config": {"wire", "transfer", "access", "yaml", "pydantic"},
+    "net": {"wire", "transfer", "access", "storage"} | TWISTED,
+    "daemon": {"wire", "transfer", "access", "storage", "config", "net"} | TWISTED,
+    "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,
+}
+OUTSIDE = {"twisted", "zope", "yaml", "pydantic", "prometheus_client", "tqdm"}
+OWNERS_OF_THE_REACTOR = {"daemon/service.py", "client/cli.py"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _imported(path):
+    """Dotted names that a module imports, those of `from x import y` as x.y."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_from_its_floor_and_below(path):
+    floor, *_ = path.relative_to(PACKAGE).parts
+    allowed = FLOORS[floor] | {floor} if floor != "__init__.py" else set()
+    for name in _imported(path):
+        top, *rest = name.split(".")
+        if top == "tftpd" and rest:
+            assert rest[0] in allowed, f"{path} imports {name}"
+        elif top in OUTSIDE:
+            assert top in allowed, f"{path} imports {name}"
+
+
+def test_the_reactor_is_an_argument_but_where_the_program_begins():
+    owners = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if "twisted.internet.reactor" in _imported(path)
+    }
+    assert owners <= OWNERS_OF_THE_REACTOR
+
+
+def test_yaml_is_read_in_one_place():
+    readers = [path.name for path in MODULES if "yaml" in _imported(path)]
+    assert readers == ["document.py"]

@@ -1,0 +1,54 @@
+"""Block indexes and wire numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.wire.blocks import Numbering
+
+rollovers = st.sampled_from([0, 1])
+indexes = st.integers(0, 500_000)
+
+
+@pytest.mark.parametrize(
+    ("rollover", "numbers"),
+    [(0, [65534, 65535, 0, 1]), (1, [65534, 65535, 1, 2])],
+)
+def test_numbers_go_on_at_the_rollover(rollover, numbers):
+    numbering = Numbering(rollover)
+    assert [numbering.wire(index) for index in range(65534, 65538)] == numbers
+
+
+def test_the_second_rollover_is_like_the_first():
+    assert [Numbering(0).wire(index) for index in range(131071, 131074)] == [65535, 0, 1]
+    assert [Numbering(1).wire(index) for index in range(131069, 131072)] == [65534, 65535, 1]
+
+
+@given(rollovers, indexes, st.integers(0, 65000))
+def test_what_is_ahead_is_counted(rollover, index, distance):
+    numbering = Numbering(rollover)
+    assert numbering.ahead(numbering.wire(index + distance), index) == distance
+
+
+@given(rollovers, indexes, st.integers(0, 65000))
+def test_what_is_behind_is_counted(rollover, index, distance):
+    numbering = Numbering(rollover)
+    behind = max(1, index - distance)
+    if index:
+        assert numbering.behind(numbering.wire(behind), index) == index - behind
+
+
+@given(rollovers, indexes)
+def test_numbers_of_consecutive_blocks_differ(rollover, index):
+    numbering = Numbering(rollover)
+    assert numbering.wire(index) != numbering.wire(index + 1)
+
+
+def test_zero_is_no_number_once_the_numbers_went_on_at_one():
+    assert Numbering(1).ahead(0, 65535) == 65535
+    assert Numbering(1).ahead(0, 200_000) == 65535
+
+
+def test_other_rollovers_are_an_error():
+    with pytest.raises(ValueError, match="0 or 1"):
+        Numbering(2)

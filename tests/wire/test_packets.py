@@ -1,0 +1,131 @@
+"""Packets and their octets."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.wire.errors import MalformedPacket, MalformedRequest
+from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
+
+CASES = Path(__file__).parent / "cases"
+
+
+@pytest.mark.parametrize(
+    ("packet", "octets"),
+    [
+        (Rrq(b"foofile", b"octet"), b"\0\1foofile\0octet\0"),
+        (
+            Rrq(b"foofile", b"octet", ((b"blksize", b"1432"),)),
+            b"\0\1foofile\0octet\0blksize\x001432\0",
+        ),
+        (Wrq(b"barfile", b"NetASCII"), b"\0\2barfile\0NetASCII\0"),
+        (Data(1, b"abc"), b"\0\3\0\1abc"),
+        (Data(65535, b""), b"\0\3\xff\xff"),
+        (Ack(0), b"\0\4\0\0"),
+        (Error(1, "File not found"), b"\0\5\0\1File not found\0"),
+        (Oack(((b"blksize", b"1432"), (b"tsize", b"7"))), b"\0\6blksize\x001432\0tsize\x007\0"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, bytes) else "",
+)
+def test_octets_of_the_rfcs(packet, octets):
+    assert packet.encode() == octets
+    assert decode(octets) == packet
+
+
+@pytest.mark.parametrize(
+    ("octets", "packet"),
+    [
+        (b"\0\4\0\7" + b"\0" * 25, Ack(7)),
+        (b"\0\4\0\7garbage", Ack(7)),
+        (b"\0\5\0\1no NUL", Error(1, "no NUL")),
+        (b"\0\5\0\1", Error(1, "")),
+        (b"\0\5\xff\xffx\0garbage", Error(65535, "x")),
+        (b"\0\5\0\0\xff\xfe\0", Error(0, "\ufffd\ufffd")),
+        (b"\0\1f\0octet\0\0\0\0", Rrq(b"f", b"octet")),
+        (b"\0\1f\0octet\0garbage", Rrq(b"f", b"octet")),
+        (b"\0\1f\0octet\0blksize\0", Rrq(b"f", b"octet", ((b"blksize", b""),))),
+        (b"\0\1f\0octet\0blksize\x0014", Rrq(b"f", b"octet", ((b"blksize", b""),))),
+        (b"\0\1f\0octet\0\0blksize\x008\0", Rrq(b"f", b"octet")),
+        (b"\0\1\0\0", Rrq(b"", b"")),
+        (b"\0\2\xff\xfe\0octet\0", Wrq(b"\xff\xfe", b"octet")),
+        (b"\0\6" + b"\0\0", Oack(())),
+    ],
+)
+def test_tolerance(octets, packet):
+    assert decode(octets) == packet
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"\0", b"\0\4", b"\0\4\0", b"\0\0\0\0", b"\0\7\0\0", b"ab"]
+)
+def test_what_is_no_packet_is_malformed(octets):
+    with pytest.raises(MalformedPacket) as malformed:
+        decode(octets)
+    assert not isinstance(malformed.value, MalformedRequest)
+
+
+@pytest.mark.parametrize(
+    "octets", [b"\0\1", b"\0\2\0", b"\0\1f", b"\0\1file", b"\0\1file\0", b"\0\2file\0octet"]
+)
+def test_what_is_half_a_request_is_a_malformed_request(octets):
+    with pytest.raises(MalformedRequest):
+        decode(octets)
+
+
+def _case(path):
+    """A comment line, then the datagram in hexadecimal, then what it is in Python."""
+    comment, octets, packet = path.read_text().split("\n", 2)
+    assert comment.startswith("# ")
+    return bytes.fromhex(octets), eval(packet)
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.txt")), ids=lambda path: path.stem)
+def test_datagrams_from_the_field(path):
+    octets, packet = _case(path)
+    assert decode(octets) == packet
+
+
+word = st.binary(min_size=1, max_size=20).map(lambda octets: octets.replace(b"\0", b"?"))
+options = st.lists(st.tuples(word, st.just(b"") | word), max_size=5).map(tuple)
+number = st.integers(0, 65535)
+packets = st.one_of(
+    st.builds(Rrq, st.just(b"") | word, word, options),
+    st.builds(Wrq, word, word, options),
+    st.builds(Data, number, st.binary(max_size=600)),
+    st.builds(Ack, number),
+    st.builds(Error, number, st.text(max_size=40).map(lambda text: text.replace("\0", ""))),
+    st.builds(Oack, options.filter(bool)),
+)
+
+
+@given(packets)
+def test_what_encodes_decodes_to_itself(packet):
+    assert decode(packet.encode()) == packet
+
+
+@given(st.binary(max_size=100) | st.tuples(st.sampled_from([bytes((0, n)) for n in range(9)]),
+                                           st.binary(max_size=100)).map(b"".join))  # fmt: skip
+def test_decode_raises_nothing_else(octets):
+    try:
+        packet = decode(octets)
+    except MalformedPacket:
+        return
+    assert decode(packet.encode() + (b"" if packet.encode()[4:] else b"\0\0")) is not None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mutated_packets_decode_or_are_malformed(seed):
+    dice = random.Random(seed)
+    samples = [_case(path)[0] for path in sorted(CASES.glob("*.txt"))]
+    for _ in range(500):
+        octets = bytearray(dice.choice(samples))
+        for _ in range(dice.randint(1, 8)):
+            at = dice.randrange(len(octets) + 1)
+            octets[at : at + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
+        try:
+            decode(bytes(octets))
+        except MalformedPacket:
+            continue
