@@ -16,13 +16,14 @@ _REFUSED = '{direction} "{file}" by {client}:{port}: {outcome}{because}'
 class AccessLog:
     """Writes reports as log events whose fields a JSON log keeps apart."""
 
-    log = Logger(namespace="tftpd.access")
+    def __init__(self) -> None:
+        self._log = Logger(namespace="tftpd.access")
 
     def __call__(self, report: Report) -> None:
         """Log `report`: faults of ours as errors, what the peer did as information."""
         failed = report.outcome is Outcome.FAILED
         client, port = report.peer
-        self.log.emit(
+        self._log.emit(
             LogLevel.error if failed else LogLevel.info,
             _REFUSED if report.outcome is Outcome.REFUSED else _BEGUN,
             event="transfer",

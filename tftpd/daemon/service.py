@@ -93,6 +93,11 @@ class Daemon(Service):
         self._sockets: list[tuple[socket.socket, bool]] = []
         self._ports: list[ListeningPort] = []
 
+    @property
+    def addresses(self) -> list[SocketAddress]:
+        """Where it serves, as sockets name it."""
+        return [sock.getsockname() for sock, _ in self._sockets]
+
     def setServiceParent(self, parent: Any) -> None:
         """Twisted: the application takes our log observer before logging begins."""
         if self._log_observer is not None and not IService.providedBy(parent):

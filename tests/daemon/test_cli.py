@@ -1,0 +1,64 @@
+"""The `tftpd` command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.daemons import CHECKOUT, free_port, until
+from tests.plain import get
+from tftpd.config.loading import schema
+from tftpd.daemon.cli import main
+
+
+def test_check_is_content_with_a_good_configuration(capsys):
+    config = str(CHECKOUT / "conf/tftpd.yaml")
+    assert main(["check", config]) == 0
+    assert capsys.readouterr().out == f"{config}: no problems\n"
+
+
+def test_check_tells_every_problem(capsys, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("lisen: 3\n")
+    assert main(["check", str(bad)]) == 78
+    assert capsys.readouterr().err.splitlines() == [
+        f'{bad}:1: missing key "directories"',
+        f'{bad}:1: lisen: unknown key, did you mean "listen"?',
+    ]
+
+
+def test_schema_prints_the_schema(capsys):
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
+
+
+def test_bad_usage_exits_with_2():
+    with pytest.raises(SystemExit) as ended:
+        main(["serve"])
+    assert ended.value.code == 2
+
+
+def test_run_serves_in_the_foreground(tmp_path):
+    port = free_port()
+    (tmp_path / "file").write_bytes(b"content")
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
+        f"directories: [{{root: {tmp_path}, read: true}}]\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tftpd.daemon.cli", "run", "--config", str(config)],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        until(lambda: b"serving on" in process.stdout.readline())
+        assert get(port, b"file") == b"content"
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        process.stdout.close()

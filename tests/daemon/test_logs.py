@@ -1,0 +1,104 @@
+"""Log events as text and as JSON, and the line of a transfer."""
+
+import io
+import json
+
+import pytest
+from twisted.logger import Logger, LogPublisher, globalLogPublisher
+from twisted.python.failure import Failure
+
+from tftpd.daemon.accesslog import AccessLog
+from tftpd.daemon.logs import observer
+from tftpd.transfer.report import Outcome, Report
+from tftpd.transfer.terms import Direction, Mode
+
+
+def _logged(form, level="debug"):
+    out = io.StringIO()
+    publisher = LogPublisher(observer(level, form, out))
+    return Logger(namespace="n", observer=publisher), out
+
+
+def test_json_is_one_flat_object_a_line():
+    log, out = _logged("json")
+    log.info("{who} did {what}", who="x", what=3, thing=object())
+    (line,) = out.getvalue().splitlines()
+    record = json.loads(line)
+    assert record.pop("time")
+    assert record == {"level": "info", "logger": "n", "message": "x did 3", "who": "x", "what": 3}
+
+
+def test_a_failure_has_its_traceback_in_the_object():
+    log, out = _logged("json")
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.failure("oh", Failure())
+    record = json.loads(out.getvalue())
+    assert record["level"] == "critical"
+    assert "ZeroDivisionError" in record["traceback"]
+
+
+def test_text_is_a_line_with_time_and_level():
+    log, out = _logged("text")
+    log.warn("careful")
+    assert out.getvalue().endswith(" [n#warn] careful\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_below_the_level_is_left_out(form):
+    log, out = _logged(form, level="warn")
+    log.info("chatter")
+    assert out.getvalue() == ""
+    log.error("trouble")
+    assert "trouble" in out.getvalue()
+
+
+@pytest.fixture
+def lines():
+    """What the access log says, as text."""
+    out = io.StringIO()
+    watching = observer("debug", "text", out)
+    globalLogPublisher.addObserver(watching)
+    yield lambda: [line.split("] ", 1)[1] for line in out.getvalue().splitlines()]
+    globalLogPublisher.removeObserver(watching)
+
+
+READ = {"direction": Direction.READ, "peer": ("192.0.2.7", 2070), "filename": b"boot/vmlinuz"}
+TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (
+            Report(**READ, **TERMS, outcome=Outcome.DONE, octets=3_000_000, seconds=1.5,
+                   retransmits=2),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: done, 3000000 octets in 1.500 s '
+            "(2000000 octets/s), blksize 1468, windowsize 4, 2 retransmitted",
+        ),
+        (
+            Report(**READ, **TERMS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: probe (ERROR 8: User aborted), 0 octets in '
+            "0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
+        ),
+        (
+            Report(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
+        ),
+        (
+            Report(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
+            "0 octets in 0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
+        ),
+    ],
+    ids=lambda value: value.outcome.name if isinstance(value, Report) else "",
+)  # fmt: skip
+def test_a_transfer_is_one_line(lines, report, line):
+    AccessLog()(report)
+    assert lines() == [line]
+
+
+def test_good_outcomes_are_told_from_bad_ones():
+    good = [outcome for outcome in Outcome if outcome.good]
+    assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]

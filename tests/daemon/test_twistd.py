@@ -1,0 +1,314 @@
+"""The daemon as an administrator starts it, in a process of its own."""
+
+import json
+import os
+import pwd
+import random
+import signal
+import socket
+import subprocess
+import threading
+from contextlib import suppress
+
+import pytest
+import yaml
+
+from tests.daemons import CHECKOUT, daemon, free_port, twistd, until
+from tests.plain import ServerError, get, put, request
+from tftpd.access.names import TEMPORARY
+
+LIMIT = 60
+
+
+def _twistd(*arguments, **how):
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    command = twistd(*arguments)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT, env=environment, **how
+    )
+
+
+def test_twistd_knows_the_plugin(tmp_path):
+    listed = _twistd("--help", cwd=tmp_path)
+    assert "tftp             A TFTP server." in listed.stdout
+
+
+def test_a_request_is_one_flat_object_in_the_log(tmp_path):
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(b"x" * 1000)
+        get(running.port, b"file", [("blksize", 600), ("windowsize", 1)])
+        (event,) = running.awaited(1)
+    assert event.pop("message").startswith('read "file" by 127.0.0.1:')
+    assert event.pop("time").endswith("+00:00")
+    assert event.pop("seconds") > 0
+    assert event.pop("rate") > 0
+    assert event.pop("port") > 0
+    assert event == {
+        "level": "info",
+        "logger": "tftpd.access",
+        "event": "transfer",
+        "client": "127.0.0.1",
+        "direction": "read",
+        "file": "file",
+        "outcome": "done",
+        "because": "",
+        "code": None,
+        "detail": "",
+        "mode": "octet",
+        "octets": 1000,
+        "blksize": 600,
+        "windowsize": 1,
+        "retransmits": 0,
+    }
+
+
+def test_refusals_are_logged_with_what_the_peer_is_not_told(tmp_path):
+    with daemon(tmp_path) as running:
+        with pytest.raises(ServerError) as refused:
+            get(running.port, b"../up\nforged")
+        (event,) = running.awaited(1)
+    assert refused.value.args == (2, "Access violation")
+    assert event["message"].split(": ", 1)[1] == (
+        "refused (ERROR 2: the name leaves its directory)"
+    )
+    assert event["file"] == "../up\\nforged"
+
+
+def test_the_text_log_has_one_line_a_request(tmp_path):
+    with daemon(tmp_path, log={"format": "text"}) as running:
+        put(running.port, b"new", b"x" * 700)
+        until(lambda: " octets in " in running.log.read_text())
+        lines = [line for line in running.log.read_text().splitlines() if " octets in " in line]
+    assert len(lines) == 1
+    assert '[tftpd.access#info] write "new" by 127.0.0.1:' in lines[0]
+    assert ": done, 700 octets in " in lines[0]
+    assert lines[0].endswith("blksize 512, windowsize 1, 0 retransmitted")
+
+
+def test_the_log_level_is_kept(tmp_path):
+    port = free_port()
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
+        f"directories: [{{root: {tmp_path}, read: true}}]\nlog: {{level: error}}\n"
+    )
+    log = tmp_path / "log"
+    process = subprocess.Popen(
+        twistd("--logfile", str(log), "tftp", "--config", str(config)),
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+    )
+    try:
+        until(lambda: _answers(port))
+        assert log.read_text() == ""
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+def _answers(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.2)
+        sock.sendto(request(1, b"nope"), ("127.0.0.1", port))
+        try:
+            return sock.recv(100)[:2] == b"\0\5"
+        except OSError:
+            return False
+
+
+# Errors at start
+
+
+def test_a_bad_configuration_is_told_without_a_traceback(tmp_path):
+    config = tmp_path / "bad.yaml"
+    config.write_text("directories:\n  - {root: nowhere, read: true}\nlog: {levl: info}\n")
+    ended = _twistd("tftp", "--config", "bad.yaml", cwd=tmp_path)
+    assert ended.returncode == 78
+    assert ended.stderr.splitlines() == [
+        f"bad.yaml:2: directories[0].root: {tmp_path}/nowhere does not exist",
+        'bad.yaml:3: log.levl: unknown key, did you mean "level"?',
+    ]
+    assert ended.stdout == ""
+
+
+def test_a_missing_option_is_told():
+    ended = _twistd("tftp")
+    assert ended.returncode != 0
+    assert "--config FILE is missing" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_the_version_is_ours():
+    assert _twistd("tftp", "--version").stdout.startswith("tftpd ")
+
+
+def _config(tmp_path, address, port):
+    config = tmp_path / "t.yaml"
+    listen = [{"address": address, "port": port}]
+    directories = [{"root": str(tmp_path), "read": True}]
+    config.write_text(yaml.safe_dump({"listen": listen, "directories": directories}))
+    return str(config)
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        ended = _twistd("tftp", "--config", _config(tmp_path, "127.0.0.1", port))
+    assert ended.returncode == 1
+    said = f"cannot listen on 127.0.0.1 port {port}: the port is in use by another program"
+    assert said in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_an_address_that_is_not_ours_is_one_clear_line(tmp_path):
+    ended = _twistd("tftp", "--config", _config(tmp_path, "192.0.2.1", 6969))
+    assert ended.returncode == 1
+    said = "cannot listen on 192.0.2.1 port 6969: this host has no such address"
+    assert said in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
+def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
+    """A port below 1024, on an address of loopback that nobody else uses."""
+    base = tmp_path_factory.mktemp("uid")
+    for path in (base, *base.parents[:-1]):
+        path.chmod(path.stat().st_mode | 0o055)
+    (base / "root").mkdir()
+    (base / "root" / "file").write_bytes(b"content")
+    nobody = pwd.getpwnam("nobody")
+    os.chown(base / "root", nobody.pw_uid, nobody.pw_gid)
+    directories = [{"root": str(base / "root"), "read": True, "write": True}]
+    listen = [{"address": "127.9.8.7", "port": 969}]
+    config = base / "t.yaml"
+    config.write_text(yaml.safe_dump({"listen": listen, "directories": directories}))
+    log = base / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            twistd("--uid", "nobody", "--gid", str(nobody.pw_gid), "tftp", "--config", str(config)),
+            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        assert process.poll() is None, log.read_text()
+        assert os.stat(f"/proc/{process.pid}").st_uid == nobody.pw_uid
+        assert get(969, b"file", host="127.9.8.7") == b"content"
+        put(969, b"new", b"stored", host="127.9.8.7")
+        assert (base / "root" / "new").stat().st_uid == nobody.pw_uid
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+# What happens to it
+
+
+def test_sigterm_ends_it_and_tells_running_clients(tmp_path):
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(b"x" * 1000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
+            assert sock.recv(600)[:4] == b"\0\3\0\1"
+            running.stop()
+            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+        assert running.transfers()[-1]["outcome"] == "stopped"
+
+
+def test_what_kill_9_leaves_of_an_upload_is_gone_after_the_next_start(tmp_path):
+    with daemon(tmp_path) as running:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(request(2, b"new"), ("127.0.0.1", running.port))
+            _, tid = sock.recvfrom(600)
+            sock.sendto(b"\0\3\0\1" + b"x" * 512, tid)
+            sock.recv(600)
+        running.stop(signal.SIGKILL)
+        (left,) = os.listdir(running.root)
+        assert left.startswith(TEMPORARY.decode())
+    with daemon(tmp_path) as running:
+        until(lambda: os.listdir(running.root) == [])
+
+
+def _junk(dice):
+    """A datagram that may be anything, or a request with a few octets changed."""
+    if dice.random() < 0.3:
+        return dice.randbytes(dice.choice([0, 1, 2, 3, 4, 5, 20, 600]))
+    if dice.random() < 0.3:
+        return bytes((0, dice.randrange(9))) + dice.randbytes(dice.randrange(40))
+    words = [
+        ("blksize", dice.choice([8, 512, 7, "abc", -5, 10**9, ""])),
+        ("tsize", dice.choice([0, -1, 2**64, "x"])),
+        ("windowsize", dice.choice([0, 9, 70000])),
+        ("timeout", dice.choice([1, 0, 256, 3000])),
+    ]
+    name = dice.choice([b"file", b"..", b"", b"\xff\xfe", b"a/" * 200, b"dir", b"new", b"\\x"])
+    datagram = bytearray(request(dice.choice([1, 2]), name, dice.sample(words, 3)))
+    for _ in range(dice.randrange(4)):
+        at = dice.randrange(len(datagram))
+        datagram[at : at + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
+    return bytes(datagram)
+
+
+def test_ten_thousand_hostile_datagrams_leave_a_daemon_that_serves(tmp_path):
+    dice = random.Random(2026)
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(b"x" * 5000)
+        (running.root / "dir").mkdir()
+        socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+        tids = []
+        for count in range(10_000):
+            sock = socks[count % len(socks)]
+            to = dice.choice(tids) if tids and dice.random() < 0.4 else ("127.0.0.1", running.port)
+            sock.sendto(_junk(dice), to)
+            if count % 20 == 0:
+                sock.settimeout(0.05)
+                with suppress(TimeoutError):
+                    tids = [*tids[-30:], sock.recvfrom(70000)[1]]
+        for sock in socks:
+            sock.close()
+        assert get(running.port, b"file") == b"x" * 5000
+        put(running.port, b"after", b"y" * 5000)
+        assert running.process.poll() is None
+        assert [
+            event for event in running.events() if event["level"] in ("error", "critical")
+        ] == []
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_two_hundred_clients_at_once_finish_intact(tmp_path):
+    content = random.Random(7).randbytes(100_000)
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(content)
+        wrong = []
+
+        def client(number):
+            try:
+                if number % 2:
+                    assert get(running.port, b"file", [("blksize", 1428)]) == content
+                else:
+                    put(running.port, b"new%d" % number, content, [("blksize", 1428)])
+            except Exception as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert {event["outcome"] for event in running.awaited(200)} == {"done"}
+        for number in range(0, 200, 2):
+            assert (running.root / f"new{number}").read_bytes() == content
+
+
+def test_the_json_log_stays_json_whatever_a_peer_is_named(tmp_path):
+    with daemon(tmp_path) as running:
+        for name in (b'"}', b"{peer}", b"\xff\xfe", b"\n{", "\u202e".encode()):
+            with pytest.raises(ServerError):
+                get(running.port, name)
+        assert len(running.awaited(5)) == 5
+        for line in running.log.read_text().splitlines():
+            assert isinstance(json.loads(line), dict)

@@ -1,0 +1,113 @@
+"""Transfers through the real reactor, over loopback; run by pytest and by trial alike."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.plain import ServerError, get, put
+from tftpd.config.settings import Listen, Settings
+from tftpd.daemon.service import Daemon
+
+MIB = 1 << 20
+
+
+class Transfers(TestCase):
+    """A daemon in this process; clients in threads."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.root = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.root)
+        self.port = self._serve("127.0.0.1")
+
+    def _serve(self, address: str) -> int:
+        directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
+        settings = Settings.model_validate({"directories": [directory]})
+        listen = Listen.model_construct(address=address, port=0, broadcast="ignore")
+        settings = settings.model_copy(update={"listen": [listen]})
+        daemon = Daemon(reactor, settings)
+        daemon.privilegedStartService()
+        daemon.startService()
+        self.addCleanup(daemon.stopService)
+        return daemon.addresses[0][1]
+
+    def _client(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> "Deferred[Any]":
+        return deferToThread(call, *args, **kwargs)
+
+    def _file(self, name: str, size: int) -> bytes:
+        content = os.urandom(size)
+        (self.root / name).write_bytes(content)
+        return content
+
+    async def _reads(self, size: int, *options: tuple[str, object], **how: Any) -> None:
+        content = self._file("file", size)
+        got = await self._client(get, self.port, b"file", options, **how)
+        self.assertEqual(hash(got), hash(content))
+
+    async def _writes(self, size: int, *options: tuple[str, object], **how: Any) -> None:
+        content = os.urandom(size)
+        await self._client(put, self.port, b"new", content, options, **how)
+        self.assertEqual(hash((self.root / "new").read_bytes()), hash(content))
+
+    async def test_33_mib_are_read_at_512_octets(self) -> None:
+        """Over 65,535 blocks: the numbers go on at 0."""
+        await self._reads(33 * MIB)
+
+    async def test_33_mib_are_written_at_512_octets(self) -> None:
+        """Over 65,535 blocks: the numbers go on at 0."""
+        await self._writes(33 * MIB)
+
+    async def test_a_read_may_roll_over_to_1(self) -> None:
+        options = (("blksize", 8), ("windowsize", 16), ("rollover", 1))
+        await self._reads(66_000 * 8, *options, rollover=1)
+
+    async def test_a_write_may_roll_over_to_1(self) -> None:
+        options = (("blksize", 8), ("windowsize", 16), ("rollover", 1))
+        await self._writes(66_000 * 8, *options, rollover=1)
+
+    async def test_windows_and_block_sizes(self) -> None:
+        for blksize in (8, 512, 1468, 8192, 65464):
+            for windowsize in (1, 2, 7, 16):
+                if blksize * windowsize > 100_000:  # more than a client's buffer takes
+                    continue
+                size = blksize * windowsize * 3 + 5
+                options = (("tsize", size), ("blksize", blksize), ("windowsize", windowsize))
+                await self._reads(size, *options)
+                await self._writes(size, *options)
+
+    async def test_edges_of_size(self) -> None:
+        for size in (0, 1, 511, 512, 513, 1024):
+            await self._reads(size)
+            await self._writes(size)
+            await self._reads(size, ("windowsize", 4), ("tsize", 0))
+            await self._writes(size, ("windowsize", 4), ("tsize", size))
+
+    async def test_netascii(self) -> None:
+        (self.root / "file").write_bytes(b"one\ntwo\r\n" * 1000)
+        got = await self._client(get, self.port, b"file", mode=b"netascii")
+        self.assertEqual(got, b"one\r\ntwo\r\0\r\n" * 1000)
+        await self._client(put, self.port, b"new", got, mode=b"NETASCII")
+        self.assertEqual((self.root / "new").read_bytes(), b"one\ntwo\r\n" * 1000)
+
+    async def test_ipv6(self) -> None:
+        self.port = self._serve("::1")
+        await self._reads(5000, ("blksize", 1428), host="::1")
+        await self._writes(5000, ("blksize", 1428), host="::1")
+
+    async def test_a_wildcard_answers_from_the_address_that_was_asked(self) -> None:
+        self.port = self._serve("0.0.0.0")
+        await self._reads(5000, host="127.0.0.2")
+        await self._writes(5000, host="127.4.5.6")
+
+    async def test_a_missing_file(self) -> None:
+        error = await self.assertFailure(self._client(get, self.port, b"nope"), ServerError)
+        self.assertEqual(error.args, (1, "File not found"))

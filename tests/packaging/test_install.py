@@ -1,0 +1,115 @@
+"""What a user gets: sdist, then wheel, then a fresh virtual environment."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+
+import pytest
+
+from tests.daemons import CHECKOUT, free_port, until
+from tests.plain import get
+
+LIMIT = 300
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*"
+)
+
+
+def _run(*command, **how):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The sdist of this checkout."""
+    base = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(CHECKOUT, base / "checkout", ignore=LEFT_OUT)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    _run(sys.executable, "-c", build, str(base), cwd=base / "checkout")
+    (path,) = base.glob("tftpd-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
+    """The wheel built from the sdist."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(sdist.parent / "unpacked", filter="data")
+    (tree,) = (sdist.parent / "unpacked").iterdir()
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    _run(*pip, "--wheel-dir", str(sdist.parent), str(tree))
+    (path,) = sdist.parent.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """A fresh virtual environment with the wheel; what it needs is borrowed from ours."""
+    venv = wheel.parent / "venv"
+    _run(sys.executable, "-m", "venv", str(venv))
+    _run(str(venv / "bin/pip"), "install", "--quiet", "--no-deps", "--no-index", str(wheel))
+    return venv
+
+
+@pytest.fixture
+def environment():
+    return dict(os.environ, PYTHONPATH=sysconfig.get_path("purelib"))
+
+
+def test_the_sdist_has_what_its_tests_and_users_need(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for needed in (
+        "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "conf/tftpd.yaml",
+        "conf/examples/pxe.yaml", "tests/fakes.py", "tests/wire/cases/edk2.txt",
+        "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
+    ):  # fmt: skip
+        assert needed in names
+
+
+def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert "tftpd/py.typed" in names
+    assert "tftpd/daemon/service.py" in names
+    assert [name for name in names if name.startswith("twisted")] == [
+        "twisted/plugins/tftpd_plugin.py"
+    ]
+    assert [name for name in names if name.startswith(("tests", "conf"))] == []
+
+
+def test_every_module_is_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packaged = {name for name in archive.namelist() if name.startswith("tftpd/")}
+    modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tftpd").rglob("*.py")}
+    assert modules <= packaged
+
+
+def test_an_installed_twistd_knows_the_plugin(installed, environment, tmp_path):
+    run = "from twisted.scripts.twistd import run; run()"
+    shown = _run(str(installed / "bin/python"), "-c", run, "--help", cwd=tmp_path, env=environment)
+    assert "A TFTP server." in shown
+
+
+def test_an_installed_daemon_serves_from_any_directory(installed, environment, tmp_path):
+    port = free_port()
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "t.yaml").write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\ndirectories: [{{root: ., read: true}}]\n"
+    )
+    command = [str(installed / "bin/tftpd"), "run", "--config", str(tmp_path / "t.yaml")]
+    process = subprocess.Popen(command, cwd="/", env=environment, stdout=subprocess.PIPE)
+    try:
+        until(lambda: b"serving on" in process.stdout.readline())
+        assert get(port, b"file") == b"content"
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        process.stdout.close()

@@ -1,0 +1,111 @@
+"""A TFTP client on a blocking socket, of another make than the machines under test."""
+
+import socket
+import struct
+from collections.abc import Sequence
+
+WAIT = 10.0  # seconds for any one packet
+LOCALHOST = "127.0.0.1"
+
+Pairs = Sequence[tuple[str, object]]
+
+
+class ServerError(Exception):
+    """The server sent an ERROR: its code and its text."""
+
+
+def request(opcode: int, name: bytes, options: Pairs = (), mode: bytes = b"octet") -> bytes:
+    """An RRQ (1) or WRQ (2)."""
+    words = [name, mode]
+    for option, value in options:
+        words += [option.encode(), str(value).encode()]
+    return struct.pack("!H", opcode) + b"".join(word + b"\0" for word in words)
+
+
+def get(
+    port: int,
+    name: bytes,
+    options: Pairs = (),
+    host: str = LOCALHOST,
+    mode: bytes = b"octet",
+    rollover: int = 0,
+) -> bytes:
+    """Read a file; ACKs at the end of each window."""
+    agreed = dict(options)
+    with _socket(host) as sock:
+        sock.sendto(request(1, name, options, mode), (host, port))
+        packet, tid = sock.recvfrom(70000)
+        assert tid[0] == host, "the answer comes from another address"
+        if packet[:2] == b"\0\6":
+            agreed = _agreed(packet)
+            sock.sendto(b"\0\4\0\0", tid)
+            packet = _from(sock, tid)
+        else:
+            agreed = {}
+        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
+        blocks, number = [], 0
+        while True:
+            _check(packet, 3)
+            number = number + 1 if number < 65535 else rollover
+            assert packet[2:4] == struct.pack("!H", number), "a block out of order"
+            blocks.append(packet[4:])
+            last = len(packet) < 4 + blksize
+            if last or len(blocks) % window == 0:
+                sock.sendto(b"\0\4" + packet[2:4], tid)
+            if last:
+                return b"".join(blocks)
+            packet = _from(sock, tid)
+
+
+def put(
+    port: int,
+    name: bytes,
+    content: bytes,
+    options: Pairs = (),
+    host: str = LOCALHOST,
+    mode: bytes = b"octet",
+    rollover: int = 0,
+) -> None:
+    """Write a file; waits for an ACK at the end of each window."""
+    with _socket(host) as sock:
+        sock.sendto(request(2, name, options, mode), (host, port))
+        packet, tid = sock.recvfrom(70000)
+        assert tid[0] == host, "the answer comes from another address"
+        agreed = _agreed(packet) if packet[:2] == b"\0\6" else {}
+        if not agreed:
+            _check(packet, 4)
+        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
+        number = 0
+        blocks = [content[at : at + blksize] for at in range(0, len(content) + 1, blksize)]
+        for count, block in enumerate(blocks, 1):
+            number = number + 1 if number < 65535 else rollover
+            header = struct.pack("!HH", 3, number)
+            sock.sendto(header + block, tid)
+            if count == len(blocks) or count % window == 0:
+                packet = _from(sock, tid)
+                _check(packet, 4)
+                assert packet[2:4] == header[2:4], "another block is acknowledged"
+
+
+def _socket(host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(WAIT)
+    sock.bind(("::1" if ":" in host else LOCALHOST, 0))
+    return sock
+
+
+def _from(sock: socket.socket, tid: object) -> bytes:
+    packet, source = sock.recvfrom(70000)
+    assert source == tid, "another TID answers"
+    return packet
+
+
+def _check(packet: bytes, opcode: int) -> None:
+    if packet[:2] == b"\0\5":
+        raise ServerError(packet[3], packet[4:].rstrip(b"\0").decode())
+    assert packet[:2] == bytes((0, opcode)), packet[:4]
+
+
+def _agreed(packet: bytes) -> dict[str, str]:
+    words = packet[2:].decode().split("\0")[:-1]
+    return dict(zip(words[::2], words[1::2], strict=True))
