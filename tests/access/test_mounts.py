@@ -116,6 +116,7 @@ def test_whatever_the_name_a_grant_is_clean(filename):
     for step in grant.name:
         assert step not in (b"", b".", b"..")
         assert b"/" not in step
+        assert b"\\" not in step
 
 
 def test_mounts_can_be_listed():

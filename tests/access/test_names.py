@@ -61,6 +61,11 @@ def test_names_are_shown_on_one_line_and_unforged(filename, shown):
     assert show(filename) == shown
 
 
+@pytest.mark.parametrize("control", ["\u0080", "\u0085", "\u00a0", "\u00ad"], ids=ascii)
+def test_a_character_is_not_shown_like_an_octet_that_is_no_text(control):
+    assert show(control.encode()) != show(control.encode("latin-1"))
+
+
 @given(st.binary(max_size=100))
 def test_whatever_the_name_its_line_is_printable(filename):
     assert show(filename).isprintable()

@@ -4,11 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -17,6 +18,16 @@ from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
 
 MIB = 1 << 20
+
+
+def deferred(test: Callable[["Transfers"], Any]) -> Callable[["Transfers"], "Deferred[Any]"]:
+    """Makes a test of a coroutine function, which older trials do not await."""
+
+    @wraps(test)
+    def run(self: "Transfers") -> "Deferred[Any]":
+        return ensureDeferred(test(self))
+
+    return run
 
 
 class Transfers(TestCase):
@@ -58,22 +69,27 @@ class Transfers(TestCase):
         await self._client(put, self.port, b"new", content, options, **how)
         self.assertEqual(hash((self.root / "new").read_bytes()), hash(content))
 
+    @deferred
     async def test_33_mib_are_read_at_512_octets(self) -> None:
         """Over 65,535 blocks: the numbers go on at 0."""
         await self._reads(33 * MIB)
 
+    @deferred
     async def test_33_mib_are_written_at_512_octets(self) -> None:
         """Over 65,535 blocks: the numbers go on at 0."""
         await self._writes(33 * MIB)
 
+    @deferred
     async def test_a_read_may_roll_over_to_1(self) -> None:
         options = (("blksize", 8), ("windowsize", 16), ("rollover", 1))
         await self._reads(66_000 * 8, *options, rollover=1)
 
+    @deferred
     async def test_a_write_may_roll_over_to_1(self) -> None:
         options = (("blksize", 8), ("windowsize", 16), ("rollover", 1))
         await self._writes(66_000 * 8, *options, rollover=1)
 
+    @deferred
     async def test_windows_and_block_sizes(self) -> None:
         for blksize in (8, 512, 1468, 8192, 65464):
             for windowsize in (1, 2, 7, 16):
@@ -84,6 +100,7 @@ class Transfers(TestCase):
                 await self._reads(size, *options)
                 await self._writes(size, *options)
 
+    @deferred
     async def test_edges_of_size(self) -> None:
         for size in (0, 1, 511, 512, 513, 1024):
             await self._reads(size)
@@ -91,6 +108,7 @@ class Transfers(TestCase):
             await self._reads(size, ("windowsize", 4), ("tsize", 0))
             await self._writes(size, ("windowsize", 4), ("tsize", size))
 
+    @deferred
     async def test_netascii(self) -> None:
         (self.root / "file").write_bytes(b"one\ntwo\r\n" * 1000)
         got = await self._client(get, self.port, b"file", mode=b"netascii")
@@ -98,16 +116,19 @@ class Transfers(TestCase):
         await self._client(put, self.port, b"new", got, mode=b"NETASCII")
         self.assertEqual((self.root / "new").read_bytes(), b"one\ntwo\r\n" * 1000)
 
+    @deferred
     async def test_ipv6(self) -> None:
         self.port = self._serve("::1")
         await self._reads(5000, ("blksize", 1428), host="::1")
         await self._writes(5000, ("blksize", 1428), host="::1")
 
+    @deferred
     async def test_a_wildcard_answers_from_the_address_that_was_asked(self) -> None:
         self.port = self._serve("0.0.0.0")
         await self._reads(5000, host="127.0.0.2")
         await self._writes(5000, host="127.4.5.6")
 
+    @deferred
     async def test_a_missing_file(self) -> None:
         error = await self.assertFailure(self._client(get, self.port, b"nope"), ServerError)
         self.assertEqual(error.args, (1, "File not found"))

@@ -125,7 +125,7 @@ def test_a_stranger_is_told_once_and_the_transfer_goes_on(server):
     client, stranger = server.client(), server.client(port=666)
     client.asks(READ)
     stranger.tid = client.tid
-    assert stranger.says(Ack(1)) == [Error(5, "Unknown transfer ID")]
+    assert stranger.says(b"nonsense") == [Error(5, "Unknown transfer ID")]
     assert stranger.says(Ack(1), Error(0, "die"), Data(1, b"x")) == []
     assert [packet.block for packet in client.says(Ack(1))] == [2]
 
@@ -134,7 +134,7 @@ def test_a_strangers_error_is_neither_answered_nor_believed(server):
     client, stranger = server.client(), server.client(host="192.0.2.66")
     client.asks(READ)
     stranger.tid = client.tid
-    assert stranger.says(Error(0, "die"), b"\0\x09junk", b"") == []
+    assert stranger.says(Error(0, "die"), b"\0\5") == []
     assert [packet.block for packet in client.says(Ack(1))] == [2]
 
 

@@ -21,6 +21,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 def _run(*command, **how):
+    how.setdefault("env", {**os.environ, "PYTHONPATH": ""})
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, **how)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -80,6 +80,10 @@ def test_an_option_given_twice_counts_once():
     assert agreed.oack == first
 
 
+def test_an_option_that_is_no_number_does_not_stand_in_the_way_of_one_that_is():
+    assert _agreed((b"blksize", b"x"), (b"blksize", b"1024")).oack == ((b"blksize", b"1024"),)
+
+
 def test_of_two_options_of_one_meaning_the_first_counts():
     assert _agreed((b"blksize2", b"1000"), (b"blksize", b"1000")).oack == ((b"blksize2", b"512"),)
     agreed = _agreed((b"utimeout", b"50000"), (b"timeout", b"3"))
@@ -144,5 +148,8 @@ def test_whatever_is_asked_no_more_is_granted(asked, direction):
     assert len({name.lower() for name, _ in agreed.oack}) == len(agreed.oack)
     if agreed.oack == ():
         assert agreed == Terms()
+    for name, answer in agreed.oack:
+        if name in (b"blksize", b"BLKSIZE2", b"windowsize"):
+            assert int(answer) <= max(int(v) for n, v in asked if n == name and v.isdigit())
     wanted = [int(value) for name, value in asked if name == b"windowsize" and value.isdigit()]
     assert agreed.windowsize <= max([1, *wanted])

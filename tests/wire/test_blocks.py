@@ -49,6 +49,15 @@ def test_zero_is_no_number_once_the_numbers_went_on_at_one():
     assert Numbering(1).ahead(0, 200_000) == 65535
 
 
+@pytest.mark.parametrize("index", [1, 65471, 65534])
+def test_zero_is_the_number_of_block_0_alone_where_numbers_go_on_at_one(index):
+    assert Numbering(1).ahead(0, index) == 65535
+
+
+def test_the_last_number_of_a_cycle_is_not_that_of_block_0():
+    assert Numbering(1).ahead(65535, 0) == 65535
+
+
 def test_other_rollovers_are_an_error():
     with pytest.raises(ValueError, match="0 or 1"):
         Numbering(2)

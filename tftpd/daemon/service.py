@@ -19,13 +19,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 import tftpd
 from tftpd.access.mounts import Mounts
 from tftpd.config.loading import load
 from tftpd.config.problems import ConfigError
-from tftpd.config.settings import Settings
+from tftpd.config.settings import Listen, Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.net.listener import Listener, Offer
@@ -40,10 +39,13 @@ from tftpd.net.ports import (
 from tftpd.net.sessions import Sessions
 from tftpd.storage.sink import sweep
 
-EX_CONFIG = 78  # <sysexits.h>; systemd units name it so as not to restart on it
+EX_USAGE = 64  # <sysexits.h>
+EX_CONFIG = 78  # systemd units name it, so as not to restart on it
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
 _SESSION_DESCRIPTORS = 3  # its port, its file, and a directory while it opens
+
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 T = TypeVar("T")
 
@@ -58,7 +60,8 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Load the configuration; what is wrong with it is told before anything starts."""
         if self["config"] is None:
-            raise UsageError("--config FILE is missing")
+            print("twistd tftp: --config FILE is missing", file=sys.stderr)
+            raise SystemExit(EX_USAGE)
         try:
             self["settings"] = load(Path(self["config"]))
         except ConfigError as error:
@@ -111,14 +114,9 @@ class Daemon(Service):
             try:
                 sock = bind_listener(listen.address, listen.port)
             except OSError as error:
-                self.log.critical(
-                    "cannot listen on {address} port {port}: {why}",
-                    address=listen.address,
-                    port=listen.port,
-                    why=_explain(error),
-                )
-                raise SystemExit(1) from None
-            self._sockets.append((sock, listen.broadcast == "answer"))
+                self._cannot_listen(listen, error)
+            else:
+                self._sockets.append((sock, listen.broadcast == "answer"))
 
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve."""
@@ -141,6 +139,15 @@ class Daemon(Service):
         self._sockets.clear()
         self._sessions.stop()
         super().stopService()
+
+    def _cannot_listen(self, listen: Listen, error: OSError) -> None:
+        """One clear line; fatal unless the address is only a default that this host lacks."""
+        said = {"address": listen.address, "port": listen.port, "why": _explain(error)}
+        if error.errno in _NO_IPV6 and "listen" not in self._settings.model_fields_set:
+            self.log.warn("not listening on {address} port {port}: {why}", **said)
+            return
+        self.log.critical("cannot listen on {address} port {port}: {why}", **said)
+        raise SystemExit(1)
 
     def _offer(self) -> Offer:
         settings = self._settings

@@ -21,7 +21,7 @@ from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Burst, Sender
 from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Data, Error, Request, decode
+from tftpd.wire.packets import Data, Error, Opcode, Request, decode
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
@@ -29,6 +29,8 @@ AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
 # Strangers that are told so. A port that answered without end could be made
 # to echo for ever by a spoofed service that answers everything.
 _STRANGERS = 32
+
+_ERROR = Opcode.ERROR.to_bytes(2, "big")
 
 
 class Session(DatagramProtocol, Generic[AnyMachine]):
@@ -215,11 +217,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         """
         if stranger in self._strangers or len(self._strangers) >= _STRANGERS:
             return
-        try:
-            packet = decode(datagram)
-        except MalformedPacket:
-            return
-        if not isinstance(packet, Error):
+        if not datagram.startswith(_ERROR):
             self._strangers.add(stranger)
             code = ErrorCode.UNKNOWN_TID
             self.transport.write(Error(code, code.text).encode(), stranger)

@@ -1,0 +1,55 @@
+"""Policies as values, and the clients they admit."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from tftpd.access.policy import ANYWHERE, ReadPolicy, WritePolicy, admits
+
+LAN = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("fe80::/10"))
+
+
+@pytest.mark.parametrize("client", ["0.0.0.0", "255.255.255.255", "::", "fe80::7", "2001:db8::1"])
+def test_anywhere_is_every_address_of_both_families(client):
+    assert admits(ANYWHERE, ip_address(client))
+
+
+@pytest.mark.parametrize(
+    ("client", "admitted"),
+    [
+        ("192.0.2.0", True),
+        ("192.0.2.255", True),
+        ("192.0.1.255", False),
+        ("192.0.3.0", False),
+        ("2001:db8::", True),
+        ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", True),
+        ("2001:db9::", False),
+        ("fe80::7", True),
+        ("fec0::7", False),
+    ],
+)
+def test_a_network_admits_its_addresses_to_the_last_one(client, admitted):
+    assert admits(LAN, ip_address(client)) is admitted
+
+
+def test_no_network_admits_nobody():
+    assert not admits((), ip_address("192.0.2.7"))
+
+
+def test_a_network_of_one_family_says_nothing_of_the_other():
+    assert not admits((ip_network("0.0.0.0/0"),), ip_address("::1"))
+    assert not admits((ip_network("::/0"),), ip_address("127.0.0.1"))
+
+
+def test_unless_told_more_a_write_policy_adds_files_and_changes_none():
+    assert WritePolicy() == WritePolicy(
+        create=True, overwrite=False, max_size=None, mode=0o644, world_writable=False
+    )
+
+
+def test_a_policy_is_a_value():
+    assert ReadPolicy(clients=LAN) == ReadPolicy(world_readable=False, clients=LAN)
+    assert {ReadPolicy(), ReadPolicy(world_readable=True), ReadPolicy()} == {
+        ReadPolicy(),
+        ReadPolicy(world_readable=True),
+    }
