@@ -14,7 +14,7 @@ FLOORS = {
     "transfer": {"wire"},
     "access": {"wire"},
     "storage": {"wire", "access"},
-    "config": {"wire", "transfer", "access", "yaml", "pydantic"},
+    "config": {"wire", "transfer", "access", "yaml", "pydantic", "pydantic_core"},
     "net": {"wire", "transfer", "access", "storage"} | TWISTED,
     "daemon": {"wire", "transfer", "access", "storage", "config", "net"} | TWISTED,
     "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,

@@ -43,6 +43,8 @@ def show(filename: bytes) -> str:
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # an octet that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
+    if "\x80" <= character <= "\xff":  # unlike an octet, which is shown as \\x80
+        return f"\\u{ord(character):04x}"
     if character == '"':
         return '\\"'
     return character.encode("unicode_escape").decode("ascii")

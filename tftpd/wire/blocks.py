@@ -2,7 +2,7 @@
 
 A block index counts from 1 without end; a DATA or ACK carries only 16 bits
 of it. After 65535 the wire number goes on at 0, as nearly every client
-expects, or at 1 where the `rollover` option or a client profile asks for it.
+expects, or at 1 where the `rollover` option asks for it.
 RFC 1350 says nothing of it: its files end at 65,535 blocks.
 """
 
@@ -35,10 +35,14 @@ class Numbering:
         What lies behind shows as a large number, since 16 bits cannot tell;
         the caller knows how far ahead a peer can be.
         """
-        if wire < self.rollover and index >= self._cycle:
-            return _MAX  # 0 is the number of no block once 65535 went on at 1
+        if index == 0:
+            return wire
+        if wire < self.rollover:
+            return _MAX  # where 65535 goes on at 1, 0 is the number of block 0 alone
         return (wire - self.wire(index)) % self._cycle
 
     def behind(self, wire: int, index: int) -> int:
         """How many blocks `wire` lies behind block `index`: 0 to 65535."""
+        if wire < self.rollover:
+            return min(index, _MAX)
         return -self.ahead(wire, index) % self._cycle
