@@ -1,18 +1,17 @@
 """UDP in memory and a clock that a test moves: the surroundings of a server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tftpd.net.listener import Listener, Offer
-from tftpd.net.ports import Runtime, SocketAddress
+from tftpd.net.ports import BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.transfer.report import Report
 from tftpd.wire.packets import Packet, decode
@@ -21,7 +20,7 @@ SERVER = "192.0.2.1"
 WELL_KNOWN = 69
 
 
-@implementer(IUDPTransport)
+@implementer(BurstTransport)
 class MemoryPort:
     """A port whose datagrams go to a `MemoryNet`."""
 
@@ -35,6 +34,10 @@ class MemoryPort:
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert self.bound in self.net.ports, "write on a closed port"
         self.net.sent.append((self.bound, addr, bytes(datagram)))
+
+    def writeBurst(self, datagrams: Sequence[bytes], addr: SocketAddress) -> None:
+        for datagram in datagrams:
+            self.write(datagram, addr)
 
     def stopListening(self) -> "Deferred[None]":
         if self.net.ports.pop(self.bound, None) is not None:
@@ -54,7 +57,7 @@ class MemoryPort:
         return self.broadcast
 
 
-verifyClass(IUDPTransport, MemoryPort)
+verifyClass(BurstTransport, MemoryPort)
 
 
 class MemoryNet:
@@ -93,7 +96,9 @@ class MemoryNet:
         for work, done in held:
             maybeDeferred(work).chainDeferred(done)
 
-    def _open_port(self, protocol: DatagramProtocol, local: SocketAddress, size: int) -> MemoryPort:
+    def _open_port(
+        self, protocol: DatagramProtocol, local: SocketAddress, needs: Needs
+    ) -> MemoryPort:
         if self.no_ports:
             raise OSError(24, "Too many open files")
         self._next += 1

@@ -9,11 +9,14 @@ from zope.interface.verify import verifyClass
 
 from tftpd.net.ports import (
     ListeningPort,
+    Needs,
     Port,
     bind_listener,
     bind_session,
     client_address,
 )
+
+NEEDS = Needs(longest=100, window=100, receives=False)
 
 
 class Readers:
@@ -99,7 +102,7 @@ def test_a_session_answers_from_the_address_that_was_asked(opened):
         client.settimeout(2)
         client.sendto(b"hi", ("127.0.0.9", port.getHost().port))
         port.doRead()
-        session = opened(bind_session(port.local), Port, 100)
+        session = opened(bind_session(port.local, NEEDS), Port, 100)
         session.write(b"there", client.getsockname())
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
@@ -116,14 +119,14 @@ def test_a_broadcast_is_known_as_one(opened):
 
 
 def test_a_send_that_fails_is_a_lost_datagram(opened):
-    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
     port.write(b"x" * 70000, ("127.0.0.1", 9))
     port.write(b"x", ("127.0.0.1", 0))
     port.write(b"x")
 
 
 def test_a_turn_is_bounded(opened):
-    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
     for _ in range(100):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
     port.doRead()
@@ -133,31 +136,31 @@ def test_a_turn_is_bounded(opened):
 
 
 def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
-    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
-    assert port._reactor.reading == {port}
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    assert port._readers.reading == {port}
     port.stopListening()
     port.stopListening()
     port.connectionLost(None)
     port.doRead()
-    assert (port._reactor.reading, port._protocol.stopped, port.fileno()) == (set(), 1, -1)
+    assert (port._readers.reading, port._protocol.stopped, port.fileno()) == (set(), 1, -1)
 
 
 @pytest.mark.parametrize("bound", [("127.0.0.1", 0), ("::1", 0, 0, 0)], ids=["IPv4", "IPv6"])
 def test_a_port_tells_its_address(opened, bound):
-    port = opened(bind_session(bound), Port, 100)
+    port = opened(bind_session(bound, NEEDS), Port, 100)
     assert port.getHost().host == bound[0]
     assert port.getHost().port == port._socket.getsockname()[1]
 
 
 def test_broadcast_can_be_allowed(opened):
-    port = opened(bind_session(("127.0.0.1", 0)), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
     assert not port.getBroadcastAllowed()
     port.setBroadcastAllowed(True)
     assert port.getBroadcastAllowed()
 
 
 def test_a_connected_port_sends_to_its_peer(opened):
-    one, two = (opened(bind_session(("127.0.0.1", 0)), Port, 100) for _ in range(2))
+    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100) for _ in range(2))
     one.connect("127.0.0.1", two.getHost().port)
     one.write(b"hi")
     two.doRead()

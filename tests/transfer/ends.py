@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Burst, Sender
+from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.packets import Data, Packet
+from tftpd.wire.packets import Data, Packet, decode
 
 TRANSIT = 0.001  # seconds that a packet is on its way between joined ends
 
@@ -20,14 +20,9 @@ def cut(content: bytes, blksize: int) -> list[bytes]:
     return [content[at : at + blksize] for at in range(0, len(content) + 1, blksize)]
 
 
-def spelled(packet: Packet | Burst | None) -> list[Packet]:
+def spelled(datagrams: Sequence[bytes]) -> list[Packet]:
     """What an outbox gave, packet by packet."""
-    if packet is None:
-        return []
-    if isinstance(packet, Burst):
-        pairs = zip(packet.numbers, packet.payloads, strict=True)
-        return [Data(number, payload) for number, payload in pairs]
-    return [packet]
+    return [decode(datagram) for datagram in datagrams]
 
 
 class SenderEnd:
@@ -137,7 +132,7 @@ class Joined:
     def _step(self) -> None:
         ends = (self.sender, self.receiver)
         times = [at for at, *_ in self._wire]
-        times += [end.machine.deadline for end in ends if end.machine.deadline is not None]
+        times += [end.machine.deadline for end in ends]
         now = min(times)
         for end in ends:
             end.now = max(end.now, now)

@@ -1,5 +1,7 @@
 """The sending machine, as packet traces."""
 
+from math import inf
+
 import pytest
 
 from tests.transfer.ends import OACK, SenderEnd, window
@@ -20,7 +22,7 @@ def test_blocks_leave_one_by_one_and_a_short_one_ends_the_file():
     assert end.hears(Ack(2)) == []
     assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, 7)
     assert end.machine.over
-    assert end.machine.deadline is None
+    assert end.machine.deadline == inf
 
 
 @pytest.mark.parametrize("windowsize", [1, 3])

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import Options as UsageOptions
@@ -28,10 +27,13 @@ from tftpd.config.settings import Listen, Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.net.listener import Listener, Offer
+from tftpd.net.poller import Poller, readers_for
 from tftpd.net.ports import (
+    BurstProtocol,
     ListeningPort,
-    Port,
+    Needs,
     Runtime,
+    SessionPort,
     SocketAddress,
     bind_listener,
     bind_session,
@@ -122,6 +124,7 @@ class Daemon(Service):
         """Twisted: privileges are dropped. Begins to serve."""
         super().startService()
         self._raise_descriptor_limit()
+        self._readers = readers_for(self._reactor)
         runtime = Runtime(self._reactor, self._open_port, self._in_thread)
         for sock, broadcast in self._sockets:
             listener = Listener(runtime, self._offer(), self._sessions, broadcast)
@@ -138,6 +141,8 @@ class Daemon(Service):
         self._ports.clear()
         self._sockets.clear()
         self._sessions.stop()
+        if isinstance(self._readers, Poller):
+            self._readers.close()
         super().stopService()
 
     def _cannot_listen(self, listen: Listen, error: OSError) -> None:
@@ -159,8 +164,10 @@ class Daemon(Service):
             report=AccessLog(),
         )
 
-    def _open_port(self, protocol: DatagramProtocol, local: SocketAddress, size: int) -> Port:
-        port = Port(self._reactor, bind_session(local), protocol, size)
+    def _open_port(
+        self, protocol: BurstProtocol, local: SocketAddress, needs: Needs
+    ) -> SessionPort:
+        port = SessionPort(self._readers, bind_session(local, needs), protocol, needs)
         port.start()
         return port
 

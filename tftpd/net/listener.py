@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
-from tftpd.net.ports import ListeningPort, Runtime, SocketAddress, client_address
+from tftpd.net.ports import ListeningPort, Needs, Runtime, SocketAddress, client_address
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import TID, AnySession, Sessions
@@ -141,7 +141,8 @@ class Listener(DatagramProtocol):
         machine = Sender(terms, self._timer(terms), self._runtime.clock.seconds())
         session = SendSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
         session.attach(source)
-        self._start(session, tid, _LONGEST_ANSWER)
+        window = terms.windowsize * (terms.blksize + HEADER)
+        self._start(session, tid, Needs(_LONGEST_ANSWER, window, receives=False))
 
     def _open_write(self, request: Wrq, mode: Mode, tid: TID) -> None:
         grant = self.offer.mounts.authorize_write(request.filename, client_address(tid[0]))
@@ -153,7 +154,8 @@ class Listener(DatagramProtocol):
         machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
         session = ReceiveSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
         session.attach(sink)
-        self._start(session, tid, terms.blksize + HEADER + 1)  # one more shows an overlong block
+        longest = terms.blksize + HEADER + 1  # one more shows an overlong block
+        self._start(session, tid, Needs(longest, terms.windowsize * longest, receives=True))
 
     def _timer(self, terms: Terms) -> Timer:
         return Timer(self.offer.timing, terms.timeout)
@@ -168,10 +170,10 @@ class Listener(DatagramProtocol):
 
         return on_report, lambda: sessions.remove(tid)
 
-    def _start(self, session: AnySession, tid: TID, longest: int) -> None:
+    def _start(self, session: AnySession, tid: TID, needs: Needs) -> None:
         self._sessions.add(tid, session)
         try:
-            self._runtime.open_port(session, tid[1], longest)
+            self._runtime.open_port(session, tid[1], needs)
         except OSError as error:
             # No port or no descriptor is left: as with too many sessions,
             # the client will ask again.

@@ -5,6 +5,9 @@ from tftpd.storage.sink import Sink
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import Refused
+from tftpd.wire.packets import HEADER, Opcode, decode
+
+_DATA = Opcode.DATA.to_bytes(2, "big")
 
 
 class ReceiveSession(Session[Receiver]):
@@ -20,14 +23,21 @@ class ReceiveSession(Session[Receiver]):
         """The file to fill, which this session closes. Comes before the port starts."""
         self._sink = sink
 
-    def _advance(self) -> None:
+    def _take(self, datagram: bytes, now: float) -> None:
+        if datagram.startswith(_DATA) and len(datagram) >= HEADER:
+            number = int.from_bytes(datagram[2:HEADER], "big")
+            self.machine.receive_data(number, datagram[HEADER:], now)
+        else:
+            self.machine.receive(decode(datagram), now)
+
+    def _advance(self, now: float) -> None:
         payloads = self.machine.take()
         if payloads:
             self._write(payloads)
-        self._transmit()
+        self._transmit(now)
         if self.machine.complete and self.running and not self._in_thread:
             self._work(self._sink.commit, self._have_stored)
-        self._settle()
+        self._settle(now)
 
     def _write(self, payloads: list[bytes]) -> None:
         try:
@@ -36,7 +46,7 @@ class ReceiveSession(Session[Receiver]):
             self.machine.fail(refused)
 
     def _have_stored(self, _: None) -> None:
-        self.machine.stored(self._runtime.clock.seconds())
+        self.machine.stored(self._seconds())
 
     def _close_file(self) -> None:
         self._sink.discard()

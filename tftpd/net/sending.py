@@ -5,6 +5,9 @@ from tftpd.storage.source import Blocks, Source
 from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Direction, Mode
 from tftpd.wire.errors import Refused
+from tftpd.wire.packets import HEADER, Opcode, decode
+
+_ACK = Opcode.ACK.to_bytes(2, "big")
 
 
 class SendSession(Session[Sender]):
@@ -22,18 +25,22 @@ class SendSession(Session[Sender]):
         self._source = source
         self._blocks = Blocks(source, terms.blksize, terms.mode is Mode.NETASCII)
 
-    def _advance(self) -> None:
+    def _take(self, datagram: bytes, now: float) -> None:
+        if datagram.startswith(_ACK) and len(datagram) >= HEADER:
+            self.machine.receive_ack(int.from_bytes(datagram[2:HEADER], "big"), now)
+        else:
+            self.machine.receive(decode(datagram), now)
+
+    def _advance(self, now: float) -> None:
         # What is in memory leaves first: while it is on its way and the
         # peer at work on it, there is time to read on.
-        self._transmit()
-        self._feed()
-        self._transmit()
-        self._settle()
+        self._transmit(now)
+        if self.machine.wants and not self._in_thread and not self.machine.over:
+            self._feed(self.machine.wants)
+            self._transmit(now)
+        self._settle(now)
 
-    def _feed(self) -> None:
-        wants = self.machine.wants
-        if wants <= 0 or self._in_thread or self.machine.over:
-            return
+    def _feed(self, wants: int) -> None:
         try:
             self._have_read(self._blocks.take(wants, wait=False))
         except BlockingIOError:

@@ -7,21 +7,22 @@ timer and file, whatever the peer, the disk or a fault of ours does.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
 from typing import Generic, TypeVar
 
-from twisted.internet.interfaces import IDelayedCall, IUDPTransport
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tftpd.net.ports import Runtime, SocketAddress
+from tftpd.net.ports import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.sender import Burst, Sender
+from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Data, Error, Opcode, Request, decode
+from tftpd.wire.packets import Error, Opcode, Request
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
@@ -33,7 +34,7 @@ _STRANGERS = 32
 _ERROR = Opcode.ERROR.to_bytes(2, "big")
 
 
-class Session(DatagramProtocol, Generic[AnyMachine]):
+class Session(BurstProtocol, Generic[AnyMachine]):
     """Owns one port and one timer, and the order of calls.
 
     `on_report` is called once, when the outcome is known; `on_end` once,
@@ -43,7 +44,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
     noisy = False
     log = Logger()
     direction: Direction
-    transport: IUDPTransport  # from `begin()` on
+    transport: BurstTransport  # from `begin()` on
     machine: AnyMachine
 
     def __init__(
@@ -61,8 +62,10 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         self._runtime = runtime
         self._on_report = on_report
         self._on_end = on_end
-        self._started = runtime.clock.seconds()
+        self._seconds = runtime.clock.seconds
+        self._started = self._seconds()
         self._wakeup: IDelayedCall | None = None
+        self._wakes_at = inf
         self._strangers: set[SocketAddress] = set()
         self._in_thread = False  # a thread works on the file
         self._reported = False
@@ -75,7 +78,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
 
     def begin(self) -> None:
         """Send the first packet, now that the port is bound."""
-        self._guarded(self._advance)
+        self._go_on()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to our port, from the peer or a stranger."""
@@ -83,26 +86,39 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
             self._answer_stranger(datagram, peer)
             return
         try:
-            packet = decode(datagram)
+            now = self._seconds()
+            self._take(datagram, now)
+            self._advance(now)
         except MalformedPacket:
             return
+        except Exception:
+            self._fault()
+
+    def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
+        """Several datagrams came at once: the machine takes all before it answers."""
+        if peer != self.peer:
+            self._answer_stranger(datagrams[0], peer)
+            return
         try:
-            self.machine.receive(packet, self._runtime.clock.seconds())
-            self._advance()
+            now = self._seconds()
+            for datagram in datagrams:
+                with suppress(MalformedPacket):
+                    self._take(datagram, now)
+            self._advance(now)
         except Exception:
             self._fault()
 
     def repeat(self) -> None:
         """The peer sent its request again: perhaps our first packet was lost."""
-        self.machine.repeat(self._runtime.clock.seconds())
-        self._guarded(self._advance)
+        self.machine.repeat(self._seconds())
+        self._go_on()
 
     def stop(self, outcome: Outcome, reason: Reason | None = None) -> None:
         """End now; the peer is told only where there is a `reason`."""
         if reason is not None:
             self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=reason), outcome)
         self.machine.end(outcome)
-        self._guarded(self._advance)
+        self._go_on()
 
     def abandon(self) -> None:
         """End before it began: no port could be bound."""
@@ -110,20 +126,21 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         self._end()
 
     @abstractmethod
-    def _advance(self) -> None:
+    def _take(self, datagram: bytes, now: float) -> None:
+        """Give the machine what the peer sent; raises `MalformedPacket`."""
+
+    @abstractmethod
+    def _advance(self, now: float) -> None:
         """Move file and machine on, `_transmit()` what is due, then `_settle()`."""
 
     @abstractmethod
     def _close_file(self) -> None:
         """Free the file. No thread is at work on it."""
 
-    def _transmit(self) -> None:
-        packet = self.machine.outbox(self._runtime.clock.seconds())
-        if isinstance(packet, Burst):
-            for number, payload in zip(packet.numbers, packet.payloads, strict=True):
-                self.transport.write(Data(number, payload).encode(), self.peer)
-        elif packet is not None:
-            self.transport.write(packet.encode(), self.peer)
+    def _transmit(self, now: float) -> None:
+        datagrams = self.machine.outbox(now)
+        if datagrams:
+            self.transport.writeBurst(datagrams, self.peer)
 
     def _work(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Do `work`, which may block, in a thread; come back with `then` and go on."""
@@ -144,46 +161,40 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
             self.machine.fail(refused)
         except Exception:
             self._fault()
-        self._guarded(self._advance)
+        self._go_on()
 
-    def _settle(self) -> None:
+    def _settle(self, now: float) -> None:
         """Report, end or set the timer, as the machine says."""
         machine = self.machine
-        if machine.outcome is None:
-            self._set_timer()
-            return
-        if not self._reported:
-            self._reported = True
-            self._on_report(self._report())
-        if machine.over:
-            self._end()
-        else:
-            self._set_timer()
+        if machine.outcome is not None:
+            if not self._reported:
+                self._reported = True
+                self._on_report(self._report(now))
+            if machine.over:
+                self._end()
+                return
+        # The deadline moves with each packet. A later one costs nothing: the
+        # call that is pending comes early and sets the next.
+        if machine.deadline < self._wakes_at:
+            self._set_timer(now)
 
-    def _set_timer(self) -> None:
-        """Have `_wake` called at the deadline, or before.
-
-        The deadline moves with each packet. A later one costs nothing: the
-        call that is pending comes early and sets the next.
-        """
-        deadline = self.machine.deadline
-        if deadline is None:
-            return
-        call = self._wakeup
-        if call is None:
-            delay = max(0.0, deadline - self._runtime.clock.seconds())
+    def _set_timer(self, now: float) -> None:
+        delay = max(0.0, self.machine.deadline - now)
+        self._wakes_at = self.machine.deadline
+        if self._wakeup is None:
             self._wakeup = self._runtime.clock.callLater(delay, self._wake)
-        elif deadline < call.getTime():
-            call.reset(max(0.0, deadline - self._runtime.clock.seconds()))
+        else:
+            self._wakeup.reset(delay)
 
     def _wake(self) -> None:
         self._wakeup = None
-        self.machine.tick(self._runtime.clock.seconds())
-        self._guarded(self._advance)
+        self._wakes_at = inf
+        self.machine.tick(self._seconds())
+        self._go_on()
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def _go_on(self) -> None:
         try:
-            call()
+            self._advance(self._seconds())
         except Exception:
             self._fault()
 
@@ -191,9 +202,10 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
         """A fault of ours: this transfer ends, the daemon goes on."""
         self.log.failure("fault in the session with {peer}", peer=self.peer)
         self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=Reason.INTERNAL))
+        now = self._seconds()
         try:
-            self._transmit()
-            self._settle()
+            self._transmit(now)
+            self._settle(now)
         finally:
             self._end()
 
@@ -222,7 +234,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
             code = ErrorCode.UNKNOWN_TID
             self.transport.write(Error(code, code.text).encode(), stranger)
 
-    def _report(self) -> Report:
+    def _report(self, now: float) -> Report:
         machine = self.machine
         terms = machine.terms
         return Report(
@@ -231,7 +243,7 @@ class Session(DatagramProtocol, Generic[AnyMachine]):
             filename=self.request.filename,
             outcome=machine.outcome or Outcome.FAILED,
             octets=machine.octets,
-            seconds=max(0.0, self._runtime.clock.seconds() - self._started),
+            seconds=max(0.0, now - self._started),
             mode=terms.mode,
             blksize=terms.blksize,
             windowsize=terms.windowsize,

@@ -5,13 +5,16 @@ The interface of both, for whoever owns the socket:
     receive(packet, now)   a packet came from the peer
     repeat(now)            the peer's request came again
     tick(now)              `deadline` has passed
-    outbox(now)            what to send now, asked for after each of the above
-    deadline               when to call tick(), None: nothing is pending
+    outbox(now)            datagrams to send now, asked for after each of the above
+    deadline               when to call tick(); infinite: nothing is pending
     outcome                how it ended, None while it runs
     over                   True once nothing more will be sent or expected
 
 Times are seconds on the caller's clock. No call raises on what a peer says.
 """
+
+from collections.abc import Sequence
+from math import inf
 
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
@@ -33,7 +36,7 @@ class Machine:
         self.terms = terms
         self.outcome: Outcome | None = None
         self.over = False
-        self.deadline: float | None = None
+        self.deadline = inf
         self.retransmits = 0
         self.code: int | None = None
         self.detail = ""
@@ -49,7 +52,7 @@ class Machine:
         if self.outcome is None:
             self.outcome, self.code, self.detail = outcome, code, detail
         self.over = True
-        self.deadline = None
+        self.deadline = inf
 
     def fail(self, refused: Refused, outcome: Outcome = Outcome.FAILED) -> None:
         """Stop here; the peer is told by one ERROR, unless the outcome was known."""
@@ -61,10 +64,10 @@ class Machine:
         """Seconds since the peer last moved the transfer on."""
         return now - self._progress_at
 
-    def _last_word(self) -> Error | None:
+    def _last_word(self) -> Sequence[bytes]:
         """The ERROR that a failed transfer ends with, once."""
         farewell, self._farewell = self._farewell, None
-        return farewell
+        return () if farewell is None else (farewell.encode(),)
 
     def _sent(self, now: float) -> None:
         self._sent_at = now

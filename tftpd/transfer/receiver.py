@@ -16,6 +16,9 @@ last block in order: once for each time the sender comes by, which shows by
 an index that is not above the one discarded before.
 """
 
+from collections.abc import Sequence
+from math import inf
+
 from tftpd.transfer.machine import Machine
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
@@ -58,9 +61,21 @@ class Receiver(Machine):
         if self.over:
             return
         if isinstance(packet, Data):
-            self._receive_data(packet, now)
+            self.receive_data(packet.block, packet.payload, now)
         elif isinstance(packet, Error):
             self._aborted(packet)
+
+    def receive_data(self, block: int, payload: bytes, now: float) -> None:
+        """Take a DATA, which comes by the thousand, without a `Data` made of it."""
+        ahead = self._numbering.ahead(block, self._last)
+        if ahead == 1 and not self.complete:
+            self._accept(payload, now)
+        elif 1 < ahead <= self._windowsize:
+            self._discard_beyond(self._last + ahead)
+        else:
+            behind = self._numbering.behind(block, self._last)
+            if behind < self._windowsize and behind < self._last:
+                self._discard_duplicate(self._last - behind)
 
     def repeat(self, now: float) -> None:
         """The peer's request came again: our first reply may be lost."""
@@ -78,7 +93,7 @@ class Receiver(Machine):
 
     def tick(self, now: float) -> None:
         """Repeat our last ACK, or give up, if the deadline has passed."""
-        if self.over or self.deadline is None or now < self.deadline:
+        if self.over or now < self.deadline:
             return
         if self._dallying:
             self.end(Outcome.DONE)
@@ -88,12 +103,12 @@ class Receiver(Machine):
         else:
             self.end(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> Ack | Oack | Error | None:
-        """What to send now; None if nothing is due."""
+    def outbox(self, now: float) -> Sequence[bytes]:
+        """Datagrams to send now: an ACK or OACK, an ERROR, or nothing."""
         if self.over:
             return self._last_word()
         if not self._due:
-            return None
+            return ()
         self._due = False
         self._once = self._acked != self._last
         self.retransmits += not self._once
@@ -103,19 +118,8 @@ class Receiver(Machine):
         if self._dallying:
             self.deadline = self._progress_at + self._timer.dally
         if self._last == 0 and self.terms.oack:
-            return Oack(self.terms.oack)
-        return Ack(self._numbering.wire(self._last))
-
-    def _receive_data(self, data: Data, now: float) -> None:
-        ahead = self._numbering.ahead(data.block, self._last)
-        if ahead == 1 and not self.complete:
-            self._accept(data.payload, now)
-        elif 1 < ahead <= self._windowsize:
-            self._discard_beyond(self._last + ahead)
-        else:
-            behind = self._numbering.behind(data.block, self._last)
-            if behind < self._windowsize and behind < self._last:
-                self._discard_duplicate(self._last - behind)
+            return (Oack(self.terms.oack).encode(),)
+        return (Ack(self._numbering.wire(self._last)).encode(),)
 
     def _accept(self, payload: bytes, now: float) -> None:
         size = len(payload)
@@ -131,7 +135,7 @@ class Receiver(Machine):
         self._progress(now)
         if size < self.terms.blksize:
             self.complete = True
-            self.deadline = None  # storing takes its time
+            self.deadline = inf  # storing takes its time
         elif self._last >= self._ack_at:
             self._due = True
         else:

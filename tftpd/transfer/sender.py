@@ -16,21 +16,21 @@ under these rules cannot be driven to double its packets for ever.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tftpd.transfer.machine import Machine
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer
-from tftpd.wire.packets import Ack, Error, Oack, Packet
+from tftpd.wire.packets import Ack, Error, Oack, Opcode, Packet
 
+_DATA = Opcode.DATA << 16  # the opcode of DATA, with room for a wire number
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """DATA packets that leave together: wire numbers and payloads, in pairs."""
+# Octets to have in hand beyond the windows: blocks are read some at a time.
+_READ_AHEAD = 32 << 10
 
-    numbers: Sequence[int]
-    payloads: Sequence[bytes]
+# Seconds between two measures of the round trip. On a LAN thousands could
+# be made, and each costs as much as the rest of an ACK.
+_MEASURED_EACH = 0.01
 
 
 class Sender(Machine):
@@ -53,29 +53,35 @@ class Sender(Machine):
         self._once = True  # all that is on its way was sent but once
         self._echo = False  # what was last acknowledged was sent more than once
         self._told = False  # a duplicate ACK of `_acked` was answered
-        self._octets = 0
+        self._measure_at = now
+        self._short = 0  # octets by which the last block is short
+        self._stock = 2 * terms.windowsize + _READ_AHEAD // terms.blksize
 
     @property
     def wants(self) -> int:
-        """How many blocks to feed: this window's, and the next one's in advance."""
-        return 0 if self._eof else 2 * self._windowsize - len(self._blocks)
+        """How many blocks to feed: 0 while more than a window is in hand."""
+        hand = len(self._blocks)
+        return 0 if self._eof or hand > self._windowsize else self._stock - hand
 
     @property
     def octets(self) -> int:
         """Octets of the file that the peer has acknowledged."""
-        return self._octets
+        short = self._short if self._eof and not self._blocks else 0
+        return self._acked * self.terms.blksize - short
 
     def feed(self, blocks: Sequence[bytes], *, eof: bool) -> None:
         """The next blocks of the file; with `eof` the last one ends it."""
         self._blocks += blocks
-        self._eof = eof
+        if eof:
+            self._eof = True
+            self._short = self.terms.blksize - len(self._blocks[-1])
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take what the peer sent. What belongs to no sender is ignored."""
         if self.over:
             return
         if isinstance(packet, Ack):
-            self._receive_ack(packet.block, now)
+            self.receive_ack(packet.block, now)
         elif isinstance(packet, Error):
             self._receive_error(packet)
 
@@ -86,7 +92,7 @@ class Sender(Machine):
 
     def tick(self, now: float) -> None:
         """Send again, or give up, if the deadline has passed."""
-        if self.over or self.deadline is None or now < self.deadline:
+        if self.over or now < self.deadline:
             return
         if self._patient(now):
             self._timer.back_off()
@@ -97,32 +103,33 @@ class Sender(Machine):
         else:
             self.end(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> Burst | Oack | Error | None:
-        """What to send now; None if nothing is due."""
+    def outbox(self, now: float) -> Sequence[bytes]:
+        """Datagrams to send now: DATA, the OACK, an ERROR, or nothing."""
         if self.over:
             return self._last_word()
         if self._opening:
-            if not self._due:
-                return None
-            self._due = False
-            self._sent(now)
-            return Oack(self.terms.oack)
-        start = self._sending
-        end = min(self._windowsize, len(self._blocks))
+            return self._opening_outbox(now)
+        start, end = self._sending, min(self._windowsize, len(self._blocks))
         if start >= end:
-            return None
-        first = self._acked + start + 1
-        last = self._acked + end
-        self._once = first > self._highest
-        if not self._once:
+            return ()
+        first, last = self._acked + start + 1, self._acked + end
+        if first > self._highest:
+            self._once = self._once or start == 0
+            self._highest = last
+        else:
+            self._once = False
             self.retransmits += min(last, self._highest) - first + 1
-        self._highest = max(last, self._highest)
+            self._highest = max(last, self._highest)
         self._sending = end
         self._sent(now)
         wire = self._numbering.wire
-        return Burst([wire(index) for index in range(first, last + 1)], self._blocks[start:end])
+        return [
+            (_DATA + wire(index)).to_bytes(4, "big") + block
+            for index, block in enumerate(self._blocks[start:end], first)
+        ]
 
-    def _receive_ack(self, block: int, now: float) -> None:
+    def receive_ack(self, block: int, now: float) -> None:
+        """Take an ACK, which comes by the thousand, without an `Ack` made of it."""
         count = self._numbering.ahead(block, self._acked)
         if self._opening:
             if count == 0:
@@ -132,6 +139,13 @@ class Sender(Machine):
         elif count == 0:
             self._receive_duplicate(now)
 
+    def _opening_outbox(self, now: float) -> Sequence[bytes]:
+        if not self._due:
+            return ()
+        self._due = False
+        self._sent(now)
+        return (Oack(self.terms.oack).encode(),)
+
     def _open(self, now: float) -> None:
         if self.retransmits == 0:
             self._timer.measure(now - self._sent_at)
@@ -140,21 +154,20 @@ class Sender(Machine):
         self._progress(now)
 
     def _slide(self, count: int, now: float) -> None:
-        if self._once and count == self._sending:
+        if self._once and now >= self._measure_at and count == self._sending:
             self._timer.measure(now - self._sent_at)
+            self._measure_at = now + _MEASURED_EACH
         self._echo = not self._once
         self._told = False
-        if self._eof and count == len(self._blocks):
-            self._octets += (count - 1) * self.terms.blksize + len(self._blocks[-1])
-            self.end(Outcome.DONE)
-        else:
-            self._octets += count * self.terms.blksize
         del self._blocks[:count]
         self._acked += count
         # An ACK from the middle says that what follows it was lost: a new
         # window starts there (RFC 7440 s4).
         self._sending = 0
-        self._progress(now)
+        self._progress_at = now
+        self.answered = True
+        if self._eof and not self._blocks:
+            self.end(Outcome.DONE)
 
     def _receive_duplicate(self, now: float) -> None:
         if self._sending and not self._told and not self._echo and self._quiet(now):

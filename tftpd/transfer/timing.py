@@ -39,6 +39,9 @@ class Timing:
 class Timer:
     """The retransmission interval of one transfer.
 
+    `interval` is the time from a send to its repeat, `roundtrip` the
+    smoothed measure of it, None before the first. `patience` and `dally`
+    are those of the timing, or longer where the client's timeout is long.
     Times are seconds on the caller's clock, which may step backward: a
     negative measure counts as zero.
     """
@@ -50,6 +53,7 @@ class Timer:
         "_timing",
         "_variation",
         "dally",
+        "interval",
         "patience",
         "roundtrip",
     )
@@ -69,18 +73,7 @@ class Timer:
         self._variation = 0.0
         self._backoff = 1.0
         self._random = uniform
-
-    @property
-    def interval(self) -> float:
-        """Seconds from a send to its repeat."""
-        if self._fixed is not None:
-            return self._fixed
-        timing = self._timing
-        if self.roundtrip is None:
-            base = timing.initial
-        else:
-            base = max(timing.floor, self.roundtrip + 4 * self._variation)
-        return min(base * self._backoff, timing.ceiling)
+        self._reckon()
 
     def measure(self, elapsed: float) -> None:
         """A send was answered after `elapsed` seconds, at the first try.
@@ -96,7 +89,20 @@ class Timer:
         else:
             self._variation += _BETA * (abs(self.roundtrip - elapsed) - self._variation)
             self.roundtrip += _ALPHA * (elapsed - self.roundtrip)
+        self._reckon()
 
     def back_off(self) -> None:
         """The interval passed without an answer: wait longer the next time."""
         self._backoff *= 2 * (1 + _JITTER * self._random())
+        self._reckon()
+
+    def _reckon(self) -> None:
+        if self._fixed is not None:
+            self.interval = self._fixed
+            return
+        timing = self._timing
+        if self.roundtrip is None:
+            base = timing.initial
+        else:
+            base = max(timing.floor, self.roundtrip + 4 * self._variation)
+        self.interval = min(base * self._backoff, timing.ceiling)

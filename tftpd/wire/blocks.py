@@ -39,7 +39,7 @@ class Numbering:
             return wire
         if wire < self.rollover:
             return _MAX  # where 65535 goes on at 1, 0 is the number of block 0 alone
-        return (wire - self.wire(index)) % self._cycle
+        return (wire - index) % self._cycle
 
     def behind(self, wire: int, index: int) -> int:
         """How many blocks `wire` lies behind block `index`: 0 to 65535."""

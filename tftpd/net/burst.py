@@ -1,0 +1,81 @@
+"""Many datagrams in one system call, where the kernel can.
+
+UDP_SEGMENT (GSO) takes a window as one buffer and cuts it into datagrams in
+the kernel or the network card; UDP_GRO hands several that arrived together
+over as one. Both are Linux's, and plain `sendmsg` and `recvmsg` reach them.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_LINUX = sys.platform.startswith("linux")
+_SOL_UDP = 17  # <netinet/udp.h>
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+
+_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
+_MOST_OCTETS = 65507  # the longest IPv4 datagram's payload
+
+_GRO_SIZE = struct.Struct("=i")
+GRO_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
+
+
+class Bursts:
+    """Sends bursts on one socket; remembers if it cannot segment them."""
+
+    __slots__ = ("_segments", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._segments = _LINUX
+
+    def send(self, datagrams: Sequence[bytes], address: tuple[Any, ...]) -> None:
+        """Send them all; raises `OSError` where one cannot be sent.
+
+        All but the last are of one size.
+        """
+        size = len(datagrams[0])
+        most = min(_MOST_SEGMENTS, _MOST_OCTETS // size)
+        if not self._segments or most < 2:
+            self._send_each(datagrams, address)
+            return
+        segment = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
+        for at in range(0, len(datagrams), most):
+            chunk = datagrams[at : at + most]
+            try:
+                self._socket.sendmsg(chunk, segment, 0, address)
+            except BlockingIOError:
+                raise
+            except OSError:
+                # A block larger than the path's MTU, a card or a kernel that
+                # cannot: the error is EINVAL, EMSGSIZE, EIO or another.
+                self._segments = False
+                self._send_each(datagrams[at:], address)
+                return
+
+    def _send_each(self, datagrams: Sequence[bytes], address: tuple[Any, ...]) -> None:
+        for datagram in datagrams:
+            self._socket.sendto(datagram, address)
+
+
+def receive_bursts(sock: socket.socket) -> bool:
+    """Have the kernel hand over datagrams that arrived together; whether it will."""
+    if not _LINUX:
+        return False
+    try:
+        sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
+
+
+def cut(buffer: bytes, ancillary: list[tuple[int, int, bytes]]) -> list[bytes]:
+    """The datagrams that `recvmsg` gave as one buffer."""
+    for level, kind, data in ancillary:
+        if level == _SOL_UDP and kind == _UDP_GRO:
+            (size,) = _GRO_SIZE.unpack(data[: _GRO_SIZE.size])
+            return [buffer[at : at + size] for at in range(0, len(buffer), size)]
+    return [buffer]
