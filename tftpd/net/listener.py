@@ -158,7 +158,7 @@ class Listener(DatagramProtocol):
         self._start(session, tid, Needs(longest, terms.windowsize * longest, receives=True))
 
     def _timer(self, terms: Terms) -> Timer:
-        return Timer(self.offer.timing, terms.timeout)
+        return Timer(self.offer.timing, terms.timeout, terms.windowsize)
 
     def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""

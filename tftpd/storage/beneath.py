@@ -45,6 +45,8 @@ class _Walk:
         self._held = [root_fd]
         self._root = root
         self._symlinks = symlinks
+        self._follows = symlinks is Symlinks.FOLLOW
+        self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follows else _DIRECTORY
         self._links = 0
 
     def close(self) -> None:
@@ -52,37 +54,32 @@ class _Walk:
             os.close(fd)
 
     def to(self, name: Name) -> tuple[int, bytes]:
-        if self._symlinks is Symlinks.FOLLOW:
-            return self._follow(name)
         pending = list(reversed(name))
-        while True:
+        while pending:
             step = pending.pop()
             if step == PARENT:
                 self._up()
-                if not pending:
-                    raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
                 continue
-            target = self._link_at(step)
+            # Where links are followed, the kernel does it on the way down.
+            target = None if self._follows and pending else self._link_at(step)
             if target is not None:
                 pending += reversed(self._resolve(target))
-                if not pending:
-                    raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
             elif pending:
                 self._down(step)
             else:
                 return self._held[-1], step
-
-    def _follow(self, name: Name) -> tuple[int, bytes]:
-        """Wherever the links lead: whoever may place them is trusted."""
-        path = os.path.realpath(os.path.join(os.fsencode(self._root), *name))
-        directory, last = os.path.split(path)
-        self._held.append(os.open(directory, _DIRECTORY))
-        return self._held[-1], last
+        raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
 
     def _down(self, step: bytes) -> None:
-        self._held.append(os.open(step, _DIRECTORY, dir_fd=self._held[-1]))
+        fd = os.open(step, self._flags, dir_fd=self._held[-1])
+        if self._follows:  # `..` is what the kernel says it is: no way back is kept
+            os.close(self._held.pop())
+        self._held.append(fd)
 
     def _up(self) -> None:
+        if self._follows:
+            self._down(PARENT)
+            return
         if len(self._held) == 1:
             raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
         os.close(self._held.pop())
@@ -106,6 +103,9 @@ class _Walk:
         """The steps of a link's target, from where the walk is then."""
         steps = [step for step in target.split(b"/") if step not in (b"", SELF)]
         if not target.startswith(b"/"):
+            return steps
+        if self._follows:
+            self._down(b"/")
             return steps
         for root in (self._root, Path(os.path.realpath(self._root))):
             beneath = [os.fsencode(part) for part in root.absolute().parts[1:]]

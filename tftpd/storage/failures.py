@@ -15,8 +15,10 @@ _CODES = {
     errno.EACCES: ErrorCode.ACCESS_VIOLATION,
     errno.EPERM: ErrorCode.ACCESS_VIOLATION,
     errno.ELOOP: ErrorCode.ACCESS_VIOLATION,
+    errno.EMLINK: ErrorCode.ACCESS_VIOLATION,  # what O_NOFOLLOW says of a link on FreeBSD
     errno.EISDIR: ErrorCode.ACCESS_VIOLATION,
     errno.ENXIO: ErrorCode.ACCESS_VIOLATION,  # a socket, or a FIFO nobody reads
+    errno.EOPNOTSUPP: ErrorCode.ACCESS_VIOLATION,  # a socket, on the BSDs and macOS
     errno.ENODEV: ErrorCode.ACCESS_VIOLATION,
     errno.EROFS: ErrorCode.ACCESS_VIOLATION,
     errno.ETXTBSY: ErrorCode.ACCESS_VIOLATION,
@@ -32,8 +34,6 @@ def refusing(otherwise: Reason) -> Iterator[None]:
     """Turns an `OSError` into `Refused`; `otherwise` is told where no code fits."""
     try:
         yield
-    except BlockingIOError:
-        raise  # not a failure: a cold page, which the caller waits for
     except OSError as error:
         raise refusal(error, otherwise) from error
 

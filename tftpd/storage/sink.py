@@ -23,24 +23,29 @@ from tftpd.wire.netascii import Decoder
 
 _GATHERED = 64 << 10  # octets that go to the file in one system call
 
+_TRIES = 8  # for a temporary that no sweep takes away before it is locked
+
+_LEFT_OVER = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Sink:
-    """A file in the making. `commit()` or `discard()` ends it."""
+    """A file in the making. `commit()` or `discard()` ends it.
+
+    `octets` is how long the file is so far.
+    """
 
     def __init__(self, directory: int, name: bytes, policy: WritePolicy, translate: bool) -> None:
+        self.octets = 0  # the pending ones included
+        self._temporary, self._fd = _new_temporary(directory)
         self._directory = directory  # ours from now on
         self._name = name
         self._policy = policy
         self._decoder = Decoder() if translate else None
         self._pending: list[bytes] = []
         self._pending_size = 0
-        self._size = 0  # octets of the file, the pending ones included
-        self._temporary = TEMPORARY + secrets.token_hex(8).encode()
-        self._fd = os.open(self._temporary, _EXCLUSIVE, 0o600, dir_fd=directory)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
     def open(cls, grant: Grant[WritePolicy], size: int | None, translate: bool) -> "Sink":
@@ -68,17 +73,25 @@ class Sink:
                 raise
 
     def write(self, payloads: Sequence[bytes]) -> None:
-        """Append what came; raises `Refused` when it grows too large or the disk is full."""
+        """Append what came; raises `Refused` when it grows too large or the disk is full.
+
+        The upload is discarded then: a part of it is never committed.
+        """
         if self._decoder is not None:
             payloads = [self._decoder.decode(payload) for payload in payloads]
-        self._append(payloads)
-        if self._pending_size >= _GATHERED:
-            self._flush()
+        try:
+            self._append(payloads)
+            if self._pending_size >= _GATHERED:
+                self._flush()
+        except Refused:
+            self.discard()
+            raise
 
     def commit(self) -> None:
         """Give the file its name, once it is on disk; blocks for as long as that takes.
 
-        Raises `Refused`, and then nothing is left.
+        Raises `Refused`, and then nothing is left, unless it is the directory
+        that did not reach the disk: the file has its name by then.
         """
         try:
             with refusing(Reason.WRITE_FAILED):
@@ -88,7 +101,7 @@ class Sink:
                 os.fchmod(self._fd, self._policy.mode)
                 os.fsync(self._fd)
                 self._take_name()
-                os.fsync(self._directory)
+                self._sync_directory()
         finally:
             self.discard()
 
@@ -101,14 +114,17 @@ class Sink:
         # meanwhile keeps what the next sweep will find.
         with contextlib.suppress(OSError):
             os.unlink(self._temporary, dir_fd=self._directory)
-        os.close(fd)
-        os.close(self._directory)
+        # Closed they are whatever close says; what a file system may tell so
+        # late, fsync told of a committed file, and of no other it matters.
+        for held in (fd, self._directory):
+            with contextlib.suppress(OSError):
+                os.close(held)
 
     def _append(self, payloads: Sequence[bytes]) -> None:
         added = sum(map(len, payloads))
-        self._size += added
+        self.octets += added
         limit = self._policy.max_size
-        if limit is not None and self._size > limit:
+        if limit is not None and self.octets > limit:
             raise Refused(ErrorCode.DISK_FULL, f"more than max_size, which is {limit} octets")
         self._pending += payloads
         self._pending_size += added
@@ -134,40 +150,94 @@ class Sink:
                 raise
             # FAT has no links: reserve the name, then replace our own file.
             os.close(os.open(self._name, _EXCLUSIVE, 0o600, dir_fd=here))
-            self._rename()
+            try:
+                self._rename()
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    os.unlink(self._name, dir_fd=here)
+                raise
 
     def _rename(self) -> None:
         here = self._directory
         os.rename(self._temporary, self._name, src_dir_fd=here, dst_dir_fd=here)
+
+    def _sync_directory(self) -> None:
+        try:
+            os.fsync(self._directory)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:  # CIFS and some of FUSE sync no directories
+                raise
 
 
 def sweep(root: Path) -> int:
     """Remove what cut-off uploads left beneath `root`; how many there were.
 
     Blocks for as long as it takes to walk the tree. Uploads of a daemon
-    that runs are locked, and left alone.
+    that runs are locked, and left alone; so is what cannot be read.
     """
     swept = 0
-    for _, _, files, directory in os.fwalk(os.fsencode(root), follow_symlinks=False):
-        for name in files:
-            if name.startswith(TEMPORARY):
-                # Another sweep may be at the same file.
-                with contextlib.suppress(OSError):
-                    swept += _remove_unlocked(directory, name)
+    with contextlib.suppress(OSError):
+        # fwalk itself would not enter a root that is a link.
+        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for _, _, files, directory in os.fwalk(b".", dir_fd=top):
+                for name in files:
+                    if name.startswith(TEMPORARY):
+                        swept += _remove_left_over(directory, name)
+        finally:
+            os.close(top)
     return swept
 
 
-def _remove_unlocked(directory: int, name: bytes) -> bool:
-    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=directory)
+def _remove_left_over(directory: int, name: bytes) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = _open_left_over(directory, name)
+    except OSError:
+        return False
+    try:
+        if not _lock(fd, directory, name):
+            return False
         os.unlink(name, dir_fd=directory)
-    except BlockingIOError:
+    except OSError:
         return False
     finally:
         os.close(fd)
     return True
+
+
+def _open_left_over(directory: int, name: bytes) -> int:
+    try:
+        # NFS gives an exclusive lock only to who may write.
+        return os.open(name, os.O_WRONLY | _LEFT_OVER, dir_fd=directory)
+    except PermissionError:
+        # A crash late in a commit: it has the mode of the policy already.
+        return os.open(name, os.O_RDONLY | _LEFT_OVER, dir_fd=directory)
+
+
+def _new_temporary(directory: int) -> tuple[bytes, int]:
+    """The name of a new file, and its locked descriptor."""
+    for _ in range(_TRIES):
+        name = TEMPORARY + secrets.token_hex(8).encode()
+        fd = os.open(name, _EXCLUSIVE, 0o600, dir_fd=directory)
+        try:
+            if _lock(fd, directory, name):
+                return name, fd
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.unlink(name, dir_fd=directory)
+            raise
+        os.close(fd)  # a sweep was at it first, and removes it
+    raise BlockingIOError(errno.EAGAIN, "no temporary could be locked")
+
+
+def _lock(fd: int, directory: int, name: bytes) -> bool:
+    """Whether the file is ours now, and still there."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.access(name, os.F_OK, dir_fd=directory)
 
 
 def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:

@@ -63,10 +63,10 @@ class Source:
         Without `wait` only from the page cache: raises `BlockingIOError`
         where nothing is there, and may give less than there is.
         """
-        with refusing(Reason.READ_FAILED):
-            if wait:
-                return os.pread(self._fd, length, offset)
+        if not wait:
             return self._read_cached(length, offset)
+        with refusing(Reason.READ_FAILED):
+            return os.pread(self._fd, length, offset)
 
     def check_unchanged(self) -> None:
         """Raises `Refused` if the file was written to since it was opened."""
@@ -83,8 +83,9 @@ class Source:
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 self._nowait = None  # not on this file system: threads, then
-                raise BlockingIOError from error
-            raise
+            raise BlockingIOError from error  # the read that waits will tell what it is
+        if not got:
+            raise BlockingIOError  # a file cut short, or a file system that means "cold"
         return bytes(memoryview(buffer)[:got])
 
 

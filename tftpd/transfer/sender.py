@@ -18,6 +18,7 @@ under these rules cannot be driven to double its packets for ever.
 from collections.abc import Sequence
 
 from tftpd.transfer.machine import Machine
+from tftpd.transfer.pacing import Pacer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer
@@ -54,6 +55,8 @@ class Sender(Machine):
         self._echo = False  # what was last acknowledged was sent more than once
         self._told = False  # a duplicate ACK of `_acked` was answered
         self._measure_at = now
+        self._window_at = now  # when the first block of the window left
+        self._pacer = Pacer(terms.windowsize)
         self._short = 0  # octets by which the last block is short
         self._stock = 2 * terms.windowsize + _READ_AHEAD // terms.blksize
 
@@ -94,8 +97,12 @@ class Sender(Machine):
         """Send again, or give up, if the deadline has passed."""
         if self.over or now < self.deadline:
             return
+        if self._pacer.active and self._sending < self._in_window():
+            return  # the deadline was that of the next blocks
         if self._patient(now):
             self._timer.back_off()
+            if not self._opening:
+                self._pacer.silence(min(self._timer.shortest, self._timer.interval))
             self._resend()
         elif self.answered and self._eof and self._sending == len(self._blocks):
             # Some firmware starts what it loaded without the last ACK.
@@ -109,9 +116,16 @@ class Sender(Machine):
             return self._last_word()
         if self._opening:
             return self._opening_outbox(now)
-        start, end = self._sending, min(self._windowsize, len(self._blocks))
+        start, end = self._sending, self._in_window()
         if start >= end:
             return ()
+        if self._pacer.active:
+            end = start + self._pacer.allows(end - start, now)
+            if start == end:
+                self.deadline = self._pacer.next_at
+                return ()
+        if start == 0:
+            self._window_at = now
         first, last = self._acked + start + 1, self._acked + end
         if first > self._highest:
             self._once = self._once or start == 0
@@ -122,6 +136,8 @@ class Sender(Machine):
             self._highest = max(last, self._highest)
         self._sending = end
         self._sent(now)
+        if self._pacer.active and end < self._in_window():
+            self.deadline = self._pacer.next_at
         wire = self._numbering.wire
         return [
             (_DATA + wire(index)).to_bytes(4, "big") + block
@@ -134,10 +150,14 @@ class Sender(Machine):
         if self._opening:
             if count == 0:
                 self._open(now)
-        elif 0 < count <= self._sending:
+        elif 0 < count <= self._highest - self._acked:
             self._slide(count, now)
         elif count == 0:
             self._receive_duplicate(now)
+
+    def _in_window(self) -> int:
+        """How many of the blocks in hand the window has room for."""
+        return min(self._windowsize, len(self._blocks))
 
     def _opening_outbox(self, now: float) -> Sequence[bytes]:
         if not self._due:
@@ -157,6 +177,13 @@ class Sender(Machine):
         if self._once and now >= self._measure_at and count == self._sending:
             self._timer.measure(now - self._sent_at)
             self._measure_at = now + _MEASURED_EACH
+        if count < self._sending:
+            self._timer.ease()
+            self._pacer.gap(count, now - self._window_at - self._timer.shortest)
+        elif self._pacer.active:
+            shortest = self._timer.shortest
+            queued = now - self._sent_at - shortest
+            self._pacer.arrived(count, now - self._window_at - shortest, queued)
         self._echo = not self._once
         self._told = False
         del self._blocks[:count]

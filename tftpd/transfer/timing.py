@@ -9,11 +9,13 @@ step, and stays between a floor and a ceiling.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 # RFC 6298 s2: gains of the smoothed round trip and of its variation.
 _ALPHA = 1 / 8
 _BETA = 1 / 4
 _JITTER = 0.25  # share of an interval added at random after a loss
+_WINDOWED = 0.2  # share of the floor that holds where windows are agreed
 _LEAST_TRIES = 3  # intervals that patience allows for, however long each is
 
 
@@ -39,8 +41,8 @@ class Timing:
 class Timer:
     """The retransmission interval of one transfer.
 
-    `interval` is the time from a send to its repeat, `roundtrip` the
-    smoothed measure of it, None before the first. `patience` and `dally`
+    `interval` is the time from a send to its repeat. `roundtrip` is the
+    smoothed measure, None before the first, `shortest` the least. `patience` and `dally`
     are those of the timing, or longer where the client's timeout is long.
     Times are seconds on the caller's clock, which may step backward: a
     negative measure counts as zero.
@@ -49,6 +51,7 @@ class Timer:
     __slots__ = (
         "_backoff",
         "_fixed",
+        "_floor",
         "_random",
         "_timing",
         "_variation",
@@ -56,16 +59,23 @@ class Timer:
         "interval",
         "patience",
         "roundtrip",
+        "shortest",
     )
 
     def __init__(
         self,
         timing: Timing,
         fixed: float | None = None,
+        windowsize: int = 1,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         """`fixed` is the client's `timeout`; `uniform` gives 0 <= x < 1."""
+        # Whoever asks for windows asks for speed, and a lost end of a window
+        # shows by nothing but this timer. In lock-step a needless repeat is
+        # the greater harm: it breaks the Raspberry Pi's first loader.
+        self._floor = timing.floor if windowsize == 1 else timing.floor * _WINDOWED
         self.roundtrip: float | None = None
+        self.shortest = inf
         self.patience = max(timing.patience, _LEAST_TRIES * (fixed or 0.0))
         self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
         self._timing = timing
@@ -83,6 +93,7 @@ class Timer:
         """
         elapsed = max(elapsed, 0.0)
         self._backoff = 1.0
+        self.shortest = min(self.shortest, elapsed)
         if self.roundtrip is None:
             self.roundtrip = elapsed
             self._variation = elapsed / 2
@@ -96,6 +107,12 @@ class Timer:
         self._backoff *= 2 * (1 + _JITTER * self._random())
         self._reckon()
 
+    def ease(self) -> None:
+        """An answer showed a loss, not a delay: there is no reason to wait longer."""
+        if self._backoff > 1.0:
+            self._backoff = 1.0
+            self._reckon()
+
     def _reckon(self) -> None:
         if self._fixed is not None:
             self.interval = self._fixed
@@ -104,5 +121,5 @@ class Timer:
         if self.roundtrip is None:
             base = timing.initial
         else:
-            base = max(timing.floor, self.roundtrip + 4 * self._variation)
+            base = max(self._floor, self.roundtrip + 4 * self._variation)
         self.interval = min(base * self._backoff, timing.ceiling)

@@ -1,0 +1,97 @@
+"""A link in simulated time: seeded loss, a bottleneck, and the queue before it."""
+
+import heapq
+import random
+from dataclasses import dataclass
+from math import inf
+
+from tftpd.transfer.receiver import Receiver
+from tftpd.transfer.report import Outcome
+from tftpd.transfer.sender import Sender
+from tftpd.transfer.terms import Terms
+from tftpd.transfer.timing import Timer, Timing
+from tftpd.wire.packets import Data, decode
+
+BLKSIZE = 1468
+_TICK = 0.001  # seconds: what a reactor's timers are good for
+_PATIENCE = 1.0  # seconds: the timer of the client
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a transfer went: octets per second, and packets sent for each block."""
+
+    goodput: float
+    sent: float
+    outcome: Outcome | None
+
+
+class Link:
+    """Between a Sender and a client that is a Receiver with a slow timer.
+
+    `loss` is the share of packets lost either way, `rate` the octets per
+    second of the bottleneck and `queue` the packets that wait before it.
+    """
+
+    def __init__(
+        self,
+        loss: float = 0.0,
+        rate: float = 100e6,
+        queue: float = inf,
+        roundtrip: float = 0.001,
+        seed: int = 1,
+    ) -> None:
+        self._loss, self._rate, self._queue = loss, rate, queue
+        self._transit = roundtrip / 2
+        self._dice = random.Random(seed)
+        self._now = 0.0
+        self._busy = 0.0  # until when the bottleneck is
+        self._packets: list[tuple[float, int, bool, bytes]] = []
+        self._sent = 0
+        self._order = 0
+
+    def transfer(self, octets: int, windowsize: int) -> Measured:
+        """Send a file; ends in any case, by the patience of both."""
+        terms = Terms(blksize=BLKSIZE, windowsize=windowsize)
+        timer = Timer(Timing(), None, windowsize, self._dice.random)
+        timer.measure(2 * self._transit)  # as the OACK's ACK would have shown
+        sender = Sender(terms, timer, 0.0)
+        receiver = Receiver(terms, Timer(Timing(), _PATIENCE), 0.0)
+        receiver.outbox(0.0)  # stands for the request
+        whole, rest = divmod(octets, BLKSIZE)
+        sender.feed([bytes(BLKSIZE)] * whole + [bytes(rest)], eof=True)
+        self._carry(sender)
+        while not sender.over:
+            self._step(sender, receiver)
+        return Measured(octets / self._now, self._sent / (whole + 1), sender.outcome)
+
+    def _step(self, sender: Sender, receiver: Receiver) -> None:
+        arrival = self._packets[0][0] if self._packets else inf
+        alarm = min((sender.deadline // _TICK + 1) * _TICK, receiver.deadline)
+        self._now = max(self._now, min(arrival, alarm))
+        if arrival <= alarm:
+            _, _, to_receiver, datagram = heapq.heappop(self._packets)
+            (receiver if to_receiver else sender).receive(decode(datagram), self._now)
+        else:
+            sender.tick(self._now)
+            receiver.tick(self._now)
+        receiver.take()
+        if receiver.complete and receiver.outcome is None:
+            receiver.stored(self._now)
+        for datagram in receiver.outbox(self._now):
+            self._put(datagram, self._now + self._transit, to_receiver=False)
+        self._carry(sender)
+
+    def _carry(self, sender: Sender) -> None:
+        for datagram in sender.outbox(self._now):
+            assert isinstance(decode(datagram), Data)
+            self._sent += 1
+            waiting = max(0.0, self._busy - self._now) * self._rate / len(datagram)
+            if waiting < self._queue:
+                self._busy = max(self._busy, self._now) + len(datagram) / self._rate
+                self._put(datagram, self._busy + self._transit, to_receiver=True)
+
+    def _put(self, datagram: bytes, at: float, to_receiver: bool) -> None:
+        if self._dice.random() >= self._loss:
+            self._order += 1
+            heapq.heappush(self._packets, (at, self._order, to_receiver, datagram))

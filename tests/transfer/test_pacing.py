@@ -1,0 +1,97 @@
+"""Windows on links that lose, and the rate at which they leave after a loss."""
+
+import pytest
+
+from tests.transfer.link import Link
+from tftpd.transfer.pacing import Pacer
+from tftpd.transfer.report import Outcome
+
+MIB = 1 << 20
+MB = 1e6
+
+
+@pytest.mark.parametrize(
+    ("windowsize", "queue", "least"),
+    [(64, 64, 6), (64, 32, 4), (64, 16, 4), (16, 16, 6), (32, 16, 2.5)],
+)
+def test_a_short_queue_before_a_bottleneck_of_10_mb_is_no_collapse(windowsize, queue, least):
+    measured = Link(rate=10 * MB, queue=queue).transfer(4 * MIB, windowsize)
+    assert measured.outcome is Outcome.DONE
+    assert measured.goodput > least * MB
+
+
+def test_a_bottleneck_of_1_mb_is_used():
+    measured = Link(rate=1 * MB, queue=20).transfer(2 * MIB, 64)
+    assert measured.goodput > 0.5 * MB
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("windowsize", "loss", "least"),
+    [(1, 0.01, 0.1), (1, 0.05, 0.02), (4, 0.01, 0.8), (16, 0.001, 8), (16, 0.01, 2),
+     (16, 0.05, 0.15), (64, 0.001, 12), (64, 0.01, 5), (64, 0.05, 0.25)],
+)  # fmt: skip
+def test_random_loss_costs_what_it_must(windowsize, loss, least, seed):
+    """MB/s on a link of 100 MB/s and 1 ms round trip."""
+    measured = Link(loss=loss, seed=seed).transfer(1 * MIB, windowsize)
+    assert measured.outcome is Outcome.DONE
+    assert measured.goodput > least * MB
+
+
+def test_without_loss_nothing_is_sent_twice_or_held_up():
+    measured = Link().transfer(4 * MIB, 64)
+    assert (measured.sent, measured.outcome) == (1.0, Outcome.DONE)
+
+
+def test_a_pacer_holds_nothing_up_before_a_loss():
+    assert not Pacer(64).active
+
+
+def test_a_gap_sets_the_rate_that_was_seen():
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.04)
+    assert pacer.active
+    assert pacer.allows(64, now=0.0) == 8  # at least; 2 ms of 1250 a second are fewer
+    assert pacer.next_at == pytest.approx(8 / 1250)
+    assert pacer.allows(56, now=0.001) == 0
+    assert pacer.allows(56, now=0.0065) == 8
+
+
+def test_a_gap_on_a_fast_link_is_no_reason_to_slow_down():
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.0001)
+    assert not pacer.active
+
+
+def test_silence_quarters_the_rate_down_to_a_floor():
+    pacer = Pacer(64)
+    bursts = []
+    for _ in range(8):
+        pacer.silence(roundtrip=0.001)
+        bursts.append(pacer.allows(64, now=10.0 * len(bursts)))
+    assert bursts == [32, 8, 8, 8, 8, 8, 8, 8]
+    before = pacer.next_at
+    pacer.allows(8, before)
+    assert pacer.next_at - before == pytest.approx(8 / 250)
+
+
+def test_windows_that_arrive_end_the_pacing():
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.04)
+    for _ in range(6):
+        pacer.arrived(64, elapsed=0.05, queued=0.0)
+    assert not pacer.active
+
+
+def test_windows_that_queue_keep_the_rate_near_what_was_seen():
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.04)
+    for _ in range(20):
+        pacer.arrived(64, elapsed=0.0128, queued=0.005)  # 5000 a second
+    assert pacer.allows(64, now=10.0) == 12  # 2 ms of 6250 a second
+
+
+def test_small_windows_are_not_paced():
+    pacer = Pacer(8)
+    pacer.silence(roundtrip=0.001)
+    assert not pacer.active
