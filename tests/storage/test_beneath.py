@@ -1,6 +1,7 @@
 """Confinement: nothing leads out of a root that its policy does not let out."""
 
 import os
+import resource
 import threading
 from contextlib import suppress
 from ipaddress import ip_address
@@ -107,10 +108,40 @@ def test_no_link_is_followed_where_links_are_denied(root, reading, at, target, n
     assert _code(reading(name, Symlinks.DENY)) is VIOLATION
 
 
-@pytest.mark.parametrize("target", ["../outside/secret", "{outside}/secret"])
-def test_a_link_goes_where_it_says_where_links_are_followed(root, reading, target):
+@pytest.mark.parametrize(
+    ("at", "target", "name"),
+    [
+        ("link", "../outside/secret", "link"),
+        ("link", "{outside}/secret", "link"),
+        ("link", "{outside}/../outside/secret", "link"),
+        ("inner/link", "../../outside/secret", "inner/link"),
+        ("dir", "{outside}", "dir/secret"),
+        ("dir", "../outside", "dir/secret"),
+        ("inner/dir", "../..", "inner/dir/outside/secret"),
+        ("{outside}/next", "secret", "over"),
+    ],
+)
+def test_a_link_goes_where_it_says_where_links_are_followed(root, reading, at, target, name):
+    _place(root, at.format(outside=root.parent / "outside"), target)
+    _link(root / "over", "../outside/next")
+    assert _read(reading(name, Symlinks.FOLLOW)) == b"secret"
+
+
+@pytest.mark.parametrize("target", ["/", ".", "..", "inner", "{outside}", "loop"])
+def test_what_is_no_file_is_a_violation_where_links_are_followed_too(root, reading, target):
+    _place(root, "loop", "loop")
     _place(root, "link", target)
-    assert _read(reading("link", Symlinks.FOLLOW)) == b"secret"
+    assert _code(reading("link", Symlinks.FOLLOW)) is VIOLATION
+
+
+def test_a_long_way_over_links_that_are_followed_holds_few_descriptors(root, reading):
+    _link(root / "here", ".")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, hard))
+    try:
+        assert _read(reading("here/" * 200 + "file", Symlinks.FOLLOW)) == b"content"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("symlinks", [Symlinks.INSIDE, Symlinks.FOLLOW])
@@ -216,9 +247,5 @@ def _confined(factory):
     return _BASE[0]
 
 
-def test_an_unreadable_file_is_a_violation(root, reading, monkeypatch):
-    def denied(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", denied)
-    assert _code(reading("file")) is VIOLATION
+def test_a_root_that_is_missing_is_not_found(root):
+    assert _code(Grant(root / "gone", (b"file",), ReadPolicy())) is MISSING

@@ -1,7 +1,9 @@
 """Files to read, and the blocks they are cut into."""
 
 import errno
+import fcntl
 import os
+import signal
 import socket
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.storage import source as source_module
 from tftpd.storage.source import Blocks, Source
 from tftpd.wire import netascii
 from tftpd.wire.errors import ErrorCode, Reason, Refused
@@ -90,6 +93,20 @@ def test_what_is_no_regular_file_is_refused_at_once(root, reading, make):
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
+def test_a_file_that_another_program_holds_a_lease_on_is_refused(root, reading):
+    with (root / "file").open("r+b") as held:
+        before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            with pytest.raises(Refused) as refused:
+                Source.open(reading("file"))
+        finally:
+            fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.signal(signal.SIGIO, before)
+    assert (refused.value.code, refused.value.text) == (0, Reason.READ_FAILED)
+
+
 def test_a_device_is_refused():
     with pytest.raises(Refused) as refused:
         Source.open(Grant(os.path.realpath("/dev"), (b"null",), ReadPolicy()))
@@ -147,6 +164,29 @@ def test_a_cold_page_takes_nothing_and_is_read_when_waited_for(opened, monkeypat
             blocks.take(2, wait=False)
     assert blocks.take(2, wait=True) == ([b"abcdefgh"] * 2, False)
     assert blocks.take(2, wait=False) == ([b"abcdefgh", b""], True)
+
+
+@pytest.mark.parametrize("answer", [0, errno.EINVAL, errno.EIO])
+def test_an_answer_without_octets_is_left_to_the_read_that_waits(opened, monkeypatch, answer):
+    def nothing(*_):
+        if answer:
+            raise OSError(answer, "not now")
+        return 0
+
+    blocks = opened(b"abcdefgh", 8)
+    monkeypatch.setattr(os, "preadv", nothing)
+    with pytest.raises(BlockingIOError):
+        blocks.take(2, wait=False)
+    assert blocks.take(2, wait=True) == ([b"abcdefgh", b""], True)
+
+
+def test_where_nothing_tells_of_cold_pages_all_reads_wait(opened, monkeypatch):
+    monkeypatch.setattr(source_module, "_NOWAIT", None)
+    monkeypatch.delattr(os, "preadv")
+    blocks = opened(b"abc", 8)
+    with pytest.raises(BlockingIOError):
+        blocks.take(1, wait=False)
+    assert blocks.take(1, wait=True) == ([b"abc"], True)
 
 
 def test_a_page_that_is_partly_cold_gives_what_is_warm(opened, monkeypatch):

@@ -35,8 +35,9 @@ class SendSession(Session[Sender]):
         # What is in memory leaves first: while it is on its way and the
         # peer at work on it, there is time to read on.
         self._transmit(now)
-        if self.machine.wants and not self._in_thread and not self.machine.over:
-            self._feed(self.machine.wants)
+        wants = self.machine.wants
+        if wants and not self._in_thread and not self.machine.over:
+            self._feed(wants)
             self._transmit(now)
         self._settle(now)
 

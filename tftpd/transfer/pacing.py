@@ -30,19 +30,15 @@ class Pacer:
     Rates are blocks per second; times are seconds on the caller's clock.
     """
 
-    __slots__ = ("_lost_at", "_rate", "_window", "next_at")
+    __slots__ = ("_lost_at", "_rate", "_window", "active", "next_at")
 
     def __init__(self, window: int) -> None:
         """`window` is its size in blocks."""
+        self.active = False  # whether blocks are held up at all
         self.next_at = -inf  # when the next block may leave
         self._rate = inf
         self._lost_at = inf
         self._window = window
-
-    @property
-    def active(self) -> bool:
-        """Whether blocks are held up at all."""
-        return self._rate != inf
 
     def allows(self, count: int, now: float) -> int:
         """How many of `count` blocks may leave now; they count as gone."""
@@ -78,8 +74,5 @@ class Pacer:
         self._set(_DROP * rate)
 
     def _set(self, rate: float) -> None:
-        if self._window > _BURST and rate * _UNNOTICED < self._window:
-            self._rate = max(rate, _SLOWEST)
-        else:
-            self._rate = inf
-            self.next_at = -inf
+        self.active = self._window > _BURST and rate * _UNNOTICED < self._window
+        self._rate = max(rate, _SLOWEST) if self.active else inf

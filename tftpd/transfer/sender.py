@@ -116,14 +116,13 @@ class Sender(Machine):
             return self._last_word()
         if self._opening:
             return self._opening_outbox(now)
-        start, end = self._sending, self._in_window()
-        if start >= end:
+        start, whole = self._sending, self._in_window()
+        if start >= whole:
             return ()
-        if self._pacer.active:
-            end = start + self._pacer.allows(end - start, now)
-            if start == end:
-                self.deadline = self._pacer.next_at
-                return ()
+        end = start + self._pacer.allows(whole - start, now) if self._pacer.active else whole
+        if start == end:
+            self.deadline = self._pacer.next_at
+            return ()
         if start == 0:
             self._window_at = now
         first, last = self._acked + start + 1, self._acked + end
@@ -135,9 +134,8 @@ class Sender(Machine):
             self.retransmits += min(last, self._highest) - first + 1
             self._highest = max(last, self._highest)
         self._sending = end
-        self._sent(now)
-        if self._pacer.active and end < self._in_window():
-            self.deadline = self._pacer.next_at
+        self._sent_at = now
+        self.deadline = now + self._timer.interval if end == whole else self._pacer.next_at
         wire = self._numbering.wire
         return [
             (_DATA + wire(index)).to_bytes(4, "big") + block
