@@ -4,13 +4,14 @@ import socket
 
 import pytest
 from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
-from twisted.internet.protocol import DatagramProtocol
 from zope.interface.verify import verifyClass
 
 from tftpd.net.ports import (
+    BurstProtocol,
     ListeningPort,
     Needs,
     Port,
+    SessionPort,
     bind_listener,
     bind_session,
     client_address,
@@ -32,7 +33,7 @@ class Readers:
         self.reading.discard(reader)
 
 
-class Heard(DatagramProtocol):
+class Heard(BurstProtocol):
     noisy = False
 
     def __init__(self):
@@ -123,6 +124,41 @@ def test_a_send_that_fails_is_a_lost_datagram(opened):
     port.write(b"x" * 70000, ("127.0.0.1", 9))
     port.write(b"x", ("127.0.0.1", 0))
     port.write(b"x")
+
+
+def test_a_session_port_reads_one_datagram_for_each_event(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
+    for datagram in (b"a", b"b"):
+        _say(datagram, socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    port.doRead()
+    assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a"]
+    port.doRead()
+    port.doRead()
+    assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a", b"b"]
+
+
+def test_session_ports_send_and_receive_bursts(opened):
+    needs = Needs(longest=517, window=20 * 517, receives=True)
+    one, two = (opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs) for _ in "12")
+    burst = [bytes([n]) * 516 for n in range(19)] + [b"end"]
+    one.writeBurst(burst, ("127.0.0.1", two.getHost().port))
+    for _ in burst:
+        two.doRead()
+    assert [datagram for datagram, _, _ in two._protocol.datagrams] == burst
+
+
+def test_buffers_have_room_for_the_window():
+    for receives, option in ((True, socket.SO_RCVBUF), (False, socket.SO_SNDBUF)):
+        needs = Needs(longest=1473, window=150_000, receives=receives)
+        with bind_session(("127.0.0.1", 0), needs) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, option) >= 300_000
+
+
+def test_blocks_larger_than_the_path_takes_may_be_fragmented():
+    for local in (("127.0.0.1", 0), ("::1", 0, 0, 0)):
+        with bind_session(local, NEEDS) as sock:
+            level, option = (41, 23) if len(local) > 2 else (0, 10)
+            assert sock.getsockopt(level, option) == 0  # IP_PMTUDISC_DONT: without DF
 
 
 def test_a_turn_is_bounded(opened):

@@ -142,3 +142,22 @@ def test_two_uploads_to_one_name_are_never_mixed(server, root):
     assert second.says(Data(2, b"b")) == [Ack(2)]
     assert first.says(Data(2, b"a")) == [Error(6, "File already exists")]
     assert _stored(root) == {"new": b"b" * 513}
+
+
+def test_blocks_that_arrive_together_are_taken_together(server, root):
+    """As UDP_GRO hands them over, a malformed one among them."""
+    client = server.client()
+    client.asks(Wrq(b"in/new", b"octet", ((b"blksize", b"8"), (b"windowsize", b"4"))))
+    protocol = server.net.ports[client.tid].protocol
+    blocks = [Data(n, b"%d" % n * 8).encode() for n in range(1, 5)]
+    protocol.burstReceived([*blocks, b"junk", Data(5, b"end").encode()], client.address)
+    assert client.hears() == [Ack(5)]
+    assert _stored(root) == {"new": b"1" * 8 + b"2" * 8 + b"3" * 8 + b"4" * 8 + b"end"}
+
+
+def test_a_burst_of_a_stranger_is_told_once(server):
+    client, stranger = server.client(), server.client(port=666)
+    client.asks(Wrq(b"in/new", b"octet"))
+    protocol = server.net.ports[client.tid].protocol
+    protocol.burstReceived([Data(1, b"x").encode()] * 3, stranger.address)
+    assert stranger.hears() == [Error(5, "Unknown transfer ID")]
