@@ -76,6 +76,16 @@ def test_the_last_ack_waits_until_the_file_is_stored():
     assert end.machine.outcome is Outcome.DONE
 
 
+def test_an_ack_that_is_owed_waits_too_when_the_last_block_comes_with_it():
+    end = ReceiverEnd(WINDOW, slow=True)
+    end.sends()
+    for block in window(1, b"aaaa", b"bbbb", b"cccc", b"d"):
+        end.machine.receive(block, end.now)
+    assert end.sends() == []
+    end.machine.stored(end.now)
+    assert end.sends() == [Ack(4)]
+
+
 def test_the_last_ack_is_repeated_while_dallying():
     end = ReceiverEnd(LOCK_STEP)
     end.sends()

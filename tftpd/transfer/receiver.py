@@ -135,6 +135,7 @@ class Receiver(Machine):
         self._progress(now)
         if size < self.terms.blksize:
             self.complete = True
+            self._due = False  # no ACK that is still owed may cover this block
             self.deadline = inf  # storing takes its time
         elif self._last >= self._ack_at:
             self._due = True
