@@ -51,7 +51,6 @@ def test_a_request_is_one_flat_object_in_the_log(tmp_path):
         "direction": "read",
         "file": "file",
         "outcome": "done",
-        "because": "",
         "code": None,
         "detail": "",
         "mode": "octet",

@@ -5,13 +5,6 @@ from twisted.logger import Logger, LogLevel
 from tftpd.access.names import show
 from tftpd.transfer.report import Outcome, Report
 
-_BEGUN = (
-    '{direction} "{file}" by {client}:{port}: {outcome}{because}, {octets} octets in '
-    "{seconds:.3f} s ({rate:.0f} octets/s), blksize {blksize}, windowsize {windowsize}, "
-    "{retransmits} retransmitted"
-)
-_REFUSED = '{direction} "{file}" by {client}:{port}: {outcome}{because}'
-
 
 class AccessLog:
     """Writes reports as log events whose fields a JSON log keeps apart."""
@@ -21,20 +14,23 @@ class AccessLog:
 
     def __call__(self, report: Report) -> None:
         """Log `report`: faults of ours as errors, what the peer did as information."""
-        failed = report.outcome is Outcome.FAILED
         client, port = report.peer
+        file = show(report.filename)
+        detail = show(report.detail.encode("utf-8", "surrogateescape"))
         self._log.emit(
-            LogLevel.error if failed else LogLevel.info,
-            _REFUSED if report.outcome is Outcome.REFUSED else _BEGUN,
+            LogLevel.error if report.outcome is Outcome.FAILED else LogLevel.info,
+            # Put together here: Twisted's formatter takes 25 us for a dozen fields.
+            "{message}",
+            message=f'{report.direction.value} "{file}" by {client}:{port}: '
+            f"{report.outcome.value}{_because(report.code, detail)}{_numbers(report)}",
             event="transfer",
             client=client,
             port=port,
             direction=report.direction.value,
-            file=show(report.filename),
+            file=file,
             outcome=report.outcome.value,
-            because=_because(report),
             code=report.code,
-            detail=_printable(report.detail),
+            detail=detail,
             mode=report.mode.value.decode() if report.mode else None,
             octets=report.octets,
             seconds=round(report.seconds, 6),
@@ -45,13 +41,18 @@ class AccessLog:
         )
 
 
-def _because(report: Report) -> str:
-    said = [] if report.code is None else [f"ERROR {report.code}"]
-    if report.detail:
-        said.append(_printable(report.detail))
+def _because(code: int | None, detail: str) -> str:
+    said = [] if code is None else [f"ERROR {code}"]
+    if detail:
+        said.append(detail)
     return f" ({': '.join(said)})" if said else ""
 
 
-def _printable(text: str) -> str:
-    """`text`, part of which may be the peer's, so that it stays on its line."""
-    return show(text.encode("utf-8", "surrogateescape"))
+def _numbers(report: Report) -> str:
+    if report.outcome is Outcome.REFUSED:
+        return ""
+    return (
+        f", {report.octets} octets in {report.seconds:.3f} s ({report.rate:.0f} octets/s), "
+        f"blksize {report.blksize}, windowsize {report.windowsize}, "
+        f"{report.retransmits} retransmitted"
+    )
