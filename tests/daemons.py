@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,13 @@ def twistd(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def daemon(tmp_path: Path, **settings: Any) -> Iterator[RunningDaemon]:
-    """A daemon that reads and writes `tmp_path/root`, with `settings` on top."""
+def daemon(
+    tmp_path: Path, preexec: Callable[[], None] | None = None, **settings: Any
+) -> Iterator[RunningDaemon]:
+    """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
+
+    `preexec` is called in the new process.
+    """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     port = free_port()
@@ -92,6 +97,7 @@ def daemon(tmp_path: Path, **settings: Any) -> Iterator[RunningDaemon]:
             env=environment,
             stdout=out,
             stderr=subprocess.STDOUT,
+            preexec_fn=preexec,
         )
     running = RunningDaemon(process, port, root, log)
     try:

@@ -4,6 +4,8 @@ import json
 import os
 import pwd
 import random
+import resource
+import select
 import signal
 import socket
 import subprocess
@@ -198,6 +200,27 @@ def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(LIMIT)
+
+
+def test_few_descriptors_make_few_sessions_and_the_others_wait(tmp_path):
+    """Clients that find no room ask again, as firmware does."""
+    few = resource.RLIMIT_NOFILE, (64, 64)
+    with daemon(tmp_path, preexec=lambda: resource.setrlimit(*few)) as running:
+        (running.root / "file").write_bytes(b"x" * 1000)
+        socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(30)]
+        for sock in socks:
+            sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
+        until(lambda: running.log.read_text().count("no room for") == 20)
+        ready, _, _ = select.select(socks, [], [], 0)
+        served = [(sock, sock.recvfrom(600)) for sock in ready]
+        assert len(served) == 10
+        assert {answer[0][:4] for _, answer in served} == {b"\0\3\0\1"}
+        for sock, (_, tid) in served:
+            sock.sendto(b"\0\5\0\0\0", tid)
+        assert get(running.port, b"file") == b"x" * 1000
+        for sock in socks:
+            sock.close()
+        assert "Traceback" not in running.log.read_text()
 
 
 # What happens to it

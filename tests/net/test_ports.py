@@ -4,6 +4,7 @@ import socket
 
 import pytest
 from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
+from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
 from tftpd.net.ports import (
@@ -12,6 +13,7 @@ from tftpd.net.ports import (
     Needs,
     Port,
     SessionPort,
+    SteadyClock,
     bind_listener,
     bind_session,
     client_address,
@@ -219,3 +221,12 @@ def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
 )
 def test_a_client_is_known_by_its_plain_address(peer, address):
     assert str(client_address(peer)) == address
+
+
+def test_a_steady_clock_goes_by_no_wall_clock():
+    wall = WallClock()
+    clock = SteadyClock(wall)
+    before = clock.seconds()
+    wall.advance(1e6)
+    assert clock.seconds() - before < 60
+    assert clock.callLater(1, lambda: None) in wall.getDelayedCalls()

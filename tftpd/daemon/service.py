@@ -35,6 +35,7 @@ from tftpd.net.ports import (
     Runtime,
     SessionPort,
     SocketAddress,
+    SteadyClock,
     bind_listener,
     bind_session,
 )
@@ -123,9 +124,8 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve."""
         super().startService()
-        self._raise_descriptor_limit()
         self._readers = readers_for(self._reactor)
-        runtime = Runtime(self._reactor, self._open_port, self._in_thread)
+        runtime = Runtime(SteadyClock(self._reactor), self._open_port, self._in_thread)
         for sock, broadcast in self._sockets:
             listener = Listener(runtime, self._offer(), self._sessions, broadcast)
             port = ListeningPort(self._reactor, sock, listener)
@@ -160,7 +160,7 @@ class Daemon(Service):
             mounts=Mounts(settings.mounts()),
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
-            sessions=settings.limits.sessions,
+            sessions=self._room(),
             report=AccessLog(),
         )
 
@@ -190,22 +190,28 @@ class Daemon(Service):
         if count:
             self.log.info("removed {n} unfinished uploads below {root}", n=count, root=str(root))
 
-    def _raise_descriptor_limit(self) -> None:
-        """Ask for the descriptors that the sessions may need; the default is often 1024."""
+    def _room(self) -> int:
+        """How many sessions there may be, by the configuration and by descriptors.
+
+        Asks for the descriptors that they may need; the default is often 1024.
+        """
         sessions = self._settings.limits.sessions
         wanted = sessions * _SESSION_DESCRIPTORS + _SPARE_DESCRIPTORS
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= wanted:
-            return
+            return sessions
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        if allowed < wanted:
+        spare = min(_SPARE_DESCRIPTORS, allowed // 2)
+        room = min(sessions, max(1, (allowed - spare) // _SESSION_DESCRIPTORS))
+        if room < sessions:
             self.log.warn(
-                "limits.sessions is {sessions}, but {allowed} descriptors serve about {fit}",
-                sessions=sessions,
+                "{allowed} descriptors allow {room} sessions, not {sessions}",
                 allowed=allowed,
-                fit=max(0, (allowed - _SPARE_DESCRIPTORS) // _SESSION_DESCRIPTORS),
+                room=room,
+                sessions=sessions,
             )
+        return room
 
 
 def _log_observer(options: Options) -> ILogObserver | None:

@@ -9,6 +9,7 @@ where a datagram is only lost.
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -17,7 +18,12 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.address import IPv4Address as IPv4Endpoint
 from twisted.internet.address import IPv6Address as IPv6Endpoint
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime, IReadDescriptor, IUDPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+    IReadDescriptor,
+    IUDPTransport,
+)
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -55,6 +61,28 @@ class Readers(Protocol):
     def removeReader(self, reader: Any) -> object: ...
 
 
+class Clock(Protocol):
+    """A time in seconds that only goes forward, and calls at later times."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall: ...
+
+
+class SteadyClock:
+    """The reactor's timers by a clock that nobody sets.
+
+    The reactor itself goes by the wall clock. Where that is set forward, as
+    at the first NTP answer on a host without a battery, its calls come
+    early, which our timers expect anyway; but no transfer is taken for
+    one that stood still.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.seconds = time.monotonic
+        self.callLater = reactor.callLater
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What a session has from its surroundings, and a test from `fakes`.
@@ -64,7 +92,7 @@ class Runtime:
     runs what may block.
     """
 
-    clock: IReactorTime
+    clock: Clock
     open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
 
