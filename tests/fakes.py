@@ -11,7 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tftpd.net.listener import Listener, Offer
-from tftpd.net.ports import BurstTransport, Needs, Runtime, SocketAddress
+from tftpd.net.runtime import BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.transfer.report import Report
 from tftpd.wire.packets import Packet, decode

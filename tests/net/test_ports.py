@@ -7,17 +7,9 @@ from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
-from tftpd.net.ports import (
-    BurstProtocol,
-    ListeningPort,
-    Needs,
-    Port,
-    SessionPort,
-    SteadyClock,
-    bind_listener,
-    bind_session,
-    client_address,
-)
+from tftpd.net.ports import ListeningPort, Port, SessionPort
+from tftpd.net.runtime import BurstProtocol, Needs, SteadyClock
+from tftpd.net.sockets import bind_listener, bind_session, client_address
 
 NEEDS = Needs(longest=100, window=100, receives=False)
 

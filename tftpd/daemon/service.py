@@ -28,18 +28,10 @@ from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.poller import Poller, readers_for
-from tftpd.net.ports import (
-    BurstProtocol,
-    ListeningPort,
-    Needs,
-    Runtime,
-    SessionPort,
-    SocketAddress,
-    SteadyClock,
-    bind_listener,
-    bind_session,
-)
+from tftpd.net.ports import ListeningPort, SessionPort
+from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
+from tftpd.net.sockets import bind_listener, bind_session
 from tftpd.storage.sink import sweep
 
 EX_USAGE = 64  # <sysexits.h>

@@ -13,10 +13,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
-from tftpd.net.ports import ListeningPort, Needs, Runtime, SocketAddress, client_address
+from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
+from tftpd.net.runtime import Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import TID, AnySession, Sessions
+from tftpd.net.sockets import client_address
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.transfer.receiver import Receiver

@@ -1,4 +1,4 @@
-"""UDP sockets under a Twisted reactor.
+"""UDP ports under a Twisted reactor.
 
 Why not `reactor.listenUDP`: its port does not say at which of our addresses
 a datagram arrived, drops the scope of an IPv6 peer, cuts long datagrams
@@ -7,50 +7,25 @@ where a datagram is only lost.
 """
 
 import socket
-import struct
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from twisted.internet.address import IPv4Address as IPv4Endpoint
-from twisted.internet.address import IPv6Address as IPv6Endpoint
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
-    IReadDescriptor,
-    IUDPTransport,
-)
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tftpd.net.burst import GRO_ANCILLARY, Bursts, cut, receive_bursts
-
-SocketAddress = tuple[Any, ...]
-"""(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
-
-T = TypeVar("T")
+from tftpd.net.runtime import BurstProtocol, BurstTransport, Needs, SocketAddress
+from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival
 
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
 _TURN = 64
 _REQUEST = 65536  # octets; a request may be as long as UDP allows
 _GATHERED = 65536  # octets that UDP_GRO hands over at most
-_DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
-_BACKLOG = 4 << 20  # octets of requests the kernel may hold for us in a boot storm
-
-_LINUX = sys.platform.startswith("linux")
-_IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
-_IP_MTU_DISCOVER = 10
-_IPV6_MTU_DISCOVER = 23
-_PMTUDISC_DONT = 0
-_IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, header's destination
-_IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
-_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
 
 
 class Readers(Protocol):
@@ -59,71 +34,6 @@ class Readers(Protocol):
     def addReader(self, reader: Any) -> object: ...
 
     def removeReader(self, reader: Any) -> object: ...
-
-
-class Clock(Protocol):
-    """A time in seconds that only goes forward, and calls at later times."""
-
-    def seconds(self) -> float: ...
-
-    def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall: ...
-
-
-class SteadyClock:
-    """The reactor's timers by a clock that nobody sets.
-
-    The reactor itself goes by the wall clock. Where that is set forward, as
-    at the first NTP answer on a host without a battery, its calls come
-    early, which our timers expect anyway; but no transfer is taken for
-    one that stood still.
-    """
-
-    def __init__(self, reactor: IReactorTime) -> None:
-        self.seconds = time.monotonic
-        self.callLater = reactor.callLater
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What a session has from its surroundings, and a test from `fakes`.
-
-    `open_port(protocol, local, needs)` binds an ephemeral port at the local
-    address and starts the protocol on it; it raises `OSError`. `in_thread`
-    runs what may block.
-    """
-
-    clock: Clock
-    open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
-    in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a session asks of its port.
-
-    `longest` is the longest datagram to expect, in octets. `window` is how
-    many octets are under way at once, to us if `receives`, else from us.
-    """
-
-    longest: int
-    window: int
-    receives: bool
-
-
-class BurstProtocol(DatagramProtocol):
-    """A protocol that takes several datagrams of one peer at a time."""
-
-    def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
-        """They arrived together, in this order."""
-        for datagram in datagrams:
-            self.datagramReceived(datagram, peer)
-
-
-class BurstTransport(IUDPTransport):
-    """A transport that sends several datagrams at a time."""
-
-    def writeBurst(datagrams: Sequence[bytes], addr: SocketAddress) -> None:  # noqa: N805
-        """Send them; all but the last have the same size."""
 
 
 @implementer(IReadDescriptor, BurstTransport)
@@ -187,12 +97,12 @@ class Port:
         """Take datagrams from this peer only, and send to it by default."""
         self._socket.connect((host, port))
 
-    def getHost(self) -> IPv4Endpoint | IPv6Endpoint:
+    def getHost(self) -> IPv4Address | IPv6Address:
         """The local address."""
         name = self._socket.getsockname()
         if self._socket.family == socket.AF_INET6:
-            return IPv6Endpoint("UDP", *name)
-        return IPv4Endpoint("UDP", *name)
+            return IPv6Address("UDP", *name)
+        return IPv4Address("UDP", *name)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
         """Whether datagrams may be sent to broadcast addresses."""
@@ -268,99 +178,6 @@ class ListeningPort(Port):
         self.broadcast = False
 
     def _receive(self) -> tuple[bytes, SocketAddress]:
-        datagram, ancillary, _, peer = self._socket.recvmsg(self._longest, _ANCILLARY)
-        self.local, self.broadcast = self._bound, False
-        for level, kind, data in ancillary:
-            if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-                self.local, self.broadcast = _arrival4(data)
-            elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-                self.local, self.broadcast = _arrival6(data)
+        datagram, ancillary, _, peer = self._socket.recvmsg(self._longest, ARRIVAL_ANCILLARY)
+        self.local, self.broadcast = arrival(ancillary) or (self._bound, False)
         return datagram, peer
-
-
-def bind_listener(address: str, port: int) -> socket.socket:
-    """A socket bound to the well-known port; raises `OSError`.
-
-    `address` is an IPv4 or IPv6 literal, an IPv6 one perhaps with a scope
-    (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
-    beside an IPv4 one.
-    """
-    family, _, _, _, name = socket.getaddrinfo(
-        address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
-    )[0]
-    sock = _socket(family)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-        _ask_arrival(sock)
-        sock.bind(name)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
-    """A socket on an ephemeral port of the host that `local` names; raises `OSError`.
-
-    The kernel chooses the port at random, as RFC 1350 s4 wants a TID.
-    """
-    host, _, *rest = local
-    sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
-    try:
-        _allow_fragments(sock)
-        if needs.window > _DEFAULT_BUFFER:
-            side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-            sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window)
-        sock.bind((host, 0, *rest))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def client_address(peer: SocketAddress) -> Any:
-    """The IP address of a peer, without scope; IPv4 where it is mapped into IPv6."""
-    address = ip_address(peer[0].partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _socket(family: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    return sock
-
-
-def _allow_fragments(sock: socket.socket) -> None:
-    """Send without DF, as in.tftpd does: blocks may be larger than a path takes whole."""
-    if not _LINUX:
-        return
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-
-
-def _ask_arrival(sock: socket.socket) -> None:
-    """Have each datagram say where it arrived; for IPv4 only Linux can."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    elif _LINUX:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-
-def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
-    _, ours, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
-    # Sent to a broadcast or multicast address, the header's destination is
-    # not the address that the kernel would answer from.
-    return (socket.inet_ntop(socket.AF_INET, ours), 0), ours != destination
-
-
-def _arrival6(data: bytes) -> tuple[SocketAddress, bool]:
-    packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
-    address = IPv6Address(packed)
-    scope = interface if address.is_link_local else 0
-    return (str(address), 0, 0, scope), address.is_multicast

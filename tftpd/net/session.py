@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tftpd.net.ports import BurstProtocol, BurstTransport, Runtime, SocketAddress
+from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender

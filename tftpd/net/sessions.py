@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tftpd.net.ports import SocketAddress
+from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
 from tftpd.transfer.report import Outcome
 from tftpd.wire.errors import Reason

@@ -1,0 +1,80 @@
+"""What a session has from its surroundings, named so that a test can stand in for them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTransport
+from twisted.internet.protocol import DatagramProtocol
+
+SocketAddress = tuple[Any, ...]
+"""(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
+
+T = TypeVar("T")
+
+
+class BurstProtocol(DatagramProtocol):
+    """A protocol that takes several datagrams of one peer at a time."""
+
+    def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
+        """They arrived together, in this order."""
+        for datagram in datagrams:
+            self.datagramReceived(datagram, peer)
+
+
+class BurstTransport(IUDPTransport):
+    """A transport that sends several datagrams at a time."""
+
+    def writeBurst(datagrams: Sequence[bytes], addr: SocketAddress) -> None:  # noqa: N805
+        """Send them; all but the last have the same size."""
+
+
+class Clock(Protocol):
+    """A time in seconds that only goes forward, and calls at later times."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall: ...
+
+
+class SteadyClock:
+    """The reactor's timers by a clock that nobody sets.
+
+    The reactor itself goes by the wall clock. Where that is set forward, as
+    at the first NTP answer on a host without a battery, its calls come
+    early, which our timers expect anyway; but no transfer is taken for
+    one that stood still.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.seconds = time.monotonic
+        self.callLater = reactor.callLater
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a session has from its surroundings, and a test from `fakes`.
+
+    `open_port(protocol, local, needs)` binds an ephemeral port at the local
+    address and starts the protocol on it; it raises `OSError`. `in_thread`
+    runs what may block.
+    """
+
+    clock: Clock
+    open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
+    in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a session asks of its port.
+
+    `longest` is the longest datagram to expect, in octets. `window` is how
+    many octets are under way at once, to us if `receives`, else from us.
+    """
+
+    longest: int
+    window: int
+    receives: bool

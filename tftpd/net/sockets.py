@@ -1,0 +1,123 @@
+"""Binding UDP sockets, and learning at which of our addresses a datagram arrived."""
+
+import socket
+import struct
+import sys
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from tftpd.net.runtime import Needs, SocketAddress
+
+_DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
+_BACKLOG = 4 << 20  # octets of requests the kernel may hold for us in a boot storm
+
+_LINUX = sys.platform.startswith("linux")
+_IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_DONT = 0
+_IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, header's destination
+_IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
+
+ARRIVAL_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
+
+
+def bind_listener(address: str, port: int) -> socket.socket:
+    """A socket bound to the well-known port; raises `OSError`.
+
+    `address` is an IPv4 or IPv6 literal, an IPv6 one perhaps with a scope
+    (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
+    beside an IPv4 one.
+    """
+    family, _, _, _, name = socket.getaddrinfo(
+        address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    )[0]
+    sock = _socket(family)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
+        _ask_arrival(sock)
+        sock.bind(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
+    """A socket on an ephemeral port of the host that `local` names; raises `OSError`.
+
+    The kernel chooses the port at random, as RFC 1350 s4 wants a TID.
+    """
+    host, _, *rest = local
+    sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
+    try:
+        _allow_fragments(sock)
+        if needs.window > _DEFAULT_BUFFER:
+            side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
+            sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window)
+        sock.bind((host, 0, *rest))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def arrival(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
+    """Which of our addresses a datagram was sent to, and whether to other hosts too.
+
+    Takes what `recvmsg` gave beside it; None where the kernel did not say.
+    """
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return _arrival4(data)
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            return _arrival6(data)
+    return None
+
+
+def client_address(peer: SocketAddress) -> Any:
+    """The IP address of a peer, without scope; IPv4 where it is mapped into IPv6."""
+    address = ip_address(peer[0].partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    return sock
+
+
+def _allow_fragments(sock: socket.socket) -> None:
+    """Send without DF, as in.tftpd does: blocks may be larger than a path takes whole."""
+    if not _LINUX:
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+
+
+def _ask_arrival(sock: socket.socket) -> None:
+    """Have each datagram say where it arrived; for IPv4 only Linux can."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    elif _LINUX:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
+    _, ours, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+    # Sent to a broadcast or multicast address, the header's destination is
+    # not the address that the kernel would answer from.
+    return (socket.inet_ntop(socket.AF_INET, ours), 0), ours != destination
+
+
+def _arrival6(data: bytes) -> tuple[SocketAddress, bool]:
+    packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
+    address = IPv6Address(packed)
+    scope = interface if address.is_link_local else 0
+    return (str(address), 0, 0, scope), address.is_multicast
