@@ -55,11 +55,20 @@ def test_every_path_has_its_line():
         ("a: *nobody", Problem(1, (), "not YAML: found undefined alias 'nobody'")),
         ("a: 1\n---\nb: 2", Problem(2, (), "not YAML: but found another document")),
         ("a: \0", Problem(1, (), "not YAML: special characters are not allowed")),
+        ("a: 1\nb: \0", Problem(2, (), "not YAML: special characters are not allowed")),
+        ('a: "\\UFFFFFFFF"', Problem(1, (), "not YAML: a number is out of range")),
+        ('a: "\\U00110000"', Problem(1, (), "not YAML: a number is out of range")),
+        ("%YAML " + "9" * 5000 + ".1\n---\na: 1",
+         Problem(1, (), "not YAML: a number is out of range")),
+        ('a: "\\ud800"', Problem(1, ("a",), 'not Unicode, got "\\ud800"')),
+        ('a: 1\n"\\ud800": 1', Problem(2, (), 'not Unicode, got "\\ud800"')),
+        ("a: 1\nb: !secret x", Problem(2, ("b",), 'tags are not read, got "!secret"')),
         ("[" * 5000, Problem(1, (), "nested too deep or too large")),
         ("a: " + "[" * 30 + "]" * 30, Problem(1, (), "nested too deep or too large")),
         ("a: &a [*a]", Problem(1, (), "nested too deep or too large")),
     ],
-    ids=["twice", "merge", "key", "open", "alias", "documents", "NUL", "deep", "deeper", "loop"],
+    ids=["twice", "merge", "key", "open", "alias", "documents", "NUL", "later NUL", "escape",
+         "escape 2", "version", "half", "half key", "tag", "deep", "deeper", "loop"],
 )  # fmt: skip
 def test_what_is_wrong_is_a_problem_with_its_line(text, problem):
     assert read(text).problems == [problem]

@@ -88,6 +88,11 @@ def test_file_modes_are_octal(written, text):
     assert settings.mounts()[0].write.mode == 0o644
 
 
+def test_patience_alone_may_be_shortened(written):
+    timing = load(written(MINIMAL + "retransmit: {patience: 3}")).retransmit.timing()
+    assert timing == Timing(patience=3)
+
+
 def test_empty_sections_are_sections_of_defaults(written):
     settings = load(written(MINIMAL + "limits:\nretransmit:\nlog:\n"))
     assert settings.limits.granted() == Limits()
@@ -165,7 +170,7 @@ lisen: 3
         "t.yaml:22: log.format: expected one of text, json, got a list",
         't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
         ' did you mean "info"?',
-        "t.yaml:23: retransmit: expected floor <= ceiling <= patience, got 9, 3 and 30",
+        "t.yaml:23: retransmit: expected a floor below ceiling and patience, got 9, 3 and 30",
         't.yaml:24: lisen: unknown key, did you mean "listen"?',
     ]
 
@@ -178,6 +183,18 @@ lisen: 3
         ("- a", "t.yaml:1: expected a mapping of keys, got a list"),
         ("word", 't.yaml:1: expected a mapping of keys, got "word"'),
         ("directories: []", "t.yaml:1: directories: expected at least one entry"),
+        (MINIMAL + 'listen: [{address: "::"}, {address: "0::0"}]',
+         't.yaml:3: listen[1].address: "0::0" port 69 is already the address of listen[0]'
+         " on line 3"),
+        (MINIMAL + 'listen: [{address: "fe80::1%\\0"}]',
+         "t.yaml:3: listen[0].address: expected an IP address such as 192.0.2.1 or"
+         ' fe80::1%eth0, got "fe80::1%\\x00"'),
+        ('directories: [{root: in, read: true, path: "\\ud800"}]',
+         't.yaml:1: directories[0].path: not Unicode, got "\\ud800"'),
+        (MINIMAL + '"a.b\\nc": 1', 't.yaml:3: "a.b\\nc": unknown key'),
+        (MINIMAL + "k" * 900 + ": 1", f't.yaml:3: "{"k" * 57}...": unknown key'),
+        ("directories: [{root: in, read: {clients: []}}]",
+         "t.yaml:1: directories[0].read.clients: expected at least one entry"),
         ("directories: 3", "t.yaml:1: directories: expected a list, got 3"),
         ("listen: []\n" + MINIMAL, "t.yaml:1: listen: expected at least one entry"),
         ("log: {level: info}", 't.yaml:1: missing key "directories"'),
@@ -207,6 +224,8 @@ def test_one_message_each(written, text, said):
 def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("binary").write_bytes(b"\xff\xfe\0")
+    Path("huge").write_bytes(b"#" * (1 << 20) + b"\n")
+    assert _said(Path("huge")) == ["huge: is larger than 1 MiB"]
     assert _said(Path("missing")) == ["missing: cannot be read: No such file or directory"]
     assert _said(Path(".")) == [".: cannot be read: Is a directory"]
     assert _said(Path("binary")) == ["binary:1: not a text in UTF-8"]

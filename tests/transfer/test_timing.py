@@ -72,3 +72,8 @@ def test_a_clock_that_steps_back_measures_nothing():
     timer = _timer()
     timer.measure(-5)
     assert timer.interval == 0.25
+
+
+def test_no_interval_is_longer_than_patience():
+    timer = Timer(Timing(patience=0.5, initial=2.0))
+    assert timer.interval == 0.5

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tftpd.config.problems import Path, Problem
+from tftpd.config.problems import Path, Problem, quoted
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
@@ -52,11 +52,22 @@ class _TooMuch(Exception):
     """The document is nested or repeated beyond what any configuration is."""
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, with the tags that were written out and no others."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        node = super().compose_node(parent, index)
+        if node is not None and not isinstance(event, yaml.AliasEvent):
+            node.tag = event.tag or ""
+        return node
+
+
 def read(text: str) -> Document:
     """The document that `text` is. Never raises: see its `problems`."""
     document = Document()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             document.value = _value(document, node, ())
     except yaml.MarkedYAMLError as error:
@@ -64,9 +75,15 @@ def read(text: str) -> Document:
         said = error.problem or error.context or "cannot be read"
         document.problems = [Problem(mark.line + 1 if mark else 1, (), f"not YAML: {said}")]
         document.value = None
+    except yaml.reader.ReaderError as error:
+        line = 1 + text.count("\n", 0, error.position)
+        document.problems = [Problem(line, (), f"not YAML: {error.reason}")]
     except yaml.YAMLError as error:
         said = getattr(error, "reason", None) or "cannot be read"
         document.problems = [Problem(1, (), f"not YAML: {said}")]
+    except (ValueError, OverflowError):
+        # PyYAML checks neither "\UFFFFFFFF" nor the digits of a %YAML version.
+        document.problems = [Problem(1, (), "not YAML: a number is out of range")]
     except (_TooMuch, RecursionError):
         document.problems = [Problem(1, (), "nested too deep or too large")]
         document.value = None
@@ -78,12 +95,24 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
     if len(path) > _DEEPEST or document._nodes > _MOST:
         raise _TooMuch
     document.lines.setdefault(path, node.start_mark.line + 1)
+    if node.tag:
+        document.complain(path, f"tags are not read, got {quoted(node.tag)}")
     if isinstance(node, yaml.MappingNode):
         return _mapping(document, node, path)
     if isinstance(node, yaml.SequenceNode):
         return [_value(document, item, (*path, n)) for n, item in enumerate(node.value)]
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return _plain(str(node.value)) if plain else str(node.value)
+    return _plain(str(node.value)) if plain else _text(document, str(node.value), path)
+
+
+def _text(document: Document, text: str, path: Path, line: int | None = None) -> str:
+    """`text`, without the half characters that "\\ud800" and its like are."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        document.complain(path, f"not Unicode, got {quoted(text)}", line)
+        return text.encode(errors="replace").decode()
+    return text
 
 
 def _mapping(document: Document, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
@@ -93,7 +122,7 @@ def _mapping(document: Document, node: yaml.MappingNode, path: Path) -> dict[str
         if not isinstance(key_node, yaml.ScalarNode):
             document.complain(path, "a key must be a word", line)
             continue
-        key = str(key_node.value)
+        key = _text(document, str(key_node.value), path, line)
         here = (*path, key)
         if key == "<<":
             document.complain(here, "merge keys are not read; write the keys out", line)

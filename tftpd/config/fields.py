@@ -65,7 +65,9 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
 
 def _address(value: Any) -> str:
     try:
-        return str(ip_address(value)) if isinstance(value, str) else _no_address()
+        # A scope may be any octets to ipaddress, but no interface is named "\\0".
+        sound = isinstance(value, str) and value.isprintable()
+        return str(ip_address(value)) if sound else _no_address()
     except ValueError:
         return _no_address()
 

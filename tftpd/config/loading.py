@@ -7,6 +7,7 @@ text > document (lines, plain values) > Settings (pydantic)
 
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,8 @@ from tftpd.config.fields import Contradiction
 from tftpd.config.problems import ConfigError, Problem, dotted, meant, printable, quoted
 from tftpd.config.settings import Settings
 from tftpd.wire.errors import Refused
+
+_LARGEST = 1 << 20  # octets of a file; PyYAML takes seconds for more
 
 
 def load(path: Path) -> Settings:
@@ -53,7 +56,11 @@ def schema() -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            octets = file.read(_LARGEST + 1)
+        if len(octets) > _LARGEST:
+            raise ConfigError(str(path), [Problem(0, (), "is larger than 1 MiB")])
+        return octets.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(str(path), [Problem(1, (), "not a text in UTF-8")]) from None
     except (OSError, ValueError) as error:
@@ -110,10 +117,18 @@ def _find_repetitions(document: Document) -> None:
     for number, entry in _entries(document, "listen"):
         address, port = entry.get("address"), entry.get("port", 69)
         if isinstance(address, str) and isinstance(port, int):
-            first = ports.setdefault((address, port), number)
+            first = ports.setdefault((_canonical(address), port), number)
             if first != number:
                 both = f"{quoted(address)} port {port}"
                 _repeated(document, "listen", number, "address", both, first)
+
+
+def _canonical(address: str) -> str:
+    """One spelling of `address`, so that :: and 0::0 are the same."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address
 
 
 def _repeated(document: Document, key: str, number: int, field: str, said: str, first: int) -> None:

@@ -1,5 +1,6 @@
 """What is wrong with a configuration, and where."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ Path = tuple[str | int, ...]
 """Keys and indexes that lead to a value of the document."""
 
 _LONGEST = 60  # characters of a value that a message shows
+_WORD = re.compile(r"[\w-]{1,60}|<<|~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,13 @@ class ConfigError(Exception):
 
 def dotted(path: Path) -> str:
     """`path` as people write it: `directories[1].write.max_size`."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in path)
     return text.removeprefix(".")
+
+
+def _key(step: str) -> str:
+    """A key as it is, or quoted where it could be taken for something else."""
+    return step if _WORD.fullmatch(step) else quoted(step)
 
 
 def quoted(value: object) -> str:

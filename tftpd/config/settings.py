@@ -73,7 +73,9 @@ class Read(_Keys):
 
     world_readable: Boolean = Field(default=False, description="Only files with o+r.")
     clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE), description="Networks that are admitted."
+        default_factory=lambda: list(ANYWHERE),
+        min_length=1,
+        description="Networks that are admitted.",
     )
 
     def policy(self) -> ReadPolicy:
@@ -92,7 +94,9 @@ class Write(_Keys):
     mode: FileMode = Field(default=_WRITE.mode, description="Permission bits of what is stored.")
     world_writable: Boolean = Field(default=False, description="Replace only files with o+w.")
     clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE), description="Networks that are admitted."
+        default_factory=lambda: list(ANYWHERE),
+        min_length=1,
+        description="Networks that are admitted.",
     )
 
     @model_validator(mode="after")
@@ -172,9 +176,9 @@ class Retransmit(_Keys):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if not self.floor <= self.ceiling <= self.patience:
+        if not self.floor <= min(self.ceiling, self.patience):
             raise Contradiction(
-                f"expected floor <= ceiling <= patience, got {self.floor:g}, "
+                f"expected a floor below ceiling and patience, got {self.floor:g}, "
                 f"{self.ceiling:g} and {self.patience:g}"
             )
         return self

@@ -122,4 +122,4 @@ class Timer:
             base = timing.initial
         else:
             base = max(self._floor, self.roundtrip + 4 * self._variation)
-        self.interval = min(base * self._backoff, timing.ceiling)
+        self.interval = min(base * self._backoff, timing.ceiling, timing.patience)
