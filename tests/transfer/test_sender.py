@@ -49,6 +49,14 @@ def test_data_waits_for_the_oack_to_be_acknowledged():
     assert end.hears(Ack(0)) == [Data(1, b"abcd")]
 
 
+def test_nothing_is_read_for_a_client_that_has_not_answered_yet():
+    end = SenderEnd(b"abcdefghi", OPENING)
+    assert end.machine.wants == 0
+    end.sends()
+    end.machine.receive(Ack(0), end.now)
+    assert end.machine.wants > 0
+
+
 def test_an_unacknowledged_oack_is_sent_again():
     end = SenderEnd(b"abc", OPENING)
     assert end.sends() == [Oack(OACK)]

@@ -62,9 +62,15 @@ class Sender(Machine):
 
     @property
     def wants(self) -> int:
-        """How many blocks to feed: 0 while more than a window is in hand."""
+        """How many blocks to feed: 0 while more than a window is in hand.
+
+        Nothing before the OACK is acknowledged: thousands who ask and are
+        never heard of again must not fill the memory with their windows.
+        """
         hand = len(self._blocks)
-        return 0 if self._eof or hand > self._windowsize else self._stock - hand
+        if self._eof or self._opening or hand > self._windowsize:
+            return 0
+        return self._stock - hand
 
     @property
     def octets(self) -> int:
