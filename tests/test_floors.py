@@ -19,7 +19,7 @@ FLOORS = {
     "daemon": {"wire", "transfer", "access", "storage", "config", "net"} | TWISTED,
     "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,
 }
-OWNERS_OF_THE_REACTOR = {"daemon/service.py", "client/cli.py"}
+OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

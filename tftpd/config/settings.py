@@ -223,6 +223,9 @@ class Settings(_Keys):
         default=Retransmit(), description="When packets are sent again."
     )
     log: Annotated[Log, _SECTION] = Field(default=Log(), description="What is logged.")
+    workers: Annotated[int, number(1, 64)] = Field(
+        default=1, description="Processes that serve, one for each processor to use."
+    )
 
     def mounts(self) -> list[Mount]:
         """What the access floor takes."""

@@ -9,8 +9,11 @@ from tftpd.transfer.report import Outcome, Report
 class AccessLog:
     """Writes reports as log events whose fields a JSON log keeps apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: int | None = None) -> None:
+        """`worker` is the number of the process that served, where there are several."""
         self._log = Logger(namespace="tftpd.access")
+        self._who = "" if worker is None else f"worker {worker}: "
+        self._fields = {} if worker is None else {"worker": worker}
 
     def __call__(self, report: Report) -> None:
         """Log `report`: faults of ours as errors, what the peer did as information."""
@@ -21,7 +24,7 @@ class AccessLog:
             LogLevel.error if report.outcome is Outcome.FAILED else LogLevel.info,
             # Put together here: Twisted's formatter takes 25 us for a dozen fields.
             "{message}",
-            message=f'{report.direction.value} "{file}" by {client}:{port}: '
+            message=f'{self._who}{report.direction.value} "{file}" by {client}:{port}: '
             f"{report.outcome.value}{_because(report.code, detail)}{_numbers(report)}",
             event="transfer",
             client=client,
@@ -38,6 +41,7 @@ class AccessLog:
             blksize=report.blksize,
             windowsize=report.windowsize,
             retransmits=report.retransmits,
+            **self._fields,
         )
 
 

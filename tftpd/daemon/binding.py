@@ -2,13 +2,14 @@
 
 import errno
 import socket
+import sys
 from dataclasses import dataclass
 
 from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
 from tftpd.net.runtime import SocketAddress
-from tftpd.net.sockets import bind_listener
+from tftpd.net.sockets import bind_listeners
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -38,15 +39,18 @@ class Bound:
 
 
 def bind(settings: Settings) -> list[Bound]:
-    """What the configuration listens on.
+    """What the configuration listens on, with a socket for each worker.
 
     Where an address cannot be had, it says why in one line and raises
     `SystemExit`, unless the address is only a default that this host lacks.
     """
+    if settings.workers > 1 and not sys.platform.startswith("linux"):
+        _log.critical("several workers on one port need Linux")
+        raise SystemExit(1)
     bound: list[Bound] = []
     for listen in settings.listen:
         try:
-            sockets = bind_listener(listen.address, listen.port)
+            sockets = bind_listeners(listen.address, listen.port, settings.workers)
         except OSError as error:
             said = {"address": listen.address, "port": listen.port, "why": _explain(error)}
             if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
@@ -56,7 +60,7 @@ def bind(settings: Settings) -> list[Bound]:
                 other.close()
             _log.critical("cannot listen on {address} port {port}: {why}", **said)
             raise SystemExit(1) from None
-        bound.append(Bound([sockets], listen.broadcast == "answer"))
+        bound.append(Bound(sockets, listen.broadcast == "answer"))
     return bound
 
 

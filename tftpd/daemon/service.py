@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import Options as UsageOptions
@@ -22,6 +23,7 @@ from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound, bind, endpoint
 from tftpd.daemon.serving import Server
+from tftpd.daemon.workers import Workers
 from tftpd.net.runtime import SocketAddress
 from tftpd.storage.sink import sweep
 
@@ -90,19 +92,30 @@ class Daemon(Service):
         self._bound = bind(self._settings)
 
     def startService(self) -> None:
-        """Twisted: privileges are dropped. Begins to serve."""
+        """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
-        self._server = Server(self._reactor, self._settings, AccessLog())
-        self._server.start((bound.sockets[0], bound.broadcast) for bound in self._bound)
+        if self._settings.workers == 1:
+            server = Server(self._reactor, self._settings, AccessLog())
+            server.start((bound.sockets[0], bound.broadcast) for bound in self._bound)
+            self._serving: Server | Workers = server
+        else:
+            workers = Workers(self._reactor, self._settings, self._bound, self._sweep)
+            workers.start()
+            self._serving = workers
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
 
-    def stopService(self) -> None:
+    def stopService(self) -> "Deferred[None]":
         """Twisted: takes no more requests and ends what is running."""
-        self._server.stop()
-        self._bound.clear()
         super().stopService()
+        stopped = maybeDeferred(self._serving.stop)
+        return stopped.addCallback(lambda _: self._close())
+
+    def _close(self) -> None:
+        for bound in self._bound:
+            bound.close()
+        self._bound.clear()
 
     def _sweep(self) -> None:
         """Remove what uploads left behind that a crash or `kill -9` cut off."""

@@ -17,6 +17,7 @@ from tftpd.net.ports import ListeningPort, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
 from tftpd.net.sockets import bind_session
+from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
@@ -28,9 +29,19 @@ _log = Logger()
 
 
 class Server:
-    """Serves on sockets until it is stopped. `report` takes each request's end."""
+    """Serves on sockets until it is stopped.
 
-    def __init__(self, reactor: Any, settings: Settings, report: Callable[[Report], None]) -> None:
+    `report` takes each request's end; `tally` counts the sessions of the
+    processes beside this one, where there are any.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        report: Callable[[Report], None],
+        tally: Tally | None = None,
+    ) -> None:
         self._reactor = reactor
         self._offer = Offer(
             mounts=Mounts(settings.mounts()),
@@ -39,7 +50,7 @@ class Server:
             sessions=_room(settings.limits.sessions),
             report=report,
         )
-        self._sessions = Sessions()
+        self._sessions = Sessions(tally)
         self._ports: list[ListeningPort] = []
 
     def start(self, sockets: Iterable[tuple[socket.socket, bool]]) -> None:

@@ -173,7 +173,9 @@ class Listener(DatagramProtocol):
         return on_report, lambda: sessions.remove(tid)
 
     def _start(self, session: AnySession, tid: TID, needs: Needs) -> None:
-        self._sessions.add(tid, session)
+        if not self._sessions.add(tid, session, self.offer.sessions):
+            session.abandon()  # another process took the last place meanwhile
+            return
         try:
             self._runtime.open_port(session, tid[1], needs)
         except OSError as error:

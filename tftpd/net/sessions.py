@@ -4,6 +4,7 @@ from typing import Any
 
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
+from tftpd.net.tally import Tally
 from tftpd.transfer.report import Outcome
 from tftpd.wire.errors import Reason
 
@@ -20,7 +21,9 @@ class Sessions:
     and its last ACK was sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally | None = None) -> None:
+        """`tally` counts sessions of other processes too, where there are any."""
+        self._tally = tally or Tally()
         self._open: dict[TID, AnySession] = {}
         self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
 
@@ -31,9 +34,12 @@ class Sessions:
         """The session that serves `tid`, if any."""
         return self._open.get(tid)
 
-    def add(self, tid: TID, session: AnySession) -> None:
-        """`session` serves `tid` from now on."""
+    def add(self, tid: TID, session: AnySession, limit: int) -> bool:
+        """`session` serves `tid` from now on, unless there are `limit` sessions."""
+        if not self._tally.take(limit):
+            return False
         self._open[tid] = session
+        return True
 
     def dally(self, tid: TID) -> None:
         """The transfer of `tid` has its outcome; the session may linger on."""
@@ -42,14 +48,15 @@ class Sessions:
 
     def remove(self, tid: TID) -> None:
         """`tid` is served no more."""
-        self._open.pop(tid, None)
+        if self._open.pop(tid, None) is not None:
+            self._tally.give()
         self._dallying.pop(tid, None)
 
     def room(self, limit: int) -> bool:
         """Whether one more session fits; ends the one that dallies longest for it."""
-        while len(self._open) >= limit and self._dallying:
+        while self._tally.full(limit) and self._dallying:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
-        return len(self._open) < limit
+        return not self._tally.full(limit)
 
     def stop(self) -> None:
         """End all sessions; running ones tell their peers."""

@@ -3,6 +3,7 @@
 import socket
 import struct
 import sys
+from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -29,20 +30,28 @@ def bind_listener(address: str, port: int) -> socket.socket:
     (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
     beside an IPv4 one.
     """
-    family, _, _, _, name = socket.getaddrinfo(
-        address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
-    )[0]
-    sock = _socket(family)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-        _ask_arrival(sock)
-        sock.bind(name)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return _bind_listener(*_resolved(address, port))
+
+
+def bind_listeners(address: str, port: int, count: int) -> list[socket.socket]:
+    """As `bind_listener`, `count` sockets that share the port.
+
+    Of several Linux chooses one by the client's address and port, so that a repeated
+    request meets the socket that had the first.
+    """
+    family, name = _resolved(address, port)
+    if count == 1:
+        return [_bind_listener(family, name)]
+    # A port that is shared could be shared with a second daemon too. This
+    # socket tells whether it is free.
+    with _bind_listener(family, name) as alone:
+        name = alone.getsockname()
+    with ExitStack() as undo:
+        sockets = [
+            undo.enter_context(_bind_listener(family, name, shared=True)) for _ in range(count)
+        ]
+        undo.pop_all()
+    return sockets
 
 
 def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
@@ -83,6 +92,29 @@ def client_address(peer: SocketAddress) -> Any:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def _resolved(address: str, port: int) -> tuple[int, SocketAddress]:
+    family, _, _, _, name = socket.getaddrinfo(
+        address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    )[0]
+    return family, name
+
+
+def _bind_listener(family: int, name: SocketAddress, shared: bool = False) -> socket.socket:
+    sock = _socket(family)
+    try:
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
+        _ask_arrival(sock)
+        sock.bind(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _socket(family: int) -> socket.socket:

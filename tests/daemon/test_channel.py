@@ -1,0 +1,59 @@
+"""What goes between the daemon and a worker arrives as it was."""
+
+import pytest
+
+from tftpd.config.settings import Settings
+from tftpd.daemon.channel import Channel, Orders, encode_event, encode_report, told
+from tftpd.transfer.report import Outcome, Report
+from tftpd.transfer.terms import Direction, Mode
+
+REPORTS = [
+    Report(Direction.READ, ("fe80::1%eth0", 2000), bytes(range(256)), Outcome.REFUSED),
+    Report(
+        Direction.WRITE,
+        ("192.0.2.7", 1),
+        b"",
+        Outcome.TIMED_OUT,
+        octets=1 << 40,
+        seconds=1.5,
+        mode=Mode.NETASCII,
+        blksize=8,
+        windowsize=64,
+        retransmits=3,
+        code=0,
+        detail="half a character \udce4, a line\nand \0",
+    ),
+]
+
+
+def _unexpected(*said):
+    raise AssertionError(said)
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report(report):
+    heard = []
+    told(encode_report(report), heard.append, _unexpected)
+    assert heard == [report]
+
+
+def test_a_log_event():
+    heard = []
+    told(encode_event("warn", "name.space", "é\n\udce4"), _unexpected, lambda *s: heard.append(s))
+    assert heard == [("warn", "name.space", "é\n\udce4")]
+
+
+def test_orders(tmp_path):
+    settings = Settings.model_validate(
+        {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
+    )
+    orders = Orders(settings, [(4, True)], tally=3, number=1, workers=2)
+    assert Orders.decode(orders.encode()) == orders
+
+
+def test_messages_are_told_apart_however_the_pipe_cuts_them():
+    heard = []
+    channel = Channel(heard.append)
+    for octet in b"\0\0\0\3one\0\0\0\0\0\0\0\3two":
+        channel.dataReceived(bytes([octet]))
+    assert heard == [b"one", b"", b"two"]

@@ -1,0 +1,102 @@
+"""What the daemon and its workers tell each other, over pipes.
+
+Down, once: `Orders`, pickled; the end of the pipe means stop. Up: reports and
+log events as JSON, since a worker reads what strangers send and nothing
+that it says should be more than text to the daemon.
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from twisted.protocols.basic import Int32StringReceiver
+
+from tftpd.config.settings import Settings
+from tftpd.transfer.report import Outcome, Report
+from tftpd.transfer.terms import Direction, Mode
+
+_LONGEST = 64 << 20  # octets of a message; Orders hold a whole configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker needs to begin.
+
+    `listeners` has the descriptor of each listening socket and whether
+    requests to broadcast addresses are taken there; `tally` is the
+    descriptor of the memory that counts sessions, with room for `workers`
+    numbers, of which the one at `number` is this worker's.
+    """
+
+    settings: Settings
+    listeners: list[tuple[int, bool]]
+    tally: int
+    number: int
+    workers: int
+
+    def encode(self) -> bytes:
+        """Octets for `decode()`."""
+        return pickle.dumps(self)
+
+    @staticmethod
+    def decode(octets: bytes) -> "Orders":
+        """What `encode()` made the octets of."""
+        orders = pickle.loads(octets)
+        assert isinstance(orders, Orders)
+        return orders
+
+
+class Channel(Int32StringReceiver):
+    """Messages over a pipe, each with its length before it; `received` gets each."""
+
+    MAX_LENGTH = _LONGEST
+
+    def __init__(self, received: Callable[[bytes], None]) -> None:
+        self._received = received
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: a whole message is here."""
+        self._received(string)
+
+
+def encode_report(report: Report) -> bytes:
+    """A message for `told()`."""
+    return json.dumps({"report": asdict(report)}, default=_plain).encode()
+
+
+def encode_event(level: str, namespace: str, message: str) -> bytes:
+    """A message for `told()`: a log event, already put into words."""
+    return json.dumps({"event": [level, namespace, message]}).encode()
+
+
+def told(
+    message: bytes,
+    report: Callable[[Report], None],
+    event: Callable[[str, str, str], None],
+) -> None:
+    """Give what a worker said to one of the two."""
+    said = json.loads(message)
+    if "event" in said:
+        event(*said["event"])
+    else:
+        report(_report(said["report"]))
+
+
+def _plain(value: Enum | bytes) -> Any:
+    octets = value.value if isinstance(value, Enum) else value
+    return octets.decode("latin-1") if isinstance(octets, bytes) else octets
+
+
+def _report(fields: dict[str, Any]) -> Report:
+    mode = fields.pop("mode")
+    return Report(
+        direction=Direction(fields.pop("direction")),
+        peer=tuple(fields.pop("peer")),
+        filename=fields.pop("filename").encode("latin-1"),
+        outcome=Outcome(fields.pop("outcome")),
+        mode=None if mode is None else Mode(mode.encode("latin-1")),
+        **fields,
+    )

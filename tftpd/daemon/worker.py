@@ -1,0 +1,118 @@
+"""A worker: a process of its own that serves on sockets the daemon has bound.
+
+The daemon starts it with a pipe in each direction and gives it its orders.
+It says what it has to log to the daemon, and ends when its pipe does: with
+the daemon, whatever that one died of.
+"""
+
+import mmap
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.stdio import StandardIO
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    globalLogBeginner,
+)
+from zope.interface import implementer
+
+from tftpd.daemon.channel import Channel, Orders, encode_event, encode_report
+from tftpd.daemon.serving import Server
+from tftpd.net.tally import Tally
+from tftpd.transfer.report import Report
+
+
+@implementer(IHalfCloseableProtocol)
+class Worker(Channel):
+    """Serves from its orders on, until the daemon or a signal ends it."""
+
+    transport: StandardIO
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(self._begin)
+        self._reactor = reactor
+        self._server: Server | None = None
+        self._heard: Deferred[None] = Deferred()
+
+    def stop(self) -> "Deferred[None]":
+        """End the transfers; fires when the daemon has heard all there is to say."""
+        self._end_transfers()
+        self.transport.loseConnection()
+        return self._heard
+
+    def readConnectionLost(self) -> None:
+        """Twisted: the daemon wants an end, which it will hear of."""
+        self.stop()
+
+    def writeConnectionLost(self) -> None:
+        """Twisted: the daemon is gone."""
+        self.connectionLost()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Twisted: there is no one left to serve for."""
+        self._end_transfers()
+        if not self._heard.called:
+            self._heard.callback(None)
+            if self._reactor.running:
+                self._reactor.stop()
+
+    def _end_transfers(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    def _begin(self, message: bytes) -> None:
+        orders = Orders.decode(message)
+        level = LogLevelFilterPredicate(LogLevel.lookupByName(orders.settings.log.level))
+        observer = FilteringLogObserver(_Upwards(self.sendString), [level])
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+        counts = memoryview(mmap.mmap(orders.tally, 0)).cast("q")
+        tally = Tally(counts, orders.number)
+        self._server = Server(self._reactor, orders.settings, self._report, tally)
+        self._server.start(
+            (socket.socket(fileno=fd), broadcast) for fd, broadcast in orders.listeners
+        )
+
+    def _report(self, report: Report) -> None:
+        self.sendString(encode_report(report))
+
+
+@implementer(ILogObserver)
+class _Upwards:
+    """Has the daemon log what is logged here."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+
+    def __call__(self, event: LogEvent) -> None:
+        text = formatEvent(event)
+        if "log_failure" in event:
+            text += "\n" + event["log_failure"].getTraceback()
+        level = event.get("log_level", LogLevel.info).name
+        self._send(encode_event(level, event.get("log_namespace") or "-", text))
+
+
+def main() -> None:
+    """Serve until the daemon at the other end of the standard streams says stop."""
+    from twisted.internet import reactor
+
+    # Ctrl-C in a terminal reaches the daemon and its workers alike; the
+    # daemon tells them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker = Worker(reactor)
+    StandardIO(worker)
+    reactor.addSystemEventTrigger("before", "shutdown", worker.stop)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
