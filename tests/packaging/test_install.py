@@ -41,11 +41,8 @@ def sdist(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(sdist):
     """The wheel built from the sdist."""
-    with tarfile.open(sdist) as archive:
-        archive.extractall(sdist.parent / "unpacked", filter="data")
-    (tree,) = (sdist.parent / "unpacked").iterdir()
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    _run(*pip, "--wheel-dir", str(sdist.parent), str(tree))
+    _run(*pip, "--wheel-dir", str(sdist.parent), str(sdist))
     (path,) = sdist.parent.glob("*.whl")
     return path
 
