@@ -1,0 +1,1 @@
+"""Measures the daemon beside other TFTP servers: `python -m bench --help`."""

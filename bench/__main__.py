@@ -1,0 +1,152 @@
+"""`python -m bench`: compare servers, see where a block's time goes, draw a chart."""
+
+import argparse
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench import chart, load, measure, table
+from bench.report import Report
+from bench.scenarios import PROFILED, SCENARIOS
+from bench.servers import SERVERS, Missing, Server, brought
+
+_MODES = ("run", "profile", "chart")
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says; the exit status."""
+    options = _parser().parse_args(_with_mode(arguments))
+    _raise_descriptors()
+    status: int = options.do(options)
+    return status
+
+
+def _with_mode(arguments: list[str]) -> list[str]:
+    """`run` is what is meant where no mode is named."""
+    if arguments and (arguments[0] in _MODES or arguments[0] in ("-h", "--help")):
+        return arguments
+    return ["run", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    modes = parser.add_subparsers(required=True)
+    run = modes.add_parser("run", help="compare the servers (the default)")
+    run.add_argument("--scenarios", type=_names, default=list(SCENARIOS), help="names, by commas")
+    run.add_argument("--servers", type=_names, help="names, by commas; all that are found")
+    run.add_argument("--rounds", type=_positive, default=3)
+    run.add_argument("--processes", type=_positive, default=load.default_processes())
+    run.add_argument("--json", type=Path, help="write the report there")
+    run.add_argument("--chart", type=Path, help="draw the report there, as SVG")
+    run.add_argument(
+        "--command",
+        type=_server,
+        action="append",
+        default=[],
+        metavar="NAME=CMD",
+        help="another server, or another command of a known one; "
+        "{port}, {root}, {work} and {user} are filled in",
+    )
+    run.set_defaults(do=_run)
+    where = modes.add_parser("profile", help="where the time of one block goes in the daemon")
+    where.add_argument("--scenarios", type=_names, default=list(PROFILED))
+    where.set_defaults(do=_profile)
+    draw = modes.add_parser("chart", help="draw a report that was written with --json")
+    draw.add_argument("json", type=Path)
+    draw.add_argument("svg", type=Path)
+    draw.set_defaults(do=_chart)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    known = SERVERS | {server.name: server for server in options.command}
+    wrong = _unknown(options.scenarios, SCENARIOS) or _unknown(options.servers or [], known)
+    if wrong:
+        return _complain(wrong)
+    present, left_out = _present([known[name] for name in options.servers or known])
+    for name, why in left_out.items():
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    if not present:
+        return _complain("no server is left")
+    bench = measure.Bench(present, options.processes, lambda line: print(line, file=sys.stderr))
+    rows = bench.measure([SCENARIOS[name] for name in options.scenarios], options.rounds)
+    command = measure.command_line()
+    report = measure.report(rows, present, left_out, options.rounds, command)
+    if options.json:
+        report.write(options.json)
+    if options.chart:
+        chart.draw(report, options.chart)
+    print(table.text(report), end="")
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    wrong = _unknown(options.scenarios, SCENARIOS)
+    if wrong:
+        return _complain(wrong)
+    from bench.profile import profiles  # brings the reactor
+
+    for profile in profiles([SCENARIOS[name] for name in options.scenarios]):
+        print(profile, end="\n\n")
+    return 0
+
+
+def _chart(options: argparse.Namespace) -> int:
+    try:
+        report = Report.read(options.json)
+    except (OSError, ValueError, KeyError) as error:
+        return _complain(f"{options.json}: {error}")
+    chart.draw(report, options.svg)
+    return 0
+
+
+def _present(servers: list[Server]) -> tuple[list[Server], dict[str, str]]:
+    """Those that can be run here, and why the others cannot."""
+    present, left_out = [], {}
+    for server in servers:
+        try:
+            server.check()
+        except Missing as missing:
+            left_out[server.name] = str(missing)
+        else:
+            present.append(server)
+    return present, left_out
+
+
+def _unknown(names: list[str], known: Mapping[str, object]) -> str:
+    unknown = [name for name in names if name not in known]
+    return f"unknown: {', '.join(unknown)}; there are {', '.join(known)}" if unknown else ""
+
+
+def _complain(why: str) -> int:
+    print(f"bench: {why}", file=sys.stderr)
+    return 2
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _server(text: str) -> Server:
+    try:
+        return brought(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _raise_descriptors() -> None:
+    """Thousands of clients need as many descriptors, here and in the servers."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
