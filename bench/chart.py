@@ -1,6 +1,7 @@
 """A report as a picture: how near each server comes to the best in each scenario."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from bench.report import Report, Row
@@ -8,6 +9,7 @@ from bench.table import number
 
 _MARKERS = "osD^vP"
 _COLOURS = ("#d62728", "#7f7f7f", "#2ca02c", "#1f77b4", "#9467bd", "#8c564b")
+_TITLE_WIDTH = 110  # characters
 _LEAST = 0.01  # of the best: nearer to nothing there is no difference to see
 
 
@@ -76,4 +78,5 @@ def _label(row: Row) -> str:
 
 def _title(report: Report) -> str:
     about = report.about
-    return f"{about['command']}  ·  {about['date']}  ·  {about['kernel']}, {about['cpus']} CPUs"
+    told = f"{about['command']}  ·  {about['date']}  ·  {about['kernel']}, {about['cpus']} CPUs"
+    return fill(told, _TITLE_WIDTH)

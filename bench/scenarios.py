@@ -56,7 +56,7 @@ _NETWORK = Line(rate=100e6, queue=1000, delay=0.0001)
 
 def _lossy(name: str, share: float) -> Scenario:
     line = replace(_NETWORK, drop_down=share, drop_up=share, seed=1)
-    about = f"{share:.1%} of the packets are lost each way, windowsize 64"
+    about = f"{share * 100:g} % of the packets are lost each way, windowsize 64"
     return Scenario(
         name, about, 4 * MIB, transfers=3, windowsize=64, gather=True, line=line, limit=20
     )
@@ -108,7 +108,7 @@ _SCENARIOS = [
     _lossy("loss5", 0.05),
     Scenario(
         "bottleneck",
-        "10 MB/s with a queue of 64 packets, windowsize 64",
+        "1 client at 10 MB/s with a queue of 64 packets, windowsize 64",
         16 * MIB,
         windowsize=64,
         gather=True,
@@ -116,7 +116,7 @@ _SCENARIOS = [
     ),
     Scenario(
         "bottleneckx4",
-        "the same for 4 clients",
+        "4 clients at 10 MB/s with a queue of 64 packets, windowsize 64",
         4 * MIB,
         clients=4,
         transfers=4,
