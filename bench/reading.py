@@ -74,7 +74,9 @@ class Reader(Client):
 
     def _out_of_order(self, number: int) -> None:
         ahead = (number - self._number) & 0xFFFF
-        if ahead == 0xFFFF:  # the last one again: our ACK was lost
+        # The block that was last acknowledged comes again: our ACK was lost.
+        # In the midst of a window it is but a part of one that is sent again.
+        if ahead == 0xFFFF and self._in_window == 0 and not self._gap:
             self._acknowledge_again()
         elif ahead < 0x8000 and not self._gap:
             self._gap = True

@@ -135,14 +135,15 @@ _SERVERS = [
     ),
     Server(
         "dnsmasq",
-        "dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user={user} --port=0"
+        "dnsmasq --keep-in-foreground --conf-file={work}/conf --pid-file= --user={user} --port=0"
         " --enable-tftp --tftp-max=4000 --tftp-root={root}"
-        f" --listen-address={HOST} --bind-interfaces --log-facility=/dev/null",
+        f" --listen-address={HOST} --bind-interfaces --log-facility={{work}}/log",
         version="--version",
         port=69,
         needs_root=True,
         uploads=False,
         windows=False,
+        prepare=lambda place: (place.work / "conf").touch(),
     ),
     Server("rs-tftpd", f"rs-tftpd -i {HOST} -p {{port}} -d {{root}}"),
 ]
@@ -195,24 +196,32 @@ def running(server: Server, root: Path, work: Path) -> Iterator[Running]:
     place = Place(server.port or _free_port(), root, work)
     server.prepare(place)
     began = time.monotonic()
-    process = subprocess.Popen(
-        server.arguments(place),
-        cwd=work,
-        env=dict(os.environ, PYTHONPATH=str(PROJECT)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    said = work / "said"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            server.arguments(place),
+            cwd=work,
+            env=dict(os.environ, PYTHONPATH=str(PROJECT)),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        _await_answer(process, place.port, began + _STARTS_WITHIN)
+        if not _answers(process, place.port, began + _STARTS_WITHIN):
+            raise Missing(f"does not answer: {_last_line(said)}")
         yield Running(process, place.port, time.monotonic() - began)
     finally:
         _stop(process)
 
 
-def _await_answer(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> None:
-    """Ask for a file that is not there until anything is answered."""
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it says nothing").strip()
+
+
+def _answers(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> bool:
+    """Whether anything is answered when a file is asked for that is not there."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
         sock.settimeout(_PROBE_EACH)
@@ -222,8 +231,8 @@ def _await_answer(process: "subprocess.Popen[bytes]", port: int, deadline: float
                 sock.recv(600)
             except TimeoutError:
                 continue
-            return
-    raise Missing("it does not answer")
+            return True
+    return False
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
