@@ -78,5 +78,7 @@ def _label(row: Row) -> str:
 
 def _title(report: Report) -> str:
     about = report.about
-    told = f"{about['command']}  ·  {about['date']}  ·  {about['kernel']}, {about['cpus']} CPUs"
-    return fill(told, _TITLE_WIDTH)
+    servers = (f"{name}: {told}" for name, told in report.servers.items() if told)
+    machine = f"{about['kernel']}, {about['cpus']} CPUs"
+    told = [about["command"], about["date"], machine, *servers]
+    return fill("  ·  ".join(told), _TITLE_WIDTH)
