@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 
 import pytest
 from twisted.logger import Logger, LogPublisher, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.logs import observer
+from tftpd.daemon.logs import observer, output
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
 
@@ -102,3 +103,16 @@ def test_a_transfer_is_one_line(lines, report, line):
 def test_good_outcomes_are_told_from_bad_ones():
     good = [outcome for outcome in Outcome if outcome.good]
     assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]
+
+
+def test_a_device_is_written_to_and_never_rotated(tmp_path):
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with output(str(fifo), foreground=False) as out:
+            assert not hasattr(out, "rotate")
+            out.write("line\n")
+        assert os.read(reader, 100) == b"line\n"
+    finally:
+        os.close(reader)

@@ -1,5 +1,6 @@
 """Real sockets on loopback, read by a reactor of one `doRead` at a time."""
 
+import errno
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
+from tftpd.net import ports
 from tftpd.net.ports import ListeningPort, Port, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, SteadyClock
 from tftpd.net.sockets import bind_listener, bind_session, client_address
@@ -44,16 +46,16 @@ class Heard(BurstProtocol):
 @pytest.fixture
 def opened():
     """Opens ports and closes them after the test."""
-    ports = []
+    ends = []
 
     def open_port(sock, kind=ListeningPort, *size):
         port = kind(Readers(), sock, Heard(), *size)
         port.start()
-        ports.append(port)
+        ends.append(port)
         return port
 
     yield open_port
-    for port in ports:
+    for port in ends:
         port.stopListening()
 
 
@@ -139,6 +141,96 @@ def test_session_ports_send_and_receive_bursts(opened):
     for _ in burst:
         two.doRead()
     assert [datagram for datagram, _, _ in two._protocol.datagrams] == burst
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def lasting(opened, request):
+    """A session's port that has a lane to its peer, and the peer's port."""
+    local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
+    session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
+    peer = opened(bind_session(local, NEEDS), Port, 100)
+    for _ in range(16):
+        session.writeBurst([b"x"], _name(peer))
+    return session, peer
+
+
+def _name(port):
+    return port._socket.getsockname()
+
+
+def _datagrams(port):
+    return [datagram for datagram, _, _ in port._protocol.datagrams]
+
+
+def test_a_lasting_session_hears_its_peer_on_a_lane(lasting):
+    session, peer = lasting
+    peer.write(b"hello", _name(session))
+    (lane,) = session._readers.reading - {session}
+    lane.doRead()
+    assert session._protocol.datagrams == [(b"hello", _name(peer), None)]
+    session.doRead()
+    lane.doRead()
+    assert _datagrams(session) == [b"hello"]
+    session.writeBurst([b"answer"], _name(peer))
+    peer.doRead()
+    assert _datagrams(peer) == [b"x"] * 16 + [b"answer"]
+
+
+def test_strangers_are_still_heard_and_answered(lasting, opened):
+    session, _ = lasting
+    stranger = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), Port, 9)
+    stranger.write(b"psst", _name(session))
+    (lane,) = session._readers.reading - {session}
+    lane.doRead()
+    session.doRead()
+    assert session._protocol.datagrams == [(b"psst", _name(stranger), None)]
+    session.write(b"no", _name(stranger))
+    stranger.doRead()
+    assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
+
+
+def test_nobody_else_can_share_the_port_of_a_lane(lasting):
+    session, _ = lasting
+    with socket.socket(session._socket.family, socket.SOCK_DGRAM) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            thief.bind(_name(session))
+
+
+def test_a_lane_ends_with_its_port(lasting):
+    session, _ = lasting
+    session.stopListening()
+    session.stopListening()
+    assert session._readers.reading == set()
+    assert session._protocol.stopped == 1
+
+
+def test_what_came_before_the_lane_was_connected_keeps_its_source(opened, monkeypatch):
+    session = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
+    sources = []
+
+    def beside(sock, peer, needs):
+        made = bind_session(("127.0.0.1", 0), needs)
+        sources.append(_say(b"early", socket.AF_INET, made.getsockname(), ("127.0.0.1", 0)))
+        made.connect(peer)
+        return made
+
+    monkeypatch.setattr(ports, "bind_beside", beside)
+    for _ in range(16):
+        session.writeBurst([b"x"], ("127.0.0.1", 9))
+    assert session._protocol.datagrams == [(b"early", sources[0], None)]
+
+
+def test_where_no_lane_can_be_had_the_session_goes_on_without(opened, monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ports, "bind_beside", none_left)
+    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
+    for _ in range(20):
+        one.writeBurst([b"x"], _name(two))
+        two.doRead()
+    assert _datagrams(two) == [b"x"] * 20
 
 
 def test_buffers_have_room_for_the_window():

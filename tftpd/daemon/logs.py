@@ -1,6 +1,7 @@
 """Where log events go and in which form, as the configuration says."""
 
 import json
+import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -34,10 +35,13 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
 def output(path: str | None, foreground: bool) -> TextIO:
     """The file that twistd's `--logfile` names, or what twistd takes without it.
 
-    As under twistd alone, SIGUSR1 rotates it.
+    As under twistd alone, SIGUSR1 rotates it, and a size of 1 MB does.
     """
     if path == "-" or (path is None and foreground):
         return sys.stdout
+    if path is not None and os.path.exists(path) and not os.path.isfile(path):
+        # To rotate a device is to rename it: /dev/null would be a file then.
+        return open(path, "a", buffering=1)
     file = LogFile.fromFullPath(path or "twistd.log")
     signal.signal(signal.SIGUSR1, lambda *_: file.rotate())
     return file  # type: ignore[no-any-return]

@@ -19,12 +19,13 @@ from zope.interface import implementer
 
 from tftpd.net.burst import GRO_ANCILLARY, Bursts, cut, receive_bursts
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Needs, SocketAddress
-from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival
+from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside
 
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
 _TURN = 64
 _REQUEST = 65536  # octets; a request may be as long as UDP allows
+_LASTING = 16  # single datagrams sent; a lane costs as much time as it saves on five
 _GATHERED = 65536  # octets that UDP_GRO hands over at most
 
 
@@ -129,6 +130,8 @@ class SessionPort(Port):
 
     In lock-step there is one datagram to read; to look for a second one
     would cost 1.2 us for an EAGAIN, to be called again 0.5.
+
+    A transfer that goes on for a while gets a `_Lane` to its peer.
     """
 
     _protocol: BurstProtocol
@@ -137,8 +140,11 @@ class SessionPort(Port):
         self, readers: Readers, sock: socket.socket, protocol: BurstProtocol, needs: Needs
     ) -> None:
         super().__init__(readers, sock, protocol, needs.longest)
+        self._needs = needs
         self._bursts = Bursts(sock)
         self._gathered = needs.receives and needs.window > needs.longest and receive_bursts(sock)
+        self._written = 0
+        self._lane: _Lane | None = None
 
     def doRead(self) -> None:
         """Deliver the next datagram, or those that the kernel gathered."""
@@ -153,14 +159,91 @@ class SessionPort(Port):
         self._protocol.datagramReceived(datagram, peer)
 
     def writeBurst(self, datagrams: Sequence[bytes], addr: SocketAddress) -> None:
-        """Send them in as few system calls as can be; what cannot be sent is lost."""
+        """Send them in as few system calls as can be; what cannot be sent is lost.
+
+        All bursts of a session go to its peer.
+        """
         try:
-            if len(datagrams) == 1:
-                self._socket.sendto(datagrams[0], addr)
-            else:
+            if len(datagrams) > 1:
                 self._bursts.send(datagrams, addr)
+            elif self._lane is not None:
+                self._lane.send(datagrams[0])
+            else:
+                self._socket.sendto(datagrams[0], addr)
+                self._written += 1
+                if self._written == _LASTING and not self._gathered:
+                    self._open_lane(addr)
         except OSError:
             return
+
+    def stopListening(self) -> "Deferred[None]":
+        """Close the port at once and stop the protocol; idempotent."""
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+        return super().stopListening()
+
+    def _open_lane(self, peer: SocketAddress) -> None:
+        sock = bind_beside(self._socket, peer, self._needs)
+        self._lane = _Lane(self._readers, sock, peer, self._protocol, self._longest)
+        self._lane.start()
+
+
+@implementer(IReadDescriptor)
+class _Lane:
+    """A second socket on a session's port, connected to the peer.
+
+    The kernel need not look up the way for each block, nor Python make an
+    address of text and back: a block of 256 clients in lock-step costs 0.7
+    of the time. The first socket stays for strangers, who are told ERROR 5.
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        sock: socket.socket,
+        peer: SocketAddress,
+        protocol: DatagramProtocol,
+        longest: int,
+    ) -> None:
+        self.send = sock.send
+        self.fileno = sock.fileno
+        self._readers = readers
+        self._socket = sock
+        self._receive = sock.recv
+        self._peer = peer
+        self._deliver = protocol.datagramReceived
+        self._longest = longest
+
+    def start(self) -> None:
+        """Begin to read, after what came before the kernel let only the peer in."""
+        self._readers.addReader(self)
+        for _ in range(_TURN):
+            try:
+                datagram, peer = self._socket.recvfrom(self._longest)
+            except OSError:
+                return
+            self._deliver(datagram, peer)
+
+    def doRead(self) -> None:
+        """Deliver the next datagram of the peer."""
+        try:
+            datagram = self._receive(self._longest)
+        except OSError:
+            return  # nothing there after all, or the peer's port is closed
+        self._deliver(datagram, self._peer)
+
+    def close(self) -> None:
+        """Read and send no more."""
+        self._readers.removeReader(self)
+        self._socket.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gives up this descriptor."""
+
+    def logPrefix(self) -> str:
+        """What the reactor calls us in its log."""
+        return "lane"
 
 
 class ListeningPort(Port):

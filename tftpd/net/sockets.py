@@ -62,15 +62,36 @@ def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
     host, _, *rest = local
     sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
     try:
-        _allow_fragments(sock)
-        if needs.window > _DEFAULT_BUFFER:
-            side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-            sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window)
+        _prepare_session(sock, needs)
         sock.bind((host, 0, *rest))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def bind_beside(sock: socket.socket, peer: SocketAddress, needs: Needs) -> socket.socket:
+    """A second socket on the port of `sock`, connected to `peer`; raises `OSError`.
+
+    It gets what `peer` sends from now on, and `sock` all the rest. In what
+    it holds at first there may be datagrams of others, which came before it
+    was connected.
+    """
+    beside = _socket(sock.family)
+    both = (sock, beside)
+    try:
+        for each in both:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _prepare_session(beside, needs)
+        beside.bind(sock.getsockname())
+        beside.connect(peer)
+        # The port is shared by these two and nobody else.
+        for each in both:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except BaseException:
+        beside.close()
+        raise
+    return beside
 
 
 def arrival(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
@@ -121,6 +142,13 @@ def _socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setblocking(False)
     return sock
+
+
+def _prepare_session(sock: socket.socket, needs: Needs) -> None:
+    _allow_fragments(sock)
+    if needs.window > _DEFAULT_BUFFER:
+        side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
+        sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window)
 
 
 def _allow_fragments(sock: socket.socket) -> None:
