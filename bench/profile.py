@@ -25,12 +25,12 @@ from bench.servers import HOST
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
 from tftpd.net.poller import Poller
-from tftpd.net.ports import SessionPort
+from tftpd.net.ports import Lane, SessionPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.sending import SendSession
 from tftpd.net.session import Session
+from tftpd.storage.frames import Frames
 from tftpd.storage.sink import Sink
-from tftpd.storage.source import Blocks
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.sender import Sender
 
@@ -39,6 +39,7 @@ _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"
 PLACES: list[tuple[type, str, str]] = [
     (Poller, "doRead", _POLL),
     (SessionPort, "doRead", _RECEIVE),
+    (Lane, "doRead", _RECEIVE),
     (Session, "datagramReceived", _SESSION),
     (Session, "burstReceived", _SESSION),
     (SendSession, "_advance", _SESSION),
@@ -48,7 +49,8 @@ PLACES: list[tuple[type, str, str]] = [
     (Sender, "outbox", _MACHINE),
     (Receiver, "receive_data", _MACHINE),
     (Receiver, "outbox", _MACHINE),
-    (Blocks, "take", _FILE),
+    (Frames, "fill", _FILE),
+    (Frames, "between", _FILE),
     (Sink, "write", _FILE),
     (SessionPort, "writeBurst", _SEND),
 ]

@@ -1,6 +1,6 @@
 """UDP in memory and a clock that a test moves: the surroundings of a server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -11,7 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tftpd.net.listener import Listener, Offer
-from tftpd.net.runtime import BurstTransport, Needs, Runtime, SocketAddress
+from tftpd.net.runtime import Buffer, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.transfer.report import Report
 from tftpd.wire.packets import Packet, decode
@@ -35,9 +35,9 @@ class MemoryPort:
         assert self.bound in self.net.ports, "write on a closed port"
         self.net.sent.append((self.bound, addr, bytes(datagram)))
 
-    def writeBurst(self, datagrams: Sequence[bytes], addr: SocketAddress) -> None:
-        for datagram in datagrams:
-            self.write(datagram, addr)
+    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
+        for at in range(0, len(octets), size):
+            self.write(bytes(octets[at : at + size]), peer)
 
     def stopListening(self) -> "Deferred[None]":
         if self.net.ports.pop(self.bound, None) is not None:

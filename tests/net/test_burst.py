@@ -45,8 +45,19 @@ def test_a_burst_arrives_as_its_datagrams(pair, count, size, last, segments):
     bursts = Bursts(sender)
     bursts._segments = segments and bursts._segments
     datagrams = _datagrams(count, size, last)
-    bursts.send(datagrams, receiver.getsockname())
+    bursts.send(b"".join(datagrams), size, receiver.getsockname())
     assert _heard(receiver) == datagrams
+
+
+def test_a_connected_socket_needs_no_address(pair):
+    sender, receiver = pair
+    sender.connect(receiver.getsockname())
+    bursts = Bursts(sender)
+    bursts.send(b"aabbc", 2)
+    bursts.send(memoryview(b"d"), 2)
+    bursts._segments = False
+    bursts.send(memoryview(b"eef"), 2)
+    assert _heard(receiver) == [b"aa", b"bb", b"c", b"d", b"ee", b"f"]
 
 
 class Refusing:
@@ -71,7 +82,7 @@ def test_a_refusal_to_segment_is_remembered(number):
     sock = Refusing(number)
     bursts = Bursts(sock)
     for _ in range(2):
-        bursts.send([b"aa", b"b"], ("127.0.0.1", 9))
+        bursts.send(b"aab", 2, ("127.0.0.1", 9))
     assert (sock.asked, sock.sent) == (1, [b"aa", b"b"] * 2)
 
 
@@ -81,7 +92,7 @@ def test_a_full_buffer_is_no_refusal():
     bursts = Bursts(sock)
     for _ in range(2):
         with pytest.raises(BlockingIOError):
-            bursts.send([b"aa", b"b"], ("127.0.0.1", 9))
+            bursts.send(b"aab", 2, ("127.0.0.1", 9))
     assert (sock.asked, sock.sent) == (2, [])
 
 
@@ -90,7 +101,7 @@ def test_what_the_kernel_gathers_is_cut_again(pair):
     sender, receiver = pair
     assert receive_bursts(receiver)
     datagrams = _datagrams(10, 516, 99)
-    Bursts(sender).send(datagrams, receiver.getsockname())
+    Bursts(sender).send(b"".join(datagrams), 516, receiver.getsockname())
     buffer, ancillary, _, _ = receiver.recvmsg(65536, burst.GRO_ANCILLARY)
     assert cut(buffer, ancillary) == datagrams
 

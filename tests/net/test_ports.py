@@ -137,7 +137,7 @@ def test_session_ports_send_and_receive_bursts(opened):
     needs = Needs(longest=517, window=20 * 517, receives=True)
     one, two = (opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs) for _ in "12")
     burst = [bytes([n]) * 516 for n in range(19)] + [b"end"]
-    one.writeBurst(burst, ("127.0.0.1", two.getHost().port))
+    one.writeBurst(b"".join(burst), 516, ("127.0.0.1", two.getHost().port))
     for _ in burst:
         two.doRead()
     assert [datagram for datagram, _, _ in two._protocol.datagrams] == burst
@@ -150,7 +150,7 @@ def lasting(opened, request):
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
     peer = opened(bind_session(local, NEEDS), Port, 100)
     for _ in range(16):
-        session.writeBurst([b"x"], _name(peer))
+        session.writeBurst(b"x", 100, _name(peer))
     return session, peer
 
 
@@ -171,7 +171,7 @@ def test_a_lasting_session_hears_its_peer_on_a_lane(lasting):
     session.doRead()
     lane.doRead()
     assert _datagrams(session) == [b"hello"]
-    session.writeBurst([b"answer"], _name(peer))
+    session.writeBurst(b"answer", 100, _name(peer))
     peer.doRead()
     assert _datagrams(peer) == [b"x"] * 16 + [b"answer"]
 
@@ -217,7 +217,7 @@ def test_what_came_before_the_lane_was_connected_keeps_its_source(opened, monkey
 
     monkeypatch.setattr(ports, "bind_beside", beside)
     for _ in range(16):
-        session.writeBurst([b"x"], ("127.0.0.1", 9))
+        session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
 
 
@@ -228,7 +228,7 @@ def test_where_no_lane_can_be_had_the_session_goes_on_without(opened, monkeypatc
     monkeypatch.setattr(ports, "bind_beside", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
-        one.writeBurst([b"x"], _name(two))
+        one.writeBurst(b"x", 100, _name(two))
         two.doRead()
     assert _datagrams(two) == [b"x"] * 20
 

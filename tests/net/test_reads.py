@@ -3,7 +3,7 @@
 import os
 
 from tests.fakes import SERVER, MemoryServer
-from tftpd.storage.source import Blocks
+from tftpd.storage.frames import Frames
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
 
@@ -115,14 +115,14 @@ def test_refusals_have_their_codes(server, root):
 
 
 def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeypatch):
-    warm = Blocks.take
+    warm = Frames.fill
 
     def cold(self, count, wait):
         if not wait and self._source.size == 1024:
             raise BlockingIOError
         return warm(self, count, wait)
 
-    monkeypatch.setattr(Blocks, "take", cold)
+    monkeypatch.setattr(Frames, "fill", cold)
     server.net.hold_threads = True
     client, other = server.client(), server.client(port=2071)
     assert client.asks(Rrq(b"kilo", b"octet")) == []
@@ -132,10 +132,10 @@ def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeyp
 
 
 def test_a_session_that_ends_while_a_thread_reads_closes_its_file_after_it(server, monkeypatch):
-    warm = Blocks.take
+    warm = Frames.fill
     monkeypatch.setattr(
-        Blocks,
-        "take",
+        Frames,
+        "fill",
         lambda self, count, wait: warm(self, count, wait) if wait else _cold(),
     )
     server.net.hold_threads = True
@@ -169,7 +169,7 @@ def test_a_fault_of_ours_ends_only_its_session(server, monkeypatch):
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Blocks, "take", broken)
+        patch.setattr(Frames, "fill", broken)
         assert server.client().asks(Rrq(b"seven", b"octet")) == [Error(0, "Internal error")]
     assert server.idle
     assert server.client().asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]

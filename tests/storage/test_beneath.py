@@ -22,7 +22,9 @@ MISSING = ErrorCode.FILE_NOT_FOUND
 def _read(grant):
     source = Source.open(grant)
     try:
-        return source.read(source.size, 0, wait=True)
+        content = bytearray(source.size)
+        source.read([memoryview(content)], 0, wait=True)
+        return bytes(content)
     finally:
         source.close()
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Sender
+from tftpd.transfer.sender import Burst, Sender
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer, Timing
+from tftpd.wire.blocks import Numbering
 from tftpd.wire.packets import Data, Packet, decode
 
 TRANSIT = 0.001  # seconds that a packet is on its way between joined ends
@@ -20,9 +21,9 @@ def cut(content: bytes, blksize: int) -> list[bytes]:
     return [content[at : at + blksize] for at in range(0, len(content) + 1, blksize)]
 
 
-def spelled(datagrams: Sequence[bytes]) -> list[Packet]:
-    """What an outbox gave, packet by packet."""
-    return [decode(datagram) for datagram in datagrams]
+def said(outbox: bytes | None) -> list[Packet]:
+    """What an outbox gave that is no burst."""
+    return [] if outbox is None else [decode(outbox)]
 
 
 class SenderEnd:
@@ -32,16 +33,22 @@ class SenderEnd:
         self.now = 100.0
         self.machine = Sender(terms, Timer(timing, terms.timeout, uniform=lambda: 0.0), self.now)
         self._blocks = cut(content, terms.blksize)
+        self._fed = 0
+        self._numbering = Numbering(terms.rollover)
 
     def sends(self) -> list[Packet]:
         """What leaves now, with the file fed as far as the machine wants."""
-        taken, self._blocks = (
-            self._blocks[: self.machine.wants],
-            self._blocks[self.machine.wants :],
-        )
-        if taken:
-            self.machine.feed(taken, eof=not self._blocks)
-        return spelled(self.machine.outbox(self.now))
+        more = min(self.machine.wants, len(self._blocks) - self._fed)
+        if more:
+            self._fed += more
+            whole = self._fed == len(self._blocks)
+            self.machine.feed(more, len(self._blocks[-1]) if whole else None)
+        outbox = self.machine.outbox(self.now)
+        if not isinstance(outbox, Burst):
+            return said(outbox)
+        indexes = range(outbox.first, outbox.first + outbox.blocks)
+        assert indexes[-1] <= self._fed
+        return [Data(self._numbering.wire(index), self._blocks[index - 1]) for index in indexes]
 
     def hears(self, packet: Packet, after: float = TRANSIT) -> list[Packet]:
         """What leaves once `packet` has come, `after` seconds later."""
@@ -70,7 +77,7 @@ class ReceiverEnd:
         self.content += b"".join(self.machine.take())
         if self.machine.complete and self.machine.outcome is None and not self._slow:
             self.machine.stored(self.now)
-        return spelled(self.machine.outbox(self.now))
+        return said(self.machine.outbox(self.now))
 
     def hears(self, *packets: Packet, after: float = TRANSIT) -> list[Packet]:
         """What leaves once `packets` have come one after the other."""

@@ -7,9 +7,10 @@ from math import inf
 
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Sender
+from tftpd.transfer.sender import Burst, Sender
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer, Timing
+from tftpd.wire.blocks import Numbering
 from tftpd.wire.packets import Data, decode
 
 BLKSIZE = 1468
@@ -49,6 +50,7 @@ class Link:
         self._packets: list[tuple[float, int, bool, bytes]] = []
         self._sent = 0
         self._order = 0
+        self._numbering = Numbering()
 
     def transfer(self, octets: int, windowsize: int) -> Measured:
         """Send a file; ends in any case, by the patience of both."""
@@ -58,12 +60,13 @@ class Link:
         sender = Sender(terms, timer, 0.0)
         receiver = Receiver(terms, Timer(Timing(), _PATIENCE), 0.0)
         receiver.outbox(0.0)  # stands for the request
-        whole, rest = divmod(octets, BLKSIZE)
-        sender.feed([bytes(BLKSIZE)] * whole + [bytes(rest)], eof=True)
+        whole, self._last = divmod(octets, BLKSIZE)
+        self._blocks = whole + 1
+        sender.feed(self._blocks, self._last)
         self._carry(sender)
         while not sender.over:
             self._step(sender, receiver)
-        return Measured(octets / self._now, self._sent / (whole + 1), sender.outcome)
+        return Measured(octets / self._now, self._sent / self._blocks, sender.outcome)
 
     def _step(self, sender: Sender, receiver: Receiver) -> None:
         arrival = self._packets[0][0] if self._packets else inf
@@ -78,13 +81,18 @@ class Link:
         receiver.take()
         if receiver.complete and receiver.outcome is None:
             receiver.stored(self._now)
-        for datagram in receiver.outbox(self._now):
+        datagram = receiver.outbox(self._now)
+        if datagram is not None:
             self._put(datagram, self._now + self._transit, to_receiver=False)
         self._carry(sender)
 
     def _carry(self, sender: Sender) -> None:
-        for datagram in sender.outbox(self._now):
-            assert isinstance(decode(datagram), Data)
+        burst = sender.outbox(self._now)
+        if not isinstance(burst, Burst):
+            return
+        for index in range(burst.first, burst.first + burst.blocks):
+            payload = bytes(self._last if index == self._blocks else BLKSIZE)
+            datagram = Data(self._numbering.wire(index), payload).encode()
             self._sent += 1
             waiting = max(0.0, self._busy - self._now) * self._rate / len(datagram)
             if waiting < self._queue:

@@ -8,8 +8,8 @@ over as one. Both are Linux's, and plain `sendmsg` and `recvmsg` reach them.
 import socket
 import struct
 import sys
-from collections.abc import Sequence
-from typing import Any
+
+from tftpd.net.runtime import Buffer, SocketAddress
 
 _LINUX = sys.platform.startswith("linux")
 _SOL_UDP = 17  # <netinet/udp.h>
@@ -19,6 +19,7 @@ _UDP_GRO = 104
 _MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 _MOST_OCTETS = 65507  # the longest IPv4 datagram's payload
 
+_SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 GRO_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
 
@@ -32,32 +33,39 @@ class Bursts:
         self._socket = sock
         self._segments = _LINUX
 
-    def send(self, datagrams: Sequence[bytes], address: tuple[Any, ...]) -> None:
-        """Send them all; raises `OSError` where one cannot be sent.
+    def send(self, octets: Buffer, size: int, address: SocketAddress | None = None) -> None:
+        """Send datagrams of `size` octets, and a shorter last one; raises `OSError`.
 
-        All but the last are of one size.
+        Without an `address` the socket is connected.
         """
-        size = len(datagrams[0])
-        most = min(_MOST_SEGMENTS, _MOST_OCTETS // size)
-        if not self._segments or most < 2:
-            self._send_each(datagrams, address)
+        if len(octets) <= size:
+            self._send_one(octets, address)
             return
-        segment = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
-        for at in range(0, len(datagrams), most):
-            chunk = datagrams[at : at + most]
+        most = min(_MOST_SEGMENTS, _MOST_OCTETS // size) * size
+        if not self._segments or most <= size:
+            self._send_each(octets, size, address)
+            return
+        segment = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
+        for at in range(0, len(octets), most):
             try:
-                self._socket.sendmsg(chunk, segment, 0, address)
+                self._socket.sendmsg([octets[at : at + most]], segment, 0, address)
             except BlockingIOError:
                 raise
             except OSError:
                 # A block larger than the path's MTU, a card or a kernel that
                 # cannot: the error is EINVAL, EMSGSIZE, EIO or another.
                 self._segments = False
-                self._send_each(datagrams[at:], address)
+                self._send_each(octets[at:], size, address)
                 return
 
-    def _send_each(self, datagrams: Sequence[bytes], address: tuple[Any, ...]) -> None:
-        for datagram in datagrams:
+    def _send_each(self, octets: Buffer, size: int, address: SocketAddress | None) -> None:
+        for at in range(0, len(octets), size):
+            self._send_one(octets[at : at + size], address)
+
+    def _send_one(self, datagram: Buffer, address: SocketAddress | None) -> None:
+        if address is None:
+            self._socket.send(datagram)
+        else:
             self._socket.sendto(datagram, address)
 
 

@@ -7,25 +7,24 @@ where a datagram is only lost.
 """
 
 import socket
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tftpd.net.burst import GRO_ANCILLARY, Bursts, cut, receive_bursts
-from tftpd.net.runtime import BurstProtocol, BurstTransport, Needs, SocketAddress
+from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
 from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside
 
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
 _TURN = 64
 _REQUEST = 65536  # octets; a request may be as long as UDP allows
-_LASTING = 16  # single datagrams sent; a lane costs as much time as it saves on five
+_LASTING = 16  # times that something was sent; a lane costs as much time as it saves on five
 _GATHERED = 65536  # octets that UDP_GRO hands over at most
 
 
@@ -37,7 +36,7 @@ class Readers(Protocol):
     def removeReader(self, reader: Any) -> object: ...
 
 
-@implementer(IReadDescriptor, BurstTransport)
+@implementer(IReadDescriptor, IUDPTransport)
 class Port:
     """A bound socket, read by the reactor and delivered to a protocol."""
 
@@ -75,11 +74,6 @@ class Port:
                 self._socket.sendto(datagram, addr)
         except OSError:
             return
-
-    def writeBurst(self, datagrams: Sequence[bytes], addr: SocketAddress) -> None:
-        """Send them one by one; what cannot be sent is lost."""
-        for datagram in datagrams:
-            self.write(datagram, addr)
 
     def stopListening(self) -> "Deferred[None]":
         """Close the socket at once and stop the protocol; idempotent."""
@@ -125,13 +119,14 @@ class Port:
         return self._socket.recvfrom(self._longest)
 
 
+@implementer(BurstTransport)
 class SessionPort(Port):
     """The port of one session: one read for each event, bursts where they pay.
 
     In lock-step there is one datagram to read; to look for a second one
     would cost 1.2 us for an EAGAIN, to be called again 0.5.
 
-    A transfer that goes on for a while gets a `_Lane` to its peer.
+    A transfer that goes on for a while gets a `Lane` to its peer.
     """
 
     _protocol: BurstProtocol
@@ -144,7 +139,7 @@ class SessionPort(Port):
         self._bursts = Bursts(sock)
         self._gathered = needs.receives and needs.window > needs.longest and receive_bursts(sock)
         self._written = 0
-        self._lane: _Lane | None = None
+        self._lane: Lane | None = None
 
     def doRead(self) -> None:
         """Deliver the next datagram, or those that the kernel gathered."""
@@ -158,21 +153,16 @@ class SessionPort(Port):
             return  # nothing there after all
         self._protocol.datagramReceived(datagram, peer)
 
-    def writeBurst(self, datagrams: Sequence[bytes], addr: SocketAddress) -> None:
-        """Send them in as few system calls as can be; what cannot be sent is lost.
-
-        All bursts of a session go to its peer.
-        """
+    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
+        """Send them in as few system calls as can be; what cannot be sent is lost."""
         try:
-            if len(datagrams) > 1:
-                self._bursts.send(datagrams, addr)
-            elif self._lane is not None:
-                self._lane.send(datagrams[0])
-            else:
-                self._socket.sendto(datagrams[0], addr)
-                self._written += 1
-                if self._written == _LASTING and not self._gathered:
-                    self._open_lane(addr)
+            if self._lane is not None:
+                self._lane.send(octets, size)
+                return
+            self._bursts.send(octets, size, peer)
+            self._written += 1
+            if self._written == _LASTING and not self._gathered:
+                self._open_lane(peer)
         except OSError:
             return
 
@@ -185,12 +175,12 @@ class SessionPort(Port):
 
     def _open_lane(self, peer: SocketAddress) -> None:
         sock = bind_beside(self._socket, peer, self._needs)
-        self._lane = _Lane(self._readers, sock, peer, self._protocol, self._longest)
+        self._lane = Lane(self._readers, sock, peer, self._protocol, self._longest)
         self._lane.start()
 
 
 @implementer(IReadDescriptor)
-class _Lane:
+class Lane:
     """A second socket on a session's port, connected to the peer.
 
     The kernel need not look up the way for each block, nor Python make an
@@ -206,7 +196,7 @@ class _Lane:
         protocol: DatagramProtocol,
         longest: int,
     ) -> None:
-        self.send = sock.send
+        self.send = Bursts(sock).send
         self.fileno = sock.fileno
         self._readers = readers
         self._socket = sock

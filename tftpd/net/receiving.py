@@ -39,6 +39,11 @@ class ReceiveSession(Session[Receiver]):
             self._work(self._sink.commit, self._have_stored)
         self._settle(now)
 
+    def _transmit(self, now: float) -> None:
+        datagram = self.machine.outbox(now)
+        if datagram is not None:
+            self.transport.writeBurst(datagram, len(datagram), self.peer)
+
     def _write(self, payloads: list[bytes]) -> None:
         try:
             self._sink.write(payloads)

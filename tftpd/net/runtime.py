@@ -12,6 +12,8 @@ from twisted.internet.protocol import DatagramProtocol
 SocketAddress = tuple[Any, ...]
 """(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
 
+Buffer = bytes | memoryview
+
 T = TypeVar("T")
 
 
@@ -25,10 +27,10 @@ class BurstProtocol(DatagramProtocol):
 
 
 class BurstTransport(IUDPTransport):
-    """A transport that sends several datagrams at a time."""
+    """The transport of a session, which sends several datagrams at a time."""
 
-    def writeBurst(datagrams: Sequence[bytes], addr: SocketAddress) -> None:  # noqa: N805
-        """Send them; all but the last have the same size."""
+    def writeBurst(octets: Buffer, size: int, peer: SocketAddress) -> None:  # noqa: N805
+        """Send the octets to the session's peer, in datagrams of `size` and a shorter last one."""
 
 
 class Clock(Protocol):

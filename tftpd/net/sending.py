@@ -1,8 +1,9 @@
-"""A session that sends a file: a Sender fed from a Source."""
+"""A session that sends a file: a Sender, and the frames that a Source fills."""
 
 from tftpd.net.session import Session
-from tftpd.storage.source import Blocks, Source
-from tftpd.transfer.sender import Sender
+from tftpd.storage.frames import Frames, TextFrames
+from tftpd.storage.source import Source
+from tftpd.transfer.sender import Burst, Sender
 from tftpd.transfer.terms import Direction, Mode
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import HEADER, Opcode, decode
@@ -21,9 +22,10 @@ class SendSession(Session[Sender]):
 
     def attach(self, source: Source) -> None:
         """The file to send, which this session closes. Comes before the port starts."""
-        terms = self.machine.terms
+        machine, terms = self.machine, self.machine.terms
+        kind = TextFrames if terms.mode is Mode.NETASCII else Frames
         self._source = source
-        self._blocks = Blocks(source, terms.blksize, terms.mode is Mode.NETASCII)
+        self._frames = kind(source, terms.blksize, machine.stock, terms.rollover)
 
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_ACK) and len(datagram) >= HEADER:
@@ -41,17 +43,25 @@ class SendSession(Session[Sender]):
             self._transmit(now)
         self._settle(now)
 
+    def _transmit(self, now: float) -> None:
+        said = self.machine.outbox(now)
+        if isinstance(said, Burst):
+            frames = self._frames
+            for octets in frames.between(said.first, said.blocks):
+                self.transport.writeBurst(octets, frames.size, self.peer)
+        elif said is not None:
+            self.transport.writeBurst(said, len(said), self.peer)
+
     def _feed(self, wants: int) -> None:
         try:
-            self._have_read(self._blocks.take(wants, wait=False))
+            self._have_read(self._frames.fill(wants, wait=False))
         except BlockingIOError:
-            self._work(lambda: self._blocks.take(wants, wait=True), self._have_read)
+            self._work(lambda: self._frames.fill(wants, wait=True), self._have_read)
         except Refused as refused:
             self.machine.fail(refused)
 
-    def _have_read(self, taken: tuple[list[bytes], bool]) -> None:
-        blocks, eof = taken
-        self.machine.feed(blocks, eof=eof)
+    def _have_read(self, count: int) -> None:
+        self.machine.feed(count, self._frames.last)
 
     def _close_file(self) -> None:
         self._source.close()

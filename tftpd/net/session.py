@@ -137,10 +137,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _close_file(self) -> None:
         """Free the file. No thread is at work on it."""
 
+    @abstractmethod
     def _transmit(self, now: float) -> None:
-        datagrams = self.machine.outbox(now)
-        if datagrams:
-            self.transport.writeBurst(datagrams, self.peer)
+        """Send what the machine has to say."""
 
     def _work(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Do `work`, which may block, in a thread; come back with `then` and go on."""

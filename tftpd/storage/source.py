@@ -1,21 +1,17 @@
-"""A file to be read, and the blocks it is cut into."""
+"""A file to be read."""
 
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
-from tftpd.wire import netascii
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-# Octets fetched at once. In lock-step at 1468 octets it is one system call
-# for 22 blocks, and small enough for thousands of sessions to hold.
-_CHUNK = 32 << 10
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
@@ -57,16 +53,20 @@ class Source:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def read(self, length: int, offset: int, wait: bool) -> bytes:
-        """At most `length` octets from `offset`, as many as there are.
+    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int:
+        """Fill `room` with what the file has from `offset` on; how many octets came.
 
         Without `wait` only from the page cache: raises `BlockingIOError`
-        where nothing is there, and may give less than there is.
+        where nothing is there, and may give less than there is. Raises
+        `Refused` where the file ends before `offset` or cannot be read.
         """
         if not wait:
-            return self._read_cached(length, offset)
+            return self._read_cached(room, offset)
         with refusing(Reason.READ_FAILED):
-            return os.pread(self._fd, length, offset)
+            got = _read_at(self._fd, room, offset)
+        if not got:
+            raise _changed()
+        return got
 
     def check_unchanged(self) -> None:
         """Raises `Refused` if the file was written to since it was opened."""
@@ -74,74 +74,25 @@ class Source:
             if _stamp(os.fstat(self._fd)) != self._changed:
                 raise _changed()
 
-    def _read_cached(self, length: int, offset: int) -> bytes:
+    def _read_cached(self, room: Sequence[memoryview], offset: int) -> int:
         if self._nowait is None:
             raise BlockingIOError
-        buffer = bytearray(length)
         try:
-            got = os.preadv(self._fd, [buffer], offset, self._nowait)
+            got = os.preadv(self._fd, room, offset, self._nowait)
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 self._nowait = None  # not on this file system: threads, then
             raise BlockingIOError from error  # the read that waits will tell what it is
         if not got:
             raise BlockingIOError  # a file cut short, or a file system that means "cold"
-        return bytes(memoryview(buffer)[:got])
+        return got
 
 
-class Blocks:
-    """Cuts a source into blocks of `blksize` octets, the last one shorter.
-
-    A file that is written to meanwhile is `Refused`: no peer gets a mixture
-    of two files, nor a short one that looks whole.
-    """
-
-    def __init__(self, source: Source, blksize: int, translate: bool) -> None:
-        """`translate` makes netascii of it."""
-        self._source = source
-        self._blksize = blksize
-        self._translate = translate
-        self._buffer = b""
-        self._at = 0  # where in the buffer the next block begins
-        self._offset = 0  # where in the file the next fetch begins
-
-    def take(self, count: int, wait: bool) -> tuple[list[bytes], bool]:
-        """The next at most `count` blocks, and whether the last of them ends the file.
-
-        Without `wait` it never waits for a disk: it raises
-        `BlockingIOError`, with nothing taken, when no whole block can be had
-        from memory. Raises `Refused` when the file cannot be read or has
-        changed.
-        """
-        blksize = self._blksize
-        while len(self._buffer) - self._at < blksize and self._offset < self._source.size:
-            self._fetch(count * blksize, wait)
-        buffer, at = self._buffer, self._at
-        whole = min(count, (len(buffer) - at) // blksize)
-        end = at + whole * blksize
-        # Copies: with a header put before it a block of 1468 octets takes
-        # 0.21 us, and 0.19 as a view, which would keep the buffer alive.
-        blocks = [buffer[n : n + blksize] for n in range(at, end, blksize)]
-        self._at = end
-        if whole == count or self._offset < self._source.size:
-            return blocks, False
-        blocks.append(buffer[end:])
-        self._at = len(buffer)
-        return blocks, True
-
-    def _fetch(self, least: int, wait: bool) -> None:
-        source = self._source
-        length = min(max(least, _CHUNK), source.size - self._offset)
-        chunk = source.read(length, self._offset, wait)
-        if not chunk:
-            raise _changed()
-        self._offset += len(chunk)
-        if self._offset == source.size:
-            source.check_unchanged()
-        if self._translate:
-            chunk = netascii.encode(chunk)
-        self._buffer = self._buffer[self._at :] + chunk
-        self._at = 0
+def _read_at(fd: int, room: Sequence[memoryview], offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, room, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.readv(fd, room)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:

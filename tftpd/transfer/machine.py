@@ -5,7 +5,7 @@ The interface of both, for whoever owns the socket:
     receive(packet, now)   a packet came from the peer
     repeat(now)            the peer's request came again
     tick(now)              `deadline` has passed
-    outbox(now)            datagrams to send now, asked for after each of the above
+    outbox(now)            what to send now, asked for after each of the above
     deadline               when to call tick(); infinite: nothing is pending
     outcome                how it ended, None while it runs
     over                   True once nothing more will be sent or expected
@@ -13,7 +13,6 @@ The interface of both, for whoever owns the socket:
 Times are seconds on the caller's clock. No call raises on what a peer says.
 """
 
-from collections.abc import Sequence
 from math import inf
 
 from tftpd.transfer.report import Outcome
@@ -64,10 +63,10 @@ class Machine:
         """Seconds since the peer last moved the transfer on."""
         return now - self._progress_at
 
-    def _last_word(self) -> Sequence[bytes]:
+    def _last_word(self) -> bytes | None:
         """The ERROR that a failed transfer ends with, once."""
         farewell, self._farewell = self._farewell, None
-        return () if farewell is None else (farewell.encode(),)
+        return None if farewell is None else farewell.encode()
 
     def _sent(self, now: float) -> None:
         self._sent_at = now

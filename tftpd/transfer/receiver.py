@@ -16,7 +16,6 @@ last block in order: once for each time the sender comes by, which shows by
 an index that is not above the one discarded before.
 """
 
-from collections.abc import Sequence
 from math import inf
 
 from tftpd.transfer.machine import Machine
@@ -103,12 +102,12 @@ class Receiver(Machine):
         else:
             self.end(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> Sequence[bytes]:
-        """Datagrams to send now: an ACK or OACK, an ERROR, or nothing."""
+    def outbox(self, now: float) -> bytes | None:
+        """What to send now: an ACK or OACK, an ERROR, or nothing."""
         if self.over:
             return self._last_word()
         if not self._due:
-            return ()
+            return None
         self._due = False
         self._once = self._acked != self._last
         self.retransmits += not self._once
@@ -118,8 +117,8 @@ class Receiver(Machine):
         if self._dallying:
             self.deadline = self._progress_at + self._timer.dally
         if self._last == 0 and self.terms.oack:
-            return (Oack(self.terms.oack).encode(),)
-        return (Ack(self._numbering.wire(self._last)).encode(),)
+            return Oack(self.terms.oack).encode()
+        return Ack(self._numbering.wire(self._last)).encode()
 
     def _accept(self, payload: bytes, now: float) -> None:
         size = len(payload)

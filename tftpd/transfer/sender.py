@@ -15,18 +15,18 @@ explains it, and that it is the first since the window last moved. A sender
 under these rules cannot be driven to double its packets for ever.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from tftpd.transfer.machine import Machine
 from tftpd.transfer.pacing import Pacer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer
-from tftpd.wire.packets import Ack, Error, Oack, Opcode, Packet
-
-_DATA = Opcode.DATA << 16  # the opcode of DATA, with room for a wire number
+from tftpd.wire.packets import Ack, Error, Oack, Packet
 
 # Octets to have in hand beyond the windows: blocks are read some at a time.
+# In lock-step at 1468 octets it is one system call for 23 blocks, and small
+# enough for thousands of sessions to hold.
 _READ_AHEAD = 32 << 10
 
 # Seconds between two measures of the round trip. On a LAN thousands could
@@ -34,31 +34,42 @@ _READ_AHEAD = 32 << 10
 _MEASURED_EACH = 0.01
 
 
+class Burst(NamedTuple):
+    """`blocks` blocks from block `first` on, which leave together."""
+
+    first: int
+    blocks: int
+
+
 class Sender(Machine):
     """Sends a window of blocks and slides it on ACKs.
 
-    The caller `feed()`s as many blocks as `wants` says, before it asks for
-    the `outbox()`.
+    It counts blocks and never sees their octets: the caller has the next
+    `wants` blocks ready, `feed()`s their number, and puts the datagrams of a
+    `Burst` from the `outbox()` on the wire.
     """
 
     def __init__(self, terms: Terms, timer: Timer, now: float) -> None:
         super().__init__(terms, timer, now)
-        self._windowsize = terms.windowsize
+        windowsize = self._windowsize = terms.windowsize
+        ahead = -(-_READ_AHEAD // (windowsize * terms.blksize))
+        # A whole number of windows, so that a window seldom lies across the
+        # end of a ring of so many.
+        self.stock = windowsize * (1 + ahead)
+        """The most blocks from the first unacknowledged one on that it will want."""
         self._opening = bool(terms.oack)
         self._due = True  # something may be sent
         self._acked = 0  # index of the last acknowledged block
-        self._blocks: list[bytes] = []  # what follows block `_acked`
-        self._eof = False  # the last of `_blocks` is the last of the file
-        self._sending = 0  # how many of `_blocks` are on their way
+        self._hand = 0  # how many blocks after `_acked` are in hand
+        self._last: int | None = None  # octets in the last block, once it is in hand
+        self._sending = 0  # how many blocks after `_acked` are on their way
         self._highest = 0  # index of the last block ever sent
         self._once = True  # all that is on its way was sent but once
         self._echo = False  # what was last acknowledged was sent more than once
         self._told = False  # a duplicate ACK of `_acked` was answered
         self._measure_at = now
         self._window_at = now  # when the first block of the window left
-        self._pacer = Pacer(terms.windowsize)
-        self._short = 0  # octets by which the last block is short
-        self._stock = 2 * terms.windowsize + _READ_AHEAD // terms.blksize
+        self._pacer = Pacer(windowsize)
 
     @property
     def wants(self) -> int:
@@ -67,23 +78,21 @@ class Sender(Machine):
         Nothing before the OACK is acknowledged: thousands who ask and are
         never heard of again must not fill the memory with their windows.
         """
-        hand = len(self._blocks)
-        if self._eof or self._opening or hand > self._windowsize:
+        if self._hand > self._windowsize or self._last is not None or self._opening:
             return 0
-        return self._stock - hand
+        return self.stock - self._hand
 
     @property
     def octets(self) -> int:
         """Octets of the file that the peer has acknowledged."""
-        short = self._short if self._eof and not self._blocks else 0
-        return self._acked * self.terms.blksize - short
+        blksize = self.terms.blksize
+        short = 0 if self._last is None or self._hand else blksize - self._last
+        return self._acked * blksize - short
 
-    def feed(self, blocks: Sequence[bytes], *, eof: bool) -> None:
-        """The next blocks of the file; with `eof` the last one ends it."""
-        self._blocks += blocks
-        if eof:
-            self._eof = True
-            self._short = self.terms.blksize - len(self._blocks[-1])
+    def feed(self, count: int, last: int | None = None) -> None:
+        """The next `count` blocks are ready; with `last` octets in the one that ends the file."""
+        self._hand += count
+        self._last = last
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take what the peer sent. What belongs to no sender is ignored."""
@@ -110,25 +119,25 @@ class Sender(Machine):
             if not self._opening:
                 self._pacer.silence(min(self._timer.shortest, self._timer.interval))
             self._resend()
-        elif self.answered and self._eof and self._sending == len(self._blocks):
+        elif self.answered and self._last is not None and self._sending == self._hand:
             # Some firmware starts what it loaded without the last ACK.
             self.end(Outcome.UNCONFIRMED, detail="the last block was never acknowledged")
         else:
             self.end(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> Sequence[bytes]:
-        """Datagrams to send now: DATA, the OACK, an ERROR, or nothing."""
+    def outbox(self, now: float) -> bytes | Burst | None:
+        """What to send now: an OACK or ERROR, blocks, or nothing."""
         if self.over:
             return self._last_word()
         if self._opening:
             return self._opening_outbox(now)
         start, whole = self._sending, self._in_window()
         if start >= whole:
-            return ()
+            return None
         end = start + self._pacer.allows(whole - start, now) if self._pacer.active else whole
         if start == end:
             self.deadline = self._pacer.next_at
-            return ()
+            return None
         if start == 0:
             self._window_at = now
         first, last = self._acked + start + 1, self._acked + end
@@ -142,11 +151,7 @@ class Sender(Machine):
         self._sending = end
         self._sent_at = now
         self.deadline = now + self._timer.interval if end == whole else self._pacer.next_at
-        wire = self._numbering.wire
-        return [
-            (_DATA + wire(index)).to_bytes(4, "big") + block
-            for index, block in enumerate(self._blocks[start:end], first)
-        ]
+        return Burst(first, end - start)
 
     def receive_ack(self, block: int, now: float) -> None:
         """Take an ACK, which comes by the thousand, without an `Ack` made of it."""
@@ -161,14 +166,14 @@ class Sender(Machine):
 
     def _in_window(self) -> int:
         """How many of the blocks in hand the window has room for."""
-        return min(self._windowsize, len(self._blocks))
+        return min(self._windowsize, self._hand)
 
-    def _opening_outbox(self, now: float) -> Sequence[bytes]:
+    def _opening_outbox(self, now: float) -> bytes | None:
         if not self._due:
-            return ()
+            return None
         self._due = False
         self._sent(now)
-        return (Oack(self.terms.oack).encode(),)
+        return Oack(self.terms.oack).encode()
 
     def _open(self, now: float) -> None:
         if self.retransmits == 0:
@@ -190,14 +195,14 @@ class Sender(Machine):
             self._pacer.arrived(count, now - self._window_at - shortest, queued)
         self._echo = not self._once
         self._told = False
-        del self._blocks[:count]
+        self._hand -= count
         self._acked += count
         # An ACK from the middle says that what follows it was lost: a new
         # window starts there (RFC 7440 s4).
         self._sending = 0
         self._progress_at = now
         self.answered = True
-        if self._eof and not self._blocks:
+        if self._last is not None and not self._hand:
             self.end(Outcome.DONE)
 
     def _receive_duplicate(self, now: float) -> None:

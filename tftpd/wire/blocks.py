@@ -8,6 +8,10 @@ RFC 1350 says nothing of it: its files end at 65,535 blocks.
 
 _MAX = 0xFFFF
 
+# The octets of all wire numbers, in their order.
+_HIGH = b"".join(bytes([octet]) * 256 for octet in range(256))
+_LOW = bytes(range(256)) * 256
+
 
 class Numbering:
     """Translates between block indexes and wire numbers.
@@ -28,6 +32,18 @@ class Numbering:
         if index <= _MAX:
             return index
         return (index - self.rollover) % self._cycle + self.rollover
+
+    def octets(self, first: int, count: int) -> tuple[bytes, bytes]:
+        """The high and the low octets of the wire numbers of `count` blocks from `first` on.
+
+        At most 65535 of them. With a table it is a slice for all of them.
+        """
+        begin = self.wire(first)
+        end, start = begin + count, self.rollover
+        if end <= _MAX + 1:
+            return _HIGH[begin:end], _LOW[begin:end]
+        rest = slice(start, start + end - _MAX - 1)
+        return _HIGH[begin:] + _HIGH[rest], _LOW[begin:] + _LOW[rest]
 
     def ahead(self, wire: int, index: int) -> int:
         """How many blocks `wire` lies ahead of block `index`: 0 to 65535.
