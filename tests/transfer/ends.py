@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Burst, Sender
+from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer, Timing
 from tftpd.wire.blocks import Numbering
@@ -44,9 +44,10 @@ class SenderEnd:
             whole = self._fed == len(self._blocks)
             self.machine.feed(more, len(self._blocks[-1]) if whole else None)
         outbox = self.machine.outbox(self.now)
-        if not isinstance(outbox, Burst):
+        if not isinstance(outbox, tuple):
             return said(outbox)
-        indexes = range(outbox.first, outbox.first + outbox.blocks)
+        first, count = outbox
+        indexes = range(first, first + count)
         assert indexes[-1] <= self._fed
         return [Data(self._numbering.wire(index), self._blocks[index - 1]) for index in indexes]
 

@@ -7,7 +7,7 @@ from math import inf
 
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Burst, Sender
+from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer, Timing
 from tftpd.wire.blocks import Numbering
@@ -88,9 +88,10 @@ class Link:
 
     def _carry(self, sender: Sender) -> None:
         burst = sender.outbox(self._now)
-        if not isinstance(burst, Burst):
+        if not isinstance(burst, tuple):
             return
-        for index in range(burst.first, burst.first + burst.blocks):
+        first, count = burst
+        for index in range(first, first + count):
             payload = bytes(self._last if index == self._blocks else BLKSIZE)
             datagram = Data(self._numbering.wire(index), payload).encode()
             self._sent += 1

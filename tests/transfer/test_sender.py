@@ -6,7 +6,6 @@ import pytest
 
 from tests.transfer.ends import OACK, SenderEnd, window
 from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Burst
 from tftpd.transfer.terms import Terms
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
@@ -291,9 +290,9 @@ def test_acks_for_each_block_beyond_a_gap_bring_one_window():
 def test_a_window_that_the_disk_feeds_piece_by_piece_leaves_piece_by_piece():
     machine = SenderEnd(b"", WINDOW).machine
     machine.feed(1)
-    assert machine.outbox(100.0) == Burst(1, 1)
+    assert machine.outbox(100.0) == (1, 1)
     machine.feed(3)
-    assert machine.outbox(100.0) == Burst(2, 2)
+    assert machine.outbox(100.0) == (2, 2)
     assert machine.outbox(100.0) is None
 
 

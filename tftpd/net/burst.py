@@ -39,7 +39,10 @@ class Bursts:
         Without an `address` the socket is connected.
         """
         if len(octets) <= size:
-            self._send_one(octets, address)
+            if address is None:
+                self._socket.send(octets)
+            else:
+                self._socket.sendto(octets, address)
             return
         most = min(_MOST_SEGMENTS, _MOST_OCTETS // size) * size
         if not self._segments or most <= size:
@@ -60,13 +63,7 @@ class Bursts:
 
     def _send_each(self, octets: Buffer, size: int, address: SocketAddress | None) -> None:
         for at in range(0, len(octets), size):
-            self._send_one(octets[at : at + size], address)
-
-    def _send_one(self, datagram: Buffer, address: SocketAddress | None) -> None:
-        if address is None:
-            self._socket.send(datagram)
-        else:
-            self._socket.sendto(datagram, address)
+            self.send(octets[at : at + size], size, address)
 
 
 def receive_bursts(sock: socket.socket) -> bool:

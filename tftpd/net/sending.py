@@ -3,7 +3,7 @@
 from tftpd.net.session import Session
 from tftpd.storage.frames import Frames, TextFrames
 from tftpd.storage.source import Source
-from tftpd.transfer.sender import Burst, Sender
+from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Direction, Mode
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import HEADER, Opcode, decode
@@ -45,12 +45,14 @@ class SendSession(Session[Sender]):
 
     def _transmit(self, now: float) -> None:
         said = self.machine.outbox(now)
-        if isinstance(said, Burst):
-            frames = self._frames
-            for octets in frames.between(said.first, said.blocks):
-                self.transport.writeBurst(octets, frames.size, self.peer)
-        elif said is not None:
+        if said is None:
+            return
+        if isinstance(said, bytes):
             self.transport.writeBurst(said, len(said), self.peer)
+            return
+        frames = self._frames
+        for octets in frames.between(*said):
+            self.transport.writeBurst(octets, frames.size, self.peer)
 
     def _feed(self, wants: int) -> None:
         try:

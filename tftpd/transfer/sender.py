@@ -15,8 +15,6 @@ explains it, and that it is the first since the window last moved. A sender
 under these rules cannot be driven to double its packets for ever.
 """
 
-from typing import NamedTuple
-
 from tftpd.transfer.machine import Machine
 from tftpd.transfer.pacing import Pacer
 from tftpd.transfer.report import Outcome
@@ -34,11 +32,8 @@ _READ_AHEAD = 32 << 10
 _MEASURED_EACH = 0.01
 
 
-class Burst(NamedTuple):
-    """`blocks` blocks from block `first` on, which leave together."""
-
-    first: int
-    blocks: int
+Burst = tuple[int, int]
+"""The index of a block, and how many leave together from that one on."""
 
 
 class Sender(Machine):
@@ -112,7 +107,7 @@ class Sender(Machine):
         """Send again, or give up, if the deadline has passed."""
         if self.over or now < self.deadline:
             return
-        if self._pacer.active and self._sending < self._in_window():
+        if self._pacer.active and self._sending < min(self._windowsize, self._hand):
             return  # the deadline was that of the next blocks
         if self._patient(now):
             self._timer.back_off()
@@ -131,13 +126,17 @@ class Sender(Machine):
             return self._last_word()
         if self._opening:
             return self._opening_outbox(now)
-        start, whole = self._sending, self._in_window()
+        start, whole = self._sending, self._hand
+        if whole > self._windowsize:
+            whole = self._windowsize
         if start >= whole:
             return None
-        end = start + self._pacer.allows(whole - start, now) if self._pacer.active else whole
-        if start == end:
-            self.deadline = self._pacer.next_at
-            return None
+        end = whole
+        if self._pacer.active:
+            end = start + self._pacer.allows(whole - start, now)
+            if start == end:
+                self.deadline = self._pacer.next_at
+                return None
         if start == 0:
             self._window_at = now
         first, last = self._acked + start + 1, self._acked + end
@@ -151,7 +150,7 @@ class Sender(Machine):
         self._sending = end
         self._sent_at = now
         self.deadline = now + self._timer.interval if end == whole else self._pacer.next_at
-        return Burst(first, end - start)
+        return first, end - start
 
     def receive_ack(self, block: int, now: float) -> None:
         """Take an ACK, which comes by the thousand, without an `Ack` made of it."""
@@ -163,10 +162,6 @@ class Sender(Machine):
             self._slide(count, now)
         elif count == 0:
             self._receive_duplicate(now)
-
-    def _in_window(self) -> int:
-        """How many of the blocks in hand the window has room for."""
-        return min(self._windowsize, self._hand)
 
     def _opening_outbox(self, now: float) -> bytes | None:
         if not self._due:
