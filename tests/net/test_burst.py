@@ -2,12 +2,11 @@
 
 import errno
 import socket
-import struct
 
 import pytest
 
 from tftpd.net import burst
-from tftpd.net.burst import Bursts, cut, receive_bursts
+from tftpd.net.burst import Bursts, receive, receive_bursts
 
 
 @pytest.fixture
@@ -102,13 +101,43 @@ def test_what_the_kernel_gathers_is_cut_again(pair):
     assert receive_bursts(receiver)
     datagrams = _datagrams(10, 516, 99)
     Bursts(sender).send(b"".join(datagrams), 516, receiver.getsockname())
-    buffer, ancillary, _, _ = receiver.recvmsg(65536, burst.GRO_ANCILLARY)
-    assert cut(buffer, ancillary) == datagrams
+    assert _bursts(receiver) == [(datagrams, sender.getsockname())]
 
 
-def test_a_lone_datagram_is_not_cut():
-    assert cut(b"abc", []) == [b"abc"]
-    assert cut(b"abc", [(0, 8, struct.pack("=i", 1))]) == [b"abc"]
+def _bursts(sock):
+    heard = []
+    receive(sock, lambda datagrams, peer: heard.append((datagrams, peer)))
+    return heard
+
+
+def test_datagrams_that_came_one_by_one_are_delivered_together(pair):
+    sender, receiver = pair
+    assert _bursts(receiver) == []
+    for datagram in (b"a", b"bb", b"ccc"):
+        sender.sendto(datagram, receiver.getsockname())
+    assert _bursts(receiver) == [([b"a", b"bb", b"ccc"], sender.getsockname())]
+
+
+def test_bursts_of_several_peers_are_kept_apart(pair):
+    sender, receiver = pair
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        for source, datagram in ((sender, b"a"), (sender, b"b"), (stranger, b"c"), (sender, b"d")):
+            source.sendto(datagram, receiver.getsockname())
+        assert _bursts(receiver) == [
+            ([b"a", b"b"], sender.getsockname()),
+            ([b"c"], stranger.getsockname()),
+            ([b"d"], sender.getsockname()),
+        ]
+
+
+def test_a_turn_of_bursts_is_bounded_and_empty_datagrams_are_nothing(pair):
+    sender, receiver = pair
+    for _ in range(70):
+        sender.sendto(b"x", receiver.getsockname())
+    sender.sendto(b"", receiver.getsockname())
+    assert [len(datagrams) for datagrams, _ in _bursts(receiver)] == [64]
+    assert [len(datagrams) for datagrams, _ in _bursts(receiver)] == [6]
 
 
 def test_where_the_kernel_cannot_gather_nothing_is_asked(monkeypatch, pair):

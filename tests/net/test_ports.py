@@ -149,7 +149,7 @@ def lasting(opened, request):
     local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
     peer = opened(bind_session(local, NEEDS), Port, 100)
-    for _ in range(16):
+    for _ in range(17):
         session.writeBurst(b"x", 100, _name(peer))
     return session, peer
 
@@ -173,7 +173,7 @@ def test_a_lasting_session_hears_its_peer_on_a_lane(lasting):
     assert _datagrams(session) == [b"hello"]
     session.writeBurst(b"answer", 100, _name(peer))
     peer.doRead()
-    assert _datagrams(peer) == [b"x"] * 16 + [b"answer"]
+    assert _datagrams(peer) == [b"x"] * 17 + [b"answer"]
 
 
 def test_strangers_are_still_heard_and_answered(lasting, opened):
@@ -187,6 +187,20 @@ def test_strangers_are_still_heard_and_answered(lasting, opened):
     session.write(b"no", _name(stranger))
     stranger.doRead()
     assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
+
+
+def test_where_windows_come_in_the_lane_is_there_before_the_first(opened):
+    needs = Needs(longest=517, window=4 * 517, receives=True)
+    session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
+    peer = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 1000)
+    session.writeBurst(b"ack", 3, _name(peer))
+    (lane,) = session._readers.reading - {session}
+    for datagram in (b"a" * 516, b"b" * 516, b"c"):
+        peer.write(datagram, _name(session))
+    lane.doRead()
+    assert _datagrams(session) == [b"a" * 516, b"b" * 516, b"c"]
+    peer.doRead()
+    assert _datagrams(peer) == [b"ack"]
 
 
 def test_nobody_else_can_share_the_port_of_a_lane(lasting):
@@ -216,7 +230,7 @@ def test_what_came_before_the_lane_was_connected_keeps_its_source(opened, monkey
         return made
 
     monkeypatch.setattr(ports, "bind_beside", beside)
-    for _ in range(16):
+    for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
 

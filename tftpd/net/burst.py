@@ -8,6 +8,7 @@ over as one. Both are Linux's, and plain `sendmsg` and `recvmsg` reach them.
 import socket
 import struct
 import sys
+from collections.abc import Callable, Sequence
 
 from tftpd.net.runtime import Buffer, SocketAddress
 
@@ -22,6 +23,11 @@ _MOST_OCTETS = 65507  # the longest IPv4 datagram's payload
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 GRO_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
+
+# One for all sockets: what a read brings is copied out before the next.
+_BUFFER = memoryview(bytearray(65536))
+_BUFFERS = [_BUFFER]
+_READS = 64  # of one socket, before the others get theirs
 
 
 class Bursts:
@@ -77,10 +83,30 @@ def receive_bursts(sock: socket.socket) -> bool:
     return True
 
 
-def cut(buffer: bytes, ancillary: list[tuple[int, int, bytes]]) -> list[bytes]:
-    """The datagrams that `recvmsg` gave as one buffer."""
+def receive(sock: socket.socket, deliver: Callable[[Sequence[bytes], SocketAddress], None]) -> None:
+    """Deliver what has arrived, as far as it came from one peer as one burst."""
+    datagrams: list[bytes] = []
+    peer: SocketAddress = ()
+    for _ in range(_READS):
+        try:
+            length, ancillary, _, source = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY)
+        except OSError:
+            break  # nothing left
+        if source != peer and datagrams:
+            deliver(datagrams, peer)
+            datagrams = []
+        peer = source
+        size = _segment_size(ancillary) or length or 1
+        came = _BUFFER[:length]
+        datagrams += [bytes(came[at : at + size]) for at in range(0, length, size)]
+    if datagrams:
+        deliver(datagrams, peer)
+
+
+def _segment_size(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """How long the datagrams are that the kernel gathered, None where there is but one."""
     for level, kind, data in ancillary:
         if level == _SOL_UDP and kind == _UDP_GRO:
             (size,) = _GRO_SIZE.unpack(data[: _GRO_SIZE.size])
-            return [buffer[at : at + size] for at in range(0, len(buffer), size)]
-    return [buffer]
+            return int(size)
+    return None
