@@ -51,7 +51,8 @@ PLACES: list[tuple[type, str, str]] = [
     (Receiver, "outbox", _MACHINE),
     (Frames, "fill", _FILE),
     (Frames, "between", _FILE),
-    (Sink, "write", _FILE),
+    (Sink, "append", _FILE),
+    (Sink, "spill", _FILE),
     (SessionPort, "writeBurst", _SEND),
 ]
 

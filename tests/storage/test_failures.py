@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import CHECKOUT
+from tests.storage.filling import fill
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.storage.failures import refusing
@@ -31,7 +32,7 @@ def _temporaries(root):
 
 def _upload(grant, content=b"x" * 100):
     sink = Sink.open(grant, None, translate=False)
-    sink.write([content])
+    fill(sink, [content])
     return sink
 
 
@@ -124,7 +125,7 @@ def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, numb
         raise OSError(number, "/dev/sda1 failed")
 
     sink = Sink.open(writing("new"), None, translate=False)
-    sink.write([b"x" * 100])
+    fill(sink, [b"x" * 100])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
         with pytest.raises(Refused) as refused:
@@ -170,7 +171,7 @@ def test_a_write_that_fails_discards_the_upload(root, writing, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(Refused) as refused:
-            sink.write([b"x" * 65536])
+            fill(sink, [b"x" * 65536])
     assert refused.value.code is ErrorCode.DISK_FULL
     with pytest.raises(Refused):
         sink.commit()
@@ -213,7 +214,8 @@ from pathlib import Path
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.storage.sink import Sink
 sink = Sink.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
-sink.write([b"x" * 100000])
+sink.append([b"x" * 100000])
+sink.spill()
 print("writing", flush=True)
 time.sleep(60)
 """

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.storage.filling import fill
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.storage.sink import Sink
@@ -20,7 +21,7 @@ from tftpd.wire.errors import ErrorCode, Refused
 def _store(grant, *payloads, size=None):
     sink = Sink.open(grant, size, translate=False)
     try:
-        sink.write(payloads)
+        fill(sink, payloads)
         sink.commit()
     finally:
         sink.discard()
@@ -38,7 +39,7 @@ def _temporaries(root):
 
 def test_an_upload_appears_whole_when_it_is_committed(root, writing):
     sink = Sink.open(writing("inner/new"), None, translate=False)
-    sink.write([b"one ", b"two"])
+    fill(sink, [b"one ", b"two"])
     assert sink.octets == 7
     assert not (root / "inner" / "new").exists()
     assert [path.parent for path in _temporaries(root)] == [root / "inner"]
@@ -60,7 +61,7 @@ def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
 def test_large_uploads_are_written_as_they_come(root, writing):
     sink = Sink.open(writing("new"), None, translate=False)
     for _ in range(100):
-        sink.write([b"x" * 1468])
+        fill(sink, [b"x" * 1468])
     assert _temporaries(root)[0].stat().st_size > 64_000
     sink.commit()
     assert (root / "new").read_bytes() == b"x" * 146_800
@@ -68,7 +69,7 @@ def test_large_uploads_are_written_as_they_come(root, writing):
 
 def test_a_discarded_upload_leaves_nothing(root, writing):
     sink = Sink.open(writing("file", overwrite=True), None, translate=False)
-    sink.write([b"x" * 100_000])
+    fill(sink, [b"x" * 100_000])
     sink.discard()
     sink.discard()
     assert _temporaries(root) == []
@@ -77,7 +78,7 @@ def test_a_discarded_upload_leaves_nothing(root, writing):
 
 def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
     sink = Sink.open(writing("file", overwrite=True), None, translate=False)
-    sink.write([b"new content"])
+    fill(sink, [b"new content"])
     assert (root / "file").read_bytes() == b"content"
     sink.commit()
     assert (root / "file").read_bytes() == b"new content"
@@ -112,7 +113,7 @@ def test_only_regular_files_are_replaced(root, writing):
 
 def test_a_target_that_vanishes_meanwhile_is_stored_all_the_same(root, writing):
     sink = Sink.open(writing("file", overwrite=True, create=False), None, translate=False)
-    sink.write([b"new"])
+    fill(sink, [b"new"])
     (root / "file").unlink()
     sink.commit()
     assert (root / "file").read_bytes() == b"new"
@@ -135,9 +136,9 @@ def test_an_announced_size_above_the_free_space_is_refused(writing):
 
 def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
     sink = Sink.open(writing("new", max_size=10), None, translate=False)
-    sink.write([b"x" * 10])
+    fill(sink, [b"x" * 10])
     with pytest.raises(Refused) as refused:
-        sink.write([b"x"])
+        fill(sink, [b"x"])
     assert refused.value.code is ErrorCode.DISK_FULL
     assert _temporaries(root) == []
     with pytest.raises(Refused):
@@ -147,8 +148,8 @@ def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
 
 def test_two_uploads_without_overwrite_make_one_file(root, writing):
     first, second = (Sink.open(writing("new"), None, translate=False) for _ in range(2))
-    first.write([b"first"])
-    second.write([b"second"])
+    fill(first, [b"first"])
+    fill(second, [b"second"])
     second.commit()
     with pytest.raises(Refused) as refused:
         first.commit()
@@ -160,8 +161,8 @@ def test_two_uploads_without_overwrite_make_one_file(root, writing):
 def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     grant = writing("new", overwrite=True)
     first, second = (Sink.open(grant, None, translate=False) for _ in range(2))
-    first.write([b"first"])
-    second.write([b"second"])
+    fill(first, [b"first"])
+    fill(second, [b"second"])
     second.commit()
     first.commit()
     assert (root / "new").read_bytes() == b"first"
@@ -197,7 +198,7 @@ def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
     wire = netascii.encode(text)
     sink = Sink.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
     for at in range(0, len(wire), cut):
-        sink.write([wire[at : at + cut]])
+        fill(sink, [wire[at : at + cut]])
     sink.commit()
     assert (root / "text").read_bytes() == text
 

@@ -1,5 +1,7 @@
 """A session that receives a file: a Receiver that fills a Sink."""
 
+from collections.abc import Callable
+
 from tftpd.net.session import Session
 from tftpd.storage.sink import Sink
 from tftpd.transfer.receiver import Receiver
@@ -33,7 +35,12 @@ class ReceiveSession(Session[Receiver]):
     def _advance(self, now: float) -> None:
         payloads = self.machine.take()
         if payloads:
-            self._write(payloads)
+            self._store(self._sink.append, payloads)
+            # The ACK leaves first: while the peer is at work on the next
+            # window, there is time to write.
+            self._transmit(now)
+            if not self.machine.over:
+                self._store(self._sink.spill)
         self._transmit(now)
         if self.machine.complete and self.running and not self._in_thread:
             self._work(self._sink.commit, self._have_stored)
@@ -44,9 +51,9 @@ class ReceiveSession(Session[Receiver]):
         if datagram is not None:
             self.transport.writeBurst(datagram, len(datagram), self.peer)
 
-    def _write(self, payloads: list[bytes]) -> None:
+    def _store(self, step: Callable[..., None], *arguments: list[bytes]) -> None:
         try:
-            self._sink.write(payloads)
+            step(*arguments)
         except Refused as refused:
             self.machine.fail(refused)
 

@@ -72,8 +72,8 @@ class Sink:
                 os.close(own)
                 raise
 
-    def write(self, payloads: Sequence[bytes]) -> None:
-        """Append what came; raises `Refused` when it grows too large or the disk is full.
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Take what came, in memory; raises `Refused` when it grows too large.
 
         The upload is discarded then: a part of it is never committed.
         """
@@ -81,8 +81,19 @@ class Sink:
             payloads = [self._decoder.decode(payload) for payload in payloads]
         try:
             self._append(payloads)
-            if self._pending_size >= _GATHERED:
-                self._flush()
+        except Refused:
+            self.discard()
+            raise
+
+    def spill(self) -> None:
+        """Write what was gathered if it is enough to; raises `Refused` when the disk is full.
+
+        The upload is discarded then.
+        """
+        if self._pending_size < _GATHERED:
+            return
+        try:
+            self._flush()
         except Refused:
             self.discard()
             raise

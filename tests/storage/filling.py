@@ -1,0 +1,11 @@
+"""A sink filled as a session fills it."""
+
+from collections.abc import Sequence
+
+from tftpd.storage.sink import Sink
+
+
+def fill(sink: Sink, payloads: Sequence[bytes]) -> None:
+    """Take the payloads, and write what that gathers."""
+    sink.append(payloads)
+    sink.spill()
