@@ -84,23 +84,18 @@ def receive_bursts(sock: socket.socket) -> bool:
 
 
 def receive(sock: socket.socket, deliver: Callable[[Sequence[bytes], SocketAddress], None]) -> None:
-    """Deliver what has arrived, as far as it came from one peer as one burst."""
-    datagrams: list[bytes] = []
-    peer: SocketAddress = ()
+    """Deliver what has arrived, one read after the other until nothing is left."""
     for _ in range(_READS):
         try:
-            length, ancillary, _, source = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY)
+            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY)
         except OSError:
-            break  # nothing left
-        if source != peer and datagrams:
-            deliver(datagrams, peer)
-            datagrams = []
-        peer = source
-        size = _segment_size(ancillary) or length or 1
-        came = _BUFFER[:length]
-        datagrams += [bytes(came[at : at + size]) for at in range(0, length, size)]
-    if datagrams:
-        deliver(datagrams, peer)
+            return
+        came = bytes(_BUFFER[:length])
+        if not ancillary:
+            deliver((came,), peer)
+            continue
+        size = _segment_size(ancillary) or length
+        deliver([came[at : at + size] for at in range(0, length, size)], peer)
 
 
 def _segment_size(ancillary: list[tuple[int, int, bytes]]) -> int | None:

@@ -32,6 +32,10 @@ class ReceiveSession(Session[Receiver]):
         else:
             self.machine.receive(decode(datagram), now)
 
+    def _expects_more(self) -> bool:
+        # The timer need not be set: a deadline only moves away meanwhile.
+        return self.machine.expecting
+
     def _advance(self, now: float) -> None:
         payloads = self.machine.take()
         if payloads:

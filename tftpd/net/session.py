@@ -104,7 +104,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             for datagram in datagrams:
                 with suppress(MalformedPacket):
                     self._take(datagram, now)
-            self._advance(now)
+            if not self._expects_more():
+                self._advance(now)
         except Exception:
             self._fault()
 
@@ -128,6 +129,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     @abstractmethod
     def _take(self, datagram: bytes, now: float) -> None:
         """Give the machine what the peer sent; raises `MalformedPacket`."""
+
+    def _expects_more(self) -> bool:
+        """Whether there is nothing to do before more has come."""
+        return False
 
     @abstractmethod
     def _advance(self, now: float) -> None:

@@ -50,6 +50,11 @@ class Receiver(Machine):
         self._beyond = _NONE  # the block beyond a gap discarded last
         self._dallying = False
 
+    @property
+    def expecting(self) -> bool:
+        """Whether it is in the midst of a window, with nothing to say."""
+        return not (self._due or self.complete or self.over)
+
     def take(self) -> list[bytes]:
         """The payloads that came in order since the last call."""
         payloads, self._payloads = self._payloads, []
