@@ -5,7 +5,7 @@ import json
 import os
 
 import pytest
-from twisted.logger import Logger, LogPublisher, globalLogPublisher
+from twisted.logger import Logger, LogPublisher, globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
 
 from tftpd.daemon.accesslog import AccessLog
@@ -44,6 +44,17 @@ def test_text_is_a_line_with_time_and_level():
     log, out = _logged("text")
     log.warn("careful")
     assert out.getvalue().endswith(" [n#warn] careful\n")
+
+
+def test_text_is_what_twistd_writes():
+    log, out = _logged("text")
+    twistds = io.StringIO()
+    theirs = Logger(namespace="n", observer=textFileLogObserver(twistds))
+    for logger in (log, theirs):
+        logger.info("{a}\n{b}", a=1, b="two")
+    # The second may have changed between the two.
+    assert out.getvalue()[19:] == twistds.getvalue()[19:]
+    assert out.getvalue()[:10] == twistds.getvalue()[:10]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

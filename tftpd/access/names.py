@@ -37,6 +37,8 @@ def show(filename: bytes) -> str:
     Control characters are escaped too, so that a peer cannot forge a line.
     """
     text = filename.decode("utf-8", "surrogateescape")
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
     return "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
 
 

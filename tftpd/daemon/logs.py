@@ -5,16 +5,19 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
+    formatTime,
 )
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
@@ -28,8 +31,19 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
     `level` is debug, info, warn, error or critical; `form` is text or json.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    write = _JSONLines(out) if form == "json" else textFileLogObserver(out)
+    write = _JSONLines(out) if form == "json" else FileLogObserver(out, _text)
     return FilteringLogObserver(write, [predicate])
+
+
+def _text(event: LogEvent) -> str | None:
+    """The line that twistd itself would write."""
+    return formatEventAsClassicLogText(event, formatTime=lambda when: _stamp(int(when or 0)))
+
+
+@lru_cache(maxsize=2)
+def _stamp(second: int) -> str:
+    """Half the time of a line went into its time, which changes once a second."""
+    return formatTime(second)
 
 
 def output(path: str | None, foreground: bool) -> TextIO:

@@ -139,9 +139,12 @@ def _bind_listener(family: int, name: SocketAddress, shared: bool = False) -> so
 
 
 def _socket(family: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    return sock
+    if not _LINUX:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        return sock
+    # One system call for both.
+    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
 def _prepare_session(sock: socket.socket, needs: Needs) -> None:
