@@ -63,11 +63,13 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
         until(lambda: len(_pids(running)) == 2)
         first = _pids(running)
         for number in (0, 1, 0):
-            os.kill(_pids(running)[number], signal.SIGKILL)
+            killed = _pids(running)[number]
+            os.kill(killed, signal.SIGKILL)
             # Sent once each: nothing but the socket that stayed open keeps them.
             with ThreadPoolExecutor(40) as clients:
                 got = clients.map(lambda _: get(running.port, b"file"), range(40))
                 assert list(got) == [b"x" * 1000] * 40
+            until(lambda n=number, gone=killed: _pids(running)[n] != gone)
         latest = _pids(running)
         assert not set(first.values()) & set(latest.values())
         said = [event["message"] for event in running.events() if event["level"] == "error"]

@@ -127,6 +127,10 @@ class Transfers(TestCase):
         self.port = self._serve("0.0.0.0")
         await self._reads(5000, host="127.0.0.2")
         await self._writes(5000, host="127.4.5.6")
+        for host in ("127.0.0.2", "127.0.0.1"):
+            refused = self._client(get, self.port, b"nope", host=host)
+            error = await self.assertFailure(refused, ServerError)
+            self.assertEqual(error.args[0], 1)
 
     @deferred
     async def test_a_missing_file(self) -> None:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from tftpd.net.burst import Bursts, receive, receive_bursts
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
-from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside
+from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside, departure
 
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
@@ -267,3 +267,10 @@ class ListeningPort(Port):
         datagram, ancillary, _, peer = self._socket.recvmsg(self._longest, ARRIVAL_ANCILLARY)
         self.local, self.broadcast = arrival(ancillary) or (self._bound, False)
         return datagram, peer
+
+    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
+        """Send one datagram from the address that was asked last, to `addr`."""
+        try:
+            self._socket.sendmsg([datagram], departure(self.local), 0, addr)
+        except OSError:
+            return

@@ -107,6 +107,18 @@ def arrival(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, boo
     return None
 
 
+def departure(local: SocketAddress) -> list[tuple[int, int, bytes]]:
+    """What has `sendmsg` send from the address that `local` names; for IPv4 only Linux can."""
+    host, _, *rest = local
+    if rest:
+        packed = socket.inet_pton(socket.AF_INET6, host)
+        return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, rest[1]))]
+    if not _LINUX:
+        return []
+    info = _IN_PKTINFO.pack(0, socket.inet_aton(host), bytes(4))
+    return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+
+
 def client_address(peer: SocketAddress) -> Any:
     """The IP address of a peer, without scope; IPv4 where it is mapped into IPv6."""
     address = ip_address(peer[0].partition("%")[0])
