@@ -5,6 +5,10 @@ little faster than the peer was seen to take blocks, so that the rate grows
 until it meets the bottleneck and then stays there. Where it no longer holds
 anything up, pacing ends.
 
+Not each loss is a sign of a bottleneck: where blocks came as fast as they
+had left, the rate grows in spite of it. A link that loses 1 % at random
+would else be paced down to nothing.
+
 The window itself keeps its size: the receiver acknowledges nothing before
 the agreed number of blocks has come, so that a shorter one would only wait.
 Without pacing a window of 64 blocks behind a switch port that queues 32
@@ -16,11 +20,13 @@ from math import inf
 _FAST = 2.0  # growth for each window, where no queue was seen
 _SLOW = 1.05  # and from half the rate at which the last was lost
 _GAIN = 1.25  # over the rate at which blocks were seen to arrive
-_LEAST = 0.85  # of the rate before, after a gap: one loss is no proof
-_DROP = 0.25  # of the rate before, when a whole window got no answer
+_KEPT_UP = 0.95  # of the rate at which blocks left: they came as fast
+_LEAST = 0.85  # of the rate before: one loss is no proof
+_LONE = 0.75  # of it, when a window got no answer but the one before had kept up
+_DROP = 0.25  # of it, when it had not: its end or its ACK was not lost by chance
 _BURST = 8  # blocks that leave together at least; smaller windows are not paced
 _QUANTUM = 0.002  # seconds of blocks in one burst; timers tick in milliseconds
-_SLOWEST = 250.0  # blocks per second; a window of 64 takes a quarter of a second
+_SLOWEST = 500.0  # blocks per second; a window of 64 takes an eighth of a second
 _UNNOTICED = 0.001  # seconds for a whole window: no limit any more
 
 
@@ -30,7 +36,7 @@ class Pacer:
     Rates are blocks per second; times are seconds on the caller's clock.
     """
 
-    __slots__ = ("_lost_at", "_rate", "_window", "active", "next_at")
+    __slots__ = ("_kept_up", "_lost_at", "_rate", "_window", "active", "next_at")
 
     def __init__(self, window: int) -> None:
         """`window` is its size in blocks."""
@@ -38,6 +44,7 @@ class Pacer:
         self.next_at = -inf  # when the next block may leave
         self._rate = inf
         self._lost_at = inf
+        self._kept_up = False  # what arrived last came as fast as it had left
         self._window = window
 
     def allows(self, count: int, now: float) -> int:
@@ -54,24 +61,34 @@ class Pacer:
         It took `elapsed` from its first block to its ACK, and `queued` from
         its last one, both without the round trip.
         """
-        if queued >= _QUANTUM:
-            self._set(_GAIN * count / elapsed)
-        elif self._rate < self._lost_at / 2:
-            self._set(_FAST * self._rate)
+        self._kept_up = queued < _QUANTUM
+        if self._kept_up:
+            self._grow(count)
         else:
-            self._set(_SLOW * self._rate)
+            self._set(_GAIN * count / elapsed)
 
     def gap(self, count: int, elapsed: float) -> None:
         """What followed the first `count` blocks was lost, as was known after `elapsed`."""
-        seen = _GAIN * count / max(elapsed, 1e-6)
-        self._lost_at = self._rate
-        self._set(seen if self._rate == inf else max(_LEAST * self._rate, min(self._rate, seen)))
+        arrival = count / max(elapsed, 1e-6)
+        least = self._window / _UNNOTICED if self._rate == inf else _KEPT_UP * self._rate
+        self._kept_up = arrival >= least
+        if self._kept_up:
+            self._grow(count)
+        elif _GAIN * arrival < self._rate:
+            self._lost_at = self._rate
+            slower = _LEAST * self._rate if self._rate < inf else 0.0
+            self._set(max(slower, _GAIN * arrival))
 
     def silence(self, roundtrip: float) -> None:
         """A window got no answer at all."""
         rate = self._window / max(roundtrip, _UNNOTICED) if self._rate == inf else self._rate
         self._lost_at = rate
-        self._set(_DROP * rate)
+        self._set((_LONE if self._kept_up else _DROP) * rate)
+        self._kept_up = False
+
+    def _grow(self, count: int) -> None:
+        growth = _FAST if self._rate < self._lost_at / 2 else _SLOW
+        self._set(self._rate * growth ** (count / self._window))
 
     def _set(self, rate: float) -> None:
         self.active = self._window > _BURST and rate * _UNNOTICED < self._window
