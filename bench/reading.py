@@ -76,7 +76,8 @@ class Reader(Client):
         ahead = (number - self._number) & 0xFFFF
         # The block that was last acknowledged comes again: our ACK was lost.
         # In the midst of a window it is but a part of one that is sent again.
-        if ahead == 0xFFFF and self._in_window == 0 and not self._gap:
+        if ahead == 0xFFFF and self._in_window == 0:
+            self._gap = False
             self._acknowledge_again()
         elif ahead < 0x8000 and not self._gap:
             self._gap = True
