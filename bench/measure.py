@@ -91,7 +91,7 @@ def report(
     about = {
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
