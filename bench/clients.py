@@ -6,6 +6,7 @@ sockets, no packet values, and the octets of a block compared where they lie.
 
 import socket
 import struct
+from abc import ABC, abstractmethod
 from time import monotonic
 
 from bench.job import Job
@@ -27,7 +28,7 @@ BUFFER = bytearray(65536)
 VIEW = memoryview(BUFFER)
 
 
-class Client:
+class Client(ABC):
     """One transfer; `done` when it ended, and `failure` says why it is no success.
 
     `declined` tells which option the server did not take as it was asked: what
@@ -91,16 +92,16 @@ class Client:
         self.socket.close()
 
     @property
+    @abstractmethod
     def octets(self) -> int:
         """Octets of the file that are known to be where they belong."""
-        raise NotImplementedError
 
     def _repeat(self) -> None:
         self.socket.sendto(self._request, (self._job.host, self._job.port))
 
+    @abstractmethod
     def _take(self, at: int, length: int) -> None:
         """Take the datagram of `length` octets at `at` in the buffer."""
-        raise NotImplementedError
 
     def _prepare(self, blocking: bool) -> None:
         sock = self.socket
