@@ -132,7 +132,7 @@ class Client(ABC):
         self._blksize = int(agreed.get(b"blksize", 512))
         self._windowsize = int(agreed.get(b"windowsize", 1))
 
-    def _begin(self) -> None:
+    def _begin(self) -> None:  # noqa: B027, not every client has something to do
         """The options are agreed."""
 
     def _take_many(self) -> None:

@@ -35,6 +35,8 @@ _SHORT_LIFE = 5.0
 _WAIT = 0.1
 _LONGEST_WAIT = 10.0
 
+_log = Logger()
+
 _STOPS_WITHIN = 5.0  # seconds; what is still there then is killed
 
 
@@ -95,8 +97,6 @@ class Workers:
 class _Slot:
     """The place of one worker, which has one after another."""
 
-    log = Logger()
-
     def __init__(
         self,
         reactor: Any,
@@ -125,9 +125,7 @@ class _Slot:
             childFDs={0: "w", 1: "r", 2: "r", **self._descriptors},
         )
         worker.tell(self._orders)
-        self.log.info(
-            "worker {number} is process {pid}", number=self._number, pid=worker.transport.pid
-        )
+        _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
 
     def stop(self) -> "Deferred[None]":
         """Stop it; fires when it is gone."""
@@ -150,7 +148,7 @@ class _Slot:
             return
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         wait = min(_LONGEST_WAIT, _WAIT * 2**self._short_lives) if self._short_lives > 1 else 0.0
-        self.log.error(
+        _log.error(
             "worker {number} ended ({why}); another starts in {wait:.1f} s",
             number=self._number,
             why=why,
