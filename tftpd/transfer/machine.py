@@ -3,7 +3,7 @@
 The interface of both, for whoever owns the socket:
 
     receive(packet, now)   a packet came from the peer
-    repeat(now)            the peer's request came again
+    repeat(now)            the peer's request, or a server's OACK, came again
     tick(now)              `deadline` has passed
     outbox(now)            what to send now, asked for after each of the above
     deadline               when to call tick(); infinite: nothing is pending

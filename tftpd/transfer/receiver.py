@@ -66,6 +66,8 @@ class Receiver(Machine):
             return
         if isinstance(packet, Data):
             self.receive_data(packet.block, packet.payload, now)
+        elif isinstance(packet, Oack):
+            self.repeat(now)  # a client's ACK 0 was lost
         elif isinstance(packet, Error):
             self._aborted(packet)
 

@@ -95,6 +95,8 @@ class Sender(Machine):
             return
         if isinstance(packet, Ack):
             self.receive_ack(packet.block, now)
+        elif isinstance(packet, Oack):
+            self.repeat(now)  # a client's first DATA were lost
         elif isinstance(packet, Error):
             self._receive_error(packet)
 
