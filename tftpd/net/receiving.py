@@ -5,7 +5,6 @@ from collections.abc import Callable
 from tftpd.net.session import Session
 from tftpd.storage.sink import Sink
 from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import HEADER, Opcode, decode
 
@@ -18,8 +17,6 @@ class ReceiveSession(Session[Receiver]):
     `fsync` and the rename take their time, in a thread; meanwhile a peer
     that repeats its last block hears nothing, then the ACK.
     """
-
-    direction = Direction.WRITE
 
     def attach(self, sink: Sink) -> None:
         """The file to fill, which this session closes. Comes before the port starts."""

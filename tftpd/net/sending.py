@@ -4,7 +4,7 @@ from tftpd.net.session import Session
 from tftpd.storage.frames import Frames, TextFrames
 from tftpd.storage.source import Source
 from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.transfer.terms import Mode
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import HEADER, Opcode, decode
 
@@ -17,8 +17,6 @@ class SendSession(Session[Sender]):
     Blocks in the page cache are read here and now; a cold page is waited
     for in a thread, and the other sessions go on.
     """
-
-    direction = Direction.READ
 
     def attach(self, source: Source) -> None:
         """The file to send, which this session closes. Comes before the port starts."""

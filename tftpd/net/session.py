@@ -17,15 +17,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
+from tftpd.transfer.opening import Opening
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Error, Opcode, Request
+from tftpd.wire.packets import Error, Opcode, Request, Rrq
 
 T = TypeVar("T")
-AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
+AnyMachine = TypeVar("AnyMachine", Sender, Receiver, Opening)
 
 # Strangers that are told so. A port that answered without end could be made
 # to echo for ever by a spoofed service that answers everything.
@@ -43,7 +44,6 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     noisy = False
     log = Logger()
-    direction: Direction
     transport: BurstTransport  # from `begin()` on
     machine: AnyMachine
 
@@ -190,6 +190,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         else:
             self._wakeup.reset(delay)
 
+    def _stop_timer(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+
     def _wake(self) -> None:
         self._wakeup = None
         self._wakes_at = inf
@@ -217,9 +222,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         if self._ended:
             return
         self._ended = True
-        if self._wakeup is not None:
-            self._wakeup.cancel()
-            self._wakeup = None
+        self._stop_timer()
         if self.transport is not None:
             self.transport.stopListening()
         if not self._in_thread:
@@ -242,7 +245,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         machine = self.machine
         terms = machine.terms
         return Report(
-            direction=self.direction,
+            direction=Direction.READ if isinstance(self.request, Rrq) else Direction.WRITE,
             peer=self.peer[:2],
             filename=self.request.filename,
             outcome=machine.outcome or Outcome.FAILED,

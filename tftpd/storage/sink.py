@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, WritePolicy
@@ -48,7 +49,7 @@ class Sink:
         self._pending_size = 0
 
     @classmethod
-    def open(cls, grant: Grant[WritePolicy], size: int | None, translate: bool) -> "Sink":
+    def open(cls, grant: Grant[WritePolicy], size: int | None, translate: bool) -> Self:
         """A sink for what `grant` allows; raises `Refused` before anything is created.
 
         `size` is what the client says it will send, in octets; `translate`

@@ -59,6 +59,9 @@ class Machine:
             self._farewell = Error(refused.code, refused.text)
         self.end(outcome, refused.code, str(refused))
 
+    def repeat(self, now: float) -> None:
+        """The peer's request came again; one who asks itself has no such peer."""
+
     def stalled(self, now: float) -> float:
         """Seconds since the peer last moved the transfer on."""
         return now - self._progress_at

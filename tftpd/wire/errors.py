@@ -50,6 +50,7 @@ class Reason(StrEnum):
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
     STOPPING = "Server is stopping"
+    CANCELLED = "Transfer was cancelled"
     INTERNAL = "Internal error"
 
 

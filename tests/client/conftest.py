@@ -1,0 +1,61 @@
+"""A client in memory, whose server is the test."""
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tftpd.client.api import Client, Settings
+from tftpd.wire.packets import decode
+
+TID = (SERVER, 3000)
+
+
+class Talk:
+    """One transfer of a client: what it sends, and what it is told."""
+
+    def __init__(self, net, **settings):
+        self.net = net
+        self.client = Client(net.runtime, Settings(**settings))
+        self.result = None  # of the coroutine, or its exception
+        self.done = None
+
+    def gets(self, to, **how):
+        return self._starts(self.client.get(SERVER, "f", to, **how))
+
+    def puts(self, source, **how):
+        return self._starts(self.client.put(SERVER, "f", source, **how))
+
+    def hears(self, packet, source=TID):
+        """What the client answers, to `source`, when it is told `packet`."""
+        octets = packet if isinstance(packet, bytes) else packet.encode()
+        for port in list(self.net.ports):
+            self.net.deliver(octets, source, port)
+        return self.said(source)
+
+    def waits(self, seconds):
+        self.net.clock.pump([0.05] * round(seconds / 0.05))
+        return self.said((SERVER, WELL_KNOWN)) + self.said(TID)
+
+    def said(self, to):
+        self.net.clock.advance(0)
+        sent = [entry for entry in self.net.sent if entry[1] == to]
+        self.net.sent[:] = [entry for entry in self.net.sent if entry[1] != to]
+        return [decode(octets) for _, _, octets in sent]
+
+    def _starts(self, coroutine):
+        self.done = Deferred.fromCoroutine(coroutine)
+        self.done.addBoth(self._ends)
+        return self.said((SERVER, WELL_KNOWN))
+
+    def _ends(self, result):
+        self.result = getattr(result, "value", result)
+
+
+@pytest.fixture
+def net():
+    """Whatever a test does, the end of time finds no port and no timer."""
+    net = MemoryNet()
+    yield net
+    net.run_threads()
+    net.clock.pump([0.5] * 200)
+    assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])

@@ -1,0 +1,1 @@
+"""Floor 4, beside `daemon`: files read from and written to other servers."""
