@@ -8,7 +8,6 @@ Both raise a `TransferError` where the transfer comes to nothing, and
 the server is told by an ERROR, and nothing is left here.
 """
 
-import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tftpd.client.errors import LocalError, failure
-from tftpd.client.files import Download, open_source
+from tftpd.client.files import Download, copy_out, open_source
 from tftpd.client.progress import Ticker
 from tftpd.client.reaching import Server, reach, runtime
 from tftpd.client.transfer import Asking, Getting, Putting
@@ -117,7 +116,7 @@ class Client:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "download")
             report = await self._get(host, name, path, port, progress, max_size)
-            await self._in_thread(lambda: _copy(path, to))
+            await self._in_thread(lambda: copy_out(path, to))
             return report
 
     async def put(
@@ -296,9 +295,3 @@ async def put(
     """
     client = Client(runtime(reactor), settings)
     return await client.put(host, name, source, port=port, progress=progress)
-
-
-def _copy(path: Path, to: BinaryIO) -> None:
-    with path.open("rb") as file:
-        shutil.copyfileobj(file, to)
-    to.flush()

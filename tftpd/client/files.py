@@ -72,6 +72,13 @@ def open_source(what: Path | bytes | BinaryIO) -> Source:
             return _spooled(file)
 
 
+def copy_out(path: Path, to: BinaryIO) -> None:
+    """Write all of the file `path` to `to`; raises `OSError`. Blocks."""
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, to)
+    to.flush()
+
+
 def _spooled(what: bytes | BinaryIO) -> Source:
     with tempfile.TemporaryFile() as spool:
         if isinstance(what, bytes):

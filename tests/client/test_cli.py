@@ -1,0 +1,173 @@
+"""The command against a real daemon, as a user runs it."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.daemons import CHECKOUT, daemon
+
+LIMIT = 60
+TFTPC = [sys.executable, "-m", "tftpd.client.cli"]
+ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+CONTENT = random.Random(7).randbytes(100_000)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with daemon(tmp_path_factory.mktemp("served")) as started:
+        (started.root / "file").write_bytes(CONTENT)
+        (started.root / "sub").mkdir()
+        (started.root / "sub" / "other").write_bytes(b"other")
+        yield started
+
+
+@pytest.fixture
+def tftpc(tmp_path):
+    def run(*arguments, given=b""):
+        return subprocess.run(
+            [*TFTPC, *arguments],
+            cwd=tmp_path, env=ENVIRONMENT, input=given, capture_output=True, timeout=LIMIT,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def url(running):
+    return f"tftp://127.0.0.1:{running.port}"
+
+
+@pytest.fixture
+def silent():
+    """A port on which nobody ever answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(LIMIT)
+        yield sock
+
+
+def test_a_download_goes_under_its_own_name(tftpc, url, tmp_path):
+    done = tftpc("get", f"{url}/file")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"file: 100000 octets in ")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_several_files_of_a_host_into_a_directory(tftpc, running, tmp_path):
+    (tmp_path / "to").mkdir()
+    port = str(running.port)
+    done = tftpc("get", "--port", port, "-q", "-o", "to", "127.0.0.1", "file", "sub/other")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "to" / "file").read_bytes() == CONTENT
+    assert (tmp_path / "to" / "other").read_bytes() == b"other"
+
+
+def test_standard_output_has_the_file_and_nothing_else(tftpc, url):
+    done = tftpc("get", f"{url}/file", "-o", "-")
+    assert (done.returncode, done.stdout) == (0, CONTENT)
+    assert done.stderr.startswith(b"file: ")
+
+
+def test_a_device_is_written_to_and_not_replaced(tftpc, url):
+    assert tftpc("get", f"{url}/file", "-o", "/dev/null").returncode == 0
+    assert not os.path.isfile("/dev/null")
+
+
+def test_uploads_from_files_and_standard_input(tftpc, url, running, tmp_path):
+    (tmp_path / "a").write_bytes(CONTENT)
+    (tmp_path / "b").write_bytes(b"b")
+    assert tftpc("put", "a", "b", f"{url}/sub/").returncode == 0
+    assert (running.root / "sub" / "a").read_bytes() == CONTENT
+    assert (running.root / "sub" / "b").read_bytes() == b"b"
+    assert tftpc("put", "-", f"{url}/stdin", given=b"piped").returncode == 0
+    assert (running.root / "stdin").read_bytes() == b"piped"
+
+
+def test_netascii_by_the_url(tftpc, url, running, tmp_path):
+    (tmp_path / "text").write_bytes(b"one\ntwo\n")
+    assert tftpc("put", "text", f"{url}/text;mode=netascii").returncode == 0
+    assert (running.root / "text").read_bytes() == b"one\ntwo\n"
+    assert running.transfers()[-1]["mode"] == "netascii"
+
+
+def test_json_tells_each_file(tftpc, url):
+    done = tftpc("get", "--json", "--blksize", "1024", f"{url}/file", f"{url}/none")
+    good, bad = (json.loads(line) for line in done.stdout.splitlines())
+    assert (good["outcome"], good["octets"], good["blksize"]) == ("done", 100_000, 1024)
+    assert (bad["outcome"], bad["code"], bad["file"]) == ("NotFound", 1, "none")
+    assert done.returncode == 3
+
+
+def test_the_verbose_line_tells_what_was_agreed(tftpc, url):
+    done = tftpc("get", "-v", "--windowsize", "4", f"{url}/file")
+    assert b"blksize 1468, windowsize 4, 0 retransmitted" in done.stdout
+
+
+def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):
+    (tmp_path / "f").write_bytes(b"")
+    assert tftpc("get", f"{url}/none").returncode == 3
+    assert tftpc("get", f"{url}/../etc/passwd", "-o", "x").returncode == 4
+    assert tftpc("get", f"{url}/file", "--max-size", "10").returncode == 1
+    assert tftpc("put", "absent", f"{url}/absent").returncode == 1
+    late = tftpc("get", "--patience", "1", f"tftp://127.0.0.1:{silent.getsockname()[1]}/f")
+    assert late.returncode == 5
+    assert b"does not answer" in late.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["get"],
+        ["get", "host"],
+        ["get", "tftp://host"],
+        ["get", "tftp://h/"],
+        ["get", "tftp://h/.."],
+        ["get", "tftp://h/a", "tftp://h/b", "-o", "file"],
+        ["get", "tftp://h/%00"],
+        ["get", "--blksize", "7", "tftp://h/f"],
+        ["get", "--windowsize", "x", "tftp://h/f"],
+        ["get", "--port", "70000", "h", "f"],
+        ["get", "--mode", "mail", "h", "f"],
+        ["get", "--encoding", "nonesuch", "h", "f"],
+        ["put", "tftp://h/f"],
+        ["put", "a", "b"],
+        ["put", "a", "b", "tftp://h/f"],
+        ["put", "-", "tftp://h/"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_makes_no_sense(tftpc, arguments):
+    done = tftpc(*arguments)
+    assert (done.returncode, b"Traceback" in done.stderr) == (2, False)
+    assert done.stderr
+
+
+def test_an_interrupt_tells_the_server(silent, tmp_path):
+    url = f"tftp://127.0.0.1:{silent.getsockname()[1]}/f"
+    process = subprocess.Popen([*TFTPC, "get", url], cwd=tmp_path, env=ENVIRONMENT)
+    try:
+        request, client = silent.recvfrom(1024)
+        silent.sendto(b"\0\3\0\1" + bytes(512), client)
+        while silent.recv(1024) != b"\0\4\0\1":
+            pass
+        process.send_signal(signal.SIGINT)
+        while not (said := silent.recv(1024)).startswith(b"\0\5"):
+            pass
+        assert said == b"\0\5\0\0Transfer was cancelled\0"
+        assert process.wait(LIMIT) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_does_not_wait_for_twisted():
+    code = "import sys; from tftpd.client import cli, jobs; sys.exit('twisted' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
