@@ -1,0 +1,65 @@
+"""The client and our own server in one memory, on a wire that loses packets."""
+
+from itertools import combinations
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.client.api import Client, Settings
+from tftpd.net.listener import Offer
+from tftpd.transfer.report import Outcome
+from tftpd.transfer.terms import Limits
+from tftpd.transfer.timing import Timing
+
+HOST = "192.0.2.7"
+CONTENT = bytes(range(256)) * 2
+PACKETS = 12  # of a transfer of five blocks in either window size, with some to spare
+PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
+
+
+def run(root, start, lost, **settings):
+    """The report of what `start(client)` begins, while the packets numbered `lost` get lost."""
+    mounts = Mounts([Mount((), root, read=ReadPolicy(), write=WritePolicy())])
+    server = MemoryServer(lambda report: Offer(mounts, Limits(), Timing(), 9, report))
+    net = server.net
+    client = Client(net.runtime, Settings(blksize=100, **settings))
+    ended, count = [], 0
+    Deferred.fromCoroutine(start(client)).addBoth(ended.append)
+    for _ in range(3000):
+        sent, net.sent[:] = list(net.sent), []
+        for (host, port), to, octets in sent:
+            if count not in lost:
+                ours = host != SERVER
+                source = (HOST, port) if ours else (host, port)
+                net.deliver(octets, source, to if ours else ("0.0.0.0", to[1]))
+            count += 1
+        net.clock.advance(0.01)
+        if ended and not net.sent:
+            break
+    net.clock.pump([0.1] * 600)  # a server whose last ACK was lost has its patience
+    assert list(net.ports) == [(SERVER, WELL_KNOWN)]
+    return ended[0]
+
+
+@pytest.mark.parametrize("windowsize", [1, 4])
+def test_a_download_survives_every_loss_of_one_and_two_packets(tmp_path, windowsize):
+    (tmp_path / "f").write_bytes(CONTENT)
+    got = tmp_path / "got"
+    for lost in PATTERNS:
+        report = run(tmp_path, lambda c: c.get(SERVER, "f", got), lost, windowsize=windowsize)
+        assert report.outcome is Outcome.DONE, lost
+        assert got.read_bytes() == CONTENT
+        got.unlink()
+
+
+@pytest.mark.parametrize("windowsize", [1, 4])
+def test_an_upload_survives_every_loss_of_one_and_two_packets(tmp_path, windowsize):
+    for lost in PATTERNS:
+        report = run(tmp_path, lambda c: c.put(SERVER, "g", CONTENT), lost, windowsize=windowsize)
+        assert report.outcome is Outcome.DONE, lost
+        (stored,) = tmp_path.iterdir()
+        assert stored.read_bytes() == CONTENT
+        stored.unlink()
