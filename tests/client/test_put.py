@@ -118,15 +118,31 @@ def test_cancelling_tells_the_server(talk, net, answered):
     assert net.ports == {}
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no list of descriptors")
-def test_what_was_opened_for_a_cancelled_transfer_is_closed(talk, net, tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"hello")
-    held = len(os.listdir("/proc/self/fd"))
+@pytest.fixture
+def held():
+    """Fails where a test leaves a descriptor open."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("no list of descriptors")
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_file_is_closed_however_early_it_ends(net, held):
+    Talk(net).puts(b"hello")
+    net.clock.pump([0.5] * 200)
+    refused = Talk(net)
+    refused.puts(b"hello")
+    refused.hears(Error(2, "no"))
+    wrong = Talk(net, blksize=7)
+    wrong.puts(b"hello")
+    assert type(wrong.result) is ValueError
+
+
+def test_what_was_opened_for_a_cancelled_transfer_is_closed(talk, net, held):
     net.hold_threads = True
-    talk.puts(path)
+    talk.puts(b"hello")
     net.run_threads()  # the name is resolved: now the file is to be opened
     talk.done.cancel()
     assert type(talk.result) is CancelledError
     net.run_threads()
-    assert len(os.listdir("/proc/self/fd")) == held
