@@ -35,9 +35,9 @@ _SHORT_LIFE = 5.0
 _WAIT = 0.1
 _LONGEST_WAIT = 10.0
 
-_log = Logger()
-
 _STOPS_WITHIN = 5.0  # seconds; what is still there then is killed
+
+_log = Logger()
 
 
 class Workers:
