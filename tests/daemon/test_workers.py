@@ -32,17 +32,18 @@ def _gone(pids: dict[int, int]) -> None:
     until(lambda: not any(_alive(pid) for pid in pids.values()))
 
 
-def _reach_both(running: RunningDaemon) -> list[dict[str, Any]]:
+def _reach_all(running: RunningDaemon, workers: int) -> list[dict[str, Any]]:
     """Have each worker serve; the transfers in the log."""
     (running.root / "file").write_bytes(b"x" * 5000)
-    for _ in range(32):
+    before = len(running.transfers())
+    for _ in range(16 * workers):
         assert get(running.port, b"file") == b"x" * 5000
-    return running.awaited(32)
+    return running.awaited(before + 16 * workers)
 
 
 def test_clients_are_spread_over_the_workers_and_the_log_tells_them_apart(tmp_path):
     with daemon(tmp_path, workers=2) as running:
-        transfers = _reach_both(running)
+        transfers = _reach_all(running, 2)
     assert {event["worker"] for event in transfers} == {0, 1}
     assert transfers[0]["message"].startswith(f'worker {transfers[0]["worker"]}: read "file" by ')
     assert {event["outcome"] for event in transfers} == {"done"}
@@ -80,14 +81,13 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
 
 def test_the_limit_of_sessions_holds_over_all_workers(tmp_path):
     with daemon(tmp_path, workers=4, limits={"sessions": 5}) as running:
-        (running.root / "file").write_bytes(b"x" * 1000)
-        answered = _half_open(running, 40)
-        assert answered == 5
-        until(lambda: len(_pids(running)) == 4)
+        _reach_all(running, 4)
+        assert _half_open(running, 40) == 5
         # A worker that dies gives its places back.
         for pid in _pids(running).values():
             os.kill(pid, signal.SIGKILL)
         until(lambda: sum("pid" in event for event in running.events()) == 8)
+        _reach_all(running, 4)
         assert _half_open(running, 40) == 5
 
 
@@ -136,7 +136,7 @@ def test_workers_end_with_the_daemon(tmp_path, how):
 
 def test_ctrl_c_in_a_terminal_reaches_all_and_ends_all(tmp_path):
     with daemon(tmp_path, preexec=os.setsid, workers=2) as running:
-        _reach_both(running)
+        _reach_all(running, 2)
         pids = _pids(running)
         os.killpg(running.process.pid, signal.SIGINT)
         running.process.wait(20)
