@@ -8,7 +8,6 @@ timer and file, whatever the peer, the disk or a fault of ours does.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from typing import Generic, TypeVar
 
@@ -102,8 +101,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         try:
             now = self._seconds()
             for datagram in datagrams:
-                with suppress(MalformedPacket):
+                try:
                     self._take(datagram, now)
+                except MalformedPacket:
+                    continue  # `suppress` would cost half as much again as the block
             if not self._expects_more():
                 self._advance(now)
         except Exception:
