@@ -110,6 +110,13 @@ def test_a_closed_poller_is_out_of_the_reactor():
     assert (poller._reactor.reading, poller.fileno()) == (set(), -1)
 
 
+def test_readers_that_outlive_the_poller_can_still_be_removed(polled):
+    poller, add = polled
+    reader = add()
+    poller.close()
+    poller.removeReader(reader)
+
+
 def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
     monkeypatch.delattr(select, "epoll")
     reactor = Readers()

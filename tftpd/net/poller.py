@@ -44,7 +44,7 @@ class Poller:
     def removeReader(self, reader: IReadDescriptor) -> None:
         """Watch it no more; comes before its descriptor is closed."""
         fd = reader.fileno()
-        if self._readers.pop(fd, None) is not None:
+        if self._readers.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
     def doRead(self) -> None:
@@ -64,7 +64,7 @@ class Poller:
                     self.log.failure("fault in a reader")
 
     def close(self) -> None:
-        """Give the reactor its slot back; no reader is left."""
+        """Give the reactor its slot back; readers that are left hear no more."""
         if not self._epoll.closed:
             self._reactor.removeReader(self)
             self._epoll.close()
