@@ -25,7 +25,7 @@ from bench.servers import HOST
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
 from tftpd.net.poller import Poller
-from tftpd.net.ports import Lane, SessionPort
+from tftpd.net.ports import ConnectedSocket, SessionPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.sending import SendSession
 from tftpd.net.session import Session
@@ -39,7 +39,7 @@ _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"
 PLACES: list[tuple[type, str, str]] = [
     (Poller, "doRead", _POLL),
     (SessionPort, "doRead", _RECEIVE),
-    (Lane, "doRead", _RECEIVE),
+    (ConnectedSocket, "doRead", _RECEIVE),
     (Session, "datagramReceived", _SESSION),
     (Session, "burstReceived", _SESSION),
     (SendSession, "_advance", _SESSION),

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyClass
 from tftpd.net import ports
 from tftpd.net.ports import ListeningPort, Port, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, SteadyClock
-from tftpd.net.sockets import bind_listener, bind_session, client_address
+from tftpd.net.sockets import bind_listeners, bind_session, client_address
 
 NEEDS = Needs(longest=100, window=100, receives=False)
 
@@ -74,7 +74,7 @@ def test_the_port_keeps_to_twisteds_interfaces():
 
 @pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
 def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
-    port = opened(bind_listener("0.0.0.0", 0))
+    port = opened(*bind_listeners("0.0.0.0", 0))
     _say(b"hi", socket.AF_INET, (asked, port.getHost().port))
     port.doRead()
     ((datagram, peer, local),) = port._protocol.datagrams
@@ -83,17 +83,17 @@ def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
 
 
 def test_an_ipv6_wildcard_port_knows_it_too_and_leaves_ipv4_alone(opened):
-    port = opened(bind_listener("::", 0))
+    port = opened(*bind_listeners("::", 0))
     number = port.getHost().port
     _say(b"hi", socket.AF_INET6, ("::1", number))
     port.doRead()
     ((_, peer, local),) = port._protocol.datagrams
     assert (peer[0], local) == ("::1", ("::1", 0, 0, 0))
-    opened(bind_listener("0.0.0.0", number))
+    opened(*bind_listeners("0.0.0.0", number))
 
 
 def test_a_session_answers_from_the_address_that_was_asked(opened):
-    port = opened(bind_listener("0.0.0.0", 0))
+    port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
         client.settimeout(2)
@@ -105,7 +105,7 @@ def test_a_session_answers_from_the_address_that_was_asked(opened):
 
 
 def test_a_broadcast_is_known_as_one(opened):
-    port = opened(bind_listener("0.0.0.0", 0))
+    port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         client.sendto(b"all", ("127.255.255.255", port.getHost().port))
@@ -145,7 +145,7 @@ def test_session_ports_send_and_receive_bursts(opened):
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def lasting(opened, request):
-    """A session's port that has a lane to its peer, and the peer's port."""
+    """A session's port that is connected to its peer, and the peer's port."""
     local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
     peer = opened(bind_session(local, NEEDS), Port, 100)
@@ -162,14 +162,14 @@ def _datagrams(port):
     return [datagram for datagram, _, _ in port._protocol.datagrams]
 
 
-def test_a_lasting_session_hears_its_peer_on_a_lane(lasting):
+def test_a_lasting_session_hears_its_peer_on_a_connected_socket(lasting):
     session, peer = lasting
     peer.write(b"hello", _name(session))
-    (lane,) = session._readers.reading - {session}
-    lane.doRead()
+    (connected,) = session._readers.reading - {session}
+    connected.doRead()
     assert session._protocol.datagrams == [(b"hello", _name(peer), None)]
     session.doRead()
-    lane.doRead()
+    connected.doRead()
     assert _datagrams(session) == [b"hello"]
     session.writeBurst(b"answer", 100, _name(peer))
     peer.doRead()
@@ -180,8 +180,8 @@ def test_strangers_are_still_heard_and_answered(lasting, opened):
     session, _ = lasting
     stranger = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), Port, 9)
     stranger.write(b"psst", _name(session))
-    (lane,) = session._readers.reading - {session}
-    lane.doRead()
+    (connected,) = session._readers.reading - {session}
+    connected.doRead()
     session.doRead()
     assert session._protocol.datagrams == [(b"psst", _name(stranger), None)]
     session.write(b"no", _name(stranger))
@@ -189,21 +189,21 @@ def test_strangers_are_still_heard_and_answered(lasting, opened):
     assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
 
 
-def test_where_windows_come_in_the_lane_is_there_before_the_first(opened):
+def test_where_windows_come_in_it_is_connected_before_the_first(opened):
     needs = Needs(longest=517, window=4 * 517, receives=True)
     session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
     peer = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 1000)
     session.writeBurst(b"ack", 3, _name(peer))
-    (lane,) = session._readers.reading - {session}
+    (connected,) = session._readers.reading - {session}
     for datagram in (b"a" * 516, b"b" * 516, b"c"):
         peer.write(datagram, _name(session))
-    lane.doRead()
+    connected.doRead()
     assert _datagrams(session) == [b"a" * 516, b"b" * 516, b"c"]
     peer.doRead()
     assert _datagrams(peer) == [b"ack"]
 
 
-def test_nobody_else_can_share_the_port_of_a_lane(lasting):
+def test_nobody_else_can_share_the_port_of_a_session(lasting):
     session, _ = lasting
     with socket.socket(session._socket.family, socket.SOCK_DGRAM) as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -211,7 +211,7 @@ def test_nobody_else_can_share_the_port_of_a_lane(lasting):
             thief.bind(_name(session))
 
 
-def test_a_lane_ends_with_its_port(lasting):
+def test_the_connected_socket_ends_with_its_port(lasting):
     session, _ = lasting
     session.stopListening()
     session.stopListening()
@@ -219,7 +219,7 @@ def test_a_lane_ends_with_its_port(lasting):
     assert session._protocol.stopped == 1
 
 
-def test_what_came_before_the_lane_was_connected_keeps_its_source(opened, monkeypatch):
+def test_what_came_before_it_was_connected_keeps_its_source(opened, monkeypatch):
     session = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
     sources = []
 
@@ -235,7 +235,7 @@ def test_what_came_before_the_lane_was_connected_keeps_its_source(opened, monkey
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
 
 
-def test_where_no_lane_can_be_had_the_session_goes_on_without(opened, monkeypatch):
+def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, monkeypatch):
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -304,9 +304,9 @@ def test_a_connected_port_sends_to_its_peer(opened):
 
 
 def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
-    port = opened(bind_listener("127.0.0.1", 0))
+    port = opened(*bind_listeners("127.0.0.1", 0))
     with pytest.raises(OSError, match="in use"):
-        bind_listener("127.0.0.1", port.getHost().port)
+        bind_listeners("127.0.0.1", port.getHost().port)
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,14 @@ class Orders:
 
     `listeners` has the descriptor of each listening socket and whether
     requests to broadcast addresses are taken there; `tally` is the
-    descriptor of the memory that counts sessions, with room for `workers`
-    numbers, of which the one at `number` is this worker's.
+    descriptor of the memory that counts sessions, in which the number at
+    `number` is this worker's.
     """
 
     settings: Settings
     listeners: list[tuple[int, bool]]
     tally: int
     number: int
-    workers: int
 
     def encode(self) -> bytes:
         """Octets for `decode()`."""

@@ -21,7 +21,7 @@ from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
-_SESSION_DESCRIPTORS = 3  # its port, its file, and a lane or, while it opens, a directory
+_SESSION_DESCRIPTORS = 3  # its port twice and its file; while it opens, a directory
 
 T = TypeVar("T")
 

@@ -89,7 +89,6 @@ class Workers:
             listeners=list(zip(theirs[1:], broadcasts, strict=True)),
             tally=theirs[0],
             number=number,
-            workers=settings.workers,
         )
         return orders.encode(), dict(zip(theirs, descriptors, strict=True))
 

@@ -24,7 +24,7 @@ from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside, departure
 # sockets get theirs in a storm.
 _TURN = 64
 _REQUEST = 65536  # octets; a request may be as long as UDP allows
-_LASTING = 16  # times that something was sent; a lane costs as much time as it saves on five
+_LASTING = 16  # times that something was sent; to connect costs what it saves on five
 
 
 class Readers(Protocol):
@@ -125,7 +125,7 @@ class SessionPort(Port):
     In lock-step there is one datagram to read; to look for a second one
     would cost 1.2 us for an EAGAIN, to be called again 0.5.
 
-    A transfer that goes on for a while gets a `Lane` to its peer.
+    A transfer that goes on for a while gets a `ConnectedSocket` to its peer.
     """
 
     _protocol: BurstProtocol
@@ -137,10 +137,10 @@ class SessionPort(Port):
         self._needs = needs
         self._bursts = Bursts(sock)
         self._gathers = needs.receives and needs.window > needs.longest and receive_bursts(sock)
-        # Where windows come in, the lane is there before the first of them:
+        # Where windows come in, it is connected before the first of them:
         # blocks that come by two sockets would not come in order.
-        self._until_lane = 0 if self._gathers else _LASTING
-        self._lane: Lane | None = None
+        self._until_connected = 0 if self._gathers else _LASTING
+        self._connected: ConnectedSocket | None = None
 
     def doRead(self) -> None:
         """Deliver the next datagram, or those that came together."""
@@ -156,35 +156,35 @@ class SessionPort(Port):
     def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
         """Send them in as few system calls as can be; what cannot be sent is lost."""
         try:
-            if self._lane is not None:
-                self._lane.send(octets, size)
+            if self._connected is not None:
+                self._connected.send(octets, size)
                 return
-            if self._until_lane == 0:
-                self._open_lane(peer)
-            self._until_lane -= 1
+            if self._until_connected == 0:
+                self._connect(peer)
+            self._until_connected -= 1
             self._bursts.send(octets, size, peer)
         except OSError:
             return
 
     def stopListening(self) -> "Deferred[None]":
         """Close the port at once and stop the protocol; idempotent."""
-        if self._lane is not None:
-            self._lane.close()
-            self._lane = None
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
         return super().stopListening()
 
-    def _open_lane(self, peer: SocketAddress) -> None:
+    def _connect(self, peer: SocketAddress) -> None:
         try:
             sock = bind_beside(self._socket, peer, self._needs)
         except OSError:
             return  # no descriptor is left: it goes on without
-        kind = GatheringLane if self._gathers and receive_bursts(sock) else Lane
-        self._lane = kind(self._readers, sock, peer, self._protocol, self._longest)
-        self._lane.start()
+        kind = GatheringSocket if self._gathers and receive_bursts(sock) else ConnectedSocket
+        self._connected = kind(self._readers, sock, peer, self._protocol, self._longest)
+        self._connected.start()
 
 
 @implementer(IReadDescriptor)
-class Lane:
+class ConnectedSocket:
     """A second socket on a session's port, connected to the peer.
 
     The kernel need not look up the way for each block, nor Python make an
@@ -213,6 +213,9 @@ class Lane:
     def start(self) -> None:
         """Begin to read, after what came before the kernel let only the peer in."""
         self._readers.addReader(self)
+        self._drain()
+
+    def _drain(self) -> None:
         for _ in range(_TURN):
             try:
                 datagram, peer = self._socket.recvfrom(self._longest)
@@ -238,15 +241,17 @@ class Lane:
 
     def logPrefix(self) -> str:
         """What the reactor calls us in its log."""
-        return "lane"
+        return "connected"
 
 
-class GatheringLane(Lane):
-    """A lane on which windows come in."""
+class GatheringSocket(ConnectedSocket):
+    """The same where windows come in."""
 
     def doRead(self) -> None:
         """Deliver what has come together."""
         receive(self._socket, self._protocol.burstReceived)
+
+    _drain = doRead  # which tells the source of each, and what the kernel gathered
 
 
 class ListeningPort(Port):

@@ -23,28 +23,22 @@ _IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
 ARRIVAL_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
 
 
-def bind_listener(address: str, port: int) -> socket.socket:
-    """A socket bound to the well-known port; raises `OSError`.
+def bind_listeners(address: str, port: int, count: int = 1) -> list[socket.socket]:
+    """`count` sockets bound to the well-known port; raises `OSError`.
 
     `address` is an IPv4 or IPv6 literal, an IPv6 one perhaps with a scope
     (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
-    beside an IPv4 one.
-    """
-    return _bind_listener(*_resolved(address, port))
-
-
-def bind_listeners(address: str, port: int, count: int) -> list[socket.socket]:
-    """As `bind_listener`, `count` sockets that share the port.
-
-    Of several Linux chooses one by the client's address and port, so that a repeated
-    request meets the socket that had the first.
+    beside an IPv4 one. Of several sockets Linux chooses one by the client's
+    address and port, so that a repeated request meets the socket that had
+    the first.
     """
     family, name = _resolved(address, port)
+    # A port that is shared could be shared with a second daemon too: a
+    # socket that does not share tells whether it is free.
+    alone = _bind_listener(family, name)
     if count == 1:
-        return [_bind_listener(family, name)]
-    # A port that is shared could be shared with a second daemon too. This
-    # socket tells whether it is free.
-    with _bind_listener(family, name) as alone:
+        return [alone]
+    with alone:
         name = alone.getsockname()
     with ExitStack() as undo:
         sockets = [
