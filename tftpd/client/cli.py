@@ -7,20 +7,18 @@ Exit statuses: 0 done, 1 failed, 2 bad usage, 3 not found, 4 refused,
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
-import tftpd
-from tftpd.client.jobs import Job, Usage, downloads, uploads
-from tftpd.transfer.terms import Mode
+from tftpd.client.arguments import parser
+from tftpd.client.jobs import Usage, downloads, uploads
 
-FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+BAD_USAGE, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; gives the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
-        return _transfer(arguments, arguments.jobs(arguments))
+        return _COMMANDS[arguments.command](arguments)
     except (Usage, ValueError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
         return BAD_USAGE
@@ -28,102 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _transfer(arguments: argparse.Namespace, jobs: list[Job]) -> int:
+def _transfer(arguments: argparse.Namespace) -> int:
+    jobs = uploads(arguments) if arguments.command == "put" else downloads(arguments)
     # Not before there is something to do: Twisted takes longer to import
     # than anybody wants to wait for help.
     from twisted.internet import reactor
-    from twisted.internet.defer import CancelledError, Deferred
-    from twisted.internet.error import ReactorNotRunning
-    from twisted.python.failure import Failure
 
+    from tftpd.client.reacting import run
     from tftpd.client.running import Run
 
-    run = Run(reactor, arguments, jobs)
-    statuses: list[int] = []
-
-    def start() -> None:
-        running = Deferred.fromCoroutine(run.all())
-        # Ctrl-C stops the reactor, and that the transfer, which tells the server.
-        reactor.addSystemEventTrigger("before", "shutdown", running.cancel)
-        running.addCallbacks(statuses.append, failed)
-        running.addBoth(stop)
-
-    def failed(failure: Failure) -> None:
-        if failure.check(CancelledError) is None:
-            failure.printTraceback()
-            statuses.append(FAILED)
-        else:
-            statuses.append(INTERRUPTED)
-
-    def stop(_: object) -> None:
-        with suppress(ReactorNotRunning):  # it stops already
-            reactor.stop()
-
-    reactor.callWhenRunning(start)
-    reactor.run()
-    return statuses[0]
+    return run(reactor, Run(reactor, arguments, jobs).all())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tftpc", description="A TFTP client.")
-    parser.add_argument("--version", action="version", version=f"tftpc {tftpd.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    get = commands.add_parser("get", help="read files from a server")
-    get.add_argument(
-        "what", nargs="+", metavar="URL",
-        help="tftp://host[:port]/path[;mode=octet|netascii]; or HOST PATH [PATH ...]",
-    )  # fmt: skip
-    get.add_argument("-o", "--output", metavar="FILE", help="a file, a directory, or - for stdout")
-    get.add_argument("--max-size", type=_natural, metavar="OCTETS", help="refuse larger files")
-    get.set_defaults(jobs=downloads, put=False)
-    _add_common(get)
-
-    put = commands.add_parser("put", help="write files to a server")
-    put.add_argument(
-        "what", nargs="+", metavar="FILE",
-        help="files, or - for stdin; then tftp://host[:port]/path, for several with a / at its end",
-    )  # fmt: skip
-    put.set_defaults(jobs=uploads, put=True, output=None, max_size=None)
-    _add_common(put)
-    return parser
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--port", type=_port, default=69, help="where the URL names none (69)")
-    add("--mode", type=_mode, default=Mode.OCTET, metavar="octet|netascii")
-    add("--blksize", type=_natural, metavar="OCTETS", help="1468; over IPv6 1448")
-    add("--windowsize", type=_natural, default=16, metavar="BLOCKS", help="16")
-    add("--timeout", type=_natural, metavar="SECONDS", help="between repeats; measured by default")
-    add("--rollover", type=_natural, metavar="0|1", help="the block number after 65535")
-    add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")
-    add("--local", metavar="ADDRESS", help="our own address")
-    add("--encoding", default="utf-8", help="of names on the server (utf-8)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    how.add_argument("-v", "--verbose", action="store_true", help="say what was agreed")
-    how.add_argument("--json", action="store_true", help="one JSON object for each file")
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number, not {text}")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    port = _natural(text)
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"1 to 65535, not {text}")
-    return port
-
-
-def _mode(text: str) -> Mode:
-    mode = Mode.spelled(text.encode())
-    if mode is None:
-        raise argparse.ArgumentTypeError(f"octet or netascii, not {text}")
-    return mode
+_COMMANDS = {"get": _transfer, "put": _transfer}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Run:
         )
         self._settings.wish(Direction.READ, b"any", socket.AF_INET, 0)
         self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, it lives as long as we do
-        if arguments.put and any(job.local is None for job in jobs):
+        if arguments.command == "put" and any(job.local is None for job in jobs):
             # To its end, before the reactor: a thread that reads a terminal cannot be stopped.
             shutil.copyfileobj(sys.stdin.buffer, self._stdin)
             self._stdin.flush()
@@ -67,7 +67,7 @@ class Run:
         port = remote.port or self._arguments.port
         settings = replace(self._settings, mode=remote.mode or self._settings.mode)
         host, name = remote.host, remote.name
-        if self._arguments.put:
+        if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
             return await put(
                 self._reactor, host, name, source, port=port, settings=settings, progress=progress

@@ -1,0 +1,68 @@
+"""The command line of `tftpc`. No network, no Twisted: help comes at once."""
+
+import argparse
+
+import tftpd
+from tftpd.transfer.terms import Mode
+
+
+def parser() -> argparse.ArgumentParser:
+    """What understands it; `command` names the subcommand."""
+    top = argparse.ArgumentParser(prog="tftpc", description="A TFTP client.")
+    top.add_argument("--version", action="version", version=f"tftpc {tftpd.__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    get = commands.add_parser("get", help="read files from a server")
+    get.add_argument(
+        "what", nargs="+", metavar="URL",
+        help="tftp://host[:port]/path[;mode=octet|netascii]; or HOST PATH [PATH ...]",
+    )  # fmt: skip
+    get.add_argument("-o", "--output", metavar="FILE", help="a file, a directory, or - for stdout")
+    get.add_argument("--max-size", type=_natural, metavar="OCTETS", help="refuse larger files")
+    _add_common(get)
+
+    put = commands.add_parser("put", help="write files to a server")
+    put.add_argument(
+        "what", nargs="+", metavar="FILE",
+        help="files, or - for stdin; then tftp://host[:port]/path, for several with a / at its end",
+    )  # fmt: skip
+    put.set_defaults(output=None, max_size=None)
+    _add_common(put)
+    return top
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", type=_port, default=69, help="where the URL names none (69)")
+    add("--mode", type=_mode, default=Mode.OCTET, metavar="octet|netascii")
+    add("--blksize", type=_natural, metavar="OCTETS", help="1468; over IPv6 1448")
+    add("--windowsize", type=_natural, default=16, metavar="BLOCKS", help="16")
+    add("--timeout", type=_natural, metavar="SECONDS", help="between repeats; measured by default")
+    add("--rollover", type=_natural, metavar="0|1", help="the block number after 65535")
+    add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")
+    add("--local", metavar="ADDRESS", help="our own address")
+    add("--encoding", default="utf-8", help="of names on the server (utf-8)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    how.add_argument("-v", "--verbose", action="store_true", help="say what was agreed")
+    how.add_argument("--json", action="store_true", help="one JSON object for each file")
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number, not {text}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    port = _natural(text)
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"1 to 65535, not {text}")
+    return port
+
+
+def _mode(text: str) -> Mode:
+    mode = Mode.spelled(text.encode())
+    if mode is None:
+        raise argparse.ArgumentTypeError(f"octet or netascii, not {text}")
+    return mode
