@@ -15,15 +15,16 @@ class Talk:
 
     def __init__(self, net, **settings):
         self.net = net
+        settings = {"blksize": 1468, "windowsize": 16} | settings
         self.client = Client(net.runtime, Settings(**settings))
         self.result = None  # of the coroutine, or its exception
         self.done = None
 
-    def gets(self, to, **how):
-        return self._starts(self.client.get(SERVER, "f", to, **how))
+    def gets(self, to, host=SERVER, **how):
+        return self._starts(self.client.get(host, "f", to, **how), host)
 
-    def puts(self, source, **how):
-        return self._starts(self.client.put(SERVER, "f", source, **how))
+    def puts(self, source, host=SERVER, **how):
+        return self._starts(self.client.put(host, "f", source, **how), host)
 
     def hears(self, packet, source=TID):
         """What the client answers, to `source`, when it is told `packet`."""
@@ -42,10 +43,10 @@ class Talk:
         self.net.sent[:] = [entry for entry in self.net.sent if entry[1] != to]
         return [decode(octets) for _, _, octets in sent]
 
-    def _starts(self, coroutine):
+    def _starts(self, coroutine, host):
         self.done = Deferred.fromCoroutine(coroutine)
         self.done.addBoth(self._ends)
-        return self.said((SERVER, WELL_KNOWN))
+        return self.said((host, WELL_KNOWN))
 
     def _ends(self, result):
         self.result = getattr(result, "value", result)

@@ -106,7 +106,7 @@ def test_json_tells_each_file(tftpc, url):
 
 def test_the_verbose_line_tells_what_was_agreed(tftpc, url):
     done = tftpc("get", "-v", "--windowsize", "4", f"{url}/file")
-    assert b"blksize 1468, windowsize 4, 0 retransmitted" in done.stdout
+    assert b"blksize 65464, windowsize 4, 0 retransmitted" in done.stdout
 
 
 def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):

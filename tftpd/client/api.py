@@ -8,7 +8,6 @@ Both raise a `TransferError` where the transfer comes to nothing, and
 the server is told by an ERROR, and nothing is left here.
 """
 
-import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from tftpd.client.files import Download, copy_out, open_source
 from tftpd.client.progress import Ticker
 from tftpd.client.reaching import Server, reach, runtime
 from tftpd.client.transfer import Asking, Getting, Putting
-from tftpd.net.runtime import Needs, Runtime, SocketAddress
+from tftpd.net.runtime import Needs, Runtime
 from tftpd.storage.source import Source
 from tftpd.transfer.opening import Wish
 from tftpd.transfer.report import Outcome, Report
@@ -34,12 +33,12 @@ from tftpd.wire.errors import Reason, Refused
 from tftpd.wire.packets import HEADER
 
 PORT = 69
-WINDOWSIZE = 16
+WINDOWSIZE = 16  # blocks; twice as many gain a tenth, and few networks' queues take them
 PATIENCE = 30.0  # seconds
-_BLKSIZE: dict[int, int] = {
-    socket.AF_INET: 1468,
-    socket.AF_INET6: 1448,
-}  # what Ethernet takes whole
+
+# Octets of a window that nobody asked for: with what the kernel counts beside
+# them, Linux's default socket buffer takes them at once.
+_WINDOW = 192 << 10
 
 # Seconds that the last ACK of a download is repeated for a server that asks.
 # A server of ours repeats its last block after one at the latest.
@@ -59,34 +58,44 @@ AnyAsking = TypeVar("AnyAsking", bound=Asking)
 class Settings:
     """What a client asks for, and how long it waits.
 
-    `blksize` is in octets, None for what fits an Ethernet frame;
-    `windowsize` in blocks; `timeout` in seconds, None to measure it;
+    `blksize` is in octets, None for what the path takes whole; `windowsize`
+    in blocks, None for 16, or for fewer where blocks are large; `timeout`
+    in seconds, None to measure it;
     `rollover` is 0 or 1, None not to ask; `local` is our address, an IPv4
     or IPv6 literal; `patience` is how many seconds a server may be silent.
     """
 
     mode: Mode = Mode.OCTET
     blksize: int | None = None
-    windowsize: int = WINDOWSIZE
+    windowsize: int | None = None
     timeout: int | None = None
     rollover: int | None = None
     local: str | None = None
     patience: float = PATIENCE
 
-    def wish(self, direction: Direction, filename: str | bytes, family: int, size: int) -> Wish:
-        """The request for a file; `size` is that of what is sent, 0 of what is asked for."""
-        blksize = _BLKSIZE[family] if self.blksize is None else self.blksize
+    def wish(self, direction: Direction, filename: str | bytes, fits: int, size: int) -> Wish:
+        """The request for a file.
+
+        `fits` is the largest block that the path takes whole, `size` that of
+        what is sent, 0 of what is asked for; both in octets.
+        """
+        blksize = fits if self.blksize is None else self.blksize
         return Wish(
             direction,
             filename.encode() if isinstance(filename, str) else filename,
             self.mode,
             blksize,
-            min(self.windowsize, max(1, Limits().window_octets // blksize)),
+            self._windowsize(blksize),
             self.timeout,
             # Of netascii nobody knows the size on the wire beforehand.
             size if self.mode is Mode.OCTET else None,
             self.rollover,
         )
+
+    def _windowsize(self, blksize: int) -> int:
+        if self.windowsize is None:
+            return max(1, min(WINDOWSIZE, _WINDOW // blksize))
+        return min(self.windowsize, max(1, Limits().window_octets // blksize))
 
 
 _DEFAULTS = Settings()
@@ -133,7 +142,7 @@ class Client:
         what = Path(source) if isinstance(source, str) else source
         opened = await self._open_source(what)
         try:
-            wish = self._settings.wish(Direction.WRITE, name, server.family, opened.size)
+            wish = self._settings.wish(Direction.WRITE, name, server.blksize, opened.size)
         except ValueError:
             opened.close()
             raise
@@ -154,7 +163,7 @@ class Client:
         max_size: int | None,
     ) -> Report:
         server = await self._resolve(host, port)
-        wish = self._settings.wish(Direction.READ, name, server.family, 0)
+        wish = self._settings.wish(Direction.READ, name, server.blksize, 0)
         transfer = self._transfer(Getting, wish, server)
         session = transfer.session
         session.attach(lambda terms: Download.begin(path, terms, max_size))
@@ -168,7 +177,7 @@ class Client:
     def _transfer(
         self, kind: type[AnyAsking], wish: Wish, server: Server
     ) -> "_Transfer[AnyAsking]":
-        return _Transfer(kind, self._runtime, wish, self._timing, server.address)
+        return _Transfer(kind, self._runtime, wish, self._timing, server)
 
     async def _run(
         self,
@@ -239,7 +248,7 @@ class _Transfer(Generic[AnyAsking]):
         runtime: Runtime,
         wish: Wish,
         timing: Timing,
-        server: SocketAddress,
+        server: Server,
     ) -> None:
         self._later = runtime.clock.callLater
         self.session = kind(runtime, wish, timing, server, self._on_report)

@@ -35,8 +35,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--port", type=_port, default=69, help="where the URL names none (69)")
     add("--mode", type=_mode, default=Mode.OCTET, metavar="octet|netascii")
-    add("--blksize", type=_natural, metavar="OCTETS", help="1468; over IPv6 1448")
-    add("--windowsize", type=_natural, default=16, metavar="BLOCKS", help="16")
+    add("--blksize", type=_natural, metavar="OCTETS", help="what the path takes whole")
+    add("--windowsize", type=_natural, metavar="BLOCKS", help="16; of large blocks fewer")
     add("--timeout", type=_natural, metavar="SECONDS", help="between repeats; measured by default")
     add("--rollover", type=_natural, metavar="0|1", help="the block number after 65535")
     add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")

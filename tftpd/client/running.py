@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sys
 import tempfile
 from argparse import Namespace
@@ -19,6 +18,7 @@ from tftpd.client.jobs import Job
 from tftpd.client.progress import bar
 from tftpd.transfer.report import Report
 from tftpd.transfer.terms import Direction
+from tftpd.wire.options import DEFAULT_BLKSIZE
 
 _STATUSES = ((NotFound, 3), (Refusal, 4), (TimedOut, 5), (TransferError, 1))
 
@@ -39,7 +39,7 @@ class Run:
             local=arguments.local,
             patience=arguments.patience,
         )
-        self._settings.wish(Direction.READ, b"any", socket.AF_INET, 0)
+        self._settings.wish(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
         self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, it lives as long as we do
         if arguments.command == "put" and any(job.local is None for job in jobs):
             # To its end, before the reactor: a thread that reads a terminal cannot be stopped.

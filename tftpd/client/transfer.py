@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tftpd.client.reaching import Server
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import Runtime, SocketAddress
 from tftpd.net.sending import SendSession
@@ -32,7 +33,8 @@ _OACK = Opcode.OACK.to_bytes(2, "big")
 class Asking(Session[Opening]):
     """Asks a server until it answers; its first answer fixes the server's TID.
 
-    Until then every port of the server's host may answer, and no other host.
+    Until then every port of the server's host may answer, and no other host,
+    unless everyone was asked: then the first that serves is the server.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Asking(Session[Opening]):
         runtime: Runtime,
         wish: Wish,
         timing: Timing,
-        server: SocketAddress,
+        server: Server,
         on_report: Callable[[Report], None],
     ) -> None:
-        opening = Opening(wish, Timer(timing, wish.timeout), runtime.clock.seconds())
-        super().__init__(runtime, opening, opening.request, server, on_report, _nothing)
+        timer = Timer(timing, wish.timeout)
+        opening = Opening(wish, timer, runtime.clock.seconds(), server.everyone)
+        super().__init__(runtime, opening, opening.request, server.address, on_report, _nothing)
         self._server = server
         self._timing = timing
         self._answer = b""
@@ -60,12 +63,18 @@ class Asking(Session[Opening]):
         """Octets of the file that have arrived at the end they are for."""
         return 0 if self._next is None else int(self._next.machine.octets)
 
+    def begin(self) -> None:
+        """Ask, now that the port is bound."""
+        if self._server.everyone:
+            self.transport.setBroadcastAllowed(True)
+        super().begin()
+
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came, from the server or a stranger."""
         if self._next is not None:
             self._next.datagramReceived(datagram, peer)
             return
-        if _host(peer) == _host(self._server):
+        if self._server.everyone or _host(peer) == _host(self._server.address):
             self.peer = peer
         super().datagramReceived(datagram, peer)
 
@@ -105,7 +114,7 @@ class Asking(Session[Opening]):
     def _transmit(self, now: float) -> None:
         said = self.machine.outbox(now)
         if said is not None:
-            self.transport.write(said, self.peer if self.machine.over else self._server)
+            self.transport.write(said, self.peer if self.machine.over else self._server.address)
 
     def _hand_over(self, now: float) -> None:
         timer = Timer(self._timing, self.terms.timeout, self.terms.windowsize)

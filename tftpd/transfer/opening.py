@@ -5,6 +5,9 @@
        +-- the same request again at each deadline; without its options
            after ERROR 8; over where patience ends or the server refuses
 
+Where everyone is asked, one server's refusal is not the last word: it counts
+if no other has answered by the next deadline.
+
 Once `opened` a `Receiver` (RRQ) or a `Sender` (WRQ) goes on with `terms`,
 whose `oack` is empty: a client sends none.
 """
@@ -74,17 +77,19 @@ class Opening(Machine):
     """Asks until the server answers, and checks what it answers.
 
     Every packet leaves from one TID; the caller takes that of the server
-    from the packet that `opened` it.
+    from the packet that `opened` it. `everyone`: many servers may answer.
     """
 
     octets = 0
 
-    def __init__(self, wish: Wish, timer: Timer, now: float) -> None:
+    def __init__(self, wish: Wish, timer: Timer, now: float, everyone: bool = False) -> None:
         super().__init__(Terms(mode=wish.mode), timer, now)
         self.opened = False  # `terms` are those of the transfer
         self.request = _request(wish, wish.options())
         """What is asked: first with options, perhaps later without."""
         self._wish = wish
+        self._everyone = everyone
+        self._refusal: Error | None = None  # of one of many
         self._due = True
 
     def receive(self, packet: Packet, now: float) -> None:
@@ -92,7 +97,10 @@ class Opening(Machine):
         if self.over or self.opened:
             return
         if isinstance(packet, Error):
-            self._receive_error(packet, now)
+            if self._everyone:
+                self._refusal = packet
+            else:
+                self._receive_error(packet, now)
         elif isinstance(packet, Oack):
             self._receive_oack(packet)
         elif self._answers_plainly(packet):
@@ -102,7 +110,10 @@ class Opening(Machine):
         """Ask again, or give up, if the deadline has passed."""
         if self.over or now < self.deadline:
             return
-        if self._patient(now):
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            self._receive_error(refusal, now)
+        elif self._patient(now):
             self._timer.back_off()
             self.retransmits += 1
             self._due = True
