@@ -92,7 +92,7 @@ def test_the_path_says_how_large_a_block_may_be():
 
 
 def test_where_there_is_no_way_it_says_so_at_once():
-    with pytest.raises(OSError, match="no way to 127.0.0.1: Cannot assign"):
+    with pytest.raises(OSError, match=r"no way to 127\.0\.0\.1: Cannot assign"):
         reach("127.0.0.1", WELL_KNOWN, "192.0.2.77")
 
 

@@ -104,9 +104,13 @@ def test_json_tells_each_file(tftpc, url):
     assert done.returncode == 3
 
 
-def test_the_verbose_line_tells_what_was_agreed(tftpc, url):
+def test_verbose_tells_each_packet_and_what_was_agreed(tftpc, url, running):
     done = tftpc("get", "-v", "--windowsize", "4", f"{url}/file")
-    assert b"blksize 65464, windowsize 4, 0 retransmitted" in done.stdout
+    assert b"blksize 65464, windowsize 4, 0 retransmitted, server 127.0.0.1" in done.stdout
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].endswith(f"to 127.0.0.1:{running.port} RRQ file octet tsize=0 "
+                             "blksize=65464 windowsize=4")  # fmt: skip
+    assert lines[-1].endswith("ACK 2")
 
 
 def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):

@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         help="tftp://host[:port]/path[;mode=octet|netascii]; or HOST PATH [PATH ...]",
     )  # fmt: skip
     get.add_argument("-o", "--output", metavar="FILE", help="a file, a directory, or - for stdout")
-    get.add_argument("--max-size", type=_natural, metavar="OCTETS", help="refuse larger files")
+    get.add_argument("--max-size", type=natural, metavar="OCTETS", help="refuse larger files")
     _add_common(get)
 
     put = commands.add_parser("put", help="write files to a server")
@@ -28,41 +28,57 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     put.set_defaults(output=None, max_size=None)
     _add_common(put)
+
+    prompt = commands.add_parser(
+        "prompt", help="ask for commands, or read them from stdin; the word itself may be left out"
+    )
+    prompt.add_argument("host", metavar="HOST", help="the server, a name or an address")
+    prompt.add_argument("at", nargs="?", type=port, metavar="PORT", help="its port (69)")
+    prompt.set_defaults(quiet=False, verbose=False, trace=False, json=False)
+    prompt.set_defaults(output=None, max_size=None)
+    _add_request(prompt)
     return top
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--port", type=_port, default=69, help="where the URL names none (69)")
-    add("--mode", type=_mode, default=Mode.OCTET, metavar="octet|netascii")
-    add("--blksize", type=_natural, metavar="OCTETS", help="what the path takes whole")
-    add("--windowsize", type=_natural, metavar="BLOCKS", help="16; of large blocks fewer")
-    add("--timeout", type=_natural, metavar="SECONDS", help="between repeats; measured by default")
-    add("--rollover", type=_natural, metavar="0|1", help="the block number after 65535")
-    add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")
-    add("--local", metavar="ADDRESS", help="our own address")
-    add("--encoding", default="utf-8", help="of names on the server (utf-8)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    how.add_argument("-v", "--verbose", action="store_true", help="say what was agreed")
-    how.add_argument("--json", action="store_true", help="one JSON object for each file")
-
-
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """A number without a sign; raises `ArgumentTypeError`, as those below."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number, not {text}")
     return int(text)
 
 
-def _port(text: str) -> int:
-    port = _natural(text)
-    if not 1 <= port <= 65535:
+def port(text: str) -> int:
+    """A UDP port."""
+    number = natural(text)
+    if not 1 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"1 to 65535, not {text}")
-    return port
+    return number
 
 
-def _mode(text: str) -> Mode:
-    mode = Mode.spelled(text.encode())
-    if mode is None:
+def mode(text: str) -> Mode:
+    """A transfer mode."""
+    spelled = Mode.spelled(text.encode())
+    if spelled is None:
         raise argparse.ArgumentTypeError(f"octet or netascii, not {text}")
-    return mode
+    return spelled
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_request(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    how.add_argument("-v", "--verbose", action="store_true", help="say each packet")
+    how.add_argument("--json", action="store_true", help="one JSON object for each file")
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", type=port, default=69, help="where the URL names none (69)")
+    add("--mode", type=mode, default=Mode.OCTET, metavar="octet|netascii")
+    add("--blksize", type=natural, metavar="OCTETS", help="what the path takes whole")
+    add("--windowsize", type=natural, metavar="BLOCKS", help="16; of large blocks fewer")
+    add("--timeout", type=natural, metavar="SECONDS", help="between repeats; measured by default")
+    add("--rollover", type=natural, metavar="0|1", help="the block number after 65535")
+    add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")
+    add("--local", metavar="ADDRESS", help="our own address")
+    add("--encoding", default="utf-8", help="of names on the server (utf-8)")

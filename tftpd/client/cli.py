@@ -1,7 +1,8 @@
 """The `tftpc` command: files from and to TFTP servers.
 
 Exit statuses: 0 done, 1 failed, 2 bad usage, 3 not found, 4 refused,
-5 timed out, 130 interrupted. Of several files the first that failed counts.
+5 timed out, 130 interrupted. Of several files the first that failed counts,
+and so it does of the commands of a script.
 """
 
 import argparse
@@ -9,14 +10,18 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import Usage, downloads, uploads
+from tftpd.client.jobs import Job, Usage, downloads, uploads
+from tftpd.client.urls import is_url
 
 BAD_USAGE, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; gives the exit status."""
-    arguments = parser().parse_args(argv)
+    """Run one subcommand, `prompt` where none is named; gives the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
+        words.insert(0, "prompt")
+    arguments = parser().parse_args(words)
     try:
         return _COMMANDS[arguments.command](arguments)
     except (Usage, ValueError) as error:
@@ -28,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _transfer(arguments: argparse.Namespace) -> int:
     jobs = uploads(arguments) if arguments.command == "put" else downloads(arguments)
+    arguments.trace = arguments.verbose
     # Not before there is something to do: Twisted takes longer to import
     # than anybody wants to wait for help.
     from twisted.internet import reactor
@@ -38,7 +44,25 @@ def _transfer(arguments: argparse.Namespace) -> int:
     return run(reactor, Run(reactor, arguments, jobs).all())
 
 
-_COMMANDS = {"get": _transfer, "put": _transfer}
+def _prompt(arguments: argparse.Namespace) -> int:
+    if is_url(arguments.host):
+        raise Usage(f"what is to become of {arguments.host}? say get or put")
+    from twisted.internet import reactor
+
+    from tftpd.client.prompt import converse
+    from tftpd.client.reacting import Background
+    from tftpd.client.running import Run, settings_of
+
+    settings_of(arguments)
+    with Background(reactor) as background:
+
+        def perform(asked: argparse.Namespace, jobs: list[Job]) -> int:
+            return background.result(Run(reactor, asked, jobs).all())
+
+        return converse(arguments, perform)
+
+
+_COMMANDS = {"get": _transfer, "put": _transfer, "prompt": _prompt}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def downloads(arguments: Namespace) -> list[Job]:
     if is_url(first):
         remotes = [_remote(url, arguments.encoding) for url in arguments.what]
     elif names:
-        remotes = [Remote(first, _encoded(name, arguments.encoding)) for name in names]
+        remotes = [remote_of(first, name, arguments.encoding) for name in names]
     else:
         raise Usage("name a URL, or a host and a path")
     for remote in remotes:
@@ -35,7 +35,7 @@ def downloads(arguments: Namespace) -> list[Job]:
     output = arguments.output
     if len(remotes) > 1 and output not in (None, STREAM) and not Path(output).is_dir():
         raise Usage(f"several files need a directory, and {output} is none")
-    return [Job(remote, _target(remote, output)) for remote in remotes]
+    return [Job(remote, target(remote, output)) for remote in remotes]
 
 
 def uploads(arguments: Namespace) -> list[Job]:
@@ -60,6 +60,28 @@ def uploads(arguments: Namespace) -> list[Job]:
     return jobs
 
 
+def remote_of(host: str, name: str, encoding: str) -> Remote:
+    """The file `name` of a host, in octets of `encoding`; raises `Usage`."""
+    remote = Remote(host, _encoded(name, encoding))
+    _check_name(remote)
+    return remote
+
+
+def target(remote: Remote, output: str | None) -> Path | None:
+    """Where a download goes: under its own last name where no other is given.
+
+    None is standard output. Raises `Usage`.
+    """
+    if output == STREAM:
+        return None
+    if output is not None and not Path(output).is_dir():
+        return Path(output)
+    last = remote.name.rpartition(b"/")[2]
+    if last in (b"", b".", b".."):
+        raise Usage("the URL ends with no name: say with -o where it is to go")
+    return Path(output or ".", last.decode("utf-8", "surrogateescape"))
+
+
 def _remote(url: str, encoding: str) -> Remote:
     try:
         return parse(url, encoding)
@@ -77,15 +99,3 @@ def _encoded(name: str, encoding: str) -> bytes:
 def _check_name(remote: Remote) -> None:
     if not remote.name or b"\0" in remote.name:
         raise Usage("the name of a file is not empty and has no NUL")
-
-
-def _target(remote: Remote, output: str | None) -> Path | None:
-    """Where a download goes: under its own last name where no other is given."""
-    if output == STREAM:
-        return None
-    if output is not None and not Path(output).is_dir():
-        return Path(output)
-    last = remote.name.rpartition(b"/")[2]
-    if last in (b"", b".", b".."):
-        raise Usage("the URL ends with no name: say with -o where it is to go")
-    return Path(output or ".", last.decode("utf-8", "surrogateescape"))

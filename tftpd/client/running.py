@@ -1,4 +1,4 @@
-"""Doing the jobs of a command line one after the other, and telling how they went."""
+"""Doing the jobs of a command one after the other, and telling how they went."""
 
 import json
 import shutil
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tftpd.access.names import show
-from tftpd.client.api import Progress, Settings, get, put
+from tftpd.client.api import Client, Progress, Settings
 from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
 from tftpd.client.jobs import Job
 from tftpd.client.progress import bar
+from tftpd.client.reaching import runtime
+from tftpd.client.trace import Trace
+from tftpd.net.tap import tapped
 from tftpd.transfer.report import Report
 from tftpd.transfer.terms import Direction
 from tftpd.wire.options import DEFAULT_BLKSIZE
@@ -24,22 +27,16 @@ _STATUSES = ((NotFound, 3), (Refusal, 4), (TimedOut, 5), (TransferError, 1))
 
 
 class Run:
-    """The jobs of one call. Raises `ValueError` for numbers that no request can say."""
+    """The jobs of one command. Raises `ValueError` for numbers that no request can say."""
 
     def __init__(self, reactor: Any, arguments: Namespace, jobs: list[Job]) -> None:
-        self._reactor = reactor
+        self._runtime = runtime(reactor)
+        if arguments.trace:
+            trace = Trace(self._runtime.clock.seconds, sys.stderr)
+            self._runtime = tapped(self._runtime, trace.hear)
         self._arguments = arguments
         self._jobs = jobs
-        self._settings = Settings(
-            mode=arguments.mode,
-            blksize=arguments.blksize,
-            windowsize=arguments.windowsize,
-            timeout=arguments.timeout,
-            rollover=arguments.rollover,
-            local=arguments.local,
-            patience=arguments.patience,
-        )
-        self._settings.wish(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
+        self._settings = settings_of(arguments)
         self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, it lives as long as we do
         if arguments.command == "put" and any(job.local is None for job in jobs):
             # To its end, before the reactor: a thread that reads a terminal cannot be stopped.
@@ -53,8 +50,10 @@ class Run:
         return next((status for status in statuses if status), 0)
 
     async def _one(self, job: Job) -> int:
+        arguments = self._arguments
+        plain = arguments.quiet or arguments.json or arguments.trace
         try:
-            with bar(_name(job), self._arguments.quiet or self._arguments.json) as progress:
+            with bar(_name(job), plain) as progress:
                 report = await self._transfer(job, progress)
         except TransferError as error:
             self._tell_failure(job, error)
@@ -64,19 +63,15 @@ class Run:
 
     async def _transfer(self, job: Job, progress: Progress | None) -> Report:
         remote = job.remote
-        port = remote.port or self._arguments.port
-        settings = replace(self._settings, mode=remote.mode or self._settings.mode)
-        host, name = remote.host, remote.name
+        mode = remote.mode or self._settings.mode
+        client = Client(self._runtime, replace(self._settings, mode=mode))
+        host, name, port = remote.host, remote.name, remote.port or self._arguments.port
         if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
-            return await put(
-                self._reactor, host, name, source, port=port, settings=settings, progress=progress
-            )
+            return await client.put(host, name, source, port=port, progress=progress)
+        limit = self._arguments.max_size
         with _opened(job.local) as to:
-            return await get(
-                self._reactor, host, name, to, port=port, settings=settings, progress=progress,
-                max_size=self._arguments.max_size,
-            )  # fmt: skip
+            return await client.get(host, name, to, port=port, progress=progress, max_size=limit)
 
     def _tell(self, job: Job, report: Report) -> None:
         if self._arguments.json:
@@ -86,9 +81,10 @@ class Run:
             if self._arguments.verbose:
                 said += (
                     f", {report.rate / 1e6:.1f} MB/s, blksize {report.blksize}, windowsize "
-                    f"{report.windowsize}, {report.retransmits} retransmitted"
+                    f"{report.windowsize}, {report.retransmits} retransmitted, "
+                    f"server {report.peer[0]}"
                 )
-            print(said, file=self._said)
+            print(said, file=self._said, flush=True)
 
     def _tell_failure(self, job: Job, error: TransferError) -> None:
         if self._arguments.json:
@@ -96,12 +92,27 @@ class Run:
         else:
             code = "" if error.code is None else f" (ERROR {error.code})"
             text = show(error.text.encode("utf-8", "surrogateescape"))
-            print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr)
+            print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr, flush=True)
 
     def _print_json(self, job: Job, **said: object) -> None:
         local = "-" if job.local is None else str(job.local)
         about = {"host": job.remote.host, "file": _name(job), "local": local}
         print(json.dumps(about | said), file=self._said, flush=True)
+
+
+def settings_of(arguments: Namespace) -> Settings:
+    """What a command line asks for; raises `ValueError` for what no request can say."""
+    settings = Settings(
+        mode=arguments.mode,
+        blksize=arguments.blksize,
+        windowsize=arguments.windowsize,
+        timeout=arguments.timeout,
+        rollover=arguments.rollover,
+        local=arguments.local,
+        patience=arguments.patience,
+    )
+    settings.wish(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
+    return settings
 
 
 def _name(job: Job) -> str:
@@ -110,6 +121,7 @@ def _name(job: Job) -> str:
 
 def _numbers(report: Report) -> dict[str, object]:
     return {
+        "server": report.peer[0],
         "octets": report.octets,
         "seconds": round(report.seconds, 6),
         "blksize": report.blksize,

@@ -1,0 +1,73 @@
+"""A transfer packet by packet, as `-v` shows it."""
+
+import io
+import random
+
+import pytest
+
+from tests.client.conftest import TID
+from tests.fakes import SERVER, MemoryNet
+from tftpd.client.api import Client, Settings
+from tftpd.client.trace import Trace, said
+from tftpd.net.tap import tapped
+from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+
+
+@pytest.mark.parametrize(
+    ("packet", "words"),
+    [
+        (Rrq(b"pxelinux.0", b"octet"), "RRQ pxelinux.0 octet"),
+        (Wrq(b"a\nb", b"octet", ((b"tsize", b"3"),)), "WRQ a\\nb octet tsize=3"),
+        (Data(7, b"abc"), "DATA 7, 3 octets"),
+        (Ack(65535), "ACK 65535"),
+        (Error(1, "no such\x1b[2J"), "ERROR 1 no such\\x1b[2J"),
+        (Error(0, ""), "ERROR 0"),
+        (Oack(((b"blksize", b"1468"),)), "OACK blksize=1468"),
+        (b"\0\x09abc", "malformed (unknown opcode 9): 00 09 61 62 63"),
+        (b"\0\x09" + bytes(30), "malformed (unknown opcode 9): 00 09" + " 00" * 22 + "..."),
+    ],
+    ids=str,
+)
+def test_packets_in_words(packet, words):
+    assert said(packet if isinstance(packet, bytes) else packet.encode()) == words
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_that_comes_can_forge_a_line(seed):
+    drawn = random.Random(seed)
+    for _ in range(100):
+        octets = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))
+        assert said(octets).isprintable()
+
+
+def test_every_datagram_both_ways_is_heard(tmp_path):
+    from tests.client.conftest import Talk
+
+    net, out = MemoryNet(), io.StringIO()
+    talk = Talk(net)
+    trace = Trace(net.clock.seconds, out)
+    talk.client = Client(tapped(net.runtime, trace.hear), Settings(blksize=8, windowsize=2))
+    talk.gets(tmp_path / "f")
+    net.clock.advance(0.25)
+    talk.hears(Oack(((b"blksize", b"8"), (b"windowsize", b"2"))))
+    talk.hears(Data(1, b"12345678"))
+    talk.hears(Data(2, b""))
+    talk.hears(Data(2, b""), ("192.0.2.99", 5))
+    talk.waits(10)
+    assert out.getvalue().splitlines() == [
+        f" 0.000000   to {SERVER}:69 RRQ f octet tsize=0 blksize=8 windowsize=2",
+        f" 0.250000 from {SERVER}:{TID[1]} OACK blksize=8 windowsize=2",
+        f" 0.250000   to {SERVER}:{TID[1]} ACK 0",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 1, 8 octets",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 2, 0 octets",
+        f" 0.250000   to {SERVER}:{TID[1]} ACK 2",
+        " 0.250000 from 192.0.2.99:5 DATA 2, 0 octets",
+        " 0.250000   to 192.0.2.99:5 ERROR 5 Unknown transfer ID",
+    ]
+    assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])
+
+
+def test_addresses_of_ipv6_have_brackets():
+    out = io.StringIO()
+    Trace(lambda: 0.0, out).hear(True, Ack(0).encode(), ("2001:db8::1", 69, 0, 0))
+    assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

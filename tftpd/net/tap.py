@@ -1,0 +1,93 @@
+"""Listening in on ports: every datagram, both ways, as it is on the wire."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from tftpd.net.runtime import (
+    Buffer,
+    BurstProtocol,
+    BurstTransport,
+    Needs,
+    Runtime,
+    SocketAddress,
+)
+
+Hear = Callable[[bool, bytes, SocketAddress], None]
+"""Told of a datagram: whether it is ours, its octets, and whose it is or where it goes."""
+
+
+def tapped(runtime: Runtime, hear: Hear) -> Runtime:
+    """`runtime`, with whose ports `hear` listens in."""
+
+    def open_port(protocol: BurstProtocol, local: SocketAddress, needs: Needs) -> BurstTransport:
+        return runtime.open_port(_Tap(protocol, hear), local, needs)
+
+    return replace(runtime, open_port=open_port)
+
+
+class _Tap(BurstProtocol):
+    """Stands between a port and its protocol."""
+
+    noisy = False
+
+    def __init__(self, protocol: BurstProtocol, hear: Hear) -> None:
+        self._protocol = protocol
+        self._hear = hear
+
+    def makeConnection(self, transport: Any) -> None:
+        """Twisted: the port is open."""
+        self._protocol.makeConnection(_TappedPort(transport, self._hear))
+
+    def doStop(self) -> None:
+        """Twisted: the port is closed."""
+        self._protocol.doStop()
+
+    def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
+        """Twisted: a datagram came."""
+        self._hear(False, datagram, peer)
+        self._protocol.datagramReceived(datagram, peer)
+
+    def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
+        """Several datagrams came at once."""
+        for datagram in datagrams:
+            self._hear(False, datagram, peer)
+        self._protocol.burstReceived(datagrams, peer)
+
+
+@implementer(BurstTransport)
+class _TappedPort:
+    """What the protocol takes for its port."""
+
+    def __init__(self, port: BurstTransport, hear: Hear) -> None:
+        self._port = port
+        self._hear = hear
+
+    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
+        assert addr is not None, "sessions name the peer"
+        self._hear(True, datagram, addr)
+        self._port.write(datagram, addr)
+
+    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
+        for at in range(0, len(octets), size):
+            self._hear(True, bytes(octets[at : at + size]), peer)
+        self._port.writeBurst(octets, size, peer)
+
+    def stopListening(self) -> "Deferred[None] | None":
+        return self._port.stopListening()
+
+    def connect(self, host: str, port: int) -> None:
+        self._port.connect(host, port)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return self._port.getHost()
+
+    def setBroadcastAllowed(self, enabled: bool) -> None:
+        self._port.setBroadcastAllowed(enabled)
+
+    def getBroadcastAllowed(self) -> bool:
+        return bool(self._port.getBroadcastAllowed())
