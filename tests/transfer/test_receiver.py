@@ -5,6 +5,7 @@ import pytest
 from tests.transfer.ends import OACK, ReceiverEnd, window
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
+from tftpd.transfer.timing import Timing
 from tftpd.wire.errors import ErrorCode, Refused
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
@@ -132,6 +133,14 @@ def test_a_block_longer_than_agreed_is_an_illegal_operation():
     end.sends()
     assert end.hears(Data(1, b"abcde")) == [Error(4, "Illegal TFTP operation")]
     assert end.machine.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("terms", [LOCK_STEP, Terms(blksize=4, oack=OACK)])
+def test_a_client_that_never_answers_gets_three_copies(terms):
+    end = ReceiverEnd(terms, Timing(initial=1.0))
+    first = end.sends()
+    assert [packet for _ in range(40) for packet in end.waits(1)] == first * 2
+    assert end.machine.outcome is Outcome.TIMED_OUT
 
 
 def test_a_client_that_vanishes_is_given_up():

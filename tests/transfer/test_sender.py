@@ -7,6 +7,7 @@ import pytest
 from tests.transfer.ends import OACK, SenderEnd, window
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
+from tftpd.transfer.timing import Timing
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
@@ -195,6 +196,26 @@ def test_patience_outlasts_a_lost_ack_and_a_five_second_timer():
         end.waits(5)
     assert end.machine.outcome is None
     assert end.hears(Ack(2), after=4) == [Data(3, b"i")]
+
+
+@pytest.mark.parametrize("terms", [LOCK_STEP, Terms(blksize=4, windowsize=8, oack=OACK)])
+def test_a_client_that_never_answers_gets_three_copies(terms):
+    end = SenderEnd(b"abcdefghi", terms, Timing(initial=1.0))
+    first = end.sends()
+    assert [packet for _ in range(40) for packet in end.waits(1)] == first * 2
+    assert end.machine.outcome is Outcome.TIMED_OUT
+
+
+def test_whoever_asks_again_is_answered_beyond_them():
+    end = SenderEnd(b"abcdefghi", LOCK_STEP, Timing(initial=1.0))
+    first = end.sends()
+    for _ in range(5):
+        end.now += 0.2
+        end.machine.repeat(end.now)
+    end.now += 1
+    end.machine.repeat(end.now)
+    assert end.sends() == first
+    assert end.machine.outcome is None
 
 
 def test_a_last_block_that_is_never_acknowledged_counts_as_sent():

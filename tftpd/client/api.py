@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -107,7 +108,8 @@ class Client:
     def __init__(self, runtime: Runtime, settings: Settings) -> None:
         self._runtime = runtime
         self._settings = settings
-        self._timing = Timing(patience=settings.patience, dally=_DALLY)
+        # Whoever is asked by us has answered: its packets may be lost, no more.
+        self._timing = Timing(patience=settings.patience, dally=_DALLY, copies=inf)
 
     async def get(
         self,

@@ -173,6 +173,10 @@ class Retransmit(_Keys):
         default=_TIMING.patience, description="How long a client may be silent."
     )
     dally: Seconds = Field(default=_TIMING.dally, description="How long the last ACK is repeated.")
+    copies: Annotated[int, number(1, 100)] = Field(
+        default=int(_TIMING.copies),
+        description="How often a client that never answers is sent the first packet.",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -43,6 +43,7 @@ class Machine:
         self._farewell: Error | None = None
         self._timer = timer
         self._numbering = Numbering(terms.rollover)
+        self._copies = 1  # of our first packet that nobody asked for again
         self._sent_at = now
         self._progress_at = now
 
@@ -93,6 +94,16 @@ class Machine:
     def _patient(self, now: float) -> bool:
         """Whether the peer may still be waited for."""
         return self.stalled(now) < self._timer.patience
+
+    def _worthwhile(self, now: float) -> bool:
+        """Whether to send once more what the peer has not answered.
+
+        One that never answered gets a few copies: it may never have asked.
+        """
+        if self.answered:
+            return self._patient(now)
+        self._copies += 1
+        return self._copies <= self._timer.copies and self._patient(now)
 
     def _aborted(self, error: Error) -> None:
         self.end(Outcome.ABORTED, error.code, error.message)

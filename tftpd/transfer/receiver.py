@@ -103,7 +103,7 @@ class Receiver(Machine):
             return
         if self._dallying:
             self.end(Outcome.DONE)
-        elif self._patient(now):
+        elif self._worthwhile(now):
             self._timer.back_off()
             self._due = True
         else:

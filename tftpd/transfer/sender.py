@@ -111,7 +111,7 @@ class Sender(Machine):
             return
         if self._pacer.active and self._sending < min(self._windowsize, self._hand):
             return  # the deadline was that of the next blocks
-        if self._patient(now):
+        if self._worthwhile(now):
             self._timer.back_off()
             if not self._opening:
                 self._pacer.silence(min(self._timer.shortest, self._timer.interval))

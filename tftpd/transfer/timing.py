@@ -28,7 +28,9 @@ class Timing:
     progress: U-Boot repeats itself every 5 s at most ten times, so that
     less than some 25 s would end a boot for one lost ACK. `dally` is how
     long the last ACK of an upload is repeated: it covers two repeats of a
-    client with a 5 s timer.
+    client with a 5 s timer. `copies` is how often a peer that never answered
+    is sent our first packet: the address it asked from may be somebody
+    else's.
     """
 
     floor: float = 0.25
@@ -36,14 +38,16 @@ class Timing:
     initial: float = 1.0
     patience: float = 30.0
     dally: float = 12.0
+    copies: float = 3
 
 
 class Timer:
     """The retransmission interval of one transfer.
 
     `interval` is the time from a send to its repeat. `roundtrip` is the
-    smoothed measure, None before the first, `shortest` the least. `patience` and `dally`
-    are those of the timing, or longer where the client's timeout is long.
+    smoothed measure, None before the first, `shortest` the least. `patience`,
+    `dally` and `copies` are those of the timing, the first two longer where
+    the client's timeout is long.
     Times are seconds on the caller's clock, which may step backward: a
     negative measure counts as zero.
     """
@@ -55,6 +59,7 @@ class Timer:
         "_random",
         "_timing",
         "_variation",
+        "copies",
         "dally",
         "interval",
         "patience",
@@ -78,6 +83,7 @@ class Timer:
         self.shortest = inf
         self.patience = max(timing.patience, _LEAST_TRIES * (fixed or 0.0))
         self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
+        self.copies = timing.copies
         self._timing = timing
         self._fixed = fixed
         self._variation = 0.0
