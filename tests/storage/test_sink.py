@@ -227,3 +227,28 @@ def test_a_link_out_of_the_root_is_not_written_through(root, writing, symlinks):
         assert _code(writing(name, symlinks, overwrite=True)) is ErrorCode.ACCESS_VIOLATION
     assert os.listdir(secret.parent) == ["secret"]
     assert secret.read_bytes() == b"secret"
+
+
+def test_a_check_leaves_everything_as_it_is(root, writing):
+    before = sorted(root.rglob("*")), root.stat().st_mtime_ns
+    Sink.check(writing("new"), 100)
+    assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "policy"),
+    [
+        ("file", None, {}),
+        ("missing/new", None, {}),
+        ("inner", None, {"overwrite": True}),
+        ("new", None, {"create": False, "overwrite": True}),
+        ("new", 11, {"max_size": 10}),
+        ("new", 1 << 62, {}),
+    ],
+)
+def test_a_check_refuses_what_an_opening_refuses(writing, name, size, policy):
+    with pytest.raises(Refused) as opening:
+        Sink.open(writing(name, **policy), size, False)
+    with pytest.raises(Refused) as check:
+        Sink.check(writing(name, **policy), size)
+    assert (check.value.code, check.value.why) == (opening.value.code, opening.value.why)

@@ -1,6 +1,6 @@
 """The well-known port: turns each request into a session or a refusal.
 
-    datagram > decode > screen > authorize > open the file > agree > start
+    datagram > decode > screen > answer (answering.py) > start
 
 A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
@@ -13,18 +13,17 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
+from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import TID, AnySession, Sessions
 from tftpd.net.sockets import client_address
-from tftpd.storage.sink import Sink
-from tftpd.storage.source import Source
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
+from tftpd.transfer.terms import Direction, Limits, Terms
 from tftpd.transfer.timing import Timer, Timing
 from tftpd.wire.errors import ErrorCode, MalformedPacket, MalformedRequest, Refused
 from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
@@ -128,33 +127,28 @@ class Listener(DatagramProtocol):
         return True
 
     def _open(self, request: Request, tid: TID) -> None:
-        mode = Mode.spelled(request.mode)
-        if mode is None:
-            raise Refused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
         if isinstance(request, Rrq):
-            self._open_read(request, mode, tid)
+            self._open_read(request, tid)
         else:
-            self._open_write(request, mode, tid)
+            self._open_write(request, tid)
 
-    def _open_read(self, request: Rrq, mode: Mode, tid: TID) -> None:
-        grant = self.offer.mounts.authorize_read(request.filename, client_address(tid[0]))
-        source = Source.open(grant)
-        terms = agree(request.options, self.offer.limits, mode, Direction.READ, source.size)
+    def _open_read(self, request: Rrq, tid: TID) -> None:
+        offer, peer = self.offer, tid[0]
+        granted = answer_read(request, client_address(peer), offer.mounts, offer.limits)
+        terms = granted.terms
         machine = Sender(terms, self._timer(terms), self._runtime.clock.seconds())
-        session = SendSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
-        session.attach(source)
+        session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
+        session.attach(granted.source)
         window = terms.windowsize * (terms.blksize + HEADER)
         self._start(session, tid, Needs(_LONGEST_ANSWER, window, receives=False))
 
-    def _open_write(self, request: Wrq, mode: Mode, tid: TID) -> None:
-        grant = self.offer.mounts.authorize_write(request.filename, client_address(tid[0]))
-        terms = agree(request.options, self.offer.limits, mode, Direction.WRITE)
-        # Netascii text is longer on the wire than on disk, by as much as it
-        # has lines: an announced size says nothing exact of the file.
-        size = terms.tsize if mode is Mode.OCTET else None
-        sink = Sink.open(grant, size, mode is Mode.NETASCII)
+    def _open_write(self, request: Wrq, tid: TID) -> None:
+        offer, peer = self.offer, tid[0]
+        granted = answer_write(request, client_address(peer), offer.mounts, offer.limits)
+        terms = granted.terms
+        sink = granted.open()
         machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
-        session = ReceiveSession(self._runtime, machine, request, tid[0], *self._hooks(tid))
+        session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(sink)
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
         self._start(session, tid, Needs(longest, terms.windowsize * longest, receives=True))

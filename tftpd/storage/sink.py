@@ -55,23 +55,25 @@ class Sink:
         `size` is what the client says it will send, in octets; `translate`
         makes local text of the netascii that comes.
         """
-        policy = grant.policy
-        if size is not None and policy.max_size is not None and size > policy.max_size:
-            raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
-        with (
-            refusing(Reason.WRITE_FAILED),
-            located(grant.root, grant.name, grant.symlinks) as (directory, last),
-        ):
-            _check_target(directory, last, policy)
-            # Not a duplicate of `directory`: that one may be O_PATH, which
-            # neither fsync nor flock nor fstatvfs on every kernel takes.
-            own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                _check_space(own, size)
-                return cls(own, last, policy, translate)
-            except BaseException:
-                os.close(own)
-                raise
+        directory, name = _target(grant, size)
+        try:
+            with refusing(Reason.WRITE_FAILED):
+                return cls(directory, name, grant.policy, translate)
+        except BaseException:
+            os.close(directory)
+            raise
+
+    @staticmethod
+    def check(grant: Grant[WritePolicy], size: int | None) -> None:
+        """Raises `Refused` where `open()` would, and creates nothing.
+
+        What only an attempt can tell, such as a user's disk quota, it leaves out.
+        """
+        directory, _ = _target(grant, size)
+        try:
+            _check_room_for_temporary(directory)
+        finally:
+            os.close(directory)
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Take what came, in memory; raises `Refused` when it grows too large.
@@ -252,6 +254,27 @@ def _lock(fd: int, directory: int, name: bytes) -> bool:
     return os.access(name, os.F_OK, dir_fd=directory)
 
 
+def _target(grant: Grant[WritePolicy], size: int | None) -> tuple[int, bytes]:
+    """Where a file of `size` octets may be made: its directory, ours to close, and its name."""
+    policy = grant.policy
+    if size is not None and policy.max_size is not None and size > policy.max_size:
+        raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
+    with (
+        refusing(Reason.WRITE_FAILED),
+        located(grant.root, grant.name, grant.symlinks) as (directory, last),
+    ):
+        _check_target(directory, last, policy)
+        # Not a duplicate of `directory`: that one may be O_PATH, which
+        # neither fsync nor flock nor fstatvfs on every kernel takes.
+        own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            _check_space(own, size)
+            return own, last
+        except BaseException:
+            os.close(own)
+            raise
+
+
 def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
     """Whether the policy and the permissions allow what is there to be replaced."""
     try:
@@ -277,6 +300,16 @@ def _check_space(directory: int, size: int | None) -> None:
     volume = os.fstatvfs(directory)
     if size > volume.f_bavail * volume.f_frsize:
         raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
+
+
+def _check_room_for_temporary(directory: int) -> None:
+    """What `_new_temporary` would meet, as far as that can be known without it."""
+    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
+        raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
+    volume = os.fstatvfs(directory)
+    # Where a file system makes inodes as they are needed, it has 0 in all.
+    if volume.f_files and not volume.f_favail:
+        raise Refused(ErrorCode.DISK_FULL, "no inode is free")
 
 
 _EFFECTIVE = os.access in os.supports_effective_ids

@@ -1,0 +1,74 @@
+"""What a request is answered with: the decision, apart from ports and sessions.
+
+    mode > authorize > open the file > agree
+
+The listener acts on it, and `tftpd explain` shows it. A step that cannot go
+on raises `Refused`.
+"""
+
+from dataclasses import dataclass
+
+from tftpd.access.mounts import Mounts
+from tftpd.access.policy import Address, Grant, ReadPolicy, WritePolicy
+from tftpd.storage.sink import Sink
+from tftpd.storage.source import Source
+from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
+from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.wire.packets import Request, Rrq, Wrq
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A read that is granted. `source` is open, and the caller's to close."""
+
+    grant: Grant[ReadPolicy]
+    terms: Terms
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A write that is granted as far as its name and the policy go.
+
+    `size` is what the file will have, in octets, None where that is not
+    known. Whether the directory takes it is seen by `open()`, which begins
+    the file, or by `check()`, which leaves everything as it is.
+    """
+
+    grant: Grant[WritePolicy]
+    terms: Terms
+    size: int | None
+
+    def open(self) -> Sink:
+        """The file in the making; raises `Refused`."""
+        return Sink.open(self.grant, self.size, self.terms.mode is Mode.NETASCII)
+
+    def check(self) -> None:
+        """Raises `Refused` where `open()` would."""
+        Sink.check(self.grant, self.size)
+
+
+def answer_read(request: Rrq, client: Address, mounts: Mounts, limits: Limits) -> Reading:
+    """What `client` gets for `request`; raises `Refused`."""
+    mode = _mode(request)
+    grant = mounts.authorize_read(request.filename, client)
+    source = Source.open(grant)
+    terms = agree(request.options, limits, mode, Direction.READ, source.size)
+    return Reading(grant, terms, source)
+
+
+def answer_write(request: Wrq, client: Address, mounts: Mounts, limits: Limits) -> Writing:
+    """What `client` may store by `request`; raises `Refused`."""
+    mode = _mode(request)
+    grant = mounts.authorize_write(request.filename, client)
+    terms = agree(request.options, limits, mode, Direction.WRITE)
+    # Netascii text is longer on the wire than on disk, by as much as it
+    # has lines: an announced size says nothing exact of the file.
+    return Writing(grant, terms, terms.tsize if mode is Mode.OCTET else None)
+
+
+def _mode(request: Request) -> Mode:
+    mode = Mode.spelled(request.mode)
+    if mode is None:
+        raise Refused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
+    return mode
