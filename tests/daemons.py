@@ -27,10 +27,27 @@ class RunningDaemon:
     port: int
     root: Path
     log: Path
+    config: Path
+
+    def change(self, **settings: Any) -> None:
+        """Write other settings to the configuration file, without a reload."""
+        document = yaml.safe_load(self.config.read_text())
+        self.config.write_text(yaml.safe_dump(document | settings))
+
+    def reload(self, said: str = "reloaded") -> list[str]:
+        """Send SIGHUP; what the log says from then on, once a message has `said` in it."""
+        before = len(self.events())
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: any(said in message for message in self._messages(before)))
+        return self._messages(before)
+
+    def _messages(self, since: int) -> list[str]:
+        return [event["message"] for event in self.events()[since:]]
 
     def events(self) -> list[dict[str, Any]]:
         """The JSON objects of the log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def transfers(self) -> list[dict[str, Any]]:
         """Those of them that tell the end of a request."""
@@ -84,6 +101,7 @@ def daemon(
         "listen": [{"address": "127.0.0.1", "port": port}],
         "directories": [{"path": "/", "root": str(root), "read": True, "write": write}],
         "log": {"format": "json"},
+        "drain_timeout": 0,
         **settings,
     }
     config = tmp_path / "tftpd.yaml"
@@ -99,7 +117,7 @@ def daemon(
             stderr=subprocess.STDOUT,
             preexec_fn=preexec,
         )
-    running = RunningDaemon(process, port, root, log)
+    running = RunningDaemon(process, port, root, log, config)
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
         assert process.poll() is None, log.read_text()

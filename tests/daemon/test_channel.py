@@ -47,7 +47,7 @@ def test_orders(tmp_path):
     settings = Settings.model_validate(
         {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
     )
-    orders = Orders(settings, [(4, True)], tally=3, number=1)
+    orders = Orders(settings, [True, False], number=1)
     assert Orders.decode(orders.encode()) == orders
 
 

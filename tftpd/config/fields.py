@@ -144,13 +144,14 @@ def number(low: int, high: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def seconds(most: float) -> BeforeValidator:
-    """A time in seconds, above 0 and up to `most`."""
+def seconds(most: float, none: bool = False) -> BeforeValidator:
+    """A time in seconds, up to `most`; above 0, or 0 too if `none`."""
 
     def check(value: Any) -> float:
-        if type(value) in (int, float) and 0 < value <= most:
+        if type(value) in (int, float) and (0 < value <= most or (none and value == 0)):
             return float(value)
-        raise ValueError(f"expected seconds, more than 0 and up to {most:g}")
+        least = "from 0" if none else "more than 0 and"
+        raise ValueError(f"expected seconds, {least} up to {most:g}")
 
     return BeforeValidator(check)
 

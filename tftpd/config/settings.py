@@ -231,6 +231,10 @@ class Settings(_Keys):
         default=1, description="Processes that serve, one for each processor to use."
     )
 
+    drain_timeout: Annotated[float, seconds(_MOST_SECONDS, none=True)] = Field(
+        default=10.0, description="Seconds that running transfers get when the daemon stops."
+    )
+
     def mounts(self) -> list[Mount]:
         """What the access floor takes."""
         return [

@@ -3,11 +3,13 @@
 import errno
 import socket
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from tftpd.config.settings import Settings
+from tftpd.config.settings import Listen, Settings
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import bind_listeners
 
@@ -16,15 +18,24 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _log = Logger()
 
 
+class Unbound(Exception):
+    """An address cannot be listened on; the text says which and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """The sockets of one address, one for each process that serves it.
 
-    `broadcast` is whether requests to broadcast addresses are taken.
+    `listen` is the entry of the configuration that they serve.
     """
 
+    listen: Listen
     sockets: list[socket.socket]
-    broadcast: bool
+
+    @property
+    def broadcast(self) -> bool:
+        """Whether requests to broadcast addresses are taken."""
+        return self.listen.broadcast == "answer"
 
     @property
     def address(self) -> SocketAddress:
@@ -38,29 +49,38 @@ class Bound:
             sock.close()
 
 
-def bind(settings: Settings) -> list[Bound]:
+def bind(settings: Settings, held: Sequence[Bound] = ()) -> list[Bound]:
     """What the configuration listens on, with a socket for each worker.
 
-    Where an address cannot be had, it says why in one line and raises
-    `SystemExit`, unless the address is only a default that this host lacks.
+    What is `held` already is used again; the rest of it is not touched.
+    Raises `Unbound` where an address cannot be had, and then all is as it
+    was, unless the address is only a default that this host lacks.
     """
     if settings.workers > 1 and not sys.platform.startswith("linux"):
-        _log.critical("several workers on one port need Linux")
-        raise SystemExit(1)
-    bound: list[Bound] = []
-    for listen in settings.listen:
-        try:
-            sockets = bind_listeners(listen.address, listen.port, settings.workers)
-        except OSError as error:
-            said = {"address": listen.address, "port": listen.port, "why": _explain(error)}
-            if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
-                _log.warn("not listening on {address} port {port}: {why}", **said)
+        raise Unbound("several workers on one port need Linux")
+    own = {(each.listen.address, each.listen.port): each for each in held}
+    wanted = {(listen.address, listen.port) for listen in settings.listen}
+    going = [own[name] for name in own if name not in wanted]
+    with ExitStack() as undo:
+        bound = []
+        for listen in settings.listen:
+            same = own.get((listen.address, listen.port))
+            if same is not None:
+                bound.append(Bound(listen, same.sockets))
                 continue
-            for other in bound:
-                other.close()
-            _log.critical("cannot listen on {address} port {port}: {why}", **said)
-            raise SystemExit(1) from None
-        bound.append(Bound(sockets, listen.broadcast == "answer"))
+            said = f"{listen.address} port {listen.port}"
+            beside = [s for each in going if each.listen.port == listen.port for s in each.sockets]
+            try:
+                sockets = bind_listeners(listen.address, listen.port, settings.workers, beside)
+            except OSError as error:
+                why = _explain(error)
+                if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
+                    _log.warn("not listening on {said}: {why}", said=said, why=why)
+                    continue
+                raise Unbound(f"cannot listen on {said}: {why}") from error
+            bound.append(Bound(listen, sockets))
+            undo.callback(bound[-1].close)
+        undo.pop_all()
     return bound
 
 

@@ -1,8 +1,9 @@
 """What the daemon and its workers tell each other, over pipes.
 
-Down, once: `Orders`, pickled; the end of the pipe means stop. Up: reports and
-log events as JSON, since a worker reads what strangers send and nothing
-that it says should be more than text to the daemon.
+Down: `Orders`, pickled, anew after each reload, with their sockets beside the
+pipe (SCM_RIGHTS); nothing means drain, and the end of the pipe means stop.
+Up: reports and log events as JSON, since a worker reads what strangers send
+and nothing that it says should be more than text to the daemon.
 """
 
 import json
@@ -18,22 +19,29 @@ from tftpd.config.settings import Settings
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
 
+BESIDE = 3
+"""A worker's descriptor for sockets that come beside its orders."""
+
+TALLY = 4
+"""Its descriptor of the memory that counts sessions."""
+
+DRAIN = b""
+"""Take no more requests, and end once no transfer runs."""
+
 _LONGEST = 64 << 20  # octets of a message; Orders hold a whole configuration
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a worker needs to begin.
+    """What a worker serves, and by which settings.
 
-    `listeners` has the descriptor of each listening socket and whether
-    requests to broadcast addresses are taken there; `tally` is the
-    descriptor of the memory that counts sessions, in which the number at
-    `number` is this worker's.
+    `broadcasts` has for each listening socket whether requests to broadcast
+    addresses are taken there. The worker's own number in the memory that
+    counts sessions is that at `number`.
     """
 
     settings: Settings
-    listeners: list[tuple[int, bool]]
-    tally: int
+    broadcasts: list[bool]
     number: int
 
     def encode(self) -> bytes:

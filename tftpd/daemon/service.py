@@ -5,12 +5,17 @@ and `startService` after: the well-known ports are bound in the one, and
 everything else is done in the other.
 """
 
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import Options as UsageOptions
@@ -21,7 +26,8 @@ from tftpd.config.problems import ConfigError
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.binding import Bound, bind, endpoint
+from tftpd.daemon.binding import Bound, Unbound, bind, endpoint
+from tftpd.daemon.reload import take_over
 from tftpd.daemon.serving import Server
 from tftpd.daemon.workers import Workers
 from tftpd.net.runtime import SocketAddress
@@ -59,21 +65,33 @@ def makeService(options: Options) -> "Daemon":
     """The service that twistd runs for `options`."""
     from twisted.internet import reactor
 
-    return Daemon(reactor, options["settings"], _log_observer(options))
+    path = Path(options["config"]).absolute()  # twistd changes its directory
+    return Daemon(reactor, options["settings"], path, _log_observer(options))
 
 
 class Daemon(Service):
-    """Binds the ports, serves on them, and clears up after a crash."""
+    """Binds the ports, serves on them, and clears up after a crash.
+
+    SIGHUP makes it read its configuration anew. The first signal to stop
+    lets running transfers finish, a second one ends them.
+    """
 
     log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: Settings, log_observer: ILogObserver | None = None
+        self,
+        reactor: Any,
+        settings: Settings,
+        path: Path | None = None,
+        log_observer: ILogObserver | None = None,
     ) -> None:
+        """`path` is where the settings come from, for a reload."""
         self._reactor = reactor
         self._settings = settings
+        self._path = path
         self._log_observer = log_observer
         self._bound: list[Bound] = []
+        self._signals = ExitStack()
 
     @property
     def addresses(self) -> list[SocketAddress]:
@@ -89,30 +107,84 @@ class Daemon(Service):
     def privilegedStartService(self) -> None:
         """Twisted: still root. Binds the listeners, or says why not and exits."""
         super().privilegedStartService()
-        self._bound = bind(self._settings)
+        try:
+            self._bound = bind(self._settings)
+        except Unbound as unbound:
+            self.log.critical("{why}", why=unbound)
+            raise SystemExit(1) from None
 
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
-        if self._settings.workers == 1:
-            server = Server(self._reactor, self._settings, AccessLog())
-            server.start((bound.sockets[0], bound.broadcast) for bound in self._bound)
-            self._serving: Server | Workers = server
-        else:
-            workers = Workers(self._reactor, self._settings, self._bound, self._sweep)
-            workers.start()
-            self._serving = workers
+        workers = self._settings.workers
+        self._serving: Server | Workers = (
+            Server(self._reactor, AccessLog())
+            if workers == 1
+            else Workers(self._reactor, workers, self._sweep)
+        )
+        self._serve()
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
+        self._on(signal.SIGHUP, self.reload)
 
     def stopService(self) -> "Deferred[None]":
-        """Twisted: takes no more requests and ends what is running."""
+        """Twisted: takes no more requests, and ends when no transfer runs or none may."""
         super().stopService()
-        stopped = maybeDeferred(self._serving.stop)
-        return stopped.addCallback(lambda _: self._close())
+        drained = self._serving.drain()
+        enough: Deferred[None] = Deferred()
+        for hurry in (signal.SIGTERM, signal.SIGINT):
+            self._on(hurry, partial(_fire, enough))
+        timeout = self._reactor.callLater(self._settings.drain_timeout, _fire, enough)
+        ending = DeferredList([drained, enough], fireOnOneCallback=True)
+        ending.addCallback(lambda _: timeout.active() and timeout.cancel())
+        ending.addCallback(lambda _: self._serving.stop())
+        return ending.addCallback(lambda _: self._close())
+
+    def reload(self) -> None:
+        """Read the configuration anew: all of it holds from now on, or all of the old one.
+
+        Transfers that run go on as they began, and listeners that stay keep
+        their sockets.
+        """
+        if self._path is None or not self.running:
+            return
+        try:
+            settings = take_over(self._settings, load(self._path), self.log)
+            bound = bind(settings, self._bound)
+        except (ConfigError, Unbound) as error:
+            for why in str(error).splitlines():
+                self.log.error("not reloaded: {why}", why=why)
+            return
+        before, self._settings, self._bound = self._bound, settings, bound
+        self._serve()
+        kept = [each.sockets for each in bound]
+        for gone in before:
+            if gone.sockets not in kept:
+                gone.close()
+        self.log.info(
+            "reloaded {path}: serving on {addresses}",
+            path=str(self._path),
+            addresses=", ".join(map(endpoint, self.addresses)),
+        )
+        self._sweep()
+
+    def _serve(self) -> None:
+        if isinstance(self._serving, Workers):
+            self._serving.serve(self._settings, self._bound)
+        else:
+            listening = [(bound.sockets[0], bound.broadcast) for bound in self._bound]
+            self._serving.serve(self._settings, listening)
+
+    def _on(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        """Have a signal call `action` in the reactor, until the service has stopped."""
+        if threading.current_thread() is threading.main_thread():
+            call = self._reactor.callFromThread
+            before = signal.signal(number, lambda *_: call(action))
+            self._signals.callback(signal.signal, number, before)
 
     def _close(self) -> None:
+        self._signals.close()
         for bound in self._bound:
             bound.close()
         self._bound.clear()
@@ -133,6 +205,11 @@ class Daemon(Service):
     def _swept(self, count: int, root: Path) -> None:
         if count:
             self.log.info("removed {n} unfinished uploads below {root}", n=count, root=str(root))
+
+
+def _fire(deferred: "Deferred[None]") -> None:
+    if not deferred.called:
+        deferred.callback(None)
 
 
 def _log_observer(options: Options) -> ILogObserver | None:

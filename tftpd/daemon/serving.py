@@ -28,6 +28,10 @@ T = TypeVar("T")
 _log = Logger()
 
 
+Listening = tuple[socket.socket, bool]
+"""A socket that is bound, and whether requests to broadcast addresses are taken on it."""
+
+
 class Server:
     """Serves on sockets until it is stopped.
 
@@ -36,41 +40,63 @@ class Server:
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        settings: Settings,
-        report: Callable[[Report], None],
-        tally: Tally | None = None,
+        self, reactor: Any, report: Callable[[Report], None], tally: Tally | None = None
     ) -> None:
         self._reactor = reactor
-        self._offer = Offer(
+        self._report = report
+        self._sessions = Sessions(tally)
+        self._readers = readers_for(reactor)
+        self._listeners: dict[SocketAddress, Listener] = {}
+        self._runtime = Runtime(SteadyClock(reactor), self._open_port, self._in_thread)
+
+    def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
+        """Take requests on these sockets, and on no others, by these settings from now on.
+
+        Sockets are ours to close. Of two with one address the one that is
+        served already stays. Transfers that run go on as they began.
+        """
+        offer = self._offer(settings)
+        gone = set(self._listeners)
+        for sock, broadcast in listening:
+            name = sock.getsockname()
+            gone.discard(name)
+            listener = self._listeners.get(name)
+            if listener is None:
+                listener = Listener(self._runtime, offer, self._sessions, broadcast)
+                self._listeners[name] = listener
+                ListeningPort(self._reactor, sock, listener).start()
+                continue
+            listener.offer, listener.broadcast = offer, broadcast
+            if listener.transport.fileno() != sock.fileno():
+                sock.close()
+        for name in gone:
+            self._listeners.pop(name).transport.stopListening()
+
+    def drain(self) -> "Deferred[None]":
+        """Take no more requests; fires when no transfer runs any more."""
+        self._close_listeners()
+        return self._sessions.idle()
+
+    def stop(self) -> None:
+        """Take no more requests, and end what is running; its clients are told."""
+        self._close_listeners()
+        self._sessions.stop()
+        if isinstance(self._readers, Poller):
+            self._readers.close()
+
+    def _offer(self, settings: Settings) -> Offer:
+        return Offer(
             mounts=Mounts(settings.mounts()),
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
             sessions=_room(settings.limits.sessions),
-            report=report,
+            report=self._report,
         )
-        self._sessions = Sessions(tally)
-        self._ports: list[ListeningPort] = []
 
-    def start(self, sockets: Iterable[tuple[socket.socket, bool]]) -> None:
-        """Take requests on these, each with whether those to broadcast addresses count."""
-        self._readers = readers_for(self._reactor)
-        runtime = Runtime(SteadyClock(self._reactor), self._open_port, self._in_thread)
-        for sock, broadcast in sockets:
-            listener = Listener(runtime, self._offer, self._sessions, broadcast)
-            port = ListeningPort(self._reactor, sock, listener)
-            port.start()
-            self._ports.append(port)
-
-    def stop(self) -> None:
-        """Take no more requests, and end what is running; its clients are told."""
-        for port in self._ports:
-            port.stopListening()
-        self._ports.clear()
-        self._sessions.stop()
-        if isinstance(self._readers, Poller):
-            self._readers.close()
+    def _close_listeners(self) -> None:
+        for listener in self._listeners.values():
+            listener.transport.stopListening()
+        self._listeners.clear()
 
     def _open_port(
         self, protocol: BurstProtocol, local: SocketAddress, needs: Needs

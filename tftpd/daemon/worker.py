@@ -1,8 +1,8 @@
 """A worker: a process of its own that serves on sockets the daemon has bound.
 
-The daemon starts it with a pipe in each direction and gives it its orders.
-It says what it has to log to the daemon, and ends when its pipe does: with
-the daemon, whatever that one died of.
+The daemon starts it with a pipe in each direction and gives it its orders,
+new ones after each reload. It says what it has to log to the daemon, and ends
+when its pipe does: with the daemon, whatever that one died of.
 """
 
 import mmap
@@ -25,7 +25,15 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.channel import Channel, Orders, encode_event, encode_report
+from tftpd.daemon.channel import (
+    BESIDE,
+    DRAIN,
+    TALLY,
+    Channel,
+    Orders,
+    encode_event,
+    encode_report,
+)
 from tftpd.daemon.serving import Server
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
@@ -38,10 +46,18 @@ class Worker(Channel):
     transport: StandardIO
 
     def __init__(self, reactor: Any) -> None:
-        super().__init__(self._begin)
+        super().__init__(self._told)
         self._reactor = reactor
+        self._beside = socket.socket(fileno=BESIDE)
         self._server: Server | None = None
+        self._drain_timeout = 0.0
         self._heard: Deferred[None] = Deferred()
+
+    def drain(self) -> None:
+        """Take no more requests; end when no transfer runs, or it takes too long."""
+        if self._server is not None:
+            self._server.drain().addCallback(lambda _: self.stop())
+            self._reactor.callLater(self._drain_timeout, self.stop)
 
     def stop(self) -> "Deferred[None]":
         """End the transfers; fires when the daemon has heard all there is to say."""
@@ -70,17 +86,25 @@ class Worker(Channel):
         if server is not None:
             server.stop()
 
-    def _begin(self, message: bytes) -> None:
+    def _told(self, message: bytes) -> None:
+        if message == DRAIN:
+            self.drain()
+            return
         orders = Orders.decode(message)
+        if self._server is None:
+            self._server = self._begin(orders)
+        count = len(orders.broadcasts)
+        _, descriptors, _, _ = socket.recv_fds(self._beside, 1, count)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        self._drain_timeout = orders.settings.drain_timeout
+        self._server.serve(orders.settings, zip(sockets, orders.broadcasts, strict=True))
+
+    def _begin(self, orders: Orders) -> Server:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(orders.settings.log.level))
         observer = FilteringLogObserver(_Upwards(self.sendString), [level])
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-        counts = memoryview(mmap.mmap(orders.tally, 0)).cast("q")
-        tally = Tally(counts, orders.number)
-        self._server = Server(self._reactor, orders.settings, self._report, tally)
-        self._server.start(
-            (socket.socket(fileno=fd), broadcast) for fd, broadcast in orders.listeners
-        )
+        counts = memoryview(mmap.mmap(TALLY, 0)).cast("q")
+        return Server(self._reactor, self._report, Tally(counts, orders.number))
 
     def _report(self, report: Report) -> None:
         self.sendString(encode_report(report))

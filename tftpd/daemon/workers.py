@@ -6,13 +6,15 @@ its sockets for the next one, which the kernel gives the same clients.
 
 import mmap
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
@@ -21,12 +23,11 @@ from twisted.python.failure import Failure
 from tftpd.config.settings import Settings
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound
-from tftpd.daemon.channel import Channel, Orders, told
+from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Channel, Orders, told
 
 # -P: nothing is imported from the directory that twistd was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
-_FIRST_FD = 3  # after the standard streams
 _COUNT = 8  # octets of a number in the tally
 
 # A worker that lived shorter than this, in seconds, died of something that
@@ -41,19 +42,12 @@ _log = Logger()
 
 
 class Workers:
-    """Keeps one worker alive for each socket of the listeners.
+    """Keeps `count` workers alive, one for each socket of an address.
 
     `clear_up` is called when one has died, to remove what it left unfinished.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: Settings,
-        bound: Sequence[Bound],
-        clear_up: Callable[[], None],
-    ) -> None:
-        count = settings.workers
+    def __init__(self, reactor: Any, count: int, clear_up: Callable[[], None]) -> None:
         self._tally = os.memfd_create("tftpd-tally")
         os.ftruncate(self._tally, count * _COUNT)
         counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
@@ -62,88 +56,100 @@ class Workers:
             counts[number] = 0
             clear_up()
 
-        self._slots = [
-            _Slot(reactor, number, self._orders(settings, bound, number), died)
-            for number in range(count)
-        ]
+        self._slots = [_Slot(reactor, number, self._tally, died) for number in range(count)]
 
-    def start(self) -> None:
-        """Start them all."""
-        for slot in self._slots:
-            slot.start()
+    def serve(self, settings: Settings, bound: Sequence[Bound]) -> None:
+        """Have them serve on these sockets, and on no others, by these settings from now on."""
+        broadcasts = [each.broadcast for each in bound]
+        for number, slot in enumerate(self._slots):
+            orders = Orders(settings, broadcasts, number)
+            sockets = [each.sockets[number].fileno() for each in bound]
+            slot.order(orders.encode(), sockets, settings.drain_timeout)
+
+    def drain(self) -> "Deferred[None]":
+        """Have them take no more requests; fires when they are gone."""
+        return self._gone([slot.drain() for slot in self._slots])
 
     def stop(self) -> "Deferred[None]":
-        """Tell them to stop; fires when they are gone."""
-        gone = DeferredList([slot.stop() for slot in self._slots])
-        return gone.addCallback(lambda _: os.close(self._tally))
+        """Have them stop; fires when they are gone."""
+        stopped = self._gone([slot.stop() for slot in self._slots])
+        return stopped.addCallback(lambda _: os.close(self._tally))
 
-    def _orders(
-        self, settings: Settings, bound: Sequence[Bound], number: int
-    ) -> tuple[bytes, dict[int, int]]:
-        """What a worker is told, and its descriptors by ours."""
-        descriptors = [self._tally, *(each.sockets[number].fileno() for each in bound)]
-        theirs = range(_FIRST_FD, _FIRST_FD + len(descriptors))
-        broadcasts = [each.broadcast for each in bound]
-        orders = Orders(
-            settings=settings,
-            listeners=list(zip(theirs[1:], broadcasts, strict=True)),
-            tally=theirs[0],
-            number=number,
-        )
-        return orders.encode(), dict(zip(theirs, descriptors, strict=True))
+    def _gone(self, slots: "list[Deferred[None]]") -> "Deferred[None]":
+        return DeferredList(slots).addCallback(lambda _: None)
 
 
 class _Slot:
     """The place of one worker, which has one after another."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        number: int,
-        orders: tuple[bytes, dict[int, int]],
-        died: Callable[[int], None],
-    ) -> None:
+    def __init__(self, reactor: Any, number: int, tally: int, died: Callable[[int], None]) -> None:
         self._reactor = reactor
         self._number = number
-        self._orders, self._descriptors = orders
+        self._tally = tally
         self._died = died
+        self._orders = b""
+        self._sockets: list[int] = []
+        self._stops_within = _STOPS_WITHIN
         self._short_lives = 0
         self._worker: _Worker | None = None
         self._restart: IDelayedCall | None = None
-        self._stopped: Deferred[None] | None = None
+        self._ending = False
+        self._gone: list[Deferred[None]] = []
 
-    def start(self) -> None:
-        """Start a worker."""
-        self._restart = None
-        self._worker = worker = _Worker(self._number, self._ended)
-        self._reactor.spawnProcess(
-            worker,
-            _COMMAND[0],
-            _COMMAND,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            childFDs={0: "w", 1: "r", 2: "r", **self._descriptors},
-        )
-        worker.tell(self._orders)
-        _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
+    def order(self, orders: bytes, sockets: list[int], drain_timeout: float) -> None:
+        """What its worker serves from now on, and each that comes after it."""
+        self._orders, self._sockets = orders, sockets
+        self._stops_within = drain_timeout + _STOPS_WITHIN
+        if self._worker is not None:
+            self._worker.order(orders, sockets)
+        elif self._restart is None:
+            self._start()
+
+    def drain(self) -> "Deferred[None]":
+        """Have the worker end when no transfer runs; fires when it is gone."""
+        return self._end(DRAIN, self._stops_within)
 
     def stop(self) -> "Deferred[None]":
-        """Stop it; fires when it is gone."""
-        self._stopped = Deferred()
+        """Have the worker end its transfers; fires when it is gone."""
+        return self._end(None, _STOPS_WITHIN)
+
+    def _start(self) -> None:
+        self._restart = None
+        self._worker = worker = _Worker(self._number, self._ended)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._reactor.spawnProcess(
+                worker,
+                _COMMAND[0],
+                _COMMAND,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs={0: "w", 1: "r", 2: "r", BESIDE: theirs.fileno(), TALLY: self._tally},
+            )
+        worker.begin(ours)
+        worker.order(self._orders, self._sockets)
+        _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
+
+    def _end(self, message: bytes | None, within: float) -> "Deferred[None]":
+        self._ending = True
+        gone: Deferred[None] = Deferred()
         if self._restart is not None:
             self._restart.cancel()
+            self._restart = None
         if self._worker is None:
-            self._stopped.callback(None)
-        else:
-            self._worker.dismiss()
-            last = self._reactor.callLater(_STOPS_WITHIN, self._worker.kill)
-            self._stopped.addCallback(lambda _: last.active() and last.cancel())
-        return self._stopped
+            gone.callback(None)
+            return gone
+        self._gone.append(gone)
+        self._worker.dismiss(message)
+        last = self._reactor.callLater(within, self._worker.kill)
+        gone.addCallback(lambda _: last.cancel() if last.active() else None)
+        return gone
 
     def _ended(self, why: str, lived: float) -> None:
         self._worker = None
         self._died(self._number)
-        if self._stopped is not None:
-            self._stopped.callback(None)
+        if self._ending:
+            for gone in self._gone:
+                gone.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         wait = min(_LONGEST_WAIT, _WAIT * 2**self._short_lives) if self._short_lives > 1 else 0.0
@@ -153,7 +159,7 @@ class _Slot:
             why=why,
             wait=wait,
         )
-        self._restart = self._reactor.callLater(wait, self.start)
+        self._restart = self._reactor.callLater(wait, self._start)
 
 
 class _Worker(ProcessProtocol):
@@ -169,17 +175,36 @@ class _Worker(ProcessProtocol):
         self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
-    def tell(self, message: bytes) -> None:
-        """Send it a message."""
-        self.transport.write(len(message).to_bytes(4, "big") + message)
+    def begin(self, beside: socket.socket) -> None:
+        """`beside` takes sockets to it; ours to close."""
+        beside.setblocking(False)
+        self._beside = beside
 
-    def dismiss(self) -> None:
-        """Have it end its transfers and itself."""
-        self.transport.closeStdin()
+    def order(self, orders: bytes, sockets: list[int]) -> None:
+        """Tell it what to serve."""
+        try:
+            socket.send_fds(self._beside, [b"-"], sockets)
+        except BlockingIOError:
+            self.kill()  # it takes nothing any more; another will
+        except OSError:
+            return  # it is gone, as we shall hear; another gets its orders then
+        else:
+            self._tell(orders)
+
+    def dismiss(self, message: bytes | None) -> None:
+        """Have it end: by `message`, or at once."""
+        if message is None:
+            self.transport.closeStdin()
+        else:
+            self._tell(message)
 
     def kill(self) -> None:
         """It did not listen."""
-        self.transport.signalProcess("KILL")
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+
+    def _tell(self, message: bytes) -> None:
+        self.transport.write(len(message).to_bytes(4, "big") + message)
 
     def outReceived(self, data: bytes) -> None:
         """Twisted: it said something."""
@@ -191,6 +216,7 @@ class _Worker(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """Twisted: it is gone, and all it said has been heard."""
+        self._beside.close()
         why = "by itself" if reason.check(ProcessDone) else reason.getErrorMessage()
         self._ended(why, time.monotonic() - self._started)
 

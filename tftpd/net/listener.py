@@ -56,7 +56,8 @@ class Listener(DatagramProtocol):
     """Takes requests on one address; sessions are shared with other listeners.
 
     Requests to a broadcast address are dropped unless `broadcast` is set
-    (RFC 1123 s4.2.3.4).
+    (RFC 1123 s4.2.3.4). A reload sets that and `offer` anew: requests that
+    come from then on are answered by them.
     """
 
     noisy = False
@@ -67,9 +68,9 @@ class Listener(DatagramProtocol):
         self, runtime: Runtime, offer: Offer, sessions: Sessions, broadcast: bool = False
     ) -> None:
         self.offer = offer
+        self.broadcast = broadcast
         self._runtime = runtime
         self._sessions = sessions
-        self._broadcast = broadcast
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to the well-known port.
@@ -77,7 +78,7 @@ class Listener(DatagramProtocol):
         What is no request is dropped without a word: two servers that
         answer each other's nonsense would never stop (CVE-2024-2169).
         """
-        if self.transport.broadcast and not self._broadcast:
+        if self.transport.broadcast and not self.broadcast:
             return
         try:
             self._receive(datagram, peer)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
 from tftpd.net.tally import Tally
@@ -26,6 +28,7 @@ class Sessions:
         self._tally = tally or Tally()
         self._open: dict[TID, AnySession] = {}
         self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
+        self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
         return len(self._open)
@@ -45,12 +48,14 @@ class Sessions:
         """The transfer of `tid` has its outcome; the session may linger on."""
         if tid in self._open:
             self._dallying[tid] = self._open[tid]
+            self._check_idle()
 
     def remove(self, tid: TID) -> None:
         """`tid` is served no more."""
         if self._open.pop(tid, None) is not None:
             self._tally.give()
         self._dallying.pop(tid, None)
+        self._check_idle()
 
     def room(self, limit: int) -> bool:
         """Whether one more session fits; ends the one that dallies longest for it."""
@@ -58,7 +63,20 @@ class Sessions:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
         return not self._tally.full(limit)
 
+    def idle(self) -> "Deferred[None]":
+        """Fires as soon as no transfer runs; those that dally are done."""
+        waiting: Deferred[None] = Deferred()
+        self._idle.append(waiting)
+        self._check_idle()
+        return waiting
+
     def stop(self) -> None:
         """End all sessions; running ones tell their peers."""
         for session in list(self._open.values()):
             session.stop(Outcome.STOPPED, Reason.STOPPING)
+
+    def _check_idle(self) -> None:
+        if self._idle and len(self._dallying) == len(self._open):
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)

@@ -3,7 +3,8 @@
 import socket
 import struct
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -23,26 +24,37 @@ _IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
 ARRIVAL_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
 
 
-def bind_listeners(address: str, port: int, count: int = 1) -> list[socket.socket]:
+def bind_listeners(
+    address: str, port: int, count: int = 1, beside: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
     """`count` sockets bound to the well-known port; raises `OSError`.
 
     `address` is an IPv4 or IPv6 literal, an IPv6 one perhaps with a scope
     (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
     beside an IPv4 one. Of several sockets Linux chooses one by the client's
     address and port, so that a repeated request meets the socket that had
-    the first.
+    the first. They may be bound `beside` sockets of ours on the same port,
+    such as a wildcard address beside one of the addresses that it covers.
     """
     family, name = _resolved(address, port)
+    with _sharing(beside):
+        return _bind_listeners(family, name, count, bool(beside))
+
+
+def _bind_listeners(
+    family: int, name: SocketAddress, count: int, beside: bool
+) -> list[socket.socket]:
     # A port that is shared could be shared with a second daemon too: a
     # socket that does not share tells whether it is free.
-    alone = _bind_listener(family, name)
+    alone = _bind_listener(family, name, beside=beside)
     if count == 1:
         return [alone]
     with alone:
         name = alone.getsockname()
     with ExitStack() as undo:
         sockets = [
-            undo.enter_context(_bind_listener(family, name, shared=True)) for _ in range(count)
+            undo.enter_context(_bind_listener(family, name, beside, shared=True))
+            for _ in range(count)
         ]
         undo.pop_all()
     return sockets
@@ -128,9 +140,25 @@ def _resolved(address: str, port: int) -> tuple[int, SocketAddress]:
     return family, name
 
 
-def _bind_listener(family: int, name: SocketAddress, shared: bool = False) -> socket.socket:
+@contextmanager
+def _sharing(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Lets others that want it too be bound to their port."""
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        yield
+    finally:
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def _bind_listener(
+    family: int, name: SocketAddress, beside: bool, shared: bool = False
+) -> socket.socket:
     sock = _socket(family)
     try:
+        if beside:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
@@ -138,6 +166,7 @@ def _bind_listener(family: int, name: SocketAddress, shared: bool = False) -> so
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
         _ask_arrival(sock)
         sock.bind(name)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
         sock.close()
         raise

@@ -1,0 +1,159 @@
+"""SIGHUP: all of a new configuration, or all of the old one."""
+
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.daemons import daemon, free_port, until
+from tests.plain import ServerError, get, put, request
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+
+
+def serving(root, **more):
+    return [{"path": "/", "root": str(root), "read": True, **more}]
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A second root, which has another file."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_bytes(b"new")
+    return other
+
+
+def began(port, *options):
+    """A read that got its first packet: the socket, and where it came from."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(20)
+    sock.sendto(request(1, b"file", options), ("127.0.0.1", port))
+    _, tid = sock.recvfrom(2000)
+    return sock, tid
+
+
+@WORKERS
+def test_what_is_served_changes_and_running_transfers_go_on(tmp_path, other, workers):
+    with daemon(tmp_path, workers=workers) as running:
+        (running.root / "file").write_bytes(b"o" * 700)
+        sock, tid = began(running.port)
+        running.change(directories=serving(other))
+        running.reload()
+        until(lambda: get(running.port, b"file") == b"new")
+        with sock:
+            sock.sendto(b"\0\4\0\1", tid)
+            assert sock.recv(2000) == b"\0\3\0\2" + b"o" * 188
+            sock.sendto(b"\0\4\0\2", tid)
+        with pytest.raises(ServerError):
+            put(running.port, b"x", b"y")
+
+
+@WORKERS
+def test_a_bad_file_keeps_the_old_settings_and_says_every_problem(tmp_path, workers):
+    with daemon(tmp_path, workers=workers) as running:
+        (running.root / "file").write_bytes(b"old")
+        running.change(limits={"blksize": 1, "sessions": 0}, surprise=True)
+        said = running.reload("not reloaded")
+        assert len([line for line in said if "not reloaded" in line]) == 3
+        assert any("limits.blksize" in line for line in said)
+        assert get(running.port, b"file") == b"old"
+
+
+@WORKERS
+def test_listeners_come_and_go_and_those_that_stay_keep_their_socket(tmp_path, workers):
+    first, second = free_port(), free_port()
+    with daemon(tmp_path, workers=workers) as running:
+        (running.root / "file").write_bytes(b"x")
+        stays = {"address": "127.0.0.1", "port": running.port}
+        inodes = sockets(running.port)
+        running.change(listen=[stays, {"address": "127.0.0.1", "port": first}])
+        running.reload()
+        until(lambda: answers(first))
+        assert get(running.port, b"file") == b"x"
+        running.change(listen=[stays, {"address": "127.0.0.1", "port": second}])
+        running.reload()
+        until(lambda: answers(second) and not answers(first))
+        assert sockets(running.port) == inodes
+
+
+def sockets(port):
+    """What the kernel has bound to it, by inode."""
+    with open("/proc/net/udp") as table:
+        return {line.split()[9] for line in table if f":{port:04X} 00000000:0000" in line}
+
+
+def answers(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.3)
+        sock.connect(("127.0.0.1", port))
+        try:
+            sock.send(b"\0\1file\0octe\0")
+            return sock.recv(600)[:2] == b"\0\5"
+        except OSError:
+            return False
+
+
+def test_one_address_may_give_way_to_all_of_them(tmp_path):
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(b"x")
+        running.change(listen=[{"address": "0.0.0.0", "port": running.port}])
+        running.reload()
+        assert get(running.port, b"file") == b"x"
+        running.change(listen=[{"address": "127.0.0.1", "port": running.port}])
+        running.reload()
+        assert get(running.port, b"file") == b"x"
+
+
+def test_an_address_that_cannot_be_had_changes_nothing(tmp_path, other):
+    with daemon(tmp_path) as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        (running.root / "file").write_bytes(b"old")
+        taken.bind(("127.0.0.1", 0))
+        stays = {"address": "127.0.0.1", "port": running.port}
+        lost = {"address": "127.0.0.1", "port": taken.getsockname()[1]}
+        running.change(listen=[stays, lost], directories=serving(other))
+        (said,) = running.reload("not reloaded")
+        assert "the port is in use by another program" in said
+        assert get(running.port, b"file") == b"old"
+
+
+def test_keys_that_need_a_restart_are_named(tmp_path, other):
+    with daemon(tmp_path) as running:
+        running.change(workers=3, log={"format": "text"}, directories=serving(other))
+        said = running.reload()
+        assert "workers has changed, which needs a restart" in said
+        assert "log has changed, which needs a restart" in said
+        assert get(running.port, b"file") == b"new"
+
+
+@WORKERS
+def test_a_hundred_reloads_during_two_hundred_transfers_fail_none(tmp_path, workers):
+    content = bytes(range(256)) * 200
+    options = [("blksize", 512), ("windowsize", 4)]
+    stop = threading.Event()
+    with daemon(tmp_path, workers=workers) as running:
+        (running.root / "file").write_bytes(content)
+
+        def reloads():
+            for count in range(100):
+                running.change(limits={"sessions": 1000 + count})
+                running.process.send_signal(signal.SIGHUP)
+                stop.wait(0.02)
+
+        def transfer(number):
+            if number % 4:
+                return get(running.port, b"file", options, repeats=True) == content
+            put(running.port, b"new%d" % number, content, [("blksize", 1024)], repeats=True)
+            return (running.root / f"new{number}").read_bytes() == content
+
+        with ThreadPoolExecutor(9) as clients:
+            reloading = clients.submit(reloads)
+            assert all(clients.map(transfer, range(200)))
+            stop.set()
+            reloading.result()
+        messages = [event["message"] for event in running.events()]
+        assert sum(message.startswith("reloaded") for message in messages) > 50
+        until(lambda: len(running.transfers()) == 200)
+        assert {event["outcome"] for event in running.transfers()} == {"done"}

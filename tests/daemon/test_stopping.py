@@ -1,0 +1,111 @@
+"""SIGTERM: running transfers finish, new ones do not begin; a second one ends all."""
+
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.daemon.test_reload import answers, began
+from tests.daemons import daemon, until
+from tests.plain import request
+from tftpd.access.names import TEMPORARY
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+LONG = 60  # seconds, which no test waits
+
+
+def read_on(sock, tid):
+    """The rest of a file of 700 octets, block 1 of which is there; what comes after."""
+    sock.sendto(b"\0\4\0\1", tid)
+    assert sock.recv(2000)[:4] == b"\0\3\0\2"
+    sock.sendto(b"\0\4\0\2", tid)
+
+
+def outcomes(running):
+    """How transfers ended; `answers()` asks for what is refused."""
+    ends = [event["outcome"] for event in running.transfers()]
+    return [outcome for outcome in ends if outcome != "refused"]
+
+
+@WORKERS
+def test_running_transfers_finish_and_no_others_begin(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+        (running.root / "file").write_bytes(b"x" * 700)
+        sock, tid = began(running.port)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: not answers(running.port))
+        assert running.process.poll() is None
+        with sock:
+            read_on(sock, tid)
+        running.process.wait(20)
+        assert outcomes(running) == ["done"]
+
+
+@WORKERS
+def test_an_upload_that_runs_is_stored(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.sendto(request(2, b"new"), ("127.0.0.1", running.port))
+            _, tid = sock.recvfrom(600)
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: not answers(running.port))
+            sock.sendto(b"\0\3\0\1" + b"x" * 100, tid)
+            assert sock.recv(600) == b"\0\4\0\1"
+        running.process.wait(20)
+        assert (running.root / "new").read_bytes() == b"x" * 100
+
+
+@WORKERS
+def test_what_takes_too_long_is_told_and_leaves_nothing(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_timeout=0.5) as running:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.sendto(request(2, b"new", [("timeout", 30)]), ("127.0.0.1", running.port))
+            _, tid = sock.recvfrom(600)
+            sock.sendto(b"\0\3\0\1" + b"x" * 512, tid)
+            sock.recv(600)
+            (left,) = running.root.iterdir()
+            assert left.name.encode().startswith(TEMPORARY)
+            running.stop()
+            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+        assert list(running.root.iterdir()) == []
+        assert outcomes(running) == ["stopped"]
+
+
+@WORKERS
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(tmp_path, workers, how):
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+        (running.root / "file").write_bytes(b"x" * 700)
+        sock, _ = began(running.port)
+        started = time.monotonic()
+        running.process.send_signal(how)
+        until(lambda: not answers(running.port))
+        running.stop(how)
+        assert time.monotonic() - started < LONG / 2
+        with sock:
+            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_daemon_with_nothing_to_do_stops_at_once(tmp_path):
+    with daemon(tmp_path, drain_timeout=LONG) as running:
+        started = time.monotonic()
+        running.stop()
+        assert time.monotonic() - started < LONG / 2
+
+
+def test_a_reload_while_it_stops_is_too_late(tmp_path):
+    with daemon(tmp_path, drain_timeout=LONG) as running:
+        (running.root / "file").write_bytes(b"x" * 700)
+        sock, tid = began(running.port)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: not answers(running.port))
+        running.process.send_signal(signal.SIGHUP)
+        with sock:
+            read_on(sock, tid)
+        running.process.wait(20)
+        assert not answers(running.port)
+        assert "reloaded" not in running.log.read_text()
