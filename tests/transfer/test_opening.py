@@ -107,6 +107,13 @@ def test_a_server_may_ignore_all_options():
         assert end.machine.terms == Terms()
 
 
+def test_an_oack_without_any_option_declines_them_all():
+    end = asking(READ)
+    assert end.hears(Oack(())) == []
+    assert end.machine.opened
+    assert end.machine.terms == Terms()
+
+
 def test_the_mode_is_that_of_the_request():
     end = asking(Wish(Direction.READ, b"f", Mode.NETASCII, blksize=100))
     end.hears(Oack(((b"blksize", b"100"),)))

@@ -14,7 +14,7 @@
 
 Reading is tolerant where clients in the field need it and the meaning is
 plain: octets after an ACK, padding and garbage after a complete request,
-an option without a value. Writing is exact.
+an option without a value, an OACK without an option. Writing is exact.
 """
 
 import struct
@@ -29,6 +29,7 @@ HEADER = 4  # octets before the payload of a DATA packet
 
 _PAIR = struct.Struct("!HH")
 _MIN_PACKET = 4  # an ACK; a request or an OACK is longer
+_EMPTY_OACK = b"\0\6"  # atftpd's, where it may take none of the options that it knows
 
 
 class Opcode(IntEnum):
@@ -126,6 +127,8 @@ def decode(datagram: bytes) -> Packet:
     if len(datagram) < _MIN_PACKET:
         if opcode in (Opcode.RRQ, Opcode.WRQ):
             raise MalformedRequest("request without a filename")
+        if datagram == _EMPTY_OACK:
+            return Oack(())
         raise MalformedPacket(f"{len(datagram)} octets are too short for a packet")
     decoder = _DECODERS.get(opcode)
     if decoder is None:
