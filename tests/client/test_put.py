@@ -8,7 +8,14 @@ from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, Talk
 from tests.fakes import SERVER, WELL_KNOWN
-from tftpd.client.errors import AlreadyExists, BadAnswer, LocalError, TimedOut
+from tftpd.client.errors import (
+    AlreadyExists,
+    BadAnswer,
+    LocalError,
+    Refusal,
+    ServerError,
+    TimedOut,
+)
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Direction, Mode
 from tftpd.wire.packets import Ack, Data, Error, Oack, Wrq
@@ -41,6 +48,20 @@ def test_a_server_of_rfc_1350_gets_blocks_of_512(talk):
     assert talk.hears(Ack(1)) == [Data(2, b"a" * 88)]
     talk.hears(Ack(2))
     assert talk.result.outcome is Outcome.DONE
+
+
+def test_a_server_that_takes_no_uploads_refuses_by_error_4(talk):
+    talk.puts(b"hello")
+    talk.hears(Error(4, "unsupported request"))
+    assert type(talk.result) is Refusal
+
+
+def test_error_4_in_the_midst_of_an_upload_is_no_refusal(talk):
+    talk.puts(b"a" * 600)
+    talk.hears(Ack(0))
+    talk.hears(Ack(1))
+    talk.hears(Error(4, "what is that?"))
+    assert type(talk.result) is ServerError
 
 
 def test_a_path_and_an_open_file_and_a_pipe_can_be_sent(net, tmp_path):

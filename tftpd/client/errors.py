@@ -3,7 +3,7 @@
 TransferError
   ServerError        the server sent an ERROR
     NotFound           1
-    Refusal            2, 3, 6, 7, 8: it understood, and would not
+    Refusal            2, 3, 6, 7, 8: it understood, and would not; 4 to an upload: it takes none
       AccessDenied       2
       AlreadyExists      6
   TimedOut           the server did not answer, or no longer
@@ -12,6 +12,7 @@ TransferError
 """
 
 from tftpd.transfer.report import Outcome, Report
+from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode
 
 
@@ -37,7 +38,7 @@ class NotFound(ServerError):
 
 
 class Refusal(ServerError):
-    """The server would not (ERROR 2, 3, 6, 7 or 8)."""
+    """The server would not (ERROR 2, 3, 6, 7 or 8), or takes no uploads (ERROR 4)."""
 
 
 class AccessDenied(Refusal):
@@ -76,9 +77,16 @@ def failure(report: Report) -> TransferError:
     """What a transfer that `report` tells of, and that is not done, failed for."""
     if report.outcome is Outcome.ABORTED:
         kind = _BY_SERVER.get(report.code, ServerError)
+        if report.code == ErrorCode.ILLEGAL_OPERATION and _untaken(report):
+            kind = Refusal
         return kind(report.detail or f"ERROR {report.code}", report.code)
     if report.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
         return TimedOut(report.detail or "the server does not answer")
     if report.code in _BAD_ANSWERS:
         return BadAnswer(report.detail, report.code)
     return LocalError(report.detail, report.code)
+
+
+def _untaken(report: Report) -> bool:
+    """Whether it is an upload of which nothing was taken: to dnsmasq a WRQ is illegal."""
+    return report.direction is Direction.WRITE and report.octets == 0
