@@ -1,90 +1,113 @@
-"""Our client against another server: atftpd, skipped where it is missing."""
+"""Our client against real servers: atftpd, tftp-hpa's in.tftpd and dnsmasq."""
 
-import os
+import json
 import random
-import shutil
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 
-from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
-from tests.daemons import free_port, until
+from tests.daemons import until
+from tests.interop.servers import KINDS, serving
 
-SIZES = [0, 1, 511, 512, 513, 1468, 100_000]
+SIZES = [0, 1, 511, 512, 513, 1467, 1468, 1469, 5 * 1468, 100_000]
+WINDOWS = [1, 2, 16, 64]
+WRITABLE = [kind for kind in KINDS if kind.refused is not None]
 
 
 def _content(size):
     return random.Random(size).randbytes(size)
 
 
-@contextmanager
-def _atftpd(root, *options):
-    path = shutil.which("atftpd", path=os.environ["PATH"] + ":/usr/sbin")
-    if path is None and os.environ.get("TFTPD_INTEROP") != "required":
-        pytest.skip("atftpd is not installed")
-    assert path, "atftpd is not installed"
-    if os.getuid() != 0:
-        pytest.skip("atftpd starts as root only")
-    port = free_port()
-    command = [path, "--daemon", "--no-fork", "--port", str(port), "--bind-address", "127.0.0.1"]
-    command += ["--user", "root", "--group", "root", "--logfile", "/dev/stdout", *options]
-    process = subprocess.Popen(
-        [*command, str(root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until(lambda: process.poll() is not None or _listens(port))
-        assert process.poll() is None
-        yield port
-    finally:
-        process.terminate()
-        process.wait(LIMIT)
+def _name(kind):
+    return kind.name
 
 
-def _listens(port):
-    with open("/proc/net/udp") as sockets:
-        return f":{port:04X} " in sockets.read()
-
-
-@pytest.fixture(scope="module", params=[(), ("--no-blksize", "--no-tsize")], ids=["all", "few"])
+@pytest.fixture(scope="module", params=KINDS, ids=_name)
 def server(request, tmp_path_factory):
-    root = tmp_path_factory.mktemp("atftpd")
-    root.chmod(0o777)
-    with _atftpd(root, *request.param) as port:
-        yield root, f"tftp://127.0.0.1:{port}"
+    with serving(request.param, tmp_path_factory.mktemp("served")) as started:
+        yield started
 
 
-def _tftpc(*arguments, **how):
-    return subprocess.run(
-        [*TFTPC, *arguments], env=ENVIRONMENT, capture_output=True, timeout=LIMIT, **how
-    )
+takes_uploads = pytest.mark.parametrize("server", WRITABLE, ids=_name, indirect=True)
+
+
+def _agreed(done):
+    """The blksize and windowsize of a transfer that went well."""
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = json.loads(done.stdout)
+    return told["blksize"], told["windowsize"]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_download(server, tmp_path, size):
-    root, url = server
-    (root / f"get{size}").write_bytes(_content(size))
-    done = _tftpc("get", f"{url}/get{size}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    (server.root / f"get{size}").write_bytes(_content(size))
+    done = server.tftpc("get", "--json", f"{server.url}/get{size}", cwd=tmp_path)
+    assert _agreed(done) == server.kind.agrees(1468, 16)
     assert (tmp_path / f"get{size}").read_bytes() == _content(size)
 
 
+@takes_uploads
 @pytest.mark.parametrize("size", SIZES)
 def test_an_upload(server, tmp_path, size):
-    root, url = server
     (tmp_path / "local").write_bytes(_content(size))
-    done = _tftpc("put", "local", f"{url}/put{size}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    until(lambda: (root / f"put{size}").read_bytes() == _content(size))
+    done = server.tftpc("put", "--json", "local", f"{server.url}/put{size}", cwd=tmp_path)
+    assert _agreed(done) == server.kind.agrees(1468, 16)
+    until(lambda: (server.root / f"put{size}").read_bytes() == _content(size))
+
+
+@pytest.mark.parametrize("windowsize", WINDOWS)
+def test_a_download_by_windows_where_the_server_has_them(server, tmp_path, windowsize):
+    (server.root / "windows").write_bytes(_content(200_000))
+    asked = ["--json", "--blksize", "1024", "--windowsize", str(windowsize)]
+    done = server.tftpc("get", *asked, f"{server.url}/windows", cwd=tmp_path)
+    assert _agreed(done) == server.kind.agrees(1024, windowsize)
+    assert (tmp_path / "windows").read_bytes() == _content(200_000)
+
+
+@takes_uploads
+@pytest.mark.parametrize("windowsize", WINDOWS)
+def test_an_upload_by_windows_where_the_server_has_them(server, tmp_path, windowsize):
+    (tmp_path / "local").write_bytes(_content(200_000))
+    asked = ["--json", "--blksize", "1024", "--windowsize", str(windowsize)]
+    name = f"up{windowsize}"
+    done = server.tftpc("put", *asked, "local", f"{server.url}/{name}", cwd=tmp_path)
+    assert _agreed(done) == server.kind.agrees(1024, windowsize)
+    until(lambda: (server.root / name).read_bytes() == _content(200_000))
+
+
+def test_block_numbers_that_roll_over(server, tmp_path):
+    blksize = server.kind.least
+    content = _content(66_000 * blksize + 3)
+    (server.root / "long").write_bytes(content)
+    asked = ["--json", "--blksize", str(blksize)]
+    done = server.tftpc("get", *asked, f"{server.url}/long", cwd=tmp_path)
+    assert _agreed(done) == server.kind.agrees(blksize, 16)
+    assert (tmp_path / "long").read_bytes() == content
+
+
+def test_netascii_there_and_back(server, tmp_path):
+    text = b"one\ntwo\n\rthree\n" * 100
+    (server.root / "text").write_bytes(text)
+    done = server.tftpc("get", f"{server.url}/text;mode=netascii", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "text").read_bytes() == text
+    if server.kind in WRITABLE:
+        done = server.tftpc("put", "text", f"{server.url}/back;mode=netascii", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        until(lambda: (server.root / "back").read_bytes() == text)
 
 
 def test_a_file_that_is_not_there(server, tmp_path):
-    _, url = server
-    assert _tftpc("get", f"{url}/none", cwd=tmp_path).returncode == 3
+    done = server.tftpc("get", f"{server.url}/none", cwd=tmp_path)
+    assert done.returncode == 3
+    assert b"not found" in done.stderr.lower()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_netascii(server, tmp_path):
-    root, url = server
-    (root / "text").write_bytes(b"one\ntwo\n")
-    assert _tftpc("get", f"{url}/text;mode=netascii", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "text").read_bytes() == b"one\ntwo\n"
+def test_an_upload_that_is_refused(server, tmp_path):
+    (server.root / "locked").write_bytes(b"as it was")
+    (server.root / "locked").chmod(0o644)
+    (tmp_path / "local").write_bytes(b"other")
+    name = server.kind.refused or "any"
+    done = server.tftpc("put", "local", f"{server.url}/{name}", cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert (server.root / "locked").read_bytes() == b"as it was"
