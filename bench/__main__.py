@@ -1,17 +1,22 @@
-"""`python -m bench`: compare servers, see where a block's time goes, draw a chart."""
+"""`python -m bench`: compare servers or clients, see where a block's time goes, draw a chart."""
 
 import argparse
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from bench import chart, load, measure, table
+from bench import chart, load, measure, table, versus
+from bench.commands import COMMANDS, Command
 from bench.report import Report
 from bench.scenarios import PROFILED, SCENARIOS
 from bench.servers import SERVERS, Missing, Server, brought
 
-_MODES = ("run", "profile", "chart")
+_MODES = ("run", "clients", "profile", "chart")
+_AGAINST = ["tftpd", "in.tftpd", "atftpd"]  # the servers that take uploads
+
+AnyProgram = TypeVar("AnyProgram", Server, Command)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         "{port}, {root}, {work} and {user} are filled in",
     )
     run.set_defaults(do=_run)
+    programs = modes.add_parser("clients", help="compare tftpc with other clients")
+    programs.add_argument("--servers", type=_names, default=_AGAINST, help="names, by commas")
+    programs.add_argument("--clients", type=_names, default=list(COMMANDS), help="by commas")
+    programs.add_argument("--size", type=_positive, default=64, metavar="MIB", help="64")
+    programs.add_argument("--rounds", type=_positive, default=5)
+    programs.set_defaults(do=_clients)
     where = modes.add_parser("profile", help="where the time of one block goes in the daemon")
     where.add_argument("--scenarios", type=_names, default=list(PROFILED))
     where.set_defaults(do=_profile)
@@ -81,6 +92,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _clients(options: argparse.Namespace) -> int:
+    wrong = _unknown(options.clients, COMMANDS) or _unknown(options.servers, SERVERS)
+    if wrong:
+        return _complain(wrong)
+    commands, no_commands = _present([COMMANDS[name] for name in options.clients])
+    servers, no_servers = _present([SERVERS[name] for name in options.servers])
+    for name, why in (no_commands | no_servers).items():
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    if not commands or not servers:
+        return _complain("no client or no server is left")
+    bench = versus.Versus(commands, servers, lambda line: print(line, file=sys.stderr))
+    rows = bench.measure(options.size, options.rounds)
+    print(versus.text(bench, rows, measure.about(options.rounds, measure.command_line())), end="")
+    return 0
+
+
 def _profile(options: argparse.Namespace) -> int:
     wrong = _unknown(options.scenarios, SCENARIOS)
     if wrong:
@@ -101,16 +128,16 @@ def _chart(options: argparse.Namespace) -> int:
     return 0
 
 
-def _present(servers: list[Server]) -> tuple[list[Server], dict[str, str]]:
+def _present(programs: Sequence[AnyProgram]) -> tuple[list[AnyProgram], dict[str, str]]:
     """Those that can be run here, and why the others cannot."""
     present, left_out = [], {}
-    for server in servers:
+    for program in programs:
         try:
-            server.check()
+            program.check()
         except Missing as missing:
-            left_out[server.name] = str(missing)
+            left_out[program.name] = str(missing)
         else:
-            present.append(server)
+            present.append(program)
     return present, left_out
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import twisted
 from bench import clients, load
@@ -88,7 +89,12 @@ def report(
 ) -> Report:
     """The report of a run that `command` started."""
     versions = {server.name: server.told_version() for server in servers}
-    about = {
+    return Report(OURS, about(rounds, command), versions, left_out, rows)
+
+
+def about(rounds: int, command: str) -> dict[str, Any]:
+    """The command, date and machine of a run."""
+    return {
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
@@ -98,7 +104,6 @@ def report(
         "twisted": twisted.__version__,
         "rounds": rounds,
     }
-    return Report(OURS, about, versions, left_out, rows)
 
 
 def command_line() -> str:

@@ -34,6 +34,8 @@ def test_a_run_writes_and_prints_a_report(tmp_path, capsys, monkeypatch):
         (["run", "--scenarios", "nope"], "unknown: nope; there are lock512"),
         (["--servers", "nope"], "unknown: nope; there are tftpd"),
         (["profile", "--scenarios", "nope"], "unknown: nope"),
+        (["clients", "--clients", "nope"], "unknown: nope; there are tftpc"),
+        (["clients", "--servers", "nope"], "unknown: nope"),
         (["chart", "no-such-file", "out.svg"], "no-such-file"),
         (["--servers", "x", "--command", "x=no-such-program"], "no server is left"),
     ],
@@ -41,6 +43,18 @@ def test_a_run_writes_and_prints_a_report(tmp_path, capsys, monkeypatch):
 def test_what_is_wrong_is_one_line(arguments, complaint, capsys):
     assert main(arguments) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_clients_are_compared_with_their_start_up_and_without(capsys, monkeypatch):
+    arguments = ["clients", "--servers", "tftpd", "--clients", "tftpc", "--rounds", "1"]
+    arguments += ["--size", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for row in ("get1", "get64", "put1", "put64"):
+        assert f"| {row} " in printed
+    assert "failed" not in printed
+    assert "tftpc without its start-up, MB/s: get at tftpd, windowsize 1 " in printed
 
 
 def test_another_command_of_a_known_server_keeps_what_is_known_of_it():

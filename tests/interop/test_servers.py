@@ -9,6 +9,7 @@ from tests.daemons import until
 from tests.interop.servers import KINDS, serving
 
 SIZES = [0, 1, 511, 512, 513, 1467, 1468, 1469, 5 * 1468, 100_000]
+ETHERNET = ["--json", "--blksize", "1468", "--windowsize", "16"]
 WINDOWS = [1, 2, 16, 64]
 WRITABLE = [kind for kind in KINDS if kind.refused is not None]
 
@@ -40,7 +41,7 @@ def _agreed(done):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_download(server, tmp_path, size):
     (server.root / f"get{size}").write_bytes(_content(size))
-    done = server.tftpc("get", "--json", f"{server.url}/get{size}", cwd=tmp_path)
+    done = server.tftpc("get", *ETHERNET, f"{server.url}/get{size}", cwd=tmp_path)
     assert _agreed(done) == server.kind.agrees(1468, 16)
     assert (tmp_path / f"get{size}").read_bytes() == _content(size)
 
@@ -49,7 +50,7 @@ def test_a_download(server, tmp_path, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_an_upload(server, tmp_path, size):
     (tmp_path / "local").write_bytes(_content(size))
-    done = server.tftpc("put", "--json", "local", f"{server.url}/put{size}", cwd=tmp_path)
+    done = server.tftpc("put", *ETHERNET, "local", f"{server.url}/put{size}", cwd=tmp_path)
     assert _agreed(done) == server.kind.agrees(1468, 16)
     until(lambda: (server.root / f"put{size}").read_bytes() == _content(size))
 
@@ -78,7 +79,7 @@ def test_block_numbers_that_roll_over(server, tmp_path):
     blksize = server.kind.least
     content = _content(66_000 * blksize + 3)
     (server.root / "long").write_bytes(content)
-    asked = ["--json", "--blksize", str(blksize)]
+    asked = ["--json", "--blksize", str(blksize), "--windowsize", "16"]
     done = server.tftpc("get", *asked, f"{server.url}/long", cwd=tmp_path)
     assert _agreed(done) == server.kind.agrees(blksize, 16)
     assert (tmp_path / "long").read_bytes() == content
