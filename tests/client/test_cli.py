@@ -175,3 +175,12 @@ def test_an_interrupt_tells_the_server(silent, tmp_path):
 def test_help_does_not_wait_for_twisted():
     code = "import sys; from tftpd.client import cli, jobs; sys.exit('twisted' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+
+
+def test_garbage_is_collected_again_once_all_is_imported(running):
+    code = (
+        "import gc, sys; from tftpd.client.cli import main; main(sys.argv[1:]);"
+        "sys.exit(not gc.isenabled() or gc.get_freeze_count() < 10_000)"
+    )
+    command = [sys.executable, "-c", code, "get", f"tftp://127.0.0.1:{running.port}/file", "-o-"]
+    assert subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL).returncode == 0
