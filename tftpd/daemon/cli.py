@@ -6,35 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tftpd
 from tftpd.config.loading import load, schema
 from tftpd.config.problems import ConfigError
+from tftpd.daemon.arguments import parser
 from tftpd.daemon.service import EX_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit status is 0, 78 for a bad configuration, 2 for bad usage."""
-    arguments = _parser().parse_args(argv)
-    status: int = arguments.run(arguments)
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tftpd", description="A TFTP server on Twisted.")
-    parser.add_argument("--version", action="version", version=f"tftpd {tftpd.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="serve in the foreground, as `twistd -n tftp` does")
-    run.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
-    run.set_defaults(run=_run)
-
-    check = commands.add_parser("check", help="report every problem of a configuration")
-    check.add_argument("config", metavar="CONFIG", help="the YAML file")
-    check.set_defaults(run=_check)
-
-    export = commands.add_parser("schema", help="print the JSON Schema of the configuration")
-    export.set_defaults(run=_schema)
-    return parser
+    arguments = parser().parse_args(argv)
+    return _COMMANDS[arguments.command](arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -58,6 +39,9 @@ def _check(arguments: argparse.Namespace) -> int:
 def _schema(arguments: argparse.Namespace) -> int:
     print(json.dumps(schema(), indent=2))
     return 0
+
+
+_COMMANDS = {"run": _run, "check": _check, "schema": _schema}
 
 
 if __name__ == "__main__":
