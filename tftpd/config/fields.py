@@ -5,10 +5,13 @@ perhaps, as a second argument, what was meant.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from tftpd.access.names import PARENT, Name, steps
 from tftpd.config.problems import meant
@@ -122,6 +125,19 @@ class Contradiction(ValueError):
     """Values that are right one by one and not together."""
 
 
+@dataclass(frozen=True, slots=True)
+class Check(BeforeValidator):
+    """A check, and what a JSON Schema says of it beside the type."""
+
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Pydantic: the schema of the type, and ours."""
+        return {**handler(core), **self.said}
+
+
 def at_least(size: int, text: str) -> AfterValidator:
     """A size of no less than `size` octets, which `text` spells."""
 
@@ -133,7 +149,7 @@ def at_least(size: int, text: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def number(low: int, high: int) -> BeforeValidator:
+def number(low: int, high: int) -> Check:
     """A whole number from `low` to `high`."""
 
     def check(value: Any) -> int:
@@ -141,10 +157,10 @@ def number(low: int, high: int) -> BeforeValidator:
             return value
         raise ValueError(f"expected a number from {low} to {high}")
 
-    return BeforeValidator(check)
+    return Check(check, said={"minimum": low, "maximum": high})
 
 
-def seconds(most: float, none: bool = False) -> BeforeValidator:
+def seconds(most: float, none: bool = False) -> Check:
     """A time in seconds, up to `most`; above 0, or 0 too if `none`."""
 
     def check(value: Any) -> float:
@@ -153,10 +169,11 @@ def seconds(most: float, none: bool = False) -> BeforeValidator:
         least = "from 0" if none else "more than 0 and"
         raise ValueError(f"expected seconds, {least} up to {most:g}")
 
-    return BeforeValidator(check)
+    least = "minimum" if none else "exclusiveMinimum"
+    return Check(check, said={least: 0, "maximum": most})
 
 
-def choice(*words: str) -> BeforeValidator:
+def choice(*words: str) -> Check:
     """One of `words`."""
 
     def check(value: Any) -> str:
@@ -166,7 +183,7 @@ def choice(*words: str) -> BeforeValidator:
         hint = f', did you mean "{close}"?' if close else ""
         raise ValueError(f"expected one of {', '.join(words)}", hint)
 
-    return BeforeValidator(check)
+    return Check(check, said={"enum": [str(word) for word in words]})
 
 
 def _boolean(value: Any) -> bool:

@@ -64,7 +64,8 @@ class Listen(_Keys):
     address: Address = Field(description="An IPv4 or IPv6 address; 0.0.0.0 and :: are all of them.")
     port: Annotated[int, number(1, 65535)] = Field(default=69, description="The UDP port.")
     broadcast: Annotated[Literal["ignore", "answer"], choice("ignore", "answer")] = Field(
-        default="ignore", description="What becomes of requests to a broadcast address (RFC 1123)."
+        default="ignore",
+        description="What becomes of requests to a broadcast address, which RFC 1123 has ignored.",
     )
 
 
@@ -75,7 +76,7 @@ class Read(_Keys):
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
-        description="Networks that are admitted.",
+        description="Networks or addresses that are admitted; all if left out.",
     )
 
     def policy(self) -> ReadPolicy:
@@ -90,13 +91,19 @@ class Write(_Keys):
     overwrite: Boolean = Field(
         default=_WRITE.overwrite, description="Whether a file may be replaced."
     )
-    max_size: Size | None = Field(default=None, description="The largest file, such as 64MiB.")
-    mode: FileMode = Field(default=_WRITE.mode, description="Permission bits of what is stored.")
+    max_size: Size | None = Field(
+        default=None, description="The largest file, such as 64MiB; no limit if left out."
+    )
+    mode: FileMode = Field(
+        default=_WRITE.mode,
+        description="Permission bits of what is stored.",
+        json_schema_extra={"default": f"{_WRITE.mode:04o}"},
+    )
     world_writable: Boolean = Field(default=False, description="Replace only files with o+w.")
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
-        description="Networks that are admitted.",
+        description="Networks or addresses that are admitted; all if left out.",
     )
 
     @model_validator(mode="after")
@@ -120,10 +127,16 @@ class Write(_Keys):
 class Directory(_Keys):
     """A directory, the prefix that clients see of it, and its policies."""
 
-    path: Prefix = Field(default=(), description="The prefix of the names that clients use.")
+    path: Prefix = Field(
+        default=(),
+        description="The prefix of the names that clients use; backslashes are slashes.",
+        json_schema_extra={"default": "/"},
+    )
     root: DirectoryPath = Field(description="The directory, relative to this file.")
     symlinks: Annotated[Symlinks, choice(*Symlinks)] = Field(
-        default=Symlinks.INSIDE, description="What symbolic links may do."
+        default=Symlinks.INSIDE,
+        description="What symbolic links may do: deny follows none, inside those that lead "
+        "beneath the same root, follow all.",
     )
     read: Annotated[Read | None, BeforeValidator(_switch)] = Field(
         default=None, description="Whether files may be read.", json_schema_extra=_or_boolean
@@ -149,7 +162,7 @@ class Limit(_Keys):
         default=_GRANTED.windowsize, description="Blocks of a window."
     )
     window_octets: Annotated[Size, at_least(_LEAST_WINDOW, "64KiB")] = Field(
-        default=_GRANTED.window_octets, description="Octets of a window."
+        default=_GRANTED.window_octets, description="Octets of a window, at least 64KiB."
     )
     sessions: Annotated[int, number(1, 1_000_000)] = Field(
         default=5000, description="Transfers at once; more requests wait for their repetition."

@@ -18,6 +18,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
+from twisted.python.usage import CompleteFiles, Completions
 from twisted.python.usage import Options as UsageOptions
 
 import tftpd
@@ -43,6 +44,7 @@ class Options(UsageOptions):
     synopsis = "[options]"
     longdesc = "Serves and stores files by TFTP (RFC 1350, 2347, 2348, 2349, 7440)."
     optParameters = [["config", "c", None, "The YAML file that says what is served."]]  # noqa: RUF012
+    compData = Completions(optActions={"config": CompleteFiles()})
 
     def postOptions(self) -> None:
         """Load the configuration; what is wrong with it is told before anything starts."""
