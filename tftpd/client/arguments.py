@@ -9,19 +9,27 @@ from tftpd.transfer.terms import Mode
 def parser() -> argparse.ArgumentParser:
     """What understands it; `command` names the subcommand."""
     top = argparse.ArgumentParser(prog="tftpc", description="A TFTP client.")
-    top.add_argument("--version", action="version", version=f"tftpc {tftpd.__version__}")
+    version = f"tftpc {tftpd.__version__}"
+    top.add_argument("--version", action="version", version=version, help="show the version")
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    get = commands.add_parser("get", help="read files from a server")
+    get = commands.add_parser(
+        "get", help="read files from a server",
+        usage="%(prog)s [options] URL ...\n       %(prog)s [options] HOST PATH ...",
+    )  # fmt: skip
     get.add_argument(
         "what", nargs="+", metavar="URL",
-        help="tftp://host[:port]/path[;mode=octet|netascii]; or HOST PATH [PATH ...]",
+        help="tftp://host[:port]/path[;mode=octet|netascii], or else a host and paths on it",
     )  # fmt: skip
     get.add_argument("-o", "--output", metavar="FILE", help="a file, a directory, or - for stdout")
-    get.add_argument("--max-size", type=natural, metavar="OCTETS", help="refuse larger files")
+    get.add_argument(
+        "--max-size", type=natural, metavar="OCTETS", help="refuse larger files (none)"
+    )
     _add_common(get)
 
-    put = commands.add_parser("put", help="write files to a server")
+    put = commands.add_parser(
+        "put", help="write files to a server", usage="%(prog)s [options] FILE ... URL"
+    )
     put.add_argument(
         "what", nargs="+", metavar="FILE",
         help="files, or - for stdin; then tftp://host[:port]/path, for several with a / at its end",
@@ -73,12 +81,30 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--port", type=port, default=69, help="where the URL names none (69)")
-    add("--mode", type=mode, default=Mode.OCTET, metavar="octet|netascii")
-    add("--blksize", type=natural, metavar="OCTETS", help="what the path takes whole")
-    add("--windowsize", type=natural, metavar="BLOCKS", help="16; of large blocks fewer")
-    add("--timeout", type=natural, metavar="SECONDS", help="between repeats; measured by default")
-    add("--rollover", type=natural, metavar="0|1", help="the block number after 65535")
-    add("--patience", type=float, default=30.0, metavar="SECONDS", help="give up after (30)")
-    add("--local", metavar="ADDRESS", help="our own address")
-    add("--encoding", default="utf-8", help="of names on the server (utf-8)")
+    add("--port", type=port, default=69, metavar="PORT", help="where the URL names none (69)")
+    add(
+        "--mode", type=mode, default=Mode.OCTET, metavar="octet|netascii",
+        help="where the URL names none (octet); netascii translates the ends of lines",
+    )  # fmt: skip
+    add(
+        "--blksize", type=natural, metavar="OCTETS",
+        help="octets of a block, 8 to 65464 (what the path takes whole)",
+    )  # fmt: skip
+    add(
+        "--windowsize", type=natural, metavar="BLOCKS",
+        help="blocks of a window, at most 2 MiB of them (16; of large blocks fewer)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=natural, metavar="SECONDS",
+        help="between repeats, 1 to 255, for both ends (measured)",
+    )  # fmt: skip
+    add(
+        "--rollover", type=natural, metavar="0|1",
+        help="the block number after 65535 (not asked for)",
+    )  # fmt: skip
+    add(
+        "--patience", type=float, default=30.0, metavar="SECONDS",
+        help="give up on a server that is silent for so long (30)",
+    )  # fmt: skip
+    add("--local", metavar="ADDRESS", help="our own address (any)")
+    add("--encoding", default="utf-8", metavar="NAME", help="of names on the server (utf-8)")
