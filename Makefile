@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint bench schema clean
+.PHONY: serve test lint bench schema manuals clean
 
 serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
@@ -22,6 +22,9 @@ bench: $(VENV)/.installed-bench
 
 schema: $(VENV)/.installed
 	$(BIN)/tftpd schema > conf/tftpd.schema.json
+
+manuals: $(VENV)/.installed
+	$(BIN)/python -m manuals
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

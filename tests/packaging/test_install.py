@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 
+from manuals.built import files
 from tests.daemons import CHECKOUT, free_port, until
 from tests.plain import get
 
@@ -68,6 +69,7 @@ def test_the_sdist_has_what_its_tests_and_users_need(sdist):
         "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "conf/tftpd.yaml",
         "conf/examples/pxe.yaml", "tests/fakes.py", "tests/wire/cases/edk2.txt",
         "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
+        "manuals/__main__.py", "manuals/text/tftpc.1.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
         assert needed in names
 
@@ -80,7 +82,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel)
     assert [name for name in names if name.startswith("twisted")] == [
         "twisted/plugins/tftpd_plugin.py"
     ]
-    assert [name for name in names if name.startswith(("tests", "conf"))] == []
+    assert [name for name in names if name.startswith(("tests", "conf", "manuals"))] == []
 
 
 def test_every_module_is_in_the_wheel(wheel):
@@ -88,6 +90,13 @@ def test_every_module_is_in_the_wheel(wheel):
         packaged = {name for name in archive.namelist() if name.startswith("tftpd/")}
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tftpd").rglob("*.py")}
     assert modules <= packaged
+
+
+def test_an_installation_has_the_manual_and_the_completions(installed):
+    built = files()
+    assert "share/man/man8/tftpd.8" in map(str, built)
+    for name, text in built.items():
+        assert (installed / name).read_text() == text
 
 
 def test_an_installed_twistd_knows_the_plugin(installed, environment, tmp_path):

@@ -1,0 +1,1 @@
+"""Manual pages and shell completions, built from what the program itself knows."""
