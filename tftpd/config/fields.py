@@ -166,8 +166,8 @@ def seconds(most: float, none: bool = False) -> Check:
     def check(value: Any) -> float:
         if type(value) in (int, float) and (0 < value <= most or (none and value == 0)):
             return float(value)
-        least = "from 0" if none else "more than 0 and"
-        raise ValueError(f"expected seconds, {least} up to {most:g}")
+        start = "from 0" if none else "more than 0 and"
+        raise ValueError(f"expected seconds, {start} up to {most:g}")
 
     least = "minimum" if none else "exclusiveMinimum"
     return Check(check, said={least: 0, "maximum": most})
