@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tftpd.client.reaching import Server
-from tftpd.net.receiving import ReceiveSession
+from tftpd.net.receiving import Filling, ReceiveSession
 from tftpd.net.runtime import Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.session import Session
-from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.transfer.opening import Opening, Wish
 from tftpd.transfer.receiver import Receiver
@@ -74,7 +73,7 @@ class Asking(Session[Opening]):
         if self._next is not None:
             self._next.datagramReceived(datagram, peer)
             return
-        if self._server.everyone or _host(peer) == _host(self._server.address):
+        if self._server.everyone or host(peer) == host(self._server.address):
             self.peer = peer
         super().datagramReceived(datagram, peer)
 
@@ -131,7 +130,7 @@ class Asking(Session[Opening]):
 class Getting(Asking):
     """A transfer to us. The file is opened once its terms are known."""
 
-    def attach(self, open_sink: Callable[[Terms], Sink]) -> None:
+    def attach(self, open_sink: Callable[[Terms], Filling]) -> None:
         """What opens the file to fill; it raises `Refused`. Comes before the port starts."""
         self._open_sink = open_sink
 
@@ -167,7 +166,7 @@ class Putting(Asking):
         self._source.close()
 
 
-def _host(address: SocketAddress) -> SocketAddress:
+def host(address: SocketAddress) -> SocketAddress:
     """The host and, for IPv6, the scope: what tells hosts apart."""
     return (address[0], *address[3:])
 

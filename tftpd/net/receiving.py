@@ -1,14 +1,26 @@
-"""A session that receives a file: a Receiver that fills a Sink."""
+"""A session that receives a file: a Receiver, and the Sink that it fills."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from tftpd.net.session import Session
-from tftpd.storage.sink import Sink
 from tftpd.transfer.receiver import Receiver
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import HEADER, Opcode, decode
 
 _DATA = Opcode.DATA.to_bytes(2, "big")
+
+
+class Filling(Protocol):
+    """What takes the octets, most often a `Sink`. All but `discard` raise `Refused`."""
+
+    def append(self, payloads: Sequence[bytes], /) -> None: ...
+
+    def spill(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def discard(self) -> None: ...
 
 
 class ReceiveSession(Session[Receiver]):
@@ -18,7 +30,7 @@ class ReceiveSession(Session[Receiver]):
     that repeats its last block hears nothing, then the ACK.
     """
 
-    def attach(self, sink: Sink) -> None:
+    def attach(self, sink: Filling) -> None:
         """The file to fill, which this session closes. Comes before the port starts."""
         self._sink = sink
 

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     WRITE_FAILED = "File could not be written"
     STOPPING = "Server is stopping"
     CANCELLED = "Transfer was cancelled"
+    ENOUGH = "Client has seen enough"
     INTERNAL = "Internal error"
 
 
