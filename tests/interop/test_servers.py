@@ -112,3 +112,17 @@ def test_an_upload_that_is_refused(server, tmp_path):
     done = server.tftpc("put", "local", f"{server.url}/{name}", cwd=tmp_path)
     assert done.returncode == 4, done.stderr
     assert (server.root / "locked").read_bytes() == b"as it was"
+
+
+def test_a_probe_ends_with_what_it_saw(server):
+    (server.root / "probed").write_bytes(_content(100_000))
+    url = f"{server.url}/probed"
+    done = server.tftpc("probe", "--json", "--patience", "1", url, cwd=server.root)
+    told = "tsize" in server.kind.options  # without, GRUB and UEFI give up
+    assert (done.returncode, done.stderr) == (0 if told else 1, b"")
+    said = json.loads(done.stdout)
+    assert said["answer"]["origin"] == "own port"
+    if told:
+        assert said["size"] == 100_000
+    if server.kind.name == "atftpd":  # each ACK is answered, and each request
+        assert (said["repeats"]["copies"], said["repeats"]["ports"]) == ([2, 2, 2], 2)

@@ -1,6 +1,7 @@
 """The command line of `tftpc`. No network, no Twisted: help comes at once."""
 
 import argparse
+from math import inf
 
 import tftpd
 from tftpd.transfer.terms import Mode
@@ -36,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     put.set_defaults(output=None, max_size=None)
     _add_common(put)
+
+    probe = commands.add_parser("probe", help="see what a server does, and why a boot may fail")
+    probe.add_argument(
+        "what", nargs="+", metavar="URL", help="tftp://host[:port]/path; or HOST PATH"
+    )
+    probe.add_argument("--json", action="store_true", help="one JSON object")
+    _add_way(probe, 5.0)
 
     prompt = commands.add_parser(
         "prompt", help="ask for commands, or read them from stdin; the word itself may be left out"
@@ -81,7 +89,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--port", type=port, default=69, metavar="PORT", help="where the URL names none (69)")
     add(
         "--mode", type=mode, default=Mode.OCTET, metavar="octet|netascii",
         help="where the URL names none (octet); netascii translates the ends of lines",
@@ -102,9 +109,26 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         "--rollover", type=natural, metavar="0|1",
         help="the block number after 65535 (not asked for)",
     )  # fmt: skip
+    _add_way(parser, 30.0)
+
+
+def _add_way(parser: argparse.ArgumentParser, patience: float) -> None:
+    """How the server is reached, and how long it is waited for."""
+    add = parser.add_argument
+    add("--port", type=port, default=69, metavar="PORT", help="where the URL names none (69)")
     add(
-        "--patience", type=float, default=30.0, metavar="SECONDS",
-        help="give up on a server that is silent for so long (30)",
+        "--patience", type=_seconds, default=patience, metavar="SECONDS",
+        help=f"give up on a server that is silent for so long ({patience:g})",
     )  # fmt: skip
     add("--local", metavar="ADDRESS", help="our own address (any)")
     add("--encoding", default="utf-8", metavar="NAME", help="of names on the server (utf-8)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < inf:
+        raise argparse.ArgumentTypeError(f"a number of seconds, not {text}")
+    return seconds

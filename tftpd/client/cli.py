@@ -1,8 +1,9 @@
-"""The `tftpc` command: files from and to TFTP servers.
+"""The `tftpc` command: files from and to TFTP servers, and what such servers do.
 
 Exit statuses: 0 done, 1 failed, 2 bad usage, 3 not found, 4 refused,
 5 timed out, 130 interrupted. Of several files the first that failed counts,
-and so it does of the commands of a script.
+and so it does of the commands of a script. A probe has failed that found
+what breaks boots.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import Job, Usage, downloads, uploads
+from tftpd.client.jobs import Job, Usage, downloads, probed, uploads
 from tftpd.client.urls import is_url
 
 BAD_USAGE, INTERRUPTED = 2, 130
@@ -67,7 +68,17 @@ def _prompt(arguments: argparse.Namespace) -> int:
         return converse(arguments, perform)
 
 
-_COMMANDS = {"get": _transfer, "put": _transfer, "prompt": _prompt}
+def _probe(arguments: argparse.Namespace) -> int:
+    remote = probed(arguments)
+    from twisted.internet import reactor
+
+    from tftpd.client.probecommand import probe
+    from tftpd.client.reacting import run
+
+    return run(reactor, probe(reactor, arguments, remote))
+
+
+_COMMANDS = {"get": _transfer, "put": _transfer, "probe": _probe, "prompt": _prompt}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tftpd.client.urls import Remote, is_url, parse
+from tftpd.transfer.terms import Mode
 
 STREAM = "-"  # standard input or output
 
@@ -58,6 +59,21 @@ def uploads(arguments: Namespace) -> list[Job]:
         _check_name(job.remote)
         jobs.append(job)
     return jobs
+
+
+def probed(arguments: Namespace) -> Remote:
+    """The one file that `probe` asks for; raises `Usage`."""
+    first, *names = arguments.what
+    if is_url(first) and not names:
+        remote = _remote(first, arguments.encoding)
+        _check_name(remote)
+    elif not is_url(first) and len(names) == 1:
+        remote = remote_of(first, names[0], arguments.encoding)
+    else:
+        raise Usage("name one URL, or a host and a path")
+    if remote.mode is Mode.NETASCII:
+        raise Usage("a probe reads in octet mode")
+    return remote
 
 
 def remote_of(host: str, name: str, encoding: str) -> Remote:
