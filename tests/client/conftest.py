@@ -4,7 +4,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.api import Client, Settings
+from tftpd.client.api import Client
+from tftpd.client.settings import Settings
 from tftpd.wire.packets import decode
 
 TID = (SERVER, 3000)

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.api import Client, Settings
+from tftpd.client.api import Client
+from tftpd.client.settings import Settings
 from tftpd.net.listener import Offer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Limits

@@ -7,7 +7,8 @@ import pytest
 
 from tests.client.conftest import TID
 from tests.fakes import SERVER, MemoryNet
-from tftpd.client.api import Client, Settings
+from tftpd.client.api import Client
+from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace, said
 from tftpd.net.tap import tapped
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq

@@ -10,7 +10,6 @@ the server is told by an ERROR, and nothing is left here.
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -23,24 +22,18 @@ from tftpd.client.errors import LocalError, failure
 from tftpd.client.files import Download, copy_out, open_source
 from tftpd.client.progress import Ticker
 from tftpd.client.reaching import Server, reach, runtime
+from tftpd.client.settings import Settings
 from tftpd.client.transfer import Asking, Getting, Putting
 from tftpd.net.runtime import Needs, Runtime
 from tftpd.storage.source import Source
 from tftpd.transfer.opening import Wish
 from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Limits, Mode
+from tftpd.transfer.terms import Direction, Mode
 from tftpd.transfer.timing import Timing
 from tftpd.wire.errors import Reason, Refused
 from tftpd.wire.packets import HEADER
 
 PORT = 69
-WINDOWSIZE = 16  # blocks; twice as many gain a tenth, and few networks' queues take them
-PATIENCE = 30.0  # seconds
-
-# Octets of a window that nobody asked for: with what the kernel counts beside
-# them, Linux's default socket buffer takes them at once.
-_WINDOW = 192 << 10
-
 # Seconds that the last ACK of a download is repeated for a server that asks.
 # A server of ours repeats its last block after one at the latest.
 _DALLY = 4.0
@@ -53,50 +46,6 @@ Progress = Callable[[int, int | None], None]
 
 T = TypeVar("T")
 AnyAsking = TypeVar("AnyAsking", bound=Asking)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a client asks for, and how long it waits.
-
-    `blksize` is in octets, None for what the path takes whole; `windowsize`
-    in blocks, None for 16, or for fewer where blocks are large; `timeout`
-    in seconds, None to measure it;
-    `rollover` is 0 or 1, None not to ask; `local` is our address, an IPv4
-    or IPv6 literal; `patience` is how many seconds a server may be silent.
-    """
-
-    mode: Mode = Mode.OCTET
-    blksize: int | None = None
-    windowsize: int | None = None
-    timeout: int | None = None
-    rollover: int | None = None
-    local: str | None = None
-    patience: float = PATIENCE
-
-    def wish(self, direction: Direction, filename: str | bytes, fits: int, size: int) -> Wish:
-        """The request for a file.
-
-        `fits` is the largest block that the path takes whole, `size` that of
-        what is sent, 0 of what is asked for; both in octets.
-        """
-        blksize = fits if self.blksize is None else self.blksize
-        return Wish(
-            direction,
-            filename.encode() if isinstance(filename, str) else filename,
-            self.mode,
-            blksize,
-            self._windowsize(blksize),
-            self.timeout,
-            # Of netascii nobody knows the size on the wire beforehand.
-            size if self.mode is Mode.OCTET else None,
-            self.rollover,
-        )
-
-    def _windowsize(self, blksize: int) -> int:
-        if self.windowsize is None:
-            return max(1, min(WINDOWSIZE, _WINDOW // blksize))
-        return min(self.windowsize, max(1, Limits().window_octets // blksize))
 
 
 _DEFAULTS = Settings()

@@ -72,7 +72,7 @@ def _probe(arguments: argparse.Namespace) -> int:
     remote = probed(arguments)
     from twisted.internet import reactor
 
-    from tftpd.client.probecommand import probe
+    from tftpd.client.probe.command import probe
     from tftpd.client.reacting import run
 
     return run(reactor, probe(reactor, arguments, remote))

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tftpd.access.names import show
-from tftpd.client.api import Client, Progress, Settings
+from tftpd.client.api import Client, Progress
 from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
 from tftpd.client.jobs import Job
 from tftpd.client.progress import bar
 from tftpd.client.reaching import runtime
+from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace
 from tftpd.net.tap import tapped
 from tftpd.transfer.report import Report

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tests.client import serving
-from tests.client.serving import probed
-from tftpd.client.findings import findings
-from tftpd.client.probetable import plain, table
+from tests.client.probe import serving
+from tests.client.probe.serving import probed
+from tftpd.client.probe.findings import findings
+from tftpd.client.probe.table import plain, table
 
 SERVERS = [
     serving.Good, serving.Silent, serving.Garbage, serving.Missing, serving.GrantsTooMuch,

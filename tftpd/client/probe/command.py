@@ -10,10 +10,10 @@ from argparse import Namespace
 from typing import Any
 
 from tftpd.client.errors import LocalError
-from tftpd.client.findings import Finding, Level, findings
-from tftpd.client.observed import Kind, Observed
-from tftpd.client.probetable import plain, table
-from tftpd.client.probing import Probe
+from tftpd.client.probe.findings import Finding, Level, findings
+from tftpd.client.probe.observed import Kind, Observed
+from tftpd.client.probe.order import Probe
+from tftpd.client.probe.table import plain, table
 from tftpd.client.reaching import reach, runtime
 from tftpd.client.urls import Remote
 from tftpd.wire.errors import ErrorCode

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tftpd.client.errors import LocalError
-from tftpd.client.observed import Sample
+from tftpd.client.probe.observed import Sample
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import Getting
 from tftpd.net.runtime import Clock, Needs, Runtime

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import Any
 
 from tftpd.access.names import show
-from tftpd.client.findings import Finding, Level
-from tftpd.client.firmware import objection
-from tftpd.client.observed import (
+from tftpd.client.probe.findings import Finding, Level
+from tftpd.client.probe.firmware import objection
+from tftpd.client.probe.observed import (
     After,
     Answer,
     Granted,
@@ -20,7 +20,7 @@ from tftpd.client.observed import (
     Repeats,
     Sample,
 )
-from tftpd.client.probing import BLKSIZES
+from tftpd.client.probe.order import BLKSIZES
 from tftpd.wire import options as opt
 
 WIDTH = 79

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from tftpd.client.firmware import FIRMWARE
-from tftpd.client.observed import After, Boot, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.client.probe.firmware import FIRMWARE
+from tftpd.client.probe.observed import After, Boot, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.client.probe.rollover import LAST, after_last
+from tftpd.client.probe.sampling import sample
+from tftpd.client.probe.trials import Trials
 from tftpd.client.reaching import Server
-from tftpd.client.rollover import LAST, after_last
-from tftpd.client.sampling import sample
-from tftpd.client.trials import Trials
 from tftpd.net.runtime import Runtime
 from tftpd.wire import options as opt
 

@@ -6,8 +6,8 @@ sends. It gives what it saw; what that means is told elsewhere.
 
 from dataclasses import replace
 
-from tftpd.client.dialogue import Dialogue, Heard, dialogue
-from tftpd.client.observed import Answer, Granted, Kind, Origin, Repeats
+from tftpd.client.probe.dialogue import Dialogue, Heard, dialogue
+from tftpd.client.probe.observed import Answer, Granted, Kind, Origin, Repeats
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import host
 from tftpd.net.runtime import Runtime, SocketAddress

@@ -1,7 +1,7 @@
 """What a server sends after block 65535: asking it takes reading so far."""
 
-from tftpd.client.dialogue import Dialogue, dialogue
-from tftpd.client.observed import After
+from tftpd.client.probe.dialogue import Dialogue, dialogue
+from tftpd.client.probe.observed import After
 from tftpd.client.reaching import Server
 from tftpd.net.runtime import Runtime, SocketAddress
 from tftpd.wire import options as opt

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.client.test_findings import SEEN
-from tftpd.client.findings import Finding, Level
-from tftpd.client.observed import Answer, Kind
-from tftpd.client.probecommand import status
+from tests.client.probe.test_findings import SEEN
+from tftpd.client.probe.command import status
+from tftpd.client.probe.findings import Finding, Level
+from tftpd.client.probe.observed import Answer, Kind
 
 
 def found(*levels):

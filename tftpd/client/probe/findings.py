@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tftpd.access.names import show
-from tftpd.client.firmware import objection
-from tftpd.client.observed import After, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.client.probe.firmware import objection
+from tftpd.client.probe.observed import After, Granted, How, Kind, Observed, Origin, Sample
 from tftpd.wire.errors import ErrorCode
 
 

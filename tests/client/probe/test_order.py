@@ -3,13 +3,13 @@
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.client import serving
-from tests.client.serving import ADDRESS, OTHER, probed
+from tests.client.probe import serving
+from tests.client.probe.serving import ADDRESS, OTHER, probed
 from tests.fakes import SERVER
 from tftpd.client.errors import LocalError
-from tftpd.client.findings import Level, findings
-from tftpd.client.observed import After, How, Kind, Origin
-from tftpd.client.probing import BLKSIZES, WINDOWSIZES, Probe
+from tftpd.client.probe.findings import Level, findings
+from tftpd.client.probe.observed import After, How, Kind, Origin
+from tftpd.client.probe.order import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.client.reaching import Server
 from tftpd.wire.packets import Error
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tftpd.client.findings import Level, findings
-from tftpd.client.observed import (
+from tftpd.client.probe.findings import Level, findings
+from tftpd.client.probe.observed import (
     After,
     Answer,
     Boot,

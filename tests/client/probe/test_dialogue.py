@@ -5,8 +5,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.conftest import TID
 from tests.fakes import SERVER, WELL_KNOWN
-from tftpd.client.dialogue import dialogue
 from tftpd.client.errors import LocalError
+from tftpd.client.probe.dialogue import dialogue
 from tftpd.client.reaching import Server
 from tftpd.wire.packets import Ack, Data, Error, decode
 

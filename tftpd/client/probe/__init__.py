@@ -1,0 +1,1 @@
+"""What a server does with reads, and why a boot may fail."""
