@@ -72,6 +72,18 @@ def until(condition: Any, within: float = STARTS_WITHIN) -> None:
         time.sleep(0.02)
 
 
+def answers(port: int) -> bool:
+    """Whether a daemon takes requests there: what is malformed gets an ERROR."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.3)
+        sock.connect(("127.0.0.1", port))
+        try:
+            sock.send(b"\0\1file\0octe\0")
+            return sock.recv(600)[:2] == b"\0\5"
+        except OSError:
+            return False
+
+
 def free_port() -> int:
     """A UDP port of the loopback address that nobody has now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

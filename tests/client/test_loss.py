@@ -10,6 +10,7 @@ from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
+from tftpd.net.admission import Crowd
 from tftpd.net.listener import Offer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Limits
@@ -24,7 +25,7 @@ PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 def run(root, start, lost, **settings):
     """The report of what `start(client)` begins, while the packets numbered `lost` get lost."""
     mounts = Mounts([Mount((), root, read=ReadPolicy(), write=WritePolicy())])
-    server = MemoryServer(lambda report: Offer(mounts, Limits(), Timing(), 9, report))
+    server = MemoryServer(lambda report: Offer(mounts, Limits(), Timing(), Crowd(), report))
     net = server.net
     client = Client(net.runtime, Settings(blksize=100, **settings))
     ended, count = [], 0

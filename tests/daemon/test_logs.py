@@ -111,6 +111,17 @@ def test_a_transfer_is_one_line(lines, report, line):
     assert lines() == [line]
 
 
+def test_of_what_is_ignored_one_a_second_is_told(lines):
+    now = [100.0]
+    log = AccessLog(seconds=lambda: now[0])
+    report = Report(**READ, outcome=Outcome.IGNORED, detail="no room")
+    for when in (100.0, 100.1, 100.9, 101.0, 102.5):
+        now[0] = when
+        log(report)
+    said = 'read "boot/vmlinuz" by 192.0.2.7:2070: ignored (no room)'
+    assert lines() == [said, f"{said}, as were 2 more before it", said]
+
+
 def test_good_outcomes_are_told_from_bad_ones():
     good = [outcome for outcome in Outcome if outcome.good]
     assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]

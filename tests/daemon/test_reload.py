@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.daemons import daemon, free_port, until
+from tests.daemons import answers, daemon, free_port, until
 from tests.plain import ServerError, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -83,17 +83,6 @@ def sockets(port):
     """What the kernel has bound to it, by inode."""
     with open("/proc/net/udp") as table:
         return {line.split()[9] for line in table if f":{port:04X} 00000000:0000" in line}
-
-
-def answers(port):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(0.3)
-        sock.connect(("127.0.0.1", port))
-        try:
-            sock.send(b"\0\1file\0octe\0")
-            return sock.recv(600)[:2] == b"\0\5"
-        except OSError:
-            return False
 
 
 def test_one_address_may_give_way_to_all_of_them(tmp_path):

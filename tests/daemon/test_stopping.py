@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.daemon.test_reload import answers, began
-from tests.daemons import daemon, until
+from tests.daemon.test_reload import began
+from tests.daemons import answers, daemon, until
 from tests.plain import request
 from tftpd.access.names import TEMPORARY
 

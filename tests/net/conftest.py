@@ -10,6 +10,7 @@ import pytest
 from tests.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.net.admission import Crowd
 from tftpd.net.listener import Offer
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
@@ -31,7 +32,7 @@ def offer(root: Path) -> Callable[[Any], Offer]:
     write = Mount((b"in",), root / "in", read=ReadPolicy(), write=WritePolicy(max_size=4096))
 
     def build(report: Any) -> Offer:
-        return Offer(Mounts([read, write]), Limits(), Timing(), 100, report)
+        return Offer(Mounts([read, write]), Limits(), Timing(), Crowd(sessions=100), report)
 
     return build
 
@@ -49,4 +50,4 @@ def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
 @pytest.fixture
 def limited(offer: Callable[[Any], Offer]) -> MemoryServer:
     """A server with room for two sessions."""
-    return MemoryServer(lambda report: replace(offer(report), sessions=2))
+    return MemoryServer(lambda report: replace(offer(report), crowd=Crowd(sessions=2)))

@@ -129,7 +129,7 @@ class Contradiction(ValueError):
 class Check(BeforeValidator):
     """A check, and what a JSON Schema says of it beside the type."""
 
-    said: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler

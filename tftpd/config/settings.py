@@ -28,13 +28,15 @@ from tftpd.config.fields import (
 )
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
-from tftpd.wire.options import BLKSIZE_RANGE, WINDOWSIZE_RANGE
+from tftpd.wire.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
 
 _GRANTED = Limits()
 _TIMING = Timing()
 _WRITE = WritePolicy()
 
 _LEAST_WINDOW = 64 << 10  # octets: one block of the largest size
+_LEAST_RATE = 1 << 10  # octets per second: a block of 512 in half a second
+_WINDOW_TAKES = 0.25  # seconds; the first timers of clients are those of a second
 _MOST_SECONDS = 3600.0
 
 
@@ -167,10 +169,38 @@ class Limit(_Keys):
     sessions: Annotated[int, number(1, 1_000_000)] = Field(
         default=5000, description="Transfers at once; more requests wait for their repetition."
     )
+    sessions_per_client: Annotated[int, number(1, 1_000_000)] | None = Field(
+        default=None, description="Transfers at once of one client."
+    )
+    sessions_per_network: Annotated[int, number(1, 1_000_000)] | None = Field(
+        default=None, description="Transfers at once of one network, an IPv4 /24 or an IPv6 /64."
+    )
+    half_open: Annotated[int, number(1, 1_000_000)] = Field(
+        default=1000,
+        description="Transfers at once whose client has not answered yet; the oldest gives way.",
+    )
+    requests_per_second: Annotated[int, number(1, 1_000_000)] | None = Field(
+        default=None, description="Requests of one client that are taken in a second."
+    )
+
+    bandwidth: Annotated[Size, at_least(_LEAST_RATE, "1KiB")] | None = Field(
+        default=None, description="Octets per second of all transfers together."
+    )
+    session_bandwidth: Annotated[Size, at_least(_LEAST_RATE, "1KiB")] | None = Field(
+        default=None, description="Octets per second of each transfer."
+    )
 
     def granted(self) -> Limits:
-        """What the transfer floor takes."""
-        return Limits(self.blksize, self.windowsize, self.window_octets)
+        """What the transfer floor takes.
+
+        Where transfers are slow by rule, a window takes no longer than
+        clients wait for an answer.
+        """
+        rates = [rate for rate in (self.bandwidth, self.session_bandwidth) if rate is not None]
+        if not rates:
+            return Limits(self.blksize, self.windowsize, self.window_octets)
+        most = max(DEFAULT_BLKSIZE, int(min(rates) * _WINDOW_TAKES))
+        return Limits(min(self.blksize, most), self.windowsize, min(self.window_octets, most))
 
 
 Seconds = Annotated[float, seconds(_MOST_SECONDS)]

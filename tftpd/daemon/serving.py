@@ -3,6 +3,7 @@
 import resource
 import socket
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -10,12 +11,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
-from tftpd.config.settings import Settings
+from tftpd.config.settings import Limit, Settings
+from tftpd.net.admission import Crowd
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.ports import ListeningPort, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
+from tftpd.net.shaping import Rate
 from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
@@ -45,6 +48,7 @@ class Server:
         self._reactor = reactor
         self._report = report
         self._sessions = Sessions(tally)
+        self._bandwidth = Rate(inf)
         self._readers = readers_for(reactor)
         self._listeners: dict[SocketAddress, Listener] = {}
         self._runtime = Runtime(SteadyClock(reactor), self._open_port, self._in_thread)
@@ -89,9 +93,19 @@ class Server:
             mounts=Mounts(settings.mounts()),
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
-            sessions=_room(settings.limits.sessions),
+            crowd=_crowd(settings.limits),
             report=self._report,
+            bandwidth=self._share(settings),
+            session_bandwidth=settings.limits.session_bandwidth,
         )
+
+    def _share(self, settings: Settings) -> Rate | None:
+        """What this process has of the bandwidth; running transfers get a new share too."""
+        if settings.limits.bandwidth is None:
+            self._bandwidth.octets = inf
+            return None
+        self._bandwidth.octets = settings.limits.bandwidth / settings.workers
+        return self._bandwidth
 
     def _close_listeners(self) -> None:
         for listener in self._listeners.values():
@@ -107,6 +121,16 @@ class Server:
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
+
+def _crowd(limits: Limit) -> Crowd:
+    return Crowd(
+        sessions=_room(limits.sessions),
+        sessions_per_client=limits.sessions_per_client,
+        sessions_per_network=limits.sessions_per_network,
+        half_open=limits.half_open,
+        requests_per_second=limits.requests_per_second,
+    )
 
 
 def _room(sessions: int) -> int:

@@ -13,12 +13,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
+from tftpd.net.admission import Crowd, Ignored
 from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import TID, AnySession, Sessions
+from tftpd.net.shaping import Rate, Shaper
 from tftpd.net.sockets import client_address
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
@@ -41,15 +43,23 @@ _LONGEST_ANSWER = 1024
 class Offer:
     """What is served, and on what terms: replaced as a whole by a reload.
 
-    `sessions` is how many there may be at once; `report` takes each
-    request's end.
+    `crowd` is how many may be served at once; `report` takes each request's
+    end. `bandwidth` is that of all transfers together, `session_bandwidth`
+    that of each, in octets per second.
     """
 
     mounts: Mounts
     limits: Limits
     timing: Timing
-    sessions: int
+    crowd: Crowd
     report: Callable[[Report], None]
+    bandwidth: Rate | None = None
+    session_bandwidth: int | None = None
+
+    def rates(self) -> list[Rate]:
+        """What holds a transfer that begins now."""
+        rates = [] if self.bandwidth is None else [self.bandwidth]
+        return rates if self.session_bandwidth is None else [*rates, Rate(self.session_bandwidth)]
 
 
 class Listener(DatagramProtocol):
@@ -99,10 +109,13 @@ class Listener(DatagramProtocol):
         tid = (peer, self.transport.local)
         if self._is_new(packet, tid):
             try:
+                self._sessions.admit(peer, self.offer.crowd, self._runtime.clock.seconds())
                 self._open(packet, tid)
+            except Ignored as ignored:
+                self._unserved(packet, peer, Outcome.IGNORED, None, ignored)
             except Refused as refused:
                 self._tell(refused, peer)
-                self._refused(packet, peer, refused)
+                self._unserved(packet, peer, Outcome.REFUSED, refused.code, refused)
 
     def _is_new(self, request: Request, tid: TID) -> bool:
         """Whether `request` starts a transfer; a repeat goes to its session.
@@ -120,11 +133,6 @@ class Listener(DatagramProtocol):
                 return False
         if session is not None:
             session.stop(Outcome.REPLACED)
-        if not self._sessions.room(self.offer.sessions):
-            # Silence, not an ERROR: firmware gives up on an ERROR, but
-            # repeats an unanswered request until there is room.
-            self.log.warn("no room for {peer}: {n} sessions", peer=tid[0], n=len(self._sessions))
-            return False
         return True
 
     def _open(self, request: Request, tid: TID) -> None:
@@ -168,9 +176,11 @@ class Listener(DatagramProtocol):
         return on_report, lambda: sessions.remove(tid)
 
     def _start(self, session: AnySession, tid: TID, needs: Needs) -> None:
-        if not self._sessions.add(tid, session, self.offer.sessions):
+        if not self._sessions.add(tid, session, self.offer.crowd):
             session.abandon()  # another process took the last place meanwhile
             return
+        if rates := self.offer.rates():
+            session.shape(Shaper(self._runtime.clock, rates))
         try:
             self._runtime.open_port(session, tid[1], needs)
         except OSError as error:
@@ -184,14 +194,21 @@ class Listener(DatagramProtocol):
     def _tell(self, refused: Refused, peer: SocketAddress) -> None:
         self.transport.write(Error(refused.code, refused.text).encode(), peer)
 
-    def _refused(self, request: Request, peer: SocketAddress, refused: Refused) -> None:
+    def _unserved(
+        self,
+        request: Request,
+        peer: SocketAddress,
+        outcome: Outcome,
+        code: int | None,
+        why: Exception,
+    ) -> None:
         self.offer.report(
             Report(
                 direction=Direction.READ if isinstance(request, Rrq) else Direction.WRITE,
                 peer=peer[:2],
                 filename=request.filename,
-                outcome=Outcome.REFUSED,
-                code=refused.code,
-                detail=str(refused),
+                outcome=outcome,
+                code=code,
+                detail=str(why),
             )
         )

@@ -36,6 +36,8 @@ class ReceiveSession(Session[Receiver]):
 
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_DATA) and len(datagram) >= HEADER:
+            if self._held:
+                return  # a peer that does not wait for its ACK
             number = int.from_bytes(datagram[2:HEADER], "big")
             self.machine.receive_data(number, datagram[HEADER:], now)
         else:
@@ -49,6 +51,8 @@ class ReceiveSession(Session[Receiver]):
         payloads = self.machine.take()
         if payloads:
             self._store(self._sink.append, payloads)
+            if self._shaper is not None:
+                self._shaper.spend(sum(map(len, payloads)))
             # The ACK leaves first: while the peer is at work on the next
             # window, there is time to write.
             self._transmit(now)
@@ -60,6 +64,8 @@ class ReceiveSession(Session[Receiver]):
         self._settle(now)
 
     def _transmit(self, now: float) -> None:
+        if self._shaper is not None and self._holds(now):
+            return
         datagram = self.machine.outbox(now)
         if datagram is not None:
             self.transport.writeBurst(datagram, len(datagram), self.peer)

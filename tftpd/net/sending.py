@@ -42,6 +42,8 @@ class SendSession(Session[Sender]):
         self._settle(now)
 
     def _transmit(self, now: float) -> None:
+        if self._shaper is not None and self._holds(now):
+            return
         said = self.machine.outbox(now)
         if said is None:
             return
@@ -51,6 +53,8 @@ class SendSession(Session[Sender]):
         frames = self._frames
         for octets in frames.between(*said):
             self.transport.writeBurst(octets, frames.size, self.peer)
+            if self._shaper is not None:
+                self._shaper.spend(len(octets))
 
     def _feed(self, wants: int) -> None:
         try:

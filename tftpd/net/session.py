@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
+from tftpd.net.shaping import Shaper
 from tftpd.transfer.opening import Opening
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
@@ -66,6 +67,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._wakeup: IDelayedCall | None = None
         self._wakes_at = inf
         self._strangers: set[SocketAddress] = set()
+        self._shaper: Shaper | None = None
+        self._held = False  # by the shaper
         self._in_thread = False  # a thread works on the file
         self._reported = False
         self._ended = False
@@ -74,6 +77,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def running(self) -> bool:
         """Whether the outcome is still open; False while it dallies."""
         return self.machine.outcome is None
+
+    def shape(self, shaper: Shaper) -> None:
+        """Have it hold the transfer to its rates. Comes before the port starts."""
+        self._shaper = shaper
 
     def begin(self) -> None:
         """Send the first packet, now that the port is bound."""
@@ -180,12 +187,18 @@ class Session(BurstProtocol, Generic[AnyMachine]):
                 return
         # The deadline moves with each packet. A later one costs nothing: the
         # call that is pending comes early and sets the next.
-        if machine.deadline < self._wakes_at:
-            self._set_timer(now)
+        deadline = self._shaper.until if self._held and self._shaper else machine.deadline
+        if deadline < self._wakes_at:
+            self._set_timer(deadline, now)
 
-    def _set_timer(self, now: float) -> None:
-        delay = max(0.0, self.machine.deadline - now)
-        self._wakes_at = self.machine.deadline
+    def _holds(self, now: float) -> bool:
+        """Whether the shaper has what is due wait; it is asked for again then."""
+        self._held = self._shaper is not None and now < self._shaper.until and not self.machine.over
+        return self._held
+
+    def _set_timer(self, deadline: float, now: float) -> None:
+        delay = max(0.0, deadline - now)
+        self._wakes_at = deadline
         if self._wakeup is None:
             self._wakeup = self._runtime.clock.callLater(delay, self._wake)
         else:
@@ -199,7 +212,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _wake(self) -> None:
         self._wakeup = None
         self._wakes_at = inf
-        self.machine.tick(self._seconds())
+        if not self._held:  # else what the deadline is of has not been answered to yet
+            self.machine.tick(self._seconds())
         self._go_on()
 
     def _go_on(self) -> None:

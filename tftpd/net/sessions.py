@@ -1,33 +1,42 @@
-"""The sessions that are open, by the TIDs of their clients."""
+"""The sessions that are open, by the TIDs of their clients, and who may open another."""
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tftpd.net.admission import Crowd, Ignored, Rates, network_of
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Outcome
-from tftpd.wire.errors import Reason
+from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 TID = tuple[SocketAddress, SocketAddress]
 """A client's address and port, and the local address it asked."""
 
 AnySession = Session[Any]
 
+_OVERDUE = 1.0  # seconds after which a first answer is taken to be lost, or never to come
+
 
 class Sessions:
-    """Finds the session of a client, and keeps their number within a limit.
+    """Finds the session of a client, and keeps their number within limits.
 
     A session that only dallies gives way to a new one: its file is stored
-    and its last ACK was sent.
+    and its last ACK was sent. So does the oldest whose client has not
+    answered yet, where there are too many of these.
     """
 
     def __init__(self, tally: Tally | None = None) -> None:
         """`tally` counts sessions of other processes too, where there are any."""
         self._tally = tally or Tally()
+        self._rates = Rates()
         self._open: dict[TID, AnySession] = {}
+        self._half_open: dict[TID, AnySession] = {}  # some may have answered since
         self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
+        self._clients: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
         self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -37,11 +46,26 @@ class Sessions:
         """The session that serves `tid`, if any."""
         return self._open.get(tid)
 
-    def add(self, tid: TID, session: AnySession, limit: int) -> bool:
-        """`session` serves `tid` from now on, unless there are `limit` sessions."""
-        if not self._tally.take(limit):
+    def admit(self, peer: SocketAddress, crowd: Crowd, now: float) -> None:
+        """Make room for one more session of `peer`; raises `Ignored` or `Refused`."""
+        host = peer[0]
+        rate = crowd.requests_per_second
+        if rate is not None and not self._rates.take(host, rate, now):
+            raise Ignored(f"more than {rate} requests a second")
+        if self._full(self._clients[host], crowd.sessions_per_client):
+            raise _crowded(f"{self._clients[host]} sessions of this client")
+        network = network_of(host)
+        if self._full(self._networks[network], crowd.sessions_per_network):
+            raise _crowded(f"{self._networks[network]} sessions of its network")
+        self._make_room(crowd, now)
+
+    def add(self, tid: TID, session: AnySession, crowd: Crowd) -> bool:
+        """`session` serves `tid` from now on, unless there are too many sessions."""
+        if not self._tally.take(crowd.sessions):
             return False
-        self._open[tid] = session
+        self._open[tid] = self._half_open[tid] = session
+        self._clients[tid[0][0]] += 1
+        self._networks[network_of(tid[0][0])] += 1
         return True
 
     def dally(self, tid: TID) -> None:
@@ -54,14 +78,12 @@ class Sessions:
         """`tid` is served no more."""
         if self._open.pop(tid, None) is not None:
             self._tally.give()
+            host = tid[0][0]
+            _count_down(self._clients, host)
+            _count_down(self._networks, network_of(host))
+        self._half_open.pop(tid, None)
         self._dallying.pop(tid, None)
         self._check_idle()
-
-    def room(self, limit: int) -> bool:
-        """Whether one more session fits; ends the one that dallies longest for it."""
-        while self._tally.full(limit) and self._dallying:
-            next(iter(self._dallying.values())).stop(Outcome.DONE)
-        return not self._tally.full(limit)
 
     def idle(self) -> "Deferred[None]":
         """Fires as soon as no transfer runs; those that dally are done."""
@@ -75,8 +97,41 @@ class Sessions:
         for session in list(self._open.values()):
             session.stop(Outcome.STOPPED, Reason.STOPPING)
 
+    @staticmethod
+    def _full(count: int, most: int | None) -> bool:
+        return most is not None and count >= most
+
+    def _make_room(self, crowd: Crowd, now: float) -> None:
+        while self._tally.full(crowd.sessions) and self._dallying:
+            next(iter(self._dallying.values())).stop(Outcome.DONE)
+        full = self._tally.full(crowd.sessions)
+        if full or len(self._half_open) >= crowd.half_open:
+            self._half_open = {
+                tid: session
+                for tid, session in self._half_open.items()
+                if not session.machine.answered
+            }
+        oldest = next(iter(self._half_open.values()), None)
+        if oldest is not None and (
+            len(self._half_open) >= crowd.half_open
+            or (full and oldest.machine.stalled(now) >= _OVERDUE)
+        ):
+            oldest.stop(Outcome.DISPLACED)
+        if self._tally.full(crowd.sessions):
+            raise Ignored(f"no room beside {len(self)} sessions")
+
     def _check_idle(self) -> None:
         if self._idle and len(self._dallying) == len(self._open):
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)
+
+
+def _crowded(why: str) -> Refused:
+    return Refused(ErrorCode.NOT_DEFINED, why, Reason.CROWDED)
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -17,7 +17,9 @@ class Outcome(Enum):
     FAILED = "failed"  # by us: the disk, or a fault of our own
     REPLACED = "replaced"  # the client started another transfer from the same TID
     STOPPED = "stopped"  # the daemon went down
+    DISPLACED = "displaced"  # never answered, and others needed its place
     REFUSED = "refused"  # never began
+    IGNORED = "ignored"  # never began, and the client was not told
 
     @property
     def good(self) -> bool:

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
     STOPPING = "Server is stopping"
+    CROWDED = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
     ENOUGH = "Client has seen enough"
     INTERNAL = "Internal error"
