@@ -44,16 +44,16 @@ class Mounts:
 
     def authorize_read(self, filename: bytes, client: Address) -> Grant[ReadPolicy]:
         """Leave for `client` to read `filename`; raises `Refused`."""
-        mount, name = self._locate(filename)
+        mount, name = self.locate(filename)
         return _grant(mount, name, mount.read, client)
 
     def authorize_write(self, filename: bytes, client: Address) -> Grant[WritePolicy]:
         """Leave for `client` to write `filename`; raises `Refused`."""
-        mount, name = self._locate(filename)
+        mount, name = self.locate(filename)
         return _grant(mount, name, mount.write, client)
 
-    def _locate(self, filename: bytes) -> tuple[Mount, Name]:
-        """The mount of `filename` and the rest of its name.
+    def locate(self, filename: bytes) -> tuple[Mount, Name]:
+        """The mount of `filename` and the rest of its name; raises `Refused`.
 
         `..` goes back one step of the name, but never out of the mount that
         the name has entered by then.

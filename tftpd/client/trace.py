@@ -3,13 +3,8 @@
 from collections.abc import Callable
 from typing import TextIO
 
-from tftpd.access.names import show
 from tftpd.net.runtime import SocketAddress
-from tftpd.wire.errors import MalformedPacket
-from tftpd.wire.options import Options
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet, Rrq, Wrq, decode
-
-_SHOWN = 24  # octets of what is no packet
+from tftpd.net.words import said
 
 
 class Trace:
@@ -34,31 +29,3 @@ class Trace:
         host, port = peer[:2]
         whom = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         print(f"{now - self._began:9.6f} {way:>4} {whom} {said(datagram)}", file=self._out)
-
-
-def said(datagram: bytes) -> str:
-    """What `datagram` says, on a line; whatever it is, nothing in it can forge another."""
-    try:
-        return _in_words(decode(datagram))
-    except MalformedPacket as error:
-        more = "..." if len(datagram) > _SHOWN else ""
-        return f"malformed ({error}): {datagram[:_SHOWN].hex(' ')}{more}"
-
-
-def _in_words(packet: Packet) -> str:
-    match packet:
-        case Data(block, payload):
-            return f"DATA {block}, {len(payload)} octets"
-        case Ack(block):
-            return f"ACK {block}"
-        case Error(code, message):
-            return f"ERROR {code} {show(message.encode('utf-8', 'surrogateescape'))}".rstrip()
-        case Oack(options):
-            return " ".join(["OACK", *_shown(options)])
-        case Rrq(name, mode, options) | Wrq(name, mode, options):
-            kind = type(packet).__name__.upper()
-            return " ".join([kind, show(name), show(mode), *_shown(options)])
-
-
-def _shown(options: Options) -> list[str]:
-    return [f"{show(name)}={show(value)}" for name, value in options]

@@ -30,6 +30,12 @@ def load(path: Path) -> Settings:
 
     Raises `ConfigError` with every problem that was found, and nothing else.
     """
+    settings, _ = load_with_lines(path)
+    return settings
+
+
+def load_with_lines(path: Path) -> tuple[Settings, Document]:
+    """The same, and the document that knows the line of each key."""
     document = read(_text(path))
     if document.value is None and not document.problems:
         document.complain((), "the file is empty")
@@ -42,7 +48,7 @@ def load(path: Path) -> Settings:
     settings = _validated(document)
     if settings is None or document.problems:
         raise ConfigError(str(path), document.problems)
-    return settings
+    return settings, document
 
 
 def schema() -> dict[str, Any]:

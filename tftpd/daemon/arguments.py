@@ -1,6 +1,10 @@
 """The command line of `tftpd`."""
 
 import argparse
+import os
+import pwd
+from ipaddress import ip_address
+from typing import Any
 
 import tftpd
 
@@ -18,5 +22,59 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="report every problem of a configuration")
     check.add_argument("config", metavar="FILE", help="the YAML file")
 
+    _add_explain(commands)
+
     commands.add_parser("schema", help="print the JSON Schema of the configuration")
     return top
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="say what a client would be answered, and why",
+        description="Says what the daemon would answer to a request, and why, without touching "
+        "anything. Exits with 0 if the request is granted, 1 if it is refused.",
+    )
+    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
+    explain.add_argument(
+        "--client", required=True, type=_address, metavar="ADDRESS", help="who asks"
+    )
+    explain.add_argument("--to", type=_address, metavar="ADDRESS", help="the address that it asks")
+    explain.add_argument("--mode", default="octet", help="netascii or octet, which is the default")
+    explain.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="an option of the request, such as blksize=1468; any number of them",
+    )
+    explain.add_argument(
+        "--user",
+        type=_user,
+        help="decide with the rights of this user, as the daemon does under `twistd --uid`",
+    )
+    explain.add_argument("--json", action="store_true", help="print one JSON object")
+    explain.add_argument("direction", choices=("read", "write"), help="what it asks to do")
+    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the file that it asks for")
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an IP address, got {text!r}") from None
+
+
+def _option(text: str) -> tuple[bytes, bytes]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return os.fsencode(name), os.fsencode(value)
+
+
+def _user(text: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
+    except (KeyError, OverflowError):
+        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None

@@ -1,4 +1,4 @@
-"""The `tftpd` command: run the daemon, check a configuration, export its schema."""
+"""The `tftpd` command: run the daemon, check and explain a configuration, export its schema."""
 
 import argparse
 import json
@@ -9,11 +9,16 @@ from pathlib import Path
 from tftpd.config.loading import load, schema
 from tftpd.config.problems import ConfigError
 from tftpd.daemon.arguments import parser
+from tftpd.daemon.explain import explained
 from tftpd.daemon.service import EX_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit status is 0, 78 for a bad configuration, 2 for bad usage."""
+    """Run one subcommand.
+
+    The exit status is 0, 78 for a bad configuration, 2 for bad usage, and 1
+    where `explain` finds that the request is refused.
+    """
     arguments = parser().parse_args(argv)
     return _COMMANDS[arguments.command](arguments)
 
@@ -41,7 +46,7 @@ def _schema(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "check": _check, "schema": _schema}
+_COMMANDS = {"run": _run, "check": _check, "explain": explained, "schema": _schema}
 
 
 if __name__ == "__main__":

@@ -30,19 +30,19 @@ def located(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, b
     """
     if not name:
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is that of the directory itself")
-    # Opened for each request, so that a tree can be swapped by a rename.
-    walk = _Walk(os.open(root, _DIRECTORY & ~os.O_NOFOLLOW), root, symlinks)
+    walk = Walk(root, symlinks)
     try:
         yield walk.to(name)
     finally:
         walk.close()
 
 
-class _Walk:
+class Walk:
     """The directories from the root to where the walk is, all held open."""
 
-    def __init__(self, root_fd: int, root: Path, symlinks: Symlinks) -> None:
-        self._held = [root_fd]
+    def __init__(self, root: Path, symlinks: Symlinks) -> None:
+        # Opened for each request, so that a tree can be swapped by a rename.
+        self._held = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
         self._root = root
         self._symlinks = symlinks
         self._follows = symlinks is Symlinks.FOLLOW
@@ -50,10 +50,12 @@ class _Walk:
         self._links = 0
 
     def close(self) -> None:
+        """Let go of the directories."""
         for fd in self._held:
             os.close(fd)
 
     def to(self, name: Name) -> tuple[int, bytes]:
+        """The directory of `name`, which stays the walk's, and the last step in there."""
         pending = list(reversed(name))
         while pending:
             step = pending.pop()

@@ -12,5 +12,15 @@ complete -c tftpd -n __fish_use_subcommand -a check -d 'report every problem of 
 complete -c tftpd -n '__fish_seen_subcommand_from check' -s h -l help -d 'show a summary'
 complete -c tftpd -n '__fish_seen_subcommand_from check' -F
 
+complete -c tftpd -n __fish_use_subcommand -a explain -d 'say what a client would be answered, and why'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -s h -l help -d 'show a summary'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l config -s c -r -F -d 'the YAML file'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l client -x -d 'who asks'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l to -x -d 'the address that it asks'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l mode -x -d 'netascii or octet, which is the default'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l option -x -d 'an option of the request, such as blksize=1468; any number of them'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l user -x -d 'decide with the rights of this user, as the daemon does under twistd --uid'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l json -d 'print one JSON object'
+
 complete -c tftpd -n __fish_use_subcommand -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '__fish_seen_subcommand_from schema' -s h -l help -d 'show a summary'

@@ -1,0 +1,200 @@
+"""What the daemon would answer to a request, and what decides about it."""
+
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from tftpd.access.mounts import Mounts
+from tftpd.access.names import show
+from tftpd.access.policy import Address, admits
+from tftpd.config.document import Document
+from tftpd.config.settings import Directory, Listen, Settings
+from tftpd.net.rehearsal import Rehearsal, rehearse
+from tftpd.net.sockets import client_address
+from tftpd.net.words import said
+from tftpd.storage.trail import Trail, trail
+from tftpd.transfer.terms import Terms
+from tftpd.wire.errors import Refused
+from tftpd.wire.packets import Request, Rrq
+
+_ANY_PORT = 2070  # of the client; it decides nothing
+
+Facts = dict[str, Any]
+"""Keys and values as JSON has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Settings, and where in their file each of them is said."""
+
+    settings: Settings
+    file: str
+    document: Document
+
+    def at(self, *path: str | int) -> str:
+        """`FILE:LINE` of the key at `path`; `default` where the file does not say it."""
+        line = self.document.lines.get(path)
+        return "default" if line is None else f"{self.file}:{line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What decides about a request, in the order in which it does.
+
+    `answer` is the first datagram that is sent, None where there is silence;
+    `why` is for the administrator alone. `listener` and `directory` are None
+    where there is none, `policy` where the directory has none.
+    """
+
+    request: Request
+    client: str
+    listener: Facts | None
+    directory: Facts | None
+    policy: Facts | None
+    trail: Trail
+    limits: Facts
+    options: list[Facts]
+    terms: Terms | None
+    answer: bytes | None
+    granted: bool
+    why: str
+
+    def facts(self) -> Facts:
+        """All of it, for `--json`."""
+        terms, path = self.terms, self.trail.path
+        return {
+            "request": said(self.request.encode()),
+            "client": self.client,
+            "uid": os.geteuid(),
+            "listener": self.listener,
+            "directory": self.directory,
+            "policy": self.policy,
+            "steps": [
+                {"name": show(step.name), "found": step.found}
+                | ({} if step.target is None else {"target": show(step.target)})
+                for step in self.trail.steps
+            ],
+            "file": None if path is None else show(path),
+            "limits": self.limits,
+            "options": self.options,
+            "terms": None if terms is None else _terms(terms),
+            "answer": None if self.answer is None else said(self.answer),
+            "octets": None if self.answer is None else self.answer.hex(),
+            "granted": self.granted,
+            "why": self.why,
+        }
+
+
+def explain(
+    configured: Configured, request: Request, client: str, to: str | None = None
+) -> Explanation:
+    """What `client`, an address, is answered when it asks the address `to`, or any of ours."""
+    settings = configured.settings
+    peer = (client, _ANY_PORT, 0, 0) if ":" in client else (client, _ANY_PORT)
+    mounts = Mounts(settings.mounts())
+    listener, why = _listener(configured, client, to)
+    rehearsal = Rehearsal(b"", None, why)
+    if not why:
+        limits, timing = settings.limits.granted(), settings.retransmit.timing()
+        rehearsal = rehearse(request.encode(), peer, mounts, limits, timing)
+    directory, policy, way = _place(configured, request, client_address(peer), mounts)
+    return Explanation(
+        request=request,
+        client=client,
+        listener=listener,
+        directory=directory,
+        policy=policy,
+        trail=way,
+        limits=settings.limits.model_dump(mode="json") | {"at": configured.at("limits")},
+        options=_options(request, rehearsal.terms),
+        terms=rehearsal.terms,
+        answer=rehearsal.answer or None,
+        granted=not why and rehearsal.granted,
+        why=rehearsal.why,
+    )
+
+
+def _listener(configured: Configured, client: str, to: str | None) -> tuple[Facts | None, str]:
+    """The listener that takes the request, or why it is not taken."""
+    asked = client_address((to if to is not None else client,))
+    everyone = to is not None and (asked.is_multicast or to == "255.255.255.255")
+    for number, listen in enumerate(configured.settings.listen):
+        if _hears(listen, asked, to is None, everyone):
+            facts = listen.model_dump(mode="json") | {"at": configured.at("listen", number)}
+            if everyone and listen.broadcast == "ignore":
+                return facts, "requests to everyone are ignored here (broadcast: ignore)"
+            return facts, ""
+    if to is None:
+        return None, f"no listener takes requests over IPv{asked.version}"
+    return None, f"no listener takes requests to {to}"
+
+
+def _hears(listen: Listen, asked: Address, anywhere: bool, everyone: bool) -> bool:
+    ours = client_address((listen.address,))
+    if ours.version != asked.version:
+        return False
+    return anywhere or ours == asked or ours.is_unspecified or (everyone and asked.version == 6)
+
+
+def _place(
+    configured: Configured, request: Request, client: Address, mounts: Mounts
+) -> tuple[Facts | None, Facts | None, Trail]:
+    """The directory that the name lies in, its policy, and the way of the name there."""
+    try:
+        mount, name = mounts.locate(request.filename)
+    except Refused:
+        return None, None, Trail(())
+    directories = configured.settings.directories
+    number = next(n for n, entry in enumerate(directories) if entry.path == mount.prefix)
+    directory = {
+        "path": "/" + show(b"/".join(mount.prefix)),
+        "root": str(mount.root),
+        "symlinks": str(mount.symlinks),
+        "at": configured.at("directories", number),
+    }
+    kind = "read" if isinstance(request, Rrq) else "write"
+    policy = _policy(directories[number], kind, client)
+    if policy is not None:
+        policy["at"] = configured.at("directories", number, kind)
+    return directory, policy, trail(mount.root, name, mount.symlinks)
+
+
+def _policy(directory: Directory, kind: str, client: Address) -> Facts | None:
+    keys = directory.read if kind == "read" else directory.write
+    if keys is None:
+        return None
+    admitting = _admitting(keys.clients, client)
+    facts = keys.model_dump(mode="json")
+    if "mode" in facts:
+        facts["mode"] = f"{facts['mode']:04o}"
+    return {"kind": kind, **facts, "admitted_by": admitting}
+
+
+def _admitting(networks: list[IPv4Network | IPv6Network], client: Address) -> str | None:
+    return next((str(network) for network in networks if admits((network,), client)), None)
+
+
+def _options(request: Request, terms: Terms | None) -> list[Facts]:
+    """Each option that was asked for, and what the OACK says of it."""
+    if terms is None:
+        return []
+    stated = list(terms.oack)
+    told = []
+    for name, asked in request.options:
+        granted = None
+        if stated and stated[0][0] == name:  # the OACK has them in the client's order
+            granted = show(stated.pop(0)[1])
+        told.append({"name": show(name), "asked": show(asked), "granted": granted})
+    return told
+
+
+def _terms(terms: Terms) -> Facts:
+    return {
+        "mode": terms.mode.value.decode(),
+        "blksize": terms.blksize,
+        "windowsize": terms.windowsize,
+        "timeout": terms.timeout,
+        "tsize": terms.tsize,
+        "rollover": terms.rollover,
+    }
