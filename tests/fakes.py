@@ -13,6 +13,7 @@ from zope.interface.verify import verifyClass
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.runtime import Buffer, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sessions import Sessions
+from tftpd.net.tap import Hear
 from tftpd.transfer.report import Report
 from tftpd.wire.packets import Packet, decode
 
@@ -30,9 +31,12 @@ class MemoryPort:
         self.local: SocketAddress = (local[0], 0)
         self.broadcast = False
         self.protocol = protocol
+        self.hear: Hear | None = None
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert self.bound in self.net.ports, "write on a closed port"
+        if self.hear is not None and addr is not None:
+            self.hear(True, bytes(datagram), self.bound, addr)
         self.net.sent.append((self.bound, addr, bytes(datagram)))
 
     def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
@@ -89,6 +93,8 @@ class MemoryNet:
         """A datagram arrives; where no port is open it is lost."""
         port = self.ports.get(to)
         if port is not None:
+            if port.hear is not None:
+                port.hear(False, datagram, port.bound, source)
             port.protocol.datagramReceived(datagram, source)
 
     def run_threads(self) -> None:

@@ -40,5 +40,5 @@ def test_every_datagram_both_ways_is_heard(tmp_path):
 
 def test_addresses_of_ipv6_have_brackets():
     out = io.StringIO()
-    Trace(lambda: 0.0, out).hear(True, Ack(0).encode(), ("2001:db8::1", 69, 0, 0))
+    Trace(lambda: 0.0, out).hear(True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0))
     assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

@@ -60,6 +60,7 @@ directories:
 limits: {blksize: 1468, windowsize: 8, window_octets: 64KiB, sessions: 7}
 retransmit: {floor: 0.5, ceiling: 4, initial: 2, patience: 60, dally: 5}
 log: {level: debug, format: json}
+trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
 """
         )
     )
@@ -70,6 +71,9 @@ log: {level: debug, format: json}
     assert settings.limits.granted() == Limits(1468, 8, 64 << 10)
     assert settings.retransmit.timing() == Timing(0.5, 4.0, 2.0, 60.0, 5.0)
     assert settings.listen[0].address == "fe80::1%lo"
+    trace = settings.trace
+    assert (trace.client, trace.file) == (ip_network("10.0.0.7"), str(tmp_path / "in/t.pcap"))
+    assert trace.max_size == 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -215,6 +219,14 @@ lisen: 3
          f' got "{"x" * 57}..."'),
         (MINIMAL + "retransmit: {floor: 0}",
          "t.yaml:3: retransmit.floor: expected seconds, more than 0 and up to 3600, got 0"),
+        (MINIMAL + "trace: 10.0.0.7", 't.yaml:3: trace: expected a mapping, got "10.0.0.7"'),
+        (MINIMAL + "trace: {client: 10.0.0.7}", 't.yaml:3: trace: missing key "file"'),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: [a]}",
+         "t.yaml:3: trace.file: expected the path of a file, got a list"),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: a, max_size: 1k}",
+         't.yaml:3: trace.max_size: expected at least 64KiB, got "1k"'),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: /no/where}",
+         "t.yaml:3: trace.file: /no/where is in no directory"),
     ],
 )  # fmt: skip
 def test_one_message_each(written, text, said):

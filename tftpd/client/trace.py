@@ -21,7 +21,7 @@ class Trace:
         self._began: float | None = None
         self._out = out
 
-    def hear(self, ours: bool, datagram: bytes, peer: SocketAddress) -> None:
+    def hear(self, ours: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress) -> None:
         """Write the line."""
         now = self._seconds()
         self._began = now if self._began is None else self._began

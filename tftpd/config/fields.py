@@ -79,17 +79,23 @@ def _no_address() -> NoReturn:
     raise ValueError("expected an IP address such as 192.0.2.1 or fe80::1%eth0") from None
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str) and value and "\0" not in value:
-        return value
-    raise ValueError("expected the path of a directory")
+def _path(of: str) -> BeforeValidator:
+    def check(value: Any) -> str:
+        if isinstance(value, str) and value and "\0" not in value:
+            return value
+        raise ValueError(f"expected the path of a {of}")
+
+    return BeforeValidator(check)
 
 
 Address = Annotated[str, BeforeValidator(_address)]
 """An IPv4 or IPv6 address; a link-local one with its scope."""
 
-DirectoryPath = Annotated[str, BeforeValidator(_text)]
+DirectoryPath = Annotated[str, _path("directory")]
 """The path of a directory of this host."""
+
+FilePath = Annotated[str, _path("file")]
+"""The path of a file of this host."""
 
 Size = Annotated[
     int,

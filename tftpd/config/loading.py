@@ -44,6 +44,7 @@ def load_with_lines(path: Path) -> tuple[Settings, Document]:
     if not isinstance(document.value, dict):
         raise ConfigError(str(path), document.problems)
     _resolve_roots(document, path.parent)
+    _resolve_trace(document, path.parent)
     _find_repetitions(document)
     settings = _validated(document)
     if settings is None or document.problems:
@@ -86,14 +87,29 @@ def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]
 def _resolve_roots(document: Document, base: Path) -> None:
     """Make roots absolute, from the directory of the file, and look whether they serve."""
     for number, entry in _entries(document, "directories"):
-        written = entry.get("root")
-        if not isinstance(written, str) or not written or "\0" in written:
+        root = _resolved(entry, "root", base)
+        if root is None:
             continue
-        root = os.path.normpath(os.path.join(os.path.realpath(base), written))
-        entry["root"] = root
         wrong = _wrong_with(root, bool(entry.get("read")), bool(entry.get("write")))
         if wrong:
             document.complain(("directories", number, "root"), f"{printable(root)} {wrong}")
+
+
+def _resolve_trace(document: Document, base: Path) -> None:
+    """Make the file of a trace absolute, and look whether there can be one."""
+    entry = document.value.get("trace")
+    file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
+    if file is not None and not os.path.isdir(os.path.dirname(file)):
+        document.complain(("trace", "file"), f"{printable(file)} is in no directory")
+
+
+def _resolved(entry: dict[str, Any], key: str, base: Path) -> str | None:
+    """The path that is written at `key`, from the directory of the file; it is put there too."""
+    written = entry.get(key)
+    if not isinstance(written, str) or not written or "\0" in written:
+        return None
+    entry[key] = os.path.normpath(os.path.join(os.path.realpath(base), written))
+    return str(entry[key])
 
 
 def _wrong_with(root: str, read: bool, write: bool) -> str | None:

@@ -18,6 +18,7 @@ from tftpd.config.fields import (
     Contradiction,
     DirectoryPath,
     FileMode,
+    FilePath,
     Network,
     Prefix,
     Size,
@@ -37,6 +38,7 @@ _WRITE = WritePolicy()
 _LEAST_WINDOW = 64 << 10  # octets: one block of the largest size
 _LEAST_RATE = 1 << 10  # octets per second: a block of 512 in half a second
 _WINDOW_TAKES = 0.25  # seconds; the first timers of clients are those of a second
+_LEAST_TRACE = 64 << 10  # octets: one packet of the largest size, about
 _MOST_SECONDS = 3600.0
 
 
@@ -246,6 +248,16 @@ class Log(_Keys):
     )
 
 
+class Trace(_Keys):
+    """Whose packets are written to a file."""
+
+    client: Network = Field(description="An address, or a network.")
+    file: FilePath = Field(description="The pcap file, relative to this one.")
+    max_size: Annotated[Size, at_least(_LEAST_TRACE, "64KiB")] = Field(
+        default=16 << 20, description="Where the trace ends, at least 64KiB."
+    )
+
+
 def _section(value: Any) -> Any:
     """A section without a single key is one of defaults."""
     return {} if value is None else value
@@ -270,6 +282,9 @@ class Settings(_Keys):
         default=Retransmit(), description="When packets are sent again."
     )
     log: Annotated[Log, _SECTION] = Field(default=Log(), description="What is logged.")
+    trace: Trace | None = Field(
+        default=None, description="A trace of one client's packets, for tshark and tcpdump."
+    )
     workers: Annotated[int, number(1, 64)] = Field(
         default=1, description="Processes that serve, one for each processor to use."
     )

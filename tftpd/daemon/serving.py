@@ -4,6 +4,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -11,7 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
-from tftpd.config.settings import Limit, Settings
+from tftpd.config.settings import Limit, Settings, Trace
 from tftpd.net.admission import Crowd
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.poller import Poller, readers_for
@@ -21,6 +22,7 @@ from tftpd.net.sessions import Sessions
 from tftpd.net.shaping import Rate
 from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
+from tftpd.net.tracing import Traced, Tracing
 from tftpd.transfer.report import Report
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
@@ -39,11 +41,16 @@ class Server:
     """Serves on sockets until it is stopped.
 
     `report` takes each request's end; `tally` counts the sessions of the
-    processes beside this one, where there are any.
+    processes beside this one, where there are any, and `worker` is the number
+    of this one.
     """
 
     def __init__(
-        self, reactor: Any, report: Callable[[Report], None], tally: Tally | None = None
+        self,
+        reactor: Any,
+        report: Callable[[Report], None],
+        tally: Tally | None = None,
+        worker: int | None = None,
     ) -> None:
         self._reactor = reactor
         self._report = report
@@ -51,6 +58,8 @@ class Server:
         self._bandwidth = Rate(inf)
         self._readers = readers_for(reactor)
         self._listeners: dict[SocketAddress, Listener] = {}
+        self._worker = worker
+        self._tracing = Tracing()
         self._runtime = Runtime(SteadyClock(reactor), self._open_port, self._in_thread)
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
@@ -75,6 +84,13 @@ class Server:
                 sock.close()
         for name in gone:
             self._listeners.pop(name).transport.stopListening()
+        self.trace(settings.trace)
+
+    def trace(self, trace: Trace | None) -> None:
+        """Have the packets of `trace.client` in its file from now on; None: nobody's."""
+        traced = None if trace is None else _traced(trace, self._worker)
+        ports = (listener.transport for listener in self._listeners.values())
+        self._tracing.switch(traced, ports)
 
     def drain(self) -> "Deferred[None]":
         """Take no more requests; fires when no transfer runs any more."""
@@ -85,6 +101,7 @@ class Server:
         """Take no more requests, and end what is running; its clients are told."""
         self._close_listeners()
         self._sessions.stop()
+        self.trace(None)
         if isinstance(self._readers, Poller):
             self._readers.close()
 
@@ -115,12 +132,21 @@ class Server:
     def _open_port(
         self, protocol: BurstProtocol, local: SocketAddress, needs: Needs
     ) -> SessionPort:
-        port = SessionPort(self._readers, bind_session(local, needs), protocol, needs)
+        heard = self._tracing.between(protocol)
+        port = SessionPort(self._readers, bind_session(local, needs), heard, needs)
         port.start()
         return port
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
+
+def _traced(trace: Trace, worker: int | None) -> Traced:
+    """Each worker has a file of its own: `trace.pcap` is `trace.3.pcap` for worker 3."""
+    file = Path(trace.file)
+    if worker is not None:
+        file = file.with_name(f"{file.stem}.{worker}{file.suffix}")
+    return Traced(trace.client, file, trace.max_size)
 
 
 def _crowd(limits: Limit) -> Crowd:

@@ -104,7 +104,8 @@ class Worker(Channel):
         observer = FilteringLogObserver(_Upwards(self.sendString), [level])
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(TALLY, 0)).cast("q")
-        return Server(self._reactor, self._report, Tally(counts, orders.number))
+        number = orders.number
+        return Server(self._reactor, self._report, Tally(counts, number), number)
 
     def _report(self, report: Report) -> None:
         self.sendString(encode_report(report))

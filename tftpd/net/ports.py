@@ -19,6 +19,7 @@ from zope.interface import implementer
 from tftpd.net.burst import Bursts, receive, receive_bursts
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
 from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside, departure
+from tftpd.net.tap import Hear
 
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
@@ -259,7 +260,7 @@ class ListeningPort(Port):
 
     While it delivers a datagram, `local` is the address of this host to
     answer from, and `broadcast` whether the datagram was sent to more hosts
-    than this one.
+    than this one. `hear`, where it is set, listens in (`tap.py`).
     """
 
     def __init__(self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol) -> None:
@@ -267,14 +268,19 @@ class ListeningPort(Port):
         self._bound: SocketAddress = sock.getsockname()
         self.local = self._bound
         self.broadcast = False
+        self.hear: Hear | None = None
 
     def _receive(self) -> tuple[bytes, SocketAddress]:
         datagram, ancillary, _, peer = self._socket.recvmsg(self._longest, ARRIVAL_ANCILLARY)
         self.local, self.broadcast = arrival(ancillary) or (self._bound, False)
+        if self.hear is not None:
+            self.hear(False, datagram, (self.local[0], self._bound[1]), peer)
         return datagram, peer
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         """Send one datagram from the address that was asked last, to `addr`."""
+        if self.hear is not None and addr is not None:
+            self.hear(True, datagram, (self.local[0], self._bound[1]), addr)
         try:
             self._socket.sendmsg([datagram], departure(self.local), 0, addr)
         except OSError:

@@ -17,21 +17,21 @@ from tftpd.net.runtime import (
     SocketAddress,
 )
 
-Hear = Callable[[bool, bytes, SocketAddress], None]
-"""Told of a datagram: whether it is ours, its octets, and whose it is or where it goes."""
+Hear = Callable[[bool, bytes, SocketAddress, SocketAddress], None]
+"""Told of a datagram: whether it is ours, its octets, our address and the other end's."""
 
 
 def tapped(runtime: Runtime, hear: Hear) -> Runtime:
     """`runtime`, with whose ports `hear` listens in."""
 
     def open_port(protocol: BurstProtocol, local: SocketAddress, needs: Needs) -> BurstTransport:
-        return runtime.open_port(_Tap(protocol, hear), local, needs)
+        return runtime.open_port(Tap(protocol, hear), local, needs)
 
     return replace(runtime, open_port=open_port)
 
 
-class _Tap(BurstProtocol):
-    """Stands between a port and its protocol."""
+class Tap(BurstProtocol):
+    """Stands between a port and its protocol, and lets `hear` listen."""
 
     noisy = False
 
@@ -41,7 +41,9 @@ class _Tap(BurstProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         """Twisted: the port is open."""
-        self._protocol.makeConnection(_TappedPort(transport, self._hear))
+        host = transport.getHost()
+        self._local = host.host, host.port
+        self._protocol.makeConnection(_TappedPort(transport, self._hear, self._local))
 
     def doStop(self) -> None:
         """Twisted: the port is closed."""
@@ -49,13 +51,13 @@ class _Tap(BurstProtocol):
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came."""
-        self._hear(False, datagram, peer)
+        self._hear(False, datagram, self._local, peer)
         self._protocol.datagramReceived(datagram, peer)
 
     def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
         """Several datagrams came at once."""
         for datagram in datagrams:
-            self._hear(False, datagram, peer)
+            self._hear(False, datagram, self._local, peer)
         self._protocol.burstReceived(datagrams, peer)
 
 
@@ -63,18 +65,19 @@ class _Tap(BurstProtocol):
 class _TappedPort:
     """What the protocol takes for its port."""
 
-    def __init__(self, port: BurstTransport, hear: Hear) -> None:
+    def __init__(self, port: BurstTransport, hear: Hear, local: SocketAddress) -> None:
         self._port = port
         self._hear = hear
+        self._local = local
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert addr is not None, "sessions name the peer"
-        self._hear(True, datagram, addr)
+        self._hear(True, datagram, self._local, addr)
         self._port.write(datagram, addr)
 
     def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
         for at in range(0, len(octets), size):
-            self._hear(True, bytes(octets[at : at + size]), peer)
+            self._hear(True, bytes(octets[at : at + size]), self._local, peer)
         self._port.writeBurst(octets, size, peer)
 
     def stopListening(self) -> "Deferred[None] | None":
