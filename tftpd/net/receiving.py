@@ -64,7 +64,7 @@ class ReceiveSession(Session[Receiver]):
         self._settle(now)
 
     def _transmit(self, now: float) -> None:
-        if self._shaper is not None and self._holds(now):
+        if self._shaper is not None and self._holds(self._shaper, now):
             return
         datagram = self.machine.outbox(now)
         if datagram is not None:

@@ -42,7 +42,7 @@ class SendSession(Session[Sender]):
         self._settle(now)
 
     def _transmit(self, now: float) -> None:
-        if self._shaper is not None and self._holds(now):
+        if self._shaper is not None and self._holds(self._shaper, now):
             return
         said = self.machine.outbox(now)
         if said is None:

@@ -187,13 +187,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
                 return
         # The deadline moves with each packet. A later one costs nothing: the
         # call that is pending comes early and sets the next.
-        deadline = self._shaper.until if self._held and self._shaper else machine.deadline
-        if deadline < self._wakes_at:
-            self._set_timer(deadline, now)
+        if machine.deadline < self._wakes_at:
+            self._set_timer(machine.deadline, now)
 
-    def _holds(self, now: float) -> bool:
-        """Whether the shaper has what is due wait; it is asked for again then."""
-        self._held = self._shaper is not None and now < self._shaper.until and not self.machine.over
+    def _holds(self, shaper: Shaper, now: float) -> bool:
+        """Whether what is due has to wait; it is asked for again then."""
+        self._held = now < shaper.until and not self.machine.over
+        if self._held and shaper.until < self._wakes_at:
+            self._set_timer(shaper.until, now)
         return self._held
 
     def _set_timer(self, deadline: float, now: float) -> None:
@@ -212,8 +213,13 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _wake(self) -> None:
         self._wakeup = None
         self._wakes_at = inf
-        if not self._held:  # else what the deadline is of has not been answered to yet
-            self.machine.tick(self._seconds())
+        now = self._seconds()
+        if not self._held:
+            self.machine.tick(now)
+        elif self._shaper is not None and now < self._shaper.until:
+            # The deadline is that of a packet whose answer is here, and waits.
+            self._set_timer(self._shaper.until, now)
+            return
         self._go_on()
 
     def _go_on(self) -> None:
