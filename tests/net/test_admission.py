@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import MemoryServer
 from tftpd.net.admission import Crowd, Rates, network_of
 from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
 READ = Rrq(b"kilo", b"octet")
 CROWDED = Error(0, "Too many transfers at once")
@@ -163,3 +163,33 @@ def test_an_option_request_counts_once_it_is_acknowledged(server):
     client.says(Ack(0))
     _begin(few.client(port=2))
     assert _outcomes(few) == []
+
+
+HEADERS = 28  # octets of IPv4 and UDP
+
+
+@pytest.mark.parametrize(
+    ("request_", "most"),
+    [
+        (Rrq(b"k", b"octet"), 43),
+        (Rrq(b"kilo", b"octet", ((b"blksize", b"1468"), (b"windowsize", b"16"))), 3),
+        (Rrq(b"kilo", b"octet", ((b"tsize", b"0"),)), 3.2),
+        (Wrq(b"in/k", b"octet"), 3),
+        (Rrq(b"missing", b"octet"), 2),
+        (b"\0\1x", 2),
+        (b"\0\7" + bytes(100), 0),
+    ],
+    ids=str,
+)
+def test_a_forged_request_is_answered_with_so_many_times_its_octets(server, root, request_, most):
+    """docs/security.md has these figures."""
+    (root / "k").write_bytes(bytes(5000))
+    victim = server().client()
+    asked = request_ if isinstance(request_, bytes) else request_.encode()
+    answers = victim.asks(asked)
+    victim.server.waits(120)
+    answers += victim.hears()
+    sent = sum(len(answer.encode()) + HEADERS for answer in answers)
+    assert sent / (len(asked) + HEADERS) <= most
+    assert len(set(answers)) <= 1
+    assert victim.server.idle
