@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -146,3 +147,26 @@ def test_a_hundred_reloads_during_two_hundred_transfers_fail_none(tmp_path, work
         assert sum(message.startswith("reloaded") for message in messages) > 50
         until(lambda: len(running.transfers()) == 200)
         assert {event["outcome"] for event in running.transfers()} == {"done"}
+
+
+def test_a_quota_holds_on_the_wire(tmp_path):
+    """A directory that is full, and has room again once somebody clears it."""
+    with daemon(tmp_path) as running:
+        write = {"quota": "10kB", "overwrite": True}
+        running.change(directories=serving(running.root, write=write))
+        running.reload()
+        put(running.port, b"first", b"x" * 9000)
+        with pytest.raises(ServerError) as refusal:
+            put(running.port, b"second", b"x" * 2000)
+        assert refusal.value.args[0] == 3
+        assert [path.name for path in running.root.iterdir()] == ["first"]
+        (running.root / "first").unlink()
+        until(lambda: stored(running.port, b"second", b"x" * 2000))
+
+
+def stored(port, name, content):
+    """Whether an upload is taken."""
+    with suppress(ServerError):
+        put(port, name, content)
+        return True
+    return False

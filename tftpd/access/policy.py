@@ -41,6 +41,9 @@ class WritePolicy:
     `create` allows new names and `overwrite` those that exist; `max_size` is
     in octets, None for no limit; `mode` are the permission bits of what is
     stored; `world_writable` asks for the o+w bit of a file that is replaced.
+
+    `quota` is how many octets, and `max_files` how many files, the whole root
+    may hold; `min_free` how many octets its file system keeps free.
     """
 
     create: bool = True
@@ -49,6 +52,14 @@ class WritePolicy:
     mode: int = 0o644
     world_writable: bool = False
     clients: Networks = ANYWHERE
+    quota: int | None = None
+    max_files: int | None = None
+    min_free: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether what the root holds matters."""
+        return self.quota is not None or self.max_files is not None
 
 
 Policy = TypeVar("Policy", ReadPolicy, WritePolicy)

@@ -104,6 +104,15 @@ class Write(_Keys):
         json_schema_extra={"default": f"{_WRITE.mode:04o}"},
     )
     world_writable: Boolean = Field(default=False, description="Replace only files with o+w.")
+    quota: Size | None = Field(
+        default=None, description="Octets that the whole directory may hold, such as 10GiB."
+    )
+    max_files: Annotated[int, number(1, 1_000_000_000)] | None = Field(
+        default=None, description="Files that the whole directory may hold."
+    )
+    min_free: Size | None = Field(
+        default=None, description="Octets that stay free on its file system, such as 1GiB."
+    )
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
@@ -125,6 +134,9 @@ class Write(_Keys):
             mode=self.mode,
             world_writable=self.world_writable,
             clients=tuple(self.clients),
+            quota=self.quota,
+            max_files=self.max_files,
+            min_free=self.min_free,
         )
 
 

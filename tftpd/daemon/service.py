@@ -32,7 +32,7 @@ from tftpd.daemon.reload import take_over
 from tftpd.daemon.serving import Server
 from tftpd.daemon.workers import Workers
 from tftpd.net.runtime import SocketAddress
-from tftpd.storage.sink import sweep
+from tftpd.storage.temporary import sweep
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # systemd units name it, so as not to restart on it

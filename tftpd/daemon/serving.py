@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -23,9 +24,11 @@ from tftpd.net.shaping import Rate
 from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
 from tftpd.net.tracing import Traced, Tracing
+from tftpd.storage.ledger import Ledger
 from tftpd.transfer.report import Report
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
+_MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
 _SESSION_DESCRIPTORS = 3  # its port twice and its file; while it opens, a directory
 
 T = TypeVar("T")
@@ -56,6 +59,9 @@ class Server:
         self._report = report
         self._sessions = Sessions(tally)
         self._bandwidth = Rate(inf)
+        self._ledgers: dict[Path, Ledger] = {}
+        self._measuring = LoopingCall(self._measure)
+        self._measuring.clock = reactor
         self._readers = readers_for(reactor)
         self._listeners: dict[SocketAddress, Listener] = {}
         self._worker = worker
@@ -102,19 +108,38 @@ class Server:
         self._close_listeners()
         self._sessions.stop()
         self.trace(None)
+        if self._measuring.running:
+            self._measuring.stop()
         if isinstance(self._readers, Poller):
             self._readers.close()
 
     def _offer(self, settings: Settings) -> Offer:
+        mounts = Mounts(settings.mounts())
+        self._keep_ledgers(mounts)
         return Offer(
-            mounts=Mounts(settings.mounts()),
+            mounts=mounts,
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
             crowd=_crowd(settings.limits),
             report=self._report,
             bandwidth=self._share(settings),
             session_bandwidth=settings.limits.session_bandwidth,
+            ledgers=self._ledgers,
         )
+
+    def _keep_ledgers(self, mounts: Mounts) -> None:
+        """Have a ledger for each root with a quota, measured now and then."""
+        roots = {mount.root for mount in mounts if mount.write and mount.write.measured}
+        self._ledgers = {root: self._ledgers.get(root) or Ledger(root) for root in roots}
+        if self._measuring.running:
+            self._measuring.stop()
+        if self._ledgers:
+            self._measuring.start(_MEASURED_EACH)
+
+    def _measure(self) -> "Deferred[object]":
+        # Files come and go by other hands than ours, too.
+        ledgers = list(self._ledgers.values())
+        return self._in_thread(lambda: [ledger.measure() for ledger in ledgers])
 
     def _share(self, settings: Settings) -> Rate | None:
         """What this process has of the bandwidth; running transfers get a new share too."""

@@ -6,10 +6,13 @@ The listener acts on it, and `tftpd explain` shows it. A step that cannot go
 on raises `Refused`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Address, Grant, ReadPolicy, WritePolicy
+from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
@@ -39,13 +42,17 @@ class Writing:
     terms: Terms
     size: int | None
 
-    def open(self) -> Sink:
-        """The file in the making; raises `Refused`."""
-        return Sink.open(self.grant, self.size, self.terms.mode is Mode.NETASCII)
+    def open(self, ledgers: Mapping[Path, Ledger]) -> Sink:
+        """The file in the making; raises `Refused`. `ledgers` are those of roots with quotas."""
+        ledger = ledgers.get(self.grant.root)
+        return Sink.open(self.grant, self.size, self.terms.mode is Mode.NETASCII, ledger)
 
     def check(self) -> None:
         """Raises `Refused` where `open()` would."""
-        Sink.check(self.grant, self.size)
+        ledger = Ledger(self.grant.root) if self.grant.policy.measured else None
+        if ledger is not None:
+            ledger.measure()
+        Sink.check(self.grant, self.size, ledger)
 
 
 def answer_read(request: Rrq, client: Address, mounts: Mounts, limits: Limits) -> Reading:

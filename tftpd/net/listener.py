@@ -6,8 +6,9 @@ A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -22,6 +23,7 @@ from tftpd.net.sending import SendSession
 from tftpd.net.sessions import TID, AnySession, Sessions
 from tftpd.net.shaping import Rate, Shaper
 from tftpd.net.sockets import client_address
+from tftpd.storage.ledger import Ledger
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender
@@ -34,6 +36,8 @@ from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
 # progress was restarted: power-cycled firmware asks from the same port.
 _RESTARTED = 3.0
 
+_MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
+
 # The longest datagram that a sending session expects, in octets: an ACK, or
 # an ERROR with its text.
 _LONGEST_ANSWER = 1024
@@ -45,7 +49,8 @@ class Offer:
 
     `crowd` is how many may be served at once; `report` takes each request's
     end. `bandwidth` is that of all transfers together, `session_bandwidth`
-    that of each, in octets per second.
+    that of each, in octets per second. `ledgers` are those of roots with
+    quotas.
     """
 
     mounts: Mounts
@@ -55,6 +60,7 @@ class Offer:
     report: Callable[[Report], None]
     bandwidth: Rate | None = None
     session_bandwidth: int | None = None
+    ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
 
     def rates(self) -> list[Rate]:
         """What holds a transfer that begins now."""
@@ -155,12 +161,21 @@ class Listener(DatagramProtocol):
         offer, peer = self.offer, tid[0]
         granted = answer_write(request, client_address(peer), offer.mounts, offer.limits)
         terms = granted.terms
-        sink = granted.open()
+        try:
+            sink = granted.open(offer.ledgers)
+        except Refused:
+            self._measure(offer.ledgers.get(granted.grant.root))
+            raise
         machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
         session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(sink)
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
         self._start(session, tid, Needs(longest, terms.windowsize * longest, receives=True))
+
+    def _measure(self, ledger: Ledger | None) -> None:
+        """Perhaps there is room again: the next request shall know."""
+        if ledger is not None and ledger.age() > _MEASURED_AGO:
+            self._runtime.in_thread(ledger.measure)
 
     def _timer(self, terms: Terms) -> Timer:
         return Timer(self.offer.timing, terms.timeout, terms.windowsize)

@@ -1,33 +1,26 @@
 """An upload: all of it under its name, or nothing.
 
 What comes in goes to a temporary file beside the target, and takes the name
-in one step when it is complete and on disk. The temporary is locked while
-it is in use, which is how a sweep knows it from what a crash left behind.
+in one step when it is complete and on disk.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
-from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
+from tftpd.storage.ledger import Ledger, check_quota
+from tftpd.storage.temporary import EXCLUSIVE, new_temporary
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 from tftpd.wire.netascii import Decoder
 
 _GATHERED = 64 << 10  # octets that go to the file in one system call
 
-_TRIES = 8  # for a temporary that no sweep takes away before it is locked
-
-_LEFT_OVER = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -38,38 +31,53 @@ class Sink:
     `octets` is how long the file is so far.
     """
 
-    def __init__(self, directory: int, name: bytes, policy: WritePolicy, translate: bool) -> None:
+    def __init__(
+        self,
+        directory: int,
+        name: bytes,
+        policy: WritePolicy,
+        translate: bool,
+        ledger: Ledger | None,
+    ) -> None:
         self.octets = 0  # the pending ones included
-        self._temporary, self._fd = _new_temporary(directory)
+        self._temporary, self._fd = new_temporary(directory)
         self._directory = directory  # ours from now on
         self._name = name
         self._policy = policy
+        self._ledger = ledger
         self._decoder = Decoder() if translate else None
         self._pending: list[bytes] = []
         self._pending_size = 0
 
     @classmethod
-    def open(cls, grant: Grant[WritePolicy], size: int | None, translate: bool) -> Self:
+    def open(
+        cls,
+        grant: Grant[WritePolicy],
+        size: int | None,
+        translate: bool,
+        ledger: Ledger | None = None,
+    ) -> Self:
         """A sink for what `grant` allows; raises `Refused` before anything is created.
 
         `size` is what the client says it will send, in octets; `translate`
-        makes local text of the netascii that comes.
+        makes local text of the netascii that comes; `ledger` is that of the
+        grant's root, where its policy has a quota.
         """
-        directory, name = _target(grant, size)
+        directory, name = _target(grant, size, ledger)
         try:
             with refusing(Reason.WRITE_FAILED):
-                return cls(directory, name, grant.policy, translate)
+                return cls(directory, name, grant.policy, translate, ledger)
         except BaseException:
             os.close(directory)
             raise
 
     @staticmethod
-    def check(grant: Grant[WritePolicy], size: int | None) -> None:
+    def check(grant: Grant[WritePolicy], size: int | None, ledger: Ledger | None = None) -> None:
         """Raises `Refused` where `open()` would, and creates nothing.
 
         What only an attempt can tell, such as a user's disk quota, it leaves out.
         """
-        directory, _ = _target(grant, size)
+        directory, _ = _target(grant, size, ledger)
         try:
             _check_room_for_temporary(directory)
         finally:
@@ -114,6 +122,7 @@ class Sink:
                 self._flush()
                 os.fchmod(self._fd, self._policy.mode)
                 os.fsync(self._fd)
+                self._check_quota()
                 self._take_name()
                 self._sync_directory()
         finally:
@@ -148,8 +157,16 @@ class Sink:
         self._pending.clear()
         self._pending_size = 0
         with refusing(Reason.WRITE_FAILED):
+            _check_free(self._directory, 0, self._policy)
             while data:
                 data = data[os.write(self._fd, data) :]
+
+    def _check_quota(self) -> None:
+        if self._ledger is not None:
+            replaced = _size(self._directory, self._name)
+            usage = self._ledger.measure().replaced(replaced)  # our temporary is in it
+            check_quota(usage, self._policy)
+            self._ledger.usage = usage
 
     def _take_name(self) -> None:
         if self._policy.overwrite:
@@ -163,7 +180,7 @@ class Sink:
             if error.errno not in _NO_LINKS:
                 raise
             # FAT has no links: reserve the name, then replace our own file.
-            os.close(os.open(self._name, _EXCLUSIVE, 0o600, dir_fd=here))
+            os.close(os.open(self._name, EXCLUSIVE, 0o600, dir_fd=here))
             try:
                 self._rename()
             except OSError:
@@ -183,78 +200,9 @@ class Sink:
                 raise
 
 
-def sweep(root: Path) -> int:
-    """Remove what cut-off uploads left beneath `root`; how many there were.
-
-    Blocks for as long as it takes to walk the tree. Uploads of a daemon
-    that runs are locked, and left alone; so is what cannot be read.
-    """
-    swept = 0
-    with contextlib.suppress(OSError):
-        # fwalk itself would not enter a root that is a link.
-        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for _, _, files, directory in os.fwalk(b".", dir_fd=top):
-                for name in files:
-                    if name.startswith(TEMPORARY):
-                        swept += _remove_left_over(directory, name)
-        finally:
-            os.close(top)
-    return swept
-
-
-def _remove_left_over(directory: int, name: bytes) -> bool:
-    try:
-        fd = _open_left_over(directory, name)
-    except OSError:
-        return False
-    try:
-        if not _lock(fd, directory, name):
-            return False
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def _open_left_over(directory: int, name: bytes) -> int:
-    try:
-        # NFS gives an exclusive lock only to who may write.
-        return os.open(name, os.O_WRONLY | _LEFT_OVER, dir_fd=directory)
-    except PermissionError:
-        # A crash late in a commit: it has the mode of the policy already.
-        return os.open(name, os.O_RDONLY | _LEFT_OVER, dir_fd=directory)
-
-
-def _new_temporary(directory: int) -> tuple[bytes, int]:
-    """The name of a new file, and its locked descriptor."""
-    for _ in range(_TRIES):
-        name = TEMPORARY + secrets.token_hex(8).encode()
-        fd = os.open(name, _EXCLUSIVE, 0o600, dir_fd=directory)
-        try:
-            if _lock(fd, directory, name):
-                return name, fd
-        except OSError:
-            os.close(fd)
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                os.unlink(name, dir_fd=directory)
-            raise
-        os.close(fd)  # a sweep was at it first, and removes it
-    raise BlockingIOError(errno.EAGAIN, "no temporary could be locked")
-
-
-def _lock(fd: int, directory: int, name: bytes) -> bool:
-    """Whether the file is ours now, and still there."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.access(name, os.F_OK, dir_fd=directory)
-
-
-def _target(grant: Grant[WritePolicy], size: int | None) -> tuple[int, bytes]:
+def _target(
+    grant: Grant[WritePolicy], size: int | None, ledger: Ledger | None
+) -> tuple[int, bytes]:
     """Where a file of `size` octets may be made: its directory, ours to close, and its name."""
     policy = grant.policy
     if size is not None and policy.max_size is not None and size > policy.max_size:
@@ -268,7 +216,10 @@ def _target(grant: Grant[WritePolicy], size: int | None) -> tuple[int, bytes]:
         # neither fsync nor flock nor fstatvfs on every kernel takes.
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
-            _check_space(own, size)
+            _check_free(own, size or 0, policy)
+            if ledger is not None and ledger.usage is not None:
+                grown = ledger.usage.replaced(_size(own, last)).with_file(size or 0)
+                check_quota(grown, policy)
             return own, last
         except BaseException:
             os.close(own)
@@ -294,16 +245,27 @@ def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
 
 
-def _check_space(directory: int, size: int | None) -> None:
-    if size is None:
+def _check_free(directory: int, size: int, policy: WritePolicy) -> None:
+    if not size and policy.min_free is None:
         return
     volume = os.fstatvfs(directory)
-    if size > volume.f_bavail * volume.f_frsize:
+    free = volume.f_bavail * volume.f_frsize
+    if size > free:
         raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
+    if policy.min_free is not None and free - size < policy.min_free:
+        raise Refused(ErrorCode.DISK_FULL, f"less than {policy.min_free} octets would be free")
+
+
+def _size(directory: int, name: bytes) -> int | None:
+    """Octets of the file that is there; None where there is none."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _check_room_for_temporary(directory: int) -> None:
-    """What `_new_temporary` would meet, as far as that can be known without it."""
+    """What `new_temporary` would meet, as far as that can be known without it."""
     if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
     volume = os.fstatvfs(directory)
