@@ -5,11 +5,17 @@ import json
 import os
 
 import pytest
-from twisted.logger import Logger, LogPublisher, globalLogPublisher, textFileLogObserver
+from twisted.logger import (
+    Logger,
+    LogLevel,
+    LogPublisher,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 
 from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.logs import observer, output
+from tftpd.daemon.logs import complain, observer, output
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
 
@@ -55,6 +61,62 @@ def test_text_is_what_twistd_writes():
     # The second may have changed between the two.
     assert out.getvalue()[19:] == twistds.getvalue()[19:]
     assert out.getvalue()[:10] == twistds.getvalue()[:10]
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """A file that stands for the journal's socket, and its lines so far."""
+    path = tmp_path / "journal"
+    with path.open("w") as out:
+        status = os.fstat(out.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        yield out, lambda: path.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [("debug", 7), ("info", 6), ("warn", 4), ("error", 3), ("critical", 2)],
+)
+def test_the_journal_gets_a_priority_on_each_line_and_no_time(journal, level, priority):
+    out, lines = journal
+    log = Logger(namespace="n", observer=LogPublisher(observer("debug", "text", out)))
+    log.emit(LogLevel.lookupByName(level), "one\ntwo")
+    assert lines() == [f"<{priority}>[n#{level}] one", f"<{priority}>\ttwo"]
+
+
+def test_a_traceback_is_an_error_of_the_journal_as_a_whole(journal):
+    out, lines = journal
+    log = Logger(namespace="n", observer=LogPublisher(observer("debug", "text", out)))
+    log.failure("oh", Failure(ZeroDivisionError("zero")))
+    assert lines()[0] == "<2>[n#critical] oh"
+    assert len(lines()) > 2
+    assert {line[:3] for line in lines()} == {"<2>"}
+
+
+def test_json_in_the_journal_has_its_priority_too(journal):
+    out, lines = journal
+    log = Logger(namespace="n", observer=LogPublisher(observer("debug", "json", out)))
+    log.error("trouble")
+    (line,) = lines()
+    assert line.startswith("<3>{")
+    assert json.loads(line[3:])["message"] == "trouble"
+
+
+def test_only_the_journal_itself_gets_priorities(journal, tmp_path):
+    """`JOURNAL_STREAM` is inherited by what writes elsewhere."""
+    with (tmp_path / "other").open("w+") as other:
+        log = Logger(namespace="n", observer=LogPublisher(observer("debug", "text", other)))
+        log.error("trouble")
+        other.seek(0)
+        assert other.read().endswith(" [n#error] trouble\n")
+
+
+def test_what_keeps_the_daemon_from_starting_is_an_error_of_the_journal(journal, monkeypatch):
+    out, lines = journal
+    monkeypatch.setattr("sys.stderr", out)
+    complain("t.yaml:1: one\nt.yaml:2: two")
+    out.flush()
+    assert lines() == ["<3>t.yaml:1: one", "<3>t.yaml:2: two"]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO
@@ -15,13 +17,23 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    eventAsText,
     formatEvent,
     formatEventAsClassicLogText,
     formatTime,
 )
 from twisted.python.logfile import LogFile
-from zope.interface import implementer
 
+# Priorities of syslog, which systemd takes from the head of a line (sd-daemon(3)).
+_PRIORITIES = {
+    LogLevel.debug: 7,
+    LogLevel.info: 6,
+    LogLevel.warn: 4,
+    LogLevel.error: 3,
+    LogLevel.critical: 2,
+}
+
+_LINE = re.compile("^(?=.)", re.MULTILINE)
 _SCALAR = (str, int, float, bool, type(None))
 
 
@@ -29,10 +41,49 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
     """An observer that writes events of at least `level` to `out`.
 
     `level` is debug, info, warn, error or critical; `form` is text or json.
+    Where `out` is the journal, lines have their priorities for it.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    write = _JSONLines(out) if form == "json" else FileLogObserver(out, _text)
+    if journaled(out):
+        write = FileLogObserver(out, _prioritized(_object if form == "json" else _undated))
+    else:
+        write = FileLogObserver(out, _object if form == "json" else _text)
     return FilteringLogObserver(write, [predicate])
+
+
+def journaled(out: TextIO) -> bool:
+    """Whether what is written there goes to the journal (systemd.exec(5))."""
+    try:
+        status = os.fstat(out.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False  # no descriptor of its own
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def complain(text: str) -> None:
+    """Say on standard error what keeps the daemon from starting."""
+    if journaled(sys.stderr):
+        text = _with_priority(text, LogLevel.error)
+    print(text, file=sys.stderr)
+
+
+def _prioritized(to_text: Callable[[LogEvent], str | None]) -> Callable[[LogEvent], str | None]:
+    def prioritized(event: LogEvent) -> str | None:
+        text = to_text(event)
+        return text and _with_priority(text, event.get("log_level", LogLevel.info))
+
+    return prioritized
+
+
+def _with_priority(text: str, level: Any) -> str:
+    """Each line is an entry of the journal, and would otherwise be information."""
+    return _LINE.sub(f"<{_PRIORITIES[level]}>", text)
+
+
+def _undated(event: LogEvent) -> str | None:
+    """The same line without its time, which the journal has."""
+    text = eventAsText(event, includeTimestamp=False)
+    return text.replace("\n", "\n\t") + "\n" if text else None
 
 
 def _text(event: LogEvent) -> str | None:
@@ -61,16 +112,9 @@ def output(path: str | None, foreground: bool) -> TextIO:
     return file  # type: ignore[no-any-return]
 
 
-@implementer(ILogObserver)
-class _JSONLines:
+def _object(event: LogEvent) -> str:
     """One flat object a line, as log shippers read it."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def __call__(self, event: LogEvent) -> None:
-        self._out.write(json.dumps(_flat(event), ensure_ascii=True) + "\n")
-        self._out.flush()
+    return json.dumps(_flat(event), ensure_ascii=True) + "\n"
 
 
 def _flat(event: LogEvent) -> dict[str, Any]:
