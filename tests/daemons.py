@@ -99,11 +99,15 @@ def twistd(*arguments: str) -> list[str]:
 
 @contextmanager
 def daemon(
-    tmp_path: Path, preexec: Callable[[], None] | None = None, **settings: Any
+    tmp_path: Path,
+    preexec: Callable[[], None] | None = None,
+    environment: Callable[[Path], dict[str, str]] | None = None,
+    **settings: Any,
 ) -> Iterator[RunningDaemon]:
     """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
 
-    `preexec` is called in the new process.
+    `preexec` is called in the new process; `environment` gives variables
+    for it, told where its log is.
     """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
@@ -119,12 +123,13 @@ def daemon(
     config = tmp_path / "tftpd.yaml"
     config.write_text(yaml.safe_dump(document))
     log = tmp_path / "log"
-    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    variables = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     with log.open("wb") as out:
+        variables |= environment(log) if environment else {}
         process = subprocess.Popen(
             twistd("tftp", "--config", str(config)),
             cwd=tmp_path,
-            env=environment,
+            env=variables,
             stdout=out,
             stderr=subprocess.STDOUT,
             preexec_fn=preexec,

@@ -6,8 +6,8 @@ everything else is done in the other.
 """
 
 import signal
-import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -27,9 +27,10 @@ from tftpd.config.problems import ConfigError
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.binding import Bound, Unbound, bind, endpoint
+from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
 from tftpd.daemon.reload import take_over
 from tftpd.daemon.serving import Server
+from tftpd.daemon.systemd import Systemd, inherited
 from tftpd.daemon.workers import Workers
 from tftpd.net.runtime import SocketAddress
 from tftpd.storage.temporary import sweep
@@ -49,12 +50,12 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Load the configuration; what is wrong with it is told before anything starts."""
         if self["config"] is None:
-            print("twistd tftp: --config FILE is missing", file=sys.stderr)
+            logs.complain("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
         try:
             self["settings"] = load(Path(self["config"]))
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            logs.complain(str(error))
             raise SystemExit(EX_CONFIG) from None
 
     def opt_version(self) -> None:
@@ -67,6 +68,9 @@ def makeService(options: Options) -> "Daemon":
     """The service that twistd runs for `options`."""
     from twisted.internet import reactor
 
+    # The reactor goes by the wall clock. Where that is set back, its timers
+    # are late by as much, and systemd's watchdog would take us for dead.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     path = Path(options["config"]).absolute()  # twistd changes its directory
     return Daemon(reactor, options["settings"], path, _log_observer(options))
 
@@ -110,7 +114,7 @@ class Daemon(Service):
         """Twisted: still root. Binds the listeners, or says why not and exits."""
         super().privilegedStartService()
         try:
-            self._bound = bind(self._settings)
+            self._bound = bind(self._settings, adopt(inherited()))
         except Unbound as unbound:
             self.log.critical("{why}", why=unbound)
             raise SystemExit(1) from None
@@ -118,6 +122,7 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
+        self._systemd = Systemd(self._reactor, self._status)
         workers = self._settings.workers
         self._serving: Server | Workers = (
             Server(self._reactor, AccessLog())
@@ -129,10 +134,12 @@ class Daemon(Service):
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
         self._on(signal.SIGHUP, self.reload)
+        self._reactor.callWhenRunning(self._systemd.ready)
 
     def stopService(self) -> "Deferred[None]":
         """Twisted: takes no more requests, and ends when no transfer runs or none may."""
         super().stopService()
+        self._systemd.stopping(within=self._settings.drain_timeout)
         drained = self._serving.drain()
         enough: Deferred[None] = Deferred()
         for hurry in (signal.SIGTERM, signal.SIGINT):
@@ -151,12 +158,14 @@ class Daemon(Service):
         """
         if self._path is None or not self.running:
             return
+        self._systemd.reloading()
         try:
             settings = take_over(self._settings, load(self._path), self.log)
             bound = bind(settings, self._bound)
         except (ConfigError, Unbound) as error:
             for why in str(error).splitlines():
                 self.log.error("not reloaded: {why}", why=why)
+            self._systemd.ready(note=f"not reloaded: {error}")
             return
         before, self._settings, self._bound = self._bound, settings, bound
         self._serve()
@@ -167,8 +176,9 @@ class Daemon(Service):
         self.log.info(
             "reloaded {path}: serving on {addresses}",
             path=str(self._path),
-            addresses=", ".join(map(endpoint, self.addresses)),
+            addresses=self._where(),
         )
+        self._systemd.ready()
         self._sweep()
 
     def _serve(self) -> None:
@@ -177,6 +187,12 @@ class Daemon(Service):
         else:
             listening = [(bound.sockets[0], bound.broadcast) for bound in self._bound]
             self._serving.serve(self._settings, listening)
+
+    def _where(self) -> str:
+        return ", ".join(map(endpoint, self.addresses))
+
+    def _status(self) -> str:
+        return f"serving on {self._where()}; transfers: {self._serving.transfers}"
 
     def _on(self, number: signal.Signals, action: Callable[[], None]) -> None:
         """Have a signal call `action` in the reactor, until the service has stopped."""
@@ -187,6 +203,7 @@ class Daemon(Service):
 
     def _close(self) -> None:
         self._signals.close()
+        self._systemd.close()
         for bound in self._bound:
             bound.close()
         self._bound.clear()

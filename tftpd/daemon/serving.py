@@ -103,6 +103,11 @@ class Server:
         self._close_listeners()
         return self._sessions.idle()
 
+    @property
+    def transfers(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
     def stop(self) -> None:
         """Take no more requests, and end what is running; its clients are told."""
         self._close_listeners()

@@ -50,13 +50,18 @@ class Workers:
     def __init__(self, reactor: Any, count: int, clear_up: Callable[[], None]) -> None:
         self._tally = os.memfd_create("tftpd-tally")
         os.ftruncate(self._tally, count * _COUNT)
-        counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
+        self._counts = counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
 
         def died(number: int) -> None:
             counts[number] = 0
             clear_up()
 
         self._slots = [_Slot(reactor, number, self._tally, died) for number in range(count)]
+
+    @property
+    def transfers(self) -> int:
+        """How many sessions they have together."""
+        return sum(self._counts)
 
     def serve(self, settings: Settings, bound: Sequence[Bound]) -> None:
         """Have them serve on these sockets, and on no others, by these settings from now on."""

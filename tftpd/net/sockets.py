@@ -19,6 +19,8 @@ _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, header's destination
+_UNTOLD = bytes(4)
+_MULTICAST = 224  # the first octet; from here on no address is a single host's
 _IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
 
 ARRIVAL_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
@@ -58,6 +60,15 @@ def _bind_listeners(
         ]
         undo.pop_all()
     return sockets
+
+
+def prepare_listener(sock: socket.socket) -> None:
+    """What a listener's socket has, whoever bound it: it waits for nothing,
+    has room for a boot storm, and says where each datagram arrived.
+    """
+    sock.setblocking(False)
+    _make_room(sock)
+    _ask_arrival(sock)
 
 
 def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
@@ -163,14 +174,22 @@ def _bind_listener(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-        _ask_arrival(sock)
+        prepare_listener(sock)
         sock.bind(name)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _make_room(sock: socket.socket) -> None:
+    """Enlarge the buffer, and never shrink one that somebody with more rights gave."""
+    with _socket(sock.family) as scratch:
+        scratch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
+        room = scratch.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    if room > sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
 
 
 def _socket(family: int) -> socket.socket:
@@ -209,6 +228,9 @@ def _ask_arrival(sock: socket.socket) -> None:
 
 def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
     _, ours, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+    if ours == _UNTOLD:
+        # It came before the socket was asked to say, as on one of systemd's.
+        return (socket.inet_ntop(socket.AF_INET, destination), 0), destination[0] >= _MULTICAST
     # Sent to a broadcast or multicast address, the header's destination is
     # not the address that the kernel would answer from.
     return (socket.inet_ntop(socket.AF_INET, ours), 0), ours != destination

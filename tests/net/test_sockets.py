@@ -1,0 +1,30 @@
+"""What the kernel says of where a datagram arrived."""
+
+import socket
+
+import pytest
+
+from tftpd.net.sockets import arrival
+
+IP_PKTINFO = 8
+
+
+def _told(ours, destination):
+    data = bytes(4) + socket.inet_aton(ours) + socket.inet_aton(destination)
+    return arrival([(socket.IPPROTO_IP, IP_PKTINFO, data)])
+
+
+@pytest.mark.parametrize(
+    ("ours", "destination", "local", "broadcast"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.1", False),
+        ("192.0.2.1", "192.0.2.255", "192.0.2.1", True),
+        ("192.0.2.1", "255.255.255.255", "192.0.2.1", True),
+        # What came before the socket was asked to tell names no address of ours.
+        ("0.0.0.0", "192.0.2.1", "192.0.2.1", False),
+        ("0.0.0.0", "255.255.255.255", "255.255.255.255", True),
+        ("0.0.0.0", "224.0.0.1", "224.0.0.1", True),
+    ],
+)
+def test_a_request_is_answered_from_the_address_that_was_asked(ours, destination, local, broadcast):
+    assert _told(ours, destination) == ((local, 0), broadcast)
