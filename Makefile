@@ -1,10 +1,15 @@
 # Two targets do everything on a fresh machine: `make serve` and `make test`.
+# A third one makes a service of it: `make install`.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint bench schema manuals clean
+# Where `make install` puts the program; the units name it.
+OPT ?= /opt/tftpd
+UNITS ?=
+
+.PHONY: serve test lint bench schema manuals install clean
 
 serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
@@ -25,6 +30,12 @@ schema: $(VENV)/.installed
 
 manuals: $(VENV)/.installed
 	$(BIN)/python -m manuals
+
+# As root, on a host with systemd. UNITS=--socket has systemd hold the port.
+install:
+	$(PYTHON) -m venv $(OPT)
+	$(OPT)/bin/python -m pip install --quiet .
+	$(OPT)/bin/tftpd install-units $(UNITS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

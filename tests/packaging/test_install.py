@@ -67,7 +67,8 @@ def test_the_sdist_has_what_its_tests_and_users_need(sdist):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
         "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "conf/tftpd.yaml",
-        "conf/examples/pxe.yaml", "tests/fakes.py", "tests/wire/cases/edk2.txt",
+        "conf/examples/pxe.yaml", "conf/systemd/tftpd.service",
+        "tests/fakes.py", "tests/wire/cases/edk2.txt",
         "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
         "manuals/__main__.py", "manuals/text/tftpc.1.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
@@ -79,6 +80,8 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel)
         names = set(archive.namelist())
     assert "tftpd/py.typed" in names
     assert "tftpd/daemon/service.py" in names
+    assert "tftpd/daemon/units/tftpd.service" in names
+    assert "tftpd/daemon/units/tftpd.service.d/socket.conf" in names
     assert [name for name in names if name.startswith("twisted")] == [
         "twisted/plugins/tftpd_plugin.py"
     ]
@@ -103,6 +106,17 @@ def test_an_installed_twistd_knows_the_plugin(installed, environment, tmp_path):
     run = "from twisted.scripts.twistd import run; run()"
     shown = _run(str(installed / "bin/python"), "-c", run, "--help", cwd=tmp_path, env=environment)
     assert "A TFTP server." in shown
+
+
+def test_an_installation_brings_its_units(installed, environment, tmp_path):
+    command = [str(installed / "bin/tftpd"), "install-units", "--root", str(tmp_path / "root")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
+    # Some machines have their Python in a home directory, which is no place for a service.
+    hidden = "which services do not see" in done.stderr
+    assert done.returncode == hidden, done.stderr
+    if not hidden:
+        unit = tmp_path / "root/usr/local/lib/systemd/system/tftpd.service"
+        assert f"ExecStart={installed}/bin/tftpd run " in unit.read_text()
 
 
 def test_an_installed_daemon_serves_from_any_directory(installed, environment, tmp_path):

@@ -25,6 +25,26 @@ def parser() -> argparse.ArgumentParser:
     _add_explain(commands)
 
     commands.add_parser("schema", help="print the JSON Schema of the configuration")
+
+    install = commands.add_parser(
+        "install-units", help="put systemd's units and a configuration in place"
+    )
+    install.add_argument(
+        "--prefix",
+        default="/usr/local",
+        metavar="DIR",
+        help="units go to DIR/lib/systemd/system (default: %(default)s)",
+    )
+    install.add_argument(
+        "--root", default="/", metavar="DIR", help="everything goes below DIR, as for a package"
+    )
+    install.add_argument(
+        "--socket", action="store_true", help="systemd holds the port, and the daemon no privilege"
+    )
+    install.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    install.add_argument(
+        "--force", action="store_true", help="replace an existing configuration too"
+    )
     return top
 
 

@@ -1,4 +1,4 @@
-"""The `tftpd` command: run the daemon, check and explain a configuration, export its schema."""
+"""The `tftpd` command: run and install the daemon, check and explain a configuration."""
 
 import argparse
 import json
@@ -10,6 +10,8 @@ from tftpd.config.loading import load, schema
 from tftpd.config.problems import ConfigError
 from tftpd.daemon.arguments import parser
 from tftpd.daemon.explain import explained
+from tftpd.daemon.installing import installed
+from tftpd.daemon.logs import complain
 from tftpd.daemon.service import EX_CONFIG
 
 
@@ -17,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     The exit status is 0, 78 for a bad configuration, 2 for bad usage, and 1
-    where `explain` finds that the request is refused.
+    where `explain` finds that the request is refused or units cannot be installed.
     """
     arguments = parser().parse_args(argv)
     return _COMMANDS[arguments.command](arguments)
@@ -35,7 +37,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         load(Path(arguments.config))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return EX_CONFIG
     print(f"{arguments.config}: no problems")
     return 0
@@ -46,7 +48,13 @@ def _schema(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "check": _check, "explain": explained, "schema": _schema}
+_COMMANDS = {
+    "run": _run,
+    "check": _check,
+    "explain": explained,
+    "schema": _schema,
+    "install-units": installed,
+}
 
 
 if __name__ == "__main__":

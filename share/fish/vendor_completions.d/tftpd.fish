@@ -24,3 +24,11 @@ complete -c tftpd -n '__fish_seen_subcommand_from explain' -l json -d 'print one
 
 complete -c tftpd -n __fish_use_subcommand -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '__fish_seen_subcommand_from schema' -s h -l help -d 'show a summary'
+
+complete -c tftpd -n __fish_use_subcommand -a install-units -d 'put systemd\'s units and a configuration in place'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -s h -l help -d 'show a summary'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -l prefix -x -a '(__fish_complete_directories)' -d 'units go to DIR/lib/systemd/system (default: /usr/local)'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -l root -x -a '(__fish_complete_directories)' -d 'everything goes below DIR, as for a package'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -l socket -d 'systemd holds the port, and the daemon no privilege'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -l dry-run -d 'only tell what would be done'
+complete -c tftpd -n '__fish_seen_subcommand_from install-units' -l force -d 'replace an existing configuration too'

@@ -1,0 +1,112 @@
+"""systemd's view of the units: nothing unknown in them, and how exposed the daemon is."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import CHECKOUT
+from tftpd.config.loading import load
+
+SHIPPED = CHECKOUT / "tftpd/daemon/units"
+DROP_IN = "tftpd.service.d/socket.conf"
+HOST = [Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")]
+
+
+@pytest.fixture
+def analyze():
+    """Runs systemd-analyze; skips without it, unless TFTPD_INTEROP is `required`."""
+    path = shutil.which("systemd-analyze")
+    if path is None and os.environ.get("TFTPD_INTEROP") != "required":
+        pytest.skip("systemd-analyze is not installed")
+    assert path, "systemd-analyze is not installed"
+    return lambda *arguments: subprocess.run(
+        [path, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A file system with the units, what they depend on, and the programs that they name."""
+    units = tmp_path / "etc/systemd/system"
+    shutil.copytree(SHIPPED, units)
+    system = tmp_path / "usr/lib/systemd/system"
+    system.mkdir(parents=True)
+    host = next(path for path in HOST if path.is_dir())
+    for unit in [*host.glob("*.target"), *host.glob("*.slice")]:
+        shutil.copy(unit, system)
+    for program in ("usr/bin/tftpd", "bin/kill"):
+        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / program).touch(mode=0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("socket", [False, True], ids=["alone", "socket"])
+@pytest.mark.parametrize(
+    "unit", ["tftpd.service", "tftpd.socket", "tftpd@lab.service", "tftpd@192.0.2.1.socket"]
+)
+def test_systemd_finds_nothing_wrong_with_a_unit(analyze, tree, unit, socket):
+    if not socket:
+        shutil.rmtree(tree / "etc/systemd/system/tftpd.service.d")
+    verified = analyze("verify", f"--root={tree}", unit)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_systemd_would_find_a_misspelt_key(analyze, tree):
+    """The test above can fail."""
+    unit = tree / "etc/systemd/system/tftpd.service"
+    unit.write_text(unit.read_text().replace("WatchdogSec", "WatchdogSecs"))
+    verified = analyze("verify", f"--root={tree}", "tftpd.service")
+    assert "'WatchdogSecs'" in verified.stderr
+
+
+@pytest.mark.parametrize(
+    ("unit", "socket", "most"),
+    [("tftpd.service", False, 1.3), ("tftpd.service", True, 1.0), ("tftpd@.service", False, 1.3)],
+)
+def test_the_daemon_is_hardly_exposed(analyze, tmp_path, unit, socket, most):
+    shutil.copy(SHIPPED / unit, tmp_path)
+    if socket:
+        shutil.copytree(SHIPPED / "tftpd.service.d", tmp_path / "tftpd.service.d")
+    path = str(tmp_path / unit)
+    done = analyze("security", "--offline=true", f"--threshold={round(most * 10)}", path)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stderr
+    assert float(found[1]) <= most
+    assert done.returncode == 0
+
+
+def test_the_units_of_the_checkout_are_those_of_the_package():
+    names = {path.relative_to(SHIPPED) for path in SHIPPED.rglob("*") if path.is_file()}
+    assert len(names) == 6
+    for name in names:
+        there = CHECKOUT / "conf/systemd" / name
+        assert there.read_text() == (SHIPPED / name).read_text()
+
+
+def _settings(name):
+    lines = (SHIPPED / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_template_is_the_unit_but_for_its_names():
+    template = [line.replace(" for %i", "").replace("tftpd@%i", "tftpd") for line in
+                _settings("tftpd@.service")]  # fmt: skip
+    assert [line.replace("%i", "tftpd") for line in template] == _settings("tftpd.service")
+
+
+def test_the_configuration_of_the_service_loads(tmp_path):
+    text = (SHIPPED / "tftpd.yaml").read_text()
+    # With what is commented out, which an administrator may put in.
+    text = re.sub(r"^( *)#(\S| *\S+:( |$)|  - )", r"\1\2", text, flags=re.MULTILINE)
+    for root in ("srv/tftp", "var/lib/tftpd/upload"):
+        (tmp_path / root).mkdir(parents=True)
+        text = text.replace(f"/{root}", str(tmp_path / root))
+    for name, content in (("plain", (SHIPPED / "tftpd.yaml").read_text()), ("full", text)):
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(content.replace(" /srv/tftp", f" {tmp_path}/srv/tftp"))
+        assert load(config).mounts()
+    assert load(tmp_path / "full.yaml").mounts()[1].write is not None
