@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from tftpd.access.mounts import Mounts
 from tftpd.net.admission import Crowd, Ignored
 from tftpd.net.answering import answer_read, answer_write
+from tftpd.net.discards import Discard, Discards
 from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import Needs, Runtime, SocketAddress
@@ -73,7 +74,8 @@ class Listener(DatagramProtocol):
 
     Requests to a broadcast address are dropped unless `broadcast` is set
     (RFC 1123 s4.2.3.4). A reload sets that and `offer` anew: requests that
-    come from then on are answered by them.
+    come from then on are answered by them. `discards` counts what gets
+    neither session nor report.
     """
 
     noisy = False
@@ -81,12 +83,18 @@ class Listener(DatagramProtocol):
     transport: ListeningPort
 
     def __init__(
-        self, runtime: Runtime, offer: Offer, sessions: Sessions, broadcast: bool = False
+        self,
+        runtime: Runtime,
+        offer: Offer,
+        sessions: Sessions,
+        broadcast: bool = False,
+        discards: Discards | None = None,
     ) -> None:
         self.offer = offer
         self.broadcast = broadcast
         self._runtime = runtime
         self._sessions = sessions
+        self._discards = discards or Discards()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to the well-known port.
@@ -95,6 +103,7 @@ class Listener(DatagramProtocol):
         answer each other's nonsense would never stop (CVE-2024-2169).
         """
         if self.transport.broadcast and not self.broadcast:
+            self._discards.add(Discard.BROADCAST)
             return
         try:
             self._receive(datagram, peer)
@@ -107,10 +116,13 @@ class Listener(DatagramProtocol):
         except MalformedRequest as malformed:
             self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
             self.log.info("malformed request from {peer}: {why}", peer=peer, why=malformed)
+            self._discards.add(Discard.MALFORMED)
             return
         except MalformedPacket:
+            self._discards.add(Discard.MALFORMED)
             return
         if not isinstance(packet, Rrq | Wrq):
+            self._discards.add(Discard.NO_REQUEST)
             return
         tid = (peer, self.transport.local)
         if self._is_new(packet, tid):
@@ -136,6 +148,7 @@ class Listener(DatagramProtocol):
             restarted = session.machine.answered and stalled > _RESTARTED
             if session.request == request and not restarted:
                 session.repeat()
+                self._discards.add(Discard.REPEATED)
                 return False
         if session is not None:
             session.stop(Outcome.REPLACED)
@@ -193,6 +206,7 @@ class Listener(DatagramProtocol):
     def _start(self, session: AnySession, tid: TID, needs: Needs) -> None:
         if not self._sessions.add(tid, session, self.offer.crowd):
             session.abandon()  # another process took the last place meanwhile
+            self._discards.add(Discard.NO_PLACE)
             return
         if rates := self.offer.rates():
             session.shape(Shaper(self._runtime.clock, rates))
@@ -202,6 +216,7 @@ class Listener(DatagramProtocol):
             # No port or no descriptor is left: as with too many sessions,
             # the client will ask again.
             session.abandon()
+            self._discards.add(Discard.NO_PORT)
             self.log.error("no port for {peer}: {error}", peer=tid[0], error=error)
         else:
             session.begin()

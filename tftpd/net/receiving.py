@@ -34,6 +34,11 @@ class ReceiveSession(Session[Receiver]):
         """The file to fill, which this session closes. Comes before the port starts."""
         self._sink = sink
 
+    @property
+    def size(self) -> int | None:
+        """What the other end announced by `tsize`."""
+        return self.machine.terms.tsize
+
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_DATA) and len(datagram) >= HEADER:
             if self._held:

@@ -25,6 +25,11 @@ class SendSession(Session[Sender]):
         self._source = source
         self._frames = kind(source, terms.blksize, machine.stock, terms.rollover)
 
+    @property
+    def size(self) -> int | None:
+        """That of the file; netascii makes it longer by what nobody has counted."""
+        return self._source.size if self.machine.terms.mode is Mode.OCTET else None
+
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_ACK) and len(datagram) >= HEADER:
             self.machine.receive_ack(int.from_bytes(datagram[2:HEADER], "big"), now)

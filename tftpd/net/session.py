@@ -63,7 +63,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._on_report = on_report
         self._on_end = on_end
         self._seconds = runtime.clock.seconds
-        self._started = self._seconds()
+        self.started = self._seconds()
         self._wakeup: IDelayedCall | None = None
         self._wakes_at = inf
         self._strangers: set[SocketAddress] = set()
@@ -81,6 +81,16 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def shape(self, shaper: Shaper) -> None:
         """Have it hold the transfer to its rates. Comes before the port starts."""
         self._shaper = shaper
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the octets go, as the client sees it."""
+        return Direction.READ if isinstance(self.request, Rrq) else Direction.WRITE
+
+    @property
+    def size(self) -> int | None:
+        """Octets of the whole file on the wire; None where nobody told."""
+        return None
 
     def begin(self) -> None:
         """Send the first packet, now that the port is bound."""
@@ -266,16 +276,21 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         machine = self.machine
         terms = machine.terms
         return Report(
-            direction=Direction.READ if isinstance(self.request, Rrq) else Direction.WRITE,
+            direction=self.direction,
             peer=self.peer[:2],
             filename=self.request.filename,
             outcome=machine.outcome or Outcome.FAILED,
             octets=machine.octets,
-            seconds=max(0.0, now - self._started),
+            seconds=max(0.0, now - self.started),
             mode=terms.mode,
             blksize=terms.blksize,
             windowsize=terms.windowsize,
             retransmits=machine.retransmits,
             code=machine.code,
             detail=machine.detail,
+            size=self.size,
+            blocks=machine.blocks,
+            timeouts=machine.timeouts,
+            roundtrip=machine.roundtrip,
+            options=terms.options,
         )

@@ -1,6 +1,7 @@
 """The sessions that are open, by the TIDs of their clients, and who may open another."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -38,6 +39,9 @@ class Sessions:
         self._clients: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._idle: list[Deferred[None]] = []
+
+    def __iter__(self) -> Iterator[AnySession]:
+        return iter(self._open.values())
 
     def __len__(self) -> int:
         return len(self._open)

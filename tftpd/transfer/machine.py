@@ -37,6 +37,7 @@ class Machine:
         self.over = False
         self.deadline = inf
         self.retransmits = 0
+        self.timeouts = 0  # how often a deadline passed in vain
         self.code: int | None = None
         self.detail = ""
         self.answered = False  # the peer has shown that it got our first packet
@@ -62,6 +63,11 @@ class Machine:
 
     def repeat(self, now: float) -> None:
         """The peer's request came again; one who asks itself has no such peer."""
+
+    @property
+    def roundtrip(self) -> float | None:
+        """The smoothed round trip in seconds; None before the first was measured."""
+        return self._timer.roundtrip
 
     def stalled(self, now: float) -> float:
         """Seconds since the peer last moved the transfer on."""

@@ -81,6 +81,7 @@ class Opening(Machine):
     """
 
     octets = 0
+    blocks = 0
 
     def __init__(self, wish: Wish, timer: Timer, now: float, everyone: bool = False) -> None:
         super().__init__(Terms(mode=wish.mode), timer, now)

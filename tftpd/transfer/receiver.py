@@ -51,6 +51,11 @@ class Receiver(Machine):
         self._dallying = False
 
     @property
+    def blocks(self) -> int:
+        """Blocks received in order."""
+        return self._last
+
+    @property
     def expecting(self) -> bool:
         """Whether it is in the midst of a window, with nothing to say."""
         return not (self._due or self.complete or self.over)
@@ -103,7 +108,9 @@ class Receiver(Machine):
             return
         if self._dallying:
             self.end(Outcome.DONE)
-        elif self._worthwhile(now):
+            return
+        self.timeouts += 1
+        if self._worthwhile(now):
             self._timer.back_off()
             self._due = True
         else:

@@ -34,6 +34,10 @@ class Report:
     `filename` is as the client spelled it; `octets` counts what the peer
     acknowledged (or we stored), in file octets on the wire; `seconds` runs
     to the last useful packet; `detail` is the ERROR's text or our reason.
+    `size` is that of the file in octets, None where nobody told; `roundtrip`
+    the smoothed measure in seconds, None where nothing was measured;
+    `timeouts` is how often a deadline passed, and `options` the names of
+    those that were agreed, in small letters.
     """
 
     direction: Direction
@@ -48,6 +52,11 @@ class Report:
     retransmits: int = 0
     code: int | None = None
     detail: str = ""
+    size: int | None = None
+    blocks: int = 0
+    timeouts: int = 0
+    roundtrip: float | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:

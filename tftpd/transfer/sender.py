@@ -78,6 +78,11 @@ class Sender(Machine):
         return self.stock - self._hand
 
     @property
+    def blocks(self) -> int:
+        """Blocks that the peer has acknowledged."""
+        return self._acked
+
+    @property
     def octets(self) -> int:
         """Octets of the file that the peer has acknowledged."""
         blksize = self.terms.blksize
@@ -111,6 +116,7 @@ class Sender(Machine):
             return
         if self._pacer.active and self._sending < min(self._windowsize, self._hand):
             return  # the deadline was that of the next blocks
+        self.timeouts += 1
         if self._worthwhile(now):
             self._timer.back_off()
             if not self._opening:

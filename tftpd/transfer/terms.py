@@ -67,6 +67,11 @@ class Terms:
     oack: Options = ()
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the options that were accepted, in small letters."""
+        return tuple(name.lower().decode() for name, _ in self.oack)
+
+    @property
     def probes(self) -> bool:
         """Whether the size is told, as those ask for who then hang up (EDK2, pxelinux)."""
         return any(name.lower() == opt.TSIZE for name, _ in self.oack)
