@@ -22,6 +22,11 @@ REPORTS = [
         retransmits=3,
         code=0,
         detail="half a character \udce4, a line\nand \0",
+        size=1 << 41,
+        blocks=77,
+        timeouts=2,
+        roundtrip=0.25,
+        options=("blksize", "tsize"),
     ),
 ]
 
@@ -33,13 +38,14 @@ def _unexpected(*said):
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report(report):
     heard = []
-    told(encode_report(report), heard.append, _unexpected)
+    told(encode_report(report), heard.append, _unexpected, _unexpected)
     assert heard == [report]
 
 
 def test_a_log_event():
     heard = []
-    told(encode_event("warn", "name.space", "é\n\udce4"), _unexpected, lambda *s: heard.append(s))
+    event = encode_event("warn", "name.space", "é\n\udce4")
+    told(event, _unexpected, lambda *said: heard.append(said), _unexpected)
     assert heard == [("warn", "name.space", "é\n\udce4")]
 
 

@@ -1,9 +1,10 @@
 """What the daemon and its workers tell each other, over pipes.
 
 Down: `Orders`, pickled, anew after each reload, with their sockets beside the
-pipe (SCM_RIGHTS); nothing means drain, and the end of the pipe means stop.
-Up: reports and log events as JSON, since a worker reads what strangers send
-and nothing that it says should be more than text to the daemon.
+pipe (SCM_RIGHTS); the question what runs; nothing means drain, and the end of
+the pipe means stop. Up: reports, log events and snapshots as JSON, since a
+worker reads what strangers send and nothing that it says should be more than
+text to the daemon.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 from twisted.protocols.basic import Int32StringReceiver
 
 from tftpd.config.settings import Settings
+from tftpd.daemon.status.running import Snapshot, from_plain, to_plain
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
 
@@ -79,15 +81,23 @@ def encode_event(level: str, namespace: str, message: str) -> bytes:
     return json.dumps({"event": [level, namespace, message]}).encode()
 
 
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """A message for `told()`."""
+    return json.dumps({"snapshot": to_plain(snapshot)}).encode()
+
+
 def told(
     message: bytes,
     report: Callable[[Report], None],
     event: Callable[[str, str, str], None],
+    snapshot: Callable[[Snapshot], None],
 ) -> None:
-    """Give what a worker said to one of the two."""
+    """Give what a worker said to one of the three."""
     said = json.loads(message)
     if "event" in said:
         event(*said["event"])
+    elif "snapshot" in said:
+        snapshot(from_plain(said["snapshot"]))
     else:
         report(_report(said["report"]))
 
@@ -104,6 +114,7 @@ def _report(fields: dict[str, Any]) -> Report:
         peer=tuple(fields.pop("peer")),
         filename=fields.pop("filename").encode("latin-1"),
         outcome=Outcome(fields.pop("outcome")),
+        options=tuple(fields.pop("options")),
         mode=None if mode is None else Mode(mode.encode("latin-1")),
         **fields,
     )

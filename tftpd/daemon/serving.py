@@ -7,14 +7,16 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
 from tftpd.config.settings import Limit, Settings, Trace
+from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
+from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.ports import ListeningPort, SessionPort
@@ -58,6 +60,7 @@ class Server:
         self._reactor = reactor
         self._report = report
         self._sessions = Sessions(tally)
+        self._discards = Discards()
         self._bandwidth = Rate(inf)
         self._ledgers: dict[Path, Ledger] = {}
         self._measuring = LoopingCall(self._measure)
@@ -81,7 +84,7 @@ class Server:
             gone.discard(name)
             listener = self._listeners.get(name)
             if listener is None:
-                listener = Listener(self._runtime, offer, self._sessions, broadcast)
+                listener = Listener(self._runtime, offer, self._sessions, broadcast, self._discards)
                 self._listeners[name] = listener
                 ListeningPort(self._reactor, sock, listener).start()
                 continue
@@ -91,6 +94,11 @@ class Server:
         for name in gone:
             self._listeners.pop(name).transport.stopListening()
         self.trace(settings.trace)
+
+    def snapshot(self) -> "Deferred[Snapshot]":
+        """What runs now."""
+        now = self._runtime.clock.seconds()
+        return succeed(snapshot(self._sessions, self._discards.take(), now))
 
     def trace(self, trace: Trace | None) -> None:
         """Have the packets of `trace.client` in its file from now on; None: nobody's."""

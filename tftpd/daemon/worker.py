@@ -33,8 +33,10 @@ from tftpd.daemon.channel import (
     Orders,
     encode_event,
     encode_report,
+    encode_snapshot,
 )
 from tftpd.daemon.serving import Server
+from tftpd.daemon.status.asking import QUESTION
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
 
@@ -89,8 +91,17 @@ class Worker(Channel):
     def _told(self, message: bytes) -> None:
         if message == DRAIN:
             self.drain()
-            return
-        orders = Orders.decode(message)
+        elif message == QUESTION:
+            self._answer()
+        else:
+            self._obey(Orders.decode(message))
+
+    def _answer(self) -> None:
+        if self._server is not None:
+            answer = self._server.snapshot()
+            answer.addCallback(lambda snapshot: self.sendString(encode_snapshot(snapshot)))
+
+    def _obey(self, orders: Orders) -> None:
         if self._server is None:
             self._server = self._begin(orders)
         count = len(orders.broadcasts)

@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
@@ -24,6 +25,9 @@ from tftpd.config.settings import Settings
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound
 from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Channel, Orders, told
+from tftpd.daemon.observers import Observer, each
+from tftpd.daemon.status.asking import Asking
+from tftpd.daemon.status.running import Snapshot, WorkerState, together
 
 # -P: nothing is imported from the directory that twistd was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
@@ -44,10 +48,13 @@ _log = Logger()
 class Workers:
     """Keeps `count` workers alive, one for each socket of an address.
 
-    `clear_up` is called when one has died, to remove what it left unfinished.
+    `clear_up` is called when one has died, to remove what it left unfinished;
+    `observers` are told of each request that ended.
     """
 
-    def __init__(self, reactor: Any, count: int, clear_up: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, count: int, clear_up: Callable[[], None], *observers: Observer
+    ) -> None:
         self._tally = os.memfd_create("tftpd-tally")
         os.ftruncate(self._tally, count * _COUNT)
         self._counts = counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
@@ -56,7 +63,10 @@ class Workers:
             counts[number] = 0
             clear_up()
 
-        self._slots = [_Slot(reactor, number, self._tally, died) for number in range(count)]
+        self._slots = [
+            _Slot(reactor, number, self._tally, died, each(AccessLog(worker=number), *observers))
+            for number in range(count)
+        ]
 
     @property
     def transfers(self) -> int:
@@ -70,6 +80,11 @@ class Workers:
             orders = Orders(settings, broadcasts, number)
             sockets = [each.sockets[number].fileno() for each in bound]
             slot.order(orders.encode(), sockets, settings.drain_timeout)
+
+    def snapshot(self) -> "Deferred[Snapshot]":
+        """What runs now, in those that answer."""
+        asked = gatherResults([slot.snapshot() for slot in self._slots])
+        return asked.addCallback(together)
 
     def drain(self) -> "Deferred[None]":
         """Have them take no more requests; fires when they are gone."""
@@ -87,11 +102,20 @@ class Workers:
 class _Slot:
     """The place of one worker, which has one after another."""
 
-    def __init__(self, reactor: Any, number: int, tally: int, died: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        number: int,
+        tally: int,
+        died: Callable[[int], None],
+        observer: Observer,
+    ) -> None:
         self._reactor = reactor
         self._number = number
         self._tally = tally
         self._died = died
+        self._observer = observer
+        self._restarts = -1  # the first start is none
         self._orders = b""
         self._sockets: list[int] = []
         self._stops_within = _STOPS_WITHIN
@@ -110,6 +134,13 @@ class _Slot:
         elif self._restart is None:
             self._start()
 
+    def snapshot(self) -> "Deferred[Snapshot]":
+        """What runs here, with the state of the place itself."""
+        worker = self._worker
+        if worker is None:
+            return succeed(self._with_state(None, None))
+        return worker.asking.ask().addCallback(self._with_state, worker.transport.pid)
+
     def drain(self) -> "Deferred[None]":
         """Have the worker end when no transfer runs; fires when it is gone."""
         return self._end(DRAIN, self._stops_within)
@@ -120,7 +151,8 @@ class _Slot:
 
     def _start(self) -> None:
         self._restart = None
-        self._worker = worker = _Worker(self._number, self._ended)
+        self._restarts += 1
+        self._worker = worker = _Worker(self._reactor, self._number, self._observer, self._ended)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._reactor.spawnProcess(
@@ -149,6 +181,10 @@ class _Slot:
         gone.addCallback(lambda _: last.cancel() if last.active() else None)
         return gone
 
+    def _with_state(self, said: Snapshot | None, pid: int | None) -> Snapshot:
+        state = WorkerState(self._number, pid, self._restarts, said is not None)
+        return replace(said or Snapshot(), workers=(state,))
+
     def _ended(self, why: str, lived: float) -> None:
         self._worker = None
         self._died(self._number)
@@ -172,11 +208,18 @@ class _Worker(ProcessProtocol):
 
     transport: IProcessTransport
 
-    def __init__(self, number: int, ended: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        number: int,
+        observer: Observer,
+        ended: Callable[[str, float], None],
+    ) -> None:
+        self.asking = Asking(reactor, self._tell)
         self._number = number
         self._ended = ended
         self._channel = Channel(self._heard)
-        self._report = AccessLog(worker=number)
+        self._report = observer
         self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
@@ -222,11 +265,12 @@ class _Worker(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Twisted: it is gone, and all it said has been heard."""
         self._beside.close()
+        self.asking.gone()
         why = "by itself" if reason.check(ProcessDone) else reason.getErrorMessage()
         self._ended(why, time.monotonic() - self._started)
 
     def _heard(self, message: bytes) -> None:
-        told(message, self._report, self._event)
+        told(message, self._report, self._event, self.asking.answered)
 
     def _event(self, level: str, namespace: str, message: str) -> None:
         logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))
