@@ -16,7 +16,8 @@ FLOORS = {
     "storage": {"wire", "access"},
     "config": {"wire", "transfer", "access", "yaml", "pydantic", "pydantic_core"},
     "net": {"wire", "transfer", "access", "storage"} | TWISTED,
-    "daemon": {"wire", "transfer", "access", "storage", "config", "net"} | TWISTED,
+    "daemon": {"wire", "transfer", "access", "storage", "config", "net", "prometheus_client"}
+    | TWISTED,
     "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,
 }
 OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py"}
