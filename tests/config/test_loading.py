@@ -13,6 +13,7 @@ from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.loading import load
 from tftpd.config.problems import ConfigError
+from tftpd.config.settings import Status
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
 
@@ -41,6 +42,7 @@ def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
     assert settings.limits.sessions == 5000
     assert settings.retransmit.timing() == Timing()
     assert (settings.log.level, settings.log.format) == ("info", "text")
+    assert settings.status is None
     listen = [(entry.address, entry.port, entry.broadcast) for entry in settings.listen]
     assert listen == [("0.0.0.0", 69, "ignore"), ("::", 69, "ignore")]
 
@@ -59,6 +61,7 @@ directories:
     write: {create: false, overwrite: true, max_size: 1.5MiB, mode: 0600, world_writable: true}
 limits: {blksize: 1468, windowsize: 8, window_octets: 64KiB, sessions: 7}
 retransmit: {floor: 0.5, ceiling: 4, initial: 2, patience: 60, dally: 5}
+status: {address: 192.0.2.1, port: 80, names: [Boot.example.org.]}
 log: {level: debug, format: json}
 trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
 """
@@ -74,6 +77,7 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
     trace = settings.trace
     assert (trace.client, trace.file) == (ip_network("10.0.0.7"), str(tmp_path / "in/t.pcap"))
     assert trace.max_size == 1 << 20
+    assert settings.status == Status(address="192.0.2.1", port=80, names=["boot.example.org"])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +94,19 @@ def test_sizes(written, text, octets):
 def test_file_modes_are_octal(written, text):
     settings = load(written(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
     assert settings.mounts()[0].write.mode == 0o644
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("true", Status()),
+        ("{}", Status(address="127.0.0.1", port=9169)),
+        ("false", None),
+        ("{socket: /run/tftpd/status.sock}", Status(socket="/run/tftpd/status.sock")),
+    ],
+)
+def test_the_status_page(written, text, status):
+    assert load(written(MINIMAL + f"status: {text}")).status == status
 
 
 def test_patience_alone_may_be_shortened(written):
@@ -227,6 +244,18 @@ lisen: 3
          't.yaml:3: trace.max_size: expected at least 64KiB, got "1k"'),
         (MINIMAL + "trace: {client: 10.0.0.7, file: /no/where}",
          "t.yaml:3: trace.file: /no/where is in no directory"),
+        (MINIMAL + "status: {socket: /s, port: 1}",
+         "t.yaml:3: status: names both a socket and an address or port"),
+        (MINIMAL + "status: {socket: status.sock}",
+         "t.yaml:3: status.socket: expected an absolute path such as /run/tftpd/status.sock,"
+         ' got "status.sock"'),
+        (MINIMAL + "status: {socket: /" + "s" * 107 + "}",
+         "t.yaml:3: status.socket: expected a path of at most 107 octets,"
+         f' got "/{"s" * 56}..."'),
+        (MINIMAL + "status: {names: [a/b]}",
+         't.yaml:3: status.names[0]: expected a host name such as boot.example.org, got "a/b"'),
+        (MINIMAL + "status: on",
+         't.yaml:3: status: expected true, false or a mapping, got "on"'),
     ],
 )  # fmt: skip
 def test_one_message_each(written, text, said):

@@ -4,6 +4,7 @@ Each refuses a value with a `ValueError` that says what was expected, and
 perhaps, as a second argument, what was meant.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ _UNITS = {"": 1, "b": 1} | {
     for power, prefix in enumerate("kmgt", 1)
     for unit, base in (("{}", 1024), ("{}ib", 1024), ("{}b", 1000))
 }
+
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+_LONGEST_SOCKET = 107  # octets that fit into sun_path of Linux
 
 
 def _size(value: Any) -> int:
@@ -88,6 +93,20 @@ def _path(of: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _socket(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError("expected an absolute path such as /run/tftpd/status.sock")
+    if len(os.fsencode(value)) > _LONGEST_SOCKET:
+        raise ValueError(f"expected a path of at most {_LONGEST_SOCKET} octets")
+    return value
+
+
+def _host_name(value: Any) -> str:
+    if isinstance(value, str) and _HOST_NAME.fullmatch(value):
+        return value.lower().removesuffix(".")
+    raise ValueError("expected a host name such as boot.example.org")
+
+
 Address = Annotated[str, BeforeValidator(_address)]
 """An IPv4 or IPv6 address; a link-local one with its scope."""
 
@@ -96,6 +115,12 @@ DirectoryPath = Annotated[str, _path("directory")]
 
 FilePath = Annotated[str, _path("file")]
 """The path of a file of this host."""
+
+SocketPath = Annotated[str, BeforeValidator(_socket)]
+"""The path of a Unix socket, absolute."""
+
+HostName = Annotated[str, BeforeValidator(_host_name)]
+"""A host name, in small letters and without a dot at its end."""
 
 Size = Annotated[
     int,

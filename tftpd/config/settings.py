@@ -19,9 +19,11 @@ from tftpd.config.fields import (
     DirectoryPath,
     FileMode,
     FilePath,
+    HostName,
     Network,
     Prefix,
     Size,
+    SocketPath,
     at_least,
     choice,
     number,
@@ -249,6 +251,27 @@ class Retransmit(_Keys):
         return Timing(**self.model_dump())
 
 
+class Status(_Keys):
+    """Where the status page is: an address and port, or a Unix socket."""
+
+    address: Address = Field(
+        default="127.0.0.1", description="An IP address; beyond loopback everyone may read it."
+    )
+    port: Annotated[int, number(1, 65535)] = Field(default=9169, description="The TCP port.")
+    socket: SocketPath | None = Field(
+        default=None, description="A Unix socket instead, for its owner and group."
+    )
+    names: list[HostName] = Field(
+        default=[], description="Host names by which browsers may ask, besides localhost."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if self.socket is not None and self.model_fields_set & {"address", "port"}:
+            raise Contradiction("names both a socket and an address or port")
+        return self
+
+
 class Log(_Keys):
     """What is logged, and how."""
 
@@ -296,6 +319,11 @@ class Settings(_Keys):
     log: Annotated[Log, _SECTION] = Field(default=Log(), description="What is logged.")
     trace: Trace | None = Field(
         default=None, description="A trace of one client's packets, for tshark and tcpdump."
+    )
+    status: Annotated[Status | None, BeforeValidator(_switch)] = Field(
+        default=None,
+        description="A page that shows what goes on, and metrics.",
+        json_schema_extra=_or_boolean,
     )
     workers: Annotated[int, number(1, 64)] = Field(
         default=1, description="Processes that serve, one for each processor to use."

@@ -4,7 +4,7 @@ from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
 
-_FIXED = ("workers", "log")  # what the daemon is built of, rather than what it serves
+_FIXED = ("workers", "log", "status")  # what the daemon is built of, rather than what it serves
 
 
 def take_over(old: Settings, new: Settings, log: Logger) -> Settings:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -28,12 +28,16 @@ from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
+from tftpd.daemon.observers import each
 from tftpd.daemon.reload import take_over
 from tftpd.daemon.serving import Server
 from tftpd.daemon.systemd import Systemd, inherited
 from tftpd.daemon.workers import Workers
 from tftpd.net.runtime import SocketAddress
 from tftpd.storage.temporary import sweep
+
+if TYPE_CHECKING:
+    from tftpd.daemon.status.service import Status
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # systemd units name it, so as not to restart on it
@@ -97,6 +101,7 @@ class Daemon(Service):
         self._path = path
         self._log_observer = log_observer
         self._bound: list[Bound] = []
+        self._page = _page(reactor, settings, path)
         self._signals = ExitStack()
 
     @property
@@ -118,18 +123,23 @@ class Daemon(Service):
         except Unbound as unbound:
             self.log.critical("{why}", why=unbound)
             raise SystemExit(1) from None
+        if self._page is not None:
+            self._page.bind()
 
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
         self._systemd = Systemd(self._reactor, self._status)
         workers = self._settings.workers
+        observers = [] if self._page is None else [self._page]
         self._serving: Server | Workers = (
-            Server(self._reactor, AccessLog())
+            Server(self._reactor, each(AccessLog(), *observers))
             if workers == 1
-            else Workers(self._reactor, workers, self._sweep)
+            else Workers(self._reactor, workers, self._sweep, *observers)
         )
         self._serve()
+        if self._page is not None:
+            self._page.start(self._serving)
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
@@ -140,6 +150,8 @@ class Daemon(Service):
         """Twisted: takes no more requests, and ends when no transfer runs or none may."""
         super().stopService()
         self._systemd.stopping(within=self._settings.drain_timeout)
+        if self._page is not None:
+            self._page.draining()
         drained = self._serving.drain()
         enough: Deferred[None] = Deferred()
         for hurry in (signal.SIGTERM, signal.SIGINT):
@@ -166,6 +178,8 @@ class Daemon(Service):
             for why in str(error).splitlines():
                 self.log.error("not reloaded: {why}", why=why)
             self._systemd.ready(note=f"not reloaded: {error}")
+            if self._page is not None:
+                self._page.reloaded(False)
             return
         before, self._settings, self._bound = self._bound, settings, bound
         self._serve()
@@ -179,6 +193,8 @@ class Daemon(Service):
             addresses=self._where(),
         )
         self._systemd.ready()
+        if self._page is not None:
+            self._page.reloaded(True)
         self._sweep()
 
     def _serve(self) -> None:
@@ -187,6 +203,8 @@ class Daemon(Service):
         else:
             listening = [(bound.sockets[0], bound.broadcast) for bound in self._bound]
             self._serving.serve(self._settings, listening)
+        if self._page is not None:
+            self._page.listens(map(endpoint, self.addresses))
 
     def _where(self) -> str:
         return ", ".join(map(endpoint, self.addresses))
@@ -201,12 +219,13 @@ class Daemon(Service):
             before = signal.signal(number, lambda *_: call(action))
             self._signals.callback(signal.signal, number, before)
 
-    def _close(self) -> None:
+    def _close(self) -> "Deferred[None]":
         self._signals.close()
         self._systemd.close()
         for bound in self._bound:
             bound.close()
         self._bound.clear()
+        return succeed(None) if self._page is None else self._page.stop()
 
     def _sweep(self) -> None:
         """Remove what uploads left behind that a crash or `kill -9` cut off."""
@@ -229,6 +248,15 @@ class Daemon(Service):
 def _fire(deferred: "Deferred[None]") -> None:
     if not deferred.called:
         deferred.callback(None)
+
+
+def _page(reactor: Any, settings: Settings, path: Path | None) -> "Status | None":
+    """What serves the status page, where one is wanted; only then its libraries are loaded."""
+    if settings.status is None:
+        return None
+    from tftpd.daemon.status.service import Status
+
+    return Status(reactor, settings.status, path)
 
 
 def _log_observer(options: Options) -> ILogObserver | None:

@@ -1,0 +1,135 @@
+"""The web pages: who may ask what, and in which form it is answered."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
+
+TEXT = b"text/plain; charset=utf-8"
+JSON = b"application/json"
+
+_CONNECTIONS = 64  # at once; a browser holds one
+_IDLE = 60  # seconds that a connection may be silent
+_METHODS = (b"GET", b"HEAD")
+
+_HEADERS = {
+    b"Server": b"tftpd",
+    b"Cache-Control": b"no-store",
+    # File names are the peers' text: nothing of this page may be more than that.
+    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
+    b"connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'",
+    b"Cross-Origin-Opener-Policy": b"same-origin",
+    b"Cross-Origin-Resource-Policy": b"same-origin",
+    b"Referrer-Policy": b"no-referrer",
+    b"X-Content-Type-Options": b"nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a path gives: octets, of a media type, under a status code."""
+
+    body: bytes
+    kind: bytes = TEXT
+    code: int = 200
+
+
+Give = Callable[[Request], "Answer | Deferred[Answer]"]
+
+
+def site(answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> IProtocolFactory:
+    """Serves `answers` by path, to requests whose Host header `admits` lets in."""
+    inner = _Site(_Pages(answers, admits), requestFactory=_Request, timeout=_IDLE)
+    inner.displayTracebacks = False
+    return _Limited(inner)
+
+
+class _Limited(WrappingFactory):
+    """So many connections and no more, whoever opens them."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Twisted: someone has connected; None closes the connection."""
+        return super().buildProtocol(addr) if len(self.protocols) < _CONNECTIONS else None
+
+
+class _Request(Request):
+    """A request whose body nobody keeps."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Twisted: a piece of the body."""
+
+
+class _Site(Site):
+    """Without an access log: a page that is open asks each second."""
+
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Twisted: a request was answered."""
+
+
+@implementer(IResource)
+class _Pages:
+    """All paths at once."""
+
+    isLeaf = True
+    server = None
+    log = Logger()
+
+    def __init__(self, answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> None:
+        self._answers = answers
+        self._admits = admits
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
+        """Twisted: not asked, since this is a leaf."""
+        return self
+
+    def putChild(self, path: bytes, child: Any) -> None:
+        """Twisted: a leaf has no children."""
+
+    def render(self, request: Request) -> int:
+        """Twisted: answer, perhaps later."""
+        for name, value in _HEADERS.items():
+            request.setHeader(name, value)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+        given: Deferred[Any] = maybeDeferred(self._answer, request)
+        given.addErrback(self._failed)
+        given.addCallback(_write, request, gone)
+        return NOT_DONE_YET
+
+    def _answer(self, request: Request) -> "Answer | Deferred[Answer]":
+        if not self._admits(request.getHeader("host")):
+            return Answer(b"this host name is not one of status.names\n", code=403)
+        give = self._answers.get(request.path)
+        if give is None:
+            return Answer(b"not found\n", code=404)
+        if request.method not in _METHODS:
+            request.setHeader(b"Allow", b", ".join(_METHODS))
+            return Answer(b"only GET and HEAD\n", code=405)
+        return give(request)
+
+    def _failed(self, failure: Failure) -> Answer:
+        self.log.failure("fault in the status page", failure)
+        return Answer(b"internal error\n", code=500)
+
+
+def _write(answer: Answer, request: Request, gone: list[object]) -> None:
+    if gone:
+        return  # whoever asked did not wait
+    request.setResponseCode(answer.code)
+    request.setHeader(b"Content-Type", answer.kind)
+    request.setHeader(b"Content-Length", b"%d" % len(answer.body))
+    request.write(answer.body)  # which sends none of it where HEAD was asked
+    request.finish()
