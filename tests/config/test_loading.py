@@ -12,8 +12,8 @@ from tests.daemons import CHECKOUT
 from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.loading import load
+from tftpd.config.observing import Status
 from tftpd.config.problems import ConfigError
-from tftpd.config.settings import Status
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
 

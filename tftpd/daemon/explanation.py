@@ -8,8 +8,9 @@ from typing import Any
 from tftpd.access.mounts import Mounts
 from tftpd.access.names import show
 from tftpd.access.policy import Address, admits
+from tftpd.config.directories import Directory
 from tftpd.config.document import Document
-from tftpd.config.settings import Directory, Listen, Settings
+from tftpd.config.settings import Listen, Settings
 from tftpd.net.rehearsal import Rehearsal, rehearse
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said

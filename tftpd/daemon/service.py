@@ -140,10 +140,10 @@ class Daemon(Service):
         self._serve()
         if self._page is not None:
             self._page.start(self._serving)
+        self._on(signal.SIGHUP, self.reload)
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
-        self._on(signal.SIGHUP, self.reload)
         self._reactor.callWhenRunning(self._systemd.ready)
 
     def stopService(self) -> "Deferred[None]":

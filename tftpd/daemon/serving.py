@@ -13,7 +13,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
-from tftpd.config.settings import Limit, Settings, Trace
+from tftpd.config.limits import Limit
+from tftpd.config.observing import Trace
+from tftpd.config.settings import Settings
 from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from tftpd.config.settings import Status as Keys
+from tftpd.config.observing import Status as Keys
 from tftpd.daemon.status.counts import Counts
 from tftpd.daemon.status.history import History
 from tftpd.daemon.status.hosts import admits

@@ -1,0 +1,116 @@
+"""The keys that say what is served, and to whom."""
+
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tftpd.access.policy import ANYWHERE, ReadPolicy, Symlinks, WritePolicy
+from tftpd.config.fields import (
+    Boolean,
+    Contradiction,
+    DirectoryPath,
+    FileMode,
+    Network,
+    Prefix,
+    Size,
+    choice,
+    number,
+)
+from tftpd.config.keys import Keys, or_boolean, switch
+
+_WRITE = WritePolicy()
+
+
+class Read(Keys):
+    """Who may read, and which files."""
+
+    world_readable: Boolean = Field(default=False, description="Only files with o+r.")
+    clients: list[Network] = Field(
+        default_factory=lambda: list(ANYWHERE),
+        min_length=1,
+        description="Networks or addresses that are admitted; all if left out.",
+    )
+
+    def policy(self) -> ReadPolicy:
+        """What the access floor takes."""
+        return ReadPolicy(self.world_readable, tuple(self.clients))
+
+
+class Write(Keys):
+    """Who may write, and what."""
+
+    create: Boolean = Field(default=_WRITE.create, description="Whether new files may be made.")
+    overwrite: Boolean = Field(
+        default=_WRITE.overwrite, description="Whether a file may be replaced."
+    )
+    max_size: Size | None = Field(
+        default=None, description="The largest file, such as 64MiB; no limit if left out."
+    )
+    mode: FileMode = Field(
+        default=_WRITE.mode,
+        description="Permission bits of what is stored.",
+        json_schema_extra={"default": f"{_WRITE.mode:04o}"},
+    )
+    world_writable: Boolean = Field(default=False, description="Replace only files with o+w.")
+    quota: Size | None = Field(
+        default=None, description="Octets that the whole directory may hold, such as 10GiB."
+    )
+    max_files: Annotated[int, number(1, 1_000_000_000)] | None = Field(
+        default=None, description="Files that the whole directory may hold."
+    )
+    min_free: Size | None = Field(
+        default=None, description="Octets that stay free on its file system, such as 1GiB."
+    )
+    clients: list[Network] = Field(
+        default_factory=lambda: list(ANYWHERE),
+        min_length=1,
+        description="Networks or addresses that are admitted; all if left out.",
+    )
+
+    @model_validator(mode="after")
+    def _allows_something(self) -> Self:
+        if not self.create and not self.overwrite:
+            raise Contradiction("allows nothing: create and overwrite are both false")
+        return self
+
+    def policy(self) -> WritePolicy:
+        """What the access floor takes."""
+        return WritePolicy(
+            create=self.create,
+            overwrite=self.overwrite,
+            max_size=self.max_size,
+            mode=self.mode,
+            world_writable=self.world_writable,
+            clients=tuple(self.clients),
+            quota=self.quota,
+            max_files=self.max_files,
+            min_free=self.min_free,
+        )
+
+
+class Directory(Keys):
+    """A directory, the prefix that clients see of it, and its policies."""
+
+    path: Prefix = Field(
+        default=(),
+        description="The prefix of the names that clients use; backslashes are slashes.",
+        json_schema_extra={"default": "/"},
+    )
+    root: DirectoryPath = Field(description="The directory, relative to this file.")
+    symlinks: Annotated[Symlinks, choice(*Symlinks)] = Field(
+        default=Symlinks.INSIDE,
+        description="What symbolic links may do: deny follows none, inside those that lead "
+        "beneath the same root, follow all.",
+    )
+    read: Annotated[Read | None, BeforeValidator(switch)] = Field(
+        default=None, description="Whether files may be read.", json_schema_extra=or_boolean
+    )
+    write: Annotated[Write | None, BeforeValidator(switch)] = Field(
+        default=None, description="Whether files may be written.", json_schema_extra=or_boolean
+    )
+
+    @model_validator(mode="after")
+    def _allows_something(self) -> Self:
+        if self.read is None and self.write is None:
+            raise Contradiction("neither read nor write is allowed")
+        return self
