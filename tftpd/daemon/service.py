@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -101,7 +101,7 @@ class Daemon(Service):
         self._path = path
         self._log_observer = log_observer
         self._bound: list[Bound] = []
-        self._page = _page(reactor, settings, path)
+        self._pages = _pages(reactor, settings, path)
         self._signals = ExitStack()
 
     @property
@@ -123,23 +123,22 @@ class Daemon(Service):
         except Unbound as unbound:
             self.log.critical("{why}", why=unbound)
             raise SystemExit(1) from None
-        if self._page is not None:
-            self._page.bind()
+        for page in self._pages:
+            page.bind()
 
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
         self._systemd = Systemd(self._reactor, self._status)
         workers = self._settings.workers
-        observers = [] if self._page is None else [self._page]
         self._serving: Server | Workers = (
-            Server(self._reactor, each(AccessLog(), *observers))
+            Server(self._reactor, each(AccessLog(), *self._pages))
             if workers == 1
-            else Workers(self._reactor, workers, self._sweep, *observers)
+            else Workers(self._reactor, workers, self._sweep, *self._pages)
         )
         self._serve()
-        if self._page is not None:
-            self._page.start(self._serving)
+        for page in self._pages:
+            page.start(self._serving)
         self._on(signal.SIGHUP, self.reload)
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
@@ -150,8 +149,8 @@ class Daemon(Service):
         """Twisted: takes no more requests, and ends when no transfer runs or none may."""
         super().stopService()
         self._systemd.stopping(within=self._settings.drain_timeout)
-        if self._page is not None:
-            self._page.draining()
+        for page in self._pages:
+            page.draining()
         drained = self._serving.drain()
         enough: Deferred[None] = Deferred()
         for hurry in (signal.SIGTERM, signal.SIGINT):
@@ -178,8 +177,8 @@ class Daemon(Service):
             for why in str(error).splitlines():
                 self.log.error("not reloaded: {why}", why=why)
             self._systemd.ready(note=f"not reloaded: {error}")
-            if self._page is not None:
-                self._page.reloaded(False)
+            for page in self._pages:
+                page.reloaded(False)
             return
         before, self._settings, self._bound = self._bound, settings, bound
         self._serve()
@@ -193,8 +192,8 @@ class Daemon(Service):
             addresses=self._where(),
         )
         self._systemd.ready()
-        if self._page is not None:
-            self._page.reloaded(True)
+        for page in self._pages:
+            page.reloaded(True)
         self._sweep()
 
     def _serve(self) -> None:
@@ -203,8 +202,8 @@ class Daemon(Service):
         else:
             listening = [(bound.sockets[0], bound.broadcast) for bound in self._bound]
             self._serving.serve(self._settings, listening)
-        if self._page is not None:
-            self._page.listens(map(endpoint, self.addresses))
+        for page in self._pages:
+            page.listens(map(endpoint, self.addresses))
 
     def _where(self) -> str:
         return ", ".join(map(endpoint, self.addresses))
@@ -225,7 +224,7 @@ class Daemon(Service):
         for bound in self._bound:
             bound.close()
         self._bound.clear()
-        return succeed(None) if self._page is None else self._page.stop()
+        return DeferredList([page.stop() for page in self._pages]).addCallback(lambda _: None)
 
     def _sweep(self) -> None:
         """Remove what uploads left behind that a crash or `kill -9` cut off."""
@@ -250,13 +249,13 @@ def _fire(deferred: "Deferred[None]") -> None:
         deferred.callback(None)
 
 
-def _page(reactor: Any, settings: Settings, path: Path | None) -> "Status | None":
-    """What serves the status page, where one is wanted; only then its libraries are loaded."""
+def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[Status]":
+    """The status page, where one is wanted; only then its libraries are loaded."""
     if settings.status is None:
-        return None
+        return []
     from tftpd.daemon.status.service import Status
 
-    return Status(reactor, settings.status, path)
+    return [Status(reactor, settings.status, path)]
 
 
 def _log_observer(options: Options) -> ILogObserver | None:
