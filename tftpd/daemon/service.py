@@ -93,7 +93,8 @@ class Daemon(Service):
         reactor: Any,
         settings: Settings,
         path: Path | None = None,
-        log_observer: ILogObserver | None = None,
+        # Quoted: Debian 12's zope.interface has no | for interfaces.
+        log_observer: "ILogObserver | None" = None,
     ) -> None:
         """`path` is where the settings come from, for a reload."""
         self._reactor = reactor
@@ -258,7 +259,7 @@ def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[Status]
     return [Status(reactor, settings.status, path)]
 
 
-def _log_observer(options: Options) -> ILogObserver | None:
+def _log_observer(options: Options) -> "ILogObserver | None":
     """Our observer, unless twistd was told by `--logger` or `--syslog` to use another."""
     twistd = options.parent
     if twistd is None or twistd.get("logger") or twistd.get("syslog"):
