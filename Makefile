@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 OPT ?= /opt/tftpd
 UNITS ?=
 
-.PHONY: serve test lint bench schema manuals install clean
+.PHONY: serve test lint bench schema manuals install deb clean
 
 serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
@@ -36,6 +36,10 @@ install:
 	$(PYTHON) -m venv $(OPT)
 	$(OPT)/bin/python -m pip install --quiet .
 	$(OPT)/bin/tftpd install-units $(UNITS)
+
+# On Debian or Ubuntu; docs/operations.md tells what it needs.
+deb:
+	packaging/deb dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
