@@ -1,0 +1,180 @@
+"""The nftables rules of docs/operations.md: transfers pass, through NAT too.
+
+A client, a router and a server, each in a network namespace of its own.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import CHECKOUT, twistd, until
+from tests.programs import program
+
+LIMIT = 30
+ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+CONTENT = os.urandom(3_000_000)
+SERVER = "10.0.2.10"
+ROUTER = "10.0.1.1"
+
+# Of one to each side of the router: its interface there, its address, and the other end's.
+CABLES = (("clients", ROUTER, "10.0.1.10"), ("servers", "10.0.2.1", SERVER))
+
+
+def rules(title: str) -> str:
+    """A block of the page, by the comment that it begins with."""
+    page = (CHECKOUT / "docs/operations.md").read_text()
+    found = re.search(rf"^```nft\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found, f"the page has no rules called {title!r}"
+    return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A network namespace, by the process that holds it."""
+
+    pid: int
+
+    def run(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
+        """What a program does there; it must end well."""
+        done = self.attempt(*command, **how)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def attempt(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
+        """The same, however it ends."""
+        return subprocess.run(
+            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **how
+        )
+
+    def enter(self, *command: str) -> list[str]:
+        """The command line that runs a program there."""
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
+
+    def load(self, *titles: str) -> None:
+        """Have rules of the page hold."""
+        for title in titles:
+            self.run("nft", "-f", "-", input=rules(title).encode())
+
+
+@contextmanager
+def host() -> Iterator[Host]:
+    """A host without any cable."""
+    process = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
+    try:
+        ours = os.readlink("/proc/self/ns/net")
+        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != ours)
+        here = Host(process.pid)
+        here.run("ip", "link", "set", "lo", "up")
+        yield here
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where each host is, and what the server holds."""
+
+    client: Host
+    router: Host
+    server: Host
+    root: Path
+
+    def get(
+        self, address: str = SERVER, patience: int = 10
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Read a file, by windows of large blocks."""
+        return self.client.attempt(
+            *("curl", "--silent", "--max-time", str(patience), "--tftp-blksize", "1428"),
+            f"tftp://{address}/big",
+        )
+
+    def put(self, data: bytes, address: str = SERVER) -> "subprocess.CompletedProcess[bytes]":
+        """Write one."""
+        url = f"tftp://{address}/new"
+        return self.client.attempt("curl", "--silent", "-m", "10", "-T", "-", url, input=data)
+
+    def passes(self, address: str = SERVER) -> None:
+        """Both ways, whole."""
+        assert self.get(address).stdout == CONTENT
+        assert self.put(CONTENT[:100_000], address).returncode == 0
+        until(lambda: (self.root / "new").read_bytes() == CONTENT[:100_000])
+
+
+@pytest.fixture
+def network(tmp_path):
+    """The three hosts with cables, and a daemon on port 69 of the server."""
+    for name in ("nft", "ip", "curl", "unshare", "nsenter"):
+        program(name)
+    if os.getuid() != 0:
+        pytest.skip("only root makes networks")
+    with ExitStack() as stack:
+        client, router, server = (stack.enter_context(host()) for _ in range(3))
+        for (name, near, far), end in zip(CABLES, (client, server), strict=True):
+            router.run(*f"ip link add {name} type veth peer eth0 netns {end.pid}".split())
+            for place, device, address in ((router, name, near), (end, "eth0", far)):
+                place.run("ip", "address", "add", f"{address}/24", "dev", device)
+                place.run("ip", "link", "set", device, "up")
+            end.run("ip", "route", "add", "default", "via", near)
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        root = tmp_path / "root"
+        root.mkdir()
+        (root / "big").write_bytes(CONTENT)
+        stack.enter_context(_daemon(server, tmp_path))
+        yield Network(client, router, server, root)
+
+
+@contextmanager
+def _daemon(server: Host, tmp_path: Path) -> Iterator[None]:
+    config, log = tmp_path / "tftpd.yaml", tmp_path / "log"
+    write = "write: {overwrite: true}"
+    config.write_text(f"directories: [{{root: root, read: true, {write}}}]\ndrain_timeout: 0\n")
+    with log.open("wb") as out:
+        command = server.enter(*twistd("tftp", "--config", str(config)))
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=out, stderr=out)
+    try:
+        until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+def test_through_a_router_and_filters_on_both_ends(network):
+    network.server.load("server")
+    network.router.load("router")
+    network.client.load("client")
+    network.passes()
+
+
+def test_without_its_helper_the_router_lets_no_answer_through(network):
+    network.router.load("router")
+    network.router.run("nft", "flush", "chain", "inet", "filter", "helper")
+    assert network.get(patience=2).stdout == b""
+
+
+def test_clients_behind_nat(network):
+    network.router.load("router", "masquerade")
+    network.server.run("ip", "route", "del", "default")  # it knows the router only
+    network.passes()
+
+
+def test_a_server_behind_nat(network):
+    network.router.load("router", "forwarded port")
+    network.client.run("ip", "route", "del", "default")
+    network.passes(ROUTER)
+
+
+def test_a_server_whose_filter_follows_no_connections(network):
+    page = (CHECKOUT / "docs/operations.md").read_text()
+    found = re.search(r"`sysctl -w (net\.ipv4\.ip_local_port_range)=\"([0-9 ]+)\"`", page)
+    network.server.run("sysctl", "-qw", f"{found[1]}={found[2]}")
+    network.server.load("stateless server")
+    network.passes()
