@@ -1,0 +1,119 @@
+"""The Debian packages: built for the release that this runs on, judged, and served from."""
+
+import os
+import subprocess
+import tempfile
+
+import pytest
+
+from tests.daemons import CHECKOUT, free_port
+from tests.plain import get
+from tests.programs import program
+from tftpd import __version__
+
+LIMIT = 300
+# What only tests need is not looked for, nor a compiler.
+ENVIRONMENT = {
+    **os.environ, "PYTHONPATH": "", "DEB_BUILD_OPTIONS": "nocheck", "DPKG_BUILDPACKAGE": "-d",
+}  # fmt: skip
+
+
+def _run(*command, **how):
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT, env=ENVIRONMENT, **how
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A directory with the packages."""
+    for name in ("dpkg-buildpackage", "dh_python3", "lintian", "curl"):
+        program(name)
+    into = tmp_path_factory.mktemp("deb")
+    _run(str(CHECKOUT / "packaging/deb"), str(into), cwd="/")
+    return into
+
+
+@pytest.fixture(scope="module")
+def root(packages):
+    """What they install."""
+    there = packages / "root"
+    for package in packages.glob("*.deb"):
+        _run("dpkg", "-x", str(package), str(there))
+    return there
+
+
+def test_the_version_of_the_package_is_ours():
+    changelog = (CHECKOUT / "debian/changelog").read_text()
+    assert changelog.startswith(f"tftpd-twisted ({__version__}) ")
+
+
+def test_the_oldest_pydantic_is_that_of_setup_cfg():
+    (line,) = [
+        line.strip()
+        for line in (CHECKOUT / "setup.cfg").read_text().splitlines()
+        if line.strip().startswith("pydantic>=")
+    ]
+    least = line.removeprefix("pydantic>=")
+    assert f"least={least} " in (CHECKOUT / "packaging/deb").read_text()
+    assert f"python3-pydantic (>= {least}) " in (CHECKOUT / "debian/control").read_text()
+
+
+def test_lintian_finds_no_error_and_no_warning(packages):
+    (changes,) = packages.glob("*.changes")
+    _run("lintian", "--allow-root", "--fail-on", "error,warning", str(changes))
+
+
+def test_everything_has_its_debian_place(root):
+    for place in (
+        "etc/tftpd/tftpd.yaml", "usr/bin/tftpc", "usr/bin/tftpd",
+        "usr/lib/python3/dist-packages/tftpd/daemon/service.py",
+        "usr/lib/python3/dist-packages/tftpd/daemon/units/tftpd.service",
+        "usr/lib/python3/dist-packages/twisted/plugins/tftpd_plugin.py",
+        "usr/share/bash-completion/completions/tftpc",
+        "usr/share/doc/tftpd-twisted/examples/backups.yaml",
+        "usr/share/fish/vendor_completions.d/tftpc.fish",
+        "usr/share/man/man8/tftpd.8.gz", "usr/share/zsh/vendor-completions/_tftpc",
+    ):  # fmt: skip
+        assert (root / place).is_file()
+    assert list(root.glob("**/systemd/system/tftpd.service"))
+    assert not list(root.glob("srv/*"))
+
+
+@pytest.fixture
+def status():
+    """The path of a socket, which may be no longer than 107 octets."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield f"{directory}/status"
+
+
+def test_it_serves_on_the_libraries_of_the_release(root, tmp_path, status):
+    if os.getuid() != 0:
+        pytest.skip("only root lays a tree over /usr")
+    port = free_port()
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "t.yaml").write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
+        f"directories: [{{root: ., read: true}}]\nstatus: {{socket: {status}}}\n"
+    )
+    over = f'mount -t overlay none -o "lowerdir={root}/usr:/usr" /usr && exec "$0" "$@"'
+    command = ["unshare", "--mount", "sh", "-c", over, "/usr/bin/tftpd", "run", "--config"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "t.yaml")],
+        cwd="/", env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        said = b""
+        while b"serving on" not in said:
+            line = process.stdout.readline()
+            assert line, said.decode()
+            said += line
+        assert get(port, b"file") == b"content"
+        shown = _run("curl", "--silent", "--unix-socket", status, "http://localhost/metrics")
+        assert "\ntftpd_" in shown
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
