@@ -94,6 +94,28 @@ def test_an_upload_is_held_by_its_acks(server, root):
     assert slow.reports[0].outcome is Outcome.DONE
 
 
+def test_a_window_is_taken_whole_and_its_ack_is_held(server, root):
+    slow = server(session_bandwidth=1024)
+    client = slow.client()
+    client.asks(Wrq(b"in/new", b"octet", ((b"windowsize", b"4"),)))
+    for block in (1, 2, 3):
+        assert client.says(Data(block, b"x" * 512)) == []
+    assert client.says(Data(4, b"x" * 512)) == []
+    assert client.waits(1.8) == []
+    assert Ack(4) in client.waits(0.15)
+    client.says(Data(5, b"y"))
+    assert slow.reports[0].outcome is Outcome.DONE
+    assert (root / "in" / "new").read_bytes() == b"x" * 2048 + b"y"
+
+
+def test_a_file_that_is_stored_is_acknowledged_at_once(server, root):
+    slow = server(session_bandwidth=256)
+    client = slow.client()
+    client.asks(Wrq(b"in/new", b"octet"))
+    assert client.says(Data(1, b"x" * 300)) == [Ack(1)]
+    assert (root / "in" / "new").exists()
+
+
 def test_a_client_that_vanishes_is_given_up_all_the_same(server):
     slow = server(session_bandwidth=512)
     client = slow.client()

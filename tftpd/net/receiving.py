@@ -69,6 +69,8 @@ class ReceiveSession(Session[Receiver]):
         self._settle(now)
 
     def _transmit(self, now: float) -> None:
+        if self.machine.expecting:
+            return  # a window comes whole: its ACK is what waits
         if self._shaper is not None and self._holds(self._shaper, now):
             return
         datagram = self.machine.outbox(now)

@@ -202,7 +202,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def _holds(self, shaper: Shaper, now: float) -> bool:
         """Whether what is due has to wait; it is asked for again then."""
-        self._held = now < shaper.until and not self.machine.over
+        # The last ACK of a file that is stored waits for nothing: the daemon
+        # may end, or the session give way, before it would leave.
+        self._held = now < shaper.until and self.running
         if self._held and shaper.until < self._wakes_at:
             self._set_timer(shaper.until, now)
         return self._held
