@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import MemoryServer
+from tftpd.net.admission import Crowd
 from tftpd.net.shaping import Rate, Shaper
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Oack, Rrq, Wrq
@@ -54,8 +55,9 @@ def test_all_transfers_share_one_rate(server):
     clients = [slow.client(port=port) for port in (1, 2)]
     for client in clients:
         client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
+    for client in clients:
         client.says(Ack(0))
-    counts = [1, 1]  # the first went before there was a second
+    counts = [1, 1]  # both began before either had spent anything
     for _ in range(round(4 / STEP)):
         slow.waits(STEP)
         for number, client in enumerate(clients):
@@ -64,6 +66,19 @@ def test_all_transfers_share_one_rate(server):
                 client.says(Ack(packet.block))
     assert sum(counts) == pytest.approx(16, abs=4)
     assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_a_flood_of_requests_spends_no_more_than_the_rate(server):
+    slow = server(bandwidth=Rate(8192), crowd=Crowd(half_open=8))
+    client = slow.client()
+    client.asks(Rrq(b"ten", b"octet"))
+    client.says(Ack(1))
+    client.waits(0.5)
+    flood = [slow.client("198.51.100.1", port) for port in range(1000)]
+    answers = [packet for each in flood for packet in each.asks(Rrq(b"ten", b"octet"))]
+    assert len(answers) < 8
+    client.says(Ack(2), Ack(3))
+    assert client.waits(1)[0].block == 4
 
 
 def test_a_rate_may_change_meanwhile(server):

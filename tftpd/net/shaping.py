@@ -14,23 +14,30 @@ _SAVED = 0.1  # seconds of a rate that may be made up for after a pause
 
 
 class Rate:
-    """Octets per second, for whoever shares it. `octets` may change at any time."""
+    """Octets per second, for whoever shares it. `octets` may change at any time.
+
+    `until` is when all that was spent will have gone by.
+    """
 
     def __init__(self, octets: float) -> None:
         self.octets = octets
-        self._until = -inf
+        self.until = -inf
 
     def spend(self, count: int, now: float) -> float:
         """When `count` octets will have gone by, after all that was spent before."""
-        self._until = max(self._until, now - _SAVED) + count / self.octets
-        return self._until
+        self.until = max(self.until, now - _SAVED) + count / self.octets
+        return self.until
 
 
 class Shaper:
-    """Holds one transfer to rates; `until` is when it may go on, on the clock's time."""
+    """Holds one transfer to rates; `until` is when it may go on, on the clock's time.
+
+    Its first packet waits for what others have spent: a flood of requests
+    would else run up, unheld, what all who came before pay for.
+    """
 
     def __init__(self, clock: Clock, rates: Sequence[Rate]) -> None:
-        self.until = 0.0
+        self.until = max(rate.until for rate in rates)
         self._seconds = clock.seconds
         self._rates = rates
 
