@@ -43,6 +43,20 @@ def test_a_client_has_so_many_sessions_whatever_its_ports(server):
     _begin(few.client(port=3))
 
 
+@pytest.mark.parametrize("limit", ["sessions_per_client", "sessions_per_network"])
+def test_uploads_that_are_stored_leave_room_for_the_next(server, limit):
+    few = server(**{limit: 1})
+    for port in (1, 2, 3):
+        client = few.client(port=port)
+        assert client.asks(Wrq(b"in/%d" % port, b"octet")) == [Ack(0)]
+        assert few.client(port=9).asks(READ) == [CROWDED]
+        assert client.says(Data(1, b"x")) == [Ack(1)]
+    assert len(few.sessions) == 3  # they dally
+    _begin(few.client(port=4))
+    few.waits(60)
+    assert few.client(port=5).asks(READ) != [CROWDED]
+
+
 def test_a_repeated_request_is_no_further_session(server):
     one = server(sessions_per_client=1)
     client = _begin(one.client())

@@ -36,7 +36,7 @@ class Sessions:
         self._open: dict[TID, AnySession] = {}
         self._half_open: dict[TID, AnySession] = {}  # some may have answered since
         self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
-        self._clients: Counter[str] = Counter()
+        self._clients: Counter[str] = Counter()  # without those that dally
         self._networks: Counter[str] = Counter()
         self._idle: list[Deferred[None]] = []
 
@@ -76,17 +76,16 @@ class Sessions:
         """The transfer of `tid` has its outcome; the session may linger on."""
         if tid in self._open:
             self._dallying[tid] = self._open[tid]
+            self._count_down(tid)
             self._check_idle()
 
     def remove(self, tid: TID) -> None:
         """`tid` is served no more."""
         if self._open.pop(tid, None) is not None:
             self._tally.give()
-            host = tid[0][0]
-            _count_down(self._clients, host)
-            _count_down(self._networks, network_of(host))
+            if self._dallying.pop(tid, None) is None:
+                self._count_down(tid)
         self._half_open.pop(tid, None)
-        self._dallying.pop(tid, None)
         self._check_idle()
 
     def idle(self) -> "Deferred[None]":
@@ -124,6 +123,13 @@ class Sessions:
         if self._tally.full(crowd.sessions):
             raise Ignored(f"no room beside {len(self)} sessions")
 
+    def _count_down(self, tid: TID) -> None:
+        host = tid[0][0]
+        for counter, key in ((self._clients, host), (self._networks, network_of(host))):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+
     def _check_idle(self) -> None:
         if self._idle and len(self._dallying) == len(self._open):
             idle, self._idle = self._idle, []
@@ -133,9 +139,3 @@ class Sessions:
 
 def _crowded(why: str) -> Refused:
     return Refused(ErrorCode.NOT_DEFINED, why, Reason.CROWDED)
-
-
-def _count_down(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
