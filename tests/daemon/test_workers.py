@@ -1,6 +1,7 @@
 """Several processes behind one port, as an administrator sees them."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from tests.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
 from tests.plain import get, put, request
 from tftpd.access.names import TEMPORARY
+from tftpd.daemon.workers import wait_after
 
 
 def _pids(running: RunningDaemon) -> dict[int, int]:
@@ -47,6 +49,25 @@ def test_clients_are_spread_over_the_workers_and_the_log_tells_them_apart(tmp_pa
     assert {event["worker"] for event in transfers} == {0, 1}
     assert transfers[0]["message"].startswith(f'worker {transfers[0]["worker"]}: read "file" by ')
     assert {event["outcome"] for event in transfers} == {"done"}
+
+
+def test_a_worker_that_could_not_start_starts_when_there_is_room_again(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        pids, process = _pids(running), running.process.pid
+        limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (10, limits[1]))
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: running.log.read_text().count("cannot start (Too many open files)") >= 2)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+        until(lambda: not set(pids.items()) & set(_pids(running).items()))
+        _reach_all(running, 2)
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_workers_that_die_young_are_waited_for_ever_longer_but_not_without_end():
+    waits = [wait_after(lives) for lives in (0, 1, 2, 3, 6, 7, 5000)]
+    assert waits == [0.0, 0.0, 0.4, 0.8, 6.4, 10.0, 10.0]
 
 
 def test_uploads_and_faults_in_names_go_through_workers_too(tmp_path):

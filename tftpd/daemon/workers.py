@@ -99,6 +99,13 @@ class Workers:
         return DeferredList(slots).addCallback(lambda _: None)
 
 
+def wait_after(short_lives: int) -> float:
+    """Seconds before the next worker, after so many that died young one after another."""
+    # Doubled without end, a number would be none of seconds after some hours.
+    doublings = min(short_lives, 10)
+    return min(_LONGEST_WAIT, _WAIT * 2**doublings) if short_lives > 1 else 0.0
+
+
 class _Slot:
     """The place of one worker, which has one after another."""
 
@@ -151,20 +158,41 @@ class _Slot:
 
     def _start(self) -> None:
         self._restart = None
+        worker = _Worker(self._reactor, self._number, self._observer, self._ended)
+        try:
+            beside = self._spawn(worker)
+        except OSError as error:  # no descriptor, process or memory is left
+            self._short_lives += 1
+            self._start_later("worker {number} cannot start ({why})", error.strerror or str(error))
+            return
         self._restarts += 1
-        self._worker = worker = _Worker(self._reactor, self._number, self._observer, self._ended)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._reactor.spawnProcess(
-                worker,
-                _COMMAND[0],
-                _COMMAND,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                childFDs={0: "w", 1: "r", 2: "r", BESIDE: theirs.fileno(), TALLY: self._tally},
-            )
-        worker.begin(ours)
+        self._worker = worker
+        worker.begin(beside)
         worker.order(self._orders, self._sockets)
         _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
+
+    def _spawn(self, worker: "_Worker") -> socket.socket:
+        """Begin its process; what takes sockets to it. Raises `OSError`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._reactor.spawnProcess(
+                    worker,
+                    _COMMAND[0],
+                    _COMMAND,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    childFDs={0: "w", 1: "r", 2: "r", BESIDE: theirs.fileno(), TALLY: self._tally},
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    def _start_later(self, message: str, why: str) -> None:
+        wait = wait_after(self._short_lives)
+        again = message + "; another starts in {wait:.1f} s"
+        _log.error(again, number=self._number, why=why, wait=wait)
+        self._restart = self._reactor.callLater(wait, self._start)
 
     def _end(self, message: bytes | None, within: float) -> "Deferred[None]":
         self._ending = True
@@ -193,14 +221,7 @@ class _Slot:
                 gone.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
-        wait = min(_LONGEST_WAIT, _WAIT * 2**self._short_lives) if self._short_lives > 1 else 0.0
-        _log.error(
-            "worker {number} ended ({why}); another starts in {wait:.1f} s",
-            number=self._number,
-            why=why,
-            wait=wait,
-        )
-        self._restart = self._reactor.callLater(wait, self._start)
+        self._start_later("worker {number} ended ({why})", why)
 
 
 class _Worker(ProcessProtocol):
