@@ -117,6 +117,34 @@ def test_two_at_once_never_exceed_it_together(root, writing, ledger):
     assert ledger.measure().octets <= 30
 
 
+def test_one_that_grew_too_large_leaves_room_for_a_smaller_one(root, writing, ledger):
+    with pytest.raises(Refused, match="quota"):
+        _stores(writing("large", quota=100), ledger, b"x" * 90)
+    _stores(writing("small", quota=100), ledger, b"x" * 10, size=10)
+
+
+def test_one_without_end_is_refused_when_it_has_filled_the_quota(root, writing, ledger):
+    sink = Sink.open(writing("new", quota=100_000), None, False, ledger)
+    fill(sink, [b"x" * (64 << 10)])
+    with pytest.raises(Refused, match="quota"):
+        fill(sink, [b"x" * (64 << 10)])
+    assert sorted(os.listdir(root)) == ["file", "inner"]
+
+
+def test_uploads_that_nobody_sends_take_no_place_of_a_file(root, writing, ledger):
+    forged = [Sink.open(writing(f"{n}", max_files=3), None, False, ledger) for n in range(9)]
+    _stores(writing("new", max_files=3), ledger, b"x")
+    for sink in forged:
+        sink.discard()
+
+
+def test_an_empty_file_is_a_file(root, writing, ledger):
+    _stores(writing("new", max_files=3), ledger, b"")
+    ledger.usage = None  # only what is measured in the end tells
+    with pytest.raises(Refused, match="3 files"):
+        _stores(writing("newer", max_files=3), ledger, b"")
+
+
 def test_some_space_stays_free(root, writing):
     volume = os.statvfs(root)
     free = volume.f_bavail * volume.f_frsize

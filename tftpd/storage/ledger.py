@@ -6,13 +6,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import WritePolicy
 from tftpd.wire.errors import ErrorCode, Refused
+
+_TEMPORARY = os.fsdecode(TEMPORARY)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Octets of all regular files, and how many files those are; unfinished uploads count."""
+    """Octets of regular files, and how many files those are."""
 
     octets: int = 0
     files: int = 0
@@ -29,9 +32,10 @@ class Usage:
 class Ledger:
     """What was measured last of a root.
 
-    It is measured anew before an upload takes its name, so that no quota is
-    ever exceeded by a file that was stored; until then the last measure says
-    whether an upload is worth to begin.
+    It is measured anew before an upload takes its name, with what else is on
+    its way, so that no quota is ever exceeded by a file that was stored. Until
+    then `usage`, of stored files alone, says whether an upload is worth to
+    begin and to go on: others may come to nothing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,20 +48,27 @@ class Ledger:
         return time.monotonic() - self._measured_at
 
     def measure(self) -> Usage:
-        """What is there now; blocks for as long as it takes to walk the tree."""
+        """What is there now, with unfinished uploads; blocks for as long as the walk takes.
+
+        An upload of which nothing is on disk yet does not count: whoever
+        forges addresses could keep any number of them open.
+        """
         self._measured_at = time.monotonic()
-        octets = files = 0
+        stored, unfinished = Usage(), Usage()
         for directory, _, names in os.walk(self._root):
             for name in names:
                 try:
                     status = os.lstat(os.path.join(directory, name))
                 except OSError:
                     continue  # gone meanwhile
-                if stat.S_ISREG(status.st_mode):
-                    octets += status.st_size
-                    files += 1
-        self.usage = Usage(octets, files)
-        return self.usage
+                if not stat.S_ISREG(status.st_mode):
+                    continue
+                if not name.startswith(_TEMPORARY):
+                    stored = stored.with_file(status.st_size)
+                elif status.st_size:
+                    unfinished = unfinished.with_file(status.st_size)
+        self.usage = stored
+        return Usage(stored.octets + unfinished.octets, stored.files + unfinished.files)
 
 
 def check_quota(usage: Usage, policy: WritePolicy) -> None:

@@ -97,13 +97,14 @@ class Sink:
             raise
 
     def spill(self) -> None:
-        """Write what was gathered if it is enough to; raises `Refused` when the disk is full.
+        """Write what was gathered if it is enough to; raises `Refused` when there is no room.
 
         The upload is discarded then.
         """
         if self._pending_size < _GATHERED:
             return
         try:
+            self._check_growth()
             self._flush()
         except Refused:
             self.discard()
@@ -161,12 +162,21 @@ class Sink:
             while data:
                 data = data[os.write(self._fd, data) :]
 
-    def _check_quota(self) -> None:
-        if self._ledger is not None:
+    def _check_growth(self) -> None:
+        if self._ledger is not None and self._ledger.usage is not None:
             replaced = _size(self._directory, self._name)
-            usage = self._ledger.measure().replaced(replaced)  # our temporary is in it
-            check_quota(usage, self._policy)
-            self._ledger.usage = usage
+            grown = self._ledger.usage.replaced(replaced).with_file(self.octets)
+            check_quota(grown, self._policy)
+
+    def _check_quota(self) -> None:
+        ledger = self._ledger
+        if ledger is not None:
+            replaced = _size(self._directory, self._name)
+            usage = ledger.measure().replaced(replaced)
+            # Our temporary is in it, unless it is empty.
+            check_quota(usage if self.octets else usage.with_file(0), self._policy)
+            if ledger.usage is not None:
+                ledger.usage = ledger.usage.replaced(replaced).with_file(self.octets)
 
     def _take_name(self) -> None:
         if self._policy.overwrite:
