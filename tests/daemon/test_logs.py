@@ -184,6 +184,18 @@ def test_of_what_is_ignored_one_a_second_is_told(lines):
     assert lines() == [said, f"{said}, as were 2 more before it", said]
 
 
+def test_of_what_is_displaced_one_a_second_is_told_and_counted_apart(lines):
+    now = [100.0]
+    log = AccessLog(seconds=lambda: now[0])
+    for when in (100.0, 100.1, 100.9, 101.0):
+        now[0] = when
+        log(Report(**READ, outcome=Outcome.DISPLACED))
+        log(Report(**READ, outcome=Outcome.IGNORED, detail="no room"))
+    first, _, last, _ = lines()
+    assert ": displaced, 0 octets in" in first
+    assert last == f"{first}, as were 2 more before it"
+
+
 def test_good_outcomes_are_told_from_bad_ones():
     good = [outcome for outcome in Outcome if outcome.good]
     assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]

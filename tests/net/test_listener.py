@@ -1,6 +1,7 @@
 """Who gets an answer on the well-known port, and who shares a session."""
 
 import pytest
+from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.fakes import MemoryServer
 from tftpd.transfer.report import Outcome
@@ -155,6 +156,24 @@ def test_an_error_is_never_answered(server):
     assert client.says(Error(0, "stop")) == []
     assert client.says(Error(0, "stop")) == []
     assert client.waits(30) == []
+
+
+def test_of_malformed_requests_one_a_second_is_logged(server):
+    logged = []
+
+    def observe(event):
+        logged.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        for seconds in (0, 0.5, 0.4, 0.2):
+            server.waits(seconds)
+            assert isinstance(server.client().asks(b"\0\1x")[0], Error)
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    first, last = logged
+    assert first.startswith("malformed request from ('192.0.2.7', 2070): ")
+    assert last == f"{first}, as were 2 more before it"
 
 
 def test_malformed_packets_from_the_peer_are_dropped(server):

@@ -1,6 +1,7 @@
 """One log line for each request that ended."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 
@@ -9,14 +10,15 @@ from twisted.logger import Logger, LogLevel
 from tftpd.access.names import show
 from tftpd.transfer.report import Outcome, Report
 
-_EACH = 1.0  # seconds between two lines about what was ignored
+_FLOODING = (Outcome.IGNORED, Outcome.DISPLACED)
+_EACH = 1.0  # seconds between two lines about one of those
 
 
 class AccessLog:
     """Writes reports as log events whose fields a JSON log keeps apart.
 
     Of requests that were ignored one a second is told, with how many more
-    there were: a flood must not fill the disk.
+    there were, and so of those displaced: a flood must not fill the disk.
     """
 
     def __init__(
@@ -25,14 +27,14 @@ class AccessLog:
         """`worker` is the number of the process that served, where there are several."""
         self._log = Logger(namespace="tftpd.access")
         self._seconds = seconds
-        self._ignored_at = -inf
-        self._untold = 0
+        self._told_at: dict[Outcome, float] = {}
+        self._untold: Counter[Outcome] = Counter()
         self._who = "" if worker is None else f"worker {worker}: "
         self._fields = {} if worker is None else {"worker": worker}
 
     def __call__(self, report: Report) -> None:
         """Log `report`: faults of ours as errors, what the peer did as information."""
-        if report.outcome is Outcome.IGNORED and not self._tells_ignored():
+        if report.outcome in _FLOODING and not self._tells_more(report.outcome):
             return
         client, port = report.peer
         file = show(report.filename)
@@ -62,19 +64,17 @@ class AccessLog:
             **self._fields,
         )
 
-    def _tells_ignored(self) -> bool:
+    def _tells_more(self, outcome: Outcome) -> bool:
         now = self._seconds()
-        if now - self._ignored_at < _EACH:
-            self._untold += 1
+        if now - self._told_at.get(outcome, -inf) < _EACH:
+            self._untold[outcome] += 1
             return False
-        self._ignored_at = now
+        self._told_at[outcome] = now
         return True
 
     def _more(self, report: Report) -> str:
-        if report.outcome is not Outcome.IGNORED or not self._untold:
-            return ""
-        untold, self._untold = self._untold, 0
-        return f", as were {untold} more before it"
+        untold = self._untold.pop(report.outcome, 0)
+        return f", as were {untold} more before it" if untold else ""
 
 
 def _because(code: int | None, detail: str) -> str:

@@ -8,6 +8,7 @@ ERROR. Requests are answered from the address that the client asked.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from twisted.internet.protocol import DatagramProtocol
@@ -36,6 +37,8 @@ from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.
 _RESTARTED = 3.0
+
+_TOLD_EACH = 1.0  # seconds between two lines about malformed requests
 
 _MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
 
@@ -95,6 +98,8 @@ class Listener(DatagramProtocol):
         self._runtime = runtime
         self._sessions = sessions
         self._discards = discards or Discards()
+        self._malformed_at = -inf
+        self._untold = 0  # malformed requests that were not logged
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to the well-known port.
@@ -115,8 +120,8 @@ class Listener(DatagramProtocol):
             packet = decode(datagram)
         except MalformedRequest as malformed:
             self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
-            self.log.info("malformed request from {peer}: {why}", peer=peer, why=malformed)
             self._discards.add(Discard.MALFORMED)
+            self._note_malformed(malformed, peer)
             return
         except MalformedPacket:
             self._discards.add(Discard.MALFORMED)
@@ -134,6 +139,18 @@ class Listener(DatagramProtocol):
             except Refused as refused:
                 self._tell(refused, peer)
                 self._unserved(packet, peer, Outcome.REFUSED, refused.code, refused)
+
+    def _note_malformed(self, why: MalformedRequest, peer: SocketAddress) -> None:
+        """Log it; one a second with how many more there were, so that no flood fills the disk."""
+        now = self._runtime.clock.seconds()
+        if now - self._malformed_at < _TOLD_EACH:
+            self._untold += 1
+            return
+        self._malformed_at = now
+        more = f", as were {self._untold} more before it" if self._untold else ""
+        self._untold = 0
+        message = "malformed request from {peer}: {why}{more}"
+        self.log.info(message, peer=peer, why=why, more=more)
 
     def _is_new(self, request: Request, tid: TID) -> bool:
         """Whether `request` starts a transfer; a repeat goes to its session.
