@@ -120,6 +120,16 @@ def test_a_flood_of_requests_that_nobody_answers_to_leaves_room_for_one_who_does
     assert few.idle
 
 
+def test_who_answered_is_never_displaced_however_many_ask(server):
+    few = server(half_open=64)
+    for port in range(40):
+        _begin(few.client(port=port)).says(Ack(1))
+    for port in range(500):
+        _begin(few.client("198.51.100.1", port))
+    assert len(few.sessions) == 40 + 64
+    assert _outcomes(few) == [Outcome.DISPLACED] * (500 - 64)
+
+
 def test_a_full_house_is_given_up_by_those_whose_answer_is_overdue(server):
     few = server(sessions=2)
     for port in (1, 2):

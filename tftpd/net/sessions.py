@@ -18,6 +18,7 @@ TID = tuple[SocketAddress, SocketAddress]
 
 AnySession = Session[Any]
 
+_SELDOM = 16  # times that all are looked at while `half_open` of them come
 _OVERDUE = 1.0  # seconds after which a first answer is taken to be lost, or never to come
 
 
@@ -35,6 +36,7 @@ class Sessions:
         self._rates = Rates()
         self._open: dict[TID, AnySession] = {}
         self._half_open: dict[TID, AnySession] = {}  # some may have answered since
+        self._unchecked = 0  # sessions that came since those were last told apart
         self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
         self._clients: Counter[str] = Counter()  # without those that dally
         self._networks: Counter[str] = Counter()
@@ -68,6 +70,7 @@ class Sessions:
         if not self._tally.take(crowd.sessions):
             return False
         self._open[tid] = self._half_open[tid] = session
+        self._unchecked += 1
         self._clients[tid[0][0]] += 1
         self._networks[network_of(tid[0][0])] += 1
         return True
@@ -108,13 +111,9 @@ class Sessions:
         while self._tally.full(crowd.sessions) and self._dallying:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
         full = self._tally.full(crowd.sessions)
+        oldest = None
         if full or len(self._half_open) >= crowd.half_open:
-            self._half_open = {
-                tid: session
-                for tid, session in self._half_open.items()
-                if not session.machine.answered
-            }
-        oldest = next(iter(self._half_open.values()), None)
+            oldest = self._oldest_half_open(crowd.half_open)
         if oldest is not None and (
             len(self._half_open) >= crowd.half_open
             or (full and oldest.machine.stalled(now) >= _OVERDUE)
@@ -122,6 +121,26 @@ class Sessions:
             oldest.stop(Outcome.DISPLACED)
         if self._tally.full(crowd.sessions):
             raise Ignored(f"no room beside {len(self)} sessions")
+
+    def _oldest_half_open(self, most: int) -> AnySession | None:
+        """The session that waits longest for an answer of its client.
+
+        To look at all of them for each request of a flood would cost more
+        than to serve it: that is done after some have come.
+        """
+        if self._unchecked * _SELDOM >= most:
+            self._unchecked = 0
+            self._half_open = {
+                tid: session
+                for tid, session in self._half_open.items()
+                if not session.machine.answered
+            }
+        while self._half_open:
+            tid, oldest = next(iter(self._half_open.items()))
+            if not oldest.machine.answered:
+                return oldest
+            del self._half_open[tid]
+        return None
 
     def _count_down(self, tid: TID) -> None:
         host = tid[0][0]
