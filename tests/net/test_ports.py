@@ -271,6 +271,17 @@ def test_a_turn_is_bounded(opened):
     assert len(port._protocol.datagrams) == 100
 
 
+def test_requests_take_short_turns_among_those_who_are_served(opened):
+    port = opened(*bind_listeners("127.0.0.1", 0))
+    for _ in range(5):
+        _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    heard = []
+    for _ in range(3):
+        port.doRead()
+        heard.append(len(port._protocol.datagrams))
+    assert heard == [2, 4, 5]
+
+
 def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
     port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
     assert port._readers.reading == {port}

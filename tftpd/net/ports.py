@@ -24,6 +24,7 @@ from tftpd.net.tap import Hear
 # Datagrams read in one turn of the reactor, so that timers and the other
 # sockets get theirs in a storm.
 _TURN = 64
+_REQUESTS = 2  # the same of requests, of which each costs as much as twenty blocks
 _REQUEST = 65536  # octets; a request may be as long as UDP allows
 _LASTING = 16  # times that something was sent; to connect costs what it saves on five
 
@@ -39,6 +40,8 @@ class Readers(Protocol):
 @implementer(IReadDescriptor, IUDPTransport)
 class Port:
     """A bound socket, read by the reactor and delivered to a protocol."""
+
+    turn = _TURN
 
     def __init__(
         self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol, longest: int
@@ -56,7 +59,7 @@ class Port:
 
     def doRead(self) -> None:
         """Deliver what has arrived, up to a bounded number of datagrams."""
-        for _ in range(_TURN):
+        for _ in range(self.turn):
             if not self._open:
                 return
             try:
@@ -262,6 +265,8 @@ class ListeningPort(Port):
     answer from, and `broadcast` whether the datagram was sent to more hosts
     than this one. `hear`, where it is set, listens in (`tap.py`).
     """
+
+    turn = _REQUESTS
 
     def __init__(self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol) -> None:
         super().__init__(readers, sock, protocol, _REQUEST)
