@@ -133,6 +133,16 @@ def test_a_reload_with_the_same_trace_goes_on_in_its_file(server, tmp_path):
     assert not (tmp_path / "t.pcap.1").exists()
 
 
+def test_a_session_is_not_in_the_trace_of_another_client(server, tmp_path):
+    server.trace(_traced(tmp_path / "one.pcap"))
+    client = server.client(TRACED)
+    client.asks(Rrq(b"kilo", b"octet"))
+    server.trace(_traced(tmp_path / "other.pcap", OTHER))
+    client.says(Ack(1))
+    assert _lines(tmp_path / "other.pcap") == []
+    assert len(_lines(tmp_path / "one.pcap")) == 2
+
+
 def test_a_session_outlives_its_trace_unheard(server, tmp_path, events):
     server.trace(_traced(tmp_path / "one.pcap"))
     client = server.client(TRACED)

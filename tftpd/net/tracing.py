@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Tracing:
         if not self._follows(protocol.peer):
             return protocol
         # A stranger at the port is heard too: it may be why the transfer fails.
-        return Tap(protocol, self._hear)
+        return Tap(protocol, partial(self._hear_session, self._capture))
 
     def _follows(self, peer: SocketAddress) -> bool:
         return self._traced is not None and client_address(peer) in self._traced.clients
@@ -74,9 +75,20 @@ class Tracing:
         if self._follows(peer):
             self._hear(ours, datagram, local, peer)
 
+    def _hear_session(
+        self,
+        capture: Capture,
+        ours: bool,
+        datagram: bytes,
+        local: SocketAddress,
+        peer: SocketAddress,
+    ) -> None:
+        if capture is self._capture:  # a session may be older than the trace
+            self._hear(ours, datagram, local, peer)
+
     def _hear(self, ours: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress) -> None:
         if self._capture is None:
-            return  # a session that is older than the end of its trace
+            return
         source, to = (local, peer) if ours else (peer, local)
         try:
             fits = self._capture.add(self._now(), source, to, datagram)
