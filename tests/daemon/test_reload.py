@@ -134,8 +134,8 @@ def test_a_hundred_reloads_during_two_hundred_transfers_fail_none(tmp_path, work
 
         def transfer(number):
             if number % 4:
-                return get(running.port, b"file", options, repeats=True) == content
-            put(running.port, b"new%d" % number, content, [("blksize", 1024)], repeats=True)
+                return get(running.port, b"file", options) == content
+            put(running.port, b"new%d" % number, content, [("blksize", 1024)])
             return (running.root / f"new{number}").read_bytes() == content
 
         with ThreadPoolExecutor(9) as clients:
