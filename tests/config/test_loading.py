@@ -272,6 +272,12 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     assert _said(Path("binary")) == ["binary:1: not a text in UTF-8"]
 
 
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (said,) = _said(tmp_path / "pipe")
+    assert said.endswith("the file is empty")
+
+
 @pytest.mark.parametrize("kind", ["read", "write"])
 def test_roots_must_be_usable(written, monkeypatch, tmp_path, kind):
     path = written(f"directories: [{{root: in, {kind}: true}}]")

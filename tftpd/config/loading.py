@@ -63,7 +63,7 @@ def schema() -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             octets = file.read(_LARGEST + 1)
         if len(octets) > _LARGEST:
             raise ConfigError(str(path), [Problem(0, (), "is larger than 1 MiB")])
@@ -73,6 +73,13 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(str(path), [Problem(0, (), f"cannot be read: {why}")]) from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a pipe too that nobody writes to, which is empty then: a daemon must not wait."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
