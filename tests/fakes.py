@@ -11,6 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tftpd.net.listener import Listener, Offer
+from tftpd.net.portrange import PortsTaken
 from tftpd.net.runtime import Buffer, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.net.tap import Hear
@@ -68,7 +69,7 @@ class MemoryNet:
     """Ports by address, what was sent, work for threads, and the clock.
 
     Work runs at once, unless `hold_threads`: then `run_threads()` does it.
-    `no_ports` makes the next ports fail to open.
+    `no_ports` makes the next ports fail to open, `taken` those of a range.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,7 @@ class MemoryNet:
         self.sent: list[tuple[SocketAddress, SocketAddress | None, bytes]] = []
         self.hold_threads = False
         self.no_ports = False
+        self.taken = False
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._next = 40000
 
@@ -107,6 +109,8 @@ class MemoryNet:
     ) -> MemoryPort:
         if self.no_ports:
             raise OSError(24, "Too many open files")
+        if self.taken and needs.ports is not None:
+            raise PortsTaken(98, "all ports are taken")
         self._next += 1
         return self.bind(protocol, (local[0], self._next))
 

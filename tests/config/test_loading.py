@@ -90,6 +90,12 @@ def test_sizes(written, text, octets):
     assert settings.mounts()[0].write.max_size == octets
 
 
+@pytest.mark.parametrize("text", ["40000-40999", '"40000 - 40999"'])
+def test_ranges_of_ports(written, text):
+    listen = f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]"
+    assert load(written(MINIMAL + listen)).listen[0].ports == (40000, 40999)
+
+
 @pytest.mark.parametrize("text", ["0644", "644", '"0644"', "0o644"])
 def test_file_modes_are_octal(written, text):
     settings = load(written(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
@@ -256,6 +262,12 @@ lisen: 3
          't.yaml:3: status.names[0]: expected a host name such as boot.example.org, got "a/b"'),
         (MINIMAL + "status: on",
          't.yaml:3: status: expected true, false or a mapping, got "on"'),
+        *((MINIMAL + f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]",
+           "t.yaml:3: listen[0].session_ports: expected a range of ports from 1024 to 65535,"
+           f" such as 40000-40999, got {shown}")
+          for text, shown in [("40000", "40000"), ("5-9000", '"5-9000"'), ("9-8", '"9-8"'),
+                              ("40000-99999", '"40000-99999"'), ("all", '"all"'),
+                              ("[40000, 40001]", "a list"), ("-1-40000", '"-1-40000"')]),
     ],
 )  # fmt: skip
 def test_one_message_each(written, text, said):

@@ -93,14 +93,14 @@ def test_an_entry_uses_the_socket_of_its_address_and_the_rest_is_bound(passed):
     assert [each.address for each in bound] == [("127.0.0.1", other), held[0].address]
     assert bound[1].sockets is held[0].sockets
     assert [each.inherited for each in bound] == [False, True]
-    assert [each.broadcast for each in bound] == [False, True]
+    assert [each.listen.broadcast for each in bound] == ["ignore", "answer"]
     _close(bound)
 
 
 def test_what_an_entry_had_said_of_an_inherited_socket_goes_with_it(passed):
     held = adopt([passed()])
     (bound,) = bind(_settings(("127.0.0.1", held[0].address[1], {"broadcast": "answer"})), held)
-    assert bound.broadcast
+    assert bound.listen.broadcast == "answer"
     assert bind(_settings(), [bound]) == held
     _close(held)
 

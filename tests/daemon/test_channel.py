@@ -53,7 +53,7 @@ def test_orders(tmp_path):
     settings = Settings.model_validate(
         {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
     )
-    orders = Orders(settings, [True, False], number=1)
+    orders = Orders(settings, settings.listen, number=1)
     assert Orders.decode(orders.encode()) == orders
 
 

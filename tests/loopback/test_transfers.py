@@ -43,7 +43,7 @@ class Transfers(TestCase):
     def _serve(self, address: str) -> int:
         directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
         settings = Settings.model_validate({"directories": [directory]})
-        listen = Listen.model_construct(address=address, port=0, broadcast="ignore")
+        listen = Listen.model_construct(address=address, port=0)
         settings = settings.model_copy(update={"listen": [listen]})
         daemon = Daemon(reactor, settings)
         daemon.privilegedStartService()

@@ -26,6 +26,10 @@ _UNITS = {"": 1, "b": 1} | {
 }
 
 
+# Ports below need a right that the daemon gives up.
+_LOWEST_PORT, _HIGHEST_PORT = 1024, 65535
+_PORTS = re.compile(r"([0-9]{1,5})\s*-\s*([0-9]{1,5})")
+
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 _LONGEST_SOCKET = 107  # octets that fit into sun_path of Linux
 
@@ -107,6 +111,15 @@ def _host_name(value: Any) -> str:
     raise ValueError("expected a host name such as boot.example.org")
 
 
+def _ports(value: Any) -> str:
+    match = _PORTS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not _LOWEST_PORT <= int(match[1]) <= int(match[2]) <= _HIGHEST_PORT:
+        raise ValueError(
+            f"expected a range of ports from {_LOWEST_PORT} to {_HIGHEST_PORT}, such as 40000-40999"
+        )
+    return f"{int(match[1])}-{int(match[2])}"
+
+
 Address = Annotated[str, BeforeValidator(_address)]
 """An IPv4 or IPv6 address; a link-local one with its scope."""
 
@@ -121,6 +134,13 @@ SocketPath = Annotated[str, BeforeValidator(_socket)]
 
 HostName = Annotated[str, BeforeValidator(_host_name)]
 """A host name, in small letters and without a dot at its end."""
+
+Ports = Annotated[
+    str,
+    BeforeValidator(_ports),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,5} *- *[0-9]{1,5}$"}),
+]
+"""A range of ports that need no privilege, written as 40000-40999."""
 
 Size = Annotated[
     int,

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from tftpd.access.mounts import Mount
 from tftpd.config.directories import Directory
-from tftpd.config.fields import Address, choice, number, seconds
+from tftpd.config.fields import Address, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
 from tftpd.config.observing import Log, Status, Trace
@@ -27,6 +27,18 @@ class Listen(Keys):
         default="ignore",
         description="What becomes of requests to a broadcast address, which RFC 1123 has ignored.",
     )
+    session_ports: Ports | None = Field(
+        default=None,
+        description="The ports that transfers have, for firewalls: 40000-40999; any if left out.",
+    )
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """The lowest and the highest port that a transfer may have; None: any."""
+        if self.session_ports is None:
+            return None
+        low, high = self.session_ports.split("-")
+        return int(low), int(high)
 
 
 def _section(value: Any) -> Any:

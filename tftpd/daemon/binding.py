@@ -42,11 +42,6 @@ class Bound:
         return self.listen.address, self.listen.port
 
     @property
-    def broadcast(self) -> bool:
-        """Whether requests to broadcast addresses are taken."""
-        return self.listen.broadcast == "answer"
-
-    @property
     def address(self) -> SocketAddress:
         """Where it takes requests, as sockets name it."""
         name: SocketAddress = self.sockets[0].getsockname()

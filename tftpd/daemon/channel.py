@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.protocols.basic import Int32StringReceiver
 
-from tftpd.config.settings import Settings
+from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.status.running import Snapshot, from_plain, to_plain
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
@@ -37,13 +37,12 @@ _LONGEST = 64 << 20  # octets of a message; Orders hold a whole configuration
 class Orders:
     """What a worker serves, and by which settings.
 
-    `broadcasts` has for each listening socket whether requests to broadcast
-    addresses are taken there. The worker's own number in the memory that
+    `listens` has the entry of each listening socket. The worker's own number in the memory that
     counts sessions is that at `number`.
     """
 
     settings: Settings
-    broadcasts: list[bool]
+    listens: list[Listen]
     number: int
 
     def encode(self) -> bytes:

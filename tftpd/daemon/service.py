@@ -201,7 +201,7 @@ class Daemon(Service):
         if isinstance(self._serving, Workers):
             self._serving.serve(self._settings, self._bound)
         else:
-            listening = [(bound.sockets[0], bound.broadcast) for bound in self._bound]
+            listening = [(bound.sockets[0], bound.listen) for bound in self._bound]
             self._serving.serve(self._settings, listening)
         for page in self._pages:
             page.listens(map(endpoint, self.addresses))

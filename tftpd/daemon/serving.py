@@ -15,12 +15,13 @@ from twisted.logger import Logger
 from tftpd.access.mounts import Mounts
 from tftpd.config.limits import Limit
 from tftpd.config.observing import Trace
-from tftpd.config.settings import Settings
+from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.poller import Poller, readers_for
+from tftpd.net.portrange import PortRange
 from tftpd.net.ports import ListeningPort, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
@@ -40,8 +41,8 @@ T = TypeVar("T")
 _log = Logger()
 
 
-Listening = tuple[socket.socket, bool]
-"""A socket that is bound, and whether requests to broadcast addresses are taken on it."""
+Listening = tuple[socket.socket, Listen]
+"""A socket that is bound, and the entry of the configuration that it serves."""
 
 
 class Server:
@@ -81,18 +82,20 @@ class Server:
         """
         offer = self._offer(settings)
         gone = set(self._listeners)
-        for sock, broadcast in listening:
+        for sock, listen in listening:
             name = sock.getsockname()
             gone.discard(name)
             listener = self._listeners.get(name)
             if listener is None:
-                listener = Listener(self._runtime, offer, self._sessions, broadcast, self._discards)
-                self._listeners[name] = listener
+                listener = self._listeners[name] = Listener(
+                    self._runtime, offer, self._sessions, discards=self._discards
+                )
                 ListeningPort(self._reactor, sock, listener).start()
-                continue
-            listener.offer, listener.broadcast = offer, broadcast
-            if listener.transport.fileno() != sock.fileno():
+            elif listener.transport.fileno() != sock.fileno():
                 sock.close()
+            listener.offer, listener.broadcast = offer, listen.broadcast == "answer"
+            if listen.ports != (listener.ports and listener.ports.bounds):
+                listener.ports = listen.ports and PortRange(*listen.ports)
         for name in gone:
             self._listeners.pop(name).transport.stopListening()
         self.trace(settings.trace)

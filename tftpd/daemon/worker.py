@@ -104,11 +104,11 @@ class Worker(Channel):
     def _obey(self, orders: Orders) -> None:
         if self._server is None:
             self._server = self._begin(orders)
-        count = len(orders.broadcasts)
+        count = len(orders.listens)
         _, descriptors, _, _ = socket.recv_fds(self._beside, 1, count)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         self._drain_timeout = orders.settings.drain_timeout
-        self._server.serve(orders.settings, zip(sockets, orders.broadcasts, strict=True))
+        self._server.serve(orders.settings, zip(sockets, orders.listens, strict=True))
 
     def _begin(self, orders: Orders) -> Server:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(orders.settings.log.level))

@@ -75,9 +75,9 @@ class Workers:
 
     def serve(self, settings: Settings, bound: Sequence[Bound]) -> None:
         """Have them serve on these sockets, and on no others, by these settings from now on."""
-        broadcasts = [each.broadcast for each in bound]
+        listens = [each.listen for each in bound]
         for number, slot in enumerate(self._slots):
-            orders = Orders(settings, broadcasts, number)
+            orders = Orders(settings, listens, number)
             sockets = [each.sockets[number].fileno() for each in bound]
             slot.order(orders.encode(), sockets, settings.drain_timeout)
 

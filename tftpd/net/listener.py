@@ -18,6 +18,7 @@ from tftpd.access.mounts import Mounts
 from tftpd.net.admission import Crowd, Ignored
 from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.discards import Discard, Discards
+from tftpd.net.portrange import PortRange, PortsTaken
 from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import Needs, Runtime, SocketAddress
@@ -76,9 +77,10 @@ class Listener(DatagramProtocol):
     """Takes requests on one address; sessions are shared with other listeners.
 
     Requests to a broadcast address are dropped unless `broadcast` is set
-    (RFC 1123 s4.2.3.4). A reload sets that and `offer` anew: requests that
-    come from then on are answered by them. `discards` counts what gets
-    neither session nor report.
+    (RFC 1123 s4.2.3.4). Sessions have their ports from `ports`, where it is
+    set. A reload sets these and `offer` anew: requests that come from then on
+    are answered by them. `discards` counts what gets neither session nor
+    report.
     """
 
     noisy = False
@@ -92,9 +94,11 @@ class Listener(DatagramProtocol):
         sessions: Sessions,
         broadcast: bool = False,
         discards: Discards | None = None,
+        ports: PortRange | None = None,
     ) -> None:
         self.offer = offer
         self.broadcast = broadcast
+        self.ports = ports
         self._runtime = runtime
         self._sessions = sessions
         self._discards = discards or Discards()
@@ -185,7 +189,7 @@ class Listener(DatagramProtocol):
         session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(granted.source)
         window = terms.windowsize * (terms.blksize + HEADER)
-        self._start(session, tid, Needs(_LONGEST_ANSWER, window, receives=False))
+        self._start(session, tid, Needs(_LONGEST_ANSWER, window, False, self.ports))
 
     def _open_write(self, request: Wrq, tid: TID) -> None:
         offer, peer = self.offer, tid[0]
@@ -200,7 +204,8 @@ class Listener(DatagramProtocol):
         session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(sink)
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
-        self._start(session, tid, Needs(longest, terms.windowsize * longest, receives=True))
+        window = terms.windowsize * longest
+        self._start(session, tid, Needs(longest, window, True, self.ports))
 
     def _measure(self, ledger: Ledger | None) -> None:
         """Perhaps there is room again: the next request shall know."""
@@ -229,6 +234,9 @@ class Listener(DatagramProtocol):
             session.shape(Shaper(self._runtime.clock, rates))
         try:
             self._runtime.open_port(session, tid[1], needs)
+        except PortsTaken as taken:
+            session.abandon()
+            raise Ignored(taken.strerror) from None
         except OSError as error:
             # No port or no descriptor is left: as with too many sessions,
             # the client will ask again.

@@ -175,7 +175,13 @@ class SessionPort(Port):
         if self._connected is not None:
             self._connected.close()
             self._connected = None
-        return super().stopListening()
+        ports = self._needs.ports
+        if ports is None or not self._open:
+            return super().stopListening()
+        number: int = self._socket.getsockname()[1]
+        stopped = super().stopListening()
+        ports.give_back(number)
+        return stopped
 
     def _connect(self, peer: SocketAddress) -> None:
         try:

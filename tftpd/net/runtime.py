@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
+
+if TYPE_CHECKING:
+    from tftpd.net.portrange import PortRange
 
 SocketAddress = tuple[Any, ...]
 """(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
@@ -75,8 +78,10 @@ class Needs:
 
     `longest` is the longest datagram to expect, in octets. `window` is how
     many octets are under way at once, to us if `receives`, else from us.
+    `ports` are the numbers that it may have; None: any that is free.
     """
 
     longest: int
     window: int
     receives: bool
+    ports: "PortRange | None" = None

@@ -72,15 +72,19 @@ def prepare_listener(sock: socket.socket) -> None:
 
 
 def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
-    """A socket on an ephemeral port of the host that `local` names; raises `OSError`.
+    """A socket on a port of its own of the host that `local` names; raises `OSError`.
 
-    The kernel chooses the port at random, as RFC 1350 s4 wants a TID.
+    The port is chosen at random, as RFC 1350 s4 wants a TID: by the kernel,
+    unless only some will do.
     """
     host, _, *rest = local
     sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
     try:
         _prepare_session(sock, needs)
-        sock.bind((host, 0, *rest))
+        if needs.ports is None:
+            sock.bind((host, 0, *rest))
+        else:
+            needs.ports.bind(sock, local)
     except BaseException:
         sock.close()
         raise

@@ -1,0 +1,79 @@
+"""Ports of transfers within a range, as the wire shows them."""
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from tests.daemons import RunningDaemon, daemon, until
+from tests.plain import LOCALHOST, get, put, request
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+
+
+def _free_range(count):
+    """`count` ports in a row that nobody has, below those that the kernel gives out."""
+    for low in range(22000, 32000, count):
+        with ExitStack() as held:
+            try:
+                for port in range(low, low + count):
+                    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                    held.enter_context(sock).bind((LOCALHOST, port))
+            except OSError:
+                continue
+            return low, low + count - 1
+    raise AssertionError("no ports are free")
+
+
+def _limit(running: RunningDaemon, low, high):
+    listen = {"address": LOCALHOST, "port": running.port, "session_ports": f"{low}-{high}"}
+    running.change(listen=[listen])
+    running.reload()
+
+
+def _asks(held, running):
+    """The client's socket, whose request for a file of 700 octets was sent."""
+    sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.settimeout(20)
+    sock.sendto(request(1, b"file"), (LOCALHOST, running.port))
+    return sock
+
+
+@WORKERS
+def test_all_transfers_have_ports_of_the_range_and_those_beyond_wait(tmp_path, workers):
+    low, high = _free_range(8)
+    with daemon(tmp_path, workers=workers) as running, ExitStack() as held:
+        (running.root / "file").write_bytes(b"x" * 700)
+        _limit(running, low, high)
+        socks = [_asks(held, running) for _ in range(8)]
+        tids = [sock.recvfrom(600)[1] for sock in socks]
+        assert sorted(port for _, port in tids) == list(range(low, high + 1))
+        late = _asks(held, running)
+        until(lambda: running.transfers())
+        (ignored,) = running.transfers()
+        assert ignored["outcome"] == "ignored"
+        assert ignored["detail"] == f"all ports from {low} to {high} are taken"
+        late.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            late.recv(600)
+        socks[3].sendto(b"\0\5\0\0bye\0", tids[3])
+        running.awaited(2)
+        late.settimeout(20)
+        late.sendto(request(1, b"file"), (LOCALHOST, running.port))
+        assert late.recvfrom(600)[1] == tids[3]
+
+
+def test_whole_files_go_both_ways_and_a_reload_changes_the_range(tmp_path):
+    low, high = _free_range(4)
+    content = bytes(range(256)) * 500
+    with daemon(tmp_path) as running:
+        (running.root / "file").write_bytes(content)
+        _limit(running, low, high - 2)
+        for number in range(4):
+            assert get(running.port, b"file", [("windowsize", 8)]) == content
+            # It dallies on its port for a while.
+            if number < 2:
+                put(running.port, b"new%d" % number, content, [("blksize", 1000)])
+                assert (running.root / f"new{number}").read_bytes() == content
+            if number == 0:
+                _limit(running, high - 1, high)
