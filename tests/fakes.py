@@ -11,8 +11,17 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from tftpd.net.listener import Listener, Offer
+from tftpd.net.listening import Guests
 from tftpd.net.portrange import PortsTaken
-from tftpd.net.runtime import Buffer, BurstTransport, Needs, Runtime, SocketAddress
+from tftpd.net.runtime import (
+    TID,
+    Buffer,
+    BurstProtocol,
+    BurstTransport,
+    Needs,
+    Runtime,
+    SocketAddress,
+)
 from tftpd.net.sessions import Sessions
 from tftpd.net.tap import Hear
 from tftpd.transfer.report import Report
@@ -33,6 +42,12 @@ class MemoryPort:
         self.broadcast = False
         self.protocol = protocol
         self.hear: Hear | None = None
+        self.guests = Guests(lambda: None)
+        self.room = 1 << 20
+
+    def share(self, protocol: BurstProtocol, tid: TID, needs: Needs) -> None:
+        """Single-port mode: a session stays here."""
+        self.guests.enter(tid, protocol, MemorySharedPort(self, tid), needs)
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert self.bound in self.net.ports, "write on a closed port"
@@ -62,7 +77,25 @@ class MemoryPort:
         return self.broadcast
 
 
+class MemorySharedPort(MemoryPort):
+    """A listening port as one session sees it."""
+
+    def __init__(self, port: MemoryPort, tid: TID) -> None:
+        self.net = port.net
+        self.bound = port.bound
+        self.port, self.tid = port, tid
+
+    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
+        assert self.tid in self.port.guests, "write after the end"
+        self.net.sent.append(((self.tid[1][0], self.bound[1]), addr, bytes(datagram)))
+
+    def stopListening(self) -> "Deferred[None]":
+        self.port.guests.leave(self.tid)
+        return succeed(None)
+
+
 verifyClass(BurstTransport, MemoryPort)
+verifyClass(BurstTransport, MemorySharedPort)
 
 
 class MemoryNet:
@@ -95,6 +128,9 @@ class MemoryNet:
         """A datagram arrives; where no port is open it is lost."""
         port = self.ports.get(to)
         if port is not None:
+            if port.guests.take(datagram, (source, port.local)):
+                port.guests.deliver()
+                return
             if port.hear is not None:
                 port.hear(False, datagram, port.bound, source)
             port.protocol.datagramReceived(datagram, source)
@@ -146,6 +182,7 @@ class MemoryServer:
         """Whether no session, port or timer is left."""
         return (
             len(self.sessions) == 0
+            and not self.port.guests
             and list(self.net.ports) == [(SERVER, WELL_KNOWN)]
             and not self.net.clock.getDelayedCalls()
         )
@@ -166,8 +203,9 @@ class Client:
 
     def says(self, *packets: Packet | bytes) -> list[Packet]:
         """Say it to the session; what comes back."""
+        tid = self.tid or (SERVER, WELL_KNOWN)
         for packet in packets:
-            self.server.net.deliver(_octets(packet), self.address, self.tid)
+            self.server.net.deliver(_octets(packet), self.address, tid)
         return self.hears()
 
     def waits(self, seconds: float) -> list[Packet]:

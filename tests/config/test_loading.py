@@ -262,6 +262,11 @@ lisen: 3
          't.yaml:3: status.names[0]: expected a host name such as boot.example.org, got "a/b"'),
         (MINIMAL + "status: on",
          't.yaml:3: status: expected true, false or a mapping, got "on"'),
+        (MINIMAL + "listen: [{address: 127.0.0.1, mode: single-port, session_ports: 4000-4999}]",
+         "t.yaml:3: listen[0]: in single-port mode transfers have no session_ports"),
+        (MINIMAL + "listen: [{address: 127.0.0.1, mode: single}]",
+         "t.yaml:3: listen[0].mode: expected one of per-session, single-port, got \"single\","
+         ' did you mean "single-port"?'),
         *((MINIMAL + f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]",
            "t.yaml:3: listen[0].session_ports: expected a range of ports from 1024 to 65535,"
            f" such as 40000-40999, got {shown}")

@@ -31,11 +31,12 @@ def _command(activate, tmp_path, address, **settings):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize("named", [False, True], ids=["listen left out", "listen names it"])
-def test_a_request_that_came_before_the_daemon_is_served(activate, tmp_path, host, named):
+@pytest.mark.parametrize("mode", [None, "per-session", "single-port"])
+def test_a_request_that_came_before_the_daemon_is_served(activate, tmp_path, host, mode):
+    """Without a mode, `listen` is left out."""
     port = free_port()
     (tmp_path / "file").write_bytes(b"content" * 300)
-    listen = {"listen": [{"address": host, "port": port}]} if named else {}
+    listen = {"listen": [{"address": host, "port": port, "mode": mode}]} if mode else {}
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     process = subprocess.Popen(
         _command(activate, tmp_path, address, **listen),

@@ -38,14 +38,14 @@ def _unexpected(*said):
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report(report):
     heard = []
-    told(encode_report(report), heard.append, _unexpected, _unexpected)
+    told(encode_report(report), heard.append, _unexpected, _unexpected, _unexpected)
     assert heard == [report]
 
 
 def test_a_log_event():
     heard = []
     event = encode_event("warn", "name.space", "é\n\udce4")
-    told(event, _unexpected, lambda *said: heard.append(said), _unexpected)
+    told(event, _unexpected, lambda *said: heard.append(said), _unexpected, _unexpected)
     assert heard == [("warn", "name.space", "é\n\udce4")]
 
 

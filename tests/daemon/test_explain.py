@@ -180,7 +180,8 @@ def test_a_link_is_told_with_where_it_leads(configured):
     assert limits.startswith("limits     blksize 1400, windowsize 8, ")
     assert limits.endswith(" (tftpd.yaml:17)")
     assert said[2:] == [
-        "listener   127.0.0.1 port 6969, broadcast ignore, session_ports none (tftpd.yaml:3)",
+        "listener   127.0.0.1 port 6969, broadcast ignore, mode per-session, "
+        "session_ports none (tftpd.yaml:3)",
         f"directory  / is {base}, symlinks inside (tftpd.yaml:6)",
         "policy     read, admits the client by 0.0.0.0/0, world_readable false (tftpd.yaml:8)",
         "  step     inside: symbolic link to sub/file",

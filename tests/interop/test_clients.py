@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from tests.daemons import daemon
+from tests.daemons import daemon, free_port
 
 SIZES = [0, 1, 511, 512, 513, 5120, 100_000]
 LIMIT = 60  # seconds for one client
@@ -103,9 +103,12 @@ class BusyboxLarge(Busybox):
 CLIENTS = [Curl, CurlPlain, CurlLarge, Hpa, Atftp, AtftpWindow, Busybox, BusyboxLarge]
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with daemon(tmp_path_factory.mktemp("interop")) as started:
+@pytest.fixture(scope="module", params=["per-session", "single-port"])
+def running(request, tmp_path_factory):
+    port = free_port()
+    listen = [{"address": "127.0.0.1", "port": port, "mode": request.param}]
+    with daemon(tmp_path_factory.mktemp("interop"), listen=listen) as started:
+        started.port = port
         yield started
 
 

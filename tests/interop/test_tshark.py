@@ -91,6 +91,30 @@ def test_a_boot_is_read_packet_by_packet(tshark, tmp_path, host):
         assert {frozenset(packet[:2]) for packet in session} == {frozenset((client, tid))}
 
 
+def test_a_transfer_on_the_listening_port_is_there_once(tshark, tmp_path):
+    port = free_port()
+    listen = [{"address": "127.0.0.1", "port": port, "mode": "single-port"}]
+    with _traced(tmp_path, "127.0.0.1", port) as running:
+        running.change(listen=listen)
+        running.reload()
+        (running.root / "file").write_bytes(bytes(600))
+        with pytest.raises(ServerError):
+            get(port, b"missing")
+        get(port, b"file", [("blksize", 512), ("windowsize", 2)])
+        put(port, b"new", b"x" * 600, [("blksize", 512), ("windowsize", 2)])
+        running.awaited(3)
+        packets = _read(tshark, tmp_path / "trace.pcap", port)
+    ours = ("127.0.0.1", port)
+    assert [(to == ours, opcode, block) for _, to, opcode, block in packets] == [
+        *[(True, RRQ, 0), (False, ERROR, 0)],
+        *[(True, RRQ, 0), (False, OACK, 0), (True, ACK, 0)],
+        *[(False, DATA, 1), (False, DATA, 2), (True, ACK, 2)],
+        *[(True, WRQ, 0), (False, OACK, 0)],
+        *[(True, DATA, 1), (True, DATA, 2), (False, ACK, 2)],
+    ]
+    assert all(ours in packet[:2] for packet in packets)
+
+
 def test_each_worker_has_a_file_of_its_own(tshark, tmp_path):
     port = free_port()
     with _traced(tmp_path, "127.0.0.1", port, workers=2) as running:

@@ -9,7 +9,8 @@ from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
 from tftpd.net import ports
-from tftpd.net.ports import ListeningPort, Port, SessionPort
+from tftpd.net.listening import ListeningPort
+from tftpd.net.ports import Port, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, SteadyClock
 from tftpd.net.sockets import bind_listeners, bind_session, client_address
 

@@ -6,13 +6,13 @@ settings.retransmit.timing()     transfer.timing.Timing
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.mounts import Mount
 from tftpd.config.directories import Directory
-from tftpd.config.fields import Address, Ports, choice, number, seconds
+from tftpd.config.fields import Address, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
 from tftpd.config.observing import Log, Status, Trace
@@ -27,10 +27,22 @@ class Listen(Keys):
         default="ignore",
         description="What becomes of requests to a broadcast address, which RFC 1123 has ignored.",
     )
+    mode: Annotated[Literal["per-session", "single-port"], choice("per-session", "single-port")] = (
+        Field(
+            default="per-session",
+            description="Whether transfers have ports of their own, or stay on this one for NAT.",
+        )
+    )
     session_ports: Ports | None = Field(
         default=None,
         description="The ports that transfers have, for firewalls: 40000-40999; any if left out.",
     )
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        if self.mode == "single-port" and self.session_ports is not None:
+            raise Contradiction("in single-port mode transfers have no session_ports")
+        return self
 
     @property
     def ports(self) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ Down: `Orders`, pickled, anew after each reload, with their sockets beside the
 pipe (SCM_RIGHTS); the question what runs; nothing means drain, and the end of
 the pipe means stop. Up: reports, log events and snapshots as JSON, since a
 worker reads what strangers send and nothing that it says should be more than
-text to the daemon.
+text to the daemon. Up goes too which address a worker has left.
 """
 
 import json
@@ -18,6 +18,7 @@ from twisted.protocols.basic import Int32StringReceiver
 
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.status.running import Snapshot, from_plain, to_plain
+from tftpd.net.runtime import SocketAddress
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction, Mode
 
@@ -85,18 +86,26 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return json.dumps({"snapshot": to_plain(snapshot)}).encode()
 
 
+def encode_left(address: SocketAddress) -> bytes:
+    """A message for `told()`: no session is on the socket of this address any more."""
+    return json.dumps({"left": address}).encode()
+
+
 def told(
     message: bytes,
     report: Callable[[Report], None],
     event: Callable[[str, str, str], None],
     snapshot: Callable[[Snapshot], None],
+    left: Callable[[SocketAddress], None],
 ) -> None:
-    """Give what a worker said to one of the three."""
+    """Give what a worker said to one of the four."""
     said = json.loads(message)
     if "event" in said:
         event(*said["event"])
     elif "snapshot" in said:
         snapshot(from_plain(said["snapshot"]))
+    elif "left" in said:
+        left(tuple(said["left"]))
     else:
         report(_report(said["report"]))
 

@@ -102,6 +102,7 @@ class Daemon(Service):
         self._path = path
         self._log_observer = log_observer
         self._bound: list[Bound] = []
+        self._leaving: dict[SocketAddress, Bound] = {}  # until the last transfer there has ended
         self._pages = _pages(reactor, settings, path)
         self._signals = ExitStack()
 
@@ -133,9 +134,9 @@ class Daemon(Service):
         self._systemd = Systemd(self._reactor, self._status)
         workers = self._settings.workers
         self._serving: Server | Workers = (
-            Server(self._reactor, each(AccessLog(), *self._pages))
+            Server(self._reactor, each(AccessLog(), *self._pages), vacated=self._vacated)
             if workers == 1
-            else Workers(self._reactor, workers, self._sweep, *self._pages)
+            else Workers(self._reactor, workers, self._sweep, *self._pages, vacated=self._vacated)
         )
         self._serve()
         for page in self._pages:
@@ -173,7 +174,7 @@ class Daemon(Service):
         self._systemd.reloading()
         try:
             settings = take_over(self._settings, load(self._path), self.log)
-            bound = bind(settings, self._bound)
+            bound = bind(settings, [*self._bound, *self._leaving.values()])
         except (ConfigError, Unbound) as error:
             for why in str(error).splitlines():
                 self.log.error("not reloaded: {why}", why=why)
@@ -181,12 +182,14 @@ class Daemon(Service):
             for page in self._pages:
                 page.reloaded(False)
             return
-        before, self._settings, self._bound = self._bound, settings, bound
-        self._serve()
         kept = [each.sockets for each in bound]
-        for gone in before:
-            if gone.sockets not in kept:
-                gone.close()
+        for gone in self._bound:
+            self._leaving[gone.address] = gone
+        self._leaving = {
+            name: gone for name, gone in self._leaving.items() if gone.sockets not in kept
+        }
+        self._settings, self._bound = settings, bound
+        self._serve()
         self.log.info(
             "reloaded {path}: serving on {addresses}",
             path=str(self._path),
@@ -222,10 +225,16 @@ class Daemon(Service):
     def _close(self) -> "Deferred[None]":
         self._signals.close()
         self._systemd.close()
-        for bound in self._bound:
+        for bound in (*self._bound, *self._leaving.values()):
             bound.close()
         self._bound.clear()
         return DeferredList([page.stop() for page in self._pages]).addCallback(lambda _: None)
+
+    def _vacated(self, address: SocketAddress) -> None:
+        """Nobody serves there any more: others may have the port."""
+        gone = self._leaving.pop(address, None)
+        if gone is not None:
+            gone.close()
 
     def _sweep(self) -> None:
         """Remove what uploads left behind that a crash or `kill -9` cut off."""

@@ -20,9 +20,10 @@ from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener, Offer
+from tftpd.net.listening import ListeningPort
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.portrange import PortRange
-from tftpd.net.ports import ListeningPort, SessionPort
+from tftpd.net.ports import SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
 from tftpd.net.shaping import Rate
@@ -50,7 +51,8 @@ class Server:
 
     `report` takes each request's end; `tally` counts the sessions of the
     processes beside this one, where there are any, and `worker` is the number
-    of this one.
+    of this one. `vacated` takes each address that is served no more, once the
+    last session on its socket has ended.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Server:
         report: Callable[[Report], None],
         tally: Tally | None = None,
         worker: int | None = None,
+        vacated: Callable[[SocketAddress], None] = lambda _: None,
     ) -> None:
         self._reactor = reactor
         self._report = report
@@ -70,9 +73,13 @@ class Server:
         self._measuring.clock = reactor
         self._readers = readers_for(reactor)
         self._listeners: dict[SocketAddress, Listener] = {}
+        self._leaving: dict[SocketAddress, Listener] = {}  # which take no more requests
+        self._vacated = vacated
         self._worker = worker
         self._tracing = Tracing()
-        self._runtime = Runtime(SteadyClock(reactor), self._open_port, self._in_thread)
+        self._runtime = Runtime(
+            SteadyClock(reactor), self._open_port, self._in_thread, self._tracing.between
+        )
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
         """Take requests on these sockets, and on no others, by these settings from now on.
@@ -85,7 +92,7 @@ class Server:
         for sock, listen in listening:
             name = sock.getsockname()
             gone.discard(name)
-            listener = self._listeners.get(name)
+            listener = self._listeners.get(name) or self._back(name)
             if listener is None:
                 listener = self._listeners[name] = Listener(
                     self._runtime, offer, self._sessions, discards=self._discards
@@ -94,10 +101,12 @@ class Server:
             elif listener.transport.fileno() != sock.fileno():
                 sock.close()
             listener.offer, listener.broadcast = offer, listen.broadcast == "answer"
+            listener.single_port = listen.mode == "single-port"
+            listener.transport.watch(self._readers if listener.single_port else self._reactor)
             if listen.ports != (listener.ports and listener.ports.bounds):
                 listener.ports = listen.ports and PortRange(*listen.ports)
         for name in gone:
-            self._listeners.pop(name).transport.stopListening()
+            self._leave(name)
         self.trace(settings.trace)
 
     def snapshot(self) -> "Deferred[Snapshot]":
@@ -113,7 +122,7 @@ class Server:
 
     def drain(self) -> "Deferred[None]":
         """Take no more requests; fires when no transfer runs any more."""
-        self._close_listeners()
+        self._leave_all()
         return self._sessions.idle()
 
     @property
@@ -123,7 +132,7 @@ class Server:
 
     def stop(self) -> None:
         """Take no more requests, and end what is running; its clients are told."""
-        self._close_listeners()
+        self._leave_all()
         self._sessions.stop()
         self.trace(None)
         if self._measuring.running:
@@ -167,10 +176,27 @@ class Server:
         self._bandwidth.octets = settings.limits.bandwidth / settings.workers
         return self._bandwidth
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners.values():
-            listener.transport.stopListening()
-        self._listeners.clear()
+    def _leave_all(self) -> None:
+        for name in list(self._listeners):
+            self._leave(name)
+
+    def _leave(self, name: SocketAddress) -> None:
+        """Take no more requests at `name`; sessions that stay on its socket keep it."""
+        self._leaving[name] = listener = self._listeners.pop(name)
+
+        def left() -> None:
+            del self._leaving[name]
+            self._vacated(name)
+
+        listener.transport.retire(left)
+
+    def _back(self, name: SocketAddress) -> Listener | None:
+        """The listener that is leaving `name`, which takes requests again."""
+        listener = self._leaving.pop(name, None)
+        if listener is not None:
+            self._listeners[name] = listener
+            listener.transport.resume()
+        return listener
 
     def _open_port(
         self, protocol: BurstProtocol, local: SocketAddress, needs: Needs

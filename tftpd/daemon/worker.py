@@ -32,11 +32,13 @@ from tftpd.daemon.channel import (
     Channel,
     Orders,
     encode_event,
+    encode_left,
     encode_report,
     encode_snapshot,
 )
 from tftpd.daemon.serving import Server
 from tftpd.daemon.status.asking import QUESTION
+from tftpd.net.runtime import SocketAddress
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Report
 
@@ -116,7 +118,10 @@ class Worker(Channel):
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(TALLY, 0)).cast("q")
         number = orders.number
-        return Server(self._reactor, self._report, Tally(counts, number), number)
+        return Server(self._reactor, self._report, Tally(counts, number), number, self._left)
+
+    def _left(self, address: SocketAddress) -> None:
+        self.sendString(encode_left(address))
 
     def _report(self, report: Report) -> None:
         self.sendString(encode_report(report))

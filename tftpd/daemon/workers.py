@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
@@ -25,9 +26,11 @@ from tftpd.config.settings import Settings
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound
 from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Channel, Orders, told
+from tftpd.daemon.leaving import Leaving
 from tftpd.daemon.observers import Observer, each
 from tftpd.daemon.status.asking import Asking
 from tftpd.daemon.status.running import Snapshot, WorkerState, together
+from tftpd.net.runtime import SocketAddress
 
 # -P: nothing is imported from the directory that twistd was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
@@ -49,22 +52,39 @@ class Workers:
     """Keeps `count` workers alive, one for each socket of an address.
 
     `clear_up` is called when one has died, to remove what it left unfinished;
-    `observers` are told of each request that ended.
+    `observers` are told of each request that ended. `vacated` takes each
+    address that is served no more, once no worker needs its sockets: until then
+    they all stay open, since the kernel spreads the clients over those that are.
     """
 
     def __init__(
-        self, reactor: Any, count: int, clear_up: Callable[[], None], *observers: Observer
+        self,
+        reactor: Any,
+        count: int,
+        clear_up: Callable[[], None],
+        *observers: Observer,
+        vacated: Callable[[SocketAddress], None] = lambda _: None,
     ) -> None:
         self._tally = os.memfd_create("tftpd-tally")
         os.ftruncate(self._tally, count * _COUNT)
         self._counts = counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
 
+        self._leaving = leaving = Leaving(vacated)
+
         def died(number: int) -> None:
             counts[number] = 0
+            leaving.died(number)
             clear_up()
 
         self._slots = [
-            _Slot(reactor, number, self._tally, died, each(AccessLog(worker=number), *observers))
+            _Slot(
+                reactor,
+                number,
+                self._tally,
+                died,
+                each(AccessLog(worker=number), *observers),
+                partial(leaving.left, number),
+            )
             for number in range(count)
         ]
 
@@ -75,6 +95,8 @@ class Workers:
 
     def serve(self, settings: Settings, bound: Sequence[Bound]) -> None:
         """Have them serve on these sockets, and on no others, by these settings from now on."""
+        there = [number for number, slot in enumerate(self._slots) if slot.works]
+        self._leaving.serve([each.address for each in bound], there)
         listens = [each.listen for each in bound]
         for number, slot in enumerate(self._slots):
             orders = Orders(settings, listens, number)
@@ -116,11 +138,13 @@ class _Slot:
         tally: int,
         died: Callable[[int], None],
         observer: Observer,
+        left: Callable[[SocketAddress], None],
     ) -> None:
         self._reactor = reactor
         self._number = number
         self._tally = tally
         self._died = died
+        self._left = left
         self._observer = observer
         self._restarts = -1  # the first start is none
         self._orders = b""
@@ -131,6 +155,11 @@ class _Slot:
         self._restart: IDelayedCall | None = None
         self._ending = False
         self._gone: list[Deferred[None]] = []
+
+    @property
+    def works(self) -> bool:
+        """Whether there is a worker now."""
+        return self._worker is not None
 
     def order(self, orders: bytes, sockets: list[int], drain_timeout: float) -> None:
         """What its worker serves from now on, and each that comes after it."""
@@ -158,7 +187,7 @@ class _Slot:
 
     def _start(self) -> None:
         self._restart = None
-        worker = _Worker(self._reactor, self._number, self._observer, self._ended)
+        worker = _Worker(self._reactor, self._number, self._observer, self._left, self._ended)
         try:
             beside = self._spawn(worker)
         except OSError as error:  # no descriptor, process or memory is left
@@ -234,6 +263,7 @@ class _Worker(ProcessProtocol):
         reactor: Any,
         number: int,
         observer: Observer,
+        left: Callable[[SocketAddress], None],
         ended: Callable[[str, float], None],
     ) -> None:
         self.asking = Asking(reactor, self._tell)
@@ -241,6 +271,7 @@ class _Worker(ProcessProtocol):
         self._ended = ended
         self._channel = Channel(self._heard)
         self._report = observer
+        self._left = left
         self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
@@ -291,7 +322,7 @@ class _Worker(ProcessProtocol):
         self._ended(why, time.monotonic() - self._started)
 
     def _heard(self, message: bytes) -> None:
-        told(message, self._report, self._event, self.asking.answered)
+        told(message, self._report, self._event, self.asking.answered, self._left)
 
     def _event(self, level: str, namespace: str, message: str) -> None:
         logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))

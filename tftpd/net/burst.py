@@ -30,13 +30,19 @@ _BUFFERS = [_BUFFER]
 _READS = 64  # of one socket, before the others get theirs
 
 
+Ancillary = Sequence[tuple[int, int, bytes]]
+"""What `sendmsg` takes beside a datagram."""
+
+
 class Bursts:
     """Sends bursts on one socket; remembers if it cannot segment them."""
 
-    __slots__ = ("_segments", "_socket")
+    __slots__ = ("_segments", "_socket", "_source")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, source: Ancillary = ()) -> None:
+        """`source` is what `departure()` says of the address to send from, if not the socket's."""
         self._socket = sock
+        self._source = source
         self._segments = _LINUX
 
     def send(self, octets: Buffer, size: int, address: SocketAddress | None = None) -> None:
@@ -47,6 +53,8 @@ class Bursts:
         if len(octets) <= size:
             if address is None:
                 self._socket.send(octets)
+            elif self._source:
+                self._socket.sendmsg([octets], self._source, 0, address)
             else:
                 self._socket.sendto(octets, address)
             return
@@ -54,7 +62,7 @@ class Bursts:
         if not self._segments or most <= size:
             self._send_each(octets, size, address)
             return
-        segment = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
+        segment = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size)), *self._source]
         for at in range(0, len(octets), most):
             try:
                 self._socket.sendmsg([octets[at : at + most]], segment, 0, address)

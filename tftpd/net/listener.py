@@ -7,7 +7,7 @@ ERROR. Requests are answered from the address that the client asked.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from tftpd.access.mounts import Mounts
 from tftpd.net.admission import Crowd, Ignored
 from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.discards import Discard, Discards
+from tftpd.net.listening import ListeningPort
 from tftpd.net.portrange import PortRange, PortsTaken
-from tftpd.net.ports import ListeningPort
 from tftpd.net.receiving import ReceiveSession
-from tftpd.net.runtime import Needs, Runtime, SocketAddress
+from tftpd.net.runtime import TID, Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
-from tftpd.net.sessions import TID, AnySession, Sessions
+from tftpd.net.sessions import AnySession, Sessions
 from tftpd.net.shaping import Rate, Shaper
 from tftpd.net.sockets import client_address
 from tftpd.storage.ledger import Ledger
@@ -78,9 +78,9 @@ class Listener(DatagramProtocol):
 
     Requests to a broadcast address are dropped unless `broadcast` is set
     (RFC 1123 s4.2.3.4). Sessions have their ports from `ports`, where it is
-    set. A reload sets these and `offer` anew: requests that come from then on
-    are answered by them. `discards` counts what gets neither session nor
-    report.
+    set, or stay on this one, in `single_port` mode. A reload sets these and
+    `offer` anew: requests that come from then on are answered by them.
+    `discards` counts what gets neither session nor report.
     """
 
     noisy = False
@@ -95,10 +95,12 @@ class Listener(DatagramProtocol):
         broadcast: bool = False,
         discards: Discards | None = None,
         ports: PortRange | None = None,
+        single_port: bool = False,
     ) -> None:
         self.offer = offer
         self.broadcast = broadcast
         self.ports = ports
+        self.single_port = single_port
         self._runtime = runtime
         self._sessions = sessions
         self._discards = discards or Discards()
@@ -106,7 +108,7 @@ class Listener(DatagramProtocol):
         self._untold = 0  # malformed requests that were not logged
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Twisted: a datagram came to the well-known port.
+        """Twisted: a datagram came to the well-known port, for no session that stays on it.
 
         What is no request is dropped without a word: two servers that
         answer each other's nonsense would never stop (CVE-2024-2169).
@@ -120,12 +122,14 @@ class Listener(DatagramProtocol):
             self.log.failure("fault in a request from {peer}", peer=peer)
 
     def _receive(self, datagram: bytes, peer: SocketAddress) -> None:
+        tid = (peer, self.transport.local)
         try:
             packet = decode(datagram)
         except MalformedRequest as malformed:
-            self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
             self._discards.add(Discard.MALFORMED)
-            self._note_malformed(malformed, peer)
+            if tid not in self.transport.guests:  # an ERROR would end its transfer
+                self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
+                self._note_malformed(malformed, peer)
             return
         except MalformedPacket:
             self._discards.add(Discard.MALFORMED)
@@ -133,7 +137,6 @@ class Listener(DatagramProtocol):
         if not isinstance(packet, Rrq | Wrq):
             self._discards.add(Discard.NO_REQUEST)
             return
-        tid = (peer, self.transport.local)
         if self._is_new(packet, tid):
             try:
                 self._sessions.admit(peer, self.offer.crowd, self._runtime.clock.seconds())
@@ -193,7 +196,8 @@ class Listener(DatagramProtocol):
 
     def _open_write(self, request: Wrq, tid: TID) -> None:
         offer, peer = self.offer, tid[0]
-        granted = answer_write(request, client_address(peer), offer.mounts, offer.limits)
+        limits = self._fitting(offer.limits) if self.single_port else offer.limits
+        granted = answer_write(request, client_address(peer), offer.mounts, limits)
         terms = granted.terms
         try:
             sink = granted.open(offer.ledgers)
@@ -207,6 +211,10 @@ class Listener(DatagramProtocol):
         window = terms.windowsize * longest
         self._start(session, tid, Needs(longest, window, True, self.ports))
 
+    def _fitting(self, limits: Limits) -> Limits:
+        """`limits`, with windows that the buffer of this port takes beside those of others."""
+        return replace(limits, window_octets=min(limits.window_octets, self.transport.room))
+
     def _measure(self, ledger: Ledger | None) -> None:
         """Perhaps there is room again: the next request shall know."""
         if ledger is not None and ledger.age() > _MEASURED_AGO:
@@ -218,9 +226,11 @@ class Listener(DatagramProtocol):
     def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""
         report, sessions = self.offer.report, self._sessions
+        guests = self.transport.guests
 
         def on_report(said: Report) -> None:
             sessions.dally(tid)
+            guests.rest(tid)
             report(said)
 
         return on_report, lambda: sessions.remove(tid)
@@ -233,7 +243,10 @@ class Listener(DatagramProtocol):
         if rates := self.offer.rates():
             session.shape(Shaper(self._runtime.clock, rates))
         try:
-            self._runtime.open_port(session, tid[1], needs)
+            if self.single_port:
+                self.transport.share(self._runtime.between(session), tid, needs)
+            else:
+                self._runtime.open_port(session, tid[1], needs)
         except PortsTaken as taken:
             session.abandon()
             raise Ignored(taken.strerror) from None

@@ -18,14 +18,12 @@ from zope.interface import implementer
 
 from tftpd.net.burst import Bursts, receive, receive_bursts
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
-from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, bind_beside, departure
-from tftpd.net.tap import Hear
+from tftpd.net.sockets import bind_beside
 
-# Datagrams read in one turn of the reactor, so that timers and the other
-# sockets get theirs in a storm.
-_TURN = 64
-_REQUESTS = 2  # the same of requests, of which each costs as much as twenty blocks
-_REQUEST = 65536  # octets; a request may be as long as UDP allows
+TURN = 64
+"""Datagrams read in one turn of the reactor, so that timers and the other
+sockets get theirs in a storm."""
+
 _LASTING = 16  # times that something was sent; to connect costs what it saves on five
 
 
@@ -40,8 +38,6 @@ class Readers(Protocol):
 @implementer(IReadDescriptor, IUDPTransport)
 class Port:
     """A bound socket, read by the reactor and delivered to a protocol."""
-
-    turn = _TURN
 
     def __init__(
         self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol, longest: int
@@ -59,7 +55,7 @@ class Port:
 
     def doRead(self) -> None:
         """Deliver what has arrived, up to a bounded number of datagrams."""
-        for _ in range(self.turn):
+        for _ in range(TURN):
             if not self._open:
                 return
             try:
@@ -226,7 +222,7 @@ class ConnectedSocket:
         self._drain()
 
     def _drain(self) -> None:
-        for _ in range(_TURN):
+        for _ in range(TURN):
             try:
                 datagram, peer = self._socket.recvfrom(self._longest)
             except OSError:
@@ -262,37 +258,3 @@ class GatheringSocket(ConnectedSocket):
         receive(self._socket, self._protocol.burstReceived)
 
     _drain = doRead  # which tells the source of each, and what the kernel gathered
-
-
-class ListeningPort(Port):
-    """A port that knows at which local address each datagram arrived.
-
-    While it delivers a datagram, `local` is the address of this host to
-    answer from, and `broadcast` whether the datagram was sent to more hosts
-    than this one. `hear`, where it is set, listens in (`tap.py`).
-    """
-
-    turn = _REQUESTS
-
-    def __init__(self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol) -> None:
-        super().__init__(readers, sock, protocol, _REQUEST)
-        self._bound: SocketAddress = sock.getsockname()
-        self.local = self._bound
-        self.broadcast = False
-        self.hear: Hear | None = None
-
-    def _receive(self) -> tuple[bytes, SocketAddress]:
-        datagram, ancillary, _, peer = self._socket.recvmsg(self._longest, ARRIVAL_ANCILLARY)
-        self.local, self.broadcast = arrival(ancillary) or (self._bound, False)
-        if self.hear is not None:
-            self.hear(False, datagram, (self.local[0], self._bound[1]), peer)
-        return datagram, peer
-
-    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        """Send one datagram from the address that was asked last, to `addr`."""
-        if self.hear is not None and addr is not None:
-            self.hear(True, datagram, (self.local[0], self._bound[1]), addr)
-        try:
-            self._socket.sendmsg([datagram], departure(self.local), 0, addr)
-        except OSError:
-            return

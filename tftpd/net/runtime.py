@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SocketAddress = tuple[Any, ...]
 """(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
 
+TID = tuple[SocketAddress, SocketAddress]
+"""A client's address and port, and the local address it asked."""
+
 Buffer = bytes | memoryview
 
 T = TypeVar("T")
@@ -27,6 +30,10 @@ class BurstProtocol(DatagramProtocol):
         """They arrived together, in this order."""
         for datagram in datagrams:
             self.datagramReceived(datagram, peer)
+
+
+def _itself(protocol: BurstProtocol) -> BurstProtocol:
+    return protocol
 
 
 class BurstTransport(IUDPTransport):
@@ -64,12 +71,14 @@ class Runtime:
 
     `open_port(protocol, local, needs)` binds an ephemeral port at the local
     address and starts the protocol on it; it raises `OSError`. `in_thread`
-    runs what may block.
+    runs what may block. `between(protocol)` is what a port is given for a
+    session: itself, or what listens in on it.
     """
 
     clock: Clock
     open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
+    between: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tftpd.net.admission import Crowd, Ignored, Rates, network_of
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.runtime import TID, SocketAddress
 from tftpd.net.session import Session
 from tftpd.net.tally import Tally
 from tftpd.transfer.report import Outcome
 from tftpd.wire.errors import ErrorCode, Reason, Refused
-
-TID = tuple[SocketAddress, SocketAddress]
-"""A client's address and port, and the local address it asked."""
 
 AnySession = Session[Any]
 

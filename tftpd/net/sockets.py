@@ -5,13 +5,14 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from tftpd.net.runtime import Needs, SocketAddress
 
 _DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
-_BACKLOG = 4 << 20  # octets of requests the kernel may hold for us in a boot storm
+_BACKLOG = 4 << 20  # octets the kernel may hold for us in a boot storm
 
 _LINUX = sys.platform.startswith("linux")
 _IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
@@ -64,10 +65,13 @@ def _bind_listeners(
 
 def prepare_listener(sock: socket.socket) -> None:
     """What a listener's socket has, whoever bound it: it waits for nothing,
-    has room for a boot storm, and says where each datagram arrived.
+    has room for a boot storm, says where each datagram arrived, and sends
+    blocks of any size for the sessions that stay on it.
     """
     sock.setblocking(False)
-    _make_room(sock)
+    for side in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        _make_room(sock, side)
+    _allow_fragments(sock)
     _ask_arrival(sock)
 
 
@@ -187,13 +191,13 @@ def _bind_listener(
     return sock
 
 
-def _make_room(sock: socket.socket) -> None:
-    """Enlarge the buffer, and never shrink one that somebody with more rights gave."""
+def _make_room(sock: socket.socket, side: int) -> None:
+    """Enlarge a buffer, and never shrink one that somebody with more rights gave."""
     with _socket(sock.family) as scratch:
-        scratch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-        room = scratch.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    if room > sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
+        scratch.setsockopt(socket.SOL_SOCKET, side, _BACKLOG)
+        room = scratch.getsockopt(socket.SOL_SOCKET, side)
+    if room > sock.getsockopt(socket.SOL_SOCKET, side):
+        sock.setsockopt(socket.SOL_SOCKET, side, _BACKLOG)
 
 
 def _socket(family: int) -> socket.socket:
@@ -230,6 +234,7 @@ def _ask_arrival(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
+@lru_cache(maxsize=1024)
 def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
     _, ours, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
     if ours == _UNTOLD:
@@ -240,6 +245,7 @@ def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
     return (socket.inet_ntop(socket.AF_INET, ours), 0), ours != destination
 
 
+@lru_cache(maxsize=1024)
 def _arrival6(data: bytes) -> tuple[SocketAddress, bool]:
     packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
     address = IPv6Address(packed)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from tftpd.net.listening import ListeningPort
 from tftpd.net.pcap import Capture
-from tftpd.net.ports import ListeningPort
 from tftpd.net.runtime import BurstProtocol, SocketAddress
 from tftpd.net.session import Session
 from tftpd.net.sockets import client_address

@@ -1,0 +1,242 @@
+"""Single-port mode of a real daemon: many clients, both modes, reload, stop, the page."""
+
+import os
+import select
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from bench import load
+from bench.job import Job
+from tests.daemon.status.pages import SlowReader, web
+from tests.daemon.test_reload import began
+from tests.daemons import answers, daemon, free_port, until
+from tests.plain import LOCALHOST, get, put, request
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+LONG = 60  # seconds, which no test waits
+FILE = bytes(range(250)) * 4  # two blocks
+
+
+def entry(port, mode="single-port", **more):
+    return {"address": LOCALHOST, "port": port, "mode": mode, **more}
+
+
+@contextmanager
+def single(tmp_path, **settings):
+    """A daemon in single-port mode, which serves `file`."""
+    port = free_port()
+    with daemon(tmp_path, listen=[entry(port)], **settings) as running:
+        running.port = port
+        (running.root / "file").write_bytes(FILE)
+        yield running
+
+
+def ends(sock, tid):
+    """The rest of `file` arrives, from where the first block came from."""
+    with sock:
+        sock.sendto(b"\0\4\0\1", tid)
+        assert sock.recvfrom(2000) == (b"\0\3\0\2" + FILE[512:], tid)
+        sock.sendto(b"\0\4\0\2", tid)
+
+
+@WORKERS
+def test_all_comes_from_the_port_that_was_asked(tmp_path, workers):
+    with single(tmp_path, workers=workers) as running, ExitStack() as held:
+        for _ in range(8):
+            sock, tid = began(running.port)
+            assert tid == (LOCALHOST, running.port)
+            held.callback(ends, sock, tid)
+
+
+@WORKERS
+@pytest.mark.parametrize("windowsize", [1, 8])
+def test_500_clients_at_once_read_whole_files(tmp_path, workers, windowsize):
+    content = FILE * 100
+    with single(tmp_path, workers=workers) as running:
+        (running.root / "many").write_bytes(content)
+        reference = str(running.root / "many")
+        job = Job(LOCALHOST, running.port, "many", reference, 1468, windowsize, 500, 500, limit=90)
+        result = load.run(job, 2)
+        assert (result.ok, result.failures) == (500, [])
+        until(lambda: len(running.transfers()) == 500)
+        assert {event["outcome"] for event in running.transfers()} == {"done"}
+
+
+@WORKERS
+def test_uploads_at_once_are_stored_whole(tmp_path, workers):
+    with single(tmp_path, workers=workers) as running:
+        options = [("blksize", 1468), ("windowsize", 64)]
+
+        def uploads(number):
+            name = b"new%d" % number
+            put(running.port, name, FILE * 300, options, repeats=True)
+            return (running.root / name.decode()).read_bytes() == FILE * 300
+
+        with ThreadPoolExecutor(30) as clients:
+            assert all(clients.map(uploads, range(60)))
+        assert {event["outcome"] for event in running.awaited(60)} == {"done"}
+
+
+def test_windows_of_uploads_are_such_as_fit_beside_each_other(tmp_path):
+    def window(number):
+        sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sock.settimeout(20)
+        asked = [("blksize", 1468), ("windowsize", 64)]
+        sock.sendto(request(2, b"new%d" % number, asked), (LOCALHOST, running.port))
+        return int(sock.recv(600).split(b"windowsize\0")[1].rstrip(b"\0"))
+
+    with single(tmp_path) as running, ExitStack() as held:
+        windows = [window(number) for number in range(100)]
+        assert windows == sorted(windows, reverse=True)
+        assert windows[0] > 4 * windows[-1]
+
+
+@WORKERS
+def test_both_modes_side_by_side(tmp_path, workers):
+    with single(tmp_path, workers=workers) as running:
+        other = free_port()
+        running.change(listen=[entry(running.port), entry(other, "per-session")])
+        running.reload()
+        until(lambda: answers(other))
+
+        def transfers(number):
+            port = (running.port, other)[number % 2]
+            put(port, b"new%d" % number, FILE * 40, [("windowsize", 4)], repeats=True)
+            return get(port, b"new%d" % number, [("blksize", 1000)], repeats=True) == FILE * 40
+
+        with ThreadPoolExecutor(8) as clients:
+            assert all(clients.map(transfers, range(40)))
+        first, second = began(running.port), began(other)
+        assert first[1][1] == running.port
+        assert second[1][1] != other
+        ends(*second)
+        ends(*first)
+
+
+@WORKERS
+def test_a_reload_changes_the_mode_and_running_transfers_go_on(tmp_path, workers):
+    with single(tmp_path, workers=workers) as running:
+        stays = began(running.port)
+        running.change(listen=[entry(running.port, "per-session")])
+        running.reload()
+        until(lambda: get_tid(running) != running.port)
+        moves = began(running.port)
+        running.change(listen=[entry(running.port)])
+        running.reload()
+        until(lambda: get_tid(running) == running.port)
+        ends(*moves)
+        ends(*stays)
+
+
+def get_tid(running):
+    """The port that a transfer has now."""
+    sock, tid = began(running.port)
+    ends(sock, tid)
+    return tid[1]
+
+
+@WORKERS
+def test_a_listener_that_goes_keeps_its_socket_until_its_transfers_end(tmp_path, workers):
+    """Workers leave one after the other, and clients stay with theirs."""
+    with single(tmp_path, workers=workers) as running:
+        begun = [began(running.port) for _ in range(12)]
+        other = free_port()
+        running.change(listen=[entry(other)])
+        running.reload()
+        until(lambda: answers(other))
+        until(lambda: not answers(running.port))
+        for each in begun:
+            assert not free(running.port)
+            ends(*each)
+        until(lambda: free(running.port))
+        outcomes = [event["outcome"] for event in running.transfers()]
+        assert [outcome for outcome in outcomes if outcome != "refused"] == ["done"] * 12
+        assert "Traceback" not in running.log.read_text()
+
+
+@WORKERS
+def test_one_that_comes_back_meanwhile_is_served_on_the_same_socket(tmp_path, workers):
+    with single(tmp_path, workers=workers) as running:
+        begun = [began(running.port) for _ in range(4)]
+        other = free_port()
+        running.change(listen=[entry(other)])
+        running.reload()
+        until(lambda: not answers(running.port))
+        running.change(listen=[entry(other), entry(running.port)])
+        running.reload()
+        until(lambda: answers(running.port))
+        for each in begun:
+            ends(*each)
+        assert get(running.port, b"file") == FILE
+        running.change(listen=[entry(other)])
+        running.reload()
+        until(lambda: free(running.port))
+
+
+def free(port):
+    """Whether another program could have the port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((LOCALHOST, port))
+        except OSError:
+            return False
+        return True
+
+
+@WORKERS
+def test_a_stop_lets_transfers_end_on_the_port_and_takes_no_requests(tmp_path, workers):
+    with single(tmp_path, workers=workers, drain_timeout=LONG) as running:
+        begun = [began(running.port) for _ in range(6)]
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: not answers(running.port))
+        assert running.process.poll() is None
+        for each in begun:
+            ends(*each)
+        running.process.wait(20)
+        outcomes = [event["outcome"] for event in running.transfers()]
+        assert [outcome for outcome in outcomes if outcome != "refused"] == ["done"] * 6
+
+
+@WORKERS
+def test_what_takes_too_long_is_told_from_the_port(tmp_path, workers):
+    with single(tmp_path, workers=workers, drain_timeout=0.2) as running:
+        sock, tid = began(running.port)
+        running.stop()
+        with sock:
+            assert sock.recvfrom(600) == (b"\0\5\0\0Server is stopping\0", tid)
+
+
+def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
+    with single(tmp_path, workers=2) as running:
+        until(lambda: len([event for event in running.events() if "pid" in event]) == 2)
+        pids = {event["number"]: event["pid"] for event in running.events() if "pid" in event}
+        with ExitStack() as held:
+            begun = [began(running.port) for _ in range(16)]
+            for sock, _ in begun:
+                held.enter_context(sock)
+            os.kill(pids[0], signal.SIGKILL)
+            until(lambda: len([event for event in running.events() if "pid" in event]) == 3)
+            for sock, tid in begun:
+                sock.sendto(b"\0\4\0\1", tid)
+            for _ in range(16):  # behind these, in the sockets of both workers
+                assert get(running.port, b"file", repeats=True) == FILE
+            survived = select.select([sock for sock, _ in begun], [], [], 0)[0]
+            assert 0 < len(survived) < 16
+            for sock in survived:
+                assert sock.recv(2000)[:4] == b"\0\3\0\2"
+
+
+def test_the_page_shows_it(tmp_path):
+    port = free_port()
+    with web(tmp_path, listen=[entry(port)]) as page:
+        (page.running.root / "vmlinuz").write_bytes(b"x" * 10_500)
+        with SlowReader(port, b"vmlinuz") as client:
+            client.reads(4)
+            (one,) = page.status()["running"]
+            assert (one["file"], one["state"], one["octets"]) == ("vmlinuz", "running", 4000)
+            client.hang_up()
+        until(lambda: page.status()["running"] == [])
