@@ -73,7 +73,7 @@ def test_uploads_at_once_are_stored_whole(tmp_path, workers):
 
         def uploads(number):
             name = b"new%d" % number
-            put(running.port, name, FILE * 300, options, repeats=True)
+            put(running.port, name, FILE * 300, options)
             return (running.root / name.decode()).read_bytes() == FILE * 300
 
         with ThreadPoolExecutor(30) as clients:
@@ -105,8 +105,8 @@ def test_both_modes_side_by_side(tmp_path, workers):
 
         def transfers(number):
             port = (running.port, other)[number % 2]
-            put(port, b"new%d" % number, FILE * 40, [("windowsize", 4)], repeats=True)
-            return get(port, b"new%d" % number, [("blksize", 1000)], repeats=True) == FILE * 40
+            put(port, b"new%d" % number, FILE * 40, [("windowsize", 4)])
+            return get(port, b"new%d" % number, [("blksize", 1000)]) == FILE * 40
 
         with ThreadPoolExecutor(8) as clients:
             assert all(clients.map(transfers, range(40)))
@@ -223,7 +223,7 @@ def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
             for sock, tid in begun:
                 sock.sendto(b"\0\4\0\1", tid)
             for _ in range(16):  # behind these, in the sockets of both workers
-                assert get(running.port, b"file", repeats=True) == FILE
+                assert get(running.port, b"file") == FILE
             survived = select.select([sock for sock, _ in begun], [], [], 0)[0]
             assert 0 < len(survived) < 16
             for sock in survived:
