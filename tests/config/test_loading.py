@@ -320,3 +320,49 @@ def test_whatever_the_file_says_it_is_read_or_refused(written, seed):
     path.write_bytes(text)
     with suppress(ConfigError):
         load(path)
+
+
+def test_rules_are_read_in_order_with_what_they_do(written):
+    settings = load(
+        written(
+            MINIMAL + "rewrite:\n"
+            "  - {match: '^(?P<a>x)', to: '{a:upper}', on: read, last: true, ignore_case: true}\n"
+            "  - {unless: '^boot/', refuse: true, on: write, clients: [10.0.0.0/8]}\n"
+        )
+    )
+    first, second = settings.naming().rules
+    assert (first.label, first.reads, first.writes, first.last) == ("rewrite[0]", True, False, True)
+    assert first.pattern.find(b"X")
+    assert (second.unless, second.refuse, second.reads) == (True, True, False)
+    assert second.clients == (ip_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("{match: '(a+)+', to: x}", ".match: only a single character or class can be repeated "
+         'without end, got "(a+)+"'),
+        ("{match: '^(.*a){3}x', to: x}", ".match: too many ways to match; let what is repeated "
+         'be unlike what follows it, as in [^/]*/, got "^(.*a){3}x"'),
+        ("{match: 'a', to: '{1}'}", ": {1}: there are 0 groups"),
+        ("{to: x}", ': expected one of "match" and "unless"'),
+        ("{match: a, unless: b, refuse: true}", ': expected one of "match" and "unless"'),
+        ("{match: a}", ': does nothing: expected "to", "refuse", "last" or "restart"'),
+        ("{unless: a, to: x}", ': "to" goes with "match", and not with "refuse"'),
+        ("{match: a, last: true, restart: true}",
+         ': expected one of "refuse", "last", "restart" and "every"'),
+        ("{match: a, to: x, on: reads}",
+         '.on: expected one of read, write, both, got "reads", did you mean "read"?'),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_is_told_with_its_line(written, rule, problem):
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}rewrite:\n  - {rule}\n"))
+    assert str(error.value) == f"t.yaml:4: rewrite[0]{problem}"
+
+
+def test_there_is_an_end_to_how_many_rules_there_are(written):
+    rules = "  - {match: a, to: b}\n" * 501
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}rewrite:\n{rules}"))
+    assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"

@@ -27,6 +27,8 @@ REPORTS = [
         timeouts=2,
         roundtrip=0.25,
         options=("blksize", "tsize"),
+        served=b"caf\xe9",
+        by=("rewrite[0]", "case"),
     ),
 ]
 

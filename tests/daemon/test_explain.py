@@ -40,13 +40,21 @@ directories:
   - {path: /over, root: root/in, write: {create: false, overwrite: true, world_writable: true}}
   - {path: /lan, root: root, read: {clients: [192.0.2.0/24]}, write: {clients: [192.0.2.0/24]}}
 limits: {blksize: 1400, windowsize: 8}
+rewrite:
+  - {match: '^renamed/(.*)$', to: '{1}'}
+  - {match: '^mine$', to: '{ip}/{ip_hex}'}
+  - {match: '^forbidden', refuse: true}
+  - {match: '^round', to: 'around', restart: true}
+  - {match: '^around', to: 'round', restart: true}
 """
 
 NAMES = """
 seven kilo lines empty /seven //seven \\seven ./seven sub/file sub//file missing missing/file
 seven/file sub sub/ . / .. ../seven sub/../seven sub/../../seven inside outside loop abroad/secret
 inner/file fifo closed shut/file in/new in/own in/seven in/secret over/own over/new over/open
-in/sub/new lan/seven lan/new deny/seven deny/inside follow/outside follow/abroad/secret
+in/sub/new renamed/seven renamed/in/new renamed/../../x renamed/none mine forbidden round
+renamed/lan/seven renamed/in/secret
+lan/seven lan/new deny/seven deny/inside follow/outside follow/abroad/secret
 follow/abroad/new follow/in/new .tftpd-upload-x in/.tftpd-upload-x follow follow/.. other
 """
 NAMES = [*NAMES.split(), "", "x" * 300, "x/" * 2100, "caf\udce9"]
@@ -135,7 +143,7 @@ def _really(configured, request, host):
     settings = configured.settings
     server = MemoryServer(
         lambda report: Offer(
-            Mounts(settings.mounts()),
+            Mounts(settings.mounts(), settings.naming()),
             settings.limits.granted(),
             settings.retransmit.timing(),
             Crowd(sessions=100),
@@ -168,7 +176,7 @@ def test_the_listener_answers_what_was_explained(configured, kind, mode, uid):
                     answers, why = _really(configured, request, host)
                 assert [told.answer] == answers, (request, host)
                 assert told.granted is not told.answer.startswith(b"\0\5")
-                if not told.granted and told.why != "the directory is not writable":
+                if not told.granted and not told.why.startswith("the directory is not writable"):
                     assert [told.why] == why, (request, host)
 
 
@@ -209,6 +217,21 @@ def test_the_step_that_leads_nowhere_is_told(configured, name, last, why):
     assert last in steps
     assert not told.granted
     assert why is None or told.why == why
+
+
+def test_each_rule_that_rewrites_the_name_is_told(configured):
+    told = explain(configured, Rrq(b"renamed/seven", b"octet"), "192.0.2.7")
+    said = list(lines(told))
+    assert "rewrite    seven, by rewrite[0] (tftpd.yaml:19)" in said
+    assert "  step     seven: " in "\n".join(said)
+    assert told.granted
+    assert told.facts()["name"] == "seven"
+    assert told.facts()["rules"] == [
+        {"rule": "rewrite[0]", "at": "tftpd.yaml:19", "name": "seven", "does": ""}
+    ]
+    told = explain(configured, Rrq(b"forbidden", b"octet"), "192.0.2.7")
+    assert "rewrite    forbidden, by rewrite[2], refuse (tftpd.yaml:21)" in list(lines(told))
+    assert (told.granted, told.why) == (False, "rewrite[2] refuses the name")
 
 
 def test_what_followed_links_lead_to_is_told(configured):

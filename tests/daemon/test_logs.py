@@ -157,6 +157,11 @@ TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
             "0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
         (
+            Report(**READ, outcome=Outcome.TIMED_OUT, served=b"a\nb", by=("rewrite[0]", "case")),
+            'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '
+            "0 octets in 0.000 s (0 octets/s), blksize 0, windowsize 0, 0 retransmitted",
+        ),
+        (
             Report(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
         ),

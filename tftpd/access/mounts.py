@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.names import PARENT, TEMPORARY, Name, steps
+from tftpd.access.naming import AS_ASKED, Naming
 from tftpd.access.policy import (
     Address,
     Grant,
@@ -33,9 +34,13 @@ class Mount:
 
 
 class Mounts:
-    """All mounts of a server; the longest prefix of a name decides."""
+    """All mounts of a server; the longest prefix of a name decides.
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    `naming` is what comes before that: see `Naming`.
+    """
+
+    def __init__(self, mounts: Iterable[Mount], naming: Naming = AS_ASKED) -> None:
+        self.naming = naming
         self._by_prefix = {mount.prefix: mount for mount in mounts}
         self._deepest = max(map(len, self._by_prefix), default=0)
 

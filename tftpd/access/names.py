@@ -4,6 +4,8 @@ Names are octets: TFTP has no encoding for them (RFC 1350 s5 says netascii,
 clients send what their firmware has), and neither has a POSIX file system.
 """
 
+from dataclasses import dataclass
+
 from tftpd.wire.errors import ErrorCode, Refused
 
 Name = tuple[bytes, ...]
@@ -16,6 +18,26 @@ SELF = b"."
 PARENT = b".."
 
 LONGEST = 4096  # octets of a filename: PATH_MAX of Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name to look for, and what made it of the one that was asked for, in order."""
+
+    name: bytes
+    by: tuple[str, ...] = ()
+
+    def after(self, name: bytes, by: str) -> "Named":
+        """What `by` made of it."""
+        return Named(name, self.by if by in self.by else (*self.by, by))
+
+    def telling(self, refused: Refused) -> Refused:
+        """`refused`, whose reason tells the name that it is about."""
+        if not self.by:
+            return refused
+        name = show(self.name[:LONGEST])
+        why = f'{refused} ("{name}" by {", ".join(self.by)})'
+        return Refused(refused.code, why, refused.text)
 
 
 def steps(filename: bytes) -> Name:

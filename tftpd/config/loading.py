@@ -190,6 +190,9 @@ def _translate(document: Document, error: ErrorDetails) -> None:
             document.complain(path, f"expected a mapping, got {quoted(error['input'])}")
         case "list_type":
             document.complain(path, f"expected a list, got {quoted(error['input'])}")
+        case "too_long":
+            most = error["ctx"]["max_length"]
+            document.complain(path, f"expected at most {most} entries")
         case "too_short":
             document.complain(path, "expected at least one entry")
         case _:

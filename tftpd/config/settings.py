@@ -1,6 +1,7 @@
 """The keys of the configuration, and the values the rest of the program gets.
 
 settings.mounts()                access.mounts.Mount, one for each directory
+settings.naming()                access.naming.Naming
 settings.limits.granted()        transfer.terms.Limits
 settings.retransmit.timing()     transfer.timing.Timing
 """
@@ -11,11 +12,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.mounts import Mount
+from tftpd.access.naming import Naming
 from tftpd.config.directories import Directory
 from tftpd.config.fields import Address, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
+from tftpd.config.naming import Rewrite
 from tftpd.config.observing import Log, Status, Trace
+
+MOST_RULES = 500
 
 
 class Listen(Keys):
@@ -70,6 +75,11 @@ class Settings(Keys):
         description="Addresses to take requests on; all, port 69, if left out.",
     )
     directories: list[Directory] = Field(min_length=1, description="What is served.")
+    rewrite: list[Rewrite] = Field(
+        default=[],
+        max_length=MOST_RULES,
+        description="Rules that make other names of those that clients ask for, in order.",
+    )
     limits: Annotated[Limit, _SECTION] = Field(
         default=Limit(), description="What clients get at most."
     )
@@ -105,3 +115,9 @@ class Settings(Keys):
             )
             for directory in self.directories
         ]
+
+    def naming(self) -> Naming:
+        """What the access floor takes."""
+        return Naming(
+            tuple(entry.rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite))
+        )

@@ -43,14 +43,16 @@ class AccessLog:
             LogLevel.error if report.outcome is Outcome.FAILED else LogLevel.info,
             # Put together here: Twisted's formatter takes 25 us for a dozen fields.
             "{message}",
-            message=f'{self._who}{report.direction.value} "{file}" by {client}:{port}: '
-            f"{report.outcome.value}{_because(report.code, detail)}{_numbers(report)}"
-            f"{self._more(report)}",
+            message=f'{self._who}{report.direction.value} "{file}"{_served(report)} by '
+            f"{client}:{port}: {report.outcome.value}{_because(report.code, detail)}"
+            f"{_numbers(report)}{self._more(report)}",
             event="transfer",
             client=client,
             port=port,
             direction=report.direction.value,
             file=file,
+            served=None if report.served is None else show(report.served),
+            served_by=list(report.by),
             outcome=report.outcome.value,
             code=report.code,
             detail=detail,
@@ -75,6 +77,12 @@ class AccessLog:
     def _more(self, report: Report) -> str:
         untold = self._untold.pop(report.outcome, 0)
         return f", as were {untold} more before it" if untold else ""
+
+
+def _served(report: Report) -> str:
+    if report.served is None:
+        return ""
+    return f' as "{show(report.served)}" ({", ".join(report.by)})'
 
 
 def _because(code: int | None, detail: str) -> str:

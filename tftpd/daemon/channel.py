@@ -116,13 +116,15 @@ def _plain(value: Enum | bytes) -> Any:
 
 
 def _report(fields: dict[str, Any]) -> Report:
-    mode = fields.pop("mode")
+    mode, served = fields.pop("mode"), fields.pop("served")
     return Report(
         direction=Direction(fields.pop("direction")),
         peer=tuple(fields.pop("peer")),
         filename=fields.pop("filename").encode("latin-1"),
         outcome=Outcome(fields.pop("outcome")),
         options=tuple(fields.pop("options")),
+        by=tuple(fields.pop("by")),
+        served=None if served is None else served.encode("latin-1"),
         mode=None if mode is None else Mode(mode.encode("latin-1")),
         **fields,
     )

@@ -65,6 +65,9 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "request", f"{said(told.request.encode())}, from {told.client}"
     yield "rights", f"those of uid {os.geteuid()}"
     yield "listener", _listener(told.listener)
+    for applied in told.understood.rules:
+        does = f", {applied.does}" if applied.does else ""
+        yield "rewrite", f"{show(applied.name)}, by {applied.rule}{does} ({applied.at})"
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)

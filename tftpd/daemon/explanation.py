@@ -11,6 +11,7 @@ from tftpd.access.policy import Address, admits
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
+from tftpd.daemon.understanding import Understood, understand
 from tftpd.net.rehearsal import Rehearsal, rehearse
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said
@@ -51,6 +52,7 @@ class Explanation:
     request: Request
     client: str
     listener: Facts | None
+    understood: Understood
     directory: Facts | None
     policy: Facts | None
     trail: Trail
@@ -69,6 +71,8 @@ class Explanation:
             "client": self.client,
             "uid": os.geteuid(),
             "listener": self.listener,
+            "rules": self.understood.facts(),
+            "name": show(self.understood.named.name),
             "directory": self.directory,
             "policy": self.policy,
             "steps": [
@@ -93,17 +97,21 @@ def explain(
     """What `client`, an address, is answered when it asks the address `to`, or any of ours."""
     settings = configured.settings
     peer = (client, _ANY_PORT, 0, 0) if ":" in client else (client, _ANY_PORT)
-    mounts = Mounts(settings.mounts())
+    mounts = Mounts(settings.mounts(), settings.naming())
     listener, why = _listener(configured, client, to)
     rehearsal = Rehearsal(b"", None, why)
     if not why:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
         rehearsal = rehearse(request.encode(), peer, mounts, limits, timing)
-    directory, policy, way = _place(configured, request, client_address(peer), mounts)
+    understood = understand(request, client_address(peer), mounts, configured.at)
+    directory, policy, way = _place(
+        configured, request, understood.named.name, client_address(peer), mounts
+    )
     return Explanation(
         request=request,
         client=client,
         listener=listener,
+        understood=understood,
         directory=directory,
         policy=policy,
         trail=way,
@@ -139,11 +147,11 @@ def _hears(listen: Listen, asked: Address, anywhere: bool, everyone: bool) -> bo
 
 
 def _place(
-    configured: Configured, request: Request, client: Address, mounts: Mounts
+    configured: Configured, request: Request, name: bytes, client: Address, mounts: Mounts
 ) -> tuple[Facts | None, Facts | None, Trail]:
     """The directory that the name lies in, its policy, and the way of the name there."""
     try:
-        mount, name = mounts.locate(request.filename)
+        mount, beneath = mounts.locate(name)
     except Refused:
         return None, None, Trail(())
     directories = configured.settings.directories
@@ -158,7 +166,7 @@ def _place(
     policy = _policy(directories[number], kind, client)
     if policy is not None:
         policy["at"] = configured.at("directories", number, kind)
-    return directory, policy, trail(mount.root, name, mount.symlinks)
+    return directory, policy, trail(mount.root, beneath, mount.symlinks)
 
 
 def _policy(directory: Directory, kind: str, client: Address) -> Facts | None:

@@ -141,7 +141,7 @@ class Server:
             self._readers.close()
 
     def _offer(self, settings: Settings) -> Offer:
-        mounts = Mounts(settings.mounts())
+        mounts = Mounts(settings.mounts(), settings.naming())
         self._keep_ledgers(mounts)
         return Offer(
             mounts=mounts,

@@ -191,6 +191,7 @@ class Listener(DatagramProtocol):
         machine = Sender(terms, self._timer(terms), self._runtime.clock.seconds())
         session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(granted.source)
+        session.named = granted.named
         window = terms.windowsize * (terms.blksize + HEADER)
         self._start(session, tid, Needs(_LONGEST_ANSWER, window, False, self.ports))
 
@@ -207,6 +208,7 @@ class Listener(DatagramProtocol):
         machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
         session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.attach(sink)
+        session.named = granted.named
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
         window = terms.windowsize * longest
         self._start(session, tid, Needs(longest, window, True, self.ports))

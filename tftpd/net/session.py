@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tftpd.access.names import Named
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.net.shaping import Shaper
 from tftpd.transfer.opening import Opening
@@ -59,6 +60,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self.machine = machine
         self.request = request
         self.peer = peer
+        self.named = Named(request.filename)  # by which the file was found
         self._runtime = runtime
         self._on_report = on_report
         self._on_end = on_end
@@ -295,4 +297,6 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             timeouts=machine.timeouts,
             roundtrip=machine.roundtrip,
             options=terms.options,
+            served=self.named.name if self.named.by else None,
+            by=self.named.by,
         )

@@ -37,7 +37,8 @@ class Report:
     `size` is that of the file in octets, None where nobody told; `roundtrip`
     the smoothed measure in seconds, None where nothing was measured;
     `timeouts` is how often a deadline passed, and `options` the names of
-    those that were agreed, in small letters.
+    those that were agreed, in small letters. `served` is the name that the
+    file goes by here, where `by` made another of the one that was asked for.
     """
 
     direction: Direction
@@ -57,6 +58,8 @@ class Report:
     timeouts: int = 0
     roundtrip: float | None = None
     options: tuple[str, ...] = ()
+    served: bytes | None = None
+    by: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:

@@ -93,6 +93,8 @@ def _ended(one: Ended) -> dict[str, Any]:
         "port": report.peer[1],
         "direction": report.direction.value,
         "file": short(report.filename),
+        "served": None if report.served is None else short(report.served),
+        "served_by": report.by,
         "outcome": report.outcome.value,
         "good": report.outcome.good,
         "code": report.code,

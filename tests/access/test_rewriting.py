@@ -1,0 +1,159 @@
+"""Rules that rewrite names: what they make of them, and where they end."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.access import rewriting
+from tftpd.access.names import Named
+from tftpd.access.patterns import LONGEST_NAME, pattern
+from tftpd.access.regular import BadPattern
+from tftpd.access.rewriting import Rule, rewritten, template
+from tftpd.wire.errors import ErrorCode, Refused
+
+CLIENT = ip_address("10.0.0.7")
+
+
+def rule(match, to=None, label="r", **how):
+    found = pattern(match)
+    return Rule(label, found, None if to is None else template(to, found), **how)
+
+
+@pytest.mark.parametrize(
+    ("match", "to", "name", "made"),
+    [
+        ("^pxelinux", "bios/pxelinux", b"pxelinux.0", b"bios/pxelinux.0"),
+        (r"\.cfg$", "", b"a.cfg", b"a"),
+        ("^(.*)/(.*)$", "{2}/{1}", b"a/b/c", b"c/a/b"),
+        ("^(?P<dir>[^/]*)/", "{dir:upper}-", b"boot/x", b"BOOT-x"),
+        ("B.*", "{0:lower}", b"aBCD\xc4", b"abcd\xc4"),
+        ("x(y)?", "[{1}]", b"axb", b"a[]b"),
+        ("^", "/{ip}/{ip_hex}/", b"x", b"/10.0.0.7/0A000007/x"),
+        ("x", "{{{0}}}", b"x", b"{x}"),
+        ("x", "ä", b"x", b"\xc3\xa4"),
+        ("a", "b", b"aa", b"ba"),
+        ("none", "b", b"aa", b"aa"),
+    ],
+)
+def test_what_was_found_is_replaced(match, to, name, made):
+    assert rewritten([rule(match, to)], name, False, CLIENT).name == made
+
+
+def test_each_address_has_its_own_form():
+    rules = [rule("^.*$", "{ip} {ip_hex}")]
+    made = rewritten(rules, b"x", False, ip_address("2001:db8::1")).name
+    assert made == b"2001:db8::1 20010DB8000000000000000000000001"
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("{2}", "{2}: there are 1 groups"),
+        ("{9999}", "{9999}: there are 1 groups"),
+        ("{mac}", "{mac} is neither a group nor one of name, ip, ip_hex"),
+        ("{1:title}", "{1:title}: only upper and lower may follow the colon"),
+        ("{", 'a lone "{"; as itself it is written twice'),
+        ("a}b", 'a lone "}"; as itself it is written twice'),
+        ("{}", 'a lone "{"; as itself it is written twice'),
+        ("a\0b", "no name has a NUL"),
+    ],
+)
+def test_what_is_no_template_is_told(to, why):
+    with pytest.raises(BadPattern) as bad:
+        template(to, pattern("(?P<name>x)"))
+    assert str(bad.value) == why
+
+
+def test_rules_follow_each_other_and_are_named():
+    rules = [rule("a", "b", "first"), rule("b", "c", "second"), rule("x", "y", "third")]
+    assert rewritten(rules, b"a", False, CLIENT) == Named(b"c", ("first", "second"))
+    assert rewritten(rules, b"q", False, CLIENT) == Named(b"q")
+
+
+def test_the_last_rule_ends_them():
+    rules = [rule("a", "b", last=True), rule("b", "c")]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"b"
+    assert rewritten(rules, b"b", False, CLIENT).name == b"c"
+
+
+def test_a_rule_may_begin_them_anew():
+    rules = [rule("^c", "d"), rule("^a", "b"), rule("^b", "c", restart=True)]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"d"
+
+
+def test_a_rule_may_replace_all_that_it_finds():
+    assert rewritten([rule(r"\\", "/", every=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
+
+
+def test_a_rule_may_be_for_names_without_something():
+    rules = [rule("^boot/", unless=True, refuse=True, label="rewrite[0]")]
+    assert rewritten(rules, b"boot/x", False, CLIENT).name == b"boot/x"
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"x", False, CLIENT)
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert str(refused.value) == "rewrite[0] refuses the name"
+
+
+def test_a_refusal_tells_what_the_name_had_become():
+    rules = [rule("a", "\x1b", "rewrite[0]"), rule("^", refuse=True, label="rewrite[1]")]
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"a", False, CLIENT)
+    assert str(refused.value) == 'rewrite[1] refuses the name ("\\x1b" by rewrite[0])'
+
+
+def test_rules_are_for_reads_or_writes_and_for_some_clients():
+    reads, writes = rule("a", "r", writes=False), rule("a", "w", reads=False)
+    assert rewritten([reads, writes], b"a", False, CLIENT).name == b"r"
+    assert rewritten([reads, writes], b"a", True, CLIENT).name == b"w"
+    here = replace(rule("a", "b"), clients=(ip_network("10.0.0.0/8"),))
+    assert rewritten([here], b"a", False, CLIENT).name == b"b"
+    assert rewritten([here], b"a", False, ip_address("192.0.2.1")).name == b"a"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [rule("a", "b", restart=True), rule("b", "a", restart=True)],
+        [rule("a", "a", every=True)],
+        [rule("", restart=True)],
+        [rule("^", "a", every=True)],
+    ],
+    ids=["round and round", "over and over", "on and on", "longer and longer"],
+)
+def test_rules_without_end_refuse_the_name(rules):
+    applied = []
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert len(applied) <= rewriting.MOST_APPLIED + 1
+
+
+def test_more_steps_than_a_name_is_worth_refuse_it():
+    busy = rule("^(.*)/(.*)$", "x")
+    name = b"a" * LONGEST_NAME
+    enough = rewriting.MOST_STEPS // busy.pattern.steps(len(name))
+    assert rewritten([busy] * enough, name, False, CLIENT).name == name
+    with pytest.raises(Refused):
+        rewritten([busy] * (enough + 1), name, False, CLIENT)
+    assert rewritten([busy] * 500, name[:32], False, CLIENT)
+
+
+def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
+    refusing = [rule("secret", refuse=True)]
+    with pytest.raises(Refused):
+        rewritten(refusing, b"./" * 200 + b"secret", False, CLIENT)
+    long = b"a" * 300
+    assert rewritten([], long, False, CLIENT).name == long
+    assert rewritten([replace(refusing[0], reads=False)], long, False, CLIENT).name == long
+
+
+@given(st.binary(max_size=LONGEST_NAME))
+def test_any_octets_come_through_rules_that_do_not_concern_them(name):
+    rules = [rule("^none$", "x"), rule("^(.*)$", "{1}"), rule("none", refuse=True)]
+    try:
+        assert rewritten(rules, name, False, CLIENT).name == name
+    except Refused:
+        assert b"none" in name

@@ -1,0 +1,65 @@
+"""How a name is understood, step by step, for `tftpd explain`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tftpd.access.mounts import Mounts
+from tftpd.access.names import Named, show
+from tftpd.access.policy import Address
+from tftpd.access.rewriting import Rule, rewritten
+from tftpd.wire.errors import Refused
+from tftpd.wire.packets import Request, Wrq
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A rule that applied, the name after it, and what else it does."""
+
+    rule: str
+    at: str  # where it is said
+    name: bytes
+    does: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """The rules that applied, and the name that is looked for at the end."""
+
+    rules: tuple[Applied, ...]
+    named: Named
+
+    def facts(self) -> list[dict[str, object]]:
+        """The rules, for `--json`."""
+        return [
+            {"rule": one.rule, "at": one.at, "name": show(one.name), "does": one.does}
+            for one in self.rules
+        ]
+
+
+def understand(
+    request: Request, client: Address, mounts: Mounts, at: Callable[..., str]
+) -> Understood:
+    """How the name of `request` is understood; `at` tells where a key is said.
+
+    Never raises `Refused`.
+    """
+    applied: list[Applied] = []
+    said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.naming.rules)}
+
+    def note(rule: Rule, name: bytes) -> None:
+        applied.append(Applied(rule.label, said[rule.label], name, _does(rule)))
+
+    writes = isinstance(request, Wrq)
+    try:
+        named = rewritten(mounts.naming.rules, request.filename, writes, client, note)
+    except Refused:
+        named = Named(applied[-1].name if applied else request.filename)
+    return Understood(tuple(applied), named)
+
+
+def _does(rule: Rule) -> str:
+    """What else it does."""
+    for name in ("refuse", "last", "restart", "every"):
+        if getattr(rule, name):
+            return name
+    return ""
