@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import CHECKOUT
+from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.loading import load
@@ -366,3 +367,33 @@ def test_there_is_an_end_to_how_many_rules_there_are(written):
     with pytest.raises(ConfigError) as error:
         load(written(f"{MINIMAL}rewrite:\n{rules}"))
     assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"
+
+
+def test_the_ladder_is_read(written):
+    settings = load(
+        written(
+            "directories:\n"
+            "  - {root: srv, read: true}\n"
+            "  - {path: /in, root: in, read: true, ladder: [case]}\n"
+            "names: {ladder: [case, drive], encodings: [big5], prefixes: [\\a/b]}\n"
+        )
+    )
+    assert settings.naming().ladder == Ladder((Rung.CASE, Rung.DRIVE), ("big5",), ((b"a", b"b"),))
+    assert [mount.rungs for mount in settings.mounts()] == [None, (Rung.CASE,)]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("{ladder: [drives]}", ".ladder[0]: expected one of drive, trailing, encoding, prefix, "
+         'case, got "drives", did you mean "drive"?'),
+        ("{encodings: [utf-16]}", '.encodings[0]: expected one of utf-8, latin-1, '),
+        ("{prefixes: [/]}", ".prefixes: / is before every name already"),
+        ("{prefixes: [../x]}", '.prefixes[0]: expected a path without .., got "../x"'),
+        ("{ladder: case}", '.ladder: expected a list, got "case"'),
+    ],
+)  # fmt: skip
+def test_a_ladder_that_cannot_be_is_told(written, names, problem):
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}names: {names}\n"))
+    assert str(error.value).startswith(f"t.yaml:3: names{problem}")

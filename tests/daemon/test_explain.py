@@ -39,6 +39,7 @@ directories:
     write: {max_size: 100}
   - {path: /over, root: root/in, write: {create: false, overwrite: true, world_writable: true}}
   - {path: /lan, root: root, read: {clients: [192.0.2.0/24]}, write: {clients: [192.0.2.0/24]}}
+  - {path: /loose, root: root, read: true, ladder: [drive, trailing, prefix, case]}
 limits: {blksize: 1400, windowsize: 8}
 rewrite:
   - {match: '^renamed/(.*)$', to: '{1}'}
@@ -53,7 +54,8 @@ seven kilo lines empty /seven //seven \\seven ./seven sub/file sub//file missing
 seven/file sub sub/ . / .. ../seven sub/../seven sub/../../seven inside outside loop abroad/secret
 inner/file fifo closed shut/file in/new in/own in/seven in/secret over/own over/new over/open
 in/sub/new renamed/seven renamed/in/new renamed/../../x renamed/none mine forbidden round
-renamed/lan/seven renamed/in/secret
+c:/loose/SEVEN loose/Sub\\FILE\udcff LOOSE/boot/kilo loose/in/SECRET loose/INSIDE loose/Outside/x
+loose/none/File loose/IN/../../x renamed/lan/seven renamed/in/secret
 lan/seven lan/new deny/seven deny/inside follow/outside follow/abroad/secret
 follow/abroad/new follow/in/new .tftpd-upload-x in/.tftpd-upload-x follow follow/.. other
 """
@@ -186,7 +188,7 @@ def test_a_link_is_told_with_where_it_leads(configured):
     said = list(lines(told))
     limits = said.pop(-4)
     assert limits.startswith("limits     blksize 1400, windowsize 8, ")
-    assert limits.endswith(" (tftpd.yaml:17)")
+    assert limits.endswith(" (tftpd.yaml:18)")
     assert said[2:] == [
         "listener   127.0.0.1 port 6969, broadcast ignore, mode per-session, "
         "session_ports none (tftpd.yaml:3)",
@@ -222,16 +224,30 @@ def test_the_step_that_leads_nowhere_is_told(configured, name, last, why):
 def test_each_rule_that_rewrites_the_name_is_told(configured):
     told = explain(configured, Rrq(b"renamed/seven", b"octet"), "192.0.2.7")
     said = list(lines(told))
-    assert "rewrite    seven, by rewrite[0] (tftpd.yaml:19)" in said
+    assert "rewrite    seven, by rewrite[0] (tftpd.yaml:20)" in said
     assert "  step     seven: " in "\n".join(said)
     assert told.granted
     assert told.facts()["name"] == "seven"
     assert told.facts()["rules"] == [
-        {"rule": "rewrite[0]", "at": "tftpd.yaml:19", "name": "seven", "does": ""}
+        {"rule": "rewrite[0]", "at": "tftpd.yaml:20", "name": "seven", "does": ""}
     ]
     told = explain(configured, Rrq(b"forbidden", b"octet"), "192.0.2.7")
-    assert "rewrite    forbidden, by rewrite[2], refuse (tftpd.yaml:21)" in list(lines(told))
+    assert "rewrite    forbidden, by rewrite[2], refuse (tftpd.yaml:22)" in list(lines(told))
     assert (told.granted, told.why) == (False, "rewrite[2] refuses the name")
+
+
+def test_each_name_that_was_tried_is_told(configured):
+    told = explain(configured, Rrq(b"C:/Loose/seven\xff", b"octet"), "192.0.2.7")
+    said = [line for line in lines(told) if line.startswith("name")]
+    assert said == [
+        "name       C:/Loose/seven\\xff: No such file or directory",
+        "name       /Loose/seven\\xff, by drive, case: No such file or directory",
+        "name       loose/seven, by drive, trailing, case: is served",
+    ]
+    assert told.granted
+    assert told.trail.path.endswith(b"/root/seven")
+    names = told.facts()["tried"]
+    assert names[-1] == {"name": "loose/seven", "by": ("drive", "trailing", "case"), "why": ""}
 
 
 def test_what_followed_links_lead_to_is_told(configured):

@@ -1,13 +1,22 @@
 """Names that are understood as others, through the listener."""
 
+import os
 from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
 
 from tests.fakes import MemoryServer
-from tftpd.access.mounts import Mounts
+from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import Named
 from tftpd.access.naming import Naming
 from tftpd.access.patterns import pattern
+from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.rewriting import Rule, template
+from tftpd.storage.finding import find
 from tftpd.transfer.report import Outcome
+from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
 
 SEVEN = b"1234567"
@@ -71,3 +80,134 @@ def test_a_refusal_tells_the_name_that_was_looked_for(offer):
     server = _naming(offer, Naming((_rule("^old/", "in/"),)))
     assert server.client().asks(Rrq(b"old/x", b"octet")) == [Error(1, "File not found")]
     assert server.reports[0].detail == 'No such file or directory ("in/x" by rewrite[0])'
+
+
+def _climbing(offer, *rungs, **known):
+    known = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | known
+    return _naming(offer, Naming(ladder=Ladder(rungs, **known)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "by"),
+    [
+        (b"C:\\SEVEN", ("drive", "case")),
+        (b"seven\xff", ("trailing",)),
+        (b"\\boot\\seven", ("prefix",)),
+        (b"D:/BOOT/Seven\xff\x01\x02", ("drive", "trailing", "case")),
+    ],
+)
+def test_what_is_not_there_is_served_by_another_name(offer, root, asked, by):
+    if by[-1] == "case" and b"BOOT" in asked:
+        (root / "Boot").mkdir()
+        (root / "Boot" / "sEVEN").write_bytes(SEVEN)
+    server = _climbing(offer, Rung.DRIVE, Rung.TRAILING, Rung.PREFIX, Rung.CASE)
+    client = server.client()
+    assert client.asks(Rrq(asked, b"octet")) == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    (report,) = server.reports
+    assert (report.filename, report.by) == (asked, by)
+    assert report.served.lower().lstrip(b"/\\").endswith(b"seven")
+
+
+def test_a_name_in_another_encoding_is_found(offer, root):
+    (root / "启动.cfg").write_bytes(SEVEN)
+    server = _climbing(offer, Rung.ENCODING)
+    client = server.client()
+    assert client.asks(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    assert server.reports[0].served == "启动.cfg".encode()
+
+
+def test_the_name_that_was_asked_for_comes_first(offer, root):
+    (root / "SEVEN").write_bytes(b"LARGE")
+    server = _climbing(offer, Rung.CASE)
+    for asked, content in ((b"seven", SEVEN), (b"SEVEN", b"LARGE"), (b"Seven", b"LARGE")):
+        client = server.client()
+        assert client.asks(Rrq(asked, b"octet")) == [Data(1, content)]
+        client.says(Ack(1))
+    by = [report.by for report in server.reports]
+    assert by == [(), (), ("case", "the first of 2")]
+
+
+def test_without_a_ladder_nothing_else_is_tried(server):
+    for asked in (b"SEVEN", b"C:\\seven", b"seven\xff", b"boot/seven"):
+        assert server.client().asks(Rrq(asked, b"octet")) == [Error(1, "File not found")]
+
+
+def test_an_upload_climbs_no_ladder(offer, root):
+    (root / "in" / "old").write_bytes(b"old")
+    server = _climbing(offer, *Rung)
+    client = server.client()
+    client.asks(Wrq(b"in/OLD", b"octet"))
+    client.says(Data(1, b"new"))
+    assert (root / "in" / "old").read_bytes() == b"old"
+    assert (root / "in" / "OLD").read_bytes() == b"new"
+    assert server.client().asks(Wrq(b"C:in/OLDER\xff", b"octet")) == [Error(2, "Access violation")]
+    server.waits(120)
+
+
+def test_a_miss_tells_what_was_tried(offer):
+    server = _climbing(offer, *Rung)
+    assert server.client().asks(Rrq(b"C:x\xff", b"octet")) == [Error(1, "File not found")]
+    detail = server.reports[0].detail
+    assert detail.startswith('No such file or directory; nor is "x\\xff" (drive), ')
+    assert detail.endswith(" more")
+
+
+def test_what_may_not_be_read_is_no_reason_to_climb(offer, root):
+    (root / "Twin").write_bytes(b"")
+    os.mkfifo(root / "twin")
+    server = _climbing(offer, Rung.CASE)
+    assert server.client().asks(Rrq(b"twin", b"octet")) == [Error(2, "Access violation")]
+    assert server.client().asks(Rrq(b"in/../../seven", b"octet")) == [Error(2, "Access violation")]
+
+
+def test_no_rung_leads_around_the_policy_of_another_directory(root):
+    (root / "in" / "secret").write_bytes(b"secret")
+    (root / ".tftpd-upload-1").write_bytes(b"half")
+    mounts = Mounts(
+        [
+            Mount((), root, read=ReadPolicy()),
+            Mount((b"in",), root / "in", write=WritePolicy()),
+        ],
+        Naming(ladder=Ladder(tuple(Rung), ("utf-8", "gbk"), ((b"boot",), (b"in",)))),
+    )
+    client = ip_address("192.0.2.7")
+    for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
+        with pytest.raises(Refused):
+            find(Named(asked), client, mounts)
+    for asked in (b".TFTPD-UPLOAD-1", b"c:.Tftpd-Upload-1\xff"):
+        with pytest.raises(Refused):
+            find(Named(asked), client, mounts)
+
+
+def test_a_directory_has_a_ladder_of_its_own(root):
+    ladder = Ladder((Rung.TRAILING,))
+    mounts = Mounts(
+        [
+            Mount((), root, read=ReadPolicy()),
+            Mount((b"strict",), root, read=ReadPolicy(), rungs=()),
+            Mount((b"loose",), root, read=ReadPolicy(), rungs=(Rung.CASE,)),
+        ],
+        Naming(ladder=ladder),
+    )
+    served = []
+    for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
+        try:
+            found = find(Named(asked), ip_address("192.0.2.7"), mounts)
+        except Refused:
+            continue
+        found.source.close()
+        served.append((asked, found.named.name))
+    assert served == [(b"seven\xff", b"seven"), (b"LOOSE/SEVEN", b"loose/seven")]
+
+
+def test_a_hit_looks_at_nothing_else(offer, root, monkeypatch):
+    def never(*_):
+        raise AssertionError("climbed")
+
+    monkeypatch.setattr(Mounts, "climb", never)
+    server = _climbing(offer, *Rung)
+    client = server.client()
+    assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    client.says(Ack(1))

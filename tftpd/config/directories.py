@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tftpd.access.ladder import Rung
 from tftpd.access.policy import ANYWHERE, ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.fields import (
     Boolean,
@@ -101,6 +102,10 @@ class Directory(Keys):
         default=Symlinks.INSIDE,
         description="What symbolic links may do: deny follows none, inside those that lead "
         "beneath the same root, follow all.",
+    )
+    ladder: list[Annotated[Rung, choice(*Rung)]] | None = Field(
+        default=None,
+        description="Rungs by which a name may lead here; those of names.ladder if left out.",
     )
     read: Annotated[Read | None, BeforeValidator(switch)] = Field(
         default=None, description="Whether files may be read.", json_schema_extra=or_boolean

@@ -2,14 +2,22 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.names import Name
 from tftpd.access.patterns import pattern
 from tftpd.access.policy import ANYWHERE
 from tftpd.access.regular import BadPattern
 from tftpd.access.rewriting import Rule, template
-from tftpd.config.fields import Boolean, Contradiction, Network, choice
+from tftpd.config.fields import Boolean, Contradiction, Network, Prefix, choice
 from tftpd.config.keys import Keys
+
+ENCODINGS = (
+    *("utf-8", "latin-1", "iso-8859-2", "iso-8859-5", "iso-8859-15", "koi8-r"),
+    *("cp437", "cp850", "cp866", "cp1250", "cp1251", "cp1252"),
+    *("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
+)
 
 
 def _expression(text: str) -> str:
@@ -19,6 +27,40 @@ def _expression(text: str) -> str:
 
 Expression = Annotated[str, AfterValidator(_expression)]
 """A regular expression whose matching takes a bounded number of steps."""
+
+
+Encoding = Annotated[str, choice(*ENCODINGS)]
+"""One that extends ASCII, so that no name gets another / or a NUL by it."""
+
+
+class Names(Keys):
+    """What is tried for a read where there is no file by the name."""
+
+    ladder: list[Annotated[Rung, choice(*Rung)]] = Field(
+        default=[],
+        description="What is mended, in this order, in the name and in what was made of it: "
+        "drive C:, trailing junk, letters in another encoding, a prefix, the case of letters.",
+    )
+    encodings: list[Encoding] = Field(
+        default=["utf-8", "gbk", "latin-1"],
+        description="Encodings that a name is read in and written in.",
+    )
+    prefixes: list[Prefix] = Field(
+        default=[(b"boot",), (b"tftpboot",)],
+        description="Prefixes that may be too many or missing.",
+        json_schema_extra={"default": ["/boot", "/tftpboot"]},
+    )
+
+    @field_validator("prefixes")
+    @classmethod
+    def _are_some(cls, prefixes: list[Name]) -> list[Name]:
+        if () in prefixes:
+            raise Contradiction("/ is before every name already")
+        return prefixes
+
+    def known(self) -> Ladder:
+        """What the access floor takes."""
+        return Ladder(tuple(self.ladder), tuple(self.encodings), tuple(self.prefixes))
 
 
 class Rewrite(Keys):

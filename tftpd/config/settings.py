@@ -17,7 +17,7 @@ from tftpd.config.directories import Directory
 from tftpd.config.fields import Address, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
-from tftpd.config.naming import Rewrite
+from tftpd.config.naming import Names, Rewrite
 from tftpd.config.observing import Log, Status, Trace
 
 MOST_RULES = 500
@@ -80,6 +80,9 @@ class Settings(Keys):
         max_length=MOST_RULES,
         description="Rules that make other names of those that clients ask for, in order.",
     )
+    names: Annotated[Names, _SECTION] = Field(
+        default=Names(), description="What is tried where there is no file by a name."
+    )
     limits: Annotated[Limit, _SECTION] = Field(
         default=Limit(), description="What clients get at most."
     )
@@ -112,12 +115,12 @@ class Settings(Keys):
                 read=directory.read.policy() if directory.read else None,
                 write=directory.write.policy() if directory.write else None,
                 symlinks=directory.symlinks,
+                rungs=None if directory.ladder is None else tuple(directory.ladder),
             )
             for directory in self.directories
         ]
 
     def naming(self) -> Naming:
         """What the access floor takes."""
-        return Naming(
-            tuple(entry.rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite))
-        )
+        rules = (entry.rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite))
+        return Naming(tuple(rules), self.names.known())

@@ -68,6 +68,9 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     for applied in told.understood.rules:
         does = f", {applied.does}" if applied.does else ""
         yield "rewrite", f"{show(applied.name)}, by {applied.rule}{does} ({applied.at})"
+    for tried in told.understood.tried:
+        by = f", by {', '.join(tried.named.by)}" if tried.named.by else ""
+        yield "name", f"{show(tried.named.name)}{by}: {tried.why or 'is served'}"
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)

@@ -72,6 +72,7 @@ class Explanation:
             "uid": os.geteuid(),
             "listener": self.listener,
             "rules": self.understood.facts(),
+            "tried": self.understood.names(),
             "name": show(self.understood.named.name),
             "directory": self.directory,
             "policy": self.policy,

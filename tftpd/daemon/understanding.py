@@ -7,6 +7,7 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.names import Named, show
 from tftpd.access.policy import Address
 from tftpd.access.rewriting import Rule, rewritten
+from tftpd.storage.finding import find
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Request, Wrq
 
@@ -22,11 +23,26 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """A name that the ladder tried, or the one before it, and why it is not served."""
+
+    named: Named
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Understood:
-    """The rules that applied, and the name that is looked for at the end."""
+    """The rules that applied, what the ladder tried then, and the name at the end."""
 
     rules: tuple[Applied, ...]
+    tried: tuple[Tried, ...]
     named: Named
+
+    def names(self) -> list[dict[str, object]]:
+        """What was tried, for `--json`."""
+        return [
+            {"name": show(one.named.name), "by": one.named.by, "why": one.why} for one in self.tried
+        ]
 
     def facts(self) -> list[dict[str, object]]:
         """The rules, for `--json`."""
@@ -54,7 +70,17 @@ def understand(
         named = rewritten(mounts.naming.rules, request.filename, writes, client, note)
     except Refused:
         named = Named(applied[-1].name if applied else request.filename)
-    return Understood(tuple(applied), named)
+        return Understood(tuple(applied), (), named)
+    tried: list[Tried] = []
+    if not writes:
+        try:
+            found = find(named, client, mounts, lambda *told: tried.append(Tried(*told)))
+        except Refused:
+            pass
+        else:
+            found.source.close()
+            named = found.named
+    return Understood(tuple(applied), tuple(tried), named)
 
 
 def _does(rule: Rule) -> str:

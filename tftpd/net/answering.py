@@ -1,6 +1,6 @@
 """What a request is answered with: the decision, apart from ports and sessions.
 
-    mode > rewrite > authorize > open the file > agree
+    mode > rewrite > find (authorize > open the file, by another name if need be) > agree
 
 The listener acts on it, and `tftpd explain` shows it. A step that cannot go
 on raises `Refused`.
@@ -15,6 +15,7 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.names import Named
 from tftpd.access.policy import Address, Grant, ReadPolicy, WritePolicy
 from tftpd.access.rewriting import rewritten
+from tftpd.storage.finding import find
 from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
@@ -70,11 +71,9 @@ def answer_read(request: Rrq, client: Address, mounts: Mounts, limits: Limits) -
     """What `client` gets for `request`; raises `Refused`."""
     mode = _mode(request)
     named = rewritten(mounts.naming.rules, request.filename, False, client)
-    with _told_of(named):
-        grant = mounts.authorize_read(named.name, client)
-        source = Source.open(grant)
-    terms = agree(request.options, limits, mode, Direction.READ, source.size)
-    return Reading(named, grant, terms, source)
+    found = find(named, client, mounts)
+    terms = agree(request.options, limits, mode, Direction.READ, found.source.size)
+    return Reading(found.named, found.grant, terms, found.source)
 
 
 def answer_write(request: Wrq, client: Address, mounts: Mounts, limits: Limits) -> Writing:
