@@ -88,6 +88,14 @@ def test_a_rule_may_replace_all_that_it_finds():
     assert rewritten([rule(r"\\", "/", every=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
 
 
+def test_after_the_last_replacement_a_rule_ends_them_or_begins_them_anew():
+    ends = [rule("a", "b", every=True, last=True), rule("b", "c")]
+    assert rewritten(ends, b"aa", False, CLIENT).name == b"bb"
+    assert rewritten(ends, b"bb", False, CLIENT).name == b"cb"
+    anew = [rule("^bb", "c"), rule("a", "b", every=True, restart=True)]
+    assert rewritten(anew, b"aa", False, CLIENT).name == b"c"
+
+
 def test_a_rule_may_be_for_names_without_something():
     rules = [rule("^boot/", unless=True, refuse=True, label="rewrite[0]")]
     assert rewritten(rules, b"boot/x", False, CLIENT).name == b"boot/x"

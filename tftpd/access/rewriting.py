@@ -103,7 +103,7 @@ class Rule:
     """What happens to a name in which `pattern` is found, or, with `unless`, is not.
 
     `to` takes the place of what was found. With `every` that is done as long
-    as there is something to find; `last` ends the rules, `restart` begins
+    as there is something to find; then `last` ends the rules, `restart` begins
     with the first again, and `refuse` refuses the request.
     """
 
@@ -141,6 +141,7 @@ def rewritten(
     """
     named = Named(filename)
     at = applied = steps = 0
+    repeats = False  # a rule that has applied already, and looks whether there is more
     while at < len(rules):
         rule = rules[at]
         if not rule.concerns(writes, client):
@@ -152,24 +153,31 @@ def rewritten(
         if steps > MOST_STEPS or applied > MOST_APPLIED:
             raise _refused("the rewrite rules come to no end", named)
         match = rule.pattern.find(named.name)
-        if (match is None) is not rule.unless:
+        applies = (match is None) is rule.unless
+        if not applies and not repeats:
             at += 1
             continue
-        applied += 1
-        if match is not None and rule.to is not None:
-            filled = rule.to.fill(match, client)
-            name = named.name[: match.start()] + filled + named.name[match.end() :]
-            named = named.after(name, rule.label)
-        note(rule, named.name)
+        if applies:
+            applied += 1
+            named = _applied(rule, match, named, client)
+            note(rule, named.name)
+        repeats = applies and rule.every
+        if repeats:
+            continue
         if rule.refuse:
             raise _refused(f"{rule.label} refuses the name", named)
         if rule.last:
             break
-        if rule.restart:
-            at = 0
-        elif not rule.every:
-            at += 1
+        at = 0 if rule.restart else at + 1
     return named
+
+
+def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Address) -> Named:
+    if match is None or rule.to is None:
+        return named
+    filled = rule.to.fill(match, client)
+    name = named.name[: match.start()] + filled + named.name[match.end() :]
+    return named.after(name, rule.label)
 
 
 def _refused(why: str, named: Named) -> Refused:

@@ -13,6 +13,9 @@ from tftpd.access.rewriting import Rule, template
 from tftpd.config.fields import Boolean, Contradiction, Network, Prefix, choice
 from tftpd.config.keys import Keys
 
+MOST_RULES = 500
+"""Rules of a configuration."""
+
 ENCODINGS = (
     *("utf-8", "latin-1", "iso-8859-2", "iso-8859-5", "iso-8859-15", "koi8-r"),
     *("cp437", "cp850", "cp866", "cp1250", "cp1251", "cp1252"),
@@ -107,8 +110,8 @@ class Rewrite(Keys):
             raise Contradiction('"to" goes with "match", and not with "refuse"')
         if self.to is None and not (self.refuse or self.last or self.restart):
             raise Contradiction('does nothing: expected "to", "refuse", "last" or "restart"')
-        if self.refuse + self.last + self.restart + self.every > 1:
-            raise Contradiction('expected one of "refuse", "last", "restart" and "every"')
+        if self.refuse + self.last + self.restart > 1:
+            raise Contradiction('expected one of "refuse", "last" and "restart"')
         if self.every and self.to is None:
             raise Contradiction('"every" goes with "to"')
         try:

@@ -17,10 +17,8 @@ from tftpd.config.directories import Directory
 from tftpd.config.fields import Address, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
-from tftpd.config.naming import Names, Rewrite
+from tftpd.config.naming import MOST_RULES, Names, Rewrite
 from tftpd.config.observing import Log, Status, Trace
-
-MOST_RULES = 500
 
 
 class Listen(Keys):

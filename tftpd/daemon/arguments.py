@@ -24,6 +24,11 @@ def parser() -> argparse.ArgumentParser:
 
     _add_explain(commands)
 
+    translate = commands.add_parser(
+        "import-map", help="turn a map file of tftp-hpa into rules for rewrite:"
+    )
+    translate.add_argument("map", metavar="FILE", help="what in.tftpd had as its --map-file")
+
     commands.add_parser("schema", help="print the JSON Schema of the configuration")
 
     install = commands.add_parser(

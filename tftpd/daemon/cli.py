@@ -10,6 +10,7 @@ from tftpd.config.loading import load, schema
 from tftpd.config.problems import ConfigError
 from tftpd.daemon.arguments import parser
 from tftpd.daemon.explain import explained
+from tftpd.daemon.importing import imported
 from tftpd.daemon.installing import installed
 from tftpd.daemon.logs import complain
 from tftpd.daemon.service import EX_CONFIG
@@ -19,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     The exit status is 0, 78 for a bad configuration, 2 for bad usage, and 1
-    where `explain` finds that the request is refused or units cannot be installed.
+    where `explain` finds that the request is refused, units cannot be installed,
+    or a map cannot be imported.
     """
     arguments = parser().parse_args(argv)
     return _COMMANDS[arguments.command](arguments)
@@ -52,6 +54,7 @@ _COMMANDS = {
     "run": _run,
     "check": _check,
     "explain": explained,
+    "import-map": imported,
     "schema": _schema,
     "install-units": installed,
 }

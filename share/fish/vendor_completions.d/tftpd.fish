@@ -22,6 +22,10 @@ complete -c tftpd -n '__fish_seen_subcommand_from explain' -l option -x -d 'an o
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l user -x -d 'decide with the rights of this user, as the daemon does under twistd --uid'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l json -d 'print one JSON object'
 
+complete -c tftpd -n __fish_use_subcommand -a import-map -d 'turn a map file of tftp-hpa into rules for rewrite:'
+complete -c tftpd -n '__fish_seen_subcommand_from import-map' -s h -l help -d 'show a summary'
+complete -c tftpd -n '__fish_seen_subcommand_from import-map' -F
+
 complete -c tftpd -n __fish_use_subcommand -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '__fish_seen_subcommand_from schema' -s h -l help -d 'show a summary'
 

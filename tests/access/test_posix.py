@@ -1,0 +1,111 @@
+"""POSIX expressions: those that are taken find what the C library finds."""
+
+import ctypes
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tftpd.access.patterns import pattern
+from tftpd.access.posix import posix
+from tftpd.access.regular import BadPattern, spell
+
+_EXTENDED, _ICASE = 1, 2
+_GROUPS = 10
+
+
+class _Span(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_int), ("end", ctypes.c_int))
+
+
+def _regexec(text, name, flags):
+    """What regexec(3) finds: the spans of all groups, or None."""
+    library = ctypes.CDLL(None)
+    compiled = ctypes.create_string_buffer(256)  # a regex_t has 64 octets
+    if library.regcomp(compiled, text.encode(), flags):
+        return "not compiled"
+    spans = (_Span * _GROUPS)()
+    try:
+        if library.regexec(compiled, name, _GROUPS, spans, 0):
+            return None
+        return [(span.start, span.end) for span in spans]
+    finally:
+        library.regfree(compiled)
+
+
+def _ours(text, name, ignore_case=False):
+    posix(text, ignore_case=ignore_case)
+    match = pattern(spell(posix(text)), ignore_case=ignore_case).find(name)
+    if match is None:
+        return None
+    spans = [match.span(group) for group in range(match.re.groups + 1)]
+    return (spans + [(-1, -1)] * _GROUPS)[:_GROUPS]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"^/tftpboot/(.*)$",
+        r"^(/tftpboot)?/(.*)$",
+        r"^([^/]*)/(.*)",
+        r"^(.*)/(.*)$",
+        r"\.(cfg|conf)$",
+        r"(^|/)pxelinux",
+        r"^[[:alpha:]]:[\\/]",
+        r"[]x]",
+        r"[\]",
+        r"a{2,3}b",
+        r"x\.y\ z\#",
+        r"^boot(\.cfg|$)",
+        r"(ab){2}c",
+    ],
+)
+def test_what_maps_are_made_of_finds_the_same(text):
+    for name in (
+        b"/tftpboot/x/y", b"/tftpbootx", b"tftpboot", b"a/b/c", b"", b"/", b"x.cfg", b"x.conf",
+        b"pxelinux.0", b"a/pxelinux", b"C:\\x", b"c:/x", b"]", b"\\", b"aab", b"aaaab", b"boot",
+        b"boot.cfg", b"bootx", b"x.y z#", b"abababc", b"a/\n/x",
+    ):  # fmt: skip
+        assert _ours(text, name) == _regexec(text, name, _EXTENDED), name
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("(a|ab)b*", "alternatives of which one may begin like another; the longest is taken by "
+         "tftp-hpa, the first here"),
+        ("a*(ab)?", "what is repeated is like what follows it; the longest of all is taken by "
+         "tftp-hpa, the first that matches here"),
+        ("(a?){2}", "a repetition of what may be nothing"),
+        ("((a)|b){2}", "a group in what is repeated"),
+        (r"(a)\1", r"\1: what a group matched cannot be matched again"),
+        (r"\bx", r"\b: edges of words are not known"),
+        (r"\d", r"\d is not known"),
+        (r"\t", r"\t is not known"),
+        ("[[.x.]]", "[. in a class is not known"),
+        ("[[:any:]]", "[: in a class is not known"),
+        ("a**", "two repetitions in a row"),
+    ],
+)  # fmt: skip
+def test_what_could_find_another_is_refused(text, why):
+    with pytest.raises(BadPattern) as bad:
+        posix(text)
+    assert str(bad.value) == why
+
+
+_PIECES = st.sampled_from(
+    ["a", "b", "/", ".", "[ab]", "[^/]", "(a)", "(b/)", "(a|b)", "(a|ab)", "(^|/)", "(aa|b|$)",
+     "^", "$", "|", "(.a)", "[[:alpha:]]", r"\.", "[]/]", "(.*)", "([^/]*)", "(/a)"]
+)  # fmt: skip
+_TIMES = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}"])
+_TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=6).map("".join)
+
+
+@settings(max_examples=1000)
+@given(_TEXTS, st.text("ab/A.", max_size=9).map(str.encode), st.booleans())
+def test_whatever_is_taken_finds_what_the_c_library_finds(text, name, ignore_case):
+    try:
+        ours = _ours(text, name, ignore_case)
+    except BadPattern:
+        return
+    assert ours == _regexec(text, name, _EXTENDED | (_ICASE if ignore_case else 0))

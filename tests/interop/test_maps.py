@@ -1,0 +1,91 @@
+"""Maps of tftp-hpa's in.tftpd: what it makes of a name, and what our rules do."""
+
+import socket
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from tests.interop.servers import KINDS, serving
+from tftpd.access.rewriting import rewritten
+from tftpd.config.loading import load
+from tftpd.daemon.cli import main
+from tftpd.wire.errors import Refused
+from tftpd.wire.packets import Ack, Data, Error, Rrq, decode
+
+CLIENT = ip_address("127.0.0.1")
+LIMIT = 10.0
+
+MAPS = {
+    "drives": (
+        "rg \\\\ /  # separators\nri ^[a-z]:\nr ^/\nrge [A-Z] \\L\\0\nr . never\n",
+        ["C:\\Boot\\BCD", "\\boot\\x", "d:x", "plain", "/abs/ABS"],
+    ),
+    "prefixes": (
+        "r ^(/tftpboot)?/(.*)$ \\2\nr ^x86PC/(UNDI/)?([^/]*)$ bios/\\2\nr \\.(cfg|conf)$ .txt\n",
+        ["/tftpboot/a/b", "/tftpbootx", "/x", "x86PC/UNDI/pxelinux.0", "x86PC/y", "a.cfg",
+         "a.conf", "a.cfgx"],
+    ),
+    "facts": (
+        "r ^menu$ menus/\\i-\\x\n"
+        "r ^low$ \\L\\xQ\\E\\xQ\\U\\0\nr ^gone(x)?$ [\\1\\7]\\\\\\ \\#\\q\n",
+        ["menu", "low", "gone", "gonex", "other"],
+    ),
+    "order": (
+        "r ^zero zero\nr ^c d\nrs ^b c\nr ^a b\nre ^e f\nr ^f g\n~e ^[defg]\nr ^ x-\n",
+        ["b", "e", "f", "d", "h"],
+    ),
+    "refusals": (
+        "rG4 ^x y\nrP ^q z\nr6 ^w z\na ^secret\n~a ^[a-z]\n",
+        ["x", "q", "w", "secret", "secretx", "not", "1"],
+    ),
+    "classes": (
+        "rg [[:digit:]]{3} N\nri ^[]x[:blank:]]+ y\nr [^a-zA-Z0-9/.-] _\n",
+        ["a123456", "12", "]X]a", "a~b~", "X"],
+    ),
+}  # fmt: skip
+
+
+def _asked(url, name):
+    """The answer of the server at `url`: content, or the code of its ERROR."""
+    port = int(url.rsplit(":", 1)[1])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(LIMIT)
+        sock.sendto(Rrq(name.encode(), b"octet").encode(), ("127.0.0.1", port))
+        datagram, peer = sock.recvfrom(2048)
+        answer = decode(datagram)
+        if isinstance(answer, Data):
+            sock.sendto(Ack(answer.block).encode(), peer)
+            return answer.payload
+        assert isinstance(answer, Error)
+        return answer.code
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
+    text, names = MAPS[name]
+    (tmp_path / "map").write_text(text)
+    (tmp_path / "root").mkdir()
+    assert main(["import-map", str(tmp_path / "map")]) == 0
+    out = capsys.readouterr().out
+    (tmp_path / "t.yaml").write_text("directories: [{root: root, read: true}]\n" + out)
+    rules = load(tmp_path / "t.yaml").naming().rules
+    expected = {}
+    for asked in names:
+        try:
+            made = rewritten(rules, asked.encode(), False, CLIENT).name.decode()
+        except Refused:
+            expected[asked] = 2
+            continue
+        expected[asked] = made.encode()
+        file = tmp_path / "root" / made.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(made)
+        file.chmod(0o644)
+    (kind,) = (kind for kind in KINDS if kind.name == "in.tftpd")
+    command = kind.command
+    mapped = replace(
+        kind, command=lambda port, root: ["-m", str(tmp_path / "map"), *command(port, root)]
+    )
+    with serving(mapped, tmp_path / "root") as server:
+        assert {asked: _asked(server.url, asked) for asked in names} == expected
