@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tftpd.access import rewriting
 from tftpd.access.names import Named
-from tftpd.access.patterns import LONGEST_NAME, pattern
-from tftpd.access.regular import BadPattern
+from tftpd.access.regular.patterns import LONGEST_NAME, pattern
+from tftpd.access.regular.tree import BadPattern
 from tftpd.access.rewriting import Rule, rewritten, template
 from tftpd.wire.errors import ErrorCode, Refused
 

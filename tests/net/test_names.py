@@ -11,8 +11,8 @@ from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import Named
 from tftpd.access.naming import Naming
-from tftpd.access.patterns import pattern
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.regular.patterns import pattern
 from tftpd.access.rewriting import Rule, template
 from tftpd.storage.finding import find
 from tftpd.transfer.report import Outcome

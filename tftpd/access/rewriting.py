@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tftpd.access.names import Named
-from tftpd.access.patterns import LONGEST_NAME, Pattern
 from tftpd.access.policy import ANYWHERE, Address, Networks, admits
-from tftpd.access.regular import BadPattern
+from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
+from tftpd.access.regular.tree import BadPattern
 from tftpd.wire.errors import ErrorCode, Refused
 
 MOST_APPLIED = 256

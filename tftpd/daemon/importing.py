@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.patterns import pattern
-from tftpd.access.posix import posix
-from tftpd.access.regular import BadPattern, spell
+from tftpd.access.regular.patterns import pattern
+from tftpd.access.regular.posix import posix
+from tftpd.access.regular.tree import BadPattern, spell
 from tftpd.access.rewriting import template
 from tftpd.config.naming import MOST_RULES
 from tftpd.config.problems import printable

@@ -11,7 +11,7 @@ they mean the same.
 from functools import reduce
 from operator import or_
 
-from tftpd.access.regular import (
+from tftpd.access.regular.tree import (
     ALL,
     BadPattern,
     Choice,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.access.backtracking import steps_of
-from tftpd.access.expressions import LONGEST, parse
-from tftpd.access.patterns import LONGEST_NAME, MOST_STEPS, pattern
-from tftpd.access.regular import ALL, BadPattern, Octet, spell
+from tests.access.regular.backtracking import steps_of
+from tftpd.access.regular.expressions import LONGEST, parse
+from tftpd.access.regular.patterns import LONGEST_NAME, MOST_STEPS, pattern
+from tftpd.access.regular.tree import ALL, BadPattern, Octet, spell
 
 # What a matcher that tries every way takes for ever on: ReDoS classics.
 EVIL = [

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tftpd.access.expressions import parse
-from tftpd.access.regular import (
+from tftpd.access.regular.expressions import parse
+from tftpd.access.regular.tree import (
     ALL,
     BadPattern,
     Choice,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tftpd.access.patterns import pattern
-from tftpd.access.posix import posix
-from tftpd.access.regular import BadPattern, spell
+from tftpd.access.regular.patterns import pattern
+from tftpd.access.regular.posix import posix
+from tftpd.access.regular.tree import BadPattern, spell
 
 _EXTENDED, _ICASE = 1, 2
 _GROUPS = 10

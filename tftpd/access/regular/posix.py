@@ -8,8 +8,8 @@ one; the others are refused.
 
 from collections.abc import Sequence
 
-from tftpd.access.expressions import parse
-from tftpd.access.regular import (
+from tftpd.access.regular.expressions import parse
+from tftpd.access.regular.tree import (
     ALL,
     BadPattern,
     Choice,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tftpd.access.regular import Choice, Edge, Group, Node, Octet, Repeat, Row
+from tftpd.access.regular.tree import Choice, Edge, Group, Node, Octet, Repeat, Row
 
 _Then = Callable[[int], bool]
 

@@ -1,0 +1,1 @@
+"""Regular expressions over octets, with a bound on what a match costs."""
