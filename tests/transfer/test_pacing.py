@@ -5,6 +5,9 @@ import pytest
 from tests.transfer.link import Link
 from tftpd.transfer.pacing import Pacer
 from tftpd.transfer.report import Outcome
+from tftpd.transfer.sender import Sender
+from tftpd.transfer.terms import Terms
+from tftpd.transfer.timing import Timer, Timing
 
 MIB = 1 << 20
 MB = 1e6
@@ -115,3 +118,31 @@ def test_small_windows_are_not_paced():
     pacer = Pacer(8)
     pacer.silence(roundtrip=0.001)
     assert not pacer.active
+
+
+def test_blocks_leave_one_by_one_where_a_gap_is_set():
+    timer = Timer(Timing(gap=0.002), windowsize=4)
+    sender = Sender(Terms(windowsize=4), timer, 0.0)
+    sender.feed(6, 100)
+    assert sender.outbox(0.0) == (1, 1)
+    assert sender.outbox(0.0) is None
+    assert sender.deadline == 0.002
+    sender.tick(0.002)
+    assert sender.outbox(0.002) == (2, 1)
+    assert (sender.outbox(0.0041), sender.outbox(0.0062)) == ((3, 1), (4, 1))
+    assert sender.deadline > 0.1  # the window is out: now it is the timer's
+    sender.receive_ack(4, 0.0063)
+    assert sender.outbox(0.0063) is None  # the ACK came before the gap was over
+    sender.tick(sender.deadline)
+    assert sender.outbox(0.0083) == (5, 1)
+    assert sender.timeouts == 0
+
+
+def test_a_gap_stays_after_a_loss():
+    timer = Timer(Timing(gap=0.002, initial=0.1), windowsize=4, uniform=lambda: 0.0)
+    sender = Sender(Terms(windowsize=4), timer, 0.0)
+    sender.feed(4, 100)
+    assert [sender.outbox(n * 0.0021) for n in range(4)] == [(1, 1), (2, 1), (3, 1), (4, 1)]
+    sender.tick(sender.deadline)
+    assert sender.timeouts == 1
+    assert (sender.outbox(0.2), sender.outbox(0.2)) == ((1, 1), None)

@@ -153,3 +153,32 @@ def test_whatever_is_asked_no_more_is_granted(asked, direction):
             assert int(answer) <= max(int(v) for n, v in asked if n == name and v.isdigit())
     wanted = [int(value) for name, value in asked if name == b"windowsize" and value.isdigit()]
     assert agreed.windowsize <= max([1, *wanted])
+
+
+def test_a_refused_option_is_left_out_in_any_spelling():
+    limits = Limits(refused=frozenset({b"blksize", b"tsize"}))
+    terms = _agreed((b"BlkSize", b"1024"), (b"tsize", b"0"), (b"windowsize", b"4"), limits=limits)
+    assert terms == Terms(windowsize=4, oack=((b"windowsize", b"4"),))
+
+
+def test_where_blksize_is_refused_blksize2_may_still_be_agreed():
+    limits = Limits(refused=frozenset({b"blksize"}))
+    terms = _agreed((b"blksize", b"1400"), (b"blksize2", b"1400"), limits=limits)
+    assert terms == Terms(blksize=1024, oack=((b"blksize2", b"1024"),))
+
+
+@pytest.mark.parametrize(("size", "told"), [(0, ()), (1, ((b"tsize", b"1"),))])
+def test_the_tsize_of_an_empty_file_can_be_left_out(size, told):
+    assert _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), size=size).oack == told
+
+
+def test_an_upload_may_announce_that_it_is_empty_all_the_same():
+    terms = _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), direction=WRITE)
+    assert terms == Terms(tsize=0, oack=((b"tsize", b"0"),))
+
+
+def test_the_number_after_65535_is_ours_where_the_client_does_not_ask():
+    limits = Limits(rollover=1, windowsize=65535, window_octets=1 << 40)
+    assert _agreed((b"windowsize", b"65535"), limits=limits).windowsize == 65534
+    assert _agreed(limits=limits) == Terms(rollover=1)
+    assert _agreed((b"rollover", b"0"), limits=limits) == Terms(oack=((b"rollover", b"0"),))

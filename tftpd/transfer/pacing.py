@@ -13,9 +13,13 @@ The window itself keeps its size: the receiver acknowledges nothing before
 the agreed number of blocks has come, so that a shorter one would only wait.
 Without pacing a window of 64 blocks behind a switch port that queues 32
 loses its second half each time, and waits for a timer each time.
+
+A client that is known to lose what comes too close together has a gap
+between its blocks instead, from the first one on.
 """
 
 from math import inf
+from typing import Protocol
 
 _FAST = 2.0  # growth for each window, where no queue was seen
 _SLOW = 1.05  # and from half the rate at which the last was lost
@@ -28,6 +32,21 @@ _BURST = 8  # blocks that leave together at least; smaller windows are not paced
 _QUANTUM = 0.002  # seconds of blocks in one burst; timers tick in milliseconds
 _SLOWEST = 500.0  # blocks per second; a window of 64 takes an eighth of a second
 _UNNOTICED = 0.001  # seconds for a whole window: no limit any more
+
+
+class Pacing(Protocol):
+    """What a Sender asks, and tells, of the pace of its blocks; as in `Pacer`."""
+
+    active: bool
+    next_at: float
+
+    def allows(self, count: int, now: float) -> int: ...
+
+    def arrived(self, count: int, elapsed: float, queued: float) -> None: ...
+
+    def gap(self, count: int, elapsed: float) -> None: ...
+
+    def silence(self, roundtrip: float) -> None: ...
 
 
 class Pacer:
@@ -93,3 +112,30 @@ class Pacer:
     def _set(self, rate: float) -> None:
         self.active = self._window > _BURST and rate * _UNNOTICED < self._window
         self._rate = max(rate, _SLOWEST) if self.active else inf
+
+
+class Spacer:
+    """Lets blocks leave one by one, `gap` seconds apart, whatever becomes of them."""
+
+    __slots__ = ("_gap", "active", "next_at")
+
+    def __init__(self, gap: float) -> None:
+        self.active = True
+        self.next_at = -inf
+        self._gap = gap
+
+    def allows(self, count: int, now: float) -> int:
+        """One block where the gap is over, else none."""
+        if now < self.next_at:
+            return 0
+        self.next_at = now + self._gap
+        return 1
+
+    def arrived(self, count: int, elapsed: float, queued: float) -> None:
+        """A window arrived whole."""
+
+    def gap(self, count: int, elapsed: float) -> None:
+        """What followed the first blocks was lost."""
+
+    def silence(self, roundtrip: float) -> None:
+        """A window got no answer at all."""

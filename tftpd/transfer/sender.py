@@ -16,7 +16,7 @@ under these rules cannot be driven to double its packets for ever.
 """
 
 from tftpd.transfer.machine import Machine
-from tftpd.transfer.pacing import Pacer
+from tftpd.transfer.pacing import Pacer, Pacing, Spacer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer
@@ -64,7 +64,7 @@ class Sender(Machine):
         self._told = False  # a duplicate ACK of `_acked` was answered
         self._measure_at = now
         self._window_at = now  # when the first block of the window left
-        self._pacer = Pacer(windowsize)
+        self._pacer: Pacing = Spacer(timer.gap) if timer.gap else Pacer(windowsize)
 
     @property
     def wants(self) -> int:

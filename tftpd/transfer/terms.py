@@ -41,11 +41,18 @@ class Limits:
     `blksize` in octets (8..65464); `windowsize` in blocks (1..65535);
     `window_octets` bounds their product, since a window is what a session
     holds in memory and what a socket buffer must take at once.
+
+    Options in `refused`, their names in small letters, are never accepted,
+    nor is the tsize of a file without an octet unless `empty_tsize`.
+    `rollover` is in force where the option is not agreed.
     """
 
     blksize: int = 65464
     windowsize: int = 64
     window_octets: int = 2 << 20
+    refused: frozenset[bytes] = frozenset()
+    empty_tsize: bool = True
+    rollover: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,8 @@ class _Draft:
 
     def consider(self, option: Option) -> None:
         name, value = option
-        accept = _ACCEPT.get(name.lower())
+        known = name.lower()
+        accept = None if known in self.limits.refused else _ACCEPT.get(known)
         answer = accept(self, value) if accept is not None else None
         if answer is not None:
             self.oack.append((name, answer))
@@ -126,7 +134,7 @@ class _Draft:
             windowsize=self._fit(blksize),
             timeout=self.timeout,
             tsize=self.tsize,
-            rollover=self.rollover or 0,
+            rollover=self._number_after_65535(),
             oack=tuple(self._state(option) for option in self.oack),
         )
 
@@ -135,8 +143,11 @@ class _Draft:
         if self.windowsize is None:
             return opt.DEFAULT_WINDOWSIZE
         # 65535 numbers in a cycle cannot tell a window of 65535 from none.
-        numbers = 65535 - (self.rollover or 0)
+        numbers = 65535 - self._number_after_65535()
         return max(1, min(self.windowsize, self.limits.window_octets // blksize, numbers))
+
+    def _number_after_65535(self) -> int:
+        return self.limits.rollover if self.rollover is None else self.rollover
 
     def _state(self, option: Option) -> Option:
         """`option`, with the window that fits if it is the window size."""
@@ -191,6 +202,8 @@ class _Draft:
         # A netascii file has another length on the wire than on disk, and
         # clients take a wrong tsize (0 from atftpd) for a broken transfer.
         if self.mode is Mode.NETASCII or self.size is None:
+            return None
+        if self.size == 0 and not self.limits.empty_tsize:
             return None
         self.tsize = self.size
         return b"%d" % self.size

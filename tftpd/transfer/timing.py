@@ -30,7 +30,7 @@ class Timing:
     long the last ACK of an upload is repeated: it covers two repeats of a
     client with a 5 s timer. `copies` is how often a peer that never answered
     is sent our first packet: the address it asked from may be somebody
-    else's.
+    else's. `gap` is the least time from one block to the next.
     """
 
     floor: float = 0.25
@@ -39,6 +39,7 @@ class Timing:
     patience: float = 30.0
     dally: float = 12.0
     copies: float = 3
+    gap: float = 0.0
 
 
 class Timer:
@@ -46,8 +47,8 @@ class Timer:
 
     `interval` is the time from a send to its repeat. `roundtrip` is the
     smoothed measure, None before the first, `shortest` the least. `patience`,
-    `dally` and `copies` are those of the timing, the first two longer where
-    the client's timeout is long.
+    `dally`, `copies` and `gap` are those of the timing, the first two longer
+    where the client's timeout is long.
     Times are seconds on the caller's clock, which may step backward: a
     negative measure counts as zero.
     """
@@ -61,6 +62,7 @@ class Timer:
         "_variation",
         "copies",
         "dally",
+        "gap",
         "interval",
         "patience",
         "roundtrip",
@@ -84,6 +86,7 @@ class Timer:
         self.patience = max(timing.patience, _LEAST_TRIES * (fixed or 0.0))
         self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
         self.copies = timing.copies
+        self.gap = timing.gap
         self._timing = timing
         self._fixed = fixed
         self._variation = 0.0

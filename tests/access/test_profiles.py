@@ -1,0 +1,128 @@
+"""Which profile a request has: the first whose every word fits."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+
+from tftpd.access.profiles import PLAIN, Fingerprint, Glob, Match, Profile, Profiles, spelled
+from tftpd.wire.packets import Rrq, Wrq
+
+CLIENT = IPv4Address("10.0.0.7")
+MAC = bytes.fromhex("525400123456")
+
+
+def _asked(*options, name=b"boot.img", mode=b"octet", kind=Rrq):
+    return kind(name, mode, options)
+
+
+def _nobody(client):
+    return None
+
+
+def _chosen(match, request, client=CLIENT, neighbour=_nobody):
+    chosen = Profiles([Profile("this", match)]).choose(request, client, neighbour)
+    return chosen.name == "this"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "fits"),
+    [
+        ([], [], True),
+        ([], [(b"tsize", b"0")], False),
+        (["tsize=0"], [(b"tsize", b"0")], True),
+        (["tsize=0"], [(b"TSize", b"0")], True),
+        (["tsize=0"], [(b"tsize", b"00")], False),
+        (["tsize=0"], [], False),
+        (["tsize=0"], [(b"tsize", b"0"), (b"blksize", b"512")], False),
+        (["tsize=0", "blksize"], [(b"tsize", b"0"), (b"blksize", b"512")], True),
+        (["tsize=0", "blksize"], [(b"blksize", b"512"), (b"tsize", b"0")], False),
+        (["tsize", "blksize=4|8"], [(b"tsize", b""), (b"blksize", b"8")], True),
+        (["tsize", "blksize=4|8"], [(b"tsize", b""), (b"blksize", b"48")], False),
+        (["tsize=0?", "blksize"], [(b"blksize", b"512")], True),
+        (["tsize=0?", "blksize"], [(b"tsize", b"1"), (b"blksize", b"512")], False),
+        (["multicast="], [(b"multicast", b"")], True),
+        (["multicast="], [(b"multicast", b"1")], False),
+        (["blksize"], [(b"blksize", b"\xff\n ")], True),
+    ],
+)
+def test_options_fit_in_their_order_and_with_their_values(pattern, options, fits):
+    assert Fingerprint(pattern).fits(spelled(tuple(options))) is fits
+
+
+@pytest.mark.parametrize("text", ["", "=1", "tsize=0=1", "blk size", "a|b", "?", "tsize=0??"])
+def test_what_is_no_option_is_refused(text):
+    with pytest.raises(ValueError, match="expected an option such as"):
+        Fingerprint([text])
+
+
+def test_a_peer_cannot_make_the_pattern_take_long():
+    pattern = Fingerprint(["a?"] * 60 + ["b"])
+    options = ((b"a", b"1" * 1000),) * 59
+    assert not pattern.fits(spelled(options))
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "fits"),
+    [
+        ("*.efi", b"/EFI/BOOT/BOOTX64.EFI", True),
+        ("*.efi", b"boot.efi.sig", False),
+        ("boot/*", b"Boot\\BCD", True),
+        ("?.cfg", "ä.cfg".encode(), True),
+        ("?.cfg", b"\xff.cfg", True),
+        ("*", b"a" * 4097, False),
+        ("*a*a*a*a*a*b", b"a" * 4096, False),
+    ],
+)
+def test_names_fit_in_any_letter_case(glob, name, fits):
+    assert Glob(glob).fits(name) is fits
+
+
+def test_every_word_of_a_match_must_fit():
+    assert _chosen(Match(), _asked())
+    assert _chosen(Match(request=Wrq), _asked(kind=Wrq))
+    assert not _chosen(Match(request=Wrq), _asked())
+    assert _chosen(Match(mode=b"netascii"), _asked(mode=b"NetASCII"))
+    assert not _chosen(Match(mode=b"netascii"), _asked())
+    network = [IPv4Network("10.0.0.0/24")]
+    assert _chosen(Match(clients=network), _asked())
+    assert not _chosen(Match(clients=network), _asked(), IPv4Address("10.0.1.7"))
+    assert not _chosen(Match(clients=network), _asked(), IPv6Address("fe80::1"))
+    assert not _chosen(Match(clients=network, file=Glob("*.efi")), _asked())
+    assert _chosen(Match(clients=network, file=Glob("*.img")), _asked())
+
+
+def test_the_first_that_matches_is_chosen():
+    profiles = Profiles([Profile("uploads", Match(request=Wrq)), Profile("a"), Profile("b")])
+    assert profiles.choose(_asked(), CLIENT, _nobody).name == "a"
+    assert profiles.choose(_asked(kind=Wrq), CLIENT, _nobody).name == "uploads"
+    assert Profiles().choose(_asked(), CLIENT, _nobody) is PLAIN
+
+
+def test_a_mac_address_is_known_by_its_first_octets():
+    def neighbour(client):
+        return MAC if client == CLIENT else None
+
+    assert _chosen(Match(macs=[MAC]), _asked(), neighbour=neighbour)
+    assert _chosen(Match(macs=[b"\x01", MAC[:3]]), _asked(), neighbour=neighbour)
+    assert not _chosen(Match(macs=[MAC[1:]]), _asked(), neighbour=neighbour)
+    assert not _chosen(Match(macs=[MAC]), _asked(), IPv4Address("10.0.0.8"), neighbour)
+
+
+def test_the_neighbour_is_asked_once_and_only_where_it_decides():
+    asked = []
+
+    def neighbour(client):
+        asked.append(client)
+
+    Profiles([Profile("a", Match(macs=[MAC], request=Wrq)), Profile("b")]).choose(
+        _asked(), CLIENT, neighbour
+    )
+    assert asked == []
+    profiles = [Profile("a", Match(macs=[MAC])), Profile("b", Match(macs=[MAC[:3]]))]
+    assert Profiles(profiles).choose(_asked(), CLIENT, neighbour) is PLAIN
+    assert asked == [CLIENT]
+
+
+def test_it_is_known_whether_anybody_is_answered_who_asks_everyone():
+    assert not Profiles([Profile("a"), Profile("b", broadcast=False)]).answers_broadcasts
+    assert Profiles([Profile("a"), Profile("b", broadcast=True)]).answers_broadcasts

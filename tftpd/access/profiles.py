@@ -1,0 +1,181 @@
+"""Profiles: what one kind of client needs that others do not.
+
+    request, client, MAC address > Profiles.choose > Profile
+
+A client is known by what it asks for (each firmware has its own options, in
+its own order), by its address or by that of its network card. A profile is
+a pure value: what it changes is done where terms and timers are made.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+from tftpd.access.names import LONGEST
+from tftpd.access.policy import Address, Networks, admits
+from tftpd.wire.options import Options
+from tftpd.wire.packets import Request
+
+MacAddress = bytes
+"""The six octets of a network card's address."""
+
+Neighbour = Callable[[Address], MacAddress | None]
+"""Tells the MAC address of a client; None where it is not on a network of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which requests a profile is for; what is None matches all of them.
+
+    `request` is `Rrq` or `Wrq`; `mode` is in small letters. `macs` are
+    addresses or the octets that they begin with.
+    """
+
+    options: "Fingerprint | None" = None
+    request: type[Request] | None = None
+    mode: bytes | None = None
+    file: "Glob | None" = None
+    clients: Networks | None = None
+    macs: Sequence[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A name, and what changes for the requests that match.
+
+    `refuse` are options that are left out of the OACK, in small letters;
+    `blksize` and `windowsize` bound what is granted. Without `empty_tsize`
+    nobody is told that a file has no octets, and `rollover` is the number
+    after block 65535 where the client asks for none.
+
+    `patience` and `floor` are those of the timing, `gap` the time between
+    two packets, all in seconds; each packet is followed by `duplicates` of
+    itself. `broadcast` says whether requests to everyone are answered. What
+    is None is as the daemon has it.
+    """
+
+    name: str
+    match: Match = Match()
+    refuse: frozenset[bytes] = frozenset()
+    blksize: int | None = None
+    windowsize: int | None = None
+    empty_tsize: bool = True
+    rollover: int = 0
+    patience: float | None = None
+    floor: float | None = None
+    gap: float = 0.0
+    duplicates: int = 0
+    broadcast: bool | None = None
+
+
+PLAIN = Profile("")
+"""That of clients that no profile is for: nothing changes."""
+
+
+class Profiles:
+    """Profiles in their order; the first that matches is a request's."""
+
+    def __init__(self, profiles: Iterable[Profile] = ()) -> None:
+        self._profiles = tuple(profiles)
+        self.answers_broadcasts = any(profile.broadcast for profile in self._profiles)
+        """Whether there are clients whose requests to everyone are answered."""
+
+    def __iter__(self) -> Iterator[Profile]:
+        return iter(self._profiles)
+
+    def choose(self, request: Request, client: Address, neighbour: Neighbour) -> Profile:
+        """The profile of `request`, which came from `client`; `PLAIN` if there is none.
+
+        `neighbour` is asked once at most, and only where nothing else but
+        the MAC address is left to decide.
+        """
+        asked = spelled(request.options)
+        mac: MacAddress | None = None
+        known = False
+        for profile in self._profiles:
+            match = profile.match
+            if not _matches(match, request, asked, client):
+                continue
+            if match.macs is None:
+                return profile
+            if not known:
+                mac, known = neighbour(client), True
+            if mac is not None and any(map(mac.startswith, match.macs)):
+                return profile
+        return PLAIN
+
+
+def _matches(match: Match, request: Request, asked: bytes, client: Address) -> bool:
+    """Whether all but the MAC address fits."""
+    return (
+        (match.options is None or match.options.fits(asked))
+        and (match.request is None or isinstance(request, match.request))
+        and (match.mode is None or match.mode == request.mode.lower())
+        and (match.file is None or match.file.fits(request.filename))
+        and (match.clients is None or admits(match.clients, client))
+    )
+
+
+def spelled(options: Options) -> bytes:
+    """`options` as a `Fingerprint` reads them: no NUL is in a name or a value."""
+    return b"".join([b"%b\0%b\0" % (name.lower(), value) for name, value in options])
+
+
+_OPTION = re.compile(r"([a-z0-9._-]+)(?:=([^\s|?=]*(?:\|[^\s|?=]*)*))?(\?)?")
+
+
+class Fingerprint:
+    """The options that a client asks for: all of them, in this order.
+
+    Each is a name, which any value goes with, or `name=value`, or
+    `name=value|value`; one that ends with `?` may be missing. Raises
+    `ValueError` for what is not written so.
+    """
+
+    def __init__(self, options: Iterable[str]) -> None:
+        self.options = tuple(options)
+        self._pattern = re.compile(b"".join(map(_option, self.options)))
+
+    def fits(self, asked: bytes) -> bool:
+        """Whether the options that were `spelled()` are these."""
+        return self._pattern.fullmatch(asked) is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fingerprint) and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash(self.options)
+
+
+def _option(text: str) -> bytes:
+    """The regular expression for one option, which takes time in proportion to what it reads."""
+    match = _OPTION.fullmatch(text)
+    if match is None:
+        raise ValueError("expected an option such as blksize, tsize=0 or windowsize=4|8?")
+    name, values, optional = match[1], match[2], match[3]
+    value = "[^\0]*" if values is None else "|".join(map(re.escape, values.split("|")))
+    missing = "?+" if optional else ""  # possessive: what was read is never read otherwise
+    return f"(?:{re.escape(name)}\0(?:{value})\0){missing}".encode()
+
+
+class Glob:
+    """File names: `*` is any text, slashes too, `?` a character and `[ab]` one of two.
+
+    Letter case does not matter, and a backslash is a slash.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._pattern = re.compile(translate(text), re.IGNORECASE)
+
+    def fits(self, filename: bytes) -> bool:
+        """Whether the name is one of these; none is that no file system could hold."""
+        name = filename.decode("utf-8", "surrogateescape").replace("\\", "/")
+        return len(filename) <= LONGEST and self._pattern.match(name) is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Glob) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
