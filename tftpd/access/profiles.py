@@ -20,8 +20,8 @@ from tftpd.wire.packets import Request
 MacAddress = bytes
 """The six octets of a network card's address."""
 
-Neighbour = Callable[[Address], MacAddress | None]
-"""Tells the MAC address of a client; None where it is not on a network of ours."""
+Neighbour = Callable[[], MacAddress | None]
+"""Tells the MAC address of the client; None where it is not on a network of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Profiles:
             if match.macs is None:
                 return profile
             if not known:
-                mac, known = neighbour(client), True
+                mac, known = neighbour(), True
             if mac is not None and any(map(mac.startswith, match.macs)):
                 return profile
         return PLAIN

@@ -1,6 +1,6 @@
 """The well-known port: turns each request into a session or a refusal.
 
-    datagram > decode > screen > answer (answering.py) > start
+    datagram > decode > screen > profile > answer (answering.py) > start
 
 A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
@@ -8,6 +8,7 @@ ERROR. Requests are answered from the address that the client asked.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
+from tftpd.access.profiles import PLAIN, MacAddress, Profile, Profiles
 from tftpd.net.admission import Crowd, Ignored
 from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.discards import Discard, Discards
@@ -26,6 +28,7 @@ from tftpd.net.sending import SendSession
 from tftpd.net.sessions import AnySession, Sessions
 from tftpd.net.shaping import Rate, Shaper
 from tftpd.net.sockets import client_address
+from tftpd.net.tuning import limits_for, timing_for
 from tftpd.storage.ledger import Ledger
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
@@ -55,7 +58,8 @@ class Offer:
     `crowd` is how many may be served at once; `report` takes each request's
     end. `bandwidth` is that of all transfers together, `session_bandwidth`
     that of each, in octets per second. `ledgers` are those of roots with
-    quotas.
+    quotas. `neighbour` tells a client's MAC address to the `profiles` that
+    ask for it.
     """
 
     mounts: Mounts
@@ -66,6 +70,12 @@ class Offer:
     bandwidth: Rate | None = None
     session_bandwidth: int | None = None
     ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
+    profiles: Profiles = field(default_factory=Profiles)
+    neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
+
+    def profile(self, request: Request, peer: SocketAddress) -> Profile:
+        """What the client that asks is known as."""
+        return self.profiles.choose(request, client_address(peer), partial(self.neighbour, peer))
 
     def rates(self) -> list[Rate]:
         """What holds a transfer that begins now."""
@@ -77,10 +87,11 @@ class Listener(DatagramProtocol):
     """Takes requests on one address; sessions are shared with other listeners.
 
     Requests to a broadcast address are dropped unless `broadcast` is set
-    (RFC 1123 s4.2.3.4). Sessions have their ports from `ports`, where it is
-    set, or stay on this one, in `single_port` mode. A reload sets these and
-    `offer` anew: requests that come from then on are answered by them.
-    `discards` counts what gets neither session nor report.
+    (RFC 1123 s4.2.3.4), or the client's profile has it otherwise. Sessions have
+    their ports from `ports`, where it is set, or stay on this one, in
+    `single_port` mode. A reload sets these and `offer` anew: requests that
+    come from then on are answered by them. `discards` counts what gets
+    neither session nor report.
     """
 
     noisy = False
@@ -113,7 +124,7 @@ class Listener(DatagramProtocol):
         What is no request is dropped without a word: two servers that
         answer each other's nonsense would never stop (CVE-2024-2169).
         """
-        if self.transport.broadcast and not self.broadcast:
+        if self._ignores() and not self.offer.profiles.answers_broadcasts:
             self._discards.add(Discard.BROADCAST)
             return
         try:
@@ -126,6 +137,9 @@ class Listener(DatagramProtocol):
         try:
             packet = decode(datagram)
         except MalformedRequest as malformed:
+            if self._ignores():
+                self._discards.add(Discard.BROADCAST)
+                return
             self._discards.add(Discard.MALFORMED)
             if tid not in self.transport.guests:  # an ERROR would end its transfer
                 self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
@@ -137,15 +151,26 @@ class Listener(DatagramProtocol):
         if not isinstance(packet, Rrq | Wrq):
             self._discards.add(Discard.NO_REQUEST)
             return
+        if self.transport.broadcast and self._ignores(self.offer.profile(packet, peer)):
+            self._discards.add(Discard.BROADCAST)
+            return
         if self._is_new(packet, tid):
+            profile = PLAIN
             try:
                 self._sessions.admit(peer, self.offer.crowd, self._runtime.clock.seconds())
-                self._open(packet, tid)
+                profile = self.offer.profile(packet, peer)
+                self._open(packet, tid, profile)
             except Ignored as ignored:
-                self._unserved(packet, peer, Outcome.IGNORED, None, ignored)
+                self._unserved(packet, peer, profile, Outcome.IGNORED, None, ignored)
             except Refused as refused:
                 self._tell(refused, peer)
-                self._unserved(packet, peer, Outcome.REFUSED, refused.code, refused)
+                self._unserved(packet, peer, profile, Outcome.REFUSED, refused.code, refused)
+
+    def _ignores(self, profile: Profile = PLAIN) -> bool:
+        """Whether what came is for everyone, and not answered for that."""
+        if not self.transport.broadcast:
+            return False
+        return not (self.broadcast if profile.broadcast is None else profile.broadcast)
 
     def _note_malformed(self, why: MalformedRequest, peer: SocketAddress) -> None:
         """Log it; one a second with how many more there were, so that no flood fills the disk."""
@@ -178,26 +203,29 @@ class Listener(DatagramProtocol):
             session.stop(Outcome.REPLACED)
         return True
 
-    def _open(self, request: Request, tid: TID) -> None:
+    def _open(self, request: Request, tid: TID, profile: Profile) -> None:
         if isinstance(request, Rrq):
-            self._open_read(request, tid)
+            self._open_read(request, tid, profile)
         else:
-            self._open_write(request, tid)
+            self._open_write(request, tid, profile)
 
-    def _open_read(self, request: Rrq, tid: TID) -> None:
+    def _open_read(self, request: Rrq, tid: TID, profile: Profile) -> None:
         offer, peer = self.offer, tid[0]
-        granted = answer_read(request, client_address(peer), offer.mounts, offer.limits)
+        limits = limits_for(profile, offer.limits)
+        granted = answer_read(request, client_address(peer), offer.mounts, limits)
         terms = granted.terms
-        machine = Sender(terms, self._timer(terms), self._runtime.clock.seconds())
+        machine = Sender(terms, self._timer(terms, profile), self._runtime.clock.seconds())
         session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
+        session.profile = profile
         session.attach(granted.source)
         session.named = granted.named
         window = terms.windowsize * (terms.blksize + HEADER)
         self._start(session, tid, Needs(_LONGEST_ANSWER, window, False, self.ports))
 
-    def _open_write(self, request: Wrq, tid: TID) -> None:
+    def _open_write(self, request: Wrq, tid: TID, profile: Profile) -> None:
         offer, peer = self.offer, tid[0]
-        limits = self._fitting(offer.limits) if self.single_port else offer.limits
+        limits = limits_for(profile, offer.limits)
+        limits = self._fitting(limits) if self.single_port else limits
         granted = answer_write(request, client_address(peer), offer.mounts, limits)
         terms = granted.terms
         try:
@@ -205,8 +233,9 @@ class Listener(DatagramProtocol):
         except Refused:
             self._measure(offer.ledgers.get(granted.grant.root))
             raise
-        machine = Receiver(terms, self._timer(terms), self._runtime.clock.seconds())
+        machine = Receiver(terms, self._timer(terms, profile), self._runtime.clock.seconds())
         session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
+        session.profile = profile
         session.attach(sink)
         session.named = granted.named
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
@@ -222,8 +251,9 @@ class Listener(DatagramProtocol):
         if ledger is not None and ledger.age() > _MEASURED_AGO:
             self._runtime.in_thread(ledger.measure)
 
-    def _timer(self, terms: Terms) -> Timer:
-        return Timer(self.offer.timing, terms.timeout, terms.windowsize)
+    def _timer(self, terms: Terms, profile: Profile) -> Timer:
+        timing = timing_for(profile, self.offer.timing)
+        return Timer(timing, terms.timeout, terms.windowsize)
 
     def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""
@@ -268,6 +298,7 @@ class Listener(DatagramProtocol):
         self,
         request: Request,
         peer: SocketAddress,
+        profile: Profile,
         outcome: Outcome,
         code: int | None,
         why: Exception,
@@ -280,5 +311,6 @@ class Listener(DatagramProtocol):
                 outcome=outcome,
                 code=code,
                 detail=str(why),
+                profile=profile.name,
             )
         )

@@ -15,10 +15,12 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from tftpd.access.mounts import Mounts
+from tftpd.access.profiles import PLAIN, Profile
 from tftpd.net.answering import Reading, answer_read, answer_write
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.sockets import client_address
+from tftpd.net.tuning import limits_for, timing_for
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.sender import Sender
@@ -47,13 +49,19 @@ class Rehearsal:
 
 
 def rehearse(
-    datagram: bytes, peer: SocketAddress, mounts: Mounts, limits: Limits, timing: Timing
+    datagram: bytes,
+    peer: SocketAddress,
+    mounts: Mounts,
+    limits: Limits,
+    timing: Timing,
+    profile: Profile = PLAIN,
 ) -> Rehearsal:
     """What a listener answers where `datagram`, an RRQ or a WRQ, comes from `peer`.
 
     Creates, writes and sends nothing. Raises `MalformedPacket` for what is
     no request.
     """
+    limits, timing = limits_for(profile, limits), timing_for(profile, timing)
     try:
         request = decode(datagram)
         client = client_address(peer)

@@ -59,7 +59,7 @@ class SendSession(Session[Sender]):
         for octets in frames.between(*said):
             self.transport.writeBurst(octets, frames.size, self.peer)
             if self._shaper is not None:
-                self._shaper.spend(len(octets))
+                self._shaper.spend(len(octets) * (1 + self.profile.duplicates))
 
     def _feed(self, wants: int) -> None:
         try:

@@ -9,13 +9,15 @@ timer and file, whatever the peer, the disk or a fault of ours does.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tftpd.access.names import Named
+from tftpd.access.profiles import PLAIN, Profile
+from tftpd.net.repeating import Repeating
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.net.shaping import Shaper
 from tftpd.transfer.opening import Opening
@@ -66,6 +68,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._on_end = on_end
         self._seconds = runtime.clock.seconds
         self.started = self._seconds()
+        self.profile: Profile = PLAIN  # set before the port starts
         self._wakeup: IDelayedCall | None = None
         self._wakes_at = inf
         self._strangers: set[SocketAddress] = set()
@@ -93,6 +96,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def size(self) -> int | None:
         """Octets of the whole file on the wire; None where nobody told."""
         return None
+
+    def makeConnection(self, transport: Any) -> None:
+        """Twisted: the port is open."""
+        duplicates = self.profile.duplicates
+        super().makeConnection(Repeating(transport, duplicates) if duplicates else transport)
 
     def begin(self) -> None:
         """Send the first packet, now that the port is bound."""
@@ -299,4 +307,5 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             options=terms.options,
             served=self.named.name if self.named.by else None,
             by=self.named.by,
+            profile=self.profile.name,
         )

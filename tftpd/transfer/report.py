@@ -39,6 +39,7 @@ class Report:
     `timeouts` is how often a deadline passed, and `options` the names of
     those that were agreed, in small letters. `served` is the name that the
     file goes by here, where `by` made another of the one that was asked for.
+    `profile` names what the client was known as, empty where nobody knew it.
     """
 
     direction: Direction
@@ -60,6 +61,7 @@ class Report:
     options: tuple[str, ...] = ()
     served: bytes | None = None
     by: tuple[str, ...] = ()
+    profile: str = ""
 
     @property
     def rate(self) -> float:
