@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
-from tftpd.access.profiles import PLAIN, Fingerprint, Glob, Match, Profile, Profiles, spelled
+from tftpd.access.profiles import PLAIN, Fingerprint, Globs, Match, Profile, Profiles, spelled
 from tftpd.wire.packets import Rrq, Wrq
 
 CLIENT = IPv4Address("10.0.0.7")
@@ -74,7 +74,7 @@ def test_a_peer_cannot_make_the_pattern_take_long():
     ],
 )
 def test_names_fit_in_any_letter_case(glob, name, fits):
-    assert Glob(glob).fits(name) is fits
+    assert Globs(["x", glob]).fit(name) is fits
 
 
 def test_every_word_of_a_match_must_fit():
@@ -87,8 +87,8 @@ def test_every_word_of_a_match_must_fit():
     assert _chosen(Match(clients=network), _asked())
     assert not _chosen(Match(clients=network), _asked(), IPv4Address("10.0.1.7"))
     assert not _chosen(Match(clients=network), _asked(), IPv6Address("fe80::1"))
-    assert not _chosen(Match(clients=network, file=Glob("*.efi")), _asked())
-    assert _chosen(Match(clients=network, file=Glob("*.img")), _asked())
+    assert not _chosen(Match(clients=network, files=Globs(["*.efi"])), _asked())
+    assert _chosen(Match(clients=network, files=Globs(["*.efi", "*.img"])), _asked())
 
 
 def test_the_first_that_matches_is_chosen():
@@ -120,6 +120,11 @@ def test_the_neighbour_is_asked_once_and_only_where_it_decides():
     profiles = [Profile("a", Match(macs=[MAC])), Profile("b", Match(macs=[MAC[:3]]))]
     assert Profiles(profiles).choose(_asked(), CLIENT, neighbour) is PLAIN
     assert asked == [CLIENT]
+
+
+def test_it_is_known_whether_mac_addresses_matter():
+    assert not Profiles([Profile("a")]).asks_neighbours
+    assert Profiles([Profile("a"), Profile("b", Match(macs=[MAC]))]).asks_neighbours
 
 
 def test_it_is_known_whether_anybody_is_answered_who_asks_everyone():

@@ -11,11 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import lru_cache
 
 from tftpd.access.names import LONGEST
 from tftpd.access.policy import Address, Networks, admits
 from tftpd.wire.options import Options
 from tftpd.wire.packets import Request
+
+_REMEMBERED = 64  # lists of options; one may be as long as a datagram
 
 MacAddress = bytes
 """The six octets of a network card's address."""
@@ -35,7 +38,7 @@ class Match:
     options: "Fingerprint | None" = None
     request: type[Request] | None = None
     mode: bytes | None = None
-    file: "Glob | None" = None
+    files: "Globs | None" = None
     clients: Networks | None = None
     macs: Sequence[bytes] | None = None
 
@@ -80,6 +83,10 @@ class Profiles:
         self._profiles = tuple(profiles)
         self.answers_broadcasts = any(profile.broadcast for profile in self._profiles)
         """Whether there are clients whose requests to everyone are answered."""
+        self.asks_neighbours = any(profile.match.macs for profile in self._profiles)
+        """Whether MAC addresses matter at all."""
+        # Clients of one kind ask for the same: 2 us each instead of 10.
+        self._asking = lru_cache(maxsize=_REMEMBERED)(self._find_asking)
 
     def __iter__(self) -> Iterator[Profile]:
         return iter(self._profiles)
@@ -90,12 +97,11 @@ class Profiles:
         `neighbour` is asked once at most, and only where nothing else but
         the MAC address is left to decide.
         """
-        asked = spelled(request.options)
         mac: MacAddress | None = None
         known = False
-        for profile in self._profiles:
+        for profile in self._asking(spelled(request.options)):
             match = profile.match
-            if not _matches(match, request, asked, client):
+            if not _matches(match, request, client):
                 continue
             if match.macs is None:
                 return profile
@@ -105,14 +111,20 @@ class Profiles:
                 return profile
         return PLAIN
 
+    def _find_asking(self, asked: bytes) -> Sequence[Profile]:
+        """Those whose options are the ones that were `spelled()`."""
+        profiles = self._profiles
+        return [
+            one for one in profiles if one.match.options is None or one.match.options.fits(asked)
+        ]
 
-def _matches(match: Match, request: Request, asked: bytes, client: Address) -> bool:
-    """Whether all but the MAC address fits."""
+
+def _matches(match: Match, request: Request, client: Address) -> bool:
+    """Whether all fits but options and MAC address."""
     return (
-        (match.options is None or match.options.fits(asked))
-        and (match.request is None or isinstance(request, match.request))
+        (match.request is None or isinstance(request, match.request))
         and (match.mode is None or match.mode == request.mode.lower())
-        and (match.file is None or match.file.fits(request.filename))
+        and (match.files is None or match.files.fit(request.filename))
         and (match.clients is None or admits(match.clients, client))
     )
 
@@ -159,23 +171,23 @@ def _option(text: str) -> bytes:
     return f"(?:{re.escape(name)}\0(?:{value})\0){missing}".encode()
 
 
-class Glob:
+class Globs:
     """File names: `*` is any text, slashes too, `?` a character and `[ab]` one of two.
 
     Letter case does not matter, and a backslash is a slash.
     """
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._pattern = re.compile(translate(text), re.IGNORECASE)
+    def __init__(self, globs: Iterable[str]) -> None:
+        self.globs = tuple(globs)
+        self._pattern = re.compile("|".join(map(translate, self.globs)), re.IGNORECASE)
 
-    def fits(self, filename: bytes) -> bool:
-        """Whether the name is one of these; none is that no file system could hold."""
+    def fit(self, filename: bytes) -> bool:
+        """Whether one of them fits the name; none does that no file system could hold."""
         name = filename.decode("utf-8", "surrogateescape").replace("\\", "/")
         return len(filename) <= LONGEST and self._pattern.match(name) is not None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Glob) and self.text == other.text
+        return isinstance(other, Globs) and self.globs == other.globs
 
     def __hash__(self) -> int:
-        return hash(self.text)
+        return hash(self.globs)

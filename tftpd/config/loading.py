@@ -130,7 +130,7 @@ def _wrong_with(root: str, read: bool, write: bool) -> str | None:
 
 
 def _find_repetitions(document: Document) -> None:
-    """Two directories of one path, or two listeners on one port."""
+    """Two directories of one path, profiles of one name, or listeners on one port."""
     paths: dict[object, int] = {}
     for number, entry in _entries(document, "directories"):
         written = entry.get("path", "/")
@@ -142,6 +142,13 @@ def _find_repetitions(document: Document) -> None:
             first = paths.setdefault(prefix, number)
             if first != number:
                 _repeated(document, "directories", number, "path", quoted(written), first)
+    names: dict[object, int] = {}
+    for number, entry in _entries(document, "profiles"):
+        name = entry.get("name")
+        if isinstance(name, str):
+            first = names.setdefault(name, number)
+            if first != number:
+                _repeated(document, "profiles", number, "name", quoted(name), first)
     ports: dict[object, int] = {}
     for number, entry in _entries(document, "listen"):
         address, port = entry.get("address"), entry.get("port", 69)

@@ -4,6 +4,7 @@ settings.mounts()                access.mounts.Mount, one for each directory
 settings.naming()                access.naming.Naming
 settings.limits.granted()        transfer.terms.Limits
 settings.retransmit.timing()     transfer.timing.Timing
+settings.known_profiles()        config.profiles.ClientProfile, whose profile() is access's
 """
 
 from pathlib import Path
@@ -14,11 +15,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from tftpd.access.mounts import Mount
 from tftpd.access.naming import Naming
 from tftpd.config.directories import Directory
-from tftpd.config.fields import Address, Contradiction, Ports, choice, number, seconds
+from tftpd.config.fields import Address, Boolean, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
 from tftpd.config.naming import MOST_RULES, Names, Rewrite
 from tftpd.config.observing import Log, Status, Trace
+from tftpd.config.profiles import ClientProfile, shipped
 
 
 class Listen(Keys):
@@ -87,6 +89,12 @@ class Settings(Keys):
     retransmit: Annotated[Retransmit, _SECTION] = Field(
         default=Retransmit(), description="When packets are sent again."
     )
+    profiles: list[ClientProfile] = Field(
+        default=[], description="What some clients need that others do not; the first that fits."
+    )
+    shipped_profiles: Boolean = Field(
+        default=True, description="Whether the clients that tftpd knows have profiles, after these."
+    )
     log: Annotated[Log, _SECTION] = Field(default=Log(), description="What is logged.")
     trace: Trace | None = Field(
         default=None, description="A trace of one client's packets, for tshark and tcpdump."
@@ -103,6 +111,13 @@ class Settings(Keys):
     drain_timeout: Annotated[float, seconds(MOST_SECONDS, none=True)] = Field(
         default=10.0, description="Seconds that running transfers get when the daemon stops."
     )
+
+    def known_profiles(self) -> list[ClientProfile]:
+        """Those of this file, then those that are shipped and have none of the same name here."""
+        if not self.shipped_profiles:
+            return self.profiles
+        names = {profile.name for profile in self.profiles}
+        return self.profiles + [profile for profile in shipped() if profile.name not in names]
 
     def mounts(self) -> list[Mount]:
         """What the access floor takes."""

@@ -17,6 +17,7 @@ complete -c tftpd -n '__fish_seen_subcommand_from explain' -s h -l help -d 'show
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l config -s c -r -F -d 'the YAML file'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l client -x -d 'who asks'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l to -x -d 'the address that it asks'
+complete -c tftpd -n '__fish_seen_subcommand_from explain' -l mac -x -d 'its MAC address, instead of what this host knows'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l mode -x -d 'netascii or octet, which is the default'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l option -x -d 'an option of the request, such as blksize=1468; any number of them'
 complete -c tftpd -n '__fish_seen_subcommand_from explain' -l user -x -d 'decide with the rights of this user, as the daemon does under twistd --uid'

@@ -1,0 +1,142 @@
+"""Profiles as they are written, and what is wrong with them."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
+from tftpd.config.loading import load
+from tftpd.config.problems import ConfigError
+from tftpd.config.profiles import shipped
+from tftpd.wire.packets import Wrq
+
+MINIMAL = "directories: [{root: ., read: true}]\n"
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    """Loads a configuration that says these profiles."""
+    monkeypatch.chdir(tmp_path)
+
+    def load_with(text):
+        path = tmp_path / "t.yaml"
+        path.write_text(MINIMAL + text)
+        return load(path)
+
+    return load_with
+
+
+def test_everything_of_a_profile_can_be_said(loaded):
+    settings = loaded(
+        """
+shipped_profiles: false
+profiles:
+  - name: star64
+    match:
+      clients: [10.0.7.0/24]
+      macs: [6C-CF-39, "52:54:00:12:34:56"]
+      options: [timeout=5, "tsize=0?", "blksize=1468|512"]
+      direction: write
+      mode: netascii
+      files: ["*.img"]
+    refuse_options: [tsize, windowsize]
+    blksize: 1428
+    windowsize: 8
+    empty_tsize: false
+    rollover: 1
+    patience: 60
+    floor: 1
+    gap: 0.001
+    duplicates: 1
+    broadcast: answer
+    source: seen here
+"""
+    )
+    (known,) = settings.known_profiles()
+    assert known.profile() == Profile(
+        "star64",
+        Match(
+            options=Fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
+            request=Wrq,
+            mode=b"netascii",
+            files=Globs(["*.img"]),
+            clients=(ip_network("10.0.7.0/24"),),
+            macs=(bytes.fromhex("6ccf39"), bytes.fromhex("525400123456")),
+        ),
+        refuse=frozenset({b"tsize", b"windowsize"}),
+        blksize=1428,
+        windowsize=8,
+        empty_tsize=False,
+        rollover=1,
+        patience=60.0,
+        floor=1.0,
+        gap=0.001,
+        duplicates=1,
+        broadcast=True,
+    )
+
+
+def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
+    settings = loaded("profiles: [{name: lab, match: {options: []}}]")
+    assert settings.known_profiles()[0].profile() == Profile("lab", Match(options=Fingerprint([])))
+
+
+def test_those_of_the_file_come_before_those_that_are_shipped(loaded):
+    names = [profile.name for profile in loaded("").known_profiles()]
+    assert names == [profile.name for profile in shipped()]
+    settings = loaded("profiles: [{name: lab, match: {mode: octet}}]")
+    assert [profile.name for profile in settings.known_profiles()] == ["lab", *names]
+
+
+def test_a_shipped_one_is_replaced_by_its_name(loaded):
+    settings = loaded("profiles: [{name: u-boot, match: {mode: octet}, duplicates: 1}]")
+    names = [profile.name for profile in settings.known_profiles()]
+    assert names.count("u-boot") == 1
+    assert settings.known_profiles()[0].duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{name: lab}", 'profiles[0]: missing key "match"'),
+        ("{name: lab, match: {}}", "profiles[0].match: expected clients, macs, options, "
+         "direction, mode or files"),
+        ("{match: {mode: octet}}", 'profiles[0]: missing key "name"'),
+        ("{name: My Lab, match: {mode: octet}}", "profiles[0].name: expected a name of small "
+         'letters, digits, dots and dashes, got "My Lab"'),
+        ("{name: none, match: {mode: octet}}", "profiles[0].name: expected a name of small "
+         'letters, digits, dots and dashes, got "none"'),
+        ("{name: lab, match: {macs: [52:54:0]}}", "profiles[0].match.macs[0]: expected a MAC "
+         'address, or how it begins, such as "52:54:00", got "52:54:0"'),
+        ("{name: lab, match: {macs: []}}", "profiles[0].match.macs: expected at least one entry"),
+        ("{name: lab, match: {options: [blk size]}}", "profiles[0].match.options[0]: expected an "
+         'option such as blksize, tsize=0 or windowsize=4|8?, got "blk size"'),
+        ("{name: lab, match: {options: [4]}}", "profiles[0].match.options[0]: expected an "
+         "option such as blksize, tsize=0 or windowsize=4|8?, got 4"),
+        ("{name: lab, match: {files: ['']}}", "profiles[0].match.files[0]: expected a pattern "
+         'such as *.efi, got ""'),
+        ("{name: lab, match: {mode: mail}}", "profiles[0].match.mode: expected one of octet, "
+         'netascii, got "mail"'),
+        ("{name: lab, match: {mode: octet}, refuse_options: [tsiz]}",
+         "profiles[0].refuse_options[0]: expected one of blksize, blksize2, timeout, utimeout, "
+         'tsize, windowsize, rollover, got "tsiz", did you mean "tsize"?'),
+        ("{name: lab, match: {mode: octet}, duplicates: 9}",
+         "profiles[0].duplicates: expected a number from 0 to 3, got 9"),
+        ("{name: lab, match: {mode: octet}, gap: 2}",
+         "profiles[0].gap: expected seconds, from 0 up to 1, got 2"),
+        ("{name: lab, match: {mode: octet}, blocksize: 9}",
+         'profiles[0].blocksize: unknown key, did you mean "blksize"?'),
+        ("{name: a, match: {mode: octet}}\n  - {name: a, match: {mode: octet}}",
+         'profiles[1].name: "a" is already the name of profiles[0] on line 3'),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(loaded, line, problem):
+    with pytest.raises(ConfigError) as told:
+        loaded(f"profiles:\n  - {line}\n")
+    number = 4 if "\n" in line else 3
+    assert str(told.value).endswith(f"t.yaml:{number}: {problem}")
+
+
+def test_every_shipped_profile_says_where_it_is_known_from():
+    assert all(profile.source for profile in shipped())
+    assert len({profile.name for profile in shipped()}) == len(shipped())
