@@ -26,6 +26,7 @@ REPORTS = [
         blocks=77,
         timeouts=2,
         roundtrip=0.25,
+        profile="u-boot",
         options=("blksize", "tsize"),
         served=b"caf\xe9",
         by=("rewrite[0]", "case"),

@@ -13,6 +13,7 @@ import pytest
 from tests.daemons import CHECKOUT
 from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
+from tftpd.access.profiles import Profiles
 from tftpd.config.loading import load_with_lines
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain import lines
@@ -47,6 +48,16 @@ rewrite:
   - {match: '^forbidden', refuse: true}
   - {match: '^round', to: 'around', restart: true}
   - {match: '^around', to: 'round', restart: true}
+profiles:
+  - name: odd
+    match: {clients: [198.51.100.0/24], options: [tsize, foo, timeout, blksize]}
+    refuse_options: [timeout]
+    empty_tsize: false
+  - name: card
+    match: {macs: ["52:54:00"], direction: read, files: ["*.img", seven]}
+    blksize: 1000
+    patience: 60
+    broadcast: answer
 """
 
 NAMES = """
@@ -150,6 +161,7 @@ def _really(configured, request, host):
             settings.retransmit.timing(),
             Crowd(sessions=100),
             report,
+            profiles=Profiles(known.profile() for known in settings.known_profiles()),
         )
     )
     server.net.deliver(request.encode(), (host, 2070), (SERVER, WELL_KNOWN))
@@ -192,6 +204,9 @@ def test_a_link_is_told_with_where_it_leads(configured):
     assert said[2:] == [
         "listener   127.0.0.1 port 6969, broadcast ignore, mode per-session, "
         "session_ports none (tftpd.yaml:3)",
+        "profile    no-options (shipped)",
+        "  known by options []",
+        "  changes  nothing",
         f"directory  / is {base}, symlinks inside (tftpd.yaml:6)",
         "policy     read, admits the client by 0.0.0.0/0, world_readable false (tftpd.yaml:8)",
         "  step     inside: symbolic link to sub/file",
@@ -286,6 +301,49 @@ def test_the_listener_is_the_one_of_the_address_that_is_asked(configured, client
     assert (told.answer is None) is bool(why)
 
 
+CARD = bytes.fromhex("525400123456")
+
+
+def test_the_profile_is_told_and_what_it_changes(configured):
+    asked = Rrq(b"seven", b"octet", ((b"blksize", b"1400"),))
+    told = explain(configured, asked, "192.0.2.7", mac=CARD)
+    assert (told.mac, told.terms.blksize) == ("52:54:00:12:34:56", 1000)
+    assert told.profile == {
+        "name": "card",
+        "at": "tftpd.yaml:23",
+        "match": {"macs": ["52:54:00"], "direction": "read", "files": ["*.img", "seven"]},
+        "source": None,
+        "changes": {"blksize": 1000, "patience": 60.0, "broadcast": "answer"},
+    }
+    said = list(lines(told))
+    assert said[0].endswith("from 192.0.2.7, 52:54:00:12:34:56")
+    assert said[3:6] == [
+        "profile    card (tftpd.yaml:23)",
+        "  known by macs [52:54:00], direction read, files [*.img, seven]",
+        "  changes  blksize 1000, patience 60.0, broadcast answer",
+    ]
+
+
+def test_who_has_no_profile_is_told_so(configured):
+    told = explain(configured, Rrq(b"seven", b"octet", ((b"foo", b"1"),)), "192.0.2.7")
+    assert (told.profile, told.mac) == (None, None)
+    assert list(lines(told))[3] == "profile    none"
+
+
+def test_what_curl_needs_is_shipped(configured):
+    options = ((b"tsize", b"0"), (b"blksize", b"512"), (b"timeout", b"6"))
+    told = explain(configured, Rrq(b"empty", b"octet", options), "192.0.2.7")
+    assert (told.profile["name"], told.profile["at"]) == ("curl", "shipped")
+    assert told.profile["changes"] == {"empty_tsize": False}
+    assert "tsize" not in told.terms.options
+
+
+def test_a_profile_may_answer_requests_to_everyone(configured):
+    for name, granted in ((b"seven", True), (b"kilo", False)):
+        told = explain(configured, Rrq(name, b"octet"), "fe80::7%lo", "ff02::1", CARD)
+        assert told.granted is granted
+
+
 def test_the_command_tells_in_words_and_by_its_status(configured, capsys):
     base = Path(configured.settings.directories[0].root).parent
     asked = ["explain", "-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7"]
@@ -324,6 +382,7 @@ def test_the_command_tells_it_as_json(configured, capsys):
         ["--client", "nowhere", "read", "x"],
         ["--client", "192.0.2.7", "read", "x", "--option", "blksize"],
         ["--client", "192.0.2.7", "read", "x", "--user", "no such user"],
+        ["--client", "192.0.2.7", "read", "x", "--mac", "52:54:00"],
         ["--client", "192.0.2.7", "fetch", "x"],
         ["--client", "192.0.2.7", "read"],
     ],

@@ -166,6 +166,10 @@ TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
         ),
         (
+            Report(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="pxelinux"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile pxelinux',
+        ),
+        (
             Report(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
             "0 octets in 0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",

@@ -60,6 +60,7 @@ def test_a_request_is_one_flat_object_in_the_log(tmp_path):
         "blksize": 600,
         "windowsize": 1,
         "retransmits": 0,
+        "profile": None,
     }
 
 
@@ -70,7 +71,7 @@ def test_refusals_are_logged_with_what_the_peer_is_not_told(tmp_path):
         (event,) = running.awaited(1)
     assert refused.value.args == (2, "Access violation")
     assert event["message"].split(": ", 1)[1] == (
-        "refused (ERROR 2: the name leaves its directory)"
+        "refused (ERROR 2: the name leaves its directory), profile no-options"
     )
     assert event["file"] == "../up\\nforged"
 
@@ -83,7 +84,7 @@ def test_the_text_log_has_one_line_a_request(tmp_path):
     assert len(lines) == 1
     assert '[tftpd.access#info] write "new" by 127.0.0.1:' in lines[0]
     assert ": done, 700 octets in " in lines[0]
-    assert lines[0].endswith("blksize 512, windowsize 1, 0 retransmitted")
+    assert lines[0].endswith("blksize 512, windowsize 1, 0 retransmitted, profile no-options")
 
 
 def test_the_log_level_is_kept(tmp_path):

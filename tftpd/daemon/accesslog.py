@@ -45,7 +45,7 @@ class AccessLog:
             "{message}",
             message=f'{self._who}{report.direction.value} "{file}"{_served(report)} by '
             f"{client}:{port}: {report.outcome.value}{_because(report.code, detail)}"
-            f"{_numbers(report)}{self._more(report)}",
+            f"{_numbers(report)}{_known_as(report.profile)}{self._more(report)}",
             event="transfer",
             client=client,
             port=port,
@@ -63,6 +63,7 @@ class AccessLog:
             blksize=report.blksize,
             windowsize=report.windowsize,
             retransmits=report.retransmits,
+            profile=report.profile or None,
             **self._fields,
         )
 
@@ -90,6 +91,10 @@ def _because(code: int | None, detail: str) -> str:
     if detail:
         said.append(detail)
     return f" ({': '.join(said)})" if said else ""
+
+
+def _known_as(profile: str) -> str:
+    return f", profile {profile}" if profile else ""
 
 
 def _numbers(report: Report) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pwd
+import re
 from ipaddress import ip_address
 from typing import Any
 
@@ -65,6 +66,12 @@ def _add_explain(commands: Any) -> None:
         "--client", required=True, type=_address, metavar="ADDRESS", help="who asks"
     )
     explain.add_argument("--to", type=_address, metavar="ADDRESS", help="the address that it asks")
+    explain.add_argument(
+        "--mac",
+        type=_mac,
+        metavar="MAC",
+        help="its MAC address, instead of what this host knows",
+    )
     explain.add_argument("--mode", default="octet", help="netascii or octet, which is the default")
     explain.add_argument(
         "--option",
@@ -89,6 +96,12 @@ def _address(text: str) -> str:
         return str(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an IP address, got {text!r}") from None
+
+
+def _mac(text: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"expected a MAC address, got {text!r}")
+    return bytes.fromhex(text.replace("-", ":").replace(":", ""))
 
 
 def _option(text: str) -> tuple[bytes, bytes]:

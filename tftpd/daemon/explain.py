@@ -40,7 +40,7 @@ def explained(arguments: argparse.Namespace) -> int:
     kind = Rrq if arguments.direction == "read" else Wrq
     request = kind(arguments.name, os.fsencode(arguments.mode), tuple(arguments.option))
     configured = Configured(settings, arguments.config, document)
-    told = explain(configured, request, arguments.client, arguments.to)
+    told = explain(configured, request, arguments.client, arguments.to, arguments.mac)
     if arguments.json:
         print(json.dumps(told.facts(), indent=2))
     else:
@@ -62,7 +62,8 @@ def _become(user: pwd.struct_passwd) -> None:
 
 
 def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
-    yield "request", f"{said(told.request.encode())}, from {told.client}"
+    who = told.client if told.mac is None else f"{told.client}, {told.mac}"
+    yield "request", f"{said(told.request.encode())}, from {who}"
     yield "rights", f"those of uid {os.geteuid()}"
     yield "listener", _listener(told.listener)
     for applied in told.understood.rules:
@@ -71,6 +72,7 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     for tried in told.understood.tried:
         by = f", by {', '.join(tried.named.by)}" if tried.named.by else ""
         yield "name", f"{show(tried.named.name)}{by}: {tried.why or 'is served'}"
+    yield from _profile(told.profile)
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)
@@ -99,6 +101,17 @@ def _listener(facts: Facts | None) -> str:
     return f"{facts['address']} port {facts['port']}, {_keys(facts, 'address', 'port')}"
 
 
+def _profile(facts: Facts | None) -> Iterator[tuple[str, str]]:
+    yield "profile", "none" if facts is None else f"{facts['name']} ({facts['at']})"
+    if facts is not None:
+        yield "  known by", _listed(facts["match"])
+        yield "  changes", _listed(facts["changes"]) or "nothing"
+
+
+def _listed(facts: Facts) -> str:
+    return ", ".join(f"{key} {_value(value)}" for key, value in facts.items())
+
+
 def _directory(facts: Facts | None) -> str:
     if facts is None:
         return "none"
@@ -114,11 +127,13 @@ def _policy(facts: Facts | None) -> str:
 
 
 def _keys(facts: Facts, *but: str) -> str:
-    told = (f"{key} {_value(value)}" for key, value in facts.items() if key not in (*but, "at"))
-    return f"{', '.join(told)} ({facts['at']})"
+    told = {key: value for key, value in facts.items() if key not in (*but, "at")}
+    return f"{_listed(told)} ({facts['at']})"
 
 
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     return "none" if value is None else str(value)

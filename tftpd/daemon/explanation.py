@@ -1,6 +1,7 @@
 """What the daemon would answer to a request, and what decides about it."""
 
 import os
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 from tftpd.access.mounts import Mounts
 from tftpd.access.names import show
 from tftpd.access.policy import Address, admits
+from tftpd.access.profiles import MacAddress, Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.understanding import Understood, understand
+from tftpd.net.neighbours import Neighbours
 from tftpd.net.rehearsal import Rehearsal, rehearse
+from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said
 from tftpd.storage.trail import Trail, trail
@@ -45,14 +49,17 @@ class Explanation:
     """What decides about a request, in the order in which it does.
 
     `answer` is the first datagram that is sent, None where there is silence;
-    `why` is for the administrator alone. `listener` and `directory` are None
-    where there is none, `policy` where the directory has none.
+    `why` is for the administrator alone. `listener`, `profile` and `directory`
+    are None where there is none, `policy` where the directory has none. `mac`
+    is the client's MAC address, None where it did not matter or is not known.
     """
 
     request: Request
     client: str
+    mac: str | None
     listener: Facts | None
     understood: Understood
+    profile: Facts | None
     directory: Facts | None
     policy: Facts | None
     trail: Trail
@@ -69,11 +76,13 @@ class Explanation:
         return {
             "request": said(self.request.encode()),
             "client": self.client,
+            "mac": self.mac,
             "uid": os.geteuid(),
             "listener": self.listener,
             "rules": self.understood.facts(),
             "tried": self.understood.names(),
             "name": show(self.understood.named.name),
+            "profile": self.profile,
             "directory": self.directory,
             "policy": self.policy,
             "steps": [
@@ -93,17 +102,28 @@ class Explanation:
 
 
 def explain(
-    configured: Configured, request: Request, client: str, to: str | None = None
+    configured: Configured,
+    request: Request,
+    client: str,
+    to: str | None = None,
+    mac: MacAddress | None = None,
 ) -> Explanation:
-    """What `client`, an address, is answered when it asks the address `to`, or any of ours."""
+    """What `client`, an address, is answered when it asks the address `to`, or any of ours.
+
+    Without `mac`, its MAC address is what this host knows, if that matters.
+    """
     settings = configured.settings
-    peer = (client, _ANY_PORT, 0, 0) if ":" in client else (client, _ANY_PORT)
+    peer = _peer(client)
     mounts = Mounts(settings.mounts(), settings.naming())
-    listener, why = _listener(configured, client, to)
+    profiles = Profiles(known.profile() for known in settings.known_profiles())
+    if mac is None and profiles.asks_neighbours:
+        mac = _known_mac(peer)
+    profile = profiles.choose(request, client_address(peer), lambda: mac)
+    listener, why = _listener(configured, client, to, profile)
     rehearsal = Rehearsal(b"", None, why)
     if not why:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        rehearsal = rehearse(request.encode(), peer, mounts, limits, timing)
+        rehearsal = rehearse(request.encode(), peer, mounts, limits, timing, profile)
     understood = understand(request, client_address(peer), mounts, configured.at)
     directory, policy, way = _place(
         configured, request, understood.named.name, client_address(peer), mounts
@@ -111,8 +131,10 @@ def explain(
     return Explanation(
         request=request,
         client=client,
+        mac=None if mac is None else mac.hex(":"),
         listener=listener,
         understood=understood,
+        profile=_profile(configured, profile),
         directory=directory,
         policy=policy,
         trail=way,
@@ -125,14 +147,52 @@ def explain(
     )
 
 
-def _listener(configured: Configured, client: str, to: str | None) -> tuple[Facts | None, str]:
+def _peer(client: str) -> SocketAddress:
+    """As sockets name it."""
+    if ":" not in client:
+        return client, _ANY_PORT
+    _, _, scope = client.partition("%")
+    try:
+        return client, _ANY_PORT, 0, socket.if_nametoindex(scope) if scope else 0
+    except OSError:
+        return client, _ANY_PORT, 0, 0
+
+
+def _known_mac(peer: SocketAddress) -> MacAddress | None:
+    neighbours = Neighbours()
+    mac = neighbours.mac(peer)
+    neighbours.close()
+    return mac
+
+
+def _profile(configured: Configured, profile: Profile) -> Facts | None:
+    """What the client is known as, by what, and what that changes."""
+    settings = configured.settings
+    for number, known in enumerate(settings.known_profiles()):
+        if known.name == profile.name:
+            own = number < len(settings.profiles)
+            changes = known.model_dump(mode="json", exclude_defaults=True)
+            return {
+                "name": changes.pop("name"),
+                "at": configured.at("profiles", number) if own else "shipped",
+                "match": changes.pop("match"),
+                "source": changes.pop("source", None),
+                "changes": changes,
+            }
+    return None
+
+
+def _listener(
+    configured: Configured, client: str, to: str | None, profile: Profile
+) -> tuple[Facts | None, str]:
     """The listener that takes the request, or why it is not taken."""
     asked = client_address((to if to is not None else client,))
     everyone = to is not None and (asked.is_multicast or to == "255.255.255.255")
     for number, listen in enumerate(configured.settings.listen):
         if _hears(listen, asked, to is None, everyone):
             facts = listen.model_dump(mode="json") | {"at": configured.at("listen", number)}
-            if everyone and listen.broadcast == "ignore":
+            answers = listen.broadcast == "answer"
+            if everyone and not (answers if profile.broadcast is None else profile.broadcast):
                 return facts, "requests to everyone are ignored here (broadcast: ignore)"
             return facts, ""
     if to is None:

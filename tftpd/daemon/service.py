@@ -208,6 +208,7 @@ class Daemon(Service):
             self._serving.serve(self._settings, listening)
         for page in self._pages:
             page.listens(map(endpoint, self.addresses))
+            page.knows(known.name for known in self._settings.known_profiles())
 
     def _where(self) -> str:
         return ", ".join(map(endpoint, self.addresses))

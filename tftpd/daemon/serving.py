@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
+from tftpd.access.profiles import Profiles
 from tftpd.config.limits import Limit
 from tftpd.config.observing import Trace
 from tftpd.config.settings import Listen, Settings
@@ -21,6 +22,7 @@ from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener, Offer
 from tftpd.net.listening import ListeningPort
+from tftpd.net.neighbours import Neighbours
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.portrange import PortRange
 from tftpd.net.ports import SessionPort
@@ -69,6 +71,7 @@ class Server:
         self._discards = Discards()
         self._bandwidth = Rate(inf)
         self._ledgers: dict[Path, Ledger] = {}
+        self._neighbours = Neighbours()
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
         self._readers = readers_for(reactor)
@@ -135,6 +138,7 @@ class Server:
         self._leave_all()
         self._sessions.stop()
         self.trace(None)
+        self._neighbours.close()
         if self._measuring.running:
             self._measuring.stop()
         if isinstance(self._readers, Poller):
@@ -152,7 +156,22 @@ class Server:
             bandwidth=self._share(settings),
             session_bandwidth=settings.limits.session_bandwidth,
             ledgers=self._ledgers,
+            profiles=self._profiles(settings),
+            neighbour=self._neighbours.mac,
         )
+
+    def _profiles(self, settings: Settings) -> Profiles:
+        profiles = Profiles(known.profile() for known in settings.known_profiles())
+        if profiles.asks_neighbours:
+            try:
+                self._neighbours.open()
+            except OSError as error:
+                _log.warn(
+                    "no MAC address is known, and no profile with `macs` fits: netlink cannot "
+                    "be used ({why}); under systemd, RestrictAddressFamilies=AF_NETLINK allows it",
+                    why=error.strerror or error,
+                )
+        return profiles
 
     def _keep_ledgers(self, mounts: Mounts) -> None:
         """Have a ledger for each root with a quota, measured now and then."""

@@ -39,11 +39,19 @@ _LONGEST = 8192
 
 
 class Neighbours:
-    """Tells MAC addresses. It opens its socket when it is first asked, and `close()` closes it."""
+    """Tells MAC addresses. It opens its socket when it is first asked, if not by `open()`."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._sequence = 0
+
+    def open(self) -> None:
+        """Have a socket to ask the kernel with; raises `OSError` where there can be none."""
+        if self._socket is None:
+            if not _LINUX:
+                raise OSError("there is no netlink here")
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+            self._socket.setblocking(False)  # the answer is there when `send` returns
 
     def mac(self, client: SocketAddress) -> MacAddress | None:
         """The MAC address of `client`; None where the kernel knows none."""
@@ -86,11 +94,8 @@ class Neighbours:
 
     def _ask(self, kind: int, said: bytes, answer: int) -> bytes | None:
         """What the kernel says, None for an error; raises `OSError` where it cannot be asked."""
-        if not _LINUX:
-            return None
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
-            self._socket.setblocking(False)  # the answer is there when `send` returns
+        self.open()
+        assert self._socket is not None
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         length = _HEADER.size + len(said)
         self._socket.send(_HEADER.pack(length, kind, _REQUEST, self._sequence, 0) + said)

@@ -32,6 +32,7 @@ DONE = Report(
     timeouts=1,
     roundtrip=0.002,
     options=("blksize", "tsize"),
+    profile="grub",
 )
 IGNORED = Report(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.IGNORED, detail="a flood")
 STORED = Report(WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1)
@@ -40,6 +41,7 @@ REFUSED = Report(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
 
 def _families(reports=(), snapshot=None):
     counts = Counts()
+    counts.knows(["grub", "ipxe"])
     for report in reports:
         counts(report)
     counts.discarded({Discard.NO_PLACE: 4})
@@ -76,6 +78,9 @@ def test_reports_add_up():
     assert _values(families["tftpd_retransmissions"]) == {("read",): 4}
     assert _values(families["tftpd_timeouts"]) == {("read",): 2}
     assert _values(families["tftpd_options"]) == {("blksize",): 2, ("tsize",): 2}
+    profiles = families["tftpd_profile_transfers"]
+    assert _values(profiles) == {("grub",): 2, ("none",): 1}
+    assert {sample.labels["profile"] for sample in profiles.samples} == {"grub", "ipxe", "none"}
     assert _values(families["tftpd_uploads_stored"]) == {(): 1}
     durations = families["tftpd_transfer_duration_seconds"]
     assert _histogram(durations, direction="read") == ({"0.5": 2}, 2, 0.4)

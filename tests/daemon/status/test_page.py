@@ -118,6 +118,19 @@ def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, br
         assert page.complaints() == []
 
 
+def test_a_client_is_called_by_its_profile(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "kernel").write_bytes(b"x" * 5000)
+        page = Page(browser, served.port)
+        grub = (("blksize", 1024), ("tsize", 0))
+        with SlowReader(served.running.port, b"kernel", grub) as client:
+            client.reads(1)
+            until(lambda: any(note.startswith("grub, ") for note in page.texts("#running .note")))
+            client.hang_up()
+        until(lambda: page.texts("#ended .file-cell") == ["kernel grub"])
+        assert page.complaints() == []
+
+
 def test_the_filter_shows_one_client_and_the_address_of_the_page_keeps_it(tmp_path, browser):
     with web(tmp_path) as served, ExitStack() as clients:
         (served.running.root / "file").write_bytes(b"x" * 10_000)

@@ -97,7 +97,14 @@ def test_snapshots_add_up():
 
 def test_a_snapshot_goes_over_a_pipe():
     running = Running(
-        WRITE, ("fe80::1%eth0", 9), bytes(range(256)), State.OPENING, 1 << 40, None, roundtrip=0.5
+        WRITE,
+        ("fe80::1%eth0", 9),
+        bytes(range(256)),
+        State.OPENING,
+        1 << 40,
+        None,
+        roundtrip=0.5,
+        profile="grub",
     )
     said = Snapshot((running,), {(READ, State.DALLYING): 2}, {WRITE: 3}, {Discard.MALFORMED: 4})
     assert from_plain(json.loads(json.dumps(to_plain(said)))) == said

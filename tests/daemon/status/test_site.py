@@ -70,6 +70,7 @@ def test_a_running_transfer_and_its_end(tmp_path):
         (ended,) = said["ended"]
         assert (ended["file"], ended["outcome"], ended["octets"]) == ("vmlinuz", "done", 10_500)
         assert ended["options"] == ["tsize", "blksize"]
+        assert ended["profile"] is None
         (client,) = said["clients"]
         assert (client["verdict"], client["text"], client["boots"]) == ("booted", "booted", 1)
         assert [step["kind"] for step in client["steps"]] == ["kernel"]
@@ -78,6 +79,27 @@ def test_a_running_transfer_and_its_end(tmp_path):
         assert metrics["tftpd_transferred_bytes_total", "read"] == 10_500
         assert metrics["tftpd_roundtrip_seconds_count",] == 1
         assert metrics["process_open_fds",] > 0
+
+
+def test_who_is_known_is_named(tmp_path):
+    grub = (("blksize", 1024), ("tsize", 0))
+    lab = {"name": "lab", "match": {"files": ["lab/*"]}}
+    with web(tmp_path, profiles=[lab]) as page:
+        (page.running.root / "kernel").write_bytes(b"x" * 5000)
+        with SlowReader(page.running.port, b"kernel", grub) as client:
+            (one,) = page.status()["running"]
+            assert one["profile"] == "grub"
+            client.hang_up()
+        with SlowReader(page.running.port, b"lab/none", grub) as client:
+            assert client.refused
+        first, second = page.running.awaited(2)
+        assert (first["profile"], second["profile"]) == ("grub", "lab")
+        assert first["message"].endswith(", profile grub")
+        assert [one["profile"] for one in page.status()["ended"]] == ["grub", "lab"]
+        metrics = _metrics(page)
+        assert metrics["tftpd_profile_transfers_total", "grub"] == 1
+        assert metrics["tftpd_profile_transfers_total", "lab"] == 0  # it was refused
+        assert metrics["tftpd_profile_transfers_total", "ipxe"] == 0
 
 
 def test_an_answer_after_another_has_only_what_is_new(tmp_path):

@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from tftpd.config.profiles import NONE
 from tftpd.net.discards import Discard
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction
@@ -43,6 +44,7 @@ class Counts:
         self.retransmits: Counter[Direction] = Counter()
         self.timeouts: Counter[Direction] = Counter()
         self.options: Counter[str] = Counter()
+        self.profiles: Counter[str] = Counter({NONE: 0})
         self.stored = 0
         self.seconds = {way: Histogram(SECONDS) for way in Direction}
         self.roundtrips = Histogram(ROUNDTRIPS)
@@ -62,6 +64,7 @@ class Counts:
             self.refusals[min(report.code or 0, _HIGHEST_CODE)] += 1
             return
         self.ends[way, report.outcome] += 1
+        self.profiles[report.profile or NONE] += 1
         self.octets[way] += report.octets
         self.blocks[way] += report.blocks
         self.retransmits[way] += report.retransmits
@@ -73,6 +76,10 @@ class Counts:
         self.windowsizes.add(report.windowsize)
         if report.roundtrip is not None:
             self.roundtrips.add(report.roundtrip)
+
+    def knows(self, profiles: Iterable[str]) -> None:
+        """These are the names that reports may have from now on."""
+        self.profiles.update(dict.fromkeys(profiles, 0))
 
     def discarded(self, discards: Mapping[Discard, int]) -> None:
         """Datagrams that got neither session nor report."""

@@ -1,6 +1,6 @@
 """What is known, in the words of Prometheus.
 
-Labels are closed sets: directions, states, outcomes, codes. Names of files
+Labels are closed sets: directions, states, outcomes, codes, profiles. Names of files
 and addresses of clients are the peers' to choose, and never labels.
 """
 
@@ -114,6 +114,14 @@ class _Families(Collector):
             for outcome in _TRANSFERS:
                 ends.add_metric([way.value, _word(outcome)], counts.ends[way, outcome])
         yield ends
+        profiles = CounterMetricFamily(
+            "tftpd_profile_transfers",
+            "Transfers that ended, by the profile of the client.",
+            labels=["profile"],
+        )
+        for name, count in counts.profiles.items():
+            profiles.add_metric([name], count)
+        yield profiles
         yield _by_direction("transferred_bytes", "Octets of ended transfers.", counts.octets)
         yield _by_direction("blocks", "Blocks of ended transfers.", counts.blocks)
         yield _by_direction(

@@ -42,6 +42,7 @@ class Running:
     age: float = 0.0
     idle: float = 0.0
     roundtrip: float | None = None
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +171,5 @@ def _running(session: AnySession, now: float) -> Running:
         age=max(0.0, now - session.started),
         idle=max(0.0, machine.stalled(now)),
         roundtrip=machine.roundtrip,
+        profile=session.profile.name,
     )

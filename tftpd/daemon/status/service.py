@@ -75,6 +75,10 @@ class Status:
         """Requests are taken at these from now on."""
         self._about = replace(self._about, listeners=tuple(addresses))
 
+    def knows(self, profiles: Iterable[str]) -> None:
+        """Clients may have these profiles from now on."""
+        self._counts.knows(profiles)
+
     def start(self, serving: Serving) -> None:
         """Answer for `serving` from now on."""
         self._serving = serving

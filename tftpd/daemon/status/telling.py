@@ -74,6 +74,7 @@ def _running(one: Running) -> dict[str, Any]:
         "age": round(one.age, 3),
         "idle": round(one.idle, 3),
         "roundtrip": one.roundtrip,
+        "profile": one.profile or None,
     }
 
 
@@ -111,6 +112,7 @@ def _ended(one: Ended) -> dict[str, Any]:
         "retransmits": report.retransmits,
         "timeouts": report.timeouts,
         "roundtrip": report.roundtrip,
+        "profile": report.profile or None,
     }
 
 

@@ -134,7 +134,8 @@ function note(one, stuck) {
   const block = one.blocks ? `block ${one.block} of ${one.blocks}` : `block ${one.block}`;
   if (stuck) return `${block}, last ${what} ${duration(one.idle)} ago`;
   const again = one.retransmits ? `, ${one.retransmits} again` : "";
-  return `${one.windowsize} × ${one.blksize}${again}, ${duration(one.age)}`;
+  const profile = one.profile ? `${one.profile}, ` : "";
+  return `${profile}${one.windowsize} × ${one.blksize}${again}, ${duration(one.age)}`;
 }
 
 function makeClient(one) {
@@ -235,6 +236,7 @@ function makeEnded() {
   const file = element("td", "file-cell", row);
   parts.way = element("span", "quiet", file);
   parts.file = element("bdi", "file", file);
+  parts.profile = element("span", "quiet", file);
   const outcome = element("td", "outcome", row);
   parts.outcome = element("span", "", outcome);
   parts.detail = element("bdi", "detail", outcome);
@@ -254,6 +256,7 @@ function updateEnded(parts, one) {
   write(parts.client, one.client);
   write(parts.way, one.direction === "write" ? "↑ " : "");
   write(parts.file, one.file);
+  write(parts.profile, one.profile ? ` ${one.profile}` : "");
   tone(parts.outcome, "", one.good ? "good" : refused ? "warn" : "bad");
   write(parts.outcome, refused && one.code === 1 ? "not found" : one.outcome);
   write(parts.detail, !one.detail || one.good || one.code === 1 ? "" : ` ${one.detail}`);
