@@ -1,0 +1,46 @@
+"""Whether profiles can know MAC addresses where the daemon runs."""
+
+import pytest
+from twisted.internet import reactor
+from twisted.logger import globalLogPublisher
+
+from tftpd.config.loading import load
+from tftpd.daemon.serving import Server
+from tftpd.net.neighbours import Neighbours
+
+
+@pytest.fixture
+def warnings():
+    """What is warned of."""
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield lambda: [event for event in events if event["log_level"].name == "warn"]
+    globalLogPublisher.removeObserver(events.append)
+
+
+@pytest.mark.parametrize(
+    ("match", "warned"), [('{macs: ["52:54:00"]}', True), ("{mode: octet}", False)]
+)
+def test_a_profile_that_can_fit_nobody_is_warned_of(tmp_path, monkeypatch, warnings, match, warned):
+    def forbidden(self):
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(Neighbours, "open", forbidden)
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "directories: [{root: ., read: true}]\n"
+        f"limits: {{sessions: 10}}\nprofiles: [{{name: lab, match: {match}}}]\n"
+    )
+    server = Server(reactor, lambda report: None)
+    server.serve(load(path), [])
+    server.stop()
+    said = [event["why"] for event in warnings() if "MAC" in event["log_format"]]
+    assert said == ["Address family not supported by protocol"] * warned
+
+
+def test_who_cannot_be_asked_knows_nobody(monkeypatch):
+    def forbidden(self):
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(Neighbours, "open", forbidden)
+    assert Neighbours().mac(("192.0.2.7", 2070)) is None
