@@ -310,7 +310,7 @@ def test_the_profile_is_told_and_what_it_changes(configured):
     assert (told.mac, told.terms.blksize) == ("52:54:00:12:34:56", 1000)
     assert told.profile == {
         "name": "card",
-        "at": "tftpd.yaml:23",
+        "at": "tftpd.yaml:30",
         "match": {"macs": ["52:54:00"], "direction": "read", "files": ["*.img", "seven"]},
         "source": None,
         "changes": {"blksize": 1000, "patience": 60.0, "broadcast": "answer"},
@@ -318,7 +318,7 @@ def test_the_profile_is_told_and_what_it_changes(configured):
     said = list(lines(told))
     assert said[0].endswith("from 192.0.2.7, 52:54:00:12:34:56")
     assert said[3:6] == [
-        "profile    card (tftpd.yaml:23)",
+        "profile    card (tftpd.yaml:30)",
         "  known by macs [52:54:00], direction read, files [*.img, seven]",
         "  changes  blksize 1000, patience 60.0, broadcast answer",
     ]

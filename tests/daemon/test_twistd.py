@@ -61,6 +61,7 @@ def test_a_request_is_one_flat_object_in_the_log(tmp_path):
         "windowsize": 1,
         "retransmits": 0,
         "profile": None,
+        "served": None,
     }
 
 

@@ -66,13 +66,13 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "request", f"{said(told.request.encode())}, from {who}"
     yield "rights", f"those of uid {os.geteuid()}"
     yield "listener", _listener(told.listener)
+    yield from _profile(told.profile)
     for applied in told.understood.rules:
         does = f", {applied.does}" if applied.does else ""
         yield "rewrite", f"{show(applied.name)}, by {applied.rule}{does} ({applied.at})"
     for tried in told.understood.tried:
         by = f", by {', '.join(tried.named.by)}" if tried.named.by else ""
         yield "name", f"{show(tried.named.name)}{by}: {tried.why or 'is served'}"
-    yield from _profile(told.profile)
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)
