@@ -6,6 +6,7 @@ A client, a router and a server, each in a network namespace of its own.
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -107,9 +108,16 @@ class Network:
         until(lambda: (self.root / "new").read_bytes() == CONTENT[:100_000])
 
 
+ALL = "address: 0.0.0.0"
+SINGLE_PORT = pytest.mark.parametrize("network", [f"{ALL}, mode: single-port"], indirect=True)
+
+
 @pytest.fixture
-def network(tmp_path):
-    """The three hosts with cables, and a daemon on port 69 of the server."""
+def network(tmp_path, request):
+    """The three hosts with cables, and a daemon on port 69 of the server.
+
+    Its parameter is the entry that it listens by.
+    """
     for name in ("nft", "ip", "curl", "unshare", "nsenter"):
         program(name)
     if os.getuid() != 0:
@@ -126,15 +134,18 @@ def network(tmp_path):
         root = tmp_path / "root"
         root.mkdir()
         (root / "big").write_bytes(CONTENT)
-        stack.enter_context(_daemon(server, tmp_path))
+        stack.enter_context(_daemon(server, tmp_path, getattr(request, "param", ALL)))
         yield Network(client, router, server, root)
 
 
 @contextmanager
-def _daemon(server: Host, tmp_path: Path) -> Iterator[None]:
+def _daemon(server: Host, tmp_path: Path, listen: str) -> Iterator[None]:
     config, log = tmp_path / "tftpd.yaml", tmp_path / "log"
     write = "write: {overwrite: true}"
-    config.write_text(f"directories: [{{root: root, read: true, {write}}}]\ndrain_timeout: 0\n")
+    config.write_text(
+        f"listen: [{{{listen}}}]\n"
+        f"directories: [{{root: root, read: true, {write}}}]\ndrain_timeout: 0\n"
+    )
     with log.open("wb") as out:
         command = server.enter(*twistd("tftp", "--config", str(config)))
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=out, stderr=out)
@@ -172,9 +183,40 @@ def test_a_server_behind_nat(network):
     network.passes(ROUTER)
 
 
+@pytest.mark.parametrize("network", [f"{ALL}, session_ports: 40000-44999"], indirect=True)
 def test_a_server_whose_filter_follows_no_connections(network):
     page = (CHECKOUT / "docs/operations.md").read_text()
-    found = re.search(r"`sysctl -w (net\.ipv4\.ip_local_port_range)=\"([0-9 ]+)\"`", page)
-    network.server.run("sysctl", "-qw", f"{found[1]}={found[2]}")
+    assert "`listen[].session_ports: 40000-44999`" in page
     network.server.load("stateless server")
     network.passes()
+
+
+def _rewrite_ports(network):
+    """NAT whose clients have other ports beyond it, without a helper that knows TFTP."""
+    changed = rules("masquerade").replace("masquerade\n", "masquerade random\n")
+    assert "random" in changed
+    network.router.run("nft", "-f", "-", input=changed.encode())
+    network.server.run("ip", "route", "del", "default")
+
+
+def test_nat_without_its_helper_lets_no_answer_through(network):
+    _rewrite_ports(network)
+    assert network.get(patience=2).stdout == b""
+
+
+@SINGLE_PORT
+def test_a_single_port_needs_no_helper_behind_nat(network, tmp_path):
+    _rewrite_ports(network)
+    network.passes()
+    tftpc = (sys.executable, "-m", "tftpd.client.cli", "get", "--windowsize", "16")
+    network.client.run(*tftpc, f"tftp://{SERVER}/big", cwd=tmp_path)
+    assert (tmp_path / "big").read_bytes() == CONTENT
+    log = (tmp_path / "log").read_text()
+    assert log.count("by 10.0.2.1:") == 3  # all of them by the router's address
+
+
+@SINGLE_PORT
+def test_a_single_port_needs_no_helper_where_it_is_forwarded(network):
+    network.router.load("forwarded port")
+    network.client.run("ip", "route", "del", "default")
+    network.passes(ROUTER)
