@@ -10,8 +10,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from tftpd.net.listener import Listener, Offer
+from tftpd.net.listener import Listener
 from tftpd.net.listening import Guests
+from tftpd.net.offer import Offer
 from tftpd.net.portrange import PortsTaken
 from tftpd.net.runtime import (
     TID,

@@ -11,7 +11,7 @@ from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.net.admission import Crowd
-from tftpd.net.listener import Offer
+from tftpd.net.offer import Offer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing

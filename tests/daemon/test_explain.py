@@ -19,7 +19,7 @@ from tftpd.daemon.cli import main
 from tftpd.daemon.explain import lines
 from tftpd.daemon.explanation import Configured, explain
 from tftpd.net.admission import Crowd
-from tftpd.net.listener import Offer
+from tftpd.net.offer import Offer
 from tftpd.wire.packets import Error, Rrq, Wrq
 
 NOBODY = 65534

@@ -11,7 +11,7 @@ from tests.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.net.admission import Crowd
-from tftpd.net.listener import Offer
+from tftpd.net.offer import Offer
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
 

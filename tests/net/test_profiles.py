@@ -21,11 +21,12 @@ def serving(offer):
     """Builds a server whose clients have a profile, and looks at what it leaves."""
     built = []
 
-    def build(profile, listener_broadcast=False, **offered):
+    def build(profile, listener_broadcast=False, single_port=False, **offered):
         def offers(report):
             return replace(offer(report), profiles=Profiles([profile]), **offered)
 
-        built.append(MemoryServer(offers, broadcast=listener_broadcast))
+        server = MemoryServer(offers, broadcast=listener_broadcast, single_port=single_port)
+        built.append(server)
         return built[-1]
 
     yield build
@@ -104,8 +105,9 @@ def test_the_shortest_interval_is_that_of_the_profile(serving):
     client.says(Error(0, ""))
 
 
-def test_each_packet_is_followed_by_its_duplicates(serving):
-    server = serving(Profile("star64", duplicates=1))
+@pytest.mark.parametrize("single_port", [False, True])
+def test_each_packet_is_followed_by_its_duplicates(serving, single_port):
+    server = serving(Profile("star64", duplicates=1), single_port=single_port)
     client = server.client()
     oack = Oack(((b"windowsize", b"2"),))
     assert client.asks(Rrq(b"kilo", b"octet", ((b"windowsize", b"2"),))) == [oack, oack]
@@ -182,3 +184,16 @@ def test_a_profile_is_chosen_by_the_mac_address_of_the_peer(serving):
         client.asks(READ)
         client.says(Error(0, ""))
     assert [report.profile for report in server.reports] == ["nic", ""]
+
+
+def test_duplicates_count_for_the_bandwidth(serving, root):
+    (root / "five").write_bytes(bytes(5000))
+    seconds = []
+    for duplicates in (0, 1):
+        server = serving(Profile("star64", duplicates=duplicates), session_bandwidth=5000)
+        client = server.client()
+        heard = client.asks(Rrq(b"five", b"octet"))
+        while not server.reports:
+            heard = client.says(Ack(heard[-1].block)) if heard else client.waits(0.05)
+        seconds.append(server.net.clock.seconds())
+    assert seconds == [pytest.approx(0.9, abs=0.1), pytest.approx(1.8, abs=0.1)]

@@ -20,9 +20,10 @@ from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards
-from tftpd.net.listener import Listener, Offer
+from tftpd.net.listener import Listener
 from tftpd.net.listening import ListeningPort
 from tftpd.net.neighbours import Neighbours
+from tftpd.net.offer import Offer
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.portrange import PortRange
 from tftpd.net.ports import SessionPort

@@ -6,35 +6,34 @@ A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import inf
-from pathlib import Path
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from tftpd.access.mounts import Mounts
-from tftpd.access.profiles import PLAIN, MacAddress, Profile, Profiles
-from tftpd.net.admission import Crowd, Ignored
+from tftpd.access.policy import Address
+from tftpd.access.profiles import PLAIN, Profile
+from tftpd.net.admission import Ignored
 from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.discards import Discard, Discards
 from tftpd.net.listening import ListeningPort
+from tftpd.net.offer import Offer
 from tftpd.net.portrange import PortRange, PortsTaken
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.runtime import TID, Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import AnySession, Sessions
-from tftpd.net.shaping import Rate, Shaper
+from tftpd.net.shaping import Shaper
 from tftpd.net.sockets import client_address
-from tftpd.net.tuning import limits_for, timing_for
 from tftpd.storage.ledger import Ledger
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction, Limits, Terms
-from tftpd.transfer.timing import Timer, Timing
+from tftpd.transfer.terms import Direction, Limits
+from tftpd.transfer.timing import Timer
 from tftpd.wire.errors import ErrorCode, MalformedPacket, MalformedRequest, Refused
 from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
 
@@ -51,44 +50,12 @@ _MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree 
 _LONGEST_ANSWER = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What is served, and on what terms: replaced as a whole by a reload.
-
-    `crowd` is how many may be served at once; `report` takes each request's
-    end. `bandwidth` is that of all transfers together, `session_bandwidth`
-    that of each, in octets per second. `ledgers` are those of roots with
-    quotas. `neighbour` tells a client's MAC address to the `profiles` that
-    ask for it.
-    """
-
-    mounts: Mounts
-    limits: Limits
-    timing: Timing
-    crowd: Crowd
-    report: Callable[[Report], None]
-    bandwidth: Rate | None = None
-    session_bandwidth: int | None = None
-    ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
-    profiles: Profiles = field(default_factory=Profiles)
-    neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
-
-    def profile(self, request: Request, peer: SocketAddress) -> Profile:
-        """What the client that asks is known as."""
-        return self.profiles.choose(request, client_address(peer), partial(self.neighbour, peer))
-
-    def rates(self) -> list[Rate]:
-        """What holds a transfer that begins now."""
-        rates = [] if self.bandwidth is None else [self.bandwidth]
-        return rates if self.session_bandwidth is None else [*rates, Rate(self.session_bandwidth)]
-
-
 class Listener(DatagramProtocol):
     """Takes requests on one address; sessions are shared with other listeners.
 
     Requests to a broadcast address are dropped unless `broadcast` is set
-    (RFC 1123 s4.2.3.4), or the client's profile has it otherwise. Sessions have
-    their ports from `ports`, where it is set, or stay on this one, in
+    (RFC 1123 s4.2.3.4), or the client's profile has it otherwise. Sessions
+    have their ports from `ports`, where it is set, or stay on this one, in
     `single_port` mode. A reload sets these and `offer` anew: requests that
     come from then on are answered by them. `discards` counts what gets
     neither session nor report.
@@ -151,20 +118,25 @@ class Listener(DatagramProtocol):
         if not isinstance(packet, Rrq | Wrq):
             self._discards.add(Discard.NO_REQUEST)
             return
-        if self.transport.broadcast and self._ignores(self.offer.profile(packet, peer)):
+        client = client_address(peer)
+        if self.transport.broadcast and self._ignores(self._choose(packet, client, peer)):
             self._discards.add(Discard.BROADCAST)
             return
         if self._is_new(packet, tid):
             profile = PLAIN
             try:
                 self._sessions.admit(peer, self.offer.crowd, self._runtime.clock.seconds())
-                profile = self.offer.profile(packet, peer)
-                self._open(packet, tid, profile)
+                profile = self._choose(packet, client, peer)
+                self._open(packet, tid, client, profile)
             except Ignored as ignored:
                 self._unserved(packet, peer, profile, Outcome.IGNORED, None, ignored)
             except Refused as refused:
                 self._tell(refused, peer)
                 self._unserved(packet, peer, profile, Outcome.REFUSED, refused.code, refused)
+
+    def _choose(self, request: Request, client: Address, peer: SocketAddress) -> Profile:
+        offer = self.offer
+        return offer.profiles.choose(request, client, partial(offer.neighbour, peer))
 
     def _ignores(self, profile: Profile = PLAIN) -> bool:
         """Whether what came is for everyone, and not answered for that."""
@@ -203,18 +175,19 @@ class Listener(DatagramProtocol):
             session.stop(Outcome.REPLACED)
         return True
 
-    def _open(self, request: Request, tid: TID, profile: Profile) -> None:
+    def _open(self, request: Request, tid: TID, client: Address, profile: Profile) -> None:
         if isinstance(request, Rrq):
-            self._open_read(request, tid, profile)
+            self._open_read(request, tid, client, profile)
         else:
-            self._open_write(request, tid, profile)
+            self._open_write(request, tid, client, profile)
 
-    def _open_read(self, request: Rrq, tid: TID, profile: Profile) -> None:
+    def _open_read(self, request: Rrq, tid: TID, client: Address, profile: Profile) -> None:
         offer, peer = self.offer, tid[0]
-        limits = limits_for(profile, offer.limits)
-        granted = answer_read(request, client_address(peer), offer.mounts, limits)
+        limits, timing = offer.tuned(profile)
+        granted = answer_read(request, client, offer.mounts, limits)
         terms = granted.terms
-        machine = Sender(terms, self._timer(terms, profile), self._runtime.clock.seconds())
+        timer = Timer(timing, terms.timeout, terms.windowsize)
+        machine = Sender(terms, timer, self._runtime.clock.seconds())
         session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.profile = profile
         session.attach(granted.source)
@@ -222,18 +195,19 @@ class Listener(DatagramProtocol):
         window = terms.windowsize * (terms.blksize + HEADER)
         self._start(session, tid, Needs(_LONGEST_ANSWER, window, False, self.ports))
 
-    def _open_write(self, request: Wrq, tid: TID, profile: Profile) -> None:
+    def _open_write(self, request: Wrq, tid: TID, client: Address, profile: Profile) -> None:
         offer, peer = self.offer, tid[0]
-        limits = limits_for(profile, offer.limits)
+        limits, timing = offer.tuned(profile)
         limits = self._fitting(limits) if self.single_port else limits
-        granted = answer_write(request, client_address(peer), offer.mounts, limits)
+        granted = answer_write(request, client, offer.mounts, limits)
         terms = granted.terms
         try:
             sink = granted.open(offer.ledgers)
         except Refused:
             self._measure(offer.ledgers.get(granted.grant.root))
             raise
-        machine = Receiver(terms, self._timer(terms, profile), self._runtime.clock.seconds())
+        timer = Timer(timing, terms.timeout, terms.windowsize)
+        machine = Receiver(terms, timer, self._runtime.clock.seconds())
         session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
         session.profile = profile
         session.attach(sink)
@@ -250,10 +224,6 @@ class Listener(DatagramProtocol):
         """Perhaps there is room again: the next request shall know."""
         if ledger is not None and ledger.age() > _MEASURED_AGO:
             self._runtime.in_thread(ledger.measure)
-
-    def _timer(self, terms: Terms, profile: Profile) -> Timer:
-        timing = timing_for(profile, self.offer.timing)
-        return Timer(timing, terms.timeout, terms.windowsize)
 
     def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""

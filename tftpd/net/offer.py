@@ -1,0 +1,52 @@
+"""What a listener offers: what is served, to whom, and on what terms."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tftpd.access.mounts import Mounts
+from tftpd.access.profiles import MacAddress, Profile, Profiles
+from tftpd.net.admission import Crowd
+from tftpd.net.runtime import SocketAddress
+from tftpd.net.shaping import Rate
+from tftpd.net.tuning import limits_for, timing_for
+from tftpd.storage.ledger import Ledger
+from tftpd.transfer.report import Report
+from tftpd.transfer.terms import Limits
+from tftpd.transfer.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is served, and on what terms: replaced as a whole by a reload.
+
+    `crowd` is how many may be served at once; `report` takes each request's
+    end. `bandwidth` is that of all transfers together, `session_bandwidth`
+    that of each, in octets per second. `ledgers` are those of roots with
+    quotas. `neighbour` tells a client's MAC address to the `profiles` that
+    ask for it.
+    """
+
+    mounts: Mounts
+    limits: Limits
+    timing: Timing
+    crowd: Crowd
+    report: Callable[[Report], None]
+    bandwidth: Rate | None = None
+    session_bandwidth: int | None = None
+    ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
+    profiles: Profiles = field(default_factory=Profiles)
+    neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
+    _tuned: dict[str, tuple[Limits, Timing]] = field(default_factory=dict, init=False)
+
+    def tuned(self, profile: Profile) -> tuple[Limits, Timing]:
+        """Limits and timing of a transfer with this profile, made once."""
+        if profile.name not in self._tuned:
+            limits, timing = limits_for(profile, self.limits), timing_for(profile, self.timing)
+            self._tuned[profile.name] = limits, timing
+        return self._tuned[profile.name]
+
+    def rates(self) -> list[Rate]:
+        """What holds a transfer that begins now."""
+        rates = [] if self.bandwidth is None else [self.bandwidth]
+        return rates if self.session_bandwidth is None else [*rates, Rate(self.session_bandwidth)]
