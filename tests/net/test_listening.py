@@ -186,14 +186,6 @@ def test_room_is_that_of_the_buffer_shared_among_uploads(shared):
     assert here.port.room == buffer // 4
 
 
-def test_it_can_be_watched_by_another(shared):
-    here, other = shared(), Readers()
-    first = here.port._readers
-    here.port.watch(other)
-    here.port.watch(other)
-    assert (first.reading, other.reading) == (set(), {here.port})
-
-
 def test_no_session_connects_or_broadcasts(shared):
     transport = shared().session.transport
     transport.setBroadcastAllowed(True)

@@ -101,12 +101,11 @@ class Server:
                 listener = self._listeners[name] = Listener(
                     self._runtime, offer, self._sessions, discards=self._discards
                 )
-                ListeningPort(self._reactor, sock, listener).start()
+                ListeningPort(self._readers, sock, listener).start()
             elif listener.transport.fileno() != sock.fileno():
                 sock.close()
             listener.offer, listener.broadcast = offer, listen.broadcast == "answer"
             listener.single_port = listen.mode == "single-port"
-            listener.transport.watch(self._readers if listener.single_port else self._reactor)
             if listen.ports != (listener.ports and listener.ports.bounds):
                 listener.ports = listen.ports and PortRange(*listen.ports)
         for name in gone:

@@ -181,13 +181,6 @@ class ListeningPort(Port):
         """Take requests again."""
         self._left = None
 
-    def watch(self, readers: Readers) -> None:
-        """Be watched by `readers` from now on."""
-        if readers is not self._readers:
-            self._readers.removeReader(self)
-            self._readers = readers
-            readers.addReader(self)
-
     def _close_if_left(self) -> None:
         left = self._left
         if left is not None and self._open:

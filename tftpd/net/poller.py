@@ -1,8 +1,8 @@
-"""All session sockets behind one reader of the reactor.
+"""All sockets of sessions and listeners behind one reader of the reactor.
 
 The reactor spends some 3 us on each event, for its logging context and its
 safety net. An epoll object is itself readable: the reactor watches that one,
-and each turn of it serves all sessions that are ready. With 32 clients in
+and each turn of it serves all that are ready. With 32 clients in
 lock-step it makes 1.6 times the throughput.
 """
 
