@@ -8,27 +8,22 @@ import mmap
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport
-from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound
-from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Channel, Orders, told
+from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Orders
 from tftpd.daemon.leaving import Leaving
 from tftpd.daemon.observers import Observer, each
-from tftpd.daemon.status.asking import Asking
+from tftpd.daemon.process import WorkerProcess
 from tftpd.daemon.status.running import Snapshot, WorkerState, together
 from tftpd.net.runtime import SocketAddress
 
@@ -151,7 +146,7 @@ class _Slot:
         self._sockets: list[int] = []
         self._stops_within = _STOPS_WITHIN
         self._short_lives = 0
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
         self._ending = False
         self._gone: list[Deferred[None]] = []
@@ -187,7 +182,7 @@ class _Slot:
 
     def _start(self) -> None:
         self._restart = None
-        worker = _Worker(self._reactor, self._number, self._observer, self._left, self._ended)
+        worker = WorkerProcess(self._reactor, self._number, self._observer, self._left, self._ended)
         try:
             beside = self._spawn(worker)
         except OSError as error:  # no descriptor, process or memory is left
@@ -200,7 +195,7 @@ class _Slot:
         worker.order(self._orders, self._sockets)
         _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
 
-    def _spawn(self, worker: "_Worker") -> socket.socket:
+    def _spawn(self, worker: WorkerProcess) -> socket.socket:
         """Begin its process; what takes sockets to it. Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -251,84 +246,3 @@ class _Slot:
             return
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         self._start_later("worker {number} ended ({why})", why)
-
-
-class _Worker(ProcessProtocol):
-    """One worker, from its start to its end."""
-
-    transport: IProcessTransport
-
-    def __init__(
-        self,
-        reactor: Any,
-        number: int,
-        observer: Observer,
-        left: Callable[[SocketAddress], None],
-        ended: Callable[[str, float], None],
-    ) -> None:
-        self.asking = Asking(reactor, self._tell)
-        self._number = number
-        self._ended = ended
-        self._channel = Channel(self._heard)
-        self._report = observer
-        self._left = left
-        self._loggers: dict[str, Logger] = {}
-        self._started = time.monotonic()
-
-    def begin(self, beside: socket.socket) -> None:
-        """`beside` takes sockets to it; ours to close."""
-        beside.setblocking(False)
-        self._beside = beside
-
-    def order(self, orders: bytes, sockets: list[int]) -> None:
-        """Tell it what to serve."""
-        try:
-            socket.send_fds(self._beside, [b"-"], sockets)
-        except BlockingIOError:
-            self.kill()  # it takes nothing any more; another will
-        except OSError:
-            return  # it is gone, as we shall hear; another gets its orders then
-        else:
-            self._tell(orders)
-
-    def dismiss(self, message: bytes | None) -> None:
-        """Have it end: by `message`, or at once."""
-        if message is None:
-            self.transport.closeStdin()
-        else:
-            self._tell(message)
-
-    def kill(self) -> None:
-        """It did not listen."""
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
-
-    def _tell(self, message: bytes) -> None:
-        self.transport.write(len(message).to_bytes(4, "big") + message)
-
-    def outReceived(self, data: bytes) -> None:
-        """Twisted: it said something."""
-        self._channel.dataReceived(data)
-
-    def errReceived(self, data: bytes) -> None:
-        """Twisted: it said something that no log was ready for."""
-        self._event("error", "tftpd.daemon.worker", data.decode("utf-8", "replace").rstrip())
-
-    def processEnded(self, reason: Failure) -> None:
-        """Twisted: it is gone, and all it said has been heard."""
-        self._beside.close()
-        self.asking.gone()
-        why = "by itself" if reason.check(ProcessDone) else reason.getErrorMessage()
-        self._ended(why, time.monotonic() - self._started)
-
-    def _heard(self, message: bytes) -> None:
-        told(message, self._report, self._event, self.asking.answered, self._left)
-
-    def _event(self, level: str, namespace: str, message: str) -> None:
-        logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))
-        logger.emit(
-            LogLevel.lookupByName(level),
-            "worker {worker}: {message}",
-            worker=self._number,
-            message=message,
-        )
