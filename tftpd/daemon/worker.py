@@ -8,6 +8,7 @@ when its pipe does: with the daemon, whatever that one died of.
 import mmap
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,8 @@ def main() -> None:
     """Serve until the daemon at the other end of the standard streams says stop."""
     from twisted.internet import reactor
 
+    # As the daemon's: a wall clock that is set back would hold up all timers.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the daemon and its workers alike; the
     # daemon tells them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
