@@ -4,10 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
-
+from tftpd.net.cover import Cover
 from tftpd.net.runtime import (
     Buffer,
     BurstProtocol,
@@ -61,36 +58,20 @@ class Tap(BurstProtocol):
         self._protocol.burstReceived(datagrams, peer)
 
 
-@implementer(BurstTransport)
-class _TappedPort:
+class _TappedPort(Cover):
     """What the protocol takes for its port."""
 
     def __init__(self, port: BurstTransport, hear: Hear, local: SocketAddress) -> None:
-        self._port = port
+        super().__init__(port)
         self._hear = hear
         self._local = local
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert addr is not None, "sessions name the peer"
         self._hear(True, datagram, self._local, addr)
-        self._port.write(datagram, addr)
+        super().write(datagram, addr)
 
     def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
         for at in range(0, len(octets), size):
             self._hear(True, bytes(octets[at : at + size]), self._local, peer)
-        self._port.writeBurst(octets, size, peer)
-
-    def stopListening(self) -> "Deferred[None] | None":
-        return self._port.stopListening()
-
-    def connect(self, host: str, port: int) -> None:
-        self._port.connect(host, port)
-
-    def getHost(self) -> IPv4Address | IPv6Address:
-        return self._port.getHost()
-
-    def setBroadcastAllowed(self, enabled: bool) -> None:
-        self._port.setBroadcastAllowed(enabled)
-
-    def getBroadcastAllowed(self) -> bool:
-        return bool(self._port.getBroadcastAllowed())
+        super().writeBurst(octets, size, peer)
