@@ -1,6 +1,7 @@
 """What the ladder makes of names."""
 
 import codecs
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from tftpd.access.ladder import MOST_NAMES, Ladder, Rung, fold
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import PARENT, steps
 from tftpd.access.naming import Naming
+from tftpd.access.roots import one
 from tftpd.config.naming import ENCODINGS, Names
 from tftpd.wire.errors import Refused
 
@@ -89,7 +91,7 @@ _EVERY = Ladder(tuple(Rung), ENCODINGS, ((b"boot",), (b"in", b"deep")))
 
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
-    root = Mounts([Mount((b"in",), "/srv/in")], Naming(ladder=_EVERY))
+    root = Mounts([Mount((b"in",), one(Path("/srv/in")))], Naming(ladder=_EVERY))
     made = list(root.climb(name))
     assert len(made) <= MOST_NAMES
     assert name not in [candidate.name for candidate in made if not candidate.folds]
@@ -123,7 +125,13 @@ def test_names_that_differ_in_case_fold_to_the_same(one, other):
 
 
 def test_a_prefix_is_spelled_as_it_is_configured():
-    mounts = Mounts([Mount((), "/a"), Mount((b"Boot",), "/b"), Mount((b"Boot", b"x"), "/c")])
+    mounts = Mounts(
+        [
+            Mount((), one(Path("/a"))),
+            Mount((b"Boot",), one(Path("/b"))),
+            Mount((b"Boot", b"x"), one(Path("/c"))),
+        ]
+    )
     assert mounts.respelled(b"/BOOT\\X/File") == b"Boot/x/File"
     assert mounts.respelled(b"bOOt/y") == b"Boot/y"
     assert mounts.respelled(b"other/Y") == b"other/Y"
@@ -131,13 +139,13 @@ def test_a_prefix_is_spelled_as_it_is_configured():
 
 def test_rungs_are_those_of_the_server_and_of_each_directory():
     ladder = Ladder((DRIVE,))
-    here, there = Mount((), "/a"), Mount((b"in",), "/b", rungs=(CASE,))
+    here, there = Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")), rungs=(CASE,))
     both = Mounts([here, there], Naming(ladder=ladder))
     assert both.rungs == (DRIVE, CASE)
     assert both.rungs_of(b"x") == (DRIVE,)
     assert both.rungs_of(b"in/x") == (CASE,)
     assert Mounts([there], Naming(ladder=ladder)).rungs == (CASE,)
-    assert Mounts([Mount((), "/a", rungs=())], Naming(ladder=ladder)).rungs == ()
+    assert Mounts([Mount((), one(Path("/a")), rungs=())], Naming(ladder=ladder)).rungs == ()
 
 
 def test_the_defaults_make_sense():

@@ -7,21 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tftpd.access.client import Client
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.roots import one
 from tftpd.wire.errors import ErrorCode, Refused
 
-CLIENT = ip_address("192.0.2.7")
+CLIENT = Client(ip_address("192.0.2.7"))
 
-TOP = Mount((), Path("/srv/tftp"), read=ReadPolicy())
-INCOMING = Mount((b"incoming",), Path("/srv/in"), write=WritePolicy(max_size=9))
-DEEP = Mount((b"incoming", b"a", b"b"), Path("/srv/deep"), ReadPolicy(), None, Symlinks.DENY)
+TOP = Mount((), one(Path("/srv/tftp")), read=ReadPolicy())
+INCOMING = Mount((b"incoming",), one(Path("/srv/in")), write=WritePolicy(max_size=9))
+DEEP = Mount((b"incoming", b"a", b"b"), one(Path("/srv/deep")), ReadPolicy(), None, Symlinks.DENY)
 MOUNTS = Mounts([TOP, INCOMING, DEEP])
 
 
 def _read(filename, mounts=MOUNTS, client=CLIENT):
-    return mounts.authorize_read(filename, client)
+    (grant,) = mounts.authorize_read(filename, client)
+    return grant
 
 
 def _refused(authorize, filename, client=CLIENT):
@@ -33,14 +36,14 @@ def _refused(authorize, filename, client=CLIENT):
 @pytest.mark.parametrize(
     ("filename", "grant"),
     [
-        (b"file", Grant(TOP.root, (b"file",), ReadPolicy())),
-        (b"/boot//x", Grant(TOP.root, (b"boot", b"x"), ReadPolicy())),
-        (b"incoming2/x", Grant(TOP.root, (b"incoming2", b"x"), ReadPolicy())),
-        (b"incoming/a/b/c", Grant(DEEP.root, (b"c",), ReadPolicy(), Symlinks.DENY)),
-        (b"\\incoming\\a\\b\\c", Grant(DEEP.root, (b"c",), ReadPolicy(), Symlinks.DENY)),
-        (b"a/../b", Grant(TOP.root, (b"b",), ReadPolicy())),
-        (b"a/b/../../c", Grant(TOP.root, (b"c",), ReadPolicy())),
-        (b"", Grant(TOP.root, (), ReadPolicy())),
+        (b"file", Grant(TOP.roots[0].path, (b"file",), ReadPolicy())),
+        (b"/boot//x", Grant(TOP.roots[0].path, (b"boot", b"x"), ReadPolicy())),
+        (b"incoming2/x", Grant(TOP.roots[0].path, (b"incoming2", b"x"), ReadPolicy())),
+        (b"incoming/a/b/c", Grant(DEEP.roots[0].path, (b"c",), ReadPolicy(), Symlinks.DENY)),
+        (b"\\incoming\\a\\b\\c", Grant(DEEP.roots[0].path, (b"c",), ReadPolicy(), Symlinks.DENY)),
+        (b"a/../b", Grant(TOP.roots[0].path, (b"b",), ReadPolicy())),
+        (b"a/b/../../c", Grant(TOP.roots[0].path, (b"c",), ReadPolicy())),
+        (b"", Grant(TOP.roots[0].path, (), ReadPolicy())),
     ],
 )
 def test_the_longest_prefix_decides(filename, grant):
@@ -48,8 +51,8 @@ def test_the_longest_prefix_decides(filename, grant):
 
 
 def test_a_write_policy_gives_a_grant_to_write():
-    grant = MOUNTS.authorize_write(b"incoming/new", CLIENT)
-    assert grant == Grant(INCOMING.root, (b"new",), WritePolicy(max_size=9))
+    (grant,) = MOUNTS.authorize_write(b"incoming/new", CLIENT)
+    assert grant == Grant(INCOMING.roots[0].path, (b"new",), WritePolicy(max_size=9))
 
 
 @pytest.mark.parametrize(
@@ -90,12 +93,12 @@ def test_names_of_unfinished_uploads_are_reserved():
 
 def test_a_policy_admits_its_clients_only():
     networks = (ip_network("192.0.2.0/24"), ip_network("fe80::/10"))
-    mounts = Mounts([Mount((), TOP.root, ReadPolicy(clients=networks), WritePolicy())])
-    assert mounts.authorize_read(b"x", ip_address("192.0.2.255")).name == (b"x",)
-    assert mounts.authorize_read(b"x", ip_address("fe80::7")).name == (b"x",)
-    refused = _refused(mounts.authorize_read, b"x", ip_address("198.51.100.1"))
+    mounts = Mounts([Mount((), TOP.roots, ReadPolicy(clients=networks), WritePolicy())])
+    assert _read(b"x", mounts, Client(ip_address("192.0.2.255"))).name == (b"x",)
+    assert _read(b"x", mounts, Client(ip_address("fe80::7"))).name == (b"x",)
+    refused = _refused(mounts.authorize_read, b"x", Client(ip_address("198.51.100.1")))
     assert refused is ErrorCode.ACCESS_VIOLATION
-    assert mounts.authorize_write(b"x", ip_address("198.51.100.1")).name == (b"x",)
+    assert mounts.authorize_write(b"x", Client(ip_address("198.51.100.1")))
 
 
 @pytest.mark.parametrize("filename", [b"a/" * 30000, b"../" * 20000, b"/" * 60000, b"x" * 60000])

@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
+from tftpd.access.client import Client
 from tftpd.access.profiles import PLAIN, Fingerprint, Globs, Match, Profile, Profiles, spelled
 from tftpd.wire.packets import Rrq, Wrq
 
@@ -20,7 +21,7 @@ def _nobody():
 
 
 def _chosen(match, request, client=CLIENT, neighbour=_nobody):
-    chosen = Profiles([Profile("this", match)]).choose(request, client, neighbour)
+    chosen = Profiles([Profile("this", match)]).choose(request, Client(client, neighbour))
     return chosen.name == "this"
 
 
@@ -93,9 +94,9 @@ def test_every_word_of_a_match_must_fit():
 
 def test_the_first_that_matches_is_chosen():
     profiles = Profiles([Profile("uploads", Match(request=Wrq)), Profile("a"), Profile("b")])
-    assert profiles.choose(_asked(), CLIENT, _nobody).name == "a"
-    assert profiles.choose(_asked(kind=Wrq), CLIENT, _nobody).name == "uploads"
-    assert Profiles().choose(_asked(), CLIENT, _nobody) is PLAIN
+    assert profiles.choose(_asked(), Client(CLIENT)).name == "a"
+    assert profiles.choose(_asked(kind=Wrq), Client(CLIENT)).name == "uploads"
+    assert Profiles().choose(_asked(), Client(CLIENT)) is PLAIN
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ def test_the_neighbour_is_asked_once_and_only_where_it_decides():
         asked.append(CLIENT)
 
     Profiles([Profile("a", Match(macs=[MAC], request=Wrq)), Profile("b")]).choose(
-        _asked(), CLIENT, neighbour
+        _asked(), Client(CLIENT, neighbour)
     )
     assert asked == []
     profiles = [Profile("a", Match(macs=[MAC])), Profile("b", Match(macs=[MAC[:3]]))]
-    assert Profiles(profiles).choose(_asked(), CLIENT, neighbour) is PLAIN
+    assert Profiles(profiles).choose(_asked(), Client(CLIENT, neighbour)) is PLAIN
     assert asked == [CLIENT]
 
 

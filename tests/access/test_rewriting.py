@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access import rewriting
+from tftpd.access.client import Client
 from tftpd.access.names import Named
 from tftpd.access.regular.patterns import LONGEST_NAME, pattern
 from tftpd.access.regular.tree import BadPattern
 from tftpd.access.rewriting import Rule, rewritten, template
 from tftpd.wire.errors import ErrorCode, Refused
 
-CLIENT = ip_address("10.0.0.7")
+CLIENT = Client(ip_address("10.0.0.7"))
 
 
 def rule(match, to=None, label="r", **how):
@@ -44,7 +45,7 @@ def test_what_was_found_is_replaced(match, to, name, made):
 
 def test_each_address_has_its_own_form():
     rules = [rule("^.*$", "{ip} {ip_hex}")]
-    made = rewritten(rules, b"x", False, ip_address("2001:db8::1")).name
+    made = rewritten(rules, b"x", False, Client(ip_address("2001:db8::1"))).name
     assert made == b"2001:db8::1 20010DB8000000000000000000000001"
 
 
@@ -53,7 +54,7 @@ def test_each_address_has_its_own_form():
     [
         ("{2}", "{2}: there are 1 groups"),
         ("{9999}", "{9999}: there are 1 groups"),
-        ("{mac}", "{mac} is neither a group nor one of name, ip, ip_hex"),
+        ("{host}", "{host} is neither a group nor one of name, ip, ip_hex, mac"),
         ("{1:title}", "{1:title}: only upper and lower may follow the colon"),
         ("{", 'a lone "{"; as itself it is written twice'),
         ("a}b", 'a lone "}"; as itself it is written twice'),
@@ -118,7 +119,7 @@ def test_rules_are_for_reads_or_writes_and_for_some_clients():
     assert rewritten([reads, writes], b"a", True, CLIENT).name == b"w"
     here = replace(rule("a", "b"), clients=(ip_network("10.0.0.0/8"),))
     assert rewritten([here], b"a", False, CLIENT).name == b"b"
-    assert rewritten([here], b"a", False, ip_address("192.0.2.1")).name == b"a"
+    assert rewritten([here], b"a", False, Client(ip_address("192.0.2.1"))).name == b"a"
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,19 @@ def test_any_octets_come_through_rules_that_do_not_concern_them(name):
         assert rewritten(rules, name, False, CLIENT).name == name
     except Refused:
         assert b"none" in name
+
+
+def test_a_rule_with_the_mac_address_is_for_clients_that_have_one():
+    known = Client(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
+    rules = [rule("^", "{mac:upper}/")]
+    assert rewritten(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
+    assert rewritten(rules, b"a", False, CLIENT) == Named(b"a")
+    assert rewritten([rule("(?P<mac>a)", "{mac}b")], b"a", False, CLIENT).name == b"ab"
+
+
+def test_named_groups_are_kept_whatever_the_rule_does():
+    sees = rule("^(?P<kind>[a-z]+)/(?P<none>x)?", last=True)
+    assert rewritten([sees], b"efi/y", False, CLIENT) == Named(b"efi/y", (), {"kind": b"efi"})
+    both = [rule("^(?P<kind>[a-z]+)", "{kind}", "first"), rule("(?P<rest>y)", "z", "second")]
+    made = rewritten(both, b"efi/y", False, CLIENT)
+    assert made == Named(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.net.admission import Crowd
@@ -24,7 +25,7 @@ PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 
 def run(root, start, lost, **settings):
     """The report of what `start(client)` begins, while the packets numbered `lost` get lost."""
-    mounts = Mounts([Mount((), root, read=ReadPolicy(), write=WritePolicy())])
+    mounts = Mounts([Mount((), one(root), read=ReadPolicy(), write=WritePolicy())])
     server = MemoryServer(lambda report: Offer(mounts, Limits(), Timing(), Crowd(), report))
     net = server.net
     client = Client(net.runtime, Settings(blksize=100, **settings))

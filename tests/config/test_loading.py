@@ -12,6 +12,7 @@ from tests.daemons import CHECKOUT
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.roots import one
 from tftpd.config.loading import load
 from tftpd.config.observing import Status
 from tftpd.config.problems import ConfigError
@@ -38,7 +39,7 @@ MINIMAL = "directories:\n  - {root: srv, read: true}\n"
 
 def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
     settings = load(written(MINIMAL))
-    assert settings.mounts() == [Mount((), tmp_path / "srv", read=ReadPolicy())]
+    assert settings.mounts() == [Mount((), one(tmp_path / "srv"), read=ReadPolicy())]
     assert settings.limits.granted() == Limits()
     assert settings.limits.sessions == 5000
     assert settings.retransmit.timing() == Timing()
@@ -71,7 +72,7 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
     read = ReadPolicy(True, tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "fe80::/10"))))
     write = WritePolicy(False, True, 3 << 19, 0o600, True)
     root = tmp_path / "srv"
-    assert settings.mounts() == [Mount((b"boot", b"x86"), root, read, write, Symlinks.DENY)]
+    assert settings.mounts() == [Mount((b"boot", b"x86"), one(root), read, write, Symlinks.DENY)]
     assert settings.limits.granted() == Limits(1468, 8, 64 << 10)
     assert settings.retransmit.timing() == Timing(0.5, 4.0, 2.0, 60.0, 5.0)
     assert settings.listen[0].address == "fe80::1%lo"
@@ -130,7 +131,7 @@ def test_roots_are_relative_to_the_file(written, tmp_path):
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
-    assert load(conf / "t.yaml").mounts()[0].root == tmp_path / "srv"
+    assert load(conf / "t.yaml").mounts()[0].roots == one(tmp_path / "srv")
 
 
 def _said(path: Path) -> list[str]:
@@ -229,8 +230,22 @@ lisen: 3
         (MINIMAL + "limits: 7", "t.yaml:3: limits: expected a mapping, got 7"),
         (MINIMAL + "log: {level: {}}", "t.yaml:3: log.level: expected one of debug, info, warn,"
          " error, critical, got a mapping"),
-        ("directories: [{root: [x], read: true}]",
-         "t.yaml:1: directories[0].root: expected the path of a directory, got a list"),
+        ("directories: [{root: {x: y}, read: true}]",
+         "t.yaml:1: directories[0].root: expected the path of a directory, got a mapping"),
+        ("directories: [{root: [], read: true}]",
+         "t.yaml:1: directories[0].root: expected at least one entry"),
+        ("directories: [{root: [in, [x]], read: true}]",
+         "t.yaml:1: directories[0].root[1]: expected the path of a directory, got a list"),
+        ('directories: [{root: "in/{nic}", read: true}]',
+         "t.yaml:1: directories[0].root: {nic} is none of ip, ip_hex, mac, serial"),
+        ('directories: [{root: [in, "in/{mac:title}"], read: true}]',
+         "t.yaml:1: directories[0].root[1]: {mac:title}: only upper and lower may follow the "
+         "colon"),
+        ('directories: [{root: "in/{mac}", read: true, serials: x}]',
+         't.yaml:1: directories[0]: "serials" goes with a root that has {serial} in it'),
+        ('directories: [{root: "in/{serial}", read: true, serials: "(a*)*"}]',
+         "t.yaml:1: directories[0].serials: only a single character or class can be "
+         'repeated without end, got "(a*)*"'),
         ("directories: [{root: in, write: {create: no}}]",
          't.yaml:1: directories[0].write.create: expected true or false, got "no"'),
         ("directories: [{root: in, write: {create: false}}]",

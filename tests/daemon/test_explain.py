@@ -178,7 +178,7 @@ def _really(configured, request, host):
 def test_the_listener_answers_what_was_explained(configured, kind, mode, uid):
     if os.geteuid() not in (0, uid):
         pytest.skip("only root can be nobody")
-    base = Path(configured.settings.directories[0].root).parent
+    base = Path(configured.settings.directories[0].root[0]).parent
     for name in NAMES:
         for options in OPTIONS:
             request = kind(os.fsencode(name), mode, options)
@@ -196,7 +196,7 @@ def test_the_listener_answers_what_was_explained(configured, kind, mode, uid):
 
 def test_a_link_is_told_with_where_it_leads(configured):
     told = explain(configured, Rrq(b"inside", b"octet"), "192.0.2.7")
-    base = Path(configured.settings.directories[0].root)
+    base = Path(configured.settings.directories[0].root[0])
     said = list(lines(told))
     limits = said.pop(-4)
     assert limits.startswith("limits     blksize 1400, windowsize 8, ")
@@ -208,7 +208,9 @@ def test_a_link_is_told_with_where_it_leads(configured):
         "  known by options []",
         "  changes  nothing",
         f"directory  / is {base}, symlinks inside (tftpd.yaml:6)",
-        "policy     read, admits the client by 0.0.0.0/0, world_readable false (tftpd.yaml:8)",
+        "policy     read, admits the client by 0.0.0.0/0, world_readable false, "
+        "templates false (tftpd.yaml:8)",
+        f"  root     {base}",
         "  step     inside: symbolic link to sub/file",
         "  step     sub: directory",
         f"  step     file: regular file, 14 octets, mode 0644, owner {os.getuid()}:{os.getgid()}",
@@ -260,15 +262,15 @@ def test_each_name_that_was_tried_is_told(configured):
         "name       loose/seven, by drive, trailing, case: is served",
     ]
     assert told.granted
-    assert told.trail.path.endswith(b"/root/seven")
+    assert told.ways[-1].trail.path.endswith(b"/root/seven")
     names = told.facts()["tried"]
     assert names[-1] == {"name": "loose/seven", "by": ("drive", "trailing", "case"), "why": ""}
 
 
 def test_what_followed_links_lead_to_is_told(configured):
     told = explain(configured, Rrq(b"follow/abroad/secret", b"octet"), "192.0.2.7")
-    root = Path(configured.settings.directories[0].root)
-    assert told.trail.path == os.fsencode(root.parent / "elsewhere" / "secret")
+    root = Path(configured.settings.directories[0].root[0])
+    assert told.ways[-1].trail.path == os.fsencode(root.parent / "elsewhere" / "secret")
 
 
 def test_each_option_is_told_with_what_becomes_of_it(configured):
@@ -345,7 +347,7 @@ def test_a_profile_may_answer_requests_to_everyone(configured):
 
 
 def test_the_command_tells_in_words_and_by_its_status(configured, capsys):
-    base = Path(configured.settings.directories[0].root).parent
+    base = Path(configured.settings.directories[0].root[0]).parent
     asked = ["explain", "-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7"]
     assert main([*asked, "read", "seven", "--option", "tsize=0"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -362,7 +364,7 @@ def test_the_command_tells_in_words_and_by_its_status(configured, capsys):
 
 
 def test_the_command_tells_it_as_json(configured, capsys):
-    base = Path(configured.settings.directories[0].root).parent
+    base = Path(configured.settings.directories[0].root[0]).parent
     config = str(base / "tftpd.yaml")
     asked = ["explain", "-c", config, "--client", "198.51.100.7", "--json", "read", "lan/seven"]
     assert main(asked) == 1
@@ -402,7 +404,7 @@ def test_a_bad_configuration_exits_with_78(tmp_path, capsys):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be nobody")
 def test_rights_are_those_of_the_user_that_the_daemon_runs_as(configured):
-    base = Path(configured.settings.directories[0].root).parent
+    base = Path(configured.settings.directories[0].root[0]).parent
     for user, status in (("root", 0), (str(NOBODY), 1)):
         command = [sys.executable, "-m", "tftpd.daemon.cli", "explain", "--user", user]
         command += ["-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7", "read", "closed"]

@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from tftpd.access.client import Client
 from tftpd.access.rewriting import rewritten
 from tftpd.config.loading import load
 from tftpd.config.naming import MOST_RULES
@@ -69,7 +70,7 @@ def rules(imports, tmp_path):
 
 def test_a_map_becomes_rules_that_load(imports, rules):
     assert imports(MAP) == (0, RULES, "")
-    client = ip_address("10.0.0.7")
+    client = Client(ip_address("10.0.0.7"))
     for asked, writes, name in (
         (b"C:\\boot\\BCD", False, b"/boot/BCD"),
         (b"\\tftpboot\\x/y", False, b"x/y"),
@@ -79,7 +80,7 @@ def test_a_map_becomes_rules_that_load(imports, rules):
     ):
         assert rewritten(rules(MAP), asked, writes, client).name == name
     with pytest.raises(Refused):
-        rewritten(rules(MAP), b"x", False, ip_address("2001:db8::7"))
+        rewritten(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
 
 
 @pytest.mark.parametrize(

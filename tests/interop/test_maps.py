@@ -7,13 +7,14 @@ from ipaddress import ip_address
 import pytest
 
 from tests.interop.servers import KINDS, serving
+from tftpd.access.client import Client
 from tftpd.access.rewriting import rewritten
 from tftpd.config.loading import load
 from tftpd.daemon.cli import main
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Ack, Data, Error, Rrq, decode
 
-CLIENT = ip_address("127.0.0.1")
+CLIENT = Client(ip_address("127.0.0.1"))
 LIMIT = 10.0
 
 MAPS = {

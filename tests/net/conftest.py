@@ -10,6 +10,7 @@ import pytest
 from tests.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.roots import one
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
 from tftpd.transfer.terms import Limits
@@ -28,8 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offer(root: Path) -> Callable[[Any], Offer]:
-    read = Mount((), root, read=ReadPolicy())
-    write = Mount((b"in",), root / "in", read=ReadPolicy(), write=WritePolicy(max_size=4096))
+    read = Mount((), one(root), read=ReadPolicy())
+    write = Mount((b"in",), one(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096))
 
     def build(report: Any) -> Offer:
         return Offer(Mounts([read, write]), Limits(), Timing(), Crowd(sessions=100), report)

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.fakes import MemoryServer
+from tftpd.access.client import Client
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import Named
@@ -14,7 +15,8 @@ from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.rewriting import Rule, template
-from tftpd.storage.finding import find
+from tftpd.access.roots import one
+from tftpd.storage.finding import Finder
 from tftpd.transfer.report import Outcome
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
@@ -167,34 +169,36 @@ def test_no_rung_leads_around_the_policy_of_another_directory(root):
     (root / ".tftpd-upload-1").write_bytes(b"half")
     mounts = Mounts(
         [
-            Mount((), root, read=ReadPolicy()),
-            Mount((b"in",), root / "in", write=WritePolicy()),
+            Mount((), one(root), read=ReadPolicy()),
+            Mount((b"in",), one(root / "in"), write=WritePolicy()),
         ],
         Naming(ladder=Ladder(tuple(Rung), ("utf-8", "gbk"), ((b"boot",), (b"in",)))),
     )
-    client = ip_address("192.0.2.7")
+    client = Client(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
         with pytest.raises(Refused):
-            find(Named(asked), client, mounts)
+            Finder(mounts).find(Named(asked), client, None, wait=True)
     for asked in (b".TFTPD-UPLOAD-1", b"c:.Tftpd-Upload-1\xff"):
         with pytest.raises(Refused):
-            find(Named(asked), client, mounts)
+            Finder(mounts).find(Named(asked), client, None, wait=True)
 
 
 def test_a_directory_has_a_ladder_of_its_own(root):
     ladder = Ladder((Rung.TRAILING,))
     mounts = Mounts(
         [
-            Mount((), root, read=ReadPolicy()),
-            Mount((b"strict",), root, read=ReadPolicy(), rungs=()),
-            Mount((b"loose",), root, read=ReadPolicy(), rungs=(Rung.CASE,)),
+            Mount((), one(root), read=ReadPolicy()),
+            Mount((b"strict",), one(root), read=ReadPolicy(), rungs=()),
+            Mount((b"loose",), one(root), read=ReadPolicy(), rungs=(Rung.CASE,)),
         ],
         Naming(ladder=ladder),
     )
     served = []
     for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
         try:
-            found = find(Named(asked), ip_address("192.0.2.7"), mounts)
+            found = Finder(mounts).find(
+                Named(asked), Client(ip_address("192.0.2.7")), None, wait=True
+            )
         except Refused:
             continue
         found.source.close()

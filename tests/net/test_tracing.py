@@ -22,14 +22,14 @@ class Server(MemoryServer):
     def __init__(self, offer):
         super().__init__(offer)
         self.tracing = Tracing(lambda: 1_700_000_000.0)
-        runtime, self.opened = self.listener._runtime, []
+        runtime, self.opened = self.listener._starter._runtime, []
 
         def open_port(protocol, local, needs):
             between = self.tracing.between(protocol)
             self.opened.append(type(between))
             return runtime.open_port(between, local, needs)
 
-        self.listener._runtime = replace(runtime, open_port=open_port)
+        self.listener._starter._runtime = replace(runtime, open_port=open_port)
 
     def trace(self, traced):
         self.tracing.switch(traced, [self.port])

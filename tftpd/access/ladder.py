@@ -36,7 +36,8 @@ class Candidate:
 
     def named(self, asked: Named) -> Named:
         """What the log says of it."""
-        return Named(self.name, (*asked.by, *(rung.value for rung in self.rungs)))
+        by = (*asked.by, *(rung.value for rung in self.rungs))
+        return Named(self.name, by, asked.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
-"""Mounts: which directory, under which policies, a client's name lies in."""
+"""Mounts: which directories, under which policies, a client's name lies in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpd.access.client import Client
 from tftpd.access.ladder import Candidate, Rung, fold
 from tftpd.access.names import PARENT, TEMPORARY, Name, steps
 from tftpd.access.naming import AS_ASKED, Naming
 from tftpd.access.policy import (
-    Address,
+    ANYWHERE,
     Grant,
     Policy,
     ReadPolicy,
@@ -16,24 +17,46 @@ from tftpd.access.policy import (
     WritePolicy,
     admits,
 )
+from tftpd.access.roots import Root, Serials, asks
 from tftpd.wire.errors import ErrorCode, Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A prefix of the names that clients use, and the directory behind it.
+    """A prefix of the names that clients use, and the directories behind it.
 
-    A mount without a read policy is not read, one without a write policy
-    not written. `rungs` are those by which names may lead here, None for
-    those of the server's ladder.
+    Of several roots the first that has a file is the one it comes from. A
+    mount without a read policy is not read, one without a write policy not
+    written. `rungs` are those by which names may lead here, None for those of
+    the server's ladder. `serials` are before the names, where a root has to
+    know them.
     """
 
     prefix: Name
-    root: Path
+    roots: tuple[Root, ...]
     read: ReadPolicy | None = None
     write: WritePolicy | None = None
     symlinks: Symlinks = Symlinks.INSIDE
     rungs: tuple[Rung, ...] | None = None
+    serials: Serials | None = None
+
+    @property
+    def personal(self) -> bool:
+        """Whether clients find different files here."""
+        policies = [policy for policy in (self.read, self.write) if policy is not None]
+        return any(root.below for root in self.roots) or any(
+            policy.clients is not ANYWHERE for policy in policies
+        )
+
+    def beneath(self, name: Name, client: Client) -> Iterator[tuple[Path, Name, Name]]:
+        """Each root that `client` has, the steps there that are its own, and those of `name`."""
+        serial: bytes | None = None
+        if self.serials is not None:
+            serial, name = self.serials.split(name)
+        for root in self.roots:
+            own: Name | None = root.steps(client, serial) if root.below else ()
+            if own is not None:
+                yield root.path, own, name
 
 
 class Unmounted(Refused):
@@ -54,19 +77,27 @@ class Mounts:
         every = [rung for mount in self if mount.rungs for rung in mount.rungs]
         general = naming.ladder.rungs if any(mount.rungs is None for mount in self) else ()
         self.rungs = tuple(dict.fromkeys((*general, *every)))
+        self.asks_neighbours = any(asks(mount.roots, "mac") for mount in self) or any(
+            rule.asks_neighbours for rule in naming.rules
+        )
+        """Whether MAC addresses matter."""
+        self.renders = any(mount.read and mount.read.templates for mount in self)
+        """Whether there are templates."""
+        self.personal = any(mount.personal for mount in self)
+        """Whether clients find different files by the same name."""
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._by_prefix.values())
 
-    def authorize_read(self, filename: bytes, client: Address) -> Grant[ReadPolicy]:
-        """Leave for `client` to read `filename`; raises `Refused`."""
+    def authorize_read(self, filename: bytes, client: Client) -> Sequence[Grant[ReadPolicy]]:
+        """Leave for `client` to read `filename` beneath each root; raises `Refused`."""
         mount, name = self.locate(filename)
-        return _grant(mount, name, mount.read, client)
+        return _grants(mount, name, mount.read, client)
 
-    def authorize_write(self, filename: bytes, client: Address) -> Grant[WritePolicy]:
-        """Leave for `client` to write `filename`; raises `Refused`."""
+    def authorize_write(self, filename: bytes, client: Client) -> Sequence[Grant[WritePolicy]]:
+        """Leave for `client` to write `filename` beneath each root; raises `Refused`."""
         mount, name = self.locate(filename)
-        return _grant(mount, name, mount.write, client)
+        return _grants(mount, name, mount.write, client)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
         """The mount of `filename` and the rest of its name; raises `Refused`.
@@ -108,6 +139,11 @@ class Mounts:
                     return b"/".join((*prefix, *walked[length:]))
         return filename
 
+    def spelled_out(self, filename: bytes, rest: Name) -> bytes:
+        """`filename`, whose last steps are spelled as `rest` is."""
+        mount, beneath = self.locate(filename)
+        return b"/".join((*mount.prefix, *beneath[: len(beneath) - len(rest)], *rest))
+
     def _find(self, name: list[bytes]) -> Mount | None:
         for length in range(min(len(name), self._deepest), -1, -1):
             mount = self._by_prefix.get(tuple(name[:length]))
@@ -116,11 +152,20 @@ class Mounts:
         return None
 
 
-def _grant(mount: Mount, name: Name, policy: Policy | None, client: Address) -> Grant[Policy]:
+def _grants(
+    mount: Mount, name: Name, policy: Policy | None, client: Client
+) -> Sequence[Grant[Policy]]:
     if policy is None:
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
-    if not admits(policy.clients, client):
+    if policy.clients is not ANYWHERE and not admits(policy.clients, client.address):
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
     if any(step.startswith(TEMPORARY) for step in name):
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads")
-    return Grant(mount.root, name, policy, mount.symlinks)
+    grants = [
+        Grant(path, own + rest, policy, mount.symlinks, len(own))
+        for path, own, rest in mount.beneath(name, client)
+    ]
+    if not grants:
+        roots = ", ".join(map(str, mount.roots))
+        raise Refused(ErrorCode.FILE_NOT_FOUND, f"the client has no directory in {roots}")
+    return grants

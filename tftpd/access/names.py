@@ -4,7 +4,9 @@ Names are octets: TFTP has no encoding for them (RFC 1350 s5 says netascii,
 clients send what their firmware has), and neither has a POSIX file system.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tftpd.wire.errors import ErrorCode, Refused
 
@@ -19,17 +21,28 @@ PARENT = b".."
 
 LONGEST = 4096  # octets of a filename: PATH_MAX of Linux
 
+NO_GROUPS: Mapping[str, bytes] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A name to look for, and what made it of the one that was asked for, in order."""
+    """A name to look for, and what made it of the one that was asked for, in order.
+
+    `groups` are what rules found in it and gave a name.
+    """
 
     name: bytes
     by: tuple[str, ...] = ()
+    groups: Mapping[str, bytes] = field(default_factory=lambda: NO_GROUPS)
 
-    def after(self, name: bytes, by: str) -> "Named":
-        """What `by` made of it."""
-        return Named(name, self.by if by in self.by else (*self.by, by))
+    def after(self, name: bytes, by: str, groups: Mapping[str, bytes] = NO_GROUPS) -> "Named":
+        """What `by` made of it, and found in it."""
+        made = Named(name, self.by if by in self.by else (*self.by, by), self.groups)
+        return made.knowing(groups)
+
+    def knowing(self, groups: Mapping[str, bytes]) -> "Named":
+        """The same, in which these were found."""
+        return Named(self.name, self.by, {**self.groups, **groups}) if groups else self
 
     def telling(self, refused: Refused) -> Refused:
         """`refused`, whose reason tells the name that it is about."""

@@ -27,11 +27,13 @@ class Symlinks(StrEnum):
 class ReadPolicy:
     """Which files may be read.
 
-    `world_readable` asks for the o+r bit, as tftp-hpa does.
+    `world_readable` asks for the o+r bit, as tftp-hpa does. With `templates`
+    a file that is not there is made of the one of its name with `.j2` behind it.
     """
 
     world_readable: bool = False
     clients: Networks = ANYWHERE
+    templates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,15 @@ class Grant(Generic[Policy]):
     """Leave to touch one name beneath one root, on the terms of one policy.
 
     Only `storage` acts on it, step by step below `root`: a grant says what
-    is allowed, not what exists.
+    is allowed, not what exists. `own` steps of the name are not the client's
+    words, but lead to the directory that it has below the root.
     """
 
     root: Path
     name: Name
     policy: Policy
     symlinks: Symlinks = Symlinks.INSIDE
+    own: int = 0
 
 
 def admits(networks: Networks, client: Address) -> bool:

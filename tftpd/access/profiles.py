@@ -1,6 +1,6 @@
 """Profiles: what one kind of client needs that others do not.
 
-    request, client, MAC address > Profiles.choose > Profile
+    request, client > Profiles.choose > Profile
 
 A client is known by what it asks for (each firmware has its own options, in
 its own order), by its address or by that of its network card. A profile is
@@ -8,23 +8,18 @@ a pure value: what it changes is done where terms and timers are made.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
+from tftpd.access.client import Client
 from tftpd.access.names import LONGEST
-from tftpd.access.policy import Address, Networks, admits
+from tftpd.access.policy import Networks, admits
 from tftpd.wire.options import Options
 from tftpd.wire.packets import Request
 
 _REMEMBERED = 64  # lists of options; one may be as long as a datagram
-
-MacAddress = bytes
-"""The six octets of a network card's address."""
-
-Neighbour = Callable[[], MacAddress | None]
-"""Tells the MAC address of the client; None where it is not on a network of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +86,18 @@ class Profiles:
     def __iter__(self) -> Iterator[Profile]:
         return iter(self._profiles)
 
-    def choose(self, request: Request, client: Address, neighbour: Neighbour) -> Profile:
+    def choose(self, request: Request, client: Client) -> Profile:
         """The profile of `request`, which came from `client`; `PLAIN` if there is none.
 
-        `neighbour` is asked once at most, and only where nothing else but
-        the MAC address is left to decide.
+        The client's MAC address matters only where nothing else is left to decide.
         """
-        mac: MacAddress | None = None
-        known = False
         for profile in self._asking(spelled(request.options)):
             match = profile.match
             if not _matches(match, request, client):
                 continue
             if match.macs is None:
                 return profile
-            if not known:
-                mac, known = neighbour(), True
+            mac = client.mac
             if mac is not None and any(map(mac.startswith, match.macs)):
                 return profile
         return PLAIN
@@ -119,13 +110,13 @@ class Profiles:
         ]
 
 
-def _matches(match: Match, request: Request, client: Address) -> bool:
+def _matches(match: Match, request: Request, client: Client) -> bool:
     """Whether all fits but options and MAC address."""
     return (
         (match.request is None or isinstance(request, match.request))
         and (match.mode is None or match.mode == request.mode.lower())
         and (match.files is None or match.files.fit(request.filename))
-        and (match.clients is None or admits(match.clients, client))
+        and (match.clients is None or admits(match.clients, client.address))
     )
 
 

@@ -1,13 +1,15 @@
 """Rules that make one name of another before anything is looked for."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tftpd.access.client import Client
 from tftpd.access.names import Named
-from tftpd.access.policy import ANYWHERE, Address, Networks, admits
+from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
 from tftpd.access.regular.tree import BadPattern
+from tftpd.access.slots import FACTS, BadSlot, Part, fill, names, parts
 from tftpd.wire.errors import ErrorCode, Refused
 
 MOST_APPLIED = 256
@@ -18,84 +20,38 @@ MOST_STEPS = 20_000_000
 
 _LEAST_STEPS = 100  # what calling the expression costs, in its steps
 
-FACTS: Mapping[str, Callable[[Address], bytes]] = {
-    "ip": lambda client: str(client).encode("ascii"),
-    "ip_hex": lambda client: client.packed.hex().upper().encode("ascii"),
-}
-"""What templates know of a client besides its name: {ip} is 10.0.0.7, {ip_hex} 0A000007."""
-
-_CASES: Mapping[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    "upper": bytes.upper,
-    "lower": bytes.lower,
-}
-_SLOT = re.compile(r"\{\{|\}\}|\{(\w+)(?::(\w+))?\}|[{}]")
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place in a template: a group by number or name, or a fact, and its case."""
-
-    key: str
-    case: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What takes the place of a match: octets and slots."""
-
-    parts: tuple[bytes | Slot, ...]
-
-    def fill(self, match: re.Match[bytes], client: Address) -> bytes:
-        """The octets; a group that matched nothing gives none."""
-        return b"".join(
-            part if isinstance(part, bytes) else _CASES[part.case](_value(part.key, match, client))
-            for part in self.parts
-        )
+Template = tuple[Part, ...]
+"""What takes the place of a match: octets and slots."""
 
 
 def template(text: str, pattern: Pattern) -> Template:
     """The template that `text` is, for matches of `pattern`; raises `BadPattern`.
 
-    {0} is all that matched, {1} and {name} are groups, {ip} and {ip_hex} the
-    client's address; {1:lower} and {1:upper} change letters, {{ and }} are braces.
+    {0} is all that matched, {1} and {name} are groups, {ip}, {ip_hex} and {mac}
+    the client; {1:lower} and {1:upper} change letters, {{ and }} are braces.
     """
-    if "\0" in text:
-        raise BadPattern("no name has a NUL")
-    parts: list[bytes | Slot] = []
-    at = 0
-    for found in _SLOT.finditer(text):
-        parts.append(text[at : found.start()].encode("utf-8", "surrogateescape"))
-        parts.append(_part(found, pattern))
-        at = found.end()
-    parts.append(text[at:].encode("utf-8", "surrogateescape"))
-    return Template(tuple(part for part in parts if part))
-
-
-def _part(found: re.Match[str], pattern: Pattern) -> bytes | Slot:
-    key, case = found[1], found[2] or ""
-    if found[0] in ("{{", "}}"):
-        return found[0][:1].encode()
-    if key is None:
-        raise BadPattern(f'a lone "{found[0]}"; as itself it is written twice')
-    if case not in _CASES:
-        raise BadPattern(f"{found[0]}: only upper and lower may follow the colon")
     groups = pattern.compiled.groups
-    if key.isdecimal() and key.isascii():
-        if len(key) > 3 or int(key) > groups:
-            raise BadPattern(f"{found[0]}: there are {groups} groups")
-    elif key not in pattern.compiled.groupindex and key not in FACTS:
-        known = ", ".join([*pattern.compiled.groupindex, *FACTS])
-        raise BadPattern(f"{found[0]} is neither a group nor one of {known}")
-    return Slot(key, case)
+
+    def known(key: str) -> str | None:
+        if key.isdecimal() and key.isascii():
+            return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
+        if key in pattern.compiled.groupindex:
+            return None
+        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *FACTS])}"
+
+    try:
+        return parts(text, known)
+    except BadSlot as error:
+        raise BadPattern(str(error)) from None
 
 
-def _value(key: str, match: re.Match[bytes], client: Address) -> bytes:
+def _value(key: str, match: re.Match[bytes], client: Client) -> bytes:
+    """What a slot is filled with; a group that matched nothing gives none."""
     if key.isdecimal():
         return match[int(key)] or b""
     if key in match.re.groupindex:
         return match[key] or b""
-    return FACTS[key](client)
+    return FACTS[key](client) or b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +75,19 @@ class Rule:
     writes: bool = True
     clients: Networks = ANYWHERE
 
-    def concerns(self, writes: bool, client: Address) -> bool:
+    @property
+    def asks_neighbours(self) -> bool:
+        """Whether it is only for clients whose MAC address is known."""
+        groups = self.pattern.compiled.groupindex
+        return self.to is not None and "mac" in names(self.to) and "mac" not in groups
+
+    def concerns(self, writes: bool, client: Client) -> bool:
         """Whether it is for such a request."""
-        return (self.writes if writes else self.reads) and admits(self.clients, client)
+        if not (self.writes if writes else self.reads):
+            return False
+        if self.clients is not ANYWHERE and not admits(self.clients, client.address):
+            return False
+        return not self.asks_neighbours or client.mac is not None
 
 
 Note = Callable[[Rule, bytes], None]
@@ -132,7 +98,7 @@ def rewritten(
     rules: Sequence[Rule],
     filename: bytes,
     writes: bool,
-    client: Address,
+    client: Client,
     note: Note = lambda rule, name: None,
 ) -> Named:
     """What `rules` make of `filename`; raises `Refused` where one of them does.
@@ -172,12 +138,15 @@ def rewritten(
     return named
 
 
-def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Address) -> Named:
-    if match is None or rule.to is None:
+def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Client) -> Named:
+    if match is None:
         return named
-    filled = rule.to.fill(match, client)
+    groups = {key: said for key, said in match.groupdict().items() if said is not None}
+    if rule.to is None:
+        return named.knowing(groups)
+    filled = fill(rule.to, lambda key: _value(key, match, client)) or b""
     name = named.name[: match.start()] + filled + named.name[match.end() :]
-    return named.after(name, rule.label)
+    return named.after(name, rule.label, groups)
 
 
 def _refused(why: str, named: Named) -> Refused:

@@ -1,25 +1,35 @@
 """The keys that say what is served, and to whom."""
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.ladder import Rung
-from tftpd.access.policy import ANYWHERE, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.mounts import Mount
+from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.regular.tree import BadPattern
+from tftpd.access.roots import SERIAL, SERIALS, Root, asks, root, serials
 from tftpd.config.fields import (
     Boolean,
     Contradiction,
-    DirectoryPath,
     FileMode,
     Network,
     Prefix,
+    RootPaths,
     Size,
     choice,
     number,
 )
 from tftpd.config.keys import Keys, or_boolean, switch
+from tftpd.config.naming import Expression
 
 _WRITE = WritePolicy()
+
+
+def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
+    """What the access floor takes; it asks nothing of clients from anywhere."""
+    return ANYWHERE if clients == list(ANYWHERE) else tuple(clients)
 
 
 class Read(Keys):
@@ -31,10 +41,14 @@ class Read(Keys):
         min_length=1,
         description="Networks or addresses that are admitted; all if left out.",
     )
+    templates: Boolean = Field(
+        default=False,
+        description="Whether a file that is not there is made of the one with .j2 behind its name.",
+    )
 
     def policy(self) -> ReadPolicy:
         """What the access floor takes."""
-        return ReadPolicy(self.world_readable, tuple(self.clients))
+        return ReadPolicy(self.world_readable, _networks(self.clients), self.templates)
 
 
 class Write(Keys):
@@ -82,7 +96,7 @@ class Write(Keys):
             max_size=self.max_size,
             mode=self.mode,
             world_writable=self.world_writable,
-            clients=tuple(self.clients),
+            clients=_networks(self.clients),
             quota=self.quota,
             max_files=self.max_files,
             min_free=self.min_free,
@@ -97,7 +111,16 @@ class Directory(Keys):
         description="The prefix of the names that clients use; backslashes are slashes.",
         json_schema_extra={"default": "/"},
     )
-    root: DirectoryPath = Field(description="The directory, relative to this file.")
+    root: RootPaths = Field(
+        description="The directory, relative to this file, or several: the first that has a file "
+        "is the one it comes from. {ip}, {ip_hex} and {mac} are the client, {serial} the number "
+        "that it puts before its names."
+    )
+    serials: Expression | None = Field(
+        default=None,
+        description="A regular expression for numbers that are {serial}; if left out, those of "
+        "Raspberry Pis, and MAC addresses.",
+    )
     symlinks: Annotated[Symlinks, choice(*Symlinks)] = Field(
         default=Symlinks.INSIDE,
         description="What symbolic links may do: deny follows none, inside those that lead "
@@ -115,7 +138,31 @@ class Directory(Keys):
     )
 
     @model_validator(mode="after")
-    def _allows_something(self) -> Self:
+    def _makes_sense(self) -> Self:
         if self.read is None and self.write is None:
             raise Contradiction("neither read nor write is allowed")
+        if self.serials is not None and not asks(self.roots, SERIAL):
+            raise Contradiction('"serials" goes with a root that has {serial} in it')
+        try:
+            self.mount()
+        except BadPattern as error:
+            raise Contradiction(f"serials: {error}") from None
         return self
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """What the access floor takes."""
+        return tuple(map(root, self.root))
+
+    def mount(self) -> Mount:
+        """What the access floor takes."""
+        asked = asks(self.roots, SERIAL)
+        return Mount(
+            prefix=self.path,
+            roots=self.roots,
+            read=self.read.policy() if self.read else None,
+            write=self.write.policy() if self.write else None,
+            symlinks=self.symlinks,
+            rungs=None if self.ladder is None else tuple(self.ladder),
+            serials=serials(self.serials or SERIALS) if asked else None,
+        )

@@ -11,12 +11,19 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema
 
 from tftpd.access.names import PARENT, Name, steps
+from tftpd.access.roots import root
+from tftpd.access.slots import BadSlot
 from tftpd.config.problems import meant
 from tftpd.wire.errors import Refused
+
+
+class Contradiction(ValueError):
+    """Values that are right one by one and not together; or that say themselves what is wrong."""
+
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {
@@ -97,6 +104,23 @@ def _path(of: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _root(value: str) -> str:
+    try:
+        root(value)
+    except BadSlot as error:
+        raise Contradiction(str(error)) from None
+    return value
+
+
+def _one_or_more(value: Any) -> Any:
+    """A list of paths; a single one is a list of it."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("expected the path of a directory")
+    return [_root(value)]
+
+
 def _socket(value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError("expected an absolute path such as /run/tftpd/status.sock")
@@ -123,8 +147,23 @@ def _ports(value: Any) -> str:
 Address = Annotated[str, BeforeValidator(_address)]
 """An IPv4 or IPv6 address; a link-local one with its scope."""
 
-DirectoryPath = Annotated[str, _path("directory")]
-"""The path of a directory of this host."""
+RootPath = Annotated[str, AfterValidator(_root), _path("directory")]
+"""The path of a directory of this host, perhaps with {ip}, {mac} or the like in it."""
+
+RootPaths = Annotated[
+    list[RootPath],
+    Field(min_length=1),
+    BeforeValidator(_one_or_more),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+"""One such path, or several, of which the first that has a file is the one it comes from."""
 
 FilePath = Annotated[str, _path("file")]
 """The path of a file of this host."""
@@ -170,10 +209,6 @@ Network = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
 ]
 """An IP network, or a single address."""
-
-
-class Contradiction(ValueError):
-    """Values that are right one by one and not together."""
 
 
 @dataclass(frozen=True, slots=True)

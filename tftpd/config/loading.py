@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.names import steps
+from tftpd.access.roots import root
+from tftpd.access.slots import BadSlot
 from tftpd.config import problems
 from tftpd.config.document import Document, read
 from tftpd.config.fields import Contradiction
@@ -94,12 +96,29 @@ def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]
 def _resolve_roots(document: Document, base: Path) -> None:
     """Make roots absolute, from the directory of the file, and look whether they serve."""
     for number, entry in _entries(document, "directories"):
-        root = _resolved(entry, "root", base)
-        if root is None:
+        path: problems.Path = ("directories", number, "root")
+        reads, writes = bool(entry.get("read")), bool(entry.get("write"))
+        several = entry.get("root")
+        if not isinstance(several, list):
+            _check_root(document, path, _resolved(entry, "root", base), reads, writes)
             continue
-        wrong = _wrong_with(root, bool(entry.get("read")), bool(entry.get("write")))
-        if wrong:
-            document.complain(("directories", number, "root"), f"{printable(root)} {wrong}")
+        for at, _ in enumerate(several):
+            _check_root(document, (*path, at), _resolved(several, at, base), reads, writes)
+
+
+def _check_root(
+    document: Document, path: problems.Path, written: str | None, reads: bool, writes: bool
+) -> None:
+    if written is None:
+        return
+    try:
+        known = root(written)
+    except BadSlot:
+        return  # its own check tells
+    # A directory that one client has below it is looked for when it asks.
+    wrong = _wrong_with(str(known.path), reads, writes and not known.below)
+    if wrong:
+        document.complain(path, f"{printable(str(known.path))} {wrong}")
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
@@ -110,9 +129,9 @@ def _resolve_trace(document: Document, base: Path) -> None:
         document.complain(("trace", "file"), f"{printable(file)} is in no directory")
 
 
-def _resolved(entry: dict[str, Any], key: str, base: Path) -> str | None:
+def _resolved(entry: Any, key: str | int, base: Path) -> str | None:
     """The path that is written at `key`, from the directory of the file; it is put there too."""
-    written = entry.get(key)
+    written = entry[key] if isinstance(key, int) else entry.get(key)
     if not isinstance(written, str) or not written or "\0" in written:
         return None
     entry[key] = os.path.normpath(os.path.join(os.path.realpath(base), written))

@@ -79,7 +79,7 @@ class Rewrite(Keys):
     to: str | None = Field(
         default=None,
         description="What takes the place of what was found; {0} is all of it, {1} and {name} "
-        "are groups, {ip} and {ip_hex} the client's address; {1:lower} and {1:upper} change "
+        "are groups, {ip}, {ip_hex} and {mac} the client; {1:lower} and {1:upper} change "
         "letters.",
     )
     refuse: Boolean = Field(default=False, description="Whether the request is refused.")
@@ -134,5 +134,5 @@ class Rewrite(Keys):
             every=self.every,
             reads=self.on != "write",
             writes=self.on != "read",
-            clients=tuple(self.clients),
+            clients=ANYWHERE if self.clients == list(ANYWHERE) else tuple(self.clients),
         )

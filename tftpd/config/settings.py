@@ -7,7 +7,6 @@ settings.retransmit.timing()     transfer.timing.Timing
 settings.known_profiles()        config.profiles.ClientProfile, whose profile() is access's
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -121,17 +120,7 @@ class Settings(Keys):
 
     def mounts(self) -> list[Mount]:
         """What the access floor takes."""
-        return [
-            Mount(
-                prefix=directory.path,
-                root=Path(directory.root),
-                read=directory.read.policy() if directory.read else None,
-                write=directory.write.policy() if directory.write else None,
-                symlinks=directory.symlinks,
-                rungs=None if directory.ladder is None else tuple(directory.ladder),
-            )
-            for directory in self.directories
-        ]
+        return [directory.mount() for directory in self.directories]
 
     def naming(self) -> Naming:
         """What the access floor takes."""

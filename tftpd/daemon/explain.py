@@ -76,11 +76,13 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)
-        for step in told.trail.steps:
-            to = "" if step.target is None else f" to {show(step.target)}"
-            yield "  step", f"{show(step.name)}: {step.found}{to}"
-        if told.trail.path is not None:
-            yield "file", show(told.trail.path)
+        for way in told.ways:
+            yield "  root", way.root
+            for step in way.trail.steps:
+                to = "" if step.target is None else f" to {show(step.target)}"
+                yield "  step", f"{show(step.name)}: {step.found}{to}"
+        if told.ways and told.ways[-1].trail.path is not None:
+            yield "file", show(told.ways[-1].trail.path)
     yield "limits", _keys(told.limits)
     for option in told.options:
         granted = option["granted"]

@@ -2,14 +2,16 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from tftpd.access.mounts import Mounts
-from tftpd.access.names import show
-from tftpd.access.policy import Address, admits
-from tftpd.access.profiles import MacAddress, Profile, Profiles
+from tftpd.access.client import Client, MacAddress
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import Name, show
+from tftpd.access.policy import Address, Grant, admits
+from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
@@ -19,6 +21,7 @@ from tftpd.net.rehearsal import Rehearsal, rehearse
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said
+from tftpd.storage.finding import Finder
 from tftpd.storage.trail import Trail, trail
 from tftpd.transfer.terms import Terms
 from tftpd.wire.errors import Refused
@@ -45,11 +48,36 @@ class Configured:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A root that was looked beneath, and the way of the name there."""
+
+    root: str
+    trail: Trail
+
+    def facts(self) -> Facts:
+        """All of it, for `--json`."""
+        path = self.trail.path
+        return {
+            "root": self.root,
+            "steps": [
+                {"name": show(step.name), "found": step.found}
+                | ({} if step.target is None else {"target": show(step.target)})
+                for step in self.trail.steps
+            ],
+            "file": None if path is None else show(path),
+        }
+
+
+NOWHERE = Way("", Trail(()))
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What decides about a request, in the order in which it does.
 
     `answer` is the first datagram that is sent, None where there is silence;
-    `why` is for the administrator alone. `listener`, `profile` and `directory`
+    `why` is for the administrator alone. `ways` has the roots as they were
+    looked beneath, the one with the file last. `listener`, `profile` and `directory`
     are None where there is none, `policy` where the directory has none. `mac`
     is the client's MAC address, None where it did not matter or is not known.
     """
@@ -62,7 +90,7 @@ class Explanation:
     profile: Facts | None
     directory: Facts | None
     policy: Facts | None
-    trail: Trail
+    ways: tuple[Way, ...]
     limits: Facts
     options: list[Facts]
     terms: Terms | None
@@ -72,7 +100,8 @@ class Explanation:
 
     def facts(self) -> Facts:
         """All of it, for `--json`."""
-        terms, path = self.terms, self.trail.path
+        terms = self.terms
+        way = (self.ways or (NOWHERE,))[-1].facts()
         return {
             "request": said(self.request.encode()),
             "client": self.client,
@@ -85,12 +114,9 @@ class Explanation:
             "profile": self.profile,
             "directory": self.directory,
             "policy": self.policy,
-            "steps": [
-                {"name": show(step.name), "found": step.found}
-                | ({} if step.target is None else {"target": show(step.target)})
-                for step in self.trail.steps
-            ],
-            "file": None if path is None else show(path),
+            "roots": [way.facts() for way in self.ways],
+            "steps": way["steps"],
+            "file": way["file"],
             "limits": self.limits,
             "options": self.options,
             "terms": None if terms is None else _terms(terms),
@@ -116,18 +142,18 @@ def explain(
     peer = _peer(client)
     mounts = Mounts(settings.mounts(), settings.naming())
     profiles = Profiles(known.profile() for known in settings.known_profiles())
-    if mac is None and profiles.asks_neighbours:
+    if mac is None and (profiles.asks_neighbours or mounts.asks_neighbours or mounts.renders):
         mac = _known_mac(peer)
-    profile = profiles.choose(request, client_address(peer), lambda: mac)
+    known = Client(client_address(peer), lambda: mac, to or "")
+    profile = profiles.choose(request, known)
     listener, why = _listener(configured, client, to, profile)
     rehearsal = Rehearsal(b"", None, why)
+    finder = Finder(mounts)
     if not why:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        rehearsal = rehearse(request.encode(), peer, mounts, limits, timing, profile)
-    understood = understand(request, client_address(peer), mounts, configured.at)
-    directory, policy, way = _place(
-        configured, request, understood.named.name, client_address(peer), mounts
-    )
+        rehearsal = rehearse(request.encode(), peer, known, finder, limits, timing, profile)
+    understood = understand(request, known, finder, configured.at)
+    directory, policy, ways = _place(configured, request, understood, known, mounts)
     return Explanation(
         request=request,
         client=client,
@@ -137,7 +163,7 @@ def explain(
         profile=_profile(configured, profile),
         directory=directory,
         policy=policy,
-        trail=way,
+        ways=ways,
         limits=settings.limits.model_dump(mode="json") | {"at": configured.at("limits")},
         options=_options(request, rehearsal.terms),
         terms=rehearsal.terms,
@@ -208,26 +234,48 @@ def _hears(listen: Listen, asked: Address, anywhere: bool, everyone: bool) -> bo
 
 
 def _place(
-    configured: Configured, request: Request, name: bytes, client: Address, mounts: Mounts
-) -> tuple[Facts | None, Facts | None, Trail]:
-    """The directory that the name lies in, its policy, and the way of the name there."""
+    configured: Configured,
+    request: Request,
+    understood: Understood,
+    client: Client,
+    mounts: Mounts,
+) -> tuple[Facts | None, Facts | None, tuple[Way, ...]]:
+    """The directory that the name lies in, its policy, and the ways of the name there."""
+    name = understood.named.name
     try:
         mount, beneath = mounts.locate(name)
     except Refused:
-        return None, None, Trail(())
+        return None, None, ()
     directories = configured.settings.directories
     number = next(n for n, entry in enumerate(directories) if entry.path == mount.prefix)
     directory = {
         "path": "/" + show(b"/".join(mount.prefix)),
-        "root": str(mount.root),
+        "root": ", ".join(map(str, mount.roots)),
         "symlinks": str(mount.symlinks),
         "at": configured.at("directories", number),
     }
     kind = "read" if isinstance(request, Rrq) else "write"
-    policy = _policy(directories[number], kind, client)
+    policy = _policy(directories[number], kind, client.address)
     if policy is not None:
         policy["at"] = configured.at("directories", number, kind)
-    return directory, policy, trail(mount.root, beneath, mount.symlinks)
+    ways = _ways(mount, beneath, client, understood.grant, kind == "write")
+    return directory, policy, tuple(ways)
+
+
+def _ways(
+    mount: Mount, name: Name, client: Client, found: Grant[Any] | None, writes: bool
+) -> Iterator[Way]:
+    """The ways of `name` beneath each root, up to the one where it leads to something."""
+    for path, own, rest in mount.beneath(name, client):
+        way = own + rest
+        here = found is not None and (found.root, found.name[: found.own]) == (path, own)
+        if found is not None and here:
+            way = found.name  # that of a template
+        walked = trail(path, way, mount.symlinks)
+        yield Way(show(b"/".join((os.fsencode(path), *own))), walked)
+        there = walked.path is not None and (writes or os.path.lexists(walked.path))
+        if here or (found is None and there):
+            return
 
 
 def _policy(directory: Directory, kind: str, client: Address) -> Facts | None:

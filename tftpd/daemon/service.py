@@ -240,14 +240,13 @@ class Daemon(Service):
     def _sweep(self) -> None:
         """Remove what uploads left behind that a crash or `kill -9` cut off."""
         pool = self._reactor.getThreadPool()
-        for mount in self._settings.mounts():
-            if mount.write is None:
-                continue
-            swept = deferToThreadPool(self._reactor, pool, sweep, mount.root)
+        written = [mount for mount in self._settings.mounts() if mount.write is not None]
+        for path in {root.path for mount in written for root in mount.roots}:
+            swept = deferToThreadPool(self._reactor, pool, sweep, path)
             swept.addCallbacks(
                 self._swept,
                 lambda failure: self.log.failure("sweep failed", failure),
-                callbackArgs=(mount.root,),
+                callbackArgs=(path,),
             )
 
     def _swept(self, count: int, root: Path) -> None:

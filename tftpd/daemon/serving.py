@@ -147,6 +147,9 @@ class Server:
     def _offer(self, settings: Settings) -> Offer:
         mounts = Mounts(settings.mounts(), settings.naming())
         self._keep_ledgers(mounts)
+        profiles = Profiles(known.profile() for known in settings.known_profiles())
+        if profiles.asks_neighbours or mounts.asks_neighbours:
+            self._open_neighbours()
         return Offer(
             mounts=mounts,
             limits=settings.limits.granted(),
@@ -156,26 +159,29 @@ class Server:
             bandwidth=self._share(settings),
             session_bandwidth=settings.limits.session_bandwidth,
             ledgers=self._ledgers,
-            profiles=self._profiles(settings),
+            profiles=profiles,
             neighbour=self._neighbours.mac,
         )
 
-    def _profiles(self, settings: Settings) -> Profiles:
-        profiles = Profiles(known.profile() for known in settings.known_profiles())
-        if profiles.asks_neighbours:
-            try:
-                self._neighbours.open()
-            except OSError as error:
-                _log.warn(
-                    "no MAC address is known, and no profile with `macs` fits: netlink cannot "
-                    "be used ({why}); under systemd, RestrictAddressFamilies=AF_NETLINK allows it",
-                    why=error.strerror or error,
-                )
-        return profiles
+    def _open_neighbours(self) -> None:
+        try:
+            self._neighbours.open()
+        except OSError as error:
+            _log.warn(
+                "no MAC address is known, and no profile with `macs` fits, nor a root or a rule "
+                "with {{mac}}: netlink cannot be used ({why}); under systemd, "
+                "RestrictAddressFamilies=AF_NETLINK allows it",
+                why=error.strerror or error,
+            )
 
     def _keep_ledgers(self, mounts: Mounts) -> None:
         """Have a ledger for each root with a quota, measured now and then."""
-        roots = {mount.root for mount in mounts if mount.write and mount.write.measured}
+        roots = {
+            root.path
+            for mount in mounts
+            if mount.write and mount.write.measured
+            for root in mount.roots
+        }
         self._ledgers = {root: self._ledgers.get(root) or Ledger(root) for root in roots}
         if self._measuring.running:
             self._measuring.stop()
@@ -207,6 +213,7 @@ class Server:
             del self._leaving[name]
             self._vacated(name)
 
+        listener.leave()
         listener.transport.retire(left)
 
     def _back(self, name: SocketAddress) -> Listener | None:

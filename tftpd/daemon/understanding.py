@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.access.mounts import Mounts
+from tftpd.access.client import Client
 from tftpd.access.names import Named, show
-from tftpd.access.policy import Address
+from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.rewriting import Rule, rewritten
-from tftpd.storage.finding import find
+from tftpd.storage.finding import Finder
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Request, Wrq
 
@@ -32,11 +32,15 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """The rules that applied, what the ladder tried then, and the name at the end."""
+    """The rules that applied, what the ladder tried then, and the name at the end.
+
+    `grant` is that of the file that was found, if one was.
+    """
 
     rules: tuple[Applied, ...]
     tried: tuple[Tried, ...]
     named: Named
+    grant: Grant[ReadPolicy] | None = None
 
     def names(self) -> list[dict[str, object]]:
         """What was tried, for `--json`."""
@@ -53,12 +57,13 @@ class Understood:
 
 
 def understand(
-    request: Request, client: Address, mounts: Mounts, at: Callable[..., str]
+    request: Request, client: Client, finder: Finder, at: Callable[..., str]
 ) -> Understood:
     """How the name of `request` is understood; `at` tells where a key is said.
 
     Never raises `Refused`.
     """
+    mounts = finder.mounts
     applied: list[Applied] = []
     said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.naming.rules)}
 
@@ -72,15 +77,23 @@ def understand(
         named = Named(applied[-1].name if applied else request.filename)
         return Understood(tuple(applied), (), named)
     tried: list[Tried] = []
+    grant = None
     if not writes:
         try:
-            found = find(named, client, mounts, lambda *told: tried.append(Tried(*told)))
+            found = finder.find(
+                named, client, _nothing, wait=True, note=lambda *told: tried.append(Tried(*told))
+            )
         except Refused:
             pass
         else:
             found.source.close()
-            named = found.named
-    return Understood(tuple(applied), tuple(tried), named)
+            named, grant = found.named, found.grant
+    return Understood(tuple(applied), tuple(tried), named, grant)
+
+
+def _nothing(template: Grant[ReadPolicy], named: Named) -> bytes:
+    """What is made of the template does not matter to its name."""
+    return b""
 
 
 def _does(rule: Rule) -> str:

@@ -1,53 +1,44 @@
 """The well-known port: turns each request into a session or a refusal.
 
-    datagram > decode > screen > profile > answer (answering.py) > start
+    datagram > decode > screen > profile > answer (answering.py) > start (starting.py)
+                                             or wait (waiting.py)
 
 A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from tftpd.access.policy import Address
+from tftpd.access.client import Client
 from tftpd.access.profiles import PLAIN, Profile
 from tftpd.net.admission import Ignored
-from tftpd.net.answering import answer_read, answer_write
 from tftpd.net.discards import Discard, Discards
 from tftpd.net.listening import ListeningPort
 from tftpd.net.offer import Offer
-from tftpd.net.portrange import PortRange, PortsTaken
-from tftpd.net.receiving import ReceiveSession
-from tftpd.net.runtime import TID, Needs, Runtime, SocketAddress
-from tftpd.net.sending import SendSession
-from tftpd.net.sessions import AnySession, Sessions
-from tftpd.net.shaping import Shaper
+from tftpd.net.portrange import PortRange
+from tftpd.net.runtime import TID, Runtime, SocketAddress
+from tftpd.net.sessions import Sessions
 from tftpd.net.sockets import client_address
-from tftpd.storage.ledger import Ledger
-from tftpd.transfer.receiver import Receiver
+from tftpd.net.starting import Asked, Granted, Starter, discard
+from tftpd.net.waiting import Errand, Waiting
+from tftpd.storage.cached import Slow
 from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction, Limits
-from tftpd.transfer.timing import Timer
+from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode, MalformedPacket, MalformedRequest, Refused
-from tftpd.wire.packets import HEADER, Error, Request, Rrq, Wrq, decode
+from tftpd.wire.packets import Error, Request, Rrq, Wrq, decode
 
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.
 _RESTARTED = 3.0
 
 _TOLD_EACH = 1.0  # seconds between two lines about malformed requests
-
-_MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
-
-# The longest datagram that a sending session expects, in octets: an ACK, or
-# an ERROR with its text.
-_LONGEST_ANSWER = 1024
 
 
 class Listener(DatagramProtocol):
@@ -82,8 +73,14 @@ class Listener(DatagramProtocol):
         self._runtime = runtime
         self._sessions = sessions
         self._discards = discards or Discards()
+        self._starter = Starter(runtime, sessions, self._discards)
+        self._waiting = Waiting(runtime.in_thread)
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
+
+    def leave(self) -> None:
+        """Forget the requests that wait: nothing starts here any more."""
+        self._waiting.clear()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to the well-known port, for no session that stays on it.
@@ -118,25 +115,20 @@ class Listener(DatagramProtocol):
         if not isinstance(packet, Rrq | Wrq):
             self._discards.add(Discard.NO_REQUEST)
             return
-        client = client_address(peer)
-        if self.transport.broadcast and self._ignores(self._choose(packet, client, peer)):
+        offer = self.offer
+        client = Client(client_address(peer), partial(offer.neighbour, peer), tid[1][0])
+        if self.transport.broadcast and self._ignores(offer.profiles.choose(packet, client)):
             self._discards.add(Discard.BROADCAST)
             return
-        if self._is_new(packet, tid):
-            profile = PLAIN
-            try:
-                self._sessions.admit(peer, self.offer.crowd, self._runtime.clock.seconds())
-                profile = self._choose(packet, client, peer)
-                self._open(packet, tid, client, profile)
-            except Ignored as ignored:
-                self._unserved(packet, peer, profile, Outcome.IGNORED, None, ignored)
-            except Refused as refused:
-                self._tell(refused, peer)
-                self._unserved(packet, peer, profile, Outcome.REFUSED, refused.code, refused)
-
-    def _choose(self, request: Request, client: Address, peer: SocketAddress) -> Profile:
-        offer = self.offer
-        return offer.profiles.choose(request, client, partial(offer.neighbour, peer))
+        if not self._is_new(packet, tid):
+            return
+        now = self._runtime.clock.seconds()
+        port, ports = self.transport, self.ports
+        asked = Asked(packet, tid, client, PLAIN, offer, port, ports, self.single_port, now)
+        with self._unserved_if_refused(asked):
+            self._sessions.admit(peer, offer.crowd, now)
+            asked.profile = offer.profiles.choose(packet, client)
+            self._answer(asked)
 
     def _ignores(self, profile: Profile = PLAIN) -> bool:
         """Whether what came is for everyone, and not answered for that."""
@@ -173,114 +165,74 @@ class Listener(DatagramProtocol):
                 return False
         if session is not None:
             session.stop(Outcome.REPLACED)
+        if self._waiting.request(tid) == request:
+            self._discards.add(Discard.REPEATED)
+            return False
+        self._waiting.forget(tid)
         return True
 
-    def _open(self, request: Request, tid: TID, client: Address, profile: Profile) -> None:
-        if isinstance(request, Rrq):
-            self._open_read(request, tid, client, profile)
-        else:
-            self._open_write(request, tid, client, profile)
-
-    def _open_read(self, request: Rrq, tid: TID, client: Address, profile: Profile) -> None:
-        offer, peer = self.offer, tid[0]
-        limits, timing = offer.tuned(profile)
-        granted = answer_read(request, client, offer.mounts, limits)
-        terms = granted.terms
-        timer = Timer(timing, terms.timeout, terms.windowsize)
-        machine = Sender(terms, timer, self._runtime.clock.seconds())
-        session = SendSession(self._runtime, machine, request, peer, *self._hooks(tid))
-        session.profile = profile
-        session.attach(granted.source)
-        session.named = granted.named
-        window = terms.windowsize * (terms.blksize + HEADER)
-        self._start(session, tid, Needs(_LONGEST_ANSWER, window, False, self.ports))
-
-    def _open_write(self, request: Wrq, tid: TID, client: Address, profile: Profile) -> None:
-        offer, peer = self.offer, tid[0]
-        limits, timing = offer.tuned(profile)
-        limits = self._fitting(limits) if self.single_port else limits
-        granted = answer_write(request, client, offer.mounts, limits)
-        terms = granted.terms
+    def _answer(self, asked: Asked) -> None:
+        """Start what is granted, here and now, or once a thread has found out."""
         try:
-            sink = granted.open(offer.ledgers)
-        except Refused:
-            self._measure(offer.ledgers.get(granted.grant.root))
+            granted = self._starter.answer(asked, wait=False)
+        except Slow as slow:
+            self._put_off(asked, slow)
+        else:
+            self._starter.start(asked, granted)
+
+    def _put_off(self, asked: Asked, slow: Slow) -> None:
+        offer = asked.offer
+        if offer.asks_neighbours:
+            _ = asked.client.mac  # now: the kernel is asked by one thread alone
+        errand = Errand(
+            asked.request,
+            partial(self._starter.answer, asked, wait=True),
+            partial(self._answered, asked),
+            discard,
+        )
+        self._waiting.put(asked.tid, errand, slow.args, offer.crowd.half_open)
+
+    def _answered(self, asked: Asked, result: Granted | Failure) -> None:
+        try:
+            with self._unserved_if_refused(asked):
+                if isinstance(result, Failure):
+                    result.raiseException()
+                self._start_late(asked, result)
+        except Exception:
+            self.log.failure("fault in a request from {peer}", peer=asked.tid[0])
+
+    def _start_late(self, asked: Asked, granted: Granted) -> None:
+        """Start it, if there is room still."""
+        try:
+            crowd, now = asked.offer.crowd, self._runtime.clock.seconds()
+            self._sessions.make_room(asked.tid[0], crowd, now)
+        except BaseException:
+            discard(granted)
             raise
-        timer = Timer(timing, terms.timeout, terms.windowsize)
-        machine = Receiver(terms, timer, self._runtime.clock.seconds())
-        session = ReceiveSession(self._runtime, machine, request, peer, *self._hooks(tid))
-        session.profile = profile
-        session.attach(sink)
-        session.named = granted.named
-        longest = terms.blksize + HEADER + 1  # one more shows an overlong block
-        window = terms.windowsize * longest
-        self._start(session, tid, Needs(longest, window, True, self.ports))
+        self._starter.start(asked, granted)
 
-    def _fitting(self, limits: Limits) -> Limits:
-        """`limits`, with windows that the buffer of this port takes beside those of others."""
-        return replace(limits, window_octets=min(limits.window_octets, self.transport.room))
-
-    def _measure(self, ledger: Ledger | None) -> None:
-        """Perhaps there is room again: the next request shall know."""
-        if ledger is not None and ledger.age() > _MEASURED_AGO:
-            self._runtime.in_thread(ledger.measure)
-
-    def _hooks(self, tid: TID) -> tuple[Callable[[Report], None], Callable[[], None]]:
-        """What a session calls when its outcome is known, and when it has ended."""
-        report, sessions = self.offer.report, self._sessions
-        guests = self.transport.guests
-
-        def on_report(said: Report) -> None:
-            sessions.dally(tid)
-            guests.rest(tid)
-            report(said)
-
-        return on_report, lambda: sessions.remove(tid)
-
-    def _start(self, session: AnySession, tid: TID, needs: Needs) -> None:
-        if not self._sessions.add(tid, session, self.offer.crowd):
-            session.abandon()  # another process took the last place meanwhile
-            self._discards.add(Discard.NO_PLACE)
-            return
-        if rates := self.offer.rates():
-            session.shape(Shaper(self._runtime.clock, rates))
+    @contextmanager
+    def _unserved_if_refused(self, asked: Asked) -> Iterator[None]:
         try:
-            if self.single_port:
-                self.transport.share(self._runtime.between(session), tid, needs)
-            else:
-                self._runtime.open_port(session, tid[1], needs)
-        except PortsTaken as taken:
-            session.abandon()
-            raise Ignored(taken.strerror) from None
-        except OSError as error:
-            # No port or no descriptor is left: as with too many sessions,
-            # the client will ask again.
-            session.abandon()
-            self._discards.add(Discard.NO_PORT)
-            self.log.error("no port for {peer}: {error}", peer=tid[0], error=error)
-        else:
-            session.begin()
+            yield
+        except Ignored as ignored:
+            self._unserved(asked, Outcome.IGNORED, None, ignored)
+        except Refused as refused:
+            self._tell(refused, asked.tid[0])
+            self._unserved(asked, Outcome.REFUSED, refused.code, refused)
 
     def _tell(self, refused: Refused, peer: SocketAddress) -> None:
         self.transport.write(Error(refused.code, refused.text).encode(), peer)
 
-    def _unserved(
-        self,
-        request: Request,
-        peer: SocketAddress,
-        profile: Profile,
-        outcome: Outcome,
-        code: int | None,
-        why: Exception,
-    ) -> None:
-        self.offer.report(
+    def _unserved(self, asked: Asked, outcome: Outcome, code: int | None, why: Exception) -> None:
+        asked.offer.report(
             Report(
-                direction=Direction.READ if isinstance(request, Rrq) else Direction.WRITE,
-                peer=peer[:2],
-                filename=request.filename,
+                direction=Direction.READ if isinstance(asked.request, Rrq) else Direction.WRITE,
+                peer=asked.tid[0][:2],
+                filename=asked.request.filename,
                 outcome=outcome,
                 code=code,
                 detail=str(why),
-                profile=profile.name,
+                profile=asked.profile.name,
             )
         )

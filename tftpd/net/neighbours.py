@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
-from tftpd.access.profiles import MacAddress
+from tftpd.access.client import MacAddress
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 

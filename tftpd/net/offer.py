@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tftpd.access.client import MacAddress
 from tftpd.access.mounts import Mounts
-from tftpd.access.profiles import MacAddress, Profile, Profiles
+from tftpd.access.profiles import Profile, Profiles
 from tftpd.net.admission import Crowd
+from tftpd.net.answering import Render, no_render
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.shaping import Rate
 from tftpd.net.tuning import limits_for, timing_for
+from tftpd.storage.finding import Finder
 from tftpd.storage.ledger import Ledger
 from tftpd.transfer.report import Report
 from tftpd.transfer.terms import Limits
@@ -24,7 +27,7 @@ class Offer:
     end. `bandwidth` is that of all transfers together, `session_bandwidth`
     that of each, in octets per second. `ledgers` are those of roots with
     quotas. `neighbour` tells a client's MAC address to the `profiles` that
-    ask for it.
+    ask for it, and to `mounts`; `render` makes files of templates.
     """
 
     mounts: Mounts
@@ -37,7 +40,17 @@ class Offer:
     ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=Profiles)
     neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
+    render: Render = no_render
+    finder: Finder = field(init=False)
     _tuned: dict[str, tuple[Limits, Timing]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finder", Finder(self.mounts))
+
+    @property
+    def asks_neighbours(self) -> bool:
+        """Whether it matters after the profile is chosen who a client is by its MAC address."""
+        return self.mounts.asks_neighbours or self.mounts.renders
 
     def tuned(self, profile: Profile) -> tuple[Limits, Timing]:
         """Limits and timing of a transfer with this profile, made once."""

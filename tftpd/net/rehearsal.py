@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from tftpd.access.mounts import Mounts
+from tftpd.access.client import Client
 from tftpd.access.profiles import PLAIN, Profile
-from tftpd.net.answering import Reading, answer_read, answer_write
+from tftpd.net.answering import Reading, Render, answer_read, answer_write, no_render
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
-from tftpd.net.sockets import client_address
 from tftpd.net.tuning import limits_for, timing_for
+from tftpd.storage.finding import Finder
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.sender import Sender
@@ -51,10 +51,12 @@ class Rehearsal:
 def rehearse(
     datagram: bytes,
     peer: SocketAddress,
-    mounts: Mounts,
+    client: Client,
+    finder: Finder,
     limits: Limits,
     timing: Timing,
     profile: Profile = PLAIN,
+    render: Render = no_render,
 ) -> Rehearsal:
     """What a listener answers where `datagram`, an RRQ or a WRQ, comes from `peer`.
 
@@ -64,12 +66,11 @@ def rehearse(
     limits, timing = limits_for(profile, limits), timing_for(profile, timing)
     try:
         request = decode(datagram)
-        client = client_address(peer)
         if isinstance(request, Rrq):
-            reading = answer_read(request, client, mounts, limits)
+            reading = answer_read(request, client, finder, limits, render, wait=True)
             return _began(reading, request, peer, timing)
         assert isinstance(request, Wrq), "neither RRQ nor WRQ"
-        writing = answer_write(request, client, mounts, limits)
+        writing = answer_write(request, client, finder.mounts, limits)
         writing.check()
         timer = _timer(writing.terms, timing)
         first = Receiver(writing.terms, timer, 0.0).outbox(0.0)

@@ -2,7 +2,7 @@
 
 from tftpd.net.session import Session
 from tftpd.storage.frames import Frames, TextFrames
-from tftpd.storage.source import Source
+from tftpd.storage.source import Octets
 from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Mode
 from tftpd.wire.errors import Refused
@@ -18,7 +18,7 @@ class SendSession(Session[Sender]):
     for in a thread, and the other sessions go on.
     """
 
-    def attach(self, source: Source) -> None:
+    def attach(self, source: Octets) -> None:
         """The file to send, which this session closes. Comes before the port starts."""
         machine, terms = self.machine, self.machine.terms
         kind = TextFrames if terms.mode is Mode.NETASCII else Frames

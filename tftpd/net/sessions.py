@@ -50,17 +50,21 @@ class Sessions:
         return self._open.get(tid)
 
     def admit(self, peer: SocketAddress, crowd: Crowd, now: float) -> None:
+        """Make room for one more request of `peer`; raises `Ignored` or `Refused`."""
+        rate = crowd.requests_per_second
+        if rate is not None and not self._rates.take(peer[0], rate, now):
+            raise Ignored(f"more than {rate} requests a second")
+        self.make_room(peer, crowd, now)
+
+    def make_room(self, peer: SocketAddress, crowd: Crowd, now: float) -> None:
         """Make room for one more session of `peer`; raises `Ignored` or `Refused`."""
         host = peer[0]
-        rate = crowd.requests_per_second
-        if rate is not None and not self._rates.take(host, rate, now):
-            raise Ignored(f"more than {rate} requests a second")
         if self._full(self._clients[host], crowd.sessions_per_client):
             raise _crowded(f"{self._clients[host]} sessions of this client")
         network = network_of(host)
         if self._full(self._networks[network], crowd.sessions_per_network):
             raise _crowded(f"{self._networks[network]} sessions of its network")
-        self._make_room(crowd, now)
+        self._let_go(crowd, now)
 
     def add(self, tid: TID, session: AnySession, crowd: Crowd) -> bool:
         """`session` serves `tid` from now on, unless there are too many sessions."""
@@ -104,7 +108,7 @@ class Sessions:
     def _full(count: int, most: int | None) -> bool:
         return most is not None and count >= most
 
-    def _make_room(self, crowd: Crowd, now: float) -> None:
+    def _let_go(self, crowd: Crowd, now: float) -> None:
         while self._tally.full(crowd.sessions) and self._dallying:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
         full = self._tally.full(crowd.sessions)

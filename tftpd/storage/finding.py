@@ -1,26 +1,38 @@
 """The file for a name: the one that was asked for, or one that the ladder leads to.
 
+    name > ladder > grants, one for each root > file, or what is made of its template
+
 Each name takes the same way from the start, through mounts, policy and the walk
 beneath the root, as if the client had asked for it. So no rung leads where a
 client could not go, and what it may not read stays unread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
+from tftpd.access.client import Client
 from tftpd.access.ladder import Candidate
 from tftpd.access.mounts import Mounts, Unmounted
 from tftpd.access.names import Named, show
-from tftpd.access.policy import Address, Grant, ReadPolicy
+from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.storage.absences import Absences, Witness, settled, witness
+from tftpd.storage.cached import Cache, Slow
 from tftpd.storage.failures import refusing
-from tftpd.storage.source import Source
+from tftpd.storage.memory import MemorySource
+from tftpd.storage.source import Octets, Source
 from tftpd.storage.spelling import Room, spelled
 from tftpd.wire.errors import ErrorCode, Reason, Refused
+
+TEMPLATE = b".j2"
+"""How the names of templates end."""
 
 _TOLD = 5  # names that a refusal tells
 
 Note = Callable[[Named, str], None]
 """Is told each name that was tried, and why it was not served, or ``."""
+
+Render = Callable[[Grant[ReadPolicy], Named], bytes]
+"""Makes the file by a name out of its template; blocks, and raises `Refused`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,78 +41,196 @@ class Found:
 
     named: Named
     grant: Grant[ReadPolicy]
-    source: Source
+    source: Octets
 
 
-def find(
-    asked: Named, client: Address, mounts: Mounts, note: Note = lambda named, why: None
-) -> Found:
-    """The file that `client` gets for `asked`; raises `Refused`.
+class Finder:
+    """Finds files in mounts."""
 
-    The ladder is for what is not there. What is there and may not be read,
-    or leaves its directory, is refused at once.
-    """
-    try:
-        return _open(asked, client, mounts)
-    except Refused as refused:
-        if not mounts.rungs or not _missing(refused):
-            raise asked.telling(refused) from None
-        first = refused
-    note(asked, str(first))
-    tried: list[str] = []
-    room = Room()
-    for candidate in mounts.climb(asked.name):
-        named = candidate.named(asked)
+    def __init__(self, mounts: Mounts) -> None:
+        self.mounts = mounts
+        self.cache = Cache()
+        self.absences = Absences(self.cache)
+
+    def find(
+        self,
+        asked: Named,
+        client: Client,
+        render: Render,
+        wait: bool,
+        note: Note | None = None,
+    ) -> Found:
+        """The file that `client` gets for `asked`; raises `Refused`.
+
+        Without `wait` it asks no disk and makes no file, but raises `Slow`
+        where it would have to. The ladder is for what is not there: what is
+        there and may not be read, or leaves its directory, is refused at once.
+        Each name that is tried is told to `note`; then nothing is recalled.
+        """
+        key = self._key(asked, client)
+        known = None if note else self.absences.recall(key, wait)
+        if known is not None:
+            raise known
+        search = _Search(self, asked, client, render, wait, note or (lambda named, why: None))
         try:
-            named = _spelled(candidate, asked, client, mounts, room)
-            _check(candidate, named.name, mounts)
-            found = _open(named, client, mounts)
-        except _OffLadder:
-            continue
+            return search.find()
         except Refused as refused:
-            note(named, str(refused))
-            tried.append(_told(named, "" if _missing(refused) else f": {refused}"))
-            continue
-        note(named, "")
-        return found
-    why = f"{asked.telling(first)}{_also(tried)}"
-    raise Refused(first.code, why, first.text)
+            if search.missing:
+                self.absences.remember(key, refused, search.witnesses)
+            raise
+
+    def _key(self, asked: Named, client: Client) -> Hashable:
+        """What a refusal depends on besides the disk."""
+        if not self.mounts.personal:
+            return asked.name, asked.by
+        mac = client.mac if self.mounts.asks_neighbours else None
+        return asked.name, asked.by, client.address, mac
+
+
+class _Search:
+    """One search, and what it came by."""
+
+    __slots__ = (
+        *("_mounts", "_cache", "_asked", "_client", "_render", "_wait", "_note", "_room"),
+        *("witnesses", "missing"),
+    )
+
+    def __init__(
+        self,
+        finder: Finder,
+        asked: Named,
+        client: Client,
+        render: Render,
+        wait: bool,
+        note: Note,
+    ) -> None:
+        self._mounts = finder.mounts
+        self._cache = finder.cache
+        self._asked = asked
+        self._client = client
+        self._render = render
+        self._wait = wait
+        self._note = note
+        self._room = Room()
+        self.witnesses: list[Witness | None] = []
+        self.missing = True  # nothing was refused but for not being there
+
+    def find(self) -> Found:
+        asked = self._asked
+        try:
+            return self._open(asked, self._mounts.authorize_read(asked.name, self._client))
+        except Refused as refused:
+            if not _missing(refused):
+                self.missing = False
+                raise asked.telling(refused) from None
+            first = refused
+        if not self._mounts.rungs:
+            raise asked.telling(first)
+        self._note(asked, str(first))
+        tried: list[str] = []
+        for candidate in self._mounts.climb(asked.name):
+            named = candidate.named(asked)
+            try:
+                found = self._try(candidate, named)
+            except _OffLadder:
+                continue
+            except Refused as refused:
+                self._note(named, str(refused))
+                there = not _missing(refused)
+                self.missing = self.missing and not there
+                tried.append(_told(named, f": {refused}" if there else ""))
+                continue
+            self._note(found.named, "")
+            return found
+        why = f"{asked.telling(first)}{_also(tried)}"
+        raise Refused(first.code, why, first.text)
+
+    def _try(self, candidate: Candidate, named: Named) -> Found:
+        if candidate.folds:
+            return self._open_folded(candidate, named)
+        self._check(candidate, named.name)
+        return self._open(named, self._mounts.authorize_read(named.name, self._client))
+
+    def _open(self, named: Named, grants: Sequence[Grant[ReadPolicy]]) -> Found:
+        """The file beneath the first root that has it."""
+        missing = []
+        for grant in grants:
+            try:
+                return self._open_beneath(grant, named)
+            except Refused as refused:
+                if not _missing(refused):
+                    raise
+                missing.append(refused)
+                self.witnesses.append(witness(grant.root, grant.name))
+        raise missing[0]
+
+    def _open_beneath(self, grant: Grant[ReadPolicy], named: Named) -> Found:
+        made = grant.policy.templates
+        if made and grant.name and grant.name[-1].endswith(TEMPLATE):
+            raise Refused(ErrorCode.FILE_NOT_FOUND, "a template is not read as it is")
+        try:
+            return Found(named, grant, self._source(grant))
+        except Refused as refused:
+            if not (made and grant.name and _missing(refused)):
+                raise
+            missing = refused
+        template = replace(grant, name=(*grant.name[:-1], grant.name[-1] + TEMPLATE))
+        try:
+            self._source(template).close()
+        except Refused as refused:
+            raise (missing if _missing(refused) else refused) from None
+        if not self._wait:
+            raise Slow(template.root, template.name)
+        octets = self._render(template, named)
+        named = named.after(named.name + TEMPLATE, "template")
+        return Found(named, template, MemorySource(octets))
+
+    def _source(self, grant: Grant[ReadPolicy]) -> Source:
+        if not (self._wait or self._cache.knows(grant.root, grant.name)):
+            raise Slow(grant.root)
+        return Source.open(grant)
+
+    def _open_folded(self, candidate: Candidate, named: Named) -> Found:
+        """The file whose name the directories spell in letters of another case."""
+        name = self._mounts.respelled(candidate.name)
+        grants = self._mounts.authorize_read(name, self._client)
+        self._check(candidate, name)
+        if not self._wait:
+            raise Slow(grants[0].root)
+        missing = []
+        for grant in grants:
+            try:
+                return self._open_spelled(candidate, name, grant, named)
+            except Refused as refused:
+                if not _missing(refused):
+                    raise
+                missing.append(refused)
+        self.witnesses += [settled(path) for path in self._room.listed]
+        raise missing[0]
+
+    def _open_spelled(
+        self, candidate: Candidate, name: bytes, grant: Grant[ReadPolicy], named: Named
+    ) -> Found:
+        with refusing(Reason.READ_FAILED):
+            real = spelled(grant.root, grant.name, grant.symlinks, self._room)
+        by = (*named.by, f"the first of {real.choices}") if real.choices > 1 else named.by
+        said = self._mounts.spelled_out(name, real.name[grant.own :])
+        self._check(candidate, said)
+        return self._open(
+            Named(said, by, named.groups), self._mounts.authorize_read(said, self._client)
+        )
+
+    def _check(self, candidate: Candidate, name: bytes) -> None:
+        if not set(candidate.rungs) <= set(self._mounts.rungs_of(name)):
+            raise _OffLadder(ErrorCode.FILE_NOT_FOUND)
 
 
 class _OffLadder(Refused):
     """The directory has a ladder without one of the rungs."""
 
 
-def _check(candidate: Candidate, name: bytes, mounts: Mounts) -> None:
-    if not set(candidate.rungs) <= set(mounts.rungs_of(name)):
-        raise _OffLadder(ErrorCode.FILE_NOT_FOUND)
-
-
 def _missing(refused: Refused) -> bool:
     return refused.code is ErrorCode.FILE_NOT_FOUND or isinstance(refused, Unmounted)
-
-
-def _open(named: Named, client: Address, mounts: Mounts) -> Found:
-    grant = mounts.authorize_read(named.name, client)
-    return Found(named, grant, Source.open(grant))
-
-
-def _spelled(
-    candidate: Candidate, asked: Named, client: Address, mounts: Mounts, room: Room
-) -> Named:
-    """The name of `candidate` as the directories have it, if letters may be of any case."""
-    if not candidate.folds:
-        return candidate.named(asked)
-    name = mounts.respelled(candidate.name)
-    mounts.authorize_read(name, client)  # before anything is looked through
-    _check(candidate, name, mounts)
-    mount, beneath = mounts.locate(name)
-    with refusing(Reason.READ_FAILED):
-        real = spelled(mount.root, beneath, mount.symlinks, room)
-    named = replace(candidate, name=b"/".join((*mount.prefix, *real.name))).named(asked)
-    if real.choices > 1:
-        return Named(named.name, (*named.by, f"the first of {real.choices}"))
-    return named
 
 
 def _told(named: Named, why: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tftpd.storage.source import Source
+from tftpd.storage.source import Octets
 from tftpd.wire import netascii
 from tftpd.wire.blocks import Numbering
 from tftpd.wire.packets import HEADER, Opcode
@@ -19,7 +19,7 @@ class Frames:
     between them. Blocks are counted from 1.
     """
 
-    def __init__(self, source: Source, blksize: int, slots: int, rollover: int) -> None:
+    def __init__(self, source: Octets, blksize: int, slots: int, rollover: int) -> None:
         """The ring holds `slots` blocks; fewer where the file has fewer."""
         self.size = blksize + HEADER
         """Octets of a whole datagram."""
@@ -115,7 +115,7 @@ class Frames:
 class TextFrames(Frames):
     """The same for netascii: what is read is translated, and then cut into blocks."""
 
-    def __init__(self, source: Source, blksize: int, slots: int, rollover: int) -> None:
+    def __init__(self, source: Octets, blksize: int, slots: int, rollover: int) -> None:
         super().__init__(source, blksize, slots, rollover)
         self._text = b""  # translated, and not yet in the ring
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.storage.beneath import located
@@ -17,6 +18,20 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXE
 
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+
+
+class Octets(Protocol):
+    """What a transfer reads: a `Source`, or what was made in memory."""
+
+    size: int
+
+    def close(self) -> None: ...
+
+    def spare_atime(self) -> None: ...
+
+    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int: ...
+
+    def check_unchanged(self) -> None: ...
 
 
 class Source:

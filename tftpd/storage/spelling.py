@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -25,9 +25,10 @@ _NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 @dataclass(slots=True)
 class Room:
-    """How many entries may still be looked at for one request."""
+    """How many entries may still be looked at for one request; and where some were."""
 
     entries: int = 2 * MOST_ENTRIES
+    listed: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def spelled(root: Path, name: Name, symlinks: Symlinks, room: Room) -> Spelling:
             if last != step or _exists(directory, last):
                 real.append(step)
                 continue
+            room.listed.append(b"/".join((os.fsencode(root), *real)))
             alike = _alike(directory, step, room)
         choices = max(choices, len(alike))
         real.append(min(alike))

@@ -1,0 +1,152 @@
+"""Roots that depend on the client, and what fills them."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.access.client import Client
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import PARENT, SELF, TEMPORARY, steps
+from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.access.roots import SERIALS, Root, root, serials
+from tftpd.access.slots import BadSlot, Slot
+from tftpd.wire.errors import ErrorCode, Refused
+
+MAC = bytes.fromhex("525400abcdef")
+CLIENT = Client(ip_address("192.0.2.7"), lambda: MAC)
+STRANGER = Client(ip_address("2001:db8::7"))
+
+
+def _ways(mount, filename, client=CLIENT):
+    grants = Mounts([mount]).authorize_read(filename, client)
+    return [(str(grant.root), b"/".join(grant.name)) for grant in grants]
+
+
+def _mount(*texts, serial=SERIALS):
+    asked = any("{serial" in text for text in texts)
+    roots = tuple(map(root, texts))
+    return Mount((), roots, read=ReadPolicy(), serials=serials(serial) if asked else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "own"),
+    [
+        ("/srv/tftp", "/srv/tftp", ()),
+        ("/srv/{{tftp}}", "/srv/{tftp}", ()),
+        ("/srv/{mac}", "/srv", (b"52-54-00-ab-cd-ef",)),
+        ("/srv/{mac:upper}/boot", "/srv", (b"52-54-00-AB-CD-EF", b"boot")),
+        ("/srv/of-{ip}.d", "/srv", (b"of-192.0.2.7.d",)),
+        ("/srv/x/{ip_hex:lower}", "/srv/x", (b"c0000207",)),
+        ("/{ip}", "/", (b"192.0.2.7",)),
+    ],
+)
+def test_what_a_client_is_known_by_is_a_step_below_the_directory(text, path, own):
+    known = root(text)
+    assert known.path == Path(path)
+    assert known.steps(CLIENT, None) == own
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("/srv/{nic}", "{nic} is none of ip, ip_hex, mac, serial"),
+        ("/srv/{0}", "{0} is none of ip, ip_hex, mac, serial"),
+        ("/srv/{mac:title}", "{mac:title}: only upper and lower may follow the colon"),
+        ("/srv/{", 'a lone "{"; as itself it is written twice'),
+    ],
+)
+def test_what_is_no_root_is_told(text, why):
+    with pytest.raises(BadSlot) as bad:
+        root(text)
+    assert str(bad.value) == why
+
+
+def test_a_root_shows_itself_as_it_was_written():
+    for text in ("/", "/srv/{mac:upper}/x-{ip}", "/srv/tftp"):
+        assert str(root(text)).rstrip("/") == text.rstrip("/")
+
+
+def test_the_roots_of_a_client_are_tried_in_their_order():
+    mount = _mount("/srv/{mac}", "/srv/{ip}", "/srv/default")
+    assert _ways(mount, b"boot/x") == [
+        ("/srv", b"52-54-00-ab-cd-ef/boot/x"),
+        ("/srv", b"192.0.2.7/boot/x"),
+        ("/srv/default", b"boot/x"),
+    ]
+
+
+def test_a_client_whose_mac_address_nobody_knows_has_no_such_root():
+    assert _ways(_mount("/srv/{mac}", "/srv/default"), b"x", STRANGER) == [("/srv/default", b"x")]
+    with pytest.raises(Refused) as refused:
+        _ways(_mount("/srv/{mac}"), b"x", STRANGER)
+    assert refused.value.code is ErrorCode.FILE_NOT_FOUND
+    assert str(refused.value) == "the client has no directory in /srv/{mac}"
+
+
+@pytest.mark.parametrize("serial", [b"10000000", b"dc-a6-32-01-02-03", b"0123456789abcdef"])
+def test_a_serial_number_is_no_part_of_the_name(serial):
+    mount = _mount("/srv/{serial}", "/srv/default")
+    name = serial + b"/start4.elf"
+    assert _ways(mount, name) == [("/srv", name), ("/srv/default", b"start4.elf")]
+
+
+@pytest.mark.parametrize("name", [b"start4.elf", b"overlays/x.dtbo", b"10000000", b"1234567/x"])
+def test_a_name_without_a_serial_number_is_whole(name):
+    mount = _mount("/srv/{serial}", "/srv/default")
+    assert _ways(mount, name) == [("/srv/default", name)]
+
+
+def test_serial_numbers_are_what_the_expression_says():
+    mount = _mount("/srv/{serial:upper}", serial="foc[0-9]+")
+    assert _ways(mount, b"foc77/config") == [("/srv", b"FOC77/config")]
+    with pytest.raises(Refused):
+        _ways(mount, b"foc77x/config")
+    with pytest.raises(Refused):
+        _ways(mount, b"xfoc77/config")
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_nothing_that_a_client_says_is_more_than_a_step(filename, below):
+    mount = _mount("/srv/a-{serial}" if below else "/srv/{serial}", serial=".*")
+    try:
+        grants = Mounts([mount]).authorize_read(filename, CLIENT)
+    except Refused:
+        return
+    for grant in grants:
+        assert grant.root == Path("/srv")
+        for step in grant.name:
+            assert step not in (b"", SELF, PARENT)
+            assert b"/" not in step
+            assert not step.startswith(TEMPORARY)
+        assert len(grant.name) == len(steps(filename))
+
+
+def test_a_step_that_means_another_directory_fills_nothing():
+    known = Root(Path("/srv"), ((Slot("serial"),),))
+    for serial in (b"..", b".", b"", b"a/b", TEMPORARY + b"1"):
+        assert known.steps(CLIENT, serial) is None
+
+
+def test_the_kernel_is_asked_once_for_a_client():
+    asked = []
+
+    def neighbour():
+        asked.append(1)
+        return MAC
+
+    client = Client(ip_address("192.0.2.7"), neighbour)
+    mounts = Mounts([_mount("/srv/{mac}", "/srv/{mac:upper}")])
+    assert asked == []
+    assert mounts.asks_neighbours
+    mounts.authorize_read(b"x", client)
+    mounts.authorize_read(b"y", client)
+    assert asked == [1]
+
+
+def test_a_grant_tells_which_steps_are_not_the_clients_words():
+    (grant,) = Mounts([_mount("/srv/{mac}/boot")]).authorize_read(b"a/b", CLIENT)
+    name = (b"52-54-00-ab-cd-ef", b"boot", b"a", b"b")
+    assert grant == Grant(Path("/srv"), name, ReadPolicy(), own=2)

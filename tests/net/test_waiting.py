@@ -1,0 +1,150 @@
+"""Requests whose files take time, and those beside them that do not.
+
+A name that nobody ever asked for is not in the kernel's memory: whether it is
+there is for a thread to find out. `hold_threads` is a disk that takes its time.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes import MemoryServer
+from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.mounts import Mounts
+from tftpd.access.naming import Naming
+from tftpd.net.admission import Crowd
+from tftpd.net.discards import Discard, Discards
+from tftpd.transfer.report import Outcome
+from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
+
+SEVEN = b"1234567"
+NEVER = Rrq(b"never", b"octet")
+NOT_FOUND = Error(1, "File not found")
+
+
+def _folding(offer, crowd=None):
+    """A server that finds SEVEN by the case of its letters, which takes time."""
+    naming = Naming(ladder=Ladder((Rung.CASE,)))
+
+    def build(report):
+        built = offer(report)
+        return replace(
+            built, mounts=Mounts(built.mounts, naming), crowd=crowd or Crowd(sessions=100)
+        )
+
+    server = MemoryServer(build, discards=Discards())
+    server.net.hold_threads = True
+    return server
+
+
+def test_nobody_waits_for_the_file_of_another(offer):
+    server = _folding(offer)
+    assert server.client(port=1).asks(Rrq(b"SEVEN", b"octet")) == []
+    other = server.client(port=2)
+    assert other.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    other.says(Ack(1))
+    server.net.run_threads()
+    server.waits(60)
+    assert server.idle
+
+
+def test_a_file_that_took_its_time_is_sent_then(offer):
+    server = _folding(offer)
+    client = server.client()
+    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.waits(0.5)
+    server.net.run_threads()
+    assert client.hears() == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    (report,) = server.reports
+    assert (report.outcome, report.served, report.by) == (Outcome.DONE, b"seven", ("case",))
+    assert report.seconds == pytest.approx(0.5)
+    assert server.idle
+
+
+def test_a_request_that_is_repeated_meanwhile_is_answered_once(offer):
+    server = _folding(offer)
+    client = server.client()
+    for _ in range(5):
+        assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()
+    assert client.hears() == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    server.net.run_threads()
+    assert client.hears() == []
+    assert len(server.reports) == 1
+    assert server.listener._discards.take()[Discard.REPEATED] == 4
+    assert server.idle
+
+
+def test_what_is_not_there_is_refused_once_that_is_known(offer):
+    server = _folding(offer)
+    client = server.client()
+    assert client.asks(NEVER) == []
+    assert client.asks(NEVER) == []
+    server.net.run_threads()
+    assert client.hears() == [NOT_FOUND]
+    assert [report.outcome for report in server.reports] == [Outcome.REFUSED]
+
+
+def test_another_request_from_the_same_port_takes_the_place_of_the_first(offer):
+    server = _folding(offer)
+    client = server.client()
+    assert client.asks(Rrq(b"KILO", b"octet")) == []
+    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()
+    assert client.hears() == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    assert server.idle
+
+
+def test_what_nobody_waits_for_any_more_is_closed(offer, root):
+    server = _folding(offer)
+    client = server.client()
+    client.asks(Rrq(b"SEVEN", b"octet"))
+    client.asks(Wrq(b"in/new", b"octet"))
+    server.listener.leave()
+    server.net.run_threads()
+    assert client.hears() in ([], [Ack(0)])
+    server.waits(120)
+    assert server.idle
+    assert list((root / "in").iterdir()) == []
+
+
+def test_those_that_hang_on_one_disk_take_turns(offer):
+    server = _folding(offer)
+    clients = [server.client(port=port) for port in range(1, 10)]
+    for client in clients:
+        client.asks(Rrq(b"SEVEN", b"octet"))
+    heard = []
+    while server.net._held:
+        assert len(server.net._held) <= 4
+        server.net.run_threads()
+        heard.append(sum(client.hears() == [Data(1, SEVEN)] for client in clients))
+    assert sum(heard) == len(clients)
+    for client in clients:
+        client.says(Ack(1))
+    assert server.idle
+
+
+def test_no_more_wait_than_may_be_half_open(offer):
+    server = _folding(offer, Crowd(sessions=100, half_open=3))
+    for port in range(1, 6):
+        server.client(port=port).asks(Rrq(b"SEVEN", b"octet"))
+    assert [report.outcome for report in server.reports] == [Outcome.IGNORED] * 2
+    server.net.run_threads()
+    server.waits(120)
+    assert server.idle
+
+
+def test_the_share_of_a_client_counts_when_its_files_are_there(offer):
+    server = _folding(offer, Crowd(sessions=100, sessions_per_client=2))
+    clients = [server.client(port=port) for port in range(1, 5)]
+    for client in clients:
+        assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()
+    answers = [type(packet) for client in clients for packet in client.hears()]
+    assert answers.count(Data) == 2
+    assert answers.count(Error) == 2
+    server.waits(120)
+    assert server.idle

@@ -1,0 +1,60 @@
+"""Whether the kernel knows a name without asking a disk."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tftpd.storage import cached
+from tftpd.storage.cached import Cache
+
+
+@pytest.fixture
+def cache():
+    made = Cache()
+    if not made.knows(Path("/"), ()):
+        pytest.skip("this kernel does not tell what it knows")
+    return made
+
+
+def test_what_was_just_used_is_known(cache, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert cache.knows(tmp_path, (b"file",))
+
+
+def test_a_name_is_unknown_until_it_is_looked_for(cache, tmp_path):
+    assert not cache.knows(tmp_path, (b"nobody-ever-asked",))
+    assert not (tmp_path / "nobody-ever-asked").exists()
+    assert cache.knows(tmp_path, (b"nobody-ever-asked",))
+
+
+def test_no_descriptor_is_left(cache, tmp_path):
+    before = os.listdir("/proc/self/fd")
+    for number in range(100):
+        cache.knows(tmp_path, (b"%d" % number,))
+        cache.knows(tmp_path, ())
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_what_cannot_be_a_path_is_known_to_be_nothing(cache, tmp_path):
+    assert cache.knows(tmp_path, (b"a\0b",))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_a_kernel_that_cannot_tell_is_asked_once(monkeypatch, tmp_path, error):
+    asked = []
+
+    def refusing():
+        def call(*arguments):
+            asked.append(arguments)
+            cached.ctypes.set_errno(error)
+            return -1
+
+        return call
+
+    monkeypatch.setattr(cached, "_syscall", refusing)
+    cache = Cache()
+    assert not cache.knows(tmp_path, ())
+    assert not cache.knows(tmp_path, ())
+    assert len(asked) == 1
