@@ -14,9 +14,13 @@ FLOORS = {
     "transfer": {"wire"},
     "access": {"wire"},
     "storage": {"wire", "access"},
+    "templates": {"wire", "access", "storage", "jinja2"},
     "config": {"wire", "transfer", "access", "yaml", "pydantic", "pydantic_core"},
     "net": {"wire", "transfer", "access", "storage"} | TWISTED,
-    "daemon": {"wire", "transfer", "access", "storage", "config", "net", "prometheus_client"}
+    "daemon": {
+        *("wire", "transfer", "access", "storage", "templates", "config", "net"),
+        "prometheus_client",
+    }
     | TWISTED,
     "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,
 }
@@ -64,3 +68,8 @@ def test_the_reactor_is_an_argument_but_where_the_program_begins():
 def test_yaml_is_read_in_one_place():
     readers = [path.name for path in MODULES if "yaml" in _imported(path)]
     assert readers == ["document.py"]
+
+
+def test_jinja2_is_imported_in_one_place():
+    tops = {path.name: {name.split(".")[0] for name in _imported(path)} for path in MODULES}
+    assert [name for name, imported in tops.items() if "jinja2" in imported] == ["sandbox.py"]

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     FILE_CHANGED = "File changed while it was being sent"
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
+    NOT_MADE = "File could not be made"
     STOPPING = "Server is stopping"
     CROWDED = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"

@@ -1,0 +1,70 @@
+"""What the daemon and its processes tell each other."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.templates.messages import (
+    Garbled,
+    Job,
+    Kind,
+    framed,
+    receive,
+    refusal,
+    refused_by,
+)
+from tftpd.wire.errors import ErrorCode, Reason, Refused
+
+
+def test_a_job_is_what_it_was():
+    grant = Grant(
+        Path("/srv/\udcff"), (b"a", b"\xff\xfe", "é".encode()), ReadPolicy(True), Symlinks.DENY, 1
+    )
+    facts = {"name": "\udcff\ud800é\n", "facts": {"a": [1, 2.5, None, True, {"b": "c"}]}}
+    job = Job(grant, facts, 1024, 0.5)
+    assert Job.decode(job.encode()) == job
+
+
+def test_messages_come_one_after_another():
+    taken = io.BytesIO(framed(Kind.READY) + framed(Kind.FILE, b"abc"))
+    assert receive(taken.read, 3) == (Kind.READY, b"")
+    assert receive(taken.read, 3) == (Kind.FILE, b"abc")
+
+
+@pytest.mark.parametrize("message", [framed(Kind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5])
+def test_what_is_too_long_or_unknown_is_garbled(message):
+    with pytest.raises(Garbled):
+        receive(io.BytesIO(message).read, 3)
+
+
+def test_a_refusal_is_what_it_was():
+    for refused in (
+        Refused(ErrorCode.FILE_NOT_FOUND, "é\udcff"),
+        Refused(ErrorCode.NOT_DEFINED, "why", Reason.NOT_MADE),
+    ):
+        message = io.BytesIO(refusal(refused))
+        kind, body = receive(message.read, 1 << 10)
+        said = refused_by(body)
+        assert (kind, said.code, said.why, said.text) == (
+            Kind.REFUSED,
+            refused.code,
+            refused.why,
+            refused.text,
+        )
+
+
+@pytest.mark.parametrize(
+    "said", [[0, "why", "any text"], [99, "why", ""], [0, "why"], 5, {}, [[], "", ""]]
+)
+def test_a_refusal_has_no_text_but_ours(said):
+    with pytest.raises(Garbled):
+        refused_by(json.dumps(said).encode())
+    with pytest.raises(Garbled):
+        refused_by(b"\xff")
+
+
+def test_the_text_of_a_code_is_that_of_the_code():
+    assert refused_by(b'[1, "why", "any text"]').text == ErrorCode.FILE_NOT_FOUND.text

@@ -1,0 +1,422 @@
+"""Templates through real processes, and all that may become of those."""
+
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+
+import pytest
+
+from tests.daemons import CHECKOUT
+from tests.templates.conftest import children
+from tftpd.access.rendering import Bounds
+from tftpd.templates import process
+from tftpd.templates.renderer import Renderer
+from tftpd.wire.errors import ErrorCode, Reason, Refused
+
+LIMIT = 60.0
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+LATE = 'template "t.j2": took more than 0.3 s'
+
+
+def _refused(renderer, grant, facts=None):
+    with pytest.raises(Refused) as refusal:
+        renderer.render(grant, facts or {})
+    return refusal.value
+
+
+def _why(renderer, grant):
+    refused = _refused(renderer, grant)
+    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, Reason.NOT_MADE)
+    return refused.why
+
+
+def _until(condition):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        os.sched_yield()
+
+
+def _busy(pid):
+    """Whether a process has taken so much time that it must be at a job."""
+    with open(f"/proc/{pid}/stat") as file:
+        ticks = sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
+    return ticks > 0.4 * os.sysconf("SC_CLK_TCK")
+
+
+def test_a_file_is_made_of_a_template(renderer, template):
+    grant = template("{{ ip }} {{ name }} {{ facts.x }}\n")
+    facts = {"ip": "10.0.0.7", "name": os.fsdecode(b"\xff"), "facts": {"x": [1, None, True]}}
+    assert renderer.render(grant, facts) == b"10.0.0.7 \xff [1, None, True]\n"
+
+
+def test_one_process_makes_one_after_another(renderer, template):
+    renderer.render(template("a"), {})
+    (before,) = children()
+    for _ in range(3):
+        renderer.render(template("b"), {})
+    assert children() == [before]
+
+
+def test_no_process_is_started_before_one_is_needed(renderer):
+    assert children() == []
+
+
+def test_a_file_of_any_size_comes_whole(renderer, template):
+    renderer.bounds = Bounds(4 << 20, 30.0)
+    octets = renderer.render(
+        template("{% for i in range(1024) %}{{ x }}{% endfor %}"), {"x": "x" * 4096}
+    )
+    assert octets == b"x" * (4 << 20)
+
+
+def test_what_is_not_there_and_what_is_wrong_is_told_apart(renderer, template):
+    missing = _refused(renderer, template(None))
+    assert (missing.code, missing.text) == (ErrorCode.FILE_NOT_FOUND, ErrorCode.FILE_NOT_FOUND.text)
+    grant = template("\n{{ x }}", 'sub/a"b.j2')
+    assert _why(renderer, grant) == 'template "sub/a\\"b.j2": line 2: \'x\' is undefined'
+
+
+def test_a_directory_is_refused_as_when_it_is_read(renderer, template, root):
+    (root / "t.j2").mkdir()
+    assert _refused(renderer, template(None)).code is ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize("text", [ENDLESS, "{{ 10 ** (10 ** 10) }}"])
+def test_what_takes_too_long_is_ended(renderer, template, text):
+    renderer.bounds = Bounds(seconds=0.3)
+    assert _why(renderer, template(text)) == LATE
+    assert children() == []
+    renderer.bounds = Bounds(seconds=30.0)
+    assert renderer.render(template("next"), {}) == b"next"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'x' * 10 ** 10 }}",
+        "{{ [0] * 10 ** 9 }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ 'x' | center(10 ** 9) }}",
+        "{% set x = 'x' * 10 ** 8 %}{{ [x ~ 1, x ~ 2, x ~ 3, x ~ 4] | join }}",
+    ],
+)
+def test_what_needs_too_much_memory_is_refused(renderer, template, text):
+    assert _why(renderer, template(text)) == 'template "t.j2": needs more than 256 MiB of memory'
+    assert children() == []
+    assert renderer.render(template("next"), {}) == b"next"
+
+
+def test_what_grows_too_large_costs_no_process(renderer, template):
+    renderer.bounds = Bounds(1 << 10, 30.0)
+    renderer.render(template("a"), {})
+    before = children()
+    grant = template("{% for i in range(99999) %}{{ i }}{% endfor %}")
+    assert _why(renderer, grant) == 'template "t.j2": gives more than 1024 octets'
+    assert children() == before
+
+
+def test_a_template_that_includes_itself_costs_no_process(renderer, template):
+    renderer.render(template("a"), {})
+    before = children()
+    assert "includes itself" in _why(renderer, template("{% include 't.j2' %}"))
+    assert children() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_process_that_is_killed_at_work_costs_its_job(renderer, template, number):
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(_why, renderer, template(ENDLESS))
+        _until(children)
+        _until(lambda: _busy(children()[0]))
+        os.kill(children()[0], number)
+        why = f'template "t.j2": its process was ended by {number.name}'
+        assert job.result(LIMIT) == why
+    assert children() == []
+    assert renderer.render(template("next"), {}) == b"next"
+
+
+def test_a_process_that_is_killed_while_it_waits_costs_nothing(renderer, template):
+    renderer.render(template("a"), {})
+    (pid,) = children()
+    descriptor = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    _ended(descriptor)
+    assert renderer.render(template("b"), {}) == b"b"
+    assert len(children()) == 1
+    assert pid not in children()
+
+
+def test_a_process_that_is_stopped_is_replaced(renderer, template):
+    renderer.render(template("a"), {})
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    renderer.bounds = Bounds(seconds=0.3)
+    assert _why(renderer, template("b")) == LATE
+    renderer.bounds = Bounds(seconds=30.0)
+    assert renderer.render(template("b"), {}) == b"b"
+    assert pid not in children()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_what_tells_the_daemon_to_end_leaves_its_processes(renderer, template, number):
+    renderer.render(template("a"), {})
+    (pid,) = children()
+    os.kill(pid, number)
+    assert renderer.render(template("b"), {}) == b"b"
+    assert children() == [pid]
+
+
+def test_twenty_threads_get_what_is_theirs_from_two_processes(renderer, template):
+    template("{{ n }}", "part.j2")
+    grant = template("{% for i in range(1000) %}{% include 'part.j2' %},{% endfor %}")
+    most = []
+
+    def made(number):
+        octets = renderer.render(grant, {"n": number})
+        most.append(len(children()))
+        return octets
+
+    with ThreadPoolExecutor(20) as pool:
+        numbers = [*range(60)]
+        for number, octets in zip(numbers, pool.map(made, numbers, timeout=LIMIT), strict=True):
+            assert octets == b"%d," % number * 1000
+    assert max(most) == 2
+
+
+def test_others_go_on_while_one_takes_its_time(template):
+    with closing(Renderer(Bounds(seconds=30.0))) as renderer, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(_refused, renderer, template("{{ 10 ** (10 ** 10) }}", "slow.j2"))
+        _until(children)
+        _until(lambda: _busy(children()[0]))
+        for _ in range(5):
+            assert renderer.render(template("quick"), {}) == b"quick"
+        assert not slow.done()
+        renderer.close()
+        slow.result(LIMIT)
+
+
+def test_a_job_waits_so_long_for_its_turn_and_no_longer(template):
+    renderer = Renderer(Bounds(seconds=30.0), processes=1, patience=0.1)
+    with closing(renderer), ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(_refused, renderer, template(ENDLESS, "slow.j2"))
+        _until(children)
+        assert _why(renderer, template("quick")) == 'template "t.j2": waited 0.1 s for its turn'
+        assert not slow.done()
+        renderer.close()
+        slow.result(LIMIT)
+
+
+def test_closing_refuses_what_runs_and_what_waits(template):
+    renderer = Renderer(Bounds(seconds=30.0), processes=1)
+    grant = template(ENDLESS)
+    with ThreadPoolExecutor(5) as pool:
+        jobs = [pool.submit(_refused, renderer, grant) for _ in range(5)]
+        _until(children)
+        _until(lambda: _busy(children()[0]))
+        started = time.monotonic()
+        renderer.close()
+        assert children() == []
+        for job in jobs:
+            refused = job.result(LIMIT)
+            assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, Reason.STOPPING)
+        assert time.monotonic() - started < LIMIT / 4
+
+
+def test_what_is_closed_renders_no_more(template):
+    renderer = Renderer()
+    renderer.close()
+    renderer.close()
+    assert _refused(renderer, template("a")).text == Reason.STOPPING
+    assert children() == []
+
+
+def test_closing_while_processes_start_leaves_none(template):
+    grant = template("a")
+    for _ in range(5):
+        renderer = Renderer(Bounds(seconds=30.0))
+        threads = [threading.Thread(target=partial(_tried, renderer, grant)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        renderer.close()
+        for thread in threads:
+            thread.join(LIMIT)
+        assert children() == []
+
+
+def _tried(renderer, grant):
+    with suppress(Refused):
+        renderer.render(grant, {})
+
+
+def test_facts_that_cannot_be_told_are_our_fault_and_cost_no_process(renderer, template):
+    renderer.render(template("a"), {})
+    before = children()
+    with pytest.raises(TypeError):
+        renderer.render(template("a"), {"ip": object()})
+    assert children() == before
+
+
+def test_without_jinja2_there_is_a_refusal_and_not_a_process_each_time(
+    template, tmp_path, monkeypatch
+):
+    counted = tmp_path / "counted"
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "jinja2.py").write_text(
+        f"open({str(counted)!r}, 'a').write('1')\nraise ImportError('there is none')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "without")
+    with closing(Renderer()) as renderer:
+        for _ in range(3):
+            assert _why(renderer, template("a")) == ('template "t.j2": needs jinja2: there is none')
+        assert counted.read_text() == "1"
+        assert children() == []
+
+
+def test_without_descriptors_there_is_a_refusal(renderer, template):
+    grant = template("a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+    try:
+        why = _why(renderer, grant)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert why == 'template "t.j2": no process could be started: Too many open files'
+    assert renderer.render(grant, {}) == b"a"
+
+
+SAYS = """
+import socket, sys
+s = socket.socket(fileno=0)
+{}
+s.recv(1 << 20)
+"""
+READY = r"s.sendall(b'\2\0\0\0\0'); s.recv(1 << 16);"
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("raise SystemExit(3)", "its process ended"),
+        (r"s.sendall(b'GET / HTTP/1.0\r\n\r\n')", "its process said what it should not"),
+        (r"s.sendall(b'\4\0\0\0\1x')", "its process said what it should not"),
+        (READY + r"s.sendall(b'\3\xff\xff\xff\xff')", "its process said what it should not"),
+        (READY + r"s.sendall(b'\3\0\1\0\0' + b'x' * 65536)", "its process said what it should not"),
+        (READY + r"s.sendall(b'\2\0\0\0\0')", "its process said what it should not"),
+        (READY + r"s.sendall(b'\4\0\0\0\2{}')", "its process said what it should not"),
+        (READY + r"s.sendall(b'\3\0\0\0\5ab'); s.close(); raise SystemExit", "its process ended"),
+    ],
+)
+def test_what_a_process_says_is_not_trusted(template, monkeypatch, does, why):
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
+    with closing(Renderer(Bounds(1 << 10, 30.0))) as renderer:
+        assert _why(renderer, template("a")) == f'template "t.j2": {why}'
+        assert children() == []
+
+
+def test_a_process_that_never_gets_ready_is_given_up(template, monkeypatch):
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format("")])
+    monkeypatch.setattr(process, "_STARTS_WITHIN", 0.3)
+    with closing(Renderer()) as renderer:
+        assert _why(renderer, template("a")) == 'template "t.j2": did not start within 0.3 s'
+        assert children() == []
+
+
+def test_a_process_has_nothing_of_the_daemon_and_may_do_little(renderer, template, tmp_path):
+    with open(tmp_path / "held", "w") as held:
+        os.set_inheritable(held.fileno(), True)
+        renderer.render(template("a"), {})
+        (pid,) = children()
+        links = {
+            int(entry): os.readlink(f"/proc/{pid}/fd/{entry}")
+            for entry in os.listdir(f"/proc/{pid}/fd")
+        }
+    assert links.pop(0).startswith("socket:")
+    assert links == {1: "/dev/null", 2: "/dev/null"}
+    none = (0, 0)
+    assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == none
+    assert resource.prlimit(pid, resource.RLIMIT_NPROC) == none
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == none
+    assert resource.prlimit(pid, resource.RLIMIT_AS)[1] < 1 << 30
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.access.rendering import Bounds
+from tftpd.templates.renderer import Renderer
+from tests.templates.conftest import children
+
+renderer = Renderer(Bounds(seconds=float(sys.argv[2])))
+def render(name):
+    return renderer.render(Grant(Path(sys.argv[1]), (name,), ReadPolicy()), {"ip": "10.0.0.7"})
+assert render(b"t.j2") == b"10.0.0.7"
+assert not any(name.partition(".")[0] in ("jinja2", "markupsafe") for name in sys.modules)
+print(*children(), flush=True)
+if sys.stdin.readline():
+    threading.Thread(target=render, args=[b"endless.j2"]).start()
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def parent(root, template):
+    """Starts a daemon that renders, with a process that waits; both, the latter as a descriptor."""
+    template("{{ ip }}")
+    template(ENDLESS, "endless.j2")
+    started = []
+
+    def start(seconds):
+        parent = subprocess.Popen(
+            [sys.executable, "-P", "-c", PARENT, str(root), str(seconds)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(parent)
+        pid = int(parent.stdout.readline())
+        return parent, pid, os.pidfd_open(pid)
+
+    yield start
+    for parent in started:
+        parent.kill()
+        parent.communicate(timeout=LIMIT)
+
+
+def _ended(descriptor):
+    """Wait until the process of a descriptor is gone."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert poll.poll(LIMIT * 1000)
+    os.close(descriptor)
+
+
+def test_the_daemon_does_without_jinja2(parent):
+    daemon, _, descriptor = parent(30.0)
+    daemon.communicate(b"", timeout=LIMIT)
+    assert daemon.returncode == 0
+    _ended(descriptor)
+
+
+def test_a_process_that_waits_ends_with_a_daemon_that_was_killed(parent):
+    daemon, _, descriptor = parent(30.0)
+    daemon.kill()
+    _ended(descriptor)
+
+
+def test_a_process_at_work_ends_soon_after_a_daemon_that_was_killed(parent):
+    daemon, pid, descriptor = parent(1.0)
+    daemon.stdin.write(b"go\n")
+    daemon.stdin.flush()
+    _until(lambda: _busy(pid))
+    daemon.kill()
+    _ended(descriptor)
