@@ -88,6 +88,8 @@ def _values(said: _Schema, kinds: _Schema) -> str:
             return "a number" + _bounds(said)
         case "number":
             return "seconds" + _bounds(said)
+        case "object":
+            return "a mapping"
         case "array":
             inner = "mappings" if list(_inner(said, kinds)) else "texts"
             least = ", at least one" if said.get("minItems") == 1 else ""

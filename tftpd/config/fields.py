@@ -224,6 +224,17 @@ class Check(BeforeValidator):
         return {**handler(core), **self.said}
 
 
+def at_most(size: int, text: str) -> AfterValidator:
+    """A size of no more than `size` octets, which `text` spells."""
+
+    def check(value: int) -> int:
+        if value > size:
+            raise ValueError(f"expected at most {text}")
+        return value
+
+    return AfterValidator(check)
+
+
 def at_least(size: int, text: str) -> AfterValidator:
     """A size of no less than `size` octets, which `text` spells."""
 
@@ -246,17 +257,19 @@ def number(low: int, high: int) -> Check:
     return Check(check, said={"minimum": low, "maximum": high})
 
 
-def seconds(most: float, none: bool = False) -> Check:
-    """A time in seconds, up to `most`; above 0, or 0 too if `none`."""
+def seconds(most: float, none: bool = False, least: float = 0.0) -> Check:
+    """A time in seconds, up to `most`; from `least`, or above 0, or 0 too if `none`."""
+    closed = none or least > 0
 
     def check(value: Any) -> float:
-        if type(value) in (int, float) and (0 < value <= most or (none and value == 0)):
+        if type(value) in (int, float) and (least < value <= most or (closed and value == least)):
             return float(value)
-        start = "from 0" if none else "more than 0 and"
+        start = f"from {least:g}" if closed else "more than 0 and"
         raise ValueError(f"expected seconds, {start} up to {most:g}")
 
-    least = "minimum" if none else "exclusiveMinimum"
-    return Check(check, said={least: 0, "maximum": most})
+    bound = "minimum" if closed else "exclusiveMinimum"
+    # A whole number where it is one: 0, not 0.0.
+    return Check(check, said={bound: least or 0, "maximum": most})
 
 
 def choice(*words: str) -> Check:

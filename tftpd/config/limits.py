@@ -4,7 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tftpd.config.fields import Contradiction, Size, at_least, number, seconds
+from tftpd.access.rendering import Bounds
+from tftpd.config.fields import Contradiction, Size, at_least, at_most, number, seconds
 from tftpd.config.keys import Keys
 from tftpd.transfer.terms import Limits
 from tftpd.transfer.timing import Timing
@@ -14,9 +15,12 @@ MOST_SECONDS = 3600.0
 
 _GRANTED = Limits()
 _TIMING = Timing()
+_RENDERED = Bounds()
 
 _LEAST_WINDOW = 64 << 10  # octets: one block of the largest size
 _LEAST_RATE = 1 << 10  # octets per second: a block of 512 in half a second
+_LEAST_FILE, _MOST_FILE = 1 << 10, 16 << 20  # octets; they are held in memory
+_LEAST_TIME, _MOST_TIME = 0.1, 10.0  # seconds; clients ask again meanwhile
 _WINDOW_TAKES = 0.25  # seconds; the first timers of clients are those of a second
 
 Seconds = Annotated[float, seconds(MOST_SECONDS)]
@@ -57,6 +61,20 @@ class Limit(Keys):
     session_bandwidth: Annotated[Size, at_least(_LEAST_RATE, "1KiB")] | None = Field(
         default=None, description="Octets per second of each transfer."
     )
+
+    template_size: Annotated[Size, at_least(_LEAST_FILE, "1KiB"), at_most(_MOST_FILE, "16MiB")] = (
+        Field(
+            default=_RENDERED.size,
+            description="Octets of a file that is made of a template, from 1KiB to 16MiB.",
+        )
+    )
+    template_time: Annotated[float, seconds(_MOST_TIME, least=_LEAST_TIME)] = Field(
+        default=_RENDERED.seconds, description="Seconds that a template may take."
+    )
+
+    def rendering(self) -> Bounds:
+        """What the access floor takes."""
+        return Bounds(self.template_size, self.template_time)
 
     def granted(self) -> Limits:
         """What the transfer floor takes.

@@ -104,7 +104,7 @@ class Matching(Keys):
             mode=None if self.mode is None else self.mode.encode(),
             files=None if self.files is None else Globs(self.files),
             clients=None if self.clients is None else tuple(self.clients),
-            macs=None if self.macs is None else tuple(map(_octets, self.macs)),
+            macs=None if self.macs is None else tuple(map(mac_octets, self.macs)),
         )
 
 
@@ -169,5 +169,6 @@ def shipped() -> tuple[ClientProfile, ...]:
     return tuple(_Shipped.model_validate(read(SHIPPED.read_text("utf-8")).value).profiles)
 
 
-def _octets(mac: str) -> bytes:
+def mac_octets(mac: str) -> bytes:
+    """The octets of a `MacPrefix`."""
     return bytes.fromhex(mac.replace(":", ""))

@@ -2,7 +2,9 @@
 
 settings.mounts()                access.mounts.Mount, one for each directory
 settings.naming()                access.naming.Naming
+settings.known_facts()           access.facts.Facts
 settings.limits.granted()        transfer.terms.Limits
+settings.limits.rendering()      access.rendering.Bounds
 settings.retransmit.timing()     transfer.timing.Timing
 settings.known_profiles()        config.profiles.ClientProfile, whose profile() is access's
 """
@@ -11,9 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tftpd.access.facts import Facts
 from tftpd.access.mounts import Mount
 from tftpd.access.naming import Naming
 from tftpd.config.directories import Directory
+from tftpd.config.facts import ClientFacts
 from tftpd.config.fields import Address, Boolean, Contradiction, Ports, choice, number, seconds
 from tftpd.config.keys import Keys, or_boolean, switch
 from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
@@ -82,6 +86,11 @@ class Settings(Keys):
     names: Annotated[Names, _SECTION] = Field(
         default=Names(), description="What is tried where there is no file by a name."
     )
+    facts: list[ClientFacts] = Field(
+        default=[],
+        description="What templates are told of clients; all that fit, and of two values of one "
+        "name the later.",
+    )
     limits: Annotated[Limit, _SECTION] = Field(
         default=Limit(), description="What clients get at most."
     )
@@ -121,6 +130,10 @@ class Settings(Keys):
     def mounts(self) -> list[Mount]:
         """What the access floor takes."""
         return [directory.mount() for directory in self.directories]
+
+    def known_facts(self) -> Facts:
+        """What the access floor takes."""
+        return Facts(entry.fact() for entry in self.facts)
 
     def naming(self) -> Naming:
         """What the access floor takes."""
