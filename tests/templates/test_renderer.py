@@ -47,9 +47,14 @@ def _until(condition):
 
 def _busy(pid):
     """Whether a process has taken so much time that it must be at a job."""
+    return _spent(pid) > 0.4
+
+
+def _spent(pid):
+    """Seconds of a processor that a process has had."""
     with open(f"/proc/{pid}/stat") as file:
         ticks = sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-    return ticks > 0.4 * os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_file_is_made_of_a_template(renderer, template):
@@ -375,9 +380,9 @@ def parent(root, template):
     template(ENDLESS, "endless.j2")
     started = []
 
-    def start(seconds):
+    def start(seconds, before=""):
         parent = subprocess.Popen(
-            [sys.executable, "-P", "-c", PARENT, str(root), str(seconds)],
+            [sys.executable, "-P", "-c", before + PARENT, str(root), str(seconds)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -407,6 +412,15 @@ def test_the_daemon_does_without_jinja2(parent):
     _ended(descriptor)
 
 
+def test_a_daemon_that_has_little_memory_itself_renders(parent):
+    little = "import resource; resource.setrlimit(resource.RLIMIT_AS, (250 << 20, 250 << 20))"
+    daemon, pid, descriptor = parent(30.0, little)
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == (250 << 20, 250 << 20)
+    daemon.communicate(b"", timeout=LIMIT)
+    assert daemon.returncode == 0
+    _ended(descriptor)
+
+
 def test_a_process_that_waits_ends_with_a_daemon_that_was_killed(parent):
     daemon, _, descriptor = parent(30.0)
     daemon.kill()
@@ -414,9 +428,10 @@ def test_a_process_that_waits_ends_with_a_daemon_that_was_killed(parent):
 
 
 def test_a_process_at_work_ends_soon_after_a_daemon_that_was_killed(parent):
-    daemon, pid, descriptor = parent(1.0)
+    daemon, pid, descriptor = parent(2.0)
+    before = _spent(pid)
     daemon.stdin.write(b"go\n")
     daemon.stdin.flush()
-    _until(lambda: _busy(pid))
+    _until(lambda: _spent(pid) > before + 0.05)
     daemon.kill()
     _ended(descriptor)
