@@ -161,7 +161,7 @@ ESCAPES = [
     "{% do 1 %}",
     "{% debug %}",
     "{{ facts.list.append(3) }}",
-    "{{ facts.list.clear() }}",
+    "{{ facts.list.insert(0, 1) }}",
     "{{ facts.update({'a': 1}) }}",
     "{{ facts.pop('list') }}",
     "{{ facts.__setitem__('a', 1) }}",
