@@ -28,6 +28,7 @@ LONGEST = 1 << 20
 """Octets of a template."""
 
 _KEPT = 4 << 20  # octets of templates that stay compiled
+_EACH = 8 << 10  # octets that each counts as beside its own
 _LONGEST_ERROR = 300  # characters
 
 
@@ -105,10 +106,10 @@ class _Compiled:
         code = self._codes.get(key)
         if code is None:
             code = self._codes[key] = environment.compile(_decoded(octets), name)
-            self._size += len(octets)
+            self._size += len(octets) + _EACH
             while self._size > _KEPT:
                 (_, dropped), _ = self._codes.popitem(last=False)
-                self._size -= len(dropped)
+                self._size -= len(dropped) + _EACH
         else:
             self._codes.move_to_end(key)
         return environment.template_class.from_code(
