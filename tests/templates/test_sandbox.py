@@ -244,9 +244,9 @@ def test_names_are_those_beneath_what_is_a_clients_own(templates, root, template
 
 def test_an_error_in_what_is_included_is_told_by_its_name(refused, template):
     template("\n{{ nothing }}", "part.j2")
-    assert refused("{% include 'part.j2' %}") == "in \"part.j2\" line 2: 'nothing' is undefined"
+    assert refused("{% include 'part.j2' %}") == "in part.j2 line 2: 'nothing' is undefined"
     template("\n\n{% if %}", "part.j2")
-    assert refused("{% include 'part.j2' %}").startswith('in "part.j2" line 3: Expected an')
+    assert refused("{% include 'part.j2' %}").startswith("in part.j2 line 3: Expected an")
 
 
 def test_what_is_not_there_can_be_passed_over(made, refused):

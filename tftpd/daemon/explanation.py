@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -15,6 +16,7 @@ from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
+from tftpd.daemon.rendering import rendering
 from tftpd.daemon.understanding import Understood, understand
 from tftpd.net.neighbours import Neighbours
 from tftpd.net.rehearsal import Rehearsal, rehearse
@@ -23,6 +25,7 @@ from tftpd.net.sockets import client_address
 from tftpd.net.words import said
 from tftpd.storage.finding import Finder
 from tftpd.storage.trail import Trail, trail
+from tftpd.templates.renderer import Renderer
 from tftpd.transfer.terms import Terms
 from tftpd.wire.errors import Refused
 from tftpd.wire.packets import Request, Rrq
@@ -151,7 +154,10 @@ def explain(
     finder = Finder(mounts)
     if not why:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        rehearsal = rehearse(request.encode(), peer, known, finder, limits, timing, profile)
+        with closing(Renderer(settings.limits.rendering())) as renderer:
+            render = rendering(renderer, settings.known_facts())
+            datagram = request.encode()
+            rehearsal = rehearse(datagram, peer, known, finder, limits, timing, profile, render)
     understood = understand(request, known, finder, configured.at)
     directory, policy, ways = _place(configured, request, understood, known, mounts)
     return Explanation(

@@ -3,6 +3,7 @@
 import resource
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,12 +12,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.limits import Limit
 from tftpd.config.observing import Trace
 from tftpd.config.settings import Listen, Settings
+from tftpd.daemon.rendering import rendering
 from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discards
@@ -34,9 +37,11 @@ from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
 from tftpd.net.tracing import Traced, Tracing
 from tftpd.storage.ledger import Ledger
+from tftpd.templates.renderer import Renderer
 from tftpd.transfer.report import Report
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
+_OPENERS = 20  # threads at most that open files and render templates, apart from reading
 _MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
 _SESSION_DESCRIPTORS = 3  # its port twice and its file; while it opens, a directory
 
@@ -73,6 +78,9 @@ class Server:
         self._bandwidth = Rate(inf)
         self._ledgers: dict[Path, Ledger] = {}
         self._neighbours = Neighbours()
+        self._renderer = Renderer()
+        self._openers = ThreadPool(0, _OPENERS, "openers")
+        self._openers.start()
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
         self._readers = readers_for(reactor)
@@ -82,7 +90,11 @@ class Server:
         self._worker = worker
         self._tracing = Tracing()
         self._runtime = Runtime(
-            SteadyClock(reactor), self._open_port, self._in_thread, self._tracing.between
+            SteadyClock(reactor),
+            self._open_port,
+            self._in_thread,
+            self._tracing.between,
+            partial(deferToThreadPool, reactor, self._openers),
         )
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
@@ -139,6 +151,8 @@ class Server:
         self._sessions.stop()
         self.trace(None)
         self._neighbours.close()
+        self._renderer.close()
+        self._openers.stop()
         if self._measuring.running:
             self._measuring.stop()
         if isinstance(self._readers, Poller):
@@ -148,8 +162,10 @@ class Server:
         mounts = Mounts(settings.mounts(), settings.naming())
         self._keep_ledgers(mounts)
         profiles = Profiles(known.profile() for known in settings.known_profiles())
-        if profiles.asks_neighbours or mounts.asks_neighbours:
+        facts = settings.known_facts()
+        if profiles.asks_neighbours or mounts.asks_neighbours or facts.asks_neighbours:
             self._open_neighbours()
+        self._renderer.bounds = settings.limits.rendering()
         return Offer(
             mounts=mounts,
             limits=settings.limits.granted(),
@@ -161,6 +177,7 @@ class Server:
             ledgers=self._ledgers,
             profiles=profiles,
             neighbour=self._neighbours.mac,
+            render=rendering(self._renderer, facts),
         )
 
     def _open_neighbours(self) -> None:
@@ -168,7 +185,7 @@ class Server:
             self._neighbours.open()
         except OSError as error:
             _log.warn(
-                "no MAC address is known, and no profile with `macs` fits, nor a root or a rule "
+                "no MAC address is known, and nothing with `macs` fits, nor a root or a rule "
                 "with {{mac}}: netlink cannot be used ({why}); under systemd, "
                 "RestrictAddressFamilies=AF_NETLINK allows it",
                 why=error.strerror or error,

@@ -72,13 +72,15 @@ class Runtime:
     `open_port(protocol, local, needs)` binds an ephemeral port at the local
     address and starts the protocol on it; it raises `OSError`. `in_thread`
     runs what may block. `between(protocol)` is what a port is given for a
-    session: itself, or what listens in on it.
+    session: itself, or what listens in on it. `on_errand` runs what is done
+    before there is a session, in threads that others do not wait for.
     """
 
     clock: Clock
     open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
     between: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
+    on_errand: Callable[[Callable[[], T]], "Deferred[T]"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,16 +79,16 @@ class Cache:
         way = root, name
         if way in self._known:
             return True
-        if self._ask(root, name):
+        if self._ask(self._call, root, name):
             self._known.add(way)
             return True
         return False
 
-    def _ask(self, root: Path, name: Name) -> bool:
+    def _ask(self, call: Any, root: Path, name: Name) -> bool:
         path = b"/".join((os.fsencode(root), *name))
         if b"\0" in path:
             return True  # nothing can be there
-        fd = self._call(_OPENAT2, _AT_FDCWD, path, *self._where)
+        fd = call(_OPENAT2, _AT_FDCWD, path, *self._where)
         if fd >= 0:
             os.close(fd)
             return True

@@ -22,6 +22,10 @@ _CHUNK = 256 << 10  # octets received at once
 _NONSENSE = "its process said what it should not"
 
 
+class Late(Refused):
+    """The job took too long."""
+
+
 class Process:
     """Takes one job at a time, from one thread at a time; any may call `kill()`.
 
@@ -81,10 +85,10 @@ class Process:
             self._socket.settimeout(job.seconds)
             self._socket.sendall(message)
         except TimeoutError:
-            raise self._failed(late) from None
+            raise self._failed(late, Late) from None
         except OSError:
             raise self._failed(self._ended()) from None
-        kind, body = self._next(max(job.size, _LONGEST), late)
+        kind, body = self._next(max(job.size, _LONGEST), late, Late)
         if kind is Kind.FILE and len(body) <= job.size:
             self.works = True
             return body
@@ -106,11 +110,11 @@ class Process:
         with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it
             self._process.wait(_ENDS_WITHIN)
 
-    def _next(self, longest: int, late: str) -> tuple[Kind, bytes]:
+    def _next(self, longest: int, late: str, kind: type[Refused] = Refused) -> tuple[Kind, bytes]:
         try:
             return receive(self._take, longest)
         except TimeoutError:
-            raise self._failed(late) from None
+            raise self._failed(late, kind) from None
         except OSError:
             raise self._failed(self._ended()) from None
         except Garbled:
@@ -137,9 +141,9 @@ class Process:
             octets += got
         return bytes(octets)
 
-    def _failed(self, why: str) -> Refused:
+    def _failed(self, why: str, kind: type[Refused] = Refused) -> Refused:
         self.works = False
-        return Refused(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
+        return kind(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
 
     def _ended(self) -> str:
         """Why it is gone."""

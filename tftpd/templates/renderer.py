@@ -6,9 +6,10 @@ What a template does, its process does: it has its time, its memory and no more,
 and the daemon neither waits for it nor imports what it needs.
 """
 
+import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +17,13 @@ from tftpd.access.names import show
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.rendering import Bounds
 from tftpd.templates.messages import Job
-from tftpd.templates.process import Process
+from tftpd.templates.process import Late, Process
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 _BOUNDS = Bounds()
 _PROCESSES = 2
 _PATIENCE = 10.0  # seconds that a job waits for its turn
+_RESTS = 5.0  # seconds that a template is not tried again which took too long
 _ANEW = 2.0  # seconds from a start that failed to the next
 _CLOSES_WITHIN = 2.0  # seconds for the threads of jobs that were ended
 
@@ -46,6 +48,7 @@ class Renderer:
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
         self._closed = False
+        self._tired: dict[Hashable, float] = {}  # versions of templates, until when
         self._broken: tuple[float, str] | None = None
 
     def render(self, template: Grant[ReadPolicy], facts: Mapping[str, Any]) -> bytes:
@@ -57,16 +60,32 @@ class Renderer:
         bounds = self.bounds
         job = Job(template, facts, bounds.size, bounds.seconds)
         try:
+            self._check_rested(template)
             with self._turn(), self._process() as process:
+                self._check_rested(template)  # perhaps it is why there was no turn before
                 return process.ask(job)
         except Refused as refused:
             if self._closed:
                 raise _stopping() from None
             if refused.text != Reason.NOT_MADE:
                 raise
+            if isinstance(refused, Late):
+                self._tire(template)
             name = show(b"/".join(template.name))
-            why = f'template "{name}": {refused.why}'
+            why = f"template {name}: {refused.why}"
             raise Refused(refused.code, why, refused.text) from None
+
+    def _check_rested(self, template: Grant[ReadPolicy]) -> None:
+        """Whoever asks for one that takes too long shall not keep others from their turn."""
+        until = self._tired.get(_version(template), 0.0) if self._tired else 0.0
+        if time.monotonic() < until:
+            raise _failed(f"took too long less than {_RESTS:g} s ago")
+
+    def _tire(self, template: Grant[ReadPolicy]) -> None:
+        now = time.monotonic()
+        with self._change:
+            self._tired = {key: until for key, until in self._tired.items() if until > now}
+            self._tired[_version(template)] = now + _RESTS
 
     def close(self) -> None:
         """End all processes; jobs that run or wait are refused. Idempotent."""
@@ -155,6 +174,15 @@ class Renderer:
         with self._change:
             self._busy.discard(process)
             self._change.notify_all()
+
+
+def _version(template: Grant[ReadPolicy]) -> Hashable:
+    """The template as it is now: one that was mended need not rest."""
+    try:
+        changed = os.stat(b"/".join((os.fsencode(template.root), *template.name))).st_mtime_ns
+    except (OSError, ValueError):
+        changed = None
+    return template.root, template.name, changed
 
 
 def _failed(why: str) -> Refused:

@@ -208,7 +208,7 @@ def _together(pieces: Iterable[str], size: int) -> bytes:
 def _told(error: Exception, name: str) -> str:
     """Where it went wrong, and what, in one line; `name` is told by whoever asked."""
     place, line = _place(error, name)
-    where = "" if place == name else f'in "{_shown(place)}" '
+    where = "" if place == name else f"in {_shown(place)} "
     where += f"line {line}: " if line else ""
     words = _words(error)[:_LONGEST_ERROR]
     return where + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
