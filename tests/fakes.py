@@ -183,6 +183,7 @@ class MemoryServer:
         """Whether no session, port or timer is left."""
         return (
             len(self.sessions) == 0
+            and not self.listener.waiting
             and not self.port.guests
             and list(self.net.ports) == [(SERVER, WELL_KNOWN)]
             and not self.net.clock.getDelayedCalls()

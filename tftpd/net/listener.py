@@ -78,6 +78,11 @@ class Listener(DatagramProtocol):
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their files."""
+        return len(self._waiting)
+
     def leave(self) -> None:
         """Forget the requests that wait: nothing starts here any more."""
         self._waiting.clear()
