@@ -40,6 +40,19 @@ def test_an_oack_takes_the_place_of_ack_0(server, root):
     assert _stored(root) == {"new": b"12345"}
 
 
+def test_an_upload_that_lost_a_block_on_the_way_is_refused_at_its_end(server, root):
+    """As of curl, when the OACK came to it twice: 512 octets less, and an exit code of 0."""
+    client = server.client()
+    options = ((b"tsize", b"1124"), (b"blksize", b"512"), (b"timeout", b"6"))
+    client.asks(Wrq(b"in/new", b"octet", options))
+    assert client.waits(6.05) == [Oack(options)]
+    assert client.says(Data(1, b"B" * 512)) == [Ack(1)]
+    refusal = Error(0, "File is shorter than its tsize")
+    assert client.says(Data(2, b"C" * 100)) == [refusal]
+    assert _stored(root) == {}
+    assert _outcomes(server) == [Outcome.FAILED]
+
+
 def test_netascii_is_translated_across_blocks(server, root):
     client = server.client()
     client.asks(Wrq(b"in/new", b"NetASCII", ((b"blksize", b"8"),)))

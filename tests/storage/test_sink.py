@@ -130,6 +130,16 @@ def test_an_announced_size_above_the_limit_is_refused(writing):
     _store(writing("new", max_size=10), b"x" * 10, size=10)
 
 
+def test_what_is_shorter_than_announced_is_not_stored(writing, root):
+    with pytest.raises(Refused) as refused:
+        _store(writing("new"), b"x" * 9, size=10)
+    assert refused.value.text == "File is shorter than its tsize"
+    assert refused.value.why == "9 octets, and tsize announced 10"
+    assert not (root / "new").exists()
+    assert _temporaries(root) == []
+    _store(writing("more"), b"x" * 11, size=10)  # who announced 0 knew no better
+
+
 def test_an_announced_size_above_the_free_space_is_refused(writing):
     assert _code(writing("new"), size=1 << 60) is ErrorCode.DISK_FULL
 

@@ -36,10 +36,12 @@ class Sink:
         directory: int,
         name: bytes,
         policy: WritePolicy,
+        size: int | None,
         translate: bool,
         ledger: Ledger | None,
     ) -> None:
         self.octets = 0  # the pending ones included
+        self._announced = size or 0
         self._temporary, self._fd = new_temporary(directory)
         self._directory = directory  # ours from now on
         self._name = name
@@ -59,14 +61,16 @@ class Sink:
     ) -> Self:
         """A sink for what `grant` allows; raises `Refused` before anything is created.
 
-        `size` is what the client says it will send, in octets; `translate`
-        makes local text of the netascii that comes; `ledger` is that of the
-        grant's root, where its policy has a quota.
+        `size` is what the client says it will send, in octets, and less is not
+        stored: curl leaves out a block when an OACK comes to it twice, and
+        tells nobody (lib/tftp.c, tftp_tx). `translate` makes local text of the
+        netascii that comes; `ledger` is that of the grant's root, where its
+        policy has a quota.
         """
         directory, name = _target(grant, size, ledger)
         try:
             with refusing(Reason.WRITE_FAILED):
-                return cls(directory, name, grant.policy, translate, ledger)
+                return cls(directory, name, grant.policy, size, translate, ledger)
         except BaseException:
             os.close(directory)
             raise
@@ -121,6 +125,7 @@ class Sink:
                 if self._decoder is not None:
                     self._append([self._decoder.decode(b"", final=True)])
                 self._flush()
+                self._check_whole()
                 os.fchmod(self._fd, self._policy.mode)
                 os.fsync(self._fd)
                 self._check_quota()
@@ -161,6 +166,11 @@ class Sink:
             _check_free(self._directory, 0, self._policy)
             while data:
                 data = data[os.write(self._fd, data) :]
+
+    def _check_whole(self) -> None:
+        if self.octets < self._announced:
+            why = f"{self.octets} octets, and tsize announced {self._announced}"
+            raise Refused(ErrorCode.NOT_DEFINED, why, Reason.INCOMPLETE)
 
     def _check_growth(self) -> None:
         if self._ledger is not None and self._ledger.usage is not None:

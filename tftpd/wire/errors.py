@@ -50,6 +50,7 @@ class Reason(StrEnum):
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
     NOT_MADE = "File could not be made"
+    INCOMPLETE = "File is shorter than its tsize"
     STOPPING = "Server is stopping"
     CROWDED = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
