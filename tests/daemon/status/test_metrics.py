@@ -1,6 +1,7 @@
 """Reports in, the text of Prometheus out."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,6 +35,7 @@ DONE = Report(
     options=("blksize", "tsize"),
     profile="grub",
 )
+RENAMED = replace(DONE, served=HOSTILE, by=("rewrite[0]", "rewrite[12]", "case", "the first of 2"))
 IGNORED = Report(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.IGNORED, detail="a flood")
 STORED = Report(WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1)
 REFUSED = Report(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
@@ -90,6 +92,15 @@ def test_reports_add_up():
     assert _histogram(families["tftpd_windowsize_blocks"]) == ({"1.0": 1, "16.0": 2}, 3, 33)
 
 
+def test_names_are_counted_by_what_led_to_them():
+    """A file counts once for each rung, and once for all rules; a number of choices for nothing."""
+    families = _families([RENAMED, RENAMED, replace(RENAMED, by=("drive", "case")), DONE])
+    names = families["tftpd_names"]
+    assert _values(names) == {("case",): 3, ("rewrite",): 2, ("drive",): 1}
+    labels = {sample.labels["by"] for sample in names.samples}
+    assert labels == {"drive", "trailing", "encoding", "prefix", "case", "rewrite"}
+
+
 def test_what_is_now():
     snapshot = Snapshot(
         sessions={(READ, State.OPENING): 3, (WRITE, State.DALLYING): 1},
@@ -110,7 +121,7 @@ def test_what_is_now():
 
 
 def test_no_name_and_no_address_is_a_label_and_labels_are_always_the_same():
-    before, after = _families(), _families([DONE, STORED, REFUSED, IGNORED])
+    before, after = _families(), _families([DONE, RENAMED, STORED, REFUSED, IGNORED])
     series = [
         {(s.name, *s.labels.items()) for family in families.values() for s in family.samples}
         for families in (before, after)

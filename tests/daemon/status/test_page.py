@@ -131,6 +131,21 @@ def test_a_client_is_called_by_its_profile(tmp_path, browser):
         assert page.complaints() == []
 
 
+def test_a_file_that_was_found_by_another_name_has_both(tmp_path, browser):
+    with web(tmp_path, names={"ladder": ["drive", "case"]}) as served:
+        (served.running.root / "BCD").write_bytes(b"x" * 1000)
+        page = Page(browser, served.port)
+        get(served.running.port, b"BCD")
+        until(lambda: page.texts("#ended .file") == ["BCD"])
+        assert page.texts("#ended .served") == []
+        assert page.texts("#names") == []
+        get(served.running.port, b"c:bcd")
+        until(lambda: page.texts("#ended .served") == ["as BCD (drive, case)"])
+        assert page.texts("#ended .file") == ["c:bcd", "BCD"]
+        assert page.texts("#names") == ["Files found by another name: drive 1, case 1"]
+        assert page.complaints() == []
+
+
 def test_the_filter_shows_one_client_and_the_address_of_the_page_keeps_it(tmp_path, browser):
     with web(tmp_path) as served, ExitStack() as clients:
         (served.running.root / "file").write_bytes(b"x" * 10_000)

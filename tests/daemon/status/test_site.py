@@ -226,6 +226,27 @@ def test_hostile_names_are_text_in_every_form(tmp_path):
         assert "alert" not in page.asks("/metrics")[2].decode()
 
 
+def test_names_that_were_found_otherwise_are_told(tmp_path):
+    with web(tmp_path, names={"ladder": ["drive", "case"]}) as page:
+        (page.running.root / "BCD").write_bytes(b"x" * 1000)
+        port = page.running.port
+        for name in (b"BCD", b"C:\\bcd", b"bcd"):
+            get(port, name)
+        with pytest.raises(ServerError):
+            get(port, b"c:none")
+        page.running.awaited(4)
+        said = page.status()
+        found = {"drive": 1, "trailing": 0, "encoding": 0, "prefix": 0, "case": 2, "rewrite": 0}
+        assert said["names"] == found
+        assert [(one["served"], one["served_by"]) for one in said["ended"]] == [
+            (None, []),
+            ("BCD", ["drive", "case"]),
+            ("BCD", ["case"]),
+            (None, []),
+        ]
+        assert _metrics(page)["tftpd_names_total", "case"] == 2
+
+
 def test_verdicts_of_several_clients(tmp_path):
     with web(tmp_path) as page:
         (page.running.root / "boot.efi").write_bytes(b"x" * 10_000)

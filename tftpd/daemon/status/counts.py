@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from tftpd.access.ladder import Rung
 from tftpd.config.profiles import NONE
 from tftpd.net.discards import Discard
 from tftpd.transfer.report import Outcome, Report
@@ -14,7 +15,16 @@ ROUNDTRIPS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 BLKSIZES = (512, 1024, 1432, 1468, 4096, 8192, 16384, 65464)  # 1432, 1468: within Ethernet's 1500
 WINDOWSIZES = (1, 2, 4, 8, 16, 32, 64, 256, 65535)
 
+_REWRITE = "rewrite"
+WAYS = (*(rung.value for rung in Rung), _REWRITE)
+"""How a file may be found by another name than was asked for: rungs of the ladder, and rules."""
+
 _HIGHEST_CODE = 8  # RFC 2347; no ERROR of ours has a higher one
+
+
+def ways(by: Iterable[str]) -> set[str]:
+    """Which of `WAYS` a report names: it has each rule by its number, and other words."""
+    return {_REWRITE if one.startswith("rewrite[") else one for one in by} & set(WAYS)
 
 
 class Histogram:
@@ -45,6 +55,7 @@ class Counts:
         self.timeouts: Counter[Direction] = Counter()
         self.options: Counter[str] = Counter()
         self.profiles: Counter[str] = Counter({NONE: 0})
+        self.names: Counter[str] = Counter()  # files found by another name, by its `ways()`
         self.stored = 0
         self.seconds = {way: Histogram(SECONDS) for way in Direction}
         self.roundtrips = Histogram(ROUNDTRIPS)
@@ -70,6 +81,7 @@ class Counts:
         self.retransmits[way] += report.retransmits
         self.timeouts[way] += report.timeouts
         self.options.update(report.options)
+        self.names.update(ways(report.by))
         self.stored += way is Direction.WRITE and report.outcome is Outcome.DONE
         self.seconds[way].add(report.seconds)
         self.blksizes.add(report.blksize)

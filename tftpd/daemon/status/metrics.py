@@ -1,7 +1,7 @@
 """What is known, in the words of Prometheus.
 
-Labels are closed sets: directions, states, outcomes, codes, profiles. Names of files
-and addresses of clients are the peers' to choose, and never labels.
+Labels are closed sets: directions, states, outcomes, codes, profiles, rungs. Names of
+files and addresses of clients are the peers' to choose, and never labels.
 """
 
 import platform
@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import tftpd
-from tftpd.daemon.status.counts import Counts, Histogram
+from tftpd.daemon.status.counts import WAYS, Counts, Histogram
 from tftpd.daemon.status.running import Snapshot, State
 from tftpd.net.discards import Discard
 from tftpd.transfer.report import Outcome
@@ -122,6 +122,14 @@ class _Families(Collector):
         for name, count in counts.profiles.items():
             profiles.add_metric([name], count)
         yield profiles
+        names = CounterMetricFamily(
+            "tftpd_names",
+            "Transfers of files that were found by another name, by what led there.",
+            labels=["by"],
+        )
+        for by in WAYS:
+            names.add_metric([by], counts.names[by])
+        yield names
         yield _by_direction("transferred_bytes", "Octets of ended transfers.", counts.octets)
         yield _by_direction("blocks", "Blocks of ended transfers.", counts.blocks)
         yield _by_direction(

@@ -162,7 +162,8 @@ class Status:
         since = _number(request.args.get(b"since", [b""])[0])
 
         def tell(snapshot: Snapshot) -> Answer:
-            said = status(self._about, self._state, snapshot, self._history, since)
+            names = self._counts.names
+            said = status(self._about, self._state, snapshot, self._history, names, since)
             return Answer(json.dumps(said, separators=(",", ":")).encode(), JSON)
 
         return self._snapshot().addCallback(tell)

@@ -1,7 +1,7 @@
 """What is known, as JSON objects."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import tftpd
 from tftpd.access.names import show
 from tftpd.daemon.status.boots import Boots, Step, blocks_of, cut, short, verdict
+from tftpd.daemon.status.counts import WAYS
 from tftpd.daemon.status.history import Ended, History
 from tftpd.daemon.status.kinds import kind
 from tftpd.daemon.status.running import Running, Snapshot, State
@@ -25,9 +26,17 @@ class About:
 
 
 def status(
-    about: About, state: str, snapshot: Snapshot, history: History, since: int = 0
+    about: About,
+    state: str,
+    snapshot: Snapshot,
+    history: History,
+    names: Mapping[str, int],
+    since: int = 0,
 ) -> dict[str, Any]:
-    """All of it. With `since`, a `number` of an earlier answer, only what ended after that."""
+    """All of it. With `since`, a `number` of an earlier answer, only what ended after that.
+
+    `names` counts the files that were found by another name, as `Counts` does.
+    """
     now = history.seconds()
     running: dict[str, list[Running]] = defaultdict(list)
     for one in snapshot.running:
@@ -48,6 +57,7 @@ def status(
             way.value: {each.value: snapshot.sessions.get((way, each), 0) for each in State}
             for way in Direction
         },
+        "names": {way: names[way] for way in WAYS},
         "running": [_running(one) for one in snapshot.running],
         "ended": [_ended(one) for one in history.ended if one.number > since],
         "clients": [_client(host, boots.get(host, none), running[host], now) for host in hosts],

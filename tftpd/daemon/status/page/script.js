@@ -237,6 +237,7 @@ function makeEnded() {
   parts.way = element("span", "quiet", file);
   parts.file = element("bdi", "file", file);
   parts.profile = element("span", "quiet", file);
+  parts.served = element("bdi", "served", file);
   const outcome = element("td", "outcome", row);
   parts.outcome = element("span", "", outcome);
   parts.detail = element("bdi", "detail", outcome);
@@ -257,6 +258,8 @@ function updateEnded(parts, one) {
   write(parts.way, one.direction === "write" ? "↑ " : "");
   write(parts.file, one.file);
   write(parts.profile, one.profile ? ` ${one.profile}` : "");
+  write(parts.served, one.served === null ? "" : `as ${one.served} (${one.served_by.join(", ")})`);
+  parts.served.hidden = one.served === null;
   tone(parts.outcome, "", one.good ? "good" : refused ? "warn" : "bad");
   write(parts.outcome, refused && one.code === 1 ? "not found" : one.outcome);
   write(parts.detail, !one.detail || one.good || one.code === 1 ? "" : ` ${one.detail}`);
@@ -286,6 +289,14 @@ function facts(said) {
     ? `, ${said.workers.length} workers${silent ? `, ${silent} silent` : ""}${restarts ? `, ${restarts} restarts` : ""}`
     : "";
   write(id("about"), `tftpd ${said.version}${said.settings ? `, ${said.settings}` : ""}${workers}`);
+}
+
+// Only where a name was not the file's: most servers never need the line.
+function names(found) {
+  const ways = Object.entries(found).filter(([, count]) => count > 0);
+  const line = id("names");
+  line.hidden = ways.length === 0;
+  write(line, `Files found by another name: ${ways.map(([way, count]) => `${way} ${count}`).join(", ")}`);
 }
 
 function show() {
@@ -339,6 +350,7 @@ function take(said, since) {
   const heard = new Set(said.clients.map((one) => one.client));
   for (const one of clients.values()) if (one.verdict in FIRST && !heard.has(one.client)) number = 0;
   facts(said);
+  names(said.names);
   return true;
 }
 
