@@ -58,6 +58,17 @@ def test_nothing_is_sent_twice_to_who_lost_nothing(tree, family, slowest):
     assert len(said) == len(set(said))
 
 
+@pytest.mark.parametrize(
+    "family", [one for one in families() if one.habits.duplicate == "confused"], ids=str
+)
+def test_who_is_confused_by_a_repeat_may_be_busy_for_a_moment(tree, family):
+    """0.9 s, once, at any packet."""
+    heard = sum(" < " in line for line in Boot(family, tree(family)).lines())
+    for busy in range(heard):
+        stalls = [0.9 if at == busy else 0.0 for at in range(heard)]
+        assert Boot(family, tree(family), thinks=iter(stalls).__next__).complete
+
+
 def _as_traced(lines, trace):
     """None where `lines` are what the trace has; else the first that is not."""
     left = list(lines)

@@ -144,6 +144,9 @@ def test_no_shipped_profile_grants_more_or_asks_for_anything_but_octets_and_name
     assert not Profiles(profiles).asks_neighbours
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}
-    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.patience, one.floor,
-                  one.gap, one.duplicates) for one in profiles}  # fmt: skip
-    assert unchanged == {(frozenset(), None, None, 0, None, None, 0.0, 0)}
+    floors = {one.name for one in profiles if one.floor is not None}
+    assert floors == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
+    assert {one.floor for one in profiles} == {None, 1.0}
+    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.patience, one.gap,
+                  one.duplicates) for one in profiles}  # fmt: skip
+    assert unchanged == {(frozenset(), None, None, 0, None, 0.0, 0)}
