@@ -42,6 +42,7 @@ class Transfer:
         self.over = False
         self.failed: str | None = None
         self.quiet = 0.0  # seconds of silence at its end
+        self.patience = sum(habits.request)  # how long it bears silence
         self._clock, self._say, self._ended = clock, say, ended
         self._content = content
         self._offset = 0  # octets of it that were sent
@@ -215,6 +216,8 @@ class Transfer:
         if not self._moving:
             self._moving = True
             self._waits = list(self.habits.block)
+            self.patience = sum(self._waits)
+            self._progress_at = self._clock.seconds()
             self._wait()
 
     def _progress(self) -> None:
