@@ -26,6 +26,9 @@ from tftpd.wire.errors import ErrorCode, Reason, Refused
 TEMPLATE = b".j2"
 """How the names of templates end."""
 
+TEMPLATED = "template"
+"""What reports say of a file that was made of one."""
+
 _TOLD = 5  # names that a refusal tells
 
 Note = Callable[[Named, str], None]
@@ -182,7 +185,7 @@ class _Search:
         if not self._wait:
             raise Slow(template.root, template.name)
         octets = self._render(template, named)
-        named = named.after(named.name + TEMPLATE, "template")
+        named = named.after(named.name + TEMPLATE, TEMPLATED)
         return Found(named, template, MemorySource(octets))
 
     def _source(self, grant: Grant[ReadPolicy]) -> Source:

@@ -98,7 +98,7 @@ def test_names_are_counted_by_what_led_to_them():
     names = families["tftpd_names"]
     assert _values(names) == {("case",): 3, ("rewrite",): 2, ("drive",): 1}
     labels = {sample.labels["by"] for sample in names.samples}
-    assert labels == {"drive", "trailing", "encoding", "prefix", "case", "rewrite"}
+    assert labels == {"drive", "trailing", "encoding", "prefix", "case", "rewrite", "template"}
 
 
 def test_what_is_now():

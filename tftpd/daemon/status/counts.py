@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from tftpd.access.ladder import Rung
 from tftpd.config.profiles import NONE
 from tftpd.net.discards import Discard
+from tftpd.storage.finding import TEMPLATED
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction
 
@@ -16,8 +17,8 @@ BLKSIZES = (512, 1024, 1432, 1468, 4096, 8192, 16384, 65464)  # 1432, 1468: with
 WINDOWSIZES = (1, 2, 4, 8, 16, 32, 64, 256, 65535)
 
 _REWRITE = "rewrite"
-WAYS = (*(rung.value for rung in Rung), _REWRITE)
-"""How a file may be found by another name than was asked for: rungs of the ladder, and rules."""
+WAYS = (*(rung.value for rung in Rung), _REWRITE, TEMPLATED)
+"""How a file is found by another name than was asked for: rungs of the ladder, rules, templates."""
 
 _HIGHEST_CODE = 8  # RFC 2347; no ERROR of ours has a higher one
 
