@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,16 +102,19 @@ def daemon(
     tmp_path: Path,
     preexec: Callable[[], None] | None = None,
     environment: Callable[[Path], dict[str, str]] | None = None,
+    within: Sequence[str] = (),
+    port: int = 0,
     **settings: Any,
 ) -> Iterator[RunningDaemon]:
     """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
 
     `preexec` is called in the new process; `environment` gives variables
-    for it, told where its log is.
+    for it, told where its log is. `within` is a command that becomes the
+    daemon, such as nsenter; `port` is a free one if left out.
     """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     write = {"create": True, "overwrite": True}
     document = {
         "listen": [{"address": "127.0.0.1", "port": port}],
@@ -127,7 +130,7 @@ def daemon(
     with log.open("wb") as out:
         variables |= environment(log) if environment else {}
         process = subprocess.Popen(
-            twistd("tftp", "--config", str(config)),
+            [*within, *twistd("tftp", "--config", str(config))],
             cwd=tmp_path,
             env=variables,
             stdout=out,

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import CHECKOUT, twistd, until
+from tests.hosts import ENVIRONMENT, LIMIT, Host, host
 from tests.programs import program
 
-LIMIT = 30
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))
 CONTENT = os.urandom(3_000_000)
 SERVER = "10.0.2.10"
 ROUTER = "10.0.1.1"
@@ -35,47 +34,10 @@ def rules(title: str) -> str:
     return found[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A network namespace, by the process that holds it."""
-
-    pid: int
-
-    def run(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """What a program does there; it must end well."""
-        done = self.attempt(*command, **how)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def attempt(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """The same, however it ends."""
-        return subprocess.run(
-            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **how
-        )
-
-    def enter(self, *command: str) -> list[str]:
-        """The command line that runs a program there."""
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
-
-    def load(self, *titles: str) -> None:
-        """Have rules of the page hold."""
-        for title in titles:
-            self.run("nft", "-f", "-", input=rules(title).encode())
-
-
-@contextmanager
-def host() -> Iterator[Host]:
-    """A host without any cable."""
-    process = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
-    try:
-        ours = os.readlink("/proc/self/ns/net")
-        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != ours)
-        here = Host(process.pid)
-        here.run("ip", "link", "set", "lo", "up")
-        yield here
-    finally:
-        process.kill()
-        process.communicate()
+def load(host: Host, *titles: str) -> None:
+    """Have rules of the page hold there."""
+    for title in titles:
+        host.run("nft", "-f", "-", input=rules(title).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +80,8 @@ def network(tmp_path, request):
 
     Its parameter is the entry that it listens by.
     """
-    for name in ("nft", "ip", "curl", "unshare", "nsenter"):
+    for name in ("nft", "curl"):
         program(name)
-    if os.getuid() != 0:
-        pytest.skip("only root makes networks")
     with ExitStack() as stack:
         client, router, server = (stack.enter_context(host()) for _ in range(3))
         for (name, near, far), end in zip(CABLES, (client, server), strict=True):
@@ -159,26 +119,26 @@ def _daemon(server: Host, tmp_path: Path, listen: str) -> Iterator[None]:
 
 
 def test_through_a_router_and_filters_on_both_ends(network):
-    network.server.load("server")
-    network.router.load("router")
-    network.client.load("client")
+    load(network.server, "server")
+    load(network.router, "router")
+    load(network.client, "client")
     network.passes()
 
 
 def test_without_its_helper_the_router_lets_no_answer_through(network):
-    network.router.load("router")
+    load(network.router, "router")
     network.router.run("nft", "flush", "chain", "inet", "filter", "helper")
     assert network.get(patience=2).stdout == b""
 
 
 def test_clients_behind_nat(network):
-    network.router.load("router", "masquerade")
+    load(network.router, "router", "masquerade")
     network.server.run("ip", "route", "del", "default")  # it knows the router only
     network.passes()
 
 
 def test_a_server_behind_nat(network):
-    network.router.load("router", "forwarded port")
+    load(network.router, "router", "forwarded port")
     network.client.run("ip", "route", "del", "default")
     network.passes(ROUTER)
 
@@ -187,7 +147,7 @@ def test_a_server_behind_nat(network):
 def test_a_server_whose_filter_follows_no_connections(network):
     page = (CHECKOUT / "docs/operations.md").read_text()
     assert "`listen[].session_ports: 40000-44999`" in page
-    network.server.load("stateless server")
+    load(network.server, "stateless server")
     network.passes()
 
 
@@ -217,6 +177,6 @@ def test_a_single_port_needs_no_helper_behind_nat(network, tmp_path):
 
 @SINGLE_PORT
 def test_a_single_port_needs_no_helper_where_it_is_forwarded(network):
-    network.router.load("forwarded port")
+    load(network.router, "forwarded port")
     network.client.run("ip", "route", "del", "default")
     network.passes(ROUTER)
