@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, TimeoutMixin, WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
@@ -17,7 +19,7 @@ TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
 
 _CONNECTIONS = 64  # at once; a browser holds one
-_IDLE = 60  # seconds that a connection may be silent
+_LONGEST = 30  # seconds from the connection to the end of the answer
 _METHODS = (b"GET", b"HEAD")
 
 _HEADERS = {
@@ -48,15 +50,34 @@ Give = Callable[[Request], "Answer | Deferred[Answer]"]
 
 def site(answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> IProtocolFactory:
     """Serves `answers` by path, to requests whose Host header `admits` lets in."""
-    inner = _Site(_Pages(answers, admits), requestFactory=_Request, timeout=_IDLE)
+    inner = _Site(_Pages(answers, admits), requestFactory=_Request)
     inner.displayTracebacks = False
     return _Limited(inner)
+
+
+class _Brief(ProtocolWrapper, TimeoutMixin):
+    """A connection that ends in time, whether the other side asks and reads or not."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Twisted: someone has connected."""
+        super().makeConnection(transport)
+        self.setTimeout(_LONGEST)
+
+    def timeoutConnection(self) -> None:
+        """Twisted: it was long enough. What nobody has read is dropped."""
+        self.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: it has ended."""
+        self.setTimeout(None)
+        super().connectionLost(reason)
 
 
 class _Limited(WrappingFactory):
     """So many connections and no more, whoever opens them."""
 
     noisy = False
+    protocol = _Brief
 
     def buildProtocol(self, addr: Any) -> Any:
         """Twisted: someone has connected; None closes the connection."""
@@ -70,10 +91,24 @@ class _Request(Request):
         """Twisted: a piece of the body."""
 
 
+class _Channel(HTTPChannel):
+    """One request for each connection.
+
+    Of one that asks a thousand times and reads nothing, a thousand answers
+    would be in memory: Twisted makes all that it has read the requests of.
+    """
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Twisted: whether more requests may follow."""
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
+
+
 class _Site(Site):
     """Without an access log: a page that is open asks each second."""
 
     noisy = False
+    protocol = _Channel  # type: ignore[assignment]
 
     def log(self, request: Any) -> None:
         """Twisted: a request was answered."""
