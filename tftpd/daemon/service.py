@@ -30,6 +30,7 @@ from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
 from tftpd.daemon.observers import each
 from tftpd.daemon.reload import take_over
+from tftpd.daemon.seldom import Seldom
 from tftpd.daemon.serving import Server
 from tftpd.daemon.systemd import Systemd, inherited
 from tftpd.daemon.workers import Workers
@@ -105,6 +106,9 @@ class Daemon(Service):
         self._leaving: dict[SocketAddress, Bound] = {}  # until the last transfer there has ended
         self._pages = _pages(reactor, settings, path)
         self._signals = ExitStack()
+        self._reloads = Seldom(reactor, self.reload)
+        self._sweeping = False
+        self._sweep_again = False
 
     @property
     def addresses(self) -> list[SocketAddress]:
@@ -141,7 +145,7 @@ class Daemon(Service):
         self._serve()
         for page in self._pages:
             page.start(self._serving)
-        self._on(signal.SIGHUP, self.reload)
+        self._on(signal.SIGHUP, self._reloads)
         for address in self.addresses:
             self.log.info("serving on {address}", address=endpoint(address))
         self._sweep()
@@ -225,6 +229,7 @@ class Daemon(Service):
 
     def _close(self) -> "Deferred[None]":
         self._signals.close()
+        self._reloads.stop()
         self._systemd.close()
         for bound in (*self._bound, *self._leaving.values()):
             bound.close()
@@ -238,9 +243,18 @@ class Daemon(Service):
             gone.close()
 
     def _sweep(self) -> None:
-        """Remove what uploads left behind that a crash or `kill -9` cut off."""
+        """Remove what uploads left behind that a crash or `kill -9` cut off.
+
+        One sweep at a time: reloads without end must not take all threads
+        for walks through large trees.
+        """
+        if self._sweeping:
+            self._sweep_again = True
+            return
+        self._sweeping, self._sweep_again = True, False
         pool = self._reactor.getThreadPool()
         written = [mount for mount in self._settings.mounts() if mount.write is not None]
+        sweeps = []
         for path in {root.path for mount in written for root in mount.roots}:
             swept = deferToThreadPool(self._reactor, pool, sweep, path)
             swept.addCallbacks(
@@ -248,6 +262,13 @@ class Daemon(Service):
                 lambda failure: self.log.failure("sweep failed", failure),
                 callbackArgs=(path,),
             )
+            sweeps.append(swept)
+        DeferredList(sweeps).addCallback(lambda _: self._have_swept())
+
+    def _have_swept(self) -> None:
+        self._sweeping = False
+        if self._sweep_again:
+            self._sweep()
 
     def _swept(self, count: int, root: Path) -> None:
         if count:
