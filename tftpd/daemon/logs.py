@@ -15,6 +15,7 @@ from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     eventAsText,
@@ -23,6 +24,7 @@ from twisted.logger import (
     formatTime,
 )
 from twisted.python.logfile import LogFile
+from zope.interface import implementer
 
 # Priorities of syslog, which systemd takes from the head of a line (sd-daemon(3)).
 _PRIORITIES = {
@@ -48,7 +50,29 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
         write = FileLogObserver(out, _prioritized(_object if form == "json" else _undated))
     else:
         write = FileLogObserver(out, _object if form == "json" else _text)
-    return FilteringLogObserver(write, [predicate])
+    return FilteringLogObserver(_Enduring(write), [predicate])
+
+
+@implementer(ILogObserver)
+class _Enduring:
+    """Goes on where a full disk or a closed pipe takes no lines, and tells how many were lost."""
+
+    def __init__(self, write: ILogObserver) -> None:
+        self._write = write
+        self._log = Logger(observer=write, namespace="tftpd.daemon.logs")
+        self._lost = 0
+        self._why = ""
+
+    def __call__(self, event: LogEvent) -> None:
+        try:
+            if self._lost:
+                told = "{lost} lines of the log were lost: {why}"
+                self._log.warn(told, lost=self._lost, why=self._why)
+                self._lost = 0
+            self._write(event)
+        except OSError as error:
+            self._lost += 1
+            self._why = error.strerror or str(error)
 
 
 def journaled(out: TextIO) -> bool:
