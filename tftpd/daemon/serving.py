@@ -43,7 +43,7 @@ from tftpd.transfer.report import Report
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
 _OPENERS = 20  # threads at most that open files and render templates, apart from reading
 _MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
-_SESSION_DESCRIPTORS = 3  # its port twice and its file; while it opens, a directory
+_SESSION_DESCRIPTORS = 4  # its port twice, its file, and the directory of an upload
 
 T = TypeVar("T")
 
