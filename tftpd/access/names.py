@@ -50,7 +50,7 @@ class Named:
             return refused
         name = show(self.name[:LONGEST])
         why = f'{refused} ("{name}" by {", ".join(self.by)})'
-        return Refused(refused.code, why, refused.text)
+        return type(refused)(refused.code, why, refused.text)
 
 
 def steps(filename: bytes) -> Name:

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -250,7 +250,11 @@ class Server:
         return port
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+        pool = self._reactor.getThreadPool()
+        try:
+            return deferToThreadPool(self._reactor, pool, work)
+        except RuntimeError as error:
+            return fail(MemoryError(str(error)))  # no thread can be started
 
 
 def _traced(trace: Trace, worker: int | None) -> Traced:

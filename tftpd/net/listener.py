@@ -31,7 +31,14 @@ from tftpd.net.waiting import Errand, Waiting
 from tftpd.storage.cached import Slow
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode, MalformedPacket, MalformedRequest, Refused
+from tftpd.wire.errors import (
+    ErrorCode,
+    MalformedPacket,
+    MalformedRequest,
+    Reason,
+    Refused,
+    Scarce,
+)
 from tftpd.wire.packets import Error, Request, Rrq, Wrq, decode
 
 # A client that sends its request once more after this many seconds without
@@ -222,6 +229,10 @@ class Listener(DatagramProtocol):
             yield
         except Ignored as ignored:
             self._unserved(asked, Outcome.IGNORED, None, ignored)
+        except (Scarce, MemoryError) as scarce:
+            # As with too many sessions: there may be some when it asks again.
+            why = Ignored(str(scarce) or Reason.SCARCE)
+            self._unserved(asked, Outcome.IGNORED, None, why)
         except Refused as refused:
             self._tell(refused, asked.tid[0])
             self._unserved(asked, Outcome.REFUSED, refused.code, refused)

@@ -6,6 +6,7 @@ from or go to is the file's (`storage`). It ends by itself, and frees port,
 timer and file, whatever the peer, the disk or a fault of ours does.
 """
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from math import inf
@@ -251,9 +252,13 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._fault()
 
     def _fault(self) -> None:
-        """A fault of ours: this transfer ends, the daemon goes on."""
-        self.log.failure("fault in the session with {peer}", peer=self.peer)
-        self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=Reason.INTERNAL))
+        """A fault of ours, or want of memory: this transfer ends, the daemon goes on."""
+        if isinstance(sys.exception(), MemoryError):
+            reason = Reason.SCARCE
+        else:
+            reason = Reason.INTERNAL
+            self.log.failure("fault in the session with {peer}", peer=self.peer)
+        self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:
             self._transmit(now)

@@ -181,7 +181,7 @@ class Starter:
         except PortsTaken as taken:
             session.abandon()
             raise Ignored(taken.strerror) from None
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             # No port or no descriptor is left: as with too many sessions,
             # the client will ask again.
             session.abandon()

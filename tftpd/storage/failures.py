@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.wire.errors import ErrorCode, Reason, Refused, Scarce
 
 # U-Boot gives up on codes 1 and 2 and begins again, for ever, on any other:
 # what will not change by itself must be one of them.
@@ -28,6 +28,8 @@ _CODES = {
     errno.EEXIST: ErrorCode.FILE_EXISTS,
 }
 
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 @contextmanager
 def refusing(otherwise: Reason) -> Iterator[None]:
@@ -42,6 +44,8 @@ def refusal(error: OSError, otherwise: Reason) -> Refused:
     """What the peer is told of `error`, and what the log is."""
     code = _CODES.get(error.errno or 0)
     why = error.strerror or str(error)
+    if error.errno in _SCARCE:
+        return Scarce(ErrorCode.NOT_DEFINED, why, otherwise)
     if code is None:
         return Refused(ErrorCode.NOT_DEFINED, why, otherwise)
     return Refused(code, why)

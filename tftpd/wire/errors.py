@@ -3,6 +3,7 @@
     MalformedPacket     the octets are no TFTP packet: dropped
       MalformedRequest  an RRQ or WRQ that cannot be read: ERROR 4
     Refused             a request that is understood and not granted
+      Scarce            not now: this host is short of something
 
 Texts come from the tables below and from nowhere else, so that an ERROR
 never carries a path or an exception of this host.
@@ -55,6 +56,7 @@ class Reason(StrEnum):
     CROWDED = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
     ENOUGH = "Client has seen enough"
+    SCARCE = "Server is out of memory"
     INTERNAL = "Internal error"
 
 
@@ -78,3 +80,7 @@ class Refused(Exception):
         self.text = code.text if text is None else text
         self.why = why
         super().__init__(why or self.text)
+
+
+class Scarce(Refused):
+    """Refused for want of descriptors or memory: the same request may be granted a moment later."""
