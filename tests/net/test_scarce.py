@@ -1,0 +1,73 @@
+"""Descriptors, memory and threads that are not to be had."""
+
+import errno
+import os
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tftpd.storage.frames import Frames
+from tftpd.transfer.report import Outcome
+from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
+
+READ = Rrq(b"seven", b"octet")
+WRITE = Wrq(b"in/new", b"octet")
+SEVEN = Data(1, b"1234567")
+
+
+def _raises(error):
+    def raises(*arguments, **named):
+        raise error
+
+    return raises
+
+
+def _ends(server):
+    return Counter((report.outcome, report.code, report.detail) for report in server.reports)
+
+
+@pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_request_that_no_file_can_be_opened_for_is_silent(server, monkeypatch, request_, number):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", _raises(OSError(number, os.strerror(number))))
+        assert server.client().asks(request_) == []
+    assert _ends(server) == {(Outcome.IGNORED, None, os.strerror(number)): 1}
+    assert server.idle
+    assert server.client().asks(READ) == [SEVEN]
+
+
+def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tftpd.net.listener.answer_read", _raises(MemoryError()))
+        assert server.client().asks(READ) == []
+    assert _ends(server) == {(Outcome.IGNORED, None, "Server is out of memory"): 1}
+    assert server.client().asks(READ) == [SEVEN]
+
+
+def test_nothing_is_held_for_a_port_that_there_is_no_memory_for(server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.fakes.MemoryNet.bind", _raises(MemoryError()))
+        assert server.client().asks(READ) == []
+    assert server.idle
+    assert server.client().asks(READ) == [SEVEN]
+
+
+def test_a_transfer_that_there_is_no_memory_for_ends_and_costs_no_other(server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Frames, "fill", _raises(MemoryError()))
+        assert server.client().asks(READ) == [Error(0, "Server is out of memory")]
+    assert _ends(server) == {(Outcome.FAILED, 0, "Server is out of memory"): 1}
+    assert server.idle
+
+
+def test_an_upload_whose_commit_gets_no_thread_is_told_and_leaves_nothing(server, root):
+    runtime = server.listener._runtime
+    server.listener._runtime = replace(runtime, in_thread=_raises(RuntimeError("no thread")))
+    client = server.client()
+    client.asks(WRITE)
+    assert client.says(Data(1, b"x")) == [Error(0, "Server is out of memory")]
+    assert list((root / "in").iterdir()) == []
+    assert server.idle
+    assert client.says(Ack(0)) == []
