@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from twisted.internet.defer import fail
 
 from tftpd.storage.frames import Frames
 from tftpd.transfer.report import Outcome
@@ -40,7 +41,7 @@ def test_a_request_that_no_file_can_be_opened_for_is_silent(server, monkeypatch,
 
 def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tftpd.net.listener.answer_read", _raises(MemoryError()))
+        patch.setattr("tftpd.net.starting.answer_read", _raises(MemoryError()))
         assert server.client().asks(READ) == []
     assert _ends(server) == {(Outcome.IGNORED, None, "Server is out of memory"): 1}
     assert server.client().asks(READ) == [SEVEN]
@@ -63,10 +64,10 @@ def test_a_transfer_that_there_is_no_memory_for_ends_and_costs_no_other(server, 
 
 
 def test_an_upload_whose_commit_gets_no_thread_is_told_and_leaves_nothing(server, root):
-    runtime = server.listener._runtime
-    server.listener._runtime = replace(runtime, in_thread=_raises(RuntimeError("no thread")))
     client = server.client()
     client.asks(WRITE)
+    (session,) = server.sessions
+    session._runtime = replace(session._runtime, in_thread=lambda work: fail(MemoryError()))
     assert client.says(Data(1, b"x")) == [Error(0, "Server is out of memory")]
     assert list((root / "in").iterdir()) == []
     assert server.idle
