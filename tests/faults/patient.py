@@ -54,6 +54,11 @@ class Client:
         """Our own."""
         return int(self._sock.getsockname()[1])
 
+    def hurry(self, patience: float) -> None:
+        """Be so patient from now on."""
+        self._patience = patience
+        self._progress()
+
     def say(self, packet: bytes) -> None:
         """Send it, and again until something else is said."""
         self._last = packet

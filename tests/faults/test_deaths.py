@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tests.daemons import daemon, free_port, until
-from tests.faults.patient import Upload, get, insisting, put
+from tests.faults.patient import Download, Upload, insisting, put
 from tests.faults.watching import watched
 
 CONTENT = bytes(range(256)) * 64
@@ -60,11 +60,11 @@ def test_workers_that_are_killed_under_load_cost_their_own_transfers_only(tmp_pa
             again = 0
             while not stop.is_set():
                 if number % 3:
-                    got, tries = insisting(partial(get, port, b"file", patience=1))
+                    got, tries = insisting(partial(_read, port))
                     assert got == CONTENT * 4
                 else:
                     name = b"new%d" % number
-                    _, tries = insisting(partial(put, port, name, CONTENT, patience=1))
+                    _, tries = insisting(partial(_write, port, name))
                     assert (watch.root / name.decode()).read_bytes() == CONTENT
                 again += tries - 1
             return again
@@ -85,3 +85,16 @@ def test_workers_that_are_killed_under_load_cost_their_own_transfers_only(tmp_pa
 def _anew(pids, before):
     """Whether there are as many workers as before, and all of them others."""
     return len(pids) == len(before) and not set(pids) & set(before)
+
+
+def _read(port):
+    """The file, by a client that waits long for the first answer, and not for those after."""
+    with Download(port, b"file") as client:
+        client.more(1).hurry(1)
+        return client.rest()
+
+
+def _write(port, name):
+    with Upload(port, name, CONTENT) as client:
+        client.more(0).hurry(1)
+        client.rest()
