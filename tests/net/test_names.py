@@ -1,5 +1,6 @@
 """Names that are understood as others, through the listener."""
 
+import errno
 import os
 from dataclasses import replace
 from ipaddress import ip_address
@@ -215,3 +216,22 @@ def test_a_hit_looks_at_nothing_else(offer, root, monkeypatch):
     client = server.client()
     assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))
+
+
+def test_want_of_descriptors_on_the_ladder_is_silence(offer, monkeypatch):
+    server = _naming(offer, Naming(ladder=Ladder((Rung.DRIVE,))))
+    really = os.open
+
+    def scarce(path, flags, *more, **where):
+        if path == b"seven":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return really(path, flags, *more, **where)
+
+    monkeypatch.setattr(os, "open", scarce)
+    client = server.client()
+    assert client.asks(Rrq(b"C:/seven", b"octet")) == []
+    assert [report.outcome for report in server.reports] == [Outcome.IGNORED]
+    monkeypatch.undo()
+    assert client.asks(Rrq(b"C:/seven", b"octet")) == [Data(1, SEVEN)]
+    client.says(Ack(1))
+    assert server.idle

@@ -21,7 +21,7 @@ from tftpd.storage.failures import refusing
 from tftpd.storage.memory import MemorySource
 from tftpd.storage.source import Octets, Source
 from tftpd.storage.spelling import Room, spelled
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.wire.errors import ErrorCode, Reason, Refused, Scarce
 
 TEMPLATE = b".j2"
 """How the names of templates end."""
@@ -137,6 +137,8 @@ class _Search:
                 found = self._try(candidate, named)
             except _OffLadder:
                 continue
+            except Scarce:
+                raise  # whether it is there nobody knows
             except Refused as refused:
                 self._note(named, str(refused))
                 there = not _missing(refused)
