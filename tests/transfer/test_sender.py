@@ -409,3 +409,33 @@ def test_a_file_that_fails_ends_with_one_error():
     assert end.sends() == [Error(0, "File could not be read")]
     assert end.sends() == []
     assert (end.machine.outcome, end.machine.detail) == (Outcome.FAILED, "errno 5")
+
+
+def _unread():
+    """The OACK is acknowledged, and the first block is still on the disk."""
+    end = SenderEnd(b"abcdefg", OPENING)
+    end.sends()
+    end.now += 0.1
+    end.machine.receive(Ack(0), end.now)
+    assert end.machine.outbox(end.now) is None
+    return end
+
+
+def test_a_slow_disk_is_no_silence_of_the_peer():
+    end = _unread()
+    for _ in range(5):
+        end.now = end.machine.deadline
+        end.machine.tick(end.now)
+        assert end.machine.deadline > end.now  # or the timer comes again at once, for ever
+    assert (end.machine.timeouts, end.machine.retransmits) == (0, 0)
+    assert end.sends() == [Data(1, b"abcd")]
+
+
+def test_a_disk_that_is_too_slow_ends_with_one_error():
+    end = _unread()
+    while end.machine.outcome is None:
+        end.now = end.machine.deadline
+        end.machine.tick(end.now)
+    assert end.machine.outcome is Outcome.FAILED
+    assert end.sends() == [Error(0, "File could not be read")]
+    assert 130.0 <= end.now < 132.0

@@ -20,6 +20,7 @@ from tftpd.transfer.pacing import Pacer, Pacing, Spacer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.terms import Terms
 from tftpd.transfer.timing import Timer
+from tftpd.wire.errors import ErrorCode, Reason, Refused
 from tftpd.wire.packets import Ack, Error, Oack, Packet
 
 # Octets to have in hand beyond the windows: blocks are read some at a time.
@@ -116,6 +117,9 @@ class Sender(Machine):
             return
         if self._pacer.active and self._sending < min(self._windowsize, self._hand):
             return  # the deadline was that of the next blocks
+        if not self._hand and not self._opening:
+            self._wait_for_blocks(now)
+            return
         self.timeouts += 1
         if self._worthwhile(now):
             self._timer.back_off()
@@ -212,6 +216,14 @@ class Sender(Machine):
         if self._sending and not self._told and not self._echo and self._quiet(now):
             self._told = True
             self._resend()
+
+    def _wait_for_blocks(self, now: float) -> None:
+        """A disk that is slow is not a peer that is silent: nothing is there to send again."""
+        if self._patient(now):
+            self.deadline = now + self._timer.interval
+        else:
+            why = "the file could not be read in time"
+            self.fail(Refused(ErrorCode.NOT_DEFINED, why, Reason.READ_FAILED))
 
     def _resend(self) -> None:
         if self._opening:
