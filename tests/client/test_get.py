@@ -298,3 +298,13 @@ def test_a_window_is_asked_for_only_as_large_as_memory_allows(net, path):
     (request,) = talk.gets(path)
     assert dict(request.options)[b"windowsize"] == b"32"
     talk.hears(Data(1, b""))
+
+
+def test_an_error_after_the_last_block_comes_too_late(net, talk, path):
+    talk.gets(path)
+    net.hold_threads = True
+    assert talk.hears(Data(1, b"whole")) == []
+    assert talk.hears(Error(0, "no more")) == []
+    net.run_threads()
+    assert talk.said(TID) == [Ack(1)]
+    assert (talk.result.outcome, path.read_bytes()) == (Outcome.DONE, b"whole")

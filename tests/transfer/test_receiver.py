@@ -292,7 +292,7 @@ def _over():
         (_storing, Data(2, b"b"), [], None),
         (_storing, Ack(1), [], None),
         (_storing, Oack(OACK), [], None),
-        (_storing, Error(0, ""), [], Outcome.ABORTED),
+        (_storing, Error(0, ""), [], None),
         (_storing, Rrq(b"f", b"octet"), [], None),
         (_storing, Wrq(b"f", b"octet"), [], None),
         (_dallying, Data(1, b"a"), [Ack(1)], Outcome.DONE),

@@ -73,7 +73,8 @@ class Receiver(Machine):
             self.receive_data(packet.block, packet.payload, now)
         elif isinstance(packet, Oack):
             self.repeat(now)  # a client's ACK 0 was lost
-        elif isinstance(packet, Error):
+        elif isinstance(packet, Error) and (self._dallying or not self.complete):
+            # What is complete is being stored, and nobody takes that back.
             self._aborted(packet)
 
     def receive_data(self, block: int, payload: bytes, now: float) -> None:
