@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 OPT ?= /opt/tftpd
 UNITS ?=
 
-.PHONY: serve test lint bench schema manuals install deb clean
+.PHONY: serve test lint bench fuzz schema manuals install deb clean
 
 serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-lint
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench $(BENCH)
+
+# Where atheris has a wheel; FUZZ='server --seconds 3600 --keep /tmp/kept'
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m fuzz $(or $(FUZZ),--all --seconds 60)
 
 schema: $(VENV)/.installed
 	$(BIN)/tftpd schema > conf/tftpd.schema.json
@@ -60,6 +64,10 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.installed-lint: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-fuzz: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -1,0 +1,1 @@
+"""Octets that nobody would send: what each part of tftpd makes of them."""

@@ -1,0 +1,193 @@
+"""A server in memory over files in memory, and what it offers at different times."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import inf
+from pathlib import Path
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
+
+from fuzz.places import place
+from tests.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
+from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.naming import Naming
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.profiles import Match, Profile, Profiles
+from tftpd.config.naming import Rewrite
+from tftpd.net.admission import Crowd
+from tftpd.net.listener import Listener
+from tftpd.net.offer import Offer
+from tftpd.net.portrange import PortRange
+from tftpd.net.runtime import SocketAddress
+from tftpd.net.sessions import Sessions
+from tftpd.net.shaping import Rate
+from tftpd.storage.ledger import Ledger
+from tftpd.transfer.report import Report
+from tftpd.transfer.terms import Limits
+from tftpd.transfer.timing import Timing
+
+FILES = {
+    b"seven": b"1234567",
+    b"kilo": bytes(range(256)) * 4,
+    b"empty": b"",
+    b"lines": b"one\ntwo\r\n\r" * 30,
+    b"Upper": b"u" * 512,
+    b"large": bytes(range(251)) * 160,
+    b"changing": b"c" * 3000,
+}
+IN = b"in"  # takes new files
+OVER = b"over"  # takes files again, up to its quota
+DUPLICATES = 1  # of a profile
+QUOTA = 20_000  # octets
+HERE: SocketAddress = (SERVER, WELL_KNOWN)
+
+_RULE = Rewrite(match="^/?old/", to="").rule("rewrite[0]")
+
+_LONGEST = 10_000.0  # seconds until all is over, the longest timeouts that can be asked for
+_MOST_TIMERS = 2000  # that are set at one time
+
+
+class Wire(list[tuple[SocketAddress, SocketAddress | None, bytes]]):
+    """What was sent, told to `hear` while it is sent."""
+
+    hear = staticmethod(lambda source, to, datagram: None)
+
+    def append(self, entry: tuple[SocketAddress, SocketAddress | None, bytes]) -> None:
+        """It leaves."""
+        super().append(entry)
+        self.hear(*entry)
+
+
+class Watched(Clock):
+    """A clock on which no timer comes again and again while no time passes."""
+
+    _at = -1.0
+    _set = 0
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """A timer is set."""
+        self._at, self._set = self.rightNow, self._set + 1 if self._at == self.rightNow else 1
+        assert self._set < _MOST_TIMERS, "timers without end"
+        return super().callLater(delay, callable, *args, **kw)
+
+    def waits(self, seconds: float) -> None:
+        """So much time passes, each timer at its own."""
+        end = self.rightNow + seconds
+        while True:
+            due = min((call.getTime() for call in self.calls), default=inf)
+            if due > end:
+                break
+            # Not by a difference, which added again may be less.
+            self.rightNow = max(due, self.rightNow)
+            self.advance(0)
+        self.rightNow = end
+
+
+@cache
+def root() -> Path:
+    """The directory that is served, with its files."""
+    made = place() / "root"
+    for directory in (b"", IN, OVER):
+        (made / os.fsdecode(directory)).mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        restore(name, made)
+    return made
+
+
+def restore(name: bytes, beneath: Path) -> None:
+    """Have the file as it was."""
+    (beneath / os.fsdecode(name)).write_bytes(FILES[name])
+
+
+@dataclass
+class Scene:
+    """A listener and its sessions, their clock, wire, reports and files."""
+
+    single_port: bool
+    clock: Watched = field(default_factory=Watched)
+    net: MemoryNet = field(default_factory=MemoryNet)
+    sessions: Sessions = field(default_factory=Sessions)
+    reports: list[Report] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.wire = Wire()
+        self.net.sent = self.wire
+        self.net.clock = self.clock
+        self.offers = self._offers()
+        self.listener = Listener(
+            self.net.runtime, self.offers[0], self.sessions, single_port=self.single_port
+        )
+        self.port: MemoryPort = self.net.bind(self.listener, HERE)
+
+    def reload(self, number: int, single_port: bool, ranged: bool) -> None:
+        """Requests are answered by another offer from now on, in another mode."""
+        self.listener.offer = self.offers[number % len(self.offers)]
+        self.listener.single_port = single_port
+        self.listener.ports = PortRange(50000, 50003) if ranged else None
+
+    def stored(self) -> dict[bytes, bytes]:
+        """What was uploaded, by name, with what is not finished."""
+        return {
+            b"%b/%b" % (directory, os.fsencode(path.name)): path.read_bytes()
+            for directory in (IN, OVER)
+            for path in (root() / os.fsdecode(directory)).iterdir()
+        }
+
+    def ends(self) -> None:
+        """All threads come back, and time passes until nothing is left to wait for."""
+        self.net.hold_threads = False
+        self.net.run_threads()
+        self.clock.waits(_LONGEST)
+        assert not len(self.sessions), "a session is left"
+        assert not self.port.guests, "a guest of the port is left"
+        assert list(self.net.ports) == [HERE], "a port is left"
+        assert not self.clock.getDelayedCalls(), "a timer is left"
+
+    def _offers(self) -> list[Offer]:
+        everyone = [
+            Mount((), root(), read=ReadPolicy()),
+            Mount((IN,), root() / "in", read=ReadPolicy(), write=WritePolicy(max_size=4096)),
+            Mount((OVER,), root() / "over", write=WritePolicy(overwrite=True, quota=QUOTA)),
+        ]
+        plain = Offer(
+            Mounts(everyone),
+            Limits(),
+            Timing(),
+            Crowd(sessions=100),
+            self.reports.append,
+            ledgers={root() / "over": Ledger(root() / "over")},
+        )
+        ladder = Ladder(tuple(Rung), ("utf-8", "latin-1"), ((b"boot",),))
+        return [
+            plain,
+            replace(
+                plain,
+                mounts=Mounts(everyone, Naming((_RULE,), ladder)),
+                limits=Limits(blksize=1024, windowsize=4, window_octets=2048, rollover=1),
+                timing=Timing(initial=0.2, patience=5.0, dally=1.0),
+                crowd=Crowd(sessions=3, sessions_per_client=2, half_open=2),
+                profiles=_profiles(),
+            ),
+            replace(
+                plain,
+                crowd=Crowd(sessions=4, half_open=1, requests_per_second=2),
+                bandwidth=Rate(50_000.0),
+                session_bandwidth=20_000,
+            ),
+            replace(plain, mounts=Mounts(everyone[:1])),
+        ]
+
+
+def _profiles() -> Profiles:
+    return Profiles(
+        [
+            Profile("doubled", Match(mode=b"netascii"), duplicates=DUPLICATES, gap=0.01),
+            Profile("everyone", Match(mode=b"octet"), broadcast=True, empty_tsize=False),
+        ]
+    )

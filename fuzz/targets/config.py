@@ -1,0 +1,45 @@
+"""The configuration: any octets are settings, or problems that each name a line."""
+
+from pathlib import Path
+
+from fuzz.bounds import bounded
+from fuzz.places import place
+from tftpd.config.loading import load_with_lines
+from tftpd.config.problems import ConfigError, Problem
+from tftpd.config.settings import Settings
+
+_MOST = 6.0  # seconds; each rewrite rule may take its part
+
+
+def check(octets: bytes) -> None:
+    """Load a file of `octets`; what a server asks of the settings raises nothing either."""
+    path = place() / "fuzzed.yaml"
+    path.write_bytes(octets)
+    with bounded(_MOST):
+        loaded(path, octets)
+
+
+def loaded(path: Path, octets: bytes) -> Settings | None:
+    """The settings in `path`, None where it has problems, all of which name a line."""
+    problems: list[Problem] = []
+    try:
+        settings, document = load_with_lines(path)
+    except ConfigError as error:
+        problems = error.problems
+        settings = None
+    if settings is None:
+        assert problems, "it has no problem"
+        lines = 1 + len(octets.decode("utf-8", "replace").splitlines())
+        for problem in problems:
+            assert 1 <= problem.line <= lines, f"{problem} is on no line"
+            told = problem.told("file")
+            assert told.isprintable(), f"{told!r} is more than a line"
+            told.encode()
+        return None
+    settings.mounts()
+    settings.naming()
+    settings.limits.granted()
+    settings.retransmit.timing()
+    assert all(one.profile() for one in settings.known_profiles())
+    assert document.line(("listen",)) >= 1
+    return settings

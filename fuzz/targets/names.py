@@ -1,0 +1,133 @@
+"""Names: no name leaves its directory, forges a line of the log, or has us try without end."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from fuzz.bounds import bounded
+from fuzz.choices import Choices
+from tftpd.access.ladder import MOST_NAMES, Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import LONGEST, TEMPORARY, Name, show, steps
+from tftpd.access.naming import Naming
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.wire.errors import Refused
+
+_CLIENT = IPv4Address("192.0.2.7")
+_PREFIXES: tuple[Name, ...] = ((), (b"in",), (b"in", b"deep"), (b"Boot",), (b"boot", b"x86"))
+_ENCODINGS = ("utf-8", "latin-1", "gbk", "gb18030", "shift_jis", "big5", "euc_kr", "cp437")
+
+
+def check(octets: bytes) -> None:
+    """Read one name by mounts and a ladder that the first octets choose."""
+    choices = Choices(octets)
+    rungs = tuple(rung for rung in Rung if choices.flag())
+    encodings = tuple(name for name in _ENCODINGS if choices.flag())
+    ladder = Ladder(rungs, encodings, ((b"boot",), (b"tftpboot",), (b"in", b"deep")))
+    prefixes = [prefix for prefix in _PREFIXES if not choices.flag()]
+    mounts = Mounts(
+        [Mount(one, _root(one), ReadPolicy(), WritePolicy()) for one in prefixes],
+        Naming(ladder=ladder),
+    )
+    filename = choices.rest()
+    with bounded():
+        _check_steps(filename)
+        _check_shown(filename)
+        _check_located(mounts, filename)
+        _check_ladder(mounts, filename)
+
+
+def _root(prefix: Name) -> Path:
+    return Path("/srv", *(step.decode() for step in prefix))
+
+
+def _check_steps(filename: bytes) -> None:
+    try:
+        found = steps(filename)
+    except Refused:
+        assert len(filename) > LONGEST, "a name of this length is one"
+        return
+    for step in found:
+        assert step not in (b"", b"."), "an empty step"
+        assert not set(step) & set(b"/\\"), f"{step!r} is more than one step"
+    assert steps(b"/".join(found)) == found, "the steps are another name"
+
+
+def _check_shown(filename: bytes) -> None:
+    shown = show(filename)
+    assert shown.isprintable(), f"{shown!r} has control characters"
+    shown.encode()  # no half characters
+    plain = shown.replace("\\\\", "").replace('\\"', "")
+    assert '"' not in plain, f"{shown!r} ends before its end"
+    assert _read_back(shown) == filename, f"{shown!r} is shown for another name too"
+
+
+def _read_back(shown: str) -> bytes:
+    """The octets that were shown."""
+    made, at = bytearray(), 0
+    while at < len(shown):
+        if shown[at] != "\\":
+            made += shown[at].encode()
+            at += 1
+            continue
+        kind = shown[at + 1]
+        size = {"x": 2, "u": 4, "U": 8}.get(kind, 0)
+        number = int(shown[at + 2 : at + 2 + size], 16) if size else 0
+        if kind == "x" and number >= 0x80:
+            made.append(number)
+        elif size:
+            made += chr(number).encode()
+        else:
+            made += {"n": b"\n", "r": b"\r", "t": b"\t"}.get(kind, kind.encode())
+        at += 2 + size
+    return bytes(made)
+
+
+def _check_located(mounts: Mounts, filename: bytes) -> None:
+    try:
+        mount, name = mounts.locate(filename)
+    except Refused:
+        return
+    assert not set(name) & {b"..", b".", b""}, f"{name!r} leads elsewhere"
+    assert not any(b"/" in step for step in name), f"{name!r} has a slash within a step"
+    walked = _walked(filename)
+    assert walked is not None, "it goes above all names"
+    assert (*mount.prefix, *name) == walked, f"{walked!r} is found at {mount.prefix + name!r}"
+    longest = max((m for m in mounts if walked[: len(m.prefix)] == m.prefix), key=_depth)
+    assert mount is longest, "a longer prefix decides"
+    if any(step.startswith(TEMPORARY) for step in name):
+        for ask in (mounts.authorize_read, mounts.authorize_write):
+            try:
+                ask(filename, _CLIENT)
+            except Refused:
+                continue
+            raise AssertionError("an unfinished upload is granted")
+
+
+def _depth(mount: Mount) -> int:
+    return len(mount.prefix)
+
+
+def _walked(filename: bytes) -> Name | None:
+    """Where a name leads by its letters alone; None where that is above all."""
+    walked: list[bytes] = []
+    for step in filename.replace(b"\\", b"/").split(b"/"):
+        if step == b"..":
+            if not walked:
+                return None
+            walked.pop()
+        elif step not in (b"", b"."):
+            walked.append(step)
+    return tuple(walked)
+
+
+def _check_ladder(mounts: Mounts, filename: bytes) -> None:
+    known = [(filename, False)]
+    for candidate in mounts.climb(filename):
+        assert (candidate.name, candidate.folds) not in known, "it is tried twice"
+        known.append((candidate.name, candidate.folds))
+        assert candidate.name, "nothing is tried"
+        assert candidate.rungs, "it has climbed nothing"
+        assert set(candidate.rungs) <= set(mounts.rungs), "by a rung that is not there"
+        _check_located(mounts, candidate.name)
+        _check_located(mounts, mounts.respelled(candidate.name))
+    assert len(known) <= 1 + MOST_NAMES, "too many names"

@@ -1,0 +1,214 @@
+"""A fault that is planted is found: each target asks what it says it asks."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from fuzz.mutation import corpus, findings, mutations
+from fuzz.targets import check_of
+from tftpd.access import ladder, names, profiles
+from tftpd.access.mounts import Mounts
+from tftpd.config import document, loading
+from tftpd.daemon import importing
+from tftpd.daemon.status import boots
+from tftpd.net import pcap
+from tftpd.net.listener import Listener
+from tftpd.net.sending import SendSession
+from tftpd.net.session import Session
+from tftpd.storage.sink import Sink
+from tftpd.storage.source import Source
+from tftpd.transfer import terms
+from tftpd.transfer.machine import Machine
+from tftpd.transfer.opening import Opening
+from tftpd.transfer.receiver import Receiver
+from tftpd.wire import netascii, packets
+
+_MOST = 3000
+
+
+def _finds(target):
+    """Whether the corpus, what was found, or mutations fail; by which exception."""
+    check = check_of(target)
+    files = [path.read_bytes() for path in (*corpus(target), *findings(target))]
+    for octets in (*files, *mutations(target, _MOST, seed=1)):
+        try:
+            check(octets)
+        except Exception:
+            return True
+    return False
+
+
+def _plant(monkeypatch, owner, name, fault):
+    """Have `name` of `owner` be what `fault` makes of it."""
+    monkeypatch.setattr(owner, name, fault(getattr(owner, name)))
+
+
+FAULTS = {
+    "a decoder that lets another exception out": (
+        "codec",
+        packets,
+        "_decode_options",
+        lambda was: lambda fields: was(fields) if fields[:1] != [b"tsize"] else fields[99],
+    ),
+    "an ERROR whose message keeps its NUL": (
+        "codec",
+        packets.Error,
+        "encode",
+        lambda was: lambda self: was(self)[:-1] + b"x\0",
+    ),
+    "a decoder that forgets a CR": (
+        "netascii",
+        netascii.Decoder,
+        "decode",
+        lambda was: lambda self, chunk, final=False: was(self, chunk, True),
+    ),
+    "a blksize above what was asked": (
+        "options",
+        terms._Draft,
+        "terms",
+        lambda was: lambda self: _larger(was(self)),
+    ),
+    "a step that is two": (
+        "names",
+        names,
+        "SELF",
+        lambda was: b"",
+    ),
+    "a name whose escape characters are shown": (
+        "names",
+        names,
+        "_escaped",
+        lambda was: lambda character: character,
+    ),
+    "a ladder without an end": (
+        "names",
+        ladder,
+        "MOST_NAMES",
+        lambda was: 10_000,
+    ),
+    "a .. that leaves its mount": (
+        "names",
+        Mounts,
+        "locate",
+        lambda was: lambda self, filename: was(self, filename.replace(b"..", b"x")),
+    ),
+    "an option that may be missing and is not": (
+        "profiles",
+        profiles,
+        "_option",
+        lambda was: lambda text: was(text.removesuffix("?")),
+    ),
+    "a key given twice whose line is lost": (
+        "config",
+        document.Document,
+        "line",
+        lambda was: lambda self, path: 0,
+    ),
+    "a root with a NUL that is asked for": (
+        "config",
+        loading,
+        "_resolved",
+        lambda was: lambda entry, key, base: os.path.realpath(os.path.join(base, entry[key])),
+    ),
+    "a quote that is not doubled": (
+        "importing",
+        importing,
+        "_quoted",
+        lambda was: lambda text: "'" + text + "'",
+    ),
+    "a capture that is too large": (
+        "pcap",
+        pcap.Capture,
+        "_append",
+        lambda was: lambda self, octets: was(self, octets + b"\0" * 4),
+    ),
+    "a page that fails for a name": (
+        "status",
+        boots,
+        "short",
+        lambda was: lambda name: name.decode(),
+    ),
+    "a listener that answers what is no request": (
+        "server",
+        Listener,
+        "_receive",
+        lambda was: (
+            lambda self, datagram, peer: (
+                self.transport.write(b"\0\5\0\4\0", peer)
+                if datagram[:1] != b"\0"
+                else was(self, datagram, peer)
+            )
+        ),
+    ),
+    "a session that leaves its file open": (
+        "server",
+        SendSession,
+        "_close_file",
+        lambda was: lambda self: None,
+    ),
+    "a session that leaves its port open": (
+        "server",
+        Session,
+        "_end",
+        lambda was: lambda self: None,
+    ),
+    "an upload that is never discarded": (
+        "server",
+        Sink,
+        "discard",
+        lambda was: lambda self: None,
+    ),
+    "an ACK before the file is stored": (
+        "server",
+        Receiver,
+        "_accept",
+        lambda was: lambda self, payload, now: (was(self, payload, now), self._accepted())[0],
+    ),
+    "a first packet without end": (
+        "server",
+        Machine,
+        "_worthwhile",
+        lambda was: lambda self, now: self._patient(now),
+    ),
+    "a block of other octets": (
+        "server",
+        Source,
+        "read",
+        lambda was: lambda self, room, at, wait: (was(self, room, at, wait), _spoil(room[0]))[0],
+    ),
+    "a client that takes the blocks of strangers": (
+        "client",
+        Session,
+        "_answer_stranger",
+        lambda was: lambda self, datagram, peer: self.datagramReceived(datagram, self.peer),
+    ),
+    "a client that believes any OACK": (
+        "client",
+        Opening,
+        "_agreed",
+        lambda was: lambda self, oack: 1 // 0,
+    ),
+}
+
+
+def _spoil(octets):
+    octets[0] ^= 1
+
+
+def _larger(agreed):
+    oack = [(n, b"65464" if n == b"blksize" else v) for n, v in agreed.oack]
+    return replace(agreed, oack=tuple(oack))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault, monkeypatch):
+    target, owner, name, plant = FAULTS[fault]
+    if fault == "an ACK before the file is stored":
+
+        def accepted(self):
+            self._due = self._due or self.complete
+
+        monkeypatch.setattr(Receiver, "_accepted", accepted, raising=False)
+    _plant(monkeypatch, owner, name, plant)
+    assert _finds(target)
