@@ -40,7 +40,7 @@ class Watch:
         self.said: Counter[AnySession] = Counter()  # what else its client has sent
         self.sent: Counter[AnySession] = Counter()  # packets, but for ERRORs
         self.uploads: dict[AnySession, Sent] = {}
-        self.stopped = False
+        self.held = False  # threads were: a transfer may end while its file is being stored
         self._open: dict[SocketAddress, AnySession] = {}
         self._strangers: Counter[tuple[SocketAddress, SocketAddress]] = Counter()
         self._silent_to: SocketAddress | None = None
@@ -118,9 +118,14 @@ class Watch:
         assert all(len(octets) <= 4096 for name, octets in stored.items() if name.startswith(IN))
         reports = self.scene.reports
         assert len(reports) <= self.asked, "a request was reported twice"
-        done = [one for one in reports if one.outcome is Outcome.DONE]
-        if any(one.direction is Direction.WRITE for one in done):
-            assert stored, "what is done is stored"
+        done = {
+            _place_of(one.served or one.filename, self.scene.offers[0].mounts)
+            for one in reports
+            if one.outcome is Outcome.DONE and one.direction is Direction.WRITE
+        }
+        assert done <= set(stored), f"{done - set(stored)} are done and not stored"
+        if not self.held:
+            assert done == set(stored), f"{set(stored) - done} are stored and not done"
         for peer in self.peers.values():
             if peer.only_asked:
                 self._check_amplification(peer)
@@ -149,10 +154,10 @@ class Watch:
             return
         sent = self.uploads[session]
         if ack.block and sent.ends_at(ack.block):
-            name = _stored_name(session, self.scene.offers[0].mounts)
+            name = _place_of(session.named.name, self.scene.offers[0].mounts)
             content = self.scene.stored().get(name)
             assert content is not None, f"{name!r} is acknowledged and not there"
-            if session.machine.deadline and self.sent[session] and name.startswith(IN):
+            if name.startswith(IN):  # where nobody writes it again
                 assert sent.is_whole(content), f"{name!r} is acknowledged, and another file"
 
     def _is_block(self, session: AnySession, data: Data) -> bool:
@@ -173,10 +178,10 @@ class Watch:
         return self.scene.sessions.find((address, self.scene.port.local))
 
 
-def _stored_name(session: AnySession, mounts: Mounts) -> bytes:
+def _place_of(filename: bytes, mounts: Mounts) -> bytes:
     """Where the file of an upload is, as `Scene.stored()` names it."""
     try:
-        mount, name = mounts.locate(session.named.name)
+        mount, name = mounts.locate(filename)
     except Refused as refused:
         raise AssertionError("an upload beneath no directory") from refused
     return os.fsencode(str(mount.root.joinpath(*map(os.fsdecode, name)).relative_to(root())))

@@ -44,6 +44,7 @@ def _step(choices: Choices, scene: Scene, watch: Watch) -> None:
             scene.clock.waits(choices.one(_TIMES))
         case 12:
             scene.net.hold_threads = choices.flag()
+            watch.held |= scene.net.hold_threads
             if choices.flag():
                 scene.net.run_threads()
         case 13:
