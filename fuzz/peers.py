@@ -16,7 +16,16 @@ ADDRESSES: tuple[SocketAddress, ...] = (
     ("198.51.100.9", 69),
 )
 _NEW = (IN + b"/new", IN + b"/other", OVER + b"/same", b"in\\new", b"/over//same", b"in/../in/new")
-_READ = (*FILES, IN + b"/new", b"missing", b"../seven", b"C:\\SEVEN", b"upper\xff", b"old/kilo")
+_READ = (
+    *FILES,
+    b"mine",
+    IN + b"/new",
+    b"missing",
+    b"../seven",
+    b"C:\\SEVEN",
+    b"upper\xff",
+    b"old/kilo",
+)
 _NAMES = _READ + _NEW
 _MODES = (b"octet", b"octet", b"netascii", b"OCTET", b"mail", b"")
 _OPTIONS = (

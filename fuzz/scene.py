@@ -14,9 +14,12 @@ from fuzz.places import place
 from tests.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.names import Name
 from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.profiles import Match, Profile, Profiles
+from tftpd.access.roots import one
+from tftpd.access.roots import root as root_of
 from tftpd.config.naming import Rewrite
 from tftpd.net.admission import Crowd
 from tftpd.net.listener import Listener
@@ -25,6 +28,8 @@ from tftpd.net.portrange import PortRange
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.net.shaping import Rate
+from tftpd.storage.absences import Absences
+from tftpd.storage.cached import Cache
 from tftpd.storage.ledger import Ledger
 from tftpd.transfer.report import Report
 from tftpd.transfer.terms import Limits
@@ -41,6 +46,7 @@ FILES = {
 }
 IN = b"in"  # takes new files
 OVER = b"over"  # takes files again, up to its quota
+CLIENT = "192.0.2.7"  # has files of its own
 DUPLICATES = 1  # of a profile
 QUOTA = 20_000  # octets
 HERE: SocketAddress = (SERVER, WELL_KNOWN)
@@ -89,12 +95,23 @@ class Watched(Clock):
         self.rightNow = end
 
 
+class Disk(Cache):
+    """What the kernel knows of it at once: everything, or nothing while it is `cold`."""
+
+    cold = False
+
+    def knows(self, root: Path, name: Name) -> bool:
+        """Whether nobody has to wait."""
+        return not self.cold
+
+
 @cache
 def root() -> Path:
     """The directory that is served, with its files."""
     made = place() / "root"
-    for directory in (b"", IN, OVER):
-        (made / os.fsdecode(directory)).mkdir(parents=True, exist_ok=True)
+    for directory in ("in", "over", f"own/{CLIENT}"):
+        (made / directory).mkdir(parents=True, exist_ok=True)
+    (made / "own" / CLIENT / "mine").write_bytes(b"m" * 700)
     for name in FILES:
         restore(name, made)
     return made
@@ -119,7 +136,10 @@ class Scene:
         self.wire = Wire()
         self.net.sent = self.wire
         self.net.clock = self.clock
+        self.disk = Disk()
         self.offers = self._offers()
+        for offer in self.offers:
+            offer.finder.cache, offer.finder.absences = self.disk, Absences(self.disk)
         self.listener = Listener(
             self.net.runtime, self.offers[0], self.sessions, single_port=self.single_port
         )
@@ -145,15 +165,16 @@ class Scene:
         self.net.run_threads()
         self.clock.waits(_LONGEST)
         assert not len(self.sessions), "a session is left"
+        assert not len(self.listener._waiting), "a request waits still"
         assert not self.port.guests, "a guest of the port is left"
         assert list(self.net.ports) == [HERE], "a port is left"
         assert not self.clock.getDelayedCalls(), "a timer is left"
 
     def _offers(self) -> list[Offer]:
         everyone = [
-            Mount((), root(), read=ReadPolicy()),
-            Mount((IN,), root() / "in", read=ReadPolicy(), write=WritePolicy(max_size=4096)),
-            Mount((OVER,), root() / "over", write=WritePolicy(overwrite=True, quota=QUOTA)),
+            Mount((), one(root()), read=ReadPolicy()),
+            Mount((IN,), one(root() / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096)),
+            Mount((OVER,), one(root() / "over"), write=WritePolicy(overwrite=True, quota=QUOTA)),
         ]
         plain = Offer(
             Mounts(everyone),
@@ -181,7 +202,13 @@ class Scene:
                 session_bandwidth=20_000,
             ),
             replace(plain, mounts=Mounts(everyone[:1])),
+            replace(plain, mounts=Mounts([_own(), *everyone[1:]])),
         ]
+
+
+def _own() -> Mount:
+    """A mount whose first directory is the client's own."""
+    return Mount((), (root_of(f"{root()}/own/{{ip}}"), *one(root())), read=ReadPolicy())
 
 
 def _profiles() -> Profiles:

@@ -184,4 +184,6 @@ def _place_of(filename: bytes, mounts: Mounts) -> bytes:
         mount, name = mounts.locate(filename)
     except Refused as refused:
         raise AssertionError("an upload beneath no directory") from refused
-    return os.fsencode(str(mount.root.joinpath(*map(os.fsdecode, name)).relative_to(root())))
+    return os.fsencode(
+        str(mount.roots[-1].path.joinpath(*map(os.fsdecode, name)).relative_to(root()))
+    )

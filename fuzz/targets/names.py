@@ -5,14 +5,16 @@ from pathlib import Path
 
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
+from tftpd.access.client import Client
 from tftpd.access.ladder import MOST_NAMES, Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import LONGEST, TEMPORARY, Name, show, steps
 from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.roots import SERIALS, one, root, serials
 from tftpd.wire.errors import Refused
 
-_CLIENT = IPv4Address("192.0.2.7")
+_CLIENT = Client(IPv4Address("192.0.2.7"))
 _PREFIXES: tuple[Name, ...] = ((), (b"in",), (b"in", b"deep"), (b"Boot",), (b"boot", b"x86"))
 _ENCODINGS = ("utf-8", "latin-1", "gbk", "gb18030", "shift_jis", "big5", "euc_kr", "cp437")
 
@@ -24,8 +26,9 @@ def check(octets: bytes) -> None:
     encodings = tuple(name for name in _ENCODINGS if choices.flag())
     ladder = Ladder(rungs, encodings, ((b"boot",), (b"tftpboot",), (b"in", b"deep")))
     prefixes = [prefix for prefix in _PREFIXES if not choices.flag()]
+    numbered = choices.flag()
     mounts = Mounts(
-        [Mount(one, _root(one), ReadPolicy(), WritePolicy()) for one in prefixes],
+        [_mount(prefix, numbered) for prefix in prefixes],
         Naming(ladder=ladder),
     )
     filename = choices.rest()
@@ -36,8 +39,13 @@ def check(octets: bytes) -> None:
         _check_ladder(mounts, filename)
 
 
-def _root(prefix: Name) -> Path:
-    return Path("/srv", *(step.decode() for step in prefix))
+def _mount(prefix: Name, numbered: bool) -> Mount:
+    """One with roots of a client's own, if `numbered`, by the number before its names."""
+    path = "/".join(("/srv", *(step.decode() for step in prefix)))
+    own = (root(f"{path}/{{serial}}"), root(f"{path}/{{ip_hex}}/{{mac}}"))
+    roots = (*own, *one(Path(path))) if numbered else one(Path(path))
+    numbers = serials(SERIALS) if numbered else None
+    return Mount(prefix, roots, ReadPolicy(), WritePolicy(), serials=numbers)
 
 
 def _check_steps(filename: bytes) -> None:
@@ -94,6 +102,12 @@ def _check_located(mounts: Mounts, filename: bytes) -> None:
     assert (*mount.prefix, *name) == walked, f"{walked!r} is found at {mount.prefix + name!r}"
     longest = max((m for m in mounts if walked[: len(m.prefix)] == m.prefix), key=_depth)
     assert mount is longest, "a longer prefix decides"
+    for path, own, rest in mount.beneath(name, _CLIENT):
+        assert path.parts[:2] == ("/", "srv"), f"{path} is no root"
+        for step in own:
+            assert step not in (b"", b".", b".."), f"{own!r} leads elsewhere"
+            assert b"/" not in step, f"{own!r} has a slash within a step"
+        assert rest in (name, name[1:]), f"{rest!r} is no end of {name!r}"
     if any(step.startswith(TEMPORARY) for step in name):
         for ask in (mounts.authorize_read, mounts.authorize_write):
             try:

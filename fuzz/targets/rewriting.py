@@ -6,17 +6,29 @@ from ipaddress import IPv4Address
 
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
+from tftpd.access.client import Client
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
 from tftpd.access.regular.tree import BadPattern
 from tftpd.access.rewriting import Rule, Template, rewritten, template
 from tftpd.wire.errors import Refused
 
-_CLIENT = IPv4Address("192.0.2.7")
+_CLIENT = Client(IPv4Address("192.0.2.7"), lambda: b"\x52\x54\0\xab\xcd\xef")
 _PIECES = (
     *("^", "$", ".*", "[^/]*", "(", ")", "(?:", "(?P<x>", "|", "a", "b?", "{2,5}", "{0,255}", "+"),
     *("\\.", "\\d", "\\W", "[a-z", "]", "[]a]", "\\xff", "(a|b)", "(a|a){9}", ".{1,200}", "[^a]*b"),
 )
-_TEMPLATES = ("{0}", "{1:lower}", "{x}", "{ip_hex}", "{{", "a/", "{0}{0}", "{ip:upper}", "{", "{9}")
+_TEMPLATES = (
+    "{0}",
+    "{1:lower}",
+    "{x}",
+    "{ip_hex}",
+    "{{",
+    "a/",
+    "{0}{0}",
+    "{mac:upper}",
+    "{",
+    "{9}",
+)
 
 
 def check(octets: bytes) -> None:

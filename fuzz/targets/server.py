@@ -45,10 +45,11 @@ def _step(choices: Choices, scene: Scene, watch: Watch) -> None:
         case 12:
             scene.net.hold_threads = choices.flag()
             watch.held |= scene.net.hold_threads
+            scene.disk.cold = choices.flag()
             if choices.flag():
                 scene.net.run_threads()
         case 13:
-            scene.reload(choices.number(3), choices.flag(), choices.flag())
+            scene.reload(choices.number(4), choices.flag(), choices.flag())
         case 14:
             scene.net.no_ports, scene.net.taken = choices.flag(), choices.flag()
             scene.port.broadcast = choices.flag()
