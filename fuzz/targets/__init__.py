@@ -12,7 +12,7 @@ LONGEST = {
     "codec": 2048,
     "config": 4096,
     "importing": 2048,
-    "names": 5000,
+    "names": 300,
     "netascii": 2048,
     "options": 512,
     "pcap": 512,
