@@ -41,7 +41,7 @@ FILES = {
     b"empty": b"",
     b"lines": b"one\ntwo\r\n\r" * 30,
     b"Upper": b"u" * 512,
-    b"large": bytes(range(251)) * 160,
+    b"large": bytes(range(251)) * 132,
     b"changing": b"c" * 3000,
 }
 IN = b"in"  # takes new files

@@ -21,6 +21,7 @@ from tftpd.wire.packets import HEADER, Ack, Data, Error, Oack
 
 _COPIES = 3  # of the first packet, to who never answers
 _ALWAYS = frozenset(FILES) - {b"changing"}
+_TEXTS = {name: encode(content) for name, content in FILES.items()}
 _REQUESTS = (b"\0\1", b"\0\2")
 _STRANGERS = 32
 _LONGEST_ERROR = 80  # octets
@@ -170,7 +171,7 @@ class Watch:
             return False
         if session.named.name not in _ALWAYS or content is None:
             return True
-        text = encode(content) if terms.mode is Mode.NETASCII else content
+        text = _TEXTS[session.named.name] if terms.mode is Mode.NETASCII else content
         begin = (data.block - 1) * terms.blksize
         return text[begin : begin + terms.blksize] == data.payload
 
