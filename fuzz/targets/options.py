@@ -67,18 +67,28 @@ def _check_oack(oack: Options, asked: Options, limits: Limits) -> None:
     assert decode(Oack(oack).encode() + b"\0\0") == Oack(oack), "the client reads another OACK"
 
 
+_RANGES = {
+    opt.BLKSIZE: (8, 65464),
+    opt.BLKSIZE2: (8, 65464),
+    opt.TIMEOUT: (1, 255),
+    opt.UTIMEOUT: (10_000, 255_000_000),
+    opt.TSIZE: (0, 2**63 - 1),
+    opt.WINDOWSIZE: (1, 65535),
+    opt.ROLLOVER: (0, 1),
+}
+
+
 def _answers(name: bytes, wish: bytes, said: bytes) -> bool:
-    """Whether `said` may answer `wish` at all: what must be echoed is, to the letter."""
-    if not wish.isdigit():
+    """Whether `said` may answer `wish` at all: what must be echoed is, to the letter.
+
+    A wish that is out of range is none: another of the same name may follow.
+    """
+    low, high = _RANGES.get(name.lower(), (0, -1))
+    if not wish.isdigit() or not low <= int(wish) <= high:
         return False
     if name.lower() in (opt.TIMEOUT, opt.UTIMEOUT, opt.ROLLOVER):
-        low, high = {
-            opt.TIMEOUT: (1, 255),
-            opt.UTIMEOUT: (10_000, 255_000_000),
-            opt.ROLLOVER: (0, 1),
-        }[name.lower()]
-        return wish == said and low <= int(wish) <= high
-    return name.lower() in opt.NAMES and said.isdigit()
+        return wish == said
+    return said.isdigit()
 
 
 def _check_terms(terms: Terms, limits: Limits) -> None:
