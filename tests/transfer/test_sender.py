@@ -439,3 +439,24 @@ def test_a_disk_that_is_too_slow_ends_with_one_error():
     assert end.machine.outcome is Outcome.FAILED
     assert end.sends() == [Error(0, "File could not be read")]
     assert 130.0 <= end.now < 132.0
+
+
+@pytest.mark.parametrize("terms", [LOCK_STEP, WINDOW, OPENING], ids=["plain", "window", "oack"])
+def test_a_disk_that_takes_its_time_is_not_taken_for_a_silent_peer(terms):
+    end = SenderEnd(b"", terms)
+    machine = end.machine
+    if terms.oack:
+        end.sends()
+        machine.receive(Ack(0), end.now)
+    else:
+        machine.feed(terms.windowsize)
+        machine.outbox(end.now)
+        machine.receive(Ack(terms.windowsize), end.now)
+    for _ in range(20):
+        end.now = max(end.now, min(machine.deadline, end.now + 1.0))
+        machine.tick(end.now)
+        assert machine.outbox(end.now) is None
+        assert machine.deadline > end.now, "it would be called again and again"
+    assert (machine.timeouts, machine.outcome) == (0, None)
+    machine.feed(1, 2)
+    assert machine.outbox(end.now) == (machine.blocks + 1, 1)
