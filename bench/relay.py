@@ -8,6 +8,7 @@ it asked: its own flow's. The flow learns the server's TID from the first
 answer that it lets through.
 """
 
+import heapq
 import random
 import select
 import socket
@@ -58,10 +59,14 @@ class Lane:
         self._drop = drop
         self._random = random.Random(seed)
         self._leaving: deque[float] = deque()  # when each of the queue has left
-        self._under_way: deque[tuple[float, bytes, Send]] = deque()
+        self._under_way: list[tuple[float, int, bytes, Send]] = []  # a heap
+        self._ordinal = 0
 
-    def offer(self, datagram: bytes, send: Send, now: float) -> bool:
-        """Take a datagram that `send` delivers when its time has come; False if it is lost."""
+    def offer(self, datagram: bytes, send: Send, now: float, late: float = 0.0) -> bool:
+        """Take a datagram that `send` delivers when its time has come; False if it is lost.
+
+        It comes `late` seconds after its time, and those behind it do not wait.
+        """
         if self._drop and self._random.random() < self._drop:
             self.lost += 1
             return False
@@ -75,14 +80,16 @@ class Lane:
             begins = self._leaving[-1] if self._leaving else now
             left = begins + len(datagram) / self._line.rate
             self._leaving.append(left)
-        self._under_way.append((left + self._line.delay, datagram, send))
+        self._ordinal += 1
+        arrival = left + self._line.delay + late
+        heapq.heappush(self._under_way, (arrival, self._ordinal, datagram, send))
         return True
 
     def deliver(self, now: float) -> float | None:
         """Deliver what has arrived by now; when the next will, None if nothing is under way."""
         under_way = self._under_way
         while under_way and under_way[0][0] <= now:
-            _, datagram, send = under_way.popleft()
+            _, _, datagram, send = heapq.heappop(under_way)
             self.passed += 1
             send(datagram)
         return under_way[0][0] if under_way else None
@@ -117,12 +124,19 @@ class Relay:
     """Relays to the server at `server` in a thread of its own, between `start` and `stop`.
 
     At most `flows` transfers are held; beyond them the oldest is forgotten.
-    Use it as a context manager, and `address` in the server's place.
+    `lane` makes a direction of the line. Use it as a context manager, and
+    `address` in the server's place.
     """
 
-    def __init__(self, server: Address, line: Line, flows: int = 256) -> None:
-        self.down = Lane(line, line.drop_down, f"{line.seed} down")
-        self.up = Lane(line, line.drop_up, f"{line.seed} up")
+    def __init__(
+        self,
+        server: Address,
+        line: Line,
+        flows: int = 256,
+        lane: Callable[[Line, float, str], Lane] = Lane,
+    ) -> None:
+        self.down = lane(line, line.drop_down, f"{line.seed} down")
+        self.up = lane(line, line.drop_up, f"{line.seed} up")
         self._server = server
         self._most = flows
         self._flows: OrderedDict[Address, Flow] = OrderedDict()

@@ -102,7 +102,8 @@ verifyClass(BurstTransport, MemorySharedPort)
 class MemoryNet:
     """Ports by address, what was sent, work for threads, and the clock.
 
-    Work runs at once, unless `hold_threads`: then `run_threads()` does it.
+    Work runs at once, or takes `work_takes` seconds; with `hold_threads`
+    it waits for `run_threads()`.
     `no_ports` makes the next ports fail to open, `taken` those of a range.
     """
 
@@ -111,6 +112,7 @@ class MemoryNet:
         self.ports: dict[SocketAddress, MemoryPort] = {}
         self.sent: list[tuple[SocketAddress, SocketAddress | None, bytes]] = []
         self.hold_threads = False
+        self.work_takes = 0.0
         self.no_ports = False
         self.taken = False
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
@@ -152,9 +154,12 @@ class MemoryNet:
         return self.bind(protocol, (local[0], self._next))
 
     def _in_thread(self, work: Callable[[], Any]) -> "Deferred[Any]":
+        done: Deferred[Any] = Deferred()
+        if self.work_takes:
+            self.clock.callLater(self.work_takes, lambda: maybeDeferred(work).chainDeferred(done))
+            return done
         if not self.hold_threads:
             return maybeDeferred(work)
-        done: Deferred[Any] = Deferred()
         self._held.append((work, done))
         return done
 

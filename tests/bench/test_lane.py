@@ -43,3 +43,15 @@ def test_what_waits_for_its_delay_is_not_in_the_queue():
     assert lane.offer(bytes(100), print, 0.0)
     assert lane.offer(bytes(100), print, 0.1)
     assert lane.overflowed == 0
+
+
+def test_what_is_late_holds_up_nobody():
+    came = []
+    lane = Lane(Line(delay=0.5), 0.0, "1")
+    lane.offer(b"a", came.append, 0.0, late=1.0)
+    lane.offer(b"b", came.append, 0.0)
+    lane.offer(b"c", came.append, 0.0)
+    assert lane.deliver(0.5) == 1.5
+    assert came == [b"b", b"c"]
+    assert lane.deliver(1.5) is None
+    assert came == [b"b", b"c", b"a"]
