@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.faults.cells import FAULTS, Cell, whole
+from tests.faults.cells import FAULTS, UNTOLD, Cell, whole
 from tests.faults.judging import Verdict, directory, judge
 
 
@@ -52,8 +52,8 @@ def _tell(verdicts: Iterable[Verdict], talkative: bool) -> int:
     done: Counter[str] = Counter()
     unheard: Counter[str] = Counter()
     carried: Counter[str] = Counter()
-    longest: dict[str, float] = dict.fromkeys(FAULTS, 0.0)
-    quiet: dict[str, float] = dict.fromkeys(FAULTS, 0.0)
+    longest: dict[str, float] = dict.fromkeys(FAULTS | UNTOLD, 0.0)
+    quiet: dict[str, float] = dict.fromkeys(FAULTS | UNTOLD, 0.0)
     for verdict in verdicts:
         if verdict.wrong or talkative:
             print(verdict.cell, *verdict.wrong or ["well"], verdict.error, sep="\n    ", flush=True)
@@ -68,7 +68,7 @@ def _tell(verdicts: Iterable[Verdict], talkative: bool) -> int:
             longest[name] = max(longest[name], verdict.ended)
             quiet[name] = max(quiet[name], verdict.quiet - verdict.ended)
     print("fault      transfers    done unheard  datagrams  longest  after")
-    for name in (name for name in FAULTS if ran[name]):
+    for name in (name for name in FAULTS | UNTOLD if ran[name]):
         numbers = f"{ran[name]:>10}{done[name]:>8}{unheard[name]:>8}{carried[name]:>11}"
         print(f"{name:<10}{numbers}{longest[name]:>9.0f}{quiet[name]:>7.0f}")
     return wrong

@@ -41,6 +41,8 @@ ENDURED = {
     "dead": Faults(silence=12, silent=inf),
 }
 FAULTS = SURVIVED | ENDURED
+# What the octets of a packet do not show: no part of the matrix.
+UNTOLD = {"swap": Faults(swap=1.0), "cut": Faults(shorten=1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Cell:
         """What happens on the way."""
         faults = Faults()
         for name in self.faults:
-            faults = faults.beside(FAULTS[name])
+            faults = faults.beside((FAULTS | UNTOLD)[name])
         return faults
 
     @property

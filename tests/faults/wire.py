@@ -22,7 +22,8 @@ class Faults:
     checksum tells; `garble` flips bits of the header that no checksum tells:
     those of the opcode, and of a block number so that it lies beyond any
     window. `truncate` leaves too little of a packet to be one, and `shorten`
-    a part of a block. `stray` is what seems to come from another port. What
+    a part of a block; `swap` has two words of a block change places, which
+    no checksum of UDP's tells. `stray` is what seems to come from another port. What
     is `reorder`ed is overtaken by some, what is `late` by very many; `delay`
     is the most seconds that any of them takes, in their order. At one of the
     first `silence` datagrams nothing passes any more for `silent` seconds;
@@ -40,6 +41,7 @@ class Faults:
     garble: float = 0.0
     truncate: float = 0.0
     shorten: float = 0.0
+    swap: float = 0.0
     stray: float = 0.0
     rebind: int = 0
     silence: int = 0
@@ -115,6 +117,9 @@ class Wire(Lane):
             datagram = self._truncated(datagram)
         if happens(faults.shorten) and datagram[:2] == _DATA:
             datagram = datagram[: self._random.randrange(HEADER, len(datagram) + 1)]
+        if happens(faults.swap) and datagram[:2] == _DATA:
+            first, second = datagram[4:6], datagram[6:8]
+            datagram = datagram[:4] + second + first + datagram[8:]
         if happens(faults.duplicate):
             super().offer(datagram, send, now, late + self._held(now))
         return super().offer(datagram, send, now, late + self._held(now))
