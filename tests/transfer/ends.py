@@ -37,12 +37,14 @@ class SenderEnd:
         self.machine = Sender(terms, Timer(timing, terms.timeout, uniform=lambda: 0.0), self.now)
         self._blocks = cut(content, terms.blksize)
         self._fed = 0
+        self.readable = inf  # blocks that the disk will have read
         self._numbering = Numbering(terms.rollover)
 
     def sends(self) -> list[Packet]:
         """What leaves now, with the file fed as far as the machine wants."""
-        more = min(self.machine.wants, len(self._blocks) - self._fed)
+        more = min(self.machine.wants, len(self._blocks) - self._fed, self.readable - self._fed)
         if more:
+            more = int(more)
             self._fed += more
             whole = self._fed == len(self._blocks)
             self.machine.feed(more, len(self._blocks[-1]) if whole else None)
