@@ -133,3 +133,8 @@ def test_a_cell_goes_the_same_way_again():
         one, other = judge(cell, root), judge(cell, root)
     assert (one.ended, one.carried) == (other.ended, other.carried)
     assert one.carried > 20
+
+
+def test_what_is_truncated_can_be_shortened_no_further():
+    _, came = _through(Faults(truncate=1.0, shorten=1.0), count=2000)
+    assert len(came) == 2000

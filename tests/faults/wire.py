@@ -115,7 +115,7 @@ class Wire(Lane):
             datagram = self._garbled(datagram)
         if happens(faults.truncate):
             datagram = self._truncated(datagram)
-        if happens(faults.shorten) and datagram[:2] == _DATA:
+        if happens(faults.shorten) and datagram[:2] == _DATA and len(datagram) > HEADER:
             datagram = datagram[: self._random.randrange(HEADER, len(datagram) + 1)]
         if happens(faults.swap) and datagram[:2] == _DATA:
             first, second = datagram[4:6], datagram[6:8]
