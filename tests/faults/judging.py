@@ -17,6 +17,7 @@ from tests.faults.cells import Cell
 from tests.faults.way import TooLong, Way
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
@@ -84,7 +85,7 @@ class _Trial:
         for each in (self.theirs, self.ours):
             each.mkdir(exist_ok=True)
         policy = WritePolicy(overwrite=True)
-        mounts = Mounts([Mount((), self.theirs, read=ReadPolicy(), write=policy)])
+        mounts = Mounts([Mount((), one(self.theirs), read=ReadPolicy(), write=policy)])
         self.server = MemoryServer(
             lambda report: Offer(mounts, Limits(), Timing(), Crowd(), report),
             single_port=cell.single_port,

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from tests.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
@@ -185,7 +186,7 @@ class Boots(RuleBasedStateMachine):
     def _offer(self, report: object, root: str = "a", number: int = 0) -> Offer:
         limits, crowd = OFFERS[number]
         policy = WritePolicy(overwrite=True)
-        mounts = Mounts([Mount((), self.top / root, read=ReadPolicy(), write=policy)])
+        mounts = Mounts([Mount((), one(self.top / root), read=ReadPolicy(), write=policy)])
         return Offer(mounts, limits, Timing(), crowd, report)
 
     def _begin(self, outer: int, reads: bool, name: str, content: bytes, windowsize: int) -> None:
