@@ -170,7 +170,6 @@ Shape = tuple[Direction, Mode, int, int, str]
 def _sensible(shapes: list[Shape], faults: tuple[str, ...], seed: int) -> Iterator[Cell]:
     for shape in shapes:
         cell = Cell(*shape, faults, seed)
-        # Where nobody was told the size, a shortened block is the last one.
-        told = cell.direction is Direction.READ and cell.mode is Mode.OCTET
-        if told or "shorten" not in faults:
+        # Of a text nobody is told the size: a shortened block is the last one.
+        if cell.mode is Mode.OCTET or "shorten" not in faults:
             yield cell
