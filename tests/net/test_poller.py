@@ -8,6 +8,7 @@ import pytest
 from tests.net.test_ports import Readers
 from tftpd.net import poller as module
 from tftpd.net.poller import Poller, readers_for
+from tftpd.net.sharing import Entrance, Share
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
 
@@ -37,7 +38,7 @@ class Reader:
 @pytest.fixture
 def polled():
     """A poller and a way to add readers to it; all are closed after the test."""
-    poller, readers = Poller(Readers()), []
+    poller, readers = Poller(Readers(), Share()), []
 
     def add(**how):
         reader = Reader(**how)
@@ -103,7 +104,7 @@ def test_a_fault_in_one_reader_does_not_reach_the_others(polled):
 
 
 def test_a_closed_poller_is_out_of_the_reactor():
-    poller = Poller(Readers())
+    poller = Poller(Readers(), Share())
     poller.close()
     poller.close()
     poller.connectionLost(None)
@@ -120,4 +121,61 @@ def test_readers_that_outlive_the_poller_can_still_be_removed(polled):
 def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
     monkeypatch.delattr(select, "epoll")
     reactor = Readers()
-    assert readers_for(reactor) is reactor
+    assert readers_for(reactor, Share()) is reactor
+
+
+class Door(Reader, Entrance):
+    """Where requests come; with `guests` transfers come there too."""
+
+    guests = False
+
+    @property
+    def shared(self):
+        return self.guests
+
+
+@pytest.mark.parametrize("guests", [False, True])
+def test_requests_wait_while_transfers_have_their_turn(guests):
+    now = [100.0]
+    poller = Poller(Readers(), Share(lambda: now[0]))
+    door, transfer = Door(), Reader()
+    door.guests = guests
+    try:
+        poller.addReader(door)
+        poller.addReader(transfer)
+        poller._share.served()
+        poller._share.spend(0.001)
+        door.hears(b"request")
+        transfer.hears(b"block")
+        poller.doRead()
+        assert (door.read, transfer.read) == ([b"request"] * guests, [b"block"])
+        now[0] += 0.0021
+        poller.doRead()
+        assert door.read == [b"request"]
+    finally:
+        door.sock.close()
+        transfer.sock.close()
+        poller.close()
+
+
+def test_what_a_request_took_is_counted(monkeypatch):
+    now = [100.0]
+    share = Share(lambda: now[0])
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    poller, door, transfer = Poller(Readers(), share), Door(), Reader()
+
+    def take():
+        now[0] += 0.001
+
+    door.then = take
+    try:
+        poller.addReader(door)
+        poller.addReader(transfer)
+        door.hears(b"request")
+        transfer.hears(b"block")
+        poller.doRead()
+        assert share.rests
+    finally:
+        door.sock.close()
+        transfer.sock.close()
+        poller.close()

@@ -148,3 +148,14 @@ def test_the_share_of_a_client_counts_when_its_files_are_there(offer):
     assert answers.count(Error) == 2
     server.waits(120)
     assert server.idle
+
+
+def test_what_threads_did_for_requests_is_told(offer):
+    spent = []
+    server = _folding(offer)
+    server.listener._waiting._spend = spent.append
+    server.client().asks(NEVER)
+    assert spent == []
+    server.net.run_threads()
+    assert len(spent) == 1
+    assert 0 < spent[0] < 1

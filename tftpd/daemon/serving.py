@@ -3,7 +3,6 @@
 import resource
 import socket
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from tftpd.net.ports import SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sessions import Sessions
 from tftpd.net.shaping import Rate
+from tftpd.net.sharing import Share
 from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
 from tftpd.net.tracing import Traced, Tracing
@@ -84,7 +84,8 @@ class Server:
         self._openers.start()
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
-        self._readers = readers_for(reactor)
+        share = Share()
+        self._readers = readers_for(reactor, share)
         self._listeners: dict[SocketAddress, Listener] = {}
         self._leaving: dict[SocketAddress, Listener] = {}  # which take no more requests
         self._vacated = vacated
@@ -95,7 +96,8 @@ class Server:
             self._open_port,
             self._in_thread,
             self._tracing.between,
-            partial(deferToThreadPool, reactor, self._openers),
+            self._on_errand,
+            share.spend,
         )
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
@@ -251,7 +253,12 @@ class Server:
         return port
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
-        pool = self._reactor.getThreadPool()
+        return self._defer(self._reactor.getThreadPool(), work)
+
+    def _on_errand(self, work: Callable[[], T]) -> "Deferred[T]":
+        return self._defer(self._openers, work)
+
+    def _defer(self, pool: ThreadPool, work: Callable[[], T]) -> "Deferred[T]":
         try:
             return deferToThreadPool(self._reactor, pool, work)
         except RuntimeError as error:

@@ -81,7 +81,7 @@ class Listener(DatagramProtocol):
         self._sessions = sessions
         self._discards = discards or Discards()
         self._starter = Starter(runtime, sessions, self._discards)
-        self._waiting = Waiting(runtime.on_errand or runtime.in_thread)
+        self._waiting = Waiting(runtime.on_errand or runtime.in_thread, runtime.spend)
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
 

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tftpd.net.burst import Bursts
 from tftpd.net.ports import TURN, Port, Readers
 from tftpd.net.runtime import TID, Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
+from tftpd.net.sharing import Entrance
 from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, departure
 from tftpd.net.tap import Hear
 from tftpd.wire.packets import Opcode
@@ -110,7 +111,7 @@ class Guests:
                 protocol.burstReceived(datagrams, tid[0])
 
 
-class ListeningPort(Port):
+class ListeningPort(Port, Entrance):
     """A port that knows at which local address each datagram arrived.
 
     While it delivers a datagram, `local` is the address of this host to
@@ -127,6 +128,11 @@ class ListeningPort(Port):
         self.local = self._bound
         self.broadcast = False
         self.hear: Hear | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are sessions on it."""
+        return len(self.guests) > 0
 
     def doRead(self) -> None:
         """Deliver what has arrived, up to a bounded number of datagrams."""

@@ -7,6 +7,7 @@ lock-step it makes 1.6 times the throughput.
 """
 
 import select
+from time import monotonic
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -14,23 +15,27 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tftpd.net.sharing import Entrance, Share
+
 _ROUNDS = 8  # looks at the sockets in one turn, before timers and listeners get theirs
 _EVENTS = 128  # sockets served in one round
 
 
-def readers_for(reactor: Any) -> "Poller | IReactorFDSet":
+def readers_for(reactor: Any, share: Share) -> "Poller | IReactorFDSet":
     """Where sessions register their sockets: a poller, or the reactor where there is no epoll."""
-    return Poller(reactor) if hasattr(select, "epoll") else reactor
+    return Poller(reactor, share) if hasattr(select, "epoll") else reactor
 
 
 @implementer(IReadDescriptor)
 class Poller:
-    """Calls `doRead` of the readers whose sockets are ready."""
+    """Calls `doRead` of the readers whose sockets are ready, entrances when it is their turn."""
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(self, reactor: IReactorFDSet, share: Share) -> None:
         self._reactor = reactor
+        self._share = share
+        self._entrances: dict[int, Entrance] = {}
         self._epoll = select.epoll()
         self._readers: dict[int, IReadDescriptor] = {}
         reactor.addReader(self)
@@ -39,22 +44,30 @@ class Poller:
         """Watch the reader's descriptor, which is open."""
         fd = reader.fileno()
         self._readers[fd] = reader
+        if isinstance(reader, Entrance):
+            self._entrances[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
         """Watch it no more; comes before its descriptor is closed."""
         fd = reader.fileno()
+        self._entrances.pop(fd, None)
         if self._readers.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, each once a round."""
-        poll, readers = self._epoll.poll, self._readers
+        poll, readers, entrances = self._epoll.poll, self._readers, self._entrances
         for _ in range(_ROUNDS):
             events = poll(0, _EVENTS)
             if not events:
                 return
+            others = len(events)
             for fd, _ in events:
+                if fd in entrances:
+                    others -= 1
+                    self._enter(fd)
+                    continue
                 reader = readers.get(fd)
                 if reader is None:
                     continue  # closed by one that was served before it
@@ -62,6 +75,21 @@ class Poller:
                     reader.doRead()
                 except Exception:
                     self.log.failure("fault in a reader")
+            if others:
+                self._share.served()
+
+    def _enter(self, fd: int) -> None:
+        """Serve those who come, if it is their turn."""
+        shared = self._entrances[fd].shared
+        if self._share.rests and not shared:
+            return
+        began = monotonic()
+        try:
+            self._readers[fd].doRead()
+        except Exception:
+            self.log.failure("fault in a reader")
+        if not shared:
+            self._share.spend(monotonic() - began)
 
     def close(self) -> None:
         """Give the reactor its slot back; readers that are left hear no more."""

@@ -73,7 +73,8 @@ class Runtime:
     address and starts the protocol on it; it raises `OSError`. `in_thread`
     runs what may block. `between(protocol)` is what a port is given for a
     session: itself, or what listens in on it. `on_errand` runs what is done
-    before there is a session, in threads that others do not wait for.
+    before there is a session, in threads that others do not wait for, and
+    `spend(seconds)` is told what that took of the processor.
     """
 
     clock: Clock
@@ -81,6 +82,7 @@ class Runtime:
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
     between: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
     on_errand: Callable[[Callable[[], T]], "Deferred[T]"] | None = None
+    spend: Callable[[float], None] = lambda seconds: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ is down, or a template that takes its time, holds up nobody else.
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from time import monotonic, thread_time
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -44,11 +45,31 @@ class _Lane:
         self.queue: deque[tuple[TID, Errand[Any]]] = deque()
 
 
+class _Timed:
+    """Work that knows what it took of the processor, in seconds; waiting is nothing."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self.spent = 0.0
+
+    def __call__(self) -> Any:
+        began = thread_time()
+        try:
+            return self._work()
+        finally:
+            self.spent = thread_time() - began
+
+
 class Waiting:
     """Errands by the TIDs of their clients; `in_thread` does the work."""
 
-    def __init__(self, in_thread: Callable[[Callable[[], Any]], "Deferred[Any]"]) -> None:
+    def __init__(
+        self,
+        in_thread: Callable[[Callable[[], Any]], "Deferred[Any]"],
+        spend: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._in_thread = in_thread
+        self._spend = spend
         self._errands: dict[TID, Errand[Any]] = {}
         self._lanes: dict[Hashable, _Lane] = {}
 
@@ -85,18 +106,27 @@ class Waiting:
             tid, errand = lane.queue.popleft()
             if errand.wanted:
                 lane.working += 1
-                done = self._in_thread(errand.work)
-                done.addBoth(self._done, tid, errand, hangs_on, lane)
+                timed = _Timed(errand.work)
+                done = self._in_thread(timed)
+                done.addBoth(self._done, tid, errand, hangs_on, lane, timed)
         if not lane.working:
             self._lanes.pop(hangs_on, None)
 
     def _done(
-        self, result: Any, tid: TID, errand: Errand[Any], hangs_on: Hashable, lane: _Lane
+        self,
+        result: Any,
+        tid: TID,
+        errand: Errand[Any],
+        hangs_on: Hashable,
+        lane: _Lane,
+        timed: "_Timed",
     ) -> None:
+        began = monotonic()
         lane.working -= 1
         if errand.wanted:
             self._errands.pop(tid, None)
             errand.then(result)
         elif not isinstance(result, Failure):
             errand.discard(result)
+        self._spend(timed.spent + monotonic() - began)
         self._work(hangs_on, lane)

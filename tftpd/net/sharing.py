@@ -1,0 +1,50 @@
+"""Whose turn it is: that of requests, or of the transfers that run.
+
+A request costs as much as some twenty blocks, and more of them may come than
+can ever be answered. So of what was spent on requests, here or in threads, the
+transfers get twice as much next, as long as there are any that take it: a flood of
+requests leaves them two thirds of the time.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+
+_TWICE = 2.0
+_BUSY = 0.005  # seconds after the last datagram of a transfer
+_LONGEST = 0.05  # seconds that requests wait at a time
+
+
+class Entrance:
+    """A reader of what those say who are not served yet."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether transfers come by it too, so that it is never to wait."""
+        return False
+
+
+class Share:
+    """What requests have had of the time, and what transfers get for it."""
+
+    __slots__ = ("_busy_until", "_rests_until", "_seconds")
+
+    def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
+        """`seconds` is a clock that only goes forward."""
+        self._seconds = seconds
+        self._busy_until = 0.0
+        self._rests_until = 0.0
+
+    def served(self) -> None:
+        """Transfers had something to do."""
+        self._busy_until = self._seconds() + _BUSY
+
+    def spend(self, seconds: float) -> None:
+        """So much was spent on requests."""
+        now = self._seconds()
+        self._rests_until = min(max(now, self._rests_until) + _TWICE * seconds, now + _LONGEST)
+
+    @property
+    def rests(self) -> bool:
+        """Whether requests have to wait."""
+        now = self._seconds()
+        return now < self._rests_until and now < self._busy_until
