@@ -121,9 +121,9 @@ def test_decode_raises_nothing_else(octets):
 @pytest.mark.parametrize(
     ("octets", "packet"),
     [
-        (b"\0\1" + b"\0" * 65500, Rrq(b"", b"")),
-        (b"\0\1" + b"a\0" * 32750, Rrq(b"a", b"a", ((b"a", b"a"),) * 16374)),
-        (b"\0\6" + b"a\0" * 32750, Oack(((b"a", b"a"),) * 16375)),
+        (b"\0\1" + b"\0" * 8190, Rrq(b"", b"")),
+        (b"\0\1" + b"a\0" * 4095, Rrq(b"a", b"a", ((b"a", b"a"),) * 64)),
+        (b"\0\6" + b"a\0" * 32750, Oack(((b"a", b"a"),) * 64)),
         (b"\0\5\0\0" + b"\xff" * 65500, Error(0, "\ufffd" * 65500)),
     ],
     ids=["NULs", "request of options", "oack of options", "error that is no text"],
@@ -132,6 +132,13 @@ def test_the_largest_datagrams_are_read_in_a_moment(octets, packet):
     begun = time.perf_counter()
     assert decode(octets) == packet
     assert time.perf_counter() - begun < 0.5
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 8184, b"a\0" * 32000, b"blksize\0" + b"9" * 60000])
+def test_a_request_longer_than_any_client_has_reason_to_send_is_malformed(rest):
+    """It would be kept for as long as its transfer: 64 KiB of options were 1.4 MiB of memory."""
+    with pytest.raises(MalformedRequest):
+        decode(b"\0\1f\0octet\0" + rest)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -14,7 +14,8 @@
 
 Reading is tolerant where clients in the field need it and the meaning is
 plain: octets after an ACK, padding and garbage after a complete request,
-an option without a value, an OACK without an option. Writing is exact.
+an option without a value, an OACK without an option. Writing is exact. What is
+longer than any client in the field has reason to send is not read.
 """
 
 import struct
@@ -26,6 +27,12 @@ from tftpd.wire.errors import MalformedPacket, MalformedRequest
 from tftpd.wire.options import Options
 
 HEADER = 4  # octets before the payload of a DATA packet
+
+LONGEST_REQUEST = 8192
+"""Octets of an RRQ or WRQ that is read: RFC 2347 has 512, and a name may have 4096."""
+
+MOST_OPTIONS = 64
+"""Of a packet; what follows is not read. A request is kept for as long as its transfer."""
 
 _PAIR = struct.Struct("!HH")
 _MIN_PACKET = 4  # an ACK; a request or an OACK is longer
@@ -163,6 +170,8 @@ def _decode_oack(datagram: bytes) -> Oack:
 
 
 def _decode_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
+    if len(datagram) > LONGEST_REQUEST:
+        raise MalformedRequest(f"{len(datagram)} octets are more than a request has")
     filename, *fields = datagram[2:].split(b"\0")
     # The octets after the last NUL are in fields[-1]: with fewer than two
     # fields the filename or the mode was never closed.
@@ -178,7 +187,7 @@ def _decode_options(fields: list[bytes]) -> Options:
     an empty name is where padding starts. The value of the last name may be
     missing altogether; it is then read as empty.
     """
-    strings = fields[:-1]
+    strings = fields[:-1][: 2 * MOST_OPTIONS]
     pairs = []
     for at in range(0, len(strings), 2):
         name = strings[at]
