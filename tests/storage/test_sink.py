@@ -178,6 +178,19 @@ def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     assert (root / "new").read_bytes() == b"first"
 
 
+def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_to(root, writing):
+    """Root may link any file, and a link to /etc/shadow in there could be read."""
+    secret = root.parent / "outside" / "secret"
+    sink = Sink.open(writing("new"), None, translate=False)
+    fill(sink, [b"x"])
+    (temporary,) = _temporaries(root)
+    temporary.unlink()
+    temporary.symlink_to(secret)
+    sink.commit()
+    assert secret.stat().st_nlink == 1
+    assert (root / "new").is_symlink()
+
+
 def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
     def no_links(*_, **__):
         raise PermissionError(errno.EPERM, "no links on FAT")

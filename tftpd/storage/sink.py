@@ -194,8 +194,16 @@ class Sink:
             return
         here = self._directory
         try:
-            # A link fails where the name exists; a rename would replace it.
-            os.link(self._temporary, self._name, src_dir_fd=here, dst_dir_fd=here)
+            # A link fails where the name exists; a rename would replace it. Should
+            # somebody of this host have put a symbolic link in the temporary's
+            # place, what that leads to gets no second name, which root could give.
+            os.link(
+                self._temporary,
+                self._name,
+                src_dir_fd=here,
+                dst_dir_fd=here,
+                follow_symlinks=False,
+            )
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
