@@ -61,3 +61,20 @@ def test_the_bit_for_all_is_asked_for_where_the_policy_says_so(root, reading):
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     (root / "file").chmod(0o644)
     Source.open(reading("file", world_readable=True)).close()
+
+
+def test_what_is_no_regular_file_is_never_opened(root, reading, monkeypatch):
+    """A watchdog resets the host once it was opened; a FIFO's writer takes us for its reader."""
+    os.mkfifo(root / "fifo")
+    opened = []
+    open_ = os.open
+
+    def noting(path, *how, **where):
+        opened.append(path)
+        return open_(path, *how, **where)
+
+    monkeypatch.setattr(os, "open", noting)
+    for name in ("fifo", "inner"):
+        with pytest.raises(Refused):
+            Source.open(reading(name))
+    assert not {b"fifo", b"inner"} & set(opened)

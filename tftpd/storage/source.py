@@ -47,17 +47,19 @@ class Source:
     def open(cls, grant: Grant[ReadPolicy]) -> "Source":
         """The file that `grant` is for; raises `Refused`.
 
-        Directories, FIFOs, devices and sockets are refused at once.
+        Directories, FIFOs, devices and sockets are refused, and not opened.
         """
         with (
             refusing(Reason.READ_FAILED),
             located(grant.root, grant.name, grant.symlinks) as (directory, last),
         ):
+            # A device may do something when it is opened, a watchdog reset the
+            # host; and who writes to a FIFO would take us for its reader.
+            _check_regular(os.stat(last, dir_fd=directory, follow_symlinks=False))
             fd = os.open(last, _FLAGS, dir_fd=directory)
         try:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
+            _check_regular(status)
             if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
                 raise Refused(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
             return cls(fd, status)
@@ -109,6 +111,13 @@ class Source:
         if not got:
             raise BlockingIOError  # a file cut short, or a file system that means "cold"
         return got
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):  # put there since the walk
+        raise Refused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 
 
 def _read_at(fd: int, room: Sequence[memoryview], offset: int) -> int:
