@@ -159,3 +159,67 @@ def test_what_threads_did_for_requests_is_told(offer):
     server.net.run_threads()
     assert len(spent) == 1
     assert 0 < spent[0] < 1
+
+
+GREEDY, HONEST = "198.51.100.66", "192.0.2.7"
+
+
+def test_clients_take_turns(offer):
+    """Who asks for a hundred files at once waits for them; the others do not."""
+    server = _folding(offer)
+    for port in range(1, 101):
+        server.client(GREEDY, port).asks(Rrq(b"SEVEN", b"octet"))
+    honest = server.client(HONEST)
+    assert honest.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()  # four of the others were at work
+    server.net.run_threads()
+    assert honest.hears() == [Data(1, SEVEN)]
+    while server.net._held:
+        server.net.run_threads()
+    server.waits(120)
+    assert server.idle
+
+
+def test_a_host_of_ipv6_has_one_turn_whatever_its_address(offer):
+    server = _folding(offer)
+    for number in range(1, 101):
+        server.client(f"2001:db8::{number:x}").asks(Rrq(b"SEVEN", b"octet"))
+    honest = server.client(HONEST)
+    assert honest.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()
+    server.net.run_threads()
+    assert honest.hears() == [Data(1, SEVEN)]
+    while server.net._held:
+        server.net.run_threads()
+    server.waits(120)
+    assert server.idle
+
+
+def test_where_no_more_may_wait_the_client_with_the_most_gives_way(offer):
+    server = _folding(offer, Crowd(sessions=100, half_open=10))
+    for port in range(1, 21):
+        server.client(GREEDY, port).asks(Rrq(b"SEVEN", b"octet"))
+    assert [report.outcome for report in server.reports] == [Outcome.IGNORED] * 10
+    honest = [server.client(HONEST, port) for port in (1, 2)]
+    for client in honest:
+        client.asks(Rrq(b"SEVEN", b"octet"))
+    assert len(server.listener._waiting) == 10
+    assert {report.peer[0] for report in server.reports} == {GREEDY}
+    while server.net._held:
+        server.net.run_threads()
+    assert [client.hears() for client in honest] == [[Data(1, SEVEN)]] * 2
+    server.waits(120)
+    assert server.idle
+
+
+def test_who_changes_its_mind_again_and_again_leaves_nothing_in_the_lane(offer):
+    server = _folding(offer)
+    client = server.client(GREEDY)
+    for number in range(1000):
+        client.asks(Rrq(b"never-%d" % number, b"octet"))
+    (lane,) = server.listener._waiting._lanes.values()
+    assert sum(map(len, lane._queues.values())) <= 1
+    assert len(server.net._held) == 4
+    while server.net._held:
+        server.net.run_threads()
+    assert client.hears() == [NOT_FOUND]

@@ -1,11 +1,12 @@
 """Requests whose answer takes time: a disk is asked, or a file is made.
 
 One that comes again meanwhile waits for the same answer. Those that hang on
-the same thing stand in one lane and take turns, so that a server of files that
-is down, or a template that takes its time, holds up nobody else.
+the same thing stand in one lane, so that a server of files that is down, or a
+template that takes its time, holds up nobody else. In a lane clients take
+turns: whoever asks for a hundred files at once waits for them, not the others.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from time import monotonic, thread_time
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tftpd.net.admission import Ignored
+from tftpd.net.admission import Ignored, network_of
 from tftpd.net.runtime import TID
 from tftpd.wire.packets import Request
 
@@ -38,11 +39,35 @@ class Errand(Generic[T]):
 
 
 class _Lane:
-    """Errands that hang on one thing; some of them are at work."""
+    """Errands that hang on one thing, by who waits for them; those at work are counted only."""
 
-    def __init__(self) -> None:
+    def __init__(self, hangs_on: Hashable) -> None:
+        self.hangs_on = hangs_on
         self.working = 0
-        self.queue: deque[tuple[TID, Errand[Any]]] = deque()
+        self._queues: OrderedDict[str, dict[TID, Errand[Any]]] = OrderedDict()
+
+    def add(self, tid: TID, errand: Errand[Any]) -> None:
+        """It comes after those of the same client."""
+        self._queues.setdefault(_whose(tid), {})[tid] = errand
+
+    def drop(self, tid: TID) -> None:
+        """Its turn does not come, if it did not already."""
+        queue = self._queues.get(_whose(tid))
+        if queue is not None:
+            queue.pop(tid, None)
+            if not queue:
+                del self._queues[_whose(tid)]
+
+    def next(self) -> tuple[TID, Errand[Any]] | None:
+        """The first of the client whose turn it is; None if nobody waits."""
+        if not self._queues:
+            return None
+        whose, queue = self._queues.popitem(last=False)
+        tid = next(iter(queue))
+        errand = queue.pop(tid)
+        if queue:
+            self._queues[whose] = queue
+        return tid, errand
 
 
 class _Timed:
@@ -61,7 +86,10 @@ class _Timed:
 
 
 class Waiting:
-    """Errands by the TIDs of their clients; `in_thread` does the work."""
+    """Errands by the TIDs of their clients; `in_thread` does the work.
+
+    `spend` is told the seconds of a processor that each took.
+    """
 
     def __init__(
         self,
@@ -70,7 +98,8 @@ class Waiting:
     ) -> None:
         self._in_thread = in_thread
         self._spend = spend
-        self._errands: dict[TID, Errand[Any]] = {}
+        self._errands: dict[TID, tuple[Errand[Any], _Lane]] = {}
+        self._clients: dict[str, dict[TID, None]] = {}  # who waits for what, in order
         self._lanes: dict[Hashable, _Lane] = {}
 
     def __len__(self) -> int:
@@ -78,55 +107,80 @@ class Waiting:
 
     def request(self, tid: TID) -> Request | None:
         """What `tid` waits for, if it does."""
-        errand = self._errands.get(tid)
-        return None if errand is None else errand.request
+        known = self._errands.get(tid)
+        return None if known is None else known[0].request
 
     def put(self, tid: TID, errand: Errand[T], hangs_on: Hashable, most: int) -> None:
-        """Have it done, among those that hang on the same; raises `Ignored` beside `most`."""
+        """Have it done, among those that hang on the same.
+
+        Beside `most` the last of the client with the most of them gives way, and is
+        given `Ignored`; which is raised where that is the client that asks.
+        """
         if len(self._errands) >= most:
-            raise Ignored(f"{most} requests wait for their files")
-        self._errands[tid] = errand
-        lane = self._lanes.setdefault(hangs_on, _Lane())
-        lane.queue.append((tid, errand))
-        self._work(hangs_on, lane)
+            self._make_room(_whose(tid), most)
+        lane = self._lanes.setdefault(hangs_on, _Lane(hangs_on))
+        self._errands[tid] = errand, lane
+        self._clients.setdefault(_whose(tid), {})[tid] = None
+        lane.add(tid, errand)
+        self._work(lane)
 
     def forget(self, tid: TID) -> None:
         """`tid` waits no more."""
-        errand = self._errands.pop(tid, None)
-        if errand is not None:
+        known = self._take(tid)
+        if known is not None:
+            errand, lane = known
             errand.wanted = False
+            lane.drop(tid)
 
     def clear(self) -> None:
         """Nobody waits any more."""
         for tid in list(self._errands):
             self.forget(tid)
 
-    def _work(self, hangs_on: Hashable, lane: _Lane) -> None:
-        while lane.queue and lane.working < _ABREAST:
-            tid, errand = lane.queue.popleft()
-            if errand.wanted:
-                lane.working += 1
-                timed = _Timed(errand.work)
-                done = self._in_thread(timed)
-                done.addBoth(self._done, tid, errand, hangs_on, lane, timed)
+    def _make_room(self, whose: str, most: int) -> None:
+        full = Ignored(f"{most} requests wait for their files")
+        greediest = max(self._clients.values(), key=len)
+        if len(greediest) <= len(self._clients.get(whose, ())) + 1:
+            raise full
+        tid = next(reversed(greediest))
+        errand, _ = self._errands[tid]
+        self.forget(tid)
+        errand.then(Failure(full))
+
+    def _take(self, tid: TID) -> tuple[Errand[Any], _Lane] | None:
+        known = self._errands.pop(tid, None)
+        if known is not None:
+            others = self._clients[_whose(tid)]
+            del others[tid]
+            if not others:
+                del self._clients[_whose(tid)]
+        return known
+
+    def _work(self, lane: _Lane) -> None:
+        while lane.working < _ABREAST and (turn := lane.next()) is not None:
+            tid, errand = turn
+            lane.working += 1
+            timed = _Timed(errand.work)
+            done = self._in_thread(timed)
+            done.addBoth(self._done, tid, errand, lane, timed)
         if not lane.working:
-            self._lanes.pop(hangs_on, None)
+            self._lanes.pop(lane.hangs_on, None)
 
     def _done(
-        self,
-        result: Any,
-        tid: TID,
-        errand: Errand[Any],
-        hangs_on: Hashable,
-        lane: _Lane,
-        timed: "_Timed",
+        self, result: Any, tid: TID, errand: Errand[Any], lane: _Lane, timed: "_Timed"
     ) -> None:
         began = monotonic()
         lane.working -= 1
         if errand.wanted:
-            self._errands.pop(tid, None)
+            self._take(tid)
             errand.then(result)
         elif not isinstance(result, Failure):
             errand.discard(result)
         self._spend(timed.spent + monotonic() - began)
-        self._work(hangs_on, lane)
+        self._work(lane)
+
+
+def _whose(tid: TID) -> str:
+    """The client of `tid`: a host of IPv6 has all addresses of its network."""
+    host: str = tid[0][0]
+    return network_of(host) if ":" in host else host
