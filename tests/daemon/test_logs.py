@@ -182,6 +182,14 @@ def test_a_transfer_is_one_line(lines, report, line):
     assert lines() == [line]
 
 
+def test_a_line_has_no_more_of_a_name_than_anyone_reads(lines):
+    said = {**READ, "filename": b"\xff" * 8000}
+    AccessLog()(Report(**said, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))
+    (line,) = lines()
+    assert '"' + "\\xff" * 1024 + '..."' in line
+    assert len(line) < 6000
+
+
 def test_of_what_is_ignored_one_a_second_is_told(lines):
     now = [100.0]
     log = AccessLog(seconds=lambda: now[0])

@@ -11,6 +11,7 @@ from tftpd.access.names import show
 from tftpd.transfer.report import Outcome, Report
 
 _FLOODING = (Outcome.IGNORED, Outcome.DISPLACED)
+_LONGEST = 1024  # octets of a name, and of why it was refused
 _EACH = 1.0  # seconds between two lines about one of those
 
 
@@ -37,8 +38,8 @@ class AccessLog:
         if report.outcome in _FLOODING and not self._tells_more(report.outcome):
             return
         client, port = report.peer
-        file = show(report.filename)
-        detail = show(report.detail.encode("utf-8", "surrogateescape"))
+        file = _shown(report.filename)
+        detail = _shown(report.detail.encode("utf-8", "surrogateescape"))
         self._log.emit(
             LogLevel.error if report.outcome is Outcome.FAILED else LogLevel.info,
             # Put together here: Twisted's formatter takes 25 us for a dozen fields.
@@ -51,7 +52,7 @@ class AccessLog:
             port=port,
             direction=report.direction.value,
             file=file,
-            served=None if report.served is None else show(report.served),
+            served=None if report.served is None else _shown(report.served),
             served_by=list(report.by),
             outcome=report.outcome.value,
             code=report.code,
@@ -80,10 +81,15 @@ class AccessLog:
         return f", as were {untold} more before it" if untold else ""
 
 
+def _shown(text: bytes) -> str:
+    """`text`, as much of it as anyone reads: a datagram has room for more."""
+    return show(text) if len(text) <= _LONGEST else f"{show(text[:_LONGEST])}..."
+
+
 def _served(report: Report) -> str:
     if report.served is None:
         return ""
-    return f' as "{show(report.served)}" ({", ".join(report.by)})'
+    return f' as "{_shown(report.served)}" ({", ".join(report.by)})'
 
 
 def _because(code: int | None, detail: str) -> str:
