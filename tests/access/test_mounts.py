@@ -1,5 +1,6 @@
 """Which mount a name lies in, and what its policies say."""
 
+import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -89,6 +90,32 @@ def test_names_of_unfinished_uploads_are_reserved():
         assert _refused(MOUNTS.authorize_read, name) is ErrorCode.ACCESS_VIOLATION
         refused = _refused(MOUNTS.authorize_write, b"incoming/" + name)
         assert refused is ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize("name", [TEMPORARY.upper() + b"0", b"dir/.TFTPD-upload-0"])
+def test_they_are_reserved_where_file_systems_know_no_case(name):
+    assert _refused(MOUNTS.authorize_read, name) is ErrorCode.ACCESS_VIOLATION
+    assert _refused(MOUNTS.authorize_write, b"incoming/" + name) is ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize("name", [b"x.j2", b"a/X.J2", b"x.j2.", b"x.j2 . ", b"x.J2::$DATA"])
+def test_templates_are_not_written_where_they_are_rendered(name):
+    both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
+    assert _refused(Mounts([both]).authorize_write, name) is ErrorCode.ACCESS_VIOLATION
+    plain = Mount((), TOP.roots, ReadPolicy(), WritePolicy(overwrite=True))
+    assert Mounts([plain]).authorize_write(name, CLIENT)
+
+
+def test_a_long_way_back_takes_no_longer_than_the_way_there():
+    """Each `..` copied all steps before it, and a ladder tries 64 such names."""
+
+    def seconds(name):
+        begun = time.perf_counter()
+        _read(name)
+        return time.perf_counter() - begun
+
+    there, back = b"a/" * 1600, b"a/" * 1000 + b"../" * 600
+    assert min(seconds(back) for _ in range(20)) < 2 * min(seconds(there) for _ in range(20))
 
 
 def test_a_policy_admits_its_clients_only():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tftpd.access.client import Client
 from tftpd.access.ladder import Candidate, Rung, fold
-from tftpd.access.names import PARENT, TEMPORARY, Name, steps
+from tftpd.access.names import PARENT, Name, is_reserved, is_template, steps
 from tftpd.access.naming import AS_ASKED, Naming
 from tftpd.access.policy import (
     ANYWHERE,
@@ -95,8 +95,13 @@ class Mounts:
         return _grants(mount, name, mount.read, client)
 
     def authorize_write(self, filename: bytes, client: Client) -> Sequence[Grant[WritePolicy]]:
-        """Leave for `client` to write `filename` beneath each root; raises `Refused`."""
+        """Leave for `client` to write `filename` beneath each root; raises `Refused`.
+
+        Templates are the administrator's: where they are rendered nobody writes them.
+        """
         mount, name = self.locate(filename)
+        if mount.read and mount.read.templates and name and is_template(name[-1]):
+            raise Refused(ErrorCode.ACCESS_VIOLATION, "a template is not written")
         return _grants(mount, name, mount.write, client)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
@@ -110,8 +115,9 @@ class Mounts:
             if step != PARENT:
                 walked.append(step)
                 continue
-            inside = self._find(walked)
-            if not walked or self._find(walked[:-1]) is not inside:
+            # Beyond the deepest prefix no step leads to another mount.
+            near = len(walked) <= self._deepest
+            if not walked or (near and self._find(walked[:-1]) is not self._find(walked)):
                 raise Refused(ErrorCode.ACCESS_VIOLATION, "the name leaves its directory")
             walked.pop()
         mount = self._find(walked)
@@ -159,7 +165,7 @@ def _grants(
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
     if policy.clients is not ANYWHERE and not admits(policy.clients, client.address):
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
-    if any(step.startswith(TEMPORARY) for step in name):
+    if any(map(is_reserved, name)):
         raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads")
     grants = [
         Grant(path, own + rest, policy, mount.symlinks, len(own))

@@ -16,6 +16,9 @@ Name = tuple[bytes, ...]
 TEMPORARY = b".tftpd-upload-"
 """How the names of unfinished uploads begin; no client can read or write them."""
 
+TEMPLATE = b".j2"
+"""How the names of templates end, which are never served as they are."""
+
 SELF = b"."
 PARENT = b".."
 
@@ -64,6 +67,23 @@ def steps(filename: bytes) -> Name:
         raise Refused(ErrorCode.FILE_NOT_FOUND, "the name is too long")
     parts = filename.replace(b"\\", b"/").split(b"/")
     return tuple(part for part in parts if part not in (b"", SELF))
+
+
+def is_reserved(step: bytes) -> bool:
+    """Whether it is the name of an unfinished upload, in letters of any case.
+
+    FAT and its like know no case.
+    """
+    return step[: len(TEMPORARY)].lower() == TEMPORARY
+
+
+def is_template(step: bytes) -> bool:
+    """Whether it is the name of a template, in letters of any case.
+
+    Nor do FAT, NTFS and SMB know dots and blanks at the end, and of some
+    `x::$DATA` is `x`.
+    """
+    return step.partition(b":")[0].rstrip(b". ").lower().endswith(TEMPLATE)
 
 
 def show(filename: bytes) -> str:

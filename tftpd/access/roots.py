@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.client import Client
-from tftpd.access.names import PARENT, SELF, TEMPORARY, Name
+from tftpd.access.names import PARENT, SELF, Name, is_reserved
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
 from tftpd.access.slots import FACTS, Part, fill, names, parts
 
@@ -45,7 +45,7 @@ class Root:
         filled = []
         for step in self.below:
             made = fill(step, lambda key: serial if key == SERIAL else FACTS[key](client))
-            if not made or made in (SELF, PARENT) or b"/" in made or made.startswith(TEMPORARY):
+            if not made or made in (SELF, PARENT) or b"/" in made or is_reserved(made):
                 return None
             filled.append(made)
         return tuple(filled)
