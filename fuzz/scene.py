@@ -100,7 +100,7 @@ class Disk(Cache):
 
     cold = False
 
-    def knows(self, root: Path, name: Name) -> bool:
+    def knows(self, root: Path, name: Name, follows: bool = True) -> bool:
         """Whether nobody has to wait."""
         return not self.cold
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.ladder import MOST_NAMES, Ladder, Rung, fold
+from tftpd.access.ladder import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import PARENT, steps
 from tftpd.access.naming import Naming
@@ -47,6 +47,12 @@ def climbed(name, *rungs):
 )  # fmt: skip
 def test_what_a_rung_makes(rung, name, made):
     assert climbed(name, rung) == made
+
+
+def test_a_name_longer_than_a_request_may_be_is_not_mended():
+    longest = b"C:" + b"x" * (LONGEST_MENDED - 2)
+    assert climbed(longest, *Rung) != []
+    assert climbed(longest + b"x", *Rung) == []
 
 
 def test_each_rung_takes_what_those_before_have_made():

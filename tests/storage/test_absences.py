@@ -110,3 +110,33 @@ class _Cold:
 
     def knows(self, root, name):
         return False
+
+
+def test_a_long_name_is_looked_for_no_deeper_than_it_leads(root, monkeypatch):
+    looked = []
+    stat = os.stat
+
+    def counting(path, **how):
+        looked.append(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", counting)
+    assert witness(root, (b"cfg", *[b"a"] * 1000)) is not None
+    assert len(looked) <= 3
+
+
+def test_what_is_remembered_holds_on_to_nothing_else(absences, root):
+    try:
+        raise Refused(ErrorCode.FILE_NOT_FOUND, "raised")
+    except Refused as refused:
+        absences.remember("key", refused, [witness(root, (b"none",))])
+    (kept, _) = absences._known["key"]
+    assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
+
+
+def test_what_is_far_down_is_not_remembered(absences, root):
+    deep = root
+    for _ in range(5):
+        deep /= "d" * 100
+        deep.mkdir()
+    assert _remembered(absences, root, (*[b"d" * 100] * 5, b"none")) is None

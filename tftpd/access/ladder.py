@@ -15,6 +15,9 @@ from tftpd.wire.errors import Refused
 MOST_NAMES = 64
 """How many names are tried at most, besides the first."""
 
+LONGEST_MENDED = 512
+"""Octets of a name that is mended: firmware keeps to the request of RFC 2347."""
+
 
 class Rung(StrEnum):
     """What is mended."""
@@ -53,6 +56,8 @@ class Ladder:
 
     def climb(self, name: bytes, rungs: Iterable[Rung]) -> Iterator[Candidate]:
         """What `rungs` make of `name`, nothing twice, and at most `MOST_NAMES`."""
+        if len(name) > LONGEST_MENDED:
+            return
         known = [Candidate(name)]
         seen = {(name, False)}
         for rung in rungs:

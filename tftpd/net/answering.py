@@ -15,7 +15,7 @@ from typing import TypeVar
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mounts
 from tftpd.access.names import Named
-from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewriting import rewritten
 from tftpd.storage.cached import Cache, Slow
 from tftpd.storage.finding import Finder
@@ -80,7 +80,8 @@ class Writing:
         """The file in the making; raises `Refused`. `ledgers` are those of roots with quotas."""
 
         def begin(grant: Grant[WritePolicy]) -> Sink:
-            if not (wait or cache.knows(grant.root, grant.name[:-1])):
+            follows = grant.symlinks is Symlinks.FOLLOW
+            if not (wait or cache.knows(grant.root, grant.name[:-1], follows)):
                 raise Slow(grant.root)
             ledger = ledgers.get(grant.root)
             return Sink.open(grant, self.size, self.terms.mode is Mode.NETASCII, ledger)

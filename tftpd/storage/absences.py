@@ -18,6 +18,9 @@ from tftpd.access.names import Name
 from tftpd.storage.cached import Cache
 from tftpd.wire.errors import Refused
 
+LONGEST_KNOWN = 512
+"""Octets of a name that is remembered, and of the way to a directory."""
+
 _REMEMBERED = 4096  # names
 _MOST_WITNESSES = 16  # directories of one name
 
@@ -47,18 +50,23 @@ def witness(root: Path, name: Name) -> Witness | None:
     None where nobody can tell: a link that leads nowhere yet, or a directory
     that was written to just now.
     """
-    steps = [os.fsencode(root), *name]
-    for length in range(len(name), 0, -1):
-        path = b"/".join(steps[:length])
+    path = os.fsencode(root)
+    there: tuple[bytes, os.stat_result, bytes] | None = None
+    # From the top: a name of a thousand steps mostly lacks one of the first.
+    for step in name:
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            continue
+            break
         except OSError:
             return None
-        found = settled(path, status)
-        return None if found and os.path.lexists(path + b"/" + steps[length]) else found
-    return None
+        there = path, status, step
+        path += b"/" + step
+    if there is None:
+        return None
+    path, status, step = there
+    found = settled(path, status)
+    return None if found and os.path.lexists(path + b"/" + step) else found
 
 
 def settled(path: bytes, status: os.stat_result | None = None) -> Witness | None:
@@ -97,12 +105,16 @@ class Absences:
     def remember(
         self, key: Hashable, refused: Refused, witnesses: Sequence[Witness | None]
     ) -> None:
-        """`key` is refused while these hold; not if there is one too few or too many."""
-        distinct = tuple(dict.fromkeys(witnesses))
-        if None in distinct or not 0 < len(distinct) <= _MOST_WITNESSES:
+        """`key` is refused while these hold; not if there is one too few, too many or too long."""
+        distinct = tuple(one for one in dict.fromkeys(witnesses) if one is not None)
+        if None in witnesses or not 0 < len(distinct) <= _MOST_WITNESSES:
             return
+        if any(len(one.path) > LONGEST_KNOWN for one in distinct):
+            return
+        # A new one: the one that was raised holds on to all that it came by.
+        refused = Refused(refused.code, str(refused), refused.text)
         with self._lock:
-            self._known[key] = refused, [one for one in distinct if one is not None]
+            self._known[key] = refused, distinct
             self._known.move_to_end(key)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

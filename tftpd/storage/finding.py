@@ -9,13 +9,14 @@ client could not go, and what it may not read stays unread.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 from tftpd.access.client import Client
 from tftpd.access.ladder import Candidate
 from tftpd.access.mounts import Mounts, Unmounted
-from tftpd.access.names import Named, show
-from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.storage.absences import Absences, Witness, settled, witness
+from tftpd.access.names import TEMPLATE, Named, is_template, show
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.storage.absences import LONGEST_KNOWN, Absences, Witness, settled, witness
 from tftpd.storage.cached import Cache, Slow
 from tftpd.storage.failures import refusing
 from tftpd.storage.memory import MemorySource
@@ -23,13 +24,17 @@ from tftpd.storage.source import Octets, Source
 from tftpd.storage.spelling import Room, spelled
 from tftpd.wire.errors import ErrorCode, Reason, Refused, Scarce
 
-TEMPLATE = b".j2"
-"""How the names of templates end."""
-
 TEMPLATED = "template"
 """What reports say of a file that was made of one."""
 
 _TOLD = 5  # names that a refusal tells
+_TOLD_OCTETS = 255  # of each
+
+# A place is a name beneath one root, and takes some 50 us. So many are looked at
+# without a thread, and so many in all: a name that fits every rung has 64 others,
+# and there may be as many roots.
+_AT_ONCE = 32
+_MOST_PLACES = 128
 
 Note = Callable[[Named, str], None]
 """Is told each name that was tried, and why it was not served, or ``."""
@@ -78,7 +83,7 @@ class Finder:
         try:
             return search.find()
         except Refused as refused:
-            if search.missing:
+            if search.missing and len(asked.name) <= LONGEST_KNOWN:
                 self.absences.remember(key, refused, search.witnesses)
             raise
 
@@ -95,6 +100,7 @@ class _Search:
 
     __slots__ = (
         *("_mounts", "_cache", "_asked", "_client", "_render", "_wait", "_note", "_room"),
+        "_places",
         *("witnesses", "missing"),
     )
 
@@ -115,6 +121,7 @@ class _Search:
         self._wait = wait
         self._note = note
         self._room = Room()
+        self._places = 0  # that were looked at
         self.witnesses: list[Witness | None] = []
         self.missing = True  # nothing was refused but for not being there
 
@@ -130,8 +137,10 @@ class _Search:
         if not self._mounts.rungs:
             raise asked.telling(first)
         self._note(asked, str(first))
-        tried: list[str] = []
+        tried: list[tuple[Named, str]] = []
         for candidate in self._mounts.climb(asked.name):
+            if self._places >= _MOST_PLACES:
+                break
             named = candidate.named(asked)
             try:
                 found = self._try(candidate, named)
@@ -143,7 +152,7 @@ class _Search:
                 self._note(named, str(refused))
                 there = not _missing(refused)
                 self.missing = self.missing and not there
-                tried.append(_told(named, f": {refused}" if there else ""))
+                tried.append((named, f": {refused}" if there else ""))
                 continue
             self._note(found.named, "")
             return found
@@ -171,7 +180,7 @@ class _Search:
 
     def _open_beneath(self, grant: Grant[ReadPolicy], named: Named) -> Found:
         made = grant.policy.templates
-        if made and grant.name and grant.name[-1].endswith(TEMPLATE):
+        if made and grant.name and is_template(grant.name[-1]):
             raise Refused(ErrorCode.FILE_NOT_FOUND, "a template is not read as it is")
         try:
             return Found(named, grant, self._source(grant))
@@ -191,9 +200,13 @@ class _Search:
         return Found(named, template, MemorySource(octets))
 
     def _source(self, grant: Grant[ReadPolicy]) -> Source:
-        if not (self._wait or self._cache.knows(grant.root, grant.name)):
+        self._places += 1
+        if not self._wait and (self._places > _AT_ONCE or not self._knows(grant)):
             raise Slow(grant.root)
         return Source.open(grant)
+
+    def _knows(self, grant: Grant[ReadPolicy]) -> bool:
+        return self._cache.knows(grant.root, grant.name, grant.symlinks is Symlinks.FOLLOW)
 
     def _open_folded(self, candidate: Candidate, named: Named) -> Found:
         """The file whose name the directories spell in letters of another case."""
@@ -216,6 +229,7 @@ class _Search:
     def _open_spelled(
         self, candidate: Candidate, name: bytes, grant: Grant[ReadPolicy], named: Named
     ) -> Found:
+        self._places += 1
         with refusing(Reason.READ_FAILED):
             real = spelled(grant.root, grant.name, grant.symlinks, self._room)
         by = (*named.by, f"the first of {real.choices}") if real.choices > 1 else named.by
@@ -239,11 +253,11 @@ def _missing(refused: Refused) -> bool:
 
 
 def _told(named: Named, why: str) -> str:
-    return f'"{show(named.name)}" ({", ".join(named.by)}{why})'
+    return f'"{show(named.name[:_TOLD_OCTETS])}" ({", ".join(named.by)}{why})'
 
 
-def _also(tried: list[str]) -> str:
+def _also(tried: list[tuple[Named, str]]) -> str:
     if not tried:
         return ""
     more = f" and {len(tried) - _TOLD} more" if len(tried) > _TOLD else ""
-    return f"; nor is {', '.join(tried[:_TOLD])}{more}"
+    return f"; nor is {', '.join(starmap(_told, tried[:_TOLD]))}{more}"
