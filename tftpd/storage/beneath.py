@@ -48,6 +48,7 @@ class Walk:
         self._follows = symlinks is Symlinks.FOLLOW
         self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follows else _DIRECTORY
         self._links = 0
+        self._real: Path | None = None
 
     def close(self) -> None:
         """Let go of the directories."""
@@ -109,10 +110,17 @@ class Walk:
         if self._follows:
             self._down(b"/")
             return steps
-        for root in (self._root, Path(os.path.realpath(self._root))):
+        for root in self._spellings():
             beneath = [os.fsencode(part) for part in root.absolute().parts[1:]]
             if steps[: len(beneath)] == beneath:
                 while len(self._held) > 1:
                     os.close(self._held.pop())
                 return steps[len(beneath) :]
         raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
+
+    def _spellings(self) -> Iterator[Path]:
+        """The names that a link may have for the root."""
+        yield self._root
+        if self._real is None:  # once: that looks at every directory above
+            self._real = Path(os.path.realpath(self._root))
+        yield self._real
