@@ -1,0 +1,175 @@
+"""Ways out by what the server makes of names: ladder, rules, roots of one's own, templates."""
+
+from itertools import combinations
+
+import pytest
+
+from tests.confinement.asking import contents, mount, reads, serving, writes
+from tests.confinement.names import KINDS, out
+from tests.confinement.world import INSIDE, SECRET
+from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.naming import Naming
+from tftpd.access.policy import ReadPolicy
+from tftpd.access.regular.patterns import pattern
+from tftpd.access.rewriting import Rule, template
+from tftpd.access.roots import root, serials
+from tftpd.config.naming import ENCODINGS
+
+TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
+
+
+def _served(world, server, names, refused=False):
+    before = world.everything()
+    for name, said in zip(names, reads(server, names), strict=True):
+        assert SECRET not in b"".join(said), name
+        content = contents(said)
+        assert content is None or (content in INSIDE.values() and not refused), name
+    assert world.everything() == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("each octet")])
+def test_no_rung_of_the_ladder_leads_out(confined, kind):
+    """With links there that lead out by what a rung makes of the name."""
+    for at in ("boot", "C", "LINK", "inner/boot"):
+        confined.link(at, "{outside}")
+    ladder = Ladder(tuple(Rung), ENCODINGS, TOP)
+    server = serving(mount(confined), naming=Naming(ladder=ladder))
+    names = out(confined.filled)[kind]
+    if kind != "lengths":
+        names = [*names[::3], b"C:" + names[0] + b"\xff", b"\\BOOT\\" + names[-1] + b" "]
+    _served(confined, server, names)
+
+
+@pytest.mark.parametrize(
+    "rungs", [rungs for size in range(1, 6) for rungs in combinations(Rung, size)], ids="-".join
+)
+def test_no_rungs_together_lead_out(confined, rungs):
+    confined.link("Link", "../outside")
+    confined.link("\u4e2d", "..")
+    names = [
+        *(b"LINK/secret", b"C:\\LINK\\SECRET\xff", b"boot/link/secret", b"C:../outside/secret"),
+        *(b"..\xff/outside/secret", b"..\xff", b"boot/../../outside/secret ", b"c:boot/../secret"),
+        *("\u4e2d/secret".encode("gbk"), b"C:\\..\\SECRET", b"BOOT/../FILE\xff/../../secret"),
+        *(b"\x81\\..\\secret", b"..\x81\\outside", b"INNER/../../OUTSIDE/SECRET", b"C:C:/../x"),
+    ]  # fmt: skip
+    for order in (rungs, rungs[::-1]):
+        ladder = Ladder(order, ("utf-8", "gbk", "latin-1"), TOP)
+        _served(confined, serving(mount(confined), naming=Naming(ladder=ladder)), names)
+
+
+RULES = {
+    "a group that is the rest": ("^img-(.*)$", "{1}", {}),
+    "two groups about": ("^img-([^!]*)!(.*)$", "{2}/{1}", {}),
+    "a rule that takes something away": ("x", "", {"every": True}),
+    "a rule that makes parents": ("^img-", "../outside/", {}),
+    "a rule that makes a backslash": ("!", "\\\\", {"every": True}),
+    "a rule that begins anew": ("^img-", "", {"restart": True}),
+    "a rule that makes an absolute name": ("^img-", "/", {}),
+    "a rule that makes a drive": ("^img-", "C:", {}),
+    "capitals": ("^img-(.*)$", "{1:upper}", {}),
+}
+
+
+@pytest.mark.parametrize("what", RULES)
+def test_no_rule_leads_out(confined, what):
+    match, to, how = RULES[what]
+    found = pattern(match)
+    rule = Rule("rewrite[0]", found, template(to, found), **how)
+    server = serving(mount(confined), naming=Naming((rule,), Ladder(tuple(Rung), ("utf-8",), TOP)))
+    names = [
+        *(b"img-../outside/secret", b"img-/../../outside/secret", b"img-img-../outside/secret"),
+        *(b"img-secret!../outside", b"img-outside/secret!..", b"img-..!..!outside!secret"),
+        *(b".x./outside/secret", b"x.x.x/xoutsidex/xsecretx", b"..!outside!secret", b"img-"),
+        *(b"img-secret", b"img-..", b"img-..\\outside\\secret", b"img-{outside}/secret"),
+        confined.filled("img-{outside}/secret").encode(),
+    ]
+    _served(confined, server, names)
+    before = confined.everything()
+    writes(server, names)
+    assert confined.everything() == before
+
+
+SERIALS = [".*", "[^/]*", "\\.\\.", "[0-9A-Fa-f]{8}"]
+
+
+@pytest.mark.parametrize("known", SERIALS)
+@pytest.mark.parametrize("below", ["{serial}", "x{serial}", "{serial}/{serial}", "inner/{serial}"])
+def test_no_serial_number_leads_out(confined, below, known):
+    """Whatever the expression is that tells which those are."""
+    confined.link("10000000", "{outside}")
+    confined.link("20000000", "..")
+    confined.link("x30000000", "../outside")
+    confined.link("inner/40000000", "../../outside")
+    confined.link("50000000", "60000000")
+    confined.link("60000000", "/")
+    ours = mount(confined, roots=(root(f"{confined.root}/{below}"),), serials=serials(known))
+    firsts = [
+        *(
+            b"10000000",
+            b"20000000",
+            b"30000000",
+            b"40000000",
+            b"50000000",
+            b"60000000",
+            b"70000000",
+        ),
+        *(
+            b"..",
+            b".",
+            b"...",
+            b"..\\..",
+            b"../..",
+            b"",
+            b"/",
+            b"{serial}",
+            b"x" * 256,
+            b"\xff\xfe",
+        ),
+    ]
+    names = [
+        first + rest for first in firsts for rest in (b"/secret", b"/../secret", b"/outside/secret")
+    ]
+    names.append(b"60000000" + confined.filled("{outside}/secret").encode())
+    _served(confined, serving(ours), names)
+    before = confined.everything()
+    writes(serving(ours), names)
+    assert confined.everything() == before
+
+
+@pytest.mark.parametrize("fact", ["{ip}", "{ip_hex}", "{mac}", "{mac:upper}", "g/{ip}"])
+@pytest.mark.parametrize("to", ["{outside}", "../outside", "..", "/", "../rootx", "{ip}"])
+def test_no_directory_of_a_clients_own_is_outside(confined, fact, to):
+    mac = bytes.fromhex("525400abcdef")
+    for own in ("192.0.2.7", "C0000207", mac.hex("-"), mac.hex("-").upper(), "g/192.0.2.7"):
+        confined.link(
+            own, "../" + to if own[1] == "/" and to[0] == "." else to.replace("{ip}", own)
+        )
+    ours = mount(confined, roots=(root(f"{confined.root}/{fact}"),))
+    names = [b"secret", b"outside/secret", b"../secret", b"../../outside/secret", b"file"]
+    server = serving(ours, neighbour=lambda peer: mac)
+    _served(confined, server, names, refused=True)
+    before = confined.everything()
+    writes(server, names)
+    assert confined.everything() == before
+
+
+def test_the_text_of_a_template_is_not_read(confined):
+    """Nor by a name that only some file systems take for its."""
+    for name in ("menu.j2", "inner/menu.j2", "menu.j2.j2", "MENU.J2", "menu.j2.", "menu.j2 "):
+        (confined.root / name).write_bytes(SECRET)
+    names = [
+        place + name
+        for place in (b"", b"/", b"inner/", b"inner/../", b"C:\\", b"boot/")
+        for name in (b"menu.j2", b"MENU.J2", b"Menu.j2", b"menu.j2.", b"menu.j2 ", b"menu.j2. .")
+    ] + [
+        b"menu.j2.j2",
+        b"menu.J2.j2",
+        b"menu.j2::$DATA",
+        b"menu.j2:$DATA",
+        b"menu.j2\xff",
+        b"menu.j2/",
+    ]
+    naming = Naming(ladder=Ladder(tuple(Rung), ("utf-8", "latin-1"), TOP))
+    ours = mount(confined, read=ReadPolicy(templates=True))
+    for server in (serving(ours), serving(ours, naming=naming)):
+        _served(confined, server, names)
