@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import chart, load, measure, table, versus
+from bench import chart, hostile, load, measure, table, versus
+from bench.attacks import ATTACKS
 from bench.commands import COMMANDS, Command
 from bench.report import Report
 from bench.scenarios import PROFILED, SCENARIOS
 from bench.servers import SERVERS, Missing, Server, brought
 
-_MODES = ("run", "clients", "profile", "chart")
+_MODES = ("run", "clients", "profile", "hostile", "chart")
 _AGAINST = ["tftpd", "in.tftpd", "atftpd"]  # the servers that take uploads
 
 AnyProgram = TypeVar("AnyProgram", Server, Command)
@@ -63,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     where = modes.add_parser("profile", help="where the time of one block goes in the daemon")
     where.add_argument("--scenarios", type=_names, default=list(PROFILED))
     where.set_defaults(do=_profile)
+    bears = modes.add_parser("hostile", help="what attacks cost an honest client")
+    bears.add_argument("--servers", type=_names, default=["tftpd"], help="names, by commas")
+    bears.add_argument("--attacks", type=_names, default=list(ATTACKS), help="names, by commas")
+    bears.add_argument("--rounds", type=_positive, default=3)
+    bears.set_defaults(do=_hostile)
     draw = modes.add_parser("chart", help="draw a report that was written with --json")
     draw.add_argument("json", type=Path)
     draw.add_argument("svg", type=Path)
@@ -116,6 +122,24 @@ def _profile(options: argparse.Namespace) -> int:
 
     for profile in profiles([SCENARIOS[name] for name in options.scenarios]):
         print(profile, end="\n\n")
+    return 0
+
+
+def _hostile(options: argparse.Namespace) -> int:
+    wrong = _unknown(options.attacks, ATTACKS) or _unknown(options.servers, SERVERS)
+    if wrong:
+        return _complain(wrong)
+    present, left_out = _present([SERVERS[name] for name in options.servers])
+    for name, why in left_out.items():
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    print(
+        f"`{measure.command_line()}`: how many times as long as alone (and until the first block)"
+    )
+    for server in present:
+        rows = hostile.measure(
+            server, options.attacks, options.rounds, lambda line: print(line, file=sys.stderr)
+        )
+        print(f"\n{server.name}\n\n{hostile.text(rows)}")
     return 0
 
 

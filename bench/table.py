@@ -37,13 +37,13 @@ def _figures(report: Report) -> str:
         [row.scenario, row.about, row.unit, *_cells(report, row, _figure), _ratio(report, row)]
         for row in report.rows
     ]
-    return _markdown(titles, lines)
+    return markdown(titles, lines)
 
 
 def _cpu(report: Report) -> str:
     rows = [row for row in report.rows if any(cell.cpu for cell in row.cells.values())]
     titles = ["CPU-seconds per GiB", *report.servers]
-    return _markdown(titles, [[row.scenario, *_cells(report, row, _cpu_figure)] for row in rows])
+    return markdown(titles, [[row.scenario, *_cells(report, row, _cpu_figure)] for row in rows])
 
 
 def _cells(report: Report, row: Row, show: Callable[[Cell], str]) -> list[str]:
@@ -87,7 +87,8 @@ def _notes(report: Report) -> list[str]:
     return ["\n".join(notes)] if notes else []
 
 
-def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose columns are as wide as what is in them."""
     widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(
