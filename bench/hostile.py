@@ -26,6 +26,7 @@ from bench.table import markdown
 
 _SIZES = {1: 8 * MIB, 16: 32 * MIB}  # of what is read, by windowsize: some tenths of a second
 _BLKSIZE = 1468
+_HONEST = "127.0.0.2"  # the ports of those who attack, and what is sent to them, are others
 _AGAIN = 0.25  # seconds until an honest client repeats what it said last
 _GIVES_UP = 60.0
 _WARMS_UP = 2.0  # seconds of an attack before an honest client comes
@@ -126,6 +127,7 @@ def _read(port: int, windowsize: int) -> Read:
     first = 0.0
     expected, octets, pending = 1, 0, 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((_HONEST, 0))
         sock.settimeout(_AGAIN)
         sock.sendto(said, to)
         while time.monotonic() < began + _GIVES_UP:

@@ -156,26 +156,3 @@ def test_requests_wait_while_transfers_have_their_turn(guests):
         door.sock.close()
         transfer.sock.close()
         poller.close()
-
-
-def test_what_a_request_took_is_counted(monkeypatch):
-    now = [100.0]
-    share = Share(lambda: now[0])
-    monkeypatch.setattr(module, "monotonic", lambda: now[0])
-    poller, door, transfer = Poller(Readers(), share), Door(), Reader()
-
-    def take():
-        now[0] += 0.001
-
-    door.then = take
-    try:
-        poller.addReader(door)
-        poller.addReader(transfer)
-        door.hears(b"request")
-        transfer.hears(b"block")
-        poller.doRead()
-        assert share.rests
-    finally:
-        door.sock.close()
-        transfer.sock.close()
-        poller.close()

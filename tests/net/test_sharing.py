@@ -1,8 +1,14 @@
 """What requests and transfers get of the time."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from twisted.internet.task import Clock
+
+from tests.fakes import MemoryServer
+from tftpd.net.admission import Crowd
 from tftpd.net.sharing import Share
+from tftpd.wire.packets import Ack, Rrq, Wrq
 
 
 class Time:
@@ -64,3 +70,53 @@ def test_no_request_waits_for_long(share, time):
     time.now += 0.051
     share.served()
     assert not share.rests
+
+
+class Busy(Clock):
+    """A clock by which each look takes a microsecond."""
+
+    def seconds(self):
+        self.rightNow += 1e-6
+        return self.rightNow
+
+
+@pytest.fixture
+def spent(offer):
+    """A server with room for two that were never answered, and what it spent in vain."""
+    told = []
+    crowd = Crowd(sessions=100, half_open=2)
+    server = MemoryServer(lambda report: replace(offer(report), crowd=crowd))
+    runtime = replace(server.net.runtime, clock=Busy(), spend=told.append)
+    server.listener._runtime = runtime
+    return server, told
+
+
+def test_a_request_that_becomes_a_transfer_is_free(spent):
+    server, told = spent
+    client = server.client()
+    client.asks(Rrq(b"seven", b"octet"))
+    client.says(Ack(1))
+    assert told == []
+    assert server.idle
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [Rrq(b"none", b"octet").encode(), b"", b"\0\1x", Ack(1).encode(), Wrq(b"x", b"octet").encode()],
+)
+def test_what_comes_to_nothing_is_counted(spent, datagram):
+    server, told = spent
+    server.client().asks(datagram)
+    assert len(told) == 1
+    assert told[0] > 0
+
+
+def test_a_request_for_which_another_has_to_give_way_is_counted(spent):
+    server, told = spent
+    for port in (1, 2):
+        server.client(port=port).asks(Rrq(b"seven", b"octet"))
+    assert told == []
+    server.client(port=3).asks(Rrq(b"seven", b"octet"))
+    assert len(told) == 1
+    server.waits(60)
+    assert server.idle

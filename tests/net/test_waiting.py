@@ -150,13 +150,16 @@ def test_the_share_of_a_client_counts_when_its_files_are_there(offer):
     assert server.idle
 
 
-def test_what_threads_did_for_requests_is_told(offer):
+def test_what_threads_did_in_vain_is_told(offer):
     spent = []
     server = _folding(offer)
     server.listener._waiting._spend = spent.append
-    server.client().asks(NEVER)
+    server.client(port=1).asks(NEVER)
+    client = server.client(port=2)
+    client.asks(Rrq(b"SEVEN", b"octet"))
     assert spent == []
     server.net.run_threads()
+    client.says(Ack(1))
     assert len(spent) == 1
     assert 0 < spent[0] < 1
 

@@ -82,6 +82,7 @@ class Listener(DatagramProtocol):
         self._discards = discards or Discards()
         self._starter = Starter(runtime, sessions, self._discards)
         self._waiting = Waiting(runtime.on_errand or runtime.in_thread, runtime.spend)
+        self._started = False  # a transfer, by the datagram that is being received
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
 
@@ -103,10 +104,15 @@ class Listener(DatagramProtocol):
         if self._ignores() and not self.offer.profiles.answers_broadcasts:
             self._discards.add(Discard.BROADCAST)
             return
+        seconds, sessions = self._runtime.clock.seconds, self._sessions
+        began, displaced = seconds(), sessions.displaced
+        self._started = False
         try:
             self._receive(datagram, peer)
         except Exception:
             self.log.failure("fault in a request from {peer}", peer=peer)
+        if not self._started or sessions.displaced > displaced:
+            self._runtime.spend(seconds() - began)
 
     def _receive(self, datagram: bytes, peer: SocketAddress) -> None:
         tid = (peer, self.transport.local)
@@ -191,6 +197,7 @@ class Listener(DatagramProtocol):
             self._put_off(asked, slow)
         else:
             self._starter.start(asked, granted)
+            self._started = True
 
     def _put_off(self, asked: Asked, slow: Slow) -> None:
         offer = asked.offer

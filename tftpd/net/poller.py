@@ -7,7 +7,6 @@ lock-step it makes 1.6 times the throughput.
 """
 
 import select
-from time import monotonic
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -80,16 +79,12 @@ class Poller:
 
     def _enter(self, fd: int) -> None:
         """Serve those who come, if it is their turn."""
-        shared = self._entrances[fd].shared
-        if self._share.rests and not shared:
+        if self._share.rests and not self._entrances[fd].shared:
             return
-        began = monotonic()
         try:
             self._readers[fd].doRead()
         except Exception:
             self.log.failure("fault in a reader")
-        if not shared:
-            self._share.spend(monotonic() - began)
 
     def close(self) -> None:
         """Give the reactor its slot back; readers that are left hear no more."""

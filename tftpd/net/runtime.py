@@ -73,8 +73,9 @@ class Runtime:
     address and starts the protocol on it; it raises `OSError`. `in_thread`
     runs what may block. `between(protocol)` is what a port is given for a
     session: itself, or what listens in on it. `on_errand` runs what is done
-    before there is a session, in threads that others do not wait for, and
-    `spend(seconds)` is told what that took of the processor.
+    before there is a session, in threads that others do not wait for.
+    `spend(seconds)` is told what requests took of the processor that came to
+    nothing.
     """
 
     clock: Clock

@@ -38,6 +38,8 @@ class Sessions:
         self._clients: Counter[str] = Counter()  # without those that dally
         self._networks: Counter[str] = Counter()
         self._idle: list[Deferred[None]] = []
+        self.displaced = 0
+        """How many had to give way that their clients never answered."""
 
     def __iter__(self) -> Iterator[AnySession]:
         return iter(self._open.values())
@@ -120,6 +122,7 @@ class Sessions:
             or (full and oldest.machine.stalled(now) >= _OVERDUE)
         ):
             oldest.stop(Outcome.DISPLACED)
+            self.displaced += 1
         if self._tally.full(crowd.sessions):
             raise Ignored(f"no room beside {len(self)} sessions")
 

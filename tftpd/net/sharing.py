@@ -1,9 +1,9 @@
 """Whose turn it is: that of requests, or of the transfers that run.
 
 A request costs as much as some twenty blocks, and more of them may come than
-can ever be answered. So of what was spent on requests, here or in threads, the
-transfers get twice as much next, as long as there are any that take it: a flood of
-requests leaves them two thirds of the time.
+can ever be answered. So of what was spent in vain, on requests that came to
+nothing, the transfers get twice as much next, as long as there are any that take
+it: a flood leaves them two thirds of the time. What becomes a transfer is free.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Entrance:
 
 
 class Share:
-    """What requests have had of the time, and what transfers get for it."""
+    """What was spent in vain, and what transfers get for it."""
 
     __slots__ = ("_busy_until", "_rests_until", "_seconds")
 
@@ -39,7 +39,7 @@ class Share:
         self._busy_until = self._seconds() + _BUSY
 
     def spend(self, seconds: float) -> None:
-        """So much was spent on requests."""
+        """So much was spent on what came to nothing."""
         now = self._seconds()
         self._rests_until = min(max(now, self._rests_until) + _TWICE * seconds, now + _LONGEST)
 

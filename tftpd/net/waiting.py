@@ -88,7 +88,7 @@ class _Timed:
 class Waiting:
     """Errands by the TIDs of their clients; `in_thread` does the work.
 
-    `spend` is told the seconds of a processor that each took.
+    `spend` is told the seconds of a processor that each took which came to nothing.
     """
 
     def __init__(
@@ -176,7 +176,8 @@ class Waiting:
             errand.then(result)
         elif not isinstance(result, Failure):
             errand.discard(result)
-        self._spend(timed.spent + monotonic() - began)
+        if isinstance(result, Failure):
+            self._spend(timed.spent + monotonic() - began)
         self._work(lane)
 
 
