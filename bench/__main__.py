@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import chart, hostile, load, measure, table, versus
+from bench import chart, course, flat, hostile, load, measure, table, versus
 from bench.attacks import ATTACKS
 from bench.commands import COMMANDS, Command
 from bench.report import Report
 from bench.scenarios import PROFILED, SCENARIOS
 from bench.servers import SERVERS, Missing, Server, brought
+from bench.vitals import Record
 
-_MODES = ("run", "clients", "profile", "hostile", "chart")
+_MODES = ("run", "clients", "profile", "hostile", "chart", "soak", "course")
 _AGAINST = ["tftpd", "in.tftpd", "atftpd"]  # the servers that take uploads
 
 AnyProgram = TypeVar("AnyProgram", Server, Command)
@@ -73,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("json", type=Path)
     draw.add_argument("svg", type=Path)
     draw.set_defaults(do=_chart)
+    long = modes.add_parser("soak", help="mixed load, after which all must be as it was")
+    long.add_argument("--minutes", type=_minutes, default=30.0, help="of load; 30")
+    long.add_argument("--workers", type=_positive, default=1)
+    long.add_argument("--rate", type=_positive, default=25, help="acts a second; 25")
+    long.add_argument("--seed", type=int, default=1)
+    long.add_argument("--json", type=Path, help="write the record there")
+    long.set_defaults(do=_soak)
+    drawn = modes.add_parser("course", help="draw what `soak` wrote with --json")
+    drawn.add_argument("json", type=Path, nargs="+")
+    drawn.add_argument("svg", type=Path)
+    drawn.set_defaults(do=_course)
     return parser
 
 
@@ -152,6 +164,26 @@ def _chart(options: argparse.Namespace) -> int:
     return 0
 
 
+def _soak(options: argparse.Namespace) -> int:
+    from bench.soak import Plan, soak
+
+    plan = Plan(60 * options.minutes, options.workers, float(options.rate), seed=options.seed)
+    record = soak(plan, lambda line: print(line, file=sys.stderr))
+    if options.json:
+        record.write(options.json)
+    print(course.text(record), end="")
+    return 1 if flat.risen(record) else 0
+
+
+def _course(options: argparse.Namespace) -> int:
+    try:
+        records = [Record.read(path) for path in options.json]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(str(error))
+    course.draw(records, options.svg)
+    return 0
+
+
 def _present(programs: Sequence[AnyProgram]) -> tuple[list[AnyProgram], dict[str, str]]:
     """Those that can be run here, and why the others cannot."""
     present, left_out = [], {}
@@ -183,6 +215,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10_000:
+        raise argparse.ArgumentTypeError("must be more than 0")
     return value
 
 

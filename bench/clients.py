@@ -106,6 +106,8 @@ class Client(ABC):
     def _prepare(self, blocking: bool) -> None:
         sock = self.socket
         enlarge(sock)
+        if self._job.source:
+            sock.bind((self._job.source, 0))
         if blocking:
             # Not `settimeout`, which would poll before each receive.
             wait = struct.pack("@ll", 0, 50_000)
@@ -162,7 +164,7 @@ class Client(ABC):
 
 def request(job: Job, name: str, size: int) -> bytes:
     """An RRQ or WRQ with the options of the job, as boot firmware asks: with a tsize."""
-    words = [name, "octet", "tsize", str(size if job.upload else 0)]
+    words = [name, job.mode, "tsize", str(size if job.upload else 0)]
     if job.blksize != 512:
         words += ["blksize", str(job.blksize)]
     if job.windowsize != 1:

@@ -9,7 +9,9 @@ class Job:
     """Transfers of one file by a number of clients at once.
 
     `reference` is the path of the file as it must be, `name` what the server
-    calls it. Uploads are called `name.N`, where N counts from `first`.
+    calls it. Uploads are called `name.N`, where N counts from `first`. With
+    `mode` netascii the reference is as it looks on the wire. `source` is the
+    client's address, any if empty.
     """
 
     host: str
@@ -25,6 +27,8 @@ class Job:
     timeout: float = 1.0  # seconds until a client asks again
     limit: float = 30.0  # seconds for all of it
     first: int = 0
+    mode: str = "octet"
+    source: str = ""
 
 
 @dataclass(slots=True)

@@ -18,6 +18,16 @@ class Usage:
     memory: int
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one process holds: octets in memory (RSS), descriptors, and threads."""
+
+    pid: int
+    memory: int
+    descriptors: int
+    threads: int
+
+
 def usage(pid: int) -> Usage:
     """The sum over `pid` and its descendants; what has ended meanwhile counts nothing."""
     cpu, memory, waiting = 0.0, 0, [pid]
@@ -30,6 +40,42 @@ def usage(pid: int) -> Usage:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return Usage(cpu, memory)
+
+
+def processes(pid: int) -> list[Process]:
+    """`pid` and its descendants, parents first; none that ended meanwhile."""
+    found: list[Process] = []
+    for process in _family(pid):
+        try:
+            said = _said(process)
+            descriptors = len(os.listdir(f"/proc/{process}/fd"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        memory = int(said["VmRSS"].split()[0]) << 10
+        found.append(Process(process, memory, descriptors, int(said["Threads"])))
+    return found
+
+
+def wakes(pid: int) -> int:
+    """How often `pid` and its descendants have waited for something and were woken."""
+    return sum(int(_said(process)["voluntary_ctxt_switches"]) for process in _family(pid))
+
+
+def _family(pid: int) -> list[int]:
+    family, waiting = [], [pid]
+    while waiting:
+        process = waiting.pop(0)
+        try:
+            waiting += sorted(_children(process))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        family.append(process)
+    return family
+
+
+def _said(pid: int) -> dict[str, str]:
+    lines = (line.partition(":") for line in _read(pid, "status").splitlines())
+    return {key: value.strip() for key, _, value in lines}
 
 
 def _cpu(pid: int) -> float:
