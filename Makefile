@@ -5,11 +5,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+LOCK ?= requirements/ci.txt
+OLDEST ?= python3.11
+PYTHONS ?= python3.11 python3.12 python3.13
+QUICK ?= $(addprefix tests/,wire transfer access storage config net)
+
 # Where `make install` puts the program; the units name it.
 OPT ?= /opt/tftpd
 UNITS ?=
 
-.PHONY: serve test lint bench fuzz schema manuals install deb clean
+.PHONY: serve test lint bench fuzz schema manuals install deb clean locked oldest versions quick
 
 serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
@@ -21,6 +26,24 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What has the environment made of exact versions by their hashes, as CI does;
+# `make test lint` then takes it as it is.
+locked: $(VENV)/.locked
+
+# The floors that need no programs beside them, with the lowest versions that
+# setup.cfg admits. They are for Python 3.11 alone.
+oldest:
+	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick
+
+# The same with the versions of CI on other Pythons.
+versions:
+	for python in $(PYTHONS); do \
+		$(MAKE) VENV=$(VENV)-$$(basename $$python) PYTHON=$$python quick || exit 1; \
+	done
+
+quick: $(VENV)/.locked
+	$(BIN)/python -m pytest -q $(QUICK)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench $(BENCH)
@@ -52,6 +75,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tftpd needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.locked: $(LOCK) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-lint
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .

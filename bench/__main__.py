@@ -167,7 +167,10 @@ def _chart(options: argparse.Namespace) -> int:
 def _soak(options: argparse.Namespace) -> int:
     from bench.soak import Plan, soak
 
-    plan = Plan(60 * options.minutes, options.workers, float(options.rate), seed=options.seed)
+    load = 60 * options.minutes
+    plan = Plan(
+        load, options.workers, float(options.rate), seed=options.seed, surge=min(60.0, load / 10)
+    )
     record = soak(plan, lambda line: print(line, file=sys.stderr))
     if options.json:
         record.write(options.json)

@@ -85,7 +85,10 @@ class Client(ABC):
             return
         self.resent += 1
         self._quiet_since = now
-        self._repeat()
+        try:
+            self._repeat()
+        except OSError as error:
+            self._fail(f"socket: {error.strerror}")
 
     def close(self) -> None:
         """Free the socket."""

@@ -63,9 +63,9 @@ def _column(axes: list[Any], record: Record) -> None:
 
 def text(record: Record) -> str:
     """The table of outcomes, what was held, and the verdict."""
-    rows = [f"| {'acts':24} | done | as expected | unexpected | wrong |", "|---|---|---|---|---|"]
+    rows = [f"| {'acts':24} | done | as expected | lost | unexpected | wrong |", "|---" * 6 + "|"]
     for kind, ways in record.ended.items():
-        numbers = (ways.get(way, 0) for way in ("done", "expected", "unexpected", "wrong"))
+        numbers = (ways.get(way, 0) for way in ("done", "expected", "lost", "unexpected", "wrong"))
         rows.append(f"| {kind:24} | {' | '.join(map(str, numbers))} |")
     rows += ["", f"{record.reloads} reloads; {record.samples[-1].ended} acts", ""]
     rows += [f"{name}: {_held(sample)}" for name, sample in _moments(record)]

@@ -14,6 +14,8 @@ WINDOW = 1 / 6
 # to differ by. Over 100,000 transfers a leak of 84 octets each would show.
 MEMORY_BOUND = 8 << 20
 
+_LOST = 0.001  # of all acts: on a busy machine nobody has a processor all the time
+
 
 def risen(record: Record) -> list[str]:
     """What is not flat, in words; empty if all is well."""
@@ -61,7 +63,9 @@ def _of_memory(record: Record) -> list[str]:
 
 def _left(last: Sample) -> list[str]:
     found = []
-    if last.sessions:
+    if last.sessions < 0:
+        found.append("the status page does not answer")
+    elif last.sessions:
         found.append(f"{last.sessions} sessions are left")
     if last.temporaries:
         found.append(f"{last.temporaries} temporary files are left")
@@ -72,6 +76,8 @@ def _of_outcomes(record: Record) -> list[str]:
     found = [f"the log has: {bug}" for bug in record.bugs]
     if wrong := record.total("wrong"):
         found.append(f"{wrong} transfers had wrong octets")
+    if (lost := record.total("lost")) > max(1, _LOST * record.samples[-1].ended):
+        found.append(f"{lost} acts came to no end: {record.told[0]}")
     if unexpected := record.total("unexpected"):
         found.append(f"{unexpected} acts ended as none should: {record.told[0]}")
     was, now = record.wakes

@@ -19,9 +19,10 @@ BLKSIZES = (8, 512, 512, 1024, 1428, 1468, 8192, 65464)
 WINDOWSIZES = (1, 1, 4, 16, 64)
 
 _SOURCES = 60  # addresses of clients
-_HOLDS = 20.0  # seconds that a silent client keeps its port: longer than anyone's patience
+_HOLDS = 45.0  # seconds that a silent client keeps its port: longer than anyone's patience
 _FIXED = 8  # names that are overwritten
-_LOST = ("no answer", "out of time")
+_GONE = ("no answer", "out of time", "socket: Connection refused")
+_TIMEOUT = 2.0  # seconds until a client asks again, eight times
 
 
 class Mixture:
@@ -63,8 +64,7 @@ class Mixture:
     def read_passing(self) -> Task:
         """The same from a listener that may be gone; a transfer that began goes on."""
         job = self._job(self._ports.passing)
-        expected = (*_LOST, "socket: Connection refused")
-        return Task("read, passing listener", self._reader(job, self._any_file(job)), expected)
+        return Task("read, passing listener", self._reader(job, self._any_file(job)), _GONE)
 
     def read_netascii(self) -> Task:
         """A file with its line ends changed."""
@@ -191,7 +191,7 @@ class Mixture:
         # A window of the largest blocks is more than the server grants.
         windowsize = min(windowsize, (1 << 20) // blksize)
         client = source(chance.randrange(_SOURCES))
-        return Job(HOST, port, "", "", blksize=blksize, windowsize=windowsize, source=client)
+        return Job(HOST, port, "", "", blksize, windowsize, timeout=_TIMEOUT, source=client)
 
     def _size(self, job: Job) -> int:
         """Octets of a file that such a transfer takes a few seconds for, at most."""

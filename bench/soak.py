@@ -31,18 +31,21 @@ _SETTLES = 1.0  # seconds in which a reload is done
 class Plan:
     """How long and how hard: seconds, `rate` in acts a second, at most `most` at once.
 
-    `patience` is that of the daemon. The rest after the load must be longer
-    than what it then waits for: silent clients, and its last ACKs.
+    `surge` is for how long acts begin as fast as there is room: what a crowd
+    costs is paid in the warm-up. `patience` is that of the daemon. The rest
+    after the load must be longer than what the daemon then waits for: silent
+    clients, and its last ACKs.
     """
 
     load: float
     workers: int = 1
     rate: float = 25.0
-    most: int = 400
+    most: int = 150
+    surge: float = 60.0
     each: float = 5.0  # between two samples
     reloads: float = 60.0  # between two reloads
-    patience: float = 10.0
-    rest: float = 40.0
+    patience: float = 30.0
+    rest: float = 60.0
     seed: int = 1
 
 
@@ -54,13 +57,13 @@ def soak(plan: Plan, say: Callable[[str], None]) -> Record:
         server = replace(SERVERS[OURS], prepare=site.prepare)
         daemon = stack.enter_context(running(server, site.trees.base, site.work))
         relay = stack.enter_context(Relay((HOST, daemon.port), _LINE, flows=plan.most))
-        mixture = Mixture(site.trees, site.ports(relay.address[1]), plan.seed, 2 * plan.patience)
+        mixture = Mixture(site.trees, site.ports(relay.address[1]), plan.seed, 1.5 * plan.patience)
         crowd = Crowd(mixture.begin, plan.rate, plan.most)
         watch = _Watch(plan, daemon, site, crowd, say)
         idle = watch.rest(_IDLE)
         watch.sample()
         with watch.at_work():
-            crowd.run(plan.load)
+            crowd.run(plan.load, plan.surge)
         site.configure(passing=False)
         watch.reload()
         time.sleep(plan.rest)

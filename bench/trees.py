@@ -70,7 +70,7 @@ class Trees:
             "names": {"ladder": ["drive", "trailing", "encoding", "prefix", "case"]},
             "rewrite": [{"match": "^once/upon/", "to": ""}],
             "limits": {"requests_per_second": 5000, "sessions_per_client": 2000},
-            "retransmit": {"patience": patience, "dally": min(4.0, patience)},
+            "retransmit": {"patience": patience, "dally": min(12.0, patience)},
             "workers": workers,
             "status": {"socket": str(status)},
         }
