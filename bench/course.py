@@ -44,9 +44,10 @@ def _column(axes: list[Any], record: Record) -> None:
         name = "daemon" if number == 0 else f"worker {number}"
         memory.plot(minutes, [one.memory / _MIB for one in held], label=name, **how)
         descriptors.plot(minutes, [one.descriptors for one in held], **how)
-    minutes = [sample.at / 60 for sample in record.samples]
     how = {"color": "#555555", "linewidth": 1.0}
-    sessions.plot(minutes, [sample.sessions for sample in record.samples], **how)
+    told = [sample for sample in record.samples if sample.sessions >= 0]
+    sessions.plot([sample.at / 60 for sample in told], [one.sessions for one in told], **how)
+    minutes = [sample.at / 60 for sample in record.samples]
     ended.plot(minutes, [sample.ended / 1000 for sample in record.samples], **how)
     memory.set_title(f"workers: {record.workers}", fontsize=9)
     names = ("memory, MiB", "descriptors", "sessions", "acts, thousands")

@@ -101,7 +101,7 @@ class Crowd:
             while now < stops or self._running:
                 while next_one <= now < stops and len(self._running) < self._most:
                     self._start(now)
-                    next_one += self._each if now > surges else 0.0
+                    next_one += self._each if now >= surges else 0.0
                 next_one = max(next_one, now - _LOOK)  # what could not begin is not made up for
                 self._step(min(_LOOK, max(0.0, next_one - now)))
                 now = monotonic()

@@ -24,17 +24,17 @@ def risen(record: Record) -> list[str]:
     if not before or not after:
         return ["too short to tell"]
     first, last = before[-1], after[-1]
+    if [process.pid for process in first.processes] != [one.pid for one in last.processes]:
+        return ["processes died", *_of_outcomes(record)]
     return [
-        *_of_processes(first, last),
+        *_of_descriptors(first, last),
         *_of_memory(record),
         *_left(last),
         *_of_outcomes(record),
     ]
 
 
-def _of_processes(first: Sample, last: Sample) -> list[str]:
-    if [process.pid for process in first.processes] != [one.pid for one in last.processes]:
-        return ["processes died"]
+def _of_descriptors(first: Sample, last: Sample) -> list[str]:
     return [
         f"{was.pid}: {now.descriptors} descriptors, {was.descriptors} before"
         for was, now in zip(first.processes, last.processes, strict=True)

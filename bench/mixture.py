@@ -19,26 +19,27 @@ BLKSIZES = (8, 512, 512, 1024, 1428, 1468, 8192, 65464)
 WINDOWSIZES = (1, 1, 4, 16, 64)
 
 _SOURCES = 60  # addresses of clients
-_HOLDS = 45.0  # seconds that a silent client keeps its port: longer than anyone's patience
+_HOLDS = 1.5  # of the same: how long a silent client keeps its port
 _FIXED = 8  # names that are overwritten
 _GONE = ("no answer", "out of time", "socket: Connection refused")
-_TIMEOUT = 2.0  # seconds until a client asks again, eight times
+_ASKS_AGAIN = 1 / 15  # of the daemon's patience, eight times: half of it
 
 
 class Mixture:
     """Gives one act after the other, the same for the same seed.
 
-    `holds` is how long silent clients keep their ports.
+    `patience` is that of the daemon, in seconds.
     """
 
-    def __init__(self, trees: Trees, ports: Ports, seed: int, holds: float = _HOLDS) -> None:
+    def __init__(self, trees: Trees, ports: Ports, seed: int, patience: float) -> None:
         self._base = trees.base
         self._ports = ports
         self._chance = Random(seed)
-        self._holds = holds
+        self._holds = _HOLDS * patience
+        self._timeout = max(0.2, _ASKS_AGAIN * patience)
         self._count = 0
         self._contents: dict[Path, bytes] = {}
-        self._kinds, self._weights = list(_WEIGHTS), list(_WEIGHTS.values())
+        self._kinds, self._weights = list(WEIGHTS), list(WEIGHTS.values())
 
     def begin(self) -> Task:
         """The next one, begun."""
@@ -191,7 +192,7 @@ class Mixture:
         # A window of the largest blocks is more than the server grants.
         windowsize = min(windowsize, (1 << 20) // blksize)
         client = source(chance.randrange(_SOURCES))
-        return Job(HOST, port, "", "", blksize, windowsize, timeout=_TIMEOUT, source=client)
+        return Job(HOST, port, "", "", blksize, windowsize, timeout=self._timeout, source=client)
 
     def _size(self, job: Job) -> int:
         """Octets of a file that such a transfer takes a few seconds for, at most."""
@@ -242,7 +243,7 @@ def _compared(stored: Path, content: bytes, keep: bool) -> Callable[[], str]:
     return compare
 
 
-_WEIGHTS: dict[Callable[[Mixture], Task], float] = {
+WEIGHTS: dict[Callable[[Mixture], Task], float] = {
     Mixture.read: 20,
     Mixture.read_by_relay: 6,
     Mixture.read_single: 6,

@@ -23,7 +23,7 @@ from bench.vitals import Record, Sample, sessions, temporaries
 _LINE = Line(drop_down=0.01, drop_up=0.01, seed=7, delay=0.002)
 _BUGS = ("Traceback (most recent call last)", "Unhandled", "[critical")
 _TOLD = 5  # bugs in words
-_IDLE = 5.0  # seconds of rest before the load
+_STARTS_WITHIN = 60.0  # with all workers
 _SETTLES = 1.0  # seconds in which a reload is done
 
 
@@ -46,6 +46,7 @@ class Plan:
     reloads: float = 60.0  # between two reloads
     patience: float = 30.0
     rest: float = 60.0
+    idle: float = 5.0  # in which it is watched without load, before and after
     seed: int = 1
 
 
@@ -57,18 +58,20 @@ def soak(plan: Plan, say: Callable[[str], None]) -> Record:
         server = replace(SERVERS[OURS], prepare=site.prepare)
         daemon = stack.enter_context(running(server, site.trees.base, site.work))
         relay = stack.enter_context(Relay((HOST, daemon.port), _LINE, flows=plan.most))
-        mixture = Mixture(site.trees, site.ports(relay.address[1]), plan.seed, 1.5 * plan.patience)
+        mixture = Mixture(site.trees, site.ports(relay.address[1]), plan.seed, plan.patience)
         crowd = Crowd(mixture.begin, plan.rate, plan.most)
         watch = _Watch(plan, daemon, site, crowd, say)
-        idle = watch.rest(_IDLE)
+        watch.wait()
+        idle = watch.rest(plan.idle)
         watch.sample()
         with watch.at_work():
             crowd.run(plan.load, plan.surge)
         site.configure(passing=False)
         watch.reload()
         time.sleep(plan.rest)
+        watch.wait()
         watch.sample()
-        watch.record.wakes = idle, watch.rest(_IDLE)
+        watch.record.wakes = idle, watch.rest(plan.idle)
         watch.record.bugs = bugs(site.work)
         return watch.record
 
@@ -125,8 +128,14 @@ class _Watch:
         self._site = site
         self._tally = crowd.tally
         self._say = say
-        self._began = time.monotonic() + _IDLE
+        self._began = time.monotonic()
         self._over = threading.Event()
+
+    def wait(self) -> None:
+        """Until all processes answer; they are given a while."""
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while sessions(self._site.status) < 0 and time.monotonic() < deadline:
+            time.sleep(_SETTLES)
 
     def rest(self, seconds: float) -> float:
         """Do nothing for so long; how often a second the daemon woke meanwhile."""

@@ -73,7 +73,17 @@ class Record:
 
 
 def sessions(status: Path) -> int:
-    """How many the daemon says it has, on its status page's socket; -1 if it does not answer."""
+    """How many the daemon says it has, on its status page's socket; -1 if it does not answer.
+
+    Also where one of its workers does not.
+    """
+    said = _said(status)
+    if said is None or not all(worker["answers"] for worker in said["workers"]):
+        return -1
+    return sum(number for way in said["sessions"].values() for number in way.values())
+
+
+def _said(status: Path) -> dict[str, Any] | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_ANSWERS_WITHIN)
         try:
@@ -81,9 +91,9 @@ def sessions(status: Path) -> int:
             sock.sendall(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
         except OSError:
-            return -1
-    counts = json.loads(answer.partition(b"\r\n\r\n")[2])["sessions"]
-    return sum(number for way in counts.values() for number in way.values())
+            return None
+    document: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return document
 
 
 def temporaries(base: Path) -> int:

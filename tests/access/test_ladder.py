@@ -4,7 +4,7 @@ import codecs
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tftpd.access.ladder import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
@@ -95,6 +95,7 @@ _HOSTILE = st.lists(
 _EVERY = Ladder(tuple(Rung), ENCODINGS, ((b"boot",), (b"in", b"deep")))
 
 
+@settings(deadline=None)  # the first one loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
     root = Mounts([Mount((b"in",), one(Path("/srv/in")))], Naming(ladder=_EVERY))

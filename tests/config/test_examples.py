@@ -2,6 +2,7 @@
 
 import json
 
+import pydantic
 import pytest
 
 from tests.daemons import CHECKOUT
@@ -31,6 +32,8 @@ def test_a_shipped_configuration_names_its_schema(path):
     assert (path.parent / name).resolve() == CHECKOUT / "conf/tftpd.schema.json"
 
 
+# Older ones write the same otherwise.
+@pytest.mark.skipif(pydantic.VERSION.startswith(("2.9.", "2.10.")), reason="needs pydantic 2.11")
 def test_the_exported_schema_is_current():
     exported = (CHECKOUT / "conf/tftpd.schema.json").read_text()
     assert exported == json.dumps(schema(), indent=2) + "\n"

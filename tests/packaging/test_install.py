@@ -62,11 +62,27 @@ def environment():
     return dict(os.environ, PYTHONPATH=sysconfig.get_path("purelib"))
 
 
+def test_the_wheel_is_the_same_octets_again_from_the_same_source(sdist, tmp_path):
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": "", "SOURCE_DATE_EPOCH": "1700000000"}
+    wheels = []
+    for name, when in (("one", 1_000_000_000), ("other", 1_600_000_000)):
+        shutil.unpack_archive(sdist, tmp_path / name)
+        (source,) = (tmp_path / name).iterdir()
+        for path in source.rglob("*"):
+            os.utime(path, (when, when))
+        _run(sys.executable, "-c", build, str(tmp_path / name), cwd=source, env=environment)
+        (wheel,) = (tmp_path / name).glob("*.whl")
+        wheels.append(wheel.read_bytes())
+    assert wheels[0] == wheels[1]
+
+
 def test_the_sdist_has_what_its_tests_and_users_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
-        "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "conf/tftpd.yaml",
+        "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "Makefile",
+        "requirements/ci.txt", "requirements/bounds.py", "conf/tftpd.yaml",
         "conf/examples/pxe.yaml", "conf/systemd/tftpd.service",
         "tests/fakes.py", "tests/wire/cases/edk2.txt",
         "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
