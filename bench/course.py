@@ -9,6 +9,7 @@ from bench.vitals import Record, Sample
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
 _MIB = 1 << 20
+_TOLD = 40  # failures in words
 
 
 def draw(records: list[Record], path: Path) -> None:
@@ -72,7 +73,7 @@ def text(record: Record) -> str:
     rows += [f"{name}: {_held(sample)}" for name, sample in _moments(record)]
     before, after = record.wakes
     rows.append(f"wake-ups a second at rest: {before:.1f} before, {after:.1f} after")
-    rows += [fill(line, 100) for line in record.told]
+    rows += [fill(line, 100) for line in record.told[:_TOLD]]
     verdict = risen(record)
     rows += ["", *(f"NOT FLAT: {line}" for line in verdict)] if verdict else ["", "flat"]
     return "\n".join(rows) + "\n"

@@ -12,7 +12,7 @@ from bench.mischief import Act
 _LOOK = 0.05  # seconds between two looks for those that wait in vain
 _EVENTS = 256
 _LIMIT = 120.0  # seconds for one act
-_TOLD = 20  # of what nobody expected, in words
+_TOLD = 20  # of each ending that nobody wants, in words
 _DAMAGE = ("differs", "ends at")  # in the failures of a client that compared
 _SILENCE = ("no answer", "out of time", "socket: Connection refused")
 
@@ -27,18 +27,23 @@ class Ending(StrEnum):
     WRONG = "wrong"  # octets were not what they should have been
 
 
+_TELLING = (Ending.WRONG, Ending.UNEXPECTED, Ending.LOST)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """An act to be done.
 
     `expected` has the beginnings of failures that are as they should be;
-    `check` is asked when it has ended without one, and says what is wrong.
+    `check` is asked when it has ended without one, and says what is wrong;
+    `about` tells which it was.
     """
 
     kind: str
     act: Act
     expected: tuple[str, ...] = ()
     check: Callable[[], str] = lambda: ""
+    about: str = ""
 
 
 @dataclass(slots=True)
@@ -46,14 +51,20 @@ class Tally:
     """How many acts of each kind ended in each way, and a few failures in words."""
 
     ended: Counter[tuple[str, Ending]] = field(default_factory=Counter)
-    told: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
+    told: dict[Ending, deque[str]] = field(
+        default_factory=lambda: {ending: deque(maxlen=_TOLD) for ending in _TELLING}
+    )
 
     def count(self, task: Task, failure: str) -> None:
         """Count an act that has ended."""
         ending = _ending(task, failure)
         self.ended[task.kind, ending] += 1
-        if ending not in (Ending.DONE, Ending.EXPECTED):
-            self.told.append(f"{task.kind}: {failure}")
+        if ending in self.told:
+            self.told[ending].append(f"{task.kind}, {task.about}: {failure}")
+
+    def failures(self) -> list[str]:
+        """The worst first, in words."""
+        return [f"{ending}: {line}" for ending, lines in self.told.items() for line in lines]
 
     def table(self) -> dict[str, dict[str, int]]:
         """The numbers by kind, then by ending."""

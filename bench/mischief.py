@@ -13,7 +13,6 @@ from bench.clients import ACK, BUFFER, DATA, ERROR, HEADER, OACK, VIEW, Client, 
 from bench.job import Job
 
 _GOODBYE = HEADER.pack(ERROR, 0) + b"enough\0"
-_ASKS_AGAIN = 1.0  # seconds
 _ASKS = 8  # times
 _BURST = 4  # datagrams of a stranger for each tick
 
@@ -76,6 +75,7 @@ class SizeProbe:
         self._to = (job.host, job.port)
         self._request = request(job, job.name, 0)
         self._asked = 0
+        self._timeout = job.timeout
         self._asks_at = 0.0
         self.tick(monotonic())
 
@@ -100,7 +100,7 @@ class SizeProbe:
             self.failure = "no answer"
             self.done = True
             return
-        self._asks_at = now + _ASKS_AGAIN
+        self._asks_at = now + self._timeout
         self.socket.sendto(self._request, self._to)
 
     def close(self) -> None:

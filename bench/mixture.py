@@ -12,13 +12,13 @@ from bench.job import Job
 from bench.mischief import Act, Beset, Leave, Leaver, Mute, SizeProbe, malformed
 from bench.reading import Reader
 from bench.servers import HOST
-from bench.trees import LARGE, OWN, ROLLS_OVER, SIZES, Ports, Trees, source
+from bench.trees import LARGE, OWN, PASSING, ROLLS_OVER, SIZES, Ports, Trees, source
 from bench.writing import Writer
 
 BLKSIZES = (8, 512, 512, 1024, 1428, 1468, 8192, 65464)
 WINDOWSIZES = (1, 1, 4, 16, 64)
 
-_SOURCES = 60  # addresses of clients
+_SOURCES = 200  # addresses of clients: a port is not used again so soon
 _HOLDS = 1.5  # of the same: how long a silent client keeps its port
 _FIXED = 8  # names that are overwritten
 _GONE = ("no answer", "out of time", "socket: Connection refused")
@@ -38,6 +38,7 @@ class Mixture:
         self._holds = _HOLDS * patience
         self._timeout = max(0.2, _ASKS_AGAIN * patience)
         self._count = 0
+        self._said = ""
         self._contents: dict[Path, bytes] = {}
         self._kinds, self._weights = list(WEIGHTS), list(WEIGHTS.values())
 
@@ -45,7 +46,8 @@ class Mixture:
         """The next one, begun."""
         self._count += 1
         (kind,) = self._chance.choices(self._kinds, self._weights)
-        return kind(self)
+        task = kind(self)
+        return replace(task, about=f"{self._said}, act {self._count}")
 
     def read(self) -> Task:
         """A file of any size, with any options."""
@@ -54,7 +56,7 @@ class Mixture:
 
     def read_by_relay(self) -> Task:
         """The same over a line that loses and delays."""
-        job = replace(self._job(self._ports.relay), source="")
+        job = self._job(self._ports.relay)
         return Task("read over a bad line", self._reader(job, self._any_file(job)))
 
     def read_single(self) -> Task:
@@ -64,7 +66,7 @@ class Mixture:
 
     def read_passing(self) -> Task:
         """The same from a listener that may be gone; a transfer that began goes on."""
-        job = self._job(self._ports.passing)
+        job = replace(self._job(self._ports.passing), host=PASSING)
         return Task("read, passing listener", self._reader(job, self._any_file(job)), _GONE)
 
     def read_netascii(self) -> Task:
@@ -113,7 +115,7 @@ class Mixture:
 
     def write_by_relay(self) -> Task:
         """The same over a line that loses and delays."""
-        job = replace(self._job(self._ports.relay), source="")
+        job = self._job(self._ports.relay)
         return self._upload("write over a bad line", job, f"new-{self._count}")
 
     def write_single(self) -> Task:
@@ -192,6 +194,7 @@ class Mixture:
         # A window of the largest blocks is more than the server grants.
         windowsize = min(windowsize, (1 << 20) // blksize)
         client = source(chance.randrange(_SOURCES))
+        self._said = f"port {port}, blksize {blksize}, windowsize {windowsize}, {client}"
         return Job(HOST, port, "", "", blksize, windowsize, timeout=self._timeout, source=client)
 
     def _size(self, job: Job) -> int:

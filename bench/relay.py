@@ -184,7 +184,10 @@ class Relay:
             wait = _IDLE if due is None else max(0.0, due - monotonic())
             # epoll itself waits for whole milliseconds, too coarse for a rate.
             select.select([self._epoll], [], [], wait)
-            for fd, _ in self._epoll.poll(0, _EVENTS):
+            # Requests first: one that came before the ACKs of its flow begins no other.
+            request = self._socket.fileno()
+            readable = [fd for fd, _ in self._epoll.poll(0, _EVENTS)]
+            for fd in sorted(readable, key=lambda fd: fd != request):
                 self._readable(fd)
             now = monotonic()
             times = [time for lane in (self.down, self.up) if (time := lane.deliver(now))]

@@ -21,6 +21,7 @@ from bench.trees import Ports, Trees
 from bench.vitals import Record, Sample, sessions, temporaries
 
 _LINE = Line(drop_down=0.01, drop_up=0.01, seed=7, delay=0.002)
+_FLOWS = 2000  # none is forgotten while it runs
 _BUGS = ("Traceback (most recent call last)", "Unhandled", "[critical")
 _TOLD = 5  # bugs in words
 _STARTS_WITHIN = 60.0  # with all workers
@@ -57,7 +58,7 @@ def soak(plan: Plan, say: Callable[[str], None]) -> Record:
         site.trees.make()
         server = replace(SERVERS[OURS], prepare=site.prepare)
         daemon = stack.enter_context(running(server, site.trees.base, site.work))
-        relay = stack.enter_context(Relay((HOST, daemon.port), _LINE, flows=plan.most))
+        relay = stack.enter_context(Relay((HOST, daemon.port), _LINE, flows=_FLOWS))
         mixture = Mixture(site.trees, site.ports(relay.address[1]), plan.seed, plan.patience)
         crowd = Crowd(mixture.begin, plan.rate, plan.most)
         watch = _Watch(plan, daemon, site, crowd, say)
@@ -136,6 +137,7 @@ class _Watch:
         deadline = time.monotonic() + _STARTS_WITHIN
         while sessions(self._site.status) < 0 and time.monotonic() < deadline:
             time.sleep(_SETTLES)
+        time.sleep(_SETTLES)  # until the connection that asked is gone
 
     def rest(self, seconds: float) -> float:
         """Do nothing for so long; how often a second the daemon woke meanwhile."""
@@ -155,7 +157,7 @@ class _Watch:
             self._over.set()
             thread.join()
             self.record.ended = self._tally.table()
-            self.record.told = list(self._tally.told)
+            self.record.told = self._tally.failures()
 
     def sample(self) -> None:
         """Look once."""

@@ -12,6 +12,8 @@ ROLLS_OVER = 600_000  # octets: in blocks of 8 more than 65,536 of them
 LARGE = 150_000  # octets; what is larger takes its time
 OWN = 10  # clients that have directories of their own
 
+PASSING = "127.0.2.1"  # where nobody else is, while the listener is not
+
 _QUOTA = 3 << 20
 
 
@@ -54,7 +56,7 @@ class Trees:
             {"address": HOST, "port": ports.single, "mode": "single-port"},
         ]
         if passing:
-            listen.append({"address": HOST, "port": ports.passing})
+            listen.append({"address": PASSING, "port": ports.passing})
         put = {"create": True, "overwrite": True}
         bounds = {"quota": _QUOTA, "max_files": 40, "min_free": 1 << 20}
         directories = [
