@@ -1,7 +1,7 @@
 """Block indexes and wire numbers."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tftpd.wire.blocks import Numbering
@@ -42,6 +42,30 @@ def test_what_is_behind_is_counted(rollover, index, distance):
 def test_numbers_of_consecutive_blocks_differ(rollover, index):
     numbering = Numbering(rollover)
     assert numbering.wire(index) != numbering.wire(index + 1)
+
+
+def test_numbers_go_on_at_zero_unless_one_is_asked_for():
+    assert Numbering().wire(65536) == 0
+
+
+@given(rollovers, indexes, st.integers(0, 64))
+@example(0, 65472, 64)
+@example(0, 65473, 64)
+@example(1, 65472, 64)
+@example(1, 65473, 64)
+@settings(deadline=None)
+def test_the_octets_of_many_numbers_are_those_of_each(rollover, first, count):
+    numbering = Numbering(rollover)
+    numbers = [numbering.wire(index) for index in range(first, first + count)]
+    high, low = numbering.octets(first, count)
+    assert [divmod(number, 256) for number in numbers] == list(zip(high, low, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("index", "behind"), [(1, 1), (65534, 65534), (65535, 65535), (200_000, 65535)]
+)
+def test_where_numbers_go_on_at_one_zero_lies_behind_every_block(index, behind):
+    assert Numbering(1).behind(0, index) == behind
 
 
 def test_zero_is_no_number_once_the_numbers_went_on_at_one():

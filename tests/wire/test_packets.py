@@ -61,20 +61,51 @@ def test_tolerance(octets, packet):
 
 
 @pytest.mark.parametrize(
-    "octets", [b"", b"\0", b"\0\4", b"\0\4\0", b"\0\0\0\0", b"\0\7\0\0", b"ab"]
+    ("message", "octets"),
+    [
+        ("no\0NUL", b"\0\5\0\0noNUL\0"),
+        ("caf\u00e9", b"\0\5\0\0caf\xc3\xa9\0"),
+        ("half \ud83d of a pair", b"\0\5\0\0half ? of a pair\0"),
+    ],
 )
-def test_what_is_no_packet_is_malformed(octets):
-    with pytest.raises(MalformedPacket) as malformed:
-        decode(octets)
-    assert not isinstance(malformed.value, MalformedRequest)
+def test_every_text_can_be_said_in_an_error(message, octets):
+    assert Error(0, message).encode() == octets
 
 
 @pytest.mark.parametrize(
-    "octets", [b"\0\1", b"\0\2\0", b"\0\1f", b"\0\1file", b"\0\1file\0", b"\0\2file\0octet"]
+    ("octets", "why"),
+    [
+        (b"", "0 octets are too short for a packet"),
+        (b"\0", "1 octets are too short for a packet"),
+        (b"\0\4", "2 octets are too short for a packet"),
+        (b"\0\4\0", "3 octets are too short for a packet"),
+        (b"ab", "2 octets are too short for a packet"),
+        (b"\0\0\0\0", "unknown opcode 0"),
+        (b"\0\7\0\0", "unknown opcode 7"),
+        (b"\1\1\0\0", "unknown opcode 257"),
+    ],
 )
-def test_what_is_half_a_request_is_a_malformed_request(octets):
-    with pytest.raises(MalformedRequest):
+def test_what_is_no_packet_is_malformed(octets, why):
+    with pytest.raises(MalformedPacket) as malformed:
         decode(octets)
+    assert (type(malformed.value), str(malformed.value)) == (MalformedPacket, why)
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"\0\1", "request without a filename"),
+        (b"\0\2\0", "request without a filename"),
+        (b"\0\1f", "request without a filename"),
+        (b"\0\1file", "filename or mode without its closing NUL"),
+        (b"\0\1file\0", "filename or mode without its closing NUL"),
+        (b"\0\2file\0octet", "filename or mode without its closing NUL"),
+    ],
+)
+def test_what_is_half_a_request_is_a_malformed_request(octets, why):
+    with pytest.raises(MalformedRequest) as malformed:
+        decode(octets)
+    assert str(malformed.value) == why
 
 
 def _case(path):
