@@ -27,10 +27,10 @@ ASKED = (
 class OpeningEnd:
     """An Opening and its clock."""
 
-    def __init__(self, wish):
+    def __init__(self, wish, everyone=False):
         self.now = 100.0
         timer = Timer(TIMING, wish.timeout, uniform=lambda: 0.0)
-        self.machine = Opening(wish, timer, self.now)
+        self.machine = Opening(wish, timer, self.now, everyone)
 
     def sends(self):
         return said(self.machine.outbox(self.now))
@@ -250,3 +250,97 @@ def test_a_writer_answers_a_repeated_oack_with_its_first_window():
     assert end.sends() == [Data(1, b"abcd"), Data(2, b"ef")]
     assert end.hears(Oack(()), after=0.5) == []
     assert end.hears(Oack(()), after=0.6) == [Data(1, b"abcd"), Data(2, b"ef")]
+
+
+def _asking_everyone():
+    end = OpeningEnd(PLAIN_READ, everyone=True)
+    end.sends()
+    return end
+
+
+def test_where_everyone_is_asked_one_refusal_leaves_it_open_to_the_others():
+    end = _asking_everyone()
+    assert end.hears(Error(1, "not here")) == []
+    assert end.machine.outcome is None
+    assert end.hears(Data(1, b"abc")) == []
+    assert end.machine.opened
+
+
+def test_where_nobody_else_answers_by_the_deadline_the_refusal_counts():
+    end = _asking_everyone()
+    end.hears(Error(1, "not here"))
+    assert end.waits(0.9) == []
+    assert end.machine.outcome is None
+    assert end.waits(0.1) == []
+    assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 1)
+    assert end.machine.detail == "not here"
+
+
+def test_where_everyone_is_asked_error_8_brings_the_request_without_options():
+    end = OpeningEnd(Wish(Direction.READ, b"f", tsize=0), everyone=True)
+    end.sends()
+    end.hears(Error(8, "no options"))
+    assert end.waits(1) == [Rrq(b"f", b"octet")]
+    assert end.waits(1) == [Rrq(b"f", b"octet")]  # the refusal was taken once
+    assert end.machine.outcome is None
+
+
+def test_what_comes_after_the_answer_is_for_the_machine_that_goes_on():
+    end = asking(READ)
+    end.hears(Data(1, b"abc"))
+    assert end.hears(Oack(((b"blksize", b"1024"),))) == []
+    assert end.hears(Error(1, "too late")) == []
+    assert (end.machine.terms, end.machine.outcome) == (Terms(), None)
+
+
+def test_whoever_only_asks_has_moved_nothing_yet():
+    machine = asking(READ).machine
+    machine.repeat(200.0)  # nobody asks one who asks
+    assert (machine.octets, machine.blocks, machine.outbox(200.0)) == (0, 0, None)
+
+
+def test_error_8_gives_patience_from_then_on():
+    end = asking(Wish(Direction.READ, b"f", tsize=0))
+    end.waits(20)
+    end.hears(Error(8, ""))
+    end.waits(20)
+    assert end.machine.outcome is None
+
+
+def test_an_oack_that_is_refused_says_why_in_our_log():
+    end = asking(READ)
+    end.hears(Oack(((b"BlkSize", b"9000"),)))
+    assert end.machine.detail == "the server answers b'BlkSize' with b'9000'"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [(b"blksize", b"8"), (b"blksize", b"1468"), (b"windowsize", b"1"), (b"windowsize", b"16"),
+     (b"timeout", b"3"), (b"tsize", b"0"), (b"tsize", b"9223372036854775807"), (b"rollover", b"1")],
+    ids=str,
+)  # fmt: skip
+def test_an_oack_may_state_all_from_the_least_to_what_was_asked(option):
+    end = asking(READ)
+    end.hears(Oack((option,)))
+    assert end.machine.opened
+
+
+@pytest.mark.parametrize(
+    "least_and_most",
+    [
+        {"blksize": 8}, {"blksize": 65464}, {"windowsize": 65535}, {"timeout": 1},
+        {"timeout": 255}, {"tsize": 0}, {"tsize": 2**63 - 1}, {"rollover": 0}, {"rollover": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_all_that_a_request_can_say_is_asked(least_and_most):
+    ((name, value),) = least_and_most.items()
+    asked = Wish(Direction.READ, b"f", **least_and_most).options()
+    assert asked == ((name.encode(), b"%d" % value),)
+
+
+def test_what_is_wrong_with_a_wish_is_told():
+    with pytest.raises(ValueError, match=r"^a filename is not empty and has no NUL$"):
+        Wish(Direction.READ, b"")
+    with pytest.raises(ValueError, match=r"^blksize is 8 to 65464, not 7$"):
+        Wish(Direction.READ, b"f", blksize=7)

@@ -182,3 +182,32 @@ def test_the_number_after_65535_is_ours_where_the_client_does_not_ask():
     assert _agreed((b"windowsize", b"65535"), limits=limits).windowsize == 65534
     assert _agreed(limits=limits) == Terms(rollover=1)
     assert _agreed((b"rollover", b"0"), limits=limits) == Terms(oack=((b"rollover", b"0"),))
+
+
+def test_the_options_that_were_agreed_are_told_in_small_letters():
+    agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"BlkSize", b"1024"))
+    assert agreed.options == ("tsize", "blksize")
+    assert Terms().options == ()
+
+
+def test_who_is_told_the_size_may_have_asked_for_nothing_else():
+    assert _agreed((b"Tsize", b"0")).probes
+    assert not _agreed((b"blksize", b"1024")).probes
+
+
+def test_unless_told_otherwise_all_is_granted_that_a_peer_may_ask_and_a_session_can_hold():
+    asked = ((b"blksize", b"65464"), (b"windowsize", b"65535"))
+    agreed = agree(asked, Limits(), OCTET, READ)
+    assert (agreed.blksize, agreed.windowsize) == (65464, 32)  # 2 MiB
+    assert agree((asked[1],), Limits(), OCTET, READ).windowsize == 64
+
+
+def test_where_nobody_knows_the_size_of_a_file_none_is_told():
+    assert agree(((b"tsize", b"0"),), Limits(), OCTET, READ) == Terms()
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds"), [((b"timeout", b"3"), 3.0), ((b"utimeout", b"2500000"), 2.5)]
+)
+def test_timeouts_are_seconds_or_millionths_of_them(option, seconds):
+    assert _agreed(option).timeout == seconds

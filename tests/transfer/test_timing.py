@@ -1,5 +1,7 @@
 """When to send again."""
 
+from math import inf
+
 import pytest
 
 from tftpd.transfer.timing import Timer, Timing
@@ -77,3 +79,65 @@ def test_a_clock_that_steps_back_measures_nothing():
 def test_no_interval_is_longer_than_patience():
     timer = Timer(Timing(patience=0.5, initial=2.0))
     assert timer.interval == 0.5
+
+
+def test_windows_may_be_repeated_five_times_as_soon():
+    for windowsize, interval in ((1, 0.25), (2, 0.05), (64, 0.05)):
+        timer = Timer(TIMING, None, windowsize, uniform=lambda: 0.0)
+        timer.measure(0.0001)
+        assert timer.interval == pytest.approx(interval)
+
+
+def test_unless_told_otherwise_a_timer_is_for_lock_step():
+    timer = Timer(TIMING)
+    timer.measure(0.0001)
+    assert timer.interval == 0.25
+
+
+def test_the_round_trip_is_smoothed_and_the_shortest_is_kept():
+    timer = _timer()
+    assert (timer.roundtrip, timer.shortest) == (None, inf)
+    timer.measure(0.5)
+    assert (timer.roundtrip, timer.shortest) == (0.5, 0.5)
+    timer.measure(0.9)
+    assert timer.roundtrip == pytest.approx(0.55)
+    assert timer.shortest == 0.5
+    timer.measure(0.1)
+    assert timer.roundtrip == pytest.approx(0.55 - 0.45 / 8)
+    assert timer.shortest == 0.1
+    timer.measure(-1)
+    assert timer.shortest == 0.0
+
+
+def test_an_answer_that_shows_a_loss_takes_back_what_was_waited_longer():
+    timer = _timer()
+    timer.measure(0.5)
+    timer.back_off()
+    timer.back_off()
+    assert timer.interval == 6.0
+    timer.ease()
+    assert timer.interval == 1.5
+    timer.back_off()
+    assert timer.interval == 3.0
+
+
+def test_copies_and_gap_are_those_of_the_timing():
+    timer = Timer(Timing(copies=5, gap=0.002))
+    assert (timer.copies, timer.gap) == (5, 0.002)
+    assert (Timer(Timing()).copies, Timer(Timing()).gap) == (3, 0.0)
+
+
+def test_clients_of_one_power_cut_do_not_stay_in_step():
+    intervals = set()
+    for _ in range(20):
+        timer = Timer(TIMING)
+        timer.back_off()
+        assert 2.0 <= timer.interval < 2.5
+        intervals.add(timer.interval)
+    assert len(intervals) > 1
+
+
+def test_the_defaults_outlast_what_clients_do():
+    assert Timing() == Timing(
+        floor=0.25, ceiling=8.0, initial=1.0, patience=30.0, dally=12.0, copies=3, gap=0.0
+    )
