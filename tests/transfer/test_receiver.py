@@ -1,5 +1,7 @@
 """The receiving machine, as packet traces."""
 
+from math import inf
+
 import pytest
 
 from tests.transfer.ends import OACK, ReceiverEnd, window
@@ -321,3 +323,147 @@ def test_a_disk_that_fails_ends_with_one_error():
     assert end.sends() == [Error(3, "Disk full or allocation exceeded")]
     assert end.sends() == []
     assert end.machine.outcome is Outcome.FAILED
+
+
+def test_what_has_come_is_counted():
+    end = ReceiverEnd(LOCK_STEP)
+    end.sends()
+    assert (end.machine.blocks, end.machine.octets) == (0, 0)
+    end.hears(Data(1, b"abcd"))
+    assert (end.machine.blocks, end.machine.octets) == (1, 4)
+    end.hears(Data(1, b"abcd"), Data(2, b"e"))
+    assert (end.machine.blocks, end.machine.octets) == (2, 5)
+
+
+def test_it_expects_more_while_it_owes_no_ack_and_lacks_a_block():
+    end = ReceiverEnd(WINDOW, slow=True)
+    assert not end.machine.expecting  # the first reply is due
+    end.sends()
+    assert end.machine.expecting
+    end.hears(*window(1, b"aaaa", b"bbbb"))
+    assert end.machine.expecting
+    end.machine.receive(Data(3, b"cccc"), end.now)
+    assert not end.machine.expecting
+    end.sends()
+    end.hears(Data(4, b"d"))
+    assert not end.machine.expecting  # it is being stored
+    end.machine.end(Outcome.STOPPED)
+    assert not end.machine.expecting
+
+
+def test_nothing_is_stored_for_a_transfer_that_is_over():
+    end = ReceiverEnd(LOCK_STEP, slow=True)
+    end.sends()
+    end.hears(Data(1, b"a"))
+    end.machine.end(Outcome.STOPPED)
+    end.machine.stored(end.now)
+    assert (end.machine.outcome, end.sends()) == (Outcome.STOPPED, [])
+
+
+def test_payloads_are_taken_once():
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    for block in window(1, b"aaaa", b"bbbb"):
+        end.machine.receive(block, end.now)
+    assert end.machine.take() == [b"aaaa", b"bbbb"]
+    assert end.machine.take() == []
+
+
+def test_a_block_too_long_is_told_in_our_log():
+    end = ReceiverEnd(LOCK_STEP)
+    end.sends()
+    end.hears(Data(1, b"abcde"))
+    machine = end.machine
+    assert (machine.code, machine.detail, machine.octets) == (4, "a block of 5 octets", 0)
+
+
+def test_acks_are_measured_where_they_were_sent_but_once():
+    end = ReceiverEnd(LOCK_STEP)
+    end.sends()
+    end.hears(Data(1, b"abcd"), after=0.2)
+    assert end.machine.roundtrip == pytest.approx(0.2)
+    end.waits(end.machine.deadline - end.now)  # ACK 1 again
+    end.hears(Data(2, b"efgh"), after=0.04)
+    assert end.machine.roundtrip == pytest.approx(0.2)
+
+
+def test_only_the_first_block_after_an_ack_is_measured():
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    end.hears(Data(1, b"aaaa"), after=0.2)
+    end.hears(Data(2, b"bbbb"), after=0.4)
+    assert end.machine.roundtrip == pytest.approx(0.2)
+
+
+def test_each_block_within_a_window_puts_the_deadline_off():
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    for block in window(1, b"aaaa", b"bbbb"):
+        assert end.hears(block, after=0.2) == []
+    interval = end.machine.deadline - end.now
+    assert end.waits(interval - 0.01) == []
+    assert end.waits(0.01) == [Ack(2)]
+    assert end.machine.deadline - end.now == pytest.approx(2 * interval)
+
+
+def test_storing_takes_the_time_that_it_takes_and_dallying_counts_from_its_end():
+    end = ReceiverEnd(LOCK_STEP, slow=True)
+    end.sends()
+    end.hears(Data(1, b"a"))
+    assert end.machine.deadline == inf
+    end.now += 100
+    end.machine.stored(end.now)
+    end.sends()
+    assert end.machine.deadline == end.now + 12
+    end.hears(Data(1, b"a"), after=5)  # the last ACK again does not prolong it
+    assert end.machine.deadline == end.now + 7
+    assert end.machine.retransmits == 1
+
+
+def test_nothing_is_timed_out_that_was_stored():
+    end = ReceiverEnd(LOCK_STEP)
+    end.sends()
+    end.hears(Data(1, b"a"))
+    end.waits(12)
+    assert (end.machine.over, end.machine.outcome, end.machine.timeouts) == (True, Outcome.DONE, 0)
+
+
+@pytest.mark.parametrize(("beyond", "answer"), [(3, [Ack(0)]), (4, [])])
+def test_a_block_beyond_a_gap_is_one_of_the_window(beyond, answer):
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    end.hears(Data(beyond, b"zzzz"))
+    assert end.hears(Data(beyond, b"zzzz")) == answer
+
+
+@pytest.mark.parametrize(("old", "answer"), [(4, [Ack(6)]), (3, [])])
+def test_a_duplicate_is_one_of_the_window_before(old, answer):
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    end.hears(*window(1, *[b"xxxx"] * 6))
+    assert end.hears(Data(old, b"xxxx")) == answer
+
+
+def test_there_is_no_block_0_that_could_come_twice():
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    end.hears(*window(1, b"aaaa", b"bbbb"))
+    assert end.hears(Data(0, b"zzzz")) == []
+
+
+def test_a_block_in_order_makes_the_next_gap_a_new_one():
+    end = ReceiverEnd(Terms(blksize=1, windowsize=8))
+    end.sends()
+    assert end.hears(Data(3, b"c")) == [Ack(0)]
+    assert end.hears(Data(1, b"a")) == []
+    assert end.hears(Data(4, b"d")) == [Ack(1)]
+
+
+def test_a_sender_that_went_back_twice_is_answered_at_the_end_of_its_later_window():
+    end = ReceiverEnd(WINDOW)
+    end.sends()
+    end.hears(*window(1, b"aaaa", b"bbbb", b"cccc"))
+    assert end.hears(Data(2, b"bbbb")) == []
+    assert end.hears(Data(4, b"dddd")) == [Ack(4)]
+    assert end.hears(Data(3, b"cccc")) == []
+    assert end.hears(Data(5, b"eeee")) == [Ack(5)]

@@ -460,3 +460,153 @@ def test_a_disk_that_takes_its_time_is_not_taken_for_a_silent_peer(terms):
     assert (machine.timeouts, machine.outcome) == (0, None)
     machine.feed(1, 2)
     assert machine.outbox(end.now) == (machine.blocks + 1, 1)
+
+
+# What is read, held and counted
+
+
+@pytest.mark.parametrize(
+    ("terms", "wants"),
+    [
+        (Terms(blksize=1468), 24),  # 32 KiB beyond the window
+        (Terms(blksize=512), 65),
+        (Terms(blksize=65464), 2),
+        (Terms(blksize=1468, windowsize=16), 48),
+        (Terms(blksize=1468, windowsize=64), 128),
+    ],
+)
+def test_a_whole_number_of_windows_is_read_ahead(terms, wants):
+    machine = SenderEnd(b"", terms).machine
+    assert (machine.wants, machine.stock) == (wants, wants)
+
+
+def test_more_is_wanted_once_no_more_than_a_window_is_in_hand():
+    machine = SenderEnd(b"", Terms(blksize=8192, windowsize=2)).machine
+    assert machine.stock == 6
+    machine.feed(3)
+    assert machine.wants == 0
+    machine.outbox(100.0)
+    machine.receive(Ack(1), 100.1)
+    assert machine.wants == 4
+    machine.feed(2, 100)
+    assert machine.wants == 0  # that is the whole file
+
+
+def test_what_the_peer_has_is_counted_as_it_goes():
+    end = SenderEnd(b"abcdefghij", LOCK_STEP)
+    end.sends()
+    assert (end.machine.blocks, end.machine.octets) == (0, 0)
+    end.hears(Ack(1))
+    assert (end.machine.blocks, end.machine.octets) == (1, 4)
+    end.hears(Ack(2))
+    assert (end.machine.blocks, end.machine.octets) == (2, 8)
+    end.hears(Ack(3))
+    assert (end.machine.blocks, end.machine.octets) == (3, 10)
+
+
+def test_only_what_left_before_counts_as_sent_again():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
+    end.sends()
+    end.hears(Ack(2))
+    assert end.machine.retransmits == 1  # block 3; 4 and 5 are new
+    end.hears(Ack(5))
+    assert end.machine.retransmits == 1
+
+
+def test_an_ack_of_what_left_before_the_window_was_begun_anew_counts():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
+    end.sends()
+    assert end.hears(Ack(1)) == window(2, b"bbbb", b"cccc", b"dddd")
+    assert end.hears(Ack(3)) == window(4, b"dddd", b"eeee", b"ffff")
+
+
+def test_an_oack_is_answered_within_patience_or_never():
+    end = SenderEnd(b"abc", OPENING)
+    end.sends()
+    for _ in range(40):
+        end.waits(1)
+    assert end.machine.outcome is Outcome.TIMED_OUT
+
+
+def test_what_was_never_acknowledged_is_told_in_our_log():
+    end = SenderEnd(b"abcdef", LOCK_STEP)
+    end.sends()
+    end.hears(Ack(1))
+    for _ in range(40):
+        end.waits(1)
+    assert end.machine.detail == "the last block was never acknowledged"
+
+
+def test_a_window_of_which_the_end_is_not_out_is_a_timeout():
+    end = SenderEnd(b"aaaabbbbccccdddd", WINDOW)
+    end.sends()
+    end.hears(Ack(1))
+    for _ in range(40):
+        end.waits(1)
+    assert end.machine.outcome is Outcome.TIMED_OUT
+
+
+def test_a_probe_is_told_with_what_the_peer_said():
+    end = SenderEnd(b"abcdefg", OPENING)
+    end.sends()
+    end.hears(Error(8, "User aborted the transfer"))
+    assert (end.machine.code, end.machine.detail) == (8, "User aborted the transfer")
+
+
+def test_an_error_to_an_oack_without_a_size_is_an_abort():
+    end = SenderEnd(b"abcdefg", Terms(blksize=4, oack=OACK[:1]))
+    end.sends()
+    end.hears(Error(8, "blksize"))
+    assert end.machine.outcome is Outcome.ABORTED
+
+
+# What is measured
+
+
+def test_the_oack_is_measured_where_it_was_sent_but_once():
+    for waits, roundtrip in ((0, 0.2), (1, None)):
+        end = SenderEnd(b"abcdefg", OPENING)
+        end.sends()
+        if waits:
+            end.waits(waits)
+        end.hears(Ack(0), after=0.2)
+        assert end.machine.roundtrip == (roundtrip and pytest.approx(roundtrip))
+
+
+def test_a_round_trip_is_measured_every_10_ms():
+    end = SenderEnd(b"a" * 4 * 40, LOCK_STEP)
+    end.sends()
+    end.hears(Ack(1), after=0.25)
+    end.hears(Ack(2), after=0.005)  # not measured
+    assert end.machine.roundtrip == 0.25
+    end.hears(Ack(3), after=0.006)
+    assert end.machine.roundtrip == pytest.approx(0.25 - (0.25 - 0.006) / 8)
+
+
+def test_what_was_sent_twice_or_acknowledged_in_part_is_not_measured():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
+    end.sends()
+    end.waits(1)
+    end.hears(Ack(3), after=0.2)
+    assert end.machine.roundtrip is None
+    end.hears(Ack(4), after=0.2)
+    assert end.machine.roundtrip is None
+
+
+def test_an_ack_from_the_middle_takes_back_what_was_waited_longer():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
+    end.sends()
+    end.waits(1)
+    assert end.machine.deadline == end.now + 2
+    end.hears(Ack(1), after=0.2)
+    assert end.machine.deadline == end.now + 1
+
+
+def test_after_an_oack_that_was_sent_twice_an_ack_0_may_be_its_echo():
+    end = SenderEnd(b"aaaabbbb", OPENING)
+    end.sends()
+    end.waits(1)
+    assert end.hears(Ack(0), after=0.2) == [Data(1, b"aaaa")]
+    assert end.hears(Ack(0), after=1) == []
+    assert end.hears(Ack(1)) == [Data(2, b"bbbb")]
+    assert end.hears(Ack(1), after=2) == [Data(2, b"bbbb")]
