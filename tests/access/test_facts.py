@@ -75,3 +75,8 @@ def test_what_one_client_gets_changes_nothing_for_the_next():
     facts = Facts([Fact({"a": 1})])
     facts.of(CLIENT)["a"] = 2
     assert facts.of(CLIENT) == {"a": 1}
+
+
+def test_facts_can_be_listed():
+    first, second = Fact({"a": 1}), Fact({"b": 2})
+    assert list(Facts([first, second])) == [first, second]

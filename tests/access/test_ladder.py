@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tftpd.access.ladder import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
 from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import PARENT, steps
+from tftpd.access.names import PARENT, Named, steps
 from tftpd.access.naming import Naming
 from tftpd.access.roots import one
 from tftpd.config.naming import ENCODINGS, Names
@@ -159,3 +159,22 @@ def test_the_defaults_make_sense():
     known = Names().known()
     assert known.rungs == ()
     assert known.prefixes == ((b"boot",), (b"tftpboot",))
+
+
+def test_a_candidate_tells_the_log_which_rungs_led_to_it():
+    asked = Named(b"C:\\x\xff", ("rule",), {"model": b"x86"})
+    *_, last = KNOWN.climb(asked.name, (DRIVE, TRAILING))
+    made = last.named(asked)
+    assert (made.name, made.by) == (b"\\x", ("rule", "drive", "trailing"))
+    assert made.groups == {"model": b"x86"}
+
+
+def test_a_name_too_long_has_no_prefix_to_take_away():
+    assert climbed(b"/boot/" + b"x" * 4096, PREFIX) == []
+
+
+def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
+    mounts = Mounts([Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")))])
+    assert mounts.spelled_out(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
+    assert mounts.spelled_out(b"in/d/File", (b"file",)) == b"in/d/file"
+    assert mounts.spelled_out(b"d/File", (b"D", b"FILE")) == b"D/FILE"

@@ -53,3 +53,16 @@ def test_a_policy_is_a_value():
         ReadPolicy(),
         ReadPolicy(world_readable=True),
     }
+
+
+@pytest.mark.parametrize(
+    ("policy", "measured"),
+    [
+        (WritePolicy(), False),
+        (WritePolicy(max_size=1, min_free=1), False),
+        (WritePolicy(quota=0), True),
+        (WritePolicy(max_files=0), True),
+    ],
+)
+def test_what_a_root_holds_matters_where_there_is_a_quota(policy, measured):
+    assert policy.measured is measured

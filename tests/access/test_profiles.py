@@ -131,3 +131,17 @@ def test_it_is_known_whether_mac_addresses_matter():
 def test_it_is_known_whether_anybody_is_answered_who_asks_everyone():
     assert not Profiles([Profile("a"), Profile("b", broadcast=False)]).answers_broadcasts
     assert Profiles([Profile("a"), Profile("b", broadcast=True)]).answers_broadcasts
+
+
+def test_profiles_can_be_listed():
+    first, second = Profile("a"), Profile("b")
+    assert list(Profiles([first, second])) == [first, second]
+
+
+@pytest.mark.parametrize("kind", [Fingerprint, Globs])
+def test_patterns_are_values(kind):
+    assert kind(["a", "b"]) == kind(("a", "b"))
+    assert hash(kind(["a", "b"])) == hash(kind(("a", "b")))
+    assert kind(["a", "b"]) != kind(["b", "a"])
+    assert kind(["a"]) != ("a",)
+    assert Fingerprint(["a"]) != Globs(["a"])

@@ -58,6 +58,8 @@ def _ours(text, name, ignore_case=False):
         r"x\.y\ z\#",
         r"^boot(\.cfg|$)",
         r"(ab){2}c",
+        r"\`boot",
+        r"(pxelinux|boot)(\.0|\')",
     ],
 )
 def test_what_maps_are_made_of_finds_the_same(text):
@@ -69,6 +71,16 @@ def test_what_maps_are_made_of_finds_the_same(text):
         assert _ours(text, name) == _regexec(text, name, _EXTENDED), name
 
 
+@pytest.mark.parametrize("name", ["alpha", "digit", "alnum", "upper", "lower", "space", "blank",
+                                  "xdigit", "graph", "print", "punct", "cntrl"])  # fmt: skip
+@pytest.mark.parametrize("ignore_case", [False, True])
+def test_classes_have_the_octets_that_the_c_library_gives_them(name, ignore_case):
+    text = f"[[:{name}:]]"
+    for octet in range(1, 128):
+        theirs = _regexec(text, bytes([octet]), _EXTENDED | (_ICASE if ignore_case else 0))
+        assert _ours(text, bytes([octet]), ignore_case) == theirs, octet
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -78,6 +90,7 @@ def test_what_maps_are_made_of_finds_the_same(text):
          "tftp-hpa, the first that matches here"),
         ("(a?){2}", "a repetition of what may be nothing"),
         ("((a)|b){2}", "a group in what is repeated"),
+        ("((a)?b){2}", "a group in what is repeated"),
         (r"(a)\1", r"\1: what a group matched cannot be matched again"),
         (r"\bx", r"\b: edges of words are not known"),
         (r"\d", r"\d is not known"),
