@@ -3,7 +3,7 @@
 import pytest
 
 from tests.transfer.link import Link
-from tftpd.transfer.pacing import Pacer
+from tftpd.transfer.pacing import Pacer, Spacer
 from tftpd.transfer.report import Outcome
 from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Terms
@@ -146,3 +146,95 @@ def test_a_gap_stays_after_a_loss():
     sender.tick(sender.deadline)
     assert sender.timeouts == 1
     assert (sender.outbox(0.2), sender.outbox(0.2)) == ((1, 1), None)
+
+
+# What a Pacer makes of what it is told
+
+
+def _rate(pacer, start):
+    """Blocks per second, as the time after a burst tells."""
+    return pacer.allows(8, start) / (pacer.next_at - start)
+
+
+def _paced():
+    """At 5000 blocks a second, and nothing known of a bottleneck."""
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.01)
+    return pacer
+
+
+@pytest.mark.parametrize(("queued", "rate"), [(0.0019, 10000), (0.002, 1.25 * 64 / 0.02)])
+def test_two_milliseconds_of_queue_are_a_queue(queued, rate):
+    pacer = _paced()
+    pacer.arrived(64, elapsed=0.02, queued=queued)
+    assert _rate(pacer, 10.0) == pytest.approx(rate)
+
+
+def test_the_rate_doubles_up_to_half_of_what_was_lost_and_creeps_from_there():
+    pacer = _paced()
+    pacer.arrived(64, elapsed=0.02, queued=0.0)  # 10000
+    pacer.gap(40, elapsed=0.1)  # 8500: one loss is no proof
+    assert _rate(pacer, 10.0) == pytest.approx(8500)
+    pacer.silence(roundtrip=0.001)  # 2125, and 8500 was too fast
+    rates = []
+    for at, count in enumerate((32, 32, 64, 64)):
+        pacer.arrived(count, elapsed=0.02, queued=0.0)
+        rates.append(_rate(pacer, 20.0 + at))
+    assert rates == pytest.approx([2125 * 2**0.5, 4250, 4250 * 1.05, 4250 * 1.05**2])
+
+
+@pytest.mark.parametrize("elapsed", [0.000625, 0.0001, 0.0, -1.0])
+def test_a_window_that_kept_up_before_any_pacing_makes_a_silence_a_lone_one(elapsed):
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed)  # 64000 a second and more are no limit
+    assert not pacer.active
+    pacer.silence(roundtrip=0.001)
+    assert _rate(pacer, 10.0) == pytest.approx(48000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "rate"),
+    [(4800, 5000 * 2 ** (40 / 64)), (4400, 5000), (4000, 5000), (3600, 4500), (400, 4250)],
+)
+def test_a_gap_slows_down_by_what_was_seen_to_arrive_and_by_no_more_than_a_seventh(arrival, rate):
+    pacer = _paced()
+    pacer.gap(40, elapsed=40 / arrival)
+    assert _rate(pacer, 10.0) == pytest.approx(rate)
+
+
+def test_what_came_near_the_rate_does_not_count_as_its_limit():
+    pacer = _paced()
+    pacer.gap(40, elapsed=0.01)
+    pacer.arrived(64, elapsed=0.02, queued=0.0)
+    assert _rate(pacer, 10.0) == pytest.approx(10000)
+
+
+def test_a_first_silence_is_reckoned_by_a_window_each_round_trip():
+    for roundtrip, rate in ((0.01, 1600), (0.0001, 16000)):
+        pacer = Pacer(64)
+        pacer.silence(roundtrip)
+        assert _rate(pacer, 10.0) == pytest.approx(rate)
+
+
+def test_blocks_may_leave_at_the_very_time_that_was_said():
+    pacer = _paced()
+    assert pacer.allows(64, 0.0) == 10  # 2 ms of 5000 a second
+    assert pacer.allows(54, pacer.next_at) == 10
+    assert pacer.allows(3, pacer.next_at) == 3
+    spacer = Spacer(0.5)
+    assert (spacer.allows(4, 1.0), spacer.allows(3, 1.25), spacer.allows(3, 1.5)) == (1, 0, 1)
+
+
+def test_nothing_that_becomes_of_them_changes_a_gap():
+    spacer = Spacer(0.5)
+    spacer.arrived(4, 1.0, 0.0)
+    spacer.gap(4, 1.0)
+    spacer.silence(1.0)
+    assert (spacer.active, spacer.allows(4, 1.0), spacer.next_at) == (True, 1, 1.5)
+
+
+def test_windows_of_nine_blocks_and_more_are_paced():
+    for window, active in ((8, False), (9, True)):
+        pacer = Pacer(window)
+        pacer.silence(roundtrip=0.01)
+        assert pacer.active is active

@@ -610,3 +610,11 @@ def test_after_an_oack_that_was_sent_twice_an_ack_0_may_be_its_echo():
     assert end.hears(Ack(0), after=1) == []
     assert end.hears(Ack(1)) == [Data(2, b"bbbb")]
     assert end.hears(Ack(1), after=2) == [Data(2, b"bbbb")]
+
+
+def test_a_disk_that_is_too_slow_is_told_in_our_log():
+    end = _unread()
+    while end.machine.outcome is None:
+        end.now = end.machine.deadline
+        end.machine.tick(end.now)
+    assert (end.machine.code, end.machine.detail) == (0, "the file could not be read in time")

@@ -59,6 +59,7 @@ def _ours(text, name, ignore_case=False):
         r"^boot(\.cfg|$)",
         r"(ab){2}c",
         r"\`boot",
+        r"x*(^|/)a",
         r"(pxelinux|boot)(\.0|\')",
     ],
 )
