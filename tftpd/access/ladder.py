@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tftpd.access.names import Name, Named, steps
-from tftpd.wire.errors import Refused
 
 MOST_NAMES = 64
 """How many names are tried at most, besides the first."""
@@ -139,10 +138,7 @@ def _encoded(name: bytes, encodings: Sequence[str]) -> Iterator[bytes]:
 
 
 def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:
-    try:
-        parts = steps(name)
-    except Refused:  # too long
-        return
+    parts = steps(name)
     inside = [prefix for prefix in prefixes if parts[: len(prefix)] == prefix]
     for prefix in inside:
         yield b"/".join(parts[len(prefix) :])

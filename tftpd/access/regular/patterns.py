@@ -124,7 +124,7 @@ class _Cost:
                 return self._sum([self._cost(branch, then, follow) for branch in branches])
             case Repeat(inner, least, None):
                 return self._endless(inner, least, then, follow)
-            case Repeat(inner, least, most):
+            case Repeat(inner, least, most):  # pragma: no branch - no other Node
                 assert most is not None
                 return self._counted(inner, least, most, then, follow)
 

@@ -127,9 +127,8 @@ def _first(parts: Sequence[Node]) -> int:
         match part:
             case Octet(members):
                 return octets | members
-            case Edge(start):
-                if not start:
-                    return octets
+            case Edge(False):
+                return octets
             case Row(row):
                 octets |= _first(row)
             case Choice(branches):
@@ -161,7 +160,7 @@ def _length(node: Node) -> tuple[int, int | None]:
             most = [high for _, high in lengths]
             longest = None if None in most else max(high for high in most if high is not None)
             return min(low for low, _ in lengths), longest
-        case Repeat(inner, least, times):
+        case Repeat(inner, least, times):  # pragma: no branch - no other Node
             low, high = _length(inner)
             return low * least, None if times is None or high is None else high * times
 

@@ -84,7 +84,7 @@ def spell(node: Node, end: str = "$") -> str:
             return "|".join(spell(branch, end) for branch in branches)
         case Group(inner, opening):
             return f"{opening}{spell(inner, end)})"
-        case Repeat(inner, least, most):
+        case Repeat(inner, least, most):  # pragma: no branch - no other Node
             return spell(inner, end) + _times(least, most)
 
 
