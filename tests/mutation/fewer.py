@@ -1,0 +1,23 @@
+"""A pytest plugin: few and always the same examples, and no tests that go by the clock.
+
+A mutant is asked by hundreds of tests, on a machine that does other things.
+"""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_CLOCKED = ("in_a_moment", "take_no_more_either")
+
+settings.register_profile(
+    "mutants",
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("mutants")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not any(name in item.name for name in _CLOCKED)]
