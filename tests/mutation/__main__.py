@@ -58,6 +58,8 @@ def copied(floor: Floor, tree: Path) -> None:
         "source_paths = tftpd",
         f"only_mutate = {floor.modules}",
         *([f"do_not_mutate = {floor.without}"] if floor.without else []),
+        "timeout_multiplier = 3",
+        "timeout_constant = 10",
         "pytest_add_cli_args_test_selection =",
         *(f"    {tests}" for tests in floor.tests),
         "pytest_add_cli_args =",

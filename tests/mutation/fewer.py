@@ -1,4 +1,4 @@
-"""A pytest plugin: few and always the same examples, and no tests that go by the clock.
+"""A pytest plugin: few and always the same examples, quick tests first, none that go by the clock.
 
 A mutant is asked by hundreds of tests, on a machine that does other things.
 """
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 _CLOCKED = ("in_a_moment", "take_no_more_either")
+_LONG = ("test_loss", "test_stateful", "roll_over", "rolls_over", "random_loss", "bottleneck")
 
 settings.register_profile(
     "mutants",
@@ -21,3 +22,4 @@ settings.load_profile("mutants")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if not any(name in item.name for name in _CLOCKED)]
+    items.sort(key=lambda item: any(name in item.nodeid for name in _LONG))

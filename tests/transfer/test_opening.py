@@ -311,6 +311,9 @@ def test_an_oack_that_is_refused_says_why_in_our_log():
     end = asking(READ)
     end.hears(Oack(((b"BlkSize", b"9000"),)))
     assert end.machine.detail == "the server answers b'BlkSize' with b'9000'"
+    end = asking(PLAIN_READ)
+    end.hears(Oack(((b"multicast", b",,1"),)))
+    assert end.machine.detail == "the server answers b'multicast' with b',,1'"
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def test_blocks_leave_one_by_one_where_a_gap_is_set():
     sender = Sender(Terms(windowsize=4), timer, 0.0)
     sender.feed(6, 100)
     assert sender.outbox(0.0) == (1, 1)
+    assert sender.deadline == 0.002
     assert sender.outbox(0.0) is None
     assert sender.deadline == 0.002
     sender.tick(0.002)
@@ -238,3 +239,30 @@ def test_windows_of_nine_blocks_and_more_are_paced():
         pacer = Pacer(window)
         pacer.silence(roundtrip=0.01)
         assert pacer.active is active
+
+
+def test_where_pacing_has_ended_a_silence_is_reckoned_by_the_round_trip_again():
+    pacer = _paced()
+    for _ in range(4):
+        pacer.arrived(64, elapsed=0.02, queued=0.0)
+    assert not pacer.active
+    pacer.silence(roundtrip=0.01)
+    assert _rate(pacer, 10.0) == pytest.approx(0.75 * 6400)
+
+
+def test_a_sender_is_paced_by_what_was_seen_to_arrive_without_the_round_trip():
+    timer = Timer(Timing(), None, 64, uniform=lambda: 0.0)
+    timer.measure(0.01)
+    sender = Sender(Terms(blksize=512, windowsize=64), timer, 0.0)
+    sender.feed(192)
+    assert sender.outbox(0.0) == (1, 64)
+    sender.receive_ack(32, 0.05)  # 32 blocks in 40 ms
+    now = 0.05
+    for first in range(33, 97, 8):
+        assert sender.outbox(now) == (first, 8)
+        if first < 89:
+            assert sender.deadline == pytest.approx(now + 8 / 1000)
+            now = sender.deadline
+    sender.receive_ack(96, 0.2)  # 64 in 140 ms
+    assert sender.outbox(0.2) == (97, 8)
+    assert sender.deadline == pytest.approx(0.2 + 8 / (1.25 * 64 / 0.14))

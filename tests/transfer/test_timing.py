@@ -141,3 +141,8 @@ def test_the_defaults_outlast_what_clients_do():
     assert Timing() == Timing(
         floor=0.25, ceiling=8.0, initial=1.0, patience=30.0, dally=12.0, copies=3, gap=0.0
     )
+
+
+def test_without_a_fixed_interval_patience_and_dally_are_as_short_as_they_are_set():
+    timer = Timer(Timing(patience=2.0, dally=1.0))
+    assert (timer.patience, timer.dally) == (2.0, 1.0)
