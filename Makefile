@@ -10,6 +10,9 @@ OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
 QUICK ?= $(addprefix tests/,wire transfer access storage config net)
 
+# What is deprecated now fails with the next Python or Twisted.
+STRICT = -W error
+
 # Where `make install` puts the program; the units name it.
 OPT ?= /opt/tftpd
 UNITS ?=
@@ -21,7 +24,7 @@ serve: $(VENV)/.installed
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(STRICT)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ versions:
 	done
 
 quick: $(VENV)/.locked
-	$(BIN)/python -m pytest -q $(QUICK)
+	$(BIN)/python -m pytest -q $(STRICT) $(QUICK)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench $(BENCH)
@@ -108,7 +111,7 @@ $(BIN)/python:
 $(VENV)/.locked: $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
-	touch $@ $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-lint
+	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage)
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
