@@ -151,6 +151,7 @@ def _adopted(descriptor: int) -> socket.socket:
         raise Unbound(f"systemd passed descriptor {descriptor}: {why}") from None
     wrong = _wrong_with(sock)
     if wrong:
+        sock.close()
         raise Unbound(f"systemd passed {wrong}")
     prepare_listener(sock)
     return sock
