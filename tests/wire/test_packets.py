@@ -44,6 +44,7 @@ def test_octets_of_the_rfcs(packet, octets):
         (b"\0\5\0\1no NUL", Error(1, "no NUL")),
         (b"\0\5\0\1", Error(1, "")),
         (b"\0\5\xff\xffx\0garbage", Error(65535, "x")),
+        (b"\0\5\0\1x\0gar\0bage\0", Error(1, "x")),
         (b"\0\5\0\0\xff\xfe\0", Error(0, "\ufffd\ufffd")),
         (b"\0\1f\0octet\0\0\0\0", Rrq(b"f", b"octet")),
         (b"\0\1f\0octet\0garbage", Rrq(b"f", b"octet")),
@@ -185,3 +186,16 @@ def test_mutated_packets_decode_or_are_malformed(seed):
             decode(bytes(octets))
         except MalformedPacket:
             continue
+
+
+def test_a_request_has_8192_octets_at_most():
+    head = b"\0\1f\0octet\0"
+    assert decode(head + bytes(8192 - len(head))) == Rrq(b"f", b"octet")
+    with pytest.raises(MalformedRequest, match=r"^8193 octets are more than a request has$"):
+        decode(head + bytes(8193 - len(head)))
+
+
+@pytest.mark.parametrize(("asked", "read"), [(63, 63), (64, 64), (65, 64), (200, 64)])
+def test_64_options_are_read(asked, read):
+    named = tuple((b"%d" % number, b"") for number in range(asked))
+    assert decode(Oack(named).encode()) == Oack(named[:read])
