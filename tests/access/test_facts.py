@@ -80,3 +80,9 @@ def test_what_one_client_gets_changes_nothing_for_the_next():
 def test_facts_can_be_listed():
     first, second = Fact({"a": 1}), Fact({"b": 2})
     assert list(Facts([first, second])) == [first, second]
+
+
+def test_a_fact_of_another_hides_none_that_comes_after_it():
+    facts = Facts([Fact({"a": 1}, macs=[b"\0" * 6]), Fact({"b": 2}), Fact({"c": 3}, ELSEWHERE)])
+    assert facts.of(_client(lambda: MAC)) == {"b": 2}
+    assert facts.of(_client(lambda: None)) == {"b": 2}

@@ -149,5 +149,11 @@ def test_whatever_the_name_a_grant_is_clean(filename):
         assert b"\\" not in step
 
 
+def test_the_log_is_told_that_it_was_a_template():
+    both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
+    with pytest.raises(Refused, match=r"^a template is not written$"):
+        Mounts([both]).authorize_write(b"x.j2", CLIENT)
+
+
 def test_mounts_can_be_listed():
     assert list(MOUNTS) == [TOP, INCOMING, DEEP]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.names import show, steps
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.access.names import Named, is_template, show, steps
+from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,27 @@ def test_a_character_is_not_shown_like_an_octet_that_is_no_text(control):
 @given(st.binary(max_size=100))
 def test_whatever_the_name_its_line_is_printable(filename):
     assert show(filename).isprintable()
+
+
+def test_what_made_a_name_is_told_once_and_what_was_found_is_kept():
+    asked = Named(b"a", groups={"kind": b"efi"})
+    made = asked.after(b"b", "rule").after(b"c", "rule").after(b"d", "other", {"rest": b"x"})
+    assert made == Named(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
+    assert asked.knowing({}) is asked
+
+
+def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():
+    refused = Refused(ErrorCode.NOT_DEFINED, "errno 5", Reason.READ_FAILED)
+    told = Named(b"b\xff", ("first", "second")).telling(refused)
+    assert (told.code, told.text) == (ErrorCode.NOT_DEFINED, "File could not be read")
+    assert str(told) == 'errno 5 ("b\\xff" by first, second)'
+    assert Named(b"b").telling(refused) is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [(b"a.j2", True), (b"A.J2", True), (b"a.j2. .", True), (b"a.j2::$DATA", True),
+     (b"a.j2X", False), (b"a.j2XX", False), (b"a:b.j2", False), (b"a", False)],
+)  # fmt: skip
+def test_templates_are_known_in_any_spelling_that_a_file_system_takes_for_one(name, template):
+    assert is_template(name) is template

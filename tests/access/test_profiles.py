@@ -145,3 +145,29 @@ def test_patterns_are_values(kind):
     assert kind(["a", "b"]) != kind(["b", "a"])
     assert kind(["a"]) != ("a",)
     assert Fingerprint(["a"]) != Globs(["a"])
+
+
+def test_options_choose_the_profile_together_with_the_rest():
+    pxe = Profile("pxe", Match(options=Fingerprint(["tsize=0", "blksize"])))
+    net = Profile("net", Match(options=Fingerprint(["blksize"]), mode=b"netascii"))
+    profiles = Profiles([pxe, net, Profile("any")])
+    client = Client(CLIENT)
+    sized = ((b"TSIZE", b"0"), (b"blksize", b"1468"))
+    assert profiles.choose(_asked(*sized), client).name == "pxe"
+    assert profiles.choose(_asked(sized[1], mode=b"NETASCII"), client).name == "net"
+    assert profiles.choose(_asked(sized[1]), client).name == "any"
+    assert profiles.choose(_asked(*sized), client).name == "pxe"  # remembered by its options
+
+
+def test_a_name_of_4096_octets_may_fit():
+    assert Globs(["*"]).fit(b"a" * 4096)
+
+
+def test_what_is_no_option_is_told_in_these_words():
+    with pytest.raises(ValueError, match=r"^expected an option such as blksize, tsize=0 or "):
+        Fingerprint(["?"])
+
+
+def test_patterns_that_differ_seldom_share_a_hash():
+    for kind in (Fingerprint, Globs):
+        assert len({hash(kind([f"a{number}"])) for number in range(20)}) > 10

@@ -182,3 +182,42 @@ def test_named_groups_are_kept_whatever_the_rule_does():
     both = [rule("^(?P<kind>[a-z]+)", "{kind}", "first"), rule("(?P<rest>y)", "z", "second")]
     made = rewritten(both, b"efi/y", False, CLIENT)
     assert made == Named(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
+
+
+def test_a_refusal_says_which_bound_it_was():
+    with pytest.raises(Refused, match=r"^the name is too long for the rewrite rules$"):
+        rewritten([rule("x")], b"a" * (LONGEST_NAME + 1), False, CLIENT)
+    with pytest.raises(Refused, match=r"^the rewrite rules come to no end$"):
+        rewritten([rule("", restart=True)], b"a", False, CLIENT)
+
+
+def test_a_rule_may_apply_as_often_as_there_are_octets_of_a_name_and_no_more():
+    most = rewriting.MOST_APPLIED
+    applied = []
+    with pytest.raises(Refused):
+        rewritten([rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told))
+    assert len(applied) in (most, most + 1)
+
+
+def test_each_rule_that_applies_is_told_with_the_name_after_it():
+    first, second, never = rule("a", "b"), rule("b", "c"), rule("x", "y")
+    told = []
+    rewritten([first, never, second], b"a", False, CLIENT, lambda *said: told.append(said))
+    assert told == [(first, b"b"), (second, b"c")]
+
+
+def test_rules_that_do_not_concern_a_request_are_passed_over_wherever_they_stand():
+    writes = rule("a", "w", reads=False)
+    rules = [rule("a", "b"), writes, rule("x", "y"), writes, writes, rule("b", "c")]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"c"
+
+
+def test_a_group_by_its_name_that_matched_nothing_is_nothing():
+    assert rewritten([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
+
+
+@pytest.mark.parametrize("number", ["2", "99", "999", "9999", "12345"])
+def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
+    with pytest.raises(BadPattern, match="there are 1 groups"):
+        template(f"{{{number}}}", pattern("(x)"))
+    assert template("{001}", pattern("(x)"))

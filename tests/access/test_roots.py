@@ -150,3 +150,35 @@ def test_a_grant_tells_which_steps_are_not_the_clients_words():
     (grant,) = Mounts([_mount("/srv/{mac}/boot")]).authorize_read(b"a/b", CLIENT)
     name = (b"52-54-00-ab-cd-ef", b"boot", b"a", b"b")
     assert grant == Grant(Path("/srv"), name, ReadPolicy(), own=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/srv/tftp",
+        "/srv/{mac:upper}/boot",
+        "/{ip}",
+        "/srv/of-{ip}.d",
+        "/srv/{serial}",
+        "/srv/XX/{ip}",
+    ],
+)
+def test_a_root_is_told_as_it_was_written(text):
+    assert str(root(text)) == text
+
+
+def test_a_path_need_not_be_utf_8():
+    text = b"/srv/\xff\xe4".decode("utf-8", "surrogateescape")
+    assert root(text).path == Path(text)
+    own = root(f"/srv/{text[5:]}-{{ip}}")
+    assert own.steps(CLIENT, None) == (b"\xff\xe4-192.0.2.7",)
+    assert str(own) == "/srv/\ufffd\ufffd-{ip}"
+    behind = root(f"/srv/{{ip}}-{text[5:]}")
+    assert behind.steps(CLIENT, None) == (b"192.0.2.7-\xff\xe4",)
+
+
+def test_a_first_step_too_long_to_look_at_is_no_serial_number():
+    known = serials(".*")
+    for size, found in ((256, True), (257, False)):
+        name = (b"a" * size, b"x")
+        assert known.split(name) == ((name[0], name[1:]) if found else (None, name))
