@@ -31,16 +31,19 @@ def climbed(name, *rungs):
         (DRIVE, b"c:", []),
         (DRIVE, b"cc:/x", []),
         (DRIVE, b"1:/x", []),
+        (DRIVE, b"Xc:/x", []),
         (TRAILING, b"pxelinux.0\xff", [b"pxelinux.0"]),
         (TRAILING, b"x.0\xff\x12a", [b"x.0"]),
         (TRAILING, b"x \r\n", [b"x", b"x "]),
         (TRAILING, b"a b", []),
+        (TRAILING, b"a\x01b\xff", [b"a\x01b", b"a"]),
         (TRAILING, b"\xff\xff", []),
         (ENCODING, b"plain", []),
         (ENCODING, "中".encode("gbk"), ["中".encode(), "ÖÐ".encode()]),
         (ENCODING, "ä".encode(), [b"\xe4", "盲".encode(), "Ã¤".encode()]),
         (PREFIX, b"/boot/x", [b"x", b"srv/tftp/boot/x"]),
         (PREFIX, b"\\srv\\tftp\\x", [b"x", b"boot/srv/tftp/x"]),
+        (PREFIX, b"/boot/x/y", [b"x/y", b"srv/tftp/boot/x/y"]),
         (PREFIX, b"x", [b"boot/x", b"srv/tftp/x"]),
         (PREFIX, b"bootx", [b"boot/bootx", b"srv/tftp/bootx"]),
     ],
@@ -178,3 +181,8 @@ def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
     assert mounts.spelled_out(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
     assert mounts.spelled_out(b"in/d/File", (b"file",)) == b"in/d/file"
     assert mounts.spelled_out(b"d/File", (b"D", b"FILE")) == b"D/FILE"
+
+
+def test_a_name_in_any_case_stays_one_whatever_is_mended_after_it():
+    made = [(one.name, one.folds) for one in KNOWN.climb(b"C:\\x", (CASE, DRIVE))]
+    assert made == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]

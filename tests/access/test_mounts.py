@@ -12,7 +12,7 @@ from tftpd.access.client import Client
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import one
+from tftpd.access.roots import one, root
 from tftpd.wire.errors import ErrorCode, Refused
 
 CLIENT = Client(ip_address("192.0.2.7"))
@@ -157,3 +157,57 @@ def test_the_log_is_told_that_it_was_a_template():
 
 def test_mounts_can_be_listed():
     assert list(MOUNTS) == [TOP, INCOMING, DEEP]
+
+
+OPEN = Mounts(
+    [
+        Mount((), one(Path("/srv")), ReadPolicy()),
+        Mount((b"a",), one(Path("/a")), ReadPolicy()),
+        Mount((b"a", b"b"), one(Path("/b")), ReadPolicy()),
+    ]
+)
+
+
+@pytest.mark.parametrize("filename", [b"a/../x", b"a/b/../x", b"a/b/c/../../x", b"a/c/../../x"])
+def test_no_parent_leads_from_one_mount_to_another_though_both_may_be_read(filename):
+    assert _refused(OPEN.authorize_read, filename) is ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize(
+    ("filename", "root", "name"),
+    [
+        (b"a/x/../y", "/a", (b"y",)),
+        (b"a/b/x/../y", "/b", (b"y",)),
+        (b"x/../y", "/srv", (b"y",)),
+        (b"x/y/../../a/z", "/a", (b"z",)),
+    ],
+)
+def test_within_a_mount_a_parent_goes_back_one_step(filename, root, name):
+    grant = _read(filename, OPEN)
+    assert (str(grant.root), grant.name) == (root, name)
+
+
+def test_the_log_is_told_why_a_name_was_refused():
+    here = Mount((b"here",), one(Path("/h")), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None)
+    own = Mount((b"own",), (root("/x/{mac}"), root("/y/{mac}")), ReadPolicy())
+    mounts = Mounts([here, own, INCOMING])
+    for filename, why in (
+        (b"here/../x", "the name leaves its directory"),
+        (b"elsewhere", "no directory is configured for the name"),
+        (b"incoming/x", "the directory has no policy for this"),
+        (b"here/x", "the policy does not admit this client"),
+        (b"own/x", "the client has no directory in /x/{mac}, /y/{mac}"),
+        (b"own/" + TEMPORARY + b"0", "the name is reserved for unfinished uploads"),
+    ):
+        with pytest.raises(Refused) as refused:
+            mounts.authorize_read(filename, CLIENT)
+        assert str(refused.value) == why
+
+
+def test_it_is_known_whether_there_are_templates_and_what_differs_from_client_to_client():
+    assert (OPEN.renders, OPEN.personal) == (False, False)
+    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(templates=True))]).renders
+    assert Mounts([Mount((), (root("/a/{ip}"),), ReadPolicy())]).personal
+    some = (ip_network("10.0.0.0/8"),)
+    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(clients=some))]).personal
+    assert Mounts([Mount((), one(Path("/a")), None, WritePolicy(clients=some))]).personal

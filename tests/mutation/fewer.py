@@ -6,7 +6,7 @@ A mutant is asked by hundreds of tests, on a machine that does other things.
 import pytest
 from hypothesis import HealthCheck, settings
 
-_CLOCKED = ("in_a_moment", "take_no_more_either")
+_CLOCKED = ("in_a_moment", "take_no_more_either", "takes_no_longer")
 _LONG = ("test_loss", "test_stateful", "roll_over", "rolls_over", "random_loss", "bottleneck")
 
 settings.register_profile(
