@@ -50,7 +50,8 @@ Give = Callable[[Request], "Answer | Deferred[Answer]"]
 
 def site(answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> IProtocolFactory:
     """Serves `answers` by path, to requests whose Host header `admits` lets in."""
-    inner = _Site(_Pages(answers, admits), requestFactory=_Request)
+    # `_Brief` has the time of a connection, whatever it waits for.
+    inner = _Site(_Pages(answers, admits), requestFactory=_Request, timeout=None)
     inner.displayTracebacks = False
     return _Limited(inner)
 
