@@ -2,29 +2,28 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from tftpd.access.client import Client, MacAddress
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import Name, show
-from tftpd.access.policy import Address, Grant, admits
+from tftpd.access.mounts import Mounts
+from tftpd.access.names import show
+from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.rendering import rendering
 from tftpd.daemon.understanding import Understood, understand
+from tftpd.daemon.ways import NOWHERE, Way, ways
 from tftpd.net.neighbours import Neighbours
 from tftpd.net.rehearsal import Rehearsal, rehearse
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said
 from tftpd.storage.finding import Finder
-from tftpd.storage.trail import Trail, trail
 from tftpd.templates.renderer import Renderer
 from tftpd.transfer.terms import Terms
 from tftpd.wire.errors import Refused
@@ -48,30 +47,6 @@ class Configured:
         """`FILE:LINE` of the key at `path`; `default` where the file does not say it."""
         line = self.document.lines.get(path)
         return "default" if line is None else f"{self.file}:{line}"
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A root that was looked beneath, and the way of the name there."""
-
-    root: str
-    trail: Trail
-
-    def facts(self) -> Facts:
-        """All of it, for `--json`."""
-        path = self.trail.path
-        return {
-            "root": self.root,
-            "steps": [
-                {"name": show(step.name), "found": step.found}
-                | ({} if step.target is None else {"target": show(step.target)})
-                for step in self.trail.steps
-            ],
-            "file": None if path is None else show(path),
-        }
-
-
-NOWHERE = Way("", Trail(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,24 +239,8 @@ def _place(
     policy = _policy(directories[number], kind, client.address)
     if policy is not None:
         policy["at"] = configured.at("directories", number, kind)
-    ways = _ways(mount, beneath, client, understood.grant, kind == "write")
-    return directory, policy, tuple(ways)
-
-
-def _ways(
-    mount: Mount, name: Name, client: Client, found: Grant[Any] | None, writes: bool
-) -> Iterator[Way]:
-    """The ways of `name` beneath each root, up to the one where it leads to something."""
-    for path, own, rest in mount.beneath(name, client):
-        way = own + rest
-        here = found is not None and (found.root, found.name[: found.own]) == (path, own)
-        if found is not None and here:
-            way = found.name  # that of a template
-        walked = trail(path, way, mount.symlinks)
-        yield Way(show(b"/".join((os.fsencode(path), *own))), walked)
-        there = walked.path is not None and (writes or os.path.lexists(walked.path))
-        if here or (found is None and there):
-            return
+    found = understood.grant
+    return directory, policy, tuple(ways(mount, beneath, client, found, kind == "write"))
 
 
 def _policy(directory: Directory, kind: str, client: Address) -> Facts | None:
