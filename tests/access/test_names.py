@@ -93,3 +93,9 @@ def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():
 )  # fmt: skip
 def test_templates_are_known_in_any_spelling_that_a_file_system_takes_for_one(name, template):
     assert is_template(name) is template
+
+
+def test_the_log_is_told_that_a_name_was_too_long():
+    assert steps(b"x" * 4096)
+    with pytest.raises(Refused, match=r"^the name is too long$"):
+        steps(b"x" * 4097)

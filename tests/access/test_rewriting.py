@@ -191,12 +191,12 @@ def test_a_refusal_says_which_bound_it_was():
         rewritten([rule("", restart=True)], b"a", False, CLIENT)
 
 
-def test_a_rule_may_apply_as_often_as_there_are_octets_of_a_name_and_no_more():
+def test_rules_without_end_are_left_after_one_more_than_may_apply():
     most = rewriting.MOST_APPLIED
     applied = []
     with pytest.raises(Refused):
         rewritten([rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told))
-    assert len(applied) in (most, most + 1)
+    assert len(applied) == most + 1
 
 
 def test_each_rule_that_applies_is_told_with_the_name_after_it():
@@ -216,7 +216,7 @@ def test_a_group_by_its_name_that_matched_nothing_is_nothing():
     assert rewritten([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
 
 
-@pytest.mark.parametrize("number", ["2", "99", "999", "9999", "12345"])
+@pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
 def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
     with pytest.raises(BadPattern, match="there are 1 groups"):
         template(f"{{{number}}}", pattern("(x)"))
