@@ -60,6 +60,7 @@ def _ours(text, name, ignore_case=False):
         r"(ab){2}c",
         r"\`boot",
         r"x*(^|/)a",
+        r"a?a.*",
         r"(pxelinux|boot)(\.0|\')",
     ],
 )
@@ -88,6 +89,8 @@ def test_classes_have_the_octets_that_the_c_library_gives_them(name, ignore_case
         ("(a|ab)b*", "alternatives of which one may begin like another; the longest is taken by "
          "tftp-hpa, the first here"),
         ("a*(ab)?", "what is repeated is like what follows it; the longest of all is taken by "
+         "tftp-hpa, the first that matches here"),
+        ("a?ab*", "what is repeated is like what follows it; the longest of all is taken by "
          "tftp-hpa, the first that matches here"),
         ("(a?){2}", "a repetition of what may be nothing"),
         ("((a)|b){2}", "a group in what is repeated"),
