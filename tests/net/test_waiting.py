@@ -7,6 +7,7 @@ there is for a thread to find out. `hold_threads` is a disk that takes its time.
 from dataclasses import replace
 
 import pytest
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import MemoryServer
 from tftpd.access.ladder import Ladder, Rung
@@ -14,6 +15,7 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.naming import Naming
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discard, Discards
+from tftpd.net.waiting import Errand, Waiting
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
 
@@ -226,3 +228,111 @@ def test_who_changes_its_mind_again_and_again_leaves_nothing_in_the_lane(offer):
     while server.net._held:
         server.net.run_threads()
     assert client.hears() == [NOT_FOUND]
+
+
+class Threads:
+    """What a disk does with its moments: all is there at once, while it is `quick`."""
+
+    def __init__(self):
+        self.quick = True
+        self.moments = []
+        self.held = []
+
+    def __call__(self, work, moment):
+        self.moments.append(moment)
+        if moment and self.quick:
+            return maybeDeferred(work)
+        done = Deferred()
+        self.held.append((work, done))
+        return done
+
+    def run(self):
+        held, self.held = self.held, []
+        for work, done in held:
+            done.callback(work())
+
+
+class Disk:
+    """Errands for one disk, by a clock that a test moves."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        self.threads = Threads()
+        self.spent = []
+        self.heard = []
+        self.waiting = Waiting(self.threads, self.spent.append)
+        monkeypatch.setattr("tftpd.net.waiting.monotonic", lambda: self.now)
+
+    def asks(self, number, work=lambda: "found", quick=True):
+        errand = Errand(NEVER, work, self.heard.append, self.heard.append, quick)
+        tid = (("192.0.2.7", number), ("192.0.2.1", 69))
+        self.waiting.put(tid, errand, "disk", 10_000)
+
+    def moments(self):
+        """Whether there was one for each that was begun."""
+        told, self.threads.moments = self.threads.moments, []
+        return [moment > 0 for moment in told]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return Disk(monkeypatch)
+
+
+def test_what_is_quick_is_given_a_moment(disk):
+    disk.asks(1)
+    assert disk.moments() == [True]
+    assert disk.heard == ["found"]
+    assert len(disk.waiting) == 0
+
+
+def test_what_is_made_first_is_not(disk):
+    disk.asks(1, quick=False)
+    assert disk.moments() == [False]
+    disk.threads.run()
+    assert disk.heard == ["found"]
+
+
+def test_a_disk_that_took_longer_is_not_waited_for_again_for_some_time(disk):
+    disk.threads.quick = False
+    disk.asks(1)
+    disk.threads.run()
+    disk.now += 0.039
+    disk.asks(2)
+    disk.threads.run()
+    assert disk.moments() == [True, False]
+    disk.now += 0.002
+    disk.threads.quick = True
+    disk.asks(3)
+    assert disk.moments() == [True]
+    assert disk.heard == ["found"] * 3
+
+
+def test_few_moments_are_given_at_a_time(disk):
+    for number in range(100):
+        disk.asks(number, quick=number >= 4)
+    assert disk.moments() == [False] * 4
+    disk.threads.run()
+    assert disk.moments().count(True) == 4 * 4
+    assert disk.heard == ["found"] * 20
+
+
+def test_a_thousand_that_are_done_at_once_are_done_one_after_another(disk, monkeypatch):
+    monkeypatch.setattr("tftpd.net.waiting._MOMENTS", 10_000)
+    for number in range(2000):
+        disk.asks(number, quick=number >= 4)
+    disk.threads.run()
+    assert disk.heard == ["found"] * 2000
+
+
+def _in_vain():
+    raise FileNotFoundError
+
+
+def test_what_was_done_at_once_in_vain_is_told_by_who_asked(disk):
+    disk.asks(1, _in_vain)
+    assert disk.spent == []
+    disk.asks(2, _in_vain, quick=False)
+    disk.threads.run()
+    assert len(disk.spent) == 1
+    assert [type(error) for error in disk.heard] == [FileNotFoundError] * 2

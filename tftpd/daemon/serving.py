@@ -1,5 +1,6 @@
 """What one process does to serve: listeners on bound sockets, and their sessions."""
 
+import gc
 import resource
 import socket
 from collections.abc import Callable, Iterable
@@ -11,7 +12,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
@@ -26,6 +26,7 @@ from tftpd.net.listener import Listener
 from tftpd.net.listening import ListeningPort
 from tftpd.net.neighbours import Neighbours
 from tftpd.net.offer import Offer
+from tftpd.net.openers import Openers
 from tftpd.net.poller import Poller, readers_for
 from tftpd.net.portrange import PortRange
 from tftpd.net.ports import SessionPort
@@ -80,8 +81,7 @@ class Server:
         self._ledgers: dict[Path, Ledger] = {}
         self._neighbours = Neighbours()
         self._renderer = Renderer()
-        self._openers = ThreadPool(0, _OPENERS, "openers")
-        self._openers.start()
+        self._openers = Openers(reactor, _OPENERS)
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
         share = Share()
@@ -96,9 +96,11 @@ class Server:
             self._open_port,
             self._in_thread,
             self._tracing.between,
-            self._on_errand,
+            self._openers,
             share.spend,
         )
+        # What is there by now stays: it need not be looked through for garbage.
+        gc.freeze()
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
         """Take requests on these sockets, and on no others, by these settings from now on.
@@ -253,14 +255,8 @@ class Server:
         return port
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
-        return self._defer(self._reactor.getThreadPool(), work)
-
-    def _on_errand(self, work: Callable[[], T]) -> "Deferred[T]":
-        return self._defer(self._openers, work)
-
-    def _defer(self, pool: ThreadPool, work: Callable[[], T]) -> "Deferred[T]":
         try:
-            return deferToThreadPool(self._reactor, pool, work)
+            return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
         except RuntimeError as error:
             return fail(MemoryError(str(error)))  # no thread can be started
 

@@ -7,14 +7,11 @@ A step that cannot go on raises `Refused`, and one place turns that into one
 ERROR. Requests are answered from the address that the client asked.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import inf
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from tftpd.access.client import Client
 from tftpd.access.profiles import PLAIN, Profile
@@ -44,6 +41,8 @@ from tftpd.wire.packets import Error, Request, Rrq, Wrq, decode
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.
 _RESTARTED = 3.0
+
+_TURNED_DOWN = (Refused, Ignored, MemoryError)  # what comes of a request that is not granted
 
 _TOLD_EACH = 1.0  # seconds between two lines about malformed requests
 
@@ -81,7 +80,7 @@ class Listener(DatagramProtocol):
         self._sessions = sessions
         self._discards = discards or Discards()
         self._starter = Starter(runtime, sessions, self._discards)
-        self._waiting = Waiting(runtime.on_errand or runtime.in_thread, runtime.spend)
+        self._waiting = Waiting(runtime.errand, runtime.spend)
         self._started = False  # a transfer, by the datagram that is being received
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
@@ -143,10 +142,12 @@ class Listener(DatagramProtocol):
         now = self._runtime.clock.seconds()
         port, ports = self.transport, self.ports
         asked = Asked(packet, tid, client, PLAIN, offer, port, ports, self.single_port, now)
-        with self._unserved_if_refused(asked):
+        try:
             self._sessions.admit(peer, offer.crowd, now)
             asked.profile = offer.profiles.choose(packet, client)
             self._answer(asked)
+        except _TURNED_DOWN as why:
+            self._turn_down(asked, why)
 
     def _ignores(self, profile: Profile = PLAIN) -> bool:
         """Whether what came is for everyone, and not answered for that."""
@@ -208,15 +209,17 @@ class Listener(DatagramProtocol):
             partial(self._starter.answer, asked, wait=True),
             partial(self._answered, asked),
             discard,
+            quick=not slow.made,
         )
         self._waiting.put(asked.tid, errand, slow.args, offer.crowd.half_open)
 
-    def _answered(self, asked: Asked, result: Granted | Failure) -> None:
+    def _answered(self, asked: Asked, result: Granted | Exception) -> None:
         try:
-            with self._unserved_if_refused(asked):
-                if isinstance(result, Failure):
-                    result.raiseException()
-                self._start_late(asked, result)
+            if isinstance(result, Exception):
+                raise result
+            self._start_late(asked, result)
+        except _TURNED_DOWN as why:
+            self._turn_down(asked, why)
         except Exception:
             self.log.failure("fault in a request from {peer}", peer=asked.tid[0])
 
@@ -229,20 +232,18 @@ class Listener(DatagramProtocol):
             discard(granted)
             raise
         self._starter.start(asked, granted)
+        self._started = True
 
-    @contextmanager
-    def _unserved_if_refused(self, asked: Asked) -> Iterator[None]:
-        try:
-            yield
-        except Ignored as ignored:
-            self._unserved(asked, Outcome.IGNORED, None, ignored)
-        except (Scarce, MemoryError) as scarce:
+    def _turn_down(self, asked: Asked, why: Exception) -> None:
+        """Say and report why there is nothing for this request, or only report it."""
+        if isinstance(why, Scarce | MemoryError):
             # As with too many sessions: there may be some when it asks again.
-            why = Ignored(str(scarce) or Reason.SCARCE)
+            why = Ignored(str(why) or Reason.SCARCE)
+        if isinstance(why, Refused):
+            self._tell(why, asked.tid[0])
+            self._unserved(asked, Outcome.REFUSED, why.code, why)
+        else:
             self._unserved(asked, Outcome.IGNORED, None, why)
-        except Refused as refused:
-            self._tell(refused, asked.tid[0])
-            self._unserved(asked, Outcome.REFUSED, refused.code, refused)
 
     def _tell(self, refused: Refused, peer: SocketAddress) -> None:
         self.transport.write(Error(refused.code, refused.text).encode(), peer)

@@ -32,6 +32,15 @@ class BurstProtocol(DatagramProtocol):
             self.datagramReceived(datagram, peer)
 
 
+class InThread(Protocol):
+    """Runs `work` in a thread, and waits up to `moment` seconds for it.
+
+    What is done by then is given at once.
+    """
+
+    def __call__(self, work: Callable[[], T], moment: float, /) -> "Deferred[T]": ...
+
+
 def _itself(protocol: BurstProtocol) -> BurstProtocol:
     return protocol
 
@@ -73,7 +82,7 @@ class Runtime:
     address and starts the protocol on it; it raises `OSError`. `in_thread`
     runs what may block. `between(protocol)` is what a port is given for a
     session: itself, or what listens in on it. `on_errand` runs what is done
-    before there is a session, in threads that others do not wait for.
+    before there is a session, in threads that others do not wait for but for a moment.
     `spend(seconds)` is told what requests took of the processor that came to
     nothing.
     """
@@ -82,8 +91,14 @@ class Runtime:
     open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
     between: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
-    on_errand: Callable[[Callable[[], T]], "Deferred[T]"] | None = None
+    on_errand: InThread | None = None
     spend: Callable[[float], None] = lambda seconds: None
+
+    def errand(self, work: Callable[[], T], moment: float) -> "Deferred[T]":
+        """What `work` gives, by `on_errand` if there is such a thing."""
+        if self.on_errand is None:
+            return self.in_thread(work)
+        return self.on_errand(work, moment)
 
 
 @dataclass(frozen=True, slots=True)

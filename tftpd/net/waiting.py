@@ -12,14 +12,20 @@ from dataclasses import dataclass
 from time import monotonic, thread_time
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tftpd.net.admission import Ignored, network_of
-from tftpd.net.runtime import TID
+from tftpd.net.runtime import TID, InThread
 from tftpd.wire.packets import Request
 
 _ABREAST = 4  # of one lane that are worked for at a time
+
+# Seconds that everyone waits for one that is quick: ten times what it takes to
+# learn that a name is not there. A disk that took longer is not waited for again
+# for some time: one that is always slow takes a twentieth of it in vain.
+_MOMENT = 0.002
+_RESTS = 20 * _MOMENT
+_MOMENTS = 4  # at a time
 
 T = TypeVar("T")
 
@@ -28,13 +34,15 @@ T = TypeVar("T")
 class Errand(Generic[T]):
     """What is done for a request: `work` in a thread, `then` here with what came of it.
 
-    What came of it for nobody any more is given to `discard`.
+    What came of it for nobody any more is given to `discard`. A `quick` one is
+    worth a moment of all: it mostly takes less than to hand it over.
     """
 
     request: Request
     work: Callable[[], T]
-    then: Callable[[T | Failure], None]
+    then: Callable[[T | Exception], None]
     discard: Callable[[T], None]
+    quick: bool = False
     wanted: bool = True
 
 
@@ -44,6 +52,8 @@ class _Lane:
     def __init__(self, hangs_on: Hashable) -> None:
         self.hangs_on = hangs_on
         self.working = 0
+        self.starting = False
+        self.quick_from = 0.0  # seconds; until then nobody waits for it
         self._queues: OrderedDict[str, dict[TID, Errand[Any]]] = OrderedDict()
 
     def add(self, tid: TID, errand: Errand[Any]) -> None:
@@ -70,17 +80,23 @@ class _Lane:
         return tid, errand
 
 
-class _Timed:
-    """Work that knows what it took of the processor, in seconds; waiting is nothing."""
+class _Attempt(Generic[T]):
+    """Gives what its work gives or raises, and knows what it took of the processor, in seconds.
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    Waiting is nothing. The exception is given as a value: Twisted's `Failure` looks
+    at all the frames below, which took longer than to find out that a name is not there.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self.spent = 0.0
 
-    def __call__(self) -> Any:
+    def __call__(self) -> T | Exception:
         began = thread_time()
         try:
             return self._work()
+        except Exception as error:
+            return error
         finally:
             self.spent = thread_time() - began
 
@@ -88,12 +104,13 @@ class _Timed:
 class Waiting:
     """Errands by the TIDs of their clients; `in_thread` does the work.
 
-    `spend` is told the seconds of a processor that each took which came to nothing.
+    `spend` is told the seconds of a processor that each took which came to nothing,
+    but of those that were done before `put` returned: that is known to who called it.
     """
 
     def __init__(
         self,
-        in_thread: Callable[[Callable[[], Any]], "Deferred[Any]"],
+        in_thread: InThread,
         spend: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._in_thread = in_thread
@@ -145,7 +162,7 @@ class Waiting:
         tid = next(reversed(greediest))
         errand, _ = self._errands[tid]
         self.forget(tid)
-        errand.then(Failure(full))
+        errand.then(full)
 
     def _take(self, tid: TID) -> tuple[Errand[Any], _Lane] | None:
         known = self._errands.pop(tid, None)
@@ -157,27 +174,38 @@ class Waiting:
         return known
 
     def _work(self, lane: _Lane) -> None:
+        if lane.starting:
+            return  # one was done at once: the next is taken below
+        lane.starting = True
+        moments = _MOMENTS
         while lane.working < _ABREAST and (turn := lane.next()) is not None:
             tid, errand = turn
             lane.working += 1
-            timed = _Timed(errand.work)
-            done = self._in_thread(timed)
-            done.addBoth(self._done, tid, errand, lane, timed)
-        if not lane.working:
+            attempt = _Attempt(errand.work)
+            quick = errand.quick and moments > 0 and monotonic() >= lane.quick_from
+            done = self._in_thread(attempt, _MOMENT if quick else 0.0)
+            moments -= 1
+            if quick and not done.called:
+                lane.quick_from = monotonic() + _RESTS
+            done.addBoth(self._done, tid, errand, lane, attempt)
+        lane.starting = False
+        if not lane.working and monotonic() >= lane.quick_from:
             self._lanes.pop(lane.hangs_on, None)
 
     def _done(
-        self, result: Any, tid: TID, errand: Errand[Any], lane: _Lane, timed: "_Timed"
+        self, result: Any, tid: TID, errand: Errand[Any], lane: _Lane, attempt: _Attempt[Any]
     ) -> None:
         began = monotonic()
         lane.working -= 1
+        if isinstance(result, Failure):  # no thread could be started
+            result = result.value
         if errand.wanted:
             self._take(tid)
             errand.then(result)
-        elif not isinstance(result, Failure):
+        elif not isinstance(result, Exception):
             errand.discard(result)
-        if isinstance(result, Failure):
-            self._spend(timed.spent + monotonic() - began)
+        if isinstance(result, Exception) and not lane.starting:
+            self._spend(attempt.spent + monotonic() - began)
         self._work(lane)
 
 

@@ -38,6 +38,11 @@ class _How(ctypes.Structure):
 class Slow(Exception):
     """It would take its time; the arguments are a root, and perhaps a name, that it hangs on."""
 
+    @property
+    def made(self) -> bool:
+        """Whether it is one file that takes long, since it is to be made first."""
+        return len(self.args) > 1
+
 
 def _syscall() -> Any:
     # It keeps the interpreter's lock: the call never waits, and giving the
