@@ -50,6 +50,11 @@ class MemoryPort:
         """Single-port mode: a session stays here."""
         self.guests.enter(tid, protocol, MemorySharedPort(self, tid), needs)
 
+    def answer(self, datagram: bytes, tid: TID) -> None:
+        if self.hear is not None:
+            self.hear(True, datagram, self.bound, tid[0])
+        self.net.sent.append(((tid[1][0], self.bound[1]), tid[0], datagram))
+
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert self.bound in self.net.ports, "write on a closed port"
         if self.hear is not None and addr is not None:

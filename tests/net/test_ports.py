@@ -105,6 +105,21 @@ def test_a_session_answers_from_the_address_that_was_asked(opened):
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
 
+def test_the_well_known_port_answers_each_from_the_address_that_it_asked(opened):
+    port = opened(*bind_listeners("0.0.0.0", 0))
+    number = port.getHost().port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(2)
+        for asked in ("127.0.0.9", "127.0.0.8"):
+            client.sendto(b"hi", (asked, number))
+        port.doRead()
+        for _, peer, local in port._protocol.datagrams:
+            port.answer(b"x" * 70000, (peer, local))
+            port.answer(b"there", (peer, local))
+            assert client.recvfrom(100) == (b"there", (local[0], number))
+
+
 def test_a_broadcast_is_known_as_one(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from tests.fakes import MemoryServer
+from tests.fakes import SERVER, MemoryServer
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mounts
 from tftpd.access.naming import Naming
@@ -87,6 +87,19 @@ def test_what_is_not_there_is_refused_once_that_is_known(offer):
     server.net.run_threads()
     assert client.hears() == [NOT_FOUND]
     assert [report.outcome for report in server.reports] == [Outcome.REFUSED]
+
+
+def test_a_refusal_that_took_its_time_comes_from_the_address_that_was_asked(offer):
+    server = _folding(offer)
+    server.port.local = ("192.0.2.2", 0)
+    client = server.client()
+    client.asks(NEVER)
+    server.port.local = (SERVER, 0)
+    server.client(port=1).asks(Rrq(b"seven", b"octet"))
+    server.net.run_threads()
+    assert [source[0] for source, peer, _ in server.net.sent if peer == client.address] == [
+        "192.0.2.2"
+    ]
 
 
 def test_another_request_from_the_same_port_takes_the_place_of_the_first(offer):

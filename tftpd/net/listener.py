@@ -123,7 +123,7 @@ class Listener(DatagramProtocol):
                 return
             self._discards.add(Discard.MALFORMED)
             if tid not in self.transport.guests:  # an ERROR would end its transfer
-                self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), peer)
+                self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), tid)
                 self._note_malformed(malformed, peer)
             return
         except MalformedPacket:
@@ -240,13 +240,13 @@ class Listener(DatagramProtocol):
             # As with too many sessions: there may be some when it asks again.
             why = Ignored(str(why) or Reason.SCARCE)
         if isinstance(why, Refused):
-            self._tell(why, asked.tid[0])
+            self._tell(why, asked.tid)
             self._unserved(asked, Outcome.REFUSED, why.code, why)
         else:
             self._unserved(asked, Outcome.IGNORED, None, why)
 
-    def _tell(self, refused: Refused, peer: SocketAddress) -> None:
-        self.transport.write(Error(refused.code, refused.text).encode(), peer)
+    def _tell(self, refused: Refused, tid: TID) -> None:
+        self.transport.answer(Error(refused.code, refused.text).encode(), tid)
 
     def _unserved(self, asked: Asked, outcome: Outcome, code: int | None, why: Exception) -> None:
         asked.offer.report(

@@ -155,12 +155,13 @@ class ListeningPort(Port, Entrance):
                 self._protocol.datagramReceived(datagram, peer)
         guests.deliver()
 
-    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        """Send one datagram from the address that was asked last, to `addr`."""
-        if self.hear is not None and addr is not None:
-            self.hear(True, datagram, (self.local[0], self._bound[1]), addr)
+    def answer(self, datagram: bytes, tid: TID) -> None:
+        """Send one datagram from the address that `tid` asked; where that fails it is lost."""
+        peer, local = tid
+        if self.hear is not None:
+            self.hear(True, datagram, (local[0], self._bound[1]), peer)
         try:
-            self._socket.sendmsg([datagram], departure(self.local), 0, addr)
+            self._socket.sendmsg([datagram], departure(local), 0, peer)
         except OSError:
             return
 
