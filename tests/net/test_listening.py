@@ -4,11 +4,15 @@ import socket
 
 import pytest
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass
 
 from tests.net.test_ports import Heard, Readers
+from tftpd.net.callers import Callers
+from tftpd.net.discards import Discards
 from tftpd.net.listening import ListeningPort, SharedPort
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Needs
+from tftpd.net.sharing import Share
 from tftpd.net.sockets import bind_listeners
 
 LOCK_STEP = Needs(longest=516, window=516, receives=False)
@@ -40,7 +44,11 @@ class Shared:
 
     def __init__(self, bound="127.0.0.1", asked="127.0.0.1", needs=LOCK_STEP):
         (sock,) = bind_listeners(bound, 0)
-        self.port = ListeningPort(Readers(), sock, Heard())
+        self.clock = Clock()
+        self.share = Share(self.clock.seconds)
+        self.discards = Discards()
+        callers = Callers(self.share, self.clock, self.discards)
+        self.port = ListeningPort(Readers(), sock, Heard(), callers, self.share.served)
         self.port.start()
         self.address = (asked, sock.getsockname()[1])
         self.client = socket.socket(sock.family, socket.SOCK_DGRAM)
@@ -192,3 +200,52 @@ def test_no_session_connects_or_broadcasts(shared):
     assert not transport.getBroadcastAllowed()
     with pytest.raises(RuntimeError):
         transport.connect("127.0.0.1", 9)
+
+
+def test_what_a_host_says_too_much_is_taken_from_the_socket_and_others_have_their_turn(shared):
+    here = shared()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest:
+        honest.bind(("127.0.0.2", 0))
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stranger:
+            for _ in range(60):
+                stranger.sendto(b"\0\1much", here.address)
+        honest.sendto(b"\0\1once", here.address)
+        here.port.doRead()
+        here.clock.advance(0)
+    heard = [datagram for datagram, _, _ in here.port._protocol.datagrams[1:]]
+    assert heard.index(b"\0\1once") < 3
+    assert len(heard) == 61
+
+
+def test_blocks_of_a_session_do_not_wait_where_requests_do(shared):
+    here = shared()
+    here.share.served()
+    here.share.spend(0.001)
+    here.says(b"\0\1again", ACK)
+    assert here.session.heard == [ACK]
+    assert len(here.port._protocol.datagrams) == 1
+    here.clock.advance(0.0031)
+    assert [datagram for datagram, _, _ in here.port._protocol.datagrams[1:]] == [b"\0\1again"]
+
+
+def test_transfers_on_the_port_are_busy_when_it_hears_them(shared):
+    here = shared()
+    here.says(b"\0\1again")
+    here.share.spend(0.001)
+    assert here.share.wait == 0
+    here.says(ACK)
+    here.share.spend(0.001)
+    assert here.share.wait > 0
+
+
+@pytest.mark.parametrize("end", ["retire", "stopListening"])
+def test_a_port_that_takes_no_more_requests_forgets_those_that_wait(shared, end):
+    here = shared()
+    here.share.served()
+    here.share.spend(0.001)
+    here.says(b"\0\1again")
+    getattr(here.port, end)(*([lambda: None] if end == "retire" else []))
+    assert not here.clock.getDelayedCalls()
+    here.clock.advance(1)
+    assert len(here.port._protocol.datagrams) == 1

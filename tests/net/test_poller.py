@@ -125,34 +125,20 @@ def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
 
 
 class Door(Reader, Entrance):
-    """Where requests come; with `guests` transfers come there too."""
-
-    guests = False
-
-    @property
-    def shared(self):
-        return self.guests
+    """Where requests come."""
 
 
-@pytest.mark.parametrize("guests", [False, True])
-def test_requests_wait_while_transfers_have_their_turn(guests):
-    now = [100.0]
-    poller = Poller(Readers(), Share(lambda: now[0]))
-    door, transfer = Door(), Reader()
-    door.guests = guests
+@pytest.mark.parametrize(("kind", "busy"), [(Reader, True), (Door, False)])
+def test_transfers_are_busy_when_they_had_something_to_do_and_not_when_someone_asked(kind, busy):
+    share = Share(lambda: 100.0)
+    poller, reader = Poller(Readers(), share), kind()
     try:
-        poller.addReader(door)
-        poller.addReader(transfer)
-        poller._share.served()
-        poller._share.spend(0.001)
-        door.hears(b"request")
-        transfer.hears(b"block")
+        poller.addReader(reader)
+        reader.hears(b"x")
         poller.doRead()
-        assert (door.read, transfer.read) == ([b"request"] * guests, [b"block"])
-        now[0] += 0.0021
-        poller.doRead()
-        assert door.read == [b"request"]
+        assert reader.read == [b"x"]
+        share.spend(0.001)
+        assert (share.wait > 0) is busy
     finally:
-        door.sock.close()
-        transfer.sock.close()
+        reader.sock.close()
         poller.close()

@@ -9,9 +9,12 @@ from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
 from tftpd.net import ports
+from tftpd.net.callers import Callers
+from tftpd.net.discards import Discards
 from tftpd.net.listening import ListeningPort
 from tftpd.net.ports import Port, SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, SteadyClock
+from tftpd.net.sharing import Share
 from tftpd.net.sockets import bind_listeners, bind_session, client_address
 
 NEEDS = Needs(longest=100, window=100, receives=False)
@@ -44,12 +47,19 @@ class Heard(BurstProtocol):
         self.stopped += 1
 
 
+def listening(readers, sock, protocol):
+    """A listening port that always has its turn."""
+    share = Share()
+    callers = Callers(share, WallClock(), Discards())
+    return ListeningPort(readers, sock, protocol, callers, share.served)
+
+
 @pytest.fixture
 def opened():
     """Opens ports and closes them after the test."""
     ends = []
 
-    def open_port(sock, kind=ListeningPort, *size):
+    def open_port(sock, kind=listening, *size):
         port = kind(Readers(), sock, Heard(), *size)
         port.start()
         ends.append(port)
@@ -289,13 +299,13 @@ def test_a_turn_is_bounded(opened):
 
 def test_requests_take_short_turns_among_those_who_are_served(opened):
     port = opened(*bind_listeners("127.0.0.1", 0))
-    for _ in range(5):
+    for _ in range(20):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
     heard = []
     for _ in range(3):
         port.doRead()
         heard.append(len(port._protocol.datagrams))
-    assert heard == [2, 4, 5]
+    assert heard == [8, 16, 20]
 
 
 def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):

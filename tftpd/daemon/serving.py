@@ -21,6 +21,7 @@ from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.rendering import rendering
 from tftpd.daemon.status.running import Snapshot, snapshot
 from tftpd.net.admission import Crowd
+from tftpd.net.callers import Callers
 from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener
 from tftpd.net.listening import ListeningPort
@@ -84,8 +85,8 @@ class Server:
         self._openers = Openers(reactor, _OPENERS)
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
-        share = Share()
-        self._readers = readers_for(reactor, share)
+        self._turns = Share()
+        self._readers = readers_for(reactor, self._turns)
         self._listeners: dict[SocketAddress, Listener] = {}
         self._leaving: dict[SocketAddress, Listener] = {}  # which take no more requests
         self._vacated = vacated
@@ -97,7 +98,7 @@ class Server:
             self._in_thread,
             self._tracing.between,
             self._openers,
-            share.spend,
+            self._turns.spend,
         )
         # What is there by now stays: it need not be looked through for garbage.
         gc.freeze()
@@ -118,7 +119,7 @@ class Server:
                 listener = self._listeners[name] = Listener(
                     self._runtime, offer, self._sessions, discards=self._discards
                 )
-                ListeningPort(self._readers, sock, listener).start()
+                self._listening(sock, listener).start()
             elif listener.transport.fileno() != sock.fileno():
                 sock.close()
             listener.offer, listener.broadcast = offer, listen.broadcast == "answer"
@@ -245,6 +246,11 @@ class Server:
             self._listeners[name] = listener
             listener.transport.resume()
         return listener
+
+    def _listening(self, sock: socket.socket, listener: Listener) -> ListeningPort:
+        turns = self._turns
+        callers = Callers(turns, self._runtime.clock, self._discards)
+        return ListeningPort(self._readers, sock, listener, callers, turns.served)
 
     def _open_port(
         self, protocol: BurstProtocol, local: SocketAddress, needs: Needs

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
 
+from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 
 _REMEMBERED = 65536  # clients whose rates are known; the least recent is forgotten
@@ -66,3 +67,9 @@ def network_of(host: str) -> str:
     if isinstance(address, IPv6Address):
         return f"{int(address) >> 64:x}"
     return str(address).rpartition(".")[0]
+
+
+def whose(peer: SocketAddress) -> str:
+    """The host of `peer`: one of IPv6 has all addresses of its network."""
+    host: str = peer[0]
+    return network_of(host) if ":" in host else host

@@ -9,6 +9,7 @@ class Discard(Enum):
     MALFORMED = "malformed"  # no packet; a malformed request is told so
     NO_REQUEST = "no_request"  # a packet, but no request
     BROADCAST = "broadcast"  # a request to everyone, which is not taken
+    NO_TURN = "no_turn"  # its host, or all, had said more than can wait
     NO_PLACE = "no_place"  # the last one went to another process meanwhile
     NO_PORT = "no_port"  # no port or no descriptor was left
     REPEATED = "repeated"  # a request whose session runs, which answers it

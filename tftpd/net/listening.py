@@ -14,6 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tftpd.net.burst import Bursts
+from tftpd.net.callers import Call, Callers
 from tftpd.net.ports import TURN, Port, Readers
 from tftpd.net.runtime import TID, Buffer, BurstProtocol, BurstTransport, Needs, SocketAddress
 from tftpd.net.sharing import Entrance
@@ -22,7 +23,6 @@ from tftpd.net.tap import Hear
 from tftpd.wire.packets import Opcode
 
 _LONGEST = 65536  # octets; a request may be as long as UDP allows
-_TURN = 2  # requests in one turn of the reactor; each costs as much as twenty blocks
 _REQUESTS = (Opcode.RRQ.to_bytes(2, "big"), Opcode.WRQ.to_bytes(2, "big"))
 
 # The kernel counts the buffer of a block, which is up to twice as long as an
@@ -120,8 +120,18 @@ class ListeningPort(Port, Entrance):
     is not for a session; who listens to sessions taps them.
     """
 
-    def __init__(self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        sock: socket.socket,
+        protocol: DatagramProtocol,
+        callers: Callers,
+        served: Callable[[], None],
+    ) -> None:
+        """`served` is called when transfers on it had something to do."""
         super().__init__(readers, sock, protocol, _LONGEST)
+        self._callers = callers
+        self._served = served
         self._bound: SocketAddress = sock.getsockname()
         self._left: Callable[[], None] | None = None  # set once no requests are taken
         self.guests = Guests(self._close_if_left)
@@ -129,31 +139,37 @@ class ListeningPort(Port, Entrance):
         self.broadcast = False
         self.hear: Hear | None = None
 
-    @property
-    def shared(self) -> bool:
-        """Whether there are sessions on it."""
-        return len(self.guests) > 0
-
     def doRead(self) -> None:
-        """Deliver what has arrived, up to a bounded number of datagrams."""
-        guests, requests = self.guests, _TURN
-        # One in lock-step has sent one: to look for more costs 2 us.
-        for _ in range(1 if guests.alone else TURN):
-            if not self._open or not requests:
-                break
+        """Take what has arrived, up to a bounded number of datagrams, and answer a few.
+
+        All of it is taken, so that what a host says too much does not fill the
+        buffer of the socket, where it would be in the way of the others.
+        """
+        guests, callers, taken = self.guests, self._callers, False
+        for _ in range(TURN):
+            if not self._open:
+                return
             try:
                 datagram, ancillary, _, peer = self._socket.recvmsg(_LONGEST, ARRIVAL_ANCILLARY)
             except OSError:
                 break  # nothing left, or an ICMP error that belongs to no session
-            self.local, self.broadcast = arrival(ancillary) or (self._bound, False)
-            if guests and guests.take(datagram, (peer, self.local)):
-                continue
-            requests -= 1
-            if self._left is None:
+            local, broadcast = arrival(ancillary) or (self._bound, False)
+            if guests and guests.take(datagram, (peer, local)):
+                taken = True
+                if guests.alone:
+                    break  # in lock-step it has sent one: to look for more costs 2 us
+            elif self._left is None:
                 if self.hear is not None:
-                    self.hear(False, datagram, (self.local[0], self._bound[1]), peer)
-                self._protocol.datagramReceived(datagram, peer)
+                    self.hear(False, datagram, (local[0], self._bound[1]), peer)
+                callers.add(Call(datagram, peer, local, broadcast))
         guests.deliver()
+        if taken:
+            self._served()
+        callers.turn(self._answer)
+
+    def _answer(self, call: Call) -> None:
+        self.local, self.broadcast = call.local, call.broadcast
+        self._protocol.datagramReceived(call.datagram, call.peer)
 
     def answer(self, datagram: bytes, tid: TID) -> None:
         """Send one datagram from the address that `tid` asked; where that fails it is lost."""
@@ -181,8 +197,14 @@ class ListeningPort(Port, Entrance):
     def retire(self, left: Callable[[], None]) -> None:
         """Take no more requests. Closes with the last session on it, and calls `left` then."""
         self._left = left
+        self._callers.clear()
         if not self.guests:
             self._close_if_left()
+
+    def stopListening(self) -> "Deferred[None]":
+        """Close the socket at once and stop the protocol; idempotent."""
+        self._callers.clear()
+        return super().stopListening()
 
     def resume(self) -> None:
         """Take requests again."""

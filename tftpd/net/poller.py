@@ -27,14 +27,14 @@ def readers_for(reactor: Any, share: Share) -> "Poller | IReactorFDSet":
 
 @implementer(IReadDescriptor)
 class Poller:
-    """Calls `doRead` of the readers whose sockets are ready, entrances when it is their turn."""
+    """Calls `doRead` of the readers whose sockets are ready; tells `share` of transfers."""
 
     log = Logger()
 
     def __init__(self, reactor: IReactorFDSet, share: Share) -> None:
         self._reactor = reactor
         self._share = share
-        self._entrances: dict[int, Entrance] = {}
+        self._entrances: set[int] = set()
         self._epoll = select.epoll()
         self._readers: dict[int, IReadDescriptor] = {}
         reactor.addReader(self)
@@ -44,13 +44,13 @@ class Poller:
         fd = reader.fileno()
         self._readers[fd] = reader
         if isinstance(reader, Entrance):
-            self._entrances[fd] = reader
+            self._entrances.add(fd)
         self._epoll.register(fd, select.EPOLLIN)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
         """Watch it no more; comes before its descriptor is closed."""
         fd = reader.fileno()
-        self._entrances.pop(fd, None)
+        self._entrances.discard(fd)
         if self._readers.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
@@ -63,28 +63,17 @@ class Poller:
                 return
             others = len(events)
             for fd, _ in events:
-                if fd in entrances:
-                    others -= 1
-                    self._enter(fd)
-                    continue
                 reader = readers.get(fd)
                 if reader is None:
                     continue  # closed by one that was served before it
+                if fd in entrances:
+                    others -= 1
                 try:
                     reader.doRead()
                 except Exception:
                     self.log.failure("fault in a reader")
             if others:
                 self._share.served()
-
-    def _enter(self, fd: int) -> None:
-        """Serve those who come, if it is their turn."""
-        if self._share.rests and not self._entrances[fd].shared:
-            return
-        try:
-            self._readers[fd].doRead()
-        except Exception:
-            self.log.failure("fault in a reader")
 
     def close(self) -> None:
         """Give the reactor its slot back; readers that are left hear no more."""

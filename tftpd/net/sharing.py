@@ -2,25 +2,20 @@
 
 A request costs as much as some twenty blocks, and more of them may come than
 can ever be answered. So of what was spent in vain, on requests that came to
-nothing, the transfers get twice as much next, as long as there are any that take
-it: a flood leaves them two thirds of the time. What becomes a transfer is free.
+nothing, the transfers get three times as much next, as long as there are any that take
+it: a flood leaves them three quarters of the time. What becomes a transfer is free.
 """
 
 from collections.abc import Callable
 from time import monotonic
 
-_TWICE = 2.0
+_THRICE = 3.0
 _BUSY = 0.005  # seconds after the last datagram of a transfer
 _LONGEST = 0.05  # seconds that requests wait at a time
 
 
 class Entrance:
     """A reader of what those say who are not served yet."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether transfers come by it too, so that it is never to wait."""
-        return False
 
 
 class Share:
@@ -41,10 +36,9 @@ class Share:
     def spend(self, seconds: float) -> None:
         """So much was spent on what came to nothing."""
         now = self._seconds()
-        self._rests_until = min(max(now, self._rests_until) + _TWICE * seconds, now + _LONGEST)
+        self._rests_until = min(max(now, self._rests_until) + _THRICE * seconds, now + _LONGEST)
 
     @property
-    def rests(self) -> bool:
-        """Whether requests have to wait."""
-        now = self._seconds()
-        return now < self._rests_until and now < self._busy_until
+    def wait(self) -> float:
+        """Seconds for which transfers have their turn, and requests have to wait."""
+        return max(0.0, min(self._rests_until, self._busy_until) - self._seconds())

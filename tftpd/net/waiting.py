@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from twisted.python.failure import Failure
 
-from tftpd.net.admission import Ignored, network_of
+from tftpd.net.admission import Ignored, whose
 from tftpd.net.runtime import TID, InThread
 from tftpd.wire.packets import Request
 
@@ -58,25 +58,25 @@ class _Lane:
 
     def add(self, tid: TID, errand: Errand[Any]) -> None:
         """It comes after those of the same client."""
-        self._queues.setdefault(_whose(tid), {})[tid] = errand
+        self._queues.setdefault(whose(tid[0]), {})[tid] = errand
 
     def drop(self, tid: TID) -> None:
         """Its turn does not come, if it did not already."""
-        queue = self._queues.get(_whose(tid))
+        queue = self._queues.get(whose(tid[0]))
         if queue is not None:
             queue.pop(tid, None)
             if not queue:
-                del self._queues[_whose(tid)]
+                del self._queues[whose(tid[0])]
 
     def next(self) -> tuple[TID, Errand[Any]] | None:
         """The first of the client whose turn it is; None if nobody waits."""
         if not self._queues:
             return None
-        whose, queue = self._queues.popitem(last=False)
+        client, queue = self._queues.popitem(last=False)
         tid = next(iter(queue))
         errand = queue.pop(tid)
         if queue:
-            self._queues[whose] = queue
+            self._queues[client] = queue
         return tid, errand
 
 
@@ -134,10 +134,10 @@ class Waiting:
         given `Ignored`; which is raised where that is the client that asks.
         """
         if len(self._errands) >= most:
-            self._make_room(_whose(tid), most)
+            self._make_room(whose(tid[0]), most)
         lane = self._lanes.setdefault(hangs_on, _Lane(hangs_on))
         self._errands[tid] = errand, lane
-        self._clients.setdefault(_whose(tid), {})[tid] = None
+        self._clients.setdefault(whose(tid[0]), {})[tid] = None
         lane.add(tid, errand)
         self._work(lane)
 
@@ -154,10 +154,10 @@ class Waiting:
         for tid in list(self._errands):
             self.forget(tid)
 
-    def _make_room(self, whose: str, most: int) -> None:
+    def _make_room(self, client: str, most: int) -> None:
         full = Ignored(f"{most} requests wait for their files")
         greediest = max(self._clients.values(), key=len)
-        if len(greediest) <= len(self._clients.get(whose, ())) + 1:
+        if len(greediest) <= len(self._clients.get(client, ())) + 1:
             raise full
         tid = next(reversed(greediest))
         errand, _ = self._errands[tid]
@@ -167,10 +167,10 @@ class Waiting:
     def _take(self, tid: TID) -> tuple[Errand[Any], _Lane] | None:
         known = self._errands.pop(tid, None)
         if known is not None:
-            others = self._clients[_whose(tid)]
+            others = self._clients[whose(tid[0])]
             del others[tid]
             if not others:
-                del self._clients[_whose(tid)]
+                del self._clients[whose(tid[0])]
         return known
 
     def _work(self, lane: _Lane) -> None:
@@ -207,9 +207,3 @@ class Waiting:
         if isinstance(result, Exception) and not lane.starting:
             self._spend(attempt.spent + monotonic() - began)
         self._work(lane)
-
-
-def _whose(tid: TID) -> str:
-    """The client of `tid`: a host of IPv6 has all addresses of its network."""
-    host: str = tid[0][0]
-    return network_of(host) if ":" in host else host
