@@ -33,6 +33,7 @@ _STATED = (
     *((b"timeout", b"1"), (b"timeout", b"2"), (b"rollover", b"0"), (b"rollover", b"1")),
     (b"multicast", b""),
 )
+_SIZES = (512, 16, 8)  # of blocks, that are asked for or agreed
 _LONGEST = 2000.0  # seconds
 _CONTENT = bytes(range(256)) * 3
 
@@ -51,10 +52,9 @@ class _Talk:
         self.to.mkdir(exist_ok=True)
         self.gets = choices.flag()
         self.mode = choices.one((Mode.OCTET, Mode.NETASCII))
-        self.blksize = choices.one((512, 16, 8))
+        self.blksize = choices.one(_SIZES)
         self.number = 0
         self.results: list[Any] = []
-        self.stated: set[int] = {512, self.blksize}
         self.sent: dict[tuple[SocketAddress, int], Sent] = {}
         self._erring: SocketAddress | None = None
         settings = Settings(
@@ -116,7 +116,7 @@ class _Talk:
         if choices.flag():
             self.number = number
         whose = _PORTS.index(source) + 1
-        for each in self.stated:
+        for each in _SIZES:
             if size <= each:
                 sent = self.sent.setdefault((source, each), Sent(whose, each))
                 sent.add(number, size)
