@@ -1,7 +1,6 @@
 """What one process does to serve: listeners on bound sockets, and their sessions."""
 
 import gc
-import resource
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
@@ -15,12 +14,11 @@ from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.limits import Limit
 from tftpd.config.observing import Trace
 from tftpd.config.settings import Listen, Settings
+from tftpd.daemon.crowding import crowd
 from tftpd.daemon.rendering import rendering
 from tftpd.daemon.status.running import Snapshot, snapshot
-from tftpd.net.admission import Crowd
 from tftpd.net.callers import Callers
 from tftpd.net.discards import Discards
 from tftpd.net.listener import Listener
@@ -42,11 +40,8 @@ from tftpd.storage.ledger import Ledger
 from tftpd.templates.renderer import Renderer
 from tftpd.transfer.report import Report
 
-_SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
 _OPENERS = 20  # threads at most that open files and render templates, apart from reading
 _MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
-_WORTH_TELLING = 0.99  # share of the sessions; many hosts allow 20000 descriptors, for 4984 of 5000
-_SESSION_DESCRIPTORS = 4  # its port twice, its file, and the directory of an upload
 
 T = TypeVar("T")
 
@@ -176,7 +171,7 @@ class Server:
             mounts=mounts,
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
-            crowd=_crowd(settings.limits),
+            crowd=crowd(settings.limits),
             report=self._report,
             bandwidth=self._share(settings),
             session_bandwidth=settings.limits.session_bandwidth,
@@ -273,36 +268,3 @@ def _traced(trace: Trace, worker: int | None) -> Traced:
     if worker is not None:
         file = file.with_name(f"{file.stem}.{worker}{file.suffix}")
     return Traced(trace.client, file, trace.max_size)
-
-
-def _crowd(limits: Limit) -> Crowd:
-    return Crowd(
-        sessions=_room(limits.sessions),
-        sessions_per_client=limits.sessions_per_client,
-        sessions_per_network=limits.sessions_per_network,
-        half_open=limits.half_open,
-        requests_per_second=limits.requests_per_second,
-    )
-
-
-def _room(sessions: int) -> int:
-    """How many of `sessions` there may be by the descriptors of this process.
-
-    Asks for the descriptors that they may need; the default is often 1024.
-    """
-    wanted = sessions * _SESSION_DESCRIPTORS + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return sessions
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    spare = min(_SPARE_DESCRIPTORS, allowed // 2)
-    room = min(sessions, max(1, (allowed - spare) // _SESSION_DESCRIPTORS))
-    if room < sessions * _WORTH_TELLING:
-        _log.warn(
-            "{allowed} descriptors allow {room} sessions, not {sessions}",
-            allowed=allowed,
-            room=room,
-            sessions=sessions,
-        )
-    return room

@@ -21,22 +21,17 @@ from tftpd.access.profiles import PLAIN, Profile
 from tftpd.net.repeating import Repeating
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.net.shaping import Shaper
+from tftpd.net.strangers import Strangers
 from tftpd.transfer.opening import Opening
 from tftpd.transfer.receiver import Receiver
 from tftpd.transfer.report import Outcome, Report
 from tftpd.transfer.sender import Sender
 from tftpd.transfer.terms import Direction
 from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Error, Opcode, Request, Rrq
+from tftpd.wire.packets import Request, Rrq
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, Opening)
-
-# Strangers that are told so. A port that answered without end could be made
-# to echo for ever by a spoofed service that answers everything.
-_STRANGERS = 32
-
-_ERROR = Opcode.ERROR.to_bytes(2, "big")
 
 
 class Session(BurstProtocol, Generic[AnyMachine]):
@@ -72,7 +67,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self.profile: Profile = PLAIN  # set before the port starts
         self._wakeup: IDelayedCall | None = None
         self._wakes_at = inf
-        self._strangers: set[SocketAddress] = set()
+        self._strangers = Strangers()
         self._shaper: Shaper | None = None
         self._held = False  # by the shaper
         self._in_thread = False  # a thread works on the file
@@ -278,16 +273,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._on_end()
 
     def _answer_stranger(self, datagram: bytes, stranger: SocketAddress) -> None:
-        """ERROR 5 to the source of a wrong TID; the transfer is not disturbed (RFC 1350 s4).
-
-        Each is told once, and an ERROR is never answered.
-        """
-        if stranger in self._strangers or len(self._strangers) >= _STRANGERS:
-            return
-        if not datagram.startswith(_ERROR):
-            self._strangers.add(stranger)
-            code = ErrorCode.UNKNOWN_TID
-            self.transport.write(Error(code, code.text).encode(), stranger)
+        said = self._strangers.answer(datagram, stranger)
+        if said is not None:
+            self.transport.write(said, stranger)
 
     def _report(self, now: float) -> Report:
         machine = self.machine

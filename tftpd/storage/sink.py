@@ -7,14 +7,13 @@ in one step when it is complete and on disk.
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Sequence
 from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
-from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
 from tftpd.storage.ledger import Ledger, check_quota
+from tftpd.storage.target import check_free, check_room_for_temporary, size_of, target
 from tftpd.storage.temporary import EXCLUSIVE, new_temporary
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 from tftpd.wire.netascii import Decoder
@@ -67,7 +66,7 @@ class Sink:
         netascii that comes; `ledger` is that of the grant's root, where its
         policy has a quota.
         """
-        directory, name = _target(grant, size, ledger)
+        directory, name = target(grant, size, ledger)
         try:
             with refusing(Reason.WRITE_FAILED):
                 return cls(directory, name, grant.policy, size, translate, ledger)
@@ -81,9 +80,9 @@ class Sink:
 
         What only an attempt can tell, such as a user's disk quota, it leaves out.
         """
-        directory, _ = _target(grant, size, ledger)
+        directory, _ = target(grant, size, ledger)
         try:
-            _check_room_for_temporary(directory)
+            check_room_for_temporary(directory)
         finally:
             os.close(directory)
 
@@ -163,7 +162,7 @@ class Sink:
         self._pending.clear()
         self._pending_size = 0
         with refusing(Reason.WRITE_FAILED):
-            _check_free(self._directory, 0, self._policy)
+            check_free(self._directory, 0, self._policy)
             while data:
                 data = data[os.write(self._fd, data) :]
 
@@ -174,14 +173,14 @@ class Sink:
 
     def _check_growth(self) -> None:
         if self._ledger is not None and self._ledger.usage is not None:
-            replaced = _size(self._directory, self._name)
+            replaced = size_of(self._directory, self._name)
             grown = self._ledger.usage.replaced(replaced).with_file(self.octets)
             check_quota(grown, self._policy)
 
     def _check_quota(self) -> None:
         ledger = self._ledger
         if ledger is not None:
-            replaced = _size(self._directory, self._name)
+            replaced = size_of(self._directory, self._name)
             usage = ledger.measure().replaced(replaced)
             # Our temporary is in it, unless it is empty.
             check_quota(usage if self.octets else usage.with_file(0), self._policy)
@@ -226,80 +225,3 @@ class Sink:
         except OSError as error:
             if error.errno not in _NO_SYNC:  # CIFS and some of FUSE sync no directories
                 raise
-
-
-def _target(
-    grant: Grant[WritePolicy], size: int | None, ledger: Ledger | None
-) -> tuple[int, bytes]:
-    """Where a file of `size` octets may be made: its directory, ours to close, and its name."""
-    policy = grant.policy
-    if size is not None and policy.max_size is not None and size > policy.max_size:
-        raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
-    with (
-        refusing(Reason.WRITE_FAILED),
-        located(grant.root, grant.name, grant.symlinks) as (directory, last),
-    ):
-        _check_target(directory, last, policy)
-        # Not a duplicate of `directory`: that one may be O_PATH, which
-        # neither fsync nor flock nor fstatvfs on every kernel takes.
-        own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            _check_free(own, size or 0, policy)
-            if ledger is not None and ledger.usage is not None:
-                grown = ledger.usage.replaced(_size(own, last)).with_file(size or 0)
-                check_quota(grown, policy)
-            return own, last
-        except BaseException:
-            os.close(own)
-            raise
-
-
-def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
-    """Whether the policy and the permissions allow what is there to be replaced."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        if policy.create:
-            return
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "new files may not be created") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
-    if not policy.overwrite:
-        raise Refused(ErrorCode.FILE_EXISTS)
-    if policy.world_writable and not status.st_mode & stat.S_IWOTH:
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
-    # A rename needs no leave of the file that it replaces: ask for it.
-    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
-
-
-def _check_free(directory: int, size: int, policy: WritePolicy) -> None:
-    if not size and policy.min_free is None:
-        return
-    volume = os.fstatvfs(directory)
-    free = volume.f_bavail * volume.f_frsize
-    if size > free:
-        raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
-    if policy.min_free is not None and free - size < policy.min_free:
-        raise Refused(ErrorCode.DISK_FULL, f"less than {policy.min_free} octets would be free")
-
-
-def _size(directory: int, name: bytes) -> int | None:
-    """Octets of the file that is there; None where there is none."""
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return None
-
-
-def _check_room_for_temporary(directory: int) -> None:
-    """What `new_temporary` would meet, as far as that can be known without it."""
-    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
-    volume = os.fstatvfs(directory)
-    # Where a file system makes inodes as they are needed, it has 0 in all.
-    if volume.f_files and not volume.f_favail:
-        raise Refused(ErrorCode.DISK_FULL, "no inode is free")
-
-
-_EFFECTIVE = os.access in os.supports_effective_ids
