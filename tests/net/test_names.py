@@ -157,6 +157,16 @@ def test_a_miss_tells_what_was_tried(offer):
     assert detail.endswith(" more")
 
 
+def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
+    server = _climbing(offer, Rung.CASE)
+    server.client().asks(Rrq(b"x", b"octet"))
+    os.mkfifo(root / "Seven pipes")
+    server.client().asks(Rrq(b"seven PIPES", b"octet"))
+    missing, pipes = (report.detail for report in server.reports)
+    assert missing == "No such file or directory"
+    assert pipes == ('No such file or directory; nor is "seven PIPES" (case: not a regular file)')
+
+
 def test_what_may_not_be_read_is_no_reason_to_climb(offer, root):
     (root / "Twin").write_bytes(b"")
     os.mkfifo(root / "twin")

@@ -152,7 +152,8 @@ class _Search:
                 self._note(named, str(refused))
                 there = not _missing(refused)
                 self.missing = self.missing and not there
-                tried.append((named, f": {refused}" if there else ""))
+                if there or named.name != asked.name:  # `case` looks for the same name
+                    tried.append((named, f": {refused}" if there else ""))
                 continue
             self._note(found.named, "")
             return found
