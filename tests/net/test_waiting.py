@@ -276,10 +276,10 @@ class Disk:
         self.waiting = Waiting(self.threads, self.spent.append)
         monkeypatch.setattr("tftpd.net.waiting.monotonic", lambda: self.now)
 
-    def asks(self, number, work=lambda: "found", quick=True):
+    def asks(self, number, work=lambda: "found", quick=True, disk="disk"):
         errand = Errand(NEVER, work, self.heard.append, self.heard.append, quick)
         tid = (("192.0.2.7", number), ("192.0.2.1", 69))
-        self.waiting.put(tid, errand, "disk", 10_000)
+        self.waiting.put(tid, errand, disk, 10_000)
 
     def moments(self):
         """Whether there was one for each that was begun."""
@@ -306,7 +306,7 @@ def test_what_is_made_first_is_not(disk):
     assert disk.heard == ["found"]
 
 
-def test_a_disk_that_took_longer_is_not_waited_for_again_for_some_time(disk):
+def test_after_a_disk_that_took_longer_none_is_waited_for_for_some_time(disk):
     disk.threads.quick = False
     disk.asks(1)
     disk.threads.run()
@@ -319,6 +319,14 @@ def test_a_disk_that_took_longer_is_not_waited_for_again_for_some_time(disk):
     disk.asks(3)
     assert disk.moments() == [True]
     assert disk.heard == ["found"] * 3
+
+
+def test_however_many_disks_are_slow_a_twentieth_of_the_time_is_lost(disk):
+    disk.threads.quick = False
+    for number in range(50):
+        disk.asks(number, disk=f"disk {number}")
+    assert disk.moments().count(True) == 1
+    disk.threads.run()
 
 
 def test_few_moments_are_given_at_a_time(disk):

@@ -21,8 +21,8 @@ from tftpd.wire.packets import Request
 _ABREAST = 4  # of one lane that are worked for at a time
 
 # Seconds that everyone waits for one that is quick: ten times what it takes to
-# learn that a name is not there. A disk that took longer is not waited for again
-# for some time: one that is always slow takes a twentieth of it in vain.
+# learn that a name is not there. After a disk that took longer none is waited for for
+# some time: if all are always slow, a twentieth of the time is lost.
 _MOMENT = 0.002
 _RESTS = 20 * _MOMENT
 _MOMENTS = 4  # at a time
@@ -53,7 +53,6 @@ class _Lane:
         self.hangs_on = hangs_on
         self.working = 0
         self.starting = False
-        self.quick_from = 0.0  # seconds; until then nobody waits for it
         self._queues: OrderedDict[str, dict[TID, Errand[Any]]] = OrderedDict()
 
     def add(self, tid: TID, errand: Errand[Any]) -> None:
@@ -118,6 +117,7 @@ class Waiting:
         self._errands: dict[TID, tuple[Errand[Any], _Lane]] = {}
         self._clients: dict[str, dict[TID, None]] = {}  # who waits for what, in order
         self._lanes: dict[Hashable, _Lane] = {}
+        self._quick_from = 0.0  # seconds; until then nobody is waited for
 
     def __len__(self) -> int:
         return len(self._errands)
@@ -182,14 +182,14 @@ class Waiting:
             tid, errand = turn
             lane.working += 1
             attempt = _Attempt(errand.work)
-            quick = errand.quick and moments > 0 and monotonic() >= lane.quick_from
+            quick = errand.quick and moments > 0 and monotonic() >= self._quick_from
             done = self._in_thread(attempt, _MOMENT if quick else 0.0)
             moments -= 1
             if quick and not done.called:
-                lane.quick_from = monotonic() + _RESTS
+                self._quick_from = monotonic() + _RESTS
             done.addBoth(self._done, tid, errand, lane, attempt)
         lane.starting = False
-        if not lane.working and monotonic() >= lane.quick_from:
+        if not lane.working:
             self._lanes.pop(lane.hangs_on, None)
 
     def _done(
