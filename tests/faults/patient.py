@@ -31,11 +31,12 @@ class Client:
         patience: float = PATIENCE,
         host: Host | None = None,
     ) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         if host is None:
-            self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._sock = socket.socket(family, socket.SOCK_DGRAM)
         else:
             with host.entered():
-                self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                self._sock = socket.socket(family, socket.SOCK_DGRAM)
         self._sock.settimeout(AGAIN)
         self._patience = patience
         self._to: tuple[str, int] = (address, port)

@@ -1,33 +1,28 @@
 """Addresses that go and come, and ICMP errors, true and forged."""
 
 import socket
-import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.faults.forging import ICMP, ICMPV6, TOO_LARGE, about
 from tests.faults.watching import watched
 from tests.hosts import host
 
 CONTENT = bytes(range(256)) * 64
+LARGE = CONTENT * 8
 OURS = "10.9.0.1"
-
-# Type and codes of RFC 792, 1122, 1191 and 1812, all that carry what they are about.
-ICMP = [
-    *((3, code) for code in range(16)),  # unreachable: net, host, protocol, port, too large, ...
-    (4, 0),  # source quench
-    *((5, code) for code in range(4)),  # redirect
-    (11, 0),  # time to live
-    (11, 1),  # reassembly
-    *((12, code) for code in range(3)),  # parameter problem
-]
+OURS6 = "fd00:9::1"
+MTUS = [1400, 1280, 1279, 576, 68, 0]  # below 1280 no IPv6 host has to go (RFC 8200 s5)
 
 
 @pytest.fixture
 def place() -> Iterator[object]:
-    """A host that has another address beside loopback's."""
+    """A host that has other addresses beside loopback's."""
     with host() as here:
         here.run("ip", "address", "add", f"{OURS}/32", "dev", "lo")
+        here.run("ip", "address", "add", f"{OURS6}/128", "dev", "lo")
         yield here
 
 
@@ -57,49 +52,55 @@ def test_an_address_that_goes_and_comes_back_finds_its_transfers_again(tmp_path,
         assert (watch.root / "new").read_bytes() == CONTENT
 
 
-def quoting(kind, code, source, target, more=0):
-    """An ICMP error about a datagram of 512 octets that `source` is said to have sent."""
-    udp = struct.pack("!HHHH", source[1], target[1], 524, 0)
-    ip = struct.pack(
-        "!BBHHHBBH4s4s",
-        0x45,
-        0,
-        544,
-        1,
-        0,
-        64,
-        17,
-        0,
-        *map(socket.inet_aton, (source[0], target[0])),
-    )
-    body = struct.pack("!BBHI", kind, code, 0, more) + ip + udp + b"\0\3\0\1"
-    total = sum(struct.unpack(f"!{len(body) // 2}H", body))
-    total = (total & 0xFFFF) + (total >> 16)
-    total += total >> 16
-    return body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+@pytest.mark.parametrize("ours", [OURS, OURS6], ids=["ipv4", "ipv6"])
+def test_forged_icmp_errors_of_all_kinds_stop_no_transfer(tmp_path, place, ours):
+    v6 = ":" in ours
+    ports = {"mode": "per-session", "port": 69}, {"mode": "single-port", "port": 70}
+    listen = [{"address": ours, **each} for each in ports]
+    options = ("blksize", 1400), ("windowsize", 2)
+    with watched(tmp_path, address=ours, listen=listen, port=69, host=place) as watch:
+        (watch.root / "file").write_bytes(LARGE)
+        with ExitStack() as held:
+            with place.entered():
+                forger = held.enter_context(raw(v6))
+            clients = []
+            for each in ports:
+                watch.running.port = each["port"]
+                reading = watch.download(b"file", *options)
+                writing = watch.upload(b"%d" % each["port"], LARGE, *options[:1])
+                clients += map(held.enter_context, (reading, writing))
+            for client in clients:
+                client.more(20)  # on sockets connected to it
+            for kind, code in ICMPV6 if v6 else ICMP:
+                for mtu in MTUS if (kind, code) in TOO_LARGE else [0]:
+                    for client in clients:
+                        client.more(1)
+                        for port in {client.tid[1], 69, 70}:
+                            ends = (ours, port), (ours, client.port)
+                            forger.sendto(about(kind, code, *ends, mtu), (ours, 0))
+            for reading, writing in (clients[:2], clients[2:]):
+                assert reading.rest() == LARGE
+                writing.rest()
+        for each in ports:
+            assert (watch.root / str(each["port"])).read_bytes() == LARGE
+        assert fragments(place, v6) > 0  # the kernel believed them
 
 
-def test_forged_icmp_errors_of_all_kinds_stop_no_transfer(tmp_path, place):
-    with watched(tmp_path, address=OURS, **somewhere(place)) as watch:
-        (watch.root / "file").write_bytes(CONTENT * 4)
-        with place.entered():
-            forger = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        options = ("blksize", 1024), ("windowsize", 2)
-        reading = watch.download(b"file", *options).more(20)  # on sockets connected to it
-        writing = watch.upload(b"new", CONTENT * 4, *options[:1]).more(20)
-        with forger, reading, writing:
-            for kind, code in ICMP:
-                for client in (reading.more(1), writing.more(1)):
-                    for port in (client.tid[1], 69):
-                        mtu = 576 if (kind, code) == (3, 4) else 0
-                        ends = ((OURS, port), ("10.9.0.1", client.port))
-                        forger.sendto(quoting(kind, code, *ends, mtu), (OURS, 0))
-            assert reading.rest() == CONTENT * 4
-            writing.rest()
-        assert (watch.root / "new").read_bytes() == CONTENT * 4
-        said = place.run("cat", "/proc/net/snmp").stdout.decode()
-        names, counts = [line.split() for line in said.splitlines() if line.startswith("Ip: ")]
-        assert int(counts[names.index("FragCreates")]) > 0  # the kernel believed them
+def raw(v6):
+    """What sends ICMP as it is told to."""
+    if v6:
+        return socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+
+
+def fragments(where, v6):
+    """How many fragments a host has made."""
+    if v6:
+        said = where.run("cat", "/proc/net/snmp6").stdout.decode()
+        return int(dict(line.split() for line in said.splitlines())["Ip6FragCreates"])
+    said = where.run("cat", "/proc/net/snmp").stdout.decode()
+    names, counts = [line.split() for line in said.splitlines() if line.startswith("Ip: ")]
+    return int(counts[names.index("FragCreates")])
 
 
 def test_a_client_that_dies_is_told_of_by_icmp_and_given_up(tmp_path, place):
