@@ -42,7 +42,7 @@ def test_what_is_too_long_or_unknown_is_garbled(message):
 
 def test_a_refusal_is_what_it_was():
     for refused in (
-        Refused(ErrorCode.FILE_NOT_FOUND, "é\udcff"),
+        Refused(ErrorCode.FILE_NOT_FOUND, "é"),
         Refused(ErrorCode.NOT_DEFINED, "why", Reason.NOT_MADE),
     ):
         message = io.BytesIO(refusal(refused))
@@ -57,13 +57,38 @@ def test_a_refusal_is_what_it_was():
 
 
 @pytest.mark.parametrize(
-    "said", [[0, "why", "any text"], [99, "why", ""], [0, "why"], 5, {}, [[], "", ""]]
+    "said",
+    [
+        *([0, "why", "any text"], [99, "why", ""], [0, "why"], 5, {}, [[], "", ""]),
+        *([1, 5, ""], [1, ["why"], ""], [1, None, ""]),
+    ],
 )
 def test_a_refusal_has_no_text_but_ours(said):
     with pytest.raises(Garbled):
         refused_by(json.dumps(said).encode())
     with pytest.raises(Garbled):
         refused_by(b"\xff")
+
+
+def test_a_refusal_that_is_nested_without_end_is_garbled():
+    with pytest.raises(Garbled):
+        refused_by(b"[" * 60000)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a\nb\r\x1b[31m", "a\\nb\\r\\x1b[31m"),
+        ("é\udcff\ud800", "é\\udcff\\ud800"),
+        ("a" * 60000, "a" * 1000),
+        ("\n" * 1000, "\\n" * 500),
+    ],
+)
+def test_the_reason_of_a_refusal_is_a_line_whoever_wrote_it(said, told):
+    body = json.dumps([1, said, ""]).encode()
+    assert refused_by(body).why == told
+    _, body = receive(io.BytesIO(refusal(Refused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16)
+    assert refused_by(body).why == told
 
 
 def test_the_text_of_a_code_is_that_of_the_code():

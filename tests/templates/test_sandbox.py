@@ -144,6 +144,9 @@ ESCAPES = [
     "{{ ['{0.__class__}'] | map('format', '') | map('attr', '__class__') | list }}",
     "{{ dict.mro() }}",
     "{{ dict.__subclasses__() }}",
+    "{{ dict['a'].mro() }}",
+    "{{ dict[1:2].mro() }}",
+    "{{ dict.__code__ }}",
     "{{ (1).__class__.__base__ }}",
     "{{ facts.__class__ }}",
     "{{ facts | attr('__init__') }}",
@@ -177,6 +180,12 @@ ESCAPES = [
 @pytest.mark.parametrize("text", ESCAPES)
 def test_the_sandbox_holds(refused, text):
     assert refused(text, facts={"list": [1, 2]})
+
+
+def test_a_dict_is_made_of_pairs_and_of_names(made):
+    assert made("{{ dict([('a', 1)], b=2) }} {{ dict(facts, a=3) }}", facts={"a": 1, "c": 4}) == (
+        b"{'a': 1, 'b': 2} {'a': 3, 'c': 4}"
+    )
 
 
 def test_text_of_a_client_is_never_a_template(made):

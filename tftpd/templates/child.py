@@ -7,9 +7,13 @@ socket, and, while nobody ends it, by itself some time after a job should have.
 import resource
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 from tftpd.templates.messages import Job, Kind, framed, receive, refusal
 from tftpd.wire.errors import ErrorCode, Reason, Refused
+
+if TYPE_CHECKING:
+    from tftpd.templates.sandbox import Templates
 
 _MEMORY = 256 << 20  # octets beyond those it starts with
 _STARTS_WITH = 512 << 20  # octets, where the system does not say
@@ -59,15 +63,19 @@ def _serve(channel: socket.socket) -> None:
         _, body = receive(take, _LONGEST)
         job = Job.decode(body)
         signal.setitimer(signal.ITIMER_REAL, job.seconds + _LATE)
-        try:
-            answer = framed(Kind.FILE, templates.render(job))
-        except Refused as refused:
-            answer = refusal(refused)
-        except MemoryError:
-            why = f"needs more than {_MEMORY >> 20} MiB of memory"
-            answer = refusal(_unable(why), last=True)  # what is left of it is in pieces
-        channel.sendall(answer)
+        channel.sendall(answer(templates, job))
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def answer(templates: "Templates", job: Job) -> bytes:
+    """The message that says what `templates` make of a job."""
+    try:
+        return framed(Kind.FILE, templates.render(job))
+    except Refused as refused:
+        return refusal(refused)
+    except MemoryError:
+        why = f"needs more than {_MEMORY >> 20} MiB of memory"
+        return refusal(_unable(why), last=True)  # what is left of it is in pieces
 
 
 def _bound() -> None:

@@ -83,19 +83,30 @@ def framed(kind: Kind, body: bytes = b"") -> bytes:
 
 def refusal(refused: Refused, last: bool = False) -> bytes:
     """A message that says why there is no file; after the `last` comes no other."""
-    why = refused.why[:_LONGEST_WHY]
-    body = json.dumps([refused.code, why, refused.text]).encode()
+    body = json.dumps([refused.code, line(refused.why), refused.text]).encode()
     return framed(Kind.LAST if last else Kind.REFUSED, body)
 
 
 def refused_by(body: bytes) -> Refused:
-    """The refusal that a message is about; its text is one of ours, whatever was said."""
+    """The refusal that a message is about.
+
+    Its text is one of ours and its reason a line, whatever was said; raises `Garbled`.
+    """
     try:
         code, why, text = json.loads(body)
         code = ErrorCode(code)
-        return Refused(code, str(why), Reason(text) if code is ErrorCode.NOT_DEFINED else None)
-    except (ValueError, TypeError) as error:
+        reason = Reason(text) if code is ErrorCode.NOT_DEFINED else None
+    except (ValueError, TypeError, RecursionError) as error:
         raise Garbled from error
+    if not isinstance(why, str):
+        raise Garbled
+    return Refused(code, line(why), reason)
+
+
+def line(text: str, longest: int = _LONGEST_WHY) -> str:
+    """So many characters of `text`, and all of them to be seen: a log has it as one line."""
+    text = text[:longest]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:longest]
 
 
 def receive(take: Callable[[int], bytes], longest: int) -> tuple[Kind, bytes]:

@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tftpd.access.names import PARENT, TEMPORARY, Name, show, steps
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.storage.source import Source
-from tftpd.templates.messages import Job
+from tftpd.templates.messages import Job, line
 from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 LONGEST = 1 << 20
@@ -94,6 +94,7 @@ class _Compiled:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         environment.globals.pop("lipsum")
+        environment.globals["dict"] = _dict
         self.with_returns = environment.overlay(newline_sequence="\r\n")
         self._codes: OrderedDict[tuple[str, bytes], CodeType] = OrderedDict()
         self._size = 0
@@ -115,6 +116,11 @@ class _Compiled:
         return environment.template_class.from_code(
             environment, code, environment.make_globals(None)
         )
+
+
+def _dict(*pairs: Any, **values: Any) -> dict[Any, Any]:
+    """jinja2's `dict`, but no class: of a part of one, such as `dict[0]`, `mro()` may be asked."""
+    return dict(*pairs, **values)
 
 
 class _Nowhere(BaseLoader):
@@ -207,11 +213,10 @@ def _together(pieces: Iterable[str], size: int) -> bytes:
 
 def _told(error: Exception, name: str) -> str:
     """Where it went wrong, and what, in one line; `name` is told by whoever asked."""
-    place, line = _place(error, name)
+    place, number = _place(error, name)
     where = "" if place == name else f"in {_shown(place)} "
-    where += f"line {line}: " if line else ""
-    words = _words(error)[:_LONGEST_ERROR]
-    return where + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    where += f"line {number}: " if number else ""
+    return where + line(_words(error), _LONGEST_ERROR)
 
 
 def _words(error: Exception) -> str:
@@ -231,15 +236,15 @@ def _place(error: Exception, name: str) -> tuple[str, int]:
     """The template and the line of it that `error` comes from; line 0 is none."""
     if isinstance(error, TemplateSyntaxError):
         return error.name or name, error.lineno
-    place, line = name, 0
+    place, number = name, 0
     trace = error.__traceback__
     while trace is not None:
         template = trace.tb_frame.f_globals.get("__jinja_template__")
         if isinstance(template, Template):
             place = template.name or name
-            line = template.get_corresponding_lineno(trace.tb_lineno)
+            number = template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
-    return place, line
+    return place, number
 
 
 def _shown(name: str) -> str:
