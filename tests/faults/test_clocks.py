@@ -1,12 +1,15 @@
 """The wall clock of a machine is set, and a daemon stands still, while transfers run."""
 
 import os
+import re
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.daemons import CHECKOUT
 from tests.faults.shim import Machine
 from tests.faults.watching import watched
 
@@ -48,6 +51,26 @@ def test_timers_go_on_under_a_clock_that_is_set(tmp_path):
                 assert silent.hear() == said  # it comes again
             watch.running.awaited(3)
         assert watch.outcomes()["timed out"] == 1
+
+
+def test_nobody_waits_by_the_time_of_day():
+    """A machine that was suspended, or whose clock is set, has seen no time pass."""
+    asks = re.compile(
+        r"\btime\.time(_ns)?\b|from time import .*\btime\b|datetime\.(now|utcnow|today)\b"
+    )
+    package = CHECKOUT / "tftpd"
+    files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
+    assert {name for name, text in files.items() if asks.search(text)} == {
+        "daemon/status/history.py",  # when a transfer ended
+        "net/tracing.py",  # when a packet came
+        "storage/absences.py",  # how old a directory's time is
+    }
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other clocks")
+def test_the_clock_that_is_asked_stands_still_with_the_machine():
+    asked = time.get_clock_info("monotonic").implementation
+    assert asked == "clock_gettime(CLOCK_MONOTONIC)"  # not CLOCK_BOOTTIME: clock_gettime(2)
 
 
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])

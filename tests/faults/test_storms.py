@@ -1,7 +1,9 @@
 """Reloads without end, logs that cannot be written, and readers that never read."""
 
 import errno
+import fcntl
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -88,6 +90,58 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path):
         for number in range(50):
             watch.put(b"new%d" % number, CONTENT[:1000])
             assert watch.get(b"new%d" % number) == CONTENT[:1000]
+
+
+class Reader:
+    """Reads a pipe that a daemon logs to, into its log, but for a while not."""
+
+    def __init__(self, log):
+        self._log = log
+        self._pipe = log.with_name("pipe")
+        os.mkfifo(self._pipe)
+        self.within = ["sh", "-c", f'exec "$@" >{shlex.quote(str(self._pipe))}', "sh"]
+        self._reads = threading.Event()
+        self._reads.set()
+        self._thread = threading.Thread(target=self._read)
+        self.stand_still, self.go_on = self._reads.clear, self._reads.set
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *why):
+        self.go_on()
+        with suppress(OSError):  # in case that nobody ever wrote
+            os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
+        self._thread.join()
+
+    def _read(self):
+        with self._log.open("ab", buffering=0) as log, self._pipe.open("rb", buffering=0) as pipe:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 16 << 10)
+            while octets := pipe.read(4096):
+                log.write(octets)
+                self._reads.wait()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_pipe_that_is_full_of_log_stops_nothing(tmp_path, workers):
+    with Reader(tmp_path / "log") as reader:
+        with watched(tmp_path, within=reader.within, workers=workers) as watch:
+            (watch.root / "file").write_bytes(CONTENT)
+            reader.stand_still()
+            for number in range(30):
+                assert watch.get(b"file", ("blksize", 8192)) == CONTENT
+                watch.put(b"new", b"%d" % number)
+            reader.go_on()
+            lost = "its reader stands still"
+            until(lambda: watch.get(b"first") and lost in watch.running.log.read_text())
+            assert 2 < watch.outcomes()["done"] < 60
+            watch.running.reload()
+            reader.stand_still()
+            for _ in range(60):
+                watch.get(b"first")
+        # It has ended as it was told to, with its last lines not written.
+        assert watch.running.process.returncode == -signal.SIGTERM
 
 
 def test_readers_of_the_status_page_that_never_read_hold_up_and_fill_nothing(tmp_path):

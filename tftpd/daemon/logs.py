@@ -26,6 +26,8 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from tftpd.daemon.pipe import unwaiting
+
 # Priorities of syslog, which systemd takes from the head of a line (sd-daemon(3)).
 _PRIORITIES = {
     LogLevel.debug: 7,
@@ -43,10 +45,12 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
     """An observer that writes events of at least `level` to `out`.
 
     `level` is debug, info, warn, error or critical; `form` is text or json.
-    Where `out` is the journal, lines have their priorities for it.
+    Where `out` is the journal, lines have their priorities for it. Lines that a pipe
+    has no room for are lost.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    if journaled(out):
+    to_journal, out = journaled(out), unwaiting(out)
+    if to_journal:
         write = FileLogObserver(out, _prioritized(_object if form == "json" else _undated))
     else:
         write = FileLogObserver(out, _object if form == "json" else _text)
@@ -55,7 +59,7 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
 
 @implementer(ILogObserver)
 class _Enduring:
-    """Goes on where a full disk or a closed pipe takes no lines, and tells how many were lost."""
+    """Goes on where a full disk or a pipe takes no lines, and tells how many were lost."""
 
     def __init__(self, write: ILogObserver) -> None:
         self._write = write
