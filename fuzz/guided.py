@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> None:
     import atheris
 
     name, *rest = arguments
-    with atheris.instrument_imports(include=["tftpd", "yaml"]):
+    with atheris.instrument_imports(include=["tftpd", "yaml", "jinja2"]):
         from fuzz.targets import LONGEST, check_of
 
         check = check_of(name)

@@ -12,6 +12,7 @@ LONGEST = {
     "codec": 2048,
     "config": 4096,
     "importing": 2048,
+    "messages": 512,
     "names": 300,
     "netascii": 2048,
     "options": 512,
@@ -20,6 +21,7 @@ LONGEST = {
     "rewriting": 1024,
     "server": 512,
     "status": 1024,
+    "templates": 1024,
 }
 
 NAMES = tuple(LONGEST)

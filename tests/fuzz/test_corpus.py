@@ -9,7 +9,7 @@ from fuzz.targets import LONGEST, NAMES, check_of
 _SIZE = 300 << 10  # octets of all corpora
 
 # Together some thousands, in seconds: a file is stored in some, and a page made in others.
-_COUNTS = {"server": 400, "client": 500, "config": 300, "importing": 300, "status": 100}
+_COUNTS = {"server": 400, "config": 300, "importing": 300, "status": 100, "templates": 300}
 _COUNT = 500
 
 FOUND = [path for target in NAMES for path in findings(target)]

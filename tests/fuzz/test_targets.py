@@ -9,6 +9,7 @@ from fuzz.mutation import corpus, findings, mutations
 from fuzz.targets import check_of
 from tftpd.access import ladder, names, profiles
 from tftpd.access.mounts import Mounts
+from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
 from tftpd.daemon import importing
 from tftpd.daemon.status import boots
@@ -18,11 +19,13 @@ from tftpd.net.sending import SendSession
 from tftpd.net.session import Session
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
+from tftpd.templates import messages, process, sandbox
 from tftpd.transfer import terms
 from tftpd.transfer.machine import Machine
 from tftpd.transfer.opening import Opening
 from tftpd.transfer.receiver import Receiver
 from tftpd.wire import netascii, packets
+from tftpd.wire.errors import ErrorCode, Refused
 
 _MOST = 3000
 
@@ -176,6 +179,54 @@ FAULTS = {
         Source,
         "read",
         lambda was: lambda self, room, at, wait: (was(self, room, at, wait), _spoil(room[0]))[0],
+    ),
+    "a sandbox that gives what begins with an underscore": (
+        "templates",
+        sandbox._Environment,
+        "is_safe_attribute",
+        lambda was: lambda self, obj, attr, value: True,
+    ),
+    "a sandbox in which lists may be changed": (
+        "templates",
+        sandbox._Environment,
+        "is_safe_attribute",
+        lambda was: lambda self, obj, attr, value: not attr.startswith("_"),
+    ),
+    "a part by a link that leads out": (
+        "templates",
+        sandbox,
+        "replace",
+        lambda was: lambda grant, name: was(grant, name=name, symlinks=Symlinks.FOLLOW),
+    ),
+    "a file that is larger than it may be": (
+        "templates",
+        sandbox,
+        "_together",
+        lambda was: lambda pieces, size: was(pieces, 1 << 20),
+    ),
+    "a refusal that nobody trims": (
+        "messages",
+        messages,
+        "line",
+        lambda was: lambda text: text,
+    ),
+    "a refusal in the words of who refuses": (
+        "messages",
+        process,
+        "refused_by",
+        lambda was: lambda body: Refused(ErrorCode.NOT_DEFINED, "", body.decode("latin-1")),
+    ),
+    "a message of any length": (
+        "messages",
+        process,
+        "receive",
+        lambda was: lambda take, longest: was(take, 1 << 32),
+    ),
+    "a job of which a part is lost": (
+        "messages",
+        messages.Job,
+        "encode",
+        lambda was: lambda self: was(replace(self, grant=replace(self.grant, own=0))),
     ),
     "a client that takes the blocks of strangers": (
         "client",
