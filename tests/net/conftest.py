@@ -1,5 +1,9 @@
 """A server in memory over a directory of real files."""
 
+import errno
+import fcntl
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,3 +56,18 @@ def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
 def limited(offer: Callable[[Any], Offer]) -> MemoryServer:
     """A server with room for two sessions."""
     return MemoryServer(lambda report: replace(offer(report), crowd=Crowd(sessions=2)))
+
+
+@pytest.fixture
+def late_errors(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Has files tell EIO when they are closed, which they are: close(2) of FUSE and NFS."""
+    close = os.close
+
+    def complaining(fd: int) -> None:
+        readable = not fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_PATH", 0)
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        close(fd)
+        if readable and regular:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    return lambda: monkeypatch.setattr(os, "close", complaining)

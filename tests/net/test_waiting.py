@@ -357,3 +357,16 @@ def test_what_was_done_at_once_in_vain_is_told_by_who_asked(disk):
     disk.threads.run()
     assert len(disk.spent) == 1
     assert [type(error) for error in disk.heard] == [FileNotFoundError] * 2
+
+
+def test_a_file_that_tells_an_error_when_it_is_let_go_of_holds_up_nobody(offer, late_errors):
+    server = _folding(offer)
+    clients = [server.client(port=port) for port in range(1, 6)]
+    for client in clients:
+        client.asks(Rrq(b"SEVEN", b"octet"))
+    for client in clients[:4]:  # as many as are worked for at a time
+        client.asks(Rrq(b"kilo", b"mail"))  # another one, which is refused
+    late_errors()
+    server.net.run_threads()
+    server.net.run_threads()
+    assert clients[4].hears() == [Data(1, SEVEN)]

@@ -71,7 +71,8 @@ class Source:
         """Free the descriptor; idempotent."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it is closed, and was read (close(2))
+                os.close(fd)
 
     def spare_atime(self) -> None:
         """Have reads leave no time of access, where the owner or root reads."""
