@@ -47,6 +47,24 @@ def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
     assert server.client().asks(READ) == [SEVEN]
 
 
+@pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
+@pytest.mark.parametrize("what", ["sending.Frames", "starting.Timer", "starting.Needs"])
+def test_a_transfer_that_there_is_no_memory_to_begin_holds_no_file(
+    server, root, monkeypatch, request_, what
+):
+    held = len(os.listdir("/proc/self/fd"))
+    if request_ is WRITE and what == "sending.Frames":
+        what = "starting.ReceiveSession"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tftpd.net.{what}", _raises(MemoryError()))
+        assert server.client().asks(request_) == []
+    assert len(os.listdir("/proc/self/fd")) == held
+    assert list((root / "in").iterdir()) == []
+    assert _ends(server) == {(Outcome.IGNORED, None, "Server is out of memory"): 1}
+    assert server.idle
+    assert server.client().asks(READ) == [SEVEN]
+
+
 def test_nothing_is_held_for_a_port_that_there_is_no_memory_for(server, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("tests.fakes.MemoryNet.bind", _raises(MemoryError()))
@@ -60,6 +78,15 @@ def test_a_transfer_that_there_is_no_memory_for_ends_and_costs_no_other(server, 
         patch.setattr(Frames, "fill", _raises(MemoryError()))
         assert server.client().asks(READ) == [Error(0, "Server is out of memory")]
     assert _ends(server) == {(Outcome.FAILED, 0, "Server is out of memory"): 1}
+    assert server.idle
+
+
+def test_a_file_that_tells_an_error_when_it_is_closed_costs_no_place(server, late_errors):
+    late_errors()
+    client = server.client()
+    assert client.asks(READ) == [SEVEN]
+    client.says(Ack(1))
+    assert [report.outcome for report in server.reports] == [Outcome.DONE]
     assert server.idle
 
 

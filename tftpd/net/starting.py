@@ -93,11 +93,19 @@ class Starter:
         return self._answer_write(asked, asked.request, wait)
 
     def start(self, asked: Asked, granted: Granted) -> None:
-        """Serve what was granted; raises `Ignored` where there is no place for that."""
-        if isinstance(granted, Reading):
-            self._start_read(asked, granted)
-        else:
-            self._start_write(asked, granted.writing, granted.sink)
+        """Serve what was granted, or let go of it.
+
+        Raises `Ignored` where there is no place for that, and `MemoryError`.
+        """
+        try:
+            if isinstance(granted, Reading):
+                session, needs = self._sending(asked, granted)
+            else:
+                session, needs = self._receiving(asked, granted.writing, granted.sink)
+        except BaseException:
+            discard(granted)
+            raise
+        self._start(session, asked, needs)
 
     def _answer_read(self, asked: Asked, request: Rrq, wait: bool) -> Reading:
         offer = asked.offer
@@ -125,7 +133,7 @@ class Starter:
         else:
             self._runtime.in_thread(ledger.measure)
 
-    def _start_read(self, asked: Asked, granted: Reading) -> None:
+    def _sending(self, asked: Asked, granted: Reading) -> tuple[AnySession, Needs]:
         terms = granted.terms
         _, timing = asked.offer.tuned(asked.profile)
         timer = Timer(timing, terms.timeout, terms.windowsize)
@@ -136,9 +144,9 @@ class Starter:
         session.attach(granted.source)
         session.named = granted.named
         window = terms.windowsize * (terms.blksize + HEADER)
-        self._start(session, asked, Needs(_LONGEST_ANSWER, window, False, asked.ports))
+        return session, Needs(_LONGEST_ANSWER, window, False, asked.ports)
 
-    def _start_write(self, asked: Asked, granted: Writing, sink: Sink) -> None:
+    def _receiving(self, asked: Asked, granted: Writing, sink: Sink) -> tuple[AnySession, Needs]:
         terms = granted.terms
         _, timing = asked.offer.tuned(asked.profile)
         timer = Timer(timing, terms.timeout, terms.windowsize)
@@ -149,7 +157,7 @@ class Starter:
         session.attach(sink)
         session.named = granted.named
         longest = terms.blksize + HEADER + 1  # one more shows an overlong block
-        self._start(session, asked, Needs(longest, terms.windowsize * longest, True, asked.ports))
+        return session, Needs(longest, terms.windowsize * longest, True, asked.ports)
 
     def _hooks(self, asked: Asked) -> tuple[Callable[[Report], None], Callable[[], None]]:
         """What a session calls when its outcome is known, and when it has ended."""
