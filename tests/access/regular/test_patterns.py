@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tests.access.regular.backtracking import steps_of
 from tftpd.access.regular.expressions import LONGEST, parse
+from tftpd.access.regular.octets import ALL
 from tftpd.access.regular.patterns import LONGEST_NAME, MOST_STEPS, pattern
-from tftpd.access.regular.tree import ALL, BadPattern, Octet, spell
+from tftpd.access.regular.tree import BadPattern, Octet, spell
 
 # What a matcher that tries every way takes for ever on: ReDoS classics.
 EVIL = [
@@ -65,10 +66,14 @@ def test_what_could_be_matched_in_too_many_ways_is_refused(text):
         ("a\\", "a backslash at the end"),
         (r"(a)\1", r"\1: what a group matched cannot be matched again"),
         (r"\bx", r"\b: edges of words are not known"),
+        (r"\Bx", r"\B: edges of words are not known"),
         (r"\xg0", r"\x is not known"),
+        (r"\x1", r"\x is not known"),
+        (r"\X41", r"\X is not known"),
         (r"\Z", r"\Z is not known"),
         ("(?=a)", "of what begins with (? only (?: and (?P<name> are known"),
         ("(?P<1>a)", "expected (?P<name>...)"),
+        ("(?P<a", "expected (?P<name>...)"),
         ("ä", r"not ASCII; other octets are written as \xe4"),
         ("a" * (LONGEST + 1), f"longer than {LONGEST} characters"),
         ("(" * 21 + ")" * 21, "groups nested too deep"),
@@ -104,7 +109,10 @@ def test_two_groups_of_one_name_are_refused():
         ("[]x]", b"a]", (b"]",)),
         ("[a-]", b"-", (b"-",)),
         (r"[\]\d]+", b"a]5", (b"]5",)),
+        (r"\<\t\n\r\f\v\>", b"<\t\n\r\f\v>", (b"<\t\n\r\f\v>",)),
         (r"\w\W\s\S\t\{", b"a- b\t{", (b"a- b\t{",)),
+        ("^a{0000000001}$", b"a", (b"a",)),
+        ("(?P<ab>x)>y", b"x>y", (b"x>y", b"x")),
     ],
 )
 def test_what_is_found(text, name, found):
@@ -119,7 +127,24 @@ def test_letters_of_both_cases_are_one_where_that_is_asked_for():
 
 
 _PIECES = st.sampled_from(
-    ["a", "b", "/", ".", "[ab]", "[^/]", "(a)", "(?:b|/)", "(a|ab)", "^", "$", "|", "(.a)", r"\x41"]
+    [
+        "a",
+        "b",
+        "/",
+        ".",
+        "[ab]",
+        "[^/]",
+        "(a)",
+        "(?:b|/)",
+        "(a|ab)",
+        "^",
+        "$",
+        "|",
+        "(.a)",
+        r"\x41",
+        "(|)",
+        "(a?|b*)",
+    ]
 )
 _TIMES = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}"])
 _TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=7).map("".join)

@@ -8,11 +8,10 @@ the sizes (`patterns.py`). POSIX extended expressions are read too, as far as
 they mean the same.
 """
 
-from functools import reduce
-from operator import or_
+from string import hexdigits
 
+from tftpd.access.regular.octets import ALL, POSIX, SHORT, folded, octets, span
 from tftpd.access.regular.tree import (
-    ALL,
     BadPattern,
     Choice,
     Edge,
@@ -28,35 +27,7 @@ LONGEST = 1000  # characters of an expression
 _MOST_REPEATS = 255  # a name has hardly more octets
 _DEEPEST = 20  # groups in groups
 
-
-def _span(first: str, last: str) -> int:
-    return reduce(or_, (1 << octet for octet in range(ord(first), ord(last) + 1)))
-
-
-def _of(characters: str) -> int:
-    return reduce(or_, (1 << ord(c) for c in characters), 0)
-
-
-_UPPER, _LOWER, _DIGIT = _span("A", "Z"), _span("a", "z"), _span("0", "9")
-_BLANK = _of(" \t\n\r\f\v")
-_WORD = _UPPER | _LOWER | _DIGIT | _of("_")
-_GRAPH = _span("!", "~")
-_SHORT = {"d": _DIGIT, "w": _WORD, "s": _BLANK}
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v"}
-_POSIX_CLASSES = {
-    "alpha": _UPPER | _LOWER,
-    "digit": _DIGIT,
-    "alnum": _UPPER | _LOWER | _DIGIT,
-    "upper": _UPPER,
-    "lower": _LOWER,
-    "space": _BLANK,
-    "blank": _of(" \t"),
-    "xdigit": _DIGIT | _of("abcdefABCDEF"),
-    "graph": _GRAPH,
-    "print": _GRAPH | _of(" "),
-    "punct": _GRAPH & ~(_UPPER | _LOWER | _DIGIT),
-    "cntrl": _span("\0", "\x1f") | _of("\x7f"),
-}
 
 
 def parse(text: str, *, ignore_case: bool = False, posix: bool = False) -> Node:
@@ -108,8 +79,9 @@ class _Parser:
 
     def _row(self) -> Node:
         parts: list[Node] = []
-        while self._next() not in ("", "|", ")"):
-            parts.append(self._repeated(self._single()))
+        while (character := self._next()) not in ("", "|", ")"):
+            self._at += 1
+            parts.append(self._repeated(self._single(character)))
         return parts[0] if len(parts) == 1 else Row(tuple(parts))
 
     def _repeated(self, inner: Node) -> Node:
@@ -139,14 +111,13 @@ class _Parser:
         if not closed or not (low or high) or not (low + high).isdigit():
             raise BadPattern('a "{" that begins no {m,n}; alone it is \\{')
         self._at += len(written) + 1
-        least = int(low[:9] or 0)
-        most = int(high[:9]) if high else None if comma else least
+        least = int(low or 0)
+        most = int(high) if high else None if comma else least
         if max(least, most or 0) > _MOST_REPEATS or (most is not None and most < least):
             raise BadPattern(f"expected {{m,n}} with m up to n and n up to {_MOST_REPEATS}")
         return least, most
 
-    def _single(self) -> Node:
-        character = self._one("")
+    def _single(self, character: str) -> Node:
         if character == ".":
             return Octet(ALL)
         if character in "^$":
@@ -159,7 +130,7 @@ class _Parser:
             return self._escape()
         if character in "*+?{":
             raise BadPattern(f'a "{character}" with nothing to repeat')
-        return Octet(self._fold(_of(character)))
+        return Octet(self._fold(1 << ord(character)))
 
     def _group(self) -> Node:
         opening = "("
@@ -193,31 +164,22 @@ class _Parser:
             raise BadPattern(f"\\{character}: what a group matched cannot be matched again")
         if character in "bB<>" if self._posix else character in "bB":
             raise BadPattern(f"\\{character}: edges of words are not known")
-        return Octet(self._escaped(character))
+        return Octet(self._fold(self._escaped(character)))
 
     def _escaped(self, character: str) -> int:
-        if self._posix and character in "dD":
-            raise BadPattern(f"\\{character} is not known")
-        if character.lower() in _SHORT:
-            members = _SHORT[character.lower()]
+        if character in ("wsWS" if self._posix else "dwsDWS"):
+            members = octets(SHORT[character.lower()])
             return members if character.islower() else ALL & ~members
-        if character.isalnum():
-            character = self._octet(character)
-        return self._fold(_of(character))
+        return 1 << ord(self._octet(character) if character.isalnum() else character)
 
     def _octet(self, character: str) -> str:
-        if self._posix:
-            raise BadPattern(f"\\{character} is not known")
-        if character in _CONTROL:
-            return _CONTROL[character]
-        digits = self._text[self._at : self._at + 2]
-        try:
-            if character == "x" and len(digits) == 2 and digits.isalnum():
-                octet = chr(int(digits, 16))
+        if not self._posix:
+            if character in _CONTROL:
+                return _CONTROL[character]
+            digits = self._text[self._at : self._at + 2]
+            if character == "x" and len(digits) == 2 and all(d in hexdigits for d in digits):
                 self._at += 2
-                return octet
-        except ValueError:
-            pass
+                return chr(int(digits, 16))
         raise BadPattern(f"\\{character} is not known")
 
     def _class(self) -> int:
@@ -241,30 +203,22 @@ class _Parser:
         high = self._member()
         if low.bit_count() != 1 or high.bit_count() != 1 or high < low:
             raise BadPattern("a range in a class that goes from nowhere or backwards")
-        return (high << 1) - low
+        return span(low, high)
 
     def _member(self) -> int:
         character = self._one('a "[" without its "]"')
         if character == "[" and self._next() in (":", ".", "="):
             return self._posix_class()
         if character == "\\" and not self._posix:
-            character = self._one('a "[" without its "]"')
-            if character.lower() in _SHORT:
-                members = _SHORT[character.lower()]
-                return members if character.islower() else ALL & ~members
-            return _of(self._octet(character) if character.isalnum() else character)
-        return _of(character)
+            return self._escaped(self._one('a "[" without its "]"'))
+        return 1 << ord(character)
 
     def _posix_class(self) -> int:
-        name, closed, _ = self._text[self._at + 1 :].partition(":]")
-        if not self._posix or self._next() != ":" or not closed or name not in _POSIX_CLASSES:
+        name = self._text[self._at + 1 :].partition(":]")[0]
+        if not self._posix or self._next() != ":" or name not in POSIX:
             raise BadPattern(f"[{self._next()} in a class is not known")
         self._at += len(name) + 3
-        if self._folds and name in ("upper", "lower"):
-            return _UPPER | _LOWER
-        return _POSIX_CLASSES[name]
+        return octets(POSIX[name])
 
     def _fold(self, members: int) -> int:
-        if not self._folds:
-            return members
-        return members | (members & _UPPER) << 32 | (members & _LOWER) >> 32
+        return folded(members) if self._folds else members

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tftpd.access.regular.expressions import parse
+from tftpd.access.regular.octets import ALL
 from tftpd.access.regular.tree import (
-    ALL,
     BadPattern,
     Choice,
     Edge,

@@ -9,8 +9,8 @@ one; the others are refused.
 from collections.abc import Sequence
 
 from tftpd.access.regular.expressions import parse
+from tftpd.access.regular.octets import ALL
 from tftpd.access.regular.tree import (
-    ALL,
     BadPattern,
     Choice,
     Edge,

@@ -3,18 +3,16 @@
 Octets are matched, not characters.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-ALL = (1 << 256) - 1
-"""The set of all octets: bit N is octet N."""
+from tftpd.access.regular.octets import ALL
 
 _SPECIAL = "\\.[]()*+?{}|^$"
 
 
 @dataclass(frozen=True, slots=True)
 class Octet:
-    """One octet out of a set."""
+    """One octet out of a set: bit N is octet N."""
 
     members: int
 
@@ -99,7 +97,7 @@ def _spelled(members: int) -> str:
     if members == ALL:
         return "."
     if members.bit_count() == 1:
-        return _character(members.bit_length() - 1, lambda c: c in _SPECIAL)
+        return _character(members.bit_length() - 1, _SPECIAL)
     few = members.bit_count() <= 128
     ranges = _ranges(members if few else ALL & ~members)
     return f"[{'' if few else '^'}{ranges}]"
@@ -122,11 +120,11 @@ def _ranges(members: int) -> str:
 
 
 def _in_class(octet: int) -> str:
-    return _character(octet, lambda c: c in "\\[]^-&~|")
+    return _character(octet, "\\[]^-&~|")
 
 
-def _character(octet: int, escapes: Callable[[str], bool]) -> str:
+def _character(octet: int, special: str) -> str:
     character = chr(octet)
     if not " " <= character <= "~":
         return f"\\x{octet:02x}"
-    return f"\\{character}" if escapes(character) else character
+    return f"\\{character}" if character in special else character

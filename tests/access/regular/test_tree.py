@@ -1,0 +1,32 @@
+"""Trees of expressions: how they are spelled."""
+
+import pytest
+
+from tftpd.access.regular.expressions import parse
+from tftpd.access.regular.tree import spell
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("a*b+c?", "a*b+c?"),
+        ("a{0,}b{1,}c{0,1}", "a*b+c?"),
+        ("a{2}b{2,3}c{2,}d{,4}", "a{2}b{2,3}c{2,}d{0,4}"),
+        ("a{1}b{0}", "a{1}b{0}"),
+        ("^(a|(?:b)|(?P<c>))$", "^(a|(?:b)|(?P<c>))$"),
+        (r"\.\[\]\-\/", r"\.\[\]-/"),
+        (r"\x00\x1f\x20\x7e\x7f\xff", r"\x00\x1f ~\x7f\xff"),
+        (".[^a]", ".[^a]"),
+        (r"[a][.][\x00-\xff]", r"a\.."),
+        ("[cba][ab][a-z0-9]", "[a-c][ab][0-9a-z]"),
+        (r"[]\[^|~&-]", r"[\&\-\[\]\^\|\~]"),
+        (r"[\x00-\x7f][\x00-\x80]", r"[\x00-\x7f][^\x81-\xff]"),
+        (r"[^\n]\D", r"[^\x0a][^0-9]"),
+    ],
+)
+def test_a_tree_is_spelled_in_few_words(text, spelled):
+    assert spell(parse(text)) == spelled
+
+
+def test_the_end_is_spelled_as_that_of_the_name_is_where_it_is_read():
+    assert spell(parse("^(a$|b{2}$)"), end=r"\Z") == r"^(a\Z|b{2}\Z)"
