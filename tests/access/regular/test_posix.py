@@ -100,6 +100,8 @@ def test_classes_have_the_octets_that_the_c_library_gives_them(text, ignore_case
         ("(a?){2}", "a repetition of what may be nothing"),
         ("((a)|b){2}", "a group in what is repeated"),
         ("((a)?b){2}", "a group in what is repeated"),
+        ("(a|(((((){255}){255}){255}){255}){255})", "too large once its repetitions are written "
+         "out"),
         (r"(a)\1", r"\1: what a group matched cannot be matched again"),
         (r"\bx", r"\b: edges of words are not known"),
         (r"\d", r"\d is not known"),

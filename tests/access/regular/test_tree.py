@@ -1,9 +1,9 @@
-"""Trees of expressions: how they are spelled."""
+"""Trees of expressions: how they are spelled, and how large they are."""
 
 import pytest
 
 from tftpd.access.regular.expressions import parse
-from tftpd.access.regular.tree import spell
+from tftpd.access.regular.tree import size, spell
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,22 @@ def test_a_tree_is_spelled_in_few_words(text, spelled):
 
 def test_the_end_is_spelled_as_that_of_the_name_is_where_it_is_read():
     assert spell(parse("^(a$|b{2}$)"), end=r"\Z") == r"^(a\Z|b{2}\Z)"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a", 1),
+        ("", 1),
+        ("ab", 3),
+        ("^$", 3),
+        ("(a)", 2),
+        ("a|b|cd", 1 + 1 + 1 + 3),
+        ("a*", 2),
+        ("a{0}", 2),
+        ("a{3}", 4),
+        ("(ab){2,3}", 1 + 3 * 4),
+    ],
+)
+def test_what_is_repeated_counts_as_often_as_it_may_be(text, parts):
+    assert size(parse(text)) == parts

@@ -21,11 +21,13 @@ from tftpd.access.regular.tree import (
     Repeat,
     Row,
     bare,
+    size,
 )
 
 LONGEST = 1000  # characters of an expression
 _MOST_REPEATS = 255  # a name has hardly more octets
 _DEEPEST = 20  # groups in groups
+_LARGEST = 5000  # parts
 
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v"}
 
@@ -36,7 +38,10 @@ def parse(text: str, *, ignore_case: bool = False, posix: bool = False) -> Node:
         raise BadPattern(f"longer than {LONGEST} characters")
     if not text.isascii() or "\0" in text:
         raise BadPattern("not ASCII; other octets are written as \\xe4")
-    return _Parser(text, ignore_case, posix).whole()
+    tree = _Parser(text, ignore_case, posix).whole()
+    if size(tree) > _LARGEST:
+        raise BadPattern("too large once its repetitions are written out")
+    return tree
 
 
 class _Parser:

@@ -22,6 +22,7 @@ from tftpd.access.regular.tree import (
     Repeat,
     Row,
     bare,
+    size,
     spell,
 )
 
@@ -31,7 +32,6 @@ LONGEST_NAME = 256
 MOST_STEPS = 1_000_000
 """What a match may take: some milliseconds."""
 
-_LARGEST = 5000  # parts of an expression
 _SIZES = (16, 32, 64, 128, LONGEST_NAME)
 
 
@@ -57,8 +57,6 @@ class Pattern:
 def pattern(text: str, *, ignore_case: bool = False) -> Pattern:
     """The pattern that `text` is; raises `BadPattern`."""
     tree = parse(text, ignore_case=ignore_case)
-    if _count(tree) > _LARGEST:
-        raise BadPattern("too large once its repetitions are written out")
     anchored = _anchored(tree)
     costs = tuple((1 if anchored else size + 1) * _Cost(tree, size).whole for size in _SIZES)
     if costs[-1] > MOST_STEPS:
@@ -95,9 +93,9 @@ def _anchored(node: Node) -> bool:
 class _Cost:
     """What the trees cost in a name of `size` octets: `whole` at most, from one start."""
 
-    def __init__(self, tree: Node, size: int) -> None:
-        self._size = size
-        self._nodes = _count(tree)
+    def __init__(self, tree: Node, octets: int) -> None:
+        self._size = octets
+        self._nodes = size(tree)
         self.whole, _ = self._cost(tree, 0, 0)
 
     def _cost(self, node: Node, then: int, follow: int) -> tuple[int, int]:
@@ -156,15 +154,3 @@ class _Cost:
             if cost > MOST_STEPS:
                 break
         return cost, first
-
-
-def _count(node: Node) -> int:
-    match node:
-        case Row(parts) | Choice(parts):
-            return 1 + sum(map(_count, parts))
-        case Group(inner, _):
-            return 1 + _count(inner)
-        case Repeat(inner, _, most):
-            return 1 + _count(inner) * min(most or 1, 255)
-        case _:
-            return 1

@@ -69,6 +69,19 @@ def bare(node: Node) -> Node:
     return node
 
 
+def size(node: Node) -> int:
+    """How many parts `node` has once its repetitions are written out."""
+    match node:
+        case Row(parts) | Choice(parts):
+            return 1 + sum(map(size, parts))
+        case Group(inner, _):
+            return 1 + size(inner)
+        case Repeat(inner, _, most):
+            return 1 + size(inner) * (most or 1)
+        case _:
+            return 1
+
+
 def spell(node: Node, end: str = "$") -> str:
     """`node` as an expression; `end` stands for the end of the name."""
     match node:
