@@ -35,6 +35,9 @@ EVIL = [
     "(?:x|x){40}y",
     "(x+x+)+y",
     "((((((((((a?){5}){5}){5}){5}){5}){5}){5}){5}){5}){5}",
+    # As often nothing as there are places where what is repeated may stop.
+    "^a*(|){16}b",
+    "^[^/]*((?:/x)?|(?:/y)?){16}/",
 ]
 
 
@@ -167,6 +170,69 @@ def test_the_longest_names_take_no_more_either(text, name):
     taken = pattern(text)
     longest = (name * LONGEST_NAME)[:LONGEST_NAME]
     assert steps_of(parse(text), longest, taken.anchored) <= taken.steps(len(longest))
+
+
+STEPS = [
+    ("", 0),
+    ("^", 1),
+    ("^a", 2),
+    ("^abc", 4),
+    ("abc", 17 * 3),
+    ("^(a)", 3),
+    ("^((a))b", 5),
+    ("^(a|b)c", 1 + 2 * 2 + 2),
+    ("^(a|b|)c", 1 + 2 * 2 + 1 + 2),
+    ("^a?b", 5),
+    ("^a{0}b", 2),
+    ("^a{3}b", 5),
+    ("^a{2,4}b", 1 + 9),
+    ("^a*", 1 + 17),
+    ("^a*bc", 1 + 16 * 2 + 1 + 2),
+    ("^a+bc", 1 + 16 * 2 + 1 + 2),
+    ("^a*ab", 1 + 17 * 3),
+    ("^[ab]+bc", 1 + 17 * 3),
+    ("^(a)*b", 1 + 16 * 2 + 1 + 1),
+    ("^a*$", 1 + 16 * 2 + 1 + 1),
+    ("^a*^bc", 1 + 16 * 3 + 1 + 3),
+    ("^a*b?c", 1 + 16 * 4 + 1 + 4),
+    ("^a*b*c", 1 + 16 * 3 + 1 + 34),
+    ("^a*b+c", 1 + 16 * 3 + 1 + 34),
+    ("^c*b*c", 1 + 17 * (1 + 34)),
+    ("^c*b+c", 1 + 16 * 3 + 1 + 34),
+    ("^a*(b|cd)", 1 + 16 * 5 + 1 + 5),
+    ("^a*(b{0,2}|c)d", 1 + 16 * 7 + 1 + 11),
+    ("^a*(|){3}b", 1 + 16 * 23 + 1 + 22),
+    ("^a*(^|b)a", 1 + 17 * 7),
+    ("^a*($|b)a", 1 + 16 * 6 + 1 + 6),
+    ("a*b", 17 * (16 * 2 + 1 + 1)),
+    (".*b", 17 * 2),
+    ("(.*)b", 17 * 2 + 1),
+    ("(.*a|^b)c", 17 * 3 + 3 + 2),
+    ("(.*a|b)c", 17 * (17 * 3 + 2 + 2)),
+    (".{2}b", 17 * 3),
+    ("(^a)?b", 17 * 6),
+]
+
+
+@pytest.mark.parametrize(("text", "steps"), STEPS)
+def test_the_steps_that_are_reckoned_for_a_name_of_16_octets(text, steps):
+    assert pattern(text).steps(16) == steps
+
+
+@pytest.mark.parametrize(
+    ("size", "reckoned"),
+    [(0, 16), (16, 16), (17, 32), (32, 32), (33, 64), (65, 128), (129, 256), (256, 256)],
+)
+def test_steps_are_reckoned_for_some_sizes(size, reckoned):
+    assert pattern("^a*b").steps(size) == 1 + reckoned * 2 + 1 + 1
+
+
+@pytest.mark.parametrize("text", [text for text, _ in STEPS])
+@pytest.mark.parametrize("name", [b"a", b"b", b"ab", b"ba"])
+def test_as_many_are_not_taken(text, name):
+    taken = pattern(text)
+    name = (name * 16)[:16]
+    assert steps_of(parse(text), name, taken.anchored) <= taken.steps(16)
 
 
 @settings(max_examples=400)

@@ -7,8 +7,9 @@ cannot begin with what is repeated, so that only one way goes on.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from tftpd.access.regular.expressions import parse
 from tftpd.access.regular.octets import ALL
@@ -22,7 +23,6 @@ from tftpd.access.regular.tree import (
     Repeat,
     Row,
     bare,
-    size,
     spell,
 )
 
@@ -42,7 +42,7 @@ class Pattern:
     text: str
     compiled: re.Pattern[bytes]
     anchored: bool
-    costs: tuple[int, ...]
+    costs: tuple[tuple[int, int], ...]  # of names up to a size
 
     def find(self, name: bytes) -> re.Match[bytes] | None:
         """The leftmost match, anywhere in `name`."""
@@ -51,15 +51,17 @@ class Pattern:
 
     def steps(self, size: int) -> int:
         """How many steps that takes at most for a name of `size` octets."""
-        return next(cost for most, cost in zip(_SIZES, self.costs, strict=True) if size <= most)
+        return next(cost for most, cost in self.costs if size <= most)
 
 
 def pattern(text: str, *, ignore_case: bool = False) -> Pattern:
     """The pattern that `text` is; raises `BadPattern`."""
     tree = parse(text, ignore_case=ignore_case)
     anchored = _anchored(tree)
-    costs = tuple((1 if anchored else size + 1) * _Cost(tree, size).whole for size in _SIZES)
-    if costs[-1] > MOST_STEPS:
+    costs = tuple(
+        (size, (1 if anchored else size + 1) * _ways(tree, _END, size).steps) for size in _SIZES
+    )
+    if costs[-1][1] > MOST_STEPS:
         hint = "" if anchored else "; begin it with ^ if it means the whole name"
         raise BadPattern(
             "too many ways to match; let what is repeated be unlike what follows it, "
@@ -90,67 +92,54 @@ def _anchored(node: Node) -> bool:
             return False
 
 
-class _Cost:
-    """What the trees cost in a name of `size` octets: `whole` at most, from one start."""
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """What a part and all that comes after it take, from one place in a name."""
 
-    def __init__(self, tree: Node, octets: int) -> None:
-        self._size = octets
-        self._nodes = size(tree)
-        self.whole, _ = self._cost(tree, 0, 0)
+    steps: int  # at most
+    begins: int  # the octets that these may begin with
+    vain: int  # steps at most where another octet is next
 
-    def _cost(self, node: Node, then: int, follow: int) -> tuple[int, int]:
-        """The steps of `node` and what comes then, and the octets this may begin with.
 
-        `then` and `follow` are those of what comes after it. What has matched
-        to the end goes back nowhere, so that nothing follows there.
-        """
-        if then > MOST_STEPS:
-            return then, follow  # too many whatever comes before
-        match node:
-            case Octet(members):
-                return then + 1, members
-            case Edge(start):
-                return then + 1, follow if start else 0
-            case Group(inner, _):
-                cost, first = self._cost(inner, then, follow)
-                return cost + 1, first
-            case Row(parts):
-                for part in reversed(parts):
-                    then, follow = self._cost(part, then, follow)
-                return then, follow
-            case Choice(branches):
-                return self._sum([self._cost(branch, then, follow) for branch in branches])
-            case Repeat(inner, least, None):
-                return self._endless(inner, least, then, follow)
-            case Repeat(inner, least, most):  # pragma: no branch - no other Node
-                assert most is not None
-                return self._counted(inner, least, most, then, follow)
+_END = _Ways(0, 0, 0)  # what has matched goes back nowhere
 
-    def _sum(self, costs: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        first = 0
-        for _, octets in costs:
-            first |= octets
-        return sum(cost for cost, _ in costs) + len(costs), first
 
-    def _endless(self, inner: Node, least: int, then: int, follow: int) -> tuple[int, int]:
-        inner = bare(inner)
-        assert isinstance(inner, Octet)
-        if inner.members & follow:
-            cost = self._size + (self._size + 1) * (then + 1)
-        else:  # where it stops before its time, what follows stops at once
-            cost = self._size * (1 + self._nodes) + then + 1
-        return cost, inner.members if least else inner.members | follow
+def _ways(node: Node, then: _Ways, size: int) -> _Ways:
+    """Those of `node` and `then`, which comes after it, in a name of `size` octets."""
+    match node:
+        case Octet(members):
+            return _Ways(then.steps + 1, members, 1)
+        case Edge(start):
+            return _Ways(then.steps + 1, then.begins if start else 0, then.vain + 1)
+        case Group(inner, _):
+            return _either(_ways(inner, then, size))
+        case Row(parts):
+            for part in reversed(parts):
+                then = _ways(part, then, size)
+            return then
+        case Choice(branches):
+            return _either(*(_ways(branch, then, size) for branch in branches))
+        case Repeat(inner, least, None):
+            return _endless(inner, least, then, size)
+        case Repeat(inner, least, most):  # pragma: no branch - no other Node
+            assert most is not None
+            ways = then
+            for time in range(most, 0, -1):
+                again = _ways(inner, ways, size)
+                ways = again if time <= least else _either(again, then)
+            return ways
 
-    def _counted(
-        self, inner: Node, least: int, most: int, then: int, follow: int
-    ) -> tuple[int, int]:
-        cost, first = then, follow
-        for time in range(most, 0, -1):
-            again, begins = self._cost(inner, cost, first)
-            if time > least:
-                cost, first = again + then + 1, begins | follow
-            else:
-                cost, first = again + 1, begins
-            if cost > MOST_STEPS:
-                break
-        return cost, first
+
+def _either(*ways: _Ways) -> _Ways:
+    """One after the other, and a step to begin with the first."""
+    begins = reduce(or_, (one.begins for one in ways))
+    return _Ways(1 + sum(one.steps for one in ways), begins, 1 + sum(one.vain for one in ways))
+
+
+def _endless(inner: Node, least: int, then: _Ways, size: int) -> _Ways:
+    inner = bare(inner)
+    assert isinstance(inner, Octet)
+    # Where it stops before its time, one of its own octets is next.
+    sooner = then.steps if inner.members & then.begins else then.vain
+    steps = size * (1 + sooner) + 1 + then.steps
+    return _Ways(steps, inner.members if least else inner.members | then.begins, 1 + then.vain)
