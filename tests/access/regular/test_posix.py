@@ -1,6 +1,7 @@
 """POSIX expressions: those that are taken find what the C library finds."""
 
 import ctypes
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -62,6 +63,8 @@ def _ours(text, name, ignore_case=False):
         r"x*(^|/)a",
         r"a?a.*",
         r"(pxelinux|boot)(\.0|\')",
+        "^(a$|a[^b])",
+        "^[[:alpha:][:digit:]]",
     ],
 )
 def test_what_maps_are_made_of_finds_the_same(text):
@@ -88,26 +91,67 @@ def test_classes_have_the_octets_that_the_c_library_gives_them(text, ignore_case
         assert _ours(text, bytes([octet]), ignore_case) == theirs, octet
 
 
+ALTERNATIVES = (
+    "alternatives of which one may begin like another; the longest is taken by "
+    "tftp-hpa, the first here"
+)
+REPEATED = (
+    "what is repeated is like what follows it; the longest of all is taken by "
+    "tftp-hpa, the first that matches here"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("(a|ab)b*", "alternatives of which one may begin like another; the longest is taken by "
-         "tftp-hpa, the first here"),
-        ("a*(ab)?", "what is repeated is like what follows it; the longest of all is taken by "
-         "tftp-hpa, the first that matches here"),
-        ("a?ab*", "what is repeated is like what follows it; the longest of all is taken by "
-         "tftp-hpa, the first that matches here"),
+        ("(a|ab)b*", ALTERNATIVES),
+        ("(a|)a", ALTERNATIVES),
+        ("(a?b|aab)", ALTERNATIVES),
+        ("((a|ab)|(ac|b))c", ALTERNATIVES),
+        ("(a{64}b|a{64}c)", ALTERNATIVES),
+        ("(a|ab|b){2}", ALTERNATIVES),
+        ("a*(ab)?", REPEATED),
+        ("a*(a|b)?", REPEATED),
+        ("(ca?ab*|b)", REPEATED),
+        ("(a?ab*)?", REPEATED),
+        ("a?ab*", REPEATED),
+        ("a?a(b|cc)", REPEATED),
+        ("a?a(b?c|dd)", REPEATED),
+        ("a?ab{1,2}", REPEATED),
+        ("a?a(bc*)", REPEATED),
+        ("a?a(b|c+)", REPEATED),
+        ("a?a(b?c){2}", REPEATED),
+        ("a?a?bc*", REPEATED),
+        ("a?ab?^", REPEATED),
+        ("a?a(b?)()", REPEATED),
+        ("a?ab?b.*", REPEATED),
+        ("(aa?){0,2}", REPEATED),
+        ("(a{2,3}){2,3}", REPEATED),
+        ("(aa?){2}.*", REPEATED),
         ("(a?){2}", "a repetition of what may be nothing"),
-        ("((a)|b){2}", "a group in what is repeated"),
-        ("((a)?b){2}", "a group in what is repeated"),
+        ("(^)?", "a repetition of what may be nothing"),
+        ("(a{0})?", "a repetition of what may be nothing"),
+        ("(b|a?)?", "a repetition of what may be nothing"),
+        ("((a)|b){2}", "a group, ^ or $ in what is repeated"),
+        ("((a)?b){2}", "a group, ^ or $ in what is repeated"),
+        ("(^b){0,2}", "a group, ^ or $ in what is repeated"),
+        ("($b){0,2}", "a group, ^ or $ in what is repeated"),
         ("(a|(((((){255}){255}){255}){255}){255})", "too large once its repetitions are written "
          "out"),
         (r"(a)\1", r"\1: what a group matched cannot be matched again"),
         (r"\bx", r"\b: edges of words are not known"),
+        (r"\Bx", r"\B: edges of words are not known"),
+        (r"\<x", r"\<: edges of words are not known"),
         (r"\d", r"\d is not known"),
+        (r"\D", r"\D is not known"),
         (r"\t", r"\t is not known"),
+        (r"\x41", r"\x is not known"),
+        (r"\X", r"\X is not known"),
         ("[[.x.]]", "[. in a class is not known"),
+        ("[[=x=]]", "[= in a class is not known"),
         ("[[:any:]]", "[: in a class is not known"),
+        ("[[:alpha", 'a "[" without its "]"'),
+        ("(?:a)", 'a "?" with nothing to repeat'),
         ("a**", "two repetitions in a row"),
     ],
 )  # fmt: skip
@@ -117,9 +161,43 @@ def test_what_could_find_another_is_refused(text, why):
     assert str(bad.value) == why
 
 
+_NAMES = [bytes(name) for size in range(6) for name in product(b"abc", repeat=size)][::5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Between these there is no choice.
+        "([0-9a-f]{2}[-:]?){6}",
+        "((ab)|(ac))d",
+        "(a{2}b|a{2}c)",
+        "(a+|b)",
+        "(a{63}b|a{63}c)",
+        "((a)b)?c",
+        "a?ba*",
+        # One choice before what is always as long.
+        "a?a(b|c)",
+        "a?a(bb|cc)",
+        "a?a(bc)",
+        "a?ab{2}",
+        "a?a(b{2}|cc)",
+        "a*ab^",
+        # One choice before what comes to the end.
+        "a?ab?$",
+        "a?a(b?$)",
+        "a?a(c*b.*)",
+        r"a?ab?\'",
+    ],
+)
+def test_what_can_only_find_one_is_taken(text):
+    for name in _NAMES:
+        assert _ours(text, name) == _regexec(text, name, _EXTENDED), name
+
+
 _PIECES = st.sampled_from(
     ["a", "b", "/", ".", "[ab]", "[^/]", "(a)", "(b/)", "(a|b)", "(a|ab)", "(^|/)", "(aa|b|$)",
-     "^", "$", "|", "(.a)", "[[:alpha:]]", r"\.", "[]/]", "(.*)", "([^/]*)", "(/a)"]
+     "^", "$", "|", "(.a)", "[[:alpha:]]", r"\.", "[]/]", "(.*)", "([^/]*)", "(/a)",
+     "(ab?)", "(a{1,2}b?)", "(a|b/?)"]
 )  # fmt: skip
 _TIMES = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}"])
 _TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=6).map("".join)

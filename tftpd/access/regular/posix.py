@@ -7,6 +7,9 @@ one; the others are refused.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from itertools import combinations
+from operator import and_, or_
 
 from tftpd.access.regular.expressions import parse
 from tftpd.access.regular.octets import ALL
@@ -35,10 +38,10 @@ def posix(text: str, *, ignore_case: bool = False) -> Node:
 class _Check:
     """Goes through a tree, and raises `BadPattern` where it could mean two things."""
 
-    def __init__(self) -> None:
-        self._chose = False
+    def __init__(self, chose: bool = False) -> None:
+        self._chose = chose
 
-    def part(self, node: Node, rest: Sequence[Node]) -> None:
+    def part(self, node: Node, rest: tuple[Node, ...]) -> None:
         """Check `node`, which `rest` comes after."""
         match node:
             case Row(parts):
@@ -52,30 +55,30 @@ class _Check:
                     self.part(branch, rest)
             case Repeat(inner, least, most):
                 self._repeated(inner, most)
-                self.part(inner, rest)
-                if least != most and _first((inner,)) & _first(rest):
+                if most == 1:
+                    self.part(inner, rest)
+                else:  # a choice would be one each time
+                    _Check(chose=True).part(inner, (Repeat(inner, 0, 1), *rest))
+                if least != most and _first(inner) & _first(Row(rest)):
                     self._choice(rest)
 
-    def _alternatives(self, branches: Sequence[Node], rest: Sequence[Node]) -> None:
+    def _alternatives(self, branches: Sequence[Node], rest: tuple[Node, ...]) -> None:
         leads = [_lead((branch, *rest)) for branch in branches]
-        for at, one in enumerate(leads):
-            for other in leads[at + 1 :]:
-                if all(a & b for a, b in zip(one, other, strict=False)):
-                    raise BadPattern(
-                        "alternatives of which one may begin like another; the longest is taken "
-                        "by tftp-hpa, the first here"
-                    )
+        for one, other in combinations(leads, 2):
+            if all(map(and_, one, other)):
+                raise BadPattern(
+                    "alternatives of which one may begin like another; the longest is taken "
+                    "by tftp-hpa, the first here"
+                )
 
     def _repeated(self, inner: Node, most: int | None) -> None:
-        if _length(inner)[0] == 0:
+        if not _least(inner):
             raise BadPattern("a repetition of what may be nothing")
-        if most != 1 and isinstance(inner, Group) and _has_group(inner.inner):
-            raise BadPattern("a group in what is repeated")
+        if most != 1 and isinstance(inner, Group) and not _plain(inner.inner):
+            raise BadPattern("a group, ^ or $ in what is repeated")
 
-    def _choice(self, rest: Sequence[Node]) -> None:
-        least, most = _length(Row(tuple(rest)))
-        ends = bool(rest) and _to_the_end(rest[-1])
-        if self._chose or (least != most and not ends):
+    def _choice(self, rest: tuple[Node, ...]) -> None:
+        if self._chose or (any(map(_varies, rest)) and not _to_the_end(rest[-1])):
             raise BadPattern(
                 "what is repeated is like what follows it; the longest of all is taken by "
                 "tftp-hpa, the first that matches here"
@@ -120,58 +123,66 @@ def _lead(parts: Sequence[Node]) -> list[int]:
     return sets
 
 
-def _first(parts: Sequence[Node]) -> int:
-    """The octets that `parts` may begin with."""
-    octets = 0
-    for part in parts:
-        match part:
-            case Octet(members):
-                return octets | members
-            case Edge(False):
-                return octets
-            case Row(row):
-                octets |= _first(row)
-            case Choice(branches):
-                for branch in branches:
-                    octets |= _first((branch,))
-            case Group(inner, _) | Repeat(inner, _, _):
-                octets |= _first((inner,))
-        if _length(part)[0] and not isinstance(part, Edge):
-            break
-    return octets
+def _first(node: Node) -> int:
+    """The octets that `node` may begin with."""
+    match node:
+        case Octet(members):
+            return members
+        case Row(parts):
+            octets = 0
+            for part in parts:
+                octets |= _first(part)
+                if _least(part):
+                    break
+            return octets
+        case Choice(branches):
+            return reduce(or_, map(_first, branches))
+        case Group(inner, _) | Repeat(inner, _, _):
+            return _first(inner)
+        case _:
+            return 0
 
 
-def _length(node: Node) -> tuple[int, int | None]:
-    """How many octets `node` is at least and at most."""
+def _least(node: Node) -> int:
+    """How many octets `node` is at least."""
     match node:
         case Octet():
-            return 1, 1
+            return 1
         case Edge():
-            return 0, 0
+            return 0
         case Group(inner, _):
-            return _length(inner)
+            return _least(inner)
         case Row(parts):
-            lengths = [_length(part) for part in parts]
-            most = [high for _, high in lengths]
-            total = None if None in most else sum(high for high in most if high is not None)
-            return sum(low for low, _ in lengths), total
+            return sum(map(_least, parts))
         case Choice(branches):
-            lengths = [_length(branch) for branch in branches]
-            most = [high for _, high in lengths]
-            longest = None if None in most else max(high for high in most if high is not None)
-            return min(low for low, _ in lengths), longest
-        case Repeat(inner, least, times):  # pragma: no branch - no other Node
-            low, high = _length(inner)
-            return low * least, None if times is None or high is None else high * times
+            return min(map(_least, branches))
+        case Repeat(inner, least, _):  # pragma: no branch - no other Node
+            return _least(inner) * least
 
 
-def _has_group(node: Node) -> bool:
+def _varies(node: Node) -> bool:
+    """Whether `node` may be of more octets than that."""
     match node:
-        case Group():
-            return True
-        case Row(parts) | Choice(parts):
-            return any(map(_has_group, parts))
-        case Repeat(inner, _, _):
-            return _has_group(inner)
+        case Group(inner, _):
+            return _varies(inner)
+        case Row(parts):
+            return any(map(_varies, parts))
+        case Choice(branches):
+            return any(map(_varies, branches)) or len(set(map(_least, branches))) > 1
+        case Repeat(inner, least, most):
+            return least != most or _varies(inner)
         case _:
             return False
+
+
+def _plain(node: Node) -> bool:
+    """Whether it has neither groups nor edges."""
+    match node:
+        case Group() | Edge():
+            return False
+        case Row(parts) | Choice(parts):
+            return all(map(_plain, parts))
+        case Repeat(inner, _, _):
+            return _plain(inner)
+        case _:
+            return True
