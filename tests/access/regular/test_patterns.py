@@ -41,6 +41,9 @@ EVIL = [
 ]
 
 
+TOO_MANY = "too many ways to match; let what is repeated be unlike what follows it, as in [^/]*/"
+
+
 @pytest.mark.parametrize("text", EVIL)
 def test_what_could_be_matched_in_too_many_ways_is_refused(text):
     with pytest.raises(BadPattern):
@@ -54,6 +57,7 @@ def test_what_could_be_matched_in_too_many_ways_is_refused(text):
         (")", 'a ")" without its "("'),
         ("[a", 'a "[" without its "]"'),
         ("[]", 'a "[" without its "]"'),
+        ("[\\", 'a "[" without its "]"'),
         ("[z-a]", "a range in a class that goes from nowhere or backwards"),
         (r"[\d-z]", "a range in a class that goes from nowhere or backwards"),
         (r"[^\d\D]", "a class that nothing is in"),
@@ -80,6 +84,9 @@ def test_what_could_be_matched_in_too_many_ways_is_refused(text):
         ("ä", r"not ASCII; other octets are written as \xe4"),
         ("a" * (LONGEST + 1), f"longer than {LONGEST} characters"),
         ("(" * 21 + ")" * 21, "groups nested too deep"),
+        ("()" + "(" * 21 + ")" * 21, "groups nested too deep"),
+        ("^a*a*" + "a" * 15, TOO_MANY),
+        ("a*a*b", f"{TOO_MANY}; begin it with ^ if it means the whole name"),
         ("(a*)*", "only a single character or class can be repeated without end"),
         ("(" * 20 + "a{255}" + "){255}" * 20, "too large once its repetitions are written out"),
     ],
@@ -91,7 +98,7 @@ def test_what_is_no_expression_is_told(text, why):
 
 
 def test_two_groups_of_one_name_are_refused():
-    with pytest.raises(BadPattern):
+    with pytest.raises(BadPattern, match="redefinition of group name 'a'"):
         pattern("(?P<a>x)(?P<a>y)")
 
 
@@ -110,7 +117,9 @@ def test_two_groups_of_one_name_are_refused():
         (r"(x)?y", b"y", (b"y", None)),
         ("", b"abc", (b"",)),
         ("[]x]", b"a]", (b"]",)),
-        ("[a-]", b"-", (b"-",)),
+        ("[a-]b", b"-b", (b"-b",)),
+        ("[a-a]", b"a", (b"a",)),
+        ("()(" + "(?:" * 19 + "x" + ")" * 20, b"x", (b"x", b"", b"x")),
         (r"[\]\d]+", b"a]5", (b"]5",)),
         (r"\<\t\n\r\f\v\>", b"<\t\n\r\f\v>", (b"<\t\n\r\f\v>",)),
         (r"\w\W\s\S\t\{", b"a- b\t{", (b"a- b\t{",)),
@@ -121,6 +130,14 @@ def test_two_groups_of_one_name_are_refused():
 def test_what_is_found(text, name, found):
     match = pattern(text).find(name)
     assert (match and (match[0], *match.groups())) == found
+
+
+def test_the_longest_name_may_take_as_many_steps_as_there_may_be_and_no_more():
+    text = "^a*a*" + "a" * 14
+    longest = pattern(text)
+    assert longest.text == text
+    assert MOST_STEPS * 0.99 < longest.steps(LONGEST_NAME) <= MOST_STEPS
+    assert longest.find(b"a" * LONGEST_NAME)
 
 
 def test_letters_of_both_cases_are_one_where_that_is_asked_for():
@@ -193,6 +210,7 @@ STEPS = [
     ("^[ab]+bc", 1 + 17 * 3),
     ("^(a)*b", 1 + 16 * 2 + 1 + 1),
     ("^a*$", 1 + 16 * 2 + 1 + 1),
+    ("^.*$bc", 1 + 16 * 3 + 1 + 3),
     ("^a*^bc", 1 + 16 * 3 + 1 + 3),
     ("^a*b?c", 1 + 16 * 4 + 1 + 4),
     ("^a*b*c", 1 + 16 * 3 + 1 + 34),

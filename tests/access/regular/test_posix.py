@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tftpd.access.regular.expressions import parse
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.posix import posix
 from tftpd.access.regular.tree import BadPattern, spell
@@ -128,6 +129,7 @@ REPEATED = (
         ("(aa?){0,2}", REPEATED),
         ("(a{2,3}){2,3}", REPEATED),
         ("(aa?){2}.*", REPEATED),
+        ("(ba?){2}a", REPEATED),
         ("(a?){2}", "a repetition of what may be nothing"),
         ("(^)?", "a repetition of what may be nothing"),
         ("(a{0})?", "a repetition of what may be nothing"),
@@ -159,6 +161,12 @@ def test_what_could_find_another_is_refused(text, why):
     with pytest.raises(BadPattern) as bad:
         posix(text)
     assert str(bad.value) == why
+
+
+def test_letters_of_both_cases_are_one_where_that_is_asked_for():
+    assert posix("a?Ab*") == parse("a?Ab*", posix=True)
+    with pytest.raises(BadPattern, match="is like what follows it"):
+        posix("a?Ab*", ignore_case=True)
 
 
 _NAMES = [bytes(name) for size in range(6) for name in product(b"abc", repeat=size)][::5]

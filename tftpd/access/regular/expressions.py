@@ -189,9 +189,8 @@ class _Parser:
 
     def _class(self) -> int:
         negated = self._take("^")
-        members, first = 0, True
-        while first or not self._take("]"):
-            first = False
+        members = self._members()
+        while not self._take("]"):
             members |= self._members()
         members = self._fold(members)
         if negated:

@@ -68,7 +68,7 @@ def pattern(text: str, *, ignore_case: bool = False) -> Pattern:
             f"as in [^/]*/{hint}"
         )
     try:
-        compiled = re.compile(spell(tree, end=r"\Z").encode("ascii"), re.DOTALL)
+        compiled = re.compile(spell(tree, end=r"\Z").encode(), re.DOTALL)
     except re.error as error:
         raise BadPattern(str(error)) from None
     return Pattern(text, compiled, anchored, costs)
