@@ -118,7 +118,7 @@ class _Parser:
         self._at += len(written) + 1
         least = int(low or 0)
         most = int(high) if high else None if comma else least
-        if max(least, most or 0) > _MOST_REPEATS or (most is not None and most < least):
+        if not least <= (least if most is None else most) <= _MOST_REPEATS:
             raise BadPattern(f"expected {{m,n}} with m up to n and n up to {_MOST_REPEATS}")
         return least, most
 
