@@ -2,7 +2,7 @@
 
 mutmut puts them in, one at a time, in a copy of the tree. Each floor is asked
 by its own tests only. What survives is printed as a difference; it is killed
-by a test that says what it breaks, or explained in docs/reliability.md.
+by a test that says what it breaks, or explained in tests/mutation/known.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+
+from tests.mutation.known import Mutant, known, mutant
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -79,17 +81,38 @@ def verdicts(tree: Path) -> dict[str, str]:
     return made
 
 
-def changed(tree: Path, name: str) -> str:
+def changed(tree: Path, name: str) -> list[str]:
     """The lines that a mutant has in place of others."""
     shown = subprocess.run(
         [sys.executable, "-m", "mutmut", "show", name], cwd=tree, capture_output=True, text=True
     )
     lines = [line for line in shown.stdout.splitlines() if line[:1] in ("-", "+")]
-    return "\n".join(line for line in lines if not line.startswith(("---", "+++")))
+    return [line for line in lines if not line.startswith(("---", "+++"))]
+
+
+def unexplained(floor: str, tree: Path, found: dict[str, str]) -> int:
+    """How many mutants no test has seen and nobody has explained; prints them.
+
+    As `known/FLOOR.txt` has them, but for the reason.
+    """
+    count, reasons = 0, known(floor)
+    again: set[Mutant] = set()
+    for name, verdict in found.items():
+        if verdict in ("killed", "timed out"):
+            continue
+        lines = changed(tree, name) if verdict == "survived" else []
+        written = mutant(name, lines)
+        again.add(written)
+        if written not in reasons:
+            count += 1
+            print(f"# {name}: {verdict}", "", written[0], *lines, "", sep="\n", flush=True)
+    for written in reasons.keys() - again:
+        print("# explained, and not found:", *written, "", sep="\n")
+    return count
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and print; 0 whatever has survived, since an explained mutant lives on."""
+    """Run, and print; 1 where a mutant lives on that is not explained."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("floors", nargs="*", metavar="FLOOR", help=f"of {', '.join(FLOORS)}")
     parser.add_argument("--processes", type=int, default=2)
@@ -100,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(options.floors) - set(FLOORS)
     if unknown:
         parser.error(f"no such floor: {', '.join(sorted(unknown))}")
+    status = 0
     trees = options.trees or Path(mkdtemp(prefix="tftpd-mutants-"))
     for name in options.floors or FLOORS:
         tree = trees / name
@@ -110,14 +134,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with (trees / f"{name}.log").open("w") as log:
                 subprocess.run(command, cwd=tree, stdout=log, stderr=log, check=False)
         found = verdicts(tree)
-        for mutant, verdict in found.items():
-            if verdict not in ("killed", "timed out"):
-                print(f"{mutant}: {verdict}\n{changed(tree, mutant)}\n", flush=True)
+        left = unexplained(name, tree, found)
+        if left or not found:
+            status = 1
         counts = Counter(found.values())
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-        print(f"{name}: {len(found)} mutants: {told}", flush=True)
+        print(f"{name}: {len(found)} mutants: {told}; {left} unexplained", flush=True)
     print(f"the trees are in {trees}")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

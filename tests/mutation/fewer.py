@@ -7,7 +7,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 _CLOCKED = ("in_a_moment", "take_no_more_either", "takes_no_longer")
-_LONG = ("test_loss", "test_stateful", "roll_over", "rolls_over", "random_loss", "bottleneck")
+_LONG = (
+    *("test_loss", "test_stateful", "roll_over", "rolls_over", "random_loss", "bottleneck"),
+    *("no_match_takes_more", "an_expression_finds", "whatever_is_taken"),
+)
 
 settings.register_profile(
     "mutants",
