@@ -60,6 +60,7 @@ def test_what_could_be_matched_in_too_many_ways_is_refused(text):
         ("[\\", 'a "[" without its "]"'),
         ("[z-a]", "a range in a class that goes from nowhere or backwards"),
         (r"[\d-z]", "a range in a class that goes from nowhere or backwards"),
+        (r"[a-\d]", "a range in a class that goes from nowhere or backwards"),
         (r"[^\d\D]", "a class that nothing is in"),
         ("[[:alpha:]]", "[: in a class is not known"),
         ("*a", 'a "*" with nothing to repeat'),

@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.access.regular.expressions import parse
-from tftpd.access.regular.tree import size, spell
+from tftpd.access.regular.tree import BadPattern, size, spell
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,9 @@ def test_the_end_is_spelled_as_that_of_the_name_is_where_it_is_read():
 )
 def test_what_is_repeated_counts_as_often_as_it_may_be(text, parts):
     assert size(parse(text)) == parts
+
+
+def test_an_expression_may_have_5000_parts_and_no_more():
+    assert size(parse("a{255}" * 19 + "a{134}")) == 5000
+    with pytest.raises(BadPattern, match=r"^too large once its repetitions"):
+        parse("a{255}" * 19 + "a{135}")
