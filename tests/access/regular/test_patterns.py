@@ -182,7 +182,7 @@ _TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=7).map("".jo
 _NAMES = st.text("ab/A", max_size=40).map(str.encode)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(_TEXTS, _NAMES)
 def test_no_match_takes_more_steps_than_were_reckoned(text, name):
     try:
@@ -264,7 +264,7 @@ def test_as_many_are_not_taken(text, name):
     assert steps_of(parse(text), name, taken.anchored) <= taken.steps(16)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(_TEXTS, _NAMES)
 def test_an_expression_finds_what_python_finds(text, name):
     try:

@@ -211,7 +211,7 @@ _TIMES = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}"])
 _TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=6).map("".join)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(_TEXTS, st.text("ab/A.", max_size=9).map(str.encode), st.booleans())
 def test_whatever_is_taken_finds_what_the_c_library_finds(text, name, ignore_case):
     try:
