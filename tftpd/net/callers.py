@@ -14,7 +14,7 @@ from tftpd.net.runtime import Clock, SocketAddress
 from tftpd.net.sharing import Share
 
 _TURN = 8  # requests in one turn of the reactor; each costs as much as twenty blocks
-_ROOM = 1 << 20  # octets, for a few thousand requests
+_ROOM = 1 << 19  # octets, for some 1,800 requests: what is answered in a second at the worst
 _OVERHEAD = 256  # octets of memory beside each datagram
 
 
