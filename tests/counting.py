@@ -13,6 +13,9 @@ from contextlib import suppress
 from typing import Any
 
 from coverage import Coverage
+from coverage.exceptions import CoverageException
+
+_USER = os.geteuid()  # whose the process is at its start
 
 _WAIT = 1.0  # seconds; what waits for a job has saved and is gone in a tenth of it
 
@@ -55,4 +58,8 @@ def _limit(what: int, limits: tuple[int, int]) -> None:
 def _save(counted: Coverage) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     _setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    _coverage_save(counted)
+    try:
+        _coverage_save(counted)
+    except CoverageException:
+        if os.geteuid() == _USER:
+            raise  # another one may not write here

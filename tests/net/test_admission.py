@@ -6,6 +6,8 @@ import pytest
 
 from tests.fakes import MemoryServer
 from tftpd.net.admission import Crowd, Rates, network_of
+from tftpd.net.discards import Discard
+from tftpd.net.tally import Tally
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
@@ -152,6 +154,23 @@ def test_a_full_house_of_those_who_answer_is_silent(server):
         [Outcome.IGNORED],
         "no room beside 2 sessions",
     )
+
+
+class Race(list):
+    """The places of two processes, of which the other takes one whenever this one does."""
+
+    def __setitem__(self, index, value):
+        super().__setitem__(1, int(value > 0))
+        super().__setitem__(index, value)
+
+
+def test_the_last_place_that_another_process_takes_meanwhile_is_not_ours(server):
+    one = server(sessions=1)
+    one.sessions._tally = Tally(counts := Race([0, 0]))
+    for request_ in (READ, Wrq(b"in/new", b"octet")):
+        assert one.client().asks(request_) == []
+    assert (list(counts), one.idle, one.reports) == ([0, 0], True, [])
+    assert one.listener._discards.take()[Discard.NO_PLACE] == 2
 
 
 def test_requests_beyond_a_clients_rate_are_ignored(server):

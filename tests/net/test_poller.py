@@ -124,6 +124,20 @@ def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
     assert readers_for(reactor, Share()) is reactor
 
 
+def test_a_fault_where_requests_come_does_not_reach_transfers(polled):
+    poller, add = polled
+    door, good = Door(then=lambda: 1 // 0), add()
+    try:
+        poller.addReader(door)
+        door.hears(b"a")
+        good.hears(b"b")
+        poller.doRead()
+        assert (door.read, good.read) == ([b"a"], [b"b"])
+    finally:
+        poller.removeReader(door)
+        door.sock.close()
+
+
 class Door(Reader, Entrance):
     """Where requests come."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import globalLogPublisher
 
 from tests.fakes import SERVER, MemoryServer
 from tftpd.access.ladder import Ladder, Rung
@@ -370,3 +371,30 @@ def test_a_file_that_tells_an_error_when_it_is_let_go_of_holds_up_nobody(offer, 
     server.net.run_threads()
     server.net.run_threads()
     assert clients[4].hears() == [Data(1, SEVEN)]
+
+
+def test_a_fault_in_a_thread_costs_its_request_alone(offer, monkeypatch):
+    server = _folding(offer)
+    client, other = server.client(port=1), server.client(port=2)
+    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    faults = []
+    globalLogPublisher.addObserver(faults.append)
+    with monkeypatch.context() as patch:
+        patch.setattr("tftpd.net.starting.answer_read", lambda *_: 1 // 0)
+        server.net.run_threads()
+    globalLogPublisher.removeObserver(faults.append)
+    assert client.hears() == []
+    assert [fault["peer"] for fault in faults] == [client.address]
+    assert other.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    other.says(Ack(1))
+    assert server.idle
+
+
+def test_a_listener_that_goes_answers_nobody_who_waits(offer):
+    server = _folding(offer)
+    client = server.client()
+    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    server.listener.leave()
+    server.net.run_threads()
+    assert client.hears() == []
+    assert server.idle

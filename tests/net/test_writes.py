@@ -1,9 +1,15 @@
 """Write requests through listener and session, as packet traces."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
+from tests.fakes import MemoryServer
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.policy import WritePolicy
+from tftpd.access.roots import one
+from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
 from tftpd.transfer.report import Outcome
 from tftpd.wire.errors import ErrorCode, Refused
@@ -174,3 +180,23 @@ def test_a_burst_of_a_stranger_is_told_once(server):
     protocol = server.net.ports[client.tid].protocol
     protocol.burstReceived([Data(1, b"x").encode()] * 3, stranger.address)
     assert stranger.hears() == [Error(5, "Unknown transfer ID")]
+
+
+def test_room_that_others_made_is_found_after_a_refusal(offer, root, monkeypatch):
+    monkeypatch.setattr("tftpd.net.starting._MEASURED_AGO", -1.0)
+    (root / "in" / "big").write_bytes(b"x" * 100)
+    ledger = Ledger(root / "in")
+    ledger.measure()
+    mount = Mount((), one(root / "in"), write=WritePolicy(quota=100))
+
+    def full(report):
+        return replace(offer(report), mounts=Mounts([mount]), ledgers={root / "in": ledger})
+
+    server = MemoryServer(full)
+    upload = Wrq(b"new", b"octet", ((b"tsize", b"1"),))
+    (error,) = server.client().asks(upload)
+    assert error.code == 3
+    (root / "in" / "big").unlink()
+    (error,) = server.client().asks(upload)
+    assert error.code == 3
+    assert server.client().asks(upload) == [Oack(((b"tsize", b"1"),))]
