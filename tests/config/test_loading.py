@@ -92,6 +92,20 @@ def test_sizes(written, text, octets):
     assert settings.mounts()[0].write.max_size == octets
 
 
+@pytest.mark.parametrize(
+    ("text", "blksize", "octets"),
+    [
+        ("bandwidth: 1MB", 65464, 250_000),
+        ("session_bandwidth: 100kB", 25_000, 25_000),
+        ("bandwidth: 1MB, session_bandwidth: 100kB", 25_000, 25_000),
+        ("bandwidth: 1KiB, session_bandwidth: 100kB", 512, 512),
+    ],
+)
+def test_where_transfers_are_slow_by_rule_windows_are_small(written, text, blksize, octets):
+    granted = load(written(MINIMAL + f"limits: {{{text}}}\n")).limits.granted()
+    assert (granted.blksize, granted.window_octets) == (blksize, octets)
+
+
 @pytest.mark.parametrize("text", ["40000-40999", '"40000 - 40999"'])
 def test_ranges_of_ports(written, text):
     listen = f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]"
@@ -224,6 +238,16 @@ lisen: 3
         (MINIMAL + "k" * 900 + ": 1", f't.yaml:3: "{"k" * 57}...": unknown key'),
         ("directories: [{root: in, read: {clients: []}}]",
          "t.yaml:1: directories[0].read.clients: expected at least one entry"),
+        ("directories: [{root: in, read: true, path: 3}]",
+         "t.yaml:1: directories[0].path: expected a path such as /boot, got 3"),
+        ("directories: [{root: in, read: true, path: " + "x" * 5000 + "}]",
+         "t.yaml:1: directories[0].path: expected a path of at most 4096 octets,"
+         f' got "{"x" * 57}..."'),
+        ("directories: [{root: in, read: {clients: [10]}}]",
+         "t.yaml:1: directories[0].read.clients[0]: expected a network such as 10.0.0.0/8,"
+         " got 10"),
+        (MINIMAL + "log: {level: true}", "t.yaml:3: log.level: expected one of debug, info,"
+         " warn, error, critical, got true"),
         ("directories: 3", "t.yaml:1: directories: expected a list, got 3"),
         ("listen: []\n" + MINIMAL, "t.yaml:1: listen: expected at least one entry"),
         ("log: {level: info}", 't.yaml:1: missing key "directories"'),

@@ -20,7 +20,7 @@ from tftpd.daemon.explain import lines
 from tftpd.daemon.explanation import Configured, explain
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
-from tftpd.wire.packets import Error, Rrq, Wrq
+from tftpd.wire.packets import LONGEST_REQUEST, Error, Rrq, Wrq
 
 NOBODY = 65534
 
@@ -314,6 +314,59 @@ def test_the_listener_is_the_one_of_the_address_that_is_asked(configured, client
     assert (told.answer is None) is bool(why)
 
 
+@pytest.mark.parametrize(
+    ("listen", "client", "why"),
+    [
+        ("127.0.0.1", "2001:db8::7", "no listener takes requests over IPv6"),
+        ("::1", "192.0.2.7", "no listener takes requests over IPv4"),
+        ("::", "fe80::7%nosuch", ""),
+    ],
+)
+def test_who_can_reach_no_listener_is_told_so(tmp_path, capsys, listen, client, why):
+    config = tmp_path / "tftpd.yaml"
+    config.write_text(
+        f'listen: [{{address: "{listen}"}}]\ndirectories: [{{root: {tmp_path}, read: true}}]\n'
+    )
+    (tmp_path / "file").write_bytes(b"x")
+    asked = ["explain", "-c", str(config), "--client", client, "read", "file"]
+    assert main(asked) == int(bool(why))
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == (f"refused    {why}" if why else "granted")
+    assert ("listener   none" in said) is bool(why)
+    assert ("answer     none" in said) is bool(why)
+
+
+def test_a_name_below_no_directory_is_told_so(tmp_path, capsys):
+    config = tmp_path / "tftpd.yaml"
+    config.write_text(f"directories: [{{path: /boot, root: {tmp_path}, read: true}}]\n")
+    assert main(["explain", "-c", str(config), "--client", "192.0.2.7", "read", "file"]) == 1
+    assert "directory  none" in capsys.readouterr().out.splitlines()
+
+
+def test_a_request_longer_than_any_is_answered_as_by_the_listener(configured):
+    request = Rrq(b"x" * LONGEST_REQUEST, b"octet")
+    told = explain(configured, request, "192.0.2.7")
+    answers, _ = _really(configured, request, "192.0.2.7")
+    assert [told.answer] == answers
+    assert told.why == f"{LONGEST_REQUEST + 9} octets are more than a request has"
+
+
+@pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])
+def test_a_quota_is_told_as_it_is_now(tmp_path, size, granted):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "there").write_bytes(b"x" * 7)
+    (tmp_path / "tftpd.yaml").write_text(
+        f"directories: [{{root: {tmp_path}/in, write: {{quota: 10}}}}]\n"
+    )
+    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    asked = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
+    told = explain(Configured(settings, "tftpd.yaml", document), asked, "192.0.2.7")
+    assert (told.granted, told.why) == (granted, "" if granted else _QUOTA)
+    assert os.listdir(tmp_path / "in") == ["there"]
+
+
+_QUOTA = "more than the quota of 10 octets"
+
 CARD = bytes.fromhex("525400123456")
 
 
@@ -372,6 +425,26 @@ def test_the_command_tells_in_words_and_by_its_status(configured, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == (
         "refused    the directory has no policy for this"
     )
+
+
+@pytest.mark.parametrize("mac", ["52:54:00:12:34:56", "52-54-00-12-34-56"])
+def test_the_command_is_told_a_mac_address(configured, capsys, mac):
+    config = str(Path(configured.settings.directories[0].root[0]).parent / "tftpd.yaml")
+    asked = ["explain", "-c", config, "--client", "192.0.2.7", "--mac", mac, "read", "seven"]
+    assert main(asked) == 0
+    assert "profile    card " in capsys.readouterr().out
+
+
+def test_only_root_decides_with_the_rights_of_another(configured, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    config = str(Path(configured.settings.directories[0].root[0]).parent / "tftpd.yaml")
+    for call in ("setgroups", "initgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, call, refuse)
+    asked = ["explain", "-c", config, "--client", "192.0.2.7", "--user", str(NOBODY)]
+    assert main([*asked, "read", "seven"]) == 2
+    assert capsys.readouterr() == ("", "tftpd explain: --user needs root\n")
 
 
 def test_the_command_tells_it_as_json(configured, capsys):

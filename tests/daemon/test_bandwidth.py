@@ -1,0 +1,37 @@
+"""What a process has of the bandwidth of all transfers."""
+
+from math import inf
+
+import pytest
+from twisted.internet import reactor
+
+from tftpd.config.settings import Settings
+from tftpd.daemon.serving import Server
+
+
+@pytest.fixture
+def server():
+    built = Server(reactor, lambda report: None)
+    yield built
+    built.stop()
+
+
+def _settings(root, **said):
+    directory = {"root": str(root), "read": True}
+    return Settings.model_validate({"directories": [directory], **said})
+
+
+@pytest.mark.parametrize(("workers", "octets"), [(1, 1_000_000), (4, 250_000)])
+def test_each_worker_has_its_share(server, tmp_path, workers, octets):
+    limits = {"bandwidth": 1_000_000}
+    offer = server._offer(_settings(tmp_path, workers=workers, limits=limits))
+    assert [rate.octets for rate in offer.rates()] == [octets]
+
+
+def test_a_reload_changes_it_for_transfers_that_run(server, tmp_path):
+    offer = server._offer(_settings(tmp_path, limits={"bandwidth": 1_000_000}))
+    (rate,) = offer.rates()
+    server._offer(_settings(tmp_path, limits={"bandwidth": 2_000_000}))
+    assert rate.octets == 2_000_000
+    assert server._offer(_settings(tmp_path)).rates() == []
+    assert rate.octets == inf
