@@ -40,6 +40,7 @@ def test_running_transfers_finish_and_no_others_begin(tmp_path, workers):
             read_on(sock, tid)
         running.process.wait(20)
         assert outcomes(running) == ["done"]
+        assert {event["level"] for event in running.events()} <= {"info", "warn"}
 
 
 @WORKERS

@@ -103,6 +103,14 @@ def test_a_fault_in_one_reader_does_not_reach_the_others(polled):
     assert good.read == [b"b"]
 
 
+def test_a_reader_may_close_the_poller(polled):
+    poller, add = polled
+    reader = add(then=poller.close)
+    reader.hears(b"a")
+    poller.doRead()
+    assert (reader.read, poller.fileno()) == ([b"a"], -1)
+
+
 def test_a_closed_poller_is_out_of_the_reactor():
     poller = Poller(Readers(), Share())
     poller.close()

@@ -74,6 +74,8 @@ class Poller:
                     self.log.failure("fault in a reader")
             if others:
                 self._share.served()
+            if self._epoll.closed:
+                return  # what ended was the last that a stop had waited for
 
     def close(self) -> None:
         """Give the reactor its slot back; readers that are left hear no more."""
