@@ -1,5 +1,6 @@
 """Coroutines under a reactor: one from start to end, or one after the other beside a prompt."""
 
+import sys
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,7 +27,7 @@ def run(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
 
     def failed(failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            failure.printTraceback()
+            failure.printTraceback(sys.stderr)  # no log has begun
             statuses.append(FAILED)
         else:
             statuses.append(INTERRUPTED)
