@@ -163,8 +163,6 @@ class Client:
         """What `work` gives; raises `LocalError` where that is an error of the system."""
         try:
             return await self._runtime.in_thread(work)
-        except Refused as refused:
-            raise LocalError(str(refused)) from refused
         except (OSError, UnicodeError) as error:
             raise LocalError(getattr(error, "strerror", None) or str(error)) from error
 
