@@ -124,6 +124,41 @@ def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):
     assert b"does not answer" in late.stderr
 
 
+IN_A_PROGRAM = """
+import io, json, sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from tftpd.client import api, errors
+
+async def main(reactor, port):
+    got = io.BytesIO()
+    read = await api.get(reactor, "127.0.0.1", "file", got, port=port)
+    written = await api.put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
+    try:
+        await api.get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
+    except errors.LocalError:
+        print(json.dumps([read.octets, written.octets]))
+
+react(lambda reactor, port: ensureDeferred(main(reactor, int(port))), sys.argv[1:])
+"""
+
+
+def test_other_programs_read_and_write_with_two_functions(running):
+    command = [sys.executable, "-c", IN_A_PROGRAM, str(running.port)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout) == [100_000, 100_000]
+    assert (running.root / "again").read_bytes() == CONTENT
+
+
+def test_what_cannot_be_written_to_is_told(tftpc, url, tmp_path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "sock"))
+        done = tftpc("get", f"{url}/file", "-o", "sock")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"sock: No such device or address" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -137,6 +172,7 @@ def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):
         ["get", "tftp://h/%00"],
         ["get", "--blksize", "7", "tftp://h/f"],
         ["get", "--windowsize", "x", "tftp://h/f"],
+        ["get", "--patience", "soon", "tftp://h/f"],
         ["get", "--port", "70000", "h", "f"],
         ["get", "--mode", "mail", "h", "f"],
         ["get", "--encoding", "nonesuch", "h", "f"],

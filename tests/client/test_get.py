@@ -261,6 +261,21 @@ def test_max_size_bounds_what_is_announced_and_what_comes(net, path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_once_all_is_here_is_an_error_of_ours(talk):
+    with open("/dev/full", "wb", buffering=0) as full:
+        talk.gets(full)
+        talk.hears(Data(1, b"abc"))
+    assert type(talk.result) is LocalError
+    assert str(talk.result) == "No space left on device"
+
+
+@pytest.mark.parametrize("host", ["no such host", "x" * 64 + ".example"])
+def test_a_host_that_cannot_be_is_an_error_of_ours(net, path, host):
+    talk = Talk(net)
+    talk.gets(path, host=host)
+    assert type(talk.result) is LocalError
+
+
 def test_a_directory_that_is_not_there_is_told_to_the_server_too(talk, tmp_path):
     talk.gets(tmp_path / "none" / "file")
     (answer,) = talk.hears(Data(1, b"abc"))

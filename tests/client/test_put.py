@@ -2,6 +2,7 @@
 
 import io
 import os
+from threading import Thread
 
 import pytest
 from twisted.internet.defer import CancelledError
@@ -78,6 +79,19 @@ def test_a_path_and_an_open_file_and_a_pipe_can_be_sent(net, tmp_path):
             assert talk.hears(SMALL) == [Data(1, b"hello")]
             talk.hears(Ack(1))
             assert talk.result.outcome is Outcome.DONE
+
+
+def test_a_named_pipe_is_read_to_its_end_first(talk, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = Thread(target=lambda: path.write_bytes(b"hello"), daemon=True)
+    writer.start()
+    (request,) = talk.puts(path)
+    writer.join()
+    assert dict(request.options)[b"tsize"] == b"5"
+    assert talk.hears(SMALL) == [Data(1, b"hello")]
+    talk.hears(Ack(1))
+    assert talk.result.outcome is Outcome.DONE
 
 
 def test_netascii_is_sent_with_its_line_ends(net):

@@ -495,3 +495,13 @@ def test_rights_are_those_of_the_user_that_the_daemon_runs_as(configured):
         environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
         ran = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert (ran.returncode, ran.stderr) == (status, b"")
+
+
+def test_a_root_that_has_gone_is_told(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "tftpd.yaml").write_text(f"directories: [{{root: {root}, read: true}}]\n")
+    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    root.rmdir()
+    told = explain(Configured(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7")
+    assert f"  step     {root}: No such file or directory" in list(lines(told))

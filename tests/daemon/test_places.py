@@ -5,11 +5,14 @@ import socket
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
+from tftpd.daemon.channel import told
 from tftpd.daemon.process import WorkerProcess
 from tftpd.daemon.status.running import WorkerState
+from tftpd.daemon.worker import _Upwards
 from tftpd.daemon.workers import Workers
 
 
@@ -64,9 +67,9 @@ def test_orders_meanwhile_are_for_the_next_one_and_start_no_other(full):
 
 def test_its_place_is_told_to_be_empty(full):
     _, workers, _ = full
-    told = []
-    workers.snapshot().addCallback(told.append)
-    assert told[0].workers == (WorkerState(0, None, -1, False),)
+    said = []
+    workers.snapshot().addCallback(said.append)
+    assert said[0].workers == (WorkerState(0, None, -1, False),)
 
 
 class Pipe:
@@ -116,3 +119,14 @@ def test_what_a_worker_says_before_it_has_a_log_is_logged(worker, events):
     (event,) = events
     said = event["log_format"].format(**event)
     assert (event["log_level"].name, said) == ("error", "worker 7: Fatal Python error: \ufffd")
+
+
+def test_a_fault_in_a_worker_comes_with_its_traceback():
+    sent, heard = [], []
+    log = Logger(namespace="tftpd.net", observer=_Upwards(sent.append))
+    log.failure("fault in a session", Failure(ZeroDivisionError("by nothing")))
+    told(sent[0], print, lambda *said: heard.append(said), print, print)
+    ((level, namespace, text),) = heard
+    assert (level, namespace) == ("critical", "tftpd.net")
+    assert text.startswith("fault in a session\nTraceback")
+    assert text.rstrip().endswith("ZeroDivisionError: by nothing")

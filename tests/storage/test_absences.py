@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tftpd.storage.absences import Absences, witness
+from tftpd.storage.absences import Absences, settled, witness
 from tftpd.storage.cached import Cache
 from tftpd.wire.errors import ErrorCode, Refused
 
@@ -140,3 +140,15 @@ def test_what_is_far_down_is_not_remembered(absences, root):
         deep /= "d" * 100
         deep.mkdir()
     assert _remembered(absences, root, (*[b"d" * 100] * 5, b"none")) is None
+
+
+def test_it_is_forgotten_with_its_directory(absences, root):
+    assert _remembered(absences, root, (b"cfg", b"none")) is not None
+    os.rename(root / "cfg", root / "elsewhere")
+    assert absences.recall("key", wait=True) is None
+
+
+def test_nobody_bears_witness_where_there_is_no_directory(root):
+    assert witness(root / "none", (b"file",)) is None
+    assert witness(root, ()) is None
+    assert settled(os.fsencode(root / "none")) is None

@@ -152,6 +152,26 @@ def test_what_nothing_can_be_done_about_fails_no_upload(root, writing, monkeypat
     assert (root / "new").read_bytes() == b"x" * 100
 
 
+def test_a_directory_that_cannot_be_made_lasting_is_told_and_the_file_is_whole(
+    root, writing, monkeypatch
+):
+    sync = os.fsync
+
+    def fails(fd):
+        sync(fd)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "/dev/sda1 failed")
+
+    sink = _upload(writing("new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(Refused) as refused:
+            sink.commit()
+    assert refused.value.code is ErrorCode.NOT_DEFINED
+    assert _temporaries(root) == []
+    assert (root / "new").read_bytes() == b"x" * 100
+
+
 def test_a_name_reserved_in_vain_is_given_back(root, writing, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EOPNOTSUPP, "no links, no renames")
