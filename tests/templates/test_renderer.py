@@ -148,14 +148,17 @@ def test_a_template_that_includes_itself_costs_no_process(renderer, template):
     assert children() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_process_that_is_killed_at_work_costs_its_job(renderer, template, number):
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV"), (signal.SIGRTMIN + 6, "signal 40")],
+)
+def test_a_process_that_is_killed_at_work_costs_its_job(renderer, template, number, name):
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(_why, renderer, template(ENDLESS))
         _until(children)
         _until(lambda: _busy(children()[0]))
         os.kill(children()[0], number)
-        why = f"template t.j2: its process was ended by {number.name}"
+        why = f"template t.j2: its process was ended by {name}"
         assert job.result(LIMIT) == why
     assert children() == []
     assert renderer.render(template("next"), {}) == b"next"
@@ -337,6 +340,44 @@ def test_what_a_process_says_is_not_trusted(template, monkeypatch, does, why):
     with closing(Renderer(Bounds(1 << 10, 30.0))) as renderer:
         assert _why(renderer, template("a")) == f"template t.j2: {why}"
         assert children() == []
+
+
+@pytest.mark.parametrize("then", [r"s.sendall(b'!'); s.recv(1)", "s.close(); signal.pause()"])
+def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
+    template, monkeypatch, then
+):
+    does = f"import signal; {READY} s.sendall(b'\\3\\0\\0\\0\\2ok'); {then}"
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
+    with closing(Renderer(Bounds(1 << 10, 30.0))) as renderer:
+        for before in ([], children()):
+            assert renderer.render(template("a"), {}) == b"ok"
+            (socket_,) = (each._socket for each in renderer._idle)
+            assert select.select([socket_], [], [], LIMIT)[0]  # it has said or done it
+            assert not set(children()) & set(before)
+            assert len(children()) == 1
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("import signal; signal.pause()", LATE),
+        ("s.recv(1); s.close(); raise SystemExit", "template t.j2: its process ended"),
+    ],
+)
+def test_a_process_that_does_not_take_its_job_costs_it(template, monkeypatch, does, why):
+    does = READY.partition(";")[0] + "; " + does
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
+    with closing(Renderer(Bounds(seconds=0.3 if why == LATE else 30.0))) as renderer:
+        refused = _refused(renderer, template("a"), {"much": "x" * (4 << 20)})
+        assert refused.why == why
+        assert children() == []
+
+
+def test_what_is_not_there_is_told_while_another_rests(renderer, template):
+    renderer.bounds = Bounds(seconds=0.3)
+    assert _why(renderer, template(ENDLESS)) == LATE
+    missing = _refused(renderer, template(None, "none.j2"))
+    assert missing.code is ErrorCode.FILE_NOT_FOUND
 
 
 def test_a_process_that_never_gets_ready_is_given_up(template, monkeypatch):
