@@ -96,6 +96,7 @@ ALTERNATIVES = (
     "alternatives of which one may begin like another; the longest is taken by "
     "tftp-hpa, the first here"
 )
+STOPS = "a $ that is not at the end, after a choice; tftp-hpa finds another"
 REPEATED = (
     "what is repeated is like what follows it; the longest of all is taken by "
     "tftp-hpa, the first that matches here"
@@ -140,6 +141,11 @@ REPEATED = (
         ("($b){0,2}", "a group, ^ or $ in what is repeated"),
         ("(a|(((((){255}){255}){255}){255}){255})", "too large once its repetitions are written "
          "out"),
+        ("(.*)(b|$)(.*)", STOPS),
+        ("(.*)(a|bc$)(.*)$", STOPS),
+        ("a?a($|b).*", STOPS),
+        ("a?(a(b|$))", STOPS),
+        ("a?a(b$)?", STOPS),
         (r"(a)\1", r"\1: what a group matched cannot be matched again"),
         (r"\bx", r"\b: edges of words are not known"),
         (r"\Bx", r"\B: edges of words are not known"),

@@ -78,12 +78,44 @@ class _Check:
             raise BadPattern("a group, ^ or $ in what is repeated")
 
     def _choice(self, rest: tuple[Node, ...]) -> None:
+        if _stops(Row(rest)):
+            raise BadPattern("a $ that is not at the end, after a choice; tftp-hpa finds another")
         if self._chose or (any(map(_varies, rest)) and not _to_the_end(rest[-1])):
             raise BadPattern(
                 "what is repeated is like what follows it; the longest of all is taken by "
                 "tftp-hpa, the first that matches here"
             )
         self._chose = True
+
+
+def _stops(node: Node) -> bool:
+    """Whether there is a `$` in it that is not its end.
+
+    Of `(.*)(b|$)(.*)` glibc takes the b of `b` for the second group; the first is
+    to be as long as can be.
+    """
+    match node:
+        case Row(parts):
+            return any(map(_ends, parts[:-1])) or (bool(parts) and _stops(parts[-1]))
+        case Group(inner, _):
+            return _stops(inner)
+        case Choice() | Repeat():
+            return _ends(node)
+        case _:
+            return False
+
+
+def _ends(node: Node) -> bool:
+    """Whether there is a `$` in it."""
+    match node:
+        case Edge(start):
+            return not start
+        case Row(parts) | Choice(parts):
+            return any(map(_ends, parts))
+        case Group(inner, _) | Repeat(inner, _, _):
+            return _ends(inner)
+        case _:
+            return False
 
 
 def _to_the_end(node: Node) -> bool:
