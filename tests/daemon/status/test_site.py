@@ -409,6 +409,7 @@ def test_health_says_when_the_daemon_stops(tmp_path):
         os.kill(still, signal.SIGSTOP)
         page.running.process.terminate()
         until(lambda: page.asks("/health")[::2] == (503, b"draining\n"))
+        os.kill(still, signal.SIGCONT)
         assert page.running.process.wait(WAIT) in (0, -signal.SIGTERM)
 
 
