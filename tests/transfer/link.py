@@ -32,6 +32,7 @@ class Link:
 
     `loss` is the share of packets lost either way, `rate` the octets per
     second of the bottleneck and `queue` the packets that wait before it.
+    The client answers up to `late` seconds late, by chance.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Link:
         rate: float = 100e6,
         queue: float = inf,
         roundtrip: float = 0.001,
+        late: float = 0.0,
         seed: int = 1,
     ) -> None:
         self._loss, self._rate, self._queue = loss, rate, queue
         self._transit = roundtrip / 2
+        self._late = late
         self._dice = random.Random(seed)
         self._now = 0.0
         self._busy = 0.0  # until when the bottleneck is
@@ -83,7 +86,8 @@ class Link:
             receiver.stored(self._now)
         datagram = receiver.outbox(self._now)
         if datagram is not None:
-            self._put(datagram, self._now + self._transit, to_receiver=False)
+            late = self._dice.random() * self._late if self._late else 0.0
+            self._put(datagram, self._now + self._transit + late, to_receiver=False)
         self._carry(sender)
 
     def _carry(self, sender: Sender) -> None:

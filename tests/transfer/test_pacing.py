@@ -41,6 +41,15 @@ def test_random_loss_costs_what_it_must(windowsize, loss, least, seed):
     assert measured.goodput > least * MB
 
 
+@pytest.mark.parametrize(("late", "least"), [(0.01, 16), (0.03, 7)])
+def test_a_client_that_is_late_by_chance_is_no_bottleneck(late, least):
+    """MB/s on three links that lose 0.05 % of packets, together."""
+    links = (Link(loss=0.0005, late=late, seed=seed) for seed in range(3))
+    measured = [link.transfer(8 * MIB, 64) for link in links]
+    assert {each.outcome for each in measured} == {Outcome.DONE}
+    assert sum(each.goodput for each in measured) > least * MB
+
+
 def test_without_loss_nothing_is_sent_twice_or_held_up():
     measured = Link().transfer(4 * MIB, 64)
     assert (measured.sent, measured.outcome) == (1.0, Outcome.DONE)
@@ -112,6 +121,29 @@ def test_windows_that_queue_keep_the_rate_near_what_was_seen():
     for _ in range(20):
         pacer.arrived(64, elapsed=0.0128, queued=0.005)  # 5000 a second
     assert pacer.allows(64, now=10.0) == 12  # 2 ms of 6250 a second
+
+
+def test_the_fastest_of_the_last_eight_windows_tells_the_rate():
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.04)
+    for elapsed in (0.0128, *[0.02] * 7):
+        pacer.arrived(64, elapsed, queued=0.005)
+        assert pacer._rate == pytest.approx(6250)
+    pacer.arrived(64, 0.02, queued=0.005)
+    assert pacer._rate == pytest.approx(4000)
+
+
+@pytest.mark.parametrize("loss", ["gap", "silence"])
+def test_after_a_loss_only_what_came_since_counts(loss):
+    pacer = Pacer(64)
+    pacer.gap(40, elapsed=0.04)
+    pacer.arrived(64, 0.0128, queued=0.005)
+    if loss == "gap":
+        pacer.gap(40, elapsed=0.04)
+    else:
+        pacer.silence(roundtrip=0.001)
+    pacer.arrived(64, 0.032, queued=0.005)
+    assert pacer._rate == pytest.approx(2500)
 
 
 def test_small_windows_are_not_paced():

@@ -9,6 +9,9 @@ Not each loss is a sign of a bottleneck: where blocks came as fast as they
 had left, the rate grows in spite of it. A link that loses 1 % at random
 would else be paced down to nothing.
 
+Nor does each late answer show a queue: a client that is busy answers late by
+chance. So the fastest of the last windows tells how fast blocks are taken.
+
 The window itself keeps its size: the receiver acknowledges nothing before
 the agreed number of blocks has come, so that a shorter one would only wait.
 Without pacing a window of 64 blocks behind a switch port that queues 32
@@ -24,6 +27,7 @@ from typing import Protocol
 _FAST = 2.0  # growth for each window, where no queue was seen
 _SLOW = 1.05  # and from half the rate at which the last was lost
 _GAIN = 1.25  # over the rate at which blocks were seen to arrive
+_SEEN = 8  # windows since a loss, of which the fastest counts (as BBR has it)
 _KEPT_UP = 0.95  # of the rate at which blocks left: they came as fast
 _LEAST = 0.85  # of the rate before: one loss is no proof
 _LONE = 0.75  # of it, when a window got no answer but the one before had kept up
@@ -31,6 +35,7 @@ _DROP = 0.25  # of it, when it had not: its end or its ACK was not lost by chanc
 _BURST = 8  # blocks that leave together at least; smaller windows are not paced
 _QUANTUM = 0.002  # seconds of blocks in one burst; timers tick in milliseconds
 _SLOWEST = 500.0  # blocks per second; a window of 64 takes an eighth of a second
+_INSTANT = 1e-6  # seconds, the least that is reckoned with
 _UNNOTICED = 0.001  # seconds for a whole window: no limit any more
 
 
@@ -55,7 +60,7 @@ class Pacer:
     Rates are blocks per second; times are seconds on the caller's clock.
     """
 
-    __slots__ = ("_kept_up", "_lost_at", "_rate", "_window", "active", "next_at")
+    __slots__ = ("_kept_up", "_lost_at", "_rate", "_seen", "_window", "active", "next_at")
 
     def __init__(self, window: int) -> None:
         """`window` is its size in blocks."""
@@ -63,6 +68,7 @@ class Pacer:
         self.next_at = -inf  # when the next block may leave
         self._rate = inf
         self._lost_at = inf
+        self._seen: list[float] = []  # rates of the last windows
         self._kept_up = False  # what arrived last came as fast as it had left
         self._window = window
 
@@ -81,14 +87,17 @@ class Pacer:
         its last one, both without the round trip.
         """
         self._kept_up = queued < _QUANTUM
+        self._seen.append(count / max(elapsed, _INSTANT))
+        del self._seen[:-_SEEN]
         if self._kept_up:
             self._grow(count)
         else:
-            self._set(_GAIN * count / elapsed)
+            self._set(_GAIN * max(self._seen))
 
     def gap(self, count: int, elapsed: float) -> None:
         """What followed the first `count` blocks was lost, as was known after `elapsed`."""
-        arrival = count / max(elapsed, 1e-6)
+        self._seen.clear()
+        arrival = count / max(elapsed, _INSTANT)
         least = self._window / _UNNOTICED if self._rate == inf else _KEPT_UP * self._rate
         self._kept_up = arrival >= least
         if self._kept_up:
@@ -100,6 +109,7 @@ class Pacer:
 
     def silence(self, roundtrip: float) -> None:
         """A window got no answer at all."""
+        self._seen.clear()
         rate = self._window / max(roundtrip, _UNNOTICED) if self._rate == inf else self._rate
         self._lost_at = rate
         self._set((_LONE if self._kept_up else _DROP) * rate)
