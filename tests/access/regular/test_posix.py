@@ -108,6 +108,7 @@ REPEATED = (
     [
         ("(a|ab)b*", ALTERNATIVES),
         ("(a|)a", ALTERNATIVES),
+        ("(^a|ab)", ALTERNATIVES),
         ("(a?b|aab)", ALTERNATIVES),
         ("((a|ab)|(ac|b))c", ALTERNATIVES),
         ("(a{64}b|a{64}c)", ALTERNATIVES),
