@@ -68,6 +68,19 @@ def test_several_files_of_a_host_into_a_directory(tftpc, running, tmp_path):
     assert (tmp_path / "to" / "other").read_bytes() == b"other"
 
 
+def test_a_host_may_have_a_port(tftpc, running):
+    done = tftpc("get", "-o", "-", f"127.0.0.1:{running.port}", "sub/other")
+    assert (done.returncode, done.stdout) == (0, b"other")
+
+
+def test_a_host_that_nobody_knows_is_told_by_its_name(tftpc):
+    done = tftpc("get", "nonesuch.invalid", "file")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"tftpc: file: nonesuch.invalid: ")
+    wrong = tftpc("get", "127.0.0.1:70000", "file")
+    assert (wrong.returncode, wrong.stderr) == (2, b"tftpc: no port: 70000\n")
+
+
 def test_standard_output_has_the_file_and_nothing_else(tftpc, url):
     done = tftpc("get", f"{url}/file", "-o", "-")
     assert (done.returncode, done.stdout) == (0, CONTENT)

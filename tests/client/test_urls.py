@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpd.client.urls import Remote, is_url, parse
+from tftpd.client.urls import Remote, is_url, parse, server
 from tftpd.transfer.terms import Mode
 
 
@@ -49,3 +49,24 @@ def test_what_is_no_such_url_is_told(url):
 def test_a_url_begins_with_its_scheme():
     assert is_url("TFTP://h/f")
     assert not is_url("tftp.example.net")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("host", "host", None),
+        ("host:6969", "host", 6969),
+        ("192.0.2.1:70", "192.0.2.1", 70),
+        ("2001:db8::1", "2001:db8::1", None),
+        ("[2001:db8::1]", "2001:db8::1", None),
+        ("[fe80::1%eth0]:70", "fe80::1%eth0", 70),
+        ("host:port", "host:port", None),
+    ],
+)
+def test_a_server_is_a_host_and_perhaps_a_port(text, host, port):
+    assert server(text) == (host, port)
+
+
+def test_a_port_that_there_is_not_is_told():
+    with pytest.raises(ValueError, match="no port: 65536"):
+        server("host:65536")

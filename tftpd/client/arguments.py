@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
 
     get = commands.add_parser(
         "get", help="read files from a server",
-        usage="%(prog)s [options] URL ...\n       %(prog)s [options] HOST PATH ...",
+        usage="%(prog)s [options] URL ...\n       %(prog)s [options] HOST[:PORT] PATH ...",
     )  # fmt: skip
     get.add_argument(
         "what", nargs="+", metavar="URL",
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
     probe = commands.add_parser("probe", help="see what a server does, and why a boot may fail")
     probe.add_argument(
-        "what", nargs="+", metavar="URL", help="tftp://host[:port]/path; or HOST PATH"
+        "what", nargs="+", metavar="URL", help="tftp://host[:port]/path; or HOST[:PORT] PATH"
     )
     probe.add_argument("--json", action="store_true", help="one JSON object")
     _add_way(probe, 5.0)

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tftpd.client.urls import Remote, is_url, parse
+from tftpd.client.urls import Remote, is_url, parse, server
 from tftpd.transfer.terms import Mode
 
 STREAM = "-"  # standard input or output
@@ -77,8 +77,12 @@ def probed(arguments: Namespace) -> Remote:
 
 
 def remote_of(host: str, name: str, encoding: str) -> Remote:
-    """The file `name` of a host, in octets of `encoding`; raises `Usage`."""
-    remote = Remote(host, _encoded(name, encoding))
+    """The file `name` of `host[:port]`, in octets of `encoding`; raises `Usage`."""
+    try:
+        address, port = server(host)
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    remote = Remote(address, _encoded(name, encoding), port)
     _check_name(remote)
     return remote
 

@@ -66,7 +66,10 @@ def reach(host: str, port: int, local: str | None) -> Server:
     Many servers listen on IPv4 only, and UDP does not tell. `local` is the
     address of ours to start from. Raises `OSError`.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except socket.gaierror as error:
+        raise OSError(f"{host}: {error.strerror}") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     if local is not None:
         found = [entry for entry in found if entry[0] == _family(local)]

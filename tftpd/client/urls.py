@@ -8,11 +8,14 @@ from tftpd.transfer.terms import Mode
 
 SCHEME = "tftp://"
 
-_URL = re.compile(
-    r"tftp://(?:\[(?P<literal>[0-9a-f:.]+(?:%(?:25)?[\w.-]+)?)\]|(?P<host>[^\[\]@:/]+))"
-    r"(?::(?P<port>\d{1,5}))?/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?",
-    re.IGNORECASE | re.DOTALL,
+_HOST = (
+    r"(?:\[(?P<literal>[0-9a-f:.]+(?:%(?:25)?[\w.-]+)?)\]|(?P<host>[^\[\]@:/]+))"
+    r"(?::(?P<port>\d{1,5}))?"
 )
+_URL = re.compile(
+    rf"tftp://{_HOST}/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?", re.IGNORECASE | re.DOTALL
+)
+_SERVER = re.compile(_HOST, re.IGNORECASE)
 _PORTS = range(1, 65536)
 
 
@@ -41,13 +44,27 @@ def parse(url: str, encoding: str) -> Remote:
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError(f"not of the form tftp://host[:port]/path[;mode=octet]: {url}")
-    port = None if match["port"] is None else int(match["port"])
-    if port is not None and port not in _PORTS:
-        raise ValueError(f"no port: {port}")
     mode = None
     if match["mode"] is not None:
         mode = Mode.spelled(match["mode"].encode())
         if mode is None:
             raise ValueError(f"mode is octet or netascii, not {match['mode']}")
-    host = match["host"] or match["literal"].replace("%25", "%")
+    host, port = _server(match)
     return Remote(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
+
+
+def server(text: str) -> tuple[str, int | None]:
+    """The host and the port of `host[:port]`; one of IPv6 may have brackets, for a port it must.
+
+    Raises `ValueError` where that is no port. What has another form is a host as it is.
+    """
+    match = _SERVER.fullmatch(text)
+    return (text, None) if match is None else _server(match)
+
+
+def _server(match: re.Match[str]) -> tuple[str, int | None]:
+    host = match["host"] or match["literal"].replace("%25", "%")
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and port not in _PORTS:
+        raise ValueError(f"no port: {port}")
+    return host, port
