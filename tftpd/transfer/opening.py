@@ -83,7 +83,7 @@ class Opening(Machine):
     octets = 0
     blocks = 0
 
-    def __init__(self, wish: Wish, timer: Timer, now: float, everyone: bool = False) -> None:
+    def __init__(self, wish: Wish, timer: Timer, now: float, everyone: bool) -> None:
         super().__init__(Terms(mode=wish.mode), timer, now)
         self.opened = False  # `terms` are those of the transfer
         self.request = _request(wish, wish.options())
