@@ -90,9 +90,10 @@ def test_a_fault_is_told_as_one(openers):
     assert failed[0].check(ZeroDivisionError)
 
 
-def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch, error):
     def none_left(*_):
-        raise RuntimeError("can't start new thread")
+        raise error
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
     failed = []

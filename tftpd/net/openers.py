@@ -31,10 +31,10 @@ class Openers:
 
         It fails with `MemoryError` where no thread can be started.
         """
-        handover = _Handover(self._reactor)
         try:
+            handover = _Handover(self._reactor)
             self._pool.callInThreadWithCallback(handover.put, work)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             return fail(MemoryError(str(error)))
         handover.wait(moment)
         return handover.done

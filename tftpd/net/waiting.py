@@ -177,20 +177,25 @@ class Waiting:
         if lane.starting:
             return  # one was done at once: the next is taken below
         lane.starting = True
+        try:
+            self._start(lane)
+        finally:
+            lane.starting = False
+        if not lane.working:
+            self._lanes.pop(lane.hangs_on, None)
+
+    def _start(self, lane: _Lane) -> None:
         moments = _MOMENTS
         while lane.working < _ABREAST and (turn := lane.next()) is not None:
             tid, errand = turn
-            lane.working += 1
             attempt = _Attempt(errand.work)
             quick = errand.quick and moments > 0 and monotonic() >= self._quick_from
             done = self._in_thread(attempt, _MOMENT if quick else 0.0)
+            lane.working += 1
             moments -= 1
             if quick and not done.called:
                 self._quick_from = monotonic() + _RESTS
             done.addBoth(self._done, tid, errand, lane, attempt)
-        lane.starting = False
-        if not lane.working:
-            self._lanes.pop(lane.hangs_on, None)
 
     def _done(
         self, result: Any, tid: TID, errand: Errand[Any], lane: _Lane, attempt: _Attempt[Any]
