@@ -6,11 +6,14 @@ import pwd
 import random
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,6 +23,9 @@ from tests.plain import ServerError, get, put, request
 from tftpd.access.names import TEMPORARY
 
 LIMIT = 60
+NOBODY = pwd.getpwnam("nobody")
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
 
 
 def _twistd(*arguments, **how):
@@ -170,38 +176,73 @@ def test_an_address_that_is_not_ours_is_one_clear_line(tmp_path):
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
-def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
-    """A port below 1024, on an address of loopback that nobody else uses."""
-    base = tmp_path_factory.mktemp("uid")
-    for path in (base, *base.parents[:-1]):
-        path.chmod(path.stat().st_mode | 0o055)
+@pytest.fixture
+def installed():
+    """A copy of tftpd that `nobody` can read, also if this checkout is in a closed directory."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        os.chmod(base, 0o755)
+        for package in ("tftpd", "twisted"):
+            to = Path(base, "lib", package)
+            shutil.copytree(CHECKOUT / package, to, ignore=shutil.ignore_patterns("*.pyc"))
+        yield Path(base, "lib")
+
+
+@contextmanager
+def _started_as_nobody(installed):
+    """Start a daemon that drops root; yield its process, address, root and log."""
+    base = installed.parent
     (base / "root").mkdir()
     (base / "root" / "file").write_bytes(b"content")
-    nobody = pwd.getpwnam("nobody")
-    os.chown(base / "root", nobody.pw_uid, nobody.pw_gid)
+    os.chown(base / "root", NOBODY.pw_uid, NOBODY.pw_gid)
     directories = [{"root": str(base / "root"), "read": True, "write": True}]
-    listen = [{"address": "127.9.8.7", "port": 969}]
+    pid = os.getpid()  # an address of loopback that no other test run uses at the same time
+    address = f"127.9.{pid >> 8 & 255}.{pid & 255}"
     config = base / "t.yaml"
+    listen = [{"address": address, "port": 969}]
     config.write_text(yaml.safe_dump({"listen": listen, "directories": directories}))
     log = base / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            twistd("--uid", "nobody", "--gid", str(nobody.pw_gid), "tftp", "--config", str(config)),
-            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+            twistd("--uid", "nobody", "--gid", str(NOBODY.pw_gid), "tftp", "--config", str(config)),
+            env=dict(os.environ, PYTHONPATH=str(installed)),
+            cwd=base,
             stdout=out,
             stderr=out,
         )
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
-        assert process.poll() is None, log.read_text()
-        assert os.stat(f"/proc/{process.pid}").st_uid == nobody.pw_uid
-        assert get(969, b"file", host="127.9.8.7") == b"content"
-        put(969, b"new", b"stored", host="127.9.8.7")
-        assert (base / "root" / "new").stat().st_uid == nobody.pw_uid
+        yield process, address, base / "root", log
     finally:
         process.terminate()
         process.wait(LIMIT)
+
+
+@only_root
+def test_root_is_dropped_after_the_port_is_bound(installed):
+    with _started_as_nobody(installed) as (process, address, root, log):
+        assert process.poll() is None, log.read_text()
+        assert os.stat(f"/proc/{process.pid}").st_uid == NOBODY.pw_uid
+        assert get(969, b"file", host=address) == b"content"
+        put(969, b"new", b"stored", host=address)
+        assert (root / "new").stat().st_uid == NOBODY.pw_uid
+
+
+@only_root
+def test_the_shipped_profiles_are_read_before_root_is_dropped(installed):
+    (installed / "tftpd" / "config" / "profiles.yaml").chmod(0o600)
+    with _started_as_nobody(installed) as (process, address, _, log):
+        assert process.poll() is None, log.read_text()
+        assert get(969, b"file", host=address) == b"content"
+
+
+@only_root
+@pytest.mark.parametrize("closed", ["tftpd", "."])
+def test_a_daemon_refuses_to_start_as_a_user_who_cannot_read_its_package(installed, closed):
+    (installed / closed).chmod(0o700)
+    with _started_as_nobody(installed) as (process, _, _, log):
+        assert process.wait(LIMIT) == 78
+        assert f"uid {NOBODY.pw_uid} cannot read {installed / closed}, and" in log.read_text()
+        assert "Traceback" not in log.read_text()
 
 
 def test_few_descriptors_make_few_sessions_and_the_others_wait(tmp_path):

@@ -21,6 +21,7 @@ from tftpd.config import problems
 from tftpd.config.document import Document, read
 from tftpd.config.fields import Contradiction
 from tftpd.config.problems import ConfigError, Problem, dotted, meant, printable, quoted
+from tftpd.config.profiles import shipped
 from tftpd.config.settings import Settings
 from tftpd.wire.errors import Refused
 
@@ -38,6 +39,7 @@ def load(path: Path) -> Settings:
 
 def load_with_lines(path: Path) -> tuple[Settings, Document]:
     """The same, and the document that knows the line of each key."""
+    shipped()  # cached here: after `--uid` the daemon may not be able to read its own files
     document = read(_text(path))
     if document.value is None and not document.problems:
         document.complain((), "the file is empty")

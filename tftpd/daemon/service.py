@@ -5,6 +5,7 @@ and `startService` after: the well-known ports are bound in the one, and
 everything else is done in the other.
 """
 
+import os
 import signal
 import threading
 import time
@@ -135,6 +136,15 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
+        closed = _closed_directory()
+        if closed is not None:
+            self.log.critical(
+                "uid {uid} cannot read {directory}, and tftpd is installed there: open it with "
+                "chmod, or install tftpd elsewhere",
+                uid=os.geteuid(),
+                directory=str(closed),
+            )
+            raise SystemExit(EX_CONFIG)
         self._systemd = Systemd(self._reactor, self._status)
         workers = self._settings.workers
         self._serving: Server | Workers = (
@@ -273,6 +283,18 @@ class Daemon(Service):
     def _swept(self, count: int, root: Path) -> None:
         if count:
             self.log.info("removed {n} unfinished uploads below {root}", n=count, root=str(root))
+
+
+def _closed_directory() -> Path | None:
+    """Return the first directory on the path to this package that our user cannot use.
+
+    Workers, template processes and late imports read the package after root was dropped.
+    """
+    package = Path(tftpd.__file__).parent
+    for parent in reversed(package.parents):
+        if not os.access(parent, os.X_OK, effective_ids=True):
+            return parent
+    return None if os.access(package, os.R_OK | os.X_OK, effective_ids=True) else package
 
 
 def _fire(deferred: "Deferred[None]") -> None:
