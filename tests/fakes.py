@@ -25,8 +25,8 @@ from tftpd.net.runtime import (
 )
 from tftpd.net.sessions import Sessions
 from tftpd.net.tap import Hear
-from tftpd.transfer.report import Report
-from tftpd.wire.packets import Packet, decode
+from tftpd.protocol.packets import Packet, decode
+from tftpd.protocol.result import Report
 
 SERVER = "127.0.0.1"  # the kernel knows a way to it, wherever the tests run
 WELL_KNOWN = 69

@@ -18,7 +18,7 @@ from tftpd.client.arguments import parser
 from tftpd.client.jobs import Job
 from tftpd.client.prompt import Prompt
 from tftpd.client.urls import Remote
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 HOST = "192.0.2.1"
 

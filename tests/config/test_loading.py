@@ -16,8 +16,8 @@ from tftpd.access.roots import one
 from tftpd.config.loading import load
 from tftpd.config.observing import Status
 from tftpd.config.problems import ConfigError
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 
 @pytest.fixture

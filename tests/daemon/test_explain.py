@@ -20,7 +20,7 @@ from tftpd.daemon.explain import lines
 from tftpd.daemon.explanation import Configured, explain
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
-from tftpd.wire.packets import LONGEST_REQUEST, Error, Rrq, Wrq
+from tftpd.protocol.packets import LONGEST_REQUEST, Error, Rrq, Wrq
 
 NOBODY = 65534
 

@@ -23,9 +23,9 @@ from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Direction, Limits
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.retransmission import Timing
 
 NAME = "the file"
 _MEMORY = Path("/dev/shm")

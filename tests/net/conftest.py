@@ -17,8 +17,8 @@ from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import one
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from twisted.internet.defer import fail
 
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 from tftpd.storage.frames import Frames
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
 
 READ = Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")

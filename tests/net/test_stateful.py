@@ -26,8 +26,8 @@ from tftpd.client.settings import Settings
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
 from tftpd.net.runtime import SocketAddress
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 HOST = "192.0.2.7"  # of all clients
 BLKSIZE = 16

@@ -17,8 +17,8 @@ from tftpd.access.naming import Naming
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discard, Discards
 from tftpd.net.waiting import Errand, Waiting
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 SEVEN = b"1234567"
 NEVER = Rrq(b"never", b"octet")

@@ -17,9 +17,9 @@ import pytest
 from tests.daemons import CHECKOUT
 from tests.templates.conftest import children
 from tftpd.access.rendering import Bounds
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates import process
 from tftpd.templates.renderer import Renderer
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 LIMIT = 60.0
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

@@ -11,7 +11,7 @@ from tftpd.client.probe.findings import Level, findings
 from tftpd.client.probe.observed import After, How, Kind, Origin
 from tftpd.client.probe.order import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.client.reaching import Server
-from tftpd.wire.packets import Error
+from tftpd.protocol.packets import Error
 
 SIZE = 700_000
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.wire.errors import MalformedPacket, MalformedRequest
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
+from tftpd.protocol.errors import MalformedPacket, MalformedRequest
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
 
 CASES = Path(__file__).parent / "cases"
 

@@ -4,13 +4,13 @@ from math import inf
 
 import pytest
 
-from tests.transfer.ends import OACK, TIMING, ReceiverEnd, SenderEnd
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
+from tests.protocol.ends import OACK, TIMING, ReceiverEnd, SenderEnd
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer, Timing
 
 LOCK_STEP = Terms(blksize=4)
 DISK_FULL = Refused(ErrorCode.DISK_FULL, "ENOSPC")

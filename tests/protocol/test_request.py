@@ -4,13 +4,13 @@ from math import inf
 
 import pytest
 
-from tests.transfer.ends import TIMING, TRANSIT, ReceiverEnd, SenderEnd, said
-from tftpd.transfer.opening import Opening, Wish
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode, Terms
-from tftpd.transfer.timing import Timer
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tests.protocol.ends import TIMING, TRANSIT, ReceiverEnd, SenderEnd, said
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.negotiation import Direction, Mode, Terms
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.request import Opening, Wish
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer
 
 PLAIN_READ = Wish(Direction.READ, b"f")
 PLAIN_WRITE = Wish(Direction.WRITE, b"f")

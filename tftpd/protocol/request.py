@@ -15,13 +15,13 @@ whose `oack` is empty: a client sends none.
 from dataclasses import dataclass
 from math import inf
 
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode, Terms
-from tftpd.transfer.timing import Timer
-from tftpd.wire import options as opt
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq
+from tftpd.protocol import options as opt
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.negotiation import Direction, Mode, Terms
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tftpd"
 
 TWISTED = {"twisted", "zope"}
 FLOORS = {
-    "wire": set(),
-    "transfer": {"wire"},
-    "access": {"wire"},
-    "storage": {"wire", "access"},
-    "templates": {"wire", "access", "storage", "jinja2"},
-    "config": {"wire", "transfer", "access", "yaml", "pydantic", "pydantic_core"},
-    "net": {"wire", "transfer", "access", "storage"} | TWISTED,
+    "protocol": set(),
+    "access": {"protocol"},
+    "storage": {"protocol", "access"},
+    "templates": {"protocol", "access", "storage", "jinja2"},
+    "config": {"protocol", "access", "yaml", "pydantic", "pydantic_core"},
+    "net": {"protocol", "access", "storage"} | TWISTED,
     "daemon": {
-        *("wire", "transfer", "access", "storage", "templates", "config", "net"),
+        *("protocol", "access", "storage", "templates", "config", "net"),
         "prometheus_client",
     }
     | TWISTED,
-    "client": {"wire", "transfer", "access", "storage", "net", "tqdm"} | TWISTED,
+    "client": {"protocol", "access", "storage", "net", "tqdm"} | TWISTED,
 }
 OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py"}
 

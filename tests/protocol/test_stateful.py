@@ -6,11 +6,11 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.transfer.ends import OACK, TIMING, ReceiverEnd, SenderEnd, spelled_again
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Packet
+from tests.protocol.ends import OACK, TIMING, ReceiverEnd, SenderEnd, spelled_again
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Ack, Data, Error, Packet
+from tftpd.protocol.result import Outcome
 
 BLKSIZE = 4
 LEAST_QUIET = 0.05  # seconds after which the repeat of an ACK may be a question

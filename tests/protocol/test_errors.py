@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpd.wire.errors import ErrorCode, Reason, Refused, Scarce
+from tftpd.protocol.errors import ErrorCode, Reason, Refused, Scarce
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

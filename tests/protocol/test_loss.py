@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from tests.transfer.ends import OACK, Joined
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
+from tests.protocol.ends import OACK, Joined
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.result import Outcome
 
 CONTENT = bytes(range(60))  # seven blocks of eight and a short one
 

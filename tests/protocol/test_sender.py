@@ -4,12 +4,12 @@ from math import inf
 
 import pytest
 
-from tests.transfer.ends import OACK, SenderEnd, window
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timing
-from tftpd.wire.errors import ErrorCode, Reason, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tests.protocol.ends import OACK, SenderEnd, window
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timing
 
 LOCK_STEP = Terms(blksize=4)
 WINDOW = Terms(blksize=4, windowsize=3)

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tftpd.wire.errors import MalformedPacket, MalformedRequest
-from tftpd.wire.options import Options
+from tftpd.protocol.errors import MalformedPacket, MalformedRequest
+from tftpd.protocol.options import Options
 
 HEADER = 4  # octets before the payload of a DATA packet
 

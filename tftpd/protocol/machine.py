@@ -15,12 +15,12 @@ Times are seconds on the caller's clock. No call raises on what a peer says.
 
 from math import inf
 
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer
-from tftpd.wire.blocks import Numbering
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Error
+from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Error
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer
 
 # A repeated ACK or request may be the network's own duplicate, which comes
 # at once; on a LAN the round trip is shorter than a busy host takes to

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from tftpd.transfer.timing import Timer, Timing
+from tftpd.protocol.retransmission import Timer, Timing
 
 TIMING = Timing(floor=0.25, ceiling=8.0, initial=1.0, patience=30.0, dally=12.0)
 

@@ -15,13 +15,13 @@ explains it, and that it is the first since the window last moved. A sender
 under these rules cannot be driven to double its packets for ever.
 """
 
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.pacing import Pacer, Pacing, Spacer
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer
-from tftpd.wire.errors import ErrorCode, Reason, Refused
-from tftpd.wire.packets import Ack, Error, Oack, Packet
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.pacing import Pacer, Pacing, Spacer
+from tftpd.protocol.packets import Ack, Error, Oack, Packet
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer
 
 # Octets to have in hand beyond the windows: blocks are read some at a time.
 # In lock-step at 1468 octets it is one system call for 23 blocks, and small

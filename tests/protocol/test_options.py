@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.wire.options import BLKSIZE_RANGE, TSIZE_RANGE, number
+from tftpd.protocol.options import BLKSIZE_RANGE, TSIZE_RANGE, number
 
 
 @pytest.mark.parametrize(

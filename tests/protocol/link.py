@@ -5,13 +5,13 @@ import random
 from dataclasses import dataclass
 from math import inf
 
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.blocks import Numbering
-from tftpd.wire.packets import Data, decode
+from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Data, decode
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.sender import Sender
 
 BLKSIZE = 1468
 _TICK = 0.001  # seconds: what a reactor's timers are good for

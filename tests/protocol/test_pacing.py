@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.transfer.link import Link
-from tftpd.transfer.pacing import Pacer, Spacer
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer, Timing
+from tests.protocol.link import Link
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.pacing import Pacer, Spacer
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.sender import Sender
 
 MIB = 1 << 20
 MB = 1e6

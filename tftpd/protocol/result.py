@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
 
 
 class Outcome(Enum):

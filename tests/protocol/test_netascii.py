@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.wire.netascii import Decoder, encode
+from tftpd.protocol.netascii import Decoder, encode
 
 texts = st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\r\n", b"\r\0"])).map(b"".join)
 

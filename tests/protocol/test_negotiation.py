@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
+from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
 
 READ, WRITE = Direction.READ, Direction.WRITE
 NETASCII, OCTET = Mode.NETASCII, Mode.OCTET

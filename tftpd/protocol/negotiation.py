@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tftpd.wire import options as opt
-from tftpd.wire.options import Option, Options
+from tftpd.protocol import options as opt
+from tftpd.protocol.options import Option, Options
 
 
 class Mode(Enum):

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.blocks import Numbering
-from tftpd.wire.packets import Data, Packet, decode
+from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Data, Packet, decode
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.sender import Sender
 
 TRANSIT = 0.001  # seconds that a packet is on its way between joined ends
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tftpd.wire.blocks import Numbering
+from tftpd.protocol.block_numbers import Numbering
 
 rollovers = st.sampled_from([0, 1])
 indexes = st.integers(0, 500_000)

@@ -18,12 +18,12 @@ an index that is not above the one discarded before.
 
 from math import inf
 
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer
 
 _NONE = 1 << 62  # above every block index
 

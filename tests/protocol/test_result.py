@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, Report
 
 
 @pytest.mark.parametrize("outcome", Outcome)
