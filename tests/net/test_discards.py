@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.discards import Discard, Discards
 from tftpd.protocol.packets import Ack, Rrq
 from tftpd.protocol.result import Outcome

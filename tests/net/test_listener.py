@@ -3,7 +3,7 @@
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 

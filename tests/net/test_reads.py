@@ -2,7 +2,7 @@
 
 import os
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage.frames import Frames
