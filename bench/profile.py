@@ -29,10 +29,10 @@ from tftpd.net.ports import ConnectedSocket, SessionPort
 from tftpd.net.receiving import ReceiveSession
 from tftpd.net.sending import SendSession
 from tftpd.net.session import Session
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.sender import Sender
 from tftpd.storage.frames import Frames
 from tftpd.storage.sink import Sink
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Sender
 
 _POLL, _RECEIVE, _SESSION = "epoll, and whose turn it is", "recvfrom", "session"
 _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"

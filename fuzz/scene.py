@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from fuzz.places import place
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import Name
@@ -28,12 +28,12 @@ from tftpd.net.portrange import PortRange
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sessions import Sessions
 from tftpd.net.shaping import Rate
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.result import Report
+from tftpd.protocol.retransmission import Timing
 from tftpd.storage.absences import Absences
 from tftpd.storage.cached import Cache
 from tftpd.storage.ledger import Ledger
-from tftpd.transfer.report import Report
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
 
 FILES = {
     b"seven": b"1234567",

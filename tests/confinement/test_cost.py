@@ -12,8 +12,8 @@ from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.roots import root
 from tftpd.config.naming import ENCODINGS
+from tftpd.protocol.packets import LONGEST_REQUEST, Rrq
 from tftpd.storage.cached import Cache
-from tftpd.wire.packets import LONGEST_REQUEST, Rrq
 
 # docs/security.md tells these.
 PLAIN, LADDER, AT_ONCE = 12, 2500, 1000

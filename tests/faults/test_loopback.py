@@ -22,7 +22,7 @@ from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
 from tftpd.net.runtime import Needs, SocketAddress
 from tftpd.net.session import Session
-from tftpd.transfer.report import Outcome
+from tftpd.protocol.result import Outcome
 
 HOST = "127.0.0.1"
 MILD = ("drop", "duplicate", "reorder", "corrupt", "rate")

@@ -31,8 +31,7 @@ class Floor:
 
 
 FLOORS = {
-    "wire": Floor("tftpd/wire/*", ("tests/wire",)),
-    "transfer": Floor("tftpd/transfer/*", ("tests/transfer",)),
+    "protocol": Floor("tftpd/protocol/*", ("tests/protocol",)),
     "access": Floor(
         "tftpd/access/*",
         ("tests/access", "tests/net/test_names.py", "tests/net/test_roots.py"),

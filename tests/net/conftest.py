@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import one
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd, Rates, network_of
 from tftpd.net.discards import Discard
 from tftpd.net.tally import Tally
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 READ = Rrq(b"kilo", b"octet")
 CROWDED = Error(0, "Too many transfers at once")

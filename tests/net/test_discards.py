@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.discards import Discard, Discards
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Rrq
+from tftpd.protocol.packets import Ack, Rrq
+from tftpd.protocol.result import Outcome
 
 READ = Rrq(b"kilo", b"octet")
 

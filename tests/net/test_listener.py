@@ -3,9 +3,9 @@
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.fakes import MemoryServer
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tests.support.fakes import MemoryServer
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 READ = Rrq(b"kilo", b"octet")
 

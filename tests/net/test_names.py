@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.client import Client
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
@@ -17,10 +17,10 @@ from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.rewriting import Rule, template
 from tftpd.access.roots import one
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 from tftpd.storage.finding import Finder
-from tftpd.transfer.report import Outcome
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
 
 SEVEN = b"1234567"
 

@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from tests.fakes import MemoryServer
 from tests.net.test_ports import Heard, Readers
+from tests.support.fakes import MemoryServer
 from tftpd.net.portrange import PortRange, PortsTaken
 from tftpd.net.ports import SessionPort
 from tftpd.net.runtime import Needs
 from tftpd.net.sockets import bind_session
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Data, Rrq, Wrq
+from tftpd.protocol.packets import Data, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 # Nobody else's address, and below what the kernel gives to who asks for any.
 HERE = ("127.0.0.77", 0)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import PLAIN, Match, Profile, Profiles
 from tftpd.net.tuning import limits_for, timing_for
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timing
 
 MAC = bytes.fromhex("525400123456")
 READ = Rrq(b"kilo", b"octet")

@@ -2,10 +2,10 @@
 
 import os
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.result import Outcome
 from tftpd.storage.frames import Frames
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
 
 KILO = bytes(range(256)) * 4
 

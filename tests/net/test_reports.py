@@ -1,7 +1,7 @@
 """What a report says of a transfer beside its outcome."""
 
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 
 def test_of_a_read(server):

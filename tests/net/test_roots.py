@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.roots import SERIALS, root, serials
-from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 
 MAC = bytes.fromhex("525400abcdef")
 OWN = "52-54-00-ab-cd-ef"

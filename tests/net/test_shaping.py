@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.shaping import Rate, Shaper
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 CONTENT = bytes(range(256)) * 4
 STEP = 0.05  # seconds

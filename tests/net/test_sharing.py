@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.sharing import Share
-from tftpd.wire.packets import Ack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Rrq, Wrq
 
 
 class Time:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tests.net.test_discards import _nonzero
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discard, Discards
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 READ, OTHER = Rrq(b"kilo", b"octet"), Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import one
@@ -26,8 +26,8 @@ from tftpd.client.settings import Settings
 from tftpd.net.admission import Crowd
 from tftpd.net.offer import Offer
 from tftpd.net.runtime import SocketAddress
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 HOST = "192.0.2.7"  # of all clients
 BLKSIZE = 16

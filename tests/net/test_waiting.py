@@ -10,15 +10,15 @@ import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mounts
 from tftpd.access.naming import Naming
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discard, Discards
 from tftpd.net.waiting import Errand, Waiting
-from tftpd.transfer.report import Outcome
-from tftpd.wire.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.result import Outcome
 
 SEVEN = b"1234567"
 NEVER = Rrq(b"never", b"octet")

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tftpd.net.words import said
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import WritePolicy
 from tftpd.access.roots import one
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.result import Outcome
 from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
-from tftpd.transfer.report import Outcome
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Ack, Data, Error, Oack, Wrq
 
 
 def _outcomes(server):

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.absences import Absences, settled, witness
 from tftpd.storage.cached import Cache
-from tftpd.wire.errors import ErrorCode, Refused
 
 MISSING = Refused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 

@@ -14,8 +14,8 @@ from tftpd.access.client import Client
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.access.roots import one
+from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.source import Source
-from tftpd.wire.errors import ErrorCode, Refused
 
 VIOLATION = ErrorCode.ACCESS_VIOLATION
 MISSING = ErrorCode.FILE_NOT_FOUND

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
 from tests.storage.filling import fill
+from tests.support.daemons import CHECKOUT
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.failures import refusing
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.storage.temporary import sweep
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 PREFIX = TEMPORARY.decode()
 

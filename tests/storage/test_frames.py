@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.protocol import netascii
+from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.errors import Reason, Refused
+from tftpd.protocol.packets import Data, decode
 from tftpd.storage import source as source_module
 from tftpd.storage.frames import Frames, TextFrames
 from tftpd.storage.source import Source
-from tftpd.wire import netascii
-from tftpd.wire.blocks import Numbering
-from tftpd.wire.errors import Reason, Refused
-from tftpd.wire.packets import Data, decode
 
 
 class Reader:

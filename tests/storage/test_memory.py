@@ -2,10 +2,10 @@
 
 import pytest
 
+from tftpd.protocol.errors import Refused
 from tftpd.storage.frames import Frames, TextFrames
 from tftpd.storage.memory import MemorySource
 from tftpd.storage.source import Octets, Source
-from tftpd.wire.errors import Refused
 
 
 def _read(source: Octets, offset: int, *lengths: int) -> tuple[int, list[bytes]]:

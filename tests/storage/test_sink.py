@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.storage.filling import fill
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
+from tftpd.protocol import netascii
+from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.sink import Sink
-from tftpd.wire import netascii
-from tftpd.wire.errors import ErrorCode, Refused
 
 
 def _store(grant, *payloads, size=None):

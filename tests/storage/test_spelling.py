@@ -5,9 +5,9 @@ import os
 import pytest
 
 from tftpd.access.policy import Symlinks
+from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage import spelling
 from tftpd.storage.spelling import Room, spelled
-from tftpd.wire.errors import ErrorCode, Refused
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from twisted.internet.threads import deferToThreadPool
 from tftpd.net.ports import SessionPort
 from tftpd.net.runtime import BurstProtocol, Needs, Runtime, SocketAddress, SteadyClock
 from tftpd.net.sockets import bind_session
-from tftpd.wire.options import BLKSIZE_RANGE
-from tftpd.wire.packets import HEADER
+from tftpd.protocol.options import BLKSIZE_RANGE
+from tftpd.protocol.packets import HEADER
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 

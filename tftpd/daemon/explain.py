@@ -14,7 +14,7 @@ from tftpd.config.problems import ConfigError
 from tftpd.daemon.explanation import Configured, Explanation, Facts, explain
 from tftpd.daemon.service import EX_CONFIG
 from tftpd.net.words import said
-from tftpd.wire.packets import Rrq, Wrq
+from tftpd.protocol.packets import Rrq, Wrq
 
 _REFUSED = 1
 _USAGE = 2

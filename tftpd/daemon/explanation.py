@@ -23,11 +23,11 @@ from tftpd.net.rehearsal import Rehearsal, rehearse
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import client_address
 from tftpd.net.words import said
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Request, Rrq
 from tftpd.storage.finding import Finder
 from tftpd.templates.renderer import Renderer
-from tftpd.transfer.terms import Terms
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Request, Rrq
 
 _ANY_PORT = 2070  # of the client; it decides nothing
 

@@ -36,9 +36,9 @@ from tftpd.net.sharing import Share
 from tftpd.net.sockets import bind_session
 from tftpd.net.tally import Tally
 from tftpd.net.tracing import Traced, Tracing
+from tftpd.protocol.result import Report
 from tftpd.storage.ledger import Ledger
 from tftpd.templates.renderer import Renderer
-from tftpd.transfer.report import Report
 
 _OPENERS = 20  # threads at most that open files and render templates, apart from reading
 _MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of

@@ -41,7 +41,7 @@ from tftpd.daemon.serving import Server
 from tftpd.daemon.status.asking import QUESTION
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.tally import Tally
-from tftpd.transfer.report import Report
+from tftpd.protocol.result import Report
 
 
 @implementer(IHalfCloseableProtocol)

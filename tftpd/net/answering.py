@@ -17,14 +17,14 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.names import Named
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewriting import rewritten
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+from tftpd.protocol.packets import Request, Rrq, Wrq
 from tftpd.storage.cached import Cache, Slow
 from tftpd.storage.finding import Finder
 from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Octets
-from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
-from tftpd.wire.errors import ErrorCode, Refused
-from tftpd.wire.packets import Request, Rrq, Wrq
 
 T = TypeVar("T")
 

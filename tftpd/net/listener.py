@@ -25,10 +25,7 @@ from tftpd.net.sessions import Sessions
 from tftpd.net.sockets import client_address
 from tftpd.net.starting import Asked, Granted, Starter, discard
 from tftpd.net.waiting import Errand, Waiting
-from tftpd.storage.cached import Slow
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import (
+from tftpd.protocol.errors import (
     ErrorCode,
     MalformedPacket,
     MalformedRequest,
@@ -36,7 +33,10 @@ from tftpd.wire.errors import (
     Refused,
     Scarce,
 )
-from tftpd.wire.packets import Error, Request, Rrq, Wrq, decode
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.packets import Error, Request, Rrq, Wrq, decode
+from tftpd.protocol.result import Outcome, Report
+from tftpd.storage.cached import Slow
 
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.

@@ -20,7 +20,7 @@ from tftpd.net.runtime import TID, Buffer, BurstProtocol, BurstTransport, Needs,
 from tftpd.net.sharing import Entrance
 from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, departure
 from tftpd.net.tap import Hear
-from tftpd.wire.packets import Opcode
+from tftpd.protocol.packets import Opcode
 
 _LONGEST = 65536  # octets; a request may be as long as UDP allows
 _REQUESTS = (Opcode.RRQ.to_bytes(2, "big"), Opcode.WRQ.to_bytes(2, "big"))

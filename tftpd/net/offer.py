@@ -12,11 +12,11 @@ from tftpd.net.answering import Render, no_render
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.shaping import Rate
 from tftpd.net.tuning import limits_for, timing_for
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.result import Report
+from tftpd.protocol.retransmission import Timing
 from tftpd.storage.finding import Finder
 from tftpd.storage.ledger import Ledger
-from tftpd.transfer.report import Report
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
 
 
 @dataclass(frozen=True, slots=True)

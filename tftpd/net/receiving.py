@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tftpd.net.session import Session
-from tftpd.transfer.receiver import Receiver
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import HEADER, Opcode, decode
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.packets import HEADER, Opcode, decode
+from tftpd.protocol.receiver import Receiver
 
 _DATA = Opcode.DATA.to_bytes(2, "big")
 

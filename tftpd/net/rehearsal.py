@@ -20,14 +20,14 @@ from tftpd.net.answering import Reading, Render, answer_read, answer_write, no_r
 from tftpd.net.runtime import Buffer, BurstProtocol, BurstTransport, Needs, Runtime, SocketAddress
 from tftpd.net.sending import SendSession
 from tftpd.net.tuning import limits_for, timing_for
+from tftpd.protocol.errors import ErrorCode, MalformedRequest, Refused
+from tftpd.protocol.negotiation import Limits, Terms
+from tftpd.protocol.packets import Error, Opcode, Rrq, Wrq, decode
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.sender import Sender
 from tftpd.storage.finding import Finder
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Limits, Terms
-from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.errors import ErrorCode, MalformedRequest, Refused
-from tftpd.wire.packets import Error, Opcode, Rrq, Wrq, decode
 
 _ERROR = Opcode.ERROR.to_bytes(2, "big")
 

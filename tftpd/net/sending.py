@@ -1,12 +1,12 @@
 """A session that sends a file: a Sender, and the frames that a Source fills."""
 
 from tftpd.net.session import Session
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Mode
+from tftpd.protocol.packets import HEADER, Opcode, decode
+from tftpd.protocol.sender import Sender
 from tftpd.storage.frames import Frames, TextFrames
 from tftpd.storage.source import Octets
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Mode
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import HEADER, Opcode, decode
 
 _ACK = Opcode.ACK.to_bytes(2, "big")
 

@@ -22,13 +22,13 @@ from tftpd.net.repeating import Repeating
 from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
 from tftpd.net.shaping import Shaper
 from tftpd.net.strangers import Strangers
-from tftpd.transfer.opening import Opening
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Request, Rrq
+from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason, Refused
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.packets import Request, Rrq
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.request import Opening
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.sender import Sender
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, Opening)

@@ -10,8 +10,8 @@ from tftpd.net.admission import Crowd, Ignored, Rates, network_of
 from tftpd.net.runtime import TID, SocketAddress
 from tftpd.net.session import Session
 from tftpd.net.tally import Tally
-from tftpd.transfer.report import Outcome
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.result import Outcome
 
 AnySession = Session[Any]
 

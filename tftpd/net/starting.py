@@ -18,15 +18,15 @@ from tftpd.net.runtime import TID, Needs, Runtime
 from tftpd.net.sending import SendSession
 from tftpd.net.sessions import AnySession, Sessions
 from tftpd.net.shaping import Shaper
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.packets import HEADER, Request, Rrq, Wrq
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.result import Report
+from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.sender import Sender
 from tftpd.storage.ledger import Ledger
 from tftpd.storage.sink import Sink
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Report
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timer
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import HEADER, Request, Rrq, Wrq
 
 _MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
 

@@ -1,8 +1,8 @@
 """Those who speak to the port of a session that is not theirs."""
 
 from tftpd.net.runtime import SocketAddress
-from tftpd.wire.errors import ErrorCode
-from tftpd.wire.packets import Error, Opcode
+from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.packets import Error, Opcode
 
 # How many are told so. A port that answered without end could be made to echo for
 # ever by a spoofed service that answers everything.

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tftpd.access.profiles import Profile
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 
 def limits_for(profile: Profile, limits: Limits) -> Limits:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from tftpd.net.admission import Ignored, whose
 from tftpd.net.runtime import TID, InThread
-from tftpd.wire.packets import Request
+from tftpd.protocol.packets import Request
 
 _ABREAST = 4  # of one lane that are worked for at a time
 

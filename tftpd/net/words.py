@@ -1,9 +1,9 @@
 """Packets in words, as people and logs have them."""
 
 from tftpd.access.names import show
-from tftpd.wire.errors import MalformedPacket
-from tftpd.wire.options import Options
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet, Rrq, Wrq, decode
+from tftpd.protocol.errors import MalformedPacket
+from tftpd.protocol.options import Options
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Rrq, Wrq, decode
 
 _SHOWN = 24  # octets of what is no packet
 

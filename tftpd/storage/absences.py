@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Lock
 
 from tftpd.access.names import Name
+from tftpd.protocol.errors import Refused
 from tftpd.storage.cached import Cache
-from tftpd.wire.errors import Refused
 
 LONGEST_KNOWN = 512
 """Octets of a name that is remembered, and of the way to a directory."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tftpd.access.names import PARENT, SELF, Name
 from tftpd.access.policy import Symlinks
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as Linux follows at most

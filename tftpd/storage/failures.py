@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tftpd.wire.errors import ErrorCode, Reason, Refused, Scarce
+from tftpd.protocol.errors import ErrorCode, Reason, Refused, Scarce
 
 # U-Boot gives up on codes 1 and 2 and begins again, for ever, on any other:
 # what will not change by itself must be one of them.

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from tftpd.protocol import netascii
+from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.packets import HEADER, Opcode
 from tftpd.storage.source import Octets
-from tftpd.wire import netascii
-from tftpd.wire.blocks import Numbering
-from tftpd.wire.packets import HEADER, Opcode
 
 _VECTOR = 1024  # buffers that one system call fills at most (IOV_MAX)
 _CHUNK = 32 << 10  # octets of text translated at once

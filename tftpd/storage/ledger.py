@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import WritePolicy
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 _TEMPORARY = os.fsdecode(TEMPORARY)
 

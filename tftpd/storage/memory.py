@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 
 
 class MemorySource:

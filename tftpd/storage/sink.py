@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.netascii import Decoder
 from tftpd.storage.failures import refusing
 from tftpd.storage.ledger import Ledger, check_quota
 from tftpd.storage.target import check_free, check_room_for_temporary, size_of, target
 from tftpd.storage.temporary import EXCLUSIVE, new_temporary
-from tftpd.wire.errors import ErrorCode, Reason, Refused
-from tftpd.wire.netascii import Decoder
 
 _GATHERED = 64 << 10  # octets that go to the file in one system call
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -10,8 +10,8 @@ from pathlib import Path
 from tftpd.access.ladder import fold
 from tftpd.access.names import Name
 from tftpd.access.policy import Symlinks
+from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.beneath import located
-from tftpd.wire.errors import ErrorCode, Refused
 
 MOST_STEPS = 32
 """Of a name; each that is not there as it was asked for has a directory listed."""

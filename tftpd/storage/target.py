@@ -4,10 +4,10 @@ import os
 import stat
 
 from tftpd.access.policy import Grant, WritePolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.beneath import located
 from tftpd.storage.failures import refusing
 from tftpd.storage.ledger import Ledger, check_quota
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 _EFFECTIVE = os.access in os.supports_effective_ids
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tftpd.access.names import Name
 from tftpd.access.policy import Symlinks
+from tftpd.protocol.errors import Refused
 from tftpd.storage.beneath import Walk
-from tftpd.wire.errors import Refused
 
 _KINDS = {
     stat.S_IFREG: "regular file",

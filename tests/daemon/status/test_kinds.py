@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tftpd.daemon.status.kinds import Kind, kind
-from tftpd.transfer.terms import Direction
+from tftpd.protocol.negotiation import Direction
 
 NAMES = {
     Kind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi EFI\\BOOT\\grubx64.efi "

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.daemon.status.counts import Counts
 from tftpd.daemon.status.metrics import exposition
 from tftpd.daemon.status.running import Snapshot, State, WorkerState
 from tftpd.net.discards import Discard
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
 
 READ, WRITE = Direction.READ, Direction.WRITE
 HOSTILE = b'"} 1\nforged_total{a="b'

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.daemon.status.running import (
     MOST,
     Running,
@@ -15,8 +15,8 @@ from tftpd.daemon.status.running import (
     together,
 )
 from tftpd.net.discards import Discard
-from tftpd.transfer.terms import Direction
-from tftpd.wire.packets import Ack, Data, Rrq, Wrq
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
 
 READ, WRITE = Direction.READ, Direction.WRITE
 

@@ -12,9 +12,9 @@ from enum import Enum
 from tftpd.access.names import show
 from tftpd.daemon.status.kinds import Kind, kind
 from tftpd.daemon.status.running import Running, State
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, Report
 
 MOST_CLIENTS = 256
 _MOST_STEPS = 24  # of a boot; the second goes for the one that is too many

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tftpd.daemon.status.boots import Clients
-from tftpd.transfer.report import Outcome, Report
+from tftpd.protocol.result import Outcome, Report
 
 MOST_ENDED = 100
 

@@ -3,7 +3,7 @@
 import re
 from enum import Enum
 
-from tftpd.transfer.terms import Direction
+from tftpd.protocol.negotiation import Direction
 
 
 class Kind(Enum):

@@ -23,10 +23,10 @@ import tftpd
 from tftpd.daemon.status.counts import WAYS, Counts, Histogram
 from tftpd.daemon.status.running import Snapshot, State
 from tftpd.net.discards import Discard
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode
-from tftpd.wire.options import NAMES
+from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.options import NAMES
+from tftpd.protocol.result import Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 

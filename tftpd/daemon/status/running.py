@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tftpd.net.discards import Discard
 from tftpd.net.sessions import AnySession
-from tftpd.transfer.terms import Direction
+from tftpd.protocol.negotiation import Direction
 
 MOST = 500
 """Transfers that a snapshot describes; the others are only counted."""

@@ -23,7 +23,7 @@ from tftpd.daemon.status.metrics import CONTENT_TYPE, exposition
 from tftpd.daemon.status.running import Serving, Snapshot
 from tftpd.daemon.status.site import JSON, Answer, Give, site
 from tftpd.daemon.status.telling import About, status
-from tftpd.transfer.report import Report
+from tftpd.protocol.result import Report
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {

@@ -13,7 +13,7 @@ from tftpd.daemon.status.counts import WAYS
 from tftpd.daemon.status.history import Ended, History
 from tftpd.daemon.status.kinds import kind
 from tftpd.daemon.status.running import Running, Snapshot, State
-from tftpd.transfer.terms import Direction
+from tftpd.protocol.negotiation import Direction
 
 
 @dataclass(frozen=True, slots=True)
