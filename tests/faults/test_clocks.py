@@ -62,7 +62,7 @@ def test_nobody_waits_by_the_time_of_day():
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if asks.search(text)} == {
         "daemon/status/history.py",  # when a transfer ended
-        "net/tracing.py",  # when a packet came
+        "server/packet_capture.py",  # when a packet came
         "storage/absences.py",  # how old a directory's time is
     }
 

@@ -29,12 +29,12 @@ from tftpd.daemon import logs
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
 from tftpd.daemon.observers import each
-from tftpd.daemon.reload import take_over
-from tftpd.daemon.seldom import Seldom
-from tftpd.daemon.serving import Server
 from tftpd.daemon.systemd import Systemd, inherited
 from tftpd.daemon.workers import Workers
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.rate_limit import Seldom
+from tftpd.net.types import SocketAddress
+from tftpd.server.config_builder import take_over
+from tftpd.server.server import Server
 from tftpd.storage.temporary import sweep
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from tftpd.daemon.status.asking import QUESTION, Asking
-from tftpd.daemon.status.running import Snapshot
-from tftpd.net.discards import Discard
+from tftpd.server.admission import Discard
+from tftpd.server.snapshot import Snapshot
 
 SAID = Snapshot(discards={Discard.NO_PLACE: 1})
 

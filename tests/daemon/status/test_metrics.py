@@ -9,10 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.daemons import CHECKOUT
 from tftpd.daemon.status.counts import Counts
 from tftpd.daemon.status.metrics import exposition
-from tftpd.daemon.status.running import Snapshot, State, WorkerState
-from tftpd.net.discards import Discard
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, Report
+from tftpd.server.admission import Discard
+from tftpd.server.snapshot import Snapshot, State, WorkerState
 
 READ, WRITE = Direction.READ, Direction.WRITE
 HOSTILE = b'"} 1\nforged_total{a="b'

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tftpd.daemon.status.running import Snapshot
-from tftpd.net.discards import Discard
+from tftpd.server.admission import Discard
+from tftpd.server.snapshot import Snapshot
 
 QUESTION = b"snapshot"
 """What the daemon says to a worker to be told what runs there."""

@@ -11,10 +11,10 @@ from enum import Enum
 
 from tftpd.access.names import show
 from tftpd.daemon.status.kinds import Kind, kind
-from tftpd.daemon.status.running import Running, State
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
+from tftpd.server.snapshot import Running, State
 
 MOST_CLIENTS = 256
 _MOST_STEPS = 24  # of a boot; the second goes for the one that is too many

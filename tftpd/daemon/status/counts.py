@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from tftpd.access.ladder import Rung
 from tftpd.config.profiles import NONE
-from tftpd.net.discards import Discard
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
+from tftpd.server.admission import Discard
 from tftpd.storage.finding import TEMPLATED
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)

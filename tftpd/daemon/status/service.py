@@ -20,10 +20,10 @@ from tftpd.daemon.status.counts import Counts
 from tftpd.daemon.status.history import History
 from tftpd.daemon.status.hosts import admits
 from tftpd.daemon.status.metrics import CONTENT_TYPE, exposition
-from tftpd.daemon.status.running import Serving, Snapshot
 from tftpd.daemon.status.site import JSON, Answer, Give, site
 from tftpd.daemon.status.telling import About, status
 from tftpd.protocol.result import Report
+from tftpd.server.snapshot import Serving, Snapshot
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {

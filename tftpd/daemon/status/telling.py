@@ -12,8 +12,8 @@ from tftpd.daemon.status.boots import Boots, Step, blocks_of, cut, short, verdic
 from tftpd.daemon.status.counts import WAYS
 from tftpd.daemon.status.history import Ended, History
 from tftpd.daemon.status.kinds import kind
-from tftpd.daemon.status.running import Running, Snapshot, State
 from tftpd.protocol.negotiation import Direction
+from tftpd.server.snapshot import Running, Snapshot, State
 
 
 @dataclass(frozen=True, slots=True)
