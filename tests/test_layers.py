@@ -17,9 +17,13 @@ LAYERS = {
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},
     "net": {"protocol", "access", "storage"} | TWISTED,
     "server": {"protocol", "access", "storage", "templates", "config", "net"} | TWISTED,
-    "daemon": {
-        *("protocol", "access", "storage", "templates", "config", "net", "server"),
+    "status": {
+        *("protocol", "access", "storage", "config", "net", "server"),
         "prometheus_client",
+    }
+    | TWISTED,
+    "daemon": {
+        *("protocol", "access", "storage", "templates", "config", "net", "server", "status"),
     }
     | TWISTED,
     "client": {"protocol", "access", "storage", "net", "tqdm"} | TWISTED,

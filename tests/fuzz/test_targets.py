@@ -12,7 +12,6 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
 from tftpd.daemon import importing
-from tftpd.daemon.status import boots
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
@@ -22,6 +21,7 @@ from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.request import Opening
 from tftpd.server import packet_capture
 from tftpd.server.listener import Listener
+from tftpd.status import boots
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.templates import messages, process, sandbox

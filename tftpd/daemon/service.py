@@ -38,7 +38,7 @@ from tftpd.server.server import Server
 from tftpd.storage.temporary import sweep
 
 if TYPE_CHECKING:
-    from tftpd.daemon.status.service import Status
+    from tftpd.status.service import Status
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # systemd units name it, so as not to restart on it
@@ -284,7 +284,7 @@ def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[Status]
     """The status page, where one is wanted; only then its libraries are loaded."""
     if settings.status is None:
         return []
-    from tftpd.daemon.status.service import Status
+    from tftpd.status.service import Status
 
     return [Status(reactor, settings.status, path)]
 

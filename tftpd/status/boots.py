@@ -2,19 +2,22 @@
 
 Nobody tells a TFTP server that a machine has booted. It shows in what was
 asked for, in which order, and in what was asked last.
+
+What ended of late, within bounds, and numbered so that one may ask for what is new.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from tftpd.access.names import show
-from tftpd.daemon.status.kinds import Kind, kind
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
 from tftpd.server.snapshot import Running, State
+from tftpd.status.file_kinds import Kind, kind
 
 MOST_CLIENTS = 256
 _MOST_STEPS = 24  # of a boot; the second goes for the one that is too many
@@ -294,3 +297,34 @@ def _folded(last: Step, step: Step) -> Step | None:
         began=last.began,
         count=last.count + step.count,
     )
+
+
+MOST_ENDED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A report, and when it came: `at` in seconds of the epoch."""
+
+    number: int
+    at: float
+    report: Report
+
+
+class History:
+    """The last requests that ended, and the boots of their clients. Call it with each report."""
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        """`seconds` is a clock that nobody sets."""
+        self.number = 0  # of the latest report
+        self.ended: deque[Ended] = deque(maxlen=MOST_ENDED)
+        self.clients = Clients()
+        self.seconds = seconds
+
+    def __call__(self, report: Report) -> None:
+        """A request has ended. A flood of those that were ignored pushes nothing out."""
+        if report.outcome is Outcome.IGNORED:
+            return
+        self.number += 1
+        self.ended.append(Ended(self.number, time.time(), report))
+        self.clients.add(report, self.seconds()).changed = self.number

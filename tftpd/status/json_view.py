@@ -8,12 +8,11 @@ from typing import Any
 
 import tftpd
 from tftpd.access.names import show
-from tftpd.daemon.status.boots import Boots, Step, blocks_of, cut, short, verdict
-from tftpd.daemon.status.counts import WAYS
-from tftpd.daemon.status.history import Ended, History
-from tftpd.daemon.status.kinds import kind
 from tftpd.protocol.negotiation import Direction
 from tftpd.server.snapshot import Running, Snapshot, State
+from tftpd.status.boots import Boots, Ended, History, Step, blocks_of, cut, short, verdict
+from tftpd.status.counters import WAYS
+from tftpd.status.file_kinds import kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from tftpd.daemon.status.kinds import Kind, kind
 from tftpd.protocol.negotiation import Direction
+from tftpd.status.file_kinds import Kind, kind
 
 NAMES = {
     Kind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi EFI\\BOOT\\grubx64.efi "

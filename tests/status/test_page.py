@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.daemon.status.pages import SlowReader, web
+from tests.status.pages import SlowReader, web
 from tests.support.daemons import until
 from tests.support.plain import ServerError, get, put
 

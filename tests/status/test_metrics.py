@@ -7,12 +7,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemons import CHECKOUT
-from tftpd.daemon.status.counts import Counts
-from tftpd.daemon.status.metrics import exposition
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, Report
 from tftpd.server.admission import Discard
 from tftpd.server.snapshot import Snapshot, State, WorkerState
+from tftpd.status.counters import Counts
+from tftpd.status.metrics import exposition
 
 READ, WRITE = Direction.READ, Direction.WRITE
 HOSTILE = b'"} 1\nforged_total{a="b'

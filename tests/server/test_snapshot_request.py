@@ -3,9 +3,8 @@
 import pytest
 from twisted.internet.task import Clock
 
-from tftpd.daemon.status.asking import QUESTION, Asking
 from tftpd.server.admission import Discard
-from tftpd.server.snapshot import Snapshot
+from tftpd.server.snapshot import QUESTION, Asking, Snapshot
 
 SAID = Snapshot(discards={Discard.NO_PLACE: 1})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpd.daemon.status.hosts import admits
+from tftpd.status.web import admits
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tftpd.daemon.status.boots import MOST_CLIENTS, Boots, Clients, Word, verdict
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
 from tftpd.server.snapshot import Running, State
+from tftpd.status.boots import MOST_CLIENTS, Boots, Clients, Word, verdict
 
 PEER = ("10.0.0.7", 2070)
 READ = Direction.READ

@@ -16,14 +16,13 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from tftpd.config.observing import Status as Keys
-from tftpd.daemon.status.counts import Counts
-from tftpd.daemon.status.history import History
-from tftpd.daemon.status.hosts import admits
-from tftpd.daemon.status.metrics import CONTENT_TYPE, exposition
-from tftpd.daemon.status.site import JSON, Answer, Give, site
-from tftpd.daemon.status.telling import About, status
 from tftpd.protocol.result import Report
 from tftpd.server.snapshot import Serving, Snapshot
+from tftpd.status.boots import History
+from tftpd.status.counters import Counts
+from tftpd.status.json_view import About, status
+from tftpd.status.metrics import CONTENT_TYPE, exposition
+from tftpd.status.web import JSON, Answer, Give, admits, site
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {

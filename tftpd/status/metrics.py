@@ -20,13 +20,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import tftpd
-from tftpd.daemon.status.counts import WAYS, Counts, Histogram
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import NAMES
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import Discard
 from tftpd.server.snapshot import Snapshot, State
+from tftpd.status.counters import WAYS, Counts, Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 

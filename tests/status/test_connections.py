@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 
-from tftpd.daemon.status.site import _LONGEST, Answer, site
+from tftpd.status.web import _LONGEST, Answer, site
 
 BODY = b"x" * 1000
 

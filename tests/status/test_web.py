@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.daemon.status.pages import WAIT, SlowReader, free_tcp_port, web
+from tests.status.pages import WAIT, SlowReader, free_tcp_port, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
 
