@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
-QUICK ?= $(addprefix tests/,protocol access storage config net)
+QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
 # What is deprecated now fails with the next Python or Twisted. A test that fails
 # may leave sockets: that is told, and hides nothing.
@@ -41,7 +41,7 @@ locked: $(VENV)/.locked
 # its state machines, which reads their source anew for each step.
 oldest:
 	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick \
-		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py net/test_stateful.py)'
+		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py server/test_stateful.py)'
 
 # The same with the versions of CI on other Pythons.
 versions:

@@ -21,16 +21,16 @@ from tftpd.access.profiles import Match, Profile, Profiles
 from tftpd.access.roots import one
 from tftpd.access.roots import root as root_of
 from tftpd.config.naming import Rewrite
-from tftpd.net.admission import Crowd
-from tftpd.net.listener import Listener
-from tftpd.net.offer import Offer
-from tftpd.net.portrange import PortRange
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.sessions import Sessions
-from tftpd.net.shaping import Rate
+from tftpd.net.port_pool import PortRange
+from tftpd.net.rate_limit import Rate
+from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Limits
 from tftpd.protocol.result import Report
 from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
+from tftpd.server.listener import Listener
+from tftpd.server.session_table import Sessions
 from tftpd.storage.absences import Absences
 from tftpd.storage.cached import Cache
 from tftpd.storage.ledger import Ledger

@@ -9,10 +9,10 @@ from fuzz.scene import DUPLICATES, FILES, HERE, IN, OVER, QUOTA, Scene, root
 from fuzz.uploads import Sent
 from tftpd.access.mounts import Mounts
 from tftpd.access.names import TEMPORARY
-from tftpd.net.receiving import ReceiveSession
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.sending import SendSession
+from tftpd.net.receive_session import ReceiveSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
+from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.netascii import encode

@@ -20,7 +20,7 @@ from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.packets import Ack, Data, Error, Oack, decode
 

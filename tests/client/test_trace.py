@@ -7,7 +7,7 @@ from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace
-from tftpd.net.tap import tapped
+from tftpd.net.wrappers import tapped
 from tftpd.protocol.packets import Ack, Data, Oack
 
 

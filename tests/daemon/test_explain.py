@@ -18,9 +18,9 @@ from tftpd.config.loading import load_with_lines
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain import lines
 from tftpd.daemon.explanation import Configured, explain
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
 from tftpd.protocol.packets import LONGEST_REQUEST, Error, Rrq, Wrq
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 NOBODY = 65534
 

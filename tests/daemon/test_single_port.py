@@ -11,8 +11,8 @@ import pytest
 
 from bench import load
 from bench.job import Job
-from tests.daemon.status.pages import SlowReader, web
 from tests.daemon.test_reload import began
+from tests.status.pages import SlowReader, web
 from tests.support.daemons import answers, daemon, free_port, until
 from tests.support.plain import LOCALHOST, get, put, request
 

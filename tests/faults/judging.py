@@ -21,11 +21,11 @@ from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
 from tftpd.protocol.negotiation import Direction, Limits
 from tftpd.protocol.result import Outcome, Report
 from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 NAME = "the file"
 _MEMORY = Path("/dev/shm")

@@ -12,16 +12,16 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
 from tftpd.daemon import importing
-from tftpd.daemon.status import boots
-from tftpd.net import pcap
-from tftpd.net.listener import Listener
-from tftpd.net.sending import SendSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.protocol.machine import Machine
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.request import Opening
+from tftpd.server import packet_capture
+from tftpd.server.listener import Listener
+from tftpd.status import boots
 from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
 from tftpd.templates import messages, process, sandbox
@@ -121,7 +121,7 @@ FAULTS = {
     ),
     "a capture that is too large": (
         "pcap",
-        pcap.Capture,
+        packet_capture.Capture,
         "_append",
         lambda was: lambda self, octets: was(self, octets + b"\0" * 4),
     ),

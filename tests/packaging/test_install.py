@@ -102,7 +102,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel)
     assert "tftpd/daemon/units/tftpd.service" in names
     assert "tftpd/daemon/units/tftpd.service.d/socket.conf" in names
     for page in ("index.html", "style.css", "script.js", "icon.svg"):
-        assert f"tftpd/daemon/status/page/{page}" in names
+        assert f"tftpd/status/page/{page}" in names
     assert [name for name in names if name.startswith("twisted")] == [
         "twisted/plugins/tftpd_plugin.py"
     ]

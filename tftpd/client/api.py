@@ -24,7 +24,7 @@ from tftpd.client.progress import Ticker
 from tftpd.client.reaching import Server, reach, runtime
 from tftpd.client.settings import Settings
 from tftpd.client.transfer import Asking, Getting, Putting
-from tftpd.net.runtime import Needs, Runtime
+from tftpd.net.interfaces import Needs, Runtime
 from tftpd.protocol.errors import Reason, Refused
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.packets import HEADER

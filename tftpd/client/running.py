@@ -19,7 +19,7 @@ from tftpd.client.progress import bar
 from tftpd.client.reaching import runtime
 from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace
-from tftpd.net.tap import tapped
+from tftpd.net.wrappers import tapped
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import Report

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tftpd.client.reaching import Server
-from tftpd.net.receiving import Filling, ReceiveSession
-from tftpd.net.runtime import Runtime, SocketAddress
-from tftpd.net.sending import SendSession
+from tftpd.net.interfaces import Runtime
+from tftpd.net.receive_session import Filling, ReceiveSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
+from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import Reason, Refused
 from tftpd.protocol.negotiation import Terms
 from tftpd.protocol.packets import Opcode, decode

@@ -9,7 +9,7 @@ from tftpd.client.probe.rollover import LAST, after_last
 from tftpd.client.probe.sampling import sample
 from tftpd.client.probe.trials import Trials
 from tftpd.client.reaching import Server
-from tftpd.net.runtime import Runtime
+from tftpd.net.interfaces import Runtime
 from tftpd.protocol import options as opt
 
 PATIENCE = 5.0  # seconds

@@ -10,7 +10,7 @@ from tftpd.client.errors import LocalError
 from tftpd.client.probe.observed import Sample
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import Getting
-from tftpd.net.runtime import Clock, Needs, Runtime
+from tftpd.net.interfaces import Clock, Needs, Runtime
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.protocol.negotiation import Direction, Terms
 from tftpd.protocol.packets import HEADER

@@ -10,7 +10,8 @@ from tftpd.client.probe.dialogue import Dialogue, Heard, dialogue
 from tftpd.client.probe.observed import Answer, Granted, Kind, Origin, Repeats
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import host
-from tftpd.net.runtime import Runtime, SocketAddress
+from tftpd.net.interfaces import Runtime
+from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Rrq
