@@ -31,8 +31,8 @@ from tftpd.net.session import Session
 from tftpd.net.udp import ConnectedSocket, SessionPort
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.sender import Sender
-from tftpd.storage.frames import Frames
-from tftpd.storage.sink import Sink
+from tftpd.storage.block_ring import Frames
+from tftpd.storage.upload import Sink
 
 _POLL, _RECEIVE, _SESSION = "epoll, and whose turn it is", "recvfrom", "session"
 _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"

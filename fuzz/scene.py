@@ -31,9 +31,9 @@ from tftpd.server.admission import Crowd
 from tftpd.server.config import Offer
 from tftpd.server.listener import Listener
 from tftpd.server.session_table import Sessions
-from tftpd.storage.absences import Absences
-from tftpd.storage.cached import Cache
-from tftpd.storage.ledger import Ledger
+from tftpd.storage.dentry_cache import Cache
+from tftpd.storage.negative_cache import Absences
+from tftpd.storage.quota import Ledger
 
 FILES = {
     b"seven": b"1234567",

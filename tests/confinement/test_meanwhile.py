@@ -13,8 +13,8 @@ from tests.confinement.asking import contents, everything, mount, reads, says, s
 from tests.confinement.world import PLANTED, SECRET
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
-from tftpd.storage.ledger import Ledger, Usage
-from tftpd.storage.temporary import sweep
+from tftpd.storage.quota import Ledger, Usage
+from tftpd.storage.tempfiles import sweep
 
 NAME = "inner/target"
 

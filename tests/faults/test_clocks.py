@@ -63,7 +63,7 @@ def test_nobody_waits_by_the_time_of_day():
     assert {name for name, text in files.items() if asks.search(text)} == {
         "status/boots.py",  # when a transfer ended
         "server/packet_capture.py",  # when a packet came
-        "storage/absences.py",  # how old a directory's time is
+        "storage/negative_cache.py",  # how old a directory's time is
     }
 
 

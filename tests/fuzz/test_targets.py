@@ -22,8 +22,8 @@ from tftpd.protocol.request import Opening
 from tftpd.server import packet_capture
 from tftpd.server.listener import Listener
 from tftpd.status import boots
-from tftpd.storage.sink import Sink
 from tftpd.storage.source import Source
+from tftpd.storage.upload import Sink
 from tftpd.templates import messages, process, sandbox
 
 _MOST = 3000

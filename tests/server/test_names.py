@@ -20,7 +20,7 @@ from tftpd.access.roots import one
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.finding import Finder
+from tftpd.storage.resolver import Finder
 
 SEVEN = b"1234567"
 

@@ -5,7 +5,7 @@ import os
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.frames import Frames
+from tftpd.storage.block_ring import Frames
 
 KILO = bytes(range(256)) * 4
 

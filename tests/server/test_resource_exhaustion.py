@@ -10,7 +10,7 @@ from twisted.internet.defer import fail
 
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.frames import Frames
+from tftpd.storage.block_ring import Frames
 
 READ = Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")

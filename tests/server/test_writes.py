@@ -12,8 +12,8 @@ from tftpd.access.roots import one
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.ledger import Ledger
-from tftpd.storage.sink import Sink
+from tftpd.storage.quota import Ledger
+from tftpd.storage.upload import Sink
 
 
 def _outcomes(server):

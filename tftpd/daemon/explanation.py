@@ -26,7 +26,7 @@ from tftpd.protocol.packets import Request, Rrq
 from tftpd.server.config_builder import rendering
 from tftpd.server.dry_run import Rehearsal, rehearse
 from tftpd.server.neighbours import Neighbours
-from tftpd.storage.finding import Finder
+from tftpd.storage.resolver import Finder
 from tftpd.templates.renderer import Renderer
 
 _ANY_PORT = 2070  # of the client; it decides nothing

@@ -36,7 +36,7 @@ from tftpd.net.rate_limit import Seldom
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import take_over
 from tftpd.server.server import Server
-from tftpd.storage.temporary import sweep
+from tftpd.storage.tempfiles import sweep
 
 if TYPE_CHECKING:
     from tftpd.status.service import Status

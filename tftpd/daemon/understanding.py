@@ -9,7 +9,7 @@ from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.rewriting import Rule, rewritten
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.packets import Request, Wrq
-from tftpd.storage.finding import Finder
+from tftpd.storage.resolver import Finder
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from tftpd.protocol.errors import Refused
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.packets import HEADER, Opcode, decode
 from tftpd.protocol.sender import Sender
-from tftpd.storage.frames import Frames, TextFrames
+from tftpd.storage.block_ring import Frames, TextFrames
 from tftpd.storage.source import Octets
 
 _ACK = Opcode.ACK.to_bytes(2, "big")

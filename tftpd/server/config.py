@@ -17,8 +17,8 @@ from tftpd.protocol.result import Report
 from tftpd.protocol.retransmission import Timing
 from tftpd.server.admission import Crowd
 from tftpd.server.request import Render, no_render
-from tftpd.storage.finding import Finder
-from tftpd.storage.ledger import Ledger
+from tftpd.storage.quota import Ledger
+from tftpd.storage.resolver import Finder
 
 
 def limits_for(profile: Profile, limits: Limits) -> Limits:

@@ -28,7 +28,7 @@ from tftpd.protocol.retransmission import Timer, Timing
 from tftpd.protocol.sender import Sender
 from tftpd.server.config import limits_for, timing_for
 from tftpd.server.request import Reading, Render, answer_read, answer_write, no_render
-from tftpd.storage.finding import Finder
+from tftpd.storage.resolver import Finder
 
 _ERROR = Opcode.ERROR.to_bytes(2, "big")
 

@@ -36,7 +36,7 @@ from tftpd.server.listening_port import ListeningPort
 from tftpd.server.lookups import Errand, Waiting
 from tftpd.server.session_factory import Asked, Granted, Starter, discard
 from tftpd.server.session_table import Sessions
-from tftpd.storage.cached import Slow
+from tftpd.storage.dentry_cache import Slow
 
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.

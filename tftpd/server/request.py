@@ -20,11 +20,11 @@ from tftpd.access.rewriting import rewritten
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
 from tftpd.protocol.packets import Request, Rrq, Wrq
-from tftpd.storage.cached import Cache, Slow
-from tftpd.storage.finding import Finder
-from tftpd.storage.ledger import Ledger
-from tftpd.storage.sink import Sink
+from tftpd.storage.dentry_cache import Cache, Slow
+from tftpd.storage.quota import Ledger
+from tftpd.storage.resolver import Finder
 from tftpd.storage.source import Octets
+from tftpd.storage.upload import Sink
 
 T = TypeVar("T")
 

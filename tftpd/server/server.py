@@ -35,7 +35,7 @@ from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import Traced, Tracing
 from tftpd.server.session_table import Sessions
 from tftpd.server.snapshot import Snapshot, snapshot
-from tftpd.storage.ledger import Ledger
+from tftpd.storage.quota import Ledger
 from tftpd.templates.renderer import Renderer
 
 _OPENERS = 20  # threads at most that open files and render templates, apart from reading

@@ -25,8 +25,8 @@ from tftpd.server.config import Offer
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import Reading, Writing, answer_read, answer_write
 from tftpd.server.session_table import AnySession, Sessions
-from tftpd.storage.ledger import Ledger
-from tftpd.storage.sink import Sink
+from tftpd.storage.quota import Ledger
+from tftpd.storage.upload import Sink
 
 _MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
 

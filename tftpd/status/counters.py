@@ -9,7 +9,7 @@ from tftpd.config.profiles import NONE
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
 from tftpd.server.admission import Discard
-from tftpd.storage.finding import TEMPLATED
+from tftpd.storage.resolver import TEMPLATED
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 ROUNDTRIPS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)

@@ -19,10 +19,10 @@ from tests.support.daemons import CHECKOUT
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.storage.failures import refusing
-from tftpd.storage.sink import Sink
+from tftpd.storage.errors import refusing
 from tftpd.storage.source import Source
-from tftpd.storage.temporary import sweep
+from tftpd.storage.tempfiles import sweep
+from tftpd.storage.upload import Sink
 
 PREFIX = TEMPORARY.decode()
 
@@ -233,7 +233,7 @@ UPLOADING = """
 import sys, time
 from pathlib import Path
 from tftpd.access.policy import Grant, WritePolicy
-from tftpd.storage.sink import Sink
+from tftpd.storage.upload import Sink
 sink = Sink.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
 sink.append([b"x" * 100000])
 sink.spill()

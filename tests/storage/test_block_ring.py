@@ -13,7 +13,7 @@ from tftpd.protocol.block_numbers import Numbering
 from tftpd.protocol.errors import Reason, Refused
 from tftpd.protocol.packets import Data, decode
 from tftpd.storage import source as source_module
-from tftpd.storage.frames import Frames, TextFrames
+from tftpd.storage.block_ring import Frames, TextFrames
 from tftpd.storage.source import Source
 
 

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.absences import Absences, settled, witness
-from tftpd.storage.cached import Cache
+from tftpd.storage.dentry_cache import Cache
+from tftpd.storage.negative_cache import Absences, settled, witness
 
 MISSING = Refused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 
@@ -17,7 +17,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "cfg").mkdir()
     (tmp_path / "cfg" / "file").write_bytes(b"")
     now = os.stat(tmp_path).st_ctime_ns + 3600 * 10**9
-    monkeypatch.setattr("tftpd.storage.absences.time.time_ns", lambda: now)
+    monkeypatch.setattr("tftpd.storage.negative_cache.time.time_ns", lambda: now)
     return tmp_path
 
 

@@ -16,7 +16,7 @@ from threading import Lock
 
 from tftpd.access.names import Name
 from tftpd.protocol.errors import Refused
-from tftpd.storage.cached import Cache
+from tftpd.storage.dentry_cache import Cache
 
 LONGEST_KNOWN = 512
 """Octets of a name that is remembered, and of the way to a directory."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.storage import cached
-from tftpd.storage.cached import Cache
+from tftpd.storage import dentry_cache
+from tftpd.storage.dentry_cache import Cache
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_a_kernel_that_cannot_tell_is_asked_once(monkeypatch, tmp_path, error):
     def refusing():
         def call(*arguments):
             asked.append(arguments)
-            cached.ctypes.set_errno(error)
+            dentry_cache.ctypes.set_errno(error)
             return -1
 
         return call
 
-    monkeypatch.setattr(cached, "_syscall", refusing)
+    monkeypatch.setattr(dentry_cache, "_syscall", refusing)
     cache = Cache()
     assert not cache.knows(tmp_path, ())
     assert not cache.knows(tmp_path, ())

@@ -15,7 +15,7 @@ from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.protocol import netascii
 from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.sink import Sink
+from tftpd.storage.upload import Sink
 
 
 def _store(grant, *payloads, size=None):

@@ -3,9 +3,8 @@
 import pytest
 
 from tftpd.protocol.errors import Refused
-from tftpd.storage.frames import Frames, TextFrames
-from tftpd.storage.memory import MemorySource
-from tftpd.storage.source import Octets, Source
+from tftpd.storage.block_ring import Frames, TextFrames
+from tftpd.storage.source import MemorySource, Octets, Source
 
 
 def _read(source: Octets, offset: int, *lengths: int) -> tuple[int, list[bytes]]:

@@ -11,7 +11,7 @@ from tftpd.access.ladder import fold
 from tftpd.access.names import Name
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.beneath import located
+from tftpd.storage.walk import located
 
 MOST_STEPS = 32
 """Of a name; each that is not there as it was asked for has a directory listed."""

@@ -6,8 +6,8 @@ import pytest
 
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage import spelling
-from tftpd.storage.spelling import Room, spelled
+from tftpd.storage import casefold
+from tftpd.storage.casefold import Room, spelled
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_what_is_there_is_taken_as_it_is(tree):
 def test_of_several_the_first_in_the_order_of_octets_is_taken(tree):
     for name in ("file", "FILE", "File"):
         (tree / name).write_bytes(b"")
-    assert _spelled(tree, b"fiLE") == spelling.Spelling((b"FILE",), 3)
+    assert _spelled(tree, b"fiLE") == casefold.Spelling((b"FILE",), 3)
 
 
 def test_what_is_not_there_is_not_found(tree):
@@ -64,7 +64,7 @@ def test_no_more_entries_are_looked_at_than_there_is_room_for(tree, monkeypatch)
     with pytest.raises(Refused) as refused:
         _spelled(tree, b"BOOT", room=Room(20))
     assert str(refused.value) == "too many entries to look through"
-    monkeypatch.setattr(spelling, "MOST_ENTRIES", 20)
+    monkeypatch.setattr(casefold, "MOST_ENTRIES", 20)
     with pytest.raises(Refused) as refused:
         _spelled(tree, b"BOOT")
     assert str(refused.value) == "too many entries to look through"
@@ -72,7 +72,7 @@ def test_no_more_entries_are_looked_at_than_there_is_room_for(tree, monkeypatch)
 
 def test_a_name_of_too_many_steps_is_not_looked_for(tree):
     with pytest.raises(Refused):
-        _spelled(tree, *[b"x"] * (spelling.MOST_STEPS + 1))
+        _spelled(tree, *[b"x"] * (casefold.MOST_STEPS + 1))
 
 
 def test_links_lead_no_farther_than_without_it(tree):

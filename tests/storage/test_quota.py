@@ -9,8 +9,8 @@ import pytest
 from tests.storage.filling import fill
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.ledger import Ledger, Usage, check_quota
-from tftpd.storage.sink import Sink
+from tftpd.storage.quota import Ledger, Usage, check_quota
+from tftpd.storage.upload import Sink
 
 
 def test_all_regular_files_count_and_nothing_else(root):

@@ -17,12 +17,11 @@ from tftpd.access.mounts import Mounts, Unmounted
 from tftpd.access.names import TEMPLATE, Named, is_template, show
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, Reason, Refused, Scarce
-from tftpd.storage.absences import LONGEST_KNOWN, Absences, Witness, settled, witness
-from tftpd.storage.cached import Cache, Slow
-from tftpd.storage.failures import refusing
-from tftpd.storage.memory import MemorySource
-from tftpd.storage.source import Octets, Source
-from tftpd.storage.spelling import Room, spelled
+from tftpd.storage.casefold import Room, spelled
+from tftpd.storage.dentry_cache import Cache, Slow
+from tftpd.storage.errors import refusing
+from tftpd.storage.negative_cache import LONGEST_KNOWN, Absences, Witness, settled, witness
+from tftpd.storage.source import MemorySource, Octets, Source
 
 TEMPLATED = "template"
 """What reports say of a file that was made of one."""
