@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
 from tests.support.plain import get, put, request
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 from tftpd.daemon.workers import wait_after
 
 

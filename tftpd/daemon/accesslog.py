@@ -7,7 +7,7 @@ from math import inf
 
 from twisted.logger import Logger, LogLevel
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.protocol.result import Outcome, Report
 
 _FLOODING = (Outcome.IGNORED, Outcome.DISPLACED)

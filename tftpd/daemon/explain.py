@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.config.loading import load_with_lines
 from tftpd.config.problems import ConfigError
 from tftpd.daemon.explanation import Configured, Explanation, Facts, explain

@@ -9,7 +9,7 @@ from typing import Any
 
 from tftpd.access.client import Client, MacAddress
 from tftpd.access.mounts import Mounts
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory

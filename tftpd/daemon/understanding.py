@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tftpd.access.client import Client
-from tftpd.access.names import Named, show
+from tftpd.access.paths import Named, show
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rewriting import Rule, rewritten
+from tftpd.access.rewrite import Rule, rewritten
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.packets import Request, Wrq
 from tftpd.storage.resolver import Finder

@@ -7,7 +7,7 @@ from typing import Any
 
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mount
-from tftpd.access.names import Name, show
+from tftpd.access.paths import Name, show
 from tftpd.access.policy import Grant
 from tftpd.storage.walk import Trail, trail
 
