@@ -11,7 +11,7 @@ from tftpd.access import fallbacks, paths, profiles
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
-from tftpd.daemon import importing
+from tftpd.daemon import import_map
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
@@ -115,7 +115,7 @@ FAULTS = {
     ),
     "a quote that is not doubled": (
         "importing",
-        importing,
+        import_map,
         "_quoted",
         lambda was: lambda text: "'" + text + "'",
     ),

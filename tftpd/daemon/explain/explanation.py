@@ -15,8 +15,7 @@ from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
-from tftpd.daemon.understanding import Understood, understand
-from tftpd.daemon.ways import NOWHERE, Way, ways
+from tftpd.daemon.explain.name_lookup import NOWHERE, Understood, Way, understand, ways
 from tftpd.net.packet_text import said
 from tftpd.net.sockets import client_address
 from tftpd.net.types import SocketAddress
