@@ -7,11 +7,11 @@ import pytest
 
 from fuzz.mutation import corpus, findings, mutations
 from fuzz.targets import check_of
-from tftpd.access import ladder, names, profiles
+from tftpd.access import fallbacks, paths, profiles
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
-from tftpd.config import document, loading
-from tftpd.daemon import importing
+from tftpd.config import loader, yaml_document
+from tftpd.daemon import import_map
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
@@ -24,7 +24,7 @@ from tftpd.server.listener import Listener
 from tftpd.status import boots
 from tftpd.storage.source import Source
 from tftpd.storage.upload import Sink
-from tftpd.templates import messages, process, sandbox
+from tftpd.templates import process, protocol, sandbox
 
 _MOST = 3000
 
@@ -73,19 +73,19 @@ FAULTS = {
     ),
     "a step that is two": (
         "names",
-        names,
+        paths,
         "SELF",
         lambda was: b"",
     ),
     "a name whose escape characters are shown": (
         "names",
-        names,
+        paths,
         "_escaped",
         lambda was: lambda character: character,
     ),
     "a ladder without an end": (
         "names",
-        ladder,
+        fallbacks,
         "MOST_NAMES",
         lambda was: 10_000,
     ),
@@ -103,19 +103,19 @@ FAULTS = {
     ),
     "a key given twice whose line is lost": (
         "config",
-        document.Document,
+        yaml_document.Document,
         "line",
         lambda was: lambda self, path: 0,
     ),
     "a root with a NUL that is asked for": (
         "config",
-        loading,
+        loader,
         "_resolved",
         lambda was: lambda entry, key, base: os.path.realpath(os.path.join(base, entry[key])),
     ),
     "a quote that is not doubled": (
         "importing",
-        importing,
+        import_map,
         "_quoted",
         lambda was: lambda text: "'" + text + "'",
     ),
@@ -205,7 +205,7 @@ FAULTS = {
     ),
     "a refusal that nobody trims": (
         "messages",
-        messages,
+        protocol,
         "line",
         lambda was: lambda text: text,
     ),
@@ -223,7 +223,7 @@ FAULTS = {
     ),
     "a job of which a part is lost": (
         "messages",
-        messages.Job,
+        protocol.Job,
         "encode",
         lambda was: lambda self: was(replace(self, grant=replace(self.grant, own=0))),
     ),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tests.support.programs import program
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 
 SHIPPED = CHECKOUT / "tftpd/daemon/units"
 DROP_IN = "tftpd.service.d/socket.conf"

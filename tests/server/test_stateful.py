@@ -17,10 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
 from tftpd.net.types import SocketAddress

@@ -12,9 +12,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from tftpd.access.facts import Facts
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.config.limits import Limit
+from tftpd.access.variables import Facts
+from tftpd.config.sections import Limit
 from tftpd.config.settings import Settings
 from tftpd.server.admission import Crowd
 from tftpd.server.request import Render, Wanted
