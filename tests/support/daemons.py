@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.support.forked import CHECKOUT, ForkedTwistd
+
 STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
 
@@ -23,7 +24,7 @@ STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 class RunningDaemon:
     """Where a daemon listens, what it serves, and what it has logged."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedTwistd
     port: int
     root: Path
     log: Path
@@ -97,6 +98,13 @@ def twistd(*arguments: str) -> list[str]:
     return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
 
 
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Return True if a process has installed a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
 @contextmanager
 def daemon(
     tmp_path: Path,
@@ -128,18 +136,25 @@ def daemon(
     log = tmp_path / "log"
     variables = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     with log.open("wb") as out:
-        variables |= environment(log) if environment else {}
-        process = subprocess.Popen(
-            [*within, *twistd("tftp", "--config", str(config))],
-            cwd=tmp_path,
-            env=variables,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            preexec_fn=preexec,
-        )
+        arguments = "-n", "--pidfile=", "tftp", "--config", str(config)
+        process: subprocess.Popen[bytes] | ForkedTwistd
+        if preexec or environment or within:
+            variables |= environment(log) if environment else {}
+            process = subprocess.Popen(
+                [*within, *twistd(*arguments[2:])],
+                cwd=tmp_path,
+                env=variables,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=preexec,
+            )
+        else:
+            process = ForkedTwistd(list(arguments), tmp_path, variables, log)
     running = RunningDaemon(process, port, root, log, config)
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        # Twisted installs its signal handlers after that; an earlier signal would get lost.
+        until(lambda: process.poll() is not None or _catches(process.pid, signal.SIGTERM))
         assert process.poll() is None, log.read_text()
         yield running
     finally:
