@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, let_pass
 from tftpd.client.client import Client
 from tftpd.client.settings import Settings
 from tftpd.protocol.packets import decode
@@ -35,7 +35,7 @@ class Talk:
         return self.said(source)
 
     def waits(self, seconds):
-        self.net.clock.pump([0.05] * round(seconds / 0.05))
+        let_pass(self.net.clock, seconds)
         return self.said((SERVER, WELL_KNOWN)) + self.said(TID)
 
     def said(self, to):
@@ -59,5 +59,5 @@ def net():
     net = MemoryNet()
     yield net
     net.run_threads()
-    net.clock.pump([0.5] * 200)
+    let_pass(net.clock, 100)
     assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, Talk
-from tests.support.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN, let_pass
 from tftpd.client.errors import (
     AlreadyExists,
     BadAnswer,
@@ -165,7 +165,7 @@ def held():
 
 def test_the_file_is_closed_however_early_it_ends(net, held):
     Talk(net).puts(b"hello")
-    net.clock.pump([0.5] * 200)
+    let_pass(net.clock, 100)
     refused = Talk(net)
     refused.puts(b"hello")
     refused.hears(Error(2, "no"))
