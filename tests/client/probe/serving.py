@@ -9,6 +9,8 @@ from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, decode
 
 OTHER = "192.0.2.99"
 ADDRESS = (SERVER, WELL_KNOWN)
+SIZE = 120_000
+LARGE = 700_000  # has block 65535, of 8 bytes each; reading so far takes 1 s
 LATENCY = 0.001  # seconds each way
 ANSWERED = (b"tsize", b"blksize", b"windowsize", b"timeout", b"rollover")
 
@@ -33,7 +35,7 @@ class Good:
     repeats_after = 1.0
     answers = ANSWERED
 
-    def __init__(self, size=700_000):
+    def __init__(self, size=SIZE):
         self.net = MemoryNet()
         self.size = size
         self.transfers = {}

@@ -54,6 +54,6 @@ def test_windows_that_nobody_grants_are_one_line():
 
 
 def test_the_size_is_told_with_what_the_server_says_of_it():
-    assert "size          700,000 octets, and tsize says so" in lines(serving.Good())
-    assert "size          700,000 octets; tsize: 1,234 octets (!)" in lines(serving.WrongSize())
-    assert "size          700,000 octets; tsize: not told" not in lines(serving.Good())
+    assert "size          120,000 octets, and tsize says so" in lines(serving.Good())
+    assert "size          120,000 octets; tsize: 1,234 octets (!)" in lines(serving.WrongSize())
+    assert "size          120,000 octets; tsize: not told" not in lines(serving.Good())

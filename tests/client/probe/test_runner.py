@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.probe import serving
-from tests.client.probe.serving import ADDRESS, OTHER, probed
+from tests.client.probe.serving import ADDRESS, LARGE, OTHER, SIZE, probed
 from tests.support.fakes import SERVER
 from tftpd.client.endpoint import Server
 from tftpd.client.errors import LocalError
@@ -12,8 +12,6 @@ from tftpd.client.probe.findings import Level, findings
 from tftpd.client.probe.observations import After, How, Kind, Origin
 from tftpd.client.probe.runner import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.protocol.packets import Error
-
-SIZE = 700_000
 
 
 def looked_at(server, **how):
@@ -35,7 +33,7 @@ def kinds(seen):
 
 @pytest.fixture(scope="module")
 def good():
-    server = serving.Good(SIZE)
+    server = serving.Good(LARGE)
     seen, took = looked_at(server)
     return server, seen, took
 
@@ -60,7 +58,7 @@ def test_all_that_a_good_server_grants_is_seen(good):
         ("timeout", How.GRANTED),
         ("rollover", How.GRANTED),
     ]
-    assert (seen.tsize.value, seen.size) == (SIZE, SIZE)
+    assert (seen.tsize.value, seen.size) == (LARGE, LARGE)
 
 
 def test_what_a_good_server_does_twice(good):
@@ -192,7 +190,7 @@ def test_a_block_that_is_never_repeated():
     [(serving.StopsAt65535, After.NOTHING), (serving.RollsTo1, After.ONE)],
 )
 def test_what_comes_after_block_65535(server, after):
-    seen, _ = looked_at(server())
+    seen, _ = looked_at(server(LARGE))
     assert seen.rollover is after
     assert kinds(seen) == {"rollover"}
 
@@ -205,7 +203,7 @@ def test_a_small_file_shows_several_blocks_but_no_rollover():
 
 
 def test_lock_step_may_be_too_slow_for_block_65535():
-    seen, took = looked_at(serving.NoWindows())
+    seen, took = looked_at(serving.NoWindows(LARGE))
     assert seen.rollover is After.UNTOLD
     assert took < 20
 
@@ -263,7 +261,7 @@ def begun(net):
 
 @pytest.mark.parametrize("seconds", [0.0005, 0.5, 3.0, 6.0, 8.0])
 def test_one_that_is_cancelled_leaves_nothing_whatever_it_is_at(seconds):
-    server = serving.Good()
+    server = serving.Good(LARGE)
     done, ended = begun(server.net)
     while server.net.clock.seconds() < seconds:
         server.net.clock.advance(0.001)
