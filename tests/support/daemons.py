@@ -136,12 +136,12 @@ def daemon(
     log = tmp_path / "log"
     variables = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     with log.open("wb") as out:
-        arguments = "-n", "--pidfile=", "tftp", "--config", str(config)
+        variables |= environment(log) if environment else {}
+        arguments = ["tftp", "--config", str(config)]
         process: subprocess.Popen[bytes] | ForkedTwistd
-        if preexec or environment or within:
-            variables |= environment(log) if environment else {}
+        if preexec or within or "LD_PRELOAD" in variables:
             process = subprocess.Popen(
-                [*within, *twistd(*arguments[2:])],
+                [*within, *twistd(*arguments)],
                 cwd=tmp_path,
                 env=variables,
                 stdout=out,
@@ -149,7 +149,7 @@ def daemon(
                 preexec_fn=preexec,
             )
         else:
-            process = ForkedTwistd(list(arguments), tmp_path, variables, log)
+            process = ForkedTwistd(arguments, tmp_path, variables, log)
     running = RunningDaemon(process, port, root, log, config)
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())

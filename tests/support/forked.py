@@ -7,6 +7,7 @@ import atexit
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ class ForkedTwistd:
     """A twistd with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, arguments: list[str], cwd: Path, environment: dict[str, str], log: Path):
-        """Run `twistd ARGUMENTS` in `cwd`; standard output and error go to `log`."""
+        """Run `twistd -n ARGUMENTS` in `cwd`; standard output and error go to `log`."""
         self._process = _server().Process(
             target=_run_twistd, args=(arguments, cwd, environment, log), daemon=True
         )
@@ -88,7 +89,12 @@ def _run_twistd(arguments: list[str], cwd: Path, environment: dict[str, str], lo
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["twistd", *arguments]
+    # As a new interpreter does with PYTHONPATH.
+    sys.path[:0] = paths = environment["PYTHONPATH"].split(os.pathsep)
+    for customize in (Path(path, "sitecustomize.py") for path in paths):
+        if customize.exists():
+            runpy.run_path(str(customize))
+    sys.argv = ["twistd", "-n", "--pidfile=", *arguments]
     from twisted.scripts.twistd import run
 
     run()
