@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.daemons import answers, daemon, free_port, until
-from tests.support.plain import ServerError, get, put, request
+from tests.support.plain import ServerError, get, put, received_after, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -46,7 +46,7 @@ def test_what_is_served_changes_and_running_transfers_go_on(tmp_path, other, wor
         until(lambda: get(running.port, b"file") == b"new")
         with sock:
             sock.sendto(b"\0\4\0\1", tid)
-            assert sock.recv(2000) == b"\0\3\0\2" + b"o" * 188
+            assert received_after(sock, b"\0\3\0\1") == (b"\0\3\0\2" + b"o" * 188, tid)
             sock.sendto(b"\0\4\0\2", tid)
         until(lambda: not stored(running.port, b"x", b"y"))  # each worker hears in its own time
 

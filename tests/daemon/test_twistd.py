@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
-from tests.support.plain import ServerError, get, put, request
+from tests.support.daemons import CHECKOUT, answers, daemon, free_port, own_address, twistd, until
+from tests.support.plain import ServerError, get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
 
 LIMIT = 60
@@ -195,8 +195,7 @@ def _started_as_nobody(installed):
     (base / "root" / "file").write_bytes(b"content")
     os.chown(base / "root", NOBODY.pw_uid, NOBODY.pw_gid)
     directories = [{"root": str(base / "root"), "read": True, "write": True}]
-    pid = os.getpid()  # an address of loopback that no other test run uses at the same time
-    address = f"127.9.{pid >> 8 & 255}.{pid & 255}"
+    address = own_address()
     config = base / "t.yaml"
     listen = [{"address": address, "port": 969}]
     config.write_text(yaml.safe_dump({"listen": listen, "directories": directories}))
@@ -278,7 +277,7 @@ def test_sigterm_ends_it_and_tells_running_clients(tmp_path):
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
             assert sock.recv(600)[:4] == b"\0\3\0\1"
             running.stop()
-            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+            assert received_after(sock, b"\0\3\0\1")[0] == b"\0\5\0\0Server is stopping\0"
         assert running.transfers()[-1]["outcome"] == "stopped"
 
 

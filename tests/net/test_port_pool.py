@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.net.test_udp import Heard, Readers
+from tests.support.daemons import own_address
 from tests.support.fakes import MemoryServer
 from tftpd.net.interfaces import Needs
 from tftpd.net.port_pool import PortRange, PortsTaken
@@ -15,8 +16,8 @@ from tftpd.net.udp import SessionPort
 from tftpd.protocol.packets import Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 
-# Nobody else's address, and below what the kernel gives to who asks for any.
-HERE = ("127.0.0.77", 0)
+# Ports below those that the kernel gives to a socket that asks for any.
+HERE = (own_address(), 0)
 LOW, HIGH = 21000, 21199
 
 

@@ -92,6 +92,12 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def own_address() -> str:
+    """Return a loopback address that no other process of a test run uses, for fixed ports."""
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"
+
+
 def twistd(*arguments: str) -> list[str]:
     """The command line of this interpreter's twistd."""
     run = "from twisted.scripts.twistd import run; run()"
