@@ -22,22 +22,22 @@ from bench.measure import job_of, provide
 from bench.probes import Probes
 from bench.scenarios import Scenario
 from bench.servers import HOST
-from tftpd.config.settings import Listen, Settings
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.epoll import Poller
+from tftpd.net.epoll import EpollReader
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.net.udp import ConnectedSocket, SessionPort
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.sender import Sender
-from tftpd.storage.block_ring import Frames
-from tftpd.storage.upload import Sink
+from tftpd.storage.block_ring import BlockRing
+from tftpd.storage.upload import Upload
 
 _POLL, _RECEIVE, _SESSION = "epoll, and whose turn it is", "recvfrom", "session"
 _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"
 PLACES: list[tuple[type, str, str]] = [
-    (Poller, "doRead", _POLL),
+    (EpollReader, "doRead", _POLL),
     (SessionPort, "doRead", _RECEIVE),
     (ConnectedSocket, "doRead", _RECEIVE),
     (Session, "datagramReceived", _SESSION),
@@ -49,10 +49,10 @@ PLACES: list[tuple[type, str, str]] = [
     (Sender, "outbox", _MACHINE),
     (Receiver, "receive_data", _MACHINE),
     (Receiver, "outbox", _MACHINE),
-    (Frames, "fill", _FILE),
-    (Frames, "between", _FILE),
-    (Sink, "append", _FILE),
-    (Sink, "spill", _FILE),
+    (BlockRing, "fill", _FILE),
+    (BlockRing, "between", _FILE),
+    (Upload, "append", _FILE),
+    (Upload, "spill", _FILE),
     (SessionPort, "writeBurst", _SEND),
 ]
 
@@ -125,7 +125,7 @@ def _daemon(root: Path) -> Daemon:
         {"directories": [{"root": str(root), "read": True, "write": True}]}
     )
     # Port 0, which no configuration may name, is any that is free.
-    listen = Listen.model_construct(address=HOST, port=0, broadcast="ignore")
+    listen = ListenSection.model_construct(address=HOST, port=0, broadcast="ignore")
     daemon = Daemon(reactor, settings.model_copy(update={"listen": [listen]}))
     daemon.privilegedStartService()
     daemon.startService()

@@ -17,10 +17,10 @@ from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
 from tftpd.client.client import Client
 from tftpd.client.endpoint import runtime
-from tftpd.client.settings import Settings as Wishes
-from tftpd.config.settings import Listen, Settings
+from tftpd.client.settings import ClientSettings as Wishes
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.interfaces import Needs
+from tftpd.net.interfaces import PortRequirements
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import Outcome
@@ -40,7 +40,7 @@ class FaultyLoopback(TestCase):
         self.addCleanup(shutil.rmtree, self.root)
         directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
         settings = Settings.model_validate({"directories": [directory]})
-        listen = Listen.model_construct(address=HOST, port=0)
+        listen = ListenSection.model_construct(address=HOST, port=0)
         daemon = Daemon(reactor, settings.model_copy(update={"listen": [listen]}))
         daemon.privilegedStartService()
         daemon.startService()
@@ -58,7 +58,7 @@ class FaultyLoopback(TestCase):
         """One that does not dally beyond the end of the test."""
         real = runtime(reactor)
 
-        def open_port(session: Session[Any], local: SocketAddress, needs: Needs) -> Any:
+        def open_port(session: Session[Any], local: SocketAddress, needs: PortRequirements) -> Any:
             self.addCleanup(session.stop, Outcome.STOPPED)
             return real.open_port(session, local, needs)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 from bench.relay import Lane, Line, Send
 from tftpd.protocol.errors import MalformedPacket
-from tftpd.protocol.packets import HEADER, Opcode, decode
+from tftpd.protocol.packets import HEADER_BYTES, Opcode, decode
 
 _BURST = (0.01, 0.5)  # seconds in which all of one direction get lost
 _LATE = (0.3, 1.0)  # seconds: longer than the timers that send again
@@ -115,8 +115,8 @@ class Wire(Lane):
             datagram = self._garbled(datagram)
         if happens(faults.truncate):
             datagram = self._truncated(datagram)
-        if happens(faults.shorten) and datagram[:2] == _DATA and len(datagram) > HEADER:
-            datagram = datagram[: self._random.randrange(HEADER, len(datagram) + 1)]
+        if happens(faults.shorten) and datagram[:2] == _DATA and len(datagram) > HEADER_BYTES:
+            datagram = datagram[: self._random.randrange(HEADER_BYTES, len(datagram) + 1)]
         if happens(faults.swap) and datagram[:2] == _DATA:
             first, second = datagram[4:6], datagram[6:8]
             datagram = datagram[:4] + second + first + datagram[8:]
@@ -167,7 +167,7 @@ class Wire(Lane):
                 decode(short)
             except MalformedPacket:
                 return short
-        return datagram[: HEADER - 1]
+        return datagram[: HEADER_BYTES - 1]
 
 
 def checksum(datagram: bytes) -> int:
