@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from fuzz.places import place
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.names import Name

@@ -16,7 +16,7 @@ from fuzz.faults import none_logged
 from fuzz.places import place
 from fuzz.scene import Watched, Wire
 from fuzz.uploads import PERIOD, Sent, payload
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings

@@ -14,7 +14,7 @@ import yaml
 from tests.boots import packets
 from tests.boots.client import Transfer
 from tests.boots.trace import Family, Step, content
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.loading import load

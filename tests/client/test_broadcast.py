@@ -3,7 +3,7 @@
 import pytest
 
 from tests.client.conftest import TID, Talk
-from tests.fakes import WELL_KNOWN
+from tests.support.fakes import WELL_KNOWN
 from tftpd.client.errors import NotFound, TimedOut
 from tftpd.client.reaching import reach
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq

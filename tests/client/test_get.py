@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, Talk
-from tests.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.errors import (
     AccessDenied,
     AlreadyExists,

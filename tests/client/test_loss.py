@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import one

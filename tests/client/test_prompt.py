@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
-from tests.daemons import daemon
+from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
 from tftpd.client.jobs import Job
 from tftpd.client.prompt import Prompt

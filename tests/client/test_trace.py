@@ -3,7 +3,7 @@
 import io
 
 from tests.client.conftest import TID
-from tests.fakes import SERVER, MemoryNet
+from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace

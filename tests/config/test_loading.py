@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.confinement.world import PLANTED, World
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.naming import AS_ASKED, Naming
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.daemons import CHECKOUT
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.loading import load_with_lines

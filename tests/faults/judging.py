@@ -12,9 +12,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.fakes import SERVER, MemoryServer
 from tests.faults.cells import Cell
 from tests.faults.way import TooLong, Way
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import one

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.daemons import CHECKOUT
 from tests.faults.shim import Machine
 from tests.faults.watching import watched
+from tests.support.daemons import CHECKOUT
 
 HOUR, YEARS = 3600, 10 * 365 * 86400
 CONTENT = bytes(range(256)) * 64

@@ -4,8 +4,8 @@ import random
 from functools import partial
 from math import inf
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tests.faults.wire import Faults, Outage, Wire
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
 

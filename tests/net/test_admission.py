@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd, Rates, network_of
 from tftpd.net.discards import Discard
 from tftpd.net.tally import Tally

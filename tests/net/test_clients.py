@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import Profiles
 from tftpd.config.profiles import shipped
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.discards import Discard, Discards
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Rrq

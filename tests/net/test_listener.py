@@ -3,7 +3,7 @@
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
 

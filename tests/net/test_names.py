@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.client import Client
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount, Mounts

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.fakes import MemoryServer
 from tests.net.test_ports import Heard, Readers
+from tests.support.fakes import MemoryServer
 from tftpd.net.portrange import PortRange, PortsTaken
 from tftpd.net.ports import SessionPort
 from tftpd.net.runtime import Needs

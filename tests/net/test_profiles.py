@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import PLAIN, Match, Profile, Profiles
 from tftpd.net.tuning import limits_for, timing_for
 from tftpd.transfer.report import Outcome

@@ -2,7 +2,7 @@
 
 import os
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.storage.frames import Frames
 from tftpd.transfer.report import Outcome
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq

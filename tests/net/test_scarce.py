@@ -67,7 +67,7 @@ def test_a_transfer_that_there_is_no_memory_to_begin_holds_no_file(
 
 def test_nothing_is_held_for_a_port_that_there_is_no_memory_for(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tests.fakes.MemoryNet.bind", _raises(MemoryError()))
+        patch.setattr("tests.support.fakes.MemoryNet.bind", _raises(MemoryError()))
         assert server.client().asks(READ) == []
     assert server.idle
     assert server.client().asks(READ) == [SEVEN]

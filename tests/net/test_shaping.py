@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.shaping import Rate, Shaper
 from tftpd.transfer.report import Outcome

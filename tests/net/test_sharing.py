@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.sharing import Share
 from tftpd.wire.packets import Ack, Rrq, Wrq

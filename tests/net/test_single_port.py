@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tests.net.test_discards import _nonzero
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.net.admission import Crowd
 from tftpd.net.discards import Discard, Discards
 from tftpd.transfer.report import Outcome

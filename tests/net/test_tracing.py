@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from twisted.logger import globalLogPublisher
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.net.tap import Tap
 from tftpd.net.tracing import Traced, Tracing
 from tftpd.net.words import said

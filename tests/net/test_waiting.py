@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
-from tests.fakes import SERVER, MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mounts
 from tftpd.access.naming import Naming

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.policy import WritePolicy
 from tftpd.access.roots import one

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
 from tests.storage.filling import fill
+from tests.support.daemons import CHECKOUT
 from tftpd.access.names import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.storage.failures import refusing

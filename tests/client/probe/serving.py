@@ -2,7 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.probe.order import Probe
 from tftpd.client.reaching import Server
 from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, decode

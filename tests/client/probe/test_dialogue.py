@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.conftest import TID
-from tests.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.dialogue import dialogue
 from tftpd.client.reaching import Server

@@ -5,7 +5,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.probe import serving
 from tests.client.probe.serving import ADDRESS, OTHER, probed
-from tests.fakes import SERVER
+from tests.support.fakes import SERVER
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Level, findings
 from tftpd.client.probe.observed import After, How, Kind, Origin

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import RunningDaemon, daemon
-from tests.plain import Pairs, request
+from tests.support.daemons import RunningDaemon, daemon
+from tests.support.plain import Pairs, request
 
 WAIT = 20.0  # seconds for any one answer
 RAPID = (("tsize", 0), ("blksize", 1000))

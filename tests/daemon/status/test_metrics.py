@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.daemon.status.counts import Counts
 from tftpd.daemon.status.metrics import exposition
 from tftpd.daemon.status.running import Snapshot, State, WorkerState

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.daemon.status.pages import SlowReader, web
-from tests.daemons import until
-from tests.plain import ServerError, get, put
+from tests.support.daemons import until
+from tests.support.plain import ServerError, get, put
 
 HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.fakes import MemoryServer
+from tests.support.fakes import MemoryServer
 from tftpd.daemon.status.running import (
     MOST,
     Running,

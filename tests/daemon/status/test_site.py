@@ -17,8 +17,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.status.pages import WAIT, SlowReader, free_tcp_port, web
-from tests.daemons import CHECKOUT, daemon, free_port, twistd, until
-from tests.plain import ServerError, get, put, request
+from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
+from tests.support.plain import ServerError, get, put, request
 
 PATHS = ["/", "/style.css", "/script.js", "/icon.svg", "/status", "/metrics", "/health"]
 

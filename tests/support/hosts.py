@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.daemons import CHECKOUT, until
-from tests.programs import program
+from tests.support.daemons import CHECKOUT, until
+from tests.support.programs import program
 
 LIMIT = 30  # seconds for any one program
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))

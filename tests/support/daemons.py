@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
 
