@@ -19,7 +19,7 @@ from bench.report import markdown_table
 from bench.servers import HOST, OURS, SERVERS, running
 from bench.soak_workload import NO_ANSWER, Task, Workload
 from tests.support.relay import Link, Relay
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 
 # Four times the difference that was measured without a leak. In half an hour 30,000 tasks end
 # between the two measurements, so that a leak of 280 bytes per task shows.

@@ -17,9 +17,9 @@ from tftpd.client.errors import (
     ServerError,
     TimedOut,
 )
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode
-from tftpd.wire.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.result import Outcome
 
 SMALL = Oack(((b"tsize", b"5"), (b"blksize", b"8")))
 

@@ -11,8 +11,8 @@ import pytest
 
 from bench.clients import Job
 from bench.load import run_load
-from tests.daemon.status.pages import SlowReader, web
 from tests.daemon.test_reload import began
+from tests.status.pages import SlowReader, web
 from tests.support.daemons import answers, daemon, free_port, until
 from tests.support.plain import LOCALHOST, get, put, request
 

@@ -6,8 +6,8 @@ from math import inf
 
 from tests.faults.wire import Faults, Outage, Wire
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.net.runtime import SocketAddress
 from tftpd.net.session import Session
+from tftpd.net.types import SocketAddress
 
 HOST = "192.0.2.7"  # of the client, as the server sees it
 TRANSIT = 0.001  # seconds

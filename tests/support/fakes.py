@@ -10,23 +10,16 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from tftpd.net.listener import Listener
-from tftpd.net.listening import Guests
-from tftpd.net.offer import Offer
-from tftpd.net.portrange import PortsTaken
-from tftpd.net.runtime import (
-    TID,
-    Buffer,
-    BurstProtocol,
-    BurstTransport,
-    Needs,
-    Runtime,
-    SocketAddress,
-)
-from tftpd.net.sessions import Sessions
-from tftpd.net.tap import Hear
-from tftpd.transfer.report import Report
-from tftpd.wire.packets import Packet, decode
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs, Runtime
+from tftpd.net.port_pool import PortsTaken
+from tftpd.net.types import TID, Buffer, SocketAddress
+from tftpd.net.wrappers import Hear
+from tftpd.protocol.packets import Packet, decode
+from tftpd.protocol.result import Report
+from tftpd.server.config import Offer
+from tftpd.server.listener import Listener
+from tftpd.server.listening_port import Guests
+from tftpd.server.session_table import Sessions
 
 SERVER = "127.0.0.1"  # the kernel knows a way to it, wherever the tests run
 WELL_KNOWN = 69
