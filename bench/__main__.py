@@ -46,7 +46,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("command", choices=_COMMANDS)
+    add("command", nargs="?", choices=_COMMANDS, default="peers", help="default: peers")
     for option, names in {
         "scenarios": list(SCENARIOS),
         "servers": list(SERVERS),
@@ -75,21 +75,20 @@ def _peers(options: argparse.Namespace) -> int:
     servers = [SERVERS[name] for name in options.servers or SERVERS]
     scenarios = {name: SCENARIOS[name] for name in options.scenarios or SCENARIOS}
     rows = compare_servers(servers, scenarios, options.rounds, _progress)
-    versions = {server.name: read_version(server.program, server.version) for server in servers}
-    return _finish(options, OURS, versions, rows)
+    return _finish(options, [server.name for server in servers], rows)
 
 
 def _clients(options: argparse.Namespace) -> int:
     servers = [SERVERS[name] for name in options.servers or SERVERS if SERVERS[name].uploads]
     clients = options.clients or list(PROGRAMS)
     rows = compare_clients(clients, servers, options.size * MIB, options.rounds, _progress)
-    return _finish(options, "tftpc", {name: read_version(name) for name in clients}, list(rows))
+    return _finish(options, clients, list(rows))
 
 
-def _finish(
-    options: argparse.Namespace, ours: str, versions: dict[str, str], rows: list[Row]
-) -> int:
-    report = Report(ours, describe_run(options.rounds, versions), list(versions), rows)
+def _finish(options: argparse.Namespace, programs: list[str], rows: list[Row]) -> int:
+    versions = {name: read_version(name) for name in programs}
+    ours = "tftpc" if options.command == "clients" else OURS
+    report = Report(ours, describe_run(options.rounds, versions), programs, rows)
     if options.json:
         report.write(options.json)
     if options.chart:

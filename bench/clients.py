@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any
 
 from tests.support.relay import enlarge_receive_buffer
 
@@ -112,9 +112,6 @@ class Client:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
-
-
-AnyClient = TypeVar("AnyClient", bound=Client)
 
 
 class TransferClient(Client, ABC):
@@ -364,7 +361,7 @@ class WriteClient(TransferClient):
             self.socket.sendmsg(pieces[at : at + 2])
 
 
-class ClientLoop(Generic[AnyClient]):
+class ClientLoop:
     """Event loop that runs clients in one thread, up to a maximum at the same time.
 
     Args:
@@ -376,8 +373,8 @@ class ClientLoop(Generic[AnyClient]):
 
     def __init__(
         self,
-        clients: Iterator[AnyClient | None],
-        on_end: Callable[[AnyClient], None],
+        clients: Iterator[Client | None],
+        on_end: Callable[[Any], None],
         max_running: int,
         blocking: bool = False,
     ) -> None:
@@ -385,7 +382,7 @@ class ClientLoop(Generic[AnyClient]):
         self._on_end = on_end
         self._max_running = max_running
         self._blocking = blocking
-        self._running: dict[int, AnyClient] = {}  # by descriptor
+        self._running: dict[int, Client] = {}  # by descriptor
 
     def run(self, limit: float) -> None:
         """Run until all clients have ended, or end them after `limit` seconds."""

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from tests.support.daemons import CHECKOUT, free_port
+
 OURS = "tftpd"
 HOST = "127.0.0.1"
 
@@ -46,7 +47,6 @@ class Server:
     Attributes:
         name: Name in the reports.
         command: Program and arguments; {port}, {root}, {work} and {user} are replaced.
-        version: Option that prints the version; empty if there is none.
         port: Port, if the program cannot use another one.
         needs_root: The program must be started by root.
         has_cpu_time: The CPU time can be read. That of children is lost if the program does not
@@ -57,28 +57,23 @@ class Server:
 
     name: str
     command: str
-    version: str = ""
     port: int | None = None
     needs_root: bool = False
     has_cpu_time: bool = True
     uploads: bool = True
     windows: bool = True
 
-    @property
-    def program(self) -> str:
-        """Name of the program."""
-        return self.command.split()[0]
-
     def command_line(self, port: int, root: Path, work: Path) -> list[str]:
         """Return the program and its arguments, or raise `Unavailable` if it cannot run here."""
-        program = find_program(self.program)
+        values = {"port": port, "root": root, "work": work, "user": getpass.getuser()}
+        name, *arguments = (word.format(**values) for word in self.command.split())
+        program = find_program(name)
         # Debian's atftpd installs a link named in.tftpd if tftpd-hpa is absent.
         if self.name == "in.tftpd" and Path(program).resolve().name == "atftpd":
             raise Unavailable(f"{program} is atftpd")
         if self.needs_root and os.geteuid() != 0:
             raise Unavailable("needs root")
-        values = {"port": port, "root": root, "work": work, "user": getpass.getuser()}
-        return [program, *(word.format(**values) for word in self.command.split()[1:])]
+        return [program, *arguments]
 
 
 _SERVERS = (
@@ -86,7 +81,6 @@ _SERVERS = (
     Server(
         "in.tftpd",
         f"in.tftpd -L -a {HOST}:{{port}} -c -u {{user}} -s {{root}}",
-        version="-V",
         needs_root=True,  # for chroot()
         has_cpu_time=False,
         windows=False,
@@ -95,14 +89,12 @@ _SERVERS = (
         "atftpd",
         "atftpd --daemon --no-fork --maxthread 4000 --user {user} --verbose=0"
         f" --port {{port}} --bind-address {HOST} {{root}}",
-        version="--version",
     ),
     Server(
         "dnsmasq",
         "dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user={user} --port=0"
         " --enable-tftp --tftp-max=4000 --tftp-root={root}"
         f" --listen-address={HOST} --bind-interfaces --log-facility={{work}}/log",
-        version="--version",
         port=69,
         needs_root=True,
         uploads=False,
@@ -122,15 +114,10 @@ def find_program(name: str) -> str:
     return path
 
 
-def read_version(program: str, option: str = "--version") -> str:
-    """Return the first version number that a program prints, or an empty string.
-
-    Args:
-        program: Name of the program.
-        option: Option that prints the version; empty if there is none.
-    """
+def read_version(program: str) -> str:
+    """Return the first version number that a program prints, or an empty string."""
     try:
-        command = [find_program(program), option] if option else ["true"]
+        command = [find_program(program), "--version"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_START_SECONDS)
     except Unavailable:
         return ""
@@ -185,13 +172,6 @@ def running(
         yield RunningServer(process.pid, port, time.monotonic() - began)
     finally:
         _stop(process)
-
-
-def free_port() -> int:
-    """Return a UDP port of the loopback address that is free now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 def _wait_for_answer(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> bool:

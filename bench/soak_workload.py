@@ -20,7 +20,8 @@ from bench.clients import (
     encode_request,
 )
 from bench.load import create_file
-from bench.servers import HOST, free_port
+from bench.servers import HOST
+from tests.support.daemons import free_port
 
 NO_ANSWER = ("no answer", "out of time", "socket: Connection refused")
 
