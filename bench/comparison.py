@@ -3,12 +3,13 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from time import monotonic
 
 from bench.clients import ReadClient
 from bench.load import create_file, run_load
-from bench.processes import read_tree
+from bench.processes import cpu_seconds, memory_bytes
 from bench.report import Cell, Row
 from bench.scenarios import Scenario, Unit
 from bench.servers import HOST, RunningServer, Server, Unavailable, running
@@ -21,15 +22,12 @@ _SATURATED = 0.95  # of a processor: the load generator cannot do more
 
 
 def compare_servers(
-    servers: Sequence[Server],
-    scenarios: dict[str, Scenario],
-    rounds: int,
-    progress: Progress,
+    servers: Sequence[Server], scenarios: dict[str, Scenario], rounds: int, progress: Progress
 ) -> list[Row]:
     """Measure servers in scenarios.
 
     Args:
-        servers: Servers that can run on this machine.
+        servers: The servers. If one cannot run here, its cells have the reason.
         scenarios: Scenarios by name.
         rounds: Measurements of each server in each scenario.
         progress: Called with a line before each measurement.
@@ -39,23 +37,22 @@ def compare_servers(
     """
     rows = []
     startup = Row("startup", "from the start to the first answer", Unit.STARTUP)
+    startup.cells = {server.name: Cell() for server in servers}
     with served_directory() as root:
         for name, scenario in scenarios.items():
             create_file(root / scenario.file, scenario.size)
             row = Row(name, scenario.describe(), scenario.unit)
-            for number in range(rounds):
-                for server in servers:
-                    cell = row.cells.setdefault(server.name, Cell(_missing(server, scenario)))
-                    if cell.reason:
-                        continue
-                    progress(f"{name}, round {number + 1}: {server.name}")
-                    try:
-                        seconds = _measure(server, scenario, cell, root)
-                    except (Unavailable, TimeoutError) as error:
-                        cell.reason = str(error)
-                    else:
-                        cells = startup.cells
-                        cells.setdefault(server.name, Cell()).values.append(seconds * 1000)
+            row.cells = {server.name: Cell() for server in servers}
+            for number, server in product(range(rounds), servers):
+                cell = row.cells[server.name]
+                if cell.reason:
+                    continue
+                progress(f"{name}, round {number + 1}: {server.name}")
+                try:
+                    seconds = _measure(server, scenario, cell, root)
+                    startup.cells[server.name].values.append(seconds * 1000)
+                except (Unavailable, TimeoutError) as error:
+                    cell.reason = str(error)
             rows.append(row)
     return [*rows, startup]
 
@@ -69,25 +66,12 @@ def served_directory() -> Iterator[Path]:
         yield root
 
 
-def memory_bytes(pid: int) -> int:
-    """Return the memory (PSS) of a process and its descendants."""
-    return sum(process.pss_bytes for process in read_tree(pid))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and its descendants."""
-    return sum(process.cpu_seconds for process in read_tree(pid))
-
-
-def _missing(server: Server, scenario: Scenario) -> str:
-    """Return the feature that the server lacks for a scenario, or an empty string."""
-    if scenario.load.upload and not server.uploads:
-        return "no uploads"
-    return "no windowsize option" if scenario.load.windowsize > 1 and not server.windows else ""
-
-
 def _measure(server: Server, scenario: Scenario, cell: Cell, root: Path) -> float:
     """Run one round, add its results to `cell`, and return the start-up time in seconds."""
+    if scenario.load.upload and not server.uploads:
+        raise Unavailable("no uploads")
+    if scenario.load.windowsize > 1 and not server.windows:
+        raise Unavailable("no windowsize option")
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tftpd-bench-")))
         started = stack.enter_context(running(server, root, work))

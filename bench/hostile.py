@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.clients import BUFFER, HEADER, Client, ClientLoop, Job, encode_request
-from bench.comparison import Progress, memory_bytes, served_directory
+from bench.comparison import Progress, served_directory
 from bench.load import Result, create_file, run_load
+from bench.processes import memory_bytes
 from bench.report import markdown_table
 from bench.scenarios import KIB, MIB
 from bench.servers import HOST, Server, running

@@ -46,6 +46,16 @@ def read_tree(pid: int) -> list[ProcessUsage]:
     return found
 
 
+def memory_bytes(pid: int) -> int:
+    """Return the memory (PSS) of a process and its descendants."""
+    return sum(process.pss_bytes for process in read_tree(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its descendants."""
+    return sum(process.cpu_seconds for process in read_tree(pid))
+
+
 def _read_process(process: Path) -> ProcessUsage:
     # The command name is in parentheses and may contain spaces.
     fields = (process / "stat").read_text().rpartition(")")[2].split()

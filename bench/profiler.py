@@ -6,8 +6,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from bench.comparison import cpu_seconds, served_directory
+from bench.comparison import served_directory
 from bench.load import create_file, run_load
+from bench.processes import cpu_seconds
 from bench.report import markdown_table
 from bench.scenarios import Scenario
 from bench.servers import OURS, SERVERS, Unavailable, find_program, running
