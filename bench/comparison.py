@@ -111,7 +111,7 @@ def _memory_per_session(started: RunningServer, scenario: Scenario, root: Path) 
                 client.on_readable()  # answers an OACK with ACK 0, so that block 1 is sent
                 client.on_tick(monotonic())
             if client.failure:
-                raise TimeoutError(f"session {number + 1}: {client.failure}")
+                raise TimeoutError(f"{client.failure} to session {number + 1} of {job.clients}")
             # The first session allocates what all sessions share.
             before = before or memory_bytes(started.pid)
         return (memory_bytes(started.pid) - before) / job.clients

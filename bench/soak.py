@@ -143,7 +143,7 @@ class SoakReport:
             if after.threads > before.threads + _MAX_NEW_THREADS:
                 yield f"{after.threads} threads, {before.threads} before"
             early, late = self._memory(number, sixth=1), self._memory(number, sixth=5)
-            if late > early + MAX_MEMORY_GROWTH:
+            if early and late > early + MAX_MEMORY_GROWTH:
                 yield f"{late / _MIB:.1f} MiB of memory, {early / _MIB:.1f} MiB after the warm-up"
         if last.sessions:
             yield f"{last.sessions} sessions are left (-1: the status page does not answer)"
@@ -167,7 +167,10 @@ class SoakReport:
         return "\n".join([table, "", *map(str, some), *self.examples, *problems])
 
     def _memory(self, number: int, sixth: int) -> float:
-        """Return the median memory of a process in one sixth of the load, counted from 0."""
+        """Return the median memory of a process in one sixth of the load, counted from 0.
+
+        The result is 0 if there is no sample, because the load was too short.
+        """
         begin, end = sixth * self.load / 6, (sixth + 1) * self.load / 6
         groups = [sample.processes for sample in self.samples if begin <= sample.time <= end]
         return median([group[number].rss_bytes for group in groups if number < len(group)] or [0])

@@ -79,6 +79,12 @@ def test_memory_that_grows_in_the_warm_up_is_no_problem():
     assert list(report.problems()) == []
 
 
+def test_memory_is_not_compared_if_the_load_is_too_short_for_samples():
+    report = _report()
+    report.samples = [report.samples[0], _sample(LOAD), report.samples[-1]]
+    assert list(report.problems()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
