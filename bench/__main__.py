@@ -6,6 +6,9 @@ clients  compare tftpc with other client programs
 profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
+
+Without names, load and peers run all scenarios, profile runs three of them, peers and clients use
+all programs that are installed, and hostile measures tftpd with all attacks.
 """
 
 import argparse
