@@ -107,7 +107,9 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _soak(options: argparse.Namespace) -> int:
-    plan = Plan(options.minutes * 60, options.workers, options.rate, seed=options.seed)
+    load = options.minutes * 60
+    surge = min(60.0, load / 10)
+    plan = Plan(load, options.workers, options.rate, seed=options.seed, surge=surge)
     report = run_soak(plan, _progress)
     print(report)
     return 1 if any(report.problems()) else 0

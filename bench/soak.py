@@ -53,6 +53,8 @@ class Plan:
         rest: Time after the load, in which the last transfers end. Longer than `idle_timeout`.
         idle: Time without load in which wake-ups are counted, before and after the load.
         seed: Seed of the random tasks.
+        surge: Time at the start in which tasks start without delay, up to the maximum. Memory for
+            the largest load is then allocated before it is measured.
     """
 
     load: float
@@ -65,6 +67,7 @@ class Plan:
     rest: float = 60.0
     idle: float = 5.0
     seed: int = 1
+    surge: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,8 @@ class SoakTest:
                 yield None
                 continue
             # Starts that were missed at the maximum of tasks are not made up for.
-            next_start = max(next_start, now - TICK_SECONDS) + 1 / plan.rate
+            interval = 1 / plan.rate if at >= plan.surge else 0.0
+            next_start = max(next_start, now - TICK_SECONDS) + interval
             task = self._workload.next_task()
             self._tasks[task.client] = task
             yield task.client

@@ -83,7 +83,7 @@ def test_a_problem_in_a_soak_test_is_the_exit_status(capsys, monkeypatch):
 
     monkeypatch.setattr(program, "run_soak", run_soak)
     assert program.main(["soak", "--minutes", "0.5", "--workers", "2", "--seed", "7"]) == 1
-    assert plans == [Plan(30.0, 2, seed=7)]
+    assert plans == [Plan(30.0, 2, seed=7, surge=3.0)]
     assert "PROBLEM: the log has: Traceback" in capsys.readouterr().out
 
 

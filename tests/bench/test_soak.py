@@ -183,7 +183,7 @@ def test_a_transfer_without_an_answer_is_lost():
 
 def test_a_short_soak_test_finds_no_descriptor_session_or_file_left(monkeypatch):
     monkeypatch.setattr(soak, "_SETTLE_SECONDS", 0.2)
-    plan = Plan(1.0, 1, 40, 40, 0.3, 0.4, idle_timeout=0.6, rest=1.0, idle=0.2)
+    plan = Plan(1.0, 1, 40, 40, 0.3, 0.4, idle_timeout=0.6, rest=1.0, idle=0.2, surge=0.1)
     report = soak.run_soak(plan, lambda line: None)
     assert report.total("wrong") == report.total("unexpected") == 0, report.examples
     assert report.log_errors == []
