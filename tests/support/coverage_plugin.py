@@ -1,8 +1,8 @@
-"""A plugin of coverage's: what it has counted is kept, however a process ends.
+"""Plugin of coverage that saves the data of processes that end by a signal or a limit.
 
-coverage saves when the interpreter ends, and by `[run] patch` at `os._exit`. But twistd
-ends by the signal that stopped it, and processes that render may write no file and are
-killed once the daemon has let go of them. What a test kills itself has counted in vain.
+coverage saves its data when the interpreter exits and, with `[run] patch`, in os._exit().
+twistd, however, sends itself the signal that stopped it. The template workers may not write
+files, and the daemon kills them. Data of a process that a test kills is lost.
 """
 
 import os
@@ -15,9 +15,9 @@ from typing import Any
 from coverage import Coverage
 from coverage.exceptions import CoverageException
 
-_USER = os.geteuid()  # whose the process is at its start
+_USER = os.geteuid()  # at the start of the process
 
-_WAIT = 1.0  # seconds; what waits for a job has saved and is gone in a tenth of it
+_WAIT = 1.0  # seconds; an idle template worker saves its data and exits within 0.1 s
 
 _os_kill = os.kill
 _popen_kill = subprocess.Popen.kill
@@ -26,7 +26,7 @@ _coverage_save = Coverage.save
 
 
 def coverage_init(registry: Any, options: dict[str, str]) -> None:
-    """coverage: it is about to count in this process."""
+    """Patch the functions that end a process. coverage calls this when it starts."""
     os.kill = _kill
     subprocess.Popen.kill = _end
     resource.setrlimit = _limit
@@ -50,7 +50,7 @@ def _end(process: "subprocess.Popen[Any]") -> None:
 
 def _limit(what: int, limits: tuple[int, int]) -> None:
     soft, hard = limits
-    if what == resource.RLIMIT_FSIZE:  # for `_save` to lift
+    if what == resource.RLIMIT_FSIZE:  # so that _save() can raise the soft limit
         _, hard = resource.getrlimit(what)
     _setrlimit(what, (soft, hard))
 
@@ -62,4 +62,4 @@ def _save(counted: Coverage) -> None:
         _coverage_save(counted)
     except CoverageException:
         if os.geteuid() == _USER:
-            raise  # another one may not write here
+            raise  # a process that has changed its user may not write here
