@@ -12,7 +12,7 @@ from tftpd.access.names import LONGEST, TEMPORARY, Name, show, steps
 from tftpd.access.naming import Naming
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.roots import SERIALS, one, root, serials
-from tftpd.wire.errors import Refused
+from tftpd.protocol.errors import Refused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"))
 _NUMBERS = serials(SERIALS)

@@ -21,8 +21,8 @@ from tftpd.access.client import Client
 from tftpd.access.facts import Fact, Facts
 from tftpd.access.names import Named
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.daemon.rendering import told
-from tftpd.net.answering import Wanted
+from tftpd.server.config_builder import told
+from tftpd.server.request import Wanted
 from tftpd.templates.child import _held, answer
 from tftpd.templates.messages import Job, Kind, receive, refused_by
 from tftpd.templates.sandbox import Templates

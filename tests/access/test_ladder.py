@@ -13,7 +13,7 @@ from tftpd.access.names import PARENT, Named, steps
 from tftpd.access.naming import Naming
 from tftpd.access.roots import one
 from tftpd.config.naming import ENCODINGS, Names
-from tftpd.wire.errors import Refused
+from tftpd.protocol.errors import Refused
 
 DRIVE, TRAILING, ENCODING, PREFIX, CASE = Rung
 KNOWN = Ladder((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))

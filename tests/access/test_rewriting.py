@@ -13,7 +13,7 @@ from tftpd.access.names import Named
 from tftpd.access.regular.patterns import LONGEST_NAME, pattern
 from tftpd.access.regular.tree import BadPattern
 from tftpd.access.rewriting import Rule, rewritten, template
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 CLIENT = Client(ip_address("10.0.0.7"))
 

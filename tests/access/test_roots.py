@@ -13,7 +13,7 @@ from tftpd.access.names import PARENT, SELF, TEMPORARY, steps
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.roots import SERIALS, Root, root, serials
 from tftpd.access.slots import BadSlot, Slot
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 MAC = bytes.fromhex("525400abcdef")
 CLIENT = Client(ip_address("192.0.2.7"), lambda: MAC)

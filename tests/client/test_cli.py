@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.daemons import CHECKOUT, daemon
+from tests.support.daemons import CHECKOUT, daemon
 
 LIMIT = 60
 TFTPC = [sys.executable, "-m", "tftpd.client.cli"]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
-from tests.daemons import daemon
+from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
 from tftpd.client.jobs import Job
 from tftpd.client.prompt import Prompt
 from tftpd.client.urls import Remote
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 HOST = "192.0.2.1"
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 
 FAULT = """
 import sys

@@ -3,12 +3,12 @@
 import io
 
 from tests.client.conftest import TID
-from tests.fakes import SERVER, MemoryNet
+from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace
-from tftpd.net.tap import tapped
-from tftpd.wire.packets import Ack, Data, Oack
+from tftpd.net.wrappers import tapped
+from tftpd.protocol.packets import Ack, Data, Oack
 
 
 def test_every_datagram_both_ways_is_heard(tmp_path):

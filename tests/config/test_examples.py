@@ -5,7 +5,7 @@ import json
 import pydantic
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.config.loading import load, schema
 
 SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.access.ladder import Ladder, Rung
 from tftpd.access.mounts import Mount
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
@@ -16,8 +16,8 @@ from tftpd.access.roots import one
 from tftpd.config.loading import load
 from tftpd.config.observing import Status
 from tftpd.config.problems import ConfigError
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
 from tftpd.config.loading import load
 from tftpd.config.problems import ConfigError
 from tftpd.config.profiles import shipped
-from tftpd.wire.packets import Wrq
+from tftpd.protocol.packets import Wrq
 
 MINIMAL = "directories: [{root: ., read: true}]\n"
 

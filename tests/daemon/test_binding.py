@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from twisted.logger import capturedLogs
 
-from tests.daemons import free_port
+from tests.support.daemons import free_port
 from tftpd.config.settings import Settings
 from tftpd.daemon.binding import Unbound, adopt, bind
 

@@ -4,8 +4,8 @@ import pytest
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.channel import Channel, Orders, encode_event, encode_report, told
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
 
 REPORTS = [
     Report(Direction.READ, ("fe80::1%eth0", 2000), bytes(range(256)), Outcome.REFUSED),

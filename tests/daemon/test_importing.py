@@ -9,7 +9,7 @@ from tftpd.access.rewriting import rewritten
 from tftpd.config.loading import load
 from tftpd.config.naming import MOST_RULES
 from tftpd.daemon.cli import main
-from tftpd.wire.errors import Refused
+from tftpd.protocol.errors import Refused
 
 MAP = """\
 # Names that Windows asks for.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.daemon.cli import main
 
 UNITS = Path("usr/local/lib/systemd/system")

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 from tftpd.daemon.accesslog import AccessLog
 from tftpd.daemon.logs import complain, observer, output
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
 
 
 def _logged(form, level="debug"):

@@ -5,8 +5,8 @@ from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
 
 from tftpd.config.loading import load
-from tftpd.daemon.serving import Server
-from tftpd.net.neighbours import Neighbours
+from tftpd.server.neighbours import Neighbours
+from tftpd.server.server import Server
 
 
 @pytest.fixture

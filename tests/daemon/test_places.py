@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 from tftpd.config.settings import Settings
 from tftpd.daemon.channel import told
 from tftpd.daemon.process import WorkerProcess
-from tftpd.daemon.status.running import WorkerState
 from tftpd.daemon.worker import _Upwards
 from tftpd.daemon.workers import Workers
+from tftpd.server.snapshot import WorkerState
 
 
 class Full(Clock):

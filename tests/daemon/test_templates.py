@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import plain
-from tests.daemons import daemon, until
+from tests.support import plain
+from tests.support.daemons import daemon, until
 from tftpd.daemon.cli import main
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
-from tests.plain import get, put, request
+from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
+from tests.support.plain import get, put, request
 from tftpd.access.names import TEMPORARY
 from tftpd.daemon.workers import wait_after
 

@@ -20,9 +20,10 @@ from tftpd.client.reaching import runtime
 from tftpd.client.settings import Settings as Wishes
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.runtime import Needs, SocketAddress
+from tftpd.net.interfaces import Needs
 from tftpd.net.session import Session
-from tftpd.transfer.report import Outcome
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.result import Outcome
 
 HOST = "127.0.0.1"
 MILD = ("drop", "duplicate", "reorder", "corrupt", "rate")

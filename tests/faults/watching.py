@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import CHECKOUT, RunningDaemon, daemon, until
 from tests.faults import patient
-from tests.hosts import Host
-from tests.plain import LOCALHOST
+from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, until
+from tests.support.hosts import Host
+from tests.support.plain import LOCALHOST
 from tftpd.access.names import TEMPORARY
 
 EYES = Path(__file__).parent / "eyes"

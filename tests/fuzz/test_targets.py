@@ -12,20 +12,19 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
 from tftpd.daemon import importing
-from tftpd.daemon.status import boots
-from tftpd.net import pcap
-from tftpd.net.listener import Listener
-from tftpd.net.sending import SendSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
-from tftpd.storage.sink import Sink
+from tftpd.protocol import negotiation, netascii, packets
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.request import Opening
+from tftpd.server import packet_capture
+from tftpd.server.listener import Listener
+from tftpd.status import boots
 from tftpd.storage.source import Source
+from tftpd.storage.upload import Sink
 from tftpd.templates import messages, process, sandbox
-from tftpd.transfer import terms
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.opening import Opening
-from tftpd.transfer.receiver import Receiver
-from tftpd.wire import netascii, packets
-from tftpd.wire.errors import ErrorCode, Refused
 
 _MOST = 3000
 
@@ -68,7 +67,7 @@ FAULTS = {
     ),
     "a blksize above what was asked": (
         "options",
-        terms._Draft,
+        negotiation._Draft,
         "terms",
         lambda was: lambda self: _larger(was(self)),
     ),
@@ -122,7 +121,7 @@ FAULTS = {
     ),
     "a capture that is too large": (
         "pcap",
-        pcap.Capture,
+        packet_capture.Capture,
         "_append",
         lambda was: lambda self, octets: was(self, octets + b"\0" * 4),
     ),

@@ -9,7 +9,7 @@ from manuals import pages, prose
 from manuals.built import files
 from manuals.commands import command
 from manuals.roff import marked
-from tests.programs import program
+from tests.support.programs import program
 from tftpd.client import arguments as client
 from tftpd.config.loading import schema
 from tftpd.daemon import arguments as daemon

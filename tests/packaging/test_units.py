@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.config.loading import load
 
 SHIPPED = CHECKOUT / "tftpd/daemon/units"

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.access.client import Client
 from tftpd.config.loading import load
 from tftpd.templates.messages import Job

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.messages import (
     Garbled,
     Job,
@@ -16,7 +17,6 @@ from tftpd.templates.messages import (
     refusal,
     refused_by,
 )
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 
 def test_a_job_is_what_it_was():

@@ -18,7 +18,7 @@ from tftpd.access.policy import (
     admits,
 )
 from tftpd.access.roots import Root, Serials, asks
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 
 @dataclass(frozen=True, slots=True)

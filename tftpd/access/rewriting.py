@@ -10,7 +10,7 @@ from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
 from tftpd.access.regular.tree import BadPattern
 from tftpd.access.slots import FACTS, BadSlot, Part, fill, names, parts
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 MOST_APPLIED = 256
 """Rules that apply to one name, each time counted: rules that start over may never end."""

@@ -24,14 +24,14 @@ from tftpd.client.progress import Ticker
 from tftpd.client.reaching import Server, reach, runtime
 from tftpd.client.settings import Settings
 from tftpd.client.transfer import Asking, Getting, Putting
-from tftpd.net.runtime import Needs, Runtime
+from tftpd.net.interfaces import Needs, Runtime
+from tftpd.protocol.errors import Reason, Refused
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.packets import HEADER
+from tftpd.protocol.request import Wish
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.retransmission import Timing
 from tftpd.storage.source import Source
-from tftpd.transfer.opening import Wish
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
-from tftpd.transfer.timing import Timing
-from tftpd.wire.errors import Reason, Refused
-from tftpd.wire.packets import HEADER
 
 PORT = 69
 # Seconds that the last ACK of a download is repeated for a server that asks.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from twisted.internet.interfaces import IDelayedCall
 
-from tftpd.net.runtime import Clock
+from tftpd.net.interfaces import Clock
 
 _EACH = 0.2  # seconds; no block waits for a terminal
 

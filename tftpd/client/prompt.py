@@ -21,7 +21,7 @@ from tftpd.client.arguments import mode, natural, port
 from tftpd.client.jobs import Job, Usage, remote_of, target
 from tftpd.client.running import settings_of
 from tftpd.client.urls import Remote
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 BAD_USAGE = 2
 _REMEMBERED = 1000  # lines of history

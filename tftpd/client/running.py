@@ -19,10 +19,10 @@ from tftpd.client.progress import bar
 from tftpd.client.reaching import runtime
 from tftpd.client.settings import Settings
 from tftpd.client.trace import Trace
-from tftpd.net.tap import tapped
-from tftpd.transfer.report import Report
-from tftpd.transfer.terms import Direction
-from tftpd.wire.options import DEFAULT_BLKSIZE
+from tftpd.net.wrappers import tapped
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.options import DEFAULT_BLKSIZE
+from tftpd.protocol.result import Report
 
 _STATUSES = ((NotFound, 3), (Refusal, 4), (TimedOut, 5), (TransferError, 1))
 

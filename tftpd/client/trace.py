@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TextIO
 
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.words import said
+from tftpd.net.packet_text import said
+from tftpd.net.types import SocketAddress
 
 
 class Trace:

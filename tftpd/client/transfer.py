@@ -12,19 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tftpd.client.reaching import Server
-from tftpd.net.receiving import Filling, ReceiveSession
-from tftpd.net.runtime import Runtime, SocketAddress
-from tftpd.net.sending import SendSession
+from tftpd.net.interfaces import Runtime
+from tftpd.net.receive_session import Filling, ReceiveSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import Reason, Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Opcode, decode
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.request import Opening, Wish
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.sender import Sender
 from tftpd.storage.source import Source
-from tftpd.transfer.opening import Opening, Wish
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Terms
-from tftpd.transfer.timing import Timer, Timing
-from tftpd.wire.errors import Reason, Refused
-from tftpd.wire.packets import Opcode, decode
 
 _OACK = Opcode.OACK.to_bytes(2, "big")
 

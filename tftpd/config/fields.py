@@ -18,7 +18,7 @@ from tftpd.access.names import PARENT, Name, steps
 from tftpd.access.roots import root
 from tftpd.access.slots import BadSlot
 from tftpd.config.problems import meant
-from tftpd.wire.errors import Refused
+from tftpd.protocol.errors import Refused
 
 
 class Contradiction(ValueError):

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from tftpd.access.rendering import Bounds
 from tftpd.config.fields import Contradiction, Size, at_least, at_most, number, seconds
 from tftpd.config.keys import Keys
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
-from tftpd.wire.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
+from tftpd.protocol.retransmission import Timing
 
 MOST_SECONDS = 3600.0
 

@@ -22,7 +22,7 @@ from tftpd.config.document import Document, read
 from tftpd.config.fields import Contradiction
 from tftpd.config.problems import ConfigError, Problem, dotted, meant, printable, quoted
 from tftpd.config.settings import Settings
-from tftpd.wire.errors import Refused
+from tftpd.protocol.errors import Refused
 
 _LARGEST = 1 << 20  # octets of a file; PyYAML takes seconds for more
 

@@ -12,8 +12,8 @@ from tftpd.config.document import read
 from tftpd.config.fields import Boolean, Check, Contradiction, Network, choice, number, seconds
 from tftpd.config.keys import Keys
 from tftpd.config.limits import Seconds
-from tftpd.wire.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
-from tftpd.wire.packets import Rrq, Wrq
+from tftpd.protocol.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
+from tftpd.protocol.packets import Rrq, Wrq
 
 NONE = "none"
 """What metrics call a request without a profile; no profile has that name."""

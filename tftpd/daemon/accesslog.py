@@ -8,7 +8,7 @@ from math import inf
 from twisted.logger import Logger, LogLevel
 
 from tftpd.access.names import show
-from tftpd.transfer.report import Outcome, Report
+from tftpd.protocol.result import Outcome, Report
 
 _FLOODING = (Outcome.IGNORED, Outcome.DISPLACED)
 _LONGEST = 1024  # octets of a name, and of why it was refused

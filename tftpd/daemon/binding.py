@@ -12,8 +12,8 @@ from ipaddress import IPv6Address
 from twisted.logger import Logger
 
 from tftpd.config.settings import Listen, Settings
-from tftpd.net.runtime import SocketAddress
 from tftpd.net.sockets import bind_listeners, prepare_listener
+from tftpd.net.types import SocketAddress
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 

@@ -17,10 +17,10 @@ from typing import Any
 from twisted.protocols.basic import Int32StringReceiver
 
 from tftpd.config.settings import Listen, Settings
-from tftpd.daemon.status.running import Snapshot, from_plain, to_plain
-from tftpd.net.runtime import SocketAddress
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
+from tftpd.server.snapshot import Snapshot, from_plain, to_plain
 
 BESIDE = 3
 """A worker's descriptor for sockets that come beside its orders."""

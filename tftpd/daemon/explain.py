@@ -13,8 +13,8 @@ from tftpd.config.loading import load_with_lines
 from tftpd.config.problems import ConfigError
 from tftpd.daemon.explanation import Configured, Explanation, Facts, explain
 from tftpd.daemon.service import EX_CONFIG
-from tftpd.net.words import said
-from tftpd.wire.packets import Rrq, Wrq
+from tftpd.net.packet_text import said
+from tftpd.protocol.packets import Rrq, Wrq
 
 _REFUSED = 1
 _USAGE = 2

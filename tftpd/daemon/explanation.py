@@ -15,19 +15,19 @@ from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
-from tftpd.daemon.rendering import rendering
 from tftpd.daemon.understanding import Understood, understand
 from tftpd.daemon.ways import NOWHERE, Way, ways
-from tftpd.net.neighbours import Neighbours
-from tftpd.net.rehearsal import Rehearsal, rehearse
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.packet_text import said
 from tftpd.net.sockets import client_address
-from tftpd.net.words import said
-from tftpd.storage.finding import Finder
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.packets import Request, Rrq
+from tftpd.server.config_builder import rendering
+from tftpd.server.dry_run import Rehearsal, rehearse
+from tftpd.server.neighbours import Neighbours
+from tftpd.storage.resolver import Finder
 from tftpd.templates.renderer import Renderer
-from tftpd.transfer.terms import Terms
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Request, Rrq
 
 _ANY_PORT = 2070  # of the client; it decides nothing
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.types import SocketAddress
 
 
 class Leaving:

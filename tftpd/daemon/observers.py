@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from tftpd.transfer.report import Report
+from tftpd.protocol.result import Report
 
 Observer = Callable[[Report], None]
 

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from tftpd.daemon.channel import Channel, told
 from tftpd.daemon.observers import Observer
-from tftpd.daemon.status.asking import Asking
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.types import SocketAddress
+from tftpd.server.snapshot import Asking
 
 
 class WorkerProcess(ProcessProtocol):

@@ -7,9 +7,9 @@ from tftpd.access.client import Client
 from tftpd.access.names import Named, show
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.rewriting import Rule, rewritten
-from tftpd.storage.finding import Finder
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Request, Wrq
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.packets import Request, Wrq
+from tftpd.storage.resolver import Finder
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from tftpd.access.client import Client
 from tftpd.access.mounts import Mount
 from tftpd.access.names import Name, show
 from tftpd.access.policy import Grant
-from tftpd.storage.trail import Trail, trail
+from tftpd.storage.walk import Trail, trail
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Orders
 from tftpd.daemon.leaving import Leaving
 from tftpd.daemon.observers import Observer, each
 from tftpd.daemon.process import WorkerProcess
-from tftpd.daemon.status.running import Snapshot, WorkerState, together
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.types import SocketAddress
+from tftpd.server.snapshot import Snapshot, WorkerState, together
 
 # -P: nothing is imported from the directory that twistd was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]

@@ -9,8 +9,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.messages import Job, Kind, framed, receive, refusal
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 if TYPE_CHECKING:
     from tftpd.templates.sandbox import Templates

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 
 _HEADER = struct.Struct("!BI")  # kind, octets that follow
 

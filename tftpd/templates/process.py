@@ -8,8 +8,8 @@ import sys
 import time
 from contextlib import suppress
 
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.messages import Garbled, Job, Kind, framed, receive, refused_by
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 # -P: nothing is imported from the directory that the daemon was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.child"]

@@ -16,9 +16,9 @@ from typing import Any
 from tftpd.access.names import show
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.rendering import Bounds
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.messages import Job
 from tftpd.templates.process import Late, Process
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 _BOUNDS = Bounds()
 _PROCESSES = 2

@@ -4,11 +4,11 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.conftest import TID
-from tests.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.dialogue import dialogue
 from tftpd.client.reaching import Server
-from tftpd.wire.packets import Ack, Data, Error, decode
+from tftpd.protocol.packets import Ack, Data, Error, decode
 
 WHERE = Server((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
 STRANGER = ("192.0.2.99", 4000)

@@ -5,13 +5,13 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.probe import serving
 from tests.client.probe.serving import ADDRESS, OTHER, probed
-from tests.fakes import SERVER
+from tests.support.fakes import SERVER
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Level, findings
 from tftpd.client.probe.observed import After, How, Kind, Origin
 from tftpd.client.probe.order import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.client.reaching import Server
-from tftpd.wire.packets import Error
+from tftpd.protocol.packets import Error
 
 SIZE = 700_000
 

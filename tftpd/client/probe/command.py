@@ -16,7 +16,7 @@ from tftpd.client.probe.order import Probe
 from tftpd.client.probe.table import plain, table
 from tftpd.client.reaching import reach, runtime
 from tftpd.client.urls import Remote
-from tftpd.wire.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode
 
 FOUND, NOT_FOUND, REFUSED, SILENT = 1, 3, 4, 5
 

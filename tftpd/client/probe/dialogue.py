@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 
 from tftpd.client.errors import LocalError
 from tftpd.client.reaching import Server
-from tftpd.net.runtime import BurstProtocol, BurstTransport, Clock, Needs, Runtime, SocketAddress
-from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason
-from tftpd.wire.packets import Data, Error, Oack, Packet, decode
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, Clock, Needs, Runtime
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason
+from tftpd.protocol.packets import Data, Error, Oack, Packet, decode
 
 # Datagrams that wait to be heard; what comes beyond them is lost. A window
 # of 64 fits in, a flood does not.

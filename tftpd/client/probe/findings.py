@@ -11,7 +11,7 @@ from enum import Enum
 from tftpd.access.names import show
 from tftpd.client.probe.firmware import objection
 from tftpd.client.probe.observed import After, Granted, How, Kind, Observed, Origin, Sample
-from tftpd.wire.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode
 
 
 class Level(Enum):

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from tftpd.wire import options as opt
-from tftpd.wire.options import Options
+from tftpd.protocol import options as opt
+from tftpd.protocol.options import Options
 
 
 class Kind(Enum):

@@ -9,8 +9,8 @@ from tftpd.client.probe.rollover import LAST, after_last
 from tftpd.client.probe.sampling import sample
 from tftpd.client.probe.trials import Trials
 from tftpd.client.reaching import Server
-from tftpd.net.runtime import Runtime
-from tftpd.wire import options as opt
+from tftpd.net.interfaces import Runtime
+from tftpd.protocol import options as opt
 
 PATIENCE = 5.0  # seconds
 BLKSIZES = (512, 1024, 1428, 1432, 1448, 1468, 2048, 4096, 8192, 16384, 65464)

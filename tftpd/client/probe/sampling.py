@@ -10,13 +10,13 @@ from tftpd.client.errors import LocalError
 from tftpd.client.probe.observed import Sample
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import Getting
-from tftpd.net.runtime import Clock, Needs, Runtime
-from tftpd.transfer.opening import Wish
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Terms
-from tftpd.transfer.timing import Timing
-from tftpd.wire.errors import ErrorCode, Reason, Refused
-from tftpd.wire.packets import HEADER
+from tftpd.net.interfaces import Clock, Needs, Runtime
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.negotiation import Direction, Terms
+from tftpd.protocol.packets import HEADER
+from tftpd.protocol.request import Wish
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.retransmission import Timing
 
 OCTETS = 8 << 20
 SECONDS = 1.0

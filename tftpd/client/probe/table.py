@@ -21,7 +21,7 @@ from tftpd.client.probe.observed import (
     Sample,
 )
 from tftpd.client.probe.order import BLKSIZES
-from tftpd.wire import options as opt
+from tftpd.protocol import options as opt
 
 WIDTH = 79
 

@@ -10,10 +10,11 @@ from tftpd.client.probe.dialogue import Dialogue, Heard, dialogue
 from tftpd.client.probe.observed import Answer, Granted, Kind, Origin, Repeats
 from tftpd.client.reaching import Server
 from tftpd.client.transfer import host
-from tftpd.net.runtime import Runtime, SocketAddress
-from tftpd.wire import options as opt
-from tftpd.wire.options import Options
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet, Rrq
+from tftpd.net.interfaces import Runtime
+from tftpd.net.types import SocketAddress
+from tftpd.protocol import options as opt
+from tftpd.protocol.options import Options
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Rrq
 
 ONCE_MORE = 1.0  # seconds to the first repeat of a request; doubled for each further one
 _AGAIN = 0.7  # seconds to the repeat of an ACK whose block does not come
