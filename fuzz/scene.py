@@ -12,14 +12,13 @@ from twisted.internet.task import Clock
 
 from fuzz.places import place
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import Name
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import root as root_of
+from tftpd.access.paths import Name
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.profiles import Match, Profile, Profiles
-from tftpd.access.roots import one
-from tftpd.access.roots import root as root_of
+from tftpd.access.rewrite import Naming
 from tftpd.config.naming import Rewrite
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import Rate

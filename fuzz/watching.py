@@ -8,7 +8,7 @@ from fuzz.peers import Peer, read
 from fuzz.scene import DUPLICATES, FILES, HERE, IN, OVER, QUOTA, Scene, root
 from fuzz.uploads import Sent
 from tftpd.access.mounts import Mounts
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session

@@ -18,9 +18,9 @@ from fuzz.places import place
 from fuzz.reaching import reach
 from fuzz.writing import written
 from tftpd.access.client import Client
-from tftpd.access.facts import Fact, Facts
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.access.variables import Fact, Facts
 from tftpd.server.config_builder import told
 from tftpd.server.request import Wanted
 from tftpd.templates.child import _held, answer

@@ -6,9 +6,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.settings import Settings
 from tftpd.protocol.negotiation import Limits

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.access.facts import Fact
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
+from tftpd.access.variables import Fact
 from tftpd.config.loading import load
 from tftpd.config.problems import ConfigError
 

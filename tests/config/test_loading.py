@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.mounts import Mount
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import Mount, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import one
 from tftpd.config.loading import load
 from tftpd.config.observing import Status
 from tftpd.config.problems import ConfigError

@@ -5,10 +5,9 @@ from typing import Any
 
 from tests.confinement.world import PLANTED, World
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.naming import AS_ASKED, Naming
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import one
+from tftpd.access.rewrite import AS_ASKED, Naming
 from tftpd.protocol.negotiation import Limits
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
 from tftpd.protocol.retransmission import Timing

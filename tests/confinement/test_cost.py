@@ -7,10 +7,10 @@ import tracemalloc
 import pytest
 
 from tests.confinement.asking import everything, mount, says, serving
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import root
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.roots import root
+from tftpd.access.rewrite import Naming
 from tftpd.config.naming import ENCODINGS
 from tftpd.protocol.packets import LONGEST_REQUEST, Rrq
 from tftpd.storage.dentry_cache import Cache

@@ -16,8 +16,8 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.loading import load_with_lines
 from tftpd.daemon.cli import main
-from tftpd.daemon.explain import lines
-from tftpd.daemon.explanation import Configured, explain
+from tftpd.daemon.explain.explanation import Configured, explain
+from tftpd.daemon.explain.text import lines
 from tftpd.protocol.packets import LONGEST_REQUEST, Error, Rrq, Wrq
 from tftpd.server.admission import Crowd
 from tftpd.server.config import Offer

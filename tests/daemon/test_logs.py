@@ -14,7 +14,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from tftpd.daemon.accesslog import AccessLog
+from tftpd.daemon.access_log import AccessLog
 from tftpd.daemon.logs import complain, observer, output
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, Report

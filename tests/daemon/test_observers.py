@@ -2,7 +2,7 @@
 
 from twisted.logger import globalLogPublisher
 
-from tftpd.daemon.observers import each
+from tftpd.daemon.access_log import each
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report
 

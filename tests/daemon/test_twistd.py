@@ -17,7 +17,7 @@ import yaml
 
 from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 
 LIMIT = 60
 

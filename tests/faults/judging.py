@@ -15,9 +15,8 @@ from twisted.python.failure import Failure
 from tests.faults.cells import Cell
 from tests.faults.way import TooLong, Way
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
 from tftpd.client.api import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings

@@ -22,7 +22,7 @@ from tests.faults import patient
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, until
 from tests.support.hosts import Host
 from tests.support.plain import LOCALHOST
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 
 EYES = Path(__file__).parent / "eyes"
 

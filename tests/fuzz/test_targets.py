@@ -7,11 +7,11 @@ import pytest
 
 from fuzz.mutation import corpus, findings, mutations
 from fuzz.targets import check_of
-from tftpd.access import ladder, names, profiles
+from tftpd.access import fallbacks, paths, profiles
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
 from tftpd.config import document, loading
-from tftpd.daemon import importing
+from tftpd.daemon import import_map
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
@@ -73,19 +73,19 @@ FAULTS = {
     ),
     "a step that is two": (
         "names",
-        names,
+        paths,
         "SELF",
         lambda was: b"",
     ),
     "a name whose escape characters are shown": (
         "names",
-        names,
+        paths,
         "_escaped",
         lambda was: lambda character: character,
     ),
     "a ladder without an end": (
         "names",
-        ladder,
+        fallbacks,
         "MOST_NAMES",
         lambda was: 10_000,
     ),
@@ -115,7 +115,7 @@ FAULTS = {
     ),
     "a quote that is not doubled": (
         "importing",
-        importing,
+        import_map,
         "_quoted",
         lambda was: lambda text: "'" + text + "'",
     ),

@@ -12,7 +12,7 @@ from manuals.roff import marked
 from tests.support.programs import program
 from tftpd.client import arguments as client
 from tftpd.config.loading import schema
-from tftpd.daemon import arguments as daemon
+from tftpd.daemon import cli as daemon
 
 PAGES = {name: text for name, text in files().items() if name.parts[1] == "man"}
 HEAD = "# prog(1), 2020-02-02: does things\n"

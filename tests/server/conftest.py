@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
 from tftpd.protocol.negotiation import Limits
 from tftpd.protocol.retransmission import Timing
 from tftpd.server.admission import Crowd

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.ladder import Ladder, Rung
+from tftpd.access.fallbacks import Ladder, Rung
 from tftpd.access.mounts import Mounts
-from tftpd.access.naming import Naming
+from tftpd.access.rewrite import Naming
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import Crowd, Discard, Discards

@@ -9,14 +9,12 @@ import pytest
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.client import Client
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import Named
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.paths import Named
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regular.patterns import pattern
-from tftpd.access.rewriting import Rule, template
-from tftpd.access.roots import one
+from tftpd.access.rewrite import Naming, Rule, template
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 from tftpd.protocol.result import Outcome

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import SERIALS, Mount, Mounts, root, serials
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import SERIALS, root, serials
+from tftpd.access.rewrite import Naming
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
 
 MAC = bytes.fromhex("525400abcdef")

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import WritePolicy
-from tftpd.access.roots import one
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
 from tftpd.protocol.result import Outcome

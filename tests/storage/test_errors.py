@@ -16,7 +16,7 @@ import pytest
 
 from tests.storage.filling import fill
 from tests.support.daemons import CHECKOUT
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.errors import refusing

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.storage.filling import fill
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.protocol import netascii
 from tftpd.protocol.errors import ErrorCode, Refused

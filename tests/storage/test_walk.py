@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import Client
-from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.access.roots import one
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.source import Source
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tests.templates.conftest import children
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates import process
 from tftpd.templates.renderer import Renderer
@@ -413,7 +413,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
 from tftpd.templates.renderer import Renderer
 from tests.templates.conftest import children
 

@@ -14,7 +14,7 @@ from fnmatch import translate
 from functools import lru_cache
 
 from tftpd.access.client import Client
-from tftpd.access.names import LONGEST
+from tftpd.access.paths import LONGEST
 from tftpd.access.policy import Networks, admits
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Request

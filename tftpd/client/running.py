@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.client.api import Client, Progress
 from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
 from tftpd.client.jobs import Job

@@ -5,11 +5,10 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tftpd.access.ladder import Rung
-from tftpd.access.mounts import Mount
+from tftpd.access.fallbacks import Rung
+from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, asks, root, serials
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regular.tree import BadPattern
-from tftpd.access.roots import SERIAL, SERIALS, Root, asks, root, serials
 from tftpd.config.fields import (
     Boolean,
     Contradiction,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tftpd.access.facts import Fact
+from tftpd.access.variables import Fact
 from tftpd.config.fields import Contradiction, Network
 from tftpd.config.keys import Keys
 from tftpd.config.problems import Path

@@ -14,9 +14,9 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema
 
-from tftpd.access.names import PARENT, Name, steps
-from tftpd.access.roots import root
-from tftpd.access.slots import BadSlot
+from tftpd.access.mounts import root
+from tftpd.access.paths import PARENT, Name, steps
+from tftpd.access.placeholders import BadSlot
 from tftpd.config.problems import meant
 from tftpd.protocol.errors import Refused
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
 from tftpd.config.fields import Contradiction, Size, at_least, at_most, number, seconds
 from tftpd.config.keys import Keys
 from tftpd.protocol.negotiation import Limits

@@ -14,9 +14,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tftpd.access.names import steps
-from tftpd.access.roots import root
-from tftpd.access.slots import BadSlot
+from tftpd.access.mounts import root
+from tftpd.access.paths import steps
+from tftpd.access.placeholders import BadSlot
 from tftpd.config import problems
 from tftpd.config.document import Document, read
 from tftpd.config.fields import Contradiction

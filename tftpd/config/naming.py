@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.names import Name
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.paths import Name
 from tftpd.access.policy import ANYWHERE
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.tree import BadPattern
-from tftpd.access.rewriting import Rule, template
+from tftpd.access.rewrite import Rule, template
 from tftpd.config.fields import Boolean, Contradiction, Network, Prefix, choice
 from tftpd.config.keys import Keys
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tftpd.access.facts import Facts
 from tftpd.access.mounts import Mount
-from tftpd.access.naming import Naming
+from tftpd.access.rewrite import Naming
+from tftpd.access.variables import Facts
 from tftpd.config.directories import Directory
 from tftpd.config.facts import ClientFacts
 from tftpd.config.fields import Address, Boolean, Contradiction, Ports, choice, number, seconds

@@ -26,11 +26,10 @@ from tftpd.config.loading import load
 from tftpd.config.problems import ConfigError
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
-from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
-from tftpd.daemon.observers import each
+from tftpd.daemon.access_log import AccessLog, each
+from tftpd.daemon.listen_sockets import Bound, Unbound, adopt, bind, endpoint
 from tftpd.daemon.systemd import Systemd, inherited
-from tftpd.daemon.workers import Workers
+from tftpd.daemon.worker_pool import Workers
 from tftpd.net.rate_limit import Seldom
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import take_over

@@ -26,7 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.channel import (
+from tftpd.daemon.ipc import (
     BESIDE,
     DRAIN,
     TALLY,

@@ -1,6 +1,6 @@
 """Packets in words, as people and logs have them."""
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.protocol.errors import MalformedPacket
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Rrq, Wrq, decode

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.profiles import PLAIN, Profile
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, Runtime
 from tftpd.net.rate_limit import Shaper

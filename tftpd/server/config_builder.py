@@ -12,8 +12,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from tftpd.access.facts import Facts
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.access.variables import Facts
 from tftpd.config.limits import Limit
 from tftpd.config.settings import Settings
 from tftpd.server.admission import Crowd

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mounts
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.rewriting import rewritten
+from tftpd.access.rewrite import rewritten
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
 from tftpd.protocol.packets import Request, Rrq, Wrq

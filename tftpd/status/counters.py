@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from tftpd.access.ladder import Rung
+from tftpd.access.fallbacks import Rung
 from tftpd.config.profiles import NONE
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, Report

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tftpd
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.protocol.negotiation import Direction
 from tftpd.server.snapshot import Running, Snapshot, State
 from tftpd.status.boots import Boots, Ended, History, Step, blocks_of, cut, short, verdict

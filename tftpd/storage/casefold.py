@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from tftpd.access.ladder import fold
-from tftpd.access.names import Name
+from tftpd.access.fallbacks import fold
+from tftpd.access.paths import Name
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, Refused
 from tftpd.storage.walk import located

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tftpd.access.names import Name
+from tftpd.access.paths import Name
 
 _OPENAT2 = 437  # on all processors but Alpha
 _AT_FDCWD = -100

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from tftpd.access.names import Name
+from tftpd.access.paths import Name
 from tftpd.protocol.errors import Refused
 from tftpd.storage.dentry_cache import Cache
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, Refused
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import starmap
 
 from tftpd.access.client import Client
-from tftpd.access.ladder import Candidate
+from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, Unmounted
-from tftpd.access.names import TEMPLATE, Named, is_template, show
+from tftpd.access.paths import TEMPLATE, Named, is_template, show
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, Reason, Refused, Scarce
 from tftpd.storage.casefold import Room, spelled

@@ -11,7 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 
 EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

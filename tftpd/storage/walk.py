@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.names import PARENT, SELF, Name
+from tftpd.access.paths import PARENT, SELF, Name
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, Refused
 

@@ -13,9 +13,8 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tftpd.access.names import show
-from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rendering import Bounds
+from tftpd.access.paths import show
+from tftpd.access.policy import Bounds, Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.messages import Job
 from tftpd.templates.process import Late, Process

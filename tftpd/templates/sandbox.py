@@ -18,7 +18,7 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.names import PARENT, TEMPORARY, Name, show, steps
+from tftpd.access.paths import PARENT, TEMPORARY, Name, show, steps
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.source import Source

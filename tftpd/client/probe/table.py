@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.client.probe.findings import Finding, Level
 from tftpd.client.probe.firmware import objection
 from tftpd.client.probe.observed import (

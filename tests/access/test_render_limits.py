@@ -1,6 +1,6 @@
 """What a file made of a template may cost."""
 
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
 
 
 def test_unless_told_otherwise_a_template_makes_a_mebibyte_in_two_seconds():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tftpd.access.names import Name, Named, steps
+from tftpd.access.paths import Name, Named, steps
 
 MOST_NAMES = 64
 """How many names are tried at most, besides the first."""

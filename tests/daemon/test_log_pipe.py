@@ -12,8 +12,7 @@ from functools import partial
 import pytest
 from twisted.logger import Logger, LogPublisher
 
-from tftpd.daemon.logs import observer
-from tftpd.daemon.pipe import unwaiting
+from tftpd.daemon.logs import observer, unwaiting
 
 PAGE = select.PIPE_BUF
 
@@ -73,7 +72,7 @@ def test_a_reader_that_is_slow_is_waited_for_a_fifth_of_the_time(pipe, monkeypat
             return self._poll(0)
 
     monkeypatch.setattr(select, "poll", Late)
-    monkeypatch.setattr("tftpd.daemon.pipe.monotonic", lambda: now[0])
+    monkeypatch.setattr("tftpd.daemon.logs.monotonic", lambda: now[0])
     quick = unwaiting(out)
     for _ in range(3):
         for waited in (0.05, 0.0):

@@ -9,14 +9,13 @@ from typing import Any
 
 from tftpd.access.client import Client, MacAddress
 from tftpd.access.mounts import Mounts
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
 from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
-from tftpd.daemon.understanding import Understood, understand
-from tftpd.daemon.ways import NOWHERE, Way, ways
+from tftpd.daemon.explain.name_lookup import NOWHERE, Understood, Way, understand, ways
 from tftpd.net.packet_text import said
 from tftpd.net.sockets import client_address
 from tftpd.net.types import SocketAddress

@@ -9,10 +9,10 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.channel import told
-from tftpd.daemon.process import WorkerProcess
+from tftpd.daemon.ipc import told
 from tftpd.daemon.worker import _Upwards
-from tftpd.daemon.workers import Workers
+from tftpd.daemon.worker_pool import Workers
+from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.server.snapshot import WorkerState
 
 

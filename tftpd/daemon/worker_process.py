@@ -12,8 +12,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from tftpd.daemon.channel import Channel, told
-from tftpd.daemon.observers import Observer
+from tftpd.daemon.access_log import Observer
+from tftpd.daemon.ipc import Channel, told
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Asking
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.posix import posix
 from tftpd.access.regular.tree import BadPattern, spell
-from tftpd.access.rewriting import template
+from tftpd.access.rewrite import template
 from tftpd.config.naming import MOST_RULES
 from tftpd.config.problems import printable
 

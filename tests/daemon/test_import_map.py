@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from tftpd.access.client import Client
-from tftpd.access.rewriting import rewritten
+from tftpd.access.rewrite import rewritten
 from tftpd.config.loading import load
 from tftpd.config.naming import MOST_RULES
 from tftpd.daemon.cli import main

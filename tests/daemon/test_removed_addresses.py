@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpd.daemon.leaving import Leaving
+from tftpd.daemon.listen_sockets import Leaving
 
 A, B = ("127.0.0.1", 69), ("::1", 69, 0, 0)
 

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tftpd.access.ladder import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import PARENT, Named, steps
-from tftpd.access.naming import Naming
-from tftpd.access.roots import one
+from tftpd.access.fallbacks import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.paths import PARENT, Named, steps
+from tftpd.access.rewrite import Naming
 from tftpd.config.naming import ENCODINGS, Names
 from tftpd.protocol.errors import Refused
 

@@ -1,15 +1,19 @@
-"""Rules that make one name of another before anything is looked for."""
+"""Rules that make one name of another before anything is looked for.
+
+What is done to the names that clients ask for.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tftpd.access.client import Client
-from tftpd.access.names import Named
+from tftpd.access.fallbacks import NO_LADDER, Ladder
+from tftpd.access.paths import Named
+from tftpd.access.placeholders import FACTS, BadSlot, Part, fill, names, parts
 from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
 from tftpd.access.regular.tree import BadPattern
-from tftpd.access.slots import FACTS, BadSlot, Part, fill, names, parts
 from tftpd.protocol.errors import ErrorCode, Refused
 
 MOST_APPLIED = 256
@@ -151,3 +155,19 @@ def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Cl
 
 def _refused(why: str, named: Named) -> Refused:
     return named.telling(Refused(ErrorCode.ACCESS_VIOLATION, why))
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How a name is understood.
+
+    The rules rewrite it, for reads and writes. The ladder is for reads of
+    what is not there: a write goes to the very name that it says.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    ladder: Ladder = NO_LADDER
+
+
+AS_ASKED = Naming()
+"""Names are what clients ask for."""

@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.channel import Channel, Orders, encode_event, encode_report, told
+from tftpd.daemon.ipc import Channel, Orders, encode_event, encode_report, told
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, Report
 

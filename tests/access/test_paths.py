@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.names import Named, is_template, show, steps
+from tftpd.access.paths import Named, is_template, show, steps
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 
 

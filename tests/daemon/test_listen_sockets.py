@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 
 from tests.support.daemons import free_port
 from tftpd.config.settings import Settings
-from tftpd.daemon.binding import Unbound, adopt, bind
+from tftpd.daemon.listen_sockets import Unbound, adopt, bind
 
 
 def _settings(*listen, **more):
@@ -201,7 +201,7 @@ def test_a_host_without_ipv6_is_no_fault_of_the_defaults(monkeypatch):
             raise OSError(97, "Address family not supported by protocol")
         return [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
 
-    monkeypatch.setattr("tftpd.daemon.binding.bind_listeners", bind_listeners)
+    monkeypatch.setattr("tftpd.daemon.listen_sockets.bind_listeners", bind_listeners)
     with capturedLogs() as captured:
         bound = bind(_settings())
     assert len(bound) == 1

@@ -18,12 +18,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.binding import Bound
-from tftpd.daemon.channel import BESIDE, DRAIN, TALLY, Orders
-from tftpd.daemon.leaving import Leaving
-from tftpd.daemon.observers import Observer, each
-from tftpd.daemon.process import WorkerProcess
+from tftpd.daemon.access_log import AccessLog, Observer, each
+from tftpd.daemon.ipc import BESIDE, DRAIN, TALLY, Orders
+from tftpd.daemon.listen_sockets import Bound, Leaving
+from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, WorkerState, together
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
 from tests.support.plain import get, put, request
-from tftpd.access.names import TEMPORARY
-from tftpd.daemon.workers import wait_after
+from tftpd.access.paths import TEMPORARY
+from tftpd.daemon.worker_pool import wait_after
 
 
 def _pids(running: RunningDaemon) -> dict[int, int]:

@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 from tftpd.access.client import Client
-from tftpd.access.facts import Fact, Facts
+from tftpd.access.variables import Fact, Facts
 
 MAC = bytes.fromhex("525400123456")
 NET = (ip_network("10.0.0.0/8"),)

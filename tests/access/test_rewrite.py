@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access import rewriting
+from tftpd.access import rewrite
 from tftpd.access.client import Client
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.regular.patterns import LONGEST_NAME, pattern
 from tftpd.access.regular.tree import BadPattern
-from tftpd.access.rewriting import Rule, rewritten, template
+from tftpd.access.rewrite import Rule, rewritten, template
 from tftpd.protocol.errors import ErrorCode, Refused
 
 CLIENT = Client(ip_address("10.0.0.7"))
@@ -137,13 +137,13 @@ def test_rules_without_end_refuse_the_name(rules):
     with pytest.raises(Refused) as refused:
         rewritten(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
-    assert len(applied) <= rewriting.MOST_APPLIED + 1
+    assert len(applied) <= rewrite.MOST_APPLIED + 1
 
 
 def test_more_steps_than_a_name_is_worth_refuse_it():
     busy = rule("^(.*)/(.*)$", "x")
     name = b"a" * LONGEST_NAME
-    enough = rewriting.MOST_STEPS // busy.pattern.steps(len(name))
+    enough = rewrite.MOST_STEPS // busy.pattern.steps(len(name))
     assert rewritten([busy] * enough, name, False, CLIENT).name == name
     with pytest.raises(Refused):
         rewritten([busy] * (enough + 1), name, False, CLIENT)
@@ -192,7 +192,7 @@ def test_a_refusal_says_which_bound_it_was():
 
 
 def test_rules_without_end_are_left_after_one_more_than_may_apply():
-    most = rewriting.MOST_APPLIED
+    most = rewrite.MOST_APPLIED
     applied = []
     with pytest.raises(Refused):
         rewritten([rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told))

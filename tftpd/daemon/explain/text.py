@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.config.loading import load_with_lines
 from tftpd.config.problems import ConfigError
-from tftpd.daemon.explanation import Configured, Explanation, Facts, explain
+from tftpd.daemon.explain.explanation import Configured, Explanation, Facts, explain
 from tftpd.daemon.service import EX_CONFIG
 from tftpd.net.packet_text import said
 from tftpd.protocol.packets import Rrq, Wrq
