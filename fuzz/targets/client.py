@@ -17,7 +17,7 @@ from fuzz.places import place
 from fuzz.scene import Watched, Wire
 from fuzz.uploads import PERIOD, Sent, payload
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
 from tftpd.net.types import SocketAddress

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.settings import Settings
 from tftpd.protocol.packets import decode
 

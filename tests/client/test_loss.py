@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.settings import Settings
 from tftpd.protocol.negotiation import Limits
 from tftpd.protocol.result import Outcome

@@ -17,7 +17,7 @@ from tests.faults.way import TooLong, Way
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
 from tftpd.protocol.negotiation import Direction, Limits

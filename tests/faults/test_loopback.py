@@ -15,8 +15,8 @@ from twisted.trial.unittest import TestCase
 from bench.relay import Relay
 from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
-from tftpd.client.api import Client
-from tftpd.client.reaching import runtime
+from tftpd.client.client import Client
+from tftpd.client.endpoint import runtime
 from tftpd.client.settings import Settings as Wishes
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon

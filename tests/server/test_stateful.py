@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
 from tftpd.net.types import SocketAddress

@@ -10,7 +10,7 @@ from enum import Enum
 
 from tftpd.access.paths import show
 from tftpd.client.probe.firmware import objection
-from tftpd.client.probe.observed import After, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.client.probe.observations import After, Granted, How, Kind, Observed, Origin, Sample
 from tftpd.protocol.errors import ErrorCode
 
 

@@ -8,7 +8,7 @@ GRUB's net/tftp.c, syslinux's core/fs/pxe/tftp.c.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.client.probe.observed import Answer, Boot, How, Kind, Origin
+from tftpd.client.probe.observations import Answer, Boot, How, Kind, Origin
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 

@@ -5,9 +5,9 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.conftest import TID
 from tests.support.fakes import SERVER, WELL_KNOWN
+from tftpd.client.endpoint import Server
 from tftpd.client.errors import LocalError
-from tftpd.client.probe.dialogue import dialogue
-from tftpd.client.reaching import Server
+from tftpd.client.probe.exchange import dialogue
 from tftpd.protocol.packets import Ack, Data, Error, decode
 
 WHERE = Server((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tftpd.client.reaching import Server
+from tftpd.client.endpoint import Server
 from tftpd.net.interfaces import Runtime
 from tftpd.net.receive_session import Filling, ReceiveSession
 from tftpd.net.send_session import SendSession

@@ -6,11 +6,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.client.probe import serving
 from tests.client.probe.serving import ADDRESS, OTHER, probed
 from tests.support.fakes import SERVER
+from tftpd.client.endpoint import Server
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Level, findings
-from tftpd.client.probe.observed import After, How, Kind, Origin
-from tftpd.client.probe.order import BLKSIZES, WINDOWSIZES, Probe
-from tftpd.client.reaching import Server
+from tftpd.client.probe.observations import After, How, Kind, Origin
+from tftpd.client.probe.runner import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.protocol.packets import Error
 
 SIZE = 700_000

@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tftpd.client.endpoint import Server, reach, runtime
 from tftpd.client.errors import LocalError, failure
 from tftpd.client.files import Download, copy_out, open_source
-from tftpd.client.progress import Ticker
-from tftpd.client.reaching import Server, reach, runtime
+from tftpd.client.handshake import Asking, Getting, Putting
+from tftpd.client.output import Ticker
 from tftpd.client.settings import Settings
-from tftpd.client.transfer import Asking, Getting, Putting
 from tftpd.net.interfaces import Needs, Runtime
 from tftpd.protocol.errors import Reason, Refused
 from tftpd.protocol.negotiation import Direction, Mode

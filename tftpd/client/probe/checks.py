@@ -6,10 +6,10 @@ sends. It gives what it saw; what that means is told elsewhere.
 
 from dataclasses import replace
 
-from tftpd.client.probe.dialogue import Dialogue, Heard, dialogue
-from tftpd.client.probe.observed import Answer, Granted, Kind, Origin, Repeats
-from tftpd.client.reaching import Server
-from tftpd.client.transfer import host
+from tftpd.client.endpoint import Server
+from tftpd.client.handshake import host
+from tftpd.client.probe.exchange import Dialogue, Heard, dialogue
+from tftpd.client.probe.observations import Answer, Granted, Kind, Origin, Repeats
 from tftpd.net.interfaces import Runtime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt

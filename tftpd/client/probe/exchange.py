@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 
+from tftpd.client.endpoint import Server
 from tftpd.client.errors import LocalError
-from tftpd.client.reaching import Server
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, Clock, Needs, Runtime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason

@@ -16,7 +16,7 @@ from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
 from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
 from tftpd.client.jobs import Job
-from tftpd.client.prompt import Prompt
+from tftpd.client.shell import Prompt
 from tftpd.client.urls import Remote
 from tftpd.protocol.negotiation import Mode
 

@@ -9,7 +9,7 @@ from typing import Any
 from tftpd.access.paths import show
 from tftpd.client.probe.findings import Finding, Level
 from tftpd.client.probe.firmware import objection
-from tftpd.client.probe.observed import (
+from tftpd.client.probe.observations import (
     After,
     Answer,
     Granted,
@@ -20,7 +20,7 @@ from tftpd.client.probe.observed import (
     Repeats,
     Sample,
 )
-from tftpd.client.probe.order import BLKSIZES
+from tftpd.client.probe.runner import BLKSIZES
 from tftpd.protocol import options as opt
 
 WIDTH = 79

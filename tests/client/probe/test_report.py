@@ -7,7 +7,7 @@ import pytest
 from tests.client.probe import serving
 from tests.client.probe.serving import probed
 from tftpd.client.probe.findings import findings
-from tftpd.client.probe.table import plain, table
+from tftpd.client.probe.report import plain, table
 
 SERVERS = [
     serving.Good, serving.Silent, serving.Garbage, serving.Missing, serving.GrantsTooMuch,

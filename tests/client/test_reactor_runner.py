@@ -9,7 +9,7 @@ from tests.support.daemons import CHECKOUT
 FAULT = """
 import sys
 from twisted.internet import reactor
-from tftpd.client.reacting import run
+from tftpd.client.reactor_runner import run
 
 async def work():
     return 1 // 0

@@ -4,9 +4,9 @@ import io
 
 from tests.client.conftest import TID
 from tests.support.fakes import SERVER, MemoryNet
-from tftpd.client.api import Client
+from tftpd.client.client import Client
+from tftpd.client.output import Trace
 from tftpd.client.settings import Settings
-from tftpd.client.trace import Trace
 from tftpd.net.wrappers import tapped
 from tftpd.protocol.packets import Ack, Data, Oack
 

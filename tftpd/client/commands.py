@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tftpd.access.paths import show
-from tftpd.client.api import Client, Progress
+from tftpd.client.client import Client, Progress
+from tftpd.client.endpoint import runtime
 from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
 from tftpd.client.jobs import Job
-from tftpd.client.progress import bar
-from tftpd.client.reaching import runtime
+from tftpd.client.output import Trace, bar
 from tftpd.client.settings import Settings
-from tftpd.client.trace import Trace
 from tftpd.net.wrappers import tapped
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tftpd.client.arguments import mode, natural, port
+from tftpd.client.commands import settings_of
 from tftpd.client.jobs import Job, Usage, remote_of, target
-from tftpd.client.running import settings_of
 from tftpd.client.urls import Remote
 from tftpd.protocol.negotiation import Mode
 

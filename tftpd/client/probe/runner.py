@@ -3,12 +3,21 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from tftpd.client.endpoint import Server
+from tftpd.client.probe.checks import Trials
 from tftpd.client.probe.firmware import FIRMWARE
-from tftpd.client.probe.observed import After, Boot, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.client.probe.observations import (
+    After,
+    Boot,
+    Granted,
+    How,
+    Kind,
+    Observed,
+    Origin,
+    Sample,
+)
 from tftpd.client.probe.rollover import LAST, after_last
-from tftpd.client.probe.sampling import sample
-from tftpd.client.probe.trials import Trials
-from tftpd.client.reaching import Server
+from tftpd.client.probe.throughput import sample
 from tftpd.net.interfaces import Runtime
 from tftpd.protocol import options as opt
 

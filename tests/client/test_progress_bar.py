@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tftpd.client.progress import bar
+from tftpd.client.output import bar
 
 
 @pytest.fixture

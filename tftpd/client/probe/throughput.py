@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tftpd.client.endpoint import Server
 from tftpd.client.errors import LocalError
-from tftpd.client.probe.observed import Sample
-from tftpd.client.reaching import Server
-from tftpd.client.transfer import Getting
+from tftpd.client.handshake import Getting
+from tftpd.client.probe.observations import Sample
 from tftpd.net.interfaces import Clock, Needs, Runtime
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.protocol.negotiation import Direction, Terms
