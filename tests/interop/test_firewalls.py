@@ -29,7 +29,7 @@ CABLES = (("clients", ROUTER, "10.0.1.10"), ("servers", "10.0.2.1", SERVER))
 def rules(title: str) -> str:
     """A block of the page, by the comment that it begins with."""
     page = (CHECKOUT / "docs/how-to/firewalls.md").read_text()
-    found = re.search(rf"^```nft\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^```text\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found, f"the page has no rules called {title!r}"
     return found[1]
 
