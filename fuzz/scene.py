@@ -19,7 +19,7 @@ from tftpd.access.paths import Name
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.profiles import Match, Profile, Profiles
 from tftpd.access.rewrite import Naming
-from tftpd.config.naming import Rewrite
+from tftpd.config.names import Rewrite
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import Rate
 from tftpd.net.types import SocketAddress

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from fuzz.faults import none_logged
-from tftpd.config.observing import Status as Keys
+from tftpd.config.sections import Status as Keys
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, Report
 from tftpd.status.service import Status

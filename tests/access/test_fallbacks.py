@@ -11,7 +11,7 @@ from tftpd.access.fallbacks import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fol
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.paths import PARENT, Named, steps
 from tftpd.access.rewrite import Naming
-from tftpd.config.naming import ENCODINGS, Names
+from tftpd.config.names import ENCODINGS, Names
 from tftpd.protocol.errors import Refused
 
 DRIVE, TRAILING, ENCODING, PREFIX, CASE = Rung

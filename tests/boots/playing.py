@@ -17,7 +17,7 @@ from tests.boots.trace import Family, Step, content
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 from tftpd.config.settings import Settings
 from tftpd.server.admission import Crowd
 from tftpd.server.config import Offer

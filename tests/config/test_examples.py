@@ -6,7 +6,7 @@ import pydantic
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loading import load, schema
+from tftpd.config.loader import load, schema
 
 SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]
 

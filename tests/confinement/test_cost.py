@@ -11,7 +11,7 @@ from tftpd.access.fallbacks import Ladder, Rung
 from tftpd.access.mounts import root
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.rewrite import Naming
-from tftpd.config.naming import ENCODINGS
+from tftpd.config.names import ENCODINGS
 from tftpd.protocol.packets import LONGEST_REQUEST, Rrq
 from tftpd.storage.dentry_cache import Cache
 

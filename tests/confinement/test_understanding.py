@@ -12,7 +12,7 @@ from tftpd.access.mounts import root, serials
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.rewrite import Naming, Rule, template
-from tftpd.config.naming import ENCODINGS
+from tftpd.config.names import ENCODINGS
 
 TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
 

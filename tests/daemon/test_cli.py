@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
-from tftpd.config.loading import schema
+from tftpd.config.loader import schema
 from tftpd.daemon.cli import main
 
 

@@ -14,7 +14,7 @@ from tests.support.daemons import CHECKOUT
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loading import load_with_lines
+from tftpd.config.loader import load_with_lines
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain.explanation import Configured, explain
 from tftpd.daemon.explain.text import lines

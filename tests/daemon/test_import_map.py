@@ -6,8 +6,8 @@ import pytest
 
 from tftpd.access.client import Client
 from tftpd.access.rewrite import rewritten
-from tftpd.config.loading import load
-from tftpd.config.naming import MOST_RULES
+from tftpd.config.loader import load
+from tftpd.config.names import MOST_RULES
 from tftpd.daemon.cli import main
 from tftpd.protocol.errors import Refused
 

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
 
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.server import Server
 

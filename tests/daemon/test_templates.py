@@ -127,6 +127,6 @@ def test_explain_renders_what_the_daemon_would(serving, capsys):
 
 def _renders(child: int) -> bool:
     try:
-        return b"tftpd.templates.child" in Path(f"/proc/{child}/cmdline").read_bytes()
+        return b"tftpd.templates.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
     except OSError:
         return False

@@ -10,7 +10,7 @@ from fuzz.targets import check_of
 from tftpd.access import fallbacks, paths, profiles
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
-from tftpd.config import document, loading
+from tftpd.config import loader, yaml_document
 from tftpd.daemon import import_map
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
@@ -24,7 +24,7 @@ from tftpd.server.listener import Listener
 from tftpd.status import boots
 from tftpd.storage.source import Source
 from tftpd.storage.upload import Sink
-from tftpd.templates import messages, process, sandbox
+from tftpd.templates import process, protocol, sandbox
 
 _MOST = 3000
 
@@ -103,13 +103,13 @@ FAULTS = {
     ),
     "a key given twice whose line is lost": (
         "config",
-        document.Document,
+        yaml_document.Document,
         "line",
         lambda was: lambda self, path: 0,
     ),
     "a root with a NUL that is asked for": (
         "config",
-        loading,
+        loader,
         "_resolved",
         lambda was: lambda entry, key, base: os.path.realpath(os.path.join(base, entry[key])),
     ),
@@ -205,7 +205,7 @@ FAULTS = {
     ),
     "a refusal that nobody trims": (
         "messages",
-        messages,
+        protocol,
         "line",
         lambda was: lambda text: text,
     ),
@@ -223,7 +223,7 @@ FAULTS = {
     ),
     "a job of which a part is lost": (
         "messages",
-        messages.Job,
+        protocol.Job,
         "encode",
         lambda was: lambda self: was(replace(self, grant=replace(self.grant, own=0))),
     ),

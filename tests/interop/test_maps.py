@@ -9,7 +9,7 @@ import pytest
 from tests.interop.servers import KINDS, serving
 from tftpd.access.client import Client
 from tftpd.access.rewrite import rewritten
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 from tftpd.daemon.cli import main
 from tftpd.protocol.errors import Refused
 from tftpd.protocol.packets import Ack, Data, Error, Rrq, decode

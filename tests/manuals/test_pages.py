@@ -11,7 +11,7 @@ from manuals.commands import command
 from manuals.roff import marked
 from tests.support.programs import program
 from tftpd.client import arguments as client
-from tftpd.config.loading import schema
+from tftpd.config.loader import schema
 from tftpd.daemon import cli as daemon
 
 PAGES = {name: text for name, text in files().items() if name.parts[1] == "man"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 
 SHIPPED = CHECKOUT / "tftpd/daemon/units"
 DROP_IN = "tftpd.service.d/socket.conf"

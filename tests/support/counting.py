@@ -42,7 +42,7 @@ def _kill(pid: int, number: int) -> None:
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:
-    if "tftpd.templates.child" in process.args:
+    if "tftpd.templates.worker" in process.args:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_WAIT)
     _popen_kill(process)

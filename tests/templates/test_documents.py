@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tftpd.access.client import Client
-from tftpd.config.loading import load
-from tftpd.templates.messages import Job
+from tftpd.config.loader import load
+from tftpd.templates.protocol import Job
 from tftpd.templates.sandbox import Templates
 
 TEXT = (CHECKOUT / "docs/templates.md").read_text()

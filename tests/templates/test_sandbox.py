@@ -8,7 +8,7 @@ import pytest
 
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.messages import Job
+from tftpd.templates.protocol import Job
 from tftpd.templates.sandbox import LONGEST, Templates
 
 LEAVES = 1 << 20

@@ -9,19 +9,21 @@ from tftpd.access.fallbacks import Rung
 from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, asks, root, serials
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regular.tree import BadPattern
-from tftpd.config.fields import (
+from tftpd.config.names import Expression
+from tftpd.config.types import (
     Boolean,
     Contradiction,
     FileMode,
+    Keys,
     Network,
     Prefix,
     RootPaths,
     Size,
     choice,
     number,
+    or_boolean,
+    switch,
 )
-from tftpd.config.keys import Keys, or_boolean, switch
-from tftpd.config.naming import Expression
 
 _WRITE = WritePolicy()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tftpd
-from tftpd.config.loading import load, schema
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load, schema
 from tftpd.daemon.explain.text import explained
 from tftpd.daemon.import_map import imported
 from tftpd.daemon.install_units import installed

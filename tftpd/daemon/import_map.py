@@ -10,8 +10,8 @@ from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.posix import posix
 from tftpd.access.regular.tree import BadPattern, spell
 from tftpd.access.rewrite import template
-from tftpd.config.naming import MOST_RULES
-from tftpd.config.problems import printable
+from tftpd.config.errors import printable
+from tftpd.config.names import MOST_RULES
 
 _CANNOT = 1  # the exit status
 

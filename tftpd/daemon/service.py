@@ -22,8 +22,8 @@ from twisted.python.usage import CompleteFiles, Completions
 from twisted.python.usage import Options as UsageOptions
 
 import tftpd
-from tftpd.config.loading import load
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, each

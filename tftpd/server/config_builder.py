@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.variables import Facts
-from tftpd.config.limits import Limit
+from tftpd.config.sections import Limit
 from tftpd.config.settings import Settings
 from tftpd.server.admission import Crowd
 from tftpd.server.request import Render, Wanted

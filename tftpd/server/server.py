@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.observing import Trace
+from tftpd.config.sections import Trace
 from tftpd.config.settings import Listen, Settings
 from tftpd.net.epoll import Poller, readers_for
 from tftpd.net.interfaces import BurstProtocol, Needs, Runtime, SteadyClock

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from tftpd.config.observing import Status as Keys
+from tftpd.config.sections import Status as Keys
 from tftpd.protocol.result import Report
 from tftpd.server.snapshot import Serving, Snapshot
 from tftpd.status.boots import History

@@ -16,8 +16,8 @@ from typing import Any
 from tftpd.access.paths import show
 from tftpd.access.policy import Bounds, Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.messages import Job
 from tftpd.templates.process import Late, Process
+from tftpd.templates.protocol import Job
 
 _BOUNDS = Bounds()
 _PROCESSES = 2

@@ -13,8 +13,8 @@ from tftpd.access.paths import show
 from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import Directory
-from tftpd.config.document import Document
 from tftpd.config.settings import Listen, Settings
+from tftpd.config.yaml_document import Document
 from tftpd.daemon.explain.name_lookup import NOWHERE, Understood, Way, understand, ways
 from tftpd.net.packet_text import said
 from tftpd.net.sockets import client_address

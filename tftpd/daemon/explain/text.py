@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tftpd.access.paths import show
-from tftpd.config.loading import load_with_lines
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load_with_lines
 from tftpd.daemon.explain.explanation import Configured, Explanation, Facts, explain
 from tftpd.daemon.service import EX_CONFIG
 from tftpd.net.packet_text import said

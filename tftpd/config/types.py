@@ -2,6 +2,8 @@
 
 Each refuses a value with a `ValueError` that says what was expected, and
 perhaps, as a second argument, what was meant.
+
+What all mappings of the configuration have in common.
 """
 
 import os
@@ -11,13 +13,21 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema
 
 from tftpd.access.mounts import root
 from tftpd.access.paths import PARENT, Name, steps
 from tftpd.access.placeholders import BadSlot
-from tftpd.config.problems import meant
+from tftpd.config.errors import meant
 from tftpd.protocol.errors import Refused
 
 
@@ -293,3 +303,23 @@ def _boolean(value: Any) -> bool:
 
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 """`true` or `false`: not `no`, which YAML versions read in two ways."""
+
+
+class Keys(BaseModel):
+    """A mapping with known keys; the others are problems."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def switch(value: Any) -> Any:
+    """`true` stands for a mapping of defaults, `false` for none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or not isinstance(value, dict):
+        raise ValueError("expected true, false or a mapping")
+    return value
+
+
+def or_boolean(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "boolean"}, schema["anyOf"][0]]
+    schema["default"] = False

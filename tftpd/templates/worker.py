@@ -1,4 +1,4 @@
-"""The process that renders: `python -m tftpd.templates.child`, its socket as standard input.
+"""The process that renders: `python -m tftpd.templates.worker`, its socket as standard input.
 
 It may neither write files nor start processes, has its memory, ends with its
 socket, and, while nobody ends it, by itself some time after a job should have.
@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.messages import Job, Kind, framed, receive, refusal
+from tftpd.templates.protocol import Job, Kind, framed, receive, refusal
 
 if TYPE_CHECKING:
     from tftpd.templates.sandbox import Templates

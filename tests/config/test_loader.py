@@ -12,9 +12,9 @@ from tests.support.daemons import CHECKOUT
 from tftpd.access.fallbacks import Ladder, Rung
 from tftpd.access.mounts import Mount, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.config.loading import load
-from tftpd.config.observing import Status
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
+from tftpd.config.sections import Status
 from tftpd.protocol.negotiation import Limits
 from tftpd.protocol.retransmission import Timing
 

@@ -17,11 +17,11 @@ from pydantic_core import ErrorDetails
 from tftpd.access.mounts import root
 from tftpd.access.paths import steps
 from tftpd.access.placeholders import BadSlot
-from tftpd.config import problems
-from tftpd.config.document import Document, read
-from tftpd.config.fields import Contradiction
-from tftpd.config.problems import ConfigError, Problem, dotted, meant, printable, quoted
+from tftpd.config import errors
+from tftpd.config.errors import ConfigError, Problem, dotted, meant, printable, quoted
 from tftpd.config.settings import Settings
+from tftpd.config.types import Contradiction
+from tftpd.config.yaml_document import Document, read
 from tftpd.protocol.errors import Refused
 
 _LARGEST = 1 << 20  # octets of a file; PyYAML takes seconds for more
@@ -96,7 +96,7 @@ def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]
 def _resolve_roots(document: Document, base: Path) -> None:
     """Make roots absolute, from the directory of the file, and look whether they serve."""
     for number, entry in _entries(document, "directories"):
-        path: problems.Path = ("directories", number, "root")
+        path: errors.Path = ("directories", number, "root")
         reads, writes = bool(entry.get("read")), bool(entry.get("write"))
         several = entry.get("root")
         if not isinstance(several, list):
@@ -107,7 +107,7 @@ def _resolve_roots(document: Document, base: Path) -> None:
 
 
 def _check_root(
-    document: Document, path: problems.Path, written: str | None, reads: bool, writes: bool
+    document: Document, path: errors.Path, written: str | None, reads: bool, writes: bool
 ) -> None:
     if written is None:
         return
@@ -204,7 +204,7 @@ def _validated(document: Document) -> Settings | None:
 
 def _translate(document: Document, error: ErrorDetails) -> None:
     """A problem in our words for one of pydantic's errors."""
-    path: problems.Path = error["loc"]
+    path: errors.Path = error["loc"]
     match error["type"]:
         case "extra_forbidden":
             close = meant(path[-1], _model_at(path[:-1]).model_fields)
@@ -225,7 +225,7 @@ def _translate(document: Document, error: ErrorDetails) -> None:
             _complain_of_value(document, path, error)
 
 
-def _complain_of_value(document: Document, path: problems.Path, error: ErrorDetails) -> None:
+def _complain_of_value(document: Document, path: errors.Path, error: ErrorDetails) -> None:
     said = error.get("ctx", {}).get("error")
     if isinstance(said, Contradiction):
         document.complain(path, str(said))
@@ -236,7 +236,7 @@ def _complain_of_value(document: Document, path: problems.Path, error: ErrorDeta
         document.complain(path, f"cannot be {quoted(error['input'])}")
 
 
-def _model_at(path: problems.Path) -> type[BaseModel]:
+def _model_at(path: errors.Path) -> type[BaseModel]:
     """The model of the mapping at `path`."""
     model: type[BaseModel] = Settings
     for step in path:

@@ -10,8 +10,7 @@ from tftpd.access.policy import ANYWHERE
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.tree import BadPattern
 from tftpd.access.rewrite import Rule, template
-from tftpd.config.fields import Boolean, Contradiction, Network, Prefix, choice
-from tftpd.config.keys import Keys
+from tftpd.config.types import Boolean, Contradiction, Keys, Network, Prefix, choice
 
 MOST_RULES = 500
 """Rules of a configuration."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tftpd.config.problems import Path, Problem, quoted
+from tftpd.config.errors import Path, Problem, quoted
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")

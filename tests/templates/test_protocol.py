@@ -8,7 +8,7 @@ import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.messages import (
+from tftpd.templates.protocol import (
     Garbled,
     Job,
     Kind,

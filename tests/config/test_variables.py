@@ -7,8 +7,8 @@ import pytest
 
 from tftpd.access.policy import Bounds
 from tftpd.access.variables import Fact
-from tftpd.config.loading import load
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
 
 
 @pytest.fixture

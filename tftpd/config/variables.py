@@ -8,10 +8,9 @@ from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tftpd.access.variables import Fact
-from tftpd.config.fields import Contradiction, Network
-from tftpd.config.keys import Keys
-from tftpd.config.problems import Path
+from tftpd.config.errors import Path
 from tftpd.config.profiles import MacPrefix, mac_octets
+from tftpd.config.types import Contradiction, Keys, Network
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _DEEPEST = 8  # lists and mappings in one another

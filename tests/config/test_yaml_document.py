@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpd.config.document import read
-from tftpd.config.problems import Problem
+from tftpd.config.errors import Problem
+from tftpd.config.yaml_document import read
 
 
 @pytest.mark.parametrize(
