@@ -71,7 +71,7 @@ def rendering(renderer: Renderer, facts: Facts) -> Render:
 
 
 def told(wanted: Wanted, facts: Facts) -> Mapping[str, Any]:
-    """The names that a template knows (docs/reference/templates.md), as JSON has them."""
+    """The names that a template knows (docs/templates.md), as JSON has them."""
     client = wanted.client
     return {
         "ip": str(client.address),
