@@ -125,9 +125,12 @@ mutants:  ## Put faults into protocol and access; their tests must see them
 schema: $(VENV)/.installed  ## Write conf/tftpd.schema.json
 	$(BIN)/tftpd schema > conf/tftpd.schema.json
 
-.PHONY: manuals
-manuals: $(VENV)/.installed  ## Write manual pages and completions to share/
-	$(BIN)/python -m manuals
+# The HTML site in build/html; manual pages and completions in share/, which are committed.
+.PHONY: docs
+docs: $(VENV)/.installed-docs  ## Build the HTML site, the manual pages and the completions
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b man -d build/doctrees docs share/man
+	$(BIN)/python docs/completions.py share
 
 # UNITS=--socket has systemd hold the port.
 .PHONY: install
@@ -136,6 +139,7 @@ install:  ## Install a service, as root on a host with systemd
 	$(OPT)/bin/python -m pip install --quiet .
 	$(OPT)/bin/tftpd install-units $(UNITS)
 
+# docs/how-to/debian-package.md lists the build dependencies.
 .PHONY: deb
 deb:  ## Build Debian packages, on Debian or Ubuntu
 	packaging/deb dist
@@ -152,7 +156,7 @@ $(BIN)/python:
 $(VENV)/.locked: $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
-	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage)
+	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs)
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -177,6 +181,10 @@ $(VENV)/.installed-coverage: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.installed-mutants: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,mutants]'
 	touch $@
+
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

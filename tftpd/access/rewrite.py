@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tftpd.access.client import Client
-from tftpd.access.fallbacks import NO_LADDER, Ladder
-from tftpd.access.paths import Named
-from tftpd.access.placeholders import FACTS, BadSlot, Part, fill, names, parts
+from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
+from tftpd.access.paths import RequestName
+from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
 from tftpd.access.regular.tree import BadPattern
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MOST_APPLIED = 256
 """Rules that apply to one name, each time counted: rules that start over may never end."""
@@ -41,11 +41,11 @@ def template(text: str, pattern: Pattern) -> Template:
             return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
         if key in pattern.compiled.groupindex:
             return None
-        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *FACTS])}"
+        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *PLACEHOLDERS])}"
 
     try:
-        return parts(text, known)
-    except BadSlot as error:
+        return parse(text, known)
+    except InvalidPlaceholder as error:
         raise BadPattern(str(error)) from None
 
 
@@ -55,11 +55,11 @@ def _value(key: str, match: re.Match[bytes], client: Client) -> bytes:
         return match[int(key)] or b""
     if key in match.re.groupindex:
         return match[key] or b""
-    return FACTS[key](client) or b""
+    return PLACEHOLDERS[key](client) or b""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RewriteRule:
     """What happens to a name in which `pattern` is found, or, with `unless`, is not.
 
     `to` takes the place of what was found. With `every` that is done as long
@@ -74,13 +74,13 @@ class Rule:
     refuse: bool = False
     last: bool = False
     restart: bool = False
-    every: bool = False
+    repeat: bool = False
     reads: bool = True
     writes: bool = True
     clients: Networks = ANYWHERE
 
     @property
-    def asks_neighbours(self) -> bool:
+    def needs_mac(self) -> bool:
         """Whether it is only for clients whose MAC address is known."""
         groups = self.pattern.compiled.groupindex
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
@@ -91,25 +91,25 @@ class Rule:
             return False
         if self.clients is not ANYWHERE and not admits(self.clients, client.address):
             return False
-        return not self.asks_neighbours or client.mac is not None
+        return not self.needs_mac or client.mac is not None
 
 
-Note = Callable[[Rule, bytes], None]
+Note = Callable[[RewriteRule, bytes], None]
 """Is told each rule that applies, and the name after it."""
 
 
-def rewritten(
-    rules: Sequence[Rule],
+def apply_rules(
+    rules: Sequence[RewriteRule],
     filename: bytes,
     writes: bool,
     client: Client,
     note: Note = lambda rule, name: None,
-) -> Named:
+) -> RequestName:
     """What `rules` make of `filename`; raises `Refused` where one of them does.
 
     Refuses, too, what is too long for them or keeps them busy without end.
     """
-    named = Named(filename)
+    named = RequestName(filename)
     at = applied = steps = 0
     repeats = False  # a rule that has applied already, and looks whether there is more
     while at < len(rules):
@@ -131,7 +131,7 @@ def rewritten(
             applied += 1
             named = _applied(rule, match, named, client)
             note(rule, named.name)
-        repeats = applies and rule.every
+        repeats = applies and rule.repeat
         if repeats:
             continue
         if rule.refuse:
@@ -142,32 +142,34 @@ def rewritten(
     return named
 
 
-def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Client) -> Named:
+def _applied(
+    rule: RewriteRule, match: re.Match[bytes] | None, named: RequestName, client: Client
+) -> RequestName:
     if match is None:
         return named
     groups = {key: said for key, said in match.groupdict().items() if said is not None}
     if rule.to is None:
-        return named.knowing(groups)
-    filled = fill(rule.to, lambda key: _value(key, match, client)) or b""
+        return named.with_groups(groups)
+    filled = expand(rule.to, lambda key: _value(key, match, client)) or b""
     name = named.name[: match.start()] + filled + named.name[match.end() :]
-    return named.after(name, rule.label, groups)
+    return named.rewritten(name, rule.label, groups)
 
 
-def _refused(why: str, named: Named) -> Refused:
-    return named.telling(Refused(ErrorCode.ACCESS_VIOLATION, why))
+def _refused(why: str, named: RequestName) -> RequestRefused:
+    return named.annotate(RequestRefused(ErrorCode.ACCESS_VIOLATION, why))
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class NameRules:
     """How a name is understood.
 
     The rules rewrite it, for reads and writes. The ladder is for reads of
     what is not there: a write goes to the very name that it says.
     """
 
-    rules: tuple[Rule, ...] = ()
-    ladder: Ladder = NO_LADDER
+    rules: tuple[RewriteRule, ...] = ()
+    fallbacks: FallbackChain = NO_FALLBACKS
 
 
-AS_ASKED = Naming()
+NO_RULES = NameRules()
 """Names are what clients ask for."""
