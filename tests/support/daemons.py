@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from tests.support.forked import CHECKOUT, ForkedTwistd
+from tests.support.forked import ForkedTwistd
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
 
