@@ -46,6 +46,12 @@ lint: $(VENV)/.installed-lint  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What `make lint` will run too, once all texts follow docs/contributing/style.md.
+.PHONY: prose
+prose: $(VENV)/.installed-lint  ## Check spelling, names and docstrings
+	$(BIN)/codespell
+	$(BIN)/python -m tests.support.style
+
 .PHONY: check
 check: lint branches trial $(VENV)/.installed-test  ## Run lint and all tests: also interop, browser, packages
 	$(PYTEST) $(PARALLEL) -m "not nightly"
