@@ -1,24 +1,18 @@
 """Rules that make one name of another before anything is looked for."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tftpd.access.client import Client
 from tftpd.access.names import Named
 from tftpd.access.policy import ANYWHERE, Networks, admits
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Match, Pattern
 from tftpd.access.slots import FACTS, BadSlot, Part, fill, names, parts
 from tftpd.wire.errors import ErrorCode, Refused
 
 MOST_APPLIED = 256
 """Rules that apply to one name, each time counted: rules that start over may never end."""
-
-MOST_STEPS = 20_000_000
-"""Of all matches for one name (`Pattern.steps`): a fraction of a second if all were taken."""
-
-_LEAST_STEPS = 100  # what calling the expression costs, in its steps
 
 Template = tuple[Part, ...]
 """What takes the place of a match: octets and slots."""
@@ -30,14 +24,14 @@ def template(text: str, pattern: Pattern) -> Template:
     {0} is all that matched, {1} and {name} are groups, {ip}, {ip_hex} and {mac}
     the client; {1:lower} and {1:upper} change letters, {{ and }} are braces.
     """
-    groups = pattern.compiled.groups
+    groups = pattern.groups
 
     def known(key: str) -> str | None:
         if key.isdecimal() and key.isascii():
             return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
-        if key in pattern.compiled.groupindex:
+        if key in pattern.group_numbers:
             return None
-        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *FACTS])}"
+        return f" is neither a group nor one of {', '.join([*pattern.group_numbers, *FACTS])}"
 
     try:
         return parts(text, known)
@@ -45,16 +39,13 @@ def template(text: str, pattern: Pattern) -> Template:
         raise BadPattern(str(error)) from None
 
 
-def _value(key: str, match: re.Match[bytes], client: Client) -> bytes:
-    """What a slot is filled with; a group that matched nothing gives none."""
-    if key.isdecimal():
-        return match[int(key)] or b""
-    if key in match.re.groupindex:
-        return match[key] or b""
-    return FACTS[key](client) or b""
+def _value(key: str, pattern: Pattern, match: Match, client: Client) -> bytes:
+    """Return the value of a placeholder; it is empty if its group took no part in the match."""
+    number = int(key) if key.isdecimal() else pattern.group_numbers.get(key)
+    return (FACTS[key](client) if number is None else match[number]) or b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """What happens to a name in which `pattern` is found, or, with `unless`, is not.
 
@@ -75,10 +66,10 @@ class Rule:
     writes: bool = True
     clients: Networks = ANYWHERE
 
-    @property
+    @cached_property
     def asks_neighbours(self) -> bool:
         """Whether it is only for clients whose MAC address is known."""
-        groups = self.pattern.compiled.groupindex
+        groups = self.pattern.group_numbers
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
 
     def concerns(self, writes: bool, client: Client) -> bool:
@@ -106,17 +97,16 @@ def rewritten(
     Refuses, too, what is too long for them or keeps them busy without end.
     """
     named = Named(filename)
-    at = applied = steps = 0
+    at = applied = 0
     repeats = False  # a rule that has applied already, and looks whether there is more
     while at < len(rules):
         rule = rules[at]
         if not rule.concerns(writes, client):
             at += 1
             continue
-        if len(named.name) > LONGEST_NAME:
+        if len(named.name) > MAX_NAME_BYTES:
             raise _refused("the name is too long for the rewrite rules", named)
-        steps += max(_LEAST_STEPS, rule.pattern.steps(len(named.name)))
-        if steps > MOST_STEPS or applied > MOST_APPLIED:
+        if applied > MOST_APPLIED:
             raise _refused("the rewrite rules come to no end", named)
         match = rule.pattern.find(named.name)
         applies = (match is None) is rule.unless
@@ -138,14 +128,15 @@ def rewritten(
     return named
 
 
-def _applied(rule: Rule, match: re.Match[bytes] | None, named: Named, client: Client) -> Named:
+def _applied(rule: Rule, match: Match | None, named: Named, client: Client) -> Named:
     if match is None:
         return named
-    groups = {key: said for key, said in match.groupdict().items() if said is not None}
+    groups = rule.pattern.named_groups(match)
     if rule.to is None:
         return named.knowing(groups)
-    filled = fill(rule.to, lambda key: _value(key, match, client)) or b""
-    name = named.name[: match.start()] + filled + named.name[match.end() :]
+    filled = fill(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
+    start, end = match.span()
+    name = named.name[:start] + filled + named.name[end:]
     return named.after(name, rule.label, groups)
 
 
