@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
-QUICK ?= $(addprefix tests/,wire transfer access storage config net)
+QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
 # What is deprecated now fails with the next Python or Twisted. A test that fails
 # may leave sockets: that is told, and hides nothing.
@@ -41,7 +41,7 @@ locked: $(VENV)/.locked
 # its state machines, which reads their source anew for each step.
 oldest:
 	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick \
-		BUT='$(addprefix --ignore=tests/,transfer/test_stateful.py net/test_stateful.py)'
+		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py server/test_stateful.py)'
 
 # The same with the versions of CI on other Pythons.
 versions:
@@ -60,7 +60,7 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m fuzz $(or $(FUZZ),--all --seconds 60)
 
 # Branches: all of the floors without I/O, and 95 of 100 of the whole.
-FLOORS = wire transfer access
+FLOORS = protocol access
 comma = ,
 COVERAGE = $(BIN)/python -m coverage
 
@@ -82,7 +82,7 @@ floors: $(VENV)/.installed-coverage
 	$(COVERAGE) report --fail-under=100 --show-missing --skip-covered
 
 # In an environment of its own: what mutmut brings makes hypothesis report otherwise.
-# MUTANTS='wire --trees /tmp/kept' goes on from there.
+# MUTANTS='protocol --trees /tmp/kept' goes on from there.
 mutants:
 	$(MAKE) VENV=$(VENV)-mutants $(VENV)-mutants/.installed-mutants
 	nice -n 19 $(VENV)-mutants/bin/python -m tests.mutation $(MUTANTS)

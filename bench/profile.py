@@ -24,15 +24,15 @@ from bench.scenarios import Scenario
 from bench.servers import HOST
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.poller import Poller
-from tftpd.net.ports import ConnectedSocket, SessionPort
-from tftpd.net.receiving import ReceiveSession
-from tftpd.net.sending import SendSession
+from tftpd.net.epoll import Poller
+from tftpd.net.receive_session import ReceiveSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
-from tftpd.storage.frames import Frames
-from tftpd.storage.sink import Sink
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.sender import Sender
+from tftpd.net.udp import ConnectedSocket, SessionPort
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.sender import Sender
+from tftpd.storage.block_ring import Frames
+from tftpd.storage.upload import Sink
 
 _POLL, _RECEIVE, _SESSION = "epoll, and whose turn it is", "recvfrom", "session"
 _MACHINE, _FILE, _SEND = "protocol machine", "file", "sendto"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.processes import Process
-from tftpd.access.names import TEMPORARY
+from tftpd.access.paths import TEMPORARY
 
 _ANSWERS_WITHIN = 10.0  # seconds
 

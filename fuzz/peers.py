@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fuzz.choices import Choices
 from fuzz.scene import FILES, HERE, IN, OVER
 from fuzz.uploads import PERIOD, Sent, payload
-from tftpd.net.runtime import SocketAddress
-from tftpd.wire.errors import MalformedPacket
-from tftpd.wire.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq, decode
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import MalformedPacket
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq, decode
 
 ADDRESSES: tuple[SocketAddress, ...] = (
     ("192.0.2.7", 2070),

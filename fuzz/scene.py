@@ -11,29 +11,28 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from fuzz.places import place
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import Name
-from tftpd.access.naming import Naming
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import root as root_of
+from tftpd.access.paths import Name
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.profiles import Match, Profile, Profiles
-from tftpd.access.roots import one
-from tftpd.access.roots import root as root_of
-from tftpd.config.naming import Rewrite
-from tftpd.net.admission import Crowd
-from tftpd.net.listener import Listener
-from tftpd.net.offer import Offer
-from tftpd.net.portrange import PortRange
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.sessions import Sessions
-from tftpd.net.shaping import Rate
-from tftpd.storage.absences import Absences
-from tftpd.storage.cached import Cache
-from tftpd.storage.ledger import Ledger
-from tftpd.transfer.report import Report
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.access.rewrite import Naming
+from tftpd.config.names import Rewrite
+from tftpd.net.port_pool import PortRange
+from tftpd.net.rate_limit import Rate
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.result import Report
+from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
+from tftpd.server.listener import Listener
+from tftpd.server.session_table import Sessions
+from tftpd.storage.dentry_cache import Cache
+from tftpd.storage.negative_cache import Absences
+from tftpd.storage.quota import Ledger
 
 FILES = {
     b"seven": b"1234567",

@@ -8,16 +8,16 @@ from fuzz.peers import Peer, read
 from fuzz.scene import DUPLICATES, FILES, HERE, IN, OVER, QUOTA, Scene, root
 from fuzz.uploads import Sent
 from tftpd.access.mounts import Mounts
-from tftpd.access.names import TEMPORARY
-from tftpd.net.receiving import ReceiveSession
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.sending import SendSession
+from tftpd.access.paths import TEMPORARY
+from tftpd.net.receive_session import ReceiveSession
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode
-from tftpd.wire.errors import Refused
-from tftpd.wire.netascii import encode
-from tftpd.wire.packets import HEADER, Ack, Data, Error, Oack
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.netascii import encode
+from tftpd.protocol.packets import HEADER, Ack, Data, Error, Oack
+from tftpd.protocol.result import Outcome
 
 _COPIES = 3  # of the first packet, to who never answers
 _ALWAYS = frozenset(FILES) - {b"changing"}

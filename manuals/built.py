@@ -11,8 +11,8 @@ from manuals import bash, fish, pages, prose, zsh
 from manuals.commands import Command, Option, Value, command
 from manuals.keys import mappings
 from tftpd.client import arguments as client
-from tftpd.config.loading import schema
-from tftpd.daemon import arguments as daemon
+from tftpd.config.loader import schema
+from tftpd.daemon import cli as daemon
 from tftpd.daemon.service import Options as Plugin
 
 TEXTS = Path(__file__).parent / "text"

@@ -16,13 +16,13 @@ from fuzz.faults import none_logged
 from fuzz.places import place
 from fuzz.scene import Watched, Wire
 from fuzz.uploads import PERIOD, Sent, payload
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.api import Client
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
-from tftpd.net.runtime import SocketAddress
-from tftpd.transfer.terms import Mode
-from tftpd.wire.packets import Ack, Data, Error, Oack, decode
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.negotiation import Mode
+from tftpd.protocol.packets import Ack, Data, Error, Oack, decode
 
 _PORTS: tuple[SocketAddress, ...] = ((SERVER, 3000), (SERVER, 3001), ("192.0.2.66", 3000))
 _TIMES = (0.0, 0.06, 0.3, 1.0, 3.1, 9.0, 31.0)

@@ -1,8 +1,8 @@
 """The codec: all octets are a packet or malformed, and a packet is read as it was written."""
 
 from fuzz.bounds import bounded
-from tftpd.wire.errors import MalformedPacket, MalformedRequest
-from tftpd.wire.packets import Oack, Opcode, Rrq, Wrq, decode
+from tftpd.protocol.errors import MalformedPacket, MalformedRequest
+from tftpd.protocol.packets import Oack, Opcode, Rrq, Wrq, decode
 
 _REQUESTS = (Opcode.RRQ, Opcode.WRQ)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fuzz.bounds import bounded
 from fuzz.places import place
-from tftpd.config.loading import load_with_lines
-from tftpd.config.problems import ConfigError, Problem
+from tftpd.config.errors import ConfigError, Problem
+from tftpd.config.loader import load_with_lines
 from tftpd.config.settings import Settings
 
 _MOST = 15.0  # seconds; each rewrite rule may take its part

@@ -4,7 +4,7 @@ from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from fuzz.places import place
 from fuzz.targets.config import loaded
-from tftpd.daemon.importing import rules_of, written
+from tftpd.daemon.import_map import rules_of, written
 
 _MOST = 15.0  # seconds
 _PIECES = (

@@ -9,9 +9,9 @@ from typing import Any
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.templates.messages import Garbled, Job, Kind, framed, receive, refusal, refused_by
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.process import Process
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import Garbled, Job, Kind, framed, receive, refusal, refused_by
 
 _HEADER = 5  # octets
 _LONGEST = 64 << 10  # octets that are heard of what is no file

@@ -6,13 +6,12 @@ from pathlib import Path
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
-from tftpd.access.ladder import MOST_NAMES, Ladder, Rung
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import LONGEST, TEMPORARY, Name, show, steps
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import MOST_NAMES, Ladder, Rung
+from tftpd.access.mounts import SERIALS, Mount, Mounts, one, root, serials
+from tftpd.access.paths import LONGEST, TEMPORARY, Name, show, steps
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import SERIALS, one, root, serials
-from tftpd.wire.errors import Refused
+from tftpd.access.rewrite import Naming
+from tftpd.protocol.errors import Refused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"))
 _NUMBERS = serials(SERIALS)

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from fuzz.choices import Choices
-from tftpd.wire.netascii import Decoder, encode
+from tftpd.protocol.netascii import Decoder, encode
 
 
 def check(octets: bytes) -> None:

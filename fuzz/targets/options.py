@@ -1,10 +1,10 @@
 """Option agreement: an OACK says what RFC 2347, 2348, 2349 and 7440 let it say, and no more."""
 
 from fuzz.choices import Choices
-from tftpd.transfer.terms import Direction, Limits, Mode, Terms, agree
-from tftpd.wire import options as opt
-from tftpd.wire.options import Options
-from tftpd.wire.packets import Oack, decode
+from tftpd.protocol import options as opt
+from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+from tftpd.protocol.options import Options
+from tftpd.protocol.packets import Oack, decode
 
 _NAMES = (*opt.NAMES, b"BLKSIZE", b"BlkSize", b"multicast", b"x")
 _VALUES = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fuzz.choices import Choices
 from fuzz.places import place
-from tftpd.net.pcap import Capture
-from tftpd.net.runtime import SocketAddress
+from tftpd.net.types import SocketAddress
+from tftpd.server.packet_capture import Capture
 
 _ENDS: tuple[tuple[SocketAddress, SocketAddress], ...] = (
     (("192.0.2.7", 2070), ("192.0.2.1", 69)),

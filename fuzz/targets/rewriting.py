@@ -9,8 +9,8 @@ from fuzz.choices import Choices
 from tftpd.access.client import Client
 from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
 from tftpd.access.regular.tree import BadPattern
-from tftpd.access.rewriting import Rule, Template, rewritten, template
-from tftpd.wire.errors import Refused
+from tftpd.access.rewrite import Rule, Template, rewritten, template
+from tftpd.protocol.errors import Refused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"), lambda: b"\x52\x54\0\xab\xcd\xef")
 _PIECES = (

@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from fuzz.faults import none_logged
-from tftpd.config.observing import Status as Keys
-from tftpd.daemon.status.service import Status
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.config.sections import Status as Keys
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
+from tftpd.status.service import Status
 
 _HOSTS = ("192.0.2.7", "192.0.2.8", "2001:db8::7", "fe80::7%eth0")
 _NAMES = (b"pxelinux.0", b"pxelinux.cfg/01-00-00-5e-00-53-01", b"bootx64.efi", b"grub.cfg", b"x\n")

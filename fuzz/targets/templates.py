@@ -18,14 +18,14 @@ from fuzz.places import place
 from fuzz.reaching import reach
 from fuzz.writing import written
 from tftpd.access.client import Client
-from tftpd.access.facts import Fact, Facts
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.daemon.rendering import told
-from tftpd.net.answering import Wanted
-from tftpd.templates.child import _held, answer
-from tftpd.templates.messages import Job, Kind, receive, refused_by
+from tftpd.access.variables import Fact, Facts
+from tftpd.server.config_builder import told
+from tftpd.server.request import Wanted
+from tftpd.templates.protocol import Job, Kind, receive, refused_by
 from tftpd.templates.sandbox import Templates
+from tftpd.templates.worker import _held, answer
 
 _MEMORY = 64 << 20  # octets beyond those that there are
 _TIME = 0.1  # seconds of the processor; what takes longer is ended, as the daemon does

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import Client
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import TEMPORARY
+from tftpd.access.mounts import Mount, Mounts, one, root
+from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import one, root
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 CLIENT = Client(ip_address("192.0.2.7"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tftpd.access.client import Client
 from tftpd.access.profiles import PLAIN, Fingerprint, Globs, Match, Profile, Profiles, spelled
-from tftpd.wire.packets import Rrq, Wrq
+from tftpd.protocol.packets import Rrq, Wrq
 
 CLIENT = IPv4Address("10.0.0.7")
 MAC = bytes.fromhex("525400123456")

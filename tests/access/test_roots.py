@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import Client
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.names import PARENT, SELF, TEMPORARY, steps
+from tftpd.access.mounts import SERIALS, Mount, Mounts, Root, root, serials
+from tftpd.access.paths import PARENT, SELF, TEMPORARY, steps
+from tftpd.access.placeholders import BadSlot, Slot
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.roots import SERIALS, Root, root, serials
-from tftpd.access.slots import BadSlot, Slot
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, Refused
 
 MAC = bytes.fromhex("525400abcdef")
 CLIENT = Client(ip_address("192.0.2.7"), lambda: MAC)

@@ -8,7 +8,7 @@ import pytest
 
 from bench import load
 from bench.job import Job, Result, merged
-from tests.daemons import daemon
+from tests.support.daemons import daemon
 
 SIZE = 100_000
 

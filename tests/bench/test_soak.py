@@ -22,7 +22,7 @@ from bench.soak import Plan
 from bench.trees import Ports, Trees
 from bench.vitals import Record, Sample, sessions, temporaries
 from bench.writing import Writer
-from tests.daemons import daemon, free_port, until
+from tests.support.daemons import daemon, free_port, until
 
 LOAD = 600.0
 

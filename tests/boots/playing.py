@@ -14,13 +14,13 @@ import yaml
 from tests.boots import packets
 from tests.boots.client import Transfer
 from tests.boots.trace import Family, Step, content
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loading import load
+from tftpd.config.loader import load
 from tftpd.config.settings import Settings
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 HOST = "192.0.2.7"
 _DELAY = 0.0005  # seconds one way

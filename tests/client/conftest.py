@@ -3,10 +3,10 @@
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.api import Client
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tftpd.client.client import Client
 from tftpd.client.settings import Settings
-from tftpd.wire.packets import decode
+from tftpd.protocol.packets import decode
 
 TID = (SERVER, 3000)
 

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.client.conftest import TID, Talk
-from tests.fakes import WELL_KNOWN
+from tests.support.fakes import WELL_KNOWN
+from tftpd.client.endpoint import reach
 from tftpd.client.errors import NotFound, TimedOut
-from tftpd.client.reaching import reach
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
 
 EVERYONE = "127.255.255.255"
 OTHER = ("192.0.2.66", 3300)

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.daemons import CHECKOUT, daemon
+from tests.support.daemons import CHECKOUT, daemon
 
 LIMIT = 60
 TFTPC = [sys.executable, "-m", "tftpd.client.cli"]
@@ -141,14 +141,15 @@ IN_A_PROGRAM = """
 import io, json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from tftpd.client import api, errors
+from tftpd.client import errors
+from tftpd.client import client
 
 async def main(reactor, port):
     got = io.BytesIO()
-    read = await api.get(reactor, "127.0.0.1", "file", got, port=port)
-    written = await api.put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
+    read = await client.get(reactor, "127.0.0.1", "file", got, port=port)
+    written = await client.put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
     try:
-        await api.get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
+        await client.get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
     except errors.LocalError:
         print(json.dumps([read.octets, written.octets]))
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, Talk
-from tests.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.errors import (
     AccessDenied,
     AlreadyExists,
@@ -19,9 +19,9 @@ from tftpd.client.errors import (
     ServerError,
     TimedOut,
 )
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.result import Outcome
 
 ASKED = ((b"tsize", b"0"), (b"blksize", b"1468"), (b"windowsize", b"16"))
 STRANGER = ("192.0.2.99", 4000)

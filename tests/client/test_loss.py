@@ -5,17 +5,16 @@ from itertools import combinations
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.settings import Settings
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.result import Outcome
+from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 HOST = "192.0.2.7"
 CONTENT = bytes(range(256)) * 2

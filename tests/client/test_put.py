@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, Talk
-from tests.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.errors import (
     AlreadyExists,
     BadAnswer,
@@ -17,9 +17,9 @@ from tftpd.client.errors import (
     ServerError,
     TimedOut,
 )
-from tftpd.transfer.report import Outcome
-from tftpd.transfer.terms import Direction, Mode
-from tftpd.wire.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.result import Outcome
 
 SMALL = Oack(((b"tsize", b"5"), (b"blksize", b"8")))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.client.urls import Remote, is_url, parse, server
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import json
 import pydantic
 import pytest
 
-from tests.daemons import CHECKOUT
-from tftpd.config.loading import load, schema
+from tests.support.daemons import CHECKOUT
+from tftpd.config.loader import load, schema
 
 SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]
 

@@ -5,10 +5,10 @@ from ipaddress import ip_network
 import pytest
 
 from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
-from tftpd.config.loading import load
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
 from tftpd.config.profiles import shipped
-from tftpd.wire.packets import Wrq
+from tftpd.protocol.packets import Wrq
 
 MINIMAL = "directories: [{root: ., read: true}]\n"
 

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.confinement.world import PLANTED, World
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.naming import AS_ASKED, Naming
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.roots import one
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
-from tftpd.transfer.terms import Limits
-from tftpd.transfer.timing import Timing
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
+from tftpd.access.rewrite import AS_ASKED, Naming
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
+from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 CLIENT = ("192.0.2.7", 2070)
 

@@ -7,13 +7,13 @@ import tracemalloc
 import pytest
 
 from tests.confinement.asking import everything, mount, says, serving
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import root
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.roots import root
-from tftpd.config.naming import ENCODINGS
-from tftpd.storage.cached import Cache
-from tftpd.wire.packets import LONGEST_REQUEST, Rrq
+from tftpd.access.rewrite import Naming
+from tftpd.config.names import ENCODINGS
+from tftpd.protocol.packets import LONGEST_REQUEST, Rrq
+from tftpd.storage.dentry_cache import Cache
 
 # docs/security.md tells these.
 PLAIN, LADDER, AT_ONCE = 12, 2500, 1000
@@ -123,8 +123,8 @@ def test_no_request_that_is_kept_is_large(confined):
 def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, monkeypatch):
     """As many as are remembered, each as large as can be."""
     hour = time.time_ns() + 3600 * 10**9
-    monkeypatch.setattr("tftpd.storage.absences.time.time_ns", lambda: hour)
-    monkeypatch.setattr("tftpd.storage.finding._AT_ONCE", 1000)
+    monkeypatch.setattr("tftpd.storage.negative_cache.time.time_ns", lambda: hour)
+    monkeypatch.setattr("tftpd.storage.resolver._AT_ONCE", 1000)
     server = serving(mount(confined), naming=EVERYTHING)
     finder = server.listener.offer.finder
     tracemalloc.start()

@@ -12,9 +12,9 @@ import pytest
 from tests.confinement.asking import contents, everything, mount, reads, says, serving
 from tests.confinement.world import PLANTED, SECRET
 from tftpd.access.policy import WritePolicy
-from tftpd.storage.ledger import Ledger, Usage
-from tftpd.storage.temporary import sweep
-from tftpd.wire.packets import Ack, Data, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
+from tftpd.storage.quota import Ledger, Usage
+from tftpd.storage.tempfiles import sweep
 
 NAME = "inner/target"
 

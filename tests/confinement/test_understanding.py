@@ -7,13 +7,12 @@ import pytest
 from tests.confinement.asking import contents, mount, reads, serving, writes
 from tests.confinement.names import KINDS, out
 from tests.confinement.world import INSIDE, SECRET
-from tftpd.access.ladder import Ladder, Rung
-from tftpd.access.naming import Naming
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import root, serials
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.rewriting import Rule, template
-from tftpd.access.roots import root, serials
-from tftpd.config.naming import ENCODINGS
+from tftpd.access.regex import pattern
+from tftpd.access.rewrite import Naming, Rule, template
+from tftpd.config.names import ENCODINGS
 
 TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
 

@@ -9,7 +9,7 @@ from tests.confinement.links import BY_KIND, BY_LINK, Way, outside_by_hard_link
 from tests.confinement.names import KINDS, out
 from tests.confinement.world import PLANTED, SECRET
 from tftpd.access.policy import Symlinks, WritePolicy
-from tftpd.wire.packets import Error, decode
+from tftpd.protocol.packets import Error, decode
 
 CONFINED = [Symlinks.DENY, Symlinks.INSIDE]
 

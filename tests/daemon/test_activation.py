@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests.daemons import CHECKOUT, free_port, twistd
-from tests.plain import get
+from tests.support.daemons import CHECKOUT, free_port, twistd
+from tests.support.plain import get
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet import reactor
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.serving import Server
+from tftpd.server.server import Server
 
 
 @pytest.fixture

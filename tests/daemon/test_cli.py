@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tests.daemons import CHECKOUT, free_port, until
-from tests.plain import get
-from tftpd.config.loading import schema
+from tests.support.daemons import CHECKOUT, free_port, until
+from tests.support.plain import get
+from tftpd.config.loader import schema
 from tftpd.daemon.cli import main
 
 

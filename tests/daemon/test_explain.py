@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
-from tests.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.daemons import CHECKOUT
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loading import load_with_lines
+from tftpd.config.loader import load_with_lines
 from tftpd.daemon.cli import main
-from tftpd.daemon.explain import lines
-from tftpd.daemon.explanation import Configured, explain
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
-from tftpd.wire.packets import LONGEST_REQUEST, Error, Rrq, Wrq
+from tftpd.daemon.explain.explanation import Configured, explain
+from tftpd.daemon.explain.text import lines
+from tftpd.protocol.packets import LONGEST_REQUEST, Error, Rrq, Wrq
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 NOBODY = 65534
 

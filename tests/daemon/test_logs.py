@@ -14,10 +14,10 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from tftpd.daemon.accesslog import AccessLog
+from tftpd.daemon.access_log import AccessLog
 from tftpd.daemon.logs import complain, observer, output
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
 
 
 def _logged(form, level="debug"):

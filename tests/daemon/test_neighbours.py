@@ -4,9 +4,9 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
 
-from tftpd.config.loading import load
-from tftpd.daemon.serving import Server
-from tftpd.net.neighbours import Neighbours
+from tftpd.config.loader import load
+from tftpd.server.neighbours import Neighbours
+from tftpd.server.server import Server
 
 
 @pytest.fixture

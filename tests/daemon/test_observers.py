@@ -2,9 +2,9 @@
 
 from twisted.logger import globalLogPublisher
 
-from tftpd.daemon.observers import each
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction
+from tftpd.daemon.access_log import each
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, Report
 
 REPORT = Report(Direction.READ, ("192.0.2.7", 1), b"x", Outcome.DONE)
 

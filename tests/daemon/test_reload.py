@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.daemons import answers, daemon, free_port, until
-from tests.plain import ServerError, get, put, request
+from tests.support.daemons import answers, daemon, free_port, until
+from tests.support.plain import ServerError, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.daemons import RunningDaemon, daemon, until
-from tests.plain import LOCALHOST, get, put, request
+from tests.support.daemons import RunningDaemon, daemon, until
+from tests.support.plain import LOCALHOST, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 

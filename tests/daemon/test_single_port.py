@@ -11,10 +11,10 @@ import pytest
 
 from bench import load
 from bench.job import Job
-from tests.daemon.status.pages import SlowReader, web
 from tests.daemon.test_reload import began
-from tests.daemons import answers, daemon, free_port, until
-from tests.plain import LOCALHOST, get, put, request
+from tests.status.pages import SlowReader, web
+from tests.support.daemons import answers, daemon, free_port, until
+from tests.support.plain import LOCALHOST, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 LONG = 60  # seconds, which no test waits

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.daemon.test_reload import began
-from tests.daemons import answers, daemon, until
-from tests.plain import request
-from tftpd.access.names import TEMPORARY
+from tests.support.daemons import answers, daemon, until
+from tests.support.plain import request
+from tftpd.access.paths import TEMPORARY
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 LONG = 60  # seconds, which no test waits

@@ -9,7 +9,7 @@ import sys
 import pytest
 from twisted.internet.task import Clock
 
-from tests.daemons import CHECKOUT, daemon
+from tests.support.daemons import CHECKOUT, daemon
 from tftpd.daemon.systemd import Systemd, inherited
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import plain
-from tests.daemons import daemon, until
+from tests.support import plain
+from tests.support.daemons import daemon, until
 from tftpd.daemon.cli import main
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -127,6 +127,6 @@ def test_explain_renders_what_the_daemon_would(serving, capsys):
 
 def _renders(child: int) -> bool:
     try:
-        return b"tftpd.templates.child" in Path(f"/proc/{child}/cmdline").read_bytes()
+        return b"tftpd.templates.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
     except OSError:
         return False

@@ -15,9 +15,9 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from tests.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
-from tests.plain import ServerError, get, put, request
-from tftpd.access.names import TEMPORARY
+from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
+from tests.support.plain import ServerError, get, put, request
+from tftpd.access.paths import TEMPORARY
 
 LIMIT = 60
 

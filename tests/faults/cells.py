@@ -8,8 +8,8 @@ from functools import lru_cache
 from math import inf
 
 from tests.faults.wire import Faults
-from tftpd.transfer.terms import Direction, Limits, Mode
-from tftpd.wire import netascii
+from tftpd.protocol import netascii
+from tftpd.protocol.negotiation import Direction, Limits, Mode
 
 BLKSIZES = (8, 512, 1428, 65464)
 WINDOWSIZES = (1, 4, 64)

@@ -12,20 +12,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.fakes import SERVER, MemoryServer
 from tests.faults.cells import Cell
 from tests.faults.way import TooLong, Way
-from tftpd.access.mounts import Mount, Mounts
+from tests.support.fakes import SERVER, MemoryServer
+from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.roots import one
-from tftpd.client.api import Client
+from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import Settings
-from tftpd.net.admission import Crowd
-from tftpd.net.offer import Offer
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction, Limits
-from tftpd.transfer.timing import Timing
+from tftpd.protocol.negotiation import Direction, Limits
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
 
 NAME = "the file"
 _MEMORY = Path("/dev/shm")

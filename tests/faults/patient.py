@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from tests.hosts import Host
-from tests.plain import LOCALHOST, Pairs, ServerError, request
+from tests.support.hosts import Host
+from tests.support.plain import LOCALHOST, Pairs, ServerError, request
 
 PATIENCE = 20.0  # seconds without progress
 AGAIN = 0.2  # seconds until a packet is sent again

@@ -9,7 +9,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from tests.programs import program
+from tests.support.programs import program
 
 _SOURCE = Path(__file__).with_name("shim.c")
 _NUMBER = struct.Struct("=q")

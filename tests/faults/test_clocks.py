@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.daemons import CHECKOUT
 from tests.faults.shim import Machine
 from tests.faults.watching import watched
+from tests.support.daemons import CHECKOUT
 
 HOUR, YEARS = 3600, 10 * 365 * 86400
 CONTENT = bytes(range(256)) * 64
@@ -61,9 +61,9 @@ def test_nobody_waits_by_the_time_of_day():
     package = CHECKOUT / "tftpd"
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if asks.search(text)} == {
-        "daemon/status/history.py",  # when a transfer ended
-        "net/tracing.py",  # when a packet came
-        "storage/absences.py",  # how old a directory's time is
+        "status/boots.py",  # when a transfer ended
+        "server/packet_capture.py",  # when a packet came
+        "storage/negative_cache.py",  # how old a directory's time is
     }
 
 

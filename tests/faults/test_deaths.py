@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from tests.daemons import daemon, free_port, until
 from tests.faults.patient import Download, Upload, insisting, put
 from tests.faults.watching import watched
+from tests.support.daemons import daemon, free_port, until
 
 CONTENT = bytes(range(256)) * 64
 

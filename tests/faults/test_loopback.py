@@ -15,14 +15,15 @@ from twisted.trial.unittest import TestCase
 from bench.relay import Relay
 from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
-from tftpd.client.api import Client
-from tftpd.client.reaching import runtime
+from tftpd.client.client import Client
+from tftpd.client.endpoint import runtime
 from tftpd.client.settings import Settings as Wishes
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.runtime import Needs, SocketAddress
+from tftpd.net.interfaces import Needs
 from tftpd.net.session import Session
-from tftpd.transfer.report import Outcome
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.result import Outcome
 
 HOST = "127.0.0.1"
 MILD = ("drop", "duplicate", "reorder", "corrupt", "rate")

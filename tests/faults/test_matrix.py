@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.cells import FAULTS, Cell, sample
 from tests.faults.judging import directory, judge
-from tftpd.transfer.terms import Direction, Mode
+from tftpd.protocol.negotiation import Direction, Mode
 
 PAIRS = list(itertools.combinations(list(FAULTS)[1:], 2))
 LONG = [(Direction.READ, "drop"), (Direction.WRITE, "late")]

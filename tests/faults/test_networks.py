@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.forging import ICMP, ICMPV6, TOO_LARGE, about
 from tests.faults.watching import watched
-from tests.hosts import host
+from tests.support.hosts import host
 
 CONTENT = bytes(range(256)) * 64
 LARGE = CONTENT * 8

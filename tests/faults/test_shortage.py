@@ -10,7 +10,7 @@ import pytest
 
 from tests.daemon.test_session_ports import _free_range
 from tests.faults.watching import outcome, watched
-from tests.plain import LOCALHOST, ServerError
+from tests.support.plain import LOCALHOST, ServerError
 
 CONTENT = bytes(range(256)) * 24  # 6 KiB
 

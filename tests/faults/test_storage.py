@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.daemons import until
 from tests.faults.shim import Machine
 from tests.faults.watching import outcome, watched
-from tests.plain import ServerError
-from tests.programs import program
+from tests.support.daemons import until
+from tests.support.plain import ServerError
+from tests.support.programs import program
 
 CONTENT = bytes(range(256)) * 64  # 16 KiB
 BLOCK = ("blksize", 1024)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import until
 from tests.faults.shim import Machine
 from tests.faults.watching import outcome, watched
+from tests.support.daemons import until
 
 CONTENT = bytes(range(256)) * 64
 

@@ -8,9 +8,9 @@ from bench.relay import Line
 from tests.faults.cells import Cell, text
 from tests.faults.judging import directory, judge
 from tests.faults.wire import Faults, Outage, Wire, checksum
-from tftpd.wire import netascii
-from tftpd.wire.errors import MalformedPacket
-from tftpd.wire.packets import Ack, Data, Oack, Rrq, decode
+from tftpd.protocol import netascii
+from tftpd.protocol.errors import MalformedPacket
+from tftpd.protocol.packets import Ack, Data, Oack, Rrq, decode
 
 DATA = Data(7, bytes(range(100)))
 PACKETS = [DATA, Ack(7), Rrq(b"f", b"octet", ((b"blksize", b"8"),)), Oack(((b"tsize", b"9"),))]

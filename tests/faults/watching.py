@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import CHECKOUT, RunningDaemon, daemon, until
 from tests.faults import patient
-from tests.hosts import Host
-from tests.plain import LOCALHOST
-from tftpd.access.names import TEMPORARY
+from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, until
+from tests.support.hosts import Host
+from tests.support.plain import LOCALHOST
+from tftpd.access.paths import TEMPORARY
 
 EYES = Path(__file__).parent / "eyes"
 

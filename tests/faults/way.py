@@ -4,10 +4,10 @@ import random
 from functools import partial
 from math import inf
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tests.faults.wire import Faults, Outage, Wire
-from tftpd.net.runtime import SocketAddress
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.net.session import Session
+from tftpd.net.types import SocketAddress
 
 HOST = "192.0.2.7"  # of the client, as the server sees it
 TRANSIT = 0.001  # seconds

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields, replace
 
 from bench.relay import Lane, Line, Send
-from tftpd.wire.errors import MalformedPacket
-from tftpd.wire.packets import HEADER, Opcode, decode
+from tftpd.protocol.errors import MalformedPacket
+from tftpd.protocol.packets import HEADER, Opcode, decode
 
 _BURST = (0.01, 0.5)  # seconds in which all of one direction get lost
 _LATE = (0.3, 1.0)  # seconds: longer than the timers that send again

@@ -7,25 +7,24 @@ import pytest
 
 from fuzz.mutation import corpus, findings, mutations
 from fuzz.targets import check_of
-from tftpd.access import ladder, names, profiles
+from tftpd.access import fallbacks, paths, profiles
 from tftpd.access.mounts import Mounts
 from tftpd.access.policy import Symlinks
-from tftpd.config import document, loading
-from tftpd.daemon import importing
-from tftpd.daemon.status import boots
-from tftpd.net import pcap
-from tftpd.net.listener import Listener
-from tftpd.net.sending import SendSession
+from tftpd.config import loader, yaml_document
+from tftpd.daemon import import_map
+from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
-from tftpd.storage.sink import Sink
+from tftpd.protocol import negotiation, netascii, packets
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.machine import Machine
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.request import Opening
+from tftpd.server import packet_capture
+from tftpd.server.listener import Listener
+from tftpd.status import boots
 from tftpd.storage.source import Source
-from tftpd.templates import messages, process, sandbox
-from tftpd.transfer import terms
-from tftpd.transfer.machine import Machine
-from tftpd.transfer.opening import Opening
-from tftpd.transfer.receiver import Receiver
-from tftpd.wire import netascii, packets
-from tftpd.wire.errors import ErrorCode, Refused
+from tftpd.storage.upload import Sink
+from tftpd.templates import process, protocol, sandbox
 
 _MOST = 3000
 
@@ -68,25 +67,25 @@ FAULTS = {
     ),
     "a blksize above what was asked": (
         "options",
-        terms._Draft,
+        negotiation._Draft,
         "terms",
         lambda was: lambda self: _larger(was(self)),
     ),
     "a step that is two": (
         "names",
-        names,
+        paths,
         "SELF",
         lambda was: b"",
     ),
     "a name whose escape characters are shown": (
         "names",
-        names,
+        paths,
         "_escaped",
         lambda was: lambda character: character,
     ),
     "a ladder without an end": (
         "names",
-        ladder,
+        fallbacks,
         "MOST_NAMES",
         lambda was: 10_000,
     ),
@@ -104,25 +103,25 @@ FAULTS = {
     ),
     "a key given twice whose line is lost": (
         "config",
-        document.Document,
+        yaml_document.Document,
         "line",
         lambda was: lambda self, path: 0,
     ),
     "a root with a NUL that is asked for": (
         "config",
-        loading,
+        loader,
         "_resolved",
         lambda was: lambda entry, key, base: os.path.realpath(os.path.join(base, entry[key])),
     ),
     "a quote that is not doubled": (
         "importing",
-        importing,
+        import_map,
         "_quoted",
         lambda was: lambda text: "'" + text + "'",
     ),
     "a capture that is too large": (
         "pcap",
-        pcap.Capture,
+        packet_capture.Capture,
         "_append",
         lambda was: lambda self, octets: was(self, octets + b"\0" * 4),
     ),
@@ -206,7 +205,7 @@ FAULTS = {
     ),
     "a refusal that nobody trims": (
         "messages",
-        messages,
+        protocol,
         "line",
         lambda was: lambda text: text,
     ),
@@ -224,7 +223,7 @@ FAULTS = {
     ),
     "a job of which a part is lost": (
         "messages",
-        messages.Job,
+        protocol.Job,
         "encode",
         lambda was: lambda self: was(replace(self, grant=replace(self.grant, own=0))),
     ),

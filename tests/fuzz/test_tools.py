@@ -116,7 +116,7 @@ def test_a_guided_run_keeps_what_it_finds(tmp_path, monkeypatch):
     broken.write_text(
         "import sys\n"
         "if sys.argv[0] == '-m':\n"
-        "    import tftpd.wire.packets as packets\n"
+        "    import tftpd.protocol.packets as packets\n"
         "    packets.Ack.encode = lambda self: b'\\0\\4\\0\\0'\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
-from tests.daemons import free_port, until
+from tests.support.daemons import free_port, until
 
 _SBIN = "/usr/sbin"  # where servers are, and users' paths are not
 

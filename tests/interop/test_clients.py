@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from tests.daemons import daemon, free_port
+from tests.support.daemons import daemon, free_port
 
 SIZES = [0, 1, 511, 512, 513, 5120, 100_000]
 LIMIT = 60  # seconds for one client

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT, twistd, until
-from tests.hosts import ENVIRONMENT, LIMIT, Host, host
-from tests.programs import program
+from tests.support.daemons import CHECKOUT, twistd, until
+from tests.support.hosts import ENVIRONMENT, LIMIT, Host, host
+from tests.support.programs import program
 
 CONTENT = os.urandom(3_000_000)
 SERVER = "10.0.2.10"

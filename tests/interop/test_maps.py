@@ -8,11 +8,11 @@ import pytest
 
 from tests.interop.servers import KINDS, serving
 from tftpd.access.client import Client
-from tftpd.access.rewriting import rewritten
-from tftpd.config.loading import load
+from tftpd.access.rewrite import rewritten
+from tftpd.config.loader import load
 from tftpd.daemon.cli import main
-from tftpd.wire.errors import Refused
-from tftpd.wire.packets import Ack, Data, Error, Rrq, decode
+from tftpd.protocol.errors import Refused
+from tftpd.protocol.packets import Ack, Data, Error, Rrq, decode
 
 CLIENT = Client(ip_address("127.0.0.1"))
 LIMIT = 10.0

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from tests.daemons import until
 from tests.interop.servers import KINDS, serving
+from tests.support.daemons import until
 
 SIZES = [0, 1, 511, 512, 513, 1467, 1468, 1469, 5 * 1468, 100_000]
 ETHERNET = ["--json", "--blksize", "1468", "--windowsize", "16"]

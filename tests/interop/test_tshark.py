@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.daemons import daemon, free_port, until
-from tests.plain import ServerError, get, put
+from tests.support.daemons import daemon, free_port, until
+from tests.support.plain import ServerError, get, put
 
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 

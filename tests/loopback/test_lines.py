@@ -8,7 +8,7 @@ import pytest
 from bench import load
 from bench.job import Job
 from bench.relay import Line, Relay
-from tests.daemons import daemon
+from tests.support.daemons import daemon
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.plain import ServerError, get, put
+from tests.support.plain import ServerError, get, put
 from tftpd.config.settings import Listen, Settings
 from tftpd.daemon.service import Daemon
 

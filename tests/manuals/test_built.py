@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from manuals.built import TEXTS, files
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 
 BUILT = files()
 LIMIT = 60

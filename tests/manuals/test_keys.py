@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 
 from manuals.keys import Key, Mappings, mappings
-from tftpd.config.loading import schema
+from tftpd.config.loader import schema
 
 
 class Inner(BaseModel):

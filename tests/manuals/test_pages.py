@@ -9,10 +9,10 @@ from manuals import pages, prose
 from manuals.built import files
 from manuals.commands import command
 from manuals.roff import marked
-from tests.programs import program
+from tests.support.programs import program
 from tftpd.client import arguments as client
-from tftpd.config.loading import schema
-from tftpd.daemon import arguments as daemon
+from tftpd.config.loader import schema
+from tftpd.daemon import cli as daemon
 
 PAGES = {name: text for name, text in files().items() if name.parts[1] == "man"}
 HEAD = "# prog(1), 2020-02-02: does things\n"

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from manuals.built import files
-from tests.programs import program
+from tests.support.programs import program
 
 LIMIT = 30.0  # seconds for a shell to answer, on a loaded machine
 

@@ -31,11 +31,10 @@ class Floor:
 
 
 FLOORS = {
-    "wire": Floor("tftpd/wire/*", ("tests/wire",)),
-    "transfer": Floor("tftpd/transfer/*", ("tests/transfer",)),
+    "protocol": Floor("tftpd/protocol/*", ("tests/protocol",)),
     "access": Floor(
         "tftpd/access/*",
-        ("tests/access", "tests/net/test_names.py", "tests/net/test_roots.py"),
+        ("tests/access", "tests/server/test_names.py", "tests/server/test_roots.py"),
         without="tftpd/access/regular/*",
     ),
     "regular": Floor("tftpd/access/regular/*", ("tests/access/regular",)),

@@ -9,12 +9,12 @@ from tests.mutation.known import known, mutant, read
 def test_a_mutant_is_known_by_its_function_and_its_lines():
     lines = ["-        return 1", "+        return 2 "]
     made = ("-return 1", "+return 2")
-    assert mutant("tftpd.wire.packets.x__decode__mutmut_2", lines) == (
-        "tftpd.wire.packets._decode",
+    assert mutant("tftpd.protocol.packets.x__decode__mutmut_2", lines) == (
+        "tftpd.protocol.packets._decode",
         *made,
     )
-    assert mutant("tftpd.wire.packets.xǁAckǁ__init____mutmut_12", lines) == (
-        "tftpd.wire.packets.Ack.__init__",
+    assert mutant("tftpd.protocol.packets.xǁAckǁ__init____mutmut_12", lines) == (
+        "tftpd.protocol.packets.Ack.__init__",
         *made,
     )
 
@@ -38,12 +38,13 @@ def test_each_mutant_that_is_explained_has_a_reason(floor):
 
 def test_what_no_test_was_asked_about_is_not_explained(tmp_path, capsys):
     found = {
-        "tftpd.wire.blocks.x_f__mutmut_1": "killed",
-        "tftpd.wire.blocks.x_f__mutmut_2": "timed out",
-        "tftpd.wire.blocks.x_f__mutmut_3": "no test",
-        "tftpd.wire.blocks.x_f__mutmut_4": "not run",
+        "tftpd.protocol.block_numbers.x_f__mutmut_1": "killed",
+        "tftpd.protocol.block_numbers.x_f__mutmut_2": "timed out",
+        "tftpd.protocol.block_numbers.x_f__mutmut_3": "no test",
+        "tftpd.protocol.block_numbers.x_f__mutmut_4": "not run",
     }
-    assert unexplained("wire", tmp_path, found) == 2
-    assert "# tftpd.wire.blocks.x_f__mutmut_3: no test\n\ntftpd.wire.blocks.f\n" in (
-        capsys.readouterr().out
+    assert unexplained("protocol", tmp_path, found) == 2
+    assert (
+        "# tftpd.protocol.block_numbers.x_f__mutmut_3: no test\n\ntftpd.protocol.block_numbers.f\n"
+        in (capsys.readouterr().out)
     )

@@ -6,9 +6,9 @@ import tempfile
 
 import pytest
 
-from tests.daemons import CHECKOUT, free_port
-from tests.plain import get
-from tests.programs import program
+from tests.support.daemons import CHECKOUT, free_port
+from tests.support.plain import get
+from tests.support.programs import program
 from tftpd import __version__
 
 LIMIT = 300

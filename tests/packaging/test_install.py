@@ -12,8 +12,8 @@ import zipfile
 import pytest
 
 from manuals.built import files
-from tests.daemons import CHECKOUT, free_port, until
-from tests.plain import get
+from tests.support.daemons import CHECKOUT, free_port, until
+from tests.support.plain import get
 
 LIMIT = 300
 LEFT_OUT = shutil.ignore_patterns(
@@ -87,7 +87,7 @@ def test_the_sdist_has_what_its_tests_and_users_need(sdist):
         "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "Makefile",
         "requirements/ci.txt", "requirements/bounds.py", "conf/tftpd.yaml",
         "conf/examples/pxe.yaml", "conf/systemd/tftpd.service",
-        "tests/fakes.py", "tests/wire/cases/edk2.txt",
+        "tests/support/fakes.py", "tests/protocol/cases/edk2.txt",
         "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
         "manuals/__main__.py", "manuals/text/tftpc.1.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
@@ -102,7 +102,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel)
     assert "tftpd/daemon/units/tftpd.service" in names
     assert "tftpd/daemon/units/tftpd.service.d/socket.conf" in names
     for page in ("index.html", "style.css", "script.js", "icon.svg"):
-        assert f"tftpd/daemon/status/page/{page}" in names
+        assert f"tftpd/status/page/{page}" in names
     assert [name for name in names if name.startswith("twisted")] == [
         "twisted/plugins/tftpd_plugin.py"
     ]

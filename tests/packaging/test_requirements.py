@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from requirements.bounds import required
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 
 _PIN = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)$"

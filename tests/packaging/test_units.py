@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import CHECKOUT
-from tftpd.config.loading import load
+from tests.support.daemons import CHECKOUT
+from tftpd.config.loader import load
 
 SHIPPED = CHECKOUT / "tftpd/daemon/units"
 DROP_IN = "tftpd.service.d/socket.conf"

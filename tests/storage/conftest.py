@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.access.names import steps
+from tftpd.access.paths import steps
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 
 

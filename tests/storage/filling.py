@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tftpd.storage.sink import Sink
+from tftpd.storage.upload import Sink
 
 
 def fill(sink: Sink, payloads: Sequence[bytes]) -> None:

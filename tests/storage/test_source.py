@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.source import Source
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 
 def _make_fifo(path):

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tftpd.access.names import steps
-from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.access.rendering import Bounds
+from tftpd.access.paths import steps
+from tftpd.access.policy import Bounds, Grant, ReadPolicy, Symlinks
 from tftpd.templates.renderer import Renderer
 
 Granting = Callable[..., Grant[ReadPolicy]]

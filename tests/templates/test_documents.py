@@ -5,10 +5,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tftpd.access.client import Client
-from tftpd.config.loading import load
-from tftpd.templates.messages import Job
+from tftpd.config.loader import load
+from tftpd.templates.protocol import Job
 from tftpd.templates.sandbox import Templates
 
 TEXT = (CHECKOUT / "docs/templates.md").read_text()

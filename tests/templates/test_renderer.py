@@ -14,12 +14,12 @@ from functools import partial
 
 import pytest
 
-from tests.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT
 from tests.templates.conftest import children
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates import process
 from tftpd.templates.renderer import Renderer
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 LIMIT = 60.0
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -400,7 +400,9 @@ def test_a_process_has_nothing_of_the_daemon_and_may_do_little(renderer, templat
     assert links.pop(0).startswith("socket:")
     assert links == {1: "/dev/null", 2: "/dev/null"}
     none = (0, 0)
-    counted = "COVERAGE_PROCESS_CONFIG" in os.environ  # the hard one is left: tests/counting.py
+    counted = (
+        "COVERAGE_PROCESS_CONFIG" in os.environ
+    )  # the hard one is left: tests/support/counting.py
     assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == ((0, -1) if counted else none)
     assert resource.prlimit(pid, resource.RLIMIT_NPROC) == none
     assert resource.prlimit(pid, resource.RLIMIT_CORE) == none
@@ -411,7 +413,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rendering import Bounds
+from tftpd.access.policy import Bounds
 from tftpd.templates.renderer import Renderer
 from tests.templates.conftest import children
 

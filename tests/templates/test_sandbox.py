@@ -7,9 +7,9 @@ import jinja2
 import pytest
 
 from tftpd.access.policy import Symlinks
-from tftpd.templates.messages import Job
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import Job
 from tftpd.templates.sandbox import LONGEST, Templates
-from tftpd.wire.errors import ErrorCode, Reason, Refused
 
 LEAVES = 1 << 20
 

@@ -1,4 +1,7 @@
-"""Read and write policies, and the grant they give."""
+"""Read and write policies, and the grant they give.
+
+What it may cost to make a file of a template.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tftpd.access.names import Name
+from tftpd.access.paths import Name
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
@@ -86,3 +89,11 @@ class Grant(Generic[Policy]):
 def admits(networks: Networks, client: Address) -> bool:
     """Whether `client` is in one of `networks`."""
     return any(client in network for network in networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The octets that come out at most, and the seconds that it may take."""
+
+    size: int = 1 << 20
+    seconds: float = 2.0

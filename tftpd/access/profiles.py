@@ -14,10 +14,10 @@ from fnmatch import translate
 from functools import lru_cache
 
 from tftpd.access.client import Client
-from tftpd.access.names import LONGEST
+from tftpd.access.paths import LONGEST
 from tftpd.access.policy import Networks, admits
-from tftpd.wire.options import Options
-from tftpd.wire.packets import Request
+from tftpd.protocol.options import Options
+from tftpd.protocol.packets import Request
 
 _REMEMBERED = 64  # lists of options; one may be as long as a datagram
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import re2
 
-from tftpd.access.names import NO_GROUPS
+from tftpd.access.paths import NO_GROUPS
 
 MAX_NAME_BYTES = 256
 """Length of a name or a part of it that is searched, in bytes."""

@@ -4,7 +4,7 @@ import argparse
 from math import inf
 
 import tftpd
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 
 def parser() -> argparse.ArgumentParser:

@@ -42,8 +42,8 @@ def _transfer(arguments: argparse.Namespace) -> int:
     gc.disable()
     from twisted.internet import reactor
 
-    from tftpd.client.reacting import run
-    from tftpd.client.running import Run
+    from tftpd.client.commands import Run
+    from tftpd.client.reactor_runner import run
 
     gc.freeze()
     gc.enable()
@@ -55,9 +55,9 @@ def _prompt(arguments: argparse.Namespace) -> int:
         raise Usage(f"what is to become of {arguments.host}? say get or put")
     from twisted.internet import reactor
 
-    from tftpd.client.prompt import converse
-    from tftpd.client.reacting import Background
-    from tftpd.client.running import Run, settings_of
+    from tftpd.client.commands import Run, settings_of
+    from tftpd.client.reactor_runner import Background
+    from tftpd.client.shell import converse
 
     settings_of(arguments)
     with Background(reactor) as background:
@@ -73,7 +73,7 @@ def _probe(arguments: argparse.Namespace) -> int:
     from twisted.internet import reactor
 
     from tftpd.client.probe.command import probe
-    from tftpd.client.reacting import run
+    from tftpd.client.reactor_runner import run
 
     return run(reactor, probe(reactor, arguments, remote))
 

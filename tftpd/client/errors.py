@@ -11,9 +11,9 @@ TransferError
   LocalError         a file, a name or a port of ours
 """
 
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, Report
 
 
 class TransferError(Exception):

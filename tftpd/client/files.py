@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
-from tftpd.storage.failures import refusing
-from tftpd.storage.sink import Sink
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.negotiation import Mode, Terms
+from tftpd.storage.errors import refusing
 from tftpd.storage.source import Source
-from tftpd.transfer.terms import Mode, Terms
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.storage.upload import Sink
 
 
 class Download(Sink):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tftpd.client.urls import Remote, is_url, parse, server
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 STREAM = "-"  # standard input or output
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from tftpd.transfer.opening import Wish
-from tftpd.transfer.terms import Direction, Limits, Mode
+from tftpd.protocol.negotiation import Direction, Limits, Mode
+from tftpd.protocol.request import Wish
 
 WINDOWSIZE = 16  # blocks; twice as many gain a tenth, and few networks' queues take them
 PATIENCE = 30.0  # seconds

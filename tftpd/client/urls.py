@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from tftpd.transfer.terms import Mode
+from tftpd.protocol.negotiation import Mode
 
 SCHEME = "tftp://"
 

@@ -5,24 +5,25 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tftpd.access.ladder import Rung
-from tftpd.access.mounts import Mount
+from tftpd.access.fallbacks import Rung
+from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, asks, root, serials
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.regular.tree import BadPattern
-from tftpd.access.roots import SERIAL, SERIALS, Root, asks, root, serials
-from tftpd.config.fields import (
+from tftpd.access.regex import BadPattern
+from tftpd.config.names import Expression
+from tftpd.config.types import (
     Boolean,
     Contradiction,
     FileMode,
+    Keys,
     Network,
     Prefix,
     RootPaths,
     Size,
     choice,
     number,
+    or_boolean,
+    switch,
 )
-from tftpd.config.keys import Keys, or_boolean, switch
-from tftpd.config.naming import Expression
 
 _WRITE = WritePolicy()
 

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
-from tftpd.config.document import read
-from tftpd.config.fields import Boolean, Check, Contradiction, Network, choice, number, seconds
-from tftpd.config.keys import Keys
-from tftpd.config.limits import Seconds
-from tftpd.wire.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
-from tftpd.wire.packets import Rrq, Wrq
+from tftpd.config.sections import Seconds
+from tftpd.config.types import Boolean, Check, Contradiction, Keys, Network, choice, number, seconds
+from tftpd.config.yaml_document import read
+from tftpd.protocol.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
+from tftpd.protocol.packets import Rrq, Wrq
 
 NONE = "none"
 """What metrics call a request without a profile; no profile has that name."""

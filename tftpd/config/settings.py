@@ -13,17 +13,26 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tftpd.access.facts import Facts
 from tftpd.access.mounts import Mount
-from tftpd.access.naming import Naming
+from tftpd.access.rewrite import Naming
+from tftpd.access.variables import Facts
 from tftpd.config.directories import Directory
-from tftpd.config.facts import ClientFacts
-from tftpd.config.fields import Address, Boolean, Contradiction, Ports, choice, number, seconds
-from tftpd.config.keys import Keys, or_boolean, switch
-from tftpd.config.limits import MOST_SECONDS, Limit, Retransmit
-from tftpd.config.naming import MOST_RULES, Names, Rewrite
-from tftpd.config.observing import Log, Status, Trace
+from tftpd.config.names import MOST_RULES, Names, Rewrite
 from tftpd.config.profiles import ClientProfile, shipped
+from tftpd.config.sections import MOST_SECONDS, Limit, Log, Retransmit, Status, Trace
+from tftpd.config.types import (
+    Address,
+    Boolean,
+    Contradiction,
+    Keys,
+    Ports,
+    choice,
+    number,
+    or_boolean,
+    seconds,
+    switch,
+)
+from tftpd.config.variables import ClientFacts
 
 
 class Listen(Keys):

@@ -1,19 +1,135 @@
-"""The `tftpd` command: run and install the daemon, check and explain a configuration."""
+"""The `tftpd` command: run and install the daemon, check and explain a configuration.
+
+The command line of `tftpd`.
+"""
 
 import argparse
 import json
+import os
+import pwd
+import re
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from tftpd.config.loading import load, schema
-from tftpd.config.problems import ConfigError
-from tftpd.daemon.arguments import parser
-from tftpd.daemon.explain import explained
-from tftpd.daemon.importing import imported
-from tftpd.daemon.installing import installed
+import tftpd
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load, schema
+from tftpd.daemon.explain.text import explained
+from tftpd.daemon.import_map import imported
+from tftpd.daemon.install_units import installed
 from tftpd.daemon.logs import complain
 from tftpd.daemon.service import EX_CONFIG
+
+
+def parser() -> argparse.ArgumentParser:
+    """What understands it; `command` names the subcommand."""
+    top = argparse.ArgumentParser(prog="tftpd", description="A TFTP server on Twisted.")
+    version = f"tftpd {tftpd.__version__}"
+    top.add_argument("--version", action="version", version=version, help="show the version")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    run = commands.add_parser("run", help="serve in the foreground, as `twistd -n tftp` does")
+    run.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
+
+    check = commands.add_parser("check", help="report every problem of a configuration")
+    check.add_argument("config", metavar="FILE", help="the YAML file")
+
+    _add_explain(commands)
+
+    translate = commands.add_parser(
+        "import-map", help="turn a map file of tftp-hpa into rules for rewrite:"
+    )
+    translate.add_argument("map", metavar="FILE", help="what in.tftpd had as its --map-file")
+
+    commands.add_parser("schema", help="print the JSON Schema of the configuration")
+
+    install = commands.add_parser(
+        "install-units", help="put systemd's units and a configuration in place"
+    )
+    install.add_argument(
+        "--prefix",
+        default="/usr/local",
+        metavar="DIR",
+        help="units go to DIR/lib/systemd/system (default: %(default)s)",
+    )
+    install.add_argument(
+        "--root", default="/", metavar="DIR", help="everything goes below DIR, as for a package"
+    )
+    install.add_argument(
+        "--socket", action="store_true", help="systemd holds the port, and the daemon no privilege"
+    )
+    install.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    install.add_argument(
+        "--force", action="store_true", help="replace an existing configuration too"
+    )
+    return top
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="say what a client would be answered, and why",
+        description="Says what the daemon would answer to a request, and why, without touching "
+        "anything. Exits with 0 if the request is granted, 1 if it is refused.",
+    )
+    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
+    explain.add_argument(
+        "--client", required=True, type=_address, metavar="ADDRESS", help="who asks"
+    )
+    explain.add_argument("--to", type=_address, metavar="ADDRESS", help="the address that it asks")
+    explain.add_argument(
+        "--mac",
+        type=_mac,
+        metavar="MAC",
+        help="its MAC address, instead of what this host knows",
+    )
+    explain.add_argument("--mode", default="octet", help="netascii or octet, which is the default")
+    explain.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="an option of the request, such as blksize=1468; any number of them",
+    )
+    explain.add_argument(
+        "--user",
+        type=_user,
+        help="decide with the rights of this user, as the daemon does under `twistd --uid`",
+    )
+    explain.add_argument("--json", action="store_true", help="print one JSON object")
+    explain.add_argument("direction", choices=("read", "write"), help="what it asks to do")
+    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the file that it asks for")
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an IP address, got {text!r}") from None
+
+
+def _mac(text: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"expected a MAC address, got {text!r}")
+    return bytes.fromhex(text.replace("-", ":").replace(":", ""))
+
+
+def _option(text: str) -> tuple[bytes, bytes]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return os.fsencode(name), os.fsencode(value)
+
+
+def _user(text: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
+    except (KeyError, OverflowError):
+        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

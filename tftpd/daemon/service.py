@@ -22,23 +22,22 @@ from twisted.python.usage import CompleteFiles, Completions
 from twisted.python.usage import Options as UsageOptions
 
 import tftpd
-from tftpd.config.loading import load
-from tftpd.config.problems import ConfigError
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
-from tftpd.daemon.accesslog import AccessLog
-from tftpd.daemon.binding import Bound, Unbound, adopt, bind, endpoint
-from tftpd.daemon.observers import each
-from tftpd.daemon.reload import take_over
-from tftpd.daemon.seldom import Seldom
-from tftpd.daemon.serving import Server
+from tftpd.daemon.access_log import AccessLog, each
+from tftpd.daemon.listen_sockets import Bound, Unbound, adopt, bind, endpoint
 from tftpd.daemon.systemd import Systemd, inherited
-from tftpd.daemon.workers import Workers
-from tftpd.net.runtime import SocketAddress
-from tftpd.storage.temporary import sweep
+from tftpd.daemon.worker_pool import Workers
+from tftpd.net.rate_limit import Seldom
+from tftpd.net.types import SocketAddress
+from tftpd.server.config_builder import take_over
+from tftpd.server.server import Server
+from tftpd.storage.tempfiles import sweep
 
 if TYPE_CHECKING:
-    from tftpd.daemon.status.service import Status
+    from tftpd.status.service import Status
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # systemd units name it, so as not to restart on it
@@ -284,7 +283,7 @@ def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[Status]
     """The status page, where one is wanted; only then its libraries are loaded."""
     if settings.status is None:
         return []
-    from tftpd.daemon.status.service import Status
+    from tftpd.status.service import Status
 
     return [Status(reactor, settings.status, path)]
 

@@ -26,7 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.channel import (
+from tftpd.daemon.ipc import (
     BESIDE,
     DRAIN,
     TALLY,
@@ -37,11 +37,11 @@ from tftpd.daemon.channel import (
     encode_report,
     encode_snapshot,
 )
-from tftpd.daemon.serving import Server
-from tftpd.daemon.status.asking import QUESTION
-from tftpd.net.runtime import SocketAddress
-from tftpd.net.tally import Tally
-from tftpd.transfer.report import Report
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.result import Report
+from tftpd.server.admission import Tally
+from tftpd.server.server import Server
+from tftpd.server.snapshot import QUESTION
 
 
 @implementer(IHalfCloseableProtocol)

@@ -4,6 +4,8 @@ A session is our end of a transfer, in either role: what it sends and what
 it makes of an answer is the machine's (`transfer`), where the octets come
 from or go to is the file's (`storage`). It ends by itself, and frees port,
 timer and file, whatever the peer, the disk or a fault of ours does.
+
+Those who speak to the port of a session that is not theirs.
 """
 
 import sys
@@ -16,19 +18,46 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tftpd.access.names import Named
+from tftpd.access.paths import Named
 from tftpd.access.profiles import PLAIN, Profile
-from tftpd.net.repeating import Repeating
-from tftpd.net.runtime import BurstProtocol, BurstTransport, Runtime, SocketAddress
-from tftpd.net.shaping import Shaper
-from tftpd.net.strangers import Strangers
-from tftpd.transfer.opening import Opening
-from tftpd.transfer.receiver import Receiver
-from tftpd.transfer.report import Outcome, Report
-from tftpd.transfer.sender import Sender
-from tftpd.transfer.terms import Direction
-from tftpd.wire.errors import ErrorCode, MalformedPacket, Reason, Refused
-from tftpd.wire.packets import Request, Rrq
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, Runtime
+from tftpd.net.rate_limit import Shaper
+from tftpd.net.types import SocketAddress
+from tftpd.net.wrappers import Repeating
+from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason, Refused
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.packets import Error, Opcode, Request, Rrq
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.request import Opening
+from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.sender import Sender
+
+# How many are told so. A port that answered without end could be made to echo for
+# ever by a spoofed service that answers everything.
+_MOST = 32
+
+_ERROR = Opcode.ERROR.to_bytes(2, "big")
+_UNKNOWN = Error(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
+
+
+class Strangers:
+    """Who was told ERROR 5 by one session."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: set[SocketAddress] = set()
+
+    def answer(self, datagram: bytes, stranger: SocketAddress) -> bytes | None:
+        """ERROR 5 to the source of a wrong TID; the transfer is not disturbed (RFC 1350 s4).
+
+        Each is told once, and an ERROR is never answered.
+        """
+        if stranger in self._told or len(self._told) >= _MOST or datagram.startswith(_ERROR):
+            return None
+        self._told.add(stranger)
+        return _UNKNOWN
+
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, Opening)

@@ -9,7 +9,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from tftpd.net.runtime import Needs, SocketAddress
+from tftpd.net.interfaces import Needs
+from tftpd.net.types import SocketAddress
 
 _DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
 _BACKLOG = 4 << 20  # octets the kernel may hold for us in a boot storm

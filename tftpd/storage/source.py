@@ -1,4 +1,7 @@
-"""A file to be read."""
+"""A file to be read.
+
+A file that is in memory: what was made of a template.
+"""
 
 import contextlib
 import errno
@@ -9,9 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.storage.beneath import located
-from tftpd.storage.failures import refusing
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.storage.errors import refusing
+from tftpd.storage.walk import located
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -134,3 +137,34 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 def _changed() -> Refused:
     return Refused(ErrorCode.NOT_DEFINED, text=Reason.FILE_CHANGED)
+
+
+class MemorySource:
+    """Octets to be read as a `Source` is. They never change, and no disk is waited for."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.size = len(octets)
+        self._octets = memoryview(octets)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def spare_atime(self) -> None:
+        """There is no time of access."""
+
+    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int:
+        """Fill `room` with what there is from `offset` on; how many octets came.
+
+        Raises `Refused` where there is nothing left.
+        """
+        at = offset
+        for part in room:
+            piece = self._octets[at : at + len(part)]
+            part[: len(piece)] = piece
+            at += len(piece)
+        if at == offset:
+            raise Refused(ErrorCode.NOT_DEFINED, text=Reason.FILE_CHANGED)
+        return at - offset
+
+    def check_unchanged(self) -> None:
+        """It is unchanged."""

@@ -8,11 +8,11 @@ import sys
 import time
 from contextlib import suppress
 
-from tftpd.templates.messages import Garbled, Job, Kind, framed, receive, refused_by
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import Garbled, Job, Kind, framed, receive, refused_by
 
 # -P: nothing is imported from the directory that the daemon was started in.
-_COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.child"]
+_COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
 
 _STARTS_WITHIN = 10.0  # seconds; some 0.1 where nothing else runs
 _ENDS_WITHIN = 1.0  # seconds, once it has let go of its socket

@@ -13,12 +13,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tftpd.access.names import show
-from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rendering import Bounds
-from tftpd.templates.messages import Job
+from tftpd.access.paths import show
+from tftpd.access.policy import Bounds, Grant, ReadPolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.templates.process import Late, Process
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import Job
 
 _BOUNDS = Bounds()
 _PROCESSES = 2

@@ -18,11 +18,11 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.names import PARENT, TEMPORARY, Name, show, steps
+from tftpd.access.paths import PARENT, TEMPORARY, Name, show, steps
 from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
 from tftpd.storage.source import Source
-from tftpd.templates.messages import Job, line
-from tftpd.wire.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import Job, line
 
 LONGEST = 1 << 20
 """Octets of a template."""

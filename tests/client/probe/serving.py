@@ -2,10 +2,10 @@
 
 from twisted.internet.defer import Deferred
 
-from tests.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.probe.order import Probe
-from tftpd.client.reaching import Server
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq, decode
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tftpd.client.endpoint import Server
+from tftpd.client.probe.runner import Probe
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, decode
 
 OTHER = "192.0.2.99"
 ADDRESS = (SERVER, WELL_KNOWN)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
-from tests.daemons import daemon, free_port
+from tests.support.daemons import daemon, free_port
 
 CONTENT = random.Random(7).randbytes(600_000)
 

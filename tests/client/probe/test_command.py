@@ -5,7 +5,7 @@ import pytest
 from tests.client.probe.test_findings import SEEN
 from tftpd.client.probe.command import status
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.observed import Answer, Kind
+from tftpd.client.probe.observations import Answer, Kind
 
 
 def found(*levels):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tftpd.client.probe.findings import Level, findings
-from tftpd.client.probe.observed import (
+from tftpd.client.probe.observations import (
     After,
     Answer,
     Boot,

@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.client.probe.firmware import FIRMWARE, objection
-from tftpd.client.probe.observed import Answer, Boot, How, Kind, Origin
+from tftpd.client.probe.observations import Answer, Boot, How, Kind, Origin
 
 ASKS = {firmware.name: firmware.asks for firmware in FIRMWARE}
 ALL = set(ASKS)

@@ -9,14 +9,14 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from tftpd.client.endpoint import reach, runtime
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Finding, Level, findings
-from tftpd.client.probe.observed import Kind, Observed
-from tftpd.client.probe.order import Probe
-from tftpd.client.probe.table import plain, table
-from tftpd.client.reaching import reach, runtime
+from tftpd.client.probe.observations import Kind, Observed
+from tftpd.client.probe.report import plain, table
+from tftpd.client.probe.runner import Probe
 from tftpd.client.urls import Remote
-from tftpd.wire.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode
 
 FOUND, NOT_FOUND, REFUSED, SILENT = 1, 3, 4, 5
 

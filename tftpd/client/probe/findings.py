@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from tftpd.access.names import show
+from tftpd.access.paths import show
 from tftpd.client.probe.firmware import objection
-from tftpd.client.probe.observed import After, Granted, How, Kind, Observed, Origin, Sample
-from tftpd.wire.errors import ErrorCode
+from tftpd.client.probe.observations import After, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.protocol.errors import ErrorCode
 
 
 class Level(Enum):

@@ -8,9 +8,9 @@ GRUB's net/tftp.c, syslinux's core/fs/pxe/tftp.c.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.client.probe.observed import Answer, Boot, How, Kind, Origin
-from tftpd.wire import options as opt
-from tftpd.wire.options import Options
+from tftpd.client.probe.observations import Answer, Boot, How, Kind, Origin
+from tftpd.protocol import options as opt
+from tftpd.protocol.options import Options
 
 Rule = Callable[[Answer], str | None]
 """Why the firmware gives up on the answer, None where it does not."""

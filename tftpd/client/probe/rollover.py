@@ -1,11 +1,12 @@
 """What a server sends after block 65535: asking it takes reading so far."""
 
-from tftpd.client.probe.dialogue import Dialogue, dialogue
-from tftpd.client.probe.observed import After
-from tftpd.client.reaching import Server
-from tftpd.net.runtime import Runtime, SocketAddress
-from tftpd.wire import options as opt
-from tftpd.wire.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.client.endpoint import Server
+from tftpd.client.probe.exchange import Dialogue, dialogue
+from tftpd.client.probe.observations import After
+from tftpd.net.interfaces import Runtime
+from tftpd.net.types import SocketAddress
+from tftpd.protocol import options as opt
+from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
 
 LAST = 65535
 

@@ -1,0 +1,187 @@
+"""What the ladder makes of names."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tftpd.access.fallbacks import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.paths import PARENT, Named, steps
+from tftpd.access.rewrite import Naming
+from tftpd.config.names import ENCODINGS, Names
+from tftpd.protocol.errors import Refused
+
+DRIVE, TRAILING, ENCODING, PREFIX, CASE = Rung
+KNOWN = Ladder((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
+
+
+def climbed(name, *rungs):
+    return [candidate.name for candidate in KNOWN.climb(name, rungs)]
+
+
+@pytest.mark.parametrize(
+    ("rung", "name", "made"),
+    [
+        (DRIVE, b"C:\\Boot\\x", [b"\\Boot\\x"]),
+        (DRIVE, b"/c:/x", [b"/x"]),
+        (DRIVE, b"c:", []),
+        (DRIVE, b"cc:/x", []),
+        (DRIVE, b"1:/x", []),
+        (DRIVE, b"Xc:/x", []),
+        (TRAILING, b"pxelinux.0\xff", [b"pxelinux.0"]),
+        (TRAILING, b"x.0\xff\x12a", [b"x.0"]),
+        (TRAILING, b"x \r\n", [b"x", b"x "]),
+        (TRAILING, b"a b", []),
+        (TRAILING, b"a\x01b\xff", [b"a\x01b", b"a"]),
+        (TRAILING, b"\xff\xff", []),
+        (ENCODING, b"plain", []),
+        (ENCODING, "中".encode("gbk"), ["中".encode(), "ÖÐ".encode()]),
+        (ENCODING, "ä".encode(), [b"\xe4", "盲".encode(), "Ã¤".encode()]),
+        (PREFIX, b"/boot/x", [b"x", b"srv/tftp/boot/x"]),
+        (PREFIX, b"\\srv\\tftp\\x", [b"x", b"boot/srv/tftp/x"]),
+        (PREFIX, b"/boot/x/y", [b"x/y", b"srv/tftp/boot/x/y"]),
+        (PREFIX, b"x", [b"boot/x", b"srv/tftp/x"]),
+        (PREFIX, b"bootx", [b"boot/bootx", b"srv/tftp/bootx"]),
+    ],
+)  # fmt: skip
+def test_what_a_rung_makes(rung, name, made):
+    assert climbed(name, rung) == made
+
+
+def test_a_name_longer_than_a_request_may_be_is_not_mended():
+    longest = b"C:" + b"x" * (LONGEST_MENDED - 2)
+    assert climbed(longest, *Rung) != []
+    assert climbed(longest + b"x", *Rung) == []
+
+
+def test_each_rung_takes_what_those_before_have_made():
+    asked = b"D:\\boot\\X\xff"
+    made = [
+        (candidate.name, [rung.value for rung in candidate.rungs], candidate.folds)
+        for candidate in KNOWN.climb(asked, (DRIVE, TRAILING, CASE))
+    ]
+    assert made == [
+        (b"\\boot\\X\xff", ["drive"], False),
+        (b"D:\\boot\\X", ["trailing"], False),
+        (b"\\boot\\X", ["drive", "trailing"], False),
+        (asked, ["case"], True),
+        (b"\\boot\\X\xff", ["drive", "case"], True),
+        (b"D:\\boot\\X", ["trailing", "case"], True),
+        (b"\\boot\\X", ["drive", "trailing", "case"], True),
+    ]
+
+
+def test_without_rungs_there_is_nothing_to_try():
+    assert climbed(b"C:\\x\xff") == []
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_leaves_separators_dots_and_nul_alone(encoding):
+    codecs.lookup(encoding)
+    for character in "\0/.:" + "abcXYZ019":
+        assert character.encode(encoding) == character.encode("ascii")
+        assert character.encode("ascii").decode(encoding) == character
+
+
+_HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from([b"..", b"/", b"\\", b".", b"C:", b"\xff", b"boot", b"in", b"\xd5\x5c"]),
+        st.binary(max_size=6),
+        st.text(max_size=3).map(lambda text: text.encode("utf-8", "replace")),
+    ),
+    max_size=9,
+).map(b"".join)
+_EVERY = Ladder(tuple(Rung), ENCODINGS, ((b"boot",), (b"in", b"deep")))
+
+
+@settings(deadline=None)  # the first one loads encodings
+@given(_HOSTILE.filter(lambda name: b"\0" not in name))
+def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
+    root = Mounts([Mount((b"in",), one(Path("/srv/in")))], Naming(ladder=_EVERY))
+    made = list(root.climb(name))
+    assert len(made) <= MOST_NAMES
+    assert name not in [candidate.name for candidate in made if not candidate.folds]
+    assert len({(candidate.name, candidate.folds) for candidate in made}) == len(made)
+    for candidate in made:
+        assert candidate.name
+        assert b"\0" not in candidate.name
+        for filename in (candidate.name, root.respelled(candidate.name)):
+            try:
+                mount, beneath = root.locate(filename)
+            except Refused:
+                continue
+            assert mount.prefix == (b"in",)
+            assert PARENT not in beneath
+            assert all(step and b"/" not in step and b"\\" not in step for step in beneath)
+            assert steps(b"/".join(beneath)) == beneath
+
+
+def test_there_is_an_end_to_what_is_tried():
+    prefixes = tuple((b"%d" % number,) for number in range(100))
+    ladder = Ladder((PREFIX,), (), prefixes)
+    assert len(list(ladder.climb(b"x", (PREFIX, CASE)))) == MOST_NAMES
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(b"BCD", b"bcd"), ("ÄÖ".encode(), "äö".encode()), (b"\xff\xc4A", b"\xff\xc4a")],
+)
+def test_names_that_differ_in_case_fold_to_the_same(one, other):
+    assert fold(one) == fold(other)
+
+
+def test_a_prefix_is_spelled_as_it_is_configured():
+    mounts = Mounts(
+        [
+            Mount((), one(Path("/a"))),
+            Mount((b"Boot",), one(Path("/b"))),
+            Mount((b"Boot", b"x"), one(Path("/c"))),
+        ]
+    )
+    assert mounts.respelled(b"/BOOT\\X/File") == b"Boot/x/File"
+    assert mounts.respelled(b"bOOt/y") == b"Boot/y"
+    assert mounts.respelled(b"other/Y") == b"other/Y"
+
+
+def test_rungs_are_those_of_the_server_and_of_each_directory():
+    ladder = Ladder((DRIVE,))
+    here, there = Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")), rungs=(CASE,))
+    both = Mounts([here, there], Naming(ladder=ladder))
+    assert both.rungs == (DRIVE, CASE)
+    assert both.rungs_of(b"x") == (DRIVE,)
+    assert both.rungs_of(b"in/x") == (CASE,)
+    assert Mounts([there], Naming(ladder=ladder)).rungs == (CASE,)
+    assert Mounts([Mount((), one(Path("/a")), rungs=())], Naming(ladder=ladder)).rungs == ()
+
+
+def test_the_defaults_make_sense():
+    known = Names().known()
+    assert known.rungs == ()
+    assert known.prefixes == ((b"boot",), (b"tftpboot",))
+
+
+def test_a_candidate_tells_the_log_which_rungs_led_to_it():
+    asked = Named(b"C:\\x\xff", ("rule",), {"model": b"x86"})
+    *_, last = KNOWN.climb(asked.name, (DRIVE, TRAILING))
+    made = last.named(asked)
+    assert (made.name, made.by) == (b"\\x", ("rule", "drive", "trailing"))
+    assert made.groups == {"model": b"x86"}
+
+
+def test_a_name_too_long_has_no_prefix_to_take_away():
+    assert climbed(b"/boot/" + b"x" * 4096, PREFIX) == []
+
+
+def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
+    mounts = Mounts([Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")))])
+    assert mounts.spelled_out(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
+    assert mounts.spelled_out(b"in/d/File", (b"file",)) == b"in/d/file"
+    assert mounts.spelled_out(b"d/File", (b"D", b"FILE")) == b"D/FILE"
+
+
+def test_a_name_in_any_case_stays_one_whatever_is_mended_after_it():
+    made = [(one.name, one.folds) for one in KNOWN.climb(b"C:\\x", (CASE, DRIVE))]
+    assert made == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]

@@ -1,7 +1,0 @@
-"""What a file made of a template may cost."""
-
-from tftpd.access.rendering import Bounds
-
-
-def test_unless_told_otherwise_a_template_makes_a_mebibyte_in_two_seconds():
-    assert Bounds() == Bounds(size=1024 * 1024, seconds=2.0)

@@ -1,0 +1,223 @@
+"""Rules that rewrite names: what they make of them, and where they end."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.access import rewrite
+from tftpd.access.client import Client
+from tftpd.access.paths import Named
+from tftpd.access.regular.patterns import LONGEST_NAME, pattern
+from tftpd.access.regular.tree import BadPattern
+from tftpd.access.rewrite import Rule, rewritten, template
+from tftpd.protocol.errors import ErrorCode, Refused
+
+CLIENT = Client(ip_address("10.0.0.7"))
+
+
+def rule(match, to=None, label="r", **how):
+    found = pattern(match)
+    return Rule(label, found, None if to is None else template(to, found), **how)
+
+
+@pytest.mark.parametrize(
+    ("match", "to", "name", "made"),
+    [
+        ("^pxelinux", "bios/pxelinux", b"pxelinux.0", b"bios/pxelinux.0"),
+        (r"\.cfg$", "", b"a.cfg", b"a"),
+        ("^(.*)/(.*)$", "{2}/{1}", b"a/b/c", b"c/a/b"),
+        ("^(?P<dir>[^/]*)/", "{dir:upper}-", b"boot/x", b"BOOT-x"),
+        ("B.*", "{0:lower}", b"aBCD\xc4", b"abcd\xc4"),
+        ("x(y)?", "[{1}]", b"axb", b"a[]b"),
+        ("^", "/{ip}/{ip_hex}/", b"x", b"/10.0.0.7/0A000007/x"),
+        ("x", "{{{0}}}", b"x", b"{x}"),
+        ("x", "ä", b"x", b"\xc3\xa4"),
+        ("a", "b", b"aa", b"ba"),
+        ("none", "b", b"aa", b"aa"),
+    ],
+)
+def test_what_was_found_is_replaced(match, to, name, made):
+    assert rewritten([rule(match, to)], name, False, CLIENT).name == made
+
+
+def test_each_address_has_its_own_form():
+    rules = [rule("^.*$", "{ip} {ip_hex}")]
+    made = rewritten(rules, b"x", False, Client(ip_address("2001:db8::1"))).name
+    assert made == b"2001:db8::1 20010DB8000000000000000000000001"
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("{2}", "{2}: there are 1 groups"),
+        ("{9999}", "{9999}: there are 1 groups"),
+        ("{host}", "{host} is neither a group nor one of name, ip, ip_hex, mac"),
+        ("{1:title}", "{1:title}: only upper and lower may follow the colon"),
+        ("{", 'a lone "{"; as itself it is written twice'),
+        ("a}b", 'a lone "}"; as itself it is written twice'),
+        ("{}", 'a lone "{"; as itself it is written twice'),
+        ("a\0b", "no name has a NUL"),
+    ],
+)
+def test_what_is_no_template_is_told(to, why):
+    with pytest.raises(BadPattern) as bad:
+        template(to, pattern("(?P<name>x)"))
+    assert str(bad.value) == why
+
+
+def test_rules_follow_each_other_and_are_named():
+    rules = [rule("a", "b", "first"), rule("b", "c", "second"), rule("x", "y", "third")]
+    assert rewritten(rules, b"a", False, CLIENT) == Named(b"c", ("first", "second"))
+    assert rewritten(rules, b"q", False, CLIENT) == Named(b"q")
+
+
+def test_the_last_rule_ends_them():
+    rules = [rule("a", "b", last=True), rule("b", "c")]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"b"
+    assert rewritten(rules, b"b", False, CLIENT).name == b"c"
+
+
+def test_a_rule_may_begin_them_anew():
+    rules = [rule("^c", "d"), rule("^a", "b"), rule("^b", "c", restart=True)]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"d"
+
+
+def test_a_rule_may_replace_all_that_it_finds():
+    assert rewritten([rule(r"\\", "/", every=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
+
+
+def test_after_the_last_replacement_a_rule_ends_them_or_begins_them_anew():
+    ends = [rule("a", "b", every=True, last=True), rule("b", "c")]
+    assert rewritten(ends, b"aa", False, CLIENT).name == b"bb"
+    assert rewritten(ends, b"bb", False, CLIENT).name == b"cb"
+    anew = [rule("^bb", "c"), rule("a", "b", every=True, restart=True)]
+    assert rewritten(anew, b"aa", False, CLIENT).name == b"c"
+
+
+def test_a_rule_may_be_for_names_without_something():
+    rules = [rule("^boot/", unless=True, refuse=True, label="rewrite[0]")]
+    assert rewritten(rules, b"boot/x", False, CLIENT).name == b"boot/x"
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"x", False, CLIENT)
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert str(refused.value) == "rewrite[0] refuses the name"
+
+
+def test_a_refusal_tells_what_the_name_had_become():
+    rules = [rule("a", "\x1b", "rewrite[0]"), rule("^", refuse=True, label="rewrite[1]")]
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"a", False, CLIENT)
+    assert str(refused.value) == 'rewrite[1] refuses the name ("\\x1b" by rewrite[0])'
+
+
+def test_rules_are_for_reads_or_writes_and_for_some_clients():
+    reads, writes = rule("a", "r", writes=False), rule("a", "w", reads=False)
+    assert rewritten([reads, writes], b"a", False, CLIENT).name == b"r"
+    assert rewritten([reads, writes], b"a", True, CLIENT).name == b"w"
+    here = replace(rule("a", "b"), clients=(ip_network("10.0.0.0/8"),))
+    assert rewritten([here], b"a", False, CLIENT).name == b"b"
+    assert rewritten([here], b"a", False, Client(ip_address("192.0.2.1"))).name == b"a"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [rule("a", "b", restart=True), rule("b", "a", restart=True)],
+        [rule("a", "a", every=True)],
+        [rule("", restart=True)],
+        [rule("^", "a", every=True)],
+    ],
+    ids=["round and round", "over and over", "on and on", "longer and longer"],
+)
+def test_rules_without_end_refuse_the_name(rules):
+    applied = []
+    with pytest.raises(Refused) as refused:
+        rewritten(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert len(applied) <= rewrite.MOST_APPLIED + 1
+
+
+def test_more_steps_than_a_name_is_worth_refuse_it():
+    busy = rule("^(.*)/(.*)$", "x")
+    name = b"a" * LONGEST_NAME
+    enough = rewrite.MOST_STEPS // busy.pattern.steps(len(name))
+    assert rewritten([busy] * enough, name, False, CLIENT).name == name
+    with pytest.raises(Refused):
+        rewritten([busy] * (enough + 1), name, False, CLIENT)
+    assert rewritten([busy] * 500, name[:32], False, CLIENT)
+
+
+def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
+    refusing = [rule("secret", refuse=True)]
+    with pytest.raises(Refused):
+        rewritten(refusing, b"./" * 200 + b"secret", False, CLIENT)
+    long = b"a" * 300
+    assert rewritten([], long, False, CLIENT).name == long
+    assert rewritten([replace(refusing[0], reads=False)], long, False, CLIENT).name == long
+
+
+@given(st.binary(max_size=LONGEST_NAME))
+def test_any_octets_come_through_rules_that_do_not_concern_them(name):
+    rules = [rule("^none$", "x"), rule("^(.*)$", "{1}"), rule("none", refuse=True)]
+    try:
+        assert rewritten(rules, name, False, CLIENT).name == name
+    except Refused:
+        assert b"none" in name
+
+
+def test_a_rule_with_the_mac_address_is_for_clients_that_have_one():
+    known = Client(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
+    rules = [rule("^", "{mac:upper}/")]
+    assert rewritten(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
+    assert rewritten(rules, b"a", False, CLIENT) == Named(b"a")
+    assert rewritten([rule("(?P<mac>a)", "{mac}b")], b"a", False, CLIENT).name == b"ab"
+
+
+def test_named_groups_are_kept_whatever_the_rule_does():
+    sees = rule("^(?P<kind>[a-z]+)/(?P<none>x)?", last=True)
+    assert rewritten([sees], b"efi/y", False, CLIENT) == Named(b"efi/y", (), {"kind": b"efi"})
+    both = [rule("^(?P<kind>[a-z]+)", "{kind}", "first"), rule("(?P<rest>y)", "z", "second")]
+    made = rewritten(both, b"efi/y", False, CLIENT)
+    assert made == Named(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
+
+
+def test_a_refusal_says_which_bound_it_was():
+    with pytest.raises(Refused, match=r"^the name is too long for the rewrite rules$"):
+        rewritten([rule("x")], b"a" * (LONGEST_NAME + 1), False, CLIENT)
+    with pytest.raises(Refused, match=r"^the rewrite rules come to no end$"):
+        rewritten([rule("", restart=True)], b"a", False, CLIENT)
+
+
+def test_rules_without_end_are_left_after_one_more_than_may_apply():
+    most = rewrite.MOST_APPLIED
+    applied = []
+    with pytest.raises(Refused):
+        rewritten([rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told))
+    assert len(applied) == most + 1
+
+
+def test_each_rule_that_applies_is_told_with_the_name_after_it():
+    first, second, never = rule("a", "b"), rule("b", "c"), rule("x", "y")
+    told = []
+    rewritten([first, never, second], b"a", False, CLIENT, lambda *said: told.append(said))
+    assert told == [(first, b"b"), (second, b"c")]
+
+
+def test_rules_that_do_not_concern_a_request_are_passed_over_wherever_they_stand():
+    writes = rule("a", "w", reads=False)
+    rules = [rule("a", "b"), writes, rule("x", "y"), writes, writes, rule("b", "c")]
+    assert rewritten(rules, b"a", False, CLIENT).name == b"c"
+
+
+def test_a_group_by_its_name_that_matched_nothing_is_nothing():
+    assert rewritten([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
+
+
+@pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
+def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
+    with pytest.raises(BadPattern, match="there are 1 groups"):
+        template(f"{{{number}}}", pattern("(x)"))
+    assert template("{001}", pattern("(x)"))

@@ -1,0 +1,44 @@
+"""A transfer packet by packet, as `-v` shows it."""
+
+import io
+
+from tests.client.conftest import TID
+from tests.support.fakes import SERVER, MemoryNet
+from tftpd.client.client import Client
+from tftpd.client.output import Trace
+from tftpd.client.settings import Settings
+from tftpd.net.wrappers import tapped
+from tftpd.protocol.packets import Ack, Data, Oack
+
+
+def test_every_datagram_both_ways_is_heard(tmp_path):
+    from tests.client.conftest import Talk
+
+    net, out = MemoryNet(), io.StringIO()
+    talk = Talk(net)
+    trace = Trace(net.clock.seconds, out)
+    talk.client = Client(tapped(net.runtime, trace.hear), Settings(blksize=8, windowsize=2))
+    talk.gets(tmp_path / "f")
+    net.clock.advance(0.25)
+    talk.hears(Oack(((b"blksize", b"8"), (b"windowsize", b"2"))))
+    talk.hears(Data(1, b"12345678"))
+    talk.hears(Data(2, b""))
+    talk.hears(Data(2, b""), ("192.0.2.99", 5))
+    talk.waits(10)
+    assert out.getvalue().splitlines() == [
+        f" 0.000000   to {SERVER}:69 RRQ f octet tsize=0 blksize=8 windowsize=2",
+        f" 0.250000 from {SERVER}:{TID[1]} OACK blksize=8 windowsize=2",
+        f" 0.250000   to {SERVER}:{TID[1]} ACK 0",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 1, 8 octets",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 2, 0 octets",
+        f" 0.250000   to {SERVER}:{TID[1]} ACK 2",
+        " 0.250000 from 192.0.2.99:5 DATA 2, 0 octets",
+        " 0.250000   to 192.0.2.99:5 ERROR 5 Unknown transfer ID",
+    ]
+    assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])
+
+
+def test_addresses_of_ipv6_have_brackets():
+    out = io.StringIO()
+    Trace(lambda: 0.0, out).hear(True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0))
+    assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

@@ -1,0 +1,438 @@
+"""Configuration files: what they give, and the messages for what is wrong."""
+
+import os
+import random
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import CHECKOUT
+from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.mounts import Mount, one
+from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
+from tftpd.config.sections import Status
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a configuration beside two directories, `srv` and `in`."""
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        Path("t.yaml").write_text(text)
+        return Path("t.yaml")
+
+    return write
+
+
+MINIMAL = "directories:\n  - {root: srv, read: true}\n"
+
+
+def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
+    settings = load(written(MINIMAL))
+    assert settings.mounts() == [Mount((), one(tmp_path / "srv"), read=ReadPolicy())]
+    assert settings.limits.granted() == Limits()
+    assert settings.limits.sessions == 5000
+    assert settings.retransmit.timing() == Timing()
+    assert (settings.log.level, settings.log.format) == ("info", "text")
+    assert settings.status is None
+    listen = [(entry.address, entry.port, entry.broadcast) for entry in settings.listen]
+    assert listen == [("0.0.0.0", 69, "ignore"), ("::", 69, "ignore")]
+
+
+def test_everything_can_be_said(written, tmp_path):
+    settings = load(
+        written(
+            """
+listen:
+  - {address: fe80::1%lo, port: 6969, broadcast: answer}
+directories:
+  - path: \\boot//x86
+    root: srv
+    symlinks: deny
+    read: {world_readable: true, clients: [10.0.0.0/8, 192.0.2.1, "fe80::/10"]}
+    write: {create: false, overwrite: true, max_size: 1.5MiB, mode: 0600, world_writable: true}
+limits: {blksize: 1468, windowsize: 8, window_octets: 64KiB, sessions: 7}
+retransmit: {floor: 0.5, ceiling: 4, initial: 2, patience: 60, dally: 5}
+status: {address: 192.0.2.1, port: 80, names: [Boot.example.org.]}
+log: {level: debug, format: json}
+trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
+"""
+        )
+    )
+    read = ReadPolicy(True, tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "fe80::/10"))))
+    write = WritePolicy(False, True, 3 << 19, 0o600, True)
+    root = tmp_path / "srv"
+    assert settings.mounts() == [Mount((b"boot", b"x86"), one(root), read, write, Symlinks.DENY)]
+    assert settings.limits.granted() == Limits(1468, 8, 64 << 10)
+    assert settings.retransmit.timing() == Timing(0.5, 4.0, 2.0, 60.0, 5.0)
+    assert settings.listen[0].address == "fe80::1%lo"
+    trace = settings.trace
+    assert (trace.client, trace.file) == (ip_network("10.0.0.7"), str(tmp_path / "in/t.pcap"))
+    assert trace.max_size == 1 << 20
+    assert settings.status == Status(address="192.0.2.1", port=80, names=["boot.example.org"])
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("0", 0), ("1000", 1000), ("64k", 65536), ("64KiB", 65536), ("64kb", 64000),
+     ("2 GiB", 2 << 30), ("1.5MB", 1_500_000), ("9b", 9)],
+)  # fmt: skip
+def test_sizes(written, text, octets):
+    settings = load(written(f"directories: [{{root: in, write: {{max_size: {text}}}}}]"))
+    assert settings.mounts()[0].write.max_size == octets
+
+
+@pytest.mark.parametrize(
+    ("text", "blksize", "octets"),
+    [
+        ("bandwidth: 1MB", 65464, 250_000),
+        ("session_bandwidth: 100kB", 25_000, 25_000),
+        ("bandwidth: 1MB, session_bandwidth: 100kB", 25_000, 25_000),
+        ("bandwidth: 1KiB, session_bandwidth: 100kB", 512, 512),
+    ],
+)
+def test_where_transfers_are_slow_by_rule_windows_are_small(written, text, blksize, octets):
+    granted = load(written(MINIMAL + f"limits: {{{text}}}\n")).limits.granted()
+    assert (granted.blksize, granted.window_octets) == (blksize, octets)
+
+
+@pytest.mark.parametrize("text", ["40000-40999", '"40000 - 40999"'])
+def test_ranges_of_ports(written, text):
+    listen = f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]"
+    assert load(written(MINIMAL + listen)).listen[0].ports == (40000, 40999)
+
+
+@pytest.mark.parametrize("text", ["0644", "644", '"0644"', "0o644"])
+def test_file_modes_are_octal(written, text):
+    settings = load(written(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
+    assert settings.mounts()[0].write.mode == 0o644
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("true", Status()),
+        ("{}", Status(address="127.0.0.1", port=9169)),
+        ("false", None),
+        ("{socket: /run/tftpd/status.sock}", Status(socket="/run/tftpd/status.sock")),
+    ],
+)
+def test_the_status_page(written, text, status):
+    assert load(written(MINIMAL + f"status: {text}")).status == status
+
+
+def test_patience_alone_may_be_shortened(written):
+    timing = load(written(MINIMAL + "retransmit: {patience: 3}")).retransmit.timing()
+    assert timing == Timing(patience=3)
+
+
+def test_empty_sections_are_sections_of_defaults(written):
+    settings = load(written(MINIMAL + "limits:\nretransmit:\nlog:\n"))
+    assert settings.limits.granted() == Limits()
+
+
+def test_roots_are_relative_to_the_file(written, tmp_path):
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
+    assert load(conf / "t.yaml").mounts()[0].roots == one(tmp_path / "srv")
+
+
+def _said(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    return str(refused.value).splitlines()
+
+
+def test_all_problems_are_told_together_in_the_order_of_their_lines(written, tmp_path):
+    text = """\
+listen:
+  - {address: 127.0.0.1, port: 6969}
+  - {address: 127.0.0.1, port: 6969}
+  - {address: localhost, port: 0}
+directories:
+  - path: /
+    root: nowhere
+    read: maybe
+  - path: \\
+    root: in
+    write: {create: false, max_size: lots, mod: 9}
+  - roat: in
+  - path: /x/../y
+    root: in
+    read: {clients: [10.0.0.1/8, zip]}
+    read: true
+  - 7
+  - {path: /z, root: in, write: {create: false, overwrite: false, mode: 0999}}
+  - {path: /q, root: in}
+  - {path: /r, root: t.yaml, read: true}
+limits: {blksiz: 1, blksize: 99999999, windowsize: yes, window_octets: 1k}
+log: {level: inf, format: [text]}
+retransmit: {floor: 9, ceiling: 3}
+lisen: 3
+"""
+    here = tmp_path
+    assert _said(written(text)) == [
+        't.yaml:3: listen[1].address: "127.0.0.1" port 6969 is already the address of listen[0]'
+        " on line 2",
+        "t.yaml:4: listen[2].address: expected an IP address such as 192.0.2.1 or fe80::1%eth0,"
+        ' got "localhost"',
+        "t.yaml:4: listen[2].port: expected a number from 1 to 65535, got 0",
+        f"t.yaml:7: directories[0].root: {here}/nowhere does not exist",
+        't.yaml:8: directories[0].read: expected true, false or a mapping, got "maybe"',
+        't.yaml:9: directories[1].path: "\\" is already the path of directories[0] on line 6',
+        't.yaml:11: directories[1].write.max_size: expected a size such as 64MiB, got "lots"',
+        't.yaml:11: directories[1].write.mod: unknown key, did you mean "mode"?',
+        't.yaml:12: directories[2]: missing key "root"',
+        't.yaml:12: directories[2].path: "/" is already the path of directories[0] on line 6',
+        't.yaml:12: directories[2].roat: unknown key, did you mean "root"?',
+        't.yaml:13: directories[3].path: expected a path without .., got "/x/../y"',
+        "t.yaml:15: directories[3].read.clients[0]: expected a network such as 10.0.0.0/8,"
+        ' got "10.0.0.1/8"',
+        "t.yaml:15: directories[3].read.clients[1]: expected a network such as 10.0.0.0/8,"
+        ' got "zip"',
+        "t.yaml:16: directories[3].read: given twice, first on line 15",
+        "t.yaml:17: directories[4]: expected a mapping, got 7",
+        't.yaml:18: directories[5].write.mode: expected permission bits such as 0644, got "0999"',
+        "t.yaml:19: directories[6]: neither read nor write is allowed",
+        f"t.yaml:20: directories[7].root: {here}/t.yaml is not a directory",
+        't.yaml:21: limits.blksiz: unknown key, did you mean "blksize"?',
+        "t.yaml:21: limits.blksize: expected a number from 8 to 65464, got 99999999",
+        't.yaml:21: limits.window_octets: expected at least 64KiB, got "1k"',
+        't.yaml:21: limits.windowsize: expected a number from 1 to 65535, got "yes"',
+        "t.yaml:22: log.format: expected one of text, json, got a list",
+        't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
+        ' did you mean "info"?',
+        "t.yaml:23: retransmit: expected a floor below ceiling and patience, got 9, 3 and 30",
+        't.yaml:24: lisen: unknown key, did you mean "listen"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "t.yaml:1: the file is empty"),
+        ("# nothing", "t.yaml:1: the file is empty"),
+        ("- a", "t.yaml:1: expected a mapping of keys, got a list"),
+        ("word", 't.yaml:1: expected a mapping of keys, got "word"'),
+        ("directories: []", "t.yaml:1: directories: expected at least one entry"),
+        (MINIMAL + 'listen: [{address: "::"}, {address: "0::0"}]',
+         't.yaml:3: listen[1].address: "0::0" port 69 is already the address of listen[0]'
+         " on line 3"),
+        (MINIMAL + 'listen: [{address: "fe80::1%\\0"}]',
+         "t.yaml:3: listen[0].address: expected an IP address such as 192.0.2.1 or"
+         ' fe80::1%eth0, got "fe80::1%\\x00"'),
+        ('directories: [{root: in, read: true, path: "\\ud800"}]',
+         't.yaml:1: directories[0].path: not Unicode, got "\\ud800"'),
+        (MINIMAL + '"a.b\\nc": 1', 't.yaml:3: "a.b\\nc": unknown key'),
+        (MINIMAL + "k" * 900 + ": 1", f't.yaml:3: "{"k" * 57}...": unknown key'),
+        ("directories: [{root: in, read: {clients: []}}]",
+         "t.yaml:1: directories[0].read.clients: expected at least one entry"),
+        ("directories: [{root: in, read: true, path: 3}]",
+         "t.yaml:1: directories[0].path: expected a path such as /boot, got 3"),
+        ("directories: [{root: in, read: true, path: " + "x" * 5000 + "}]",
+         "t.yaml:1: directories[0].path: expected a path of at most 4096 octets,"
+         f' got "{"x" * 57}..."'),
+        ("directories: [{root: in, read: {clients: [10]}}]",
+         "t.yaml:1: directories[0].read.clients[0]: expected a network such as 10.0.0.0/8,"
+         " got 10"),
+        (MINIMAL + "log: {level: true}", "t.yaml:3: log.level: expected one of debug, info,"
+         " warn, error, critical, got true"),
+        ("directories: 3", "t.yaml:1: directories: expected a list, got 3"),
+        ("listen: []\n" + MINIMAL, "t.yaml:1: listen: expected at least one entry"),
+        ("log: {level: info}", 't.yaml:1: missing key "directories"'),
+        (MINIMAL + "limits: 7", "t.yaml:3: limits: expected a mapping, got 7"),
+        (MINIMAL + "log: {level: {}}", "t.yaml:3: log.level: expected one of debug, info, warn,"
+         " error, critical, got a mapping"),
+        ("directories: [{root: {x: y}, read: true}]",
+         "t.yaml:1: directories[0].root: expected the path of a directory, got a mapping"),
+        ("directories: [{root: [], read: true}]",
+         "t.yaml:1: directories[0].root: expected at least one entry"),
+        ("directories: [{root: [in, [x]], read: true}]",
+         "t.yaml:1: directories[0].root[1]: expected the path of a directory, got a list"),
+        ('directories: [{root: "in/{nic}", read: true}]',
+         "t.yaml:1: directories[0].root: {nic} is none of ip, ip_hex, mac, serial"),
+        ('directories: [{root: [in, "in/{mac:title}"], read: true}]',
+         "t.yaml:1: directories[0].root[1]: {mac:title}: only upper and lower may follow the "
+         "colon"),
+        ('directories: [{root: "in/{mac}", read: true, serials: x}]',
+         't.yaml:1: directories[0]: "serials" goes with a root that has {serial} in it'),
+        ('directories: [{root: "in/{serial}", read: true, serials: "(a*)*"}]',
+         "t.yaml:1: directories[0].serials: only a single character or class can be "
+         'repeated without end, got "(a*)*"'),
+        ("directories: [{root: in, write: {create: no}}]",
+         't.yaml:1: directories[0].write.create: expected true or false, got "no"'),
+        ("directories: [{root: in, write: {create: false}}]",
+         "t.yaml:1: directories[0].write: allows nothing: create and overwrite are both false"),
+        (MINIMAL + 'log: {level: "\\e[31m\\n"}',
+         't.yaml:3: log.level: expected one of debug, info, warn, error, critical,'
+         ' got "\\x1b[31m\\n"'),
+        (MINIMAL + "log: {level: " + "x" * 500 + "}",
+         "t.yaml:3: log.level: expected one of debug, info, warn, error, critical,"
+         f' got "{"x" * 57}..."'),
+        (MINIMAL + "retransmit: {floor: 0}",
+         "t.yaml:3: retransmit.floor: expected seconds, more than 0 and up to 3600, got 0"),
+        (MINIMAL + "trace: 10.0.0.7", 't.yaml:3: trace: expected a mapping, got "10.0.0.7"'),
+        (MINIMAL + "trace: {client: 10.0.0.7}", 't.yaml:3: trace: missing key "file"'),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: [a]}",
+         "t.yaml:3: trace.file: expected the path of a file, got a list"),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: a, max_size: 1k}",
+         't.yaml:3: trace.max_size: expected at least 64KiB, got "1k"'),
+        (MINIMAL + "trace: {client: 10.0.0.7, file: /no/where}",
+         "t.yaml:3: trace.file: /no/where is in no directory"),
+        (MINIMAL + "status: {socket: /s, port: 1}",
+         "t.yaml:3: status: names both a socket and an address or port"),
+        (MINIMAL + "status: {socket: status.sock}",
+         "t.yaml:3: status.socket: expected an absolute path such as /run/tftpd/status.sock,"
+         ' got "status.sock"'),
+        (MINIMAL + "status: {socket: /" + "s" * 107 + "}",
+         "t.yaml:3: status.socket: expected a path of at most 107 octets,"
+         f' got "/{"s" * 56}..."'),
+        (MINIMAL + "status: {names: [a/b]}",
+         't.yaml:3: status.names[0]: expected a host name such as boot.example.org, got "a/b"'),
+        (MINIMAL + "status: on",
+         't.yaml:3: status: expected true, false or a mapping, got "on"'),
+        (MINIMAL + "listen: [{address: 127.0.0.1, mode: single-port, session_ports: 4000-4999}]",
+         "t.yaml:3: listen[0]: in single-port mode transfers have no session_ports"),
+        (MINIMAL + "listen: [{address: 127.0.0.1, mode: single}]",
+         "t.yaml:3: listen[0].mode: expected one of per-session, single-port, got \"single\","
+         ' did you mean "single-port"?'),
+        *((MINIMAL + f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]",
+           "t.yaml:3: listen[0].session_ports: expected a range of ports from 1024 to 65535,"
+           f" such as 40000-40999, got {shown}")
+          for text, shown in [("40000", "40000"), ("5-9000", '"5-9000"'), ("9-8", '"9-8"'),
+                              ("40000-99999", '"40000-99999"'), ("all", '"all"'),
+                              ("[40000, 40001]", "a list"), ("-1-40000", '"-1-40000"')]),
+    ],
+)  # fmt: skip
+def test_one_message_each(written, text, said):
+    assert _said(written(text)) == [said]
+
+
+def test_files_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("binary").write_bytes(b"\xff\xfe\0")
+    Path("huge").write_bytes(b"#" * (1 << 20) + b"\n")
+    assert _said(Path("huge")) == ["huge: is larger than 1 MiB"]
+    assert _said(Path("missing")) == ["missing: cannot be read: No such file or directory"]
+    assert _said(Path(".")) == [".: cannot be read: Is a directory"]
+    assert _said(Path("binary")) == ["binary:1: not a text in UTF-8"]
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (said,) = _said(tmp_path / "pipe")
+    assert said.endswith("the file is empty")
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_roots_must_be_usable(written, monkeypatch, tmp_path, kind):
+    path = written(f"directories: [{{root: in, {kind}: true}}]")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    verb = {"read": "readable", "write": "writable"}[kind]
+    assert _said(path) == [f"t.yaml:1: directories[0].root: {tmp_path}/in is not {verb}"]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_the_file_says_it_is_read_or_refused(written, seed):
+    dice = random.Random(seed)
+    text = bytearray((CHECKOUT / "conf/tftpd.yaml").read_bytes())
+    for _ in range(dice.randint(1, 12)):
+        at = dice.randrange(len(text))
+        match dice.randrange(3):
+            case 0:
+                text[at] = dice.choice(b"{}[]:,&*!|>'\"%@`-#?~ \n\t\0\xff0a")
+            case 1:
+                del text[at : at + dice.randint(1, 20)]
+            case 2:
+                text[at:at] = text[at : at + dice.randint(1, 40)]
+    path = written("")
+    path.write_bytes(text)
+    with suppress(ConfigError):
+        load(path)
+
+
+def test_rules_are_read_in_order_with_what_they_do(written):
+    settings = load(
+        written(
+            MINIMAL + "rewrite:\n"
+            "  - {match: '^(?P<a>x)', to: '{a:upper}', on: read, last: true, ignore_case: true}\n"
+            "  - {unless: '^boot/', refuse: true, on: write, clients: [10.0.0.0/8]}\n"
+        )
+    )
+    first, second = settings.naming().rules
+    assert (first.label, first.reads, first.writes, first.last) == ("rewrite[0]", True, False, True)
+    assert first.pattern.find(b"X")
+    assert (second.unless, second.refuse, second.reads) == (True, True, False)
+    assert second.clients == (ip_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("{match: '(a+)+', to: x}", ".match: only a single character or class can be repeated "
+         'without end, got "(a+)+"'),
+        ("{match: '^(.*a){3}x', to: x}", ".match: too many ways to match; let what is repeated "
+         'be unlike what follows it, as in [^/]*/, got "^(.*a){3}x"'),
+        ("{match: 'a', to: '{1}'}", ": {1}: there are 0 groups"),
+        ("{to: x}", ': expected one of "match" and "unless"'),
+        ("{match: a, unless: b, refuse: true}", ': expected one of "match" and "unless"'),
+        ("{match: a}", ': does nothing: expected "to", "refuse", "last" or "restart"'),
+        ("{unless: a, to: x}", ': "to" goes with "match", and not with "refuse"'),
+        ("{match: a, last: true, restart: true}",
+         ': expected one of "refuse", "last" and "restart"'),
+        ("{match: a, every: true, last: true}", ': "every" goes with "to"'),
+        ("{match: a, to: x, on: reads}",
+         '.on: expected one of read, write, both, got "reads", did you mean "read"?'),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_is_told_with_its_line(written, rule, problem):
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}rewrite:\n  - {rule}\n"))
+    assert str(error.value) == f"t.yaml:4: rewrite[0]{problem}"
+
+
+def test_there_is_an_end_to_how_many_rules_there_are(written):
+    rules = "  - {match: a, to: b}\n" * 501
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}rewrite:\n{rules}"))
+    assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"
+
+
+def test_the_ladder_is_read(written):
+    settings = load(
+        written(
+            "directories:\n"
+            "  - {root: srv, read: true}\n"
+            "  - {path: /in, root: in, read: true, ladder: [case]}\n"
+            "names: {ladder: [case, drive], encodings: [big5], prefixes: [\\a/b]}\n"
+        )
+    )
+    assert settings.naming().ladder == Ladder((Rung.CASE, Rung.DRIVE), ("big5",), ((b"a", b"b"),))
+    assert [mount.rungs for mount in settings.mounts()] == [None, (Rung.CASE,)]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("{ladder: [drives]}", ".ladder[0]: expected one of drive, trailing, encoding, prefix, "
+         'case, got "drives", did you mean "drive"?'),
+        ("{encodings: [utf-16]}", '.encodings[0]: expected one of utf-8, latin-1, '),
+        ("{prefixes: [/]}", ".prefixes: / is before every name already"),
+        ("{prefixes: [../x]}", '.prefixes[0]: expected a path without .., got "../x"'),
+        ("{ladder: case}", '.ladder: expected a list, got "case"'),
+    ],
+)  # fmt: skip
+def test_a_ladder_that_cannot_be_is_told(written, names, problem):
+    with pytest.raises(ConfigError) as error:
+        load(written(f"{MINIMAL}names: {names}\n"))
+    assert str(error.value).startswith(f"t.yaml:3: names{problem}")

@@ -1,0 +1,123 @@
+"""The keys of facts, and those of templates' limits."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from tftpd.access.policy import Bounds
+from tftpd.access.variables import Fact
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a configuration that serves, and more."""
+    (tmp_path / "srv").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        Path("t.yaml").write_text("directories: [{root: srv, read: true}]\n" + text)
+        return Path("t.yaml")
+
+    return write
+
+
+def _problems(path):
+    with pytest.raises(ConfigError) as wrong:
+        load(path)
+    return str(wrong.value).splitlines()
+
+
+def test_facts_are_read_as_they_are_written(written):
+    settings = load(
+        written(
+            """
+facts:
+  - set: {domain: example.org, debug: no, mode: 0644, quiet: true, speed: 115200, part: 1.5}
+  - clients: [10.0.0.0/8]
+    macs: ["52:54:00", 52-54-00-12-34-56]
+    set:
+      disks: [sda, {name: sdb, raid: null}]
+"""
+        )
+    )
+    assert list(settings.known_facts()) == [
+        Fact(
+            {
+                "domain": "example.org",
+                "debug": "no",
+                "mode": "0644",
+                "quiet": True,
+                "speed": 115200,
+                "part": 1.5,
+            }
+        ),
+        Fact(
+            {"disks": ["sda", {"name": "sdb", "raid": None}]},
+            clients=(ip_network("10.0.0.0/8"),),
+            macs=(b"RT\0", b"RT\0\x124V"),
+        ),
+    ]
+
+
+def test_without_facts_there_are_none(written):
+    settings = load(written(""))
+    assert list(settings.known_facts()) == []
+    assert settings.limits.rendering() == Bounds(1 << 20, 2.0)
+
+
+def test_what_is_wrong_is_told_where_it_is(written):
+    assert _problems(
+        written(
+            """
+facts:
+  - {}
+  - set: {}
+  - set:
+      two words: 1
+      fine:
+        - {a-b: 1}
+  - {set: {a: 1}, client: 10.0.0.1}
+  - {set: {a: 1}, clients: []}
+  - {set: [1], macs: [x]}
+"""
+        )
+    ) == [
+        't.yaml:4: facts[0]: missing key "set"',
+        "t.yaml:5: facts[1].set: expected at least one name",
+        't.yaml:7: facts[2].set."two words": expected a name of letters, digits and underscores, '
+        'got "two words"',
+        "t.yaml:9: facts[2].set.fine[0].a-b: expected a name of letters, digits and underscores, "
+        'got "a-b"',
+        't.yaml:10: facts[3].client: unknown key, did you mean "clients"?',
+        "t.yaml:11: facts[4].clients: expected at least one entry",
+        "t.yaml:12: facts[5].macs[0]: expected a MAC address, or how it begins, such as "
+        '"52:54:00", got "x"',
+        "t.yaml:12: facts[5].set: expected a mapping of names and values, got a list",
+    ]
+
+
+def test_values_are_nested_eight_deep_at_most(written):
+    def nested(levels):
+        return f"facts: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
+
+    assert load(written(nested(8))).known_facts()
+    (problem,) = _problems(written(nested(9)))
+    assert problem == (
+        f"t.yaml:2: facts[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
+    )
+
+
+def test_limits_of_templates_have_ranges(written):
+    settings = load(written("limits: {template_size: 16MiB, template_time: 0.1}"))
+    assert settings.limits.rendering() == Bounds(16 << 20, 0.1)
+    assert _problems(written("limits: {template_size: 17MiB, template_time: 11}")) == [
+        't.yaml:2: limits.template_size: expected at most 16MiB, got "17MiB"',
+        "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 11",
+    ]
+    assert _problems(written("limits: {template_size: 1000, template_time: 0}")) == [
+        "t.yaml:2: limits.template_size: expected at least 1KiB, got 1000",
+        "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 0",
+    ]

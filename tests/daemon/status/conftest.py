@@ -1,5 +1,0 @@
-"""A server in memory, as the tests of `net` have it."""
-
-from tests.net.conftest import offer, root
-
-__all__ = ["offer", "root"]

@@ -1,0 +1,170 @@
+"""`tftpd import-map`: the rules of tftp-hpa's map files as ours."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from tftpd.access.client import Client
+from tftpd.access.rewrite import rewritten
+from tftpd.config.loader import load
+from tftpd.config.names import MOST_RULES
+from tftpd.daemon.cli import main
+from tftpd.protocol.errors import Refused
+
+MAP = """\
+# Names that Windows asks for.
+rgi  \\\\        /
+ri   ^[a-z]:     # the drive
+r    ^/tftpboot/(.*)$  \\1
+rG   ^menu$      menus/\\x\\L-\\iX
+reP  ^([^/]*)-confg$ \\U\\1\\E.cfg
+i    ^nothing
+a~6  ^boot/
+"""
+
+RULES = """\
+rewrite:
+  # 2: rgi  \\\\        /
+  - {match: '\\\\', to: '/', every: true, ignore_case: true}
+  # 3: ri   ^[a-z]:     # the drive
+  - {match: '^[a-z]:', to: '', ignore_case: true}
+  # 4: r    ^/tftpboot/(.*)$  \\1
+  - {match: '^/tftpboot/(.*)$', to: '{1}'}
+  # 5: rG   ^menu$      menus/\\x\\L-\\iX
+  - {match: '^menu$', to: 'menus/{ip_hex}-{ip:lower}x', on: read}
+  # 6: reP  ^([^/]*)-confg$ \\U\\1\\E.cfg
+  - {match: '^([^/]*)-confg$', to: '{1:upper}.cfg', last: true, on: write}
+  # 7: i    ^nothing
+  # does nothing
+  # 8: a~6  ^boot/
+  - {unless: '^boot/', refuse: true, clients: ["::/0"]}
+"""
+
+
+@pytest.fixture
+def imports(tmp_path, capsys):
+    """Imports a map; gives the exit status and what was printed."""
+
+    def run(text):
+        (tmp_path / "map").write_bytes(text if isinstance(text, bytes) else text.encode())
+        status = main(["import-map", str(tmp_path / "map")])
+        out, err = capsys.readouterr()
+        return status, out, err.replace(f"{tmp_path}/", "")
+
+    return run
+
+
+@pytest.fixture
+def rules(imports, tmp_path):
+    """The rules that a map becomes, as the daemon has them from its configuration."""
+
+    def made(text):
+        status, out, err = imports(text)
+        assert (status, err) == (0, "")
+        root = f"directories: [{{root: {tmp_path}, read: true}}]\n"
+        (tmp_path / "t.yaml").write_text(root + out)
+        return load(tmp_path / "t.yaml").naming().rules
+
+    return made
+
+
+def test_a_map_becomes_rules_that_load(imports, rules):
+    assert imports(MAP) == (0, RULES, "")
+    client = Client(ip_address("10.0.0.7"))
+    for asked, writes, name in (
+        (b"C:\\boot\\BCD", False, b"/boot/BCD"),
+        (b"\\tftpboot\\x/y", False, b"x/y"),
+        (b"menu", False, b"menus/0A000007-10.0.0.7x"),
+        (b"menu", True, b"menu"),
+        (b"router1-confg", True, b"ROUTER1.cfg"),
+    ):
+        assert rewritten(rules(MAP), asked, writes, client).name == name
+    with pytest.raises(Refused):
+        rewritten(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("E ^x", '"E" is no operation'),
+        ("rT ^x y", '"T" is no operation'),
+        ("R ^x y", '"R" is no operation'),
+        ("r~ ^x y", "r and ~ cannot go together"),
+        ("rGP ^x y", "G and P together; without both it is for all requests"),
+        ("r", "a rule without a regular expression"),
+        ("r # x", "a rule without a regular expression"),
+        ("s ^x", "s without r never ends"),
+        ("g ^x", "g without r never ends"),
+        (r"r (a)\1 x", r"\1: what a group matched cannot be matched again"),
+        (r"r \bx y", r"\b: edges of words are not known"),
+        ("r (a+)+ x", "only a single character or class can be repeated without end"),
+        ("r (a|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
+         "by tftp-hpa, the first here"),
+        ("ri (A|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
+         "by tftp-hpa, the first here"),
+        ("r x(.*)y(.*)z x", "what is repeated is like what follows it; the longest of all is taken "
+         "by tftp-hpa, the first that matches here"),
+        ("r grün x", "not ASCII; other octets are written as \\xe4"),
+        ("r x a\u200bb", "a character that cannot be printed"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_imported_is_told(imports, line, why):
+    assert imports(f"# first\n{line}\nr a b\n") == (1, "", f"map:2: {why}\n")
+
+
+def test_all_of_them_are_told_and_no_rule_is_printed(imports):
+    assert imports("E x\nr a b\nr ( x\n") == (
+        1,
+        "",
+        'map:1: "E" is no operation\nmap:3: a "(" without its ")"\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("r a {x}", "{match: 'a', to: '{{x}}'}"),
+        ("r it's x's", "{match: 'it''s', to: 'x''s'}"),
+        ("r a\\ b\\#c x\\ \\#y", "{match: 'a b#c', to: 'x #y'}"),
+        ("r a \\9\\0", "{match: 'a', to: '{0}'}"),
+        ("r a \\q\\\\", "{match: 'a', to: 'q\\'}"),
+        ("r a b\\", "{match: 'a', to: 'b\\'}"),
+        ("r a ü", "{match: 'a', to: 'ü'}"),
+        ("r a", "{match: 'a', to: ''}"),
+        ("r a b c", "{match: 'a', to: 'b'}"),
+        ("r a b\r", "{match: 'a', to: 'b'}"),
+        ("rgs a b", "{match: 'a', to: 'b', every: true, restart: true}"),
+        ("rse a b", "{match: 'a', to: 'b', last: true}"),
+        ("ras a b", "{match: 'a', refuse: true}"),
+        ("e4 [[:upper:]]", "{match: '[A-Z]', last: true, clients: [0.0.0.0/0]}"),
+    ],
+)
+def test_a_line_as_a_rule(imports, rules, line, rule):
+    status, out, _ = imports(f"{line}\n")
+    assert (status, out.splitlines()[-1]) == (0, f"  - {rule}")
+    assert len(rules(f"{line}\n")) == 1
+
+
+def test_what_in_tftpd_does_unlike_its_manual_is_remarked(imports):
+    assert "  # after its restart in.tftpd 5.2 " in imports("rs a b\n")[1]
+
+
+def test_what_no_client_has_is_no_rule(imports):
+    out = "rewrite: []\n  # 1: r46 a b\n  # is for no client\n"
+    assert imports("r46 a b\n") == (0, out, "")
+
+
+def test_an_empty_map_is_no_rules(imports, rules):
+    assert imports("# nothing\n\n") == (0, "rewrite: []\n", "")
+    assert rules("") == ()
+
+
+def test_more_rules_than_there_may_be_are_told(imports):
+    status, _, err = imports("r a b\n" * (MOST_RULES + 1))
+    assert (status, err) == (1, f"map:{MOST_RULES + 1}: there may be {MOST_RULES} rules at most\n")
+
+
+def test_what_cannot_be_read_is_told(imports, tmp_path, capsys):
+    assert imports(b"r \xff x\n") == (1, "", "map: not a text in UTF-8\n")
+    assert main(["import-map", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"

@@ -1,0 +1,141 @@
+"""`tftpd install-units`, below a directory of the test."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import CHECKOUT
+from tftpd.daemon.cli import main
+
+UNITS = Path("usr/local/lib/systemd/system")
+DROP_IN = UNITS / "tftpd.service.d/socket.conf"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Where everything goes, as from an installation in /opt."""
+    program = tmp_path / "bin/tftpd"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setattr(sys, "prefix", "/opt/tftpd 1%")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    return tmp_path / "root"
+
+
+def _install(root, *options):
+    return main(["install-units", "--root", str(root), *options])
+
+
+def _files(root):
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_units_and_a_configuration_are_put_in_place_and_told(root, capsys):
+    assert _install(root) == 0
+    names = ["tftpd.service", "tftpd@.service", "tftpd.socket", "tftpd@.socket"]
+    files = [*(str(UNITS / name) for name in names), "etc/tftpd/tftpd.yaml"]
+    assert _files(root) == set(files)
+    assert (root / "srv/tftp").is_dir()
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"write  {root}/{file}" for file in files),
+        f"make   {root}/srv/tftp",
+        "",
+        "Next:",
+        "    tftpd check /etc/tftpd/tftpd.yaml",
+        "    systemctl daemon-reload",
+        "    systemctl enable --now tftpd.service",
+    ]
+
+
+def test_units_run_the_program_of_this_installation(root, tmp_path):
+    _install(root)
+    for name, config in (("tftpd", "tftpd"), ("tftpd@", "%i")):
+        lines = (root / UNITS / f"{name}.service").read_text().splitlines()
+        program = tmp_path / "bin/tftpd"
+        assert f"ExecStart={program} run --config /etc/tftpd/{config}.yaml" in lines
+        assert f"ExecReload={program} check /etc/tftpd/{config}.yaml" in lines
+        assert 'ExecPaths=/usr -/lib -/lib64 "-/opt/tftpd 1%%"' in lines
+
+
+def test_without_a_script_the_interpreter_runs_the_module(root, tmp_path):
+    (tmp_path / "bin/tftpd").unlink()
+    _install(root)
+    text = (root / UNITS / "tftpd.service").read_text()
+    assert f"ExecStart={tmp_path}/bin/python -P -m tftpd.daemon.cli run --config /etc" in text
+
+
+def test_a_second_time_nothing_is_written(root, capsys):
+    _install(root)
+    capsys.readouterr()
+    assert _install(root) == 0
+    verbs = {line.split()[0] for line in capsys.readouterr().out.splitlines()[:6]}
+    assert verbs == {"keep"}
+
+
+def test_a_configuration_is_replaced_by_force_only(root, capsys):
+    config = root / "etc/tftpd/tftpd.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("mine")
+    assert _install(root) == 0
+    assert config.read_text() == "mine"
+    assert f"keep   {config}" in capsys.readouterr().out
+    assert _install(root, "--force") == 0
+    assert config.read_text() == (CHECKOUT / "conf/systemd/tftpd.yaml").read_text()
+
+
+def test_a_changed_unit_is_replaced(root):
+    _install(root)
+    unit = root / UNITS / "tftpd.service"
+    text = unit.read_text()
+    unit.write_text("old")
+    _install(root)
+    assert unit.read_text() == text
+
+
+def test_the_drop_in_for_the_socket_comes_and_goes(root, capsys):
+    assert _install(root, "--socket") == 0
+    assert (root / DROP_IN).exists()
+    assert "    systemctl enable --now tftpd.socket" in capsys.readouterr().out
+    assert _install(root) == 0
+    assert not (root / DROP_IN).exists()
+    assert f"remove {root / DROP_IN}" in capsys.readouterr().out
+
+
+def test_a_dry_run_changes_nothing(root, capsys):
+    assert _install(root, "--dry-run", "--socket") == 0
+    assert not root.exists()
+    assert f"write  {root / DROP_IN}" in capsys.readouterr().out
+
+
+def test_a_prefix_is_where_units_go(root):
+    assert _install(root, "--prefix", "/usr") == 0
+    assert "usr/lib/systemd/system/tftpd.service" in _files(root)
+
+
+def test_all_may_read_what_is_written_whatever_the_umask(root):
+    before = os.umask(0o077)
+    try:
+        _install(root)
+    finally:
+        os.umask(before)
+    assert (root / "etc/tftpd").stat().st_mode & 0o777 == 0o755
+    assert (root / "etc/tftpd/tftpd.yaml").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("where", ["prefix", "base_prefix"])
+def test_an_installation_that_services_cannot_see_is_told(root, monkeypatch, capsys, where):
+    monkeypatch.setattr(sys, where, "/home/me/venv")
+    assert _install(root) == 1
+    assert not root.exists()
+    said = capsys.readouterr().err
+    assert "needs /home/me/venv, which services do not see" in said
+    assert said.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_told(root, capsys):
+    root.write_text("a file where a directory should be")
+    assert _install(root) == 1
+    assert capsys.readouterr().err.startswith(f"tftpd: {root}")

@@ -1,0 +1,195 @@
+"""Several processes behind one port, as an administrator sees them."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
+from tests.support.plain import get, put, request
+from tftpd.access.paths import TEMPORARY
+from tftpd.daemon.worker_pool import wait_after
+
+
+def _pids(running: RunningDaemon) -> dict[int, int]:
+    """The process of each worker, the latest of each."""
+    return {event["number"]: event["pid"] for event in running.events() if "pid" in event}
+
+
+def _alive(pid: int) -> bool:
+    with suppress(OSError):
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
+def _gone(pids: dict[int, int]) -> None:
+    until(lambda: not any(_alive(pid) for pid in pids.values()))
+
+
+def _reach_all(running: RunningDaemon, workers: int) -> list[dict[str, Any]]:
+    """Have each worker serve; the transfers in the log."""
+    (running.root / "file").write_bytes(b"x" * 5000)
+    before = len(running.transfers())
+    for _ in range(16 * workers):
+        assert get(running.port, b"file") == b"x" * 5000
+    return running.awaited(before + 16 * workers)
+
+
+def test_clients_are_spread_over_the_workers_and_the_log_tells_them_apart(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        transfers = _reach_all(running, 2)
+    assert {event["worker"] for event in transfers} == {0, 1}
+    assert transfers[0]["message"].startswith(f'worker {transfers[0]["worker"]}: read "file" by ')
+    assert {event["outcome"] for event in transfers} == {"done"}
+
+
+def test_a_worker_that_could_not_start_starts_when_there_is_room_again(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        pids, process = _pids(running), running.process.pid
+        limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (10, limits[1]))
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: running.log.read_text().count("cannot start (Too many open files)") >= 2)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+        until(lambda: not set(pids.items()) & set(_pids(running).items()))
+        _reach_all(running, 2)
+        assert running.process.poll() is None
+
+
+def test_workers_that_die_young_are_waited_for_ever_longer_but_not_without_end():
+    waits = [wait_after(lives) for lives in (0, 1, 2, 3, 6, 7, 5000)]
+    assert waits == [0.0, 0.0, 0.4, 0.8, 6.4, 10.0, 10.0]
+
+
+def test_uploads_and_faults_in_names_go_through_workers_too(tmp_path):
+    name = b"r\xff\xe4.cfg"
+    with daemon(tmp_path, workers=2) as running:
+        put(running.port, name, b"x" * 1500)
+        assert get(running.port, name) == b"x" * 1500
+        (event, _) = running.awaited(2)
+    assert event["file"] == "r\\xff\\xe4.cfg"
+
+
+def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        (running.root / "file").write_bytes(b"x" * 1000)
+        until(lambda: len(_pids(running)) == 2)
+        first = _pids(running)
+        for number in (0, 1, 0):
+            killed = _pids(running)[number]
+            os.kill(killed, signal.SIGKILL)
+            # Sent once each: nothing but the socket that stayed open keeps them.
+            with ThreadPoolExecutor(40) as clients:
+                got = clients.map(lambda _: get(running.port, b"file"), range(40))
+                assert list(got) == [b"x" * 1000] * 40
+            until(lambda n=number, gone=killed: _pids(running)[n] != gone)
+        latest = _pids(running)
+        assert not set(first.values()) & set(latest.values())
+        said = [event["message"] for event in running.events() if event["level"] == "error"]
+        assert len(said) == 3
+        assert "signal 9" in said[0]
+    _gone(first | latest)
+
+
+def test_the_limit_of_sessions_holds_over_all_workers(tmp_path):
+    with daemon(tmp_path, workers=4, limits={"sessions": 5}) as running:
+        _reach_all(running, 4)
+        assert _half_open(running, 40) == 5
+        # A worker that dies gives its places back.
+        for pid in _pids(running).values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: sum("pid" in event for event in running.events()) == 8)
+        _reach_all(running, 4)
+        assert _half_open(running, 40) == 5
+
+
+def _half_open(running: RunningDaemon, count: int) -> int:
+    """How many of so many requests at once get a first block."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.settimeout(2)
+            sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
+        with ThreadPoolExecutor(count) as waiting:
+            return sum(waiting.map(_hears, sockets))
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _hears(sock: socket.socket) -> bool:
+    with suppress(TimeoutError):
+        return len(sock.recv(2000)) > 0
+    return False
+
+
+def test_sigterm_ends_workers_and_tells_running_clients(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        (running.root / "file").write_bytes(b"x" * 5000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
+            assert sock.recv(2000)[:4] == b"\0\3\0\1"
+            pids = _pids(running)
+            running.stop()
+            assert sock.recv(2000)[:4] == b"\0\5\0\0"
+        assert running.transfers()[0]["outcome"] == "stopped"
+        _gone(pids)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_daemon(tmp_path, how):
+    with daemon(tmp_path, workers=2) as running:
+        until(lambda: len(_pids(running)) == 2)
+        pids = _pids(running)
+        running.stop(how)
+        _gone(pids)
+
+
+def test_ctrl_c_in_a_terminal_reaches_all_and_ends_all(tmp_path):
+    with daemon(tmp_path, preexec=os.setsid, workers=2) as running:
+        _reach_all(running, 2)
+        pids = _pids(running)
+        os.killpg(running.process.pid, signal.SIGINT)
+        running.process.wait(20)
+        assert not [event for event in running.events() if event["level"] == "error"]
+        _gone(pids)
+
+
+def test_what_a_killed_worker_leaves_of_an_upload_is_removed(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.sendto(request(2, b"new"), ("127.0.0.1", running.port))
+            answer, server = sock.recvfrom(600)
+            assert answer == b"\0\4\0\0"
+            sock.sendto(b"\0\3\0\1" + b"x" * 512, server)
+            assert sock.recv(600) == b"\0\4\0\1"
+        left = list(running.root.glob(f"{os.fsdecode(TEMPORARY)}*"))
+        assert left
+        for pid in _pids(running).values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not left[0].exists())
+
+
+def test_a_port_that_is_in_use_is_told_all_the_same(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        second = subprocess.run(
+            twistd("tftp", "--config", str(tmp_path / "tftpd.yaml")),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        )
+        assert second.returncode == 1
+        assert "the port is in use by another program" in second.stdout
+        assert running.process.poll() is None

@@ -1,0 +1,125 @@
+"""Ports from a range: all of them, at random, and given back."""
+
+import socket
+from contextlib import ExitStack
+from itertools import pairwise
+
+import pytest
+
+from tests.net.test_udp import Heard, Readers
+from tests.support.fakes import MemoryServer
+from tftpd.net.interfaces import Needs
+from tftpd.net.port_pool import PortRange, PortsTaken
+from tftpd.net.sockets import bind_session
+from tftpd.net.udp import SessionPort
+from tftpd.protocol.packets import Data, Rrq, Wrq
+from tftpd.protocol.result import Outcome
+
+# Nobody else's address, and below what the kernel gives to who asks for any.
+HERE = ("127.0.0.77", 0)
+LOW, HIGH = 21000, 21199
+
+
+@pytest.fixture
+def held():
+    with ExitStack() as stack:
+        yield stack
+
+
+def _needs(ports):
+    return Needs(longest=100, window=100, receives=False, ports=ports)
+
+
+def _opened(held, ports):
+    port = SessionPort(Readers(), bind_session(HERE, _needs(ports)), Heard(), _needs(ports))
+    port.start()
+    held.callback(port.stopListening)
+    return port
+
+
+def test_every_number_of_the_range_is_had_once_and_in_no_order(held):
+    ports = PortRange(LOW, HIGH)
+    numbers = [_opened(held, ports).getHost().port for _ in range(LOW, HIGH + 1)]
+    assert sorted(numbers) == list(range(LOW, HIGH + 1))
+    assert sum(abs(a - b) == 1 for a, b in pairwise(numbers)) < 20
+
+
+def test_two_ranges_give_different_orders(held):
+    first, second = PortRange(LOW, HIGH), PortRange(LOW + 1000, HIGH + 1000)
+    one = [_opened(held, first).getHost().port for _ in range(20)]
+    two = [_opened(held, second).getHost().port - 1000 for _ in range(20)]
+    assert one != two
+
+
+def test_a_range_without_a_free_number_says_so_until_a_port_closes(held):
+    ports = PortRange(LOW, LOW + 1)
+    first, _ = (_opened(held, ports) for _ in range(2))
+    with pytest.raises(PortsTaken, match=f"all ports from {LOW} to {LOW + 1} are taken"):
+        _opened(held, ports)
+    number = first.getHost().port
+    first.stopListening()
+    first.stopListening()
+    assert _opened(held, ports).getHost().port == number
+    with pytest.raises(PortsTaken):
+        _opened(held, ports)
+
+
+def test_numbers_that_other_processes_have_are_passed_over(held):
+    others, ours = PortRange(LOW, LOW + 9), PortRange(LOW, LOW + 9)
+    for _ in range(5):
+        _opened(held, others)
+    taken = {_opened(held, ours).getHost().port for _ in range(5)}
+    assert len(taken) == 5
+    with pytest.raises(PortsTaken):
+        _opened(held, ours)
+
+
+def test_no_request_tries_thousands_of_numbers():
+    class Taken:
+        tries = 0
+
+        def bind(self, name):
+            self.tries += 1
+            raise OSError(98, "Address already in use")
+
+    sock = Taken()
+    with pytest.raises(PortsTaken):
+        PortRange(1024, 65535).bind(sock, HERE)
+    assert sock.tries == 64
+
+
+def test_an_address_that_is_not_ours_is_another_error():
+    with (
+        pytest.raises(OSError, match="assign") as failed,
+        bind_session(("192.0.2.1", 0), _needs(PortRange(LOW, HIGH))),
+    ):
+        pass
+    assert not isinstance(failed.value, PortsTaken)
+
+
+def test_a_connected_socket_shares_its_number(held):
+    ports = PortRange(LOW, LOW)
+    session = _opened(held, ports)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(HERE)
+        for _ in range(20):
+            session.writeBurst(b"x", 100, peer.getsockname())
+        assert {peer.recvfrom(10)[1][1] for _ in range(20)} == {LOW}
+    session.stopListening()
+    _opened(held, ports)
+
+
+@pytest.mark.parametrize("request_", [Rrq(b"kilo", b"octet"), Wrq(b"in/new", b"octet")])
+def test_where_all_are_taken_the_request_waits_for_its_repetition(offer, root, request_):
+    server = MemoryServer(offer, ports=PortRange(LOW, HIGH))
+    server.net.taken = True
+    client = server.client()
+    assert client.asks(request_) == []
+    assert server.idle
+    assert list((root / "in").iterdir()) == []
+    (report,) = server.reports
+    assert (report.outcome, report.detail) == (Outcome.IGNORED, "all ports are taken")
+    server.net.taken = False
+    assert len(client.asks(request_)) == 1
+    if isinstance(request_, Wrq):
+        client.says(Data(1, b"x"))

@@ -1,0 +1,138 @@
+"""Bursts on real sockets: segmented by the kernel, or one by one."""
+
+import errno
+import socket
+
+import pytest
+
+from tftpd.net import segmentation
+from tftpd.net.segmentation import Bursts, receive, receive_bursts
+
+
+@pytest.fixture
+def pair():
+    """Two bound sockets, non-blocking, the second with room for a burst."""
+    socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for sock in socks:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+    yield socks
+    for sock in socks:
+        sock.close()
+
+
+def _heard(sock):
+    datagrams = []
+    while True:
+        try:
+            datagrams.append(sock.recv(70000))
+        except BlockingIOError:
+            return datagrams
+
+
+def _datagrams(count, size, last):
+    return [bytes([n]) * size for n in range(count - 1)] + [b"z" * last]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "last"),
+    [(2, 516, 516), (3, 1472, 4), (64, 516, 100), (130, 100, 7), (3, 30000, 30000), (2, 65000, 9)],
+)
+@pytest.mark.parametrize("segments", [True, False], ids=["segmented", "one by one"])
+def test_a_burst_arrives_as_its_datagrams(pair, count, size, last, segments):
+    sender, receiver = pair
+    bursts = Bursts(sender)
+    bursts._segments = segments and bursts._segments
+    datagrams = _datagrams(count, size, last)
+    bursts.send(b"".join(datagrams), size, receiver.getsockname())
+    assert _heard(receiver) == datagrams
+
+
+def test_a_connected_socket_needs_no_address(pair):
+    sender, receiver = pair
+    sender.connect(receiver.getsockname())
+    bursts = Bursts(sender)
+    bursts.send(b"aabbc", 2)
+    bursts.send(memoryview(b"d"), 2)
+    bursts._segments = False
+    bursts.send(memoryview(b"eef"), 2)
+    assert _heard(receiver) == [b"aa", b"bb", b"c", b"d", b"ee", b"f"]
+
+
+class Refusing:
+    """A socket that cannot segment."""
+
+    def __init__(self, number):
+        self.number = number
+        self.asked = 0
+        self.sent = []
+
+    def sendmsg(self, *_):
+        self.asked += 1
+        raise OSError(self.number, "cannot")
+
+    def sendto(self, datagram, _):
+        self.sent.append(datagram)
+
+
+@pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT])
+def test_a_refusal_to_segment_is_remembered(number):
+    sock = Refusing(number)
+    bursts = Bursts(sock)
+    for _ in range(2):
+        bursts.send(b"aab", 2, ("127.0.0.1", 9))
+    assert (sock.asked, sock.sent) == (1, [b"aa", b"b"] * 2)
+
+
+@pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
+def test_a_full_buffer_is_no_refusal():
+    sock = Refusing(errno.EAGAIN)
+    bursts = Bursts(sock)
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            bursts.send(b"aab", 2, ("127.0.0.1", 9))
+    assert (sock.asked, sock.sent) == (2, [])
+
+
+@pytest.mark.skipif(not segmentation._LINUX, reason="only Linux gathers")
+def test_what_the_kernel_gathers_is_cut_again(pair):
+    sender, receiver = pair
+    assert receive_bursts(receiver)
+    datagrams = _datagrams(10, 516, 99)
+    Bursts(sender).send(b"".join(datagrams), 516, receiver.getsockname())
+    assert _bursts(receiver) == [(datagrams, sender.getsockname())]
+
+
+def _bursts(sock):
+    heard = []
+    receive(sock, lambda datagrams, peer: heard.append((list(datagrams), peer)))
+    return heard
+
+
+def test_all_that_has_come_is_delivered_with_its_source(pair):
+    sender, receiver = pair
+    assert _bursts(receiver) == []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        for source, datagram in ((sender, b"a"), (stranger, b"bb"), (sender, b"")):
+            source.sendto(datagram, receiver.getsockname())
+        assert _bursts(receiver) == [
+            ([b"a"], sender.getsockname()),
+            ([b"bb"], stranger.getsockname()),
+            ([b""], sender.getsockname()),
+        ]
+
+
+def test_a_turn_of_bursts_is_bounded(pair):
+    sender, receiver = pair
+    for _ in range(70):
+        sender.sendto(b"x", receiver.getsockname())
+    assert len(_bursts(receiver)) == 64
+    assert len(_bursts(receiver)) == 6
+
+
+def test_where_the_kernel_cannot_gather_nothing_is_asked(monkeypatch, pair):
+    monkeypatch.setattr(segmentation, "_LINUX", False)
+    assert not receive_bursts(pair[0])
+    assert not Bursts(pair[0])._segments

@@ -1,0 +1,367 @@
+"""Real sockets on loopback, read by a reactor of one `doRead` at a time."""
+
+import errno
+import socket
+
+import pytest
+from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
+from twisted.internet.task import Clock as WallClock
+from zope.interface.verify import verifyClass
+
+from tftpd.net import udp
+from tftpd.net.interfaces import BurstProtocol, Needs, SteadyClock
+from tftpd.net.rate_limit import Share
+from tftpd.net.sockets import bind_listeners, bind_session, client_address
+from tftpd.net.udp import Port, SessionPort
+from tftpd.server.admission import Discards
+from tftpd.server.fair_queue import Callers
+from tftpd.server.listening_port import ListeningPort
+
+NEEDS = Needs(longest=100, window=100, receives=False)
+
+
+class Readers:
+    """The part of a reactor that a port asks for."""
+
+    def __init__(self):
+        self.reading = set()
+
+    def addReader(self, reader):
+        self.reading.add(reader)
+
+    def removeReader(self, reader):
+        self.reading.discard(reader)
+
+
+class Heard(BurstProtocol):
+    noisy = False
+
+    def __init__(self):
+        self.datagrams = []
+        self.stopped = 0
+
+    def datagramReceived(self, datagram, peer):
+        self.datagrams.append((datagram, peer, getattr(self.transport, "local", None)))
+
+    def stopProtocol(self):
+        self.stopped += 1
+
+
+def listening(readers, sock, protocol):
+    """A listening port that always has its turn."""
+    share = Share()
+    callers = Callers(share, WallClock(), Discards())
+    return ListeningPort(readers, sock, protocol, callers, share.served)
+
+
+@pytest.fixture
+def opened():
+    """Opens ports and closes them after the test."""
+    ends = []
+
+    def open_port(sock, kind=listening, *size):
+        port = kind(Readers(), sock, Heard(), *size)
+        port.start()
+        ends.append(port)
+        return port
+
+    yield open_port
+    for port in ends:
+        port.stopListening()
+
+
+def _say(datagram, family, to, source=None):
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if source is not None:
+            sock.bind(source)
+        sock.sendto(datagram, to)
+        return sock.getsockname()
+
+
+def test_the_port_keeps_to_twisteds_interfaces():
+    verifyClass(IUDPTransport, Port)
+    verifyClass(IReadDescriptor, Port)
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
+def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
+    port = opened(*bind_listeners("0.0.0.0", 0))
+    _say(b"hi", socket.AF_INET, (asked, port.getHost().port))
+    port.doRead()
+    ((datagram, peer, local),) = port._protocol.datagrams
+    assert (datagram, peer[0], local[0]) == (b"hi", "127.0.0.1", asked)
+    assert not port.broadcast
+
+
+def test_an_ipv6_wildcard_port_knows_it_too_and_leaves_ipv4_alone(opened):
+    port = opened(*bind_listeners("::", 0))
+    number = port.getHost().port
+    _say(b"hi", socket.AF_INET6, ("::1", number))
+    port.doRead()
+    ((_, peer, local),) = port._protocol.datagrams
+    assert (peer[0], local) == ("::1", ("::1", 0, 0, 0))
+    opened(*bind_listeners("0.0.0.0", number))
+
+
+def test_a_session_answers_from_the_address_that_was_asked(opened):
+    port = opened(*bind_listeners("0.0.0.0", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(2)
+        client.sendto(b"hi", ("127.0.0.9", port.getHost().port))
+        port.doRead()
+        session = opened(bind_session(port.local, NEEDS), Port, 100)
+        session.write(b"there", client.getsockname())
+        assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
+
+
+def test_the_well_known_port_answers_each_from_the_address_that_it_asked(opened):
+    port = opened(*bind_listeners("0.0.0.0", 0))
+    number = port.getHost().port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(2)
+        for asked in ("127.0.0.9", "127.0.0.8"):
+            client.sendto(b"hi", (asked, number))
+        port.doRead()
+        for _, peer, local in port._protocol.datagrams:
+            port.answer(b"x" * 70000, (peer, local))
+            port.answer(b"there", (peer, local))
+            assert client.recvfrom(100) == (b"there", (local[0], number))
+
+
+def test_a_broadcast_is_known_as_one(opened):
+    port = opened(*bind_listeners("0.0.0.0", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.sendto(b"all", ("127.255.255.255", port.getHost().port))
+    port.doRead()
+    assert len(port._protocol.datagrams) == 1
+    assert port.broadcast
+    assert port.local[0] == "127.0.0.1"
+
+
+def test_a_send_that_fails_is_a_lost_datagram(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    port.write(b"x" * 70000, ("127.0.0.1", 9))
+    port.write(b"x", ("127.0.0.1", 0))
+    port.write(b"x")
+
+
+def test_a_session_port_reads_one_datagram_for_each_event(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
+    for datagram in (b"a", b"b"):
+        _say(datagram, socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    port.doRead()
+    assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a"]
+    port.doRead()
+    port.doRead()
+    assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a", b"b"]
+
+
+def test_session_ports_send_and_receive_bursts(opened):
+    needs = Needs(longest=517, window=20 * 517, receives=True)
+    one, two = (opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs) for _ in "12")
+    burst = [bytes([n]) * 516 for n in range(19)] + [b"end"]
+    one.writeBurst(b"".join(burst), 516, ("127.0.0.1", two.getHost().port))
+    for _ in burst:
+        two.doRead()
+    assert [datagram for datagram, _, _ in two._protocol.datagrams] == burst
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def lasting(opened, request):
+    """A session's port that is connected to its peer, and the peer's port."""
+    local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
+    session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
+    peer = opened(bind_session(local, NEEDS), Port, 100)
+    for _ in range(17):
+        session.writeBurst(b"x", 100, _name(peer))
+    return session, peer
+
+
+def _name(port):
+    return port._socket.getsockname()
+
+
+def _datagrams(port):
+    return [datagram for datagram, _, _ in port._protocol.datagrams]
+
+
+def test_a_lasting_session_hears_its_peer_on_a_connected_socket(lasting):
+    session, peer = lasting
+    peer.write(b"hello", _name(session))
+    (connected,) = session._readers.reading - {session}
+    connected.doRead()
+    assert session._protocol.datagrams == [(b"hello", _name(peer), None)]
+    session.doRead()
+    connected.doRead()
+    assert _datagrams(session) == [b"hello"]
+    session.writeBurst(b"answer", 100, _name(peer))
+    peer.doRead()
+    assert _datagrams(peer) == [b"x"] * 17 + [b"answer"]
+
+
+def test_strangers_are_still_heard_and_answered(lasting, opened):
+    session, _ = lasting
+    stranger = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), Port, 9)
+    stranger.write(b"psst", _name(session))
+    (connected,) = session._readers.reading - {session}
+    connected.doRead()
+    session.doRead()
+    assert session._protocol.datagrams == [(b"psst", _name(stranger), None)]
+    session.write(b"no", _name(stranger))
+    stranger.doRead()
+    assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
+
+
+def test_where_windows_come_in_it_is_connected_before_the_first(opened):
+    needs = Needs(longest=517, window=4 * 517, receives=True)
+    session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
+    peer = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 1000)
+    session.writeBurst(b"ack", 3, _name(peer))
+    (connected,) = session._readers.reading - {session}
+    for datagram in (b"a" * 516, b"b" * 516, b"c"):
+        peer.write(datagram, _name(session))
+    connected.doRead()
+    assert _datagrams(session) == [b"a" * 516, b"b" * 516, b"c"]
+    peer.doRead()
+    assert _datagrams(peer) == [b"ack"]
+
+
+def test_nobody_else_can_share_the_port_of_a_session(lasting):
+    session, _ = lasting
+    with socket.socket(session._socket.family, socket.SOCK_DGRAM) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            thief.bind(_name(session))
+
+
+def test_the_connected_socket_ends_with_its_port(lasting):
+    session, _ = lasting
+    session.stopListening()
+    session.stopListening()
+    assert session._readers.reading == set()
+    assert session._protocol.stopped == 1
+
+
+def test_what_came_before_it_was_connected_keeps_its_source(opened, monkeypatch):
+    session = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
+    sources = []
+
+    def beside(sock, peer, needs):
+        made = bind_session(("127.0.0.1", 0), needs)
+        sources.append(_say(b"early", socket.AF_INET, made.getsockname(), ("127.0.0.1", 0)))
+        made.connect(peer)
+        return made
+
+    monkeypatch.setattr(udp, "bind_beside", beside)
+    for _ in range(17):
+        session.writeBurst(b"x", 100, ("127.0.0.1", 9))
+    assert session._protocol.datagrams == [(b"early", sources[0], None)]
+
+
+def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(udp, "bind_beside", none_left)
+    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
+    for _ in range(20):
+        one.writeBurst(b"x", 100, _name(two))
+        two.doRead()
+    assert _datagrams(two) == [b"x"] * 20
+
+
+def test_buffers_have_room_for_the_window():
+    for receives, option in ((True, socket.SO_RCVBUF), (False, socket.SO_SNDBUF)):
+        needs = Needs(longest=1473, window=150_000, receives=receives)
+        with bind_session(("127.0.0.1", 0), needs) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, option) >= 300_000
+
+
+def test_blocks_larger_than_the_path_takes_may_be_fragmented():
+    for local in (("127.0.0.1", 0), ("::1", 0, 0, 0)):
+        with bind_session(local, NEEDS) as sock:
+            level, option = (41, 23) if len(local) > 2 else (0, 10)
+            assert sock.getsockopt(level, option) == 0  # IP_PMTUDISC_DONT: without DF
+
+
+def test_a_turn_is_bounded(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    for _ in range(100):
+        _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    port.doRead()
+    assert len(port._protocol.datagrams) == 64
+    port.doRead()
+    assert len(port._protocol.datagrams) == 100
+
+
+def test_requests_take_short_turns_among_those_who_are_served(opened):
+    port = opened(*bind_listeners("127.0.0.1", 0))
+    for _ in range(20):
+        _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
+    heard = []
+    for _ in range(3):
+        port.doRead()
+        heard.append(len(port._protocol.datagrams))
+    assert heard == [8, 16, 20]
+
+
+def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    assert port._readers.reading == {port}
+    port.stopListening()
+    port.stopListening()
+    port.connectionLost(None)
+    port.doRead()
+    assert (port._readers.reading, port._protocol.stopped, port.fileno()) == (set(), 1, -1)
+
+
+@pytest.mark.parametrize("bound", [("127.0.0.1", 0), ("::1", 0, 0, 0)], ids=["IPv4", "IPv6"])
+def test_a_port_tells_its_address(opened, bound):
+    port = opened(bind_session(bound, NEEDS), Port, 100)
+    assert port.getHost().host == bound[0]
+    assert port.getHost().port == port._socket.getsockname()[1]
+
+
+def test_broadcast_can_be_allowed(opened):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    assert not port.getBroadcastAllowed()
+    port.setBroadcastAllowed(True)
+    assert port.getBroadcastAllowed()
+
+
+def test_a_connected_port_sends_to_its_peer(opened):
+    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100) for _ in range(2))
+    one.connect("127.0.0.1", two.getHost().port)
+    one.write(b"hi")
+    two.doRead()
+    assert two._protocol.datagrams[0][0] == b"hi"
+
+
+def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
+    port = opened(*bind_listeners("127.0.0.1", 0))
+    with pytest.raises(OSError, match="in use"):
+        bind_listeners("127.0.0.1", port.getHost().port)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("10.0.0.7", 69), "10.0.0.7"),
+        (("fe80::1%eth0", 69, 0, 2), "fe80::1"),
+        (("::ffff:10.0.0.7", 69, 0, 0), "10.0.0.7"),
+    ],
+)
+def test_a_client_is_known_by_its_plain_address(peer, address):
+    assert str(client_address(peer)) == address
+
+
+def test_a_steady_clock_goes_by_no_wall_clock():
+    wall = WallClock()
+    clock = SteadyClock(wall)
+    before = clock.seconds()
+    wall.advance(1e6)
+    assert clock.seconds() - before < 60
+    assert clock.callLater(1, lambda: None) in wall.getDelayedCalls()

@@ -1,0 +1,213 @@
+"""Options that were asked for, and what is agreed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+
+READ, WRITE = Direction.READ, Direction.WRITE
+NETASCII, OCTET = Mode.NETASCII, Mode.OCTET
+
+
+def _agreed(*options, limits=None, mode=OCTET, direction=READ, size=1000):
+    return agree(options, limits or Limits(), mode, direction, size)
+
+
+def test_no_options_are_the_terms_of_rfc_1350():
+    assert _agreed() == Terms(OCTET, 512, 1, None, None, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        (b"blksize", b"8", b"8"),
+        (b"blksize", b"65464", b"65464"),
+        (b"blksize", b"7", None),
+        (b"blksize", b"65465", None),
+        (b"blksize2", b"8", b"8"),
+        (b"blksize2", b"1000", b"512"),
+        (b"blksize2", b"65464", b"32768"),
+        (b"blksize2", b"7", None),
+        (b"timeout", b"1", b"1"),
+        (b"timeout", b"255", b"255"),
+        (b"timeout", b"007", b"007"),
+        (b"timeout", b"0", None),
+        (b"timeout", b"256", None),
+        (b"utimeout", b"10000", b"10000"),
+        (b"utimeout", b"255000000", b"255000000"),
+        (b"utimeout", b"9999", None),
+        (b"utimeout", b"255000001", None),
+        (b"tsize", b"0", b"1000"),
+        (b"tsize", b"5", b"1000"),
+        (b"windowsize", b"1", b"1"),
+        (b"windowsize", b"64", b"64"),
+        (b"windowsize", b"65535", b"64"),
+        (b"windowsize", b"0", None),
+        (b"windowsize", b"65536", None),
+        (b"rollover", b"0", b"0"),
+        (b"rollover", b"1", b"1"),
+        (b"rollover", b"2", None),
+        (b"multicast", b"", None),
+        (b"", b"", None),
+    ],
+)
+def test_each_option_is_answered_or_left_out(name, value, answer):
+    oack = () if answer is None else ((name, answer),)
+    assert _agreed((name, value)).oack == oack
+
+
+@pytest.mark.parametrize(
+    "name", [b"blksize", b"blksize2", b"timeout", b"utimeout", b"tsize", b"windowsize", b"rollover"]
+)
+@pytest.mark.parametrize(
+    "value", [b"", b"-1", b"+1", b" 8", b"8.5", b"0x10", b"abc", b"\xff", b"9" * 5000, b"1e3"]
+)
+@pytest.mark.parametrize("direction", [READ, WRITE])
+def test_what_is_no_number_is_left_out(name, value, direction):
+    assert _agreed((name, value), direction=direction) == Terms()
+
+
+def test_order_and_spelling_are_the_clients():
+    agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"WindowSize", b"4"), (b"BlkSize", b"1024"))
+    assert agreed.oack == ((b"TSIZE", b"1000"), (b"WindowSize", b"4"), (b"BlkSize", b"1024"))
+    assert (agreed.blksize, agreed.windowsize, agreed.tsize) == (1024, 4, 1000)
+
+
+def test_an_option_given_twice_counts_once():
+    first = ((b"blksize", b"1024"), (b"timeout", b"3"))
+    agreed = _agreed(*first, (b"BLKSIZE", b"8"), (b"timeout", b"9"))
+    assert agreed.oack == first
+
+
+def test_an_option_that_is_no_number_does_not_stand_in_the_way_of_one_that_is():
+    assert _agreed((b"blksize", b"x"), (b"blksize", b"1024")).oack == ((b"blksize", b"1024"),)
+
+
+def test_of_two_options_of_one_meaning_the_first_counts():
+    assert _agreed((b"blksize2", b"1000"), (b"blksize", b"1000")).oack == ((b"blksize2", b"512"),)
+    agreed = _agreed((b"utimeout", b"50000"), (b"timeout", b"3"))
+    assert (agreed.oack, agreed.timeout) == (((b"utimeout", b"50000"),), 0.05)
+
+
+def test_limits_cap_and_never_raise():
+    limits = Limits(blksize=1000, windowsize=8)
+    asked = ((b"blksize", b"1468"), (b"windowsize", b"64"))
+    assert _agreed(*asked, limits=limits).oack == ((b"blksize", b"1000"), (b"windowsize", b"8"))
+    asked = ((b"blksize", b"8"), (b"windowsize", b"2"))
+    assert _agreed(*asked, limits=limits).oack == asked
+    assert _agreed((b"blksize2", b"1024"), limits=limits).oack == ((b"blksize2", b"512"),)
+
+
+def test_a_window_is_bounded_in_octets_wherever_its_options_stand():
+    limits = Limits(windowsize=64, window_octets=65536)
+    for order in (1, -1):
+        asked = [(b"blksize", b"8192"), (b"windowsize", b"64")][::order]
+        assert dict(_agreed(*asked, limits=limits).oack)[b"windowsize"] == b"8"
+    large = _agreed((b"windowsize", b"2"), (b"blksize", b"65464"), limits=limits)
+    assert large.windowsize == 1
+
+
+def test_a_window_leaves_a_number_to_tell_it_from_none():
+    limits = Limits(windowsize=65535)
+    asked = ((b"windowsize", b"65535"), (b"blksize", b"8"))
+    assert _agreed(*asked, limits=limits).windowsize == 65535
+    assert _agreed(*asked, (b"rollover", b"1"), limits=limits).windowsize == 65534
+
+
+def test_the_size_of_a_netascii_read_is_left_out():
+    assert _agreed((b"tsize", b"0"), mode=NETASCII) == Terms(mode=NETASCII)
+
+
+def test_the_size_of_a_write_is_echoed():
+    agreed = _agreed((b"tsize", b"0123"), direction=WRITE, size=None)
+    assert (agreed.oack, agreed.tsize) == (((b"tsize", b"0123"),), 123)
+
+
+@pytest.mark.parametrize("spelled", [b"octet", b"OCTET", b"OcTeT"])
+def test_modes_in_any_letter_case(spelled):
+    assert Mode.spelled(spelled) is OCTET
+
+
+@pytest.mark.parametrize("spelled", [b"mail", b"", b"octet ", b"binary", b"\xff"])
+def test_other_modes_are_not_served(spelled):
+    assert Mode.spelled(spelled) is None
+
+
+names = st.sampled_from(
+    [b"blksize", b"BLKSIZE2", b"timeout", b"utimeout", b"tsize", b"windowsize", b"rollover", b"x"]
+)
+values = st.integers(-5, 70000).map(lambda n: b"%d" % n) | st.binary(max_size=12)
+
+
+@given(st.lists(st.tuples(names, values)).map(tuple), st.sampled_from(Direction))
+def test_whatever_is_asked_no_more_is_granted(asked, direction):
+    agreed = agree(asked, Limits(), OCTET, direction, 1000)
+    names_asked = [name for name, _ in asked]
+    assert [name for name, _ in agreed.oack if name not in names_asked] == []
+    assert len({name.lower() for name, _ in agreed.oack}) == len(agreed.oack)
+    if agreed.oack == ():
+        assert agreed == Terms()
+    for name, answer in agreed.oack:
+        if name in (b"blksize", b"BLKSIZE2", b"windowsize"):
+            assert int(answer) <= max(int(v) for n, v in asked if n == name and v.isdigit())
+    wanted = [int(value) for name, value in asked if name == b"windowsize" and value.isdigit()]
+    assert agreed.windowsize <= max([1, *wanted])
+
+
+def test_a_refused_option_is_left_out_in_any_spelling():
+    limits = Limits(refused=frozenset({b"blksize", b"tsize"}))
+    terms = _agreed((b"BlkSize", b"1024"), (b"tsize", b"0"), (b"windowsize", b"4"), limits=limits)
+    assert terms == Terms(windowsize=4, oack=((b"windowsize", b"4"),))
+
+
+def test_where_blksize_is_refused_blksize2_may_still_be_agreed():
+    limits = Limits(refused=frozenset({b"blksize"}))
+    terms = _agreed((b"blksize", b"1400"), (b"blksize2", b"1400"), limits=limits)
+    assert terms == Terms(blksize=1024, oack=((b"blksize2", b"1024"),))
+
+
+@pytest.mark.parametrize(("size", "told"), [(0, ()), (1, ((b"tsize", b"1"),))])
+def test_the_tsize_of_an_empty_file_can_be_left_out(size, told):
+    assert _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), size=size).oack == told
+
+
+def test_an_upload_may_announce_that_it_is_empty_all_the_same():
+    terms = _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), direction=WRITE)
+    assert terms == Terms(tsize=0, oack=((b"tsize", b"0"),))
+
+
+def test_the_number_after_65535_is_ours_where_the_client_does_not_ask():
+    limits = Limits(rollover=1, windowsize=65535, window_octets=1 << 40)
+    assert _agreed((b"windowsize", b"65535"), limits=limits).windowsize == 65534
+    assert _agreed(limits=limits) == Terms(rollover=1)
+    assert _agreed((b"rollover", b"0"), limits=limits) == Terms(oack=((b"rollover", b"0"),))
+
+
+def test_the_options_that_were_agreed_are_told_in_small_letters():
+    agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"BlkSize", b"1024"))
+    assert agreed.options == ("tsize", "blksize")
+    assert Terms().options == ()
+
+
+def test_who_is_told_the_size_may_have_asked_for_nothing_else():
+    assert _agreed((b"Tsize", b"0")).probes
+    assert not _agreed((b"blksize", b"1024")).probes
+
+
+def test_unless_told_otherwise_all_is_granted_that_a_peer_may_ask_and_a_session_can_hold():
+    asked = ((b"blksize", b"65464"), (b"windowsize", b"65535"))
+    agreed = agree(asked, Limits(), OCTET, READ)
+    assert (agreed.blksize, agreed.windowsize) == (65464, 32)  # 2 MiB
+    assert agree((asked[1],), Limits(), OCTET, READ).windowsize == 64
+
+
+def test_where_nobody_knows_the_size_of_a_file_none_is_told():
+    assert agree(((b"tsize", b"0"),), Limits(), OCTET, READ) == Terms()
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds"), [((b"timeout", b"3"), 3.0), ((b"utimeout", b"2500000"), 2.5)]
+)
+def test_timeouts_are_seconds_or_millionths_of_them(option, seconds):
+    assert _agreed(option).timeout == seconds

@@ -1,0 +1,51 @@
+"""Netascii, in one piece and in many."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.protocol.netascii import Decoder, encode
+
+texts = st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\r\n", b"\r\0"])).map(b"".join)
+
+
+@pytest.mark.parametrize(
+    ("local", "wire"),
+    [
+        (b"", b""),
+        (b"plain", b"plain"),
+        (b"one\ntwo\n", b"one\r\ntwo\r\n"),
+        (b"a\rb", b"a\r\0b"),
+        (b"a\r\nb", b"a\r\0\r\nb"),
+        (b"\0", b"\0"),
+    ],
+)
+def test_line_ends_are_translated_both_ways(local, wire):
+    assert encode(local) == wire
+    assert Decoder().decode(wire, final=True) == local
+
+
+@pytest.mark.parametrize(
+    ("wire", "local"),
+    [(b"a\rb", b"a\rb"), (b"a\r", b"a\r"), (b"a\nb", b"a\nb"), (b"\r\r\n", b"\r\n")],
+)
+def test_what_is_not_netascii_is_kept(wire, local):
+    assert Decoder().decode(wire, final=True) == local
+
+
+@given(texts | st.binary())
+def test_nothing_is_lost(text):
+    assert Decoder().decode(encode(text), final=True) == text
+
+
+@given(st.lists(texts))
+def test_any_chunks_encode_like_the_whole(chunks):
+    assert b"".join(map(encode, chunks)) == encode(b"".join(chunks))
+
+
+@given(st.lists(texts))
+def test_any_chunks_decode_like_the_whole(chunks):
+    decoder = Decoder()
+    parts = [decoder.decode(chunk) for chunk in chunks]
+    parts.append(decoder.decode(b"", final=True))
+    assert b"".join(parts) == Decoder().decode(b"".join(chunks), final=True)

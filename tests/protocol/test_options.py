@@ -1,0 +1,31 @@
+"""Numbers in options."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.protocol.options import BLKSIZE_RANGE, TSIZE_RANGE, number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"8", 8), (b"65464", 65464), (b"0512", 512), (b"7", None), (b"65465", None), (b"", None),
+        (b"-8", None), (b"+8", None), (b" 8", None), (b"8 ", None), (b"8.0", None), (b"0x8", None),
+        (b"1e3", None), (b"abc", None), (b"9" * 100_000, None), ("\u0668".encode(), None),
+        (b"\xb2", None),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_only_ascii_digits_within_the_range_are_numbers(text, value):
+    assert number(text, BLKSIZE_RANGE) == value
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_every_file_size_can_be_said(size):
+    assert number(b"%d" % size, TSIZE_RANGE) == size
+
+
+@given(st.binary(max_size=30))
+def test_nothing_raises(text):
+    assert number(text, TSIZE_RANGE) is None or text.isdigit()

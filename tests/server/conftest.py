@@ -1,0 +1,72 @@
+"""A server in memory over a directory of real files."""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fakes import MemoryServer
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.retransmission import Timing
+from tftpd.server.admission import Crowd
+from tftpd.server.config import Offer
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "seven").write_bytes(b"1234567")
+    (tmp_path / "kilo").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "lines").write_bytes(b"one\ntwo\r\n")
+    return tmp_path
+
+
+@pytest.fixture
+def offer(root: Path) -> Callable[[Any], Offer]:
+    read = Mount((), one(root), read=ReadPolicy())
+    write = Mount((b"in",), one(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096))
+
+    def build(report: Any) -> Offer:
+        return Offer(Mounts([read, write]), Limits(), Timing(), Crowd(sessions=100), report)
+
+    return build
+
+
+@pytest.fixture
+def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
+    """Whatever a test does, the end of time finds nothing left."""
+    built = MemoryServer(offer)
+    yield built
+    built.net.run_threads()
+    built.waits(120)
+    assert built.idle
+
+
+@pytest.fixture
+def limited(offer: Callable[[Any], Offer]) -> MemoryServer:
+    """A server with room for two sessions."""
+    return MemoryServer(lambda report: replace(offer(report), crowd=Crowd(sessions=2)))
+
+
+@pytest.fixture
+def late_errors(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Has files tell EIO when they are closed, which they are: close(2) of FUSE and NFS."""
+    close = os.close
+
+    def complaining(fd: int) -> None:
+        readable = not fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_PATH", 0)
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        close(fd)
+        if readable and regular:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    return lambda: monkeypatch.setattr(os, "close", complaining)

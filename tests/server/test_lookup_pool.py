@@ -1,0 +1,113 @@
+"""Threads that look for files, and the moment that everyone waits for them."""
+
+import threading
+from queue import SimpleQueue
+
+import pytest
+
+from tftpd.server.lookups import Openers
+
+LONG = 20.0  # seconds; nothing here takes as long
+
+
+class Calls:
+    """A reactor that is told what threads want called."""
+
+    def __init__(self):
+        self._called = SimpleQueue()
+
+    def callFromThread(self, function):
+        self._called.put(function)
+
+    @property
+    def nothing(self):
+        return self._called.empty()
+
+    def run(self):
+        self._called.get(timeout=LONG)()
+
+
+@pytest.fixture
+def reactor():
+    return Calls()
+
+
+@pytest.fixture
+def openers(reactor):
+    made = Openers(reactor, 4)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def slow():
+    """Work that goes on until it is set free."""
+    may_end = threading.Event()
+
+    def work():
+        assert may_end.wait(LONG)
+        return "found"
+
+    work.end = may_end.set
+    yield work
+    may_end.set()
+
+
+def test_what_takes_less_than_a_moment_is_there_at_once(openers, reactor):
+    found = []
+    openers(lambda: "found", LONG).addCallback(found.append)
+    assert found == ["found"]
+    assert reactor.nothing
+
+
+def test_it_is_done_in_another_thread(openers):
+    threads = []
+    openers(threading.get_ident, LONG).addCallback(threads.append)
+    assert threads != [threading.get_ident()]
+
+
+def test_what_takes_longer_comes_by_the_reactor(openers, reactor, slow):
+    found = []
+    openers(slow, 0.001).addCallback(found.append)
+    assert found == []
+    slow.end()
+    reactor.run()
+    assert found == ["found"]
+
+
+def test_without_a_moment_nobody_waits(openers, reactor, slow):
+    found = []
+    openers(slow, 0.0).addCallback(found.append)
+    assert found == []
+    slow.end()
+    reactor.run()
+    assert found == ["found"]
+
+
+def test_a_fault_is_told_as_one(openers):
+    failed = []
+    openers(lambda: 1 // 0, LONG).addErrback(failed.append)
+    assert failed[0].check(ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch, error):
+    def none_left(*_):
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    failed = []
+    openers(lambda: None, LONG).addErrback(failed.append)
+    assert failed[0].check(MemoryError)
+
+
+def test_whatever_the_moment_each_result_comes_once(openers, reactor):
+    found = []
+    for number in range(2000):
+        done = openers(lambda number=number: number, number % 20 * 1e-5)
+        waits = not done.called
+        done.addCallback(found.append)
+        if waits:
+            reactor.run()
+    assert found == list(range(2000))
+    assert reactor.nothing

@@ -1,0 +1,132 @@
+"""Packets in a file: its octets, its rights and its end."""
+
+import os
+import stat
+import struct
+from ipaddress import ip_address
+
+import pytest
+
+from tftpd.server.packet_capture import Capture
+
+OURS, THEIRS = ("192.0.2.1", 69), ("192.0.2.7", 2070)
+OURS6, THEIRS6 = ("2001:db8::1", 69), ("fe80::7%lo", 2070, 0, 1)
+
+HEAD = 24  # octets of the file before its first packet
+RECORD = 16  # octets before each packet
+
+
+def _packets(path):
+    """The packets in a file, each with its time."""
+    octets = path.read_bytes()
+    assert octets[:HEAD] == struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    at = HEAD
+    packets = []
+    while at < len(octets):
+        seconds, micros, here, whole = struct.unpack_from("=IIII", octets, at)
+        assert here == whole
+        packets.append((seconds + micros / 1e6, octets[at + RECORD : at + RECORD + here]))
+        at += RECORD + here
+    assert at == len(octets)
+    return packets
+
+
+def _folded(octets):
+    """The sum of RFC 1071, word by word: 0xffff where a checksum in it is right."""
+    total = 0
+    for at in range(0, len(octets), 2):
+        total += int.from_bytes(octets[at : at + 2].ljust(2, b"\0"), "big")
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+@pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd", b"\xff" * 65468, b"\0" * 600])
+def test_a_packet_of_ipv4_has_the_headers_it_travelled_with(tmp_path, datagram):
+    capture = Capture(tmp_path / "t.pcap", 1 << 20)
+    assert capture.add(1_700_000_000.25, OURS, THEIRS, datagram)
+    capture.close()
+    [(when, packet)] = _packets(tmp_path / "t.pcap")
+    assert when == 1_700_000_000.25
+    header, udp = packet[:20], packet[20:]
+    assert (header[0], header[9]) == (0x45, 17)
+    assert int.from_bytes(header[2:4], "big") == len(packet) == 28 + len(datagram)
+    assert header[12:] == ip_address(OURS[0]).packed + ip_address(THEIRS[0]).packed
+    assert _folded(header) == 0xFFFF
+    assert struct.unpack_from("!HHH", udp) == (69, 2070, 8 + len(datagram))
+    assert udp[8:] == datagram
+    assert _folded(header[12:] + b"\0\x11" + udp[4:6] + udp) == 0xFFFF
+
+
+@pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd"])
+def test_a_packet_of_ipv6_has_the_headers_it_travelled_with(tmp_path, datagram):
+    capture = Capture(tmp_path / "t.pcap", 1 << 20)
+    assert capture.add(0.0, THEIRS6, OURS6, datagram)
+    capture.close()
+    [(_, packet)] = _packets(tmp_path / "t.pcap")
+    header, udp = packet[:40], packet[40:]
+    assert (header[0] >> 4, header[6]) == (6, 17)
+    assert int.from_bytes(header[4:6], "big") == len(udp)
+    assert header[8:] == ip_address("fe80::7").packed + ip_address("2001:db8::1").packed
+    assert struct.unpack_from("!HHH", udp) == (2070, 69, 8 + len(datagram))
+    assert udp[8:] == datagram
+    assert _folded(header[8:] + b"\0\x11" + udp[4:6] + udp) == 0xFFFF
+
+
+def test_what_does_not_fit_is_left_out_and_the_rest_can_be_read(tmp_path):
+    capture = Capture(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
+    added = [capture.add(0.0, OURS, THEIRS, octets) for octets in (b"four", b"four5", b"four")]
+    assert added == [True, False, True]
+    assert not capture.add(0.0, OURS, THEIRS, b"")
+    capture.close()
+    assert len(_packets(tmp_path / "t.pcap")) == 2
+
+
+def test_packets_are_in_the_file_at_once_and_for_its_owner_alone(tmp_path):
+    path = tmp_path / "t.pcap"
+    capture = Capture(path, 1 << 20)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for count in range(1, 4):
+        capture.add(0.0, OURS, THEIRS, b"x")
+        assert len(_packets(path)) == count
+    capture.close()
+    capture.close()
+
+
+def test_an_older_file_is_kept(tmp_path):
+    path = tmp_path / "t.pcap"
+    for content in ("oldest", "older"):
+        path.write_text(content)
+        Capture(path, 1 << 20).close()
+    assert (tmp_path / "t.pcap.1").read_text() == "older"
+    assert _packets(path) == []
+
+
+@pytest.mark.parametrize("what", ["link", "dangling", "directory", "fifo"])
+def test_what_is_no_file_is_neither_followed_nor_moved(tmp_path, what):
+    path = tmp_path / "t.pcap"
+    (tmp_path / "precious").write_text("precious")
+    {
+        "link": lambda: path.symlink_to("precious"),
+        "dangling": lambda: path.symlink_to("nothing"),
+        "directory": path.mkdir,
+        "fifo": lambda: os.mkfifo(path),
+    }[what]()
+    before = path.lstat()
+    with pytest.raises(FileExistsError):
+        Capture(path, 1 << 20)
+    assert path.lstat() == before
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_disk_that_takes_half_a_packet_leaves_whole_ones(tmp_path, monkeypatch):
+    path = tmp_path / "t.pcap"
+    capture = Capture(path, 1 << 20)
+    capture.add(0.0, OURS, THEIRS, b"whole")
+    really = os.write
+    monkeypatch.setattr(os, "write", lambda fd, octets: really(fd, octets[: len(octets) // 2]))
+    with pytest.raises(OSError, match="octets could be written"):
+        capture.add(0.0, OURS, THEIRS, b"half")
+    monkeypatch.undo()
+    capture.close()
+    assert len(_packets(path)) == 1

@@ -1,0 +1,99 @@
+"""A daemon with its status page, and clients that take their time."""
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.daemons import RunningDaemon, daemon
+from tests.support.plain import Pairs, request
+
+WAIT = 20.0  # seconds for any one answer
+RAPID = (("tsize", 0), ("blksize", 1000))
+
+
+def free_tcp_port() -> int:
+    """A TCP port of the loopback address that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Web:
+    """The status page of a running daemon."""
+
+    def __init__(self, running: RunningDaemon, port: int) -> None:
+        self.running = running
+        self.port = port
+
+    def asks(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """The status code, the headers and the body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            said = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, said, answer.read()
+        finally:
+            connection.close()
+
+    def status(self, since: int = 0) -> dict[str, Any]:
+        """What /status says."""
+        code, _, body = self.asks(f"/status?since={since}")
+        assert code == 200, body
+        said = json.loads(body)
+        assert isinstance(said, dict)
+        return said
+
+
+@contextmanager
+def web(tmp_path: Path, **settings: Any) -> Iterator[Web]:
+    """A daemon with a status page on a TCP port."""
+    port = free_tcp_port()
+    status = settings.pop("status", {})
+    with daemon(tmp_path, status={"port": port, **status}, **settings) as running:
+        yield Web(running, port)
+
+
+class SlowReader:
+    """A client that reads a file as far as it is told to."""
+
+    def __init__(
+        self, port: int, name: bytes, options: Pairs = RAPID, host: str = "127.0.0.1"
+    ) -> None:
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.settimeout(WAIT)
+        self._sock.bind((host, 0))
+        self._sock.sendto(request(1, name, options), ("127.0.0.1", port))
+        self._packet, self._tid = self._sock.recvfrom(70000)
+
+    def __enter__(self) -> "SlowReader":
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._sock.close()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the answer is an ERROR."""
+        return self._packet[:2] == b"\0\5"
+
+    def hang_up(self) -> None:
+        """As firmware does that wanted the size."""
+        self._sock.sendto(b"\0\5\0\x08done\0", self._tid)
+
+    def reads(self, blocks: int) -> None:
+        """Acknowledge the OACK, if that is what is here, and so many blocks; have the next."""
+        for _ in range(blocks + (self._packet[:2] == b"\0\6")):
+            number = b"\0\0" if self._packet[:2] == b"\0\6" else self._packet[2:4]
+            self._sock.sendto(b"\0\4" + number, self._tid)
+            if self._packet[:2] == b"\0\3" and len(self._packet) < 1004:
+                return
+            before = self._packet
+            while self._packet == before:  # what was sent again meanwhile
+                self._packet = self._sock.recv(70000)

@@ -1,0 +1,145 @@
+"""Reports in, the text of Prometheus out."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.daemons import CHECKOUT
+from tftpd.protocol.negotiation import Direction, Mode
+from tftpd.protocol.result import Outcome, Report
+from tftpd.server.admission import Discard
+from tftpd.server.snapshot import Snapshot, State, WorkerState
+from tftpd.status.counters import Counts
+from tftpd.status.metrics import exposition
+
+READ, WRITE = Direction.READ, Direction.WRITE
+HOSTILE = b'"} 1\nforged_total{a="b'
+
+DONE = Report(
+    READ,
+    ("10.0.0.7", 2070),
+    HOSTILE,
+    Outcome.DONE,
+    octets=3000,
+    seconds=0.2,
+    mode=Mode.OCTET,
+    blksize=1468,
+    windowsize=16,
+    retransmits=2,
+    size=3000,
+    blocks=3,
+    timeouts=1,
+    roundtrip=0.002,
+    options=("blksize", "tsize"),
+    profile="grub",
+)
+RENAMED = replace(DONE, served=HOSTILE, by=("rewrite[0]", "rewrite[12]", "case", "the first of 2"))
+IGNORED = Report(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.IGNORED, detail="a flood")
+STORED = Report(WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1)
+REFUSED = Report(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
+
+
+def _families(reports=(), snapshot=None):
+    counts = Counts()
+    counts.knows(["grub", "ipxe"])
+    for report in reports:
+        counts(report)
+    counts.discarded({Discard.NO_PLACE: 4})
+    counts.reloads[False] += 1
+    text = exposition(counts, snapshot or Snapshot()).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def _values(family):
+    """What is not zero, by the values of the labels."""
+    return {tuple(s.labels.values()): s.value for s in family.samples if s.value}
+
+
+def _histogram(family, **labels):
+    """How many values fell into each bucket that has some; then their number and sum."""
+    samples = [s for s in family.samples if labels.items() <= s.labels.items()]
+    before, buckets = 0, {}
+    for sample in samples:
+        if sample.name.endswith("_bucket") and sample.value > before:
+            buckets[sample.labels["le"]] = sample.value - before
+            before = sample.value
+    ends = {s.name.rsplit("_", 1)[1]: s.value for s in samples if "le" not in s.labels}
+    return buckets, ends["count"], ends["sum"]
+
+
+def test_reports_add_up():
+    families = _families([DONE, DONE, STORED, REFUSED, IGNORED])
+    assert _values(families["tftpd_ignored"]) == {("write",): 1}
+    assert _values(families["tftpd_requests"]) == {("read",): 3, ("write",): 2}
+    assert _values(families["tftpd_refusals"]) == {("1",): 1}
+    assert _values(families["tftpd_transfers"]) == {("read", "done"): 2, ("write", "done"): 1}
+    assert _values(families["tftpd_transferred_bytes"]) == {("read",): 6000, ("write",): 10}
+    assert _values(families["tftpd_blocks"]) == {("read",): 6, ("write",): 1}
+    assert _values(families["tftpd_retransmissions"]) == {("read",): 4}
+    assert _values(families["tftpd_timeouts"]) == {("read",): 2}
+    assert _values(families["tftpd_options"]) == {("blksize",): 2, ("tsize",): 2}
+    profiles = families["tftpd_profile_transfers"]
+    assert _values(profiles) == {("grub",): 2, ("none",): 1}
+    assert {sample.labels["profile"] for sample in profiles.samples} == {"grub", "ipxe", "none"}
+    assert _values(families["tftpd_uploads_stored"]) == {(): 1}
+    durations = families["tftpd_transfer_duration_seconds"]
+    assert _histogram(durations, direction="read") == ({"0.5": 2}, 2, 0.4)
+    assert _histogram(durations, direction="write") == ({"2.5": 1}, 1, 2.0)
+    assert _histogram(families["tftpd_roundtrip_seconds"]) == ({"0.003": 2}, 2, 0.004)
+    assert _histogram(families["tftpd_blksize_bytes"]) == ({"512.0": 1, "1468.0": 2}, 3, 3448)
+    assert _histogram(families["tftpd_windowsize_blocks"]) == ({"1.0": 1, "16.0": 2}, 3, 33)
+
+
+def test_names_are_counted_by_what_led_to_them():
+    """A file counts once for each rung, and once for all rules; a number of choices for nothing."""
+    families = _families([RENAMED, RENAMED, replace(RENAMED, by=("drive", "case")), DONE])
+    names = families["tftpd_names"]
+    assert _values(names) == {("case",): 3, ("rewrite",): 2, ("drive",): 1}
+    labels = {sample.labels["by"] for sample in names.samples}
+    assert labels == {"drive", "trailing", "encoding", "prefix", "case", "rewrite", "template"}
+
+
+def test_what_is_now():
+    snapshot = Snapshot(
+        sessions={(READ, State.OPENING): 3, (WRITE, State.DALLYING): 1},
+        octets={READ: 77},
+        workers=(WorkerState(0, 1, 2, True), WorkerState(1, None, 3, False)),
+    )
+    families = _families((), snapshot)
+    assert _values(families["tftpd_sessions"]) == {
+        ("read", "opening"): 3,
+        ("write", "dallying"): 1,
+    }
+    assert _values(families["tftpd_running_bytes"]) == {("read",): 77}
+    assert _values(families["tftpd_worker_restarts"]) == {(): 5}
+    assert _values(families["tftpd_workers_silent"]) == {(): 1}
+    assert _values(families["tftpd_discards"]) == {("no_place",): 4}
+    assert _values(families["tftpd_reloads"]) == {("failed",): 1}
+    assert families["process_cpu_seconds"].samples[0].value > 0
+
+
+def test_no_name_and_no_address_is_a_label_and_labels_are_always_the_same():
+    before, after = _families(), _families([DONE, RENAMED, STORED, REFUSED, IGNORED])
+    series = [
+        {(s.name, *s.labels.items()) for family in families.values() for s in family.samples}
+        for families in (before, after)
+    ]
+    assert series[0] == series[1]
+    assert "forged" not in repr(series)
+    assert "10.0.0" not in repr(series)
+
+
+@pytest.mark.parametrize("code", [0, 8, 9, 65535, None])
+def test_codes_are_a_closed_set(code):
+    report = Report(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
+    assert set(_values(_families([report])["tftpd_refusals"])) == {(str(min(code or 0, 8)),)}
+
+
+def test_the_reference_names_every_metric():
+    reference = (CHECKOUT / "docs/status.md").read_text()
+    named = set(re.findall(r"^\| `(tftpd_\w+)`", reference, re.MULTILINE))
+    ours = [family for name, family in _families().items() if name.startswith("tftpd_")]
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in ours}
+    assert named == names

@@ -1,0 +1,232 @@
+"""The page for people, in a headless Chromium.
+
+Where that is missing the tests are skipped, unless TFTPD_INTEROP is
+`required`: then they fail.
+"""
+
+import os
+import shutil
+from contextlib import ExitStack
+
+import pytest
+
+from tests.status.pages import SlowReader, web
+from tests.support.daemons import until
+from tests.support.plain import ServerError, get, put
+
+HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for all tests of this module."""
+    required = os.environ.get("TFTPD_INTEROP") == "required"
+    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if not all(programs) and not required:
+        pytest.skip("chromium and chromium-driver are not installed")
+    assert all(programs), "chromium and chromium-driver are not installed"
+    if not required:
+        pytest.importorskip("selenium")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    # Its sandbox is not for root, and a container's /dev/shm is too small for it.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(programs[1]))
+    try:
+        driver.set_page_load_timeout(30)
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, browser, port):
+        self.browser = browser
+        browser.get_log("browser")  # what pages before this one said
+        browser.get(f"http://127.0.0.1:{port}/")
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def texts(self, selector):
+        """The text of each element that is to be seen."""
+        return self.run(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter((one) => one.offsetParent).map((one) => one.textContent)",
+            selector,
+        )
+
+    def bars(self):
+        """How far the progress bars are."""
+        return self.run(
+            "return [...document.querySelectorAll('#running progress')]"
+            ".filter((one) => one.offsetParent).map((one) => one.value)"
+        )
+
+    def types(self, text):
+        """Fill in the filter, as a keyboard does."""
+        self.run(
+            "const field = document.getElementById('filter'); field.value = arguments[0];"
+            "field.dispatchEvent(new Event('input'))",
+            text,
+        )
+
+    def complaints(self):
+        """What the console has, violations of the policy among it."""
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+
+@pytest.fixture(autouse=True)
+def _desktop(browser):
+    _resize(browser, 1280)
+
+
+def _resize(browser, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "vmlinuz").write_bytes(b"x" * 10_000)
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#state") == ["serving"])
+        with SlowReader(served.running.port, b"vmlinuz") as client:
+            client.reads(3)
+            until(lambda: page.bars() == [30])
+            assert page.texts("#running .file") == ["vmlinuz"]
+            assert page.texts("#running .percent") == ["30 %"]
+            assert page.texts("#clients .text") == ["loading vmlinuz, 30 %"]
+            assert page.texts("#fact-running") == ["1"]
+            label = "return document.querySelector('progress').getAttribute('aria-label')"
+            assert page.run(label) == "vmlinuz by 127.0.0.1"
+            client.reads(5)
+            until(lambda: page.bars() == [80])
+            client.reads(3)
+        until(lambda: page.texts("#clients .text") == ["booted"])
+        assert page.bars() == []
+        assert page.texts("#clients .chip") == ["kernel"]
+        assert page.texts("#ended .outcome") == ["done"]
+        assert page.texts("#none-running") == ["Nothing runs."]
+        assert page.complaints() == []
+
+
+def test_a_client_is_called_by_its_profile(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "kernel").write_bytes(b"x" * 5000)
+        page = Page(browser, served.port)
+        grub = (("blksize", 1024), ("tsize", 0))
+        with SlowReader(served.running.port, b"kernel", grub) as client:
+            client.reads(1)
+            until(lambda: any(note.startswith("grub, ") for note in page.texts("#running .note")))
+            client.hang_up()
+        until(lambda: page.texts("#ended .file-cell") == ["kernel grub"])
+        assert page.complaints() == []
+
+
+def test_a_file_that_was_found_by_another_name_has_both(tmp_path, browser):
+    with web(tmp_path, names={"ladder": ["drive", "case"]}) as served:
+        (served.running.root / "BCD").write_bytes(b"x" * 1000)
+        page = Page(browser, served.port)
+        get(served.running.port, b"BCD")
+        until(lambda: page.texts("#ended .file") == ["BCD"])
+        assert page.texts("#ended .served") == []
+        assert page.texts("#names") == []
+        get(served.running.port, b"c:bcd")
+        until(lambda: page.texts("#ended .served") == ["as BCD (drive, case)"])
+        assert page.texts("#ended .file") == ["c:bcd", "BCD"]
+        assert page.texts("#names") == ["Files found by another name: drive 1, case 1"]
+        assert page.complaints() == []
+
+
+def test_the_filter_shows_one_client_and_the_address_of_the_page_keeps_it(tmp_path, browser):
+    with web(tmp_path) as served, ExitStack() as clients:
+        (served.running.root / "file").write_bytes(b"x" * 10_000)
+        for host in ("127.0.0.7", "127.0.0.8"):
+            client = clients.enter_context(SlowReader(served.running.port, b"file", host=host))
+            client.reads(1)
+        put(served.running.port, b"new", b"")
+        page = Page(browser, served.port)
+        until(lambda: len(page.texts("#clients .client")) == 3)
+        assert len(page.bars()) == 2
+        page.types("0.8")
+        assert page.texts("#clients .client") == ["127.0.0.8"]
+        assert page.texts("#running .client") == ["127.0.0.8"]
+        assert page.texts("#ended .client") == []
+        assert page.texts("#count-clients") == ["1 of 3"]
+        assert page.run("return location.hash") == "#0.8"
+        page.browser.refresh()
+        until(lambda: page.texts("#clients .client") == ["127.0.0.8"])
+        page.types("")
+        until(lambda: len(page.texts("#clients .client")) == 3)
+        page.types("no such client")
+        assert page.texts("#none-clients") == ["No client was heard of."]
+
+
+def test_a_hostile_name_is_text_and_runs_nothing(tmp_path, browser):
+    with web(tmp_path) as served:
+        with pytest.raises(ServerError):
+            get(served.running.port, HOSTILE)
+        with SlowReader(served.running.port, HOSTILE) as refused:
+            assert refused.refused
+        (served.running.root / "<b>").write_bytes(b"x" * 5000)
+        with SlowReader(served.running.port, b"<b>", host="127.0.0.9") as client:
+            client.reads(1)
+            page = Page(browser, served.port)
+            until(lambda: len(page.texts("#ended .file")) == 2)
+            until(lambda: page.texts("#running .file") == ["<b>"])
+            shown = HOSTILE.decode().replace('"', '\\"')
+            assert page.texts("#ended .file") == [shown, shown]
+            assert "not found only: 2 names" in page.texts("#clients .text")
+            assert page.run("return document.querySelectorAll('main img, main b').length") == 0
+            assert page.run("return document.title") == "tftpd"
+            assert page.complaints() == []
+
+
+def test_a_timeline_opens_and_stays_open(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "grub.efi").write_bytes(b"x")
+        get(served.running.port, b"grub.efi")
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#clients .chip") == ["loader"])
+        page.run("document.querySelector('summary').click()")
+        assert page.texts("#clients .steps .file") == ["grub.efi"]
+        with pytest.raises(ServerError):
+            get(served.running.port, b"grub.cfg")
+        until(lambda: page.texts("#clients .steps .file") == ["grub.efi", "grub.cfg"])
+        assert page.texts("#clients .chip") == ["loader", "config not found"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path, browser, scheme):
+    _resize(browser, 390)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    with web(tmp_path) as served:
+        name = b"a-very-long-name-without-a-single-place-to-break-it" * 3
+        (served.running.root / name[:150].decode()).write_bytes(b"x" * 10_000)
+        with pytest.raises(ServerError):
+            get(served.running.port, name)
+        with SlowReader(served.running.port, name[:150]) as client:
+            client.reads(3)
+            page = Page(browser, served.port)
+            until(lambda: page.bars() == [30])
+            page.run("for (const one of document.querySelectorAll('details')) one.open = true")
+            assert page.run("return document.documentElement.scrollWidth") == 390
+            ground = page.run("return getComputedStyle(document.body).backgroundColor")
+            assert ground == {"light": "rgb(246, 247, 246)", "dark": "rgb(17, 21, 20)"}[scheme]
+
+
+def test_a_page_tells_that_the_daemon_is_gone(tmp_path, browser):
+    with web(tmp_path) as served:
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#state") == ["serving"])
+        served.running.stop()
+        until(lambda: page.texts("#state")[0].startswith("no answer since "))

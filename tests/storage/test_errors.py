@@ -1,0 +1,297 @@
+"""What goes wrong below: the codes that are told, and what is left behind."""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.storage.filling import fill
+from tests.support.daemons import CHECKOUT
+from tftpd.access.paths import TEMPORARY
+from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.storage.errors import refusing
+from tftpd.storage.source import Source
+from tftpd.storage.tempfiles import sweep
+from tftpd.storage.upload import Sink
+
+PREFIX = TEMPORARY.decode()
+
+
+def _temporaries(root):
+    return [path for path in root.rglob("*") if path.name.startswith(PREFIX)]
+
+
+def _upload(grant, content=b"x" * 100):
+    sink = Sink.open(grant, None, translate=False)
+    fill(sink, [content])
+    return sink
+
+
+@pytest.mark.parametrize(
+    ("code", "numbers"),
+    [
+        (ErrorCode.FILE_NOT_FOUND, [errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG]),
+        (ErrorCode.ACCESS_VIOLATION, [errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR]),
+        (ErrorCode.ACCESS_VIOLATION, [errno.ENXIO, errno.EROFS, errno.EMLINK, errno.EOPNOTSUPP]),
+        (ErrorCode.DISK_FULL, [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]),
+        (ErrorCode.FILE_EXISTS, [errno.EEXIST]),
+        (ErrorCode.NOT_DEFINED, [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EAGAIN]),
+    ],
+)
+def test_an_error_has_its_code_and_a_text_without_a_path(code, numbers):
+    text = Reason.READ_FAILED if code is ErrorCode.NOT_DEFINED else code.text
+    for number in numbers:
+        with pytest.raises(Refused) as refused, refusing(Reason.READ_FAILED):
+            raise OSError(number, os.strerror(number), "/srv/tftp/secret")
+        assert (refused.value.code, refused.value.text) == (code, text)
+
+
+# Permissions: real ones, which root does not feel
+
+
+@contextmanager
+def _ordinary_user():
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shared():
+    """A root that every user reaches, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o777)
+    yield path
+    (path / "closed").chmod(0o700)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def closed(shared):
+    """Names in `shared` that may not be read, and not be written."""
+    (shared / "closed").mkdir()
+    (shared / "closed" / "file").write_bytes(b"content")
+    (shared / "file").write_bytes(b"content")
+    (shared / "file").chmod(0)
+    (shared / "read-only").write_bytes(b"content")
+    (shared / "read-only").chmod(0o444)
+    (shared / "closed").chmod(0)
+    return shared
+
+
+@pytest.mark.parametrize("name", [(b"file",), (b"closed", b"file")])
+def test_what_may_not_be_read_is_a_violation(closed, name):
+    with _ordinary_user(), pytest.raises(Refused) as refused:
+        Source.open(Grant(closed, name, ReadPolicy()))
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize("name", [(b"read-only",), (b"closed", b"new")])
+def test_what_may_not_be_written_is_a_violation(closed, name):
+    with _ordinary_user(), pytest.raises(Refused) as refused:
+        Sink.open(Grant(closed, name, WritePolicy(overwrite=True)), None, translate=False)
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert _temporaries(closed) == []
+
+
+# Disks that fail
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "link"])
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (errno.ENOSPC, ErrorCode.DISK_FULL, ErrorCode.DISK_FULL.text),
+        (errno.EDQUOT, ErrorCode.DISK_FULL, ErrorCode.DISK_FULL.text),
+        (errno.EIO, ErrorCode.NOT_DEFINED, Reason.WRITE_FAILED),
+    ],
+)
+def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, number, code, text):
+    def failing(*_, **__):
+        raise OSError(number, "/dev/sda1 failed")
+
+    sink = Sink.open(writing("new"), None, translate=False)
+    fill(sink, [b"x" * 100])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(Refused) as refused:
+            sink.commit()
+    assert (refused.value.code, refused.value.text) == (code, text)
+    assert _temporaries(root) == []
+    assert not (root / "new").exists()
+
+
+@pytest.mark.parametrize("failing", [os.fsync, os.close])
+def test_what_nothing_can_be_done_about_fails_no_upload(root, writing, monkeypatch, failing):
+    def fails(fd):
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        failing(fd)
+        if failing is os.close or directory:
+            raise OSError(errno.EINVAL, "some of FUSE")
+
+    sink = _upload(writing("new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing.__name__, fails)
+        sink.commit()
+    assert os.listdir(root / "inner") == ["file"]
+    assert (root / "new").read_bytes() == b"x" * 100
+
+
+def test_a_directory_that_cannot_be_made_lasting_is_told_and_the_file_is_whole(
+    root, writing, monkeypatch
+):
+    sync = os.fsync
+
+    def fails(fd):
+        sync(fd)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "/dev/sda1 failed")
+
+    sink = _upload(writing("new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(Refused) as refused:
+            sink.commit()
+    assert refused.value.code is ErrorCode.NOT_DEFINED
+    assert _temporaries(root) == []
+    assert (root / "new").read_bytes() == b"x" * 100
+
+
+def test_a_name_reserved_in_vain_is_given_back(root, writing, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, "no links, no renames")
+
+    sink = _upload(writing("new"))
+    monkeypatch.setattr(os, "link", fails)
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(Refused):
+        sink.commit()
+    assert sorted(os.listdir(root)) == ["file", "inner"]
+
+
+def test_a_write_that_fails_discards_the_upload(root, writing, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink = _upload(writing("new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(Refused) as refused:
+            fill(sink, [b"x" * 65536])
+    assert refused.value.code is ErrorCode.DISK_FULL
+    with pytest.raises(Refused):
+        sink.commit()
+    assert sorted(os.listdir(root)) == ["file", "inner"]
+
+
+# Locks and sweeps
+
+
+def test_a_sweep_before_the_lock_costs_an_upload_nothing(root, writing, monkeypatch):
+    lock, swept = fcntl.flock, []
+
+    def sweep_first(fd, how):
+        if not swept:
+            swept.append(None)
+            swept.append(sweep(root))
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    _upload(writing("new")).commit()
+    assert swept == [None, 1]
+    assert (root / "new").read_bytes() == b"x" * 100
+    assert _temporaries(root) == []
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOLCK])
+def test_where_no_lock_can_be_had_the_upload_is_refused(writing, monkeypatch, number):
+    def fails(*_):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(Refused) as refused:
+        Sink.open(writing("new"), None, translate=False)
+    assert (refused.value.code, refused.value.text) == (0, Reason.WRITE_FAILED)
+
+
+UPLOADING = """
+import sys, time
+from pathlib import Path
+from tftpd.access.policy import Grant, WritePolicy
+from tftpd.storage.upload import Sink
+sink = Sink.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
+sink.append([b"x" * 100000])
+sink.spill()
+print("writing", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def uploading(root):
+    command = [sys.executable, "-c", UPLOADING, str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=CHECKOUT)
+    assert process.stdout.readline() == b"writing\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_what_a_kill_leaves_is_swept(root, uploading):
+    assert sweep(root) == 0  # it is in use
+    assert len(_temporaries(root)) == 1
+    uploading.send_signal(signal.SIGKILL)
+    uploading.wait()
+    assert sweep(root) == 1
+    assert _temporaries(root) == []
+    assert not (root / "inner" / "new").exists()
+
+
+def test_a_sweep_touches_nothing_else_and_follows_no_link(root):
+    outside = root.parent / "outside" / (TEMPORARY.decode() + "0")
+    outside.write_bytes(b"")
+    (root / "link").symlink_to(outside.parent)
+    (root / (TEMPORARY.decode() + "1")).symlink_to(outside)
+    assert sweep(root) == 0
+    assert outside.exists()
+    assert (root / "file").exists()
+
+
+def test_a_root_that_is_a_link_is_swept(root, tmp_path):
+    (root / "inner" / f"{PREFIX}0").write_bytes(b"")
+    (tmp_path / "current").symlink_to(root)
+    assert sweep(tmp_path / "current") == 1
+    assert _temporaries(root) == []
+
+
+def test_a_root_that_is_missing_has_nothing_to_sweep(root):
+    assert sweep(root / "gone") == 0
+
+
+def test_a_left_over_that_was_made_read_only_is_swept(root, monkeypatch):
+    (root / f"{PREFIX}0").write_bytes(b"")
+    opened = os.open
+
+    def read_only(path, flags, *rest, **kept):
+        if flags & os.O_WRONLY:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *rest, **kept)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert sweep(root) == 1

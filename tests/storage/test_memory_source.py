@@ -1,0 +1,59 @@
+"""Octets that are read as a file is."""
+
+import pytest
+
+from tftpd.protocol.errors import Refused
+from tftpd.storage.block_ring import Frames, TextFrames
+from tftpd.storage.source import MemorySource, Octets, Source
+
+
+def _read(source: Octets, offset: int, *lengths: int) -> tuple[int, list[bytes]]:
+    rooms = [bytearray(length) for length in lengths]
+    got = source.read([memoryview(room) for room in rooms], offset, wait=False)
+    return got, [bytes(room) for room in rooms]
+
+
+def test_rooms_are_filled_in_turn_from_an_offset():
+    source = MemorySource(b"0123456789")
+    assert source.size == 10
+    assert _read(source, 3, 2, 3) == (5, [b"34", b"567"])
+
+
+def test_the_last_rooms_stay_empty_where_it_ends():
+    assert _read(MemorySource(b"0123456789"), 7, 2, 2, 2) == (3, [b"78", b"9\0", b"\0\0"])
+
+
+@pytest.mark.parametrize("offset", [3, 4])
+def test_beyond_its_end_there_is_nothing(offset):
+    with pytest.raises(Refused):
+        _read(MemorySource(b"012"), offset, 2)
+
+
+def test_nothing_but_reading_does_anything():
+    source = MemorySource(b"012")
+    source.spare_atime()
+    source.check_unchanged()
+    source.close()
+    source.close()
+    assert _read(source, 0, 3) == (3, [b"012"])
+
+
+@pytest.mark.parametrize("kind", [Frames, TextFrames])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 160, 1000])
+def test_its_frames_are_those_of_a_file(reading, root, kind, size):
+    octets = bytes(index * 7 % 256 for index in range(size))
+    (root / "file").write_bytes(octets)
+    there = Source.open(reading("file"))
+    assert list(_datagrams(kind(there, 16, 4, 0))) == list(
+        _datagrams(kind(MemorySource(octets), 16, 4, 0))
+    )
+    there.close()
+
+
+def _datagrams(frames: Frames):
+    block = 0
+    while frames.last is None:
+        frames.fill(4, wait=True)
+        while block < frames.ready:
+            block += 1
+            yield [bytes(part) for part in frames.between(block, 1) if part]

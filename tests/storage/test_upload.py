@@ -1,0 +1,277 @@
+"""Uploads: all of it under its name, or nothing."""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.storage.filling import fill
+from tftpd.access.paths import TEMPORARY
+from tftpd.access.policy import Grant, Symlinks, WritePolicy
+from tftpd.protocol import netascii
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.storage.upload import Sink
+
+
+def _store(grant, *payloads, size=None):
+    sink = Sink.open(grant, size, translate=False)
+    try:
+        fill(sink, payloads)
+        sink.commit()
+    finally:
+        sink.discard()
+
+
+def _code(grant, size=None):
+    with pytest.raises(Refused) as refused:
+        Sink.open(grant, size, translate=False)
+    return refused.value.code
+
+
+def _temporaries(root):
+    return [path for path in root.rglob("*") if path.name.startswith(TEMPORARY.decode())]
+
+
+def test_an_upload_appears_whole_when_it_is_committed(root, writing):
+    sink = Sink.open(writing("inner/new"), None, translate=False)
+    fill(sink, [b"one ", b"two"])
+    assert sink.octets == 7
+    assert not (root / "inner" / "new").exists()
+    assert [path.parent for path in _temporaries(root)] == [root / "inner"]
+    sink.commit()
+    sink.discard()
+    assert (root / "inner" / "new").read_bytes() == b"one two"
+    assert _temporaries(root) == []
+
+
+def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
+    old = os.umask(0o077)
+    try:
+        _store(writing("new", mode=0o664), b"x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((root / "new").stat().st_mode) == 0o664
+
+
+def test_large_uploads_are_written_as_they_come(root, writing):
+    sink = Sink.open(writing("new"), None, translate=False)
+    for _ in range(100):
+        fill(sink, [b"x" * 1468])
+    assert _temporaries(root)[0].stat().st_size > 64_000
+    sink.commit()
+    assert (root / "new").read_bytes() == b"x" * 146_800
+
+
+def test_a_discarded_upload_leaves_nothing(root, writing):
+    sink = Sink.open(writing("file", overwrite=True), None, translate=False)
+    fill(sink, [b"x" * 100_000])
+    sink.discard()
+    sink.discard()
+    assert _temporaries(root) == []
+    assert (root / "file").read_bytes() == b"content"
+
+
+def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
+    sink = Sink.open(writing("file", overwrite=True), None, translate=False)
+    fill(sink, [b"new content"])
+    assert (root / "file").read_bytes() == b"content"
+    sink.commit()
+    assert (root / "file").read_bytes() == b"new content"
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "code"),
+    [
+        ("file", {}, ErrorCode.FILE_EXISTS),
+        ("inner", {"overwrite": True}, ErrorCode.ACCESS_VIOLATION),
+        ("", {"overwrite": True}, ErrorCode.ACCESS_VIOLATION),
+        ("new", {"create": False, "overwrite": True}, ErrorCode.FILE_NOT_FOUND),
+        ("missing/new", {}, ErrorCode.FILE_NOT_FOUND),
+        ("file/new", {}, ErrorCode.FILE_NOT_FOUND),
+        ("file", {"overwrite": True, "world_writable": True}, ErrorCode.ACCESS_VIOLATION),
+    ],
+)
+def test_refusals_come_before_anything_is_created(root, writing, name, policy, code):
+    before = sorted(root.rglob("*"))
+    assert _code(writing(name, **policy)) is code
+    assert sorted(root.rglob("*")) == before
+
+
+def test_only_regular_files_are_replaced(root, writing):
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(root / "socket"))
+    device = Grant(Path("/dev"), (b"null",), WritePolicy(overwrite=True))
+    for grant in (writing("fifo", overwrite=True), writing("socket", overwrite=True), device):
+        assert _code(grant) is ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_target_that_vanishes_meanwhile_is_stored_all_the_same(root, writing):
+    sink = Sink.open(writing("file", overwrite=True, create=False), None, translate=False)
+    fill(sink, [b"new"])
+    (root / "file").unlink()
+    sink.commit()
+    assert (root / "file").read_bytes() == b"new"
+
+
+def test_a_file_that_all_may_write_is_replaced_where_that_is_asked_for(root, writing):
+    (root / "file").chmod(0o666)
+    _store(writing("file", overwrite=True, world_writable=True), b"new")
+    assert (root / "file").read_bytes() == b"new"
+
+
+def test_an_announced_size_above_the_limit_is_refused(writing):
+    assert _code(writing("new", max_size=10), size=11) is ErrorCode.DISK_FULL
+    _store(writing("new", max_size=10), b"x" * 10, size=10)
+
+
+def test_what_is_shorter_than_announced_is_not_stored(writing, root):
+    with pytest.raises(Refused) as refused:
+        _store(writing("new"), b"x" * 9, size=10)
+    assert refused.value.text == "File is shorter than its tsize"
+    assert refused.value.why == "9 octets, and tsize announced 10"
+    assert not (root / "new").exists()
+    assert _temporaries(root) == []
+    _store(writing("more"), b"x" * 11, size=10)  # who announced 0 knew no better
+
+
+def test_an_announced_size_above_the_free_space_is_refused(writing):
+    assert _code(writing("new"), size=1 << 60) is ErrorCode.DISK_FULL
+
+
+def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
+    sink = Sink.open(writing("new", max_size=10), None, translate=False)
+    fill(sink, [b"x" * 10])
+    with pytest.raises(Refused) as refused:
+        fill(sink, [b"x"])
+    assert refused.value.code is ErrorCode.DISK_FULL
+    assert _temporaries(root) == []
+    with pytest.raises(Refused):
+        sink.commit()  # not what came before
+    assert not (root / "new").exists()
+
+
+def test_two_uploads_without_overwrite_make_one_file(root, writing):
+    first, second = (Sink.open(writing("new"), None, translate=False) for _ in range(2))
+    fill(first, [b"first"])
+    fill(second, [b"second"])
+    second.commit()
+    with pytest.raises(Refused) as refused:
+        first.commit()
+    assert refused.value.code is ErrorCode.FILE_EXISTS
+    assert (root / "new").read_bytes() == b"second"
+    assert _temporaries(root) == []
+
+
+def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
+    grant = writing("new", overwrite=True)
+    first, second = (Sink.open(grant, None, translate=False) for _ in range(2))
+    fill(first, [b"first"])
+    fill(second, [b"second"])
+    second.commit()
+    first.commit()
+    assert (root / "new").read_bytes() == b"first"
+
+
+def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_to(root, writing):
+    """Root may link any file, and a link to /etc/shadow in there could be read."""
+    secret = root.parent / "outside" / "secret"
+    sink = Sink.open(writing("new"), None, translate=False)
+    fill(sink, [b"x"])
+    (temporary,) = _temporaries(root)
+    temporary.unlink()
+    temporary.symlink_to(secret)
+    sink.commit()
+    assert secret.stat().st_nlink == 1
+    assert (root / "new").is_symlink()
+
+
+def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
+    def no_links(*_, **__):
+        raise PermissionError(errno.EPERM, "no links on FAT")
+
+    monkeypatch.setattr(os, "link", no_links)
+    _store(writing("new"), b"x")
+    assert (root / "new").read_bytes() == b"x"
+    sink = Sink.open(writing("other"), None, translate=False)
+    (root / "other").write_bytes(b"was faster")
+    with pytest.raises(Refused) as refused:
+        sink.commit()
+    assert refused.value.code is ErrorCode.FILE_EXISTS
+    assert (root / "other").read_bytes() == b"was faster"
+    assert _temporaries(root) == []
+
+
+def test_short_writes_are_carried_on(root, writing, monkeypatch):
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:1000]))
+    _store(writing("new"), bytes(range(256)) * 1000)
+    assert (root / "new").read_bytes() == bytes(range(256)) * 1000
+
+
+@given(text=st.binary(max_size=300).map(lambda text: text.replace(b"\x01", b"\r\n")),
+       cut=st.integers(1, 20))  # fmt: skip
+def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
+    root = tmp_path_factory.getbasetemp()
+    wire = netascii.encode(text)
+    sink = Sink.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
+    for at in range(0, len(wire), cut):
+        fill(sink, [wire[at : at + cut]])
+    sink.commit()
+    assert (root / "text").read_bytes() == text
+
+
+def test_a_link_to_a_file_inside_is_written_through(root, writing):
+    (root / "link").symlink_to("inner/file")
+    _store(writing("link", overwrite=True), b"new")
+    assert (root / "link").is_symlink()
+    assert (root / "inner" / "file").read_bytes() == b"new"
+
+
+def test_a_link_anywhere_is_written_through_where_links_are_followed(root, writing):
+    secret = root.parent / "outside" / "secret"
+    (root / "link").symlink_to(secret)
+    _store(writing("link", Symlinks.FOLLOW, overwrite=True), b"new")
+    assert (root / "link").is_symlink()
+    assert secret.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
+def test_a_link_out_of_the_root_is_not_written_through(root, writing, symlinks):
+    secret = root.parent / "outside" / "secret"
+    (root / "link").symlink_to(secret)
+    (root / "dir").symlink_to(secret.parent)
+    for name in ("link", "dir/secret", "dir/new"):
+        assert _code(writing(name, symlinks, overwrite=True)) is ErrorCode.ACCESS_VIOLATION
+    assert os.listdir(secret.parent) == ["secret"]
+    assert secret.read_bytes() == b"secret"
+
+
+def test_a_check_leaves_everything_as_it_is(root, writing):
+    before = sorted(root.rglob("*")), root.stat().st_mtime_ns
+    Sink.check(writing("new"), 100)
+    assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "policy"),
+    [
+        ("file", None, {}),
+        ("missing/new", None, {}),
+        ("inner", None, {"overwrite": True}),
+        ("new", None, {"create": False, "overwrite": True}),
+        ("new", 11, {"max_size": 10}),
+        ("new", 1 << 62, {}),
+    ],
+)
+def test_a_check_refuses_what_an_opening_refuses(writing, name, size, policy):
+    with pytest.raises(Refused) as opening:
+        Sink.open(writing(name, **policy), size, False)
+    with pytest.raises(Refused) as check:
+        Sink.check(writing(name, **policy), size)
+    assert (check.value.code, check.value.why) == (opening.value.code, opening.value.why)

@@ -1,0 +1,255 @@
+"""Confinement: nothing leads out of a root that its policy does not let out."""
+
+import os
+import resource
+import threading
+from contextlib import suppress
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tftpd.access.client import Client
+from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.storage.source import Source
+
+VIOLATION = ErrorCode.ACCESS_VIOLATION
+MISSING = ErrorCode.FILE_NOT_FOUND
+
+
+def _read(grant):
+    source = Source.open(grant)
+    try:
+        content = bytearray(source.size)
+        source.read([memoryview(content)], 0, wait=True)
+        return bytes(content)
+    finally:
+        source.close()
+
+
+def _code(grant):
+    with pytest.raises(Refused) as refused:
+        _read(grant)
+    return refused.value.code
+
+
+def _link(at, to):
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.symlink_to(to)
+
+
+@pytest.mark.parametrize("symlinks", list(Symlinks))
+def test_plain_names_are_found(reading, symlinks):
+    assert _read(reading("file", symlinks)) == b"content"
+    assert _read(reading("inner/file", symlinks)) == b"inner content"
+
+
+@pytest.mark.parametrize("symlinks", list(Symlinks))
+@pytest.mark.parametrize("name", ["missing", "missing/file", "file/below", "x" * 300])
+def test_what_is_not_there_is_not_found(reading, symlinks, name):
+    assert _code(reading(name, symlinks)) is MISSING
+
+
+@pytest.mark.parametrize("symlinks", list(Symlinks))
+@pytest.mark.parametrize("name", ["", "inner", "/"])
+def test_directories_are_violations(reading, symlinks, name):
+    assert _code(reading(name, symlinks)) is VIOLATION
+
+
+# (name of the link, its target) and what comes of reading `name`
+INSIDE = [
+    ("link", "file", "link"),
+    ("link", "inner/file", "link"),
+    ("inner/link", "../file", "inner/link"),
+    ("inner/link", ".././inner//file", "inner/link"),
+    ("dir", "inner", "dir/file"),
+    ("a/b", "../inner", "a/b/file"),
+    ("link", "{root}/file", "link"),
+    ("inner/deep/link", "{root}/inner/file", "inner/deep/link"),
+    ("dir", "{root}", "dir/dir/dir/file"),
+]
+OUTSIDE = [
+    ("link", "../outside/secret", "link"),
+    ("link", "{root}/../outside/secret", "link"),
+    ("link", "{outside}/secret", "link"),
+    ("dir", "{outside}", "dir/secret"),
+    ("dir", "..", "dir/outside/secret"),
+    ("inner/dir", "../..", "inner/dir/outside/secret"),
+    ("link", "../root/file", "link"),
+    ("link", "/etc/passwd", "link"),
+    ("link", "/proc/self/root/etc/passwd", "link"),
+    ("dir", "/", "dir/etc/passwd"),
+    ("loop", "loop", "loop"),
+    ("link", ".", "link"),
+    ("inner/link", "..", "inner/link"),
+]
+
+
+def _place(root, name, target):
+    places = {"root": root, "outside": root.parent / "outside"}
+    _link(root / name, target.format(**places))
+
+
+@pytest.mark.parametrize(("at", "target", "name"), INSIDE)
+def test_a_link_may_point_anywhere_beneath_the_same_root(root, reading, at, target, name):
+    _place(root, at, target)
+    assert b"content" in _read(reading(name, Symlinks.INSIDE))
+
+
+@pytest.mark.parametrize(("at", "target", "name"), OUTSIDE)
+def test_a_link_out_of_the_root_is_a_violation(root, reading, at, target, name):
+    _place(root, at, target)
+    assert _code(reading(name, Symlinks.INSIDE)) is VIOLATION
+
+
+@pytest.mark.parametrize(("at", "target", "name"), [*INSIDE, *OUTSIDE])
+def test_no_link_is_followed_where_links_are_denied(root, reading, at, target, name):
+    _place(root, at, target)
+    assert _code(reading(name, Symlinks.DENY)) is VIOLATION
+
+
+@pytest.mark.parametrize(
+    ("at", "target", "name"),
+    [
+        ("link", "../outside/secret", "link"),
+        ("link", "{outside}/secret", "link"),
+        ("link", "{outside}/../outside/secret", "link"),
+        ("inner/link", "../../outside/secret", "inner/link"),
+        ("dir", "{outside}", "dir/secret"),
+        ("dir", "../outside", "dir/secret"),
+        ("inner/dir", "../..", "inner/dir/outside/secret"),
+        ("{outside}/next", "secret", "over"),
+    ],
+)
+def test_a_link_goes_where_it_says_where_links_are_followed(root, reading, at, target, name):
+    _place(root, at.format(outside=root.parent / "outside"), target)
+    _link(root / "over", "../outside/next")
+    assert _read(reading(name, Symlinks.FOLLOW)) == b"secret"
+
+
+@pytest.mark.parametrize("target", ["/", ".", "..", "inner", "{outside}", "loop"])
+def test_what_is_no_file_is_a_violation_where_links_are_followed_too(root, reading, target):
+    _place(root, "loop", "loop")
+    _place(root, "link", target)
+    assert _code(reading("link", Symlinks.FOLLOW)) is VIOLATION
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
+def test_a_long_way_over_links_that_are_followed_holds_few_descriptors(root, reading):
+    _link(root / "here", ".")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, hard))
+    try:
+        assert _read(reading("here/" * 200 + "file", Symlinks.FOLLOW)) == b"content"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("symlinks", [Symlinks.INSIDE, Symlinks.FOLLOW])
+def test_a_dangling_link_is_not_found(root, reading, symlinks):
+    _link(root / "link", "nowhere")
+    assert _code(reading("link", symlinks)) is MISSING
+
+
+def test_a_chain_of_links_is_followed_so_far(root, reading):
+    _link(root / "link0", "file")
+    for n in range(50):
+        _link(root / f"link{n + 1}", f"link{n}")
+    assert _read(reading("link39")) == b"content"
+    assert _code(reading("link40")) is VIOLATION
+
+
+def test_a_root_may_itself_be_a_link_and_be_swapped(root, reading, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_bytes(b"new")
+    (tmp_path / "current").symlink_to(root)
+    grant = Grant(tmp_path / "current", (b"file",), ReadPolicy())
+    assert _read(grant) == b"content"
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to(tmp_path / "new")
+    assert _read(grant) == b"new"
+
+
+def test_an_absolute_link_by_the_real_name_of_a_linked_root_is_inside(root, tmp_path):
+    (tmp_path / "current").symlink_to(root)
+    _link(root / "link", str(root / "file"))
+    assert _read(Grant(tmp_path / "current", (b"link",), ReadPolicy())) == b"content"
+
+
+def test_refusals_name_no_path_of_the_host(root, reading):
+    _link(root / "link", "/etc/passwd")
+    for name in ("link", "missing", "inner"):
+        with pytest.raises(Refused) as refused:
+            _read(reading(name))
+        assert "/" not in refused.value.text
+
+
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
+@pytest.mark.parametrize("swapped", ["directory", "file"])
+def test_a_swap_at_any_moment_never_shows_the_outside(root, reading, symlinks, swapped):
+    """A thread puts a link to the outside in the place of what is read, again and again."""
+    secret = root.parent / "outside" / "secret"
+    secret.rename(secret.with_name("file"))
+    good, bad = root / "good", root / "bad"
+    if swapped == "directory":
+        good.mkdir()
+        (good / "file").write_bytes(b"content")
+        bad.symlink_to(root.parent / "outside")
+        name = "it/file"
+    else:
+        good.write_bytes(b"content")
+        bad.symlink_to(root.parent / "outside" / "file")
+        name = "it"
+    stop = threading.Event()
+
+    def swap():
+        while not stop.is_set():
+            for spare in (good, bad):
+                spare.rename(root / "it")
+                (root / "it").rename(spare)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    seen = set()
+    try:
+        for _ in range(1500):
+            with suppress(Refused):
+                seen.add(_read(reading(name, symlinks)))
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {b"content"}
+
+
+@given(st.binary(max_size=40) | st.lists(st.sampled_from([b"..", b".", b"", b"a", b"link", b"\\"]))
+       .map(b"/".join))  # fmt: skip
+def test_whatever_the_name_the_outside_is_not_read(tmp_path_factory, filename):
+    base = _confined(tmp_path_factory)
+    mounts = Mounts([Mount((), one(base / "root"), read=ReadPolicy())])
+    try:
+        (grant,) = mounts.authorize_read(filename, Client(ip_address("192.0.2.1")))
+        content = _read(grant)
+    except (Refused, ValueError):
+        return
+    assert content == b"content"
+
+
+_BASE = []
+
+
+def _confined(factory):
+    if not _BASE:
+        base = factory.mktemp("confined")
+        (base / "root" / "a").mkdir(parents=True)
+        (base / "root" / "file").write_bytes(b"content")
+        (base / "secret").write_bytes(b"secret")
+        (base / "root" / "link").symlink_to("..")
+        _BASE.append(base)
+    return _BASE[0]
+
+
+def test_a_root_that_is_missing_is_not_found(root):
+    assert _code(Grant(root / "gone", (b"file",), ReadPolicy())) is MISSING

@@ -1,0 +1,152 @@
+"""A real daemon in a subprocess, as an administrator starts it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STARTS_WITHIN = 20.0  # seconds, on a loaded machine
+
+
+@dataclass
+class RunningDaemon:
+    """Where a daemon listens, what it serves, and what it has logged."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    root: Path
+    log: Path
+    config: Path
+
+    def change(self, **settings: Any) -> None:
+        """Write other settings to the configuration file, without a reload."""
+        document = yaml.safe_load(self.config.read_text())
+        self.config.write_text(yaml.safe_dump(document | settings))
+
+    def reload(self, said: str = "reloaded") -> list[str]:
+        """Send SIGHUP; what the log says from then on, once a message has `said` in it."""
+        before = len(self.events())
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: any(said in message for message in self._messages(before)))
+        return self._messages(before)
+
+    def _messages(self, since: int) -> list[str]:
+        return [event["message"] for event in self.events()[since:]]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects of the log so far."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """Those of them that tell the end of a request."""
+        return [event for event in self.events() if event.get("event") == "transfer"]
+
+    def awaited(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` transfers, waited for."""
+        until(lambda: len(self.transfers()) >= count)
+        return self.transfers()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(STARTS_WITHIN)
+
+
+def until(condition: Any, within: float = STARTS_WITHIN) -> None:
+    """Wait for a condition of another process; fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    """Whether a daemon takes requests there: what is malformed gets an ERROR."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.3)
+        sock.connect(("127.0.0.1", port))
+        try:
+            sock.send(b"\0\1file\0octe\0")
+            return sock.recv(600)[:2] == b"\0\5"
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """A UDP port of the loopback address that nobody has now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def twistd(*arguments: str) -> list[str]:
+    """The command line of this interpreter's twistd."""
+    run = "from twisted.scripts.twistd import run; run()"
+    return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
+
+
+@contextmanager
+def daemon(
+    tmp_path: Path,
+    preexec: Callable[[], None] | None = None,
+    environment: Callable[[Path], dict[str, str]] | None = None,
+    within: Sequence[str] = (),
+    port: int = 0,
+    **settings: Any,
+) -> Iterator[RunningDaemon]:
+    """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
+
+    `preexec` is called in the new process; `environment` gives variables
+    for it, told where its log is. `within` is a command that becomes the
+    daemon, such as nsenter; `port` is a free one if left out.
+    """
+    root = tmp_path / "root"
+    root.mkdir(exist_ok=True)
+    port = port or free_port()
+    write = {"create": True, "overwrite": True}
+    document = {
+        "listen": [{"address": "127.0.0.1", "port": port}],
+        "directories": [{"path": "/", "root": str(root), "read": True, "write": write}],
+        "log": {"format": "json"},
+        "drain_timeout": 0,
+        **settings,
+    }
+    config = tmp_path / "tftpd.yaml"
+    config.write_text(yaml.safe_dump(document))
+    log = tmp_path / "log"
+    variables = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    with log.open("wb") as out:
+        variables |= environment(log) if environment else {}
+        process = subprocess.Popen(
+            [*within, *twistd("tftp", "--config", str(config))],
+            cwd=tmp_path,
+            env=variables,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=preexec,
+        )
+    running = RunningDaemon(process, port, root, log, config)
+    try:
+        until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        assert process.poll() is None, log.read_text()
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STARTS_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,95 @@
+"""What the daemon and its processes tell each other."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.templates.protocol import (
+    Garbled,
+    Job,
+    Kind,
+    framed,
+    receive,
+    refusal,
+    refused_by,
+)
+
+
+def test_a_job_is_what_it_was():
+    grant = Grant(
+        Path("/srv/\udcff"), (b"a", b"\xff\xfe", "é".encode()), ReadPolicy(True), Symlinks.DENY, 1
+    )
+    facts = {"name": "\udcff\ud800é\n", "facts": {"a": [1, 2.5, None, True, {"b": "c"}]}}
+    job = Job(grant, facts, 1024, 0.5)
+    assert Job.decode(job.encode()) == job
+
+
+def test_messages_come_one_after_another():
+    taken = io.BytesIO(framed(Kind.READY) + framed(Kind.FILE, b"abc"))
+    assert receive(taken.read, 3) == (Kind.READY, b"")
+    assert receive(taken.read, 3) == (Kind.FILE, b"abc")
+
+
+@pytest.mark.parametrize("message", [framed(Kind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5])
+def test_what_is_too_long_or_unknown_is_garbled(message):
+    with pytest.raises(Garbled):
+        receive(io.BytesIO(message).read, 3)
+
+
+def test_a_refusal_is_what_it_was():
+    for refused in (
+        Refused(ErrorCode.FILE_NOT_FOUND, "é"),
+        Refused(ErrorCode.NOT_DEFINED, "why", Reason.NOT_MADE),
+    ):
+        message = io.BytesIO(refusal(refused))
+        kind, body = receive(message.read, 1 << 10)
+        said = refused_by(body)
+        assert (kind, said.code, said.why, said.text) == (
+            Kind.REFUSED,
+            refused.code,
+            refused.why,
+            refused.text,
+        )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *([0, "why", "any text"], [99, "why", ""], [0, "why"], 5, {}, [[], "", ""]),
+        *([1, 5, ""], [1, ["why"], ""], [1, None, ""]),
+    ],
+)
+def test_a_refusal_has_no_text_but_ours(said):
+    with pytest.raises(Garbled):
+        refused_by(json.dumps(said).encode())
+    with pytest.raises(Garbled):
+        refused_by(b"\xff")
+
+
+def test_a_refusal_that_is_nested_without_end_is_garbled():
+    with pytest.raises(Garbled):
+        refused_by(b"[" * 60000)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a\nb\r\x1b[31m", "a\\nb\\r\\x1b[31m"),
+        ("é\udcff\ud800", "é\\udcff\\ud800"),
+        ("a" * 60000, "a" * 1000),
+        ("\n" * 1000, "\\n" * 500),
+    ],
+)
+def test_the_reason_of_a_refusal_is_a_line_whoever_wrote_it(said, told):
+    body = json.dumps([1, said, ""]).encode()
+    assert refused_by(body).why == told
+    _, body = receive(io.BytesIO(refusal(Refused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16)
+    assert refused_by(body).why == told
+
+
+def test_the_text_of_a_code_is_that_of_the_code():
+    assert refused_by(b'[1, "why", "any text"]').text == ErrorCode.FILE_NOT_FOUND.text

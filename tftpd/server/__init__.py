@@ -1,0 +1,1 @@
+"""Floor 4: the server. Listens, queues, admits, resolves and starts sessions."""

@@ -1,1 +1,0 @@
-"""Floor 0: octets to values and back. Standard library only, no I/O."""
