@@ -82,7 +82,7 @@ def pattern(text: str, *, ignore_case: bool = False, longest: bool = False) -> P
 
     Args:
         text: Printable ASCII, at most `MAX_EXPRESSION_CHARS`.
-        ignore_case: Upper and lower case letters are the same, those of Latin-1 too.
+        ignore_case: A to Z and a to z are the same; other letters are not changed.
         longest: Of the matches that begin leftmost, the longest counts (as in POSIX), instead
             of the first in the order of the alternatives.
 
@@ -102,7 +102,7 @@ def pattern(text: str, *, ignore_case: bool = False, longest: bool = False) -> P
     except re2.error as error:
         reason = error.args[0].decode("ascii")
         if reason.startswith("invalid repetition size"):
-            reason += "; at most 1000, and repetitions of repetitions multiply"
+            reason += "; at most 1000, nested ones multiplied"
         raise BadPattern(reason) from None
     if compiled.programsize > _MAX_PROGRAM_SIZE:
         raise BadPattern("too large once its repetitions are written out")
@@ -112,12 +112,16 @@ def pattern(text: str, *, ignore_case: bool = False, longest: bool = False) -> P
     return Pattern(text, compiled.groups, numbers, ignore_case, longest, compiled.search)
 
 
-def _check(text: str) -> list[str]:
-    """Refuse what RE2 does not refuse clearly; return the names of the groups."""
+def _check_characters(text: str) -> None:
     if len(text) > MAX_EXPRESSION_CHARS:
         raise BadPattern(f"longer than {MAX_EXPRESSION_CHARS} characters")
-    if not text.isascii() or "\0" in text:
-        raise BadPattern("not ASCII; other bytes are written as \\xe4")
+    if not (text.isascii() and text.isprintable()):
+        raise BadPattern("not printable ASCII; other bytes are written as \\xe4")
+
+
+def _check(text: str) -> list[str]:
+    """Refuse what RE2 does not refuse clearly; return the names of the groups."""
+    _check_characters(text)
     names = []
     for token in _TOKEN.findall(text):
         for unsupported, reason in _UNSUPPORTED:
@@ -131,12 +135,18 @@ def _check(text: str) -> list[str]:
 
 
 _POSIX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\[([:.=]).*?\1\]|[^]])*\]|\{[^}]*\}|.", re.DOTALL)
-_POSIX_ESCAPES = {r"\s": "[[:space:]]", r"\S": "[^[:space:]]", r"\`": "^", r"\'": "$", r"\_": "_"}
+_POSIX_ESCAPES = {
+    r"\s": "[[:space:]]",
+    r"\S": "[^[:space:]]",
+    r"\`": "^",
+    r"\'": "$",
+    **{rf"\{character}": character for character in "_ #"},
+}
 _POSIX_UNSUPPORTED = (
     (r"\\[1-9]", "an expression cannot match again what a group matched"),
-    (r"\\[<>B]", r"write \b, which is the beginning or the end of a word"),
+    (r"\\[<>bB]", r"word boundaries are not translated; write the rule by hand, with \b"),
     (r"\\[dD]", "not in POSIX; write [0-9] or [^0-9]"),
-    (r"\\[^\W_bwWsS]", "not in POSIX; write the character without the backslash"),
+    (r"\\[^\W_wWsS]", "not in POSIX; write the character without the backslash"),
     (r"\[.*\[[.=]", "no collating elements; write the characters themselves"),
     (r"\{(?!\d*,?\d*\})|\{,?\}", r"expected {m}, {m,} or {m,n}; a brace is written as \{"),
 )
@@ -157,6 +167,7 @@ def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]
     Raises:
         BadPattern: With the part that cannot be translated and, if known, what to write instead.
     """
+    _check_characters(text)
     translated = []
     before = ""
     for match in _POSIX_TOKEN.finditer(text):
