@@ -7,7 +7,7 @@ from fuzz.scene import FILES, HERE, IN, OVER
 from fuzz.uploads import PERIOD, Sent, payload
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import MalformedPacket
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq, decode
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Request, Rrq, Wrq, decode
 
 ADDRESSES: tuple[SocketAddress, ...] = (
     ("192.0.2.7", 2070),
@@ -86,7 +86,7 @@ class Peer:
 
     def fails(self, choices: Choices) -> bytes:
         """An ERROR."""
-        return Error(choices.number(9), choices.one(("stop", "", "\x1b[31m"))).encode()
+        return ErrorPacket(choices.number(9), choices.one(("stop", "", "\x1b[31m"))).encode()
 
     def agrees(self, choices: Choices) -> bytes:
         """An OACK, which no client sends."""

@@ -12,27 +12,27 @@ from twisted.internet.task import Clock
 
 from fuzz.places import place
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.mounts import root as root_of
 from tftpd.access.paths import Name
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.profiles import Match, Profile, Profiles
-from tftpd.access.rewrite import Naming
-from tftpd.config.names import Rewrite
+from tftpd.access.profiles import Profile, ProfileMatch, Profiles
+from tftpd.access.rewrite import NameRules
+from tftpd.config.names import RewriteSection
 from tftpd.net.port_pool import PortRange
-from tftpd.net.rate_limit import Rate
+from tftpd.net.rate_limit import BandwidthLimit
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.result import Report
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.result import TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 from tftpd.server.listener import Listener
-from tftpd.server.session_table import Sessions
-from tftpd.storage.dentry_cache import Cache
-from tftpd.storage.negative_cache import Absences
-from tftpd.storage.quota import Ledger
+from tftpd.server.session_table import SessionTable
+from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.negative_cache import NegativeCache
+from tftpd.storage.quota import UsageTracker
 
 FILES = {
     b"seven": b"1234567",
@@ -50,7 +50,7 @@ DUPLICATES = 1  # of a profile
 QUOTA = 20_000  # octets
 HERE: SocketAddress = (SERVER, WELL_KNOWN)
 
-_RULE = Rewrite(match="^/?old/", to="").rule("rewrite[0]")
+_RULE = RewriteSection(match="^/?old/", to="").rule("rewrite[0]")
 
 _LONGEST = 10_000.0  # seconds until all is over, the longest timeouts that can be asked for
 _MOST_TIMERS = 2000  # that are set at one time
@@ -94,7 +94,7 @@ class Watched(Clock):
         self.rightNow = end
 
 
-class Disk(Cache):
+class Disk(DentryCache):
     """What the kernel knows of it at once: everything, or nothing while it is `cold`."""
 
     cold = False
@@ -128,8 +128,8 @@ class Scene:
     single_port: bool
     clock: Watched = field(default_factory=Watched)
     net: MemoryNet = field(default_factory=MemoryNet)
-    sessions: Sessions = field(default_factory=Sessions)
-    reports: list[Report] = field(default_factory=list)
+    sessions: SessionTable = field(default_factory=SessionTable)
+    reports: list[TransferResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.wire = Wire()
@@ -138,7 +138,10 @@ class Scene:
         self.disk = Disk()
         self.offers = self._offers()
         for offer in self.offers:
-            offer.finder.cache, offer.finder.absences = self.disk, Absences(self.disk)
+            offer.resolver.cache, offer.resolver.negative_cache = (
+                self.disk,
+                NegativeCache(self.disk),
+            )
         self.listener = Listener(
             self.net.runtime, self.offers[0], self.sessions, single_port=self.single_port
         )
@@ -146,7 +149,7 @@ class Scene:
 
     def reload(self, number: int, single_port: bool, ranged: bool) -> None:
         """Requests are answered by another offer from now on, in another mode."""
-        self.listener.offer = self.offers[number % len(self.offers)]
+        self.listener.config = self.offers[number % len(self.offers)]
         self.listener.single_port = single_port
         self.listener.ports = PortRange(50000, 50003) if ranged else None
 
@@ -165,39 +168,39 @@ class Scene:
         self.clock.waits(_LONGEST)
         assert not len(self.sessions), "a session is left"
         assert not len(self.listener._waiting), "a request waits still"
-        assert not self.port.guests, "a guest of the port is left"
+        assert not self.port.sessions, "a guest of the port is left"
         assert list(self.net.ports) == [HERE], "a port is left"
         assert not self.clock.getDelayedCalls(), "a timer is left"
 
-    def _offers(self) -> list[Offer]:
+    def _offers(self) -> list[ServerConfig]:
         everyone = [
             Mount((), one(root()), read=ReadPolicy()),
             Mount((IN,), one(root() / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096)),
             Mount((OVER,), one(root() / "over"), write=WritePolicy(overwrite=True, quota=QUOTA)),
         ]
-        plain = Offer(
+        plain = ServerConfig(
             Mounts(everyone),
-            Limits(),
-            Timing(),
-            Crowd(sessions=100),
+            OptionLimits(),
+            RetransmitPolicy(),
+            AdmissionLimits(sessions=100),
             self.reports.append,
-            ledgers={root() / "over": Ledger(root() / "over")},
+            usage_trackers={root() / "over": UsageTracker(root() / "over")},
         )
-        ladder = Ladder(tuple(Rung), ("utf-8", "latin-1"), ((b"boot",),))
+        ladder = FallbackChain(tuple(Fallback), ("utf-8", "latin-1"), ((b"boot",),))
         return [
             plain,
             replace(
                 plain,
-                mounts=Mounts(everyone, Naming((_RULE,), ladder)),
-                limits=Limits(blksize=1024, windowsize=4, window_octets=2048, rollover=1),
-                timing=Timing(initial=0.2, patience=5.0, dally=1.0),
-                crowd=Crowd(sessions=3, sessions_per_client=2, half_open=2),
+                mounts=Mounts(everyone, NameRules((_RULE,), ladder)),
+                limits=OptionLimits(blksize=1024, windowsize=4, window_bytes=2048, rollover=1),
+                timing=RetransmitPolicy(initial_interval=0.2, idle_timeout=5.0, dally=1.0),
+                admission=AdmissionLimits(sessions=3, sessions_per_client=2, half_open=2),
                 profiles=_profiles(),
             ),
             replace(
                 plain,
-                crowd=Crowd(sessions=4, half_open=1, requests_per_second=2),
-                bandwidth=Rate(50_000.0),
+                admission=AdmissionLimits(sessions=4, half_open=1, requests_per_second=2),
+                bandwidth=BandwidthLimit(50_000.0),
                 session_bandwidth=20_000,
             ),
             replace(plain, mounts=Mounts(everyone[:1])),
@@ -213,7 +216,12 @@ def _own() -> Mount:
 def _profiles() -> Profiles:
     return Profiles(
         [
-            Profile("doubled", Match(mode=b"netascii"), duplicates=DUPLICATES, gap=0.01),
-            Profile("everyone", Match(mode=b"octet"), broadcast=True, empty_tsize=False),
+            Profile(
+                "doubled",
+                ProfileMatch(mode=b"netascii"),
+                duplicates=DUPLICATES,
+                packet_interval=0.01,
+            ),
+            Profile("everyone", ProfileMatch(mode=b"octet"), broadcast=True, empty_tsize=False),
         ]
     )

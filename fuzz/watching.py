@@ -13,10 +13,10 @@ from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.errors import Refused
+from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.netascii import encode
-from tftpd.protocol.packets import HEADER, Ack, Data, Error, Oack
+from tftpd.protocol.packets import HEADER_BYTES, Ack, Data, ErrorPacket, Oack
 from tftpd.protocol.result import Outcome
 
 _COPIES = 3  # of the first packet, to who never answers
@@ -62,7 +62,7 @@ class Watch:
             peer.only_asked = False
             if before is not None:
                 self.said[before] += 1
-        guest = (peer.address, self.scene.port.local) in self.scene.port.guests
+        guest = (peer.address, self.scene.port.local) in self.scene.port.sessions
         self._silent_to = peer.address if datagram[:2] == b"\0\5" else None
         self._silent = to == HERE and not request and not guest
         self.scene.net.deliver(datagram, peer.address, to)
@@ -89,7 +89,7 @@ class Watch:
         packet = read(datagram)
         assert packet is not None, "no packet"
         self.peers[to].hears(source, datagram)
-        if isinstance(packet, Error):
+        if isinstance(packet, ErrorPacket):
             assert len(datagram) <= _LONGEST_ERROR, "a long ERROR"
             if packet.code == 5 and source != HERE:
                 self._strangers[source, to] += 1
@@ -120,7 +120,7 @@ class Watch:
         reports = self.scene.reports
         assert len(reports) <= self.asked, "a request was reported twice"
         done = {
-            _place_of(one.served or one.filename, self.scene.offers[0].mounts)
+            _place_of(one.served_name or one.filename, self.scene.offers[0].mounts)
             for one in reports
             if one.outcome is Outcome.DONE and one.direction is Direction.WRITE
         }
@@ -135,7 +135,7 @@ class Watch:
         """Who only asks gets three copies of a small packet for each of its requests."""
         copies = (1 + DUPLICATES) * (_COPIES * peer.requests + 1)
         assert peer.got_packets <= copies, f"{peer.got_packets} packets for {peer.requests}"
-        room = max(HEADER + 512, peer.octets + _LONGER)
+        room = max(HEADER_BYTES + 512, peer.octets + _LONGER)
         assert peer.got <= copies * room, f"{peer.got} octets for {peer.octets}"
 
     def _check_unproven(self, session: AnySession) -> None:
@@ -143,7 +143,7 @@ class Watch:
 
         An ACK tells it, too, that the blocks it sends lie beyond a gap.
         """
-        if not session.machine.answered:
+        if not session.machine.peer_confirmed:
             copies = _COPIES + self.repeats[session] + self.said[session]
             most = (1 + DUPLICATES) * copies
             assert self.sent[session] <= most, "more copies than three"
@@ -155,7 +155,7 @@ class Watch:
             return
         sent = self.uploads[session]
         if ack.block and sent.ends_at(ack.block):
-            name = _place_of(session.named.name, self.scene.offers[0].mounts)
+            name = _place_of(session.request_name.name, self.scene.offers[0].mounts)
             content = self.scene.stored().get(name)
             assert content is not None, f"{name!r} is acknowledged and not there"
             if name.startswith(IN):  # where nobody writes it again
@@ -166,12 +166,12 @@ class Watch:
         if not isinstance(session, SendSession):
             return False
         terms = session.machine.terms
-        content = FILES.get(session.named.name)
+        content = FILES.get(session.request_name.name)
         if len(data.payload) > terms.blksize:
             return False
-        if session.named.name not in _ALWAYS or content is None:
+        if session.request_name.name not in _ALWAYS or content is None:
             return True
-        text = _TEXTS[session.named.name] if terms.mode is Mode.NETASCII else content
+        text = _TEXTS[session.request_name.name] if terms.mode is Mode.NETASCII else content
         begin = (data.block - 1) * terms.blksize
         return text[begin : begin + terms.blksize] == data.payload
 
@@ -183,7 +183,7 @@ def _place_of(filename: bytes, mounts: Mounts) -> bytes:
     """Where the file of an upload is, as `Scene.stored()` names it."""
     try:
         mount, name = mounts.locate(filename)
-    except Refused as refused:
+    except RequestRefused as refused:
         raise AssertionError("an upload beneath no directory") from refused
     return os.fsencode(
         str(mount.roots[-1].path.joinpath(*map(os.fsdecode, name)).relative_to(root()))

@@ -19,10 +19,10 @@ from fuzz.uploads import PERIOD, Sent, payload
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
-from tftpd.client.settings import Settings
+from tftpd.client.settings import ClientSettings
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Mode
-from tftpd.protocol.packets import Ack, Data, Error, Oack, decode
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, decode
 
 _PORTS: tuple[SocketAddress, ...] = ((SERVER, 3000), (SERVER, 3001), ("192.0.2.66", 3000))
 _TIMES = (0.0, 0.06, 0.3, 1.0, 3.1, 9.0, 31.0)
@@ -57,7 +57,7 @@ class _Talk:
         self.results: list[Any] = []
         self.sent: dict[tuple[SocketAddress, int], Sent] = {}
         self._erring: SocketAddress | None = None
-        settings = Settings(
+        settings = ClientSettings(
             self.mode,
             self.blksize,
             choices.one((1, 2, 4)),
@@ -81,7 +81,7 @@ class _Talk:
         assert known, f"nobody has said anything at {to}"
         assert to != self._erring, "an ERROR is answered"
         if to == _PORTS[2]:
-            assert isinstance(packet, Error), "a stranger is answered"
+            assert isinstance(packet, ErrorPacket), "a stranger is answered"
         elif isinstance(packet, Data | Ack):
             self.number = packet.block
 
@@ -98,7 +98,7 @@ class _Talk:
                 stated = tuple(choices.one(_STATED) for _ in range(choices.number(4)))
                 datagram = Oack(stated).encode()
             case 6:
-                datagram = Error(choices.number(9), "no\x1b").encode()
+                datagram = ErrorPacket(choices.number(9), "no\x1b").encode()
             case _:
                 datagram = bytes((0, choices.number(9))) + choices.octets(30)
                 datagram = datagram if datagram[1] != 3 else datagram[:3]

@@ -32,7 +32,7 @@ def loaded(path: Path, octets: bytes) -> Settings | None:
         lines = 1 + len(octets.decode("utf-8", "replace").splitlines())
         for problem in problems:
             assert 1 <= problem.line <= lines, f"{problem} is on no line"
-            told = problem.told("file")
+            told = problem.format("file")
             assert told.isprintable(), f"{told!r} is more than a line"
             told.encode()
         return None

@@ -9,13 +9,21 @@ from typing import Any
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.process import Process
-from tftpd.templates.protocol import Garbled, Job, Kind, framed, receive, refusal, refused_by
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates.process import RenderProcess
+from tftpd.templates.protocol import (
+    InvalidMessage,
+    MessageKind,
+    RenderJob,
+    framed,
+    receive,
+    refusal,
+    refused_by,
+)
 
 _HEADER = 5  # octets
 _LONGEST = 64 << 10  # octets that are heard of what is no file
-_TEXTS = (*(code.text for code in ErrorCode), *Reason)
+_TEXTS = (*(code.text for code in ErrorCode), *ErrorText)
 _PIECES = (
     *(b"[", b"]", b"[0, ", b'"why"', b", ", b'"File could not be made"', b"null", b"true", b"99"),
     *(b'[0, "a\\nb", "File could not be made"]', b'[1, "\\ud800", ""]', b"{", b"}", b":", b"1e999"),
@@ -42,7 +50,7 @@ class _Gone:
         """It has."""
 
 
-class _Hostile(Process):
+class _Hostile(RenderProcess):
     """One that has said this, ready or not, and then ended with `status`."""
 
     def __init__(self, says: bytes, status: int) -> None:
@@ -79,15 +87,15 @@ def _check_answers(choices: Choices) -> None:
     """A file of the size that is allowed, or a refusal; and no octet more than the message has."""
     status, size = choices.one((0, 1, -9, -64, -200)), choices.one(_SIZES)
     says = b"".join(_said(choices) for _ in range(1 + choices.number(4)))
-    job = Job(Grant(Path("/srv"), (b"t.j2",), ReadPolicy()), {}, size, 5.0)
+    job = RenderJob(Grant(Path("/srv"), (b"t.j2",), ReadPolicy()), {}, size, 5.0)
     hostile = _Hostile(says, status)
     with closing(hostile), closing(hostile.theirs):
         heard, most = _heard(says, _LONGEST)
         try:
             hostile.begin()
             assert heard is not None, "it has said nothing"
-            assert heard[0] is Kind.READY, "it is not ready"
-        except Refused as refused:
+            assert heard[0] is MessageKind.READY, "it is not ready"
+        except RequestRefused as refused:
             _check_line(refused)
             assert not hostile.works, "it works"
         while hostile.works:
@@ -97,47 +105,49 @@ def _check_answers(choices: Choices) -> None:
         assert hostile.left() == says[most:], "it hears more than there is, or less"
 
 
-def _check_answer(hostile: _Hostile, job: Job, heard: tuple[Kind, bytes] | None) -> None:
+def _check_answer(
+    hostile: _Hostile, job: RenderJob, heard: tuple[MessageKind, bytes] | None
+) -> None:
     try:
         file = hostile.ask(job)
-    except Refused as refused:
+    except RequestRefused as refused:
         _check_line(refused)
-        works = heard is not None and heard[0] is Kind.REFUSED and _is_refusal(heard[1])
+        works = heard is not None and heard[0] is MessageKind.REFUSED and _is_refusal(heard[1])
         assert hostile.works == works, "it works on"
         return
-    assert heard == (Kind.FILE, file), "another file"
+    assert heard == (MessageKind.FILE, file), "another file"
     assert len(file) <= job.size, f"{len(file)} octets"
     assert hostile.works, "it is to end"
 
 
-def _check_line(refused: Refused) -> None:
+def _check_line(refused: RequestRefused) -> None:
     assert refused.text in _TEXTS, f"{refused.text!r} is no text of ours"
     assert refused.code == ErrorCode.NOT_DEFINED or refused.text == refused.code.text
-    assert refused.why.isprintable(), f"{refused.why!r} is more than a line"
-    assert len(refused.why) <= 1000, "a long line"
+    assert refused.reason.isprintable(), f"{refused.reason!r} is more than a line"
+    assert len(refused.reason) <= 1000, "a long line"
 
 
-def _heard(says: bytes, longest: int) -> tuple[tuple[Kind, bytes] | None, int]:
+def _heard(says: bytes, longest: int) -> tuple[tuple[MessageKind, bytes] | None, int]:
     """The first message of what was said, None where there is none, and the octets read for it."""
     kind, length = says[0] if says else 0, int.from_bytes(says[1:_HEADER], "big")
-    if len(says) >= _HEADER and (not 1 <= kind <= len(Kind) or length > longest):
+    if len(says) >= _HEADER and (not 1 <= kind <= len(MessageKind) or length > longest):
         return None, _HEADER
     if len(says) < _HEADER + length or len(says) < _HEADER:
         return None, len(says)
-    return (Kind(kind), says[_HEADER : _HEADER + length]), _HEADER + length
+    return (MessageKind(kind), says[_HEADER : _HEADER + length]), _HEADER + length
 
 
 def _is_refusal(body: bytes) -> bool:
     try:
         refused_by(body)
-    except Garbled:
+    except InvalidMessage:
         return False
     return True
 
 
 def _said(choices: Choices) -> bytes:
     """A message, or something like it."""
-    kind = choices.one((*Kind, Kind.READY, Kind.READY))
+    kind = choices.one((*MessageKind, MessageKind.READY, MessageKind.READY))
     body = b"".join(choices.one(_PIECES) for _ in range(choices.number(6)))
     match choices.number(5):
         case 0:
@@ -159,19 +169,19 @@ def _check_job(choices: Choices) -> None:
     root = Path("/srv/" + choices.octets(8).decode("utf-8", "surrogateescape"))
     grant = Grant(root, name, policy, choices.one(tuple(Symlinks)), choices.number(4))
     facts = {_text(choices): _value(choices, 0) for _ in range(choices.number(4))}
-    job = Job(grant, facts, choices.number(1 << 20), choices.number(255) / 8)
-    stream = BytesIO(framed(Kind.JOB, job.encode()) + choices.rest())
+    job = RenderJob(grant, facts, choices.number(1 << 20), choices.number(255) / 8)
+    stream = BytesIO(framed(MessageKind.JOB, job.encode()) + choices.rest())
     kind, body = receive(stream.read, 1 << 20)
-    assert (kind, Job.decode(body)) == (Kind.JOB, job), "another job"
+    assert (kind, RenderJob.decode(body)) == (MessageKind.JOB, job), "another job"
 
 
 def _check_refusal(choices: Choices) -> None:
     """A refusal comes as it was, but that its reason is a line."""
     code = choices.one(tuple(ErrorCode))
-    text = choices.one(tuple(Reason)) if code is ErrorCode.NOT_DEFINED else None
-    refused = Refused(code, _text(choices) * choices.number(99), text)
+    text = choices.one(tuple(ErrorText)) if code is ErrorCode.NOT_DEFINED else None
+    refused = RequestRefused(code, _text(choices) * choices.number(99), text)
     kind, body = receive(BytesIO(refusal(refused, choices.flag())).read, _LONGEST)
-    assert kind in (Kind.REFUSED, Kind.LAST)
+    assert kind in (MessageKind.REFUSED, MessageKind.LAST)
     told = refused_by(body)
     _check_line(told)
     assert (told.code, told.text) == (refused.code, refused.text), "another refusal"

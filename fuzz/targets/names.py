@@ -6,12 +6,12 @@ from pathlib import Path
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
-from tftpd.access.fallbacks import MOST_NAMES, Ladder, Rung
+from tftpd.access.fallbacks import MAX_CANDIDATES, Fallback, FallbackChain
 from tftpd.access.mounts import SERIALS, Mount, Mounts, one, root, serials
-from tftpd.access.paths import LONGEST, TEMPORARY, Name, show, steps
+from tftpd.access.paths import MAX_NAME_BYTES, TEMPORARY, Name, printable_name, split_name
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.rewrite import Naming
-from tftpd.protocol.errors import Refused
+from tftpd.access.rewrite import NameRules
+from tftpd.protocol.errors import RequestRefused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"))
 _NUMBERS = serials(SERIALS)
@@ -22,14 +22,14 @@ _ENCODINGS = ("utf-8", "latin-1", "gbk", "gb18030", "shift_jis", "big5", "euc_kr
 def check(octets: bytes) -> None:
     """Read one name by mounts and a ladder that the first octets choose."""
     choices = Choices(octets)
-    rungs = tuple(rung for rung in Rung if choices.flag())
+    rungs = tuple(rung for rung in Fallback if choices.flag())
     encodings = tuple(name for name in _ENCODINGS if choices.flag())
-    ladder = Ladder(rungs, encodings, ((b"boot",), (b"tftpboot",), (b"in", b"deep")))
+    ladder = FallbackChain(rungs, encodings, ((b"boot",), (b"tftpboot",), (b"in", b"deep")))
     prefixes = [prefix for prefix in _PREFIXES if not choices.flag()]
     numbered = choices.flag()
     mounts = Mounts(
         [_mount(prefix, numbered) for prefix in prefixes],
-        Naming(ladder=ladder),
+        NameRules(fallbacks=ladder),
     )
     filename = choices.one((1, 1, 1, 1, 1, 40)) * choices.rest()
     with bounded():
@@ -50,18 +50,18 @@ def _mount(prefix: Name, numbered: bool) -> Mount:
 
 def _check_steps(filename: bytes) -> None:
     try:
-        found = steps(filename)
-    except Refused:
-        assert len(filename) > LONGEST, "a name of this length is one"
+        found = split_name(filename)
+    except RequestRefused:
+        assert len(filename) > MAX_NAME_BYTES, "a name of this length is one"
         return
     for step in found:
         assert step not in (b"", b"."), "an empty step"
         assert not set(step) & set(b"/\\"), f"{step!r} is more than one step"
-    assert steps(b"/".join(found)) == found, "the steps are another name"
+    assert split_name(b"/".join(found)) == found, "the steps are another name"
 
 
 def _check_shown(filename: bytes) -> None:
-    shown = show(filename)
+    shown = printable_name(filename)
     assert shown.isprintable(), f"{shown!r} has control characters"
     shown.encode()  # no half characters
     plain = shown.replace("\\\\", "").replace('\\"', "")
@@ -93,7 +93,7 @@ def _read_back(shown: str) -> bytes:
 def _check_located(mounts: Mounts, filename: bytes) -> None:
     try:
         mount, name = mounts.locate(filename)
-    except Refused:
+    except RequestRefused:
         return
     assert not set(name) & {b"..", b".", b""}, f"{name!r} leads elsewhere"
     assert not any(b"/" in step for step in name), f"{name!r} has a slash within a step"
@@ -102,7 +102,7 @@ def _check_located(mounts: Mounts, filename: bytes) -> None:
     assert (*mount.prefix, *name) == walked, f"{walked!r} is found at {mount.prefix + name!r}"
     longest = max((m for m in mounts if walked[: len(m.prefix)] == m.prefix), key=_depth)
     assert mount is longest, "a longer prefix decides"
-    for path, own, rest in mount.beneath(name, _CLIENT):
+    for path, own, rest in mount.roots_for(name, _CLIENT):
         assert path.parts[:2] == ("/", "srv"), f"{path} is no root"
         for step in own:
             assert step not in (b"", b".", b".."), f"{own!r} leads elsewhere"
@@ -112,7 +112,7 @@ def _check_located(mounts: Mounts, filename: bytes) -> None:
         for ask in (mounts.authorize_read, mounts.authorize_write):
             try:
                 ask(filename, _CLIENT)
-            except Refused:
+            except RequestRefused:
                 continue
             raise AssertionError("an unfinished upload is granted")
 
@@ -136,13 +136,13 @@ def _walked(filename: bytes) -> Name | None:
 
 def _check_ladder(mounts: Mounts, filename: bytes) -> None:
     known = [(filename, False)]
-    for candidate in mounts.climb(filename):
+    for candidate in mounts.candidates(filename):
         assert (candidate.name, candidate.folds) not in known, "it is tried twice"
         known.append((candidate.name, candidate.folds))
         assert candidate.name, "nothing is tried"
-        assert candidate.rungs, "it has climbed nothing"
-        assert set(candidate.rungs) <= set(mounts.rungs), "by a rung that is not there"
+        assert candidate.fallbacks, "it has climbed nothing"
+        assert set(candidate.fallbacks) <= set(mounts.fallbacks), "by a rung that is not there"
         _check_located(mounts, candidate.name)
-        if len(candidate.name) <= LONGEST:
+        if len(candidate.name) <= MAX_NAME_BYTES:
             _check_located(mounts, mounts.respelled(candidate.name))
-    assert len(known) <= 1 + MOST_NAMES, "too many names"
+    assert len(known) <= 1 + MAX_CANDIDATES, "too many names"

@@ -2,7 +2,7 @@
 
 from fuzz.choices import Choices
 from tftpd.protocol import options as opt
-from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Oack, decode
 
@@ -16,10 +16,10 @@ _VALUES = (
 def check(octets: bytes) -> None:
     """Agree to options and limits made of `octets`."""
     choices = Choices(octets)
-    limits = Limits(
+    limits = OptionLimits(
         blksize=8 + choices.number(65464 - 8),
         windowsize=1 + choices.number(65534),
-        window_octets=1 + choices.number((4 << 20) - 1),
+        window_bytes=1 + choices.number((4 << 20) - 1),
         refused=frozenset(name for name in opt.NAMES if choices.flag()),
         empty_tsize=choices.flag(),
         rollover=choices.number(1),
@@ -27,7 +27,7 @@ def check(octets: bytes) -> None:
     mode, direction = choices.one(tuple(Mode)), choices.one(tuple(Direction))
     size = choices.one((None, 0, choices.number(1 << 40)))
     asked = tuple(_option(choices) for _ in range(choices.number(12)))
-    terms = agree(asked, limits, mode, direction, size)
+    terms = negotiate(asked, limits, mode, direction, size)
     _check_oack(terms.oack, asked, limits)
     _check_terms(terms, limits)
     _check_tsize(terms, size, mode, direction, limits)
@@ -39,7 +39,7 @@ def _option(choices: Choices) -> tuple[bytes, bytes]:
     return name.replace(b"\0", b"") or b"x", value.replace(b"\0", b"")
 
 
-def _check_oack(oack: Options, asked: Options, limits: Limits) -> None:
+def _check_oack(oack: Options, asked: Options, limits: OptionLimits) -> None:
     """Only what was asked, once, in that order and spelling; within range, and not above."""
     left = iter(asked)
     wished = {}
@@ -91,7 +91,7 @@ def _answers(name: bytes, wish: bytes, said: bytes) -> bool:
     return said.isdigit()
 
 
-def _check_terms(terms: Terms, limits: Limits) -> None:
+def _check_terms(terms: TransferOptions, limits: OptionLimits) -> None:
     """What is in force is what the OACK says, or what holds without one."""
     said = {name.lower(): int(value) for name, value in terms.oack}
     assert terms.blksize == said.get(opt.BLKSIZE, said.get(opt.BLKSIZE2, 512))
@@ -102,12 +102,12 @@ def _check_terms(terms: Terms, limits: Limits) -> None:
     else:
         assert terms.timeout == said.get(opt.TIMEOUT)
     window = terms.windowsize * terms.blksize
-    assert terms.windowsize == 1 or window <= limits.window_octets, "a window too large to hold"
+    assert terms.windowsize == 1 or window <= limits.window_bytes, "a window too large to hold"
     assert terms.windowsize < 65536 - terms.rollover, "no number tells such a window from none"
 
 
 def _check_tsize(
-    terms: Terms, size: int | None, mode: Mode, direction: Direction, limits: Limits
+    terms: TransferOptions, size: int | None, mode: Mode, direction: Direction, limits: OptionLimits
 ) -> None:
     """A read is told the size that it has, a write's is taken as it was announced."""
     said = {name.lower(): int(value) for name, value in terms.oack}.get(opt.TSIZE)

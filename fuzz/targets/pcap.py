@@ -7,7 +7,7 @@ from pathlib import Path
 from fuzz.choices import Choices
 from fuzz.places import place
 from tftpd.net.types import SocketAddress
-from tftpd.server.packet_capture import Capture
+from tftpd.server.packet_capture import PcapWriter
 
 _ENDS: tuple[tuple[SocketAddress, SocketAddress], ...] = (
     (("192.0.2.7", 2070), ("192.0.2.1", 69)),
@@ -23,7 +23,7 @@ def check(octets: bytes) -> None:
     choices = Choices(octets)
     path = place() / "fuzzed.pcap"
     most = 24 + choices.number(4096)
-    capture = Capture(path, most)
+    capture = PcapWriter(path, most)
     written: list[_Record] = []
     now = 0.0
     try:

@@ -7,8 +7,8 @@ from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Pattern, from_posix, pattern
-from tftpd.access.rewrite import Rule, Template, rewritten, template
-from tftpd.protocol.errors import Refused
+from tftpd.access.rewrite import RewriteRule, Template, apply_rules, template
+from tftpd.protocol.errors import RequestRefused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"), lambda: b"\x52\x54\0\xab\xcd\xef")
 _PIECES = (
@@ -32,7 +32,7 @@ _TEMPLATES = (
 def check(octets: bytes) -> None:
     """Up to three rules of pieces or of plain text, and the name that is left."""
     choices = Choices(octets)
-    rules: list[Rule] = []
+    rules: list[RewriteRule] = []
     with bounded():
         for number in range(1 + choices.number(2)):
             folds = choices.flag()
@@ -51,10 +51,10 @@ def check(octets: bytes) -> None:
         name = choices.rest()
     with bounded():
         try:
-            named = rewritten(rules, name, False, _CLIENT)
-        except Refused:
+            named = apply_rules(rules, name, False, _CLIENT)
+        except RequestRefused:
             return
-        assert named.by or named.name == name, "nobody has changed it"
+        assert named.steps or named.name == name, "nobody has changed it"
 
 
 def _text(choices: Choices, pieces: tuple[str, ...]) -> str:
@@ -64,9 +64,9 @@ def _text(choices: Choices, pieces: tuple[str, ...]) -> str:
     return made
 
 
-def _rule(label: str, found: Pattern, to: Template, switches: list[bool]) -> Rule:
+def _rule(label: str, found: Pattern, to: Template, switches: list[bool]) -> RewriteRule:
     last, restart, every, unless, refuse = switches
-    return Rule(
+    return RewriteRule(
         label,
         found,
         to=None if unless or refuse else to,
@@ -74,7 +74,7 @@ def _rule(label: str, found: Pattern, to: Template, switches: list[bool]) -> Rul
         refuse=refuse,
         last=last and not refuse,
         restart=restart and not last and not refuse,
-        every=every and not unless and not refuse,
+        repeat=every and not unless and not refuse,
     )
 
 

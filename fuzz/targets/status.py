@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from fuzz.faults import none_logged
-from tftpd.config.sections import Status as Keys
+from tftpd.config.sections import StatusSection as Keys
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, Report
-from tftpd.status.service import Status
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.status.service import StatusService
 
 _HOSTS = ("192.0.2.7", "192.0.2.8", "2001:db8::7", "fe80::7%eth0")
 _NAMES = (b"pxelinux.0", b"pxelinux.cfg/01-00-00-5e-00-53-01", b"bootx64.efi", b"grub.cfg", b"x\n")
@@ -56,7 +56,7 @@ def check(octets: bytes) -> None:
     """Report requests, then ask: JSON is JSON, metrics are metrics, headers are one line each."""
     choices = Choices(octets)
     reactor = _Reactor()
-    status = Status(reactor, Keys(port=8069))
+    status = StatusService(reactor, Keys(port=8069))
     status.bind()
     with bounded(), none_logged():
         for _ in range(choices.number(12)):
@@ -69,20 +69,20 @@ def check(octets: bytes) -> None:
         _ask(reactor, asked, _check_any)
 
 
-def _report(choices: Choices) -> Report:
-    return Report(
+def _report(choices: Choices) -> TransferResult:
+    return TransferResult(
         direction=choices.one(tuple(Direction)),
         peer=(choices.one(_HOSTS), choices.number(0xFFFF)),
         filename=choices.one(_NAMES) if choices.flag() else choices.octets(60),
         outcome=choices.one(tuple(Outcome)),
-        octets=choices.number(0xFFFFFFFF),
+        bytes_transferred=choices.number(0xFFFFFFFF),
         seconds=choices.number(0xFFFF) / 100,
         mode=choices.one((None, *Mode)),
         code=choices.one((None, 0, 1, 99)),
         detail=choices.octets(20).decode("utf-8", "replace"),
         size=choices.one((None, 0, choices.number(0xFFFFFFFF))),
         timeouts=choices.number(255),
-        roundtrip=choices.one((None, 0.0, 0.5)),
+        rtt=choices.one((None, 0.0, 0.5)),
         profile=choices.one(("", "ipxe")),
     )
 

@@ -18,12 +18,12 @@ from fuzz.places import place
 from fuzz.reaching import reach
 from fuzz.writing import written
 from tftpd.access.client import Client
-from tftpd.access.paths import Named
+from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.variables import Fact, Facts
-from tftpd.server.config_builder import told
-from tftpd.server.request import Wanted
-from tftpd.templates.protocol import Job, Kind, receive, refused_by
+from tftpd.access.variables import VariableRule, VariableTable
+from tftpd.server.config_builder import template_variables
+from tftpd.server.request import RenderContext
+from tftpd.templates.protocol import MessageKind, RenderJob, receive, refused_by
 from tftpd.templates.sandbox import Templates
 from tftpd.templates.worker import _held, answer
 
@@ -60,7 +60,9 @@ def check(octets: bytes) -> None:
     choices = Choices(octets)
     root = _root()
     plain, size, own = choices.flag(), choices.one(_SIZES), choices.number(1)
-    facts = told(_wanted(choices), Facts([Fact(copy.deepcopy(_FACTS))]))
+    facts = template_variables(
+        _wanted(choices), VariableTable([VariableRule(copy.deepcopy(_FACTS))])
+    )
     if plain:
         template, _, part = choices.rest().partition(_NEXT)
     else:
@@ -68,7 +70,7 @@ def check(octets: bytes) -> None:
     for name, text in (("t.j2", template), ("sub/t.j2", template), ("part.j2", part)):
         (root / name).write_bytes(text)
     grant = Grant(root, (b"sub",) * own + (b"t.j2",), ReadPolicy(), own=own)
-    job = Job(grant, facts, size, 1.0)
+    job = RenderJob(grant, facts, size, 1.0)
     before = copy.deepcopy(facts)
     with bounded():
         try:
@@ -78,9 +80,9 @@ def check(octets: bytes) -> None:
         except _Ended:
             _templates.cache_clear()
     assert facts == before, "facts are changed"
-    known = Job(Grant(root, (b"known.j2",), ReadPolicy()), {"facts": _FACTS}, 1 << 10, 1.0)
+    known = RenderJob(Grant(root, (b"known.j2",), ReadPolicy()), {"facts": _FACTS}, 1 << 10, 1.0)
     kind, body = receive(BytesIO(_answered(known)).read, _LONGEST)
-    assert (kind, body) == (Kind.FILE, _SAID), f"{body!r}: something is left of it"
+    assert (kind, body) == (MessageKind.FILE, _SAID), f"{body!r}: something is left of it"
 
 
 def _check_answer(message: bytes, size: int) -> None:
@@ -88,31 +90,31 @@ def _check_answer(message: bytes, size: int) -> None:
     kind, body = receive(stream.read, _LONGEST)
     assert not stream.read(), "there is more than a message"
     assert _SECRET.encode() not in body, "it was elsewhere"
-    if kind is Kind.FILE:
+    if kind is MessageKind.FILE:
         assert len(body) <= size, f"{len(body)} octets"
         return
-    assert kind in (Kind.REFUSED, Kind.LAST)
-    why = refused_by(body).why
+    assert kind in (MessageKind.REFUSED, MessageKind.LAST)
+    why = refused_by(body).reason
     assert why.isprintable(), f"{why!r} is more than a line"
     assert 0 < len(why) <= 1000, "no line, or a long one"
 
 
-def _wanted(choices: Choices) -> Wanted:
+def _wanted(choices: Choices) -> RenderContext:
     def word() -> bytes:
         return choices.octets(20) if choices.flag() else choices.one(_WORDS)
 
     mac = choices.one((None, b"\x52\x54\0\xab\xcd\xef"))
     address = ip_address(choices.one(("192.0.2.7", "2001:db8::7")))
     client = Client(address, lambda: mac, server="192.0.2.1")
-    return Wanted(word(), Named(word(), groups={"a": word()}), client)
+    return RenderContext(word(), RequestName(word(), groups={"a": word()}), client)
 
 
-def _answered(job: Job) -> bytes:
+def _answered(job: RenderJob) -> bytes:
     """What is said to a job."""
     templates = _templates()
     with catch_warnings(action="ignore"), _memory(), reach().beneath(str(job.grant.root)):
         message = answer(templates, job)
-    if message[0] == Kind.LAST:
+    if message[0] == MessageKind.LAST:
         _templates.cache_clear()  # what is left of it is in pieces
     return message
 

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tftpd.access.fallbacks import LONGEST_MENDED, MOST_NAMES, Ladder, Rung, fold
+from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback, FallbackChain, fold
 from tftpd.access.mounts import Mount, Mounts, one
-from tftpd.access.paths import PARENT, Named, steps
-from tftpd.access.rewrite import Naming
-from tftpd.config.names import ENCODINGS, Names
-from tftpd.protocol.errors import Refused
+from tftpd.access.paths import PARENT, RequestName, split_name
+from tftpd.access.rewrite import NameRules
+from tftpd.config.names import ENCODINGS, NamesSection
+from tftpd.protocol.errors import RequestRefused
 
-DRIVE, TRAILING, ENCODING, PREFIX, CASE = Rung
-KNOWN = Ladder((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
+DRIVE, TRAILING, ENCODING, PREFIX, CASE = Fallback
+KNOWN = FallbackChain((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
 
 
 def climbed(name, *rungs):
-    return [candidate.name for candidate in KNOWN.climb(name, rungs)]
+    return [candidate.name for candidate in KNOWN.candidates(name, rungs)]
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_what_a_rung_makes(rung, name, made):
 
 
 def test_a_name_longer_than_a_request_may_be_is_not_mended():
-    longest = b"C:" + b"x" * (LONGEST_MENDED - 2)
-    assert climbed(longest, *Rung) != []
-    assert climbed(longest + b"x", *Rung) == []
+    longest = b"C:" + b"x" * (MAX_REPAIRED_BYTES - 2)
+    assert climbed(longest, *Fallback) != []
+    assert climbed(longest + b"x", *Fallback) == []
 
 
 def test_each_rung_takes_what_those_before_have_made():
     asked = b"D:\\boot\\X\xff"
     made = [
-        (candidate.name, [rung.value for rung in candidate.rungs], candidate.folds)
-        for candidate in KNOWN.climb(asked, (DRIVE, TRAILING, CASE))
+        (candidate.name, [rung.value for rung in candidate.fallbacks], candidate.folds)
+        for candidate in KNOWN.candidates(asked, (DRIVE, TRAILING, CASE))
     ]
     assert made == [
         (b"\\boot\\X\xff", ["drive"], False),
@@ -94,15 +94,15 @@ _HOSTILE = st.lists(
     ),
     max_size=9,
 ).map(b"".join)
-_EVERY = Ladder(tuple(Rung), ENCODINGS, ((b"boot",), (b"in", b"deep")))
+_EVERY = FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"in", b"deep")))
 
 
 @settings(deadline=None)  # the first one loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
-    root = Mounts([Mount((b"in",), one(Path("/srv/in")))], Naming(ladder=_EVERY))
-    made = list(root.climb(name))
-    assert len(made) <= MOST_NAMES
+    root = Mounts([Mount((b"in",), one(Path("/srv/in")))], NameRules(fallbacks=_EVERY))
+    made = list(root.candidates(name))
+    assert len(made) <= MAX_CANDIDATES
     assert name not in [candidate.name for candidate in made if not candidate.folds]
     assert len({(candidate.name, candidate.folds) for candidate in made}) == len(made)
     for candidate in made:
@@ -111,18 +111,18 @@ def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
         for filename in (candidate.name, root.respelled(candidate.name)):
             try:
                 mount, beneath = root.locate(filename)
-            except Refused:
+            except RequestRefused:
                 continue
             assert mount.prefix == (b"in",)
             assert PARENT not in beneath
             assert all(step and b"/" not in step and b"\\" not in step for step in beneath)
-            assert steps(b"/".join(beneath)) == beneath
+            assert split_name(b"/".join(beneath)) == beneath
 
 
 def test_there_is_an_end_to_what_is_tried():
     prefixes = tuple((b"%d" % number,) for number in range(100))
-    ladder = Ladder((PREFIX,), (), prefixes)
-    assert len(list(ladder.climb(b"x", (PREFIX, CASE)))) == MOST_NAMES
+    ladder = FallbackChain((PREFIX,), (), prefixes)
+    assert len(list(ladder.candidates(b"x", (PREFIX, CASE)))) == MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(
@@ -147,27 +147,30 @@ def test_a_prefix_is_spelled_as_it_is_configured():
 
 
 def test_rungs_are_those_of_the_server_and_of_each_directory():
-    ladder = Ladder((DRIVE,))
-    here, there = Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")), rungs=(CASE,))
-    both = Mounts([here, there], Naming(ladder=ladder))
-    assert both.rungs == (DRIVE, CASE)
-    assert both.rungs_of(b"x") == (DRIVE,)
-    assert both.rungs_of(b"in/x") == (CASE,)
-    assert Mounts([there], Naming(ladder=ladder)).rungs == (CASE,)
-    assert Mounts([Mount((), one(Path("/a")), rungs=())], Naming(ladder=ladder)).rungs == ()
+    ladder = FallbackChain((DRIVE,))
+    here, there = Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")), fallbacks=(CASE,))
+    both = Mounts([here, there], NameRules(fallbacks=ladder))
+    assert both.fallbacks == (DRIVE, CASE)
+    assert both.fallbacks_for(b"x") == (DRIVE,)
+    assert both.fallbacks_for(b"in/x") == (CASE,)
+    assert Mounts([there], NameRules(fallbacks=ladder)).fallbacks == (CASE,)
+    assert (
+        Mounts([Mount((), one(Path("/a")), fallbacks=())], NameRules(fallbacks=ladder)).fallbacks
+        == ()
+    )
 
 
 def test_the_defaults_make_sense():
-    known = Names().known()
-    assert known.rungs == ()
+    known = NamesSection().known()
+    assert known.fallbacks == ()
     assert known.prefixes == ((b"boot",), (b"tftpboot",))
 
 
 def test_a_candidate_tells_the_log_which_rungs_led_to_it():
-    asked = Named(b"C:\\x\xff", ("rule",), {"model": b"x86"})
-    *_, last = KNOWN.climb(asked.name, (DRIVE, TRAILING))
+    asked = RequestName(b"C:\\x\xff", ("rule",), {"model": b"x86"})
+    *_, last = KNOWN.candidates(asked.name, (DRIVE, TRAILING))
     made = last.named(asked)
-    assert (made.name, made.by) == (b"\\x", ("rule", "drive", "trailing"))
+    assert (made.name, made.steps) == (b"\\x", ("rule", "drive", "trailing"))
     assert made.groups == {"model": b"x86"}
 
 
@@ -183,5 +186,5 @@ def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
 
 
 def test_a_name_in_any_case_stays_one_whatever_is_mended_after_it():
-    made = [(one.name, one.folds) for one in KNOWN.climb(b"C:\\x", (CASE, DRIVE))]
+    made = [(one.name, one.folds) for one in KNOWN.candidates(b"C:\\x", (CASE, DRIVE))]
     assert made == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]

@@ -12,7 +12,7 @@ from tftpd.access.client import Client
 from tftpd.access.mounts import Mount, Mounts, one, root
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = Client(ip_address("192.0.2.7"))
 
@@ -28,7 +28,7 @@ def _read(filename, mounts=MOUNTS, client=CLIENT):
 
 
 def _refused(authorize, filename, client=CLIENT):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         authorize(filename, client)
     return refused.value.code
 
@@ -140,7 +140,7 @@ def test_a_datagram_full_of_steps_is_refused_or_small(filename):
 def test_whatever_the_name_a_grant_is_clean(filename):
     try:
         grant = _read(filename)
-    except Refused:
+    except RequestRefused:
         return
     for step in grant.name:
         assert step not in (b"", b".", b"..")
@@ -150,7 +150,7 @@ def test_whatever_the_name_a_grant_is_clean(filename):
 
 def test_the_log_is_told_that_it_was_a_template():
     both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
-    with pytest.raises(Refused, match=r"^a template is not written$"):
+    with pytest.raises(RequestRefused, match=r"^a template is not written$"):
         Mounts([both]).authorize_write(b"x.j2", CLIENT)
 
 
@@ -198,15 +198,15 @@ def test_the_log_is_told_why_a_name_was_refused():
         (b"own/x", "the client has no directory in /x/{mac}, /y/{mac}"),
         (b"own/" + TEMPORARY + b"0", "the name is reserved for unfinished uploads"),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             mounts.authorize_read(filename, CLIENT)
         assert str(refused.value) == why
 
 
 def test_it_is_known_whether_there_are_templates_and_what_differs_from_client_to_client():
-    assert (OPEN.renders, OPEN.personal) == (False, False)
+    assert (OPEN.renders, OPEN.per_client) == (False, False)
     assert Mounts([Mount((), one(Path("/a")), ReadPolicy(templates=True))]).renders
-    assert Mounts([Mount((), (root("/a/{ip}"),), ReadPolicy())]).personal
+    assert Mounts([Mount((), (root("/a/{ip}"),), ReadPolicy())]).per_client
     some = (ip_network("10.0.0.0/8"),)
-    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(clients=some))]).personal
-    assert Mounts([Mount((), one(Path("/a")), None, WritePolicy(clients=some))]).personal
+    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(clients=some))]).per_client
+    assert Mounts([Mount((), one(Path("/a")), None, WritePolicy(clients=some))]).per_client

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.paths import Named, is_template, show, steps
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.access.paths import RequestName, is_template, printable_name, split_name
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
 
 @pytest.mark.parametrize(
@@ -25,19 +25,19 @@ from tftpd.protocol.errors import ErrorCode, Reason, Refused
     ],
 )
 def test_steps(filename, parts):
-    assert steps(filename) == parts
+    assert split_name(filename) == parts
 
 
 def test_a_name_that_no_file_system_holds_is_not_found():
-    assert len(steps(b"a" * 4096)) == 1
-    with pytest.raises(Refused) as refused:
-        steps(b"a" * 4097)
+    assert len(split_name(b"a" * 4096)) == 1
+    with pytest.raises(RequestRefused) as refused:
+        split_name(b"a" * 4097)
     assert refused.value.code is ErrorCode.FILE_NOT_FOUND
 
 
 @given(st.binary(max_size=200))
 def test_steps_are_clean(filename):
-    for step in steps(filename):
+    for step in split_name(filename):
         assert step not in (b"", b".")
         assert b"/" not in step
         assert b"\\" not in step
@@ -58,32 +58,36 @@ def test_steps_are_clean(filename):
     ],
 )
 def test_names_are_shown_on_one_line_and_unforged(filename, shown):
-    assert show(filename) == shown
+    assert printable_name(filename) == shown
 
 
 @pytest.mark.parametrize("control", ["\u0080", "\u0085", "\u00a0", "\u00ad"], ids=ascii)
 def test_a_character_is_not_shown_like_an_octet_that_is_no_text(control):
-    assert show(control.encode()) != show(control.encode("latin-1"))
+    assert printable_name(control.encode()) != printable_name(control.encode("latin-1"))
 
 
 @given(st.binary(max_size=100))
 def test_whatever_the_name_its_line_is_printable(filename):
-    assert show(filename).isprintable()
+    assert printable_name(filename).isprintable()
 
 
 def test_what_made_a_name_is_told_once_and_what_was_found_is_kept():
-    asked = Named(b"a", groups={"kind": b"efi"})
-    made = asked.after(b"b", "rule").after(b"c", "rule").after(b"d", "other", {"rest": b"x"})
-    assert made == Named(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
-    assert asked.knowing({}) is asked
+    asked = RequestName(b"a", groups={"kind": b"efi"})
+    made = (
+        asked.rewritten(b"b", "rule")
+        .rewritten(b"c", "rule")
+        .rewritten(b"d", "other", {"rest": b"x"})
+    )
+    assert made == RequestName(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
+    assert asked.with_groups({}) is asked
 
 
 def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():
-    refused = Refused(ErrorCode.NOT_DEFINED, "errno 5", Reason.READ_FAILED)
-    told = Named(b"b\xff", ("first", "second")).telling(refused)
+    refused = RequestRefused(ErrorCode.NOT_DEFINED, "errno 5", ErrorText.READ_FAILED)
+    told = RequestName(b"b\xff", ("first", "second")).annotate(refused)
     assert (told.code, told.text) == (ErrorCode.NOT_DEFINED, "File could not be read")
     assert str(told) == 'errno 5 ("b\\xff" by first, second)'
-    assert Named(b"b").telling(refused) is refused
+    assert RequestName(b"b").annotate(refused) is refused
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,6 @@ def test_templates_are_known_in_any_spelling_that_a_file_system_takes_for_one(na
 
 
 def test_the_log_is_told_that_a_name_was_too_long():
-    assert steps(b"x" * 4096)
-    with pytest.raises(Refused, match=r"^the name is too long$"):
-        steps(b"x" * 4097)
+    assert split_name(b"x" * 4096)
+    with pytest.raises(RequestRefused, match=r"^the name is too long$"):
+        split_name(b"x" * 4097)

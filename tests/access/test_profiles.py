@@ -5,7 +5,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 import pytest
 
 from tftpd.access.client import Client
-from tftpd.access.profiles import PLAIN, Fingerprint, Globs, Match, Profile, Profiles, spelled
+from tftpd.access.profiles import (
+    DEFAULT_PROFILE,
+    Fingerprint,
+    Globs,
+    Profile,
+    ProfileMatch,
+    Profiles,
+    spelled,
+)
 from tftpd.protocol.packets import Rrq, Wrq
 
 CLIENT = IPv4Address("10.0.0.7")
@@ -79,24 +87,24 @@ def test_names_fit_in_any_letter_case(glob, name, fits):
 
 
 def test_every_word_of_a_match_must_fit():
-    assert _chosen(Match(), _asked())
-    assert _chosen(Match(request=Wrq), _asked(kind=Wrq))
-    assert not _chosen(Match(request=Wrq), _asked())
-    assert _chosen(Match(mode=b"netascii"), _asked(mode=b"NetASCII"))
-    assert not _chosen(Match(mode=b"netascii"), _asked())
+    assert _chosen(ProfileMatch(), _asked())
+    assert _chosen(ProfileMatch(request=Wrq), _asked(kind=Wrq))
+    assert not _chosen(ProfileMatch(request=Wrq), _asked())
+    assert _chosen(ProfileMatch(mode=b"netascii"), _asked(mode=b"NetASCII"))
+    assert not _chosen(ProfileMatch(mode=b"netascii"), _asked())
     network = [IPv4Network("10.0.0.0/24")]
-    assert _chosen(Match(clients=network), _asked())
-    assert not _chosen(Match(clients=network), _asked(), IPv4Address("10.0.1.7"))
-    assert not _chosen(Match(clients=network), _asked(), IPv6Address("fe80::1"))
-    assert not _chosen(Match(clients=network, files=Globs(["*.efi"])), _asked())
-    assert _chosen(Match(clients=network, files=Globs(["*.efi", "*.img"])), _asked())
+    assert _chosen(ProfileMatch(clients=network), _asked())
+    assert not _chosen(ProfileMatch(clients=network), _asked(), IPv4Address("10.0.1.7"))
+    assert not _chosen(ProfileMatch(clients=network), _asked(), IPv6Address("fe80::1"))
+    assert not _chosen(ProfileMatch(clients=network, files=Globs(["*.efi"])), _asked())
+    assert _chosen(ProfileMatch(clients=network, files=Globs(["*.efi", "*.img"])), _asked())
 
 
 def test_the_first_that_matches_is_chosen():
-    profiles = Profiles([Profile("uploads", Match(request=Wrq)), Profile("a"), Profile("b")])
+    profiles = Profiles([Profile("uploads", ProfileMatch(request=Wrq)), Profile("a"), Profile("b")])
     assert profiles.choose(_asked(), Client(CLIENT)).name == "a"
     assert profiles.choose(_asked(kind=Wrq), Client(CLIENT)).name == "uploads"
-    assert Profiles().choose(_asked(), Client(CLIENT)) is PLAIN
+    assert Profiles().choose(_asked(), Client(CLIENT)) is DEFAULT_PROFILE
 
 
 @pytest.mark.parametrize(
@@ -104,8 +112,8 @@ def test_the_first_that_matches_is_chosen():
     [([MAC], True), ([b"\x01", MAC[:3]], True), ([MAC[1:]], False), ([], False)],
 )
 def test_a_mac_address_is_known_by_its_first_octets(macs, fits):
-    assert _chosen(Match(macs=macs), _asked(), neighbour=lambda: MAC) is fits
-    assert not _chosen(Match(macs=macs), _asked())
+    assert _chosen(ProfileMatch(macs=macs), _asked(), neighbour=lambda: MAC) is fits
+    assert not _chosen(ProfileMatch(macs=macs), _asked())
 
 
 def test_the_neighbour_is_asked_once_and_only_where_it_decides():
@@ -114,18 +122,18 @@ def test_the_neighbour_is_asked_once_and_only_where_it_decides():
     def neighbour():
         asked.append(CLIENT)
 
-    Profiles([Profile("a", Match(macs=[MAC], request=Wrq)), Profile("b")]).choose(
+    Profiles([Profile("a", ProfileMatch(macs=[MAC], request=Wrq)), Profile("b")]).choose(
         _asked(), Client(CLIENT, neighbour)
     )
     assert asked == []
-    profiles = [Profile("a", Match(macs=[MAC])), Profile("b", Match(macs=[MAC[:3]]))]
-    assert Profiles(profiles).choose(_asked(), Client(CLIENT, neighbour)) is PLAIN
+    profiles = [Profile("a", ProfileMatch(macs=[MAC])), Profile("b", ProfileMatch(macs=[MAC[:3]]))]
+    assert Profiles(profiles).choose(_asked(), Client(CLIENT, neighbour)) is DEFAULT_PROFILE
     assert asked == [CLIENT]
 
 
 def test_it_is_known_whether_mac_addresses_matter():
-    assert not Profiles([Profile("a")]).asks_neighbours
-    assert Profiles([Profile("a"), Profile("b", Match(macs=[MAC]))]).asks_neighbours
+    assert not Profiles([Profile("a")]).needs_mac
+    assert Profiles([Profile("a"), Profile("b", ProfileMatch(macs=[MAC]))]).needs_mac
 
 
 def test_it_is_known_whether_anybody_is_answered_who_asks_everyone():
@@ -148,8 +156,8 @@ def test_patterns_are_values(kind):
 
 
 def test_options_choose_the_profile_together_with_the_rest():
-    pxe = Profile("pxe", Match(options=Fingerprint(["tsize=0", "blksize"])))
-    net = Profile("net", Match(options=Fingerprint(["blksize"]), mode=b"netascii"))
+    pxe = Profile("pxe", ProfileMatch(options=Fingerprint(["tsize=0", "blksize"])))
+    net = Profile("net", ProfileMatch(options=Fingerprint(["blksize"]), mode=b"netascii"))
     profiles = Profiles([pxe, net, Profile("any")])
     client = Client(CLIENT)
     sized = ((b"TSIZE", b"0"), (b"blksize", b"1468"))

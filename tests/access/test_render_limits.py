@@ -1,7 +1,7 @@
 """What a file made of a template may cost."""
 
-from tftpd.access.policy import Bounds
+from tftpd.access.policy import RenderLimits
 
 
 def test_unless_told_otherwise_a_template_makes_a_mebibyte_in_two_seconds():
-    assert Bounds() == Bounds(size=1024 * 1024, seconds=2.0)
+    assert RenderLimits() == RenderLimits(size=1024 * 1024, seconds=2.0)

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from tftpd.access import rewrite
 from tftpd.access.client import Client
-from tftpd.access.paths import Named
+from tftpd.access.paths import RequestName
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, pattern
-from tftpd.access.rewrite import Rule, rewritten, template
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.access.rewrite import RewriteRule, apply_rules, template
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = Client(ip_address("10.0.0.7"))
 
 
 def rule(match, to=None, label="r", **how):
     found = pattern(match)
-    return Rule(label, found, None if to is None else template(to, found), **how)
+    return RewriteRule(label, found, None if to is None else template(to, found), **how)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def rule(match, to=None, label="r", **how):
     ],
 )
 def test_what_was_found_is_replaced(match, to, name, made):
-    assert rewritten([rule(match, to)], name, False, CLIENT).name == made
+    assert apply_rules([rule(match, to)], name, False, CLIENT).name == made
 
 
 def test_each_address_has_its_own_form():
     rules = [rule("^.*$", "{ip} {ip_hex}")]
-    made = rewritten(rules, b"x", False, Client(ip_address("2001:db8::1"))).name
+    made = apply_rules(rules, b"x", False, Client(ip_address("2001:db8::1"))).name
     assert made == b"2001:db8::1 20010DB8000000000000000000000001"
 
 
@@ -69,140 +69,144 @@ def test_what_is_no_template_is_told(to, why):
 
 def test_rules_follow_each_other_and_are_named():
     rules = [rule("a", "b", "first"), rule("b", "c", "second"), rule("x", "y", "third")]
-    assert rewritten(rules, b"a", False, CLIENT) == Named(b"c", ("first", "second"))
-    assert rewritten(rules, b"q", False, CLIENT) == Named(b"q")
+    assert apply_rules(rules, b"a", False, CLIENT) == RequestName(b"c", ("first", "second"))
+    assert apply_rules(rules, b"q", False, CLIENT) == RequestName(b"q")
 
 
 def test_the_last_rule_ends_them():
     rules = [rule("a", "b", last=True), rule("b", "c")]
-    assert rewritten(rules, b"a", False, CLIENT).name == b"b"
-    assert rewritten(rules, b"b", False, CLIENT).name == b"c"
+    assert apply_rules(rules, b"a", False, CLIENT).name == b"b"
+    assert apply_rules(rules, b"b", False, CLIENT).name == b"c"
 
 
 def test_a_rule_may_begin_them_anew():
     rules = [rule("^c", "d"), rule("^a", "b"), rule("^b", "c", restart=True)]
-    assert rewritten(rules, b"a", False, CLIENT).name == b"d"
+    assert apply_rules(rules, b"a", False, CLIENT).name == b"d"
 
 
 def test_a_rule_may_replace_all_that_it_finds():
-    assert rewritten([rule(r"\\", "/", every=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
+    assert apply_rules([rule(r"\\", "/", repeat=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
 
 
 def test_after_the_last_replacement_a_rule_ends_them_or_begins_them_anew():
-    ends = [rule("a", "b", every=True, last=True), rule("b", "c")]
-    assert rewritten(ends, b"aa", False, CLIENT).name == b"bb"
-    assert rewritten(ends, b"bb", False, CLIENT).name == b"cb"
-    anew = [rule("^bb", "c"), rule("a", "b", every=True, restart=True)]
-    assert rewritten(anew, b"aa", False, CLIENT).name == b"c"
+    ends = [rule("a", "b", repeat=True, last=True), rule("b", "c")]
+    assert apply_rules(ends, b"aa", False, CLIENT).name == b"bb"
+    assert apply_rules(ends, b"bb", False, CLIENT).name == b"cb"
+    anew = [rule("^bb", "c"), rule("a", "b", repeat=True, restart=True)]
+    assert apply_rules(anew, b"aa", False, CLIENT).name == b"c"
 
 
 def test_a_rule_may_be_for_names_without_something():
     rules = [rule("^boot/", unless=True, refuse=True, label="rewrite[0]")]
-    assert rewritten(rules, b"boot/x", False, CLIENT).name == b"boot/x"
-    with pytest.raises(Refused) as refused:
-        rewritten(rules, b"x", False, CLIENT)
+    assert apply_rules(rules, b"boot/x", False, CLIENT).name == b"boot/x"
+    with pytest.raises(RequestRefused) as refused:
+        apply_rules(rules, b"x", False, CLIENT)
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert str(refused.value) == "rewrite[0] refuses the name"
 
 
 def test_a_refusal_tells_what_the_name_had_become():
     rules = [rule("a", "\x1b", "rewrite[0]"), rule("^", refuse=True, label="rewrite[1]")]
-    with pytest.raises(Refused) as refused:
-        rewritten(rules, b"a", False, CLIENT)
+    with pytest.raises(RequestRefused) as refused:
+        apply_rules(rules, b"a", False, CLIENT)
     assert str(refused.value) == 'rewrite[1] refuses the name ("\\x1b" by rewrite[0])'
 
 
 def test_rules_are_for_reads_or_writes_and_for_some_clients():
     reads, writes = rule("a", "r", writes=False), rule("a", "w", reads=False)
-    assert rewritten([reads, writes], b"a", False, CLIENT).name == b"r"
-    assert rewritten([reads, writes], b"a", True, CLIENT).name == b"w"
+    assert apply_rules([reads, writes], b"a", False, CLIENT).name == b"r"
+    assert apply_rules([reads, writes], b"a", True, CLIENT).name == b"w"
     here = replace(rule("a", "b"), clients=(ip_network("10.0.0.0/8"),))
-    assert rewritten([here], b"a", False, CLIENT).name == b"b"
-    assert rewritten([here], b"a", False, Client(ip_address("192.0.2.1"))).name == b"a"
+    assert apply_rules([here], b"a", False, CLIENT).name == b"b"
+    assert apply_rules([here], b"a", False, Client(ip_address("192.0.2.1"))).name == b"a"
 
 
 @pytest.mark.parametrize(
     "rules",
     [
         [rule("a", "b", restart=True), rule("b", "a", restart=True)],
-        [rule("a", "a", every=True)],
+        [rule("a", "a", repeat=True)],
         [rule("", restart=True)],
-        [rule("^", "a", every=True)],
+        [rule("^", "a", repeat=True)],
     ],
     ids=["round and round", "over and over", "on and on", "longer and longer"],
 )
 def test_rules_without_end_refuse_the_name(rules):
     applied = []
-    with pytest.raises(Refused) as refused:
-        rewritten(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
+    with pytest.raises(RequestRefused) as refused:
+        apply_rules(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert len(applied) <= rewrite.MOST_APPLIED + 1
 
 
 def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
     refusing = [rule("secret", refuse=True)]
-    with pytest.raises(Refused):
-        rewritten(refusing, b"./" * 200 + b"secret", False, CLIENT)
+    with pytest.raises(RequestRefused):
+        apply_rules(refusing, b"./" * 200 + b"secret", False, CLIENT)
     long = b"a" * 300
-    assert rewritten([], long, False, CLIENT).name == long
-    assert rewritten([replace(refusing[0], reads=False)], long, False, CLIENT).name == long
+    assert apply_rules([], long, False, CLIENT).name == long
+    assert apply_rules([replace(refusing[0], reads=False)], long, False, CLIENT).name == long
 
 
 @given(st.binary(max_size=MAX_NAME_BYTES))
 def test_any_octets_come_through_rules_that_do_not_concern_them(name):
     rules = [rule("^none$", "x"), rule("^(.*)$", "{1}"), rule("none", refuse=True)]
     try:
-        assert rewritten(rules, name, False, CLIENT).name == name
-    except Refused:
+        assert apply_rules(rules, name, False, CLIENT).name == name
+    except RequestRefused:
         assert b"none" in name
 
 
 def test_a_rule_with_the_mac_address_is_for_clients_that_have_one():
     known = Client(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
     rules = [rule("^", "{mac:upper}/")]
-    assert rewritten(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
-    assert rewritten(rules, b"a", False, CLIENT) == Named(b"a")
-    assert rewritten([rule("(?P<mac>a)", "{mac}b")], b"a", False, CLIENT).name == b"ab"
+    assert apply_rules(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
+    assert apply_rules(rules, b"a", False, CLIENT) == RequestName(b"a")
+    assert apply_rules([rule("(?P<mac>a)", "{mac}b")], b"a", False, CLIENT).name == b"ab"
 
 
 def test_named_groups_are_kept_whatever_the_rule_does():
     sees = rule("^(?P<kind>[a-z]+)/(?P<none>x)?", last=True)
-    assert rewritten([sees], b"efi/y", False, CLIENT) == Named(b"efi/y", (), {"kind": b"efi"})
+    assert apply_rules([sees], b"efi/y", False, CLIENT) == RequestName(
+        b"efi/y", (), {"kind": b"efi"}
+    )
     both = [rule("^(?P<kind>[a-z]+)", "{kind}", "first"), rule("(?P<rest>y)", "z", "second")]
-    made = rewritten(both, b"efi/y", False, CLIENT)
-    assert made == Named(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
+    made = apply_rules(both, b"efi/y", False, CLIENT)
+    assert made == RequestName(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
 
 
 def test_a_refusal_says_which_bound_it_was():
-    with pytest.raises(Refused, match=r"^the name is too long for the rewrite rules$"):
-        rewritten([rule("x")], b"a" * (MAX_NAME_BYTES + 1), False, CLIENT)
-    with pytest.raises(Refused, match=r"^the rewrite rules come to no end$"):
-        rewritten([rule("", restart=True)], b"a", False, CLIENT)
+    with pytest.raises(RequestRefused, match=r"^the name is too long for the rewrite rules$"):
+        apply_rules([rule("x")], b"a" * (MAX_NAME_BYTES + 1), False, CLIENT)
+    with pytest.raises(RequestRefused, match=r"^the rewrite rules come to no end$"):
+        apply_rules([rule("", restart=True)], b"a", False, CLIENT)
 
 
 def test_rules_without_end_are_left_after_one_more_than_may_apply():
     most = rewrite.MOST_APPLIED
     applied = []
-    with pytest.raises(Refused):
-        rewritten([rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told))
+    with pytest.raises(RequestRefused):
+        apply_rules(
+            [rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told)
+        )
     assert len(applied) == most + 1
 
 
 def test_each_rule_that_applies_is_told_with_the_name_after_it():
     first, second, never = rule("a", "b"), rule("b", "c"), rule("x", "y")
     told = []
-    rewritten([first, never, second], b"a", False, CLIENT, lambda *said: told.append(said))
+    apply_rules([first, never, second], b"a", False, CLIENT, lambda *said: told.append(said))
     assert told == [(first, b"b"), (second, b"c")]
 
 
 def test_rules_that_do_not_concern_a_request_are_passed_over_wherever_they_stand():
     writes = rule("a", "w", reads=False)
     rules = [rule("a", "b"), writes, rule("x", "y"), writes, writes, rule("b", "c")]
-    assert rewritten(rules, b"a", False, CLIENT).name == b"c"
+    assert apply_rules(rules, b"a", False, CLIENT).name == b"c"
 
 
 def test_a_group_by_its_name_that_matched_nothing_is_nothing():
-    assert rewritten([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
+    assert apply_rules([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
 
 
 @pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tftpd.access.client import Client
 from tftpd.access.mounts import SERIALS, Mount, Mounts, Root, root, serials
-from tftpd.access.paths import PARENT, SELF, TEMPORARY, steps
-from tftpd.access.placeholders import BadSlot, Slot
+from tftpd.access.paths import PARENT, SELF, TEMPORARY, split_name
+from tftpd.access.placeholders import InvalidPlaceholder, Placeholder
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MAC = bytes.fromhex("525400abcdef")
 CLIENT = Client(ip_address("192.0.2.7"), lambda: MAC)
@@ -58,7 +58,7 @@ def test_what_a_client_is_known_by_is_a_step_below_the_directory(text, path, own
     ],
 )
 def test_what_is_no_root_is_told(text, why):
-    with pytest.raises(BadSlot) as bad:
+    with pytest.raises(InvalidPlaceholder) as bad:
         root(text)
     assert str(bad.value) == why
 
@@ -79,7 +79,7 @@ def test_the_roots_of_a_client_are_tried_in_their_order():
 
 def test_a_client_whose_mac_address_nobody_knows_has_no_such_root():
     assert _ways(_mount("/srv/{mac}", "/srv/default"), b"x", STRANGER) == [("/srv/default", b"x")]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         _ways(_mount("/srv/{mac}"), b"x", STRANGER)
     assert refused.value.code is ErrorCode.FILE_NOT_FOUND
     assert str(refused.value) == "the client has no directory in /srv/{mac}"
@@ -101,9 +101,9 @@ def test_a_name_without_a_serial_number_is_whole(name):
 def test_serial_numbers_are_what_the_expression_says():
     mount = _mount("/srv/{serial:upper}", serial="foc[0-9]+")
     assert _ways(mount, b"foc77/config") == [("/srv", b"FOC77/config")]
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         _ways(mount, b"foc77x/config")
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         _ways(mount, b"xfoc77/config")
 
 
@@ -112,7 +112,7 @@ def test_nothing_that_a_client_says_is_more_than_a_step(filename, below):
     mount = _mount("/srv/a-{serial}" if below else "/srv/{serial}", serial=".*")
     try:
         grants = Mounts([mount]).authorize_read(filename, CLIENT)
-    except Refused:
+    except RequestRefused:
         return
     for grant in grants:
         assert grant.root == Path("/srv")
@@ -120,11 +120,11 @@ def test_nothing_that_a_client_says_is_more_than_a_step(filename, below):
             assert step not in (b"", SELF, PARENT)
             assert b"/" not in step
             assert not step.startswith(TEMPORARY)
-        assert len(grant.name) == len(steps(filename))
+        assert len(grant.name) == len(split_name(filename))
 
 
 def test_a_step_that_means_another_directory_fills_nothing():
-    known = Root(Path("/srv"), ((Slot("serial"),),))
+    known = Root(Path("/srv"), ((Placeholder("serial"),),))
     for serial in (b"..", b".", b"", b"a/b", TEMPORARY + b"1"):
         assert known.steps(CLIENT, serial) is None
 
@@ -139,7 +139,7 @@ def test_the_kernel_is_asked_once_for_a_client():
     client = Client(ip_address("192.0.2.7"), neighbour)
     mounts = Mounts([_mount("/srv/{mac}", "/srv/{mac:upper}")])
     assert asked == []
-    assert mounts.asks_neighbours
+    assert mounts.needs_mac
     mounts.authorize_read(b"x", client)
     mounts.authorize_read(b"y", client)
     assert asked == [1]

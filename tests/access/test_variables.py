@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 from tftpd.access.client import Client
-from tftpd.access.variables import Fact, Facts
+from tftpd.access.variables import VariableRule, VariableTable
 
 MAC = bytes.fromhex("525400123456")
 NET = (ip_network("10.0.0.0/8"),)
@@ -22,16 +22,16 @@ CLIENT = _client(_nobody_asks)
 
 
 def test_without_facts_nothing_is_known():
-    assert Facts().of(CLIENT) == {}
-    assert not Facts().asks_neighbours
+    assert VariableTable().of(CLIENT) == {}
+    assert not VariableTable().needs_mac
 
 
 def test_what_fits_is_merged_and_the_later_holds():
-    facts = Facts(
+    facts = VariableTable(
         [
-            Fact({"disk": "sda", "console": {"port": "ttyS0"}}),
-            Fact({"disk": "vda"}, clients=ELSEWHERE),
-            Fact({"console": {"speed": 9600}, "menu": True}, clients=NET),
+            VariableRule({"disk": "sda", "console": {"port": "ttyS0"}}),
+            VariableRule({"disk": "vda"}, clients=ELSEWHERE),
+            VariableRule({"console": {"speed": 9600}, "menu": True}, clients=NET),
         ]
     )
     assert facts.of(CLIENT) == {
@@ -42,20 +42,20 @@ def test_what_fits_is_merged_and_the_later_holds():
 
 
 def test_a_mac_fits_whole_or_by_how_it_begins():
-    facts = Facts(
+    facts = VariableTable(
         [
-            Fact({"vendor": "qemu"}, macs=[MAC[:3]]),
-            Fact({"host": "a"}, macs=[b"\0" * 6, MAC]),
-            Fact({"host": "b"}, macs=[b"\0" * 6]),
+            VariableRule({"vendor": "qemu"}, macs=[MAC[:3]]),
+            VariableRule({"host": "a"}, macs=[b"\0" * 6, MAC]),
+            VariableRule({"host": "b"}, macs=[b"\0" * 6]),
         ]
     )
-    assert facts.asks_neighbours
+    assert facts.needs_mac
     assert facts.of(_client(lambda: MAC)) == {"vendor": "qemu", "host": "a"}
     assert facts.of(_client(lambda: None)) == {}
 
 
 def test_both_conditions_must_fit():
-    facts = Facts([Fact({"a": 1}, clients=NET, macs=[MAC])])
+    facts = VariableTable([VariableRule({"a": 1}, clients=NET, macs=[MAC])])
     assert facts.of(_client(lambda: MAC)) == {"a": 1}
     assert facts.of(_client(lambda: b"\1" * 6)) == {}
 
@@ -66,23 +66,31 @@ def test_the_mac_is_asked_for_once_and_only_where_it_decides():
     def neighbour():
         asked.append(1)
 
-    Facts([Fact({"a": 1}, macs=[MAC]), Fact({"a": 1}, macs=[MAC])]).of(_client(neighbour))
+    VariableTable([VariableRule({"a": 1}, macs=[MAC]), VariableRule({"a": 1}, macs=[MAC])]).of(
+        _client(neighbour)
+    )
     assert asked == [1]
-    Facts([Fact({"a": 1}, clients=ELSEWHERE, macs=[MAC])]).of(CLIENT)
+    VariableTable([VariableRule({"a": 1}, clients=ELSEWHERE, macs=[MAC])]).of(CLIENT)
 
 
 def test_what_one_client_gets_changes_nothing_for_the_next():
-    facts = Facts([Fact({"a": 1})])
+    facts = VariableTable([VariableRule({"a": 1})])
     facts.of(CLIENT)["a"] = 2
     assert facts.of(CLIENT) == {"a": 1}
 
 
 def test_facts_can_be_listed():
-    first, second = Fact({"a": 1}), Fact({"b": 2})
-    assert list(Facts([first, second])) == [first, second]
+    first, second = VariableRule({"a": 1}), VariableRule({"b": 2})
+    assert list(VariableTable([first, second])) == [first, second]
 
 
 def test_a_fact_of_another_hides_none_that_comes_after_it():
-    facts = Facts([Fact({"a": 1}, macs=[b"\0" * 6]), Fact({"b": 2}), Fact({"c": 3}, ELSEWHERE)])
+    facts = VariableTable(
+        [
+            VariableRule({"a": 1}, macs=[b"\0" * 6]),
+            VariableRule({"b": 2}),
+            VariableRule({"c": 3}, ELSEWHERE),
+        ]
+    )
     assert facts.of(_client(lambda: MAC)) == {"b": 2}
     assert facts.of(_client(lambda: None)) == {"b": 2}

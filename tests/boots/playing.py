@@ -19,8 +19,8 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.loader import load
 from tftpd.config.settings import Settings
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 HOST = "192.0.2.7"
 _DELAY = 0.0005  # seconds one way
@@ -240,12 +240,12 @@ def _configured(path: Path) -> tuple[Settings, Profiles]:
 def _server(family: Family, root: Path) -> MemoryServer:
     settings, profiles = _configured(root / "tftpd.yaml")
 
-    def offer(report: Any) -> Offer:
-        return Offer(
+    def offer(report: Any) -> ServerConfig:
+        return ServerConfig(
             mounts=Mounts(settings.mounts(), settings.naming()),
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
-            crowd=Crowd(),
+            admission=AdmissionLimits(),
             report=report,
             profiles=profiles,
         )

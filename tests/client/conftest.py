@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.client import Client
-from tftpd.client.settings import Settings
+from tftpd.client.settings import ClientSettings
 from tftpd.protocol.packets import decode
 
 TID = (SERVER, 3000)
@@ -17,7 +17,7 @@ class Talk:
     def __init__(self, net, **settings):
         self.net = net
         settings = {"blksize": 1468, "windowsize": 16} | settings
-        self.client = Client(net.runtime, Settings(**settings))
+        self.client = Client(net.runtime, ClientSettings(**settings))
         self.result = None  # of the coroutine, or its exception
         self.done = None
 

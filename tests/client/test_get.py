@@ -20,7 +20,7 @@ from tftpd.client.errors import (
     TimedOut,
 )
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 from tftpd.protocol.result import Outcome
 
 ASKED = ((b"tsize", b"0"), (b"blksize", b"1468"), (b"windowsize", b"16"))
@@ -63,7 +63,7 @@ def test_a_server_of_rfc_1350_gets_no_ack_0(talk, path):
 
 def test_after_error_8_it_goes_without_options(talk, path):
     talk.gets(path)
-    assert talk.hears(Error(8, "no")) == []
+    assert talk.hears(ErrorPacket(8, "no")) == []
     assert talk.said((SERVER, WELL_KNOWN)) == [Rrq(b"f", b"octet")]
     assert talk.hears(Data(1, b"abc"), OTHER_TID) == [Ack(1)]
     assert path.read_bytes() == b"abc"
@@ -144,7 +144,7 @@ def test_progress_is_told_with_the_size(talk, path):
 )  # fmt: skip
 def test_an_error_of_the_server_has_its_type_its_code_and_its_text(talk, path, code, kind):
     talk.gets(path)
-    assert talk.hears(Error(code, "because")) == []
+    assert talk.hears(ErrorPacket(code, "because")) == []
     assert type(talk.result) is kind
     assert (talk.result.code, talk.result.text) == (code, "because")
     assert talk.net.ports == {}
@@ -154,7 +154,7 @@ def test_an_error_in_the_midst_leaves_nothing(talk, path, tmp_path):
     path.write_bytes(b"old")
     talk.gets(path)
     talk.hears(Data(1, b"a" * 512))
-    talk.hears(Error(0, "disk failed"))
+    talk.hears(ErrorPacket(0, "disk failed"))
     assert type(talk.result) is ServerError
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
@@ -190,8 +190,8 @@ def test_junk_without_end_does_not_keep_it_waiting(net, path):
 
 def test_another_host_is_told_error_5_and_heard_no_further(talk, path):
     talk.gets(path)
-    assert talk.hears(Data(1, b"evil"), STRANGER) == [Error(5, "Unknown transfer ID")]
-    assert talk.hears(Error(1, "evil"), STRANGER) == []
+    assert talk.hears(Data(1, b"evil"), STRANGER) == [ErrorPacket(5, "Unknown transfer ID")]
+    assert talk.hears(ErrorPacket(1, "evil"), STRANGER) == []
     talk.hears(Data(1, b"good"))
     assert path.read_bytes() == b"good"
 
@@ -199,8 +199,8 @@ def test_another_host_is_told_error_5_and_heard_no_further(talk, path):
 def test_another_port_of_the_server_is_a_stranger_once_one_has_answered(talk, path):
     talk.gets(path)
     talk.hears(Data(1, b"a" * 512))
-    assert talk.hears(Data(1, b"evil"), OTHER_TID) == [Error(5, "Unknown transfer ID")]
-    assert talk.hears(Error(0, "evil"), OTHER_TID) == []
+    assert talk.hears(Data(1, b"evil"), OTHER_TID) == [ErrorPacket(5, "Unknown transfer ID")]
+    assert talk.hears(ErrorPacket(0, "evil"), OTHER_TID) == []
     assert talk.hears(Data(2, b"b")) == [Ack(2)]
     assert path.read_bytes() == b"a" * 512 + b"b"
 
@@ -208,7 +208,7 @@ def test_another_port_of_the_server_is_a_stranger_once_one_has_answered(talk, pa
 def test_a_storm_of_errors_from_strangers_is_not_answered(talk, path):
     talk.gets(path)
     for port in range(1000, 1100):
-        assert talk.hears(Error(1, "storm"), ("192.0.2.99", port)) == []
+        assert talk.hears(ErrorPacket(1, "storm"), ("192.0.2.99", port)) == []
     assert talk.result is None
     talk.hears(Data(1, b""))
 
@@ -216,7 +216,7 @@ def test_a_storm_of_errors_from_strangers_is_not_answered(talk, path):
 def test_a_lying_oack_gets_error_8(talk, path, tmp_path):
     talk.gets(path)
     lie = Oack(((b"blksize", b"9000"),))
-    assert talk.hears(lie) == [Error(8, "Option negotiation refused")]
+    assert talk.hears(lie) == [ErrorPacket(8, "Option negotiation refused")]
     assert type(talk.result) is BadAnswer
     assert list(tmp_path.iterdir()) == []
 
@@ -279,7 +279,7 @@ def test_a_host_that_cannot_be_is_an_error_of_ours(net, path, host):
 def test_a_directory_that_is_not_there_is_told_to_the_server_too(talk, tmp_path):
     talk.gets(tmp_path / "none" / "file")
     (answer,) = talk.hears(Data(1, b"abc"))
-    assert isinstance(answer, Error)
+    assert isinstance(answer, ErrorPacket)
     assert type(talk.result) is LocalError
 
 
@@ -292,7 +292,7 @@ def test_cancelling_tells_the_server_and_leaves_nothing(talk, net, path, tmp_pat
         to = TID
     talk.done.cancel()
     assert type(talk.result) is CancelledError
-    assert talk.said(to) == [Error(0, "Transfer was cancelled")]
+    assert talk.said(to) == [ErrorPacket(0, "Transfer was cancelled")]
     assert (net.ports, list(tmp_path.iterdir())) == ({}, [])
 
 
@@ -319,7 +319,7 @@ def test_an_error_after_the_last_block_comes_too_late(net, talk, path):
     talk.gets(path)
     net.hold_threads = True
     assert talk.hears(Data(1, b"whole")) == []
-    assert talk.hears(Error(0, "no more")) == []
+    assert talk.hears(ErrorPacket(0, "no more")) == []
     net.run_threads()
     assert talk.said(TID) == [Ack(1)]
     assert (talk.result.outcome, path.read_bytes()) == (Outcome.DONE, b"whole")

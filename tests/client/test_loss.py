@@ -9,12 +9,12 @@ from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
-from tftpd.client.settings import Settings
-from tftpd.protocol.negotiation import Limits
+from tftpd.client.settings import ClientSettings
+from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 HOST = "192.0.2.7"
 CONTENT = bytes(range(256)) * 2
@@ -25,9 +25,13 @@ PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 def run(root, start, lost, **settings):
     """The report of what `start(client)` begins, while the packets numbered `lost` get lost."""
     mounts = Mounts([Mount((), one(root), read=ReadPolicy(), write=WritePolicy())])
-    server = MemoryServer(lambda report: Offer(mounts, Limits(), Timing(), Crowd(), report))
+    server = MemoryServer(
+        lambda report: ServerConfig(
+            mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), report
+        )
+    )
     net = server.net
-    client = Client(net.runtime, Settings(blksize=100, **settings))
+    client = Client(net.runtime, ClientSettings(blksize=100, **settings))
     ended, count = [], 0
     Deferred.fromCoroutine(start(client)).addBoth(ended.append)
     for _ in range(3000):

@@ -5,8 +5,8 @@ import io
 from tests.client.conftest import TID
 from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.client import Client
-from tftpd.client.output import Trace
-from tftpd.client.settings import Settings
+from tftpd.client.output import PacketPrinter
+from tftpd.client.settings import ClientSettings
 from tftpd.net.wrappers import tapped
 from tftpd.protocol.packets import Ack, Data, Oack
 
@@ -16,8 +16,8 @@ def test_every_datagram_both_ways_is_heard(tmp_path):
 
     net, out = MemoryNet(), io.StringIO()
     talk = Talk(net)
-    trace = Trace(net.clock.seconds, out)
-    talk.client = Client(tapped(net.runtime, trace.hear), Settings(blksize=8, windowsize=2))
+    trace = PacketPrinter(net.clock.seconds, out)
+    talk.client = Client(tapped(net.runtime, trace.hear), ClientSettings(blksize=8, windowsize=2))
     talk.gets(tmp_path / "f")
     net.clock.advance(0.25)
     talk.hears(Oack(((b"blksize", b"8"), (b"windowsize", b"2"))))
@@ -40,5 +40,7 @@ def test_every_datagram_both_ways_is_heard(tmp_path):
 
 def test_addresses_of_ipv6_have_brackets():
     out = io.StringIO()
-    Trace(lambda: 0.0, out).hear(True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0))
+    PacketPrinter(lambda: 0.0, out).hear(
+        True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0)
+    )
     assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

@@ -18,7 +18,7 @@ from tftpd.client.errors import (
     TimedOut,
 )
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Wrq
 from tftpd.protocol.result import Outcome
 
 SMALL = Oack(((b"tsize", b"5"), (b"blksize", b"8")))
@@ -53,7 +53,7 @@ def test_a_server_of_rfc_1350_gets_blocks_of_512(talk):
 
 def test_a_server_that_takes_no_uploads_refuses_by_error_4(talk):
     talk.puts(b"hello")
-    talk.hears(Error(4, "unsupported request"))
+    talk.hears(ErrorPacket(4, "unsupported request"))
     assert type(talk.result) is Refusal
 
 
@@ -61,7 +61,7 @@ def test_error_4_in_the_midst_of_an_upload_is_no_refusal(talk):
     talk.puts(b"a" * 600)
     talk.hears(Ack(0))
     talk.hears(Ack(1))
-    talk.hears(Error(4, "what is that?"))
+    talk.hears(ErrorPacket(4, "what is that?"))
     assert type(talk.result) is ServerError
 
 
@@ -117,7 +117,7 @@ def test_a_refusal_before_and_after_the_first_block(net):
         talk.puts(b"hello")
         for answer in answers:
             talk.hears(answer)
-        talk.hears(Error(6, "there is one"))
+        talk.hears(ErrorPacket(6, "there is one"))
         assert type(talk.result) is AlreadyExists
 
 
@@ -131,7 +131,9 @@ def test_a_last_block_that_nobody_acknowledges_is_not_stored(talk):
 
 def test_a_lying_oack_ends_it(talk):
     talk.puts(b"hello")
-    assert talk.hears(Oack(((b"multicast", b""),))) == [Error(8, "Option negotiation refused")]
+    assert talk.hears(Oack(((b"multicast", b""),))) == [
+        ErrorPacket(8, "Option negotiation refused")
+    ]
     assert type(talk.result) is BadAnswer
 
 
@@ -149,7 +151,7 @@ def test_cancelling_tells_the_server(talk, net, answered):
         to = TID
     talk.done.cancel()
     assert type(talk.result) is CancelledError
-    assert talk.said(to) == [Error(0, "Transfer was cancelled")]
+    assert talk.said(to) == [ErrorPacket(0, "Transfer was cancelled")]
     assert net.ports == {}
 
 
@@ -168,7 +170,7 @@ def test_the_file_is_closed_however_early_it_ends(net, held):
     net.clock.pump([0.5] * 200)
     refused = Talk(net)
     refused.puts(b"hello")
-    refused.hears(Error(2, "no"))
+    refused.hears(ErrorPacket(2, "no"))
     wrong = Talk(net, blksize=7)
     wrong.puts(b"hello")
     assert type(wrong.result) is ValueError

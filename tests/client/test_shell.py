@@ -15,8 +15,8 @@ import pytest
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
 from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import Job
-from tftpd.client.shell import Prompt
+from tftpd.client.jobs import TransferJob
+from tftpd.client.shell import Shell
 from tftpd.client.urls import Remote
 from tftpd.protocol.negotiation import Mode
 
@@ -30,7 +30,7 @@ class Talk:
         arguments = parser().parse_args(["prompt", HOST, *options])
         self.done = []
         self.statuses = []  # of what is done next
-        self.prompt = Prompt(arguments, self._perform)
+        self.prompt = Shell(arguments, self._perform)
         self.prompt.stdout = io.StringIO()
 
     def says(self, *lines):
@@ -59,10 +59,10 @@ def there(name, host=HOST):
 def test_get_as_in_tftp_1(talk):
     talk.says("get boot/a", "get a b", "get a b c", "get 'a b' -")
     assert talk.jobs == [
-        ("get", Job(there(b"boot/a"), Path("a"))),
-        ("get", Job(there(b"a"), Path("b"))),
-        ("get", *(Job(there(name), Path(name.decode())) for name in (b"a", b"b", b"c"))),
-        ("get", Job(there(b"a b"), None)),
+        ("get", TransferJob(there(b"boot/a"), Path("a"))),
+        ("get", TransferJob(there(b"a"), Path("b"))),
+        ("get", *(TransferJob(there(name), Path(name.decode())) for name in (b"a", b"b", b"c"))),
+        ("get", TransferJob(there(b"a b"), None)),
     ]
     assert talk.done[-1][0].output == "-"  # where to the file goes, so nothing else does
 
@@ -70,10 +70,14 @@ def test_get_as_in_tftp_1(talk):
 def test_put_as_in_tftp_1(talk):
     talk.says("put d/a", "put d/a b", "put d/a e/b there", "put d/a there/")
     assert talk.jobs == [
-        ("put", Job(there(b"a"), Path("d/a"))),
-        ("put", Job(there(b"b"), Path("d/a"))),
-        ("put", Job(there(b"there/a"), Path("d/a")), Job(there(b"there/b"), Path("e/b"))),
-        ("put", Job(there(b"there/a"), Path("d/a"))),
+        ("put", TransferJob(there(b"a"), Path("d/a"))),
+        ("put", TransferJob(there(b"b"), Path("d/a"))),
+        (
+            "put",
+            TransferJob(there(b"there/a"), Path("d/a")),
+            TransferJob(there(b"there/b"), Path("e/b")),
+        ),
+        ("put", TransferJob(there(b"there/a"), Path("d/a"))),
     ]
 
 
@@ -85,7 +89,7 @@ def test_what_is_set_holds_from_then_on(talk):
     assert (second.mode, second.blksize, second.windowsize) == (Mode.NETASCII, 1024, 4)
     assert (second.timeout, second.trace, second.verbose) == (3, True, True)
     assert second.port == 6969
-    assert jobs == [Job(there(b"a", "192.0.2.9"), Path("a"))]
+    assert jobs == [TransferJob(there(b"a", "192.0.2.9"), Path("a"))]
 
 
 def test_auto_and_the_names_of_modes_take_it_back(talk):
@@ -112,7 +116,7 @@ def test_status_tells_them(talk):
 
 def test_commands_may_be_shortened(talk):
     talk.says("g a", "bl 1024", "st")
-    assert talk.jobs == [("get", Job(there(b"a"), Path("a")))]
+    assert talk.jobs == [("get", TransferJob(there(b"a"), Path("a")))]
     assert "blksize 1024," in talk.prompt.stdout.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load
-from tftpd.config.sections import Status
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.retransmission import Timing
+from tftpd.config.sections import StatusSection
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.retransmission import RetransmitPolicy
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ MINIMAL = "directories:\n  - {root: srv, read: true}\n"
 def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
     settings = load(written(MINIMAL))
     assert settings.mounts() == [Mount((), one(tmp_path / "srv"), read=ReadPolicy())]
-    assert settings.limits.granted() == Limits()
+    assert settings.limits.granted() == OptionLimits()
     assert settings.limits.sessions == 5000
-    assert settings.retransmit.timing() == Timing()
+    assert settings.retransmit.timing() == RetransmitPolicy()
     assert (settings.log.level, settings.log.format) == ("info", "text")
     assert settings.status is None
     listen = [(entry.address, entry.port, entry.broadcast) for entry in settings.listen]
@@ -60,8 +61,8 @@ directories:
     symlinks: deny
     read: {world_readable: true, clients: [10.0.0.0/8, 192.0.2.1, "fe80::/10"]}
     write: {create: false, overwrite: true, max_size: 1.5MiB, mode: 0600, world_writable: true}
-limits: {blksize: 1468, windowsize: 8, window_octets: 64KiB, sessions: 7}
-retransmit: {floor: 0.5, ceiling: 4, initial: 2, patience: 60, dally: 5}
+limits: {blksize: 1468, windowsize: 8, window_bytes: 64KiB, sessions: 7}
+retransmit: {min_interval: 0.5, max_interval: 4, initial_interval: 2, idle_timeout: 60, dally: 5}
 status: {address: 192.0.2.1, port: 80, names: [Boot.example.org.]}
 log: {level: debug, format: json}
 trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
@@ -72,13 +73,15 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
     write = WritePolicy(False, True, 3 << 19, 0o600, True)
     root = tmp_path / "srv"
     assert settings.mounts() == [Mount((b"boot", b"x86"), one(root), read, write, Symlinks.DENY)]
-    assert settings.limits.granted() == Limits(1468, 8, 64 << 10)
-    assert settings.retransmit.timing() == Timing(0.5, 4.0, 2.0, 60.0, 5.0)
+    assert settings.limits.granted() == OptionLimits(1468, 8, 64 << 10)
+    assert settings.retransmit.timing() == RetransmitPolicy(0.5, 4.0, 2.0, 60.0, 5.0)
     assert settings.listen[0].address == "fe80::1%lo"
     trace = settings.trace
     assert (trace.client, trace.file) == (ip_network("10.0.0.7"), str(tmp_path / "in/t.pcap"))
     assert trace.max_size == 1 << 20
-    assert settings.status == Status(address="192.0.2.1", port=80, names=["boot.example.org"])
+    assert settings.status == StatusSection(
+        address="192.0.2.1", port=80, names=["boot.example.org"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_sizes(written, text, octets):
 )
 def test_where_transfers_are_slow_by_rule_windows_are_small(written, text, blksize, octets):
     granted = load(written(MINIMAL + f"limits: {{{text}}}\n")).limits.granted()
-    assert (granted.blksize, granted.window_octets) == (blksize, octets)
+    assert (granted.blksize, granted.window_bytes) == (blksize, octets)
 
 
 @pytest.mark.parametrize("text", ["40000-40999", '"40000 - 40999"'])
@@ -120,10 +123,10 @@ def test_file_modes_are_octal(written, text):
 @pytest.mark.parametrize(
     ("text", "status"),
     [
-        ("true", Status()),
-        ("{}", Status(address="127.0.0.1", port=9169)),
+        ("true", StatusSection()),
+        ("{}", StatusSection(address="127.0.0.1", port=9169)),
         ("false", None),
-        ("{socket: /run/tftpd/status.sock}", Status(socket="/run/tftpd/status.sock")),
+        ("{socket: /run/tftpd/status.sock}", StatusSection(socket="/run/tftpd/status.sock")),
     ],
 )
 def test_the_status_page(written, text, status):
@@ -131,13 +134,13 @@ def test_the_status_page(written, text, status):
 
 
 def test_patience_alone_may_be_shortened(written):
-    timing = load(written(MINIMAL + "retransmit: {patience: 3}")).retransmit.timing()
-    assert timing == Timing(patience=3)
+    timing = load(written(MINIMAL + "retransmit: {idle_timeout: 3}")).retransmit.timing()
+    assert timing == RetransmitPolicy(idle_timeout=3)
 
 
 def test_empty_sections_are_sections_of_defaults(written):
     settings = load(written(MINIMAL + "limits:\nretransmit:\nlog:\n"))
-    assert settings.limits.granted() == Limits()
+    assert settings.limits.granted() == OptionLimits()
 
 
 def test_roots_are_relative_to_the_file(written, tmp_path):
@@ -175,9 +178,9 @@ directories:
   - {path: /z, root: in, write: {create: false, overwrite: false, mode: 0999}}
   - {path: /q, root: in}
   - {path: /r, root: t.yaml, read: true}
-limits: {blksiz: 1, blksize: 99999999, windowsize: yes, window_octets: 1k}
+limits: {blksiz: 1, blksize: 99999999, windowsize: yes, window_bytes: 1k}
 log: {level: inf, format: [text]}
-retransmit: {floor: 9, ceiling: 3}
+retransmit: {min_interval: 9, max_interval: 3}
 lisen: 3
 """
     here = tmp_path
@@ -207,12 +210,12 @@ lisen: 3
         f"t.yaml:20: directories[7].root: {here}/t.yaml is not a directory",
         't.yaml:21: limits.blksiz: unknown key, did you mean "blksize"?',
         "t.yaml:21: limits.blksize: expected a number from 8 to 65464, got 99999999",
-        't.yaml:21: limits.window_octets: expected at least 64KiB, got "1k"',
+        't.yaml:21: limits.window_bytes: expected at least 64KiB, got "1k"',
         't.yaml:21: limits.windowsize: expected a number from 1 to 65535, got "yes"',
         "t.yaml:22: log.format: expected one of text, json, got a list",
         't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
         ' did you mean "info"?',
-        "t.yaml:23: retransmit: expected a floor below ceiling and patience, got 9, 3 and 30",
+        "t.yaml:23: retransmit: expected min_interval below max_interval and idle_timeout, got 9, 3 and 30",
         't.yaml:24: lisen: unknown key, did you mean "listen"?',
     ]
 
@@ -279,8 +282,8 @@ lisen: 3
         (MINIMAL + "log: {level: " + "x" * 500 + "}",
          "t.yaml:3: log.level: expected one of debug, info, warn, error, critical,"
          f' got "{"x" * 57}..."'),
-        (MINIMAL + "retransmit: {floor: 0}",
-         "t.yaml:3: retransmit.floor: expected seconds, more than 0 and up to 3600, got 0"),
+        (MINIMAL + "retransmit: {min_interval: 0}",
+         "t.yaml:3: retransmit.min_interval: expected seconds, more than 0 and up to 3600, got 0"),
         (MINIMAL + "trace: 10.0.0.7", 't.yaml:3: trace: expected a mapping, got "10.0.0.7"'),
         (MINIMAL + "trace: {client: 10.0.0.7}", 't.yaml:3: trace: missing key "file"'),
         (MINIMAL + "trace: {client: 10.0.0.7, file: [a]}",
@@ -391,7 +394,7 @@ def test_rules_are_read_in_order_with_what_they_do(written):
         ("{unless: a, to: x}", ': "to" goes with "match", and not with "refuse"'),
         ("{match: a, last: true, restart: true}",
          ': expected one of "refuse", "last" and "restart"'),
-        ("{match: a, every: true, last: true}", ': "every" goes with "to"'),
+        ("{match: a, repeat: true, last: true}", ': "repeat" goes with "to"'),
         ("{match: a, to: x, on: reads}",
          '.on: expected one of read, write, both, got "reads", did you mean "read"?'),
     ],
@@ -414,26 +417,53 @@ def test_the_ladder_is_read(written):
         written(
             "directories:\n"
             "  - {root: srv, read: true}\n"
-            "  - {path: /in, root: in, read: true, ladder: [case]}\n"
-            "names: {ladder: [case, drive], encodings: [big5], prefixes: [\\a/b]}\n"
+            "  - {path: /in, root: in, read: true, fallbacks: [case]}\n"
+            "names: {fallbacks: [case, drive], encodings: [big5], prefixes: [\\a/b]}\n"
         )
     )
-    assert settings.naming().ladder == Ladder((Rung.CASE, Rung.DRIVE), ("big5",), ((b"a", b"b"),))
-    assert [mount.rungs for mount in settings.mounts()] == [None, (Rung.CASE,)]
+    assert settings.naming().fallbacks == FallbackChain(
+        (Fallback.CASE, Fallback.DRIVE), ("big5",), ((b"a", b"b"),)
+    )
+    assert [mount.fallbacks for mount in settings.mounts()] == [None, (Fallback.CASE,)]
 
 
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ("{ladder: [drives]}", ".ladder[0]: expected one of drive, trailing, encoding, prefix, "
+        ("{fallbacks: [drives]}", ".fallbacks[0]: expected one of drive, trailing, encoding, prefix, "
          'case, got "drives", did you mean "drive"?'),
         ("{encodings: [utf-16]}", '.encodings[0]: expected one of utf-8, latin-1, '),
         ("{prefixes: [/]}", ".prefixes: / is before every name already"),
         ("{prefixes: [../x]}", '.prefixes[0]: expected a path without .., got "../x"'),
-        ("{ladder: case}", '.ladder: expected a list, got "case"'),
+        ("{fallbacks: case}", '.fallbacks: expected a list, got "case"'),
     ],
 )  # fmt: skip
 def test_a_ladder_that_cannot_be_is_told(written, names, problem):
     with pytest.raises(ConfigError) as error:
         load(written(f"{MINIMAL}names: {names}\n"))
     assert str(error.value).startswith(f"t.yaml:3: names{problem}")
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("retransmit: {floor: 1}", "retransmit.floor", "min_interval"),
+        ("retransmit: {ceiling: 1}", "retransmit.ceiling", "max_interval"),
+        ("retransmit: {initial: 1}", "retransmit.initial", "initial_interval"),
+        ("retransmit: {patience: 1}", "retransmit.patience", "idle_timeout"),
+        ("retransmit: {copies: 1}", "retransmit.copies", "max_unanswered_sends"),
+        ("limits: {window_octets: 1MiB}", "limits.window_octets", "window_bytes"),
+        ("names: {ladder: [case]}", "names.ladder", "fallbacks"),
+        ("facts: [{set: {a: 1}}]", "facts", "variables"),
+        ("rewrite: [{match: a, to: b, every: true}]", "rewrite[0].every", "repeat"),
+        (
+            "profiles: [{name: a, match: {mode: octet}, gap: 0}]",
+            "profiles[0].gap",
+            "packet_interval",
+        ),
+    ],
+)
+def test_an_old_key_gets_an_error_that_names_the_new_key(written, section, old, new):
+    problem = f't.yaml:3: {old}: unknown key: it is now called "{new}"'
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        load(written(MINIMAL + section))

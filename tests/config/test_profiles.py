@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
+from tftpd.access.profiles import Fingerprint, Globs, Profile, ProfileMatch
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load
 from tftpd.config.profiles import shipped
@@ -44,9 +44,9 @@ profiles:
     windowsize: 8
     empty_tsize: false
     rollover: 1
-    patience: 60
-    floor: 1
-    gap: 0.001
+    idle_timeout: 60
+    min_interval: 1
+    packet_interval: 0.001
     duplicates: 1
     broadcast: answer
     source: seen here
@@ -55,7 +55,7 @@ profiles:
     (known,) = settings.known_profiles()
     assert known.profile() == Profile(
         "star64",
-        Match(
+        ProfileMatch(
             options=Fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
             request=Wrq,
             mode=b"netascii",
@@ -68,9 +68,9 @@ profiles:
         windowsize=8,
         empty_tsize=False,
         rollover=1,
-        patience=60.0,
-        floor=1.0,
-        gap=0.001,
+        idle_timeout=60.0,
+        min_interval=1.0,
+        packet_interval=0.001,
         duplicates=1,
         broadcast=True,
     )
@@ -78,7 +78,9 @@ profiles:
 
 def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
     settings = loaded("profiles: [{name: lab, match: {options: []}}]")
-    assert settings.known_profiles()[0].profile() == Profile("lab", Match(options=Fingerprint([])))
+    assert settings.known_profiles()[0].profile() == Profile(
+        "lab", ProfileMatch(options=Fingerprint([]))
+    )
 
 
 def test_those_of_the_file_come_before_those_that_are_shipped(loaded):
@@ -122,8 +124,8 @@ def test_a_shipped_one_is_replaced_by_its_name(loaded):
          'tsize, windowsize, rollover, got "tsiz", did you mean "tsize"?'),
         ("{name: lab, match: {mode: octet}, duplicates: 9}",
          "profiles[0].duplicates: expected a number from 0 to 3, got 9"),
-        ("{name: lab, match: {mode: octet}, gap: 2}",
-         "profiles[0].gap: expected seconds, from 0 up to 1, got 2"),
+        ("{name: lab, match: {mode: octet}, packet_interval: 2}",
+         "profiles[0].packet_interval: expected seconds, from 0 up to 1, got 2"),
         ("{name: lab, match: {mode: octet}, blocksize: 9}",
          'profiles[0].blocksize: unknown key, did you mean "blksize"?'),
         ("{name: a, match: {mode: octet}}\n  - {name: a, match: {mode: octet}}",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.access.policy import Bounds
-from tftpd.access.variables import Fact
+from tftpd.access.policy import RenderLimits
+from tftpd.access.variables import VariableRule
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load
 
@@ -34,7 +34,7 @@ def test_facts_are_read_as_they_are_written(written):
     settings = load(
         written(
             """
-facts:
+variables:
   - set: {domain: example.org, debug: no, mode: 0644, quiet: true, speed: 115200, part: 1.5}
   - clients: [10.0.0.0/8]
     macs: ["52:54:00", 52-54-00-12-34-56]
@@ -44,7 +44,7 @@ facts:
         )
     )
     assert list(settings.known_facts()) == [
-        Fact(
+        VariableRule(
             {
                 "domain": "example.org",
                 "debug": "no",
@@ -54,7 +54,7 @@ facts:
                 "part": 1.5,
             }
         ),
-        Fact(
+        VariableRule(
             {"disks": ["sda", {"name": "sdb", "raid": None}]},
             clients=(ip_network("10.0.0.0/8"),),
             macs=(b"RT\0", b"RT\0\x124V"),
@@ -65,14 +65,14 @@ facts:
 def test_without_facts_there_are_none(written):
     settings = load(written(""))
     assert list(settings.known_facts()) == []
-    assert settings.limits.rendering() == Bounds(1 << 20, 2.0)
+    assert settings.limits.rendering() == RenderLimits(1 << 20, 2.0)
 
 
 def test_what_is_wrong_is_told_where_it_is(written):
     assert _problems(
         written(
             """
-facts:
+variables:
   - {}
   - set: {}
   - set:
@@ -85,34 +85,34 @@ facts:
 """
         )
     ) == [
-        't.yaml:4: facts[0]: missing key "set"',
-        "t.yaml:5: facts[1].set: expected at least one name",
-        't.yaml:7: facts[2].set."two words": expected a name of letters, digits and underscores, '
+        't.yaml:4: variables[0]: missing key "set"',
+        "t.yaml:5: variables[1].set: expected at least one name",
+        't.yaml:7: variables[2].set."two words": expected a name of letters, digits and underscores, '
         'got "two words"',
-        "t.yaml:9: facts[2].set.fine[0].a-b: expected a name of letters, digits and underscores, "
+        "t.yaml:9: variables[2].set.fine[0].a-b: expected a name of letters, digits and underscores, "
         'got "a-b"',
-        't.yaml:10: facts[3].client: unknown key, did you mean "clients"?',
-        "t.yaml:11: facts[4].clients: expected at least one entry",
-        "t.yaml:12: facts[5].macs[0]: expected a MAC address, or how it begins, such as "
+        't.yaml:10: variables[3].client: unknown key, did you mean "clients"?',
+        "t.yaml:11: variables[4].clients: expected at least one entry",
+        "t.yaml:12: variables[5].macs[0]: expected a MAC address, or how it begins, such as "
         '"52:54:00", got "x"',
-        "t.yaml:12: facts[5].set: expected a mapping of names and values, got a list",
+        "t.yaml:12: variables[5].set: expected a mapping of names and values, got a list",
     ]
 
 
 def test_values_are_nested_eight_deep_at_most(written):
     def nested(levels):
-        return f"facts: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
+        return f"variables: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
 
     assert load(written(nested(8))).known_facts()
     (problem,) = _problems(written(nested(9)))
     assert problem == (
-        f"t.yaml:2: facts[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
+        f"t.yaml:2: variables[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
     )
 
 
 def test_limits_of_templates_have_ranges(written):
     settings = load(written("limits: {template_size: 16MiB, template_time: 0.1}"))
-    assert settings.limits.rendering() == Bounds(16 << 20, 0.1)
+    assert settings.limits.rendering() == RenderLimits(16 << 20, 0.1)
     assert _problems(written("limits: {template_size: 17MiB, template_time: 11}")) == [
         't.yaml:2: limits.template_size: expected at most 16MiB, got "17MiB"',
         "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 11",

@@ -7,12 +7,12 @@ from tests.confinement.world import PLANTED, World
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.rewrite import AS_ASKED, Naming
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.access.rewrite import NO_RULES, NameRules
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq, decode
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 CLIENT = ("192.0.2.7", 2070)
 
@@ -25,10 +25,12 @@ def mount(world: World, symlinks: Symlinks = Symlinks.INSIDE, **policies: Any) -
     return Mount((), roots, read=read, write=write, symlinks=symlinks, **policies)
 
 
-def serving(*mounts: Mount, naming: Naming = AS_ASKED, **offered: Any) -> MemoryServer:
-    def offer(report: Any) -> Offer:
-        crowd = Crowd(sessions=100)
-        return Offer(Mounts(mounts, naming), Limits(), Timing(), crowd, report, **offered)
+def serving(*mounts: Mount, naming: NameRules = NO_RULES, **offered: Any) -> MemoryServer:
+    def offer(report: Any) -> ServerConfig:
+        crowd = AdmissionLimits(sessions=100)
+        return ServerConfig(
+            Mounts(mounts, naming), OptionLimits(), RetransmitPolicy(), crowd, report, **offered
+        )
 
     return MemoryServer(offer)
 
@@ -69,7 +71,7 @@ def writes(server: MemoryServer, names: Sequence[bytes]) -> list[list[bytes]]:
 def contents(said: list[bytes]) -> bytes | None:
     """The file that came, None if it was refused by one ERROR; silence is a fault of ours."""
     packets = [decode(octets) for octets in said]
-    if all(isinstance(packet, Error) for packet in packets):
+    if all(isinstance(packet, ErrorPacket) for packet in packets):
         assert len(packets) == 1
         return None
     return b"".join(packet.payload for packet in packets if isinstance(packet, Data))

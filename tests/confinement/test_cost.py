@@ -7,19 +7,21 @@ import tracemalloc
 import pytest
 
 from tests.confinement.asking import everything, mount, says, serving
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import root
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.rewrite import Naming
+from tftpd.access.rewrite import NameRules
 from tftpd.config.names import ENCODINGS
-from tftpd.protocol.packets import LONGEST_REQUEST, Rrq
-from tftpd.storage.dentry_cache import Cache
+from tftpd.protocol.packets import MAX_REQUEST_BYTES, Rrq
+from tftpd.storage.dentry_cache import DentryCache
 
-# docs/security.md tells these.
+# docs/explanation/security.md states these.
 PLAIN, LADDER, AT_ONCE = 12, 2500, 1000
 CALLS = ("open", "stat", "lstat", "readlink", "scandir", "close")
 
-EVERYTHING = Naming(ladder=Ladder(tuple(Rung), ENCODINGS, ((b"boot",), (b"tftpboot",))))
+EVERYTHING = NameRules(
+    fallbacks=FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"tftpboot",)))
+)
 ROOTS = 8
 
 HOSTILE = {
@@ -66,7 +68,7 @@ def looks(monkeypatch):
 
     for call in CALLS:
         monkeypatch.setattr(os, call, counting(getattr(os, call)))
-    monkeypatch.setattr(Cache, "_open", counting(Cache._open))
+    monkeypatch.setattr(DentryCache, "_open", counting(DentryCache._open))
     return count
 
 
@@ -102,8 +104,8 @@ def test_the_reactor_is_not_held_up(confined, roots, looks, name):
 def test_no_request_that_is_kept_is_large(confined):
     """A transfer keeps its request for as long as it runs, and half_open of them are kept."""
     server = serving(mount(confined, read=ReadPolicy()))
-    options = b"ab\0cd\0" * LONGEST_REQUEST
-    longest = b"\0\1file\0octet\0" + options[: LONGEST_REQUEST - 13]
+    options = b"ab\0cd\0" * MAX_REQUEST_BYTES
+    longest = b"\0\1file\0octet\0" + options[: MAX_REQUEST_BYTES - 13]
     longest = longest[: longest.rindex(b"\0") + 1]
     says(server, longest)  # what is made once
     tracemalloc.start()
@@ -126,7 +128,7 @@ def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, m
     monkeypatch.setattr("tftpd.storage.negative_cache.time.time_ns", lambda: hour)
     monkeypatch.setattr("tftpd.storage.resolver._AT_ONCE", 1000)
     server = serving(mount(confined), naming=EVERYTHING)
-    finder = server.listener.offer.finder
+    finder = server.listener.config.resolver
     tracemalloc.start()
     try:
         for number in range(8):
@@ -134,9 +136,9 @@ def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, m
             for _ in range(2):
                 everything(server, Rrq(name, b"octet").encode())
         server.reports.clear()
-        kept = len(finder.absences._known)
+        kept = len(finder.negative_cache._known)
         before, _ = tracemalloc.get_traced_memory()
-        finder.absences._known.clear()
+        finder.negative_cache._known.clear()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

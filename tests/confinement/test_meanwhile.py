@@ -13,8 +13,8 @@ from tests.confinement.asking import contents, everything, mount, reads, says, s
 from tests.confinement.world import PLANTED, SECRET
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
-from tftpd.storage.quota import Ledger, Usage
-from tftpd.storage.tempfiles import sweep
+from tftpd.storage.quota import Usage, UsageTracker
+from tftpd.storage.tempfiles import remove_stale_uploads
 
 NAME = "inner/target"
 
@@ -181,7 +181,7 @@ def test_a_sweep_takes_no_file_for_a_link(confined, serve):
     confined.link("over", "../outside")
     (confined.outside / left).write_bytes(SECRET)
     before = confined.everything()
-    serve(lambda: sweep(confined.root))
+    serve(lambda: remove_stale_uploads(confined.root))
     assert confined.everything() == before
 
 
@@ -192,6 +192,6 @@ def test_a_quota_counts_nothing_over_links(confined, serve):
         confined.link(at, "{outside}")
     confined.link("large", "../outside/large")
     confined.link("up", "..")
-    usage = serve(lambda: Ledger(confined.root).measure())
+    usage = serve(lambda: UsageTracker(confined.root).measure())
     files = [path for path in confined.root.rglob("*") if path.is_file() and not path.is_symlink()]
     assert usage == Usage(sum(path.stat().st_size for path in files), len(files))

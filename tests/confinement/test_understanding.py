@@ -7,11 +7,11 @@ import pytest
 from tests.confinement.asking import contents, mount, reads, serving, writes
 from tests.confinement.names import KINDS, out
 from tests.confinement.world import INSIDE, SECRET
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import root, serials
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.regex import pattern
-from tftpd.access.rewrite import Naming, Rule, template
+from tftpd.access.rewrite import NameRules, RewriteRule, template
 from tftpd.config.names import ENCODINGS
 
 TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
@@ -31,8 +31,8 @@ def test_no_rung_of_the_ladder_leads_out(confined, kind):
     """With links there that lead out by what a rung makes of the name."""
     for at in ("boot", "C", "LINK", "inner/boot"):
         confined.link(at, "{outside}")
-    ladder = Ladder(tuple(Rung), ENCODINGS, TOP)
-    server = serving(mount(confined), naming=Naming(ladder=ladder))
+    ladder = FallbackChain(tuple(Fallback), ENCODINGS, TOP)
+    server = serving(mount(confined), naming=NameRules(fallbacks=ladder))
     names = out(confined.filled)[kind]
     if kind != "lengths":
         names = [*names[::3], b"C:" + names[0] + b"\xff", b"\\BOOT\\" + names[-1] + b" "]
@@ -40,7 +40,7 @@ def test_no_rung_of_the_ladder_leads_out(confined, kind):
 
 
 @pytest.mark.parametrize(
-    "rungs", [rungs for size in range(1, 6) for rungs in combinations(Rung, size)], ids="-".join
+    "rungs", [rungs for size in range(1, 6) for rungs in combinations(Fallback, size)], ids="-".join
 )
 def test_no_rungs_together_lead_out(confined, rungs):
     confined.link("Link", "../outside")
@@ -52,8 +52,8 @@ def test_no_rungs_together_lead_out(confined, rungs):
         *(b"\x81\\..\\secret", b"..\x81\\outside", b"INNER/../../OUTSIDE/SECRET", b"C:C:/../x"),
     ]  # fmt: skip
     for order in (rungs, rungs[::-1]):
-        ladder = Ladder(order, ("utf-8", "gbk", "latin-1"), TOP)
-        _served(confined, serving(mount(confined), naming=Naming(ladder=ladder)), names)
+        ladder = FallbackChain(order, ("utf-8", "gbk", "latin-1"), TOP)
+        _served(confined, serving(mount(confined), naming=NameRules(fallbacks=ladder)), names)
 
 
 RULES = {
@@ -73,8 +73,10 @@ RULES = {
 def test_no_rule_leads_out(confined, what):
     match, to, how = RULES[what]
     found = pattern(match)
-    rule = Rule("rewrite[0]", found, template(to, found), **how)
-    server = serving(mount(confined), naming=Naming((rule,), Ladder(tuple(Rung), ("utf-8",), TOP)))
+    rule = RewriteRule("rewrite[0]", found, template(to, found), **how)
+    server = serving(
+        mount(confined), naming=NameRules((rule,), FallbackChain(tuple(Fallback), ("utf-8",), TOP))
+    )
     names = [
         *(b"img-../outside/secret", b"img-/../../outside/secret", b"img-img-../outside/secret"),
         *(b"img-secret!../outside", b"img-outside/secret!..", b"img-..!..!outside!secret"),
@@ -168,7 +170,7 @@ def test_the_text_of_a_template_is_not_read(confined):
         b"menu.j2\xff",
         b"menu.j2/",
     ]
-    naming = Naming(ladder=Ladder(tuple(Rung), ("utf-8", "latin-1"), TOP))
+    naming = NameRules(fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "latin-1"), TOP))
     ours = mount(confined, read=ReadPolicy(templates=True))
     for server in (serving(ours), serving(ours, naming=naming)):
         _served(confined, server, names)

@@ -9,7 +9,7 @@ from tests.confinement.links import BY_KIND, BY_LINK, Way, outside_by_hard_link
 from tests.confinement.names import KINDS, out
 from tests.confinement.world import PLANTED, SECRET
 from tftpd.access.policy import Symlinks, WritePolicy
-from tftpd.protocol.packets import Error, decode
+from tftpd.protocol.packets import ErrorPacket, decode
 
 CONFINED = [Symlinks.DENY, Symlinks.INSIDE]
 
@@ -30,7 +30,7 @@ def _refused(world, serve, symlinks, names):
     heard = serve(lambda: writes(serving(mount(world, symlinks)), names))
     for name, said in zip(names, heard, strict=True):
         (error,) = map(decode, said)
-        assert isinstance(error, Error), (symlinks, name)
+        assert isinstance(error, ErrorPacket), (symlinks, name)
     assert (world.everything(), set(world.served())) == before
 
 

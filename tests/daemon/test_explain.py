@@ -18,9 +18,9 @@ from tftpd.config.loader import load_with_lines
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain.explanation import Configured, explain
 from tftpd.daemon.explain.text import lines
-from tftpd.protocol.packets import LONGEST_REQUEST, Error, Rrq, Wrq
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.protocol.packets import MAX_REQUEST_BYTES, ErrorPacket, Rrq, Wrq
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 NOBODY = 65534
 
@@ -40,7 +40,7 @@ directories:
     write: {max_size: 100}
   - {path: /over, root: root/in, write: {create: false, overwrite: true, world_writable: true}}
   - {path: /lan, root: root, read: {clients: [192.0.2.0/24]}, write: {clients: [192.0.2.0/24]}}
-  - {path: /loose, root: root, read: true, ladder: [drive, trailing, prefix, case]}
+  - {path: /loose, root: root, read: true, fallbacks: [drive, trailing, prefix, case]}
 limits: {blksize: 1400, windowsize: 8}
 rewrite:
   - {match: '^renamed/(.*)$', to: '{1}'}
@@ -56,7 +56,7 @@ profiles:
   - name: card
     match: {macs: ["52:54:00"], direction: read, files: ["*.img", seven]}
     blksize: 1000
-    patience: 60
+    idle_timeout: 60
     broadcast: answer
 """
 
@@ -155,11 +155,11 @@ def _really(configured, request, host):
     """What a listener in memory answers at once."""
     settings = configured.settings
     server = MemoryServer(
-        lambda report: Offer(
+        lambda report: ServerConfig(
             Mounts(settings.mounts(), settings.naming()),
             settings.limits.granted(),
             settings.retransmit.timing(),
-            Crowd(sessions=100),
+            AdmissionLimits(sessions=100),
             report,
             profiles=Profiles(known.profile() for known in settings.known_profiles()),
         )
@@ -344,11 +344,11 @@ def test_a_name_below_no_directory_is_told_so(tmp_path, capsys):
 
 
 def test_a_request_longer_than_any_is_answered_as_by_the_listener(configured):
-    request = Rrq(b"x" * LONGEST_REQUEST, b"octet")
+    request = Rrq(b"x" * MAX_REQUEST_BYTES, b"octet")
     told = explain(configured, request, "192.0.2.7")
     answers, _ = _really(configured, request, "192.0.2.7")
     assert [told.answer] == answers
-    assert told.why == f"{LONGEST_REQUEST + 9} octets are more than a request has"
+    assert told.why == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
 
 
 @pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])
@@ -453,7 +453,7 @@ def test_the_command_tells_it_as_json(configured, capsys):
     asked = ["explain", "-c", config, "--client", "198.51.100.7", "--json", "read", "lan/seven"]
     assert main(asked) == 1
     told = json.loads(capsys.readouterr().out)
-    refused = Error(2, "Access violation").encode().hex()
+    refused = ErrorPacket(2, "Access violation").encode().hex()
     assert (told["granted"], told["octets"], told["policy"]["admitted_by"]) == (
         False,
         refused,

@@ -5,11 +5,11 @@ from ipaddress import ip_address
 import pytest
 
 from tftpd.access.client import Client
-from tftpd.access.rewrite import rewritten
+from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load
 from tftpd.config.names import MOST_RULES
 from tftpd.daemon.cli import main
-from tftpd.protocol.errors import Refused
+from tftpd.protocol.errors import RequestRefused
 
 MAP = """\
 # Names that Windows asks for.
@@ -25,7 +25,7 @@ a~6  ^boot/
 RULES = """\
 rewrite:
   # 2: rgi  \\\\        /
-  - {match: '\\\\', to: '/', every: true, ignore_case: true}
+  - {match: '\\\\', to: '/', repeat: true, ignore_case: true}
   # 3: ri   ^[a-z]:     # the drive
   - {match: '^[a-z]:', to: '', ignore_case: true}
   # 4: r    ^/tftpboot/(.*)$  \\1
@@ -78,9 +78,9 @@ def test_a_map_becomes_rules_that_load(imports, rules):
         (b"menu", True, b"menu"),
         (b"router1-confg", True, b"ROUTER1.cfg"),
     ):
-        assert rewritten(rules(MAP), asked, writes, client).name == name
-    with pytest.raises(Refused):
-        rewritten(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
+        assert apply_rules(rules(MAP), asked, writes, client).name == name
+    with pytest.raises(RequestRefused):
+        apply_rules(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_all_of_them_are_told_and_no_rule_is_printed(imports):
         ("r a", "{match: 'a', to: ''}"),
         ("r a b c", "{match: 'a', to: 'b'}"),
         ("r a b\r", "{match: 'a', to: 'b'}"),
-        ("rgs a b", "{match: 'a', to: 'b', every: true, restart: true}"),
+        ("rgs a b", "{match: 'a', to: 'b', repeat: true, restart: true}"),
         ("rse a b", "{match: 'a', to: 'b', last: true}"),
         ("ras a b", "{match: 'a', refuse: true}"),
         ("e4 [[:upper:]]", "{match: '[[:upper:]]', last: true, clients: [0.0.0.0/0]}"),

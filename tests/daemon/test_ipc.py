@@ -3,18 +3,18 @@
 import pytest
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import Channel, Orders, encode_event, encode_report, told
+from tftpd.daemon.ipc import Channel, WorkerConfig, dispatch, encode_event, encode_report
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 
 REPORTS = [
-    Report(Direction.READ, ("fe80::1%eth0", 2000), bytes(range(256)), Outcome.REFUSED),
-    Report(
+    TransferResult(Direction.READ, ("fe80::1%eth0", 2000), bytes(range(256)), Outcome.REFUSED),
+    TransferResult(
         Direction.WRITE,
         ("192.0.2.7", 1),
         b"",
         Outcome.TIMED_OUT,
-        octets=1 << 40,
+        bytes_transferred=1 << 40,
         seconds=1.5,
         mode=Mode.NETASCII,
         blksize=8,
@@ -25,11 +25,11 @@ REPORTS = [
         size=1 << 41,
         blocks=77,
         timeouts=2,
-        roundtrip=0.25,
+        rtt=0.25,
         profile="u-boot",
         options=("blksize", "tsize"),
-        served=b"caf\xe9",
-        by=("rewrite[0]", "case"),
+        served_name=b"caf\xe9",
+        resolution_steps=("rewrite[0]", "case"),
     ),
 ]
 
@@ -41,14 +41,14 @@ def _unexpected(*said):
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report(report):
     heard = []
-    told(encode_report(report), heard.append, _unexpected, _unexpected, _unexpected)
+    dispatch(encode_report(report), heard.append, _unexpected, _unexpected, _unexpected)
     assert heard == [report]
 
 
 def test_a_log_event():
     heard = []
     event = encode_event("warn", "name.space", "é\n\udce4")
-    told(event, _unexpected, lambda *said: heard.append(said), _unexpected, _unexpected)
+    dispatch(event, _unexpected, lambda *said: heard.append(said), _unexpected, _unexpected)
     assert heard == [("warn", "name.space", "é\n\udce4")]
 
 
@@ -56,8 +56,8 @@ def test_orders(tmp_path):
     settings = Settings.model_validate(
         {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
     )
-    orders = Orders(settings, settings.listen, number=1)
-    assert Orders.decode(orders.encode()) == orders
+    orders = WorkerConfig(settings, settings.listen, number=1)
+    assert WorkerConfig.decode(orders.encode()) == orders
 
 
 def test_messages_are_told_apart_however_the_pipe_cuts_them():

@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 
 from tests.support.daemons import free_port
 from tftpd.config.settings import Settings
-from tftpd.daemon.listen_sockets import Unbound, adopt, bind
+from tftpd.daemon.listen_sockets import BindError, adopt, bind
 
 
 def _settings(*listen, **more):
@@ -118,7 +118,7 @@ def test_an_inherited_socket_that_no_entry_wants_is_told(passed):
     held = adopt([passed()])
     where = f"127.0.0.1:{held[0].address[1]}"
     port = free_port()
-    with pytest.raises(Unbound) as cannot:
+    with pytest.raises(BindError) as cannot:
         bind(_settings(("127.0.0.1", port, {})), held)
     assert str(cannot.value) == (
         f"systemd passed a socket of {where}, which no entry of `listen` names; "
@@ -132,14 +132,14 @@ def test_what_was_bound_is_given_up_where_the_next_is_taken():
     free, taken = free_port(), free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", taken))
-        with pytest.raises(Unbound, match="in use by another program"):
+        with pytest.raises(BindError, match="in use by another program"):
             bind(_settings(("127.0.0.1", free, {}), ("127.0.0.1", taken, {})))
     _close(bind(_settings(("127.0.0.1", free, {}))))
 
 
 def test_one_socket_cannot_be_spread_over_workers(passed):
     held = adopt([passed()])
-    with pytest.raises(Unbound) as cannot:
+    with pytest.raises(BindError) as cannot:
         bind(_settings(workers=2), held)
     assert str(cannot.value) == (
         f"systemd passed 1 socket of 127.0.0.1:{held[0].address[1]} for 2 workers; "
@@ -155,7 +155,7 @@ def test_each_worker_has_one_of_the_sockets_that_share_a_port(passed):
     (held,) = adopt([first, passed(port=port, options=[SHARED])])
     assert len(held.sockets) == 2
     assert bind(_settings(workers=2), [held]) == [held]
-    with pytest.raises(Unbound, match=r"passed 2 sockets of .* for 1 worker;"):
+    with pytest.raises(BindError, match=r"passed 2 sockets of .* for 1 worker;"):
         bind(_settings(), [held])
     _close([held])
 
@@ -177,13 +177,13 @@ def test_each_worker_has_one_of_the_sockets_that_share_a_port(passed):
     ids=["dual stack", "mapped", "stream", "unix"],
 )
 def test_what_cannot_serve_is_told_in_one_line(passed, how, why):
-    with pytest.raises(Unbound, match=why):
+    with pytest.raises(BindError, match=why):
         adopt([passed(**how)])
 
 
 def test_what_is_no_socket_is_told_in_one_line():
     read, write = os.pipe()
-    with pytest.raises(Unbound, match=rf"^systemd passed descriptor {read}: Socket operation"):
+    with pytest.raises(BindError, match=rf"^systemd passed descriptor {read}: Socket operation"):
         adopt([read])
     os.close(read)
     os.close(write)

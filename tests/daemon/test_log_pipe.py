@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 from twisted.logger import Logger, LogPublisher
 
-from tftpd.daemon.logs import observer, unwaiting
+from tftpd.daemon.logs import nonblocking, observer
 
 PAGE = select.PIPE_BUF
 
@@ -38,13 +38,13 @@ def fill(out, line):
 def test_what_finds_no_room_is_an_error_and_not_a_wait(pipe):
     read, out = pipe
     with pytest.raises(BlockingIOError, match="stands still"):
-        fill(unwaiting(out), "x" * 99 + "\n")
+        fill(nonblocking(out), "x" * 99 + "\n")
     assert read()[:100] == b"x" * 99 + b"\n"
 
 
 def test_a_line_without_an_end_does_not_spoil_the_next(pipe):
     read, out = pipe
-    quick = unwaiting(out)
+    quick = nonblocking(out)
     with pytest.raises(BlockingIOError):
         fill(quick, "x" * 20 * PAGE + "\n")
     assert read().endswith(b"x")
@@ -73,7 +73,7 @@ def test_a_reader_that_is_slow_is_waited_for_a_fifth_of_the_time(pipe, monkeypat
 
     monkeypatch.setattr(select, "poll", Late)
     monkeypatch.setattr("tftpd.daemon.logs.monotonic", lambda: now[0])
-    quick = unwaiting(out)
+    quick = nonblocking(out)
     for _ in range(3):
         for waited in (0.05, 0.0):
             began = now[0]
@@ -85,7 +85,7 @@ def test_a_reader_that_is_slow_is_waited_for_a_fifth_of_the_time(pipe, monkeypat
 
 def test_a_reader_that_stands_still_is_waited_for_once(pipe):
     read, out = pipe
-    quick = unwaiting(out)
+    quick = nonblocking(out)
     for _ in range(2):
         began = time.monotonic()
         for _ in range(20):
@@ -97,7 +97,7 @@ def test_a_reader_that_stands_still_is_waited_for_once(pipe):
 
 def test_characters_that_its_encoding_lacks_are_escaped(pipe):
     read, out = pipe
-    unwaiting(out).write("é\udcff\n")
+    nonblocking(out).write("é\udcff\n")
     assert read() == b"\\xe9\\udcff\n"
 
 
@@ -116,7 +116,7 @@ def test_lines_that_were_lost_are_counted_when_there_is_room(pipe):
 def test_a_socket_is_like_a_pipe():
     ours, theirs = socket.socketpair()
     with ours, theirs, ours.makefile("w") as out:
-        quick = unwaiting(out)
+        quick = nonblocking(out)
         with pytest.raises(BlockingIOError):
             fill(quick, "x" * 99 + "\n")
         theirs.close()
@@ -126,7 +126,7 @@ def test_a_socket_is_like_a_pipe():
 
 def test_what_is_no_pipe_stays_what_it_is(tmp_path):
     text = io.StringIO()
-    assert unwaiting(text) is text
+    assert nonblocking(text) is text
     with open(tmp_path / "log", "w") as file, open("/dev/null", "w") as device:
-        assert unwaiting(file) is file
-        assert unwaiting(device) is device
+        assert nonblocking(file) is file
+        assert nonblocking(device) is device

@@ -15,9 +15,9 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from tftpd.daemon.access_log import AccessLog
-from tftpd.daemon.logs import complain, observer, output
+from tftpd.daemon.logs import observer, output, print_startup_error
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 
 
 def _logged(form, level="debug"):
@@ -114,7 +114,7 @@ def test_only_the_journal_itself_gets_priorities(journal, tmp_path):
 def test_what_keeps_the_daemon_from_starting_is_an_error_of_the_journal(journal, monkeypatch):
     out, lines = journal
     monkeypatch.setattr("sys.stderr", out)
-    complain("t.yaml:1: one\nt.yaml:2: two")
+    print_startup_error("t.yaml:1: one\nt.yaml:2: two")
     out.flush()
     assert lines() == ["<3>t.yaml:1: one", "<3>t.yaml:2: two"]
 
@@ -146,36 +146,36 @@ TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
     ("report", "line"),
     [
         (
-            Report(**READ, **TERMS, outcome=Outcome.DONE, octets=3_000_000, seconds=1.5,
+            TransferResult(**READ, **TERMS, outcome=Outcome.DONE, bytes_transferred=3_000_000, seconds=1.5,
                    retransmits=2),
             'read "boot/vmlinuz" by 192.0.2.7:2070: done, 3000000 octets in 1.500 s '
             "(2000000 octets/s), blksize 1468, windowsize 4, 2 retransmitted",
         ),
         (
-            Report(**READ, **TERMS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
+            TransferResult(**READ, **TERMS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: probe (ERROR 8: User aborted), 0 octets in '
             "0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
         (
-            Report(**READ, outcome=Outcome.TIMED_OUT, served=b"a\nb", by=("rewrite[0]", "case")),
+            TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb", resolution_steps=("rewrite[0]", "case")),
             'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '
             "0 octets in 0.000 s (0 octets/s), blksize 0, windowsize 0, 0 retransmitted",
         ),
         (
-            Report(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
         ),
         (
-            Report(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="pxelinux"),
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="pxelinux"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile pxelinux',
         ),
         (
-            Report(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
+            TransferResult(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
             "0 octets in 0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
     ],
-    ids=lambda value: value.outcome.name if isinstance(value, Report) else "",
+    ids=lambda value: value.outcome.name if isinstance(value, TransferResult) else "",
 )  # fmt: skip
 def test_a_transfer_is_one_line(lines, report, line):
     AccessLog()(report)
@@ -184,7 +184,7 @@ def test_a_transfer_is_one_line(lines, report, line):
 
 def test_a_line_has_no_more_of_a_name_than_anyone_reads(lines):
     said = {**READ, "filename": b"\xff" * 8000}
-    AccessLog()(Report(**said, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))
+    AccessLog()(TransferResult(**said, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))
     (line,) = lines()
     assert '"' + "\\xff" * 1024 + '..."' in line
     assert len(line) < 6000
@@ -193,7 +193,7 @@ def test_a_line_has_no_more_of_a_name_than_anyone_reads(lines):
 def test_of_what_is_ignored_one_a_second_is_told(lines):
     now = [100.0]
     log = AccessLog(seconds=lambda: now[0])
-    report = Report(**READ, outcome=Outcome.IGNORED, detail="no room")
+    report = TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room")
     for when in (100.0, 100.1, 100.9, 101.0, 102.5):
         now[0] = when
         log(report)
@@ -206,15 +206,15 @@ def test_of_what_is_displaced_one_a_second_is_told_and_counted_apart(lines):
     log = AccessLog(seconds=lambda: now[0])
     for when in (100.0, 100.1, 100.9, 101.0):
         now[0] = when
-        log(Report(**READ, outcome=Outcome.DISPLACED))
-        log(Report(**READ, outcome=Outcome.IGNORED, detail="no room"))
+        log(TransferResult(**READ, outcome=Outcome.EVICTED))
+        log(TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room"))
     first, _, last, _ = lines()
     assert ": displaced, 0 octets in" in first
     assert last == f"{first}, as were 2 more before it"
 
 
 def test_good_outcomes_are_told_from_bad_ones():
-    good = [outcome for outcome in Outcome if outcome.good]
+    good = [outcome for outcome in Outcome if outcome.successful]
     assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]
 
 

@@ -2,16 +2,16 @@
 
 from twisted.logger import globalLogPublisher
 
-from tftpd.daemon.access_log import each
+from tftpd.daemon.access_log import fan_out
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 
-REPORT = Report(Direction.READ, ("192.0.2.7", 1), b"x", Outcome.DONE)
+REPORT = TransferResult(Direction.READ, ("192.0.2.7", 1), b"x", Outcome.DONE)
 
 
 def test_one_observer_is_left_as_it_is():
     seen = []
-    assert each(seen.append) == seen.append
+    assert fan_out(seen.append) == seen.append
 
 
 def test_a_fault_in_one_is_logged_and_the_others_are_told():
@@ -22,7 +22,7 @@ def test_a_fault_in_one_is_logged_and_the_others_are_told():
 
     globalLogPublisher.addObserver(events.append)
     try:
-        each(first.append, broken, last.append)(REPORT)
+        fan_out(first.append, broken, last.append)(REPORT)
     finally:
         globalLogPublisher.removeObserver(events.append)
     assert first == last == [REPORT]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpd.daemon.listen_sockets import Leaving
+from tftpd.daemon.listen_sockets import DrainTracker
 
 A, B = ("127.0.0.1", 69), ("::1", 69, 0, 0)
 
@@ -10,7 +10,7 @@ A, B = ("127.0.0.1", 69), ("::1", 69, 0, 0)
 @pytest.fixture
 def leaving():
     vacated = []
-    made = Leaving(vacated.append)
+    made = DrainTracker(vacated.append)
     made.vacated = vacated
     made.serve([A, B], range(3))
     return made

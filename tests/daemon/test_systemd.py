@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.support.daemons import CHECKOUT, daemon
-from tftpd.daemon.systemd import Systemd, inherited
+from tftpd.daemon.systemd import SystemdNotifier, inherited
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -34,7 +34,7 @@ class Heard:
         self.clock = Clock()
         self.status = "serving"
         self.environment = {"NOTIFY_SOCKET": name, **environment}
-        self.systemd = Systemd(self.clock, lambda: self.status, self.environment)
+        self.systemd = SystemdNotifier(self.clock, lambda: self.status, self.environment)
 
     def __call__(self):
         """The messages since the last call."""
@@ -134,7 +134,7 @@ def test_stopping_asks_for_the_time_that_it_takes(manager):
 @pytest.mark.parametrize("name", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"])
 def test_without_anyone_who_listens_nothing_happens(name):
     clock = Clock()
-    systemd = Systemd(clock, lambda: "serving", {"NOTIFY_SOCKET": name} if name else {})
+    systemd = SystemdNotifier(clock, lambda: "serving", {"NOTIFY_SOCKET": name} if name else {})
     systemd.ready()
     systemd.reloading()
     systemd.stopping()
@@ -144,7 +144,7 @@ def test_without_anyone_who_listens_nothing_happens(name):
 
 def test_without_systemd_no_timer_runs():
     clock = Clock()
-    Systemd(clock, lambda: "serving", {"WATCHDOG_USEC": "1000000"}).ready()
+    SystemdNotifier(clock, lambda: "serving", {"WATCHDOG_USEC": "1000000"}).ready()
     assert clock.getDelayedCalls() == []
 
 

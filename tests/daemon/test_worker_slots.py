@@ -9,9 +9,9 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import told
+from tftpd.daemon.ipc import dispatch
 from tftpd.daemon.worker import _Upwards
-from tftpd.daemon.worker_pool import Workers
+from tftpd.daemon.worker_pool import WorkerPool
 from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.server.snapshot import WorkerState
 
@@ -30,7 +30,7 @@ class Full(Clock):
 def full(tmp_path):
     """Such a reactor, and the place of one worker that has orders."""
     reactor = Full()
-    workers = Workers(reactor, 1, lambda: None)
+    workers = WorkerPool(reactor, 1, lambda: None)
     settings = Settings.model_validate({"directories": [{"root": str(tmp_path), "read": True}]})
     workers.serve(settings, [])
     yield reactor, workers, settings
@@ -125,7 +125,7 @@ def test_a_fault_in_a_worker_comes_with_its_traceback():
     sent, heard = [], []
     log = Logger(namespace="tftpd.net", observer=_Upwards(sent.append))
     log.failure("fault in a session", Failure(ZeroDivisionError("by nothing")))
-    told(sent[0], print, lambda *said: heard.append(said), print, print)
+    dispatch(sent[0], print, lambda *said: heard.append(said), print, print)
     ((level, namespace, text),) = heard
     assert (level, namespace) == ("critical", "tftpd.net")
     assert text.startswith("fault in a session\nTraceback")

@@ -9,7 +9,7 @@ from math import inf
 
 from tests.faults.wire import Faults
 from tftpd.protocol import netascii
-from tftpd.protocol.negotiation import Direction, Limits, Mode
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits
 
 BLKSIZES = (8, 512, 1428, 65464)
 WINDOWSIZES = (1, 4, 64)
@@ -104,7 +104,7 @@ class Cell:
     def octets(self) -> int:
         """How long the file is on the wire."""
         blksize = self.blksize
-        window = min(self.windowsize, max(1, Limits().window_octets // blksize))
+        window = min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))
         return {
             "empty": 0,
             "octet": 1,

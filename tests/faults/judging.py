@@ -19,12 +19,12 @@ from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
-from tftpd.client.settings import Settings
-from tftpd.protocol.negotiation import Direction, Limits
-from tftpd.protocol.result import Outcome, Report
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.client.settings import ClientSettings
+from tftpd.protocol.negotiation import Direction, OptionLimits
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 NAME = "the file"
 _MEMORY = Path("/dev/shm")
@@ -86,12 +86,14 @@ class _Trial:
         policy = WritePolicy(overwrite=True)
         mounts = Mounts([Mount((), one(self.theirs), read=ReadPolicy(), write=policy)])
         self.server = MemoryServer(
-            lambda report: Offer(mounts, Limits(), Timing(), Crowd(), report),
+            lambda report: ServerConfig(
+                mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), report
+            ),
             single_port=cell.single_port,
         )
         self.net = self.server.net
         self.net.work_takes = cell.wire.disk
-        settings = Settings(cell.mode, cell.blksize, cell.windowsize)
+        settings = ClientSettings(cell.mode, cell.blksize, cell.windowsize)
         self.client = Client(self.net.runtime, settings)
         self.way = Way(self.net, cell.wire, str(cell))
 
@@ -112,7 +114,7 @@ class _Trial:
         if not self.server.idle:
             self._wrong(f"left: {self.net.ports} {len(self.server.sessions)} sessions")
 
-    async def _transfer(self) -> Report:
+    async def _transfer(self) -> TransferResult:
         if self.cell.direction is Direction.READ:
             return await self.client.get(SERVER, NAME, self.ours / NAME)
         return await self.client.put(SERVER, NAME, self.ours / NAME)

@@ -12,15 +12,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from bench.relay import Relay
 from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
+from tests.support.relay import Relay
 from tftpd.client.client import Client
 from tftpd.client.endpoint import runtime
-from tftpd.client.settings import Settings as Wishes
-from tftpd.config.settings import Listen, Settings
+from tftpd.client.settings import ClientSettings as Wishes
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.interfaces import Needs
+from tftpd.net.interfaces import PortRequirements
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import Outcome
@@ -40,7 +40,7 @@ class FaultyLoopback(TestCase):
         self.addCleanup(shutil.rmtree, self.root)
         directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
         settings = Settings.model_validate({"directories": [directory]})
-        listen = Listen.model_construct(address=HOST, port=0)
+        listen = ListenSection.model_construct(address=HOST, port=0)
         daemon = Daemon(reactor, settings.model_copy(update={"listen": [listen]}))
         daemon.privilegedStartService()
         daemon.startService()
@@ -49,16 +49,15 @@ class FaultyLoopback(TestCase):
 
     def _behind(self, faults: Faults) -> int:
         """The port of a relay that does this to what passes, and the same each time."""
-        relay = Relay((HOST, self.server), faults.line(0.001), lane=partial(Wire, faults=faults))
-        relay.start()
-        self.addCleanup(relay.stop)
-        return relay.address[1]
+        wire = partial(Wire, faults=faults)
+        relay = Relay((HOST, self.server), faults.link(0.001), direction=wire)
+        return self.enterContext(relay).address[1]
 
     def _client(self, wishes: Wishes) -> Client:
         """One that does not dally beyond the end of the test."""
         real = runtime(reactor)
 
-        def open_port(session: Session[Any], local: SocketAddress, needs: Needs) -> Any:
+        def open_port(session: Session[Any], local: SocketAddress, needs: PortRequirements) -> Any:
             self.addCleanup(session.stop, Outcome.STOPPED)
             return real.open_port(session, local, needs)
 

@@ -15,15 +15,15 @@ from tftpd.daemon import import_map
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol import negotiation, netascii, packets
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.machine import Machine
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.request import Opening
+from tftpd.protocol.request import RequestMachine
 from tftpd.server import packet_capture
 from tftpd.server.listener import Listener
 from tftpd.status import boots
-from tftpd.storage.source import Source
-from tftpd.storage.upload import Sink
+from tftpd.storage.source import FileSource
+from tftpd.storage.upload import Upload
 from tftpd.templates import process, protocol, sandbox
 
 _MOST = 3000
@@ -55,7 +55,7 @@ FAULTS = {
     ),
     "an ERROR whose message keeps its NUL": (
         "codec",
-        packets.Error,
+        packets.ErrorPacket,
         "encode",
         lambda was: lambda self: was(self)[:-1] + b"x\0",
     ),
@@ -67,7 +67,7 @@ FAULTS = {
     ),
     "a blksize above what was asked": (
         "options",
-        negotiation._Draft,
+        negotiation._Negotiation,
         "terms",
         lambda was: lambda self: _larger(was(self)),
     ),
@@ -121,7 +121,7 @@ FAULTS = {
     ),
     "a capture that is too large": (
         "pcap",
-        packet_capture.Capture,
+        packet_capture.PcapWriter,
         "_append",
         lambda was: lambda self, octets: was(self, octets + b"\0" * 4),
     ),
@@ -157,7 +157,7 @@ FAULTS = {
     ),
     "an upload that is never discarded": (
         "server",
-        Sink,
+        Upload,
         "discard",
         lambda was: lambda self: None,
     ),
@@ -169,13 +169,13 @@ FAULTS = {
     ),
     "a first packet without end": (
         "server",
-        Machine,
+        TransferMachine,
         "_worthwhile",
         lambda was: lambda self, now: self._patient(now),
     ),
     "a block of other octets": (
         "server",
-        Source,
+        FileSource,
         "read",
         lambda was: lambda self, room, at, wait: (was(self, room, at, wait), _spoil(room[0]))[0],
     ),
@@ -213,7 +213,7 @@ FAULTS = {
         "messages",
         process,
         "refused_by",
-        lambda was: lambda body: Refused(ErrorCode.NOT_DEFINED, "", body.decode("latin-1")),
+        lambda was: lambda body: RequestRefused(ErrorCode.NOT_DEFINED, "", body.decode("latin-1")),
     ),
     "a message of any length": (
         "messages",
@@ -223,7 +223,7 @@ FAULTS = {
     ),
     "a job of which a part is lost": (
         "messages",
-        protocol.Job,
+        protocol.RenderJob,
         "encode",
         lambda was: lambda self: was(replace(self, grant=replace(self.grant, own=0))),
     ),
@@ -235,7 +235,7 @@ FAULTS = {
     ),
     "a client that believes any OACK": (
         "client",
-        Opening,
+        RequestMachine,
         "_agreed",
         lambda was: lambda self, oack: 1 // 0,
     ),

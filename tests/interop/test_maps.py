@@ -8,11 +8,11 @@ import pytest
 
 from tests.interop.servers import KINDS, serving
 from tftpd.access.client import Client
-from tftpd.access.rewrite import rewritten
+from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load
 from tftpd.daemon.cli import main
-from tftpd.protocol.errors import Refused
-from tftpd.protocol.packets import Ack, Data, Error, Rrq, decode
+from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, decode
 
 CLIENT = Client(ip_address("127.0.0.1"))
 LIMIT = 10.0
@@ -58,7 +58,7 @@ def _asked(url, name):
         if isinstance(answer, Data):
             sock.sendto(Ack(answer.block).encode(), peer)
             return answer.payload
-        assert isinstance(answer, Error)
+        assert isinstance(answer, ErrorPacket)
         return answer.code
 
 
@@ -74,8 +74,8 @@ def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
     expected = {}
     for asked in names:
         try:
-            made = rewritten(rules, asked.encode(), False, CLIENT).name.decode()
-        except Refused:
+            made = apply_rules(rules, asked.encode(), False, CLIENT).name.decode()
+        except RequestRefused:
             expected[asked] = 2
             continue
         expected[asked] = made.encode()

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.support.plain import ServerError, get, put
-from tftpd.config.settings import Listen, Settings
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
 
 MIB = 1 << 20
@@ -43,7 +43,7 @@ class Transfers(TestCase):
     def _serve(self, address: str) -> int:
         directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
         settings = Settings.model_validate({"directories": [directory]})
-        listen = Listen.model_construct(address=address, port=0)
+        listen = ListenSection.model_construct(address=address, port=0)
         settings = settings.model_copy(update={"listen": [listen]})
         daemon = Daemon(reactor, settings)
         daemon.privilegedStartService()

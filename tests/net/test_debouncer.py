@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.task import Clock
 
-from tftpd.net.rate_limit import Seldom
+from tftpd.net.rate_limit import Debouncer
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def slow(clock, done, takes=1.0):
 
 def test_calls_that_come_together_are_one(clock):
     done = []
-    seldom = Seldom(clock, slow(clock, done))
+    seldom = Debouncer(clock, slow(clock, done))
     for _ in range(100):
         seldom()
     assert done == []
@@ -34,7 +34,7 @@ def test_calls_that_come_together_are_one(clock):
 
 def test_the_last_call_is_never_lost_and_the_action_gets_a_fifth_of_the_time(clock):
     done = []
-    seldom = Seldom(clock, slow(clock, done))
+    seldom = Debouncer(clock, slow(clock, done))
     for _ in range(200):
         seldom()
         clock.advance(0.1)
@@ -43,7 +43,7 @@ def test_the_last_call_is_never_lost_and_the_action_gets_a_fifth_of_the_time(clo
 
 def test_after_a_rest_it_comes_at_once(clock):
     done = []
-    seldom = Seldom(clock, slow(clock, done))
+    seldom = Debouncer(clock, slow(clock, done))
     seldom()
     clock.advance(0)
     clock.advance(100)
@@ -53,7 +53,7 @@ def test_after_a_rest_it_comes_at_once(clock):
 
 
 def test_an_action_that_fails_is_no_reason_to_hurry(clock):
-    seldom = Seldom(clock, lambda: 1 / 0)
+    seldom = Debouncer(clock, lambda: 1 / 0)
     seldom()
     with pytest.raises(ZeroDivisionError):
         clock.advance(0)
@@ -64,7 +64,7 @@ def test_an_action_that_fails_is_no_reason_to_hurry(clock):
 
 def test_what_is_stopped_does_not_come(clock):
     done = []
-    seldom = Seldom(clock, slow(clock, done))
+    seldom = Debouncer(clock, slow(clock, done))
     seldom.stop()
     seldom()
     seldom.stop()

@@ -7,8 +7,8 @@ import pytest
 
 from tests.net.test_udp import Readers
 from tftpd.net import epoll as module
-from tftpd.net.epoll import Poller, readers_for
-from tftpd.net.rate_limit import Entrance, Share
+from tftpd.net.epoll import EpollReader, readers_for
+from tftpd.net.rate_limit import Entrance, RequestThrottle
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
 
@@ -38,7 +38,7 @@ class Reader:
 @pytest.fixture
 def polled():
     """A poller and a way to add readers to it; all are closed after the test."""
-    poller, readers = Poller(Readers(), Share()), []
+    poller, readers = EpollReader(Readers(), RequestThrottle()), []
 
     def add(**how):
         reader = Reader(**how)
@@ -112,7 +112,7 @@ def test_a_reader_may_close_the_poller(polled):
 
 
 def test_a_closed_poller_is_out_of_the_reactor():
-    poller = Poller(Readers(), Share())
+    poller = EpollReader(Readers(), RequestThrottle())
     poller.close()
     poller.close()
     poller.connectionLost(None)
@@ -129,7 +129,7 @@ def test_readers_that_outlive_the_poller_can_still_be_removed(polled):
 def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
     monkeypatch.delattr(select, "epoll")
     reactor = Readers()
-    assert readers_for(reactor, Share()) is reactor
+    assert readers_for(reactor, RequestThrottle()) is reactor
 
 
 def test_a_fault_where_requests_come_does_not_reach_transfers(polled):
@@ -152,15 +152,15 @@ class Door(Reader, Entrance):
 
 @pytest.mark.parametrize(("kind", "busy"), [(Reader, True), (Door, False)])
 def test_transfers_are_busy_when_they_had_something_to_do_and_not_when_someone_asked(kind, busy):
-    share = Share(lambda: 100.0)
-    poller, reader = Poller(Readers(), share), kind()
+    share = RequestThrottle(lambda: 100.0)
+    poller, reader = EpollReader(Readers(), share), kind()
     try:
         poller.addReader(reader)
         reader.hears(b"x")
         poller.doRead()
         assert reader.read == [b"x"]
-        share.spend(0.001)
-        assert (share.wait > 0) is busy
+        share.charge(0.001)
+        assert (share.delay > 0) is busy
     finally:
         reader.sock.close()
         poller.close()

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from tftpd.net.packet_text import said
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.net.packet_text import describe_packet
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
         (Wrq(b"a\nb", b"octet", ((b"tsize", b"3"),)), "WRQ a\\nb octet tsize=3"),
         (Data(7, b"abc"), "DATA 7, 3 octets"),
         (Ack(65535), "ACK 65535"),
-        (Error(1, "no such\x1b[2J"), "ERROR 1 no such\\x1b[2J"),
-        (Error(0, ""), "ERROR 0"),
+        (ErrorPacket(1, "no such\x1b[2J"), "ERROR 1 no such\\x1b[2J"),
+        (ErrorPacket(0, ""), "ERROR 0"),
         (Oack(((b"blksize", b"1468"),)), "OACK blksize=1468"),
         (b"\0\x09abc", "malformed (unknown opcode 9): 00 09 61 62 63"),
         (b"\0\x09" + bytes(30), "malformed (unknown opcode 9): 00 09" + " 00" * 22 + "..."),
@@ -24,7 +24,7 @@ from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
     ids=str,
 )
 def test_packets_in_words(packet, words):
-    assert said(packet if isinstance(packet, bytes) else packet.encode()) == words
+    assert describe_packet(packet if isinstance(packet, bytes) else packet.encode()) == words
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -32,4 +32,4 @@ def test_nothing_that_comes_can_forge_a_line(seed):
     drawn = random.Random(seed)
     for _ in range(100):
         octets = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))
-        assert said(octets).isprintable()
+        assert describe_packet(octets).isprintable()

@@ -8,8 +8,8 @@ import pytest
 
 from tests.net.test_udp import Heard, Readers
 from tests.support.fakes import MemoryServer
-from tftpd.net.interfaces import Needs
-from tftpd.net.port_pool import PortRange, PortsTaken
+from tftpd.net.interfaces import PortRequirements
+from tftpd.net.port_pool import PortRange, PortsExhausted
 from tftpd.net.sockets import bind_session
 from tftpd.net.udp import SessionPort
 from tftpd.protocol.packets import Data, Rrq, Wrq
@@ -27,7 +27,7 @@ def held():
 
 
 def _needs(ports):
-    return Needs(longest=100, window=100, receives=False, ports=ports)
+    return PortRequirements(max_datagram_bytes=100, window_bytes=100, receives=False, ports=ports)
 
 
 def _opened(held, ports):
@@ -54,13 +54,13 @@ def test_two_ranges_give_different_orders(held):
 def test_a_range_without_a_free_number_says_so_until_a_port_closes(held):
     ports = PortRange(LOW, LOW + 1)
     first, _ = (_opened(held, ports) for _ in range(2))
-    with pytest.raises(PortsTaken, match=f"all ports from {LOW} to {LOW + 1} are taken"):
+    with pytest.raises(PortsExhausted, match=f"all ports from {LOW} to {LOW + 1} are taken"):
         _opened(held, ports)
     number = first.getHost().port
     first.stopListening()
     first.stopListening()
     assert _opened(held, ports).getHost().port == number
-    with pytest.raises(PortsTaken):
+    with pytest.raises(PortsExhausted):
         _opened(held, ports)
 
 
@@ -70,7 +70,7 @@ def test_numbers_that_other_processes_have_are_passed_over(held):
         _opened(held, others)
     taken = {_opened(held, ours).getHost().port for _ in range(5)}
     assert len(taken) == 5
-    with pytest.raises(PortsTaken):
+    with pytest.raises(PortsExhausted):
         _opened(held, ours)
 
 
@@ -83,7 +83,7 @@ def test_no_request_tries_thousands_of_numbers():
             raise OSError(98, "Address already in use")
 
     sock = Taken()
-    with pytest.raises(PortsTaken):
+    with pytest.raises(PortsExhausted):
         PortRange(1024, 65535).bind(sock, HERE)
     assert sock.tries == 64
 
@@ -94,7 +94,7 @@ def test_an_address_that_is_not_ours_is_another_error():
         bind_session(("192.0.2.1", 0), _needs(PortRange(LOW, HIGH))),
     ):
         pass
-    assert not isinstance(failed.value, PortsTaken)
+    assert not isinstance(failed.value, PortsExhausted)
 
 
 def test_a_connected_socket_shares_its_number(held):
@@ -118,7 +118,7 @@ def test_where_all_are_taken_the_request_waits_for_its_repetition(offer, root, r
     assert server.idle
     assert list((root / "in").iterdir()) == []
     (report,) = server.reports
-    assert (report.outcome, report.detail) == (Outcome.IGNORED, "all ports are taken")
+    assert (report.outcome, report.detail) == (Outcome.DROPPED, "all ports are taken")
     server.net.taken = False
     assert len(client.asks(request_)) == 1
     if isinstance(request_, Wrq):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.net.rate_limit import Rate, Shaper
+from tftpd.net.rate_limit import BandwidthLimit, TrafficShaper
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Crowd
+from tftpd.server.admission import AdmissionLimits
 
 CONTENT = bytes(range(256)) * 4
 STEP = 0.05  # seconds
@@ -51,7 +51,7 @@ def test_a_transfer_keeps_to_its_rate(server):
 
 
 def test_all_transfers_share_one_rate(server):
-    slow = server(bandwidth=Rate(4096))
+    slow = server(bandwidth=BandwidthLimit(4096))
     clients = [slow.client(port=port) for port in (1, 2)]
     for client in clients:
         client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
@@ -69,7 +69,7 @@ def test_all_transfers_share_one_rate(server):
 
 
 def test_a_flood_of_requests_spends_no_more_than_the_rate(server):
-    slow = server(bandwidth=Rate(8192), crowd=Crowd(half_open=8))
+    slow = server(bandwidth=BandwidthLimit(8192), admission=AdmissionLimits(half_open=8))
     client = slow.client()
     client.asks(Rrq(b"ten", b"octet"))
     client.says(Ack(1))
@@ -82,7 +82,7 @@ def test_a_flood_of_requests_spends_no_more_than_the_rate(server):
 
 
 def test_a_rate_may_change_meanwhile(server):
-    rate = Rate(1024)
+    rate = BandwidthLimit(1024)
     slow = server(bandwidth=rate)
     client = slow.client()
     client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
@@ -142,7 +142,7 @@ def test_a_client_that_vanishes_is_given_up_all_the_same(server):
 
 
 def test_a_pause_saves_up_a_tenth_of_a_second(server):
-    rate = Rate(1000)
+    rate = BandwidthLimit(1000)
     assert rate.spend(100, 50.0) == 50.0
     assert rate.spend(100, 50.0) == pytest.approx(50.1)
     assert rate.spend(100, 90.0) == 90.0
@@ -153,6 +153,6 @@ def test_the_slowest_of_several_rates_holds():
         def seconds(self):
             return 0.0
 
-    shaper = Shaper(Clock(), [Rate(1000), Rate(100)])
+    shaper = TrafficShaper(Clock(), [BandwidthLimit(1000), BandwidthLimit(100)])
     shaper.spend(100)
     assert shaper.until == pytest.approx(0.9)

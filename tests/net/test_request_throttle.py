@@ -6,9 +6,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.support.fakes import MemoryServer
-from tftpd.net.rate_limit import Share
+from tftpd.net.rate_limit import RequestThrottle
 from tftpd.protocol.packets import Ack, Rrq, Wrq
-from tftpd.server.admission import Crowd
+from tftpd.server.admission import AdmissionLimits
 
 
 class Time:
@@ -28,48 +28,48 @@ def time():
 
 @pytest.fixture
 def share(time):
-    return Share(time)
+    return RequestThrottle(time)
 
 
 def test_requests_wait_for_nobody(share):
-    share.spend(0.001)
-    assert share.wait == 0
+    share.charge(0.001)
+    assert share.delay == 0
 
 
 def test_transfers_get_three_times_what_was_spent_on_requests(share, time):
-    share.served()
-    share.spend(0.001)
+    share.transfer_active()
+    share.charge(0.001)
     time.now += 0.0029
-    assert share.wait > 0
+    assert share.delay > 0
     time.now += 0.0002
-    assert share.wait == 0
+    assert share.delay == 0
 
 
 def test_what_was_spent_in_threads_counts_too(share, time):
-    share.served()
-    share.spend(0.001)
-    share.spend(0.001)
+    share.transfer_active()
+    share.charge(0.001)
+    share.charge(0.001)
     time.now += 0.003
-    assert share.wait > 0
+    assert share.delay > 0
 
 
 def test_transfers_that_have_nothing_to_do_hold_up_nobody(share, time):
-    share.served()
-    share.spend(0.01)
+    share.transfer_active()
+    share.charge(0.01)
     time.now += 0.004
-    assert share.wait > 0
+    assert share.delay > 0
     time.now += 0.002
-    assert share.wait == 0
-    share.served()
-    assert share.wait > 0
+    assert share.delay == 0
+    share.transfer_active()
+    assert share.delay > 0
 
 
 def test_no_request_waits_for_long(share, time):
-    share.served()
-    share.spend(3600.0)
+    share.transfer_active()
+    share.charge(3600.0)
     time.now += 0.051
-    share.served()
-    assert share.wait == 0
+    share.transfer_active()
+    assert share.delay == 0
 
 
 class Busy(Clock):
@@ -84,9 +84,9 @@ class Busy(Clock):
 def spent(offer):
     """A server with room for two that were never answered, and what it spent in vain."""
     told = []
-    crowd = Crowd(sessions=100, half_open=2)
-    server = MemoryServer(lambda report: replace(offer(report), crowd=crowd))
-    runtime = replace(server.net.runtime, clock=Busy(), spend=told.append)
+    crowd = AdmissionLimits(sessions=100, half_open=2)
+    server = MemoryServer(lambda report: replace(offer(report), admission=crowd))
+    runtime = replace(server.net.runtime, clock=Busy(), charge_wasted_cpu=told.append)
     server.listener._runtime = runtime
     return server, told
 

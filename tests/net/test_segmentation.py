@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tftpd.net import segmentation
-from tftpd.net.segmentation import Bursts, receive, receive_bursts
+from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _datagrams(count, size, last):
 @pytest.mark.parametrize("segments", [True, False], ids=["segmented", "one by one"])
 def test_a_burst_arrives_as_its_datagrams(pair, count, size, last, segments):
     sender, receiver = pair
-    bursts = Bursts(sender)
+    bursts = SegmentedSender(sender)
     bursts._segments = segments and bursts._segments
     datagrams = _datagrams(count, size, last)
     bursts.send(b"".join(datagrams), size, receiver.getsockname())
@@ -51,7 +51,7 @@ def test_a_burst_arrives_as_its_datagrams(pair, count, size, last, segments):
 def test_a_connected_socket_needs_no_address(pair):
     sender, receiver = pair
     sender.connect(receiver.getsockname())
-    bursts = Bursts(sender)
+    bursts = SegmentedSender(sender)
     bursts.send(b"aabbc", 2)
     bursts.send(memoryview(b"d"), 2)
     bursts._segments = False
@@ -79,7 +79,7 @@ class Refusing:
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT])
 def test_a_refusal_to_segment_is_remembered(number):
     sock = Refusing(number)
-    bursts = Bursts(sock)
+    bursts = SegmentedSender(sock)
     for _ in range(2):
         bursts.send(b"aab", 2, ("127.0.0.1", 9))
     assert (sock.asked, sock.sent) == (1, [b"aa", b"b"] * 2)
@@ -88,7 +88,7 @@ def test_a_refusal_to_segment_is_remembered(number):
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
 def test_a_full_buffer_is_no_refusal():
     sock = Refusing(errno.EAGAIN)
-    bursts = Bursts(sock)
+    bursts = SegmentedSender(sock)
     for _ in range(2):
         with pytest.raises(BlockingIOError):
             bursts.send(b"aab", 2, ("127.0.0.1", 9))
@@ -98,15 +98,15 @@ def test_a_full_buffer_is_no_refusal():
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux gathers")
 def test_what_the_kernel_gathers_is_cut_again(pair):
     sender, receiver = pair
-    assert receive_bursts(receiver)
+    assert enable_gro(receiver)
     datagrams = _datagrams(10, 516, 99)
-    Bursts(sender).send(b"".join(datagrams), 516, receiver.getsockname())
+    SegmentedSender(sender).send(b"".join(datagrams), 516, receiver.getsockname())
     assert _bursts(receiver) == [(datagrams, sender.getsockname())]
 
 
 def _bursts(sock):
     heard = []
-    receive(sock, lambda datagrams, peer: heard.append((list(datagrams), peer)))
+    recv_coalesced(sock, lambda datagrams, peer: heard.append((list(datagrams), peer)))
     return heard
 
 
@@ -134,5 +134,5 @@ def test_a_turn_of_bursts_is_bounded(pair):
 
 def test_where_the_kernel_cannot_gather_nothing_is_asked(monkeypatch, pair):
     monkeypatch.setattr(segmentation, "_LINUX", False)
-    assert not receive_bursts(pair[0])
-    assert not Bursts(pair[0])._segments
+    assert not enable_gro(pair[0])
+    assert not SegmentedSender(pair[0])._segments

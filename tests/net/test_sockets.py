@@ -4,14 +4,14 @@ import socket
 
 import pytest
 
-from tftpd.net.sockets import arrival
+from tftpd.net.sockets import parse_pktinfo
 
 IP_PKTINFO = 8
 
 
 def _told(ours, destination):
     data = bytes(4) + socket.inet_aton(ours) + socket.inet_aton(destination)
-    return arrival([(socket.IPPROTO_IP, IP_PKTINFO, data)])
+    return parse_pktinfo([(socket.IPPROTO_IP, IP_PKTINFO, data)])
 
 
 @pytest.mark.parametrize(

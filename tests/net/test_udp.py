@@ -9,15 +9,15 @@ from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
 from tftpd.net import udp
-from tftpd.net.interfaces import BurstProtocol, Needs, SteadyClock
-from tftpd.net.rate_limit import Share
+from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements
+from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.sockets import bind_listeners, bind_session, client_address
-from tftpd.net.udp import Port, SessionPort
-from tftpd.server.admission import Discards
-from tftpd.server.fair_queue import Callers
+from tftpd.net.udp import SessionPort, UDPPort
+from tftpd.server.admission import DropCounters
+from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listening_port import ListeningPort
 
-NEEDS = Needs(longest=100, window=100, receives=False)
+NEEDS = PortRequirements(max_datagram_bytes=100, window_bytes=100, receives=False)
 
 
 class Readers:
@@ -49,9 +49,9 @@ class Heard(BurstProtocol):
 
 def listening(readers, sock, protocol):
     """A listening port that always has its turn."""
-    share = Share()
-    callers = Callers(share, WallClock(), Discards())
-    return ListeningPort(readers, sock, protocol, callers, share.served)
+    share = RequestThrottle()
+    callers = RequestQueue(share, WallClock(), DropCounters())
+    return ListeningPort(readers, sock, protocol, callers, share.transfer_active)
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def _say(datagram, family, to, source=None):
 
 
 def test_the_port_keeps_to_twisteds_interfaces():
-    verifyClass(IUDPTransport, Port)
-    verifyClass(IReadDescriptor, Port)
+    verifyClass(IUDPTransport, UDPPort)
+    verifyClass(IReadDescriptor, UDPPort)
 
 
 @pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
@@ -110,7 +110,7 @@ def test_a_session_answers_from_the_address_that_was_asked(opened):
         client.settimeout(2)
         client.sendto(b"hi", ("127.0.0.9", port.getHost().port))
         port.doRead()
-        session = opened(bind_session(port.local, NEEDS), Port, 100)
+        session = opened(bind_session(port.local, NEEDS), UDPPort, 100)
         session.write(b"there", client.getsockname())
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
@@ -142,7 +142,7 @@ def test_a_broadcast_is_known_as_one(opened):
 
 
 def test_a_send_that_fails_is_a_lost_datagram(opened):
-    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     port.write(b"x" * 70000, ("127.0.0.1", 9))
     port.write(b"x", ("127.0.0.1", 0))
     port.write(b"x")
@@ -160,7 +160,7 @@ def test_a_session_port_reads_one_datagram_for_each_event(opened):
 
 
 def test_session_ports_send_and_receive_bursts(opened):
-    needs = Needs(longest=517, window=20 * 517, receives=True)
+    needs = PortRequirements(max_datagram_bytes=517, window_bytes=20 * 517, receives=True)
     one, two = (opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs) for _ in "12")
     burst = [bytes([n]) * 516 for n in range(19)] + [b"end"]
     one.writeBurst(b"".join(burst), 516, ("127.0.0.1", two.getHost().port))
@@ -174,7 +174,7 @@ def lasting(opened, request):
     """A session's port that is connected to its peer, and the peer's port."""
     local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
-    peer = opened(bind_session(local, NEEDS), Port, 100)
+    peer = opened(bind_session(local, NEEDS), UDPPort, 100)
     for _ in range(17):
         session.writeBurst(b"x", 100, _name(peer))
     return session, peer
@@ -204,7 +204,9 @@ def test_a_lasting_session_hears_its_peer_on_a_connected_socket(lasting):
 
 def test_strangers_are_still_heard_and_answered(lasting, opened):
     session, _ = lasting
-    stranger = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), Port, 9)
+    stranger = opened(
+        bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9
+    )
     stranger.write(b"psst", _name(session))
     (connected,) = session._readers.reading - {session}
     connected.doRead()
@@ -216,9 +218,9 @@ def test_strangers_are_still_heard_and_answered(lasting, opened):
 
 
 def test_where_windows_come_in_it_is_connected_before_the_first(opened):
-    needs = Needs(longest=517, window=4 * 517, receives=True)
+    needs = PortRequirements(max_datagram_bytes=517, window_bytes=4 * 517, receives=True)
     session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
-    peer = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 1000)
+    peer = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 1000)
     session.writeBurst(b"ack", 3, _name(peer))
     (connected,) = session._readers.reading - {session}
     for datagram in (b"a" * 516, b"b" * 516, b"c"):
@@ -255,7 +257,7 @@ def test_what_came_before_it_was_connected_keeps_its_source(opened, monkeypatch)
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(udp, "bind_beside", beside)
+    monkeypatch.setattr(udp, "bind_connected_twin", beside)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
@@ -265,7 +267,7 @@ def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, m
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(udp, "bind_beside", none_left)
+    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
         one.writeBurst(b"x", 100, _name(two))
@@ -275,7 +277,7 @@ def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, m
 
 def test_buffers_have_room_for_the_window():
     for receives, option in ((True, socket.SO_RCVBUF), (False, socket.SO_SNDBUF)):
-        needs = Needs(longest=1473, window=150_000, receives=receives)
+        needs = PortRequirements(max_datagram_bytes=1473, window_bytes=150_000, receives=receives)
         with bind_session(("127.0.0.1", 0), needs) as sock:
             assert sock.getsockopt(socket.SOL_SOCKET, option) >= 300_000
 
@@ -288,7 +290,7 @@ def test_blocks_larger_than_the_path_takes_may_be_fragmented():
 
 
 def test_a_turn_is_bounded(opened):
-    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     for _ in range(100):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
     port.doRead()
@@ -309,7 +311,7 @@ def test_requests_take_short_turns_among_those_who_are_served(opened):
 
 
 def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
-    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     assert port._readers.reading == {port}
     port.stopListening()
     port.stopListening()
@@ -320,20 +322,20 @@ def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
 
 @pytest.mark.parametrize("bound", [("127.0.0.1", 0), ("::1", 0, 0, 0)], ids=["IPv4", "IPv6"])
 def test_a_port_tells_its_address(opened, bound):
-    port = opened(bind_session(bound, NEEDS), Port, 100)
+    port = opened(bind_session(bound, NEEDS), UDPPort, 100)
     assert port.getHost().host == bound[0]
     assert port.getHost().port == port._socket.getsockname()[1]
 
 
 def test_broadcast_can_be_allowed(opened):
-    port = opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100)
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     assert not port.getBroadcastAllowed()
     port.setBroadcastAllowed(True)
     assert port.getBroadcastAllowed()
 
 
 def test_a_connected_port_sends_to_its_peer(opened):
-    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), Port, 100) for _ in range(2))
+    one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100) for _ in range(2))
     one.connect("127.0.0.1", two.getHost().port)
     one.write(b"hi")
     two.doRead()
@@ -360,7 +362,7 @@ def test_a_client_is_known_by_its_plain_address(peer, address):
 
 def test_a_steady_clock_goes_by_no_wall_clock():
     wall = WallClock()
-    clock = SteadyClock(wall)
+    clock = MonotonicClock(wall)
     before = clock.seconds()
     wall.advance(1e6)
     assert clock.seconds() - before < 60

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from tftpd.protocol.block_numbers import Numbering
-from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Data, Packet, decode
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 
 TRANSIT = 0.001  # seconds that a packet is on its way between joined ends
@@ -16,7 +16,14 @@ OACK = ((b"blksize", b"4"), (b"tsize", b"0"))
 
 # Ends that are joined here never ask again, so their first packets are
 # repeated for as long as all others.
-TIMING = Timing(floor=0.25, ceiling=8.0, initial=1.0, patience=30.0, dally=12.0, copies=inf)
+TIMING = RetransmitPolicy(
+    min_interval=0.25,
+    max_interval=8.0,
+    initial_interval=1.0,
+    idle_timeout=30.0,
+    dally=12.0,
+    max_unanswered_sends=inf,
+)
 
 
 def cut(content: bytes, blksize: int) -> list[bytes]:
@@ -32,29 +39,35 @@ def said(outbox: bytes | None) -> list[Packet]:
 class SenderEnd:
     """A Sender with a file to feed on, and its clock."""
 
-    def __init__(self, content: bytes, terms: Terms, timing: Timing = TIMING) -> None:
+    def __init__(
+        self, content: bytes, terms: TransferOptions, timing: RetransmitPolicy = TIMING
+    ) -> None:
         self.now = 100.0
-        self.machine = Sender(terms, Timer(timing, terms.timeout, uniform=lambda: 0.0), self.now)
+        self.machine = Sender(
+            terms, RetransmitTimer(timing, terms.timeout, uniform=lambda: 0.0), self.now
+        )
         self._blocks = cut(content, terms.blksize)
         self._fed = 0
         self.readable = inf  # blocks that the disk will have read
-        self._numbering = Numbering(terms.rollover)
+        self._numbering = BlockNumbering(terms.rollover)
 
     def sends(self) -> list[Packet]:
         """What leaves now, with the file fed as far as the machine wants."""
-        more = min(self.machine.wants, len(self._blocks) - self._fed, self.readable - self._fed)
+        more = min(
+            self.machine.blocks_wanted, len(self._blocks) - self._fed, self.readable - self._fed
+        )
         if more:
             more = int(more)
             self._fed += more
             whole = self._fed == len(self._blocks)
-            self.machine.feed(more, len(self._blocks[-1]) if whole else None)
-        outbox = self.machine.outbox(self.now)
+            self.machine.blocks_ready(more, len(self._blocks[-1]) if whole else None)
+        outbox = self.machine.next_send(self.now)
         if not isinstance(outbox, tuple):
             return said(outbox)
         first, count = outbox
         indexes = range(first, first + count)
         assert indexes[-1] <= self._fed
-        return [Data(self._numbering.wire(index), self._blocks[index - 1]) for index in indexes]
+        return [Data(self._numbering.to_wire(index), self._blocks[index - 1]) for index in indexes]
 
     def hears(self, packet: Packet, after: float = TRANSIT) -> list[Packet]:
         """What leaves once `packet` has come, `after` seconds later."""
@@ -65,25 +78,29 @@ class SenderEnd:
     def waits(self, seconds: float) -> list[Packet]:
         """What leaves when time alone passes."""
         self.now += seconds
-        self.machine.tick(self.now)
+        self.machine.on_timeout(self.now)
         return self.sends()
 
 
 class ReceiverEnd:
     """A Receiver whose file is stored at once, unless `slow`."""
 
-    def __init__(self, terms: Terms, timing: Timing = TIMING, slow: bool = False) -> None:
+    def __init__(
+        self, terms: TransferOptions, timing: RetransmitPolicy = TIMING, slow: bool = False
+    ) -> None:
         self.now = 100.0
-        self.machine = Receiver(terms, Timer(timing, terms.timeout, uniform=lambda: 0.0), self.now)
+        self.machine = Receiver(
+            terms, RetransmitTimer(timing, terms.timeout, uniform=lambda: 0.0), self.now
+        )
         self.content = b""
         self._slow = slow
 
     def sends(self) -> list[Packet]:
         """What leaves now."""
-        self.content += b"".join(self.machine.take())
+        self.content += b"".join(self.machine.take_payloads())
         if self.machine.complete and self.machine.outcome is None and not self._slow:
-            self.machine.stored(self.now)
-        return said(self.machine.outbox(self.now))
+            self.machine.on_stored(self.now)
+        return said(self.machine.next_send(self.now))
 
     def hears(self, *packets: Packet, after: float = TRANSIT) -> list[Packet]:
         """What leaves once `packets` have come one after the other."""
@@ -97,7 +114,7 @@ class ReceiverEnd:
     def waits(self, seconds: float) -> list[Packet]:
         """What leaves when time alone passes."""
         self.now += seconds
-        self.machine.tick(self.now)
+        self.machine.on_timeout(self.now)
         return self.sends()
 
 
@@ -116,14 +133,16 @@ class Joined:
     def __init__(
         self,
         content: bytes,
-        terms: Terms,
+        terms: TransferOptions,
         lost: Iterable[int] = (),
         repeated: Iterable[int] = (),
         late: Iterable[int] = (),
     ) -> None:
         self.sender = SenderEnd(content, terms)
         self.receiver = ReceiverEnd(
-            Terms(blksize=terms.blksize, windowsize=terms.windowsize, rollover=terms.rollover)
+            TransferOptions(
+                blksize=terms.blksize, windowsize=terms.windowsize, rollover=terms.rollover
+            )
         )
         self.count = 0
         self.data = 0
@@ -137,7 +156,7 @@ class Joined:
             self.receiver.sends()
         self._put(self.sender.sends(), to_receiver=True)
         for _ in range(steps):
-            if self.sender.machine.over and self.receiver.machine.over:
+            if self.sender.machine.closed and self.receiver.machine.closed:
                 return
             self._step()
         raise AssertionError("the transfer does not end")
@@ -180,5 +199,5 @@ class Joined:
 
 def spelled_again(receiver: ReceiverEnd) -> list[Packet]:
     """What a client answers to a repeated OACK: its ACK 0 again."""
-    receiver.machine.repeat(receiver.now)
+    receiver.machine.on_request_repeated(receiver.now)
     return receiver.sends()

@@ -5,12 +5,12 @@ import random
 from dataclasses import dataclass
 from math import inf
 
-from tftpd.protocol.block_numbers import Numbering
-from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Data, decode
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 
 BLKSIZE = 1468
@@ -53,21 +53,21 @@ class Link:
         self._packets: list[tuple[float, int, bool, bytes]] = []
         self._sent = 0
         self._order = 0
-        self._numbering = Numbering()
+        self._numbering = BlockNumbering()
 
     def transfer(self, octets: int, windowsize: int) -> Measured:
         """Send a file; ends in any case, by the patience of both."""
-        terms = Terms(blksize=BLKSIZE, windowsize=windowsize)
-        timer = Timer(Timing(), None, windowsize, self._dice.random)
-        timer.measure(2 * self._transit)  # as the OACK's ACK would have shown
+        terms = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
+        timer = RetransmitTimer(RetransmitPolicy(), None, windowsize, self._dice.random)
+        timer.on_rtt_sample(2 * self._transit)  # as the OACK's ACK would have shown
         sender = Sender(terms, timer, 0.0)
-        receiver = Receiver(terms, Timer(Timing(), _PATIENCE), 0.0)
-        receiver.outbox(0.0)  # stands for the request
+        receiver = Receiver(terms, RetransmitTimer(RetransmitPolicy(), _PATIENCE), 0.0)
+        receiver.next_send(0.0)  # stands for the request
         whole, self._last = divmod(octets, BLKSIZE)
         self._blocks = whole + 1
-        sender.feed(self._blocks, self._last)
+        sender.blocks_ready(self._blocks, self._last)
         self._carry(sender)
-        while not sender.over:
+        while not sender.closed:
             self._step(sender, receiver)
         return Measured(octets / self._now, self._sent / self._blocks, sender.outcome)
 
@@ -79,25 +79,25 @@ class Link:
             _, _, to_receiver, datagram = heapq.heappop(self._packets)
             (receiver if to_receiver else sender).receive(decode(datagram), self._now)
         else:
-            sender.tick(self._now)
-            receiver.tick(self._now)
-        receiver.take()
+            sender.on_timeout(self._now)
+            receiver.on_timeout(self._now)
+        receiver.take_payloads()
         if receiver.complete and receiver.outcome is None:
-            receiver.stored(self._now)
-        datagram = receiver.outbox(self._now)
+            receiver.on_stored(self._now)
+        datagram = receiver.next_send(self._now)
         if datagram is not None:
             late = self._dice.random() * self._late if self._late else 0.0
             self._put(datagram, self._now + self._transit + late, to_receiver=False)
         self._carry(sender)
 
     def _carry(self, sender: Sender) -> None:
-        burst = sender.outbox(self._now)
+        burst = sender.next_send(self._now)
         if not isinstance(burst, tuple):
             return
         first, count = burst
         for index in range(first, first + count):
             payload = bytes(self._last if index == self._blocks else BLKSIZE)
-            datagram = Data(self._numbering.wire(index), payload).encode()
+            datagram = Data(self._numbering.to_wire(index), payload).encode()
             self._sent += 1
             waiting = max(0.0, self._busy - self._now) * self._rate / len(datagram)
             if waiting < self._queue:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tftpd.protocol.block_numbers import Numbering
+from tftpd.protocol.block_numbers import BlockNumbering
 
 rollovers = st.sampled_from([0, 1])
 indexes = st.integers(0, 500_000)
@@ -15,37 +15,41 @@ indexes = st.integers(0, 500_000)
     [(0, [65534, 65535, 0, 1]), (1, [65534, 65535, 1, 2])],
 )
 def test_numbers_go_on_at_the_rollover(rollover, numbers):
-    numbering = Numbering(rollover)
-    assert [numbering.wire(index) for index in range(65534, 65538)] == numbers
+    numbering = BlockNumbering(rollover)
+    assert [numbering.to_wire(index) for index in range(65534, 65538)] == numbers
 
 
 def test_the_second_rollover_is_like_the_first():
-    assert [Numbering(0).wire(index) for index in range(131071, 131074)] == [65535, 0, 1]
-    assert [Numbering(1).wire(index) for index in range(131069, 131072)] == [65534, 65535, 1]
+    assert [BlockNumbering(0).to_wire(index) for index in range(131071, 131074)] == [65535, 0, 1]
+    assert [BlockNumbering(1).to_wire(index) for index in range(131069, 131072)] == [
+        65534,
+        65535,
+        1,
+    ]
 
 
 @given(rollovers, indexes, st.integers(0, 65000))
 def test_what_is_ahead_is_counted(rollover, index, distance):
-    numbering = Numbering(rollover)
-    assert numbering.ahead(numbering.wire(index + distance), index) == distance
+    numbering = BlockNumbering(rollover)
+    assert numbering.blocks_ahead(numbering.to_wire(index + distance), index) == distance
 
 
 @given(rollovers, indexes, st.integers(0, 65000))
 def test_what_is_behind_is_counted(rollover, index, distance):
-    numbering = Numbering(rollover)
+    numbering = BlockNumbering(rollover)
     behind = max(1, index - distance)
     if index:
-        assert numbering.behind(numbering.wire(behind), index) == index - behind
+        assert numbering.blocks_behind(numbering.to_wire(behind), index) == index - behind
 
 
 @given(rollovers, indexes)
 def test_numbers_of_consecutive_blocks_differ(rollover, index):
-    numbering = Numbering(rollover)
-    assert numbering.wire(index) != numbering.wire(index + 1)
+    numbering = BlockNumbering(rollover)
+    assert numbering.to_wire(index) != numbering.to_wire(index + 1)
 
 
 def test_numbers_go_on_at_zero_unless_one_is_asked_for():
-    assert Numbering().wire(65536) == 0
+    assert BlockNumbering().to_wire(65536) == 0
 
 
 @given(rollovers, indexes, st.integers(0, 64))
@@ -55,9 +59,9 @@ def test_numbers_go_on_at_zero_unless_one_is_asked_for():
 @example(1, 65473, 64)
 @settings(deadline=None)
 def test_the_octets_of_many_numbers_are_those_of_each(rollover, first, count):
-    numbering = Numbering(rollover)
-    numbers = [numbering.wire(index) for index in range(first, first + count)]
-    high, low = numbering.octets(first, count)
+    numbering = BlockNumbering(rollover)
+    numbers = [numbering.to_wire(index) for index in range(first, first + count)]
+    high, low = numbering.to_bytes(first, count)
     assert [divmod(number, 256) for number in numbers] == list(zip(high, low, strict=True))
 
 
@@ -65,23 +69,23 @@ def test_the_octets_of_many_numbers_are_those_of_each(rollover, first, count):
     ("index", "behind"), [(1, 1), (65534, 65534), (65535, 65535), (200_000, 65535)]
 )
 def test_where_numbers_go_on_at_one_zero_lies_behind_every_block(index, behind):
-    assert Numbering(1).behind(0, index) == behind
+    assert BlockNumbering(1).blocks_behind(0, index) == behind
 
 
 def test_zero_is_no_number_once_the_numbers_went_on_at_one():
-    assert Numbering(1).ahead(0, 65535) == 65535
-    assert Numbering(1).ahead(0, 200_000) == 65535
+    assert BlockNumbering(1).blocks_ahead(0, 65535) == 65535
+    assert BlockNumbering(1).blocks_ahead(0, 200_000) == 65535
 
 
 @pytest.mark.parametrize("index", [1, 65471, 65534])
 def test_zero_is_the_number_of_block_0_alone_where_numbers_go_on_at_one(index):
-    assert Numbering(1).ahead(0, index) == 65535
+    assert BlockNumbering(1).blocks_ahead(0, index) == 65535
 
 
 def test_the_last_number_of_a_cycle_is_not_that_of_block_0():
-    assert Numbering(1).ahead(65535, 0) == 65535
+    assert BlockNumbering(1).blocks_ahead(65535, 0) == 65535
 
 
 def test_other_rollovers_are_an_error():
     with pytest.raises(ValueError, match="0 or 1"):
-        Numbering(2)
+        BlockNumbering(2)

@@ -6,17 +6,17 @@ import random
 import pytest
 
 from tests.protocol.ends import OACK, Joined
-from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.result import Outcome
 
 CONTENT = bytes(range(60))  # seven blocks of eight and a short one
 
 
-def _terms(windowsize: int, opened: bool) -> Terms:
-    return Terms(blksize=8, windowsize=windowsize, oack=OACK if opened else ())
+def _terms(windowsize: int, opened: bool) -> TransferOptions:
+    return TransferOptions(blksize=8, windowsize=windowsize, oack=OACK if opened else ())
 
 
-def _ran(terms: Terms, **faults: object) -> Joined:
+def _ran(terms: TransferOptions, **faults: object) -> Joined:
     joined = Joined(CONTENT, terms, **faults)
     joined.run()
     assert joined.receiver.content == CONTENT

@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
 
 READ, WRITE = Direction.READ, Direction.WRITE
 NETASCII, OCTET = Mode.NETASCII, Mode.OCTET
 
 
 def _agreed(*options, limits=None, mode=OCTET, direction=READ, size=1000):
-    return agree(options, limits or Limits(), mode, direction, size)
+    return negotiate(options, limits or OptionLimits(), mode, direction, size)
 
 
 def test_no_options_are_the_terms_of_rfc_1350():
-    assert _agreed() == Terms(OCTET, 512, 1, None, None, 0, ())
+    assert _agreed() == TransferOptions(OCTET, 512, 1, None, None, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_each_option_is_answered_or_left_out(name, value, answer):
 )
 @pytest.mark.parametrize("direction", [READ, WRITE])
 def test_what_is_no_number_is_left_out(name, value, direction):
-    assert _agreed((name, value), direction=direction) == Terms()
+    assert _agreed((name, value), direction=direction) == TransferOptions()
 
 
 def test_order_and_spelling_are_the_clients():
@@ -91,7 +91,7 @@ def test_of_two_options_of_one_meaning_the_first_counts():
 
 
 def test_limits_cap_and_never_raise():
-    limits = Limits(blksize=1000, windowsize=8)
+    limits = OptionLimits(blksize=1000, windowsize=8)
     asked = ((b"blksize", b"1468"), (b"windowsize", b"64"))
     assert _agreed(*asked, limits=limits).oack == ((b"blksize", b"1000"), (b"windowsize", b"8"))
     asked = ((b"blksize", b"8"), (b"windowsize", b"2"))
@@ -100,7 +100,7 @@ def test_limits_cap_and_never_raise():
 
 
 def test_a_window_is_bounded_in_octets_wherever_its_options_stand():
-    limits = Limits(windowsize=64, window_octets=65536)
+    limits = OptionLimits(windowsize=64, window_bytes=65536)
     for order in (1, -1):
         asked = [(b"blksize", b"8192"), (b"windowsize", b"64")][::order]
         assert dict(_agreed(*asked, limits=limits).oack)[b"windowsize"] == b"8"
@@ -109,14 +109,14 @@ def test_a_window_is_bounded_in_octets_wherever_its_options_stand():
 
 
 def test_a_window_leaves_a_number_to_tell_it_from_none():
-    limits = Limits(windowsize=65535)
+    limits = OptionLimits(windowsize=65535)
     asked = ((b"windowsize", b"65535"), (b"blksize", b"8"))
     assert _agreed(*asked, limits=limits).windowsize == 65535
     assert _agreed(*asked, (b"rollover", b"1"), limits=limits).windowsize == 65534
 
 
 def test_the_size_of_a_netascii_read_is_left_out():
-    assert _agreed((b"tsize", b"0"), mode=NETASCII) == Terms(mode=NETASCII)
+    assert _agreed((b"tsize", b"0"), mode=NETASCII) == TransferOptions(mode=NETASCII)
 
 
 def test_the_size_of_a_write_is_echoed():
@@ -142,12 +142,12 @@ values = st.integers(-5, 70000).map(lambda n: b"%d" % n) | st.binary(max_size=12
 
 @given(st.lists(st.tuples(names, values)).map(tuple), st.sampled_from(Direction))
 def test_whatever_is_asked_no_more_is_granted(asked, direction):
-    agreed = agree(asked, Limits(), OCTET, direction, 1000)
+    agreed = negotiate(asked, OptionLimits(), OCTET, direction, 1000)
     names_asked = [name for name, _ in asked]
     assert [name for name, _ in agreed.oack if name not in names_asked] == []
     assert len({name.lower() for name, _ in agreed.oack}) == len(agreed.oack)
     if agreed.oack == ():
-        assert agreed == Terms()
+        assert agreed == TransferOptions()
     for name, answer in agreed.oack:
         if name in (b"blksize", b"BLKSIZE2", b"windowsize"):
             assert int(answer) <= max(int(v) for n, v in asked if n == name and v.isdigit())
@@ -156,38 +156,40 @@ def test_whatever_is_asked_no_more_is_granted(asked, direction):
 
 
 def test_a_refused_option_is_left_out_in_any_spelling():
-    limits = Limits(refused=frozenset({b"blksize", b"tsize"}))
+    limits = OptionLimits(refused=frozenset({b"blksize", b"tsize"}))
     terms = _agreed((b"BlkSize", b"1024"), (b"tsize", b"0"), (b"windowsize", b"4"), limits=limits)
-    assert terms == Terms(windowsize=4, oack=((b"windowsize", b"4"),))
+    assert terms == TransferOptions(windowsize=4, oack=((b"windowsize", b"4"),))
 
 
 def test_where_blksize_is_refused_blksize2_may_still_be_agreed():
-    limits = Limits(refused=frozenset({b"blksize"}))
+    limits = OptionLimits(refused=frozenset({b"blksize"}))
     terms = _agreed((b"blksize", b"1400"), (b"blksize2", b"1400"), limits=limits)
-    assert terms == Terms(blksize=1024, oack=((b"blksize2", b"1024"),))
+    assert terms == TransferOptions(blksize=1024, oack=((b"blksize2", b"1024"),))
 
 
 @pytest.mark.parametrize(("size", "told"), [(0, ()), (1, ((b"tsize", b"1"),))])
 def test_the_tsize_of_an_empty_file_can_be_left_out(size, told):
-    assert _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), size=size).oack == told
+    assert _agreed((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), size=size).oack == told
 
 
 def test_an_upload_may_announce_that_it_is_empty_all_the_same():
-    terms = _agreed((b"tsize", b"0"), limits=Limits(empty_tsize=False), direction=WRITE)
-    assert terms == Terms(tsize=0, oack=((b"tsize", b"0"),))
+    terms = _agreed((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), direction=WRITE)
+    assert terms == TransferOptions(tsize=0, oack=((b"tsize", b"0"),))
 
 
 def test_the_number_after_65535_is_ours_where_the_client_does_not_ask():
-    limits = Limits(rollover=1, windowsize=65535, window_octets=1 << 40)
+    limits = OptionLimits(rollover=1, windowsize=65535, window_bytes=1 << 40)
     assert _agreed((b"windowsize", b"65535"), limits=limits).windowsize == 65534
-    assert _agreed(limits=limits) == Terms(rollover=1)
-    assert _agreed((b"rollover", b"0"), limits=limits) == Terms(oack=((b"rollover", b"0"),))
+    assert _agreed(limits=limits) == TransferOptions(rollover=1)
+    assert _agreed((b"rollover", b"0"), limits=limits) == TransferOptions(
+        oack=((b"rollover", b"0"),)
+    )
 
 
 def test_the_options_that_were_agreed_are_told_in_small_letters():
     agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"BlkSize", b"1024"))
     assert agreed.options == ("tsize", "blksize")
-    assert Terms().options == ()
+    assert TransferOptions().options == ()
 
 
 def test_who_is_told_the_size_may_have_asked_for_nothing_else():
@@ -197,13 +199,13 @@ def test_who_is_told_the_size_may_have_asked_for_nothing_else():
 
 def test_unless_told_otherwise_all_is_granted_that_a_peer_may_ask_and_a_session_can_hold():
     asked = ((b"blksize", b"65464"), (b"windowsize", b"65535"))
-    agreed = agree(asked, Limits(), OCTET, READ)
+    agreed = negotiate(asked, OptionLimits(), OCTET, READ)
     assert (agreed.blksize, agreed.windowsize) == (65464, 32)  # 2 MiB
-    assert agree((asked[1],), Limits(), OCTET, READ).windowsize == 64
+    assert negotiate((asked[1],), OptionLimits(), OCTET, READ).windowsize == 64
 
 
 def test_where_nobody_knows_the_size_of_a_file_none_is_told():
-    assert agree(((b"tsize", b"0"),), Limits(), OCTET, READ) == Terms()
+    assert negotiate(((b"tsize", b"0"),), OptionLimits(), OCTET, READ) == TransferOptions()
 
 
 @pytest.mark.parametrize(

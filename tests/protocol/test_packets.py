@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.protocol.errors import MalformedPacket, MalformedRequest
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq, decode
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq, decode
 
 CASES = Path(__file__).parent / "cases"
 
@@ -26,7 +26,7 @@ CASES = Path(__file__).parent / "cases"
         (Data(1, b"abc"), b"\0\3\0\1abc"),
         (Data(65535, b""), b"\0\3\xff\xff"),
         (Ack(0), b"\0\4\0\0"),
-        (Error(1, "File not found"), b"\0\5\0\1File not found\0"),
+        (ErrorPacket(1, "File not found"), b"\0\5\0\1File not found\0"),
         (Oack(((b"blksize", b"1432"), (b"tsize", b"7"))), b"\0\6blksize\x001432\0tsize\x007\0"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, bytes) else "",
@@ -41,11 +41,11 @@ def test_octets_of_the_rfcs(packet, octets):
     [
         (b"\0\4\0\7" + b"\0" * 25, Ack(7)),
         (b"\0\4\0\7garbage", Ack(7)),
-        (b"\0\5\0\1no NUL", Error(1, "no NUL")),
-        (b"\0\5\0\1", Error(1, "")),
-        (b"\0\5\xff\xffx\0garbage", Error(65535, "x")),
-        (b"\0\5\0\1x\0gar\0bage\0", Error(1, "x")),
-        (b"\0\5\0\0\xff\xfe\0", Error(0, "\ufffd\ufffd")),
+        (b"\0\5\0\1no NUL", ErrorPacket(1, "no NUL")),
+        (b"\0\5\0\1", ErrorPacket(1, "")),
+        (b"\0\5\xff\xffx\0garbage", ErrorPacket(65535, "x")),
+        (b"\0\5\0\1x\0gar\0bage\0", ErrorPacket(1, "x")),
+        (b"\0\5\0\0\xff\xfe\0", ErrorPacket(0, "\ufffd\ufffd")),
         (b"\0\1f\0octet\0\0\0\0", Rrq(b"f", b"octet")),
         (b"\0\1f\0octet\0garbage", Rrq(b"f", b"octet")),
         (b"\0\1f\0octet\0blksize\0", Rrq(b"f", b"octet", ((b"blksize", b""),))),
@@ -70,7 +70,7 @@ def test_tolerance(octets, packet):
     ],
 )
 def test_every_text_can_be_said_in_an_error(message, octets):
-    assert Error(0, message).encode() == octets
+    assert ErrorPacket(0, message).encode() == octets
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ packets = st.one_of(
     st.builds(Wrq, word, word, options),
     st.builds(Data, number, st.binary(max_size=600)),
     st.builds(Ack, number),
-    st.builds(Error, number, st.text(max_size=40).map(lambda text: text.replace("\0", ""))),
+    st.builds(ErrorPacket, number, st.text(max_size=40).map(lambda text: text.replace("\0", ""))),
     st.builds(Oack, options),
 )
 
@@ -156,7 +156,7 @@ def test_decode_raises_nothing_else(octets):
         (b"\0\1" + b"\0" * 8190, Rrq(b"", b"")),
         (b"\0\1" + b"a\0" * 4095, Rrq(b"a", b"a", ((b"a", b"a"),) * 64)),
         (b"\0\6" + b"a\0" * 32750, Oack(((b"a", b"a"),) * 64)),
-        (b"\0\5\0\0" + b"\xff" * 65500, Error(0, "\ufffd" * 65500)),
+        (b"\0\5\0\0" + b"\xff" * 65500, ErrorPacket(0, "\ufffd" * 65500)),
     ],
     ids=["NULs", "request of options", "oack of options", "error that is no text"],
 )

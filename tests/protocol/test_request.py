@@ -5,16 +5,18 @@ from math import inf
 import pytest
 
 from tests.protocol.ends import TIMING, TRANSIT, ReceiverEnd, SenderEnd, said
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.negotiation import Direction, Mode, Terms
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
-from tftpd.protocol.request import Opening, Wish
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
+from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.retransmission import RetransmitTimer
 
-PLAIN_READ = Wish(Direction.READ, b"f")
-PLAIN_WRITE = Wish(Direction.WRITE, b"f")
-READ = Wish(Direction.READ, b"f", blksize=1468, windowsize=16, tsize=0, timeout=3, rollover=1)
+PLAIN_READ = TransferRequest(Direction.READ, b"f")
+PLAIN_WRITE = TransferRequest(Direction.WRITE, b"f")
+READ = TransferRequest(
+    Direction.READ, b"f", blksize=1468, windowsize=16, tsize=0, timeout=3, rollover=1
+)
 ASKED = (
     (b"tsize", b"0"),
     (b"blksize", b"1468"),
@@ -29,11 +31,11 @@ class OpeningEnd:
 
     def __init__(self, wish, everyone=False):
         self.now = 100.0
-        timer = Timer(TIMING, wish.timeout, uniform=lambda: 0.0)
-        self.machine = Opening(wish, timer, self.now, everyone)
+        timer = RetransmitTimer(TIMING, wish.timeout, uniform=lambda: 0.0)
+        self.machine = RequestMachine(wish, timer, self.now, everyone)
 
     def sends(self):
-        return said(self.machine.outbox(self.now))
+        return said(self.machine.next_send(self.now))
 
     def hears(self, packet):
         self.now += TRANSIT
@@ -42,7 +44,7 @@ class OpeningEnd:
 
     def waits(self, seconds):
         self.now += seconds
-        self.machine.tick(self.now)
+        self.machine.on_timeout(self.now)
         return self.sends()
 
 
@@ -55,7 +57,7 @@ def asking(wish):
 def test_a_request_without_options_is_that_of_rfc_1350():
     assert OpeningEnd(PLAIN_READ).sends() == [Rrq(b"f", b"octet")]
     assert OpeningEnd(PLAIN_WRITE).sends() == [Wrq(b"f", b"octet")]
-    text = Wish(Direction.READ, b"f", Mode.NETASCII)
+    text = TransferRequest(Direction.READ, b"f", Mode.NETASCII)
     assert OpeningEnd(text).sends() == [Rrq(b"f", b"netascii")]
 
 
@@ -81,7 +83,7 @@ def test_a_request_asks_for_what_is_wanted():
 )
 def test_what_no_request_can_say_is_an_error(wrong):
     with pytest.raises(ValueError, match=r"filename|is \d+ to"):
-        Wish(Direction.READ, **{"filename": b"f", **wrong})
+        TransferRequest(Direction.READ, **{"filename": b"f", **wrong})
 
 
 def test_an_oack_makes_the_terms_and_nothing_is_sent():
@@ -89,14 +91,16 @@ def test_an_oack_makes_the_terms_and_nothing_is_sent():
     answer = Oack(((b"TSize", b"70"), (b"BLKSIZE", b"1024"), (b"windowsize", b"4"), *ASKED[3:]))
     assert end.hears(answer) == []
     assert end.machine.opened
-    assert end.machine.terms == Terms(blksize=1024, windowsize=4, timeout=3.0, tsize=70, rollover=1)
+    assert end.machine.terms == TransferOptions(
+        blksize=1024, windowsize=4, timeout=3.0, tsize=70, rollover=1
+    )
     assert (end.machine.outcome, end.machine.deadline) == (None, inf)
 
 
 def test_an_option_that_the_oack_leaves_out_has_its_default():
     end = asking(READ)
     end.hears(Oack(((b"blksize", b"1468"),)))
-    assert end.machine.terms == Terms(blksize=1468)
+    assert end.machine.terms == TransferOptions(blksize=1468)
 
 
 def test_a_server_may_ignore_all_options():
@@ -104,18 +108,18 @@ def test_a_server_may_ignore_all_options():
         end = asking(wish)
         assert end.hears(answer) == []
         assert end.machine.opened
-        assert end.machine.terms == Terms()
+        assert end.machine.terms == TransferOptions()
 
 
 def test_an_oack_without_any_option_declines_them_all():
     end = asking(READ)
     assert end.hears(Oack(())) == []
     assert end.machine.opened
-    assert end.machine.terms == Terms()
+    assert end.machine.terms == TransferOptions()
 
 
 def test_the_mode_is_that_of_the_request():
-    end = asking(Wish(Direction.READ, b"f", Mode.NETASCII, blksize=100))
+    end = asking(TransferRequest(Direction.READ, b"f", Mode.NETASCII, blksize=100))
     end.hears(Oack(((b"blksize", b"100"),)))
     assert end.machine.terms.mode is Mode.NETASCII
 
@@ -140,7 +144,7 @@ def test_the_mode_is_that_of_the_request():
 )
 def test_an_oack_with_what_was_not_asked_ends_with_error_8(option):
     end = asking(READ)
-    assert end.hears(Oack((option,))) == [Error(8, ErrorCode.OPTION_REFUSED.text)]
+    assert end.hears(Oack((option,))) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
     assert (end.machine.outcome, end.machine.code) == (Outcome.FAILED, 8)
     assert not end.machine.opened
     assert end.waits(10) == []
@@ -149,13 +153,13 @@ def test_an_oack_with_what_was_not_asked_ends_with_error_8(option):
 def test_an_oack_that_states_an_option_twice_ends_with_error_8():
     end = asking(READ)
     twice = Oack(((b"blksize", b"512"), (b"Blksize", b"1024")))
-    assert end.hears(twice) == [Error(8, ErrorCode.OPTION_REFUSED.text)]
+    assert end.hears(twice) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
 
 
 def test_an_oack_to_a_request_without_options_ends_with_error_8():
     end = asking(PLAIN_READ)
     answer = end.hears(Oack(((b"blksize", b"512"),)))
-    assert answer == [Error(8, ErrorCode.OPTION_REFUSED.text)]
+    assert answer == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
 
 
 def test_the_request_is_repeated_at_growing_intervals_until_patience_ends():
@@ -184,24 +188,24 @@ def test_a_timeout_that_is_asked_for_is_the_interval_of_the_request_too():
 
 def test_an_error_is_the_end_and_is_not_answered():
     end = asking(READ)
-    assert end.hears(Error(1, "no such thing")) == []
+    assert end.hears(ErrorPacket(1, "no such thing")) == []
     machine = end.machine
     assert (machine.outcome, machine.code) == (Outcome.ABORTED, 1)
-    assert (machine.detail, machine.over) == ("no such thing", True)
+    assert (machine.detail, machine.closed) == ("no such thing", True)
     assert end.hears(Data(1, b"")) == []
     assert not machine.opened
 
 
 def test_after_error_8_the_same_is_asked_once_more_without_options():
     end = asking(READ)
-    assert end.hears(Error(8, "no options")) == [Rrq(b"f", b"octet")]
-    assert end.hears(Error(8, "no options")) == []
+    assert end.hears(ErrorPacket(8, "no options")) == [Rrq(b"f", b"octet")]
+    assert end.hears(ErrorPacket(8, "no options")) == []
     assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 8)
 
 
 def test_after_error_8_the_plain_request_is_the_one_repeated():
-    end = asking(Wish(Direction.READ, b"f", tsize=0))
-    end.hears(Error(8, ""))
+    end = asking(TransferRequest(Direction.READ, b"f", tsize=0))
+    end.hears(ErrorPacket(8, ""))
     assert end.waits(1) == [Rrq(b"f", b"octet")]
     end.hears(Data(1, b"abc"))
     assert end.machine.opened
@@ -231,13 +235,13 @@ def test_what_is_ignored_does_not_feed_patience():
 
 def test_the_caller_may_end_it_with_an_error():
     end = asking(PLAIN_READ)
-    end.machine.fail(Refused(ErrorCode.DISK_FULL))
-    assert end.sends() == [Error(3, ErrorCode.DISK_FULL.text)]
+    end.machine.abort(RequestRefused(ErrorCode.DISK_FULL))
+    assert end.sends() == [ErrorPacket(3, ErrorCode.DISK_FULL.text)]
     assert end.sends() == []
 
 
 def test_a_reader_answers_a_repeated_oack_with_its_ack_0():
-    end = ReceiverEnd(Terms(blksize=4))
+    end = ReceiverEnd(TransferOptions(blksize=4))
     assert end.sends() == [Ack(0)]
     assert end.hears(Oack(()), after=0.5) == []
     assert end.hears(Oack(()), after=0.6) == [Ack(0)]
@@ -246,7 +250,7 @@ def test_a_reader_answers_a_repeated_oack_with_its_ack_0():
 
 
 def test_a_writer_answers_a_repeated_oack_with_its_first_window():
-    end = SenderEnd(b"abcdef", Terms(blksize=4, windowsize=2))
+    end = SenderEnd(b"abcdef", TransferOptions(blksize=4, windowsize=2))
     assert end.sends() == [Data(1, b"abcd"), Data(2, b"ef")]
     assert end.hears(Oack(()), after=0.5) == []
     assert end.hears(Oack(()), after=0.6) == [Data(1, b"abcd"), Data(2, b"ef")]
@@ -260,7 +264,7 @@ def _asking_everyone():
 
 def test_where_everyone_is_asked_one_refusal_leaves_it_open_to_the_others():
     end = _asking_everyone()
-    assert end.hears(Error(1, "not here")) == []
+    assert end.hears(ErrorPacket(1, "not here")) == []
     assert end.machine.outcome is None
     assert end.hears(Data(1, b"abc")) == []
     assert end.machine.opened
@@ -268,7 +272,7 @@ def test_where_everyone_is_asked_one_refusal_leaves_it_open_to_the_others():
 
 def test_where_nobody_else_answers_by_the_deadline_the_refusal_counts():
     end = _asking_everyone()
-    end.hears(Error(1, "not here"))
+    end.hears(ErrorPacket(1, "not here"))
     assert end.waits(0.9) == []
     assert end.machine.outcome is None
     assert end.waits(0.1) == []
@@ -277,9 +281,9 @@ def test_where_nobody_else_answers_by_the_deadline_the_refusal_counts():
 
 
 def test_where_everyone_is_asked_error_8_brings_the_request_without_options():
-    end = OpeningEnd(Wish(Direction.READ, b"f", tsize=0), everyone=True)
+    end = OpeningEnd(TransferRequest(Direction.READ, b"f", tsize=0), everyone=True)
     end.sends()
-    end.hears(Error(8, "no options"))
+    end.hears(ErrorPacket(8, "no options"))
     assert end.waits(1) == [Rrq(b"f", b"octet")]
     assert end.waits(1) == [Rrq(b"f", b"octet")]  # the refusal was taken once
     assert end.machine.outcome is None
@@ -289,20 +293,20 @@ def test_what_comes_after_the_answer_is_for_the_machine_that_goes_on():
     end = asking(READ)
     end.hears(Data(1, b"abc"))
     assert end.hears(Oack(((b"blksize", b"1024"),))) == []
-    assert end.hears(Error(1, "too late")) == []
-    assert (end.machine.terms, end.machine.outcome) == (Terms(), None)
+    assert end.hears(ErrorPacket(1, "too late")) == []
+    assert (end.machine.terms, end.machine.outcome) == (TransferOptions(), None)
 
 
 def test_whoever_only_asks_has_moved_nothing_yet():
     machine = asking(READ).machine
-    machine.repeat(200.0)  # nobody asks one who asks
-    assert (machine.octets, machine.blocks, machine.outbox(200.0)) == (0, 0, None)
+    machine.on_request_repeated(200.0)  # nobody asks one who asks
+    assert (machine.bytes_transferred, machine.blocks, machine.next_send(200.0)) == (0, 0, None)
 
 
 def test_error_8_gives_patience_from_then_on():
-    end = asking(Wish(Direction.READ, b"f", tsize=0))
+    end = asking(TransferRequest(Direction.READ, b"f", tsize=0))
     end.waits(20)
-    end.hears(Error(8, ""))
+    end.hears(ErrorPacket(8, ""))
     end.waits(20)
     assert end.machine.outcome is None
 
@@ -338,12 +342,12 @@ def test_an_oack_may_state_all_from_the_least_to_what_was_asked(option):
 )  # fmt: skip
 def test_all_that_a_request_can_say_is_asked(least_and_most):
     ((name, value),) = least_and_most.items()
-    asked = Wish(Direction.READ, b"f", **least_and_most).options()
+    asked = TransferRequest(Direction.READ, b"f", **least_and_most).options()
     assert asked == ((name.encode(), b"%d" % value),)
 
 
 def test_what_is_wrong_with_a_wish_is_told():
     with pytest.raises(ValueError, match=r"^a filename is not empty and has no NUL$"):
-        Wish(Direction.READ, b"")
+        TransferRequest(Direction.READ, b"")
     with pytest.raises(ValueError, match=r"^blksize is 8 to 65464, not 7$"):
-        Wish(Direction.READ, b"f", blksize=7)
+        TransferRequest(Direction.READ, b"f", blksize=7)

@@ -3,13 +3,13 @@
 import pytest
 
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_client_that_got_what_it_came_for_is_a_good_end(outcome):
     good = {Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE}
-    assert outcome.good is (outcome in good)
+    assert outcome.successful is (outcome in good)
 
 
 def test_every_outcome_has_a_word_of_its_own():
@@ -24,5 +24,7 @@ def test_every_outcome_has_a_word_of_its_own():
 )
 def test_a_rate_is_octets_a_second_and_0_where_no_time_passed(octets, seconds, rate):
     peer = ("127.0.0.1", 2000)
-    report = Report(Direction.READ, peer, b"f", Outcome.DONE, octets=octets, seconds=seconds)
+    report = TransferResult(
+        Direction.READ, peer, b"f", Outcome.DONE, bytes_transferred=octets, seconds=seconds
+    )
     assert report.rate == rate

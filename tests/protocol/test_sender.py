@@ -5,15 +5,15 @@ from math import inf
 import pytest
 
 from tests.protocol.ends import OACK, SenderEnd, window
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.protocol.negotiation import Terms
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timing
+from tftpd.protocol.retransmission import RetransmitPolicy
 
-LOCK_STEP = Terms(blksize=4)
-WINDOW = Terms(blksize=4, windowsize=3)
-OPENING = Terms(blksize=4, tsize=9, oack=OACK)
+LOCK_STEP = TransferOptions(blksize=4)
+WINDOW = TransferOptions(blksize=4, windowsize=3)
+OPENING = TransferOptions(blksize=4, tsize=9, oack=OACK)
 
 
 def test_blocks_leave_one_by_one_and_a_short_one_ends_the_file():
@@ -21,17 +21,17 @@ def test_blocks_leave_one_by_one_and_a_short_one_ends_the_file():
     assert end.sends() == [Data(1, b"abcd")]
     assert end.hears(Ack(1)) == [Data(2, b"efg")]
     assert end.hears(Ack(2)) == []
-    assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, 7)
-    assert end.machine.over
+    assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 7)
+    assert end.machine.closed
     assert end.machine.deadline == inf
 
 
 @pytest.mark.parametrize("windowsize", [1, 3])
 def test_an_empty_file_is_one_empty_block(windowsize):
-    end = SenderEnd(b"", Terms(blksize=4, windowsize=windowsize))
+    end = SenderEnd(b"", TransferOptions(blksize=4, windowsize=windowsize))
     assert end.sends() == [Data(1, b"")]
     assert end.hears(Ack(1)) == []
-    assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, 0)
+    assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 0)
 
 
 def test_an_exact_multiple_ends_with_an_empty_block():
@@ -40,7 +40,7 @@ def test_an_exact_multiple_ends_with_an_empty_block():
     assert end.hears(Ack(1)) == [Data(2, b"efgh")]
     assert end.hears(Ack(2)) == [Data(3, b"")]
     assert end.hears(Ack(3)) == []
-    assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, 8)
+    assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 8)
 
 
 def test_data_waits_for_the_oack_to_be_acknowledged():
@@ -52,10 +52,10 @@ def test_data_waits_for_the_oack_to_be_acknowledged():
 
 def test_nothing_is_read_for_a_client_that_has_not_answered_yet():
     end = SenderEnd(b"abcdefghi", OPENING)
-    assert end.machine.wants == 0
+    assert end.machine.blocks_wanted == 0
     end.sends()
     end.machine.receive(Ack(0), end.now)
-    assert end.machine.wants > 0
+    assert end.machine.blocks_wanted > 0
 
 
 def test_an_unacknowledged_oack_is_sent_again():
@@ -70,20 +70,20 @@ def test_an_ack_of_a_block_does_not_open_an_oack():
     end = SenderEnd(b"abcdefg", OPENING)
     end.sends()
     assert end.hears(Ack(1)) == []
-    assert not end.machine.answered
+    assert not end.machine.peer_confirmed
 
 
 def test_an_error_after_the_oack_is_a_probe_for_the_size():
     end = SenderEnd(b"abcdefg", OPENING)
     end.sends()
-    assert end.hears(Error(8, "User aborted the transfer")) == []
+    assert end.hears(ErrorPacket(8, "User aborted the transfer")) == []
     assert end.machine.outcome is Outcome.PROBE
 
 
 def test_an_error_is_an_abort_where_no_size_was_told():
     end = SenderEnd(b"abcdefg", LOCK_STEP)
     end.sends()
-    assert end.hears(Error(0, "stop")) == []
+    assert end.hears(ErrorPacket(0, "stop")) == []
     machine = end.machine
     assert (machine.outcome, machine.code, machine.detail) == (Outcome.ABORTED, 0, "stop")
 
@@ -93,14 +93,14 @@ def test_an_error_in_the_middle_is_an_abort():
     end.sends()
     end.hears(Ack(0))
     end.hears(Ack(1))
-    assert end.hears(Error(3, "flash is full")) == []
+    assert end.hears(ErrorPacket(3, "flash is full")) == []
     assert end.machine.outcome is Outcome.ABORTED
 
 
 def test_nothing_is_sent_after_the_end():
     end = SenderEnd(b"abcdefg", LOCK_STEP)
     end.sends()
-    end.hears(Error(0, "stop"))
+    end.hears(ErrorPacket(0, "stop"))
     assert end.hears(Ack(1)) == []
     assert end.waits(60) == []
 
@@ -172,7 +172,7 @@ def test_the_interval_follows_the_measured_round_trip():
 
 
 def test_the_timeout_that_the_client_asked_for_is_kept_exactly():
-    end = SenderEnd(b"abcdefg", Terms(blksize=4, timeout=3.0))
+    end = SenderEnd(b"abcdefg", TransferOptions(blksize=4, timeout=3.0))
     end.sends()
     for _ in range(5):
         assert end.waits(2.99) == []
@@ -185,7 +185,7 @@ def test_a_client_that_vanishes_is_given_up():
     end.hears(Ack(1))
     sent = [packet for _ in range(40) for packet in end.waits(1)]
     assert set(sent) == {Data(2, b"efgh")}
-    assert (end.machine.outcome, end.machine.over) == (Outcome.TIMED_OUT, True)
+    assert (end.machine.outcome, end.machine.closed) == (Outcome.TIMED_OUT, True)
 
 
 def test_patience_outlasts_a_lost_ack_and_a_five_second_timer():
@@ -198,22 +198,22 @@ def test_patience_outlasts_a_lost_ack_and_a_five_second_timer():
     assert end.hears(Ack(2), after=4) == [Data(3, b"i")]
 
 
-@pytest.mark.parametrize("terms", [LOCK_STEP, Terms(blksize=4, windowsize=8, oack=OACK)])
+@pytest.mark.parametrize("terms", [LOCK_STEP, TransferOptions(blksize=4, windowsize=8, oack=OACK)])
 def test_a_client_that_never_answers_gets_three_copies(terms):
-    end = SenderEnd(b"abcdefghi", terms, Timing(initial=1.0))
+    end = SenderEnd(b"abcdefghi", terms, RetransmitPolicy(initial_interval=1.0))
     first = end.sends()
     assert [packet for _ in range(40) for packet in end.waits(1)] == first * 2
     assert end.machine.outcome is Outcome.TIMED_OUT
 
 
 def test_whoever_asks_again_is_answered_beyond_them():
-    end = SenderEnd(b"abcdefghi", LOCK_STEP, Timing(initial=1.0))
+    end = SenderEnd(b"abcdefghi", LOCK_STEP, RetransmitPolicy(initial_interval=1.0))
     first = end.sends()
     for _ in range(5):
         end.now += 0.2
-        end.machine.repeat(end.now)
+        end.machine.on_request_repeated(end.now)
     end.now += 1
-    end.machine.repeat(end.now)
+    end.machine.on_request_repeated(end.now)
     assert end.sends() == first
     assert end.machine.outcome is None
 
@@ -249,10 +249,10 @@ def test_a_repeated_request_brings_the_oack_again_after_a_while():
     end = SenderEnd(b"abcdefg", OPENING)
     end.sends()
     end.now += 0.5
-    end.machine.repeat(end.now)
+    end.machine.on_request_repeated(end.now)
     assert end.sends() == []
     end.now += 0.5
-    end.machine.repeat(end.now)
+    end.machine.on_request_repeated(end.now)
     assert end.sends() == [Oack(OACK)]
 
 
@@ -261,7 +261,7 @@ def test_a_repeated_request_changes_nothing_once_the_client_has_answered():
     end.sends()
     end.hears(Ack(0))
     end.now += 0.2
-    end.machine.repeat(end.now)
+    end.machine.on_request_repeated(end.now)
     assert end.sends() == []
 
 
@@ -273,7 +273,7 @@ def test_a_window_leaves_at_once_and_its_last_ack_brings_the_next():
     assert end.sends() == window(1, b"aaaa", b"bbbb", b"cccc")
     assert end.hears(Ack(3)) == window(4, b"dddd", b"ee")
     assert end.hears(Ack(5)) == []
-    assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, 18)
+    assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 18)
 
 
 def test_an_ack_from_the_middle_starts_a_full_new_window_right_after_it():
@@ -310,11 +310,11 @@ def test_acks_for_each_block_beyond_a_gap_bring_one_window():
 
 def test_a_window_that_the_disk_feeds_piece_by_piece_leaves_piece_by_piece():
     machine = SenderEnd(b"", WINDOW).machine
-    machine.feed(1)
-    assert machine.outbox(100.0) == (1, 1)
-    machine.feed(3)
-    assert machine.outbox(100.0) == (2, 2)
-    assert machine.outbox(100.0) is None
+    machine.blocks_ready(1)
+    assert machine.next_send(100.0) == (1, 1)
+    machine.blocks_ready(3)
+    assert machine.next_send(100.0) == (2, 2)
+    assert machine.next_send(100.0) is None
 
 
 # Rollover
@@ -322,7 +322,7 @@ def test_a_window_that_the_disk_feeds_piece_by_piece_leaves_piece_by_piece():
 
 @pytest.mark.parametrize(("rollover", "after"), [(0, [65535, 0, 1]), (1, [65535, 1, 2])])
 def test_numbers_roll_over(rollover, after):
-    end = SenderEnd(b"x" * 8 * 65540, Terms(blksize=8, rollover=rollover))
+    end = SenderEnd(b"x" * 8 * 65540, TransferOptions(blksize=8, rollover=rollover))
     sent = end.sends()
     for _ in range(65534):
         sent = end.hears(Ack(sent[0].block))
@@ -336,18 +336,18 @@ def test_numbers_roll_over(rollover, after):
 @pytest.mark.parametrize("rollover", [0, 1])
 def test_a_window_rolls_over_in_its_middle(rollover):
     content = b"x" * 8 * 65540
-    end = SenderEnd(content, Terms(blksize=8, windowsize=64, rollover=rollover))
+    end = SenderEnd(content, TransferOptions(blksize=8, windowsize=64, rollover=rollover))
     sent = end.sends()
-    while not end.machine.over:
+    while not end.machine.closed:
         sent = end.hears(Ack(sent[-1].block))
-    assert (end.machine.outcome, end.machine.octets) == (Outcome.DONE, len(content))
+    assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, len(content))
 
 
 # Every packet in every state
 
 
 def _opening():
-    end = SenderEnd(b"aaaabbbbccccdddd", Terms(blksize=4, tsize=16, oack=OACK))
+    end = SenderEnd(b"aaaabbbbccccdddd", TransferOptions(blksize=4, tsize=16, oack=OACK))
     end.sends()
     return end
 
@@ -373,7 +373,7 @@ def _over():
         (_opening, Ack(1), [], None),
         (_opening, Data(1, b"x"), [], None),
         (_opening, Oack(OACK), [], None),
-        (_opening, Error(8, ""), [], Outcome.PROBE),
+        (_opening, ErrorPacket(8, ""), [], Outcome.PROBE),
         (_opening, Rrq(b"f", b"octet"), [], None),
         (_opening, Wrq(b"f", b"octet"), [], None),
         (_sending, Ack(0), [], None),
@@ -382,14 +382,14 @@ def _over():
         (_sending, Ack(3), [], None),
         (_sending, Data(1, b"x"), [], None),
         (_sending, Oack(OACK), [], None),
-        (_sending, Error(0, ""), [], Outcome.ABORTED),
+        (_sending, ErrorPacket(0, ""), [], Outcome.ABORTED),
         (_sending, Rrq(b"f", b"octet"), [], None),
         (_sending, Wrq(b"f", b"octet"), [], None),
         (_over, Ack(0), [], Outcome.DONE),
         (_over, Ack(1), [], Outcome.DONE),
         (_over, Data(1, b"x"), [], Outcome.DONE),
         (_over, Oack(OACK), [], Outcome.DONE),
-        (_over, Error(0, ""), [], Outcome.DONE),
+        (_over, ErrorPacket(0, ""), [], Outcome.DONE),
         (_over, Rrq(b"f", b"octet"), [], Outcome.DONE),
         (_over, Wrq(b"f", b"octet"), [], Outcome.DONE),
     ],
@@ -404,9 +404,9 @@ def test_every_packet_in_every_state(state, packet, sent, outcome):
 def test_a_file_that_fails_ends_with_one_error():
     end = SenderEnd(b"aaaabbbb", LOCK_STEP)
     end.sends()
-    refused = Refused(ErrorCode.NOT_DEFINED, "errno 5", Reason.READ_FAILED)
-    end.machine.fail(refused)
-    assert end.sends() == [Error(0, "File could not be read")]
+    refused = RequestRefused(ErrorCode.NOT_DEFINED, "errno 5", ErrorText.READ_FAILED)
+    end.machine.abort(refused)
+    assert end.sends() == [ErrorPacket(0, "File could not be read")]
     assert end.sends() == []
     assert (end.machine.outcome, end.machine.detail) == (Outcome.FAILED, "errno 5")
 
@@ -417,7 +417,7 @@ def _unread():
     end.sends()
     end.now += 0.1
     end.machine.receive(Ack(0), end.now)
-    assert end.machine.outbox(end.now) is None
+    assert end.machine.next_send(end.now) is None
     return end
 
 
@@ -425,7 +425,7 @@ def test_a_slow_disk_is_no_silence_of_the_peer():
     end = _unread()
     for _ in range(5):
         end.now = end.machine.deadline
-        end.machine.tick(end.now)
+        end.machine.on_timeout(end.now)
         assert end.machine.deadline > end.now  # or the timer comes again at once, for ever
     assert (end.machine.timeouts, end.machine.retransmits) == (0, 0)
     assert end.sends() == [Data(1, b"abcd")]
@@ -435,9 +435,9 @@ def test_a_disk_that_is_too_slow_ends_with_one_error():
     end = _unread()
     while end.machine.outcome is None:
         end.now = end.machine.deadline
-        end.machine.tick(end.now)
+        end.machine.on_timeout(end.now)
     assert end.machine.outcome is Outcome.FAILED
-    assert end.sends() == [Error(0, "File could not be read")]
+    assert end.sends() == [ErrorPacket(0, "File could not be read")]
     assert 130.0 <= end.now < 132.0
 
 
@@ -449,17 +449,17 @@ def test_a_disk_that_takes_its_time_is_not_taken_for_a_silent_peer(terms):
         end.sends()
         machine.receive(Ack(0), end.now)
     else:
-        machine.feed(terms.windowsize)
-        machine.outbox(end.now)
+        machine.blocks_ready(terms.windowsize)
+        machine.next_send(end.now)
         machine.receive(Ack(terms.windowsize), end.now)
     for _ in range(20):
         end.now = max(end.now, min(machine.deadline, end.now + 1.0))
-        machine.tick(end.now)
-        assert machine.outbox(end.now) is None
+        machine.on_timeout(end.now)
+        assert machine.next_send(end.now) is None
         assert machine.deadline > end.now, "it would be called again and again"
     assert (machine.timeouts, machine.outcome) == (0, None)
-    machine.feed(1, 2)
-    assert machine.outbox(end.now) == (machine.blocks + 1, 1)
+    machine.blocks_ready(1, 2)
+    assert machine.next_send(end.now) == (machine.blocks + 1, 1)
 
 
 # What is read, held and counted
@@ -468,40 +468,40 @@ def test_a_disk_that_takes_its_time_is_not_taken_for_a_silent_peer(terms):
 @pytest.mark.parametrize(
     ("terms", "wants"),
     [
-        (Terms(blksize=1468), 24),  # 32 KiB beyond the window
-        (Terms(blksize=512), 65),
-        (Terms(blksize=65464), 2),
-        (Terms(blksize=1468, windowsize=16), 48),
-        (Terms(blksize=1468, windowsize=64), 128),
+        (TransferOptions(blksize=1468), 24),  # 32 KiB beyond the window
+        (TransferOptions(blksize=512), 65),
+        (TransferOptions(blksize=65464), 2),
+        (TransferOptions(blksize=1468, windowsize=16), 48),
+        (TransferOptions(blksize=1468, windowsize=64), 128),
     ],
 )
 def test_a_whole_number_of_windows_is_read_ahead(terms, wants):
     machine = SenderEnd(b"", terms).machine
-    assert (machine.wants, machine.stock) == (wants, wants)
+    assert (machine.blocks_wanted, machine.buffer_blocks) == (wants, wants)
 
 
 def test_more_is_wanted_once_no_more_than_a_window_is_in_hand():
-    machine = SenderEnd(b"", Terms(blksize=8192, windowsize=2)).machine
-    assert machine.stock == 6
-    machine.feed(3)
-    assert machine.wants == 0
-    machine.outbox(100.0)
+    machine = SenderEnd(b"", TransferOptions(blksize=8192, windowsize=2)).machine
+    assert machine.buffer_blocks == 6
+    machine.blocks_ready(3)
+    assert machine.blocks_wanted == 0
+    machine.next_send(100.0)
     machine.receive(Ack(1), 100.1)
-    assert machine.wants == 4
-    machine.feed(2, 100)
-    assert machine.wants == 0  # that is the whole file
+    assert machine.blocks_wanted == 4
+    machine.blocks_ready(2, 100)
+    assert machine.blocks_wanted == 0  # that is the whole file
 
 
 def test_what_the_peer_has_is_counted_as_it_goes():
     end = SenderEnd(b"abcdefghij", LOCK_STEP)
     end.sends()
-    assert (end.machine.blocks, end.machine.octets) == (0, 0)
+    assert (end.machine.blocks, end.machine.bytes_transferred) == (0, 0)
     end.hears(Ack(1))
-    assert (end.machine.blocks, end.machine.octets) == (1, 4)
+    assert (end.machine.blocks, end.machine.bytes_transferred) == (1, 4)
     end.hears(Ack(2))
-    assert (end.machine.blocks, end.machine.octets) == (2, 8)
+    assert (end.machine.blocks, end.machine.bytes_transferred) == (2, 8)
     end.hears(Ack(3))
-    assert (end.machine.blocks, end.machine.octets) == (3, 10)
+    assert (end.machine.blocks, end.machine.bytes_transferred) == (3, 10)
 
 
 def test_only_what_left_before_counts_as_sent_again():
@@ -549,14 +549,14 @@ def test_a_window_of_which_the_end_is_not_out_is_a_timeout():
 def test_a_probe_is_told_with_what_the_peer_said():
     end = SenderEnd(b"abcdefg", OPENING)
     end.sends()
-    end.hears(Error(8, "User aborted the transfer"))
+    end.hears(ErrorPacket(8, "User aborted the transfer"))
     assert (end.machine.code, end.machine.detail) == (8, "User aborted the transfer")
 
 
 def test_an_error_to_an_oack_without_a_size_is_an_abort():
-    end = SenderEnd(b"abcdefg", Terms(blksize=4, oack=OACK[:1]))
+    end = SenderEnd(b"abcdefg", TransferOptions(blksize=4, oack=OACK[:1]))
     end.sends()
-    end.hears(Error(8, "blksize"))
+    end.hears(ErrorPacket(8, "blksize"))
     assert end.machine.outcome is Outcome.ABORTED
 
 
@@ -570,7 +570,7 @@ def test_the_oack_is_measured_where_it_was_sent_but_once():
         if waits:
             end.waits(waits)
         end.hears(Ack(0), after=0.2)
-        assert end.machine.roundtrip == (roundtrip and pytest.approx(roundtrip))
+        assert end.machine.smoothed_rtt == (roundtrip and pytest.approx(roundtrip))
 
 
 def test_a_round_trip_is_measured_every_10_ms():
@@ -578,9 +578,9 @@ def test_a_round_trip_is_measured_every_10_ms():
     end.sends()
     end.hears(Ack(1), after=0.25)
     end.hears(Ack(2), after=0.005)  # not measured
-    assert end.machine.roundtrip == 0.25
+    assert end.machine.smoothed_rtt == 0.25
     end.hears(Ack(3), after=0.006)
-    assert end.machine.roundtrip == pytest.approx(0.25 - (0.25 - 0.006) / 8)
+    assert end.machine.smoothed_rtt == pytest.approx(0.25 - (0.25 - 0.006) / 8)
 
 
 def test_what_was_sent_twice_or_acknowledged_in_part_is_not_measured():
@@ -588,9 +588,9 @@ def test_what_was_sent_twice_or_acknowledged_in_part_is_not_measured():
     end.sends()
     end.waits(1)
     end.hears(Ack(3), after=0.2)
-    assert end.machine.roundtrip is None
+    assert end.machine.smoothed_rtt is None
     end.hears(Ack(4), after=0.2)
-    assert end.machine.roundtrip is None
+    assert end.machine.smoothed_rtt is None
 
 
 def test_an_ack_from_the_middle_takes_back_what_was_waited_longer():
@@ -616,7 +616,7 @@ def test_a_disk_that_is_too_slow_is_told_in_our_log():
     end = _unread()
     while end.machine.outcome is None:
         end.now = end.machine.deadline
-        end.machine.tick(end.now)
+        end.machine.on_timeout(end.now)
     assert (end.machine.code, end.machine.detail) == (0, "the file could not be read in time")
 
 

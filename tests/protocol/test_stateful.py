@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.protocol.ends import OACK, TIMING, ReceiverEnd, SenderEnd, spelled_again
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.negotiation import Terms
-from tftpd.protocol.packets import Ack, Data, Error, Packet
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Packet
 from tftpd.protocol.result import Outcome
 
 BLKSIZE = 4
@@ -34,8 +34,8 @@ class Joined(RuleBasedStateMachine):
         """The request has arrived; each block differs from all others."""
         self.file = b"".join(b"%4d" % block for block in range(blocks + 1))[: blocks * 4 + rest]
         self.windowsize = windowsize
-        terms = Terms(blksize=BLKSIZE, windowsize=windowsize)
-        asked = Terms(blksize=BLKSIZE, windowsize=windowsize, oack=OACK if opened else ())
+        terms = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
+        asked = TransferOptions(blksize=BLKSIZE, windowsize=windowsize, oack=OACK if opened else ())
         self.sender = SenderEnd(self.file, asked)
         self.sender.readable = readable
         self.receiver = ReceiverEnd(terms, slow=slow)
@@ -81,7 +81,7 @@ class Joined(RuleBasedStateMachine):
     @rule()
     def repeats_the_request(self) -> None:
         """The request comes once more."""
-        self.sender.machine.repeat(self.sender.now)
+        self.sender.machine.on_request_repeated(self.sender.now)
         self._put(self.sender.sends(), to_receiver=True)
 
     @precondition(lambda self: self.sender.readable < inf)
@@ -96,7 +96,7 @@ class Joined(RuleBasedStateMachine):
     def stores(self) -> None:
         """The disk is done with the file."""
         self.slow = False
-        self.receiver.machine.stored(self.receiver.now)
+        self.receiver.machine.on_stored(self.receiver.now)
         self._put(self.receiver.sends(), to_receiver=False)
 
     @precondition(lambda self: not self.stopped)
@@ -106,7 +106,7 @@ class Joined(RuleBasedStateMachine):
         if len(self.wire) % 3:  # not too often: the rest of the run says little
             return
         self.stopped = True
-        getattr(self, end).machine.fail(Refused(ErrorCode.NOT_DEFINED))
+        getattr(self, end).machine.abort(RequestRefused(ErrorCode.NOT_DEFINED))
         self._put(getattr(self, end).sends(), to_receiver=end == "sender")
 
     @invariant()
@@ -120,7 +120,7 @@ class Joined(RuleBasedStateMachine):
     def what_is_acknowledged_is_here(self) -> None:
         """The sender is done only when the file is stored."""
         sender, receiver = self.sender.machine, self.receiver.machine
-        assert sender.octets <= len(self.receiver.content)
+        assert sender.bytes_transferred <= len(self.receiver.content)
         if sender.outcome is Outcome.DONE:
             assert receiver.outcome is Outcome.DONE
         if receiver.outcome is Outcome.DONE:
@@ -131,7 +131,7 @@ class Joined(RuleBasedStateMachine):
         """And whoever is not, does so for some time: no timer runs without end."""
         for end in (self.sender, self.receiver):
             assert end.machine.deadline > end.now
-            assert not end.machine.over or end.sends() == []
+            assert not end.machine.closed or end.sends() == []
 
     def teardown(self) -> None:
         """On a good wire the rest goes well, but for ends that were stopped or are tired."""
@@ -139,14 +139,14 @@ class Joined(RuleBasedStateMachine):
             return
         machines = (self.sender.machine, self.receiver.machine)
         goes_well = not self.stopped and all(
-            machine.outcome is None and machine.stalled(self.sender.now) < TIMING.patience / 4
+            machine.outcome is None and machine.idle_time(self.sender.now) < TIMING.idle_timeout / 4
             for machine in machines
         )
         self.reads(inf)
         for _ in range(_STEPS):
-            if all(machine.over for machine in machines):
+            if all(machine.closed for machine in machines):
                 break
-            if self.sender.machine.over and not self.wire and not self.asked:
+            if self.sender.machine.closed and not self.wire and not self.asked:
                 return  # whoever still asks is no receiver yet
             if self.wire:
                 self._pass(0.001)
@@ -155,9 +155,9 @@ class Joined(RuleBasedStateMachine):
                 if self.slow and self.receiver.machine.complete:
                     self.stores()
                 soonest = min(machine.deadline for machine in machines)
-                assert soonest - self.sender.now < TIMING.patience
+                assert soonest - self.sender.now < TIMING.idle_timeout
                 self._pass(soonest - self.sender.now)
-        assert all(machine.over for machine in machines), "it does not end"
+        assert all(machine.closed for machine in machines), "it does not end"
         if goes_well:
             assert [machine.outcome for machine in machines] == [Outcome.DONE] * 2
 
@@ -171,7 +171,7 @@ class Joined(RuleBasedStateMachine):
     def _arrives(self, to_receiver: bool, packet: Packet) -> None:
         if not to_receiver:
             self._reaches_the_sender(packet)
-        elif self.receiver.machine.over or isinstance(packet, Data | Error):
+        elif self.receiver.machine.closed or isinstance(packet, Data | ErrorPacket):
             self._put(self.receiver.hears(packet, after=0), to_receiver=False)
         else:
             self.asked = True
@@ -179,7 +179,7 @@ class Joined(RuleBasedStateMachine):
 
     def _reaches_the_sender(self, packet: Packet) -> None:
         machine = self.sender.machine
-        again = machine.answered and packet == Ack(machine.blocks)
+        again = machine.peer_confirmed and packet == Ack(machine.blocks)
         sent = self.sender.hears(packet, after=0)
         if again and self.sender.now - self.sent_at < LEAST_QUIET:
             assert sent == [], "the Sorcerer's Apprentice"

@@ -14,10 +14,10 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 
 @pytest.fixture
@@ -31,18 +31,24 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def offer(root: Path) -> Callable[[Any], Offer]:
+def offer(root: Path) -> Callable[[Any], ServerConfig]:
     read = Mount((), one(root), read=ReadPolicy())
     write = Mount((b"in",), one(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096))
 
-    def build(report: Any) -> Offer:
-        return Offer(Mounts([read, write]), Limits(), Timing(), Crowd(sessions=100), report)
+    def build(report: Any) -> ServerConfig:
+        return ServerConfig(
+            Mounts([read, write]),
+            OptionLimits(),
+            RetransmitPolicy(),
+            AdmissionLimits(sessions=100),
+            report,
+        )
 
     return build
 
 
 @pytest.fixture
-def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
+def server(offer: Callable[[Any], ServerConfig]) -> Iterator[MemoryServer]:
     """Whatever a test does, the end of time finds nothing left."""
     built = MemoryServer(offer)
     yield built
@@ -52,9 +58,11 @@ def server(offer: Callable[[Any], Offer]) -> Iterator[MemoryServer]:
 
 
 @pytest.fixture
-def limited(offer: Callable[[Any], Offer]) -> MemoryServer:
+def limited(offer: Callable[[Any], ServerConfig]) -> MemoryServer:
     """A server with room for two sessions."""
-    return MemoryServer(lambda report: replace(offer(report), crowd=Crowd(sessions=2)))
+    return MemoryServer(
+        lambda report: replace(offer(report), admission=AdmissionLimits(sessions=2))
+    )
 
 
 @pytest.fixture

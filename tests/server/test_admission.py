@@ -5,12 +5,18 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Crowd, Discard, Rates, Tally, network_of
+from tftpd.server.admission import (
+    AdmissionLimits,
+    ClientRateLimiter,
+    DropReason,
+    SharedCounter,
+    network_key,
+)
 
 READ = Rrq(b"kilo", b"octet")
-CROWDED = Error(0, "Too many transfers at once")
+CROWDED = ErrorPacket(0, "Too many transfers at once")
 
 
 @pytest.fixture
@@ -18,7 +24,9 @@ def server(offer):
     """A server with the limits that a test sets."""
 
     def build(**limits):
-        return MemoryServer(lambda report: replace(offer(report), crowd=Crowd(**limits)))
+        return MemoryServer(
+            lambda report: replace(offer(report), admission=AdmissionLimits(**limits))
+        )
 
     return build
 
@@ -39,7 +47,7 @@ def test_a_client_has_so_many_sessions_whatever_its_ports(server):
     assert few.client(port=3).asks(READ) == [CROWDED]
     _begin(few.client("192.0.2.8"))
     assert (_outcomes(few), few.reports[0].code) == ([Outcome.REFUSED], 0)
-    first.says(Error(0, "enough"))
+    first.says(ErrorPacket(0, "enough"))
     _begin(few.client(port=3))
 
 
@@ -90,7 +98,7 @@ def test_a_network_has_so_many_sessions(server, hosts, other):
     ],
 )
 def test_networks(host, network):
-    assert network_of(host) == network
+    assert network_key(host) == network
 
 
 def test_the_oldest_that_never_answered_gives_way_to_others(server):
@@ -101,7 +109,7 @@ def test_the_oldest_that_never_answered_gives_way_to_others(server):
     _begin(third)
     assert (len(few.sessions), _outcomes(few)) == (3, [])
     _begin(few.client(port=4))
-    assert (len(few.sessions), _outcomes(few)) == (3, [Outcome.DISPLACED])
+    assert (len(few.sessions), _outcomes(few)) == (3, [Outcome.EVICTED])
     assert first.hears() == []  # not a word: it may never have asked
     assert second.says(Ack(2)) == [Data(3, b"")]
 
@@ -127,7 +135,7 @@ def test_who_answered_is_never_displaced_however_many_ask(server):
     for port in range(500):
         _begin(few.client("198.51.100.1", port))
     assert len(few.sessions) == 40 + 64
-    assert _outcomes(few) == [Outcome.DISPLACED] * (500 - 64)
+    assert _outcomes(few) == [Outcome.EVICTED] * (500 - 64)
 
 
 def test_a_full_house_is_given_up_by_those_whose_answer_is_overdue(server):
@@ -136,10 +144,10 @@ def test_a_full_house_is_given_up_by_those_whose_answer_is_overdue(server):
         _begin(few.client(port=port))
     late = few.client(port=3)
     assert late.asks(READ) == []
-    assert _outcomes(few) == [Outcome.IGNORED]
+    assert _outcomes(few) == [Outcome.DROPPED]
     few.waits(1.1)
     _begin(late)
-    assert _outcomes(few) == [Outcome.IGNORED, Outcome.DISPLACED]
+    assert _outcomes(few) == [Outcome.DROPPED, Outcome.EVICTED]
 
 
 def test_a_full_house_of_those_who_answer_is_silent(server):
@@ -149,7 +157,7 @@ def test_a_full_house_of_those_who_answer_is_silent(server):
     few.waits(1.1)
     assert few.client(port=3).asks(READ) == []
     assert (_outcomes(few), few.reports[0].detail) == (
-        [Outcome.IGNORED],
+        [Outcome.DROPPED],
         "no room beside 2 sessions",
     )
 
@@ -164,18 +172,18 @@ class Race(list):
 
 def test_the_last_place_that_another_process_takes_meanwhile_is_not_ours(server):
     one = server(sessions=1)
-    one.sessions._tally = Tally(counts := Race([0, 0]))
+    one.sessions._tally = SharedCounter(counts := Race([0, 0]))
     for request_ in (READ, Wrq(b"in/new", b"octet")):
         assert one.client().asks(request_) == []
     assert (list(counts), one.idle, one.reports) == ([0, 0], True, [])
-    assert one.listener._discards.take()[Discard.NO_PLACE] == 2
+    assert one.listener._discards.take()[DropReason.NO_PLACE] == 2
 
 
 def test_requests_beyond_a_clients_rate_are_ignored(server):
     slow = server(requests_per_second=2)
     asked = [slow.client(port=port).asks(READ) for port in (1, 2, 3)]
     assert [len(packets) for packets in asked] == [1, 1, 0]
-    assert _outcomes(slow) == [Outcome.IGNORED]
+    assert _outcomes(slow) == [Outcome.DROPPED]
     _begin(slow.client("192.0.2.8"))
     slow.waits(0.55)
     _begin(slow.client(port=3))
@@ -183,14 +191,14 @@ def test_requests_beyond_a_clients_rate_are_ignored(server):
 
 
 def test_rates_are_remembered_of_so_many_clients():
-    rates = Rates(remembered=2)
+    rates = ClientRateLimiter(remembered=2)
     assert [rates.take(client, 1, 0.0) for client in "aab"] == [True, False, True]
     assert [rates.take(client, 1, 0.0) for client in "bac"] == [False, False, True]
     assert rates.take("b", 1, 0.0)  # the least recent is forgotten
 
 
 def test_a_clock_that_steps_back_gives_no_credit():
-    rates = Rates()
+    rates = ClientRateLimiter()
     assert rates.take("a", 1, 100.0)
     assert not rates.take("a", 1, 50.0)
     assert rates.take("a", 1, 51.0)
@@ -223,7 +231,7 @@ HEADERS = 28  # octets of IPv4 and UDP
     ids=str,
 )
 def test_a_forged_request_is_answered_with_so_many_times_its_octets(server, root, request_, most):
-    """docs/security.md has these figures."""
+    """docs/explanation/security.md has these figures."""
     (root / "k").write_bytes(bytes(5000))
     victim = server().client()
     asked = request_ if isinstance(request_, bytes) else request_.encode()

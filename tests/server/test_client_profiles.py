@@ -11,7 +11,7 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import Profiles
 from tftpd.config.profiles import shipped
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
 _SIZE = 100_000
 
@@ -34,7 +34,7 @@ def _asked(server, root, request):
         path.write_bytes(bytes(_SIZE))
     client = server.client()
     answer = client.asks(request)
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
     (report,) = server.reports
     assert server.idle
     return answer, report.profile
@@ -126,7 +126,7 @@ def test_curl_is_not_told_that_a_file_is_empty_and_others_are(server):
     other = server.client(port=2071)
     answer = other.asks(Rrq(b"empty", b"octet", _options(b"tsize=0 blksize=1468 windowsize=4")))
     assert answer == [Oack(_options(b"tsize=0 blksize=1468 windowsize=4"))]
-    other.says(Error(8, "User aborted the transfer"))
+    other.says(ErrorPacket(8, "User aborted the transfer"))
     assert [report.profile for report in server.reports] == ["curl", "edk2"]
 
 
@@ -134,19 +134,19 @@ def test_the_misses_of_a_boot_are_those_of_its_loader(server):
     client = server.client(port=49153)
     for name in (b"01-52-54-00-12-34-56", b"C0000207", b"C000020", b"default"):
         request = Rrq(b"pxelinux.cfg/" + name, b"octet", _options(b"tsize=0 blksize=1408"))
-        assert client.asks(request) == [Error(1, "File not found")]
+        assert client.asks(request) == [ErrorPacket(1, "File not found")]
     assert {report.profile for report in server.reports} == {"pxelinux"}
 
 
 def test_no_shipped_profile_grants_more_or_asks_for_anything_but_octets_and_names():
     """They work behind any router, and cost nothing on the way."""
     profiles = [known.profile() for known in shipped()]
-    assert not Profiles(profiles).asks_neighbours
+    assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}
-    floors = {one.name for one in profiles if one.floor is not None}
+    floors = {one.name for one in profiles if one.min_interval is not None}
     assert floors == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
-    assert {one.floor for one in profiles} == {None, 1.0}
-    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.patience, one.gap,
+    assert {one.min_interval for one in profiles} == {None, 1.0}
+    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.idle_timeout, one.packet_interval,
                   one.duplicates) for one in profiles}  # fmt: skip
     assert unchanged == {(frozenset(), None, None, 0, None, 0.0, 0)}

@@ -5,7 +5,7 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.protocol.packets import Ack, Rrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Discard, Discards
+from tftpd.server.admission import DropCounters, DropReason
 
 READ = Rrq(b"kilo", b"octet")
 
@@ -16,16 +16,16 @@ def _nonzero(discards):
 
 @pytest.fixture
 def discards():
-    return Discards()
+    return DropCounters()
 
 
 @pytest.mark.parametrize(
     ("datagram", "why"),
     [
-        (b"", Discard.MALFORMED),
-        (b"\xff\xff\xff\xff", Discard.MALFORMED),
-        (b"\0\1name", Discard.MALFORMED),
-        (Ack(0).encode(), Discard.NO_REQUEST),
+        (b"", DropReason.MALFORMED),
+        (b"\xff\xff\xff\xff", DropReason.MALFORMED),
+        (b"\0\1name", DropReason.MALFORMED),
+        (Ack(0).encode(), DropReason.NO_REQUEST),
     ],
 )
 def test_by_reason(offer, discards, datagram, why):
@@ -45,21 +45,21 @@ def test_a_repeated_request(offer, discards):
     client = MemoryServer(offer, discards=discards).client()
     client.asks(READ)
     client.asks(READ)
-    assert _nonzero(discards) == {Discard.REPEATED: 1}
+    assert _nonzero(discards) == {DropReason.REPEATED: 1}
 
 
 def test_a_broadcast_request(offer, discards):
     server = MemoryServer(offer, discards=discards)
     server.port.broadcast = True
     server.client().asks(READ)
-    assert _nonzero(discards) == {Discard.BROADCAST: 1}
+    assert _nonzero(discards) == {DropReason.BROADCAST: 1}
 
 
 def test_a_request_beyond_the_limits_has_a_report_instead(offer, discards):
     server = MemoryServer(offer, discards=discards)
     for port in range(1, 102):
         server.client(port=port).asks(READ)
-    assert [report.outcome for report in server.reports] == [Outcome.IGNORED]
+    assert [report.outcome for report in server.reports] == [Outcome.DROPPED]
     assert _nonzero(discards) == {}
 
 
@@ -67,4 +67,4 @@ def test_no_port(offer, discards):
     server = MemoryServer(offer, discards=discards)
     server.net.no_ports = True
     server.client().asks(READ)
-    assert _nonzero(discards) == {Discard.NO_PORT: 1}
+    assert _nonzero(discards) == {DropReason.NO_PORT: 1}

@@ -3,9 +3,9 @@
 import pytest
 from twisted.internet.task import Clock
 
-from tftpd.net.rate_limit import Share
-from tftpd.server.admission import Discard, Discards
-from tftpd.server.fair_queue import Call, Callers
+from tftpd.net.rate_limit import RequestThrottle
+from tftpd.server.admission import DropCounters, DropReason
+from tftpd.server.fair_queue import IncomingDatagram, RequestQueue
 
 HERE = ("192.0.2.1", 69)
 GREEDY, HONEST, OTHER = "198.51.100.66", "192.0.2.7", "192.0.2.8"
@@ -17,13 +17,13 @@ class Door:
 
     def __init__(self):
         self.clock = Clock()
-        self.discards = Discards()
-        self.share = Share(self.clock.seconds)
-        self.callers = Callers(self.share, self.clock, self.discards, ROOM)
+        self.discards = DropCounters()
+        self.share = RequestThrottle(self.clock.seconds)
+        self.callers = RequestQueue(self.share, self.clock, self.discards, ROOM)
         self.answered = []
 
     def hears(self, host, port=1, datagram=b"x"):
-        self.callers.add(Call(datagram, (host, port), HERE, False))
+        self.callers.add(IncomingDatagram(datagram, (host, port), HERE, False))
 
     def turn(self):
         """Who is answered in one turn."""
@@ -42,7 +42,7 @@ class Door:
 
     @property
     def dropped(self):
-        return self.discards.take()[Discard.NO_TURN]
+        return self.discards.take()[DropReason.NO_TURN]
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_what_was_answered_gives_its_room_back(door):
 
 
 def test_they_wait_while_transfers_have_their_turn(door):
-    door.share.served()
-    door.share.spend(0.0015)
+    door.share.transfer_active()
+    door.share.charge(0.0015)
     door.hears(HONEST)
     assert door.turn() == []
     door.clock.advance(0.0044)
@@ -123,14 +123,14 @@ def test_they_wait_while_transfers_have_their_turn(door):
 
 
 def test_they_wait_on_if_it_is_still_the_turn_of_transfers(door):
-    door.share.served()
-    door.share.spend(0.002)
+    door.share.transfer_active()
+    door.share.charge(0.002)
     door.hears(HONEST)
     door.turn()
-    door.share.served()
-    door.share.spend(0.0005)
+    door.share.transfer_active()
+    door.share.charge(0.0005)
     door.clock.advance(0.0049)
-    door.share.served()
+    door.share.transfer_active()
     door.clock.advance(0.0012)
     assert door.answered == []
     door.clock.advance(0.0015)
@@ -140,11 +140,11 @@ def test_they_wait_on_if_it_is_still_the_turn_of_transfers(door):
 def test_an_answer_that_takes_long_is_the_last_of_its_turn(door):
     door.hears(HONEST, 1)
     door.hears(HONEST, 2)
-    door.share.served()
+    door.share.transfer_active()
 
     def dear(call):
         door.answered.append(call)
-        door.share.spend(0.001)
+        door.share.charge(0.001)
 
     door.callers.turn(dear)
     assert len(door.answered) == 1

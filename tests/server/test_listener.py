@@ -4,7 +4,7 @@ import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.support.fakes import MemoryServer
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 
 READ = Rrq(b"kilo", b"octet")
@@ -24,7 +24,7 @@ def _outcomes(server):
         b"\xff\xff\xff\xff",
         Data(1, b"x").encode(),
         Ack(0).encode(),
-        Error(4, "no").encode(),
+        ErrorPacket(4, "no").encode(),
         Oack(()).encode() + b"\0\0",
     ],
     ids=repr,
@@ -40,7 +40,7 @@ def test_what_is_no_request_is_answered_with_silence(server, datagram):
     ids=repr,
 )
 def test_a_malformed_request_is_an_illegal_operation(server, datagram):
-    assert server.client().asks(datagram) == [Error(4, "Illegal TFTP operation")]
+    assert server.client().asks(datagram) == [ErrorPacket(4, "Illegal TFTP operation")]
     assert server.idle
 
 
@@ -126,8 +126,8 @@ def test_a_stranger_is_told_once_and_the_transfer_goes_on(server):
     client, stranger = server.client(), server.client(port=666)
     client.asks(READ)
     stranger.tid = client.tid
-    assert stranger.says(b"nonsense") == [Error(5, "Unknown transfer ID")]
-    assert stranger.says(Ack(1), Error(0, "die"), Data(1, b"x")) == []
+    assert stranger.says(b"nonsense") == [ErrorPacket(5, "Unknown transfer ID")]
+    assert stranger.says(Ack(1), ErrorPacket(0, "die"), Data(1, b"x")) == []
     assert [packet.block for packet in client.says(Ack(1))] == [2]
 
 
@@ -135,7 +135,7 @@ def test_a_strangers_error_is_neither_answered_nor_believed(server):
     client, stranger = server.client(), server.client(host="192.0.2.66")
     client.asks(READ)
     stranger.tid = client.tid
-    assert stranger.says(Error(0, "die"), b"\0\5") == []
+    assert stranger.says(ErrorPacket(0, "die"), b"\0\5") == []
     assert [packet.block for packet in client.says(Ack(1))] == [2]
 
 
@@ -153,8 +153,8 @@ def test_strangers_without_end_are_not_answered_without_end(server):
 def test_an_error_is_never_answered(server):
     client = server.client()
     client.asks(READ)
-    assert client.says(Error(0, "stop")) == []
-    assert client.says(Error(0, "stop")) == []
+    assert client.says(ErrorPacket(0, "stop")) == []
+    assert client.says(ErrorPacket(0, "stop")) == []
     assert client.waits(30) == []
 
 
@@ -168,7 +168,7 @@ def test_of_malformed_requests_one_a_second_is_logged(server):
     try:
         for seconds in (0, 0.5, 0.4, 0.2):
             server.waits(seconds)
-            assert isinstance(server.client().asks(b"\0\1x")[0], Error)
+            assert isinstance(server.client().asks(b"\0\1x")[0], ErrorPacket)
     finally:
         globalLogPublisher.removeObserver(observe)
     first, last = logged
@@ -199,7 +199,7 @@ def test_a_full_house_is_silent_and_a_repeat_finds_room(limited):
     assert first.asks(READ) != []
     assert second.asks(READ) != []
     assert third.asks(READ) == []
-    first.says(Error(0, "bye"))
+    first.says(ErrorPacket(0, "bye"))
     assert third.asks(READ) != []
 
 
@@ -224,7 +224,7 @@ def test_stopping_tells_the_running_and_not_the_dallying(server):
     writer.asks(Wrq(b"in/new", b"octet"))
     writer.says(Data(1, b"x"))
     server.sessions.stop()
-    assert reader.hears() == [Error(0, "Server is stopping")]
+    assert reader.hears() == [ErrorPacket(0, "Server is stopping")]
     assert writer.hears() == []
     assert _outcomes(server) == [Outcome.DONE, Outcome.STOPPED]
     assert server.idle

@@ -8,15 +8,15 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass
 
 from tests.net.test_udp import Heard, Readers
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs
-from tftpd.net.rate_limit import Share
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.sockets import bind_listeners
-from tftpd.server.admission import Discards
-from tftpd.server.fair_queue import Callers
-from tftpd.server.listening_port import ListeningPort, SharedPort
+from tftpd.server.admission import DropCounters
+from tftpd.server.fair_queue import RequestQueue
+from tftpd.server.listening_port import ListeningPort, SharedPortTransport
 
-LOCK_STEP = Needs(longest=516, window=516, receives=False)
-WINDOWS = Needs(longest=517, window=8 * 517, receives=True)
+LOCK_STEP = PortRequirements(max_datagram_bytes=516, window_bytes=516, receives=False)
+WINDOWS = PortRequirements(max_datagram_bytes=517, window_bytes=8 * 517, receives=True)
 ACK = b"\0\4\0\1"
 
 
@@ -45,10 +45,10 @@ class Shared:
     def __init__(self, bound="127.0.0.1", asked="127.0.0.1", needs=LOCK_STEP):
         (sock,) = bind_listeners(bound, 0)
         self.clock = Clock()
-        self.share = Share(self.clock.seconds)
-        self.discards = Discards()
-        callers = Callers(self.share, self.clock, self.discards)
-        self.port = ListeningPort(Readers(), sock, Heard(), callers, self.share.served)
+        self.share = RequestThrottle(self.clock.seconds)
+        self.discards = DropCounters()
+        callers = RequestQueue(self.share, self.clock, self.discards)
+        self.port = ListeningPort(Readers(), sock, Heard(), callers, self.share.transfer_active)
         self.port.start()
         self.address = (asked, sock.getsockname()[1])
         self.client = socket.socket(sock.family, socket.SOCK_DGRAM)
@@ -57,7 +57,7 @@ class Shared:
         self.says(b"\0\1")
         ((_, peer, local),) = self.port._protocol.datagrams
         self.tid = (peer, local)
-        self.port.share(self.session, self.tid, needs)
+        self.port.attach_session(self.session, self.tid, needs)
 
     def says(self, *datagrams):
         for datagram in datagrams:
@@ -83,7 +83,7 @@ def shared():
 
 
 def test_the_port_of_a_session_keeps_to_the_interfaces():
-    verifyClass(BurstTransport, SharedPort)
+    verifyClass(BurstTransport, SharedPortTransport)
     verifyClass(IReadDescriptor, ListeningPort)
 
 
@@ -155,7 +155,7 @@ def test_the_end_of_a_session_leaves_the_socket_open(shared):
 def test_a_port_that_retires_closes_with_its_last_session(shared):
     here, left = shared(), []
     here.port._protocol.datagrams.clear()
-    here.port.retire(lambda: left.append(here.port.fileno()))
+    here.port.stop_accepting(lambda: left.append(here.port.fileno()))
     here.says(b"\0\1")
     here.says(ACK)
     assert (here.session.heard, here.port._protocol.datagrams, left) == ([ACK], [], [])
@@ -170,13 +170,13 @@ def test_a_port_that_retires_closes_with_its_last_session(shared):
 def test_one_without_sessions_closes_at_once(shared):
     here, left = shared(), []
     here.session.transport.stopListening()
-    here.port.retire(lambda: left.append(True))
+    here.port.stop_accepting(lambda: left.append(True))
     assert left == [True]
 
 
 def test_one_that_was_to_retire_may_take_requests_again(shared):
     here, left = shared(), []
-    here.port.retire(lambda: left.append(True))
+    here.port.stop_accepting(lambda: left.append(True))
     here.port.resume()
     here.port._protocol.datagrams.clear()
     here.says(b"\0\1")
@@ -189,9 +189,9 @@ def test_one_that_was_to_retire_may_take_requests_again(shared):
 def test_room_is_that_of_the_buffer_shared_among_uploads(shared):
     here = shared(needs=WINDOWS)
     buffer = here.port._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    assert here.port.room == buffer // 4 // 2
+    assert here.port.upload_window_budget == buffer // 4 // 2
     here.session.transport.stopListening()
-    assert here.port.room == buffer // 4
+    assert here.port.upload_window_budget == buffer // 4
 
 
 def test_no_session_connects_or_broadcasts(shared):
@@ -220,8 +220,8 @@ def test_what_a_host_says_too_much_is_taken_from_the_socket_and_others_have_thei
 
 def test_blocks_of_a_session_do_not_wait_where_requests_do(shared):
     here = shared()
-    here.share.served()
-    here.share.spend(0.001)
+    here.share.transfer_active()
+    here.share.charge(0.001)
     here.says(b"\0\1again", ACK)
     assert here.session.heard == [ACK]
     assert len(here.port._protocol.datagrams) == 1
@@ -232,20 +232,20 @@ def test_blocks_of_a_session_do_not_wait_where_requests_do(shared):
 def test_transfers_on_the_port_are_busy_when_it_hears_them(shared):
     here = shared()
     here.says(b"\0\1again")
-    here.share.spend(0.001)
-    assert here.share.wait == 0
+    here.share.charge(0.001)
+    assert here.share.delay == 0
     here.says(ACK)
-    here.share.spend(0.001)
-    assert here.share.wait > 0
+    here.share.charge(0.001)
+    assert here.share.delay > 0
 
 
-@pytest.mark.parametrize("end", ["retire", "stopListening"])
+@pytest.mark.parametrize("end", ["stop_accepting", "stopListening"])
 def test_a_port_that_takes_no_more_requests_forgets_those_that_wait(shared, end):
     here = shared()
-    here.share.served()
-    here.share.spend(0.001)
+    here.share.transfer_active()
+    here.share.charge(0.001)
     here.says(b"\0\1again")
-    getattr(here.port, end)(*([lambda: None] if end == "retire" else []))
+    getattr(here.port, end)(*([lambda: None] if end == "stop_accepting" else []))
     assert not here.clock.getDelayedCalls()
     here.clock.advance(1)
     assert len(here.port._protocol.datagrams) == 1

@@ -5,7 +5,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tftpd.server.lookups import Openers
+from tftpd.server.lookups import LookupPool
 
 LONG = 20.0  # seconds; nothing here takes as long
 
@@ -34,7 +34,7 @@ def reactor():
 
 @pytest.fixture
 def openers(reactor):
-    made = Openers(reactor, 4)
+    made = LookupPool(reactor, 4)
     yield made
     made.stop()
 

@@ -11,30 +11,32 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mounts
-from tftpd.access.rewrite import Naming
-from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.access.rewrite import NameRules
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Crowd, Discard, Discards
-from tftpd.server.lookups import Errand, Waiting
+from tftpd.server.admission import AdmissionLimits, DropCounters, DropReason
+from tftpd.server.lookups import Lookup, LookupQueue
 
 SEVEN = b"1234567"
 NEVER = Rrq(b"never", b"octet")
-NOT_FOUND = Error(1, "File not found")
+NOT_FOUND = ErrorPacket(1, "File not found")
 
 
-def _folding(offer, crowd=None):
+def _folding(offer, admission=None):
     """A server that finds SEVEN by the case of its letters, which takes time."""
-    naming = Naming(ladder=Ladder((Rung.CASE,)))
+    naming = NameRules(fallbacks=FallbackChain((Fallback.CASE,)))
 
     def build(report):
         built = offer(report)
         return replace(
-            built, mounts=Mounts(built.mounts, naming), crowd=crowd or Crowd(sessions=100)
+            built,
+            mounts=Mounts(built.mounts, naming),
+            admission=admission or AdmissionLimits(sessions=100),
         )
 
-    server = MemoryServer(build, discards=Discards())
+    server = MemoryServer(build, discards=DropCounters())
     server.net.hold_threads = True
     return server
 
@@ -59,7 +61,11 @@ def test_a_file_that_took_its_time_is_sent_then(offer):
     assert client.hears() == [Data(1, SEVEN)]
     client.says(Ack(1))
     (report,) = server.reports
-    assert (report.outcome, report.served, report.by) == (Outcome.DONE, b"seven", ("case",))
+    assert (report.outcome, report.served_name, report.resolution_steps) == (
+        Outcome.DONE,
+        b"seven",
+        ("case",),
+    )
     assert report.seconds == pytest.approx(0.5)
     assert server.idle
 
@@ -75,7 +81,7 @@ def test_a_request_that_is_repeated_meanwhile_is_answered_once(offer):
     server.net.run_threads()
     assert client.hears() == []
     assert len(server.reports) == 1
-    assert server.listener._discards.take()[Discard.REPEATED] == 4
+    assert server.listener._discards.take()[DropReason.REPEATED] == 4
     assert server.idle
 
 
@@ -143,24 +149,24 @@ def test_those_that_hang_on_one_disk_take_turns(offer):
 
 
 def test_no_more_wait_than_may_be_half_open(offer):
-    server = _folding(offer, Crowd(sessions=100, half_open=3))
+    server = _folding(offer, AdmissionLimits(sessions=100, half_open=3))
     for port in range(1, 6):
         server.client(port=port).asks(Rrq(b"SEVEN", b"octet"))
-    assert [report.outcome for report in server.reports] == [Outcome.IGNORED] * 2
+    assert [report.outcome for report in server.reports] == [Outcome.DROPPED] * 2
     server.net.run_threads()
     server.waits(120)
     assert server.idle
 
 
 def test_the_share_of_a_client_counts_when_its_files_are_there(offer):
-    server = _folding(offer, Crowd(sessions=100, sessions_per_client=2))
+    server = _folding(offer, AdmissionLimits(sessions=100, sessions_per_client=2))
     clients = [server.client(port=port) for port in range(1, 5)]
     for client in clients:
         assert client.asks(Rrq(b"SEVEN", b"octet")) == []
     server.net.run_threads()
     answers = [type(packet) for client in clients for packet in client.hears()]
     assert answers.count(Data) == 2
-    assert answers.count(Error) == 2
+    assert answers.count(ErrorPacket) == 2
     server.waits(120)
     assert server.idle
 
@@ -214,10 +220,10 @@ def test_a_host_of_ipv6_has_one_turn_whatever_its_address(offer):
 
 
 def test_where_no_more_may_wait_the_client_with_the_most_gives_way(offer):
-    server = _folding(offer, Crowd(sessions=100, half_open=10))
+    server = _folding(offer, AdmissionLimits(sessions=100, half_open=10))
     for port in range(1, 21):
         server.client(GREEDY, port).asks(Rrq(b"SEVEN", b"octet"))
-    assert [report.outcome for report in server.reports] == [Outcome.IGNORED] * 10
+    assert [report.outcome for report in server.reports] == [Outcome.DROPPED] * 10
     honest = [server.client(HONEST, port) for port in (1, 2)]
     for client in honest:
         client.asks(Rrq(b"SEVEN", b"octet"))
@@ -273,13 +279,13 @@ class Disk:
         self.threads = Threads()
         self.spent = []
         self.heard = []
-        self.waiting = Waiting(self.threads, self.spent.append)
+        self.waiting = LookupQueue(self.threads, self.spent.append)
         monkeypatch.setattr("tftpd.server.lookups.monotonic", lambda: self.now)
 
     def asks(self, number, work=lambda: "found", quick=True, disk="disk"):
-        errand = Errand(NEVER, work, self.heard.append, self.heard.append, quick)
+        errand = Lookup(NEVER, work, self.heard.append, self.heard.append, quick)
         tid = (("192.0.2.7", number), ("192.0.2.1", 69))
-        self.waiting.put(tid, errand, disk, 10_000)
+        self.waiting.submit(tid, errand, disk, 10_000)
 
     def moments(self):
         """Whether there was one for each that was begun."""
@@ -379,7 +385,7 @@ def test_a_fault_in_a_thread_costs_its_request_alone(offer, monkeypatch):
     faults = []
     globalLogPublisher.addObserver(faults.append)
     with monkeypatch.context() as patch:
-        patch.setattr("tftpd.server.session_factory.answer_read", lambda *_: 1 // 0)
+        patch.setattr("tftpd.server.session_factory.resolve_read", lambda *_: 1 // 0)
         server.net.run_threads()
     globalLogPublisher.removeObserver(faults.append)
     assert client.hears() == []

@@ -9,23 +9,23 @@ import pytest
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.client import Client
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Mounts, one
-from tftpd.access.paths import Named
+from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regex import pattern
-from tftpd.access.rewrite import Naming, Rule, template
-from tftpd.protocol.errors import Refused
-from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.access.rewrite import NameRules, RewriteRule, template
+from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.resolver import Finder
+from tftpd.storage.resolver import FileResolver
 
 SEVEN = b"1234567"
 
 
 def _rule(match, to, **how):
     found = pattern(match)
-    return Rule("rewrite[0]", found, template(to, found), **how)
+    return RewriteRule("rewrite[0]", found, template(to, found), **how)
 
 
 def _naming(offer, naming):
@@ -37,55 +37,59 @@ def _naming(offer, naming):
 
 
 def test_a_rewritten_name_is_served_and_reported(offer):
-    server = _naming(offer, Naming((_rule("^old/", ""),)))
+    server = _naming(offer, NameRules((_rule("^old/", ""),)))
     client = server.client()
     assert client.asks(Rrq(b"old/seven", b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))
     (report,) = server.reports
-    assert (report.filename, report.served, report.by) == (b"old/seven", b"seven", ("rewrite[0]",))
+    assert (report.filename, report.served_name, report.resolution_steps) == (
+        b"old/seven",
+        b"seven",
+        ("rewrite[0]",),
+    )
     assert server.idle
 
 
 def test_a_name_that_no_rule_touches_is_reported_as_it_is(offer):
-    server = _naming(offer, Naming((_rule("^old/", ""),)))
+    server = _naming(offer, NameRules((_rule("^old/", ""),)))
     client = server.client()
     client.asks(Rrq(b"seven", b"octet"))
     client.says(Ack(1))
     (report,) = server.reports
-    assert (report.served, report.by) == (None, ())
+    assert (report.served_name, report.resolution_steps) == (None, ())
 
 
 def test_an_upload_goes_by_the_rewritten_name(offer, root):
-    server = _naming(offer, Naming((_rule("^", "in/{ip}-", reads=False),)))
+    server = _naming(offer, NameRules((_rule("^", "in/{ip}-", reads=False),)))
     client = server.client()
     client.asks(Wrq(b"config", b"octet"))
     client.says(Data(1, b"x"))
     assert (root / "in/192.0.2.7-config").read_bytes() == b"x"
     (report,) = server.reports
-    assert (report.outcome, report.served) == (Outcome.DONE, b"in/192.0.2.7-config")
+    assert (report.outcome, report.served_name) == (Outcome.DONE, b"in/192.0.2.7-config")
     server.waits(120)
     assert server.idle
 
 
 def test_no_rule_leads_out_of_a_directory(offer):
     for to in ("../", "/../../etc/passwd", "in/../../", "\\..\\"):
-        server = _naming(offer, Naming((_rule("^out", to),)))
+        server = _naming(offer, NameRules((_rule("^out", to),)))
         (refused,) = server.client().asks(Rrq(b"out", b"octet"))
-        assert refused == Error(2, "Access violation")
+        assert refused == ErrorPacket(2, "Access violation")
         (report,) = server.reports
         assert report.outcome is Outcome.REFUSED
         assert "by rewrite[0]" in report.detail
 
 
 def test_a_refusal_tells_the_name_that_was_looked_for(offer):
-    server = _naming(offer, Naming((_rule("^old/", "in/"),)))
-    assert server.client().asks(Rrq(b"old/x", b"octet")) == [Error(1, "File not found")]
+    server = _naming(offer, NameRules((_rule("^old/", "in/"),)))
+    assert server.client().asks(Rrq(b"old/x", b"octet")) == [ErrorPacket(1, "File not found")]
     assert server.reports[0].detail == 'No such file or directory ("in/x" by rewrite[0])'
 
 
 def _climbing(offer, *rungs, **known):
     known = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | known
-    return _naming(offer, Naming(ladder=Ladder(rungs, **known)))
+    return _naming(offer, NameRules(fallbacks=FallbackChain(rungs, **known)))
 
 
 @pytest.mark.parametrize(
@@ -101,62 +105,64 @@ def test_what_is_not_there_is_served_by_another_name(offer, root, asked, by):
     if by[-1] == "case" and b"BOOT" in asked:
         (root / "Boot").mkdir()
         (root / "Boot" / "sEVEN").write_bytes(SEVEN)
-    server = _climbing(offer, Rung.DRIVE, Rung.TRAILING, Rung.PREFIX, Rung.CASE)
+    server = _climbing(offer, Fallback.DRIVE, Fallback.TRAILING, Fallback.PREFIX, Fallback.CASE)
     client = server.client()
     assert client.asks(Rrq(asked, b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))
     (report,) = server.reports
-    assert (report.filename, report.by) == (asked, by)
-    assert report.served.lower().lstrip(b"/\\").endswith(b"seven")
+    assert (report.filename, report.resolution_steps) == (asked, by)
+    assert report.served_name.lower().lstrip(b"/\\").endswith(b"seven")
 
 
 def test_a_name_in_another_encoding_is_found(offer, root):
     (root / "启动.cfg").write_bytes(SEVEN)
-    server = _climbing(offer, Rung.ENCODING)
+    server = _climbing(offer, Fallback.ENCODING)
     client = server.client()
     assert client.asks(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))
-    assert server.reports[0].served == "启动.cfg".encode()
+    assert server.reports[0].served_name == "启动.cfg".encode()
 
 
 def test_the_name_that_was_asked_for_comes_first(offer, root):
     (root / "SEVEN").write_bytes(b"LARGE")
-    server = _climbing(offer, Rung.CASE)
+    server = _climbing(offer, Fallback.CASE)
     for asked, content in ((b"seven", SEVEN), (b"SEVEN", b"LARGE"), (b"Seven", b"LARGE")):
         client = server.client()
         assert client.asks(Rrq(asked, b"octet")) == [Data(1, content)]
         client.says(Ack(1))
-    by = [report.by for report in server.reports]
+    by = [report.resolution_steps for report in server.reports]
     assert by == [(), (), ("case", "the first of 2")]
 
 
 def test_without_a_ladder_nothing_else_is_tried(server):
     for asked in (b"SEVEN", b"C:\\seven", b"seven\xff", b"boot/seven"):
-        assert server.client().asks(Rrq(asked, b"octet")) == [Error(1, "File not found")]
+        assert server.client().asks(Rrq(asked, b"octet")) == [ErrorPacket(1, "File not found")]
 
 
 def test_an_upload_climbs_no_ladder(offer, root):
     (root / "in" / "old").write_bytes(b"old")
-    server = _climbing(offer, *Rung)
+    server = _climbing(offer, *Fallback)
     client = server.client()
     client.asks(Wrq(b"in/OLD", b"octet"))
     client.says(Data(1, b"new"))
     assert (root / "in" / "old").read_bytes() == b"old"
     assert (root / "in" / "OLD").read_bytes() == b"new"
-    assert server.client().asks(Wrq(b"C:in/OLDER\xff", b"octet")) == [Error(2, "Access violation")]
+    assert server.client().asks(Wrq(b"C:in/OLDER\xff", b"octet")) == [
+        ErrorPacket(2, "Access violation")
+    ]
     server.waits(120)
 
 
 def test_a_miss_tells_what_was_tried(offer):
-    server = _climbing(offer, *Rung)
-    assert server.client().asks(Rrq(b"C:x\xff", b"octet")) == [Error(1, "File not found")]
+    server = _climbing(offer, *Fallback)
+    assert server.client().asks(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
     assert detail.startswith('No such file or directory; nor is "x\\xff" (drive), ')
     assert detail.endswith(" more")
 
 
 def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
-    server = _climbing(offer, Rung.CASE)
+    server = _climbing(offer, Fallback.CASE)
     server.client().asks(Rrq(b"x", b"octet"))
     os.mkfifo(root / "Seven pipes")
     server.client().asks(Rrq(b"seven PIPES", b"octet"))
@@ -168,9 +174,11 @@ def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
 def test_what_may_not_be_read_is_no_reason_to_climb(offer, root):
     (root / "Twin").write_bytes(b"")
     os.mkfifo(root / "twin")
-    server = _climbing(offer, Rung.CASE)
-    assert server.client().asks(Rrq(b"twin", b"octet")) == [Error(2, "Access violation")]
-    assert server.client().asks(Rrq(b"in/../../seven", b"octet")) == [Error(2, "Access violation")]
+    server = _climbing(offer, Fallback.CASE)
+    assert server.client().asks(Rrq(b"twin", b"octet")) == [ErrorPacket(2, "Access violation")]
+    assert server.client().asks(Rrq(b"in/../../seven", b"octet")) == [
+        ErrorPacket(2, "Access violation")
+    ]
 
 
 def test_no_rung_leads_around_the_policy_of_another_directory(root):
@@ -181,34 +189,36 @@ def test_no_rung_leads_around_the_policy_of_another_directory(root):
             Mount((), one(root), read=ReadPolicy()),
             Mount((b"in",), one(root / "in"), write=WritePolicy()),
         ],
-        Naming(ladder=Ladder(tuple(Rung), ("utf-8", "gbk"), ((b"boot",), (b"in",)))),
+        NameRules(
+            fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "gbk"), ((b"boot",), (b"in",)))
+        ),
     )
     client = Client(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
-        with pytest.raises(Refused):
-            Finder(mounts).find(Named(asked), client, None, wait=True)
+        with pytest.raises(RequestRefused):
+            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
     for asked in (b".TFTPD-UPLOAD-1", b"c:.Tftpd-Upload-1\xff"):
-        with pytest.raises(Refused):
-            Finder(mounts).find(Named(asked), client, None, wait=True)
+        with pytest.raises(RequestRefused):
+            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
 
 
 def test_a_directory_has_a_ladder_of_its_own(root):
-    ladder = Ladder((Rung.TRAILING,))
+    ladder = FallbackChain((Fallback.TRAILING,))
     mounts = Mounts(
         [
             Mount((), one(root), read=ReadPolicy()),
-            Mount((b"strict",), one(root), read=ReadPolicy(), rungs=()),
-            Mount((b"loose",), one(root), read=ReadPolicy(), rungs=(Rung.CASE,)),
+            Mount((b"strict",), one(root), read=ReadPolicy(), fallbacks=()),
+            Mount((b"loose",), one(root), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
         ],
-        Naming(ladder=ladder),
+        NameRules(fallbacks=ladder),
     )
     served = []
     for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
         try:
-            found = Finder(mounts).find(
-                Named(asked), Client(ip_address("192.0.2.7")), None, wait=True
+            found = FileResolver(mounts).resolve(
+                RequestName(asked), Client(ip_address("192.0.2.7")), None, wait=True
             )
-        except Refused:
+        except RequestRefused:
             continue
         found.source.close()
         served.append((asked, found.named.name))
@@ -219,15 +229,15 @@ def test_a_hit_looks_at_nothing_else(offer, root, monkeypatch):
     def never(*_):
         raise AssertionError("climbed")
 
-    monkeypatch.setattr(Mounts, "climb", never)
-    server = _climbing(offer, *Rung)
+    monkeypatch.setattr(Mounts, "candidates", never)
+    server = _climbing(offer, *Fallback)
     client = server.client()
     assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))
 
 
 def test_want_of_descriptors_on_the_ladder_is_silence(offer, monkeypatch):
-    server = _naming(offer, Naming(ladder=Ladder((Rung.DRIVE,))))
+    server = _naming(offer, NameRules(fallbacks=FallbackChain((Fallback.DRIVE,))))
     really = os.open
 
     def scarce(path, flags, *more, **where):
@@ -238,7 +248,7 @@ def test_want_of_descriptors_on_the_ladder_is_silence(offer, monkeypatch):
     monkeypatch.setattr(os, "open", scarce)
     client = server.client()
     assert client.asks(Rrq(b"C:/seven", b"octet")) == []
-    assert [report.outcome for report in server.reports] == [Outcome.IGNORED]
+    assert [report.outcome for report in server.reports] == [Outcome.DROPPED]
     monkeypatch.undo()
     assert client.asks(Rrq(b"C:/seven", b"octet")) == [Data(1, SEVEN)]
     client.says(Ack(1))

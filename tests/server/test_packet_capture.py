@@ -8,10 +8,10 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.net.packet_text import said
-from tftpd.net.wrappers import Tap
+from tftpd.net.packet_text import describe_packet
+from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.packets import Ack, Rrq
-from tftpd.server.packet_capture import Traced, Tracing
+from tftpd.server.packet_capture import CaptureConfig, PacketCapture
 
 TRACED, OTHER = "192.0.2.7", "192.0.2.8"
 
@@ -21,11 +21,11 @@ class Server(MemoryServer):
 
     def __init__(self, offer):
         super().__init__(offer)
-        self.tracing = Tracing(lambda: 1_700_000_000.0)
+        self.tracing = PacketCapture(lambda: 1_700_000_000.0)
         runtime, self.opened = self.listener._starter._runtime, []
 
         def open_port(protocol, local, needs):
-            between = self.tracing.between(protocol)
+            between = self.tracing.tap(protocol)
             self.opened.append(type(between))
             return runtime.open_port(between, local, needs)
 
@@ -65,12 +65,12 @@ def _lines(path):
         packet, at = octets[at + 16 : at + 16 + size], at + 16 + size
         source, to = (ip_address(packet[here : here + 4]) for here in (12, 16))
         ports = struct.unpack_from("!HH", packet, 20)
-        lines.append(f"{source}:{ports[0]} > {to}:{ports[1]} {said(packet[28:])}")
+        lines.append(f"{source}:{ports[0]} > {to}:{ports[1]} {describe_packet(packet[28:])}")
     return lines
 
 
 def _traced(path, clients=TRACED, max_size=1 << 20):
-    return Traced(ip_network(clients), path, max_size)
+    return CaptureConfig(ip_network(clients), path, max_size)
 
 
 def test_every_packet_of_the_client_is_there_and_no_other(server, tmp_path):
@@ -103,7 +103,7 @@ def test_nothing_stands_between_the_port_and_the_session_of_another_client(serve
     server.client(TRACED, 3).asks(Rrq(b"kilo", b"octet"))
     server.trace(None)
     server.client(TRACED, 4).asks(Rrq(b"kilo", b"octet"))
-    assert [kind is Tap for kind in server.opened] == [False, False, True, False]
+    assert [kind is ProtocolTap for kind in server.opened] == [False, False, True, False]
     assert server.port.hear is None
 
 

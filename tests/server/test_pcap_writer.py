@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tftpd.server.packet_capture import Capture
+from tftpd.server.packet_capture import PcapWriter
 
 OURS, THEIRS = ("192.0.2.1", 69), ("192.0.2.7", 2070)
 OURS6, THEIRS6 = ("2001:db8::1", 69), ("fe80::7%lo", 2070, 0, 1)
@@ -42,7 +42,7 @@ def _folded(octets):
 
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd", b"\xff" * 65468, b"\0" * 600])
 def test_a_packet_of_ipv4_has_the_headers_it_travelled_with(tmp_path, datagram):
-    capture = Capture(tmp_path / "t.pcap", 1 << 20)
+    capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
     assert capture.add(1_700_000_000.25, OURS, THEIRS, datagram)
     capture.close()
     [(when, packet)] = _packets(tmp_path / "t.pcap")
@@ -59,7 +59,7 @@ def test_a_packet_of_ipv4_has_the_headers_it_travelled_with(tmp_path, datagram):
 
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd"])
 def test_a_packet_of_ipv6_has_the_headers_it_travelled_with(tmp_path, datagram):
-    capture = Capture(tmp_path / "t.pcap", 1 << 20)
+    capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
     assert capture.add(0.0, THEIRS6, OURS6, datagram)
     capture.close()
     [(_, packet)] = _packets(tmp_path / "t.pcap")
@@ -73,7 +73,7 @@ def test_a_packet_of_ipv6_has_the_headers_it_travelled_with(tmp_path, datagram):
 
 
 def test_what_does_not_fit_is_left_out_and_the_rest_can_be_read(tmp_path):
-    capture = Capture(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
+    capture = PcapWriter(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
     added = [capture.add(0.0, OURS, THEIRS, octets) for octets in (b"four", b"four5", b"four")]
     assert added == [True, False, True]
     assert not capture.add(0.0, OURS, THEIRS, b"")
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_can_be_read(tmp_path):
 
 def test_packets_are_in_the_file_at_once_and_for_its_owner_alone(tmp_path):
     path = tmp_path / "t.pcap"
-    capture = Capture(path, 1 << 20)
+    capture = PcapWriter(path, 1 << 20)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for count in range(1, 4):
         capture.add(0.0, OURS, THEIRS, b"x")
@@ -96,7 +96,7 @@ def test_an_older_file_is_kept(tmp_path):
     path = tmp_path / "t.pcap"
     for content in ("oldest", "older"):
         path.write_text(content)
-        Capture(path, 1 << 20).close()
+        PcapWriter(path, 1 << 20).close()
     assert (tmp_path / "t.pcap.1").read_text() == "older"
     assert _packets(path) == []
 
@@ -113,7 +113,7 @@ def test_what_is_no_file_is_neither_followed_nor_moved(tmp_path, what):
     }[what]()
     before = path.lstat()
     with pytest.raises(FileExistsError):
-        Capture(path, 1 << 20)
+        PcapWriter(path, 1 << 20)
     assert path.lstat() == before
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "nothing").exists()
@@ -121,7 +121,7 @@ def test_what_is_no_file_is_neither_followed_nor_moved(tmp_path, what):
 
 def test_a_disk_that_takes_half_a_packet_leaves_whole_ones(tmp_path, monkeypatch):
     path = tmp_path / "t.pcap"
-    capture = Capture(path, 1 << 20)
+    capture = PcapWriter(path, 1 << 20)
     capture.add(0.0, OURS, THEIRS, b"whole")
     really = os.write
     monkeypatch.setattr(os, "write", lambda fd, octets: really(fd, octets[: len(octets) // 2]))

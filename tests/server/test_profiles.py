@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.profiles import PLAIN, Match, Profile, Profiles
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, Wrq
+from tftpd.access.profiles import DEFAULT_PROFILE, Profile, ProfileMatch, Profiles
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timing
+from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.config import limits_for, timing_for
 
 MAC = bytes.fromhex("525400123456")
@@ -36,12 +36,12 @@ def serving(offer):
 
 
 def test_no_profile_changes_nothing():
-    assert limits_for(PLAIN, Limits()) == Limits()
-    assert timing_for(PLAIN, Timing()) == Timing()
+    assert limits_for(DEFAULT_PROFILE, OptionLimits()) == OptionLimits()
+    assert timing_for(DEFAULT_PROFILE, RetransmitPolicy()) == RetransmitPolicy()
 
 
 def test_a_profile_never_grants_more_than_the_limits():
-    limits = Limits(blksize=1024, windowsize=8)
+    limits = OptionLimits(blksize=1024, windowsize=8)
     assert limits_for(Profile("", blksize=1468, windowsize=64), limits) == limits
 
 
@@ -52,7 +52,7 @@ def test_options_are_refused_and_bounded(serving):
     oack = Oack(((b"blksize", b"100"), (b"windowsize", b"2")))
     assert client.asks(Rrq(b"kilo", b"octet", options)) == [oack]
     assert [len(packet.payload) for packet in client.says(Ack(0))] == [100, 100]
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
 
 
 @pytest.mark.parametrize(("name", "told"), [(b"empty", ()), (b"seven", ((b"tsize", b"7"),))])
@@ -61,7 +61,7 @@ def test_the_size_of_an_empty_file_is_left_out(serving, name, told):
     options = ((b"tsize", b"0"), (b"blksize", b"512"))
     answer = client.asks(Rrq(name, b"octet", options))
     assert answer == [Oack((*told, (b"blksize", b"512")))]
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
 
 
 def test_without_any_option_left_an_empty_file_is_one_block(serving):
@@ -80,11 +80,11 @@ def test_block_numbers_begin_again_at_1_where_a_client_needs_it(serving, root):
         last += len(heard)
         heard = client.says(Ack(last))
     assert [packet.block for packet in heard] == [*range(last + 1, 65536), 1]
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
 
 
 def test_patience_is_that_of_the_profile(serving):
-    server = serving(Profile("slow", patience=90.0))
+    server = serving(Profile("slow", idle_timeout=90.0))
     client = server.client()
     client.asks(READ)
     client.says(Ack(1))
@@ -95,14 +95,14 @@ def test_patience_is_that_of_the_profile(serving):
 
 
 def test_the_shortest_interval_is_that_of_the_profile(serving):
-    server = serving(Profile("pi", floor=2.0))
+    server = serving(Profile("pi", min_interval=2.0))
     client = server.client()
     client.asks(READ)
     client.waits(0.05)
     assert client.says(Ack(1)) != []
     assert client.waits(1.9) == []
     assert client.waits(0.2) != []
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
 
 
 @pytest.mark.parametrize("single_port", [False, True])
@@ -129,7 +129,7 @@ def test_an_upload_is_acknowledged_twice(serving):
 
 
 def test_blocks_keep_their_distance(serving):
-    server = serving(Profile("frail", gap=0.05))
+    server = serving(Profile("frail", packet_interval=0.05))
     client = server.client()
     client.asks(Rrq(b"kilo", b"octet", ((b"windowsize", b"3"),)))
     heard = client.says(Ack(0))
@@ -153,11 +153,11 @@ def test_requests_to_everyone_are_answered_as_the_profile_has_it(
     assert bool(client.asks(READ)) is answered
     assert bool(server.reports) is False
     if answered:
-        client.says(Error(0, ""))
+        client.says(ErrorPacket(0, ""))
 
 
 def test_one_client_of_which_no_profile_is_stays_unheard_by_everyone(serving):
-    server = serving(Profile("sun", Match(request=Wrq), broadcast=True))
+    server = serving(Profile("sun", ProfileMatch(request=Wrq), broadcast=True))
     server.port.broadcast = True
     client = server.client()
     assert client.asks(READ) == []
@@ -165,11 +165,11 @@ def test_one_client_of_which_no_profile_is_stays_unheard_by_everyone(serving):
 
 
 def test_reports_name_the_profile_also_of_what_is_refused(serving):
-    server = serving(Profile("grub", Match(request=Rrq)))
+    server = serving(Profile("grub", ProfileMatch(request=Rrq)))
     client = server.client()
     client.asks(Rrq(b"none", b"octet"))
     client.asks(READ)
-    client.says(Error(0, ""))
+    client.says(ErrorPacket(0, ""))
     client.asks(Wrq(b"no/leave", b"octet"))
     assert [report.profile for report in server.reports] == ["grub", "grub", ""]
 
@@ -178,11 +178,11 @@ def test_a_profile_is_chosen_by_the_mac_address_of_the_peer(serving):
     def neighbour(peer):
         return MAC if peer[0] == "192.0.2.7" else None
 
-    server = serving(Profile("nic", Match(macs=[MAC[:3]])), neighbour=neighbour)
+    server = serving(Profile("nic", ProfileMatch(macs=[MAC[:3]])), neighbour=neighbour)
     for host in ("192.0.2.7", "192.0.2.8"):
         client = server.client(host)
         client.asks(READ)
-        client.says(Error(0, ""))
+        client.says(ErrorPacket(0, ""))
     assert [report.profile for report in server.reports] == ["nic", ""]
 
 

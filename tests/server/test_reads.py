@@ -3,9 +3,9 @@
 import os
 
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.block_ring import Frames
+from tftpd.storage.block_ring import BlockRing
 
 KILO = bytes(range(256)) * 4
 
@@ -22,7 +22,11 @@ def test_a_file_is_sent_from_a_port_of_its_own(server):
     assert client.says(Ack(1)) == []
     assert server.idle
     (report,) = server.reports
-    assert (report.outcome, report.octets, report.peer) == (Outcome.DONE, 7, ("192.0.2.7", 2070))
+    assert (report.outcome, report.bytes_transferred, report.peer) == (
+        Outcome.DONE,
+        7,
+        ("192.0.2.7", 2070),
+    )
 
 
 def test_blocks_follow_their_acks(server):
@@ -46,7 +50,7 @@ def test_netascii_is_translated(server):
 def test_mail_and_unknown_modes_are_illegal(server):
     for mode in (b"mail", b"binary", b""):
         answer = server.client().asks(Rrq(b"seven", mode))
-        assert answer == [Error(4, "Illegal TFTP operation")]
+        assert answer == [ErrorPacket(4, "Illegal TFTP operation")]
     assert _outcomes(server) == [Outcome.REFUSED] * 3
 
 
@@ -69,7 +73,7 @@ def test_without_an_accepted_option_there_is_no_oack(server):
 def test_a_size_probe_is_told_as_one(server):
     client = server.client()
     client.asks(Rrq(b"kilo", b"octet", ((b"tsize", b"0"),)))
-    assert client.says(Error(8, "User aborted the transfer")) == []
+    assert client.says(ErrorPacket(8, "User aborted the transfer")) == []
     assert _outcomes(server) == [Outcome.PROBE]
     assert server.idle
 
@@ -101,13 +105,13 @@ def test_a_client_that_vanishes_frees_everything(server):
 def test_refusals_have_their_codes(server, root):
     os.mkfifo(root / "fifo")
     cases = {
-        b"missing": Error(1, "File not found"),
-        b"missing/seven": Error(1, "File not found"),
-        b"in": Error(2, "Access violation"),
-        b"": Error(2, "Access violation"),
-        b"fifo": Error(2, "Access violation"),
-        b"../seven": Error(2, "Access violation"),
-        b"in/../../seven": Error(2, "Access violation"),
+        b"missing": ErrorPacket(1, "File not found"),
+        b"missing/seven": ErrorPacket(1, "File not found"),
+        b"in": ErrorPacket(2, "Access violation"),
+        b"": ErrorPacket(2, "Access violation"),
+        b"fifo": ErrorPacket(2, "Access violation"),
+        b"../seven": ErrorPacket(2, "Access violation"),
+        b"in/../../seven": ErrorPacket(2, "Access violation"),
     }
     answers = {name: server.client().asks(Rrq(name, b"octet")) for name in cases}
     assert answers == {name: [error] for name, error in cases.items()}
@@ -115,14 +119,14 @@ def test_refusals_have_their_codes(server, root):
 
 
 def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeypatch):
-    warm = Frames.fill
+    warm = BlockRing.fill
 
     def cold(self, count, wait):
         if not wait and self._source.size == 1024:
             raise BlockingIOError
         return warm(self, count, wait)
 
-    monkeypatch.setattr(Frames, "fill", cold)
+    monkeypatch.setattr(BlockRing, "fill", cold)
     server.net.hold_threads = True
     client, other = server.client(), server.client(port=2071)
     assert client.asks(Rrq(b"kilo", b"octet")) == []
@@ -132,9 +136,9 @@ def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeyp
 
 
 def test_a_session_that_ends_while_a_thread_reads_closes_its_file_after_it(server, monkeypatch):
-    warm = Frames.fill
+    warm = BlockRing.fill
     monkeypatch.setattr(
-        Frames,
+        BlockRing,
         "fill",
         lambda self, count, wait: warm(self, count, wait) if wait else _cold(),
     )
@@ -142,7 +146,7 @@ def test_a_session_that_ends_while_a_thread_reads_closes_its_file_after_it(serve
     client = server.client()
     client.asks(Rrq(b"kilo", b"octet"))
     server.sessions.stop()
-    assert client.hears() == [Error(0, "Server is stopping")]
+    assert client.hears() == [ErrorPacket(0, "Server is stopping")]
     server.net.run_threads()
     assert client.hears() == []
     assert _outcomes(server) == [Outcome.STOPPED]
@@ -160,7 +164,7 @@ def test_a_file_that_shrinks_ends_with_an_error_and_no_short_block(server, root)
     while isinstance(heard[-1], Data):
         assert len(heard[-1].payload) == 512
         heard = client.says(Ack(heard[-1].block))
-    assert heard[-1] == Error(0, "File changed while it was being sent")
+    assert heard[-1] == ErrorPacket(0, "File changed while it was being sent")
     assert _outcomes(server) == [Outcome.FAILED]
 
 
@@ -169,8 +173,8 @@ def test_a_fault_of_ours_ends_only_its_session(server, monkeypatch):
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Frames, "fill", broken)
-        assert server.client().asks(Rrq(b"seven", b"octet")) == [Error(0, "Internal error")]
+        patch.setattr(BlockRing, "fill", broken)
+        assert server.client().asks(Rrq(b"seven", b"octet")) == [ErrorPacket(0, "Internal error")]
     assert server.idle
     assert server.client().asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from twisted.internet.defer import fail
 
-from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.block_ring import Frames
+from tftpd.storage.block_ring import BlockRing
 
 READ = Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")
@@ -34,36 +34,40 @@ def test_a_request_that_no_file_can_be_opened_for_is_silent(server, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr("os.open", _raises(OSError(number, os.strerror(number))))
         assert server.client().asks(request_) == []
-    assert _ends(server) == {(Outcome.IGNORED, None, os.strerror(number)): 1}
+    assert _ends(server) == {(Outcome.DROPPED, None, os.strerror(number)): 1}
     assert server.idle
     assert server.client().asks(READ) == [SEVEN]
 
 
 def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tftpd.server.session_factory.answer_read", _raises(MemoryError()))
+        patch.setattr("tftpd.server.session_factory.resolve_read", _raises(MemoryError()))
         assert server.client().asks(READ) == []
-    assert _ends(server) == {(Outcome.IGNORED, None, "Server is out of memory"): 1}
+    assert _ends(server) == {(Outcome.DROPPED, None, "Server is out of memory"): 1}
     assert server.client().asks(READ) == [SEVEN]
 
 
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
 @pytest.mark.parametrize(
     "what",
-    ["net.send_session.Frames", "server.session_factory.Timer", "server.session_factory.Needs"],
+    [
+        "net.send_session.BlockRing",
+        "server.session_factory.RetransmitTimer",
+        "server.session_factory.PortRequirements",
+    ],
 )
 def test_a_transfer_that_there_is_no_memory_to_begin_holds_no_file(
     server, root, monkeypatch, request_, what
 ):
     held = len(os.listdir("/proc/self/fd"))
-    if request_ is WRITE and what == "net.send_session.Frames":
+    if request_ is WRITE and what == "net.send_session.BlockRing":
         what = "server.session_factory.ReceiveSession"
     with monkeypatch.context() as patch:
         patch.setattr(f"tftpd.{what}", _raises(MemoryError()))
         assert server.client().asks(request_) == []
     assert len(os.listdir("/proc/self/fd")) == held
     assert list((root / "in").iterdir()) == []
-    assert _ends(server) == {(Outcome.IGNORED, None, "Server is out of memory"): 1}
+    assert _ends(server) == {(Outcome.DROPPED, None, "Server is out of memory"): 1}
     assert server.idle
     assert server.client().asks(READ) == [SEVEN]
 
@@ -78,8 +82,8 @@ def test_nothing_is_held_for_a_port_that_there_is_no_memory_for(server, monkeypa
 
 def test_a_transfer_that_there_is_no_memory_for_ends_and_costs_no_other(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Frames, "fill", _raises(MemoryError()))
-        assert server.client().asks(READ) == [Error(0, "Server is out of memory")]
+        patch.setattr(BlockRing, "fill", _raises(MemoryError()))
+        assert server.client().asks(READ) == [ErrorPacket(0, "Server is out of memory")]
     assert _ends(server) == {(Outcome.FAILED, 0, "Server is out of memory"): 1}
     assert server.idle
 
@@ -98,7 +102,7 @@ def test_an_upload_whose_commit_gets_no_thread_is_told_and_leaves_nothing(server
     client.asks(WRITE)
     (session,) = server.sessions
     session._runtime = replace(session._runtime, in_thread=lambda work: fail(MemoryError()))
-    assert client.says(Data(1, b"x")) == [Error(0, "Server is out of memory")]
+    assert client.says(Data(1, b"x")) == [ErrorPacket(0, "Server is out of memory")]
     assert list((root / "in").iterdir()) == []
     assert server.idle
     assert client.says(Ack(0)) == []

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import SERIALS, Mount, Mounts, root, serials
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.rewrite import Naming
-from tftpd.protocol.packets import Ack, Data, Error, Rrq, Wrq
+from tftpd.access.rewrite import NameRules
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 
 MAC = bytes.fromhex("525400abcdef")
 OWN = "52-54-00-ab-cd-ef"
-NOT_FOUND = Error(1, "File not found")
+NOT_FOUND = ErrorPacket(1, "File not found")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def serving(offer, tree):
             write=WritePolicy(**policy),
             serials=serials(SERIALS),
         )
-        mounts = Mounts([mount], Naming(ladder=Ladder(ladder)))
+        mounts = Mounts([mount], NameRules(fallbacks=FallbackChain(ladder)))
         return MemoryServer(
             lambda report: replace(offer(report), mounts=mounts, neighbour=lambda peer: mac)
         )
@@ -83,33 +83,33 @@ def test_a_serial_number_leads_to_its_directory_and_past_it(serving):
 
 def test_what_a_root_refuses_no_other_gives(serving, tree):
     (tree / OWN / "only").mkdir()
-    assert _got(serving("{mac}", "default"), b"only") == Error(2, "Access violation")
+    assert _got(serving("{mac}", "default"), b"only") == ErrorPacket(2, "Access violation")
 
 
 def test_no_link_leads_out_of_the_directory_before_the_clients_own(serving, tree, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "boot.cfg").write_bytes(b"secret")
     (tree / "192.0.2.7").symlink_to(elsewhere)
-    assert _got(serving("{ip}", "default"), b"boot.cfg") == Error(2, "Access violation")
+    assert _got(serving("{ip}", "default"), b"boot.cfg") == ErrorPacket(2, "Access violation")
     (tree / "192.0.2.7").unlink()
     (tree / "192.0.2.7").symlink_to(OWN)
     assert _got(serving("{ip}", "default"), b"boot.cfg") == b"mine"
 
 
 def test_the_ladder_is_climbed_in_all_roots(serving):
-    server = serving("{mac}", "default", ladder=(Rung.CASE,))
+    server = serving("{mac}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
-    assert [(report.served, report.by) for report in server.reports] == [
+    assert [(report.served_name, report.resolution_steps) for report in server.reports] == [
         (b"Case", ("case",)),
         (b"boot.cfg", ("case",)),
     ]
 
 
 def test_a_serial_number_stays_in_a_name_that_is_spelled_otherwise(serving):
-    server = serving("{serial}", "default", ladder=(Rung.CASE,))
+    server = serving("{serial}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"10000000/START4.ELF") == b"pi"
-    assert server.reports[0].served == b"10000000/start4.elf"
+    assert server.reports[0].served_name == b"10000000/start4.elf"
 
 
 def _put(server, name):
@@ -134,7 +134,7 @@ def test_an_upload_goes_to_the_first_root_that_has_the_directory(serving, tree):
 
 def test_an_upload_never_goes_past_a_root_that_refuses_it(serving, tree):
     server = serving("{mac}", "default")
-    assert _put(server, b"boot.cfg") == Error(6, "File already exists")
+    assert _put(server, b"boot.cfg") == ErrorPacket(6, "File already exists")
     assert (tree / "default" / "boot.cfg").read_bytes() == b"default"
 
 
@@ -142,4 +142,4 @@ def test_links_are_denied_on_the_clients_own_way_too(offer, tree):
     (tree / "192.0.2.7").symlink_to(OWN)
     mount = Mount((), (root(f"{tree}/{{ip}}"),), read=ReadPolicy(), symlinks=Symlinks.DENY)
     server = MemoryServer(lambda report: replace(offer(report), mounts=Mounts([mount])))
-    assert _got(server, b"boot.cfg") == Error(2, "Access violation")
+    assert _got(server, b"boot.cfg") == ErrorPacket(2, "Access violation")

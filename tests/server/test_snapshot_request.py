@@ -3,10 +3,10 @@
 import pytest
 from twisted.internet.task import Clock
 
-from tftpd.server.admission import Discard
-from tftpd.server.snapshot import QUESTION, Asking, Snapshot
+from tftpd.server.admission import DropReason
+from tftpd.server.snapshot import QUESTION, Snapshot, SnapshotRequest
 
-SAID = Snapshot(discards={Discard.NO_PLACE: 1})
+SAID = Snapshot(drops={DropReason.NO_PLACE: 1})
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def told():
 
 @pytest.fixture
 def asking(clock, told):
-    yield Asking(clock, told.append)
+    yield SnapshotRequest(clock, told.append)
     clock.advance(1)
     assert not clock.getDelayedCalls()
 
@@ -33,37 +33,37 @@ def _result(deferred):
 
 
 def test_an_answer(asking, told):
-    answer = _result(asking.ask())
+    answer = _result(asking.send())
     assert told == [QUESTION]
     asking.answered(SAID)
     assert answer == [SAID]
 
 
 def test_no_answer_in_time(asking, clock):
-    answer = _result(asking.ask())
+    answer = _result(asking.send())
     clock.advance(1.1)
     assert answer == [None]
 
 
 def test_a_worker_that_stands_still_is_asked_once(asking, clock, told):
     for _ in range(10):
-        asking.ask()
+        asking.send()
         clock.advance(1.1)
     assert told == [QUESTION]
 
 
 def test_what_comes_late_counts_the_next_time(asking, clock, told):
-    asking.ask()
+    asking.send()
     clock.advance(1.1)
     asking.answered(SAID)
-    answer = _result(asking.ask())
+    answer = _result(asking.send())
     assert told == [QUESTION] * 2
     asking.answered(SAID)
-    assert answer == [Snapshot(discards={Discard.NO_PLACE: 2})]
+    assert answer == [Snapshot(drops={DropReason.NO_PLACE: 2})]
 
 
 def test_a_worker_that_dies(asking):
-    answer = _result(asking.ask())
+    answer = _result(asking.send())
     asking.gone()
     assert answer == [None]
     asking.gone()

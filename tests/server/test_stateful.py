@@ -21,18 +21,22 @@ from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
-from tftpd.client.settings import Settings
+from tftpd.client.settings import ClientSettings
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
-from tftpd.server.config import Offer
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.config import ServerConfig
 
 HOST = "192.0.2.7"  # of all clients
 BLKSIZE = 16
 BOOTING = 3.5  # seconds from switching on to the first request
 FILES = {"empty": b"", "short": b"0123456", "long": bytes(range(200)), "exact": bytes(range(64))}
-OFFERS = [(Limits(), Crowd()), (Limits(windowsize=2), Crowd(sessions=2)), (Limits(), Crowd(1))]
+OFFERS = [
+    (OptionLimits(), AdmissionLimits()),
+    (OptionLimits(windowsize=2), AdmissionLimits(sessions=2)),
+    (OptionLimits(), AdmissionLimits(1)),
+]
 STEPS = 3000  # in which a good wire is to bring all to their ends
 
 
@@ -111,7 +115,7 @@ class Boots(RuleBasedStateMachine):
     @rule(root=st.sampled_from("ab"), offer=st.integers(0, 2), single_port=st.booleans())
     def reloads(self, root: str, offer: int, single_port: bool) -> None:
         """Other limits and another tree; requests that come from now on may stay on the port."""
-        self.server.listener.offer = self._offer(self.server.reports.append, root, offer)
+        self.server.listener.config = self._offer(self.server.reports.append, root, offer)
         self.server.listener.single_port = single_port
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 1.0, 4.0]))
@@ -182,14 +186,14 @@ class Boots(RuleBasedStateMachine):
         self.directory.cleanup()
         assert left == []
 
-    def _offer(self, report: object, root: str = "a", number: int = 0) -> Offer:
+    def _offer(self, report: object, root: str = "a", number: int = 0) -> ServerConfig:
         limits, crowd = OFFERS[number]
         policy = WritePolicy(overwrite=True)
         mounts = Mounts([Mount((), one(self.top / root), read=ReadPolicy(), write=policy)])
-        return Offer(mounts, limits, Timing(), crowd, report)
+        return ServerConfig(mounts, limits, RetransmitPolicy(), crowd, report)
 
     def _begin(self, outer: int, reads: bool, name: str, content: bytes, windowsize: int) -> None:
-        client = Client(self.net.runtime, Settings(blksize=BLKSIZE, windowsize=windowsize))
+        client = Client(self.net.runtime, ClientSettings(blksize=BLKSIZE, windowsize=windowsize))
         number = len(self.transfers)
         got = self.top / "got" / str(number)
         before = set(self.net.ports)

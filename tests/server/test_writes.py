@@ -8,11 +8,11 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import WritePolicy
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Wrq
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage.quota import Ledger
-from tftpd.storage.upload import Sink
+from tftpd.storage.quota import UsageTracker
+from tftpd.storage.upload import Upload
 
 
 def _outcomes(server):
@@ -34,7 +34,7 @@ def test_an_upload_is_stored_before_its_last_ack(server, root):
     assert client.hears() == [Ack(2)]
     assert _stored(root) == {"new": b"x" * 512 + b"y"}
     (report,) = server.reports
-    assert (report.outcome, report.octets) == (Outcome.DONE, 513)
+    assert (report.outcome, report.bytes_transferred) == (Outcome.DONE, 513)
 
 
 def test_an_oack_takes_the_place_of_ack_0(server, root):
@@ -52,7 +52,7 @@ def test_an_upload_that_lost_a_block_on_the_way_is_refused_at_its_end(server, ro
     client.asks(Wrq(b"in/new", b"octet", options))
     assert client.waits(6.05) == [Oack(options)]
     assert client.says(Data(1, b"B" * 512)) == [Ack(1)]
-    refusal = Error(0, "File is shorter than its tsize")
+    refusal = ErrorPacket(0, "File is shorter than its tsize")
     assert client.says(Data(2, b"C" * 100)) == [refusal]
     assert _stored(root) == {}
     assert _outcomes(server) == [Outcome.FAILED]
@@ -82,19 +82,19 @@ def test_the_same_upload_from_the_same_port_while_dallying_is_a_new_one(server):
     client = server.client()
     client.asks(Wrq(b"in/new", b"octet"))
     client.says(Data(1, b"all"))
-    assert client.asks(Wrq(b"in/new", b"octet")) == [Error(6, "File already exists")]
+    assert client.asks(Wrq(b"in/new", b"octet")) == [ErrorPacket(6, "File already exists")]
 
 
 @pytest.mark.parametrize(
     ("name", "options", "error"),
     [
-        (b"seven", (), Error(2, "Access violation")),
-        (b"in/there", (), Error(6, "File already exists")),
-        (b"in/no/such/dir", (), Error(1, "File not found")),
-        (b"in/sub", (), Error(2, "Access violation")),
-        (b"in/big", ((b"tsize", b"4097"),), Error(3, "Disk full or allocation exceeded")),
-        (b"in/.tftpd-upload-0", (), Error(2, "Access violation")),
-        (b"in/../seven", (), Error(2, "Access violation")),
+        (b"seven", (), ErrorPacket(2, "Access violation")),
+        (b"in/there", (), ErrorPacket(6, "File already exists")),
+        (b"in/no/such/dir", (), ErrorPacket(1, "File not found")),
+        (b"in/sub", (), ErrorPacket(2, "Access violation")),
+        (b"in/big", ((b"tsize", b"4097"),), ErrorPacket(3, "Disk full or allocation exceeded")),
+        (b"in/.tftpd-upload-0", (), ErrorPacket(2, "Access violation")),
+        (b"in/../seven", (), ErrorPacket(2, "Access violation")),
     ],
 )
 def test_refusals_come_before_any_data(server, root, name, options, error):
@@ -109,7 +109,7 @@ def test_an_upload_that_grows_too_large_is_refused_and_leaves_nothing(server, ro
     client = server.client()
     client.asks(Wrq(b"in/new", b"octet", ((b"blksize", b"4000"),)))
     assert client.says(Data(1, b"x" * 4000)) == [Ack(1)]
-    assert client.says(Data(2, b"x" * 4000)) == [Error(3, "Disk full or allocation exceeded")]
+    assert client.says(Data(2, b"x" * 4000)) == [ErrorPacket(3, "Disk full or allocation exceeded")]
     assert _stored(root) == {}
     assert _outcomes(server) == [Outcome.FAILED]
 
@@ -117,12 +117,12 @@ def test_an_upload_that_grows_too_large_is_refused_and_leaves_nothing(server, ro
 def test_a_commit_that_fails_is_told_in_place_of_the_last_ack(server, root, monkeypatch):
     def full(self):
         self.discard()
-        raise Refused(ErrorCode.DISK_FULL, "ENOSPC")
+        raise RequestRefused(ErrorCode.DISK_FULL, "ENOSPC")
 
-    monkeypatch.setattr(Sink, "commit", full)
+    monkeypatch.setattr(Upload, "commit", full)
     client = server.client()
     client.asks(Wrq(b"in/new", b"octet"))
-    assert client.says(Data(1, b"x")) == [Error(3, "Disk full or allocation exceeded")]
+    assert client.says(Data(1, b"x")) == [ErrorPacket(3, "Disk full or allocation exceeded")]
     assert _stored(root) == {}
 
 
@@ -132,7 +132,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(server, root, end):
     client.asks(Wrq(b"in/new", b"octet"))
     client.says(Data(1, b"x" * 512))
     if end == "error":
-        client.says(Error(0, "stop"))
+        client.says(ErrorPacket(0, "stop"))
     elif end == "silence":
         client.waits(60)
     elif end == "stop":
@@ -147,7 +147,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(server, root, end):
 def test_a_block_longer_than_agreed_is_illegal(server, root):
     client = server.client()
     client.asks(Wrq(b"in/new", b"octet"))
-    assert client.says(Data(1, b"x" * 513)) == [Error(4, "Illegal TFTP operation")]
+    assert client.says(Data(1, b"x" * 513)) == [ErrorPacket(4, "Illegal TFTP operation")]
     assert _stored(root) == {}
 
 
@@ -158,7 +158,7 @@ def test_two_uploads_to_one_name_are_never_mixed(server, root):
     first.says(Data(1, b"a" * 512))
     second.says(Data(1, b"b" * 512))
     assert second.says(Data(2, b"b")) == [Ack(2)]
-    assert first.says(Data(2, b"a")) == [Error(6, "File already exists")]
+    assert first.says(Data(2, b"a")) == [ErrorPacket(6, "File already exists")]
     assert _stored(root) == {"new": b"b" * 513}
 
 
@@ -178,18 +178,18 @@ def test_a_burst_of_a_stranger_is_told_once(server):
     client.asks(Wrq(b"in/new", b"octet"))
     protocol = server.net.ports[client.tid].protocol
     protocol.burstReceived([Data(1, b"x").encode()] * 3, stranger.address)
-    assert stranger.hears() == [Error(5, "Unknown transfer ID")]
+    assert stranger.hears() == [ErrorPacket(5, "Unknown transfer ID")]
 
 
 def test_room_that_others_made_is_found_after_a_refusal(offer, root, monkeypatch):
     monkeypatch.setattr("tftpd.server.session_factory._MEASURED_AGO", -1.0)
     (root / "in" / "big").write_bytes(b"x" * 100)
-    ledger = Ledger(root / "in")
+    ledger = UsageTracker(root / "in")
     ledger.measure()
     mount = Mount((), one(root / "in"), write=WritePolicy(quota=100))
 
     def full(report):
-        return replace(offer(report), mounts=Mounts([mount]), ledgers={root / "in": ledger})
+        return replace(offer(report), mounts=Mounts([mount]), usage_trackers={root / "in": ledger})
 
     server = MemoryServer(full)
     upload = Wrq(b"new", b"octet", ((b"tsize", b"1"),))

@@ -5,23 +5,23 @@ import time
 import pytest
 
 from tftpd.protocol.negotiation import Direction
-from tftpd.status.file_kinds import Kind, kind
+from tftpd.status.file_kinds import FileKind, kind
 
 NAMES = {
-    Kind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi EFI\\BOOT\\grubx64.efi "
+    FileKind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi EFI\\BOOT\\grubx64.efi "
     "shimx64.efi bootmgfw.efi wdsnbp.com pxeboot.n12 bootmgr.exe bootcode.bin abc123/start4.elf "
     "u-boot.bin grub/i386-pc/core.img ldlinux.e64",
-    Kind.MODULE: "ldlinux.c32 grub/x86_64-efi/normal.mod grub/x86_64-efi/moddep.lst "
+    FileKind.MODULE: "ldlinux.c32 grub/x86_64-efi/normal.mod grub/x86_64-efi/moddep.lst "
     "boot/grub/fonts/unicode.pf2",
-    Kind.CONFIG: "pxelinux.cfg/default pxelinux.cfg/01-88-99-aa-bb-cc-dd /grub/grub.cfg "
+    FileKind.CONFIG: "pxelinux.cfg/default pxelinux.cfg/01-88-99-aa-bb-cc-dd /grub/grub.cfg "
     "grub.cfg-01-52-54-00-12-34-56 boot.ipxe config.txt cmdline.txt boot.scr.uimg "
     "Boot/BCD preseed.cfg",
-    Kind.KERNEL: "vmlinuz debian/amd64/vmlinuz-6.1.0 bzImage zImage uImage Image kernel8.img linux "
+    FileKind.KERNEL: "vmlinuz debian/amd64/vmlinuz-6.1.0 bzImage zImage uImage Image kernel8.img linux "
     "memdisk fitImage.itb ipxe.lkrn",
-    Kind.INITRD: "initrd.gz initrd.img-6.1 casper/initrd initramfs-linux.img rootfs.cpio "
+    FileKind.INITRD: "initrd.gz initrd.img-6.1 casper/initrd initramfs-linux.img rootfs.cpio "
     "rootfs.cpio.gz live.squashfs uInitrd",
-    Kind.IMAGE: "debian.iso boot.wim boot.sdi firmware.bin disk.img.xz",
-    Kind.FILE: "readme bcm2711-rpi-4-b.dtb",
+    FileKind.IMAGE: "debian.iso boot.wim boot.sdi firmware.bin disk.img.xz",
+    FileKind.FILE: "readme bcm2711-rpi-4-b.dtb",
 }
 
 
@@ -33,7 +33,7 @@ def test_a_file_by_its_name(name, expected):
 
 
 def test_what_is_written_is_an_upload():
-    assert kind(b"pxelinux.0", Direction.WRITE) is Kind.UPLOAD
+    assert kind(b"pxelinux.0", Direction.WRITE) is FileKind.UPLOAD
 
 
 @pytest.mark.parametrize("octets", [b"a/" * 2000, b"initrd" * 700, b"." * 4000, b"\xff\0" * 2000])

@@ -8,21 +8,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemons import CHECKOUT
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, Report
-from tftpd.server.admission import Discard
-from tftpd.server.snapshot import Snapshot, State, WorkerState
-from tftpd.status.counters import Counts
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.admission import DropReason
+from tftpd.server.snapshot import SessionState, Snapshot, WorkerState
+from tftpd.status.counters import TransferCounters
 from tftpd.status.metrics import exposition
 
 READ, WRITE = Direction.READ, Direction.WRITE
 HOSTILE = b'"} 1\nforged_total{a="b'
 
-DONE = Report(
+DONE = TransferResult(
     READ,
     ("10.0.0.7", 2070),
     HOSTILE,
     Outcome.DONE,
-    octets=3000,
+    bytes_transferred=3000,
     seconds=0.2,
     mode=Mode.OCTET,
     blksize=1468,
@@ -31,22 +31,28 @@ DONE = Report(
     size=3000,
     blocks=3,
     timeouts=1,
-    roundtrip=0.002,
+    rtt=0.002,
     options=("blksize", "tsize"),
     profile="grub",
 )
-RENAMED = replace(DONE, served=HOSTILE, by=("rewrite[0]", "rewrite[12]", "case", "the first of 2"))
-IGNORED = Report(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.IGNORED, detail="a flood")
-STORED = Report(WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1)
-REFUSED = Report(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
+RENAMED = replace(
+    DONE,
+    served_name=HOSTILE,
+    resolution_steps=("rewrite[0]", "rewrite[12]", "case", "the first of 2"),
+)
+IGNORED = TransferResult(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.DROPPED, detail="a flood")
+STORED = TransferResult(
+    WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1
+)
+REFUSED = TransferResult(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
 
 
 def _families(reports=(), snapshot=None):
-    counts = Counts()
+    counts = TransferCounters()
     counts.knows(["grub", "ipxe"])
     for report in reports:
         counts(report)
-    counts.discarded({Discard.NO_PLACE: 4})
+    counts.discarded({DropReason.NO_PLACE: 4})
     counts.reloads[False] += 1
     text = exposition(counts, snapshot or Snapshot()).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
@@ -94,7 +100,9 @@ def test_reports_add_up():
 
 def test_names_are_counted_by_what_led_to_them():
     """A file counts once for each rung, and once for all rules; a number of choices for nothing."""
-    families = _families([RENAMED, RENAMED, replace(RENAMED, by=("drive", "case")), DONE])
+    families = _families(
+        [RENAMED, RENAMED, replace(RENAMED, resolution_steps=("drive", "case")), DONE]
+    )
     names = families["tftpd_names"]
     assert _values(names) == {("case",): 3, ("rewrite",): 2, ("drive",): 1}
     labels = {sample.labels["by"] for sample in names.samples}
@@ -103,8 +111,8 @@ def test_names_are_counted_by_what_led_to_them():
 
 def test_what_is_now():
     snapshot = Snapshot(
-        sessions={(READ, State.OPENING): 3, (WRITE, State.DALLYING): 1},
-        octets={READ: 77},
+        sessions={(READ, SessionState.OPENING): 3, (WRITE, SessionState.DALLYING): 1},
+        bytes_transferred={READ: 77},
         workers=(WorkerState(0, 1, 2, True), WorkerState(1, None, 3, False)),
     )
     families = _families((), snapshot)
@@ -133,12 +141,12 @@ def test_no_name_and_no_address_is_a_label_and_labels_are_always_the_same():
 
 @pytest.mark.parametrize("code", [0, 8, 9, 65535, None])
 def test_codes_are_a_closed_set(code):
-    report = Report(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
+    report = TransferResult(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
     assert set(_values(_families([report])["tftpd_refusals"])) == {(str(min(code or 0, 8)),)}
 
 
 def test_the_reference_names_every_metric():
-    reference = (CHECKOUT / "docs/status.md").read_text()
+    reference = (CHECKOUT / "docs/reference/metrics.md").read_text()
     named = set(re.findall(r"^\| `(tftpd_\w+)`", reference, re.MULTILINE))
     ours = [family for name, family in _families().items() if name.startswith("tftpd_")]
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in ours}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.access.paths import steps
+from tftpd.access.paths import split_name
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 
 
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def reading(root: Path) -> Callable[..., Grant[ReadPolicy]]:
     def grant(name: str, symlinks: Symlinks = Symlinks.INSIDE, **policy: bool) -> Grant[ReadPolicy]:
-        return Grant(root, steps(os.fsencode(name)), ReadPolicy(**policy), symlinks)
+        return Grant(root, split_name(os.fsencode(name)), ReadPolicy(**policy), symlinks)
 
     return grant
 
@@ -35,7 +35,7 @@ def writing(root: Path) -> Callable[..., Grant[WritePolicy]]:
     def grant(
         name: str, symlinks: Symlinks = Symlinks.INSIDE, **policy: object
     ) -> Grant[WritePolicy]:
-        return Grant(root, steps(os.fsencode(name)), WritePolicy(**policy), symlinks)
+        return Grant(root, split_name(os.fsencode(name)), WritePolicy(**policy), symlinks)
 
     return grant
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tftpd.storage.upload import Sink
+from tftpd.storage.upload import Upload
 
 
-def fill(sink: Sink, payloads: Sequence[bytes]) -> None:
+def fill(sink: Upload, payloads: Sequence[bytes]) -> None:
     """Take the payloads, and write what that gathers."""
     sink.append(payloads)
-    sink.spill()
+    sink.flush_if_full()

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol import netascii
-from tftpd.protocol.block_numbers import Numbering
-from tftpd.protocol.errors import Reason, Refused
+from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.packets import Data, decode
 from tftpd.storage import source as source_module
-from tftpd.storage.block_ring import Frames, TextFrames
-from tftpd.storage.source import Source
+from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
+from tftpd.storage.source import FileSource
 
 
 class Reader:
@@ -35,12 +35,12 @@ class Reader:
 
     def _packets(self, first, count):
         size = self.frames.size
-        runs = self.frames.between(first, count) if count else ()
+        runs = self.frames.datagrams(first, count) if count else ()
         packets = [
             decode(bytes(run[at : at + size])) for run in runs for at in range(0, len(run), size)
         ]
         numbering = self.frames._numbering
-        wires = [numbering.wire(index) for index in range(first, first + count)]
+        wires = [numbering.to_wire(index) for index in range(first, first + count)]
         assert [packet.block for packet in packets] == wires
         return packets
 
@@ -50,9 +50,9 @@ def opened(root, reading):
     """Opens a file with some content as frames; all are closed after the test."""
     sources = []
 
-    def frames(content, blksize=512, slots=130, rollover=0, kind=Frames):
+    def frames(content, blksize=512, slots=130, rollover=0, kind=BlockRing):
         (root / "data").write_bytes(content)
-        source = Source.open(reading("data"))
+        source = FileSource.open(reading("data"))
         sources.append(source)
         return Reader(kind(source, blksize, slots, rollover))
 
@@ -88,19 +88,19 @@ def test_numbers_go_on_after_65535(opened, rollover):
 
 @pytest.mark.parametrize("rollover", [0, 1])
 def test_the_octets_of_numbers_are_those_of_each(rollover):
-    numbering = Numbering(rollover)
+    numbering = BlockNumbering(rollover)
     for first in (1, 65_000, 65_535, 65_536, 131_070, 131_071):
         for count in (1, 2, 700, 65_535):
-            high, low = numbering.octets(first, count)
+            high, low = numbering.to_bytes(first, count)
             numbers = [256 * upper + lower for upper, lower in zip(high, low, strict=True)]
-            assert numbers == [numbering.wire(index) for index in range(first, first + count)]
+            assert numbers == [numbering.to_wire(index) for index in range(first, first + count)]
 
 
 def test_what_is_not_acknowledged_stays_in_the_ring(opened):
     frames = opened(bytes(range(64)), 8, slots=4).frames
     frames.fill(4, wait=True)
     frames.fill(2, wait=True)  # over blocks 1 and 2
-    runs = [bytes(run) for run in frames.between(3, 4)]
+    runs = [bytes(run) for run in frames.datagrams(3, 4)]
     expected = [Data(n, bytes(range(8 * n - 8, 8 * n))).encode() for n in range(3, 7)]
     assert runs == [b"".join(expected[:2]), b"".join(expected[2:])]
 
@@ -124,9 +124,9 @@ def test_cached_files_never_wait(opened, blksize):
 def test_netascii_is_cut_after_translation(tmp_path_factory, content, count):
     root = tmp_path_factory.getbasetemp()
     (root / "text").write_bytes(content)
-    source = Source.open(Grant(root, (b"text",), ReadPolicy()))
+    source = FileSource.open(Grant(root, (b"text",), ReadPolicy()))
     try:
-        blocks = _all(Reader(TextFrames(source, 8, 10, 0)), count)
+        blocks = _all(Reader(NetasciiBlockRing(source, 8, 10, 0)), count)
     finally:
         source.close()
     assert b"".join(blocks) == netascii.encode(content)
@@ -151,9 +151,9 @@ def test_a_file_that_changes_is_not_passed_off_as_whole(root, opened, change):
                 file.write(b"y")
         case "emptied":
             os.truncate(data, 0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         _all(blocks)
-    assert (refused.value.code, refused.value.text) == (0, Reason.FILE_CHANGED)
+    assert (refused.value.code, refused.value.text) == (0, ErrorText.FILE_CHANGED)
 
 
 def test_a_file_that_is_replaced_by_rename_is_served_to_its_end(root, opened):
@@ -237,6 +237,6 @@ def test_a_disk_that_fails_is_told_without_its_error(opened, monkeypatch):
         raise OSError(errno.EIO, "/dev/sda1 is broken")
 
     monkeypatch.setattr(os, "preadv", broken)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         opened(b"abc").take(1, wait=True)
-    assert (refused.value.code, refused.value.text) == (0, Reason.READ_FAILED)
+    assert (refused.value.code, refused.value.text) == (0, ErrorText.READ_FAILED)

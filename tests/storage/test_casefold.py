@@ -5,9 +5,9 @@ import os
 import pytest
 
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage import casefold
-from tftpd.storage.casefold import Room, spelled
+from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def tree(tmp_path):
 
 
 def _spelled(root, *name, symlinks=Symlinks.INSIDE, room=None):
-    return spelled(root, name, symlinks, room or Room())
+    return match_case_insensitive(root, name, symlinks, room or ScanBudget())
 
 
 def test_each_step_is_spelled_as_the_directory_has_it(tree):
@@ -30,9 +30,9 @@ def test_each_step_is_spelled_as_the_directory_has_it(tree):
 def test_what_is_there_is_taken_as_it_is(tree):
     (tree / "boot").mkdir()
     (tree / "boot" / "bcd").write_bytes(b"small")
-    room = Room()
+    room = ScanBudget()
     assert _spelled(tree, b"boot", b"bcd", room=room).name == (b"boot", b"bcd")
-    assert room == Room()
+    assert room == ScanBudget()
 
 
 def test_of_several_the_first_in_the_order_of_octets_is_taken(tree):
@@ -43,9 +43,9 @@ def test_of_several_the_first_in_the_order_of_octets_is_taken(tree):
 
 def test_what_is_not_there_is_not_found(tree):
     for name in ((b"none",), (b"boot", b"none"), (b"none", b"x"), (b"boot", b"bcd", b"x")):
-        with pytest.raises((Refused, NotADirectoryError)) as missing:
+        with pytest.raises((RequestRefused, NotADirectoryError)) as missing:
             _spelled(tree, *name)
-        if isinstance(missing.value, Refused):
+        if isinstance(missing.value, RequestRefused):
             assert missing.value.code is ErrorCode.FILE_NOT_FOUND
 
 
@@ -57,21 +57,21 @@ def test_letters_beyond_ascii_have_cases_too(tree):
 def test_no_more_entries_are_looked_at_than_there_is_room_for(tree, monkeypatch):
     for number in range(20):
         (tree / f"{number}").write_bytes(b"")
-    room = Room()
-    with pytest.raises(Refused):
+    room = ScanBudget()
+    with pytest.raises(RequestRefused):
         _spelled(tree, b"none", room=room)
-    assert Room().entries - room.entries == 21
-    with pytest.raises(Refused) as refused:
-        _spelled(tree, b"BOOT", room=Room(20))
+    assert ScanBudget().entries - room.entries == 21
+    with pytest.raises(RequestRefused) as refused:
+        _spelled(tree, b"BOOT", room=ScanBudget(20))
     assert str(refused.value) == "too many entries to look through"
     monkeypatch.setattr(casefold, "MOST_ENTRIES", 20)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         _spelled(tree, b"BOOT")
     assert str(refused.value) == "too many entries to look through"
 
 
 def test_a_name_of_too_many_steps_is_not_looked_for(tree):
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         _spelled(tree, *[b"x"] * (casefold.MOST_STEPS + 1))
 
 
@@ -84,7 +84,7 @@ def test_links_lead_no_farther_than_without_it(tree):
     assert _spelled(tree, b"IN").name == (b"In",)
     assert _spelled(tree, b"In", b"bcd").name == (b"In", b"BCD")
     for name in ((b"Out", b"secret"), (b"OUT", b"Secret")):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             _spelled(tree, *name)
         assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert _spelled(tree, b"OUT", b"SECRET", symlinks=Symlinks.FOLLOW).name == (b"Out", b"Secret")
@@ -93,7 +93,7 @@ def test_links_lead_no_farther_than_without_it(tree):
 def test_no_descriptor_is_left(tree):
     before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
     _spelled(tree, b"BOOT", b"bcd")
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         _spelled(tree, b"BOOT", b"none")
     after = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
     assert len(after) == len(before)

@@ -7,38 +7,38 @@ from pathlib import Path
 import pytest
 
 from tftpd.storage import dentry_cache
-from tftpd.storage.dentry_cache import Cache
+from tftpd.storage.dentry_cache import DentryCache
 
 
 @pytest.fixture
 def cache():
-    made = Cache()
-    if not made.knows(Path("/"), ()):
+    made = DentryCache()
+    if not made.is_cached(Path("/"), ()):
         pytest.skip("this kernel does not tell what it knows")
     return made
 
 
 def test_what_was_just_used_is_known(cache, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    assert cache.knows(tmp_path, (b"file",))
+    assert cache.is_cached(tmp_path, (b"file",))
 
 
 def test_a_name_is_unknown_until_it_is_looked_for(cache, tmp_path):
-    assert not cache.knows(tmp_path, (b"nobody-ever-asked",))
+    assert not cache.is_cached(tmp_path, (b"nobody-ever-asked",))
     assert not (tmp_path / "nobody-ever-asked").exists()
-    assert cache.knows(tmp_path, (b"nobody-ever-asked",))
+    assert cache.is_cached(tmp_path, (b"nobody-ever-asked",))
 
 
 def test_no_descriptor_is_left(cache, tmp_path):
     before = os.listdir("/proc/self/fd")
     for number in range(100):
-        cache.knows(tmp_path, (b"%d" % number,))
-        cache.knows(tmp_path, ())
+        cache.is_cached(tmp_path, (b"%d" % number,))
+        cache.is_cached(tmp_path, ())
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_what_cannot_be_a_path_is_known_to_be_nothing(cache, tmp_path):
-    assert cache.knows(tmp_path, (b"a\0b",))
+    assert cache.is_cached(tmp_path, (b"a\0b",))
 
 
 @pytest.mark.parametrize("link", ["..", "{outside}", "../outside"])
@@ -49,19 +49,19 @@ def test_nothing_is_known_over_a_link_out_of_the_root(cache, tmp_path, link):
     (tmp_path / "outside" / "used").write_bytes(b"")
     (tmp_path / "root" / "link").symlink_to(link.format(outside=tmp_path / "outside"))
     for name in (b"used", b"never-used"):
-        assert not cache.knows(tmp_path / "root", (b"link", name), follows=False)
+        assert not cache.is_cached(tmp_path / "root", (b"link", name), follows=False)
     (tmp_path / "root" / "inside").symlink_to(".")
     (tmp_path / "root" / "file").write_bytes(b"")
     # A link has its time of access written when it is followed for the first time.
     (tmp_path / "root" / "inside" / "file").stat()
-    assert cache.knows(tmp_path / "root", (b"inside", b"file"), follows=False)
+    assert cache.is_cached(tmp_path / "root", (b"inside", b"file"), follows=False)
 
 
 def test_what_hostile_names_leave_in_memory_is_little(cache, tmp_path):
     for number in range(50):
         for _ in range(2):
-            cache.knows(tmp_path, (b"%d" % number, *[b"ab"] * 1000))
-            cache.knows(tmp_path, (b"%d" % number,))
+            cache.is_cached(tmp_path, (b"%d" % number, *[b"ab"] * 1000))
+            cache.is_cached(tmp_path, (b"%d" % number,))
     assert all(len(name) < 100 for _, name, _ in cache._known)
 
 
@@ -78,7 +78,7 @@ def test_a_kernel_that_cannot_tell_is_asked_once(monkeypatch, tmp_path, error):
         return call
 
     monkeypatch.setattr(dentry_cache, "_syscall", refusing)
-    cache = Cache()
-    assert not cache.knows(tmp_path, ())
-    assert not cache.knows(tmp_path, ())
+    cache = DentryCache()
+    assert not cache.is_cached(tmp_path, ())
+    assert not cache.is_cached(tmp_path, ())
     assert len(asked) == 1

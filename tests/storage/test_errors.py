@@ -18,11 +18,11 @@ from tests.storage.filling import fill
 from tests.support.daemons import CHECKOUT
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.storage.errors import refusing
-from tftpd.storage.source import Source
-from tftpd.storage.tempfiles import sweep
-from tftpd.storage.upload import Sink
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.source import FileSource
+from tftpd.storage.tempfiles import remove_stale_uploads
+from tftpd.storage.upload import Upload
 
 PREFIX = TEMPORARY.decode()
 
@@ -32,7 +32,7 @@ def _temporaries(root):
 
 
 def _upload(grant, content=b"x" * 100):
-    sink = Sink.open(grant, None, translate=False)
+    sink = Upload.open(grant, None, translate=False)
     fill(sink, [content])
     return sink
 
@@ -49,9 +49,9 @@ def _upload(grant, content=b"x" * 100):
     ],
 )
 def test_an_error_has_its_code_and_a_text_without_a_path(code, numbers):
-    text = Reason.READ_FAILED if code is ErrorCode.NOT_DEFINED else code.text
+    text = ErrorText.READ_FAILED if code is ErrorCode.NOT_DEFINED else code.text
     for number in numbers:
-        with pytest.raises(Refused) as refused, refusing(Reason.READ_FAILED):
+        with pytest.raises(RequestRefused) as refused, translate_os_errors(ErrorText.READ_FAILED):
             raise OSError(number, os.strerror(number), "/srv/tftp/secret")
         assert (refused.value.code, refused.value.text) == (code, text)
 
@@ -96,15 +96,15 @@ def closed(shared):
 
 @pytest.mark.parametrize("name", [(b"file",), (b"closed", b"file")])
 def test_what_may_not_be_read_is_a_violation(closed, name):
-    with _ordinary_user(), pytest.raises(Refused) as refused:
-        Source.open(Grant(closed, name, ReadPolicy()))
+    with _ordinary_user(), pytest.raises(RequestRefused) as refused:
+        FileSource.open(Grant(closed, name, ReadPolicy()))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
 @pytest.mark.parametrize("name", [(b"read-only",), (b"closed", b"new")])
 def test_what_may_not_be_written_is_a_violation(closed, name):
-    with _ordinary_user(), pytest.raises(Refused) as refused:
-        Sink.open(Grant(closed, name, WritePolicy(overwrite=True)), None, translate=False)
+    with _ordinary_user(), pytest.raises(RequestRefused) as refused:
+        Upload.open(Grant(closed, name, WritePolicy(overwrite=True)), None, translate=False)
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert _temporaries(closed) == []
 
@@ -118,18 +118,18 @@ def test_what_may_not_be_written_is_a_violation(closed, name):
     [
         (errno.ENOSPC, ErrorCode.DISK_FULL, ErrorCode.DISK_FULL.text),
         (errno.EDQUOT, ErrorCode.DISK_FULL, ErrorCode.DISK_FULL.text),
-        (errno.EIO, ErrorCode.NOT_DEFINED, Reason.WRITE_FAILED),
+        (errno.EIO, ErrorCode.NOT_DEFINED, ErrorText.WRITE_FAILED),
     ],
 )
 def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, number, code, text):
     def failing(*_, **__):
         raise OSError(number, "/dev/sda1 failed")
 
-    sink = Sink.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, translate=False)
     fill(sink, [b"x" * 100])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             sink.commit()
     assert (refused.value.code, refused.value.text) == (code, text)
     assert _temporaries(root) == []
@@ -165,7 +165,7 @@ def test_a_directory_that_cannot_be_made_lasting_is_told_and_the_file_is_whole(
     sink = _upload(writing("new"))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             sink.commit()
     assert refused.value.code is ErrorCode.NOT_DEFINED
     assert _temporaries(root) == []
@@ -179,7 +179,7 @@ def test_a_name_reserved_in_vain_is_given_back(root, writing, monkeypatch):
     sink = _upload(writing("new"))
     monkeypatch.setattr(os, "link", fails)
     monkeypatch.setattr(os, "rename", fails)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         sink.commit()
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
@@ -191,10 +191,10 @@ def test_a_write_that_fails_discards_the_upload(root, writing, monkeypatch):
     sink = _upload(writing("new"))
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             fill(sink, [b"x" * 65536])
     assert refused.value.code is ErrorCode.DISK_FULL
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         sink.commit()
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
@@ -208,7 +208,7 @@ def test_a_sweep_before_the_lock_costs_an_upload_nothing(root, writing, monkeypa
     def sweep_first(fd, how):
         if not swept:
             swept.append(None)
-            swept.append(sweep(root))
+            swept.append(remove_stale_uploads(root))
         lock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", sweep_first)
@@ -224,19 +224,19 @@ def test_where_no_lock_can_be_had_the_upload_is_refused(writing, monkeypatch, nu
         raise OSError(number, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", fails)
-    with pytest.raises(Refused) as refused:
-        Sink.open(writing("new"), None, translate=False)
-    assert (refused.value.code, refused.value.text) == (0, Reason.WRITE_FAILED)
+    with pytest.raises(RequestRefused) as refused:
+        Upload.open(writing("new"), None, translate=False)
+    assert (refused.value.code, refused.value.text) == (0, ErrorText.WRITE_FAILED)
 
 
 UPLOADING = """
 import sys, time
 from pathlib import Path
 from tftpd.access.policy import Grant, WritePolicy
-from tftpd.storage.upload import Sink
-sink = Sink.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
+from tftpd.storage.upload import Upload
+sink = Upload.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
 sink.append([b"x" * 100000])
-sink.spill()
+sink.flush_if_full()
 print("writing", flush=True)
 time.sleep(60)
 """
@@ -254,11 +254,11 @@ def uploading(root):
 
 
 def test_what_a_kill_leaves_is_swept(root, uploading):
-    assert sweep(root) == 0  # it is in use
+    assert remove_stale_uploads(root) == 0  # it is in use
     assert len(_temporaries(root)) == 1
     uploading.send_signal(signal.SIGKILL)
     uploading.wait()
-    assert sweep(root) == 1
+    assert remove_stale_uploads(root) == 1
     assert _temporaries(root) == []
     assert not (root / "inner" / "new").exists()
 
@@ -268,7 +268,7 @@ def test_a_sweep_touches_nothing_else_and_follows_no_link(root):
     outside.write_bytes(b"")
     (root / "link").symlink_to(outside.parent)
     (root / (TEMPORARY.decode() + "1")).symlink_to(outside)
-    assert sweep(root) == 0
+    assert remove_stale_uploads(root) == 0
     assert outside.exists()
     assert (root / "file").exists()
 
@@ -276,12 +276,12 @@ def test_a_sweep_touches_nothing_else_and_follows_no_link(root):
 def test_a_root_that_is_a_link_is_swept(root, tmp_path):
     (root / "inner" / f"{PREFIX}0").write_bytes(b"")
     (tmp_path / "current").symlink_to(root)
-    assert sweep(tmp_path / "current") == 1
+    assert remove_stale_uploads(tmp_path / "current") == 1
     assert _temporaries(root) == []
 
 
 def test_a_root_that_is_missing_has_nothing_to_sweep(root):
-    assert sweep(root / "gone") == 0
+    assert remove_stale_uploads(root / "gone") == 0
 
 
 def test_a_left_over_that_was_made_read_only_is_swept(root, monkeypatch):
@@ -294,4 +294,4 @@ def test_a_left_over_that_was_made_read_only_is_swept(root, monkeypatch):
         return opened(path, flags, *rest, **kept)
 
     monkeypatch.setattr(os, "open", read_only)
-    assert sweep(root) == 1
+    assert remove_stale_uploads(root) == 1

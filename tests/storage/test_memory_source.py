@@ -2,12 +2,12 @@
 
 import pytest
 
-from tftpd.protocol.errors import Refused
-from tftpd.storage.block_ring import Frames, TextFrames
-from tftpd.storage.source import MemorySource, Octets, Source
+from tftpd.protocol.errors import RequestRefused
+from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
+from tftpd.storage.source import FileLike, FileSource, MemorySource
 
 
-def _read(source: Octets, offset: int, *lengths: int) -> tuple[int, list[bytes]]:
+def _read(source: FileLike, offset: int, *lengths: int) -> tuple[int, list[bytes]]:
     rooms = [bytearray(length) for length in lengths]
     got = source.read([memoryview(room) for room in rooms], offset, wait=False)
     return got, [bytes(room) for room in rooms]
@@ -25,35 +25,35 @@ def test_the_last_rooms_stay_empty_where_it_ends():
 
 @pytest.mark.parametrize("offset", [3, 4])
 def test_beyond_its_end_there_is_nothing(offset):
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         _read(MemorySource(b"012"), offset, 2)
 
 
 def test_nothing_but_reading_does_anything():
     source = MemorySource(b"012")
-    source.spare_atime()
+    source.set_noatime()
     source.check_unchanged()
     source.close()
     source.close()
     assert _read(source, 0, 3) == (3, [b"012"])
 
 
-@pytest.mark.parametrize("kind", [Frames, TextFrames])
+@pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 160, 1000])
 def test_its_frames_are_those_of_a_file(reading, root, kind, size):
     octets = bytes(index * 7 % 256 for index in range(size))
     (root / "file").write_bytes(octets)
-    there = Source.open(reading("file"))
+    there = FileSource.open(reading("file"))
     assert list(_datagrams(kind(there, 16, 4, 0))) == list(
         _datagrams(kind(MemorySource(octets), 16, 4, 0))
     )
     there.close()
 
 
-def _datagrams(frames: Frames):
+def _datagrams(frames: BlockRing):
     block = 0
     while frames.last is None:
         frames.fill(4, wait=True)
         while block < frames.ready:
             block += 1
-            yield [bytes(part) for part in frames.between(block, 1) if part]
+            yield [bytes(part) for part in frames.datagrams(block, 1) if part]

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.dentry_cache import Cache
-from tftpd.storage.negative_cache import Absences, settled, witness
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.negative_cache import NegativeCache, stable_stamp, stamp_of_missing
 
-MISSING = Refused(ErrorCode.FILE_NOT_FOUND, "it is not there")
+MISSING = RequestRefused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def absences():
-    return Absences(Cache())
+    return NegativeCache(DentryCache())
 
 
 def _remembered(absences, root, *names):
-    absences.remember("key", MISSING, [witness(root, name) for name in names])
-    return absences.recall("key", wait=True)
+    absences.put("key", MISSING, [stamp_of_missing(root, name) for name in names])
+    return absences.get("key", wait=True)
 
 
 def test_the_refusal_is_recalled_while_nobody_writes_there(absences, root):
@@ -38,7 +38,7 @@ def test_the_refusal_is_recalled_while_nobody_writes_there(absences, root):
         "it is not there",
         "File not found",
     )
-    assert absences.recall("another", wait=True) is None
+    assert absences.get("another", wait=True) is None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_it_is_forgotten_once_the_name_is_there(absences, root, name):
             parent.unlink()
         parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
-    assert absences.recall("key", wait=True) is None
+    assert absences.get("key", wait=True) is None
 
 
 def test_it_is_forgotten_once_the_tree_is_another(absences, root):
@@ -63,52 +63,52 @@ def test_it_is_forgotten_once_the_tree_is_another(absences, root):
     assert _remembered(absences, served, (b"none",)) is not None
     served.unlink()
     served.symlink_to("v2")
-    assert absences.recall("key", wait=True) is None
+    assert absences.get("key", wait=True) is None
 
 
 def test_each_directory_that_was_asked_has_its_say(absences, root):
     assert _remembered(absences, root, (b"none",), (b"cfg", b"none")) is not None
     (root / "cfg" / "new").write_bytes(b"")
-    assert absences.recall("key", wait=True) is None
+    assert absences.get("key", wait=True) is None
 
 
 def test_a_directory_that_was_just_written_to_is_no_witness(absences, tmp_path):
-    assert witness(tmp_path, (b"none",)) is None
+    assert stamp_of_missing(tmp_path, (b"none",)) is None
     assert _remembered(absences, tmp_path, (b"none",)) is None
 
 
 def test_a_link_that_leads_nowhere_is_no_absence(root):
     (root / "link").symlink_to("/nowhere/yet")
-    assert witness(root, (b"link",)) is None
-    assert witness(root, (b"link", b"x")) is None
+    assert stamp_of_missing(root, (b"link",)) is None
+    assert stamp_of_missing(root, (b"link", b"x")) is None
 
 
 def test_what_nobody_can_bear_witness_of_is_not_remembered(absences, root):
-    absences.remember("key", MISSING, [])
-    absences.remember("key", MISSING, [witness(root, (b"none",)), None])
-    assert absences.recall("key", wait=True) is None
+    absences.put("key", MISSING, [])
+    absences.put("key", MISSING, [stamp_of_missing(root, (b"none",)), None])
+    assert absences.get("key", wait=True) is None
 
 
 def test_no_more_than_so_many_are_remembered(absences, root):
-    one = witness(root, (b"none",))
+    one = stamp_of_missing(root, (b"none",))
     for number in range(5000):
-        absences.remember(number, MISSING, [one])
-    assert absences.recall(0, wait=True) is None
-    assert absences.recall(4999, wait=True) is not None
+        absences.put(number, MISSING, [one])
+    assert absences.get(0, wait=True) is None
+    assert absences.get(4999, wait=True) is not None
 
 
 def test_no_disk_is_asked_without_leave(absences, root, monkeypatch):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
-    assert absences.recall("key", wait=False) is not None
+    assert absences.get("key", wait=False) is not None
     monkeypatch.setattr(absences, "_cache", _Cold())
-    assert absences.recall("key", wait=False) is None
-    assert absences.recall("key", wait=True) is not None
+    assert absences.get("key", wait=False) is None
+    assert absences.get("key", wait=True) is not None
 
 
 class _Cold:
     """A kernel that has forgotten everything."""
 
-    def knows(self, root, name):
+    def is_cached(self, root, name):
         return False
 
 
@@ -121,15 +121,15 @@ def test_a_long_name_is_looked_for_no_deeper_than_it_leads(root, monkeypatch):
         return stat(path, **how)
 
     monkeypatch.setattr(os, "stat", counting)
-    assert witness(root, (b"cfg", *[b"a"] * 1000)) is not None
+    assert stamp_of_missing(root, (b"cfg", *[b"a"] * 1000)) is not None
     assert len(looked) <= 3
 
 
 def test_what_is_remembered_holds_on_to_nothing_else(absences, root):
     try:
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "raised")
-    except Refused as refused:
-        absences.remember("key", refused, [witness(root, (b"none",))])
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "raised")
+    except RequestRefused as refused:
+        absences.put("key", refused, [stamp_of_missing(root, (b"none",))])
     (kept, _) = absences._known["key"]
     assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
 
@@ -145,10 +145,10 @@ def test_what_is_far_down_is_not_remembered(absences, root):
 def test_it_is_forgotten_with_its_directory(absences, root):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
     os.rename(root / "cfg", root / "elsewhere")
-    assert absences.recall("key", wait=True) is None
+    assert absences.get("key", wait=True) is None
 
 
 def test_nobody_bears_witness_where_there_is_no_directory(root):
-    assert witness(root / "none", (b"file",)) is None
-    assert witness(root, ()) is None
-    assert settled(os.fsencode(root / "none")) is None
+    assert stamp_of_missing(root / "none", (b"file",)) is None
+    assert stamp_of_missing(root, ()) is None
+    assert stable_stamp(os.fsencode(root / "none")) is None

@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.storage.source import Source
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.storage.source import FileSource
 
 
 def _make_fifo(path):
@@ -28,8 +28,8 @@ def _make_directory(path):
 @pytest.mark.parametrize("make", [_make_fifo, _make_socket, _make_directory])
 def test_what_is_no_regular_file_is_refused_at_once(root, reading, make):
     make(root / "it")
-    with pytest.raises(Refused) as refused:
-        Source.open(reading("it"))
+    with pytest.raises(RequestRefused) as refused:
+        FileSource.open(reading("it"))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
@@ -39,28 +39,28 @@ def test_a_file_that_another_program_holds_a_lease_on_is_refused(root, reading):
         before = signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
             fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            with pytest.raises(Refused) as refused:
-                Source.open(reading("file"))
+            with pytest.raises(RequestRefused) as refused:
+                FileSource.open(reading("file"))
         finally:
             fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             signal.signal(signal.SIGIO, before)
-    assert (refused.value.code, refused.value.text) == (0, Reason.READ_FAILED)
+    assert (refused.value.code, refused.value.text) == (0, ErrorText.READ_FAILED)
 
 
 def test_a_device_is_refused():
-    with pytest.raises(Refused) as refused:
-        Source.open(Grant(os.path.realpath("/dev"), (b"null",), ReadPolicy()))
+    with pytest.raises(RequestRefused) as refused:
+        FileSource.open(Grant(os.path.realpath("/dev"), (b"null",), ReadPolicy()))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
 def test_the_bit_for_all_is_asked_for_where_the_policy_says_so(root, reading):
     (root / "file").chmod(0o640)
-    Source.open(reading("file")).close()
-    with pytest.raises(Refused) as refused:
-        Source.open(reading("file", world_readable=True))
+    FileSource.open(reading("file")).close()
+    with pytest.raises(RequestRefused) as refused:
+        FileSource.open(reading("file", world_readable=True))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     (root / "file").chmod(0o644)
-    Source.open(reading("file", world_readable=True)).close()
+    FileSource.open(reading("file", world_readable=True)).close()
 
 
 def test_what_is_no_regular_file_is_never_opened(root, reading, monkeypatch):
@@ -75,6 +75,6 @@ def test_what_is_no_regular_file_is_never_opened(root, reading, monkeypatch):
 
     monkeypatch.setattr(os, "open", noting)
     for name in ("fifo", "inner"):
-        with pytest.raises(Refused):
-            Source.open(reading(name))
+        with pytest.raises(RequestRefused):
+            FileSource.open(reading(name))
     assert not {b"fifo", b"inner"} & set(opened)

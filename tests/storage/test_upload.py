@@ -14,12 +14,12 @@ from tests.storage.filling import fill
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.protocol import netascii
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.upload import Sink
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.upload import Upload
 
 
 def _store(grant, *payloads, size=None):
-    sink = Sink.open(grant, size, translate=False)
+    sink = Upload.open(grant, size, translate=False)
     try:
         fill(sink, payloads)
         sink.commit()
@@ -28,8 +28,8 @@ def _store(grant, *payloads, size=None):
 
 
 def _code(grant, size=None):
-    with pytest.raises(Refused) as refused:
-        Sink.open(grant, size, translate=False)
+    with pytest.raises(RequestRefused) as refused:
+        Upload.open(grant, size, translate=False)
     return refused.value.code
 
 
@@ -38,9 +38,9 @@ def _temporaries(root):
 
 
 def test_an_upload_appears_whole_when_it_is_committed(root, writing):
-    sink = Sink.open(writing("inner/new"), None, translate=False)
+    sink = Upload.open(writing("inner/new"), None, translate=False)
     fill(sink, [b"one ", b"two"])
-    assert sink.octets == 7
+    assert sink.size == 7
     assert not (root / "inner" / "new").exists()
     assert [path.parent for path in _temporaries(root)] == [root / "inner"]
     sink.commit()
@@ -59,7 +59,7 @@ def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
 
 
 def test_large_uploads_are_written_as_they_come(root, writing):
-    sink = Sink.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, translate=False)
     for _ in range(100):
         fill(sink, [b"x" * 1468])
     assert _temporaries(root)[0].stat().st_size > 64_000
@@ -68,7 +68,7 @@ def test_large_uploads_are_written_as_they_come(root, writing):
 
 
 def test_a_discarded_upload_leaves_nothing(root, writing):
-    sink = Sink.open(writing("file", overwrite=True), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
     fill(sink, [b"x" * 100_000])
     sink.discard()
     sink.discard()
@@ -77,7 +77,7 @@ def test_a_discarded_upload_leaves_nothing(root, writing):
 
 
 def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
-    sink = Sink.open(writing("file", overwrite=True), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
     fill(sink, [b"new content"])
     assert (root / "file").read_bytes() == b"content"
     sink.commit()
@@ -112,7 +112,7 @@ def test_only_regular_files_are_replaced(root, writing):
 
 
 def test_a_target_that_vanishes_meanwhile_is_stored_all_the_same(root, writing):
-    sink = Sink.open(writing("file", overwrite=True, create=False), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True, create=False), None, translate=False)
     fill(sink, [b"new"])
     (root / "file").unlink()
     sink.commit()
@@ -131,10 +131,10 @@ def test_an_announced_size_above_the_limit_is_refused(writing):
 
 
 def test_what_is_shorter_than_announced_is_not_stored(writing, root):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         _store(writing("new"), b"x" * 9, size=10)
     assert refused.value.text == "File is shorter than its tsize"
-    assert refused.value.why == "9 octets, and tsize announced 10"
+    assert refused.value.reason == "9 octets, and tsize announced 10"
     assert not (root / "new").exists()
     assert _temporaries(root) == []
     _store(writing("more"), b"x" * 11, size=10)  # who announced 0 knew no better
@@ -145,23 +145,23 @@ def test_an_announced_size_above_the_free_space_is_refused(writing):
 
 
 def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
-    sink = Sink.open(writing("new", max_size=10), None, translate=False)
+    sink = Upload.open(writing("new", max_size=10), None, translate=False)
     fill(sink, [b"x" * 10])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         fill(sink, [b"x"])
     assert refused.value.code is ErrorCode.DISK_FULL
     assert _temporaries(root) == []
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         sink.commit()  # not what came before
     assert not (root / "new").exists()
 
 
 def test_two_uploads_without_overwrite_make_one_file(root, writing):
-    first, second = (Sink.open(writing("new"), None, translate=False) for _ in range(2))
+    first, second = (Upload.open(writing("new"), None, translate=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         first.commit()
     assert refused.value.code is ErrorCode.FILE_EXISTS
     assert (root / "new").read_bytes() == b"second"
@@ -170,7 +170,7 @@ def test_two_uploads_without_overwrite_make_one_file(root, writing):
 
 def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     grant = writing("new", overwrite=True)
-    first, second = (Sink.open(grant, None, translate=False) for _ in range(2))
+    first, second = (Upload.open(grant, None, translate=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
@@ -181,7 +181,7 @@ def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
 def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_to(root, writing):
     """Root may link any file, and a link to /etc/shadow in there could be read."""
     secret = root.parent / "outside" / "secret"
-    sink = Sink.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, translate=False)
     fill(sink, [b"x"])
     (temporary,) = _temporaries(root)
     temporary.unlink()
@@ -198,9 +198,9 @@ def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     _store(writing("new"), b"x")
     assert (root / "new").read_bytes() == b"x"
-    sink = Sink.open(writing("other"), None, translate=False)
+    sink = Upload.open(writing("other"), None, translate=False)
     (root / "other").write_bytes(b"was faster")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         sink.commit()
     assert refused.value.code is ErrorCode.FILE_EXISTS
     assert (root / "other").read_bytes() == b"was faster"
@@ -219,7 +219,7 @@ def test_short_writes_are_carried_on(root, writing, monkeypatch):
 def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
     root = tmp_path_factory.getbasetemp()
     wire = netascii.encode(text)
-    sink = Sink.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
+    sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
     for at in range(0, len(wire), cut):
         fill(sink, [wire[at : at + cut]])
     sink.commit()
@@ -254,7 +254,7 @@ def test_a_link_out_of_the_root_is_not_written_through(root, writing, symlinks):
 
 def test_a_check_leaves_everything_as_it_is(root, writing):
     before = sorted(root.rglob("*")), root.stat().st_mtime_ns
-    Sink.check(writing("new"), 100)
+    Upload.check(writing("new"), 100)
     assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
 
 
@@ -270,8 +270,8 @@ def test_a_check_leaves_everything_as_it_is(root, writing):
     ],
 )
 def test_a_check_refuses_what_an_opening_refuses(writing, name, size, policy):
-    with pytest.raises(Refused) as opening:
-        Sink.open(writing(name, **policy), size, False)
-    with pytest.raises(Refused) as check:
-        Sink.check(writing(name, **policy), size)
-    assert (check.value.code, check.value.why) == (opening.value.code, opening.value.why)
+    with pytest.raises(RequestRefused) as opening:
+        Upload.open(writing(name, **policy), size, False)
+    with pytest.raises(RequestRefused) as check:
+        Upload.check(writing(name, **policy), size)
+    assert (check.value.code, check.value.reason) == (opening.value.code, opening.value.reason)

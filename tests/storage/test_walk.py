@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.source import Source
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.source import FileSource
 
 VIOLATION = ErrorCode.ACCESS_VIOLATION
 MISSING = ErrorCode.FILE_NOT_FOUND
 
 
 def _read(grant):
-    source = Source.open(grant)
+    source = FileSource.open(grant)
     try:
         content = bytearray(source.size)
         source.read([memoryview(content)], 0, wait=True)
@@ -31,7 +31,7 @@ def _read(grant):
 
 
 def _code(grant):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         _read(grant)
     return refused.value.code
 
@@ -182,7 +182,7 @@ def test_an_absolute_link_by_the_real_name_of_a_linked_root_is_inside(root, tmp_
 def test_refusals_name_no_path_of_the_host(root, reading):
     _link(root / "link", "/etc/passwd")
     for name in ("link", "missing", "inner"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             _read(reading(name))
         assert "/" not in refused.value.text
 
@@ -216,7 +216,7 @@ def test_a_swap_at_any_moment_never_shows_the_outside(root, reading, symlinks, s
     seen = set()
     try:
         for _ in range(1500):
-            with suppress(Refused):
+            with suppress(RequestRefused):
                 seen.add(_read(reading(name, symlinks)))
     finally:
         stop.set()
@@ -232,7 +232,7 @@ def test_whatever_the_name_the_outside_is_not_read(tmp_path_factory, filename):
     try:
         (grant,) = mounts.authorize_read(filename, Client(ip_address("192.0.2.1")))
         content = _read(grant)
-    except (Refused, ValueError):
+    except (RequestRefused, ValueError):
         return
     assert content == b"content"
 

@@ -10,16 +10,16 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs, Runtime
-from tftpd.net.port_pool import PortsTaken
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
+from tftpd.net.port_pool import PortsExhausted
 from tftpd.net.types import TID, Buffer, SocketAddress
-from tftpd.net.wrappers import Hear
+from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import Packet, decode
-from tftpd.protocol.result import Report
-from tftpd.server.config import Offer
+from tftpd.protocol.result import TransferResult
+from tftpd.server.config import ServerConfig
 from tftpd.server.listener import Listener
-from tftpd.server.listening_port import Guests
-from tftpd.server.session_table import Sessions
+from tftpd.server.listening_port import SessionDemux
+from tftpd.server.session_table import SessionTable
 
 SERVER = "127.0.0.1"  # the kernel knows a way to it, wherever the tests run
 WELL_KNOWN = 69
@@ -35,13 +35,13 @@ class MemoryPort:
         self.local: SocketAddress = (local[0], 0)
         self.broadcast = False
         self.protocol = protocol
-        self.hear: Hear | None = None
-        self.guests = Guests(lambda: None)
-        self.room = 1 << 20
+        self.hear: DatagramObserver | None = None
+        self.sessions = SessionDemux(lambda: None)
+        self.upload_window_budget = 1 << 20
 
-    def share(self, protocol: BurstProtocol, tid: TID, needs: Needs) -> None:
+    def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Single-port mode: a session stays here."""
-        self.guests.enter(tid, protocol, MemorySharedPort(self, tid), needs)
+        self.sessions.register(tid, protocol, MemorySharedPort(self, tid), needs)
 
     def answer(self, datagram: bytes, tid: TID) -> None:
         if self.hear is not None:
@@ -85,11 +85,11 @@ class MemorySharedPort(MemoryPort):
         self.port, self.tid = port, tid
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        assert self.tid in self.port.guests, "write after the end"
+        assert self.tid in self.port.sessions, "write after the end"
         self.net.sent.append(((self.tid[1][0], self.bound[1]), addr, bytes(datagram)))
 
     def stopListening(self) -> "Deferred[None]":
-        self.port.guests.leave(self.tid)
+        self.port.sessions.unregister(self.tid)
         return succeed(None)
 
 
@@ -117,8 +117,8 @@ class MemoryNet:
         self._next = 40000
 
     @property
-    def runtime(self) -> Runtime:
-        return Runtime(self.clock, self._open_port, self._in_thread)
+    def runtime(self) -> SessionRuntime:
+        return SessionRuntime(self.clock, self._open_port, self._in_thread)
 
     def bind(self, protocol: DatagramProtocol, local: SocketAddress) -> MemoryPort:
         port = self.ports[local] = MemoryPort(self, local, protocol)
@@ -129,8 +129,8 @@ class MemoryNet:
         """A datagram arrives; where no port is open it is lost."""
         port = self.ports.get(to)
         if port is not None:
-            if port.guests.take(datagram, (source, port.local)):
-                port.guests.deliver()
+            if port.sessions.dispatch(datagram, (source, port.local)):
+                port.sessions.flush()
                 return
             if port.hear is not None:
                 port.hear(False, datagram, port.bound, source)
@@ -142,12 +142,12 @@ class MemoryNet:
             maybeDeferred(work).chainDeferred(done)
 
     def _open_port(
-        self, protocol: DatagramProtocol, local: SocketAddress, needs: Needs
+        self, protocol: DatagramProtocol, local: SocketAddress, needs: PortRequirements
     ) -> MemoryPort:
         if self.no_ports:
             raise OSError(24, "Too many open files")
         if self.taken and needs.ports is not None:
-            raise PortsTaken(98, "all ports are taken")
+            raise PortsExhausted(98, "all ports are taken")
         self._next += 1
         return self.bind(protocol, (local[0], self._next))
 
@@ -165,10 +165,12 @@ class MemoryNet:
 class MemoryServer:
     """A listener on the well-known port of `SERVER`, its sessions and reports."""
 
-    def __init__(self, offer: Callable[[Callable[[Report], None]], Offer], **listener: Any) -> None:
+    def __init__(
+        self, offer: Callable[[Callable[[TransferResult], None]], ServerConfig], **listener: Any
+    ) -> None:
         self.net = MemoryNet()
-        self.reports: list[Report] = []
-        self.sessions = Sessions()
+        self.reports: list[TransferResult] = []
+        self.sessions = SessionTable()
         self.listener = Listener(
             self.net.runtime, offer(self.reports.append), self.sessions, **listener
         )
@@ -187,7 +189,7 @@ class MemoryServer:
         return (
             len(self.sessions) == 0
             and not self.listener.waiting
-            and not self.port.guests
+            and not self.port.sessions
             and list(self.net.ports) == [(SERVER, WELL_KNOWN)]
             and not self.net.clock.getDelayedCalls()
         )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tftpd.access.paths import steps
-from tftpd.access.policy import Bounds, Grant, ReadPolicy, Symlinks
-from tftpd.templates.renderer import Renderer
+from tftpd.access.paths import split_name
+from tftpd.access.policy import Grant, ReadPolicy, RenderLimits, Symlinks
+from tftpd.templates.renderer import TemplateRenderer
 
 Granting = Callable[..., Grant[ReadPolicy]]
 
@@ -38,15 +38,15 @@ def template(root: Path) -> Granting:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return Grant(root, steps(os.fsencode(name)), ReadPolicy(**policy), symlinks)
+        return Grant(root, split_name(os.fsencode(name)), ReadPolicy(**policy), symlinks)
 
     return write
 
 
 @pytest.fixture
-def renderer() -> Iterator[Renderer]:
+def renderer() -> Iterator[TemplateRenderer]:
     """One whose jobs have time enough, also where much else runs."""
-    renderer = Renderer(Bounds(seconds=30.0))
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0))
     yield renderer
     renderer.close()
 

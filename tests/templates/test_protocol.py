@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates.protocol import (
-    Garbled,
-    Job,
-    Kind,
+    InvalidMessage,
+    MessageKind,
+    RenderJob,
     framed,
     receive,
     refusal,
@@ -24,34 +24,34 @@ def test_a_job_is_what_it_was():
         Path("/srv/\udcff"), (b"a", b"\xff\xfe", "é".encode()), ReadPolicy(True), Symlinks.DENY, 1
     )
     facts = {"name": "\udcff\ud800é\n", "facts": {"a": [1, 2.5, None, True, {"b": "c"}]}}
-    job = Job(grant, facts, 1024, 0.5)
-    assert Job.decode(job.encode()) == job
+    job = RenderJob(grant, facts, 1024, 0.5)
+    assert RenderJob.decode(job.encode()) == job
 
 
 def test_messages_come_one_after_another():
-    taken = io.BytesIO(framed(Kind.READY) + framed(Kind.FILE, b"abc"))
-    assert receive(taken.read, 3) == (Kind.READY, b"")
-    assert receive(taken.read, 3) == (Kind.FILE, b"abc")
+    taken = io.BytesIO(framed(MessageKind.READY) + framed(MessageKind.FILE, b"abc"))
+    assert receive(taken.read, 3) == (MessageKind.READY, b"")
+    assert receive(taken.read, 3) == (MessageKind.FILE, b"abc")
 
 
-@pytest.mark.parametrize("message", [framed(Kind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5])
+@pytest.mark.parametrize("message", [framed(MessageKind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5])
 def test_what_is_too_long_or_unknown_is_garbled(message):
-    with pytest.raises(Garbled):
+    with pytest.raises(InvalidMessage):
         receive(io.BytesIO(message).read, 3)
 
 
 def test_a_refusal_is_what_it_was():
     for refused in (
-        Refused(ErrorCode.FILE_NOT_FOUND, "é"),
-        Refused(ErrorCode.NOT_DEFINED, "why", Reason.NOT_MADE),
+        RequestRefused(ErrorCode.FILE_NOT_FOUND, "é"),
+        RequestRefused(ErrorCode.NOT_DEFINED, "why", ErrorText.TEMPLATE_FAILED),
     ):
         message = io.BytesIO(refusal(refused))
         kind, body = receive(message.read, 1 << 10)
         said = refused_by(body)
-        assert (kind, said.code, said.why, said.text) == (
-            Kind.REFUSED,
+        assert (kind, said.code, said.reason, said.text) == (
+            MessageKind.REFUSED,
             refused.code,
-            refused.why,
+            refused.reason,
             refused.text,
         )
 
@@ -64,14 +64,14 @@ def test_a_refusal_is_what_it_was():
     ],
 )
 def test_a_refusal_has_no_text_but_ours(said):
-    with pytest.raises(Garbled):
+    with pytest.raises(InvalidMessage):
         refused_by(json.dumps(said).encode())
-    with pytest.raises(Garbled):
+    with pytest.raises(InvalidMessage):
         refused_by(b"\xff")
 
 
 def test_a_refusal_that_is_nested_without_end_is_garbled():
-    with pytest.raises(Garbled):
+    with pytest.raises(InvalidMessage):
         refused_by(b"[" * 60000)
 
 
@@ -86,9 +86,11 @@ def test_a_refusal_that_is_nested_without_end_is_garbled():
 )
 def test_the_reason_of_a_refusal_is_a_line_whoever_wrote_it(said, told):
     body = json.dumps([1, said, ""]).encode()
-    assert refused_by(body).why == told
-    _, body = receive(io.BytesIO(refusal(Refused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16)
-    assert refused_by(body).why == told
+    assert refused_by(body).reason == told
+    _, body = receive(
+        io.BytesIO(refusal(RequestRefused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16
+    )
+    assert refused_by(body).reason == told
 
 
 def test_the_text_of_a_code_is_that_of_the_code():

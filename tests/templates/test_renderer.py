@@ -16,10 +16,10 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tests.templates.conftest import children
-from tftpd.access.policy import Bounds
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.access.policy import RenderLimits
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates import process
-from tftpd.templates.renderer import Renderer
+from tftpd.templates.renderer import TemplateRenderer
 
 LIMIT = 60.0
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -27,15 +27,15 @@ LATE = "template t.j2: took more than 0.3 s"
 
 
 def _refused(renderer, grant, facts=None):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         renderer.render(grant, facts or {})
     return refusal.value
 
 
 def _why(renderer, grant):
     refused = _refused(renderer, grant)
-    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, Reason.NOT_MADE)
-    return refused.why
+    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPLATE_FAILED)
+    return refused.reason
 
 
 def _until(condition):
@@ -76,7 +76,7 @@ def test_no_process_is_started_before_one_is_needed(renderer):
 
 
 def test_a_file_of_any_size_comes_whole(renderer, template):
-    renderer.bounds = Bounds(4 << 20, 30.0)
+    renderer.bounds = RenderLimits(4 << 20, 30.0)
     octets = renderer.render(
         template("{% for i in range(1024) %}{{ x }}{% endfor %}"), {"x": "x" * 4096}
     )
@@ -97,22 +97,22 @@ def test_a_directory_is_refused_as_when_it_is_read(renderer, template, root):
 
 @pytest.mark.parametrize("text", [ENDLESS, "{{ 10 ** (10 ** 10) }}"])
 def test_what_takes_too_long_is_ended(renderer, template, text):
-    renderer.bounds = Bounds(seconds=0.3)
+    renderer.bounds = RenderLimits(seconds=0.3)
     assert _why(renderer, template(text)) == LATE
     assert children() == []
-    renderer.bounds = Bounds(seconds=30.0)
+    renderer.bounds = RenderLimits(seconds=30.0)
     assert renderer.render(template("next"), {}) == b"next"
 
 
 def test_a_template_that_took_too_long_rests_until_it_is_another(renderer, template):
-    renderer.bounds = Bounds(seconds=0.2)
+    renderer.bounds = RenderLimits(seconds=0.2)
     grant = template(ENDLESS)
     assert "took more than" in _why(renderer, grant)
     began = time.monotonic()
     for _ in range(50):
         assert "took too long" in _why(renderer, grant)
     assert time.monotonic() - began < 50 * 0.2
-    renderer.bounds = Bounds(seconds=30.0)
+    renderer.bounds = RenderLimits(seconds=30.0)
     assert renderer.render(template("mended"), {}) == b"mended"
 
 
@@ -133,7 +133,7 @@ def test_what_needs_too_much_memory_is_refused(renderer, template, text):
 
 
 def test_what_grows_too_large_costs_no_process(renderer, template):
-    renderer.bounds = Bounds(1 << 10, 30.0)
+    renderer.bounds = RenderLimits(1 << 10, 30.0)
     renderer.render(template("a"), {})
     before = children()
     grant = template("{% for i in range(99999) %}{{ i }}{% endfor %}")
@@ -179,9 +179,9 @@ def test_a_process_that_is_stopped_is_replaced(renderer, template):
     renderer.render(template("a"), {})
     (pid,) = children()
     os.kill(pid, signal.SIGSTOP)
-    renderer.bounds = Bounds(seconds=0.3)
+    renderer.bounds = RenderLimits(seconds=0.3)
     assert _why(renderer, template("b")) == LATE
-    renderer.bounds = Bounds(seconds=30.0)
+    renderer.bounds = RenderLimits(seconds=30.0)
     assert renderer.render(template("b"), {}) == b"b"
     assert pid not in children()
 
@@ -213,7 +213,10 @@ def test_twenty_threads_get_what_is_theirs_from_two_processes(renderer, template
 
 
 def test_others_go_on_while_one_takes_its_time(template):
-    with closing(Renderer(Bounds(seconds=30.0))) as renderer, ThreadPoolExecutor(1) as pool:
+    with (
+        closing(TemplateRenderer(RenderLimits(seconds=30.0))) as renderer,
+        ThreadPoolExecutor(1) as pool,
+    ):
         slow = pool.submit(_refused, renderer, template("{{ 10 ** (10 ** 10) }}", "slow.j2"))
         _until(children)
         _until(lambda: _busy(children()[0]))
@@ -225,7 +228,7 @@ def test_others_go_on_while_one_takes_its_time(template):
 
 
 def test_a_job_waits_so_long_for_its_turn_and_no_longer(template):
-    renderer = Renderer(Bounds(seconds=30.0), processes=1, patience=0.1)
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1, patience=0.1)
     with closing(renderer), ThreadPoolExecutor(1) as pool:
         slow = pool.submit(_refused, renderer, template(ENDLESS, "slow.j2"))
         _until(children)
@@ -236,7 +239,7 @@ def test_a_job_waits_so_long_for_its_turn_and_no_longer(template):
 
 
 def test_closing_refuses_what_runs_and_what_waits(template):
-    renderer = Renderer(Bounds(seconds=30.0), processes=1)
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1)
     grant = template(ENDLESS)
     with ThreadPoolExecutor(5) as pool:
         jobs = [pool.submit(_refused, renderer, grant) for _ in range(5)]
@@ -247,22 +250,22 @@ def test_closing_refuses_what_runs_and_what_waits(template):
         assert children() == []
         for job in jobs:
             refused = job.result(LIMIT)
-            assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, Reason.STOPPING)
+            assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.STOPPING)
         assert time.monotonic() - started < LIMIT / 4
 
 
 def test_what_is_closed_renders_no_more(template):
-    renderer = Renderer()
+    renderer = TemplateRenderer()
     renderer.close()
     renderer.close()
-    assert _refused(renderer, template("a")).text == Reason.STOPPING
+    assert _refused(renderer, template("a")).text == ErrorText.STOPPING
     assert children() == []
 
 
 def test_closing_while_processes_start_leaves_none(template):
     grant = template("a")
     for _ in range(5):
-        renderer = Renderer(Bounds(seconds=30.0))
+        renderer = TemplateRenderer(RenderLimits(seconds=30.0))
         threads = [threading.Thread(target=partial(_tried, renderer, grant)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -273,7 +276,7 @@ def test_closing_while_processes_start_leaves_none(template):
 
 
 def _tried(renderer, grant):
-    with suppress(Refused):
+    with suppress(RequestRefused):
         renderer.render(grant, {})
 
 
@@ -294,7 +297,7 @@ def test_without_jinja2_there_is_a_refusal_and_not_a_process_each_time(
         f"open({str(counted)!r}, 'a').write('1')\nraise ImportError('there is none')\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "without")
-    with closing(Renderer()) as renderer:
+    with closing(TemplateRenderer()) as renderer:
         for _ in range(3):
             assert _why(renderer, template("a")) == ("template t.j2: needs jinja2: there is none")
         assert counted.read_text() == "1"
@@ -337,7 +340,7 @@ READY = r"s.sendall(b'\2\0\0\0\0'); s.recv(1 << 16);"
 )
 def test_what_a_process_says_is_not_trusted(template, monkeypatch, does, why):
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
-    with closing(Renderer(Bounds(1 << 10, 30.0))) as renderer:
+    with closing(TemplateRenderer(RenderLimits(1 << 10, 30.0))) as renderer:
         assert _why(renderer, template("a")) == f"template t.j2: {why}"
         assert children() == []
 
@@ -348,7 +351,7 @@ def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
 ):
     does = f"import signal; {READY} s.sendall(b'\\3\\0\\0\\0\\2ok'); {then}"
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
-    with closing(Renderer(Bounds(1 << 10, 30.0))) as renderer:
+    with closing(TemplateRenderer(RenderLimits(1 << 10, 30.0))) as renderer:
         for before in ([], children()):
             assert renderer.render(template("a"), {}) == b"ok"
             (socket_,) = (each._socket for each in renderer._idle)
@@ -367,14 +370,14 @@ def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
 def test_a_process_that_does_not_take_its_job_costs_it(template, monkeypatch, does, why):
     does = READY.partition(";")[0] + "; " + does
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
-    with closing(Renderer(Bounds(seconds=0.3 if why == LATE else 30.0))) as renderer:
+    with closing(TemplateRenderer(RenderLimits(seconds=0.3 if why == LATE else 30.0))) as renderer:
         refused = _refused(renderer, template("a"), {"much": "x" * (4 << 20)})
-        assert refused.why == why
+        assert refused.reason == why
         assert children() == []
 
 
 def test_what_is_not_there_is_told_while_another_rests(renderer, template):
-    renderer.bounds = Bounds(seconds=0.3)
+    renderer.bounds = RenderLimits(seconds=0.3)
     assert _why(renderer, template(ENDLESS)) == LATE
     missing = _refused(renderer, template(None, "none.j2"))
     assert missing.code is ErrorCode.FILE_NOT_FOUND
@@ -383,7 +386,7 @@ def test_what_is_not_there_is_told_while_another_rests(renderer, template):
 def test_a_process_that_never_gets_ready_is_given_up(template, monkeypatch):
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format("")])
     monkeypatch.setattr(process, "_STARTS_WITHIN", 0.3)
-    with closing(Renderer()) as renderer:
+    with closing(TemplateRenderer()) as renderer:
         assert _why(renderer, template("a")) == "template t.j2: did not start within 0.3 s"
         assert children() == []
 
@@ -400,9 +403,8 @@ def test_a_process_has_nothing_of_the_daemon_and_may_do_little(renderer, templat
     assert links.pop(0).startswith("socket:")
     assert links == {1: "/dev/null", 2: "/dev/null"}
     none = (0, 0)
-    counted = (
-        "COVERAGE_PROCESS_CONFIG" in os.environ
-    )  # the hard one is left: tests/support/counting.py
+    # tests/support/coverage_plugin.py keeps the hard limit, so that it can save the data.
+    counted = "COVERAGE_PROCESS_CONFIG" in os.environ
     assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == ((0, -1) if counted else none)
     assert resource.prlimit(pid, resource.RLIMIT_NPROC) == none
     assert resource.prlimit(pid, resource.RLIMIT_CORE) == none
@@ -413,11 +415,11 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.policy import Bounds
-from tftpd.templates.renderer import Renderer
+from tftpd.access.policy import RenderLimits
+from tftpd.templates.renderer import TemplateRenderer
 from tests.templates.conftest import children
 
-renderer = Renderer(Bounds(seconds=float(sys.argv[2])))
+renderer = TemplateRenderer(RenderLimits(seconds=float(sys.argv[2])))
 def render(name):
     return renderer.render(Grant(Path(sys.argv[1]), (name,), ReadPolicy()), {"ip": "10.0.0.7"})
 assert render(b"t.j2") == b"10.0.0.7"

@@ -7,8 +7,8 @@ import jinja2
 import pytest
 
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.protocol import Job
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates.protocol import RenderJob
 from tftpd.templates.sandbox import LONGEST, Templates
 
 LEAVES = 1 << 20
@@ -26,7 +26,7 @@ def made(templates, template):
 
     def make(text, size=LEAVES, symlinks=Symlinks.INSIDE, world_readable=False, **facts):
         grant = template(text, symlinks=symlinks, world_readable=world_readable)
-        return templates.render(Job(grant, facts, size, 2.0))
+        return templates.render(RenderJob(grant, facts, size, 2.0))
 
     return make
 
@@ -36,12 +36,12 @@ def refused(made):
     """Why a text gives no file."""
 
     def make(text, **more):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(RequestRefused) as refusal:
             made(text, **more)
         assert refusal.value.code is ErrorCode.NOT_DEFINED
-        assert refusal.value.text == Reason.NOT_MADE
-        assert "\n" not in refusal.value.why
-        return refusal.value.why
+        assert refusal.value.text == ErrorText.TEMPLATE_FAILED
+        assert "\n" not in refusal.value.reason
+        return refusal.value.reason
 
     return make
 
@@ -234,7 +234,7 @@ def test_names_are_those_beneath_the_root_wherever_it_is_included_from(templates
     template("inner", "part.j2")
     template("other", "sub/part.j2")
     grant = template("{% include 'part.j2' %}", "sub/t.j2")
-    assert templates.render(Job(grant, {}, LEAVES, 2.0)) == b"inner"
+    assert templates.render(RenderJob(grant, {}, LEAVES, 2.0)) == b"inner"
 
 
 def test_names_are_those_beneath_what_is_a_clients_own(templates, root, template):
@@ -244,11 +244,11 @@ def test_names_are_those_beneath_what_is_a_clients_own(templates, root, template
     (root / "52-54" / "link.j2").symlink_to("../part.j2")
     text = "{% include 'part.j2' %} {% include '/link.j2' %}"
     grant = replace(template(text, "52-54/sub/t.j2"), own=1)
-    assert templates.render(Job(grant, {}, LEAVES, 2.0)) == b"mine everyone's"
+    assert templates.render(RenderJob(grant, {}, LEAVES, 2.0)) == b"mine everyone's"
     for name in ("../52-55/part.j2", "52-55/part.j2", ""):
         grant = replace(template(f"{{% include '{name}' %}}", "52-54/t.j2"), own=1)
-        with pytest.raises(Refused):
-            templates.render(Job(grant, {}, LEAVES, 2.0))
+        with pytest.raises(RequestRefused):
+            templates.render(RenderJob(grant, {}, LEAVES, 2.0))
 
 
 def test_an_error_in_what_is_included_is_told_by_its_name(refused, template):
@@ -330,8 +330,8 @@ def test_what_is_included_must_be_readable_where_the_policy_says_so(made, refuse
 
 
 def test_a_template_that_is_not_there_is_a_file_that_is_not_there(templates, template):
-    with pytest.raises(Refused) as refusal:
-        templates.render(Job(template(None), {}, LEAVES, 2.0))
+    with pytest.raises(RequestRefused) as refusal:
+        templates.render(RenderJob(template(None), {}, LEAVES, 2.0))
     assert refusal.value.code is ErrorCode.FILE_NOT_FOUND
 
 

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tftpd.access.paths import Name, Named, steps
+from tftpd.access.paths import Name, RequestName, split_name
 
-MOST_NAMES = 64
+MAX_CANDIDATES = 64
 """How many names are tried at most, besides the first."""
 
-LONGEST_MENDED = 512
+MAX_REPAIRED_BYTES = 512
 """Octets of a name that is mended: firmware keeps to the request of RFC 2347."""
 
 
-class Rung(StrEnum):
+class Fallback(StrEnum):
     """What is mended."""
 
     DRIVE = "drive"  # C: before a name
@@ -33,29 +33,29 @@ class Candidate:
     """A name to try, the rungs that led to it, and whether its letters are of any case."""
 
     name: bytes
-    rungs: tuple[Rung, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     folds: bool = False
 
-    def named(self, asked: Named) -> Named:
+    def named(self, asked: RequestName) -> RequestName:
         """What the log says of it."""
-        by = (*asked.by, *(rung.value for rung in self.rungs))
-        return Named(self.name, by, asked.groups)
+        by = (*asked.steps, *(rung.value for rung in self.fallbacks))
+        return RequestName(self.name, by, asked.groups)
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class FallbackChain:
     """Rungs in the order in which they are taken, and what two of them know.
 
     `encodings` are names that Python knows; each extends ASCII.
     """
 
-    rungs: tuple[Rung, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     encodings: tuple[str, ...] = ()
     prefixes: tuple[Name, ...] = ()
 
-    def climb(self, name: bytes, rungs: Iterable[Rung]) -> Iterator[Candidate]:
+    def candidates(self, name: bytes, rungs: Iterable[Fallback]) -> Iterator[Candidate]:
         """What `rungs` make of `name`, nothing twice, and at most `MOST_NAMES`."""
-        if len(name) > LONGEST_MENDED:
+        if len(name) > MAX_REPAIRED_BYTES:
             return
         known = [Candidate(name)]
         seen = {(name, False)}
@@ -64,33 +64,33 @@ class Ladder:
                 for made in self._step(candidate, rung):
                     if (made.name, made.folds) in seen or not made.name:
                         continue
-                    if len(known) > MOST_NAMES:
+                    if len(known) > MAX_CANDIDATES:
                         return
                     seen.add((made.name, made.folds))
                     known.append(made)
                     yield made
 
-    def _step(self, candidate: Candidate, rung: Rung) -> Iterator[Candidate]:
-        rungs = (*candidate.rungs, rung)
-        if rung is Rung.CASE:
+    def _step(self, candidate: Candidate, rung: Fallback) -> Iterator[Candidate]:
+        rungs = (*candidate.fallbacks, rung)
+        if rung is Fallback.CASE:
             yield Candidate(candidate.name, rungs, folds=True)
             return
         for name in self._mended(candidate.name, rung):
             yield Candidate(name, rungs, candidate.folds)
 
-    def _mended(self, name: bytes, rung: Rung) -> Iterable[bytes]:
+    def _mended(self, name: bytes, rung: Fallback) -> Iterable[bytes]:
         match rung:
-            case Rung.DRIVE:
+            case Fallback.DRIVE:
                 return _without_drive(name)
-            case Rung.TRAILING:
+            case Fallback.TRAILING:
                 return _without_junk(name)
-            case Rung.ENCODING:
+            case Fallback.ENCODING:
                 return _encoded(name, self.encodings)
             case _:
                 return _prefixed(name, self.prefixes)
 
 
-NO_LADDER = Ladder()
+NO_FALLBACKS = FallbackChain()
 """There is no file but by its own name."""
 
 
@@ -138,7 +138,7 @@ def _encoded(name: bytes, encodings: Sequence[str]) -> Iterator[bytes]:
 
 
 def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:
-    parts = steps(name)
+    parts = split_name(name)
     inside = [prefix for prefix in prefixes if parts[: len(prefix)] == prefix]
     for prefix in inside:
         yield b"/".join(parts[len(prefix) :])

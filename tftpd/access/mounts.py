@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.client import Client
-from tftpd.access.fallbacks import Candidate, Rung, fold
-from tftpd.access.paths import PARENT, SELF, Name, is_reserved, is_template, steps
-from tftpd.access.placeholders import FACTS, Part, fill, names, parts
+from tftpd.access.fallbacks import Candidate, Fallback, fold
+from tftpd.access.paths import PARENT, SELF, Name, is_reserved, is_template, split_name
+from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import (
     ANYWHERE,
     Grant,
@@ -27,8 +27,8 @@ from tftpd.access.policy import (
     admits,
 )
 from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
-from tftpd.access.rewrite import AS_ASKED, Naming
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.access.rewrite import NO_RULES, NameRules
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 SERIAL = "serial"
 
@@ -47,7 +47,7 @@ class Root:
         return "/".join((str(self.path).rstrip("/"), *map(_shown, self.below)))
 
     @property
-    def slots(self) -> frozenset[str]:
+    def placeholders(self) -> frozenset[str]:
         """What has to be known of a client."""
         return frozenset().union(*map(names, self.below))
 
@@ -58,7 +58,7 @@ class Root:
         """
         filled = []
         for step in self.below:
-            made = fill(step, lambda key: serial if key == SERIAL else FACTS[key](client))
+            made = expand(step, lambda key: serial if key == SERIAL else PLACEHOLDERS[key](client))
             if not made or made in (SELF, PARENT) or b"/" in made or is_reserved(made):
                 return None
             filled.append(made)
@@ -71,7 +71,7 @@ def root(text: str) -> Root:
     Raises `BadSlot`.
     """
     steps = Path(text).parts
-    made = [parts(step, _known) for step in steps]
+    made = [parse(step, _known) for step in steps]
     first = next((at for at, step in enumerate(made) if names(step)), len(made))
     path = Path(*(_literal(step) for step in made[:first]))
     return Root(path, tuple(made[first:]))
@@ -100,13 +100,13 @@ def serials(text: str) -> Serials:
     return Serials(pattern(f"^({text})$"))
 
 
-def asks(roots: Sequence[Root], fact: str) -> bool:
+def needs_mac(roots: Sequence[Root], fact: str) -> bool:
     """Whether one of `roots` depends on `fact`."""
-    return any(fact in root.slots for root in roots)
+    return any(fact in root.placeholders for root in roots)
 
 
 def _known(key: str) -> str | None:
-    return None if key == SERIAL else f" is none of {', '.join([*FACTS, SERIAL])}"
+    return None if key == SERIAL else f" is none of {', '.join([*PLACEHOLDERS, SERIAL])}"
 
 
 def _literal(step: Sequence[Part]) -> str:
@@ -140,18 +140,18 @@ class Mount:
     read: ReadPolicy | None = None
     write: WritePolicy | None = None
     symlinks: Symlinks = Symlinks.INSIDE
-    rungs: tuple[Rung, ...] | None = None
+    fallbacks: tuple[Fallback, ...] | None = None
     serials: Serials | None = None
 
     @property
-    def personal(self) -> bool:
+    def per_client(self) -> bool:
         """Whether clients find different files here."""
         policies = [policy for policy in (self.read, self.write) if policy is not None]
         return any(root.below for root in self.roots) or any(
             policy.clients is not ANYWHERE for policy in policies
         )
 
-    def beneath(self, name: Name, client: Client) -> Iterator[tuple[Path, Name, Name]]:
+    def roots_for(self, name: Name, client: Client) -> Iterator[tuple[Path, Name, Name]]:
         """Each root that `client` has, the steps there that are its own, and those of `name`."""
         serial: bytes | None = None
         if self.serials is not None:
@@ -162,7 +162,7 @@ class Mount:
                 yield root.path, own, name
 
 
-class Unmounted(Refused):
+class NoMatchingDirectory(RequestRefused):
     """The name lies in no directory."""
 
 
@@ -173,20 +173,22 @@ class Mounts:
     ladders that there are.
     """
 
-    def __init__(self, mounts: Iterable[Mount], naming: Naming = AS_ASKED) -> None:
+    def __init__(self, mounts: Iterable[Mount], naming: NameRules = NO_RULES) -> None:
         self.naming = naming
         self._by_prefix = {mount.prefix: mount for mount in mounts}
         self._deepest = max(map(len, self._by_prefix), default=0)
-        every = [rung for mount in self if mount.rungs for rung in mount.rungs]
-        general = naming.ladder.rungs if any(mount.rungs is None for mount in self) else ()
-        self.rungs = tuple(dict.fromkeys((*general, *every)))
-        self.asks_neighbours = any(asks(mount.roots, "mac") for mount in self) or any(
-            rule.asks_neighbours for rule in naming.rules
+        every = [rung for mount in self if mount.fallbacks for rung in mount.fallbacks]
+        general = (
+            naming.fallbacks.fallbacks if any(mount.fallbacks is None for mount in self) else ()
+        )
+        self.fallbacks = tuple(dict.fromkeys((*general, *every)))
+        self.needs_mac = any(needs_mac(mount.roots, "mac") for mount in self) or any(
+            rule.needs_mac for rule in naming.rules
         )
         """Whether MAC addresses matter."""
         self.renders = any(mount.read and mount.read.templates for mount in self)
         """Whether there are templates."""
-        self.personal = any(mount.personal for mount in self)
+        self.per_client = any(mount.per_client for mount in self)
         """Whether clients find different files by the same name."""
 
     def __iter__(self) -> Iterator[Mount]:
@@ -204,7 +206,7 @@ class Mounts:
         """
         mount, name = self.locate(filename)
         if mount.read and mount.read.templates and name and is_template(name[-1]):
-            raise Refused(ErrorCode.ACCESS_VIOLATION, "a template is not written")
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a template is not written")
         return _grants(mount, name, mount.write, client)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
@@ -214,33 +216,33 @@ class Mounts:
         the name has entered by then.
         """
         walked: list[bytes] = []
-        for step in steps(filename):
+        for step in split_name(filename):
             if step != PARENT:
                 walked.append(step)
                 continue
             # Beyond the deepest prefix no step leads to another mount.
             near = len(walked) <= self._deepest
             if not walked or (near and self._find(walked[:-1]) is not self._find(walked)):
-                raise Refused(ErrorCode.ACCESS_VIOLATION, "the name leaves its directory")
+                raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name leaves its directory")
             walked.pop()
         mount = self._find(walked)
         if mount is None:
             why = "no directory is configured for the name"
-            raise Unmounted(ErrorCode.ACCESS_VIOLATION, why)
+            raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, why)
         return mount, tuple(walked[len(mount.prefix) :])
 
-    def climb(self, filename: bytes) -> Iterator[Candidate]:
+    def candidates(self, filename: bytes) -> Iterator[Candidate]:
         """What to try where `filename` is not there."""
-        return self.naming.ladder.climb(filename, self.rungs)
+        return self.naming.fallbacks.candidates(filename, self.fallbacks)
 
-    def rungs_of(self, filename: bytes) -> tuple[Rung, ...]:
+    def fallbacks_for(self, filename: bytes) -> tuple[Fallback, ...]:
         """Those by which one may come to the directory of `filename`; raises `Refused`."""
         mount, _ = self.locate(filename)
-        return self.naming.ladder.rungs if mount.rungs is None else mount.rungs
+        return self.naming.fallbacks.fallbacks if mount.fallbacks is None else mount.fallbacks
 
     def respelled(self, filename: bytes) -> bytes:
         """`filename` with the longest prefix that differs in case only, as it is configured."""
-        walked = steps(filename)
+        walked = split_name(filename)
         folded = tuple(map(fold, walked))
         for length in range(min(len(walked), self._deepest), 0, -1):
             for prefix in self._by_prefix:
@@ -265,16 +267,18 @@ def _grants(
     mount: Mount, name: Name, policy: Policy | None, client: Client
 ) -> Sequence[Grant[Policy]]:
     if policy is None:
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
     if policy.clients is not ANYWHERE and not admits(policy.clients, client.address):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
     if any(map(is_reserved, name)):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads")
+        raise RequestRefused(
+            ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
+        )
     grants = [
         Grant(path, own + rest, policy, mount.symlinks, len(own))
-        for path, own, rest in mount.beneath(name, client)
+        for path, own, rest in mount.roots_for(name, client)
     ]
     if not grants:
         roots = ", ".join(map(str, mount.roots))
-        raise Refused(ErrorCode.FILE_NOT_FOUND, f"the client has no directory in {roots}")
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, f"the client has no directory in {roots}")
     return grants

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 Name = tuple[bytes, ...]
 """Steps below a root: never empty strings, `.`, `..` or anything with a slash."""
@@ -22,49 +22,51 @@ TEMPLATE = b".j2"
 SELF = b"."
 PARENT = b".."
 
-LONGEST = 4096  # octets of a filename: PATH_MAX of Linux
+MAX_NAME_BYTES = 4096  # octets of a filename: PATH_MAX of Linux
 
 NO_GROUPS: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RequestName:
     """A name to look for, and what made it of the one that was asked for, in order.
 
     `groups` are what rules found in it and gave a name.
     """
 
     name: bytes
-    by: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     groups: Mapping[str, bytes] = field(default_factory=lambda: NO_GROUPS)
 
-    def after(self, name: bytes, by: str, groups: Mapping[str, bytes] = NO_GROUPS) -> "Named":
+    def rewritten(
+        self, name: bytes, by: str, groups: Mapping[str, bytes] = NO_GROUPS
+    ) -> "RequestName":
         """What `by` made of it, and found in it."""
-        made = Named(name, self.by if by in self.by else (*self.by, by), self.groups)
-        return made.knowing(groups)
+        made = RequestName(name, self.steps if by in self.steps else (*self.steps, by), self.groups)
+        return made.with_groups(groups)
 
-    def knowing(self, groups: Mapping[str, bytes]) -> "Named":
+    def with_groups(self, groups: Mapping[str, bytes]) -> "RequestName":
         """The same, in which these were found."""
-        return Named(self.name, self.by, {**self.groups, **groups}) if groups else self
+        return RequestName(self.name, self.steps, {**self.groups, **groups}) if groups else self
 
-    def telling(self, refused: Refused) -> Refused:
+    def annotate(self, refused: RequestRefused) -> RequestRefused:
         """`refused`, whose reason tells the name that it is about."""
-        if not self.by:
+        if not self.steps:
             return refused
-        name = show(self.name[:LONGEST])
-        why = f'{refused} ("{name}" by {", ".join(self.by)})'
+        name = printable_name(self.name[:MAX_NAME_BYTES])
+        why = f'{refused} ("{name}" by {", ".join(self.steps)})'
         return type(refused)(refused.code, why, refused.text)
 
 
-def steps(filename: bytes) -> Name:
+def split_name(filename: bytes) -> Name:
     """The steps of `filename`, with `..` still among them.
 
     Windows loaders send backslashes, GRUB a leading slash and pxelinux a
     double one: all of them are separators, and empty steps are folded.
     Raises `Refused` for a name that no file system could hold.
     """
-    if len(filename) > LONGEST:
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "the name is too long")
+    if len(filename) > MAX_NAME_BYTES:
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "the name is too long")
     parts = filename.replace(b"\\", b"/").split(b"/")
     return tuple(part for part in parts if part not in (b"", SELF))
 
@@ -86,7 +88,7 @@ def is_template(step: bytes) -> bool:
     return step.partition(b":")[0].rstrip(b". ").lower().endswith(TEMPLATE)
 
 
-def show(filename: bytes) -> str:
+def printable_name(filename: bytes) -> str:
     """`filename` for logs: UTF-8 where it is that, every other octet escaped.
 
     Control characters are escaped too, so that a peer cannot forge a line.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tftpd.access.client import Client
 
-FACTS: Mapping[str, Callable[[Client], bytes | None]] = {
+PLACEHOLDERS: Mapping[str, Callable[[Client], bytes | None]] = {
     "ip": lambda client: str(client.address).encode("ascii"),
     "ip_hex": lambda client: client.address.packed.hex().upper().encode("ascii"),
     "mac": lambda client: client.mac and client.mac.hex("-").encode("ascii"),
@@ -31,28 +31,28 @@ CASES: Mapping[str, Callable[[bytes], bytes]] = {
 _SLOT = re.compile(r"\{\{|\}\}|\{(\w+)(?::(\w+))?\}|[{}]")
 
 
-class BadSlot(ValueError):
+class InvalidPlaceholder(ValueError):
     """A text whose slots say nothing; tells which and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Placeholder:
     """A place that is filled with what `key` names, in the letters of `case`."""
 
     key: str
     case: str = ""
 
 
-Part = bytes | Slot
+Part = bytes | Placeholder
 
 
-def parts(text: str, known: Callable[[str], str | None]) -> tuple[Part, ...]:
+def parse(text: str, known: Callable[[str], str | None]) -> tuple[Part, ...]:
     """The octets and slots of `text`; {{ and }} are braces. Raises `BadSlot`.
 
     `known` says what is wrong with a key that is none of `FACTS`, None if nothing is.
     """
     if "\0" in text:
-        raise BadSlot("no name has a NUL")
+        raise InvalidPlaceholder("no name has a NUL")
     found: list[Part] = []
     at = 0
     for slot in _SLOT.finditer(text):
@@ -65,14 +65,14 @@ def parts(text: str, known: Callable[[str], str | None]) -> tuple[Part, ...]:
 
 def names(parts: Collection[Part]) -> set[str]:
     """What the slots among `parts` name."""
-    return {part.key for part in parts if isinstance(part, Slot)}
+    return {part.key for part in parts if isinstance(part, Placeholder)}
 
 
-def fill(parts: Collection[Part], value: Callable[[str], bytes | None]) -> bytes | None:
+def expand(parts: Collection[Part], value: Callable[[str], bytes | None]) -> bytes | None:
     """The octets with each slot filled; None where one of them has no value."""
     filled = []
     for part in parts:
-        if isinstance(part, Slot):
+        if isinstance(part, Placeholder):
             said = value(part.key)
             if said is None:
                 return None
@@ -87,10 +87,10 @@ def _part(slot: re.Match[str], known: Callable[[str], str | None]) -> Part:
     if slot[0] in ("{{", "}}"):
         return slot[0][:1].encode()
     if key is None:
-        raise BadSlot(f'a lone "{slot[0]}"; as itself it is written twice')
+        raise InvalidPlaceholder(f'a lone "{slot[0]}"; as itself it is written twice')
     if case not in CASES:
-        raise BadSlot(f"{slot[0]}: only upper and lower may follow the colon")
-    wrong = None if key in FACTS else known(key)
+        raise InvalidPlaceholder(f"{slot[0]}: only upper and lower may follow the colon")
+    wrong = None if key in PLACEHOLDERS else known(key)
     if wrong is not None:
-        raise BadSlot(f"{slot[0]}{wrong}")
-    return Slot(key, case)
+        raise InvalidPlaceholder(f"{slot[0]}{wrong}")
+    return Placeholder(key, case)

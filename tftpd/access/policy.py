@@ -92,7 +92,7 @@ def admits(networks: Networks, client: Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RenderLimits:
     """The octets that come out at most, and the seconds that it may take."""
 
     size: int = 1 << 20

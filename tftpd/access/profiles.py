@@ -14,7 +14,7 @@ from fnmatch import translate
 from functools import lru_cache
 
 from tftpd.access.client import Client
-from tftpd.access.paths import LONGEST
+from tftpd.access.paths import MAX_NAME_BYTES
 from tftpd.access.policy import Networks, admits
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Request
@@ -23,7 +23,7 @@ _REMEMBERED = 64  # lists of options; one may be as long as a datagram
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class ProfileMatch:
     """Which requests a profile is for; what is None matches all of them.
 
     `request` is `Rrq` or `Wrq`; `mode` is in small letters. `macs` are
@@ -54,20 +54,20 @@ class Profile:
     """
 
     name: str
-    match: Match = Match()
+    match: ProfileMatch = ProfileMatch()
     refuse: frozenset[bytes] = frozenset()
     blksize: int | None = None
     windowsize: int | None = None
     empty_tsize: bool = True
     rollover: int = 0
-    patience: float | None = None
-    floor: float | None = None
-    gap: float = 0.0
+    idle_timeout: float | None = None
+    min_interval: float | None = None
+    packet_interval: float = 0.0
     duplicates: int = 0
     broadcast: bool | None = None
 
 
-PLAIN = Profile("")
+DEFAULT_PROFILE = Profile("")
 """That of clients that no profile is for: nothing changes."""
 
 
@@ -78,7 +78,7 @@ class Profiles:
         self._profiles = tuple(profiles)
         self.answers_broadcasts = any(profile.broadcast for profile in self._profiles)
         """Whether there are clients whose requests to everyone are answered."""
-        self.asks_neighbours = any(profile.match.macs for profile in self._profiles)
+        self.needs_mac = any(profile.match.macs for profile in self._profiles)
         """Whether MAC addresses matter at all."""
         # Clients of one kind ask for the same: 2 us each instead of 10.
         self._asking = lru_cache(maxsize=_REMEMBERED)(self._find_asking)
@@ -100,7 +100,7 @@ class Profiles:
             mac = client.mac
             if mac is not None and any(map(mac.startswith, match.macs)):
                 return profile
-        return PLAIN
+        return DEFAULT_PROFILE
 
     def _find_asking(self, asked: bytes) -> Sequence[Profile]:
         """Those whose options are the ones that were `spelled()`."""
@@ -110,7 +110,7 @@ class Profiles:
         ]
 
 
-def _matches(match: Match, request: Request, client: Client) -> bool:
+def _matches(match: ProfileMatch, request: Request, client: Client) -> bool:
     """Whether all fits but options and MAC address."""
     return (
         (match.request is None or isinstance(request, match.request))
@@ -175,7 +175,7 @@ class Globs:
     def fit(self, filename: bytes) -> bool:
         """Whether one of them fits the name; none does that no file system could hold."""
         name = filename.decode("utf-8", "surrogateescape").replace("\\", "/")
-        return len(filename) <= LONGEST and self._pattern.match(name) is not None
+        return len(filename) <= MAX_NAME_BYTES and self._pattern.match(name) is not None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Globs) and self.globs == other.globs

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tftpd.access.client import Client
-from tftpd.access.fallbacks import NO_LADDER, Ladder
-from tftpd.access.paths import Named
-from tftpd.access.placeholders import FACTS, BadSlot, Part, fill, names, parts
+from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
+from tftpd.access.paths import RequestName
+from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Match, Pattern
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MOST_APPLIED = 256
 """Rules that apply to one name, each time counted: rules that start over may never end."""
@@ -35,22 +35,23 @@ def template(text: str, pattern: Pattern) -> Template:
             return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
         if key in pattern.group_numbers:
             return None
-        return f" is neither a group nor one of {', '.join([*pattern.group_numbers, *FACTS])}"
+        known_keys = ", ".join([*pattern.group_numbers, *PLACEHOLDERS])
+        return f" is neither a group nor one of {known_keys}"
 
     try:
-        return parts(text, known)
-    except BadSlot as error:
+        return parse(text, known)
+    except InvalidPlaceholder as error:
         raise BadPattern(str(error)) from None
 
 
 def _value(key: str, pattern: Pattern, match: Match, client: Client) -> bytes:
     """Return the value of a placeholder; it is empty if its group took no part in the match."""
     number = int(key) if key.isdecimal() else pattern.group_numbers.get(key)
-    return (FACTS[key](client) if number is None else match[number]) or b""
+    return (PLACEHOLDERS[key](client) if number is None else match[number]) or b""
 
 
 @dataclass(frozen=True)
-class Rule:
+class RewriteRule:
     """What happens to a name in which `pattern` is found, or, with `unless`, is not.
 
     `to` takes the place of what was found. With `every` that is done as long
@@ -65,13 +66,13 @@ class Rule:
     refuse: bool = False
     last: bool = False
     restart: bool = False
-    every: bool = False
+    repeat: bool = False
     reads: bool = True
     writes: bool = True
     clients: Networks = ANYWHERE
 
     @cached_property
-    def asks_neighbours(self) -> bool:
+    def needs_mac(self) -> bool:
         """Whether it is only for clients whose MAC address is known."""
         groups = self.pattern.group_numbers
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
@@ -82,25 +83,25 @@ class Rule:
             return False
         if self.clients is not ANYWHERE and not admits(self.clients, client.address):
             return False
-        return not self.asks_neighbours or client.mac is not None
+        return not self.needs_mac or client.mac is not None
 
 
-Note = Callable[[Rule, bytes], None]
+Note = Callable[[RewriteRule, bytes], None]
 """Is told each rule that applies, and the name after it."""
 
 
-def rewritten(
-    rules: Sequence[Rule],
+def apply_rules(
+    rules: Sequence[RewriteRule],
     filename: bytes,
     writes: bool,
     client: Client,
     note: Note = lambda rule, name: None,
-) -> Named:
+) -> RequestName:
     """What `rules` make of `filename`; raises `Refused` where one of them does.
 
     Refuses, too, what is too long for them or keeps them busy without end.
     """
-    named = Named(filename)
+    named = RequestName(filename)
     at = applied = 0
     repeats = False  # a rule that has applied already, and looks whether there is more
     while at < len(rules):
@@ -121,7 +122,7 @@ def rewritten(
             applied += 1
             named = _applied(rule, match, named, client)
             note(rule, named.name)
-        repeats = applies and rule.every
+        repeats = applies and rule.repeat
         if repeats:
             continue
         if rule.refuse:
@@ -132,33 +133,35 @@ def rewritten(
     return named
 
 
-def _applied(rule: Rule, match: Match | None, named: Named, client: Client) -> Named:
+def _applied(
+    rule: RewriteRule, match: Match | None, named: RequestName, client: Client
+) -> RequestName:
     if match is None:
         return named
     groups = rule.pattern.named_groups(match)
     if rule.to is None:
-        return named.knowing(groups)
-    filled = fill(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
+        return named.with_groups(groups)
+    filled = expand(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
     start, end = match.span()
     name = named.name[:start] + filled + named.name[end:]
-    return named.after(name, rule.label, groups)
+    return named.rewritten(name, rule.label, groups)
 
 
-def _refused(why: str, named: Named) -> Refused:
-    return named.telling(Refused(ErrorCode.ACCESS_VIOLATION, why))
+def _refused(why: str, named: RequestName) -> RequestRefused:
+    return named.annotate(RequestRefused(ErrorCode.ACCESS_VIOLATION, why))
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class NameRules:
     """How a name is understood.
 
     The rules rewrite it, for reads and writes. The ladder is for reads of
     what is not there: a write goes to the very name that it says.
     """
 
-    rules: tuple[Rule, ...] = ()
-    ladder: Ladder = NO_LADDER
+    rules: tuple[RewriteRule, ...] = ()
+    fallbacks: FallbackChain = NO_FALLBACKS
 
 
-AS_ASKED = Naming()
+NO_RULES = NameRules()
 """Names are what clients ask for."""

@@ -9,7 +9,7 @@ from tftpd.access.policy import Networks, admits
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class VariableRule:
     """Values by their names, and whom they are about; what is None is everyone.
 
     `macs` are addresses or the octets that they begin with. Where there are
@@ -21,15 +21,15 @@ class Fact:
     macs: Sequence[bytes] | None = None
 
 
-class Facts:
+class VariableTable:
     """Facts in their order: of two values of one name the later one holds."""
 
-    def __init__(self, facts: Iterable[Fact] = ()) -> None:
+    def __init__(self, facts: Iterable[VariableRule] = ()) -> None:
         self._facts = tuple(facts)
-        self.asks_neighbours = any(fact.macs for fact in self._facts)
+        self.needs_mac = any(fact.macs for fact in self._facts)
         """Whether MAC addresses matter at all."""
 
-    def __iter__(self) -> Iterator[Fact]:
+    def __iter__(self) -> Iterator[VariableRule]:
         return iter(self._facts)
 
     def of(self, client: Client) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import Job, Usage, downloads, probed, uploads
+from tftpd.client.jobs import TransferJob, UsageError, downloads, probed, uploads
 from tftpd.client.urls import is_url
 
 BAD_USAGE, INTERRUPTED = 2, 130
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return _COMMANDS[arguments.command](arguments)
-    except (Usage, ValueError) as error:
+    except (UsageError, ValueError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:  # before there was a reactor to take it
@@ -42,30 +42,30 @@ def _transfer(arguments: argparse.Namespace) -> int:
     gc.disable()
     from twisted.internet import reactor
 
-    from tftpd.client.commands import Run
+    from tftpd.client.commands import CommandRunner
     from tftpd.client.reactor_runner import run
 
     gc.freeze()
     gc.enable()
-    return run(reactor, Run(reactor, arguments, jobs).all())
+    return run(reactor, CommandRunner(reactor, arguments, jobs).all())
 
 
 def _prompt(arguments: argparse.Namespace) -> int:
     if is_url(arguments.host):
-        raise Usage(f"what is to become of {arguments.host}? say get or put")
+        raise UsageError(f"what is to become of {arguments.host}? say get or put")
     from twisted.internet import reactor
 
-    from tftpd.client.commands import Run, settings_of
-    from tftpd.client.reactor_runner import Background
-    from tftpd.client.shell import converse
+    from tftpd.client.commands import CommandRunner, settings_of
+    from tftpd.client.reactor_runner import ReactorThread
+    from tftpd.client.shell import run_shell
 
     settings_of(arguments)
-    with Background(reactor) as background:
+    with ReactorThread(reactor) as background:
 
-        def perform(asked: argparse.Namespace, jobs: list[Job]) -> int:
-            return background.result(Run(reactor, asked, jobs).all())
+        def perform(asked: argparse.Namespace, jobs: list[TransferJob]) -> int:
+            return background.result(CommandRunner(reactor, asked, jobs).all())
 
-        return converse(arguments, perform)
+        return run_shell(arguments, perform)
 
 
 def _probe(arguments: argparse.Namespace) -> int:

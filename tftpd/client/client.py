@@ -18,20 +18,20 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tftpd.client.endpoint import Server, reach, runtime
+from tftpd.client.endpoint import ServerEndpoint, resolve_server, runtime
 from tftpd.client.errors import LocalError, failure
 from tftpd.client.files import Download, copy_out, open_source
-from tftpd.client.handshake import Asking, Getting, Putting
+from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
 from tftpd.client.output import Ticker
-from tftpd.client.settings import Settings
-from tftpd.net.interfaces import Needs, Runtime
-from tftpd.protocol.errors import Reason, Refused
+from tftpd.client.settings import ClientSettings
+from tftpd.net.interfaces import PortRequirements, SessionRuntime
+from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.packets import HEADER
-from tftpd.protocol.request import Wish
-from tftpd.protocol.result import Outcome, Report
-from tftpd.protocol.retransmission import Timing
-from tftpd.storage.source import Source
+from tftpd.protocol.packets import HEADER_BYTES
+from tftpd.protocol.request import TransferRequest
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.storage.source import FileSource
 
 PORT = 69
 # Seconds that the last ACK of a download is repeated for a server that asks.
@@ -45,20 +45,22 @@ Progress = Callable[[int, int | None], None]
 """Told how many octets have arrived, of how many where that is known."""
 
 T = TypeVar("T")
-AnyAsking = TypeVar("AnyAsking", bound=Asking)
+AnyAsking = TypeVar("AnyAsking", bound=ClientSession)
 
 
-_DEFAULTS = Settings()
+_DEFAULTS = ClientSettings()
 
 
 class Client:
     """Reads and writes files on the terms of its settings."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: SessionRuntime, settings: ClientSettings) -> None:
         self._runtime = runtime
         self._settings = settings
         # Whoever is asked by us has answered: its packets may be lost, no more.
-        self._timing = Timing(patience=settings.patience, dally=_DALLY, copies=inf)
+        self._timing = RetransmitPolicy(
+            idle_timeout=settings.idle_timeout, dally=_DALLY, max_unanswered_sends=inf
+        )
 
     async def get(
         self,
@@ -69,7 +71,7 @@ class Client:
         port: int = PORT,
         progress: Progress | None = None,
         max_size: int | None = None,
-    ) -> Report:
+    ) -> TransferResult:
         """As the function `get`."""
         if isinstance(to, str | Path):
             return await self._get(host, name, Path(to), port, progress, max_size)
@@ -87,21 +89,23 @@ class Client:
         *,
         port: int = PORT,
         progress: Progress | None = None,
-    ) -> Report:
+    ) -> TransferResult:
         """As the function `put`."""
         server = await self._resolve(host, port)
         what = Path(source) if isinstance(source, str) else source
         opened = await self._open_source(what)
         try:
-            wish = self._settings.wish(Direction.WRITE, name, server.blksize, opened.size)
+            wish = self._settings.transfer_request(
+                Direction.WRITE, name, server.blksize, opened.size
+            )
         except ValueError:
             opened.close()
             raise
-        transfer = self._transfer(Putting, wish, server)
+        transfer = self._transfer(UploadSession, wish, server)
         transfer.session.attach(opened)
-        window = wish.windowsize * (wish.blksize + HEADER)
+        window = wish.windowsize * (wish.blksize + HEADER_BYTES)
         total = opened.size if wish.mode is Mode.OCTET else None
-        needs = Needs(_LONGEST_ANSWER, window, receives=False)
+        needs = PortRequirements(_LONGEST_ANSWER, window, receives=False)
         return await self._run(transfer, server, needs, progress, lambda: total)
 
     async def _get(
@@ -112,32 +116,34 @@ class Client:
         port: int,
         progress: Progress | None,
         max_size: int | None,
-    ) -> Report:
+    ) -> TransferResult:
         server = await self._resolve(host, port)
-        wish = self._settings.wish(Direction.READ, name, server.blksize, 0)
-        transfer = self._transfer(Getting, wish, server)
+        wish = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
+        transfer = self._transfer(DownloadSession, wish, server)
         session = transfer.session
         session.attach(lambda terms: Download.begin(path, terms, max_size))
-        longest = max(_LONGEST_ANSWER, wish.blksize + HEADER + 1)  # one more shows an overlong one
-        needs = Needs(longest, wish.windowsize * longest, receives=True)
+        longest = max(
+            _LONGEST_ANSWER, wish.blksize + HEADER_BYTES + 1
+        )  # one more shows an overlong one
+        needs = PortRequirements(longest, wish.windowsize * longest, receives=True)
         return await self._run(transfer, server, needs, progress, lambda: session.terms.tsize)
 
-    async def _resolve(self, host: str, port: int) -> Server:
-        return await self._in_thread(lambda: reach(host, port, self._settings.local))
+    async def _resolve(self, host: str, port: int) -> ServerEndpoint:
+        return await self._in_thread(lambda: resolve_server(host, port, self._settings.local))
 
     def _transfer(
-        self, kind: type[AnyAsking], wish: Wish, server: Server
+        self, kind: type[AnyAsking], wish: TransferRequest, server: ServerEndpoint
     ) -> "_Transfer[AnyAsking]":
         return _Transfer(kind, self._runtime, wish, self._timing, server)
 
     async def _run(
         self,
         transfer: "_Transfer[Any]",
-        server: Server,
-        needs: Needs,
+        server: ServerEndpoint,
+        needs: PortRequirements,
         progress: Progress | None,
         total: Callable[[], int | None],
-    ) -> Report:
+    ) -> TransferResult:
         session = transfer.session
         ticker = None
         try:
@@ -156,7 +162,7 @@ class Client:
         if report.outcome is not Outcome.DONE:
             raise failure(report)
         if progress is not None:
-            progress(report.octets, total())
+            progress(report.bytes_transferred, total())
         return report
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -166,12 +172,12 @@ class Client:
         except (OSError, UnicodeError) as error:
             raise LocalError(getattr(error, "strerror", None) or str(error)) from error
 
-    async def _open_source(self, what: Path | bytes | BinaryIO) -> Source:
+    async def _open_source(self, what: Path | bytes | BinaryIO) -> FileSource:
         # A thread cannot be cancelled: what it opens for nobody is closed.
-        opened: Deferred[Source] = Deferred(lambda _: None)
+        opened: Deferred[FileSource] = Deferred(lambda _: None)
         working = self._runtime.in_thread(lambda: open_source(what))
 
-        def hand_over(source: Source) -> None:
+        def hand_over(source: FileSource) -> None:
             if opened.called:
                 source.close()
             else:
@@ -184,7 +190,7 @@ class Client:
         working.addCallbacks(hand_over, tell)
         try:
             return await opened
-        except Refused as refused:
+        except RequestRefused as refused:
             raise LocalError(str(refused)) from refused
 
 
@@ -194,26 +200,26 @@ class _Transfer(Generic[AnyAsking]):
     def __init__(
         self,
         kind: type[AnyAsking],
-        runtime: Runtime,
-        wish: Wish,
-        timing: Timing,
-        server: Server,
+        runtime: SessionRuntime,
+        wish: TransferRequest,
+        timing: RetransmitPolicy,
+        server: ServerEndpoint,
     ) -> None:
         self._later = runtime.clock.callLater
         self.session = kind(runtime, wish, timing, server, self._on_report)
-        self.done: Deferred[Report] = Deferred(self._cancel)
+        self.done: Deferred[TransferResult] = Deferred(self._cancel)
 
-    def _on_report(self, report: Report) -> None:
+    def _on_report(self, report: TransferResult) -> None:
         # Not at once: a session reports before it has given up its file.
         if report.outcome is not Outcome.STOPPED:
             self._later(0, partial(self._finish, report))
 
-    def _finish(self, report: Report) -> None:
+    def _finish(self, report: TransferResult) -> None:
         if not self.done.called:
             self.done.callback(report)
 
     def _cancel(self, _: Any) -> None:
-        self.session.stop(Outcome.STOPPED, Reason.CANCELLED)
+        self.session.stop(Outcome.STOPPED, ErrorText.CANCELLED)
 
 
 async def get(
@@ -223,10 +229,10 @@ async def get(
     to: str | Path | BinaryIO,
     *,
     port: int = PORT,
-    settings: Settings = _DEFAULTS,
+    settings: ClientSettings = _DEFAULTS,
     progress: Progress | None = None,
     max_size: int | None = None,
-) -> Report:
+) -> TransferResult:
     """Read the file `name` of `host` into `to`, a path or a file open for writing octets.
 
     A path appears whole or not at all; a file gets its octets when all are
@@ -243,9 +249,9 @@ async def put(
     source: str | Path | bytes | BinaryIO,
     *,
     port: int = PORT,
-    settings: Settings = _DEFAULTS,
+    settings: ClientSettings = _DEFAULTS,
     progress: Progress | None = None,
-) -> Report:
+) -> TransferResult:
     """Write `source`, a path, octets or a file open for reading them, to `name` of `host`.
 
     What is no regular file is read to its end first, since the server is

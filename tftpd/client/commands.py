@@ -11,28 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.client.client import Client, Progress
 from tftpd.client.endpoint import runtime
 from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
-from tftpd.client.jobs import Job
-from tftpd.client.output import Trace, bar
-from tftpd.client.settings import Settings
+from tftpd.client.jobs import TransferJob
+from tftpd.client.output import PacketPrinter, bar
+from tftpd.client.settings import ClientSettings
 from tftpd.net.wrappers import tapped
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
-from tftpd.protocol.result import Report
+from tftpd.protocol.result import TransferResult
 
 _STATUSES = ((NotFound, 3), (Refusal, 4), (TimedOut, 5), (TransferError, 1))
 
 
-class Run:
+class CommandRunner:
     """The jobs of one command. Raises `ValueError` for numbers that no request can say."""
 
-    def __init__(self, reactor: Any, arguments: Namespace, jobs: list[Job]) -> None:
+    def __init__(self, reactor: Any, arguments: Namespace, jobs: list[TransferJob]) -> None:
         self._runtime = runtime(reactor)
         if arguments.trace:
-            trace = Trace(self._runtime.clock.seconds, sys.stderr)
+            trace = PacketPrinter(self._runtime.clock.seconds, sys.stderr)
             self._runtime = tapped(self._runtime, trace.hear)
         self._arguments = arguments
         self._jobs = jobs
@@ -49,7 +49,7 @@ class Run:
         statuses = [await self._one(job) for job in self._jobs]
         return next((status for status in statuses if status), 0)
 
-    async def _one(self, job: Job) -> int:
+    async def _one(self, job: TransferJob) -> int:
         arguments = self._arguments
         plain = arguments.quiet or arguments.json or arguments.trace
         try:
@@ -61,7 +61,7 @@ class Run:
         self._tell(job, report)
         return 0
 
-    async def _transfer(self, job: Job, progress: Progress | None) -> Report:
+    async def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
         remote = job.remote
         mode = remote.mode or self._settings.mode
         client = Client(self._runtime, replace(self._settings, mode=mode))
@@ -73,11 +73,11 @@ class Run:
         with _opened(job.local) as to:
             return await client.get(host, name, to, port=port, progress=progress, max_size=limit)
 
-    def _tell(self, job: Job, report: Report) -> None:
+    def _tell(self, job: TransferJob, report: TransferResult) -> None:
         if self._arguments.json:
             self._print_json(job, outcome=report.outcome.value, **_numbers(report))
         elif not self._arguments.quiet:
-            said = f"{_name(job)}: {report.octets} octets in {report.seconds:.3f} s"
+            said = f"{_name(job)}: {report.bytes_transferred} octets in {report.seconds:.3f} s"
             if self._arguments.verbose:
                 said += (
                     f", {report.rate / 1e6:.1f} MB/s, blksize {report.blksize}, windowsize "
@@ -86,43 +86,43 @@ class Run:
                 )
             print(said, file=self._said, flush=True)
 
-    def _tell_failure(self, job: Job, error: TransferError) -> None:
+    def _tell_failure(self, job: TransferJob, error: TransferError) -> None:
         if self._arguments.json:
             self._print_json(job, outcome=type(error).__name__, code=error.code, detail=error.text)
         else:
             code = "" if error.code is None else f" (ERROR {error.code})"
-            text = show(error.text.encode("utf-8", "surrogateescape"))
+            text = printable_name(error.text.encode("utf-8", "surrogateescape"))
             print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr, flush=True)
 
-    def _print_json(self, job: Job, **said: object) -> None:
+    def _print_json(self, job: TransferJob, **said: object) -> None:
         local = "-" if job.local is None else str(job.local)
         about = {"host": job.remote.host, "file": _name(job), "local": local}
         print(json.dumps(about | said), file=self._said, flush=True)
 
 
-def settings_of(arguments: Namespace) -> Settings:
+def settings_of(arguments: Namespace) -> ClientSettings:
     """What a command line asks for; raises `ValueError` for what no request can say."""
-    settings = Settings(
+    settings = ClientSettings(
         mode=arguments.mode,
         blksize=arguments.blksize,
         windowsize=arguments.windowsize,
         timeout=arguments.timeout,
         rollover=arguments.rollover,
         local=arguments.local,
-        patience=arguments.patience,
+        idle_timeout=arguments.patience,
     )
-    settings.wish(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
+    settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
     return settings
 
 
-def _name(job: Job) -> str:
-    return show(job.remote.name)
+def _name(job: TransferJob) -> str:
+    return printable_name(job.remote.name)
 
 
-def _numbers(report: Report) -> dict[str, object]:
+def _numbers(report: TransferResult) -> dict[str, object]:
     return {
         "server": report.peer[0],
-        "octets": report.octets,
+        "octets": report.bytes_transferred,
         "seconds": round(report.seconds, 6),
         "blksize": report.blksize,
         "windowsize": report.windowsize,

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
-from tftpd.net.interfaces import BurstProtocol, Needs, Runtime, SteadyClock
+from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
 from tftpd.net.sockets import bind_session
 from tftpd.net.types import SocketAddress
 from tftpd.net.udp import SessionPort
 from tftpd.protocol.options import BLKSIZE_RANGE
-from tftpd.protocol.packets import HEADER
+from tftpd.protocol.packets import HEADER_BYTES
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerEndpoint:
     """Where a server is, and our end of the way to it, as sockets have them.
 
     `blksize` is that of the largest block which the way takes whole, in
@@ -44,13 +44,15 @@ class Server:
     address: SocketAddress
     local: SocketAddress
     blksize: int
-    everyone: bool
+    broadcast: bool
 
 
-def runtime(reactor: Any) -> Runtime:
+def runtime(reactor: Any) -> SessionRuntime:
     """What transfers have from a reactor."""
 
-    def open_port(protocol: BurstProtocol, local: SocketAddress, needs: Needs) -> SessionPort:
+    def open_port(
+        protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
+    ) -> SessionPort:
         port = SessionPort(reactor, bind_session(local, needs), protocol, needs)
         port.start()
         return port
@@ -58,10 +60,10 @@ def runtime(reactor: Any) -> Runtime:
     def in_thread(work: Callable[[], T]) -> "Deferred[T]":
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
-    return Runtime(SteadyClock(reactor), open_port, in_thread)
+    return SessionRuntime(MonotonicClock(reactor), open_port, in_thread)
 
 
-def reach(host: str, port: int, local: str | None) -> Server:
+def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
     """Of a server's addresses the first to which there is a way, IPv4 before IPv6.
 
     Many servers listen on IPv4 only, and UDP does not tell. `local` is the
@@ -83,13 +85,13 @@ def reach(host: str, port: int, local: str | None) -> Server:
     raise OSError(problem)
 
 
-def _way(family: socket.AddressFamily, address: SocketAddress, local: str) -> Server:
+def _way(family: socket.AddressFamily, address: SocketAddress, local: str) -> ServerEndpoint:
     numeric = socket.AI_NUMERICHOST
     ours = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
     with socket.socket(family, socket.SOCK_DGRAM) as way:
         way.bind(ours)
         everyone = _connect(way, address)
-        return Server(address, ours, _blksize(way), everyone)
+        return ServerEndpoint(address, ours, _blksize(way), everyone)
 
 
 def _connect(way: socket.socket, address: SocketAddress) -> bool:
@@ -107,7 +109,7 @@ def _blksize(way: socket.socket) -> int:
     """The largest block that goes in one packet to where `way` is connected."""
     level, option, headers = _MTU[socket.AddressFamily(way.family)]
     mtu = way.getsockopt(level, option) if _LINUX else _ETHERNET
-    return max(BLKSIZE_RANGE[0], min(mtu - headers - HEADER, BLKSIZE_RANGE[1]))
+    return max(BLKSIZE_RANGE[0], min(mtu - headers - HEADER_BYTES, BLKSIZE_RANGE[1]))
 
 
 def _family(literal: str) -> socket.AddressFamily:

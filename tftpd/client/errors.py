@@ -13,7 +13,7 @@ TransferError
 
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 
 
 class TransferError(Exception):
@@ -73,7 +73,7 @@ _BY_SERVER: dict[int | None, type[ServerError]] = {
 _BAD_ANSWERS = (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
 
 
-def failure(report: Report) -> TransferError:
+def failure(report: TransferResult) -> TransferError:
     """What a transfer that `report` tells of, and that is not done, failed for."""
     if report.outcome is Outcome.ABORTED:
         kind = _BY_SERVER.get(report.code, ServerError)
@@ -87,6 +87,6 @@ def failure(report: Report) -> TransferError:
     return LocalError(report.detail, report.code)
 
 
-def _untaken(report: Report) -> bool:
+def _untaken(report: TransferResult) -> bool:
     """Whether it is an upload of which nothing was taken: to dnsmasq a WRQ is illegal."""
-    return report.direction is Direction.WRITE and report.octets == 0
+    return report.direction is Direction.WRITE and report.bytes_transferred == 0

@@ -11,26 +11,26 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tftpd.client.endpoint import Server
-from tftpd.net.interfaces import Runtime
-from tftpd.net.receive_session import Filling, ReceiveSession
+from tftpd.client.endpoint import ServerEndpoint
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.receive_session import ReceiveSession, UploadSink
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.errors import Reason, Refused
-from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.errors import ErrorText, RequestRefused
+from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Opcode, decode
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.request import Opening, Wish
-from tftpd.protocol.result import Outcome, Report
-from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.request import RequestMachine, TransferRequest
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
-from tftpd.storage.source import Source
+from tftpd.storage.source import FileSource
 
 _OACK = Opcode.OACK.to_bytes(2, "big")
 
 
-class Asking(Session[Opening]):
+class ClientSession(Session[RequestMachine]):
     """Asks a server until it answers; its first answer fixes the server's TID.
 
     Until then every port of the server's host may answer, and no other host,
@@ -39,14 +39,14 @@ class Asking(Session[Opening]):
 
     def __init__(
         self,
-        runtime: Runtime,
-        wish: Wish,
-        timing: Timing,
-        server: Server,
-        on_report: Callable[[Report], None],
+        runtime: SessionRuntime,
+        wish: TransferRequest,
+        timing: RetransmitPolicy,
+        server: ServerEndpoint,
+        on_report: Callable[[TransferResult], None],
     ) -> None:
-        timer = Timer(timing, wish.timeout)
-        opening = Opening(wish, timer, runtime.clock.seconds(), server.everyone)
+        timer = RetransmitTimer(timing, wish.timeout)
+        opening = RequestMachine(wish, timer, runtime.clock.seconds(), server.broadcast)
         super().__init__(runtime, opening, opening.request, server.address, on_report, _nothing)
         self._server = server
         self._timing = timing
@@ -54,18 +54,18 @@ class Asking(Session[Opening]):
         self._next: Session[Any] | None = None
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> TransferOptions:
         """Those of the transfer, once it is open."""
         return self.machine.terms
 
     @property
     def octets(self) -> int:
         """Octets of the file that have arrived at the end they are for."""
-        return 0 if self._next is None else int(self._next.machine.octets)
+        return 0 if self._next is None else int(self._next.machine.bytes_transferred)
 
     def begin(self) -> None:
         """Ask, now that the port is bound."""
-        if self._server.everyone:
+        if self._server.broadcast:
             self.transport.setBroadcastAllowed(True)
         super().begin()
 
@@ -74,7 +74,7 @@ class Asking(Session[Opening]):
         if self._next is not None:
             self._next.datagramReceived(datagram, peer)
             return
-        if self._server.everyone or host(peer) == host(self._server.address):
+        if self._server.broadcast or host(peer) == host(self._server.address):
             self.peer = peer
         super().datagramReceived(datagram, peer)
 
@@ -86,7 +86,7 @@ class Asking(Session[Opening]):
         for datagram in datagrams:
             self.datagramReceived(datagram, peer)
 
-    def stop(self, outcome: Outcome, reason: Reason | None = None) -> None:
+    def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
         """End now; the server is told where there is a `reason`."""
         if self._next is not None:
             self._next.stop(outcome, reason)
@@ -94,7 +94,7 @@ class Asking(Session[Opening]):
             super().stop(outcome, reason)
 
     @abstractmethod
-    def _follow(self, timer: Timer, now: float) -> Session[Any]:
+    def _follow(self, timer: RetransmitTimer, now: float) -> Session[Any]:
         """The session that goes on; raises `Refused` where our file cannot be had."""
 
     def _take(self, datagram: bytes, now: float) -> None:
@@ -102,22 +102,22 @@ class Asking(Session[Opening]):
         self._answer = datagram
 
     def _advance(self, now: float) -> None:
-        if self.machine.opened and not self.machine.over:
+        if self.machine.opened and not self.machine.closed:
             try:
                 self._hand_over(now)
                 return
-            except Refused as refused:
-                self.machine.fail(refused)
+            except RequestRefused as refused:
+                self.machine.abort(refused)
         self._transmit(now)
-        self._settle(now)
+        self._finish_turn(now)
 
     def _transmit(self, now: float) -> None:
-        said = self.machine.outbox(now)
+        said = self.machine.next_send(now)
         if said is not None:
-            self.transport.write(said, self.peer if self.machine.over else self._server.address)
+            self.transport.write(said, self.peer if self.machine.closed else self._server.address)
 
     def _hand_over(self, now: float) -> None:
-        timer = Timer(self._timing, self.terms.timeout, self.terms.windowsize)
+        timer = RetransmitTimer(self._timing, self.terms.timeout, self.terms.windowsize)
         session = self._follow(timer, now)
         self._next = session
         self._stop_timer()
@@ -128,14 +128,14 @@ class Asking(Session[Opening]):
             session.datagramReceived(self._answer, self.peer)
 
 
-class Getting(Asking):
+class DownloadSession(ClientSession):
     """A transfer to us. The file is opened once its terms are known."""
 
-    def attach(self, open_sink: Callable[[Terms], Filling]) -> None:
+    def attach(self, open_sink: Callable[[TransferOptions], UploadSink]) -> None:
         """What opens the file to fill; it raises `Refused`. Comes before the port starts."""
         self._open_sink = open_sink
 
-    def _follow(self, timer: Timer, now: float) -> ReceiveSession:
+    def _follow(self, timer: RetransmitTimer, now: float) -> ReceiveSession:
         sink = self._open_sink(self.terms)
         machine = Receiver(self.terms, timer, now)
         session = ReceiveSession(
@@ -148,14 +148,14 @@ class Getting(Asking):
         """There is none yet."""
 
 
-class Putting(Asking):
+class UploadSession(ClientSession):
     """A transfer from us."""
 
-    def attach(self, source: Source) -> None:
+    def attach(self, source: FileSource) -> None:
         """The file to send, which this session closes. Comes before the port starts."""
         self._source = source
 
-    def _follow(self, timer: Timer, now: float) -> SendSession:
+    def _follow(self, timer: RetransmitTimer, now: float) -> SendSession:
         machine = Sender(self.terms, timer, now)
         session = SendSession(
             self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end

@@ -11,7 +11,7 @@ from typing import TextIO
 from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
-from tftpd.net.packet_text import said
+from tftpd.net.packet_text import describe_packet
 from tftpd.net.types import SocketAddress
 
 _EACH = 0.2  # seconds; no block waits for a terminal
@@ -58,7 +58,7 @@ def bar(name: str, quiet: bool) -> Iterator[Callable[[int, int | None], None] | 
         yield progress
 
 
-class Trace:
+class PacketPrinter:
     """Writes a line for each datagram that a tap hears.
 
         0.000512 to 192.0.2.1:69      RRQ pxelinux.0 octet tsize=0 blksize=1468
@@ -79,4 +79,6 @@ class Trace:
         way = "to" if ours else "from"
         host, port = peer[:2]
         whom = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(f"{now - self._began:9.6f} {way:>4} {whom} {said(datagram)}", file=self._out)
+        print(
+            f"{now - self._began:9.6f} {way:>4} {whom} {describe_packet(datagram)}", file=self._out
+        )

@@ -41,7 +41,7 @@ def run(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
     return statuses[0]
 
 
-class Background:
+class ReactorThread:
     """A reactor in a thread of its own, for whoever waits for lines meanwhile."""
 
     def __init__(self, reactor: Any) -> None:

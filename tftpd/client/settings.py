@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from tftpd.protocol.negotiation import Direction, Limits, Mode
-from tftpd.protocol.request import Wish
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits
+from tftpd.protocol.request import TransferRequest
 
 WINDOWSIZE = 16  # blocks; twice as many gain a tenth, and few networks' queues take them
-PATIENCE = 30.0  # seconds
+IDLE_TIMEOUT_SECONDS = 30.0  # seconds
 
 # Octets of a window that nobody asked for: with what the kernel counts beside
 # them, Linux's default socket buffer takes them at once.
@@ -14,7 +14,7 @@ _WINDOW = 192 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """What a client asks for, and how long it waits.
 
     `blksize` is in octets, None for what the path takes whole; `windowsize`
@@ -30,16 +30,18 @@ class Settings:
     timeout: int | None = None
     rollover: int | None = None
     local: str | None = None
-    patience: float = PATIENCE
+    idle_timeout: float = IDLE_TIMEOUT_SECONDS
 
-    def wish(self, direction: Direction, filename: str | bytes, fits: int, size: int) -> Wish:
+    def transfer_request(
+        self, direction: Direction, filename: str | bytes, fits: int, size: int
+    ) -> TransferRequest:
         """The request for a file.
 
         `fits` is the largest block that the path takes whole, `size` that of
         what is sent, 0 of what is asked for; both in octets.
         """
         blksize = fits if self.blksize is None else self.blksize
-        return Wish(
+        return TransferRequest(
             direction,
             filename.encode() if isinstance(filename, str) else filename,
             self.mode,
@@ -54,4 +56,4 @@ class Settings:
     def _windowsize(self, blksize: int) -> int:
         if self.windowsize is None:
             return max(1, min(WINDOWSIZE, _WINDOW // blksize))
-        return min(self.windowsize, max(1, Limits().window_octets // blksize))
+        return min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))

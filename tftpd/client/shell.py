@@ -19,7 +19,7 @@ from typing import Any
 
 from tftpd.client.arguments import mode, natural, port
 from tftpd.client.commands import settings_of
-from tftpd.client.jobs import Job, Usage, remote_of, target
+from tftpd.client.jobs import TransferJob, UsageError, remote_of, target
 from tftpd.client.urls import Remote
 from tftpd.protocol.negotiation import Mode
 
@@ -28,13 +28,13 @@ _REMEMBERED = 1000  # lines of history
 _SWITCH = {"on": True, "off": False}
 _STATUS = (("host", "port"), ("mode", "blksize", "windowsize", "timeout"), ("verbose", "trace"))
 
-Perform = Callable[[Namespace, list[Job]], int]
+JobRunner = Callable[[Namespace, list[TransferJob]], int]
 """Does the jobs on the terms of a command line; gives the exit status."""
 
 
-def converse(arguments: Namespace, perform: Perform) -> int:
+def run_shell(arguments: Namespace, perform: JobRunner) -> int:
     """Take commands until there are no more; gives the exit status."""
-    prompt = Prompt(arguments, perform)
+    prompt = Shell(arguments, perform)
     if not sys.stdin.isatty():
         prompt.use_rawinput = False
         prompt.prompt = ""
@@ -49,13 +49,13 @@ def converse(arguments: Namespace, perform: Perform) -> int:
                 print("^C")
 
 
-class Prompt(cmd.Cmd):
+class Shell(cmd.Cmd):
     """The commands, and what they change. `status` is that of the first that failed."""
 
     prompt = "tftp> "
     doc_header = "Commands (help COMMAND says more):"
 
-    def __init__(self, arguments: Namespace, perform: Perform) -> None:
+    def __init__(self, arguments: Namespace, perform: JobRunner) -> None:
         super().__init__()
         self.status = 0
         self._now = arguments
@@ -75,7 +75,7 @@ class Prompt(cmd.Cmd):
         names = self._words(line, "get", 1)
         to = os.path.expanduser(names.pop()) if len(names) == 2 else None
         remotes = [self._remote(name) for name in names]
-        self._do("get", [Job(remote, target(remote, to)) for remote in remotes], to)
+        self._do("get", [TransferJob(remote, target(remote, to)) for remote in remotes], to)
 
     def do_put(self, line: str) -> None:
         """put FILE; put LOCAL REMOTE; put FILE FILE ... DIRECTORY/: write files"""
@@ -87,7 +87,7 @@ class Prompt(cmd.Cmd):
         paths = [Path(file).expanduser() for file in files]
         names = [to + path.name if into else to for path in paths]
         pairs = zip(names, paths, strict=True)
-        self._do("put", [Job(self._remote(name), path) for name, path in pairs])
+        self._do("put", [TransferJob(self._remote(name), path) for name, path in pairs])
 
     def do_mode(self, line: str) -> None:
         """mode [octet|netascii]: how files travel"""
@@ -150,14 +150,14 @@ class Prompt(cmd.Cmd):
         """What is no command."""
         word = line.split()[0]
         if self.completenames(word):
-            raise Usage(f"{word} may be {' or '.join(self.completenames(word))}")
-        raise Usage(f"no such command: {word}; ? lists them")
+            raise UsageError(f"{word} may be {' or '.join(self.completenames(word))}")
+        raise UsageError(f"no such command: {word}; ? lists them")
 
     def onecmd(self, line: str) -> bool:
         """Do what the line says, or say what is wrong with it."""
         try:
             return bool(super().onecmd(line))
-        except (Usage, ValueError, ArgumentTypeError) as error:
+        except (UsageError, ValueError, ArgumentTypeError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
             self._ended(BAD_USAGE)
             return False
@@ -197,7 +197,7 @@ class Prompt(cmd.Cmd):
         self._spoken_of.add(name)
         return remote_of(self._now.host, name, self._now.encoding)
 
-    def _do(self, command: str, jobs: list[Job], output: str | None = None) -> None:
+    def _do(self, command: str, jobs: list[TransferJob], output: str | None = None) -> None:
         asked = _changed(self._now, command=command, output=output)
         self._ended(self._perform(asked, jobs))
 
@@ -207,7 +207,7 @@ class Prompt(cmd.Cmd):
     def _words(self, line: str, command: str, least: int, most: float = inf) -> list[str]:
         words = shlex.split(line)
         if not least <= len(words) <= most:
-            raise Usage(getattr(self, f"do_{command}").__doc__)
+            raise UsageError(getattr(self, f"do_{command}").__doc__)
         return words
 
     def _set(self, name: str, line: str, read: Callable[[str], Any]) -> None:
@@ -221,7 +221,7 @@ class Prompt(cmd.Cmd):
         value = not getattr(self._now, name)
         for word in self._words(line, name, 0, 1):
             if word not in _SWITCH:
-                raise Usage(f"{name} is on or off, not {word}")
+                raise UsageError(f"{name} is on or off, not {word}")
             value = _SWITCH[word]
         setattr(self._now, name, value)
         self._say(f"{name} {_shown(value)}")

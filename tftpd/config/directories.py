@@ -5,24 +5,24 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tftpd.access.fallbacks import Rung
-from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, asks, root, serials
+from tftpd.access.fallbacks import Fallback
+from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, needs_mac, root, serials
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
 from tftpd.config.types import (
     Boolean,
-    Contradiction,
+    ConfigModel,
     FileMode,
-    Keys,
+    InvalidCombination,
     Network,
     Prefix,
     RootPaths,
     Size,
+    bool_or_mapping,
     choice,
     number,
     or_boolean,
-    switch,
 )
 
 _WRITE = WritePolicy()
@@ -33,7 +33,7 @@ def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
     return ANYWHERE if clients == list(ANYWHERE) else tuple(clients)
 
 
-class Read(Keys):
+class ReadSection(ConfigModel):
     """Who may read, and which files."""
 
     world_readable: Boolean = Field(default=False, description="Only files with o+r.")
@@ -52,7 +52,7 @@ class Read(Keys):
         return ReadPolicy(self.world_readable, _networks(self.clients), self.templates)
 
 
-class Write(Keys):
+class WriteSection(ConfigModel):
     """Who may write, and what."""
 
     create: Boolean = Field(default=_WRITE.create, description="Whether new files may be made.")
@@ -86,7 +86,7 @@ class Write(Keys):
     @model_validator(mode="after")
     def _allows_something(self) -> Self:
         if not self.create and not self.overwrite:
-            raise Contradiction("allows nothing: create and overwrite are both false")
+            raise InvalidCombination("allows nothing: create and overwrite are both false")
         return self
 
     def policy(self) -> WritePolicy:
@@ -104,7 +104,7 @@ class Write(Keys):
         )
 
 
-class Directory(Keys):
+class DirectorySection(ConfigModel):
     """A directory, the prefix that clients see of it, and its policies."""
 
     path: Prefix = Field(
@@ -127,27 +127,27 @@ class Directory(Keys):
         description="What symbolic links may do: deny follows none, inside those that lead "
         "beneath the same root, follow all.",
     )
-    ladder: list[Annotated[Rung, choice(*Rung)]] | None = Field(
+    fallbacks: list[Annotated[Fallback, choice(*Fallback)]] | None = Field(
         default=None,
         description="Rungs by which a name may lead here; those of names.ladder if left out.",
     )
-    read: Annotated[Read | None, BeforeValidator(switch)] = Field(
+    read: Annotated[ReadSection | None, BeforeValidator(bool_or_mapping)] = Field(
         default=None, description="Whether files may be read.", json_schema_extra=or_boolean
     )
-    write: Annotated[Write | None, BeforeValidator(switch)] = Field(
+    write: Annotated[WriteSection | None, BeforeValidator(bool_or_mapping)] = Field(
         default=None, description="Whether files may be written.", json_schema_extra=or_boolean
     )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.read is None and self.write is None:
-            raise Contradiction("neither read nor write is allowed")
-        if self.serials is not None and not asks(self.roots, SERIAL):
-            raise Contradiction('"serials" goes with a root that has {serial} in it')
+            raise InvalidCombination("neither read nor write is allowed")
+        if self.serials is not None and not needs_mac(self.roots, SERIAL):
+            raise InvalidCombination('"serials" goes with a root that has {serial} in it')
         try:
             self.mount()
         except BadPattern as error:
-            raise Contradiction(f"serials: {error}") from None
+            raise InvalidCombination(f"serials: {error}") from None
         return self
 
     @property
@@ -157,13 +157,13 @@ class Directory(Keys):
 
     def mount(self) -> Mount:
         """What the access floor takes."""
-        asked = asks(self.roots, SERIAL)
+        asked = needs_mac(self.roots, SERIAL)
         return Mount(
             prefix=self.path,
             roots=self.roots,
             read=self.read.policy() if self.read else None,
             write=self.write.policy() if self.write else None,
             symlinks=self.symlinks,
-            rungs=None if self.ladder is None else tuple(self.ladder),
+            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
             serials=serials(self.serials or SERIALS) if asked else None,
         )

@@ -24,7 +24,7 @@ class Problem:
         """What problems are sorted by."""
         return self.line, dotted(self.path), self.text
 
-    def told(self, file: str) -> str:
+    def format(self, file: str) -> str:
         """The message as an editor can jump to it."""
         where = f"{file}:{self.line}" if self.line else file
         return ": ".join(filter(None, (where, dotted(self.path), self.text)))
@@ -36,7 +36,7 @@ class ConfigError(Exception):
     def __init__(self, file: str, problems: Iterable[Problem]) -> None:
         self.file = file
         self.problems = sorted(set(problems), key=Problem.position)
-        super().__init__("\n".join(problem.told(file) for problem in self.problems))
+        super().__init__("\n".join(problem.format(file) for problem in self.problems))
 
 
 def dotted(path: Path) -> str:
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def meant(word: object, words: Iterable[str]) -> str | None:
+def closest_match(word: object, words: Iterable[str]) -> str | None:
     """The one of `words` that `word` is a misspelling of, if any."""
     close = get_close_matches(str(word).lower(), list(words), n=1)
     return close[0] if close else None

@@ -15,14 +15,28 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import root
-from tftpd.access.paths import steps
-from tftpd.access.placeholders import BadSlot
+from tftpd.access.paths import split_name
+from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
-from tftpd.config.errors import ConfigError, Problem, dotted, meant, printable, quoted
+from tftpd.config.errors import ConfigError, Problem, closest_match, dotted, printable, quoted
 from tftpd.config.settings import Settings
-from tftpd.config.types import Contradiction
+from tftpd.config.types import InvalidCombination
 from tftpd.config.yaml_document import Document, read
-from tftpd.protocol.errors import Refused
+from tftpd.protocol.errors import RequestRefused
+
+# Keys of version 0.1 development snapshots, and their names today.
+_RENAMED_KEYS = {
+    "ceiling": "max_interval",
+    "copies": "max_unanswered_sends",
+    "every": "repeat",
+    "facts": "variables",
+    "floor": "min_interval",
+    "gap": "packet_interval",
+    "initial": "initial_interval",
+    "ladder": "fallbacks",
+    "patience": "idle_timeout",
+    "window_octets": "window_bytes",
+}
 
 _LARGEST = 1 << 20  # octets of a file; PyYAML takes seconds for more
 
@@ -40,9 +54,9 @@ def load_with_lines(path: Path) -> tuple[Settings, Document]:
     """The same, and the document that knows the line of each key."""
     document = read(_text(path))
     if document.value is None and not document.problems:
-        document.complain((), "the file is empty")
+        document.add_problem((), "the file is empty")
     if document.value is not None and not isinstance(document.value, dict):
-        document.complain((), f"expected a mapping of keys, got {quoted(document.value)}")
+        document.add_problem((), f"expected a mapping of keys, got {quoted(document.value)}")
     if not isinstance(document.value, dict):
         raise ConfigError(str(path), document.problems)
     _resolve_roots(document, path.parent)
@@ -113,12 +127,12 @@ def _check_root(
         return
     try:
         known = root(written)
-    except BadSlot:
+    except InvalidPlaceholder:
         return  # its own check tells
     # A directory that one client has below it is looked for when it asks.
     wrong = _wrong_with(str(known.path), reads, writes and not known.below)
     if wrong:
-        document.complain(path, f"{printable(str(known.path))} {wrong}")
+        document.add_problem(path, f"{printable(str(known.path))} {wrong}")
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
@@ -126,7 +140,7 @@ def _resolve_trace(document: Document, base: Path) -> None:
     entry = document.value.get("trace")
     file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
     if file is not None and not os.path.isdir(os.path.dirname(file)):
-        document.complain(("trace", "file"), f"{printable(file)} is in no directory")
+        document.add_problem(("trace", "file"), f"{printable(file)} is in no directory")
 
 
 def _resolved(entry: Any, key: str | int, base: Path) -> str | None:
@@ -155,8 +169,8 @@ def _find_repetitions(document: Document) -> None:
         written = entry.get("path", "/")
         if isinstance(written, str):
             try:
-                prefix = steps(written.encode("utf-8", "surrogateescape"))
-            except Refused:
+                prefix = split_name(written.encode("utf-8", "surrogateescape"))
+            except RequestRefused:
                 continue
             first = paths.setdefault(prefix, number)
             if first != number:
@@ -190,7 +204,7 @@ def _repeated(document: Document, key: str, number: int, field: str, said: str, 
     other = dotted((key, first))
     line = document.line((key, first))
     path = (key, number, field)
-    document.complain(path, f"{said} is already the {field} of {other} on line {line}")
+    document.add_problem(path, f"{said} is already the {field} of {other} on line {line}")
 
 
 def _validated(document: Document) -> Settings | None:
@@ -207,33 +221,37 @@ def _translate(document: Document, error: ErrorDetails) -> None:
     path: errors.Path = error["loc"]
     match error["type"]:
         case "extra_forbidden":
-            close = meant(path[-1], _model_at(path[:-1]).model_fields)
+            known = _model_at(path[:-1]).model_fields
+            if (new_name := _RENAMED_KEYS.get(str(path[-1]))) in known:
+                document.add_problem(path, f'unknown key: it is now called "{new_name}"')
+                return
+            close = closest_match(path[-1], known)
             hint = f', did you mean "{close}"?' if close else ""
-            document.complain(path, f"unknown key{hint}")
+            document.add_problem(path, f"unknown key{hint}")
         case "missing":
-            document.complain(path[:-1], f'missing key "{path[-1]}"')
+            document.add_problem(path[:-1], f'missing key "{path[-1]}"')
         case "model_type" | "model_attributes_type":
-            document.complain(path, f"expected a mapping, got {quoted(error['input'])}")
+            document.add_problem(path, f"expected a mapping, got {quoted(error['input'])}")
         case "list_type":
-            document.complain(path, f"expected a list, got {quoted(error['input'])}")
+            document.add_problem(path, f"expected a list, got {quoted(error['input'])}")
         case "too_long":
             most = error["ctx"]["max_length"]
-            document.complain(path, f"expected at most {most} entries")
+            document.add_problem(path, f"expected at most {most} entries")
         case "too_short":
-            document.complain(path, "expected at least one entry")
+            document.add_problem(path, "expected at least one entry")
         case _:
             _complain_of_value(document, path, error)
 
 
 def _complain_of_value(document: Document, path: errors.Path, error: ErrorDetails) -> None:
     said = error.get("ctx", {}).get("error")
-    if isinstance(said, Contradiction):
-        document.complain(path, str(said))
+    if isinstance(said, InvalidCombination):
+        document.add_problem(path, str(said))
     elif isinstance(said, ValueError):
         expected, *hint = said.args
-        document.complain(path, f"{expected}, got {quoted(error['input'])}{''.join(hint)}")
+        document.add_problem(path, f"{expected}, got {quoted(error['input'])}{''.join(hint)}")
     else:
-        document.complain(path, f"cannot be {quoted(error['input'])}")
+        document.add_problem(path, f"cannot be {quoted(error['input'])}")
 
 
 def _model_at(path: errors.Path) -> type[BaseModel]:

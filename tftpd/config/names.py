@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from tftpd.access.fallbacks import Ladder, Rung
+from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
 from tftpd.access.policy import ANYWHERE
 from tftpd.access.regex import BadPattern, pattern
-from tftpd.access.rewrite import Rule, template
-from tftpd.config.types import Boolean, Contradiction, Keys, Network, Prefix, choice
+from tftpd.access.rewrite import RewriteRule, template
+from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, choice
 
 MOST_RULES = 500
 """Rules of a configuration."""
@@ -34,10 +34,10 @@ Encoding = Annotated[str, choice(*ENCODINGS)]
 """One that extends ASCII, so that no name gets another / or a NUL by it."""
 
 
-class Names(Keys):
+class NamesSection(ConfigModel):
     """What is tried for a read where there is no file by the name."""
 
-    ladder: list[Annotated[Rung, choice(*Rung)]] = Field(
+    fallbacks: list[Annotated[Fallback, choice(*Fallback)]] = Field(
         default=[],
         description="What is mended, in this order, in the name and in what was made of it: "
         "drive C:, trailing junk, letters in another encoding, a prefix, the case of letters.",
@@ -56,15 +56,15 @@ class Names(Keys):
     @classmethod
     def _are_some(cls, prefixes: list[Name]) -> list[Name]:
         if () in prefixes:
-            raise Contradiction("/ is before every name already")
+            raise InvalidCombination("/ is before every name already")
         return prefixes
 
-    def known(self) -> Ladder:
+    def known(self) -> FallbackChain:
         """What the access floor takes."""
-        return Ladder(tuple(self.ladder), tuple(self.encodings), tuple(self.prefixes))
+        return FallbackChain(tuple(self.fallbacks), tuple(self.encodings), tuple(self.prefixes))
 
 
-class Rewrite(Keys):
+class RewriteSection(ConfigModel):
     """A rule that makes one name of another, or refuses it."""
 
     match: Expression | None = Field(
@@ -85,7 +85,7 @@ class Rewrite(Keys):
     restart: Boolean = Field(
         default=False, description="Whether the rules begin anew after this one."
     )
-    every: Boolean = Field(
+    repeat: Boolean = Field(
         default=False, description="Whether it is done until there is nothing more to find."
     )
     ignore_case: Boolean = Field(
@@ -108,27 +108,27 @@ class Rewrite(Keys):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if (self.match is None) is (self.unless is None):
-            raise Contradiction('expected one of "match" and "unless"')
+            raise InvalidCombination('expected one of "match" and "unless"')
         if self.to is not None and (self.unless is not None or self.refuse):
-            raise Contradiction('"to" goes with "match", and not with "refuse"')
+            raise InvalidCombination('"to" goes with "match", and not with "refuse"')
         if self.to is None and not (self.refuse or self.last or self.restart):
-            raise Contradiction('does nothing: expected "to", "refuse", "last" or "restart"')
+            raise InvalidCombination('does nothing: expected "to", "refuse", "last" or "restart"')
         if self.refuse + self.last + self.restart > 1:
-            raise Contradiction('expected one of "refuse", "last" and "restart"')
-        if self.every and self.to is None:
-            raise Contradiction('"every" goes with "to"')
+            raise InvalidCombination('expected one of "refuse", "last" and "restart"')
+        if self.repeat and self.to is None:
+            raise InvalidCombination('"repeat" goes with "to"')
         try:
             self.rule("")
         except BadPattern as error:
-            raise Contradiction(str(error)) from None
+            raise InvalidCombination(str(error)) from None
         return self
 
-    def rule(self, label: str) -> Rule:
+    def rule(self, label: str) -> RewriteRule:
         """What the access floor takes; the log calls it `label`."""
         expression = pattern(
             self.match or self.unless or "", ignore_case=self.ignore_case, longest=self.longest
         )
-        return Rule(
+        return RewriteRule(
             label=label,
             pattern=expression,
             to=None if self.to is None else template(self.to, expression),
@@ -136,7 +136,7 @@ class Rewrite(Keys):
             refuse=self.refuse,
             last=self.last,
             restart=self.restart,
-            every=self.every,
+            repeat=self.repeat,
             reads=self.on != "write",
             writes=self.on != "read",
             clients=ANYWHERE if self.clients == list(ANYWHERE) else tuple(self.clients),

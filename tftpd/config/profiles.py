@@ -7,9 +7,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tftpd.access.profiles import Fingerprint, Globs, Match, Profile
+from tftpd.access.profiles import Fingerprint, Globs, Profile, ProfileMatch
 from tftpd.config.sections import Seconds
-from tftpd.config.types import Boolean, Check, Contradiction, Keys, Network, choice, number, seconds
+from tftpd.config.types import (
+    Boolean,
+    Check,
+    ConfigModel,
+    InvalidCombination,
+    Network,
+    choice,
+    number,
+    seconds,
+)
 from tftpd.config.yaml_document import read
 from tftpd.protocol.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
 from tftpd.protocol.packets import Rrq, Wrq
@@ -58,7 +67,7 @@ Pattern = Annotated[str, BeforeValidator(_glob), WithJsonSchema({"type": "string
 ProfileName = Annotated[str, Check(_name, said={"pattern": f"^{_NAME.pattern}$"})]
 
 
-class Matching(Keys):
+class ProfileMatchSection(ConfigModel):
     """What a client is known by; all that is said must fit."""
 
     clients: list[Network] | None = Field(
@@ -91,13 +100,13 @@ class Matching(Keys):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not self.model_fields_set:
-            raise Contradiction("expected clients, macs, options, direction, mode or files")
+            raise InvalidCombination("expected clients, macs, options, direction, mode or files")
         return self
 
-    def match(self) -> Match:
+    def match(self) -> ProfileMatch:
         """What the access floor takes."""
         requests = {"read": Rrq, "write": Wrq, None: None}
-        return Match(
+        return ProfileMatch(
             options=None if self.options is None else Fingerprint(self.options),
             request=requests[self.direction],
             mode=None if self.mode is None else self.mode.encode(),
@@ -107,11 +116,11 @@ class Matching(Keys):
         )
 
 
-class ClientProfile(Keys):
+class ProfileSection(ConfigModel):
     """What one kind of client needs."""
 
     name: ProfileName = Field(description="What log, status page and metrics call it.")
-    match: Matching = Field(description="What a client is known by.")
+    match: ProfileMatchSection = Field(description="What a client is known by.")
     refuse_options: list[Annotated[str, choice(*map(bytes.decode, NAMES))]] = Field(
         default=[], description="Options that are left out of the OACK."
     )
@@ -127,9 +136,9 @@ class ClientProfile(Keys):
     rollover: Annotated[int, number(*ROLLOVER_RANGE)] = Field(
         default=0, description="The number after block 65535 where it does not ask for one."
     )
-    patience: Seconds | None = Field(default=None, description="As in retransmit.")
-    floor: Seconds | None = Field(default=None, description="As in retransmit.")
-    gap: Annotated[float, seconds(_LONGEST_GAP, none=True)] = Field(
+    idle_timeout: Seconds | None = Field(default=None, description="As in retransmit.")
+    min_interval: Seconds | None = Field(default=None, description="As in retransmit.")
+    packet_interval: Annotated[float, seconds(_LONGEST_GAP, none=True)] = Field(
         default=0.0, description="Seconds from one block to the next, at least."
     )
     duplicates: Annotated[int, number(0, _MOST_DUPLICATES)] = Field(
@@ -150,20 +159,20 @@ class ClientProfile(Keys):
             windowsize=self.windowsize,
             empty_tsize=self.empty_tsize,
             rollover=self.rollover,
-            patience=self.patience,
-            floor=self.floor,
-            gap=self.gap,
+            idle_timeout=self.idle_timeout,
+            min_interval=self.min_interval,
+            packet_interval=self.packet_interval,
             duplicates=self.duplicates,
             broadcast=None if self.broadcast is None else self.broadcast == "answer",
         )
 
 
-class _Shipped(Keys):
-    profiles: list[ClientProfile]
+class _Shipped(ConfigModel):
+    profiles: list[ProfileSection]
 
 
 @cache
-def shipped() -> tuple[ClientProfile, ...]:
+def shipped() -> tuple[ProfileSection, ...]:
     """The profiles of `SHIPPED`, in the order in which they are tried."""
     return tuple(_Shipped.model_validate(read(SHIPPED.read_text("utf-8")).value).profiles)
 

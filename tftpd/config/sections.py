@@ -7,13 +7,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tftpd.access.policy import Bounds
+from tftpd.access.policy import RenderLimits
 from tftpd.config.types import (
     Address,
-    Contradiction,
+    ConfigModel,
     FilePath,
     HostName,
-    Keys,
+    InvalidCombination,
     Network,
     Size,
     SocketPath,
@@ -23,15 +23,15 @@ from tftpd.config.types import (
     number,
     seconds,
 )
-from tftpd.protocol.negotiation import Limits
+from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
-from tftpd.protocol.retransmission import Timing
+from tftpd.protocol.retransmission import RetransmitPolicy
 
 MOST_SECONDS = 3600.0
 
-_GRANTED = Limits()
-_TIMING = Timing()
-_RENDERED = Bounds()
+_GRANTED = OptionLimits()
+_TIMING = RetransmitPolicy()
+_RENDERED = RenderLimits()
 
 _LEAST_WINDOW = 64 << 10  # octets: one block of the largest size
 _LEAST_RATE = 1 << 10  # octets per second: a block of 512 in half a second
@@ -42,7 +42,7 @@ _WINDOW_TAKES = 0.25  # seconds; the first timers of clients are those of a seco
 Seconds = Annotated[float, seconds(MOST_SECONDS)]
 
 
-class Limit(Keys):
+class LimitsSection(ConfigModel):
     """What clients get at most."""
 
     blksize: Annotated[int, number(*BLKSIZE_RANGE)] = Field(
@@ -51,8 +51,8 @@ class Limit(Keys):
     windowsize: Annotated[int, number(*WINDOWSIZE_RANGE)] = Field(
         default=_GRANTED.windowsize, description="Blocks of a window."
     )
-    window_octets: Annotated[Size, at_least(_LEAST_WINDOW, "64KiB")] = Field(
-        default=_GRANTED.window_octets, description="Octets of a window, at least 64KiB."
+    window_bytes: Annotated[Size, at_least(_LEAST_WINDOW, "64KiB")] = Field(
+        default=_GRANTED.window_bytes, description="Octets of a window, at least 64KiB."
     )
     sessions: Annotated[int, number(1, 1_000_000)] = Field(
         default=5000, description="Transfers at once; more requests wait for their repetition."
@@ -88,11 +88,11 @@ class Limit(Keys):
         default=_RENDERED.seconds, description="Seconds that a template may take."
     )
 
-    def rendering(self) -> Bounds:
+    def rendering(self) -> RenderLimits:
         """What the access floor takes."""
-        return Bounds(self.template_size, self.template_time)
+        return RenderLimits(self.template_size, self.template_time)
 
-    def granted(self) -> Limits:
+    def granted(self) -> OptionLimits:
         """What the transfer floor takes.
 
         Where transfers are slow by rule, a window takes no longer than
@@ -100,44 +100,48 @@ class Limit(Keys):
         """
         rates = [rate for rate in (self.bandwidth, self.session_bandwidth) if rate is not None]
         if not rates:
-            return Limits(self.blksize, self.windowsize, self.window_octets)
+            return OptionLimits(self.blksize, self.windowsize, self.window_bytes)
         most = max(DEFAULT_BLKSIZE, int(min(rates) * _WINDOW_TAKES))
-        return Limits(min(self.blksize, most), self.windowsize, min(self.window_octets, most))
+        return OptionLimits(min(self.blksize, most), self.windowsize, min(self.window_bytes, most))
 
 
-class Retransmit(Keys):
+class RetransmitSection(ConfigModel):
     """When packets are sent again, in seconds."""
 
-    floor: Seconds = Field(default=_TIMING.floor, description="The shortest interval.")
-    ceiling: Seconds = Field(default=_TIMING.ceiling, description="The longest interval.")
-    initial: Seconds = Field(default=_TIMING.initial, description="The first interval.")
-    patience: Seconds = Field(
-        default=_TIMING.patience, description="How long a client may be silent."
+    min_interval: Seconds = Field(
+        default=_TIMING.min_interval, description="The shortest interval."
+    )
+    max_interval: Seconds = Field(default=_TIMING.max_interval, description="The longest interval.")
+    initial_interval: Seconds = Field(
+        default=_TIMING.initial_interval, description="The first interval."
+    )
+    idle_timeout: Seconds = Field(
+        default=_TIMING.idle_timeout, description="How long a client may be silent."
     )
     dally: Seconds = Field(default=_TIMING.dally, description="How long the last ACK is repeated.")
-    copies: Annotated[int, number(1, 100)] = Field(
-        default=int(_TIMING.copies),
+    max_unanswered_sends: Annotated[int, number(1, 100)] = Field(
+        default=int(_TIMING.max_unanswered_sends),
         description="How often a client that never answers is sent the first packet.",
     )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if not self.floor <= min(self.ceiling, self.patience):
-            raise Contradiction(
-                f"expected a floor below ceiling and patience, got {self.floor:g}, "
-                f"{self.ceiling:g} and {self.patience:g}"
+        if not self.min_interval <= min(self.max_interval, self.idle_timeout):
+            raise InvalidCombination(
+                f"expected min_interval below max_interval and idle_timeout, got {self.min_interval:g}, "
+                f"{self.max_interval:g} and {self.idle_timeout:g}"
             )
         return self
 
-    def timing(self) -> Timing:
+    def timing(self) -> RetransmitPolicy:
         """What the transfer floor takes."""
-        return Timing(**self.model_dump())
+        return RetransmitPolicy(**self.model_dump())
 
 
 _LEAST_TRACE = 64 << 10  # octets: one packet of the largest size, about
 
 
-class Log(Keys):
+class LogSection(ConfigModel):
     """What is logged, and how."""
 
     level: Annotated[str, choice("debug", "info", "warn", "error", "critical")] = Field(
@@ -148,7 +152,7 @@ class Log(Keys):
     )
 
 
-class Status(Keys):
+class StatusSection(ConfigModel):
     """Where the status page is: an address and port, or a Unix socket."""
 
     address: Address = Field(
@@ -165,11 +169,11 @@ class Status(Keys):
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
         if self.socket is not None and self.model_fields_set & {"address", "port"}:
-            raise Contradiction("names both a socket and an address or port")
+            raise InvalidCombination("names both a socket and an address or port")
         return self
 
 
-class Trace(Keys):
+class TraceSection(ConfigModel):
     """Whose packets are written to a file."""
 
     client: Network = Field(description="An address, or a network.")

@@ -14,28 +14,35 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.mounts import Mount
-from tftpd.access.rewrite import Naming
-from tftpd.access.variables import Facts
-from tftpd.config.directories import Directory
-from tftpd.config.names import MOST_RULES, Names, Rewrite
-from tftpd.config.profiles import ClientProfile, shipped
-from tftpd.config.sections import MOST_SECONDS, Limit, Log, Retransmit, Status, Trace
+from tftpd.access.rewrite import NameRules
+from tftpd.access.variables import VariableTable
+from tftpd.config.directories import DirectorySection
+from tftpd.config.names import MOST_RULES, NamesSection, RewriteSection
+from tftpd.config.profiles import ProfileSection, shipped
+from tftpd.config.sections import (
+    MOST_SECONDS,
+    LimitsSection,
+    LogSection,
+    RetransmitSection,
+    StatusSection,
+    TraceSection,
+)
 from tftpd.config.types import (
     Address,
     Boolean,
-    Contradiction,
-    Keys,
+    ConfigModel,
+    InvalidCombination,
     Ports,
+    bool_or_mapping,
     choice,
     number,
     or_boolean,
     seconds,
-    switch,
 )
-from tftpd.config.variables import ClientFacts
+from tftpd.config.variables import VariablesSection
 
 
-class Listen(Keys):
+class ListenSection(ConfigModel):
     """An address to take requests on."""
 
     address: Address = Field(description="An IPv4 or IPv6 address; 0.0.0.0 and :: are all of them.")
@@ -58,7 +65,7 @@ class Listen(Keys):
     @model_validator(mode="after")
     def _one_mode(self) -> Self:
         if self.mode == "single-port" and self.session_ports is not None:
-            raise Contradiction("in single-port mode transfers have no session_ports")
+            raise InvalidCombination("in single-port mode transfers have no session_ports")
         return self
 
     @property
@@ -78,45 +85,47 @@ def _section(value: Any) -> Any:
 _SECTION = BeforeValidator(_section)
 
 
-class Settings(Keys):
+class Settings(ConfigModel):
     """A whole configuration; immutable."""
 
-    listen: list[Listen] = Field(
-        default=[Listen(address="0.0.0.0"), Listen(address="::")],
+    listen: list[ListenSection] = Field(
+        default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")],
         min_length=1,
         description="Addresses to take requests on; all, port 69, if left out.",
     )
-    directories: list[Directory] = Field(min_length=1, description="What is served.")
-    rewrite: list[Rewrite] = Field(
+    directories: list[DirectorySection] = Field(min_length=1, description="What is served.")
+    rewrite: list[RewriteSection] = Field(
         default=[],
         max_length=MOST_RULES,
         description="Rules that make other names of those that clients ask for, in order.",
     )
-    names: Annotated[Names, _SECTION] = Field(
-        default=Names(), description="What is tried where there is no file by a name."
+    names: Annotated[NamesSection, _SECTION] = Field(
+        default=NamesSection(), description="What is tried where there is no file by a name."
     )
-    facts: list[ClientFacts] = Field(
+    variables: list[VariablesSection] = Field(
         default=[],
         description="What templates are told of clients; all that fit, and of two values of one "
         "name the later.",
     )
-    limits: Annotated[Limit, _SECTION] = Field(
-        default=Limit(), description="What clients get at most."
+    limits: Annotated[LimitsSection, _SECTION] = Field(
+        default=LimitsSection(), description="What clients get at most."
     )
-    retransmit: Annotated[Retransmit, _SECTION] = Field(
-        default=Retransmit(), description="When packets are sent again."
+    retransmit: Annotated[RetransmitSection, _SECTION] = Field(
+        default=RetransmitSection(), description="When packets are sent again."
     )
-    profiles: list[ClientProfile] = Field(
+    profiles: list[ProfileSection] = Field(
         default=[], description="What some clients need that others do not; the first that fits."
     )
     shipped_profiles: Boolean = Field(
         default=True, description="Whether the clients that tftpd knows have profiles, after these."
     )
-    log: Annotated[Log, _SECTION] = Field(default=Log(), description="What is logged.")
-    trace: Trace | None = Field(
+    log: Annotated[LogSection, _SECTION] = Field(
+        default=LogSection(), description="What is logged."
+    )
+    trace: TraceSection | None = Field(
         default=None, description="A trace of one client's packets, for tshark and tcpdump."
     )
-    status: Annotated[Status | None, BeforeValidator(switch)] = Field(
+    status: Annotated[StatusSection | None, BeforeValidator(bool_or_mapping)] = Field(
         default=None,
         description="A page that shows what goes on, and metrics.",
         json_schema_extra=or_boolean,
@@ -129,7 +138,7 @@ class Settings(Keys):
         default=10.0, description="Seconds that running transfers get when the daemon stops."
     )
 
-    def known_profiles(self) -> list[ClientProfile]:
+    def known_profiles(self) -> list[ProfileSection]:
         """Those of this file, then those that are shipped and have none of the same name here."""
         if not self.shipped_profiles:
             return self.profiles
@@ -140,11 +149,11 @@ class Settings(Keys):
         """What the access floor takes."""
         return [directory.mount() for directory in self.directories]
 
-    def known_facts(self) -> Facts:
+    def known_facts(self) -> VariableTable:
         """What the access floor takes."""
-        return Facts(entry.fact() for entry in self.facts)
+        return VariableTable(entry.fact() for entry in self.variables)
 
-    def naming(self) -> Naming:
+    def naming(self) -> NameRules:
         """What the access floor takes."""
         rules = (entry.rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite))
-        return Naming(tuple(rules), self.names.known())
+        return NameRules(tuple(rules), self.names.known())

@@ -25,13 +25,13 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from tftpd.access.mounts import root
-from tftpd.access.paths import PARENT, Name, steps
-from tftpd.access.placeholders import BadSlot
-from tftpd.config.errors import meant
-from tftpd.protocol.errors import Refused
+from tftpd.access.paths import PARENT, Name, split_name
+from tftpd.access.placeholders import InvalidPlaceholder
+from tftpd.config.errors import closest_match
+from tftpd.protocol.errors import RequestRefused
 
 
-class Contradiction(ValueError):
+class InvalidCombination(ValueError):
     """Values that are right one by one and not together; or that say themselves what is wrong."""
 
 
@@ -72,8 +72,8 @@ def _prefix(value: Any) -> Name:
     if not isinstance(value, str):
         raise ValueError("expected a path such as /boot")
     try:
-        name = steps(value.encode("utf-8", "surrogateescape"))
-    except Refused:
+        name = split_name(value.encode("utf-8", "surrogateescape"))
+    except RequestRefused:
         raise ValueError("expected a path of at most 4096 octets") from None
     if PARENT in name:
         raise ValueError("expected a path without ..")
@@ -117,8 +117,8 @@ def _path(of: str) -> BeforeValidator:
 def _root(value: str) -> str:
     try:
         root(value)
-    except BadSlot as error:
-        raise Contradiction(str(error)) from None
+    except InvalidPlaceholder as error:
+        raise InvalidCombination(str(error)) from None
     return value
 
 
@@ -288,7 +288,7 @@ def choice(*words: str) -> Check:
     def check(value: Any) -> str:
         if isinstance(value, str) and value in words:
             return value
-        close = meant(value, words) if isinstance(value, str) else None
+        close = closest_match(value, words) if isinstance(value, str) else None
         hint = f', did you mean "{close}"?' if close else ""
         raise ValueError(f"expected one of {', '.join(words)}", hint)
 
@@ -305,13 +305,13 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 """`true` or `false`: not `no`, which YAML versions read in two ways."""
 
 
-class Keys(BaseModel):
+class ConfigModel(BaseModel):
     """A mapping with known keys; the others are problems."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def switch(value: Any) -> Any:
+def bool_or_mapping(value: Any) -> Any:
     """`true` stands for a mapping of defaults, `false` for none."""
     if isinstance(value, bool):
         return {} if value else None

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tftpd.access.variables import Fact
+from tftpd.access.variables import VariableRule
 from tftpd.config.errors import Path
 from tftpd.config.profiles import MacPrefix, mac_octets
-from tftpd.config.types import Contradiction, Keys, Network
+from tftpd.config.types import ConfigModel, InvalidCombination, Network
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _DEEPEST = 8  # lists and mappings in one another
@@ -21,9 +21,9 @@ def _values(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("expected a mapping of names and values")
     if not value:
-        raise Contradiction("expected at least one name")
+        raise InvalidCombination("expected at least one name")
     if problems := list(_problems(value, ())):
-        raise ValidationError.from_exception_data("facts", problems)
+        raise ValidationError.from_exception_data("variables", problems)
     return value
 
 
@@ -64,7 +64,7 @@ Values = Annotated[
 """Names, and what a template finds there."""
 
 
-class ClientFacts(Keys):
+class VariablesSection(ConfigModel):
     """What templates are told of some clients."""
 
     clients: list[Network] | None = Field(
@@ -80,9 +80,9 @@ class ClientFacts(Keys):
         "of these.",
     )
 
-    def fact(self) -> Fact:
+    def fact(self) -> VariableRule:
         """What the access floor takes."""
-        return Fact(
+        return VariableRule(
             values=self.set,
             clients=None if self.clients is None else tuple(self.clients),
             macs=None if self.macs is None else tuple(map(mac_octets, self.macs)),

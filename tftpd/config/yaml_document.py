@@ -43,7 +43,7 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def complain(self, path: Path, text: str, line: int | None = None) -> None:
+    def add_problem(self, path: Path, text: str, line: int | None = None) -> None:
         """Add a problem with the value at `path`."""
         self.problems.append(Problem(line or self.line(path), path, text))
 
@@ -96,7 +96,7 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
         raise _TooMuch
     document.lines.setdefault(path, node.start_mark.line + 1)
     if node.tag:
-        document.complain(path, f"tags are not read, got {quoted(node.tag)}")
+        document.add_problem(path, f"tags are not read, got {quoted(node.tag)}")
     if isinstance(node, yaml.MappingNode):
         return _mapping(document, node, path)
     if isinstance(node, yaml.SequenceNode):
@@ -110,7 +110,7 @@ def _text(document: Document, text: str, path: Path, line: int | None = None) ->
     try:
         text.encode()
     except UnicodeEncodeError:
-        document.complain(path, f"not Unicode, got {quoted(text)}", line)
+        document.add_problem(path, f"not Unicode, got {quoted(text)}", line)
         return text.encode(errors="replace").decode()
     return text
 
@@ -120,14 +120,14 @@ def _mapping(document: Document, node: yaml.MappingNode, path: Path) -> dict[str
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            document.complain(path, "a key must be a word", line)
+            document.add_problem(path, "a key must be a word", line)
             continue
         key = _text(document, str(key_node.value), path, line)
         here = (*path, key)
         if key == "<<":
-            document.complain(here, "merge keys are not read; write the keys out", line)
+            document.add_problem(here, "merge keys are not read; write the keys out", line)
         elif key in mapping:
-            document.complain(here, f"given twice, first on line {document.lines[here]}", line)
+            document.add_problem(here, f"given twice, first on line {document.lines[here]}", line)
         else:
             document.lines[here] = line
             mapping[key] = _value(document, value_node, here)

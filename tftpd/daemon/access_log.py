@@ -10,10 +10,10 @@ from math import inf
 
 from twisted.logger import Logger, LogLevel
 
-from tftpd.access.paths import show
-from tftpd.protocol.result import Outcome, Report
+from tftpd.access.paths import printable_name
+from tftpd.protocol.result import Outcome, TransferResult
 
-_FLOODING = (Outcome.IGNORED, Outcome.DISPLACED)
+_FLOODING = (Outcome.DROPPED, Outcome.EVICTED)
 _LONGEST = 1024  # octets of a name, and of why it was refused
 _EACH = 1.0  # seconds between two lines about one of those
 
@@ -36,7 +36,7 @@ class AccessLog:
         self._who = "" if worker is None else f"worker {worker}: "
         self._fields = {} if worker is None else {"worker": worker}
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferResult) -> None:
         """Log `report`: faults of ours as errors, what the peer did as information."""
         if report.outcome in _FLOODING and not self._tells_more(report.outcome):
             return
@@ -55,13 +55,13 @@ class AccessLog:
             port=port,
             direction=report.direction.value,
             file=file,
-            served=None if report.served is None else _shown(report.served),
-            served_by=list(report.by),
+            served=None if report.served_name is None else _shown(report.served_name),
+            served_by=list(report.resolution_steps),
             outcome=report.outcome.value,
             code=report.code,
             detail=detail,
             mode=report.mode.value.decode() if report.mode else None,
-            octets=report.octets,
+            octets=report.bytes_transferred,
             seconds=round(report.seconds, 6),
             rate=round(report.rate),
             blksize=report.blksize,
@@ -79,20 +79,22 @@ class AccessLog:
         self._told_at[outcome] = now
         return True
 
-    def _more(self, report: Report) -> str:
+    def _more(self, report: TransferResult) -> str:
         untold = self._untold.pop(report.outcome, 0)
         return f", as were {untold} more before it" if untold else ""
 
 
 def _shown(text: bytes) -> str:
     """`text`, as much of it as anyone reads: a datagram has room for more."""
-    return show(text) if len(text) <= _LONGEST else f"{show(text[:_LONGEST])}..."
+    return (
+        printable_name(text) if len(text) <= _LONGEST else f"{printable_name(text[:_LONGEST])}..."
+    )
 
 
-def _served(report: Report) -> str:
-    if report.served is None:
+def _served(report: TransferResult) -> str:
+    if report.served_name is None:
         return ""
-    return f' as "{_shown(report.served)}" ({", ".join(report.by)})'
+    return f' as "{_shown(report.served_name)}" ({", ".join(report.resolution_steps)})'
 
 
 def _because(code: int | None, detail: str) -> str:
@@ -106,27 +108,27 @@ def _known_as(profile: str) -> str:
     return f", profile {profile}" if profile else ""
 
 
-def _numbers(report: Report) -> str:
-    if report.outcome in (Outcome.REFUSED, Outcome.IGNORED):
+def _numbers(report: TransferResult) -> str:
+    if report.outcome in (Outcome.REFUSED, Outcome.DROPPED):
         return ""
     return (
-        f", {report.octets} octets in {report.seconds:.3f} s ({report.rate:.0f} octets/s), "
+        f", {report.bytes_transferred} octets in {report.seconds:.3f} s ({report.rate:.0f} octets/s), "
         f"blksize {report.blksize}, windowsize {report.windowsize}, "
         f"{report.retransmits} retransmitted"
     )
 
 
-Observer = Callable[[Report], None]
+Observer = Callable[[TransferResult], None]
 
 _log = Logger()
 
 
-def each(*observers: Observer) -> Observer:
+def fan_out(*observers: Observer) -> Observer:
     """One observer that tells all of them; a fault in one costs no transfer and no other."""
     if len(observers) == 1:
         return observers[0]
 
-    def tell(report: Report) -> None:
+    def tell(report: TransferResult) -> None:
         for observer in observers:
             try:
                 observer(report)

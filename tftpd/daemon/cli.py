@@ -18,9 +18,9 @@ import tftpd
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load, schema
 from tftpd.daemon.explain.text import explained
-from tftpd.daemon.import_map import imported
-from tftpd.daemon.install_units import installed
-from tftpd.daemon.logs import complain
+from tftpd.daemon.import_map import import_map
+from tftpd.daemon.install_units import install_units
+from tftpd.daemon.logs import print_startup_error
 from tftpd.daemon.service import EX_CONFIG
 
 
@@ -155,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         load(Path(arguments.config))
     except ConfigError as error:
-        complain(str(error))
+        print_startup_error(str(error))
         return EX_CONFIG
     print(f"{arguments.config}: no problems")
     return 0
@@ -170,9 +170,9 @@ _COMMANDS = {
     "run": _run,
     "check": _check,
     "explain": explained,
-    "import-map": imported,
+    "import-map": import_map,
     "schema": _schema,
-    "install-units": installed,
+    "install-units": install_units,
 }
 
 

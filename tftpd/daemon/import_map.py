@@ -25,7 +25,7 @@ class _Cannot(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class TranslatedRule:
     """The rule that a line is, as YAML, and what should be known about it."""
 
     line: int
@@ -34,7 +34,7 @@ class Imported:
     remark: str = ""
 
 
-def imported(arguments: argparse.Namespace) -> int:
+def import_map(arguments: argparse.Namespace) -> int:
     """Print the rules of a map file, or all lines that cannot be one; the exit status."""
     file = arguments.map
     try:
@@ -54,9 +54,9 @@ def imported(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def rules_of(text: str) -> tuple[list[Imported], list[tuple[int, str]]]:
+def rules_of(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
     """The rules that a map has, and the numbers of lines that cannot be one, with the reason."""
-    rules: list[Imported] = []
+    rules: list[TranslatedRule] = []
     problems: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
         fields = list(_fields(line))
@@ -64,7 +64,7 @@ def rules_of(text: str) -> tuple[list[Imported], list[tuple[int, str]]]:
             continue
         try:
             rule, remark = _rule(fields)
-            rules.append(Imported(number, printable(line.strip(_BLANK)), rule, remark))
+            rules.append(TranslatedRule(number, printable(line.strip(_BLANK)), rule, remark))
         except (_Cannot, BadPattern) as cannot:
             problems.append((number, str(cannot)))
     if len(rules) > MOST_RULES:
@@ -73,7 +73,7 @@ def rules_of(text: str) -> tuple[list[Imported], list[tuple[int, str]]]:
     return rules, problems
 
 
-def written(rules: list[Imported]) -> Iterator[str]:
+def written(rules: list[TranslatedRule]) -> Iterator[str]:
     """The lines of the section `rewrite:`."""
     yield "rewrite:" if any(one.rule for one in rules) else "rewrite: []"
     for one in rules:
@@ -147,7 +147,7 @@ def _restarts(letters: str) -> bool:
 def _flags(letters: str) -> Iterator[str]:
     if "a" not in letters:
         if "r" in letters and "g" in letters:
-            yield "every: true"
+            yield "repeat: true"
         if "e" in letters:
             yield "last: true"
         elif "s" in letters:

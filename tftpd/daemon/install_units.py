@@ -25,10 +25,10 @@ _SERVED = Path("/srv/tftp")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))  # by ProtectHome=
 
 
-def installed(arguments: argparse.Namespace) -> int:
+def install_units(arguments: argparse.Namespace) -> int:
     """Put the files in place, tell which and what comes next; the exit status."""
     prefix, root = Path(arguments.prefix).absolute(), Path(arguments.root)
-    plan = Plan(prefix, root, arguments.socket, arguments.force)
+    plan = InstallPlan(prefix, root, arguments.socket, arguments.force)
     try:
         for step in plan.steps():
             if not arguments.dry_run:
@@ -51,7 +51,7 @@ class CannotInstall(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InstallPlan:
     """Where the files go.
 
     Units go below `prefix`, as a package has it; everything goes below
@@ -64,7 +64,7 @@ class Plan:
     socket: bool = False
     force: bool = False
 
-    def steps(self) -> Iterator["Step"]:
+    def steps(self) -> Iterator["InstallStep"]:
         """What is to be done; raises `CannotInstall`."""
         program, runnable = _program(), _runnable()
         units = self.prefix / "lib/systemd/system"
@@ -75,12 +75,12 @@ class Plan:
         if self.socket:
             yield self._file(units / _DROP_IN, _shipped(_DROP_IN))
         elif drop_in.exists():
-            yield Step("remove", drop_in)
+            yield InstallStep("remove", drop_in)
         config = self._file(_CONFIG_TO, _shipped(_CONFIG))
         kept = config.path.exists() and not self.force
-        yield Step("keep", config.path) if kept else config
+        yield InstallStep("keep", config.path) if kept else config
         served = self._staged(_SERVED)
-        yield Step("keep" if served.is_dir() else "make", served)
+        yield InstallStep("keep" if served.is_dir() else "make", served)
 
     def next_commands(self) -> list[str]:
         """What the administrator types then."""
@@ -94,17 +94,17 @@ class Plan:
     def _staged(self, path: Path) -> Path:
         return self.root / path.relative_to("/")
 
-    def _file(self, path: Path, text: str) -> "Step":
+    def _file(self, path: Path, text: str) -> "InstallStep":
         staged = self._staged(path)
         try:
             same = staged.read_text() == text
         except OSError:
             same = False
-        return Step("keep" if same else "write", staged, text)
+        return InstallStep("keep" if same else "write", staged, text)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class InstallStep:
     """One thing to be done: write, make, remove or keep `path`."""
 
     verb: str

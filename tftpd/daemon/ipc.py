@@ -16,16 +16,16 @@ from typing import Any
 
 from twisted.protocols.basic import Int32StringReceiver
 
-from tftpd.config.settings import Listen, Settings
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import Snapshot, from_plain, to_plain
 
-BESIDE = 3
+SOCKETS_FD = 3
 """A worker's descriptor for sockets that come beside its orders."""
 
-TALLY = 4
+COUNTER_FD = 4
 """Its descriptor of the memory that counts sessions."""
 
 DRAIN = b""
@@ -35,7 +35,7 @@ _LONGEST = 64 << 20  # octets of a message; Orders hold a whole configuration
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class WorkerConfig:
     """What a worker serves, and by which settings.
 
     `listens` has the entry of each listening socket. The worker's own number in the memory that
@@ -43,7 +43,7 @@ class Orders:
     """
 
     settings: Settings
-    listens: list[Listen]
+    listens: list[ListenSection]
     number: int
 
     def encode(self) -> bytes:
@@ -51,10 +51,10 @@ class Orders:
         return pickle.dumps(self)
 
     @staticmethod
-    def decode(octets: bytes) -> "Orders":
+    def decode(octets: bytes) -> "WorkerConfig":
         """What `encode()` made the octets of."""
         orders = pickle.loads(octets)
-        assert isinstance(orders, Orders)
+        assert isinstance(orders, WorkerConfig)
         return orders
 
 
@@ -71,7 +71,7 @@ class Channel(Int32StringReceiver):
         self._received(string)
 
 
-def encode_report(report: Report) -> bytes:
+def encode_report(report: TransferResult) -> bytes:
     """A message for `told()`."""
     return json.dumps({"report": asdict(report)}, default=_plain).encode()
 
@@ -91,9 +91,9 @@ def encode_left(address: SocketAddress) -> bytes:
     return json.dumps({"left": address}).encode()
 
 
-def told(
+def dispatch(
     message: bytes,
-    report: Callable[[Report], None],
+    report: Callable[[TransferResult], None],
     event: Callable[[str, str, str], None],
     snapshot: Callable[[Snapshot], None],
     left: Callable[[SocketAddress], None],
@@ -115,16 +115,16 @@ def _plain(value: Enum | bytes) -> Any:
     return octets.decode("latin-1") if isinstance(octets, bytes) else octets
 
 
-def _report(fields: dict[str, Any]) -> Report:
+def _report(fields: dict[str, Any]) -> TransferResult:
     mode, served = fields.pop("mode"), fields.pop("served")
-    return Report(
+    return TransferResult(
         direction=Direction(fields.pop("direction")),
         peer=tuple(fields.pop("peer")),
         filename=fields.pop("filename").encode("latin-1"),
         outcome=Outcome(fields.pop("outcome")),
         options=tuple(fields.pop("options")),
-        by=tuple(fields.pop("by")),
-        served=None if served is None else served.encode("latin-1"),
+        resolution_steps=tuple(fields.pop("by")),
+        served_name=None if served is None else served.encode("latin-1"),
         mode=None if mode is None else Mode(mode.encode("latin-1")),
         **fields,
     )

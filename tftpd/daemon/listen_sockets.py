@@ -14,7 +14,7 @@ from ipaddress import IPv6Address
 
 from twisted.logger import Logger
 
-from tftpd.config.settings import Listen, Settings
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.sockets import bind_listeners, prepare_listener
 from tftpd.net.types import SocketAddress
 
@@ -23,19 +23,19 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _log = Logger()
 
 
-class Unbound(Exception):
+class BindError(Exception):
     """An address cannot be listened on, or a socket not be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class ListenSocket:
     """The sockets of one address, one for each process that serves it.
 
     `listen` is the entry of the configuration that they serve; `inherited`,
     whether systemd has bound them, which holds them as we do.
     """
 
-    listen: Listen
+    listen: ListenSection
     sockets: list[socket.socket]
     inherited: bool = False
 
@@ -56,7 +56,7 @@ class Bound:
             sock.close()
 
 
-def bind(settings: Settings, held: Sequence[Bound] = ()) -> list[Bound]:
+def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSocket]:
     """What the configuration listens on, with a socket for each worker.
 
     What is `held` already is used again; the rest of it is not touched.
@@ -65,7 +65,7 @@ def bind(settings: Settings, held: Sequence[Bound] = ()) -> list[Bound]:
     was, unless the address is only a default that this host lacks.
     """
     if settings.workers > 1 and not sys.platform.startswith("linux"):
-        raise Unbound("several workers on one port need Linux")
+        raise BindError("several workers on one port need Linux")
     own = {each.name: each for each in held}
     wanted = {(listen.address, listen.port) for listen in settings.listen}
     inherited = [each for each in held if each.inherited]
@@ -90,21 +90,22 @@ def bind(settings: Settings, held: Sequence[Bound] = ()) -> list[Bound]:
                 if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
                     _log.warn("not listening on {said}: {why}", said=said, why=why)
                     continue
-                raise Unbound(f"cannot listen on {said}: {why}") from error
-            bound.append(Bound(listen, sockets))
+                raise BindError(f"cannot listen on {said}: {why}") from error
+            bound.append(ListenSocket(listen, sockets))
             undo.callback(bound[-1].close)
         undo.pop_all()
     return bound
 
 
-def adopt(descriptors: Iterable[int]) -> list[Bound]:
+def adopt(descriptors: Iterable[int]) -> list[ListenSocket]:
     """Sockets that systemd has bound, made ready to serve; raises `Unbound`."""
     by_address: dict[SocketAddress, list[socket.socket]] = {}
     for descriptor in descriptors:
         sock = _adopted(descriptor)
         by_address.setdefault(sock.getsockname(), []).append(sock)
     return [
-        Bound(_listen(address), sockets, inherited=True) for address, sockets in by_address.items()
+        ListenSocket(_listen(address), sockets, inherited=True)
+        for address, sockets in by_address.items()
     ]
 
 
@@ -114,33 +115,33 @@ def endpoint(name: SocketAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _listen(address: SocketAddress) -> Listen:
+def _listen(address: SocketAddress) -> ListenSection:
     """The entry that a socket of this address would serve."""
     host, port, *rest = address
     scope = f"%{socket.if_indextoname(rest[1])}" if rest and rest[1] else ""
-    return Listen(address=f"{host}{scope}", port=port)
+    return ListenSection(address=f"{host}{scope}", port=port)
 
 
-def _unnamed(bound: Bound) -> Bound:
+def _unnamed(bound: ListenSocket) -> ListenSocket:
     """What it is where no entry says otherwise."""
     return replace(bound, listen=_listen(bound.address))
 
 
-def _check_shares(inherited: Sequence[Bound], workers: int) -> None:
+def _check_shares(inherited: Sequence[ListenSocket], workers: int) -> None:
     for each in inherited:
         count = len(each.sockets)
         if count != workers:
-            raise Unbound(
+            raise BindError(
                 f"systemd passed {_count(count, 'socket')} of {endpoint(each.address)} for "
                 f"{_count(workers, 'worker')}; each worker needs one (ReusePort=yes)"
             )
 
 
-def _check_wanted(inherited: Sequence[Bound], wanted: Set[tuple[str, int]]) -> None:
+def _check_wanted(inherited: Sequence[ListenSocket], wanted: Set[tuple[str, int]]) -> None:
     """Requests to a socket that nobody reads would wait for ever."""
     for each in inherited:
         if each.name not in wanted:
-            raise Unbound(
+            raise BindError(
                 f"systemd passed a socket of {endpoint(each.address)}, which no entry of "
                 "`listen` names; name it there, or leave `listen` out"
             )
@@ -151,11 +152,11 @@ def _adopted(descriptor: int) -> socket.socket:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise Unbound(f"systemd passed descriptor {descriptor}: {why}") from None
+        raise BindError(f"systemd passed descriptor {descriptor}: {why}") from None
     wrong = _wrong_with(sock)
     if wrong:
         sock.close()
-        raise Unbound(f"systemd passed {wrong}")
+        raise BindError(f"systemd passed {wrong}")
     prepare_listener(sock)
     return sock
 
@@ -194,7 +195,7 @@ def _explain(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-class Leaving:
+class DrainTracker:
     """Tells `vacated` of each address that the last worker has left."""
 
     def __init__(self, vacated: Callable[[SocketAddress], None]) -> None:

@@ -38,7 +38,7 @@ _PATIENCE = 100  # milliseconds that a reader may be late
 _REST = 4.0  # times as long as was waited for it, before that is done again
 
 
-def unwaiting(out: TextIO) -> TextIO:
+def nonblocking(out: TextIO) -> TextIO:
     """`out`, or if that is a pipe or a socket, what writes there and hardly waits for its reader.
 
     What finds no room is lost, as `OSError` tells: a daemon that waited would serve nobody.
@@ -115,16 +115,16 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
     has no room for are lost.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    to_journal, out = journaled(out), unwaiting(out)
+    to_journal, out = journaled(out), nonblocking(out)
     if to_journal:
         write = FileLogObserver(out, _prioritized(_object if form == "json" else _undated))
     else:
         write = FileLogObserver(out, _object if form == "json" else _text)
-    return FilteringLogObserver(_Enduring(write), [predicate])
+    return FilteringLogObserver(LossTolerantObserver(write), [predicate])
 
 
 @implementer(ILogObserver)
-class _Enduring:
+class LossTolerantObserver:
     """Goes on where a full disk or a pipe takes no lines, and tells how many were lost."""
 
     def __init__(self, write: ILogObserver) -> None:
@@ -154,7 +154,7 @@ def journaled(out: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def complain(text: str) -> None:
+def print_startup_error(text: str) -> None:
     """Say on standard error what keeps the daemon from starting."""
     if journaled(sys.stderr):
         text = _with_priority(text, LogLevel.error)

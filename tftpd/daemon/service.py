@@ -26,18 +26,18 @@ from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
-from tftpd.daemon.access_log import AccessLog, each
-from tftpd.daemon.listen_sockets import Bound, Unbound, adopt, bind, endpoint
-from tftpd.daemon.systemd import Systemd, inherited
-from tftpd.daemon.worker_pool import Workers
-from tftpd.net.rate_limit import Seldom
+from tftpd.daemon.access_log import AccessLog, fan_out
+from tftpd.daemon.listen_sockets import BindError, ListenSocket, adopt, bind, endpoint
+from tftpd.daemon.systemd import SystemdNotifier, inherited
+from tftpd.daemon.worker_pool import WorkerPool
+from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
-from tftpd.server.config_builder import take_over
+from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import Server
-from tftpd.storage.tempfiles import sweep
+from tftpd.storage.tempfiles import remove_stale_uploads
 
 if TYPE_CHECKING:
-    from tftpd.status.service import Status
+    from tftpd.status.service import StatusService
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # systemd units name it, so as not to restart on it
@@ -54,12 +54,12 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Load the configuration; what is wrong with it is told before anything starts."""
         if self["config"] is None:
-            logs.complain("twistd tftp: --config FILE is missing")
+            logs.print_startup_error("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
         try:
             self["settings"] = load(Path(self["config"]))
         except ConfigError as error:
-            logs.complain(str(error))
+            logs.print_startup_error(str(error))
             raise SystemExit(EX_CONFIG) from None
 
     def opt_version(self) -> None:
@@ -101,11 +101,13 @@ class Daemon(Service):
         self._settings = settings
         self._path = path
         self._log_observer = log_observer
-        self._bound: list[Bound] = []
-        self._leaving: dict[SocketAddress, Bound] = {}  # until the last transfer there has ended
+        self._bound: list[ListenSocket] = []
+        self._leaving: dict[
+            SocketAddress, ListenSocket
+        ] = {}  # until the last transfer there has ended
         self._pages = _pages(reactor, settings, path)
         self._signals = ExitStack()
-        self._reloads = Seldom(reactor, self.reload)
+        self._reloads = Debouncer(reactor, self.reload)
         self._sweeping = False
         self._sweep_again = False
 
@@ -125,7 +127,7 @@ class Daemon(Service):
         super().privilegedStartService()
         try:
             self._bound = bind(self._settings, adopt(inherited()))
-        except Unbound as unbound:
+        except BindError as unbound:
             self.log.critical("{why}", why=unbound)
             raise SystemExit(1) from None
         for page in self._pages:
@@ -134,12 +136,14 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: privileges are dropped. Begins to serve, here or in workers."""
         super().startService()
-        self._systemd = Systemd(self._reactor, self._status)
+        self._systemd = SystemdNotifier(self._reactor, self._status)
         workers = self._settings.workers
-        self._serving: Server | Workers = (
-            Server(self._reactor, each(AccessLog(), *self._pages), vacated=self._vacated)
+        self._serving: Server | WorkerPool = (
+            Server(self._reactor, fan_out(AccessLog(), *self._pages), vacated=self._vacated)
             if workers == 1
-            else Workers(self._reactor, workers, self._sweep, *self._pages, vacated=self._vacated)
+            else WorkerPool(
+                self._reactor, workers, self._sweep, *self._pages, vacated=self._vacated
+            )
         )
         self._serve()
         for page in self._pages:
@@ -176,9 +180,9 @@ class Daemon(Service):
             return
         self._systemd.reloading()
         try:
-            settings = take_over(self._settings, load(self._path), self.log)
+            settings = keep_fixed_settings(self._settings, load(self._path), self.log)
             bound = bind(settings, [*self._bound, *self._leaving.values()])
-        except (ConfigError, Unbound) as error:
+        except (ConfigError, BindError) as error:
             for why in str(error).splitlines():
                 self.log.error("not reloaded: {why}", why=why)
             self._systemd.ready(note=f"not reloaded: {error}")
@@ -204,7 +208,7 @@ class Daemon(Service):
         self._sweep()
 
     def _serve(self) -> None:
-        if isinstance(self._serving, Workers):
+        if isinstance(self._serving, WorkerPool):
             self._serving.serve(self._settings, self._bound)
         else:
             listening = [(bound.sockets[0], bound.listen) for bound in self._bound]
@@ -255,7 +259,7 @@ class Daemon(Service):
         written = [mount for mount in self._settings.mounts() if mount.write is not None]
         sweeps = []
         for path in {root.path for mount in written for root in mount.roots}:
-            swept = deferToThreadPool(self._reactor, pool, sweep, path)
+            swept = deferToThreadPool(self._reactor, pool, remove_stale_uploads, path)
             swept.addCallbacks(
                 self._swept,
                 lambda failure: self.log.failure("sweep failed", failure),
@@ -279,13 +283,13 @@ def _fire(deferred: "Deferred[None]") -> None:
         deferred.callback(None)
 
 
-def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[Status]":
+def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[StatusService]":
     """The status page, where one is wanted; only then its libraries are loaded."""
     if settings.status is None:
         return []
-    from tftpd.status.service import Status
+    from tftpd.status.service import StatusService
 
-    return [Status(reactor, settings.status, path)]
+    return [StatusService(reactor, settings.status, path)]
 
 
 def _log_observer(options: Options) -> "ILogObserver | None":

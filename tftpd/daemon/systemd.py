@@ -20,7 +20,7 @@ _MICROSECONDS = 1_000_000
 _GRACE = 5.0
 
 
-class Systemd:
+class SystemdNotifier:
     """Tells systemd how the daemon is; `status` gives the line in `systemctl status`.
 
     While the reactor turns it says so twice in each WatchdogSec, so that a

@@ -27,19 +27,19 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tftpd.daemon.ipc import (
-    BESIDE,
+    COUNTER_FD,
     DRAIN,
-    TALLY,
+    SOCKETS_FD,
     Channel,
-    Orders,
+    WorkerConfig,
     encode_event,
     encode_left,
     encode_report,
     encode_snapshot,
 )
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.result import Report
-from tftpd.server.admission import Tally
+from tftpd.protocol.result import TransferResult
+from tftpd.server.admission import SharedCounter
 from tftpd.server.server import Server
 from tftpd.server.snapshot import QUESTION
 
@@ -53,7 +53,7 @@ class Worker(Channel):
     def __init__(self, reactor: Any) -> None:
         super().__init__(self._told)
         self._reactor = reactor
-        self._beside = socket.socket(fileno=BESIDE)
+        self._beside = socket.socket(fileno=SOCKETS_FD)
         self._server: Server | None = None
         self._drain_timeout = 0.0
         self._heard: Deferred[None] = Deferred()
@@ -97,14 +97,14 @@ class Worker(Channel):
         elif message == QUESTION:
             self._answer()
         else:
-            self._obey(Orders.decode(message))
+            self._obey(WorkerConfig.decode(message))
 
     def _answer(self) -> None:
         if self._server is not None:
             answer = self._server.snapshot()
             answer.addCallback(lambda snapshot: self.sendString(encode_snapshot(snapshot)))
 
-    def _obey(self, orders: Orders) -> None:
+    def _obey(self, orders: WorkerConfig) -> None:
         if self._server is None:
             self._server = self._begin(orders)
         count = len(orders.listens)
@@ -113,18 +113,20 @@ class Worker(Channel):
         self._drain_timeout = orders.settings.drain_timeout
         self._server.serve(orders.settings, zip(sockets, orders.listens, strict=True))
 
-    def _begin(self, orders: Orders) -> Server:
+    def _begin(self, orders: WorkerConfig) -> Server:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(orders.settings.log.level))
         observer = FilteringLogObserver(_Upwards(self.sendString), [level])
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-        counts = memoryview(mmap.mmap(TALLY, 0)).cast("q")
+        counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
         number = orders.number
-        return Server(self._reactor, self._report, Tally(counts, number), number, self._left)
+        return Server(
+            self._reactor, self._report, SharedCounter(counts, number), number, self._left
+        )
 
     def _left(self, address: SocketAddress) -> None:
         self.sendString(encode_left(address))
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: TransferResult) -> None:
         self.sendString(encode_report(report))
 
 

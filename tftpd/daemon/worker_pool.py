@@ -18,12 +18,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.access_log import AccessLog, Observer, each
-from tftpd.daemon.ipc import BESIDE, DRAIN, TALLY, Orders
-from tftpd.daemon.listen_sockets import Bound, Leaving
+from tftpd.daemon.access_log import AccessLog, Observer, fan_out
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, WorkerConfig
+from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.net.types import SocketAddress
-from tftpd.server.snapshot import Snapshot, WorkerState, together
+from tftpd.server.snapshot import Snapshot, WorkerState, merge_snapshots
 
 # -P: nothing is imported from the directory that twistd was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
@@ -41,7 +41,7 @@ _STOPS_WITHIN = 5.0  # seconds; what is still there then is killed
 _log = Logger()
 
 
-class Workers:
+class WorkerPool:
     """Keeps `count` workers alive, one for each socket of an address.
 
     `clear_up` is called when one has died, to remove what it left unfinished;
@@ -62,7 +62,7 @@ class Workers:
         os.ftruncate(self._tally, count * _COUNT)
         self._counts = counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
 
-        self._leaving = leaving = Leaving(vacated)
+        self._leaving = leaving = DrainTracker(vacated)
 
         def died(number: int) -> None:
             counts[number] = 0
@@ -70,12 +70,12 @@ class Workers:
             clear_up()
 
         self._slots = [
-            _Slot(
+            WorkerSlot(
                 reactor,
                 number,
                 self._tally,
                 died,
-                each(AccessLog(worker=number), *observers),
+                fan_out(AccessLog(worker=number), *observers),
                 partial(leaving.left, number),
             )
             for number in range(count)
@@ -86,20 +86,20 @@ class Workers:
         """How many sessions they have together."""
         return sum(self._counts)
 
-    def serve(self, settings: Settings, bound: Sequence[Bound]) -> None:
+    def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
         """Have them serve on these sockets, and on no others, by these settings from now on."""
         there = [number for number, slot in enumerate(self._slots) if slot.works]
         self._leaving.serve([each.address for each in bound], there)
         listens = [each.listen for each in bound]
         for number, slot in enumerate(self._slots):
-            orders = Orders(settings, listens, number)
+            orders = WorkerConfig(settings, listens, number)
             sockets = [each.sockets[number].fileno() for each in bound]
             slot.order(orders.encode(), sockets, settings.drain_timeout)
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """What runs now, in those that answer."""
         asked = gatherResults([slot.snapshot() for slot in self._slots])
-        return asked.addCallback(together)
+        return asked.addCallback(merge_snapshots)
 
     def drain(self) -> "Deferred[None]":
         """Have them take no more requests; fires when they are gone."""
@@ -121,7 +121,7 @@ def wait_after(short_lives: int) -> float:
     return min(_LONGEST_WAIT, _WAIT * 2**doublings) if short_lives > 1 else 0.0
 
 
-class _Slot:
+class WorkerSlot:
     """The place of one worker, which has one after another."""
 
     def __init__(
@@ -168,7 +168,7 @@ class _Slot:
         worker = self._worker
         if worker is None:
             return succeed(self._with_state(None, None))
-        return worker.asking.ask().addCallback(self._with_state, worker.transport.pid)
+        return worker.asking.send().addCallback(self._with_state, worker.transport.pid)
 
     def drain(self) -> "Deferred[None]":
         """Have the worker end when no transfer runs; fires when it is gone."""
@@ -203,7 +203,13 @@ class _Slot:
                     _COMMAND[0],
                     _COMMAND,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    childFDs={0: "w", 1: "r", 2: "r", BESIDE: theirs.fileno(), TALLY: self._tally},
+                    childFDs={
+                        0: "w",
+                        1: "r",
+                        2: "r",
+                        SOCKETS_FD: theirs.fileno(),
+                        COUNTER_FD: self._tally,
+                    },
                 )
             except BaseException:
                 ours.close()

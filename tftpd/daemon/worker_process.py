@@ -13,9 +13,9 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from tftpd.daemon.access_log import Observer
-from tftpd.daemon.ipc import Channel, told
+from tftpd.daemon.ipc import Channel, dispatch
 from tftpd.net.types import SocketAddress
-from tftpd.server.snapshot import Asking
+from tftpd.server.snapshot import SnapshotRequest
 
 
 class WorkerProcess(ProcessProtocol):
@@ -31,7 +31,7 @@ class WorkerProcess(ProcessProtocol):
         left: Callable[[SocketAddress], None],
         ended: Callable[[str, float], None],
     ) -> None:
-        self.asking = Asking(reactor, self._tell)
+        self.asking = SnapshotRequest(reactor, self._tell)
         self._number = number
         self._ended = ended
         self._channel = Channel(self._heard)
@@ -87,7 +87,7 @@ class WorkerProcess(ProcessProtocol):
         self._ended(why, time.monotonic() - self._started)
 
     def _heard(self, message: bytes) -> None:
-        told(message, self._report, self._event, self.asking.answered, self._left)
+        dispatch(message, self._report, self._event, self.asking.answered, self._left)
 
     def _event(self, level: str, namespace: str, message: str) -> None:
         logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))

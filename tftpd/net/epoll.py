@@ -14,24 +14,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.net.rate_limit import Entrance, Share
+from tftpd.net.rate_limit import Entrance, RequestThrottle
 
 _ROUNDS = 8  # looks at the sockets in one turn, before timers and listeners get theirs
 _EVENTS = 128  # sockets served in one round
 
 
-def readers_for(reactor: Any, share: Share) -> "Poller | IReactorFDSet":
+def readers_for(reactor: Any, share: RequestThrottle) -> "EpollReader | IReactorFDSet":
     """Where sessions register their sockets: a poller, or the reactor where there is no epoll."""
-    return Poller(reactor, share) if hasattr(select, "epoll") else reactor
+    return EpollReader(reactor, share) if hasattr(select, "epoll") else reactor
 
 
 @implementer(IReadDescriptor)
-class Poller:
+class EpollReader:
     """Calls `doRead` of the readers whose sockets are ready; tells `share` of transfers."""
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet, share: Share) -> None:
+    def __init__(self, reactor: IReactorFDSet, share: RequestThrottle) -> None:
         self._reactor = reactor
         self._share = share
         self._entrances: set[int] = set()
@@ -73,7 +73,7 @@ class Poller:
                 except Exception:
                     self.log.failure("fault in a reader")
             if others:
-                self._share.served()
+                self._share.transfer_active()
             if self._epoll.closed:
                 return  # what ended was the last that a stop had waited for
 

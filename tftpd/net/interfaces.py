@@ -52,7 +52,7 @@ class Clock(Protocol):
     def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall: ...
 
 
-class SteadyClock:
+class MonotonicClock:
     """The reactor's timers by a clock that nobody sets.
 
     The reactor itself goes by the wall clock. Where that is set forward, as
@@ -67,7 +67,7 @@ class SteadyClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class SessionRuntime:
     """What a session has from its surroundings, and a test from `fakes`.
 
     `open_port(protocol, local, needs)` binds an ephemeral port at the local
@@ -80,13 +80,13 @@ class Runtime:
     """
 
     clock: Clock
-    open_port: Callable[["BurstProtocol", SocketAddress, "Needs"], "BurstTransport"]
+    open_port: Callable[["BurstProtocol", SocketAddress, "PortRequirements"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
-    between: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
+    tap: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
     on_errand: InThread | None = None
-    spend: Callable[[float], None] = lambda seconds: None
+    charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
 
-    def errand(self, work: Callable[[], T], moment: float) -> "Deferred[T]":
+    def run_lookup(self, work: Callable[[], T], moment: float) -> "Deferred[T]":
         """What `work` gives, by `on_errand` if there is such a thing."""
         if self.on_errand is None:
             return self.in_thread(work)
@@ -94,7 +94,7 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class PortRequirements:
     """What a session asks of its port.
 
     `longest` is the longest datagram to expect, in octets. `window` is how
@@ -102,7 +102,7 @@ class Needs:
     `ports` are the numbers that it may have; None: any that is free.
     """
 
-    longest: int
-    window: int
+    max_datagram_bytes: int
+    window_bytes: int
     receives: bool
     ports: PortRange | None = None

@@ -11,7 +11,7 @@ from tftpd.net.types import SocketAddress
 _TRIES = 64
 
 
-class PortsTaken(OSError):
+class PortsExhausted(OSError):
     """No number of a range was to be had."""
 
 
@@ -43,8 +43,8 @@ class PortRange:
             del free[last]
             return
         low, high = self.bounds
-        raise PortsTaken(errno.EADDRINUSE, f"all ports from {low} to {high} are taken")
+        raise PortsExhausted(errno.EADDRINUSE, f"all ports from {low} to {high} are taken")
 
-    def give_back(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """A socket that was bound here is closed."""
         self._free.append(number)

@@ -26,7 +26,7 @@ from tftpd.net.interfaces import Clock
 _SAVED = 0.1  # seconds of a rate that may be made up for after a pause
 
 
-class Rate:
+class BandwidthLimit:
     """Octets per second, for whoever shares it. `octets` may change at any time.
 
     `until` is when all that was spent will have gone by.
@@ -42,14 +42,14 @@ class Rate:
         return self.until
 
 
-class Shaper:
+class TrafficShaper:
     """Holds one transfer to rates; `until` is when it may go on, on the clock's time.
 
     Its first packet waits for what others have spent: a flood of requests
     would else run up, unheld, what all who came before pay for.
     """
 
-    def __init__(self, clock: Clock, rates: Sequence[Rate]) -> None:
+    def __init__(self, clock: Clock, rates: Sequence[BandwidthLimit]) -> None:
         self.until = max(rate.until for rate in rates)
         self._seconds = clock.seconds
         self._rates = rates
@@ -69,7 +69,7 @@ class Entrance:
     """A reader of what those say who are not served yet."""
 
 
-class Share:
+class RequestThrottle:
     """What was spent in vain, and what transfers get for it."""
 
     __slots__ = ("_busy_until", "_rests_until", "_seconds")
@@ -80,17 +80,17 @@ class Share:
         self._busy_until = 0.0
         self._rests_until = 0.0
 
-    def served(self) -> None:
+    def transfer_active(self) -> None:
         """Transfers had something to do."""
         self._busy_until = self._seconds() + _BUSY
 
-    def spend(self, seconds: float) -> None:
+    def charge(self, seconds: float) -> None:
         """So much was spent on what came to nothing."""
         now = self._seconds()
         self._rests_until = min(max(now, self._rests_until) + _THRICE * seconds, now + _LONGEST)
 
     @property
-    def wait(self) -> float:
+    def delay(self) -> float:
         """Seconds for which transfers have their turn, and requests have to wait."""
         return max(0.0, min(self._rests_until, self._busy_until) - self._seconds())
 
@@ -98,7 +98,7 @@ class Share:
 _REST = 4.0  # times as long as the action took, before the next
 
 
-class Seldom:
+class Debouncer:
     """Does its action soon after it was called: once for all calls that came meanwhile.
 
     The action gets a fifth of the time at most, and what else the reactor has

@@ -34,7 +34,7 @@ Ancillary = Sequence[tuple[int, int, bytes]]
 """What `sendmsg` takes beside a datagram."""
 
 
-class Bursts:
+class SegmentedSender:
     """Sends bursts on one socket; remembers if it cannot segment them."""
 
     __slots__ = ("_segments", "_socket", "_source")
@@ -80,7 +80,7 @@ class Bursts:
             self.send(octets[at : at + size], size, address)
 
 
-def receive_bursts(sock: socket.socket) -> bool:
+def enable_gro(sock: socket.socket) -> bool:
     """Have the kernel hand over datagrams that arrived together; whether it will."""
     if not _LINUX:
         return False
@@ -91,7 +91,9 @@ def receive_bursts(sock: socket.socket) -> bool:
     return True
 
 
-def receive(sock: socket.socket, deliver: Callable[[Sequence[bytes], SocketAddress], None]) -> None:
+def recv_coalesced(
+    sock: socket.socket, deliver: Callable[[Sequence[bytes], SocketAddress], None]
+) -> None:
     """Deliver what has arrived, one read after the other until nothing is left."""
     for _ in range(_READS):
         try:

@@ -18,18 +18,18 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tftpd.access.paths import Named
-from tftpd.access.profiles import PLAIN, Profile
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Runtime
-from tftpd.net.rate_limit import Shaper
+from tftpd.access.paths import RequestName
+from tftpd.access.profiles import DEFAULT_PROFILE, Profile
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
+from tftpd.net.rate_limit import TrafficShaper
 from tftpd.net.types import SocketAddress
-from tftpd.net.wrappers import Repeating
-from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason, Refused
+from tftpd.net.wrappers import DuplicatingTransport
+from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, RequestRefused
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.packets import Error, Opcode, Request, Rrq
+from tftpd.protocol.packets import ErrorPacket, Opcode, Request, Rrq
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.request import Opening
-from tftpd.protocol.result import Outcome, Report
+from tftpd.protocol.request import RequestMachine
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
 
 # How many are told so. A port that answered without end could be made to echo for
@@ -37,10 +37,10 @@ from tftpd.protocol.sender import Sender
 _MOST = 32
 
 _ERROR = Opcode.ERROR.to_bytes(2, "big")
-_UNKNOWN = Error(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
+_UNKNOWN = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
 
 
-class Strangers:
+class UnknownTidReplies:
     """Who was told ERROR 5 by one session."""
 
     __slots__ = ("_told",)
@@ -60,7 +60,7 @@ class Strangers:
 
 
 T = TypeVar("T")
-AnyMachine = TypeVar("AnyMachine", Sender, Receiver, Opening)
+AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
 
 
 class Session(BurstProtocol, Generic[AnyMachine]):
@@ -77,27 +77,27 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: SessionRuntime,
         machine: AnyMachine,
         request: Request,
         peer: SocketAddress,
-        on_report: Callable[[Report], None],
+        on_report: Callable[[TransferResult], None],
         on_end: Callable[[], None],
     ) -> None:
         self.machine = machine
         self.request = request
         self.peer = peer
-        self.named = Named(request.filename)  # by which the file was found
+        self.request_name = RequestName(request.filename)  # by which the file was found
         self._runtime = runtime
         self._on_report = on_report
         self._on_end = on_end
         self._seconds = runtime.clock.seconds
         self.started = self._seconds()
-        self.profile: Profile = PLAIN  # set before the port starts
+        self.profile: Profile = DEFAULT_PROFILE  # set before the port starts
         self._wakeup: IDelayedCall | None = None
         self._wakes_at = inf
-        self._strangers = Strangers()
-        self._shaper: Shaper | None = None
+        self._strangers = UnknownTidReplies()
+        self._shaper: TrafficShaper | None = None
         self._held = False  # by the shaper
         self._in_thread = False  # a thread works on the file
         self._reported = False
@@ -108,7 +108,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         """Whether the outcome is still open; False while it dallies."""
         return self.machine.outcome is None
 
-    def shape(self, shaper: Shaper) -> None:
+    def shape(self, shaper: TrafficShaper) -> None:
         """Have it hold the transfer to its rates. Comes before the port starts."""
         self._shaper = shaper
 
@@ -125,11 +125,13 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def makeConnection(self, transport: Any) -> None:
         """Twisted: the port is open."""
         duplicates = self.profile.duplicates
-        super().makeConnection(Repeating(transport, duplicates) if duplicates else transport)
+        super().makeConnection(
+            DuplicatingTransport(transport, duplicates) if duplicates else transport
+        )
 
     def begin(self) -> None:
         """Send the first packet, now that the port is bound."""
-        self._go_on()
+        self._run()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Twisted: a datagram came to our port, from the peer or a stranger."""
@@ -143,7 +145,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         except MalformedPacket:
             return
         except Exception:
-            self._fault()
+            self._internal_error()
 
     def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
         """Several datagrams came at once: the machine takes all before it answers."""
@@ -160,23 +162,23 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             if not self._expects_more():
                 self._advance(now)
         except Exception:
-            self._fault()
+            self._internal_error()
 
-    def repeat(self) -> None:
+    def on_request_repeated(self) -> None:
         """The peer sent its request again: perhaps our first packet was lost."""
-        self.machine.repeat(self._seconds())
-        self._go_on()
+        self.machine.on_request_repeated(self._seconds())
+        self._run()
 
-    def stop(self, outcome: Outcome, reason: Reason | None = None) -> None:
+    def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
         """End now; the peer is told only where there is a `reason`."""
         if reason is not None:
-            self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=reason), outcome)
-        self.machine.end(outcome)
-        self._go_on()
+            self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason), outcome)
+        self.machine.close(outcome)
+        self._run()
 
     def abandon(self) -> None:
         """End before it began: no port could be bound."""
-        self.machine.end(Outcome.FAILED)
+        self.machine.close(Outcome.FAILED)
         self._end()
 
     @abstractmethod
@@ -199,7 +201,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _transmit(self, now: float) -> None:
         """Send what the machine has to say."""
 
-    def _work(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+    def _run_in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Do `work`, which may block, in a thread; come back with `then` and go on."""
         self._in_thread = True
         self._runtime.in_thread(work).addBoth(self._worked, then)
@@ -214,20 +216,20 @@ class Session(BurstProtocol, Generic[AnyMachine]):
                 result.raiseException()
             else:
                 then(result)
-        except Refused as refused:
-            self.machine.fail(refused)
+        except RequestRefused as refused:
+            self.machine.abort(refused)
         except Exception:
-            self._fault()
-        self._go_on()
+            self._internal_error()
+        self._run()
 
-    def _settle(self, now: float) -> None:
+    def _finish_turn(self, now: float) -> None:
         """Report, end or set the timer, as the machine says."""
         machine = self.machine
         if machine.outcome is not None:
             if not self._reported:
                 self._reported = True
                 self._on_report(self._report(now))
-            if machine.over:
+            if machine.closed:
                 self._end()
                 return
         # The deadline moves with each packet. A later one costs nothing: the
@@ -235,7 +237,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         if machine.deadline < self._wakes_at:
             self._set_timer(machine.deadline, now)
 
-    def _holds(self, shaper: Shaper, now: float) -> bool:
+    def _throttled(self, shaper: TrafficShaper, now: float) -> bool:
         """Whether what is due has to wait; it is asked for again then."""
         # The last ACK of a file that is stored waits for nothing: the daemon
         # may end, or the session give way, before it would leave.
@@ -262,31 +264,31 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._wakes_at = inf
         now = self._seconds()
         if not self._held:
-            self.machine.tick(now)
+            self.machine.on_timeout(now)
         elif self._shaper is not None and now < self._shaper.until:
             # The deadline is that of a packet whose answer is here, and waits.
             self._set_timer(self._shaper.until, now)
             return
-        self._go_on()
+        self._run()
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         try:
             self._advance(self._seconds())
         except Exception:
-            self._fault()
+            self._internal_error()
 
-    def _fault(self) -> None:
+    def _internal_error(self) -> None:
         """A fault of ours, or want of memory: this transfer ends, the daemon goes on."""
         if isinstance(sys.exception(), MemoryError):
-            reason = Reason.SCARCE
+            reason = ErrorText.OUT_OF_MEMORY
         else:
-            reason = Reason.INTERNAL
+            reason = ErrorText.INTERNAL
             self.log.failure("fault in the session with {peer}", peer=self.peer)
-        self.machine.fail(Refused(ErrorCode.NOT_DEFINED, text=reason))
+        self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:
             self._transmit(now)
-            self._settle(now)
+            self._finish_turn(now)
         finally:
             self._end()
 
@@ -306,15 +308,15 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         if said is not None:
             self.transport.write(said, stranger)
 
-    def _report(self, now: float) -> Report:
+    def _report(self, now: float) -> TransferResult:
         machine = self.machine
         terms = machine.terms
-        return Report(
+        return TransferResult(
             direction=self.direction,
             peer=self.peer[:2],
             filename=self.request.filename,
             outcome=machine.outcome or Outcome.FAILED,
-            octets=machine.octets,
+            bytes_transferred=machine.bytes_transferred,
             seconds=max(0.0, now - self.started),
             mode=terms.mode,
             blksize=terms.blksize,
@@ -325,9 +327,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             size=self.size,
             blocks=machine.blocks,
             timeouts=machine.timeouts,
-            roundtrip=machine.roundtrip,
+            rtt=machine.smoothed_rtt,
             options=terms.options,
-            served=self.named.name if self.named.by else None,
-            by=self.named.by,
+            served_name=self.request_name.name if self.request_name.steps else None,
+            resolution_steps=self.request_name.steps,
             profile=self.profile.name,
         )

@@ -9,7 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from tftpd.net.interfaces import Needs
+from tftpd.net.interfaces import PortRequirements
 from tftpd.net.types import SocketAddress
 
 _DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
@@ -76,7 +76,7 @@ def prepare_listener(sock: socket.socket) -> None:
     _ask_arrival(sock)
 
 
-def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
+def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
     """A socket on a port of its own of the host that `local` names; raises `OSError`.
 
     The port is chosen at random, as RFC 1350 s4 wants a TID: by the kernel,
@@ -96,7 +96,9 @@ def bind_session(local: SocketAddress, needs: Needs) -> socket.socket:
     return sock
 
 
-def bind_beside(sock: socket.socket, peer: SocketAddress, needs: Needs) -> socket.socket:
+def bind_connected_twin(
+    sock: socket.socket, peer: SocketAddress, needs: PortRequirements
+) -> socket.socket:
     """A second socket on the port of `sock`, connected to `peer`; raises `OSError`.
 
     It gets what `peer` sends from now on, and `sock` all the rest. In what
@@ -120,7 +122,7 @@ def bind_beside(sock: socket.socket, peer: SocketAddress, needs: Needs) -> socke
     return beside
 
 
-def arrival(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
+def parse_pktinfo(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
     """Which of our addresses a datagram was sent to, and whether to other hosts too.
 
     Takes what `recvmsg` gave beside it; None where the kernel did not say.
@@ -133,7 +135,7 @@ def arrival(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, boo
     return None
 
 
-def departure(local: SocketAddress) -> list[tuple[int, int, bytes]]:
+def pktinfo_cmsg(local: SocketAddress) -> list[tuple[int, int, bytes]]:
     """What has `sendmsg` send from the address that `local` names; for IPv4 only Linux can."""
     host, _, *rest = local
     if rest:
@@ -210,11 +212,11 @@ def _socket(family: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
-def _prepare_session(sock: socket.socket, needs: Needs) -> None:
+def _prepare_session(sock: socket.socket, needs: PortRequirements) -> None:
     _allow_fragments(sock)
-    if needs.window > _DEFAULT_BUFFER:
+    if needs.window_bytes > _DEFAULT_BUFFER:
         side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-        sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window)
+        sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window_bytes)
 
 
 def _allow_fragments(sock: socket.socket) -> None:

@@ -16,9 +16,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs
-from tftpd.net.segmentation import Bursts, receive, receive_bursts
-from tftpd.net.sockets import bind_beside
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
+from tftpd.net.sockets import bind_connected_twin
 from tftpd.net.types import Buffer, SocketAddress
 
 TURN = 64
@@ -28,7 +28,7 @@ sockets get theirs in a storm."""
 _LASTING = 16  # times that something was sent; to connect costs what it saves on five
 
 
-class Readers(Protocol):
+class ReaderRegistry(Protocol):
     """What watches sockets: a reactor, or a poller behind one."""
 
     def addReader(self, reader: Any) -> object: ...
@@ -37,11 +37,11 @@ class Readers(Protocol):
 
 
 @implementer(IReadDescriptor, IUDPTransport)
-class Port:
+class UDPPort:
     """A bound socket, read by the reactor and delivered to a protocol."""
 
     def __init__(
-        self, readers: Readers, sock: socket.socket, protocol: DatagramProtocol, longest: int
+        self, readers: ReaderRegistry, sock: socket.socket, protocol: DatagramProtocol, longest: int
     ) -> None:
         self._readers = readers
         self._socket = sock
@@ -120,7 +120,7 @@ class Port:
 
 
 @implementer(BurstTransport)
-class SessionPort(Port):
+class SessionPort(UDPPort):
     """The port of one session: one read for each event, bursts where they pay.
 
     In lock-step there is one datagram to read; to look for a second one
@@ -132,12 +132,18 @@ class SessionPort(Port):
     _protocol: BurstProtocol
 
     def __init__(
-        self, readers: Readers, sock: socket.socket, protocol: BurstProtocol, needs: Needs
+        self,
+        readers: ReaderRegistry,
+        sock: socket.socket,
+        protocol: BurstProtocol,
+        needs: PortRequirements,
     ) -> None:
-        super().__init__(readers, sock, protocol, needs.longest)
+        super().__init__(readers, sock, protocol, needs.max_datagram_bytes)
         self._needs = needs
-        self._bursts = Bursts(sock)
-        self._gathers = needs.receives and needs.window > needs.longest and receive_bursts(sock)
+        self._bursts = SegmentedSender(sock)
+        self._gathers = (
+            needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
+        )
         # Where windows come in, it is connected before the first of them:
         # blocks that come by two sockets would not come in order.
         self._until_connected = 0 if self._gathers else _LASTING
@@ -146,7 +152,7 @@ class SessionPort(Port):
     def doRead(self) -> None:
         """Deliver the next datagram, or those that came together."""
         if self._gathers:
-            receive(self._socket, self._protocol.burstReceived)
+            recv_coalesced(self._socket, self._protocol.burstReceived)
             return
         try:
             datagram, peer = self._socket.recvfrom(self._longest)
@@ -177,15 +183,15 @@ class SessionPort(Port):
             return super().stopListening()
         number: int = self._socket.getsockname()[1]
         stopped = super().stopListening()
-        ports.give_back(number)
+        ports.release(number)
         return stopped
 
     def _connect(self, peer: SocketAddress) -> None:
         try:
-            sock = bind_beside(self._socket, peer, self._needs)
+            sock = bind_connected_twin(self._socket, peer, self._needs)
         except OSError:
             return  # no descriptor is left: it goes on without
-        kind = GatheringSocket if self._gathers and receive_bursts(sock) else ConnectedSocket
+        kind = GroSocket if self._gathers and enable_gro(sock) else ConnectedSocket
         self._connected = kind(self._readers, sock, peer, self._protocol, self._longest)
         self._connected.start()
 
@@ -201,13 +207,13 @@ class ConnectedSocket:
 
     def __init__(
         self,
-        readers: Readers,
+        readers: ReaderRegistry,
         sock: socket.socket,
         peer: SocketAddress,
         protocol: BurstProtocol,
         longest: int,
     ) -> None:
-        self.send = Bursts(sock).send
+        self.send = SegmentedSender(sock).send
         self.fileno = sock.fileno
         self._readers = readers
         self._socket = sock
@@ -251,11 +257,11 @@ class ConnectedSocket:
         return "connected"
 
 
-class GatheringSocket(ConnectedSocket):
+class GroSocket(ConnectedSocket):
     """The same where windows come in."""
 
     def doRead(self) -> None:
         """Deliver what has come together."""
-        receive(self._socket, self._protocol.burstReceived)
+        recv_coalesced(self._socket, self._protocol.burstReceived)
 
     _drain = doRead  # which tells the source of each, and what the kernel gathered

@@ -13,12 +13,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs, Runtime
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
 from tftpd.net.types import Buffer, SocketAddress
 
 
 @implementer(BurstTransport)
-class Cover:
+class TransportWrapper:
     """The port beneath, as it is."""
 
     def __init__(self, port: BurstTransport) -> None:
@@ -46,7 +46,7 @@ class Cover:
         return bool(self._port.getBroadcastAllowed())
 
 
-class Repeating(Cover):
+class DuplicatingTransport(TransportWrapper):
     """What a session takes for its port: it sends everything again, `duplicates` times.
 
     A copy follows its packet, or the window that the packet is of: what a
@@ -66,25 +66,27 @@ class Repeating(Cover):
             super().writeBurst(octets, size, peer)
 
 
-Hear = Callable[[bool, bytes, SocketAddress, SocketAddress], None]
+DatagramObserver = Callable[[bool, bytes, SocketAddress, SocketAddress], None]
 """Told of a datagram: whether it is ours, its octets, our address and the other end's."""
 
 
-def tapped(runtime: Runtime, hear: Hear) -> Runtime:
+def tapped(runtime: SessionRuntime, hear: DatagramObserver) -> SessionRuntime:
     """`runtime`, with whose ports `hear` listens in."""
 
-    def open_port(protocol: BurstProtocol, local: SocketAddress, needs: Needs) -> BurstTransport:
-        return runtime.open_port(Tap(protocol, hear), local, needs)
+    def open_port(
+        protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
+    ) -> BurstTransport:
+        return runtime.open_port(ProtocolTap(protocol, hear), local, needs)
 
     return replace(runtime, open_port=open_port)
 
 
-class Tap(BurstProtocol):
+class ProtocolTap(BurstProtocol):
     """Stands between a port and its protocol, and lets `hear` listen."""
 
     noisy = False
 
-    def __init__(self, protocol: BurstProtocol, hear: Hear) -> None:
+    def __init__(self, protocol: BurstProtocol, hear: DatagramObserver) -> None:
         self._protocol = protocol
         self._hear = hear
 
@@ -110,10 +112,10 @@ class Tap(BurstProtocol):
         self._protocol.burstReceived(datagrams, peer)
 
 
-class _TappedPort(Cover):
+class _TappedPort(TransportWrapper):
     """What the protocol takes for its port."""
 
-    def __init__(self, port: BurstTransport, hear: Hear, local: SocketAddress) -> None:
+    def __init__(self, port: BurstTransport, hear: DatagramObserver, local: SocketAddress) -> None:
         super().__init__(port)
         self._hear = hear
         self._local = local

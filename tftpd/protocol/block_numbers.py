@@ -13,7 +13,7 @@ _HIGH = b"".join(bytes([octet]) * 256 for octet in range(256))
 _LOW = bytes(range(256)) * 256
 
 
-class Numbering:
+class BlockNumbering:
     """Translates between block indexes and wire numbers.
 
     `rollover` is the wire number that follows 65535: 0 or 1.
@@ -27,25 +27,25 @@ class Numbering:
         self.rollover = rollover
         self._cycle = _MAX + 1 - rollover
 
-    def wire(self, index: int) -> int:
+    def to_wire(self, index: int) -> int:
         """The wire number of block `index`; block 0 is the OACK or the request."""
         if index <= _MAX:
             return index
         return (index - self.rollover) % self._cycle + self.rollover
 
-    def octets(self, first: int, count: int) -> tuple[bytes, bytes]:
+    def to_bytes(self, first: int, count: int) -> tuple[bytes, bytes]:
         """The high and the low octets of the wire numbers of `count` blocks from `first` on.
 
         At most 65535 of them. With a table it is a slice for all of them.
         """
-        begin = self.wire(first)
+        begin = self.to_wire(first)
         end, start = begin + count, self.rollover
         if end <= _MAX + 1:
             return _HIGH[begin:end], _LOW[begin:end]
         rest = slice(start, start + end - _MAX - 1)
         return _HIGH[begin:] + _HIGH[rest], _LOW[begin:] + _LOW[rest]
 
-    def ahead(self, wire: int, index: int) -> int:
+    def blocks_ahead(self, wire: int, index: int) -> int:
         """How many blocks `wire` lies ahead of block `index`: 0 to 65535.
 
         What lies behind shows as a large number, since 16 bits cannot tell;
@@ -57,8 +57,8 @@ class Numbering:
             return _MAX  # where 65535 goes on at 1, 0 is the number of block 0 alone
         return (wire - index) % self._cycle
 
-    def behind(self, wire: int, index: int) -> int:
+    def blocks_behind(self, wire: int, index: int) -> int:
         """How many blocks `wire` lies behind block `index`: 0 to 65535."""
         if wire < self.rollover:
             return min(index, _MAX)
-        return -self.ahead(wire, index) % self._cycle
+        return -self.blocks_ahead(wire, index) % self._cycle

@@ -44,19 +44,19 @@ _TEXTS = {
 }
 
 
-class Reason(StrEnum):
+class ErrorText(StrEnum):
     """Texts of ERROR 0, whose meaning is only in its text (RFC 1350 appendix)."""
 
     FILE_CHANGED = "File changed while it was being sent"
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
-    NOT_MADE = "File could not be made"
+    TEMPLATE_FAILED = "File could not be made"
     INCOMPLETE = "File is shorter than its tsize"
     STOPPING = "Server is stopping"
-    CROWDED = "Too many transfers at once"
+    TOO_MANY_TRANSFERS = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
-    ENOUGH = "Client has seen enough"
-    SCARCE = "Server is out of memory"
+    CLIENT_DONE = "Client has seen enough"
+    OUT_OF_MEMORY = "Server is out of memory"
     INTERNAL = "Internal error"
 
 
@@ -68,7 +68,7 @@ class MalformedRequest(MalformedPacket):
     """An RRQ or WRQ that cannot be read; its sender is told ERROR 4."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not granted; the listener turns it into one ERROR.
 
     `code` and `text` go to the peer. `why` is for our own log, and may name
@@ -78,9 +78,9 @@ class Refused(Exception):
     def __init__(self, code: ErrorCode, why: str = "", text: str | None = None) -> None:
         self.code = code
         self.text = code.text if text is None else text
-        self.why = why
+        self.reason = why
         super().__init__(why or self.text)
 
 
-class Scarce(Refused):
+class ResourceExhausted(RequestRefused):
     """Refused for want of descriptors or memory: the same request may be granted a moment later."""

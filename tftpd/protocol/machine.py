@@ -15,12 +15,12 @@ Times are seconds on the caller's clock. No call raises on what a peer says.
 
 from math import inf
 
-from tftpd.protocol.block_numbers import Numbering
-from tftpd.protocol.errors import Refused
-from tftpd.protocol.negotiation import Terms
-from tftpd.protocol.packets import Error
+from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.packets import ErrorPacket
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.retransmission import RetransmitTimer
 
 # A repeated ACK or request may be the network's own duplicate, which comes
 # at once; on a LAN the round trip is shorter than a busy host takes to
@@ -28,48 +28,48 @@ from tftpd.protocol.retransmission import Timer
 _LEAST_QUIET = 0.05
 
 
-class Machine:
+class TransferMachine:
     """One end of a transfer, without I/O."""
 
-    def __init__(self, terms: Terms, timer: Timer, now: float) -> None:
+    def __init__(self, terms: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         self.terms = terms
         self.outcome: Outcome | None = None
-        self.over = False
+        self.closed = False
         self.deadline = inf
         self.retransmits = 0
         self.timeouts = 0  # how often a deadline passed in vain
         self.code: int | None = None
         self.detail = ""
-        self.answered = False  # the peer has shown that it got our first packet
-        self._farewell: Error | None = None
+        self.peer_confirmed = False  # the peer has shown that it got our first packet
+        self._farewell: ErrorPacket | None = None
         self._timer = timer
-        self._numbering = Numbering(terms.rollover)
+        self._numbering = BlockNumbering(terms.rollover)
         self._copies = 1  # of our first packet that nobody asked for again
         self._sent_at = now
         self._progress_at = now
 
-    def end(self, outcome: Outcome, code: int | None = None, detail: str = "") -> None:
+    def close(self, outcome: Outcome, code: int | None = None, detail: str = "") -> None:
         """Stop here without a word; `code` and `detail` say why in a report."""
         if self.outcome is None:
             self.outcome, self.code, self.detail = outcome, code, detail
-        self.over = True
+        self.closed = True
         self.deadline = inf
 
-    def fail(self, refused: Refused, outcome: Outcome = Outcome.FAILED) -> None:
+    def abort(self, refused: RequestRefused, outcome: Outcome = Outcome.FAILED) -> None:
         """Stop here; the peer is told by one ERROR, unless the outcome was known."""
         if self.outcome is None:
-            self._farewell = Error(refused.code, refused.text)
-        self.end(outcome, refused.code, str(refused))
+            self._farewell = ErrorPacket(refused.code, refused.text)
+        self.close(outcome, refused.code, str(refused))
 
-    def repeat(self, now: float) -> None:
+    def on_request_repeated(self, now: float) -> None:
         """The peer's request came again; one who asks itself has no such peer."""
 
     @property
-    def roundtrip(self) -> float | None:
+    def smoothed_rtt(self) -> float | None:
         """The smoothed round trip in seconds; None before the first was measured."""
-        return self._timer.roundtrip
+        return self._timer.smoothed_rtt
 
-    def stalled(self, now: float) -> float:
+    def idle_time(self, now: float) -> float:
         """Seconds since the peer last moved the transfer on."""
         return now - self._progress_at
 
@@ -84,7 +84,7 @@ class Machine:
 
     def _progress(self, now: float) -> None:
         self._progress_at = now
-        self.answered = True
+        self.peer_confirmed = True
 
     def _quiet(self, now: float) -> bool:
         """Whether our last packet is older than a round trip.
@@ -92,24 +92,24 @@ class Machine:
         Only then can the peer's repeat be an answer to it rather than a
         duplicate that crossed it on the way.
         """
-        roundtrip = self._timer.roundtrip
+        roundtrip = self._timer.smoothed_rtt
         if roundtrip is None:
             roundtrip = self._timer.interval
         return now - self._sent_at >= max(roundtrip, _LEAST_QUIET)
 
     def _patient(self, now: float) -> bool:
         """Whether the peer may still be waited for."""
-        return self.stalled(now) < self._timer.patience
+        return self.idle_time(now) < self._timer.idle_timeout
 
     def _worthwhile(self, now: float) -> bool:
         """Whether to send once more what the peer has not answered.
 
         One that never answered gets a few copies: it may never have asked.
         """
-        if self.answered:
+        if self.peer_confirmed:
             return self._patient(now)
         self._copies += 1
-        return self._copies <= self._timer.copies and self._patient(now)
+        return self._copies <= self._timer.max_unanswered_sends and self._patient(now)
 
-    def _aborted(self, error: Error) -> None:
-        self.end(Outcome.ABORTED, error.code, error.message)
+    def _aborted(self, error: ErrorPacket) -> None:
+        self.close(Outcome.ABORTED, error.code, error.message)

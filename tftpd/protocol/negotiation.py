@@ -35,7 +35,7 @@ class Direction(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OptionLimits:
     """What we grant at most.
 
     `blksize` in octets (8..65464); `windowsize` in blocks (1..65535);
@@ -49,14 +49,14 @@ class Limits:
 
     blksize: int = 65464
     windowsize: int = 64
-    window_octets: int = 2 << 20
+    window_bytes: int = 2 << 20
     refused: frozenset[bytes] = frozenset()
     empty_tsize: bool = True
     rollover: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class TransferOptions:
     """The options in force for one transfer, and what the OACK says.
 
     `timeout` is the client's retransmission interval in seconds, None where
@@ -84,30 +84,30 @@ class Terms:
         return any(name.lower() == opt.TSIZE for name, _ in self.oack)
 
 
-def agree(
+def negotiate(
     requested: Options,
-    limits: Limits,
+    limits: OptionLimits,
     mode: Mode,
     direction: Direction,
     size: int | None = None,
-) -> Terms:
+) -> TransferOptions:
     """The terms of a transfer for which the client asked `requested`.
 
     `size` is that of the file to be read, in octets. An option that is
     unknown, repeated, or whose value is out of range or no number is left
     out (RFC 2347: as if it were never requested); nothing here raises.
     """
-    draft = _Draft(limits, mode, direction, size)
+    draft = _Negotiation(limits, mode, direction, size)
     for option in requested:
         draft.consider(option)
     return draft.terms()
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Negotiation:
     """Terms in the making, option by option in the client's order."""
 
-    limits: Limits
+    limits: OptionLimits
     mode: Mode
     direction: Direction
     size: int | None
@@ -126,9 +126,9 @@ class _Draft:
         if answer is not None:
             self.oack.append((name, answer))
 
-    def terms(self) -> Terms:
+    def terms(self) -> TransferOptions:
         blksize = self.blksize or opt.DEFAULT_BLKSIZE
-        return Terms(
+        return TransferOptions(
             mode=self.mode,
             blksize=blksize,
             windowsize=self._fit(blksize),
@@ -144,7 +144,7 @@ class _Draft:
             return opt.DEFAULT_WINDOWSIZE
         # 65535 numbers in a cycle cannot tell a window of 65535 from none.
         numbers = 65535 - self._number_after_65535()
-        return max(1, min(self.windowsize, self.limits.window_octets // blksize, numbers))
+        return max(1, min(self.windowsize, self.limits.window_bytes // blksize, numbers))
 
     def _number_after_65535(self) -> int:
         return self.limits.rollover if self.rollover is None else self.rollover
@@ -157,7 +157,7 @@ class _Draft:
         return name, b"%d" % self._fit(self.blksize or opt.DEFAULT_BLKSIZE)
 
     def _accept_blksize(self, value: bytes) -> bytes | None:
-        asked = opt.number(value, opt.BLKSIZE_RANGE)
+        asked = opt.parse_int(value, opt.BLKSIZE_RANGE)
         if asked is None or self.blksize is not None:
             return None
         self.blksize = min(asked, self.limits.blksize)
@@ -165,24 +165,24 @@ class _Draft:
 
     def _accept_blksize2(self, value: bytes) -> bytes | None:
         """Like blksize, rounded down to a power of two (tftp-hpa)."""
-        asked = opt.number(value, opt.BLKSIZE_RANGE)
+        asked = opt.parse_int(value, opt.BLKSIZE_RANGE)
         if asked is None or self.blksize is not None:
             return None
         self.blksize = 1 << (min(asked, self.limits.blksize).bit_length() - 1)
         return b"%d" % self.blksize
 
     def _accept_windowsize(self, value: bytes) -> bytes | None:
-        asked = opt.number(value, opt.WINDOWSIZE_RANGE)
+        asked = opt.parse_int(value, opt.WINDOWSIZE_RANGE)
         if asked is None or self.windowsize is not None:
             return None
         self.windowsize = min(asked, self.limits.windowsize)
         return value
 
     def _accept_timeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.number(value, opt.TIMEOUT_RANGE), 1)
+        return self._take_timeout(value, opt.parse_int(value, opt.TIMEOUT_RANGE), 1)
 
     def _accept_utimeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.number(value, opt.UTIMEOUT_RANGE), 1_000_000)
+        return self._take_timeout(value, opt.parse_int(value, opt.UTIMEOUT_RANGE), 1_000_000)
 
     def _take_timeout(self, value: bytes, asked: int | None, per_second: int) -> bytes | None:
         # Echoed to the letter: EDK2 and U-Boot end a transfer whose OACK
@@ -193,7 +193,7 @@ class _Draft:
         return value
 
     def _accept_tsize(self, value: bytes) -> bytes | None:
-        asked = opt.number(value, opt.TSIZE_RANGE)
+        asked = opt.parse_int(value, opt.TSIZE_RANGE)
         if asked is None or self.tsize is not None:
             return None
         if self.direction is Direction.WRITE:
@@ -209,19 +209,19 @@ class _Draft:
         return b"%d" % self.size
 
     def _accept_rollover(self, value: bytes) -> bytes | None:
-        asked = opt.number(value, opt.ROLLOVER_RANGE)
+        asked = opt.parse_int(value, opt.ROLLOVER_RANGE)
         if asked is None or self.rollover is not None:
             return None
         self.rollover = asked
         return value
 
 
-_ACCEPT: dict[bytes, Callable[[_Draft, bytes], bytes | None]] = {
-    opt.BLKSIZE: _Draft._accept_blksize,
-    opt.BLKSIZE2: _Draft._accept_blksize2,
-    opt.TIMEOUT: _Draft._accept_timeout,
-    opt.UTIMEOUT: _Draft._accept_utimeout,
-    opt.TSIZE: _Draft._accept_tsize,
-    opt.WINDOWSIZE: _Draft._accept_windowsize,
-    opt.ROLLOVER: _Draft._accept_rollover,
+_ACCEPT: dict[bytes, Callable[[_Negotiation, bytes], bytes | None]] = {
+    opt.BLKSIZE: _Negotiation._accept_blksize,
+    opt.BLKSIZE2: _Negotiation._accept_blksize2,
+    opt.TIMEOUT: _Negotiation._accept_timeout,
+    opt.UTIMEOUT: _Negotiation._accept_utimeout,
+    opt.TSIZE: _Negotiation._accept_tsize,
+    opt.WINDOWSIZE: _Negotiation._accept_windowsize,
+    opt.ROLLOVER: _Negotiation._accept_rollover,
 }

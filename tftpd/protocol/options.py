@@ -30,7 +30,7 @@ ROLLOVER_RANGE = (0, 1)
 _LONGEST = 19  # digits of 2**63 - 1; int() of thousands of digits is slow
 
 
-def number(value: bytes, bounds: tuple[int, int]) -> int | None:
+def parse_int(value: bytes, bounds: tuple[int, int]) -> int | None:
     """The whole number that `value` spells in ASCII digits, if within `bounds`.
 
     None for anything else: an empty text, a sign, a blank, a fraction, a

@@ -39,22 +39,22 @@ _INSTANT = 1e-6  # seconds, the least that is reckoned with
 _UNNOTICED = 0.001  # seconds for a whole window: no limit any more
 
 
-class Pacing(Protocol):
+class Pacer(Protocol):
     """What a Sender asks, and tells, of the pace of its blocks; as in `Pacer`."""
 
     active: bool
     next_at: float
 
-    def allows(self, count: int, now: float) -> int: ...
+    def take(self, count: int, now: float) -> int: ...
 
-    def arrived(self, count: int, elapsed: float, queued: float) -> None: ...
+    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None: ...
 
-    def gap(self, count: int, elapsed: float) -> None: ...
+    def on_loss(self, count: int, elapsed: float) -> None: ...
 
-    def silence(self, roundtrip: float) -> None: ...
+    def on_timeout(self, roundtrip: float) -> None: ...
 
 
-class Pacer:
+class RatePacer:
     """Tells how many blocks may leave now, and when the next may.
 
     Rates are blocks per second; times are seconds on the caller's clock.
@@ -72,7 +72,7 @@ class Pacer:
         self._kept_up = False  # what arrived last came as fast as it had left
         self._window = window
 
-    def allows(self, count: int, now: float) -> int:
+    def take(self, count: int, now: float) -> int:
         """How many of `count` blocks may leave now; they count as gone."""
         if now < self.next_at:
             return 0
@@ -80,7 +80,7 @@ class Pacer:
         self.next_at = now + count / self._rate
         return count
 
-    def arrived(self, count: int, elapsed: float, queued: float) -> None:
+    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
         """A window of `count` blocks arrived whole.
 
         It took `elapsed` from its first block to its ACK, and `queued` from
@@ -94,7 +94,7 @@ class Pacer:
         else:
             self._set(_GAIN * max(self._seen))
 
-    def gap(self, count: int, elapsed: float) -> None:
+    def on_loss(self, count: int, elapsed: float) -> None:
         """What followed the first `count` blocks was lost, as was known after `elapsed`."""
         self._seen.clear()
         arrival = count / max(elapsed, _INSTANT)
@@ -107,7 +107,7 @@ class Pacer:
             slower = _LEAST * self._rate if self._rate < inf else 0.0
             self._set(max(slower, _GAIN * arrival))
 
-    def silence(self, roundtrip: float) -> None:
+    def on_timeout(self, roundtrip: float) -> None:
         """A window got no answer at all."""
         self._seen.clear()
         rate = self._window / max(roundtrip, _UNNOTICED) if self._rate == inf else self._rate
@@ -124,7 +124,7 @@ class Pacer:
         self._rate = max(rate, _SLOWEST) if self.active else inf
 
 
-class Spacer:
+class IntervalPacer:
     """Lets blocks leave one by one, `gap` seconds apart, whatever becomes of them."""
 
     __slots__ = ("_gap", "active", "next_at")
@@ -134,18 +134,18 @@ class Spacer:
         self.next_at = -inf
         self._gap = gap
 
-    def allows(self, count: int, now: float) -> int:
+    def take(self, count: int, now: float) -> int:
         """One block where the gap is over, else none."""
         if now < self.next_at:
             return 0
         self.next_at = now + self._gap
         return 1
 
-    def arrived(self, count: int, elapsed: float, queued: float) -> None:
+    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
         """A window arrived whole."""
 
-    def gap(self, count: int, elapsed: float) -> None:
+    def on_loss(self, count: int, elapsed: float) -> None:
         """What followed the first blocks was lost."""
 
-    def silence(self, roundtrip: float) -> None:
+    def on_timeout(self, roundtrip: float) -> None:
         """A window got no answer at all."""

@@ -26,12 +26,12 @@ from enum import IntEnum
 from tftpd.protocol.errors import MalformedPacket, MalformedRequest
 from tftpd.protocol.options import Options
 
-HEADER = 4  # octets before the payload of a DATA packet
+HEADER_BYTES = 4  # octets before the payload of a DATA packet
 
-LONGEST_REQUEST = 8192
+MAX_REQUEST_BYTES = 8192
 """Octets of an RRQ or WRQ that is read: RFC 2347 has 512, and a name may have 4096."""
 
-MOST_OPTIONS = 64
+MAX_OPTIONS = 64
 """Of a packet; what follows is not read. A request is kept for as long as its transfer."""
 
 _PAIR = struct.Struct("!HH")
@@ -96,7 +96,7 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
+class ErrorPacket:
     """Ends a transfer, or tells a stray its TID is unknown; never answered.
 
     `code` is 0 to 65535: a peer may use one that no RFC lists.
@@ -121,7 +121,7 @@ class Oack:
 
 
 Request = Rrq | Wrq
-Packet = Rrq | Wrq | Data | Ack | Error | Oack
+Packet = Rrq | Wrq | Data | Ack | ErrorPacket | Oack
 
 
 def decode(datagram: bytes) -> Packet:
@@ -152,9 +152,9 @@ def _decode_ack(datagram: bytes) -> Ack:
     return Ack(int.from_bytes(datagram[2:4], "big"))
 
 
-def _decode_error(datagram: bytes) -> Error:
+def _decode_error(datagram: bytes) -> ErrorPacket:
     message = datagram[4:].split(b"\0", 1)[0]
-    return Error(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
+    return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
 
 
 def _decode_rrq(datagram: bytes) -> Rrq:
@@ -170,7 +170,7 @@ def _decode_oack(datagram: bytes) -> Oack:
 
 
 def _decode_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
-    if len(datagram) > LONGEST_REQUEST:
+    if len(datagram) > MAX_REQUEST_BYTES:
         raise MalformedRequest(f"{len(datagram)} octets are more than a request has")
     filename, *fields = datagram[2:].split(b"\0")
     # The octets after the last NUL are in fields[-1]: with fewer than two
@@ -187,7 +187,7 @@ def _decode_options(fields: list[bytes]) -> Options:
     an empty name is where padding starts. The value of the last name may be
     missing altogether; it is then read as empty.
     """
-    strings = fields[:-1][: 2 * MOST_OPTIONS]
+    strings = fields[:-1][: 2 * MAX_OPTIONS]
     pairs = []
     for at in range(0, len(strings), 2):
         name = strings[at]

@@ -18,27 +18,27 @@ an index that is not above the one discarded before.
 
 from math import inf
 
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.machine import Machine
-from tftpd.protocol.negotiation import Terms
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.machine import TransferMachine
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.retransmission import RetransmitTimer
 
 _NONE = 1 << 62  # above every block index
 
 
-class Receiver(Machine):
+class Receiver(TransferMachine):
     """Takes blocks in order and acknowledges them by the window.
 
     After each `receive()` the caller `take()`s the payloads; once `complete`
     it stores the file and calls `stored()`.
     """
 
-    def __init__(self, terms: Terms, timer: Timer, now: float) -> None:
+    def __init__(self, terms: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         super().__init__(terms, timer, now)
         self.complete = False  # the last block is here
-        self.octets = 0  # of the file, received in order
+        self.bytes_transferred = 0  # of the file, received in order
         self._windowsize = terms.windowsize
         self._last = 0  # index of the last block in order
         self._acked = -1  # index our last ACK said
@@ -56,70 +56,70 @@ class Receiver(Machine):
         return self._last
 
     @property
-    def expecting(self) -> bool:
+    def mid_window(self) -> bool:
         """Whether it is in the midst of a window, with nothing to say."""
-        return not (self._due or self.complete or self.over)
+        return not (self._due or self.complete or self.closed)
 
-    def take(self) -> list[bytes]:
+    def take_payloads(self) -> list[bytes]:
         """The payloads that came in order since the last call."""
         payloads, self._payloads = self._payloads, []
         return payloads
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take what the peer sent. What belongs to no receiver is ignored."""
-        if self.over:
+        if self.closed:
             return
         if isinstance(packet, Data):
             self.receive_data(packet.block, packet.payload, now)
         elif isinstance(packet, Oack):
-            self.repeat(now)  # a client's ACK 0 was lost
-        elif isinstance(packet, Error) and (self._dallying or not self.complete):
+            self.on_request_repeated(now)  # a client's ACK 0 was lost
+        elif isinstance(packet, ErrorPacket) and (self._dallying or not self.complete):
             # What is complete is being stored, and nobody takes that back.
             self._aborted(packet)
 
     def receive_data(self, block: int, payload: bytes, now: float) -> None:
         """Take a DATA, which comes by the thousand, without a `Data` made of it."""
-        ahead = self._numbering.ahead(block, self._last)
+        ahead = self._numbering.blocks_ahead(block, self._last)
         if ahead == 1 and not self.complete:
             self._accept(payload, now)
         elif 1 < ahead <= self._windowsize:
             self._discard_beyond(self._last + ahead)
         else:
-            behind = self._numbering.behind(block, self._last)
+            behind = self._numbering.blocks_behind(block, self._last)
             if behind < self._windowsize and behind < self._last:
                 self._discard_duplicate(self._last - behind)
 
-    def repeat(self, now: float) -> None:
+    def on_request_repeated(self, now: float) -> None:
         """The peer's request came again: our first reply may be lost."""
-        if not self.answered and self._quiet(now):
+        if not self.peer_confirmed and self._quiet(now):
             self._due = True
 
-    def stored(self, now: float) -> None:
+    def on_stored(self, now: float) -> None:
         """The file is safe: acknowledge the last block, then dally."""
-        if self.over:
+        if self.closed:
             return
         self.outcome = Outcome.DONE
         self._due = True
         self._dallying = True
         self._progress_at = now
 
-    def tick(self, now: float) -> None:
+    def on_timeout(self, now: float) -> None:
         """Repeat our last ACK, or give up, if the deadline has passed."""
-        if self.over or now < self.deadline:
+        if self.closed or now < self.deadline:
             return
         if self._dallying:
-            self.end(Outcome.DONE)
+            self.close(Outcome.DONE)
             return
         self.timeouts += 1
         if self._worthwhile(now):
             self._timer.back_off()
             self._due = True
         else:
-            self.end(Outcome.TIMED_OUT)
+            self.close(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> bytes | None:
+    def next_send(self, now: float) -> bytes | None:
         """What to send now: an ACK or OACK, an ERROR, or nothing."""
-        if self.over:
+        if self.closed:
             return self._last_word()
         if not self._due:
             return None
@@ -133,17 +133,17 @@ class Receiver(Machine):
             self.deadline = self._progress_at + self._timer.dally
         if self._last == 0 and self.terms.oack:
             return Oack(self.terms.oack).encode()
-        return Ack(self._numbering.wire(self._last)).encode()
+        return Ack(self._numbering.to_wire(self._last)).encode()
 
     def _accept(self, payload: bytes, now: float) -> None:
         size = len(payload)
         if size > self.terms.blksize:
-            self.fail(Refused(ErrorCode.ILLEGAL_OPERATION, f"a block of {size} octets"))
+            self.abort(RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"a block of {size} octets"))
             return
         if self._once and self._last == self._acked:
-            self._timer.measure(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self._sent_at)
         self._payloads.append(payload)
-        self.octets += size
+        self.bytes_transferred += size
         self._last += 1
         self._duplicate = self._beyond = _NONE
         self._progress(now)

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from math import inf
 
 from tftpd.protocol import options as opt
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.machine import Machine
-from tftpd.protocol.negotiation import Direction, Mode, Terms
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Request, Rrq, Wrq
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.machine import TransferMachine
+from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Request, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.retransmission import RetransmitTimer
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TransferRequest:
     """What a client asks for.
 
     `timeout` is in whole seconds. `tsize` is the size of what is written,
@@ -73,31 +73,33 @@ class Wish:
         )
 
 
-class Opening(Machine):
+class RequestMachine(TransferMachine):
     """Asks until the server answers, and checks what it answers.
 
     Every packet leaves from one TID; the caller takes that of the server
     from the packet that `opened` it. `everyone`: many servers may answer.
     """
 
-    octets = 0
+    bytes_transferred = 0
     blocks = 0
 
-    def __init__(self, wish: Wish, timer: Timer, now: float, everyone: bool) -> None:
-        super().__init__(Terms(mode=wish.mode), timer, now)
+    def __init__(
+        self, wish: TransferRequest, timer: RetransmitTimer, now: float, everyone: bool
+    ) -> None:
+        super().__init__(TransferOptions(mode=wish.mode), timer, now)
         self.opened = False  # `terms` are those of the transfer
         self.request = _request(wish, wish.options())
         """What is asked: first with options, perhaps later without."""
         self._wish = wish
         self._everyone = everyone
-        self._refusal: Error | None = None  # of one of many
+        self._refusal: ErrorPacket | None = None  # of one of many
         self._due = True
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take what the server sent. What answers no such request is ignored."""
-        if self.over or self.opened:
+        if self.closed or self.opened:
             return
-        if isinstance(packet, Error):
+        if isinstance(packet, ErrorPacket):
             if self._everyone:
                 self._refusal = packet
             else:
@@ -107,9 +109,9 @@ class Opening(Machine):
         elif self._answers_plainly(packet):
             self._open(self.terms)
 
-    def tick(self, now: float) -> None:
+    def on_timeout(self, now: float) -> None:
         """Ask again, or give up, if the deadline has passed."""
-        if self.over or now < self.deadline:
+        if self.closed or now < self.deadline:
             return
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
@@ -119,11 +121,11 @@ class Opening(Machine):
             self.retransmits += 1
             self._due = True
         else:
-            self.end(Outcome.TIMED_OUT)
+            self.close(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> bytes | None:
+    def next_send(self, now: float) -> bytes | None:
         """What to send now: the request, an ERROR, or nothing."""
-        if self.over:
+        if self.closed:
             return self._last_word()
         if not self._due:
             return None
@@ -137,7 +139,7 @@ class Opening(Machine):
             return isinstance(packet, Data) and packet.block == 1
         return isinstance(packet, Ack) and packet.block == 0
 
-    def _receive_error(self, error: Error, now: float) -> None:
+    def _receive_error(self, error: ErrorPacket, now: float) -> None:
         if error.code == ErrorCode.OPTION_REFUSED and self.request.options:
             self.request = _request(self._wish, ())
             self._progress(now)
@@ -148,16 +150,16 @@ class Opening(Machine):
     def _receive_oack(self, oack: Oack) -> None:
         try:
             self._open(self._agreed(oack))
-        except Refused as refused:
-            self.fail(refused)
+        except RequestRefused as refused:
+            self.abort(refused)
 
-    def _open(self, terms: Terms) -> None:
+    def _open(self, terms: TransferOptions) -> None:
         self.terms = terms
         self.opened = True
         self._due = False
         self.deadline = inf
 
-    def _agreed(self, oack: Oack) -> Terms:
+    def _agreed(self, oack: Oack) -> TransferOptions:
         """The terms that `oack` states; raises `Refused` for what was not asked."""
         asked = dict(self.request.options)
         agreed: dict[bytes, int] = {}
@@ -165,11 +167,11 @@ class Opening(Machine):
             name = spelled.lower()
             if name not in asked or name in agreed:
                 raise _unacceptable(spelled, text)
-            value = opt.number(text, _answerable(name, int(asked[name])))
+            value = opt.parse_int(text, _answerable(name, int(asked[name])))
             if value is None:
                 raise _unacceptable(spelled, text)
             agreed[name] = value
-        return Terms(
+        return TransferOptions(
             mode=self._wish.mode,
             blksize=agreed.get(opt.BLKSIZE, opt.DEFAULT_BLKSIZE),
             windowsize=agreed.get(opt.WINDOWSIZE, opt.DEFAULT_WINDOWSIZE),
@@ -179,7 +181,7 @@ class Opening(Machine):
         )
 
 
-def _request(wish: Wish, options: opt.Options) -> Request:
+def _request(wish: TransferRequest, options: opt.Options) -> Request:
     kind = Rrq if wish.direction is Direction.READ else Wrq
     return kind(wish.filename, wish.mode.value, options)
 
@@ -195,5 +197,5 @@ def _answerable(name: bytes, asked: int) -> tuple[int, int]:
     return asked, asked
 
 
-def _unacceptable(name: bytes, value: bytes) -> Refused:
-    return Refused(ErrorCode.OPTION_REFUSED, f"the server answers {name!r} with {value!r}")
+def _unacceptable(name: bytes, value: bytes) -> RequestRefused:
+    return RequestRefused(ErrorCode.OPTION_REFUSED, f"the server answers {name!r} with {value!r}")

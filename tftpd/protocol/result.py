@@ -17,18 +17,18 @@ class Outcome(Enum):
     FAILED = "failed"  # by us: the disk, or a fault of our own
     REPLACED = "replaced"  # the client started another transfer from the same TID
     STOPPED = "stopped"  # the daemon went down
-    DISPLACED = "displaced"  # never answered, and others needed its place
+    EVICTED = "displaced"  # never answered, and others needed its place
     REFUSED = "refused"  # never began
-    IGNORED = "ignored"  # never began, and the client was not told
+    DROPPED = "ignored"  # never began, and the client was not told
 
     @property
-    def good(self) -> bool:
+    def successful(self) -> bool:
         """Whether the client got what it came for."""
         return self in (Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TransferResult:
     """One request, from its arrival to its end.
 
     `filename` is as the client spelled it; `octets` counts what the peer
@@ -46,7 +46,7 @@ class Report:
     peer: tuple[str, int]
     filename: bytes
     outcome: Outcome
-    octets: int = 0
+    bytes_transferred: int = 0
     seconds: float = 0.0
     mode: Mode | None = None
     blksize: int = 0
@@ -57,13 +57,13 @@ class Report:
     size: int | None = None
     blocks: int = 0
     timeouts: int = 0
-    roundtrip: float | None = None
+    rtt: float | None = None
     options: tuple[str, ...] = ()
-    served: bytes | None = None
-    by: tuple[str, ...] = ()
+    served_name: bytes | None = None
+    resolution_steps: tuple[str, ...] = ()
     profile: str = ""
 
     @property
     def rate(self) -> float:
         """Octets per second; 0.0 where no time passed."""
-        return self.octets / self.seconds if self.seconds > 0 else 0.0
+        return self.bytes_transferred / self.seconds if self.seconds > 0 else 0.0

@@ -20,7 +20,7 @@ _LEAST_TRIES = 3  # intervals that patience allows for, however long each is
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class RetransmitPolicy:
     """What an administrator says of time, all in seconds.
 
     `floor` and `ceiling` bound the adaptive interval and `initial` is used
@@ -33,16 +33,16 @@ class Timing:
     else's. `gap` is the least time from one block to the next.
     """
 
-    floor: float = 0.25
-    ceiling: float = 8.0
-    initial: float = 1.0
-    patience: float = 30.0
+    min_interval: float = 0.25
+    max_interval: float = 8.0
+    initial_interval: float = 1.0
+    idle_timeout: float = 30.0
     dally: float = 12.0
-    copies: float = 3
-    gap: float = 0.0
+    max_unanswered_sends: float = 3
+    packet_interval: float = 0.0
 
 
-class Timer:
+class RetransmitTimer:
     """The retransmission interval of one transfer.
 
     `interval` is the time from a send to its repeat. `roundtrip` is the
@@ -60,18 +60,18 @@ class Timer:
         "_random",
         "_timing",
         "_variation",
-        "copies",
         "dally",
-        "gap",
+        "idle_timeout",
         "interval",
-        "patience",
-        "roundtrip",
-        "shortest",
+        "max_unanswered_sends",
+        "min_rtt",
+        "packet_interval",
+        "smoothed_rtt",
     )
 
     def __init__(
         self,
-        timing: Timing,
+        timing: RetransmitPolicy,
         fixed: float | None = None,
         windowsize: int = 1,
         uniform: Callable[[], float] = random.random,
@@ -80,21 +80,21 @@ class Timer:
         # Whoever asks for windows asks for speed, and a lost end of a window
         # shows by nothing but this timer. In lock-step a needless repeat is
         # the greater harm: it breaks the Raspberry Pi's first loader.
-        self._floor = timing.floor if windowsize == 1 else timing.floor * _WINDOWED
-        self.roundtrip: float | None = None
-        self.shortest = inf
-        self.patience = max(timing.patience, _LEAST_TRIES * (fixed or 0.0))
+        self._floor = timing.min_interval if windowsize == 1 else timing.min_interval * _WINDOWED
+        self.smoothed_rtt: float | None = None
+        self.min_rtt = inf
+        self.idle_timeout = max(timing.idle_timeout, _LEAST_TRIES * (fixed or 0.0))
         self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
-        self.copies = timing.copies
-        self.gap = timing.gap
+        self.max_unanswered_sends = timing.max_unanswered_sends
+        self.packet_interval = timing.packet_interval
         self._timing = timing
         self._fixed = fixed
         self._variation = 0.0
         self._backoff = 1.0
         self._random = uniform
-        self._reckon()
+        self._update()
 
-    def measure(self, elapsed: float) -> None:
+    def on_rtt_sample(self, elapsed: float) -> None:
         """A send was answered after `elapsed` seconds, at the first try.
 
         An answer to something sent twice must not be measured: it may
@@ -102,33 +102,33 @@ class Timer:
         """
         elapsed = max(elapsed, 0.0)
         self._backoff = 1.0
-        self.shortest = min(self.shortest, elapsed)
-        if self.roundtrip is None:
-            self.roundtrip = elapsed
+        self.min_rtt = min(self.min_rtt, elapsed)
+        if self.smoothed_rtt is None:
+            self.smoothed_rtt = elapsed
             self._variation = elapsed / 2
         else:
-            self._variation += _BETA * (abs(self.roundtrip - elapsed) - self._variation)
-            self.roundtrip += _ALPHA * (elapsed - self.roundtrip)
-        self._reckon()
+            self._variation += _BETA * (abs(self.smoothed_rtt - elapsed) - self._variation)
+            self.smoothed_rtt += _ALPHA * (elapsed - self.smoothed_rtt)
+        self._update()
 
     def back_off(self) -> None:
         """The interval passed without an answer: wait longer the next time."""
         self._backoff *= 2 * (1 + _JITTER * self._random())
-        self._reckon()
+        self._update()
 
-    def ease(self) -> None:
+    def reset_backoff(self) -> None:
         """An answer showed a loss, not a delay: there is no reason to wait longer."""
         if self._backoff > 1.0:
             self._backoff = 1.0
-            self._reckon()
+            self._update()
 
-    def _reckon(self) -> None:
+    def _update(self) -> None:
         if self._fixed is not None:
             self.interval = self._fixed
             return
         timing = self._timing
-        if self.roundtrip is None:
-            base = timing.initial
+        if self.smoothed_rtt is None:
+            base = timing.initial_interval
         else:
-            base = max(self._floor, self.roundtrip + 4 * self._variation)
-        self.interval = min(base * self._backoff, timing.ceiling, timing.patience)
+            base = max(self._floor, self.smoothed_rtt + 4 * self._variation)
+        self.interval = min(base * self._backoff, timing.max_interval, timing.idle_timeout)

@@ -15,13 +15,13 @@ explains it, and that it is the first since the window last moved. A sender
 under these rules cannot be driven to double its packets for ever.
 """
 
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.protocol.machine import Machine
-from tftpd.protocol.negotiation import Terms
-from tftpd.protocol.pacing import Pacer, Pacing, Spacer
-from tftpd.protocol.packets import Ack, Error, Oack, Packet
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.machine import TransferMachine
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.pacing import IntervalPacer, Pacer, RatePacer
+from tftpd.protocol.packets import Ack, ErrorPacket, Oack, Packet
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer
+from tftpd.protocol.retransmission import RetransmitTimer
 
 # Octets to have in hand beyond the windows: blocks are read some at a time.
 # In lock-step at 1468 octets it is one system call for 23 blocks, and small
@@ -33,11 +33,11 @@ _READ_AHEAD = 32 << 10
 _MEASURED_EACH = 0.01
 
 
-Burst = tuple[int, int]
+BlockRange = tuple[int, int]
 """The index of a block, and how many leave together from that one on."""
 
 
-class Sender(Machine):
+class Sender(TransferMachine):
     """Sends a window of blocks and slides it on ACKs.
 
     It counts blocks and never sees their octets: the caller has the next
@@ -45,13 +45,13 @@ class Sender(Machine):
     `Burst` from the `outbox()` on the wire.
     """
 
-    def __init__(self, terms: Terms, timer: Timer, now: float) -> None:
+    def __init__(self, terms: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         super().__init__(terms, timer, now)
         windowsize = self._windowsize = terms.windowsize
         ahead = -(-_READ_AHEAD // (windowsize * terms.blksize))
         # A whole number of windows, so that a window seldom lies across the
         # end of a ring of so many.
-        self.stock = windowsize * (1 + ahead)
+        self.buffer_blocks = windowsize * (1 + ahead)
         """The most blocks from the first unacknowledged one on that it will want."""
         self._opening = bool(terms.oack)
         self._due = True  # something may be sent
@@ -65,10 +65,12 @@ class Sender(Machine):
         self._told = False  # a duplicate ACK of `_acked` was answered
         self._measure_at = now
         self._window_at = now  # when the first block of the window left
-        self._pacer: Pacing = Spacer(timer.gap) if timer.gap else Pacer(windowsize)
+        self._pacer: Pacer = (
+            IntervalPacer(timer.packet_interval) if timer.packet_interval else RatePacer(windowsize)
+        )
 
     @property
-    def wants(self) -> int:
+    def blocks_wanted(self) -> int:
         """How many blocks to feed: 0 while more than a window is in hand.
 
         Nothing before the OACK is acknowledged: thousands who ask and are
@@ -76,7 +78,7 @@ class Sender(Machine):
         """
         if self._hand > self._windowsize or self._last is not None or self._opening:
             return 0
-        return self.stock - self._hand
+        return self.buffer_blocks - self._hand
 
     @property
     def blocks(self) -> int:
@@ -84,36 +86,36 @@ class Sender(Machine):
         return self._acked
 
     @property
-    def octets(self) -> int:
+    def bytes_transferred(self) -> int:
         """Octets of the file that the peer has acknowledged."""
         blksize = self.terms.blksize
         short = 0 if self._last is None or self._hand else blksize - self._last
         return self._acked * blksize - short
 
-    def feed(self, count: int, last: int | None = None) -> None:
+    def blocks_ready(self, count: int, last: int | None = None) -> None:
         """The next `count` blocks are ready; with `last` octets in the one that ends the file."""
         self._hand += count
         self._last = last
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take what the peer sent. What belongs to no sender is ignored."""
-        if self.over:
+        if self.closed:
             return
         if isinstance(packet, Ack):
             self.receive_ack(packet.block, now)
         elif isinstance(packet, Oack):
-            self.repeat(now)  # a client's first DATA were lost
-        elif isinstance(packet, Error):
+            self.on_request_repeated(now)  # a client's first DATA were lost
+        elif isinstance(packet, ErrorPacket):
             self._receive_error(packet)
 
-    def repeat(self, now: float) -> None:
+    def on_request_repeated(self, now: float) -> None:
         """The peer's request came again: our first reply may be lost."""
-        if not self.answered and self._quiet(now):
+        if not self.peer_confirmed and self._quiet(now):
             self._resend()
 
-    def tick(self, now: float) -> None:
+    def on_timeout(self, now: float) -> None:
         """Send again, or give up, if the deadline has passed."""
-        if self.over or now < self.deadline:
+        if self.closed or now < self.deadline:
             return
         if self._pacer.active and self._sending < min(self._windowsize, self._hand):
             return  # the deadline was that of the next blocks
@@ -124,17 +126,17 @@ class Sender(Machine):
         if self._worthwhile(now):
             self._timer.back_off()
             if not self._opening:
-                self._pacer.silence(min(self._timer.shortest, self._timer.interval))
+                self._pacer.on_timeout(min(self._timer.min_rtt, self._timer.interval))
             self._resend()
-        elif self.answered and self._last is not None and self._sending == self._hand:
+        elif self.peer_confirmed and self._last is not None and self._sending == self._hand:
             # Some firmware starts what it loaded without the last ACK.
-            self.end(Outcome.UNCONFIRMED, detail="the last block was never acknowledged")
+            self.close(Outcome.UNCONFIRMED, detail="the last block was never acknowledged")
         else:
-            self.end(Outcome.TIMED_OUT)
+            self.close(Outcome.TIMED_OUT)
 
-    def outbox(self, now: float) -> bytes | Burst | None:
+    def next_send(self, now: float) -> bytes | BlockRange | None:
         """What to send now: an OACK or ERROR, blocks, or nothing."""
-        if self.over:
+        if self.closed:
             return self._last_word()
         if self._opening:
             return self._opening_outbox(now)
@@ -145,7 +147,7 @@ class Sender(Machine):
             return None
         end = whole
         if self._pacer.active:
-            end = start + self._pacer.allows(whole - start, now)
+            end = start + self._pacer.take(whole - start, now)
             if start == end:
                 self.deadline = self._pacer.next_at
                 return None
@@ -166,7 +168,7 @@ class Sender(Machine):
 
     def receive_ack(self, block: int, now: float) -> None:
         """Take an ACK, which comes by the thousand, without an `Ack` made of it."""
-        count = self._numbering.ahead(block, self._acked)
+        count = self._numbering.blocks_ahead(block, self._acked)
         if self._opening:
             if count == 0:
                 self._open(now)
@@ -184,22 +186,22 @@ class Sender(Machine):
 
     def _open(self, now: float) -> None:
         if self.retransmits == 0:
-            self._timer.measure(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self._sent_at)
         self._opening = False
         self._echo = self.retransmits > 0
         self._progress(now)
 
     def _slide(self, count: int, now: float) -> None:
         if self._once and now >= self._measure_at and count == self._sending:
-            self._timer.measure(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self._sent_at)
             self._measure_at = now + _MEASURED_EACH
         if count < self._sending:
-            self._timer.ease()
-            self._pacer.gap(count, now - self._window_at - self._timer.shortest)
+            self._timer.reset_backoff()
+            self._pacer.on_loss(count, now - self._window_at - self._timer.min_rtt)
         elif self._pacer.active:
-            shortest = self._timer.shortest
+            shortest = self._timer.min_rtt
             queued = now - self._sent_at - shortest
-            self._pacer.arrived(count, now - self._window_at - shortest, queued)
+            self._pacer.on_window_acked(count, now - self._window_at - shortest, queued)
         self._echo = not self._once
         self._told = False
         self._hand -= count
@@ -208,9 +210,9 @@ class Sender(Machine):
         # window starts there (RFC 7440 s4).
         self._sending = 0
         self._progress_at = now
-        self.answered = True
+        self.peer_confirmed = True
         if self._last is not None and not self._hand:
-            self.end(Outcome.DONE)
+            self.close(Outcome.DONE)
 
     def _receive_duplicate(self, now: float) -> None:
         if self._sending and not self._told and not self._echo and self._quiet(now):
@@ -223,7 +225,7 @@ class Sender(Machine):
             self.deadline = now + self._timer.interval
         else:
             why = "the file could not be read in time"
-            self.fail(Refused(ErrorCode.NOT_DEFINED, why, Reason.READ_FAILED))
+            self.abort(RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.READ_FAILED))
 
     def _resend(self) -> None:
         if self._opening:
@@ -232,8 +234,8 @@ class Sender(Machine):
         else:
             self._sending = 0
 
-    def _receive_error(self, error: Error) -> None:
+    def _receive_error(self, error: ErrorPacket) -> None:
         if self._acked == 0 and self.terms.probes:
-            self.end(Outcome.PROBE, error.code, error.message)
+            self.close(Outcome.PROBE, error.code, error.message)
         else:
             self._aborted(error)

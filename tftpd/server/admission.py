@@ -25,7 +25,7 @@ _REMEMBERED = 65536  # clients whose rates are known; the least recent is forgot
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class AdmissionLimits:
     """How many may be served at once; None is no limit.
 
     A network is a /24 of IPv4 or a /64 of IPv6. A session is half open
@@ -41,11 +41,11 @@ class Crowd:
     requests_per_second: int | None = None
 
 
-class Ignored(Exception):
+class RequestDropped(Exception):
     """A request that is not even refused; the text says why."""
 
 
-class Rates:
+class ClientRateLimiter:
     """How often each of many clients asks: a token bucket for each.
 
     A client's bucket is remembered until it is full again at the latest,
@@ -68,7 +68,7 @@ class Rates:
 
 
 @lru_cache(maxsize=4096)
-def network_of(host: str) -> str:
+def network_key(host: str) -> str:
     """What hosts of one network have in common: the /24 of IPv4, the /64 of IPv6."""
     address = client_address((host, 0))
     if isinstance(address, IPv6Address):
@@ -76,10 +76,10 @@ def network_of(host: str) -> str:
     return str(address).rpartition(".")[0]
 
 
-def whose(peer: SocketAddress) -> str:
+def client_key(peer: SocketAddress) -> str:
     """The host of `peer`: one of IPv6 has all addresses of its network."""
     host: str = peer[0]
-    return network_of(host) if ":" in host else host
+    return network_key(host) if ":" in host else host
 
 
 class Counts(Protocol):
@@ -92,7 +92,7 @@ class Counts(Protocol):
     def __iter__(self) -> Iterator[int]: ...
 
 
-class Tally:
+class SharedCounter:
     """Takes and gives back places for sessions.
 
     `counts` has one number for each process, in memory that they share, and
@@ -108,7 +108,7 @@ class Tally:
         """Whether `limit` places are taken."""
         return sum(self._counts) >= limit
 
-    def take(self, limit: int) -> bool:
+    def acquire(self, limit: int) -> bool:
         """Take a place if there is one below `limit`.
 
         Counted first and looked at then: of two processes that want the
@@ -117,15 +117,15 @@ class Tally:
         self._counts[self._own] += 1
         if sum(self._counts) <= limit:
             return True
-        self.give()
+        self.release()
         return False
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Give a place back."""
         self._counts[self._own] -= 1
 
 
-class Discard(Enum):
+class DropReason(Enum):
     """Why a datagram was let go. The value is the word for metrics."""
 
     MALFORMED = "malformed"  # no packet; a malformed request is told so
@@ -137,17 +137,17 @@ class Discard(Enum):
     REPEATED = "repeated"  # a request whose session runs, which answers it
 
 
-class Discards:
+class DropCounters:
     """Counts them. Plain numbers: one addition for each."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(Discard, 0)
+        self._counts = dict.fromkeys(DropReason, 0)
 
-    def add(self, why: Discard) -> None:
+    def add(self, why: DropReason) -> None:
         """One more."""
         self._counts[why] += 1
 
-    def take(self) -> dict[Discard, int]:
+    def take(self) -> dict[DropReason, int]:
         """What was counted since the last call."""
-        taken, self._counts = self._counts, dict.fromkeys(Discard, 0)
+        taken, self._counts = self._counts, dict.fromkeys(DropReason, 0)
         return taken

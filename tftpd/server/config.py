@@ -10,18 +10,18 @@ from pathlib import Path
 from tftpd.access.client import MacAddress
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profile, Profiles
-from tftpd.net.rate_limit import Rate
+from tftpd.net.rate_limit import BandwidthLimit
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.negotiation import Limits
-from tftpd.protocol.result import Report
-from tftpd.protocol.retransmission import Timing
-from tftpd.server.admission import Crowd
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.result import TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.admission import AdmissionLimits
 from tftpd.server.request import Render, no_render
-from tftpd.storage.quota import Ledger
-from tftpd.storage.resolver import Finder
+from tftpd.storage.quota import UsageTracker
+from tftpd.storage.resolver import FileResolver
 
 
-def limits_for(profile: Profile, limits: Limits) -> Limits:
+def limits_for(profile: Profile, limits: OptionLimits) -> OptionLimits:
     """The limits of a transfer with this profile: never more than `limits`."""
     return replace(
         limits,
@@ -33,18 +33,18 @@ def limits_for(profile: Profile, limits: Limits) -> Limits:
     )
 
 
-def timing_for(profile: Profile, timing: Timing) -> Timing:
+def timing_for(profile: Profile, timing: RetransmitPolicy) -> RetransmitPolicy:
     """The timing of a transfer with this profile."""
     return replace(
         timing,
-        floor=profile.floor or timing.floor,
-        patience=profile.patience or timing.patience,
-        gap=profile.gap,
+        min_interval=profile.min_interval or timing.min_interval,
+        idle_timeout=profile.idle_timeout or timing.idle_timeout,
+        packet_interval=profile.packet_interval,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ServerConfig:
     """What is served, and on what terms: replaced as a whole by a reload.
 
     `crowd` is how many may be served at once; `report` takes each request's
@@ -55,35 +55,41 @@ class Offer:
     """
 
     mounts: Mounts
-    limits: Limits
-    timing: Timing
-    crowd: Crowd
-    report: Callable[[Report], None]
-    bandwidth: Rate | None = None
+    limits: OptionLimits
+    timing: RetransmitPolicy
+    admission: AdmissionLimits
+    report: Callable[[TransferResult], None]
+    bandwidth: BandwidthLimit | None = None
     session_bandwidth: int | None = None
-    ledgers: Mapping[Path, Ledger] = field(default_factory=dict)
+    usage_trackers: Mapping[Path, UsageTracker] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=Profiles)
     neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
     render: Render = no_render
-    finder: Finder = field(init=False)
-    _tuned: dict[str, tuple[Limits, Timing]] = field(default_factory=dict, init=False)
+    resolver: FileResolver = field(init=False)
+    _tuned: dict[str, tuple[OptionLimits, RetransmitPolicy]] = field(
+        default_factory=dict, init=False
+    )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "finder", Finder(self.mounts))
+        object.__setattr__(self, "resolver", FileResolver(self.mounts))
 
     @property
-    def asks_neighbours(self) -> bool:
+    def needs_mac(self) -> bool:
         """Whether it matters after the profile is chosen who a client is by its MAC address."""
-        return self.mounts.asks_neighbours or self.mounts.renders
+        return self.mounts.needs_mac or self.mounts.renders
 
-    def tuned(self, profile: Profile) -> tuple[Limits, Timing]:
+    def options_for(self, profile: Profile) -> tuple[OptionLimits, RetransmitPolicy]:
         """Limits and timing of a transfer with this profile, made once."""
         if profile.name not in self._tuned:
             limits, timing = limits_for(profile, self.limits), timing_for(profile, self.timing)
             self._tuned[profile.name] = limits, timing
         return self._tuned[profile.name]
 
-    def rates(self) -> list[Rate]:
+    def bandwidth_limits(self) -> list[BandwidthLimit]:
         """What holds a transfer that begins now."""
         rates = [] if self.bandwidth is None else [self.bandwidth]
-        return rates if self.session_bandwidth is None else [*rates, Rate(self.session_bandwidth)]
+        return (
+            rates
+            if self.session_bandwidth is None
+            else [*rates, BandwidthLimit(self.session_bandwidth)]
+        )

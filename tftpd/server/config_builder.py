@@ -13,12 +13,12 @@ from typing import Any
 from twisted.logger import Logger
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.variables import Facts
-from tftpd.config.sections import Limit
+from tftpd.access.variables import VariableTable
+from tftpd.config.sections import LimitsSection
 from tftpd.config.settings import Settings
-from tftpd.server.admission import Crowd
-from tftpd.server.request import Render, Wanted
-from tftpd.templates.renderer import Renderer
+from tftpd.server.admission import AdmissionLimits
+from tftpd.server.request import Render, RenderContext
+from tftpd.templates.renderer import TemplateRenderer
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
 _SESSION_DESCRIPTORS = 4  # its port twice, its file, and the directory of an upload
@@ -27,12 +27,12 @@ _WORTH_TELLING = 0.99  # share of the sessions; many hosts allow 20000 descripto
 _log = Logger()
 
 
-def crowd(limits: Limit) -> Crowd:
+def admission_limits(limits: LimitsSection) -> AdmissionLimits:
     """What `limits` allows, as far as there are descriptors; a warning tells where there are few.
 
     Asks for the descriptors that the sessions may need; the default is often 1024.
     """
-    return Crowd(
+    return AdmissionLimits(
         sessions=_room(limits.sessions),
         sessions_per_client=limits.sessions_per_client,
         sessions_per_network=limits.sessions_per_network,
@@ -61,16 +61,16 @@ def _room(sessions: int) -> int:
     return room
 
 
-def rendering(renderer: Renderer, facts: Facts) -> Render:
+def template_renderer(renderer: TemplateRenderer, facts: VariableTable) -> Render:
     """Has `renderer` make files, for clients of whom `facts` are known."""
 
-    def render(template: Grant[ReadPolicy], wanted: Wanted) -> bytes:
-        return renderer.render(template, told(wanted, facts))
+    def render(template: Grant[ReadPolicy], wanted: RenderContext) -> bytes:
+        return renderer.render(template, template_variables(wanted, facts))
 
     return render
 
 
-def told(wanted: Wanted, facts: Facts) -> Mapping[str, Any]:
+def template_variables(wanted: RenderContext, facts: VariableTable) -> Mapping[str, Any]:
     """The names that a template knows (docs/templates.md), as JSON has them."""
     client = wanted.client
     return {
@@ -88,7 +88,7 @@ def told(wanted: Wanted, facts: Facts) -> Mapping[str, Any]:
 _FIXED = ("workers", "log", "status")  # what the daemon is built of, rather than what it serves
 
 
-def take_over(old: Settings, new: Settings, log: Logger) -> Settings:
+def keep_fixed_settings(old: Settings, new: Settings, log: Logger) -> Settings:
     """`new`, but for the keys that need a restart; those that differ are named in the log."""
     differ = [key for key in _FIXED if getattr(old, key) != getattr(new, key)]
     for key in differ:

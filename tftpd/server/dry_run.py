@@ -15,20 +15,20 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from tftpd.access.client import Client
-from tftpd.access.profiles import PLAIN, Profile
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs, Runtime
+from tftpd.access.profiles import DEFAULT_PROFILE, Profile
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
 from tftpd.net.send_session import SendSession
 from tftpd.net.types import Buffer, SocketAddress
-from tftpd.protocol.errors import ErrorCode, MalformedRequest, Refused
-from tftpd.protocol.negotiation import Limits, Terms
-from tftpd.protocol.packets import Error, Opcode, Rrq, Wrq, decode
+from tftpd.protocol.errors import ErrorCode, MalformedRequest, RequestRefused
+from tftpd.protocol.negotiation import OptionLimits, TransferOptions
+from tftpd.protocol.packets import ErrorPacket, Opcode, Rrq, Wrq, decode
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import Timer, Timing
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 from tftpd.server.config import limits_for, timing_for
-from tftpd.server.request import Reading, Render, answer_read, answer_write, no_render
-from tftpd.storage.resolver import Finder
+from tftpd.server.request import Render, ResolvedRead, no_render, resolve_read, resolve_write
+from tftpd.storage.resolver import FileResolver
 
 _ERROR = Opcode.ERROR.to_bytes(2, "big")
 
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRun:
     """The first datagram of the answer, and the terms, or why it is refused."""
 
     answer: bytes
-    terms: Terms | None = None
+    terms: TransferOptions | None = None
     why: str = ""
 
     @property
@@ -49,16 +49,16 @@ class Rehearsal:
         return not self.answer.startswith(_ERROR)
 
 
-def rehearse(
+def dry_run(
     datagram: bytes,
     peer: SocketAddress,
     client: Client,
-    finder: Finder,
-    limits: Limits,
-    timing: Timing,
-    profile: Profile = PLAIN,
+    finder: FileResolver,
+    limits: OptionLimits,
+    timing: RetransmitPolicy,
+    profile: Profile = DEFAULT_PROFILE,
     render: Render = no_render,
-) -> Rehearsal:
+) -> DryRun:
     """What a listener answers where `datagram`, an RRQ or a WRQ, comes from `peer`.
 
     Creates, writes and sends nothing. Raises `MalformedPacket` for what is
@@ -68,30 +68,32 @@ def rehearse(
     try:
         request = decode(datagram)
         if isinstance(request, Rrq):
-            reading = answer_read(request, client, finder, limits, render, wait=True)
+            reading = resolve_read(request, client, finder, limits, render, wait=True)
             return _began(reading, request, peer, timing)
         assert isinstance(request, Wrq), "neither RRQ nor WRQ"
-        writing = answer_write(request, client, finder.mounts, limits)
+        writing = resolve_write(request, client, finder.mounts, limits)
         writing.check()
         timer = _timer(writing.terms, timing)
-        first = Receiver(writing.terms, timer, 0.0).outbox(0.0)
+        first = Receiver(writing.terms, timer, 0.0).next_send(0.0)
         assert first is not None, "an upload begins with ACK or OACK"
-        return Rehearsal(first, writing.terms)
+        return DryRun(first, writing.terms)
     except MalformedRequest as malformed:
-        return _refused(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)))
-    except Refused as refused:
+        return _refused(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)))
+    except RequestRefused as refused:
         return _refused(refused)
 
 
-def _refused(refused: Refused) -> Rehearsal:
-    return Rehearsal(Error(refused.code, refused.text).encode(), why=str(refused))
+def _refused(refused: RequestRefused) -> DryRun:
+    return DryRun(ErrorPacket(refused.code, refused.text).encode(), why=str(refused))
 
 
-def _began(reading: Reading, request: Rrq, peer: SocketAddress, timing: Timing) -> Rehearsal:
+def _began(
+    reading: ResolvedRead, request: Rrq, peer: SocketAddress, timing: RetransmitPolicy
+) -> DryRun:
     """What a session sends first; it is stopped then."""
-    reading.source.spare_atime()
+    reading.source.set_noatime()
     port = _NoPort()
-    runtime = Runtime(Clock(), port.open_for, _at_once)
+    runtime = SessionRuntime(Clock(), port.open_for, _at_once)
     machine = Sender(reading.terms, _timer(reading.terms, timing), 0.0)
     session = SendSession(runtime, machine, request, peer, lambda _: None, lambda: None)
     session.attach(reading.source)
@@ -99,11 +101,11 @@ def _began(reading: Reading, request: Rrq, peer: SocketAddress, timing: Timing) 
     session.begin()
     detail = machine.detail
     session.stop(Outcome.STOPPED)
-    return Rehearsal(port.sent[0], reading.terms, detail)
+    return DryRun(port.sent[0], reading.terms, detail)
 
 
-def _timer(terms: Terms, timing: Timing) -> Timer:
-    return Timer(timing, terms.timeout, terms.windowsize)
+def _timer(terms: TransferOptions, timing: RetransmitPolicy) -> RetransmitTimer:
+    return RetransmitTimer(timing, terms.timeout, terms.windowsize)
 
 
 def _at_once(work: Callable[[], T]) -> "Deferred[T]":
@@ -118,7 +120,9 @@ class _NoPort:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def open_for(self, protocol: BurstProtocol, local: SocketAddress, needs: Needs) -> "_NoPort":
+    def open_for(
+        self, protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
+    ) -> "_NoPort":
         return self
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:

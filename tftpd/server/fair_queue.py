@@ -9,16 +9,16 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
-from tftpd.net.rate_limit import Share
+from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.types import SocketAddress
-from tftpd.server.admission import Discard, Discards, whose
+from tftpd.server.admission import DropCounters, DropReason, client_key
 
 _TURN = 8  # requests in one turn of the reactor; each costs as much as twenty blocks
 _ROOM = 1 << 19  # octets, for some 1,800 requests: what is answered in a second at the worst
 _OVERHEAD = 256  # octets of memory beside each datagram
 
 
-class Call(NamedTuple):
+class IncomingDatagram(NamedTuple):
     """A datagram, who sent it, and at which address; `broadcast`: at that of many hosts."""
 
     datagram: bytes
@@ -36,11 +36,11 @@ class Call(NamedTuple):
 class _Queue:
     """What one host said."""
 
-    calls: deque[Call] = field(default_factory=deque)
+    calls: deque[IncomingDatagram] = field(default_factory=deque)
     octets: int = 0
 
 
-class _Queues:
+class FairQueue:
     """What is not answered yet, by host.
 
     A host may have as much of the room as it leaves free: whoever fills half of it has to
@@ -54,9 +54,9 @@ class _Queues:
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def add(self, call: Call) -> bool:
+    def add(self, call: IncomingDatagram) -> bool:
         """Whether there is room for it, after what the same host has said."""
-        host = whose(call.peer)
+        host = client_key(call.peer)
         queue = self._queues.get(host)
         octets = call.octets
         if (0 if queue is None else queue.octets) + octets > self._free - octets:
@@ -68,7 +68,7 @@ class _Queues:
         self._free -= octets
         return True
 
-    def next(self) -> Call:
+    def next(self) -> IncomingDatagram:
         """The first of the host whose turn it is; there is one."""
         host, queue = self._queues.popitem(last=False)
         call = queue.calls.popleft()
@@ -80,39 +80,41 @@ class _Queues:
         return call
 
 
-class Callers:
+class RequestQueue:
     """Those who are not served yet, and what they said; `discards` counts what has no room."""
 
-    def __init__(self, share: Share, clock: Clock, discards: Discards, room: int = _ROOM) -> None:
+    def __init__(
+        self, share: RequestThrottle, clock: Clock, discards: DropCounters, room: int = _ROOM
+    ) -> None:
         self._share = share
         self._clock = clock
         self._discards = discards
         self._room = room
-        self._queues = _Queues(room)
+        self._queues = FairQueue(room)
         self._next_turn: IDelayedCall | None = None
 
-    def add(self, call: Call) -> None:
+    def add(self, call: IncomingDatagram) -> None:
         """It gets its turn, if there is room for it."""
         if not self._queues.add(call):
-            self._discards.add(Discard.NO_TURN)
+            self._discards.add(DropReason.NO_TURN)
 
-    def turn(self, answer: Callable[[Call], None]) -> None:
+    def turn(self, answer: Callable[[IncomingDatagram], None]) -> None:
         """Have a few answered, unless transfers have their turn; the others get one soon."""
         queues, share = self._queues, self._share
         for _ in range(_TURN):
-            if not queues or share.wait > 0:
+            if not queues or share.delay > 0:
                 break
             answer(queues.next())
         if queues and self._next_turn is None:
-            self._next_turn = self._clock.callLater(share.wait, partial(self._go_on, answer))
+            self._next_turn = self._clock.callLater(share.delay, partial(self._go_on, answer))
 
     def clear(self) -> None:
         """Nobody waits any more."""
-        self._queues = _Queues(self._room)
+        self._queues = FairQueue(self._room)
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
 
-    def _go_on(self, answer: Callable[[Call], None]) -> None:
+    def _go_on(self, answer: Callable[[IncomingDatagram], None]) -> None:
         self._next_turn = None
         self.turn(answer)

@@ -14,35 +14,39 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.client import Client
-from tftpd.access.profiles import PLAIN, Profile
-from tftpd.net.interfaces import Runtime
+from tftpd.access.profiles import DEFAULT_PROFILE, Profile
+from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.port_pool import PortRange
 from tftpd.net.sockets import client_address
 from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import (
     ErrorCode,
+    ErrorText,
     MalformedPacket,
     MalformedRequest,
-    Reason,
-    Refused,
-    Scarce,
+    RequestRefused,
+    ResourceExhausted,
 )
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.packets import Error, Request, Rrq, Wrq, decode
-from tftpd.protocol.result import Outcome, Report
-from tftpd.server.admission import Discard, Discards, Ignored
-from tftpd.server.config import Offer
+from tftpd.protocol.packets import ErrorPacket, Request, Rrq, Wrq, decode
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.admission import DropCounters, DropReason, RequestDropped
+from tftpd.server.config import ServerConfig
 from tftpd.server.listening_port import ListeningPort
-from tftpd.server.lookups import Errand, Waiting
-from tftpd.server.session_factory import Asked, Granted, Starter, discard
-from tftpd.server.session_table import Sessions
-from tftpd.storage.dentry_cache import Slow
+from tftpd.server.lookups import Lookup, LookupQueue
+from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory, release
+from tftpd.server.session_table import SessionTable
+from tftpd.storage.dentry_cache import WouldBlock
 
 # A client that sends its request once more after this many seconds without
 # progress was restarted: power-cycled firmware asks from the same port.
 _RESTARTED = 3.0
 
-_TURNED_DOWN = (Refused, Ignored, MemoryError)  # what comes of a request that is not granted
+_TURNED_DOWN = (
+    RequestRefused,
+    RequestDropped,
+    MemoryError,
+)  # what comes of a request that is not granted
 
 _TOLD_EACH = 1.0  # seconds between two lines about malformed requests
 
@@ -64,23 +68,23 @@ class Listener(DatagramProtocol):
 
     def __init__(
         self,
-        runtime: Runtime,
-        offer: Offer,
-        sessions: Sessions,
+        runtime: SessionRuntime,
+        offer: ServerConfig,
+        sessions: SessionTable,
         broadcast: bool = False,
-        discards: Discards | None = None,
+        discards: DropCounters | None = None,
         ports: PortRange | None = None,
         single_port: bool = False,
     ) -> None:
-        self.offer = offer
+        self.config = offer
         self.broadcast = broadcast
         self.ports = ports
         self.single_port = single_port
         self._runtime = runtime
         self._sessions = sessions
-        self._discards = discards or Discards()
-        self._starter = Starter(runtime, sessions, self._discards)
-        self._waiting = Waiting(runtime.errand, runtime.spend)
+        self._discards = discards or DropCounters()
+        self._starter = SessionFactory(runtime, sessions, self._discards)
+        self._waiting = LookupQueue(runtime.run_lookup, runtime.charge_wasted_cpu)
         self._started = False  # a transfer, by the datagram that is being received
         self._malformed_at = -inf
         self._untold = 0  # malformed requests that were not logged
@@ -100,18 +104,18 @@ class Listener(DatagramProtocol):
         What is no request is dropped without a word: two servers that
         answer each other's nonsense would never stop (CVE-2024-2169).
         """
-        if self._ignores() and not self.offer.profiles.answers_broadcasts:
-            self._discards.add(Discard.BROADCAST)
+        if self._ignores() and not self.config.profiles.answers_broadcasts:
+            self._discards.add(DropReason.BROADCAST)
             return
         seconds, sessions = self._runtime.clock.seconds, self._sessions
-        began, displaced = seconds(), sessions.displaced
+        began, displaced = seconds(), sessions.evicted
         self._started = False
         try:
             self._receive(datagram, peer)
         except Exception:
             self.log.failure("fault in a request from {peer}", peer=peer)
-        if not self._started or sessions.displaced > displaced:
-            self._runtime.spend(seconds() - began)
+        if not self._started or sessions.evicted > displaced:
+            self._runtime.charge_wasted_cpu(seconds() - began)
 
     def _receive(self, datagram: bytes, peer: SocketAddress) -> None:
         tid = (peer, self.transport.local)
@@ -119,37 +123,39 @@ class Listener(DatagramProtocol):
             packet = decode(datagram)
         except MalformedRequest as malformed:
             if self._ignores():
-                self._discards.add(Discard.BROADCAST)
+                self._discards.add(DropReason.BROADCAST)
                 return
-            self._discards.add(Discard.MALFORMED)
-            if tid not in self.transport.guests:  # an ERROR would end its transfer
-                self._tell(Refused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), tid)
+            self._discards.add(DropReason.MALFORMED)
+            if tid not in self.transport.sessions:  # an ERROR would end its transfer
+                self._send_error(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), tid)
                 self._note_malformed(malformed, peer)
             return
         except MalformedPacket:
-            self._discards.add(Discard.MALFORMED)
+            self._discards.add(DropReason.MALFORMED)
             return
         if not isinstance(packet, Rrq | Wrq):
-            self._discards.add(Discard.NO_REQUEST)
+            self._discards.add(DropReason.NO_REQUEST)
             return
-        offer = self.offer
+        offer = self.config
         client = Client(client_address(peer), partial(offer.neighbour, peer), tid[1][0])
         if self.transport.broadcast and self._ignores(offer.profiles.choose(packet, client)):
-            self._discards.add(Discard.BROADCAST)
+            self._discards.add(DropReason.BROADCAST)
             return
         if not self._is_new(packet, tid):
             return
         now = self._runtime.clock.seconds()
         port, ports = self.transport, self.ports
-        asked = Asked(packet, tid, client, PLAIN, offer, port, ports, self.single_port, now)
+        asked = IncomingRequest(
+            packet, tid, client, DEFAULT_PROFILE, offer, port, ports, self.single_port, now
+        )
         try:
-            self._sessions.admit(peer, offer.crowd, now)
+            self._sessions.admit(peer, offer.admission, now)
             asked.profile = offer.profiles.choose(packet, client)
             self._answer(asked)
         except _TURNED_DOWN as why:
-            self._turn_down(asked, why)
+            self._reject(asked, why)
 
-    def _ignores(self, profile: Profile = PLAIN) -> bool:
+    def _ignores(self, profile: Profile = DEFAULT_PROFILE) -> bool:
         """Whether what came is for everyone, and not answered for that."""
         if not self.transport.broadcast:
             return False
@@ -176,81 +182,83 @@ class Listener(DatagramProtocol):
         """
         session = self._sessions.find(tid)
         if session is not None and session.running:
-            stalled = session.machine.stalled(self._runtime.clock.seconds())
-            restarted = session.machine.answered and stalled > _RESTARTED
+            stalled = session.machine.idle_time(self._runtime.clock.seconds())
+            restarted = session.machine.peer_confirmed and stalled > _RESTARTED
             if session.request == request and not restarted:
-                session.repeat()
-                self._discards.add(Discard.REPEATED)
+                session.on_request_repeated()
+                self._discards.add(DropReason.REPEATED)
                 return False
         if session is not None:
             session.stop(Outcome.REPLACED)
         if self._waiting.request(tid) == request:
-            self._discards.add(Discard.REPEATED)
+            self._discards.add(DropReason.REPEATED)
             return False
-        self._waiting.forget(tid)
+        self._waiting.cancel(tid)
         return True
 
-    def _answer(self, asked: Asked) -> None:
+    def _answer(self, asked: IncomingRequest) -> None:
         """Start what is granted, here and now, or once a thread has found out."""
         try:
             granted = self._starter.answer(asked, wait=False)
-        except Slow as slow:
-            self._put_off(asked, slow)
+        except WouldBlock as slow:
+            self._defer(asked, slow)
         else:
             self._starter.start(asked, granted)
             self._started = True
 
-    def _put_off(self, asked: Asked, slow: Slow) -> None:
-        offer = asked.offer
-        if offer.asks_neighbours:
+    def _defer(self, asked: IncomingRequest, slow: WouldBlock) -> None:
+        offer = asked.config
+        if offer.needs_mac:
             _ = asked.client.mac  # now: the kernel is asked by one thread alone
-        errand = Errand(
+        errand = Lookup(
             asked.request,
             partial(self._starter.answer, asked, wait=True),
             partial(self._answered, asked),
-            discard,
-            quick=not slow.made,
+            release,
+            quick=not slow.needs_render,
         )
-        self._waiting.put(asked.tid, errand, slow.args, offer.crowd.half_open)
+        self._waiting.submit(asked.tid, errand, slow.args, offer.admission.half_open)
 
-    def _answered(self, asked: Asked, result: Granted | Exception) -> None:
+    def _answered(self, asked: IncomingRequest, result: ResolvedRequest | Exception) -> None:
         try:
             if isinstance(result, Exception):
                 raise result
-            self._start_late(asked, result)
+            self._start_deferred(asked, result)
         except _TURNED_DOWN as why:
-            self._turn_down(asked, why)
+            self._reject(asked, why)
         except Exception:
             self.log.failure("fault in a request from {peer}", peer=asked.tid[0])
 
-    def _start_late(self, asked: Asked, granted: Granted) -> None:
+    def _start_deferred(self, asked: IncomingRequest, granted: ResolvedRequest) -> None:
         """Start it, if there is room still."""
         try:
-            crowd, now = asked.offer.crowd, self._runtime.clock.seconds()
-            self._sessions.make_room(asked.tid[0], crowd, now)
+            crowd, now = asked.config.admission, self._runtime.clock.seconds()
+            self._sessions.reserve(asked.tid[0], crowd, now)
         except BaseException:
-            discard(granted)
+            release(granted)
             raise
         self._starter.start(asked, granted)
         self._started = True
 
-    def _turn_down(self, asked: Asked, why: Exception) -> None:
+    def _reject(self, asked: IncomingRequest, why: Exception) -> None:
         """Say and report why there is nothing for this request, or only report it."""
-        if isinstance(why, Scarce | MemoryError):
+        if isinstance(why, ResourceExhausted | MemoryError):
             # As with too many sessions: there may be some when it asks again.
-            why = Ignored(str(why) or Reason.SCARCE)
-        if isinstance(why, Refused):
-            self._tell(why, asked.tid)
+            why = RequestDropped(str(why) or ErrorText.OUT_OF_MEMORY)
+        if isinstance(why, RequestRefused):
+            self._send_error(why, asked.tid)
             self._unserved(asked, Outcome.REFUSED, why.code, why)
         else:
-            self._unserved(asked, Outcome.IGNORED, None, why)
+            self._unserved(asked, Outcome.DROPPED, None, why)
 
-    def _tell(self, refused: Refused, tid: TID) -> None:
-        self.transport.answer(Error(refused.code, refused.text).encode(), tid)
+    def _send_error(self, refused: RequestRefused, tid: TID) -> None:
+        self.transport.answer(ErrorPacket(refused.code, refused.text).encode(), tid)
 
-    def _unserved(self, asked: Asked, outcome: Outcome, code: int | None, why: Exception) -> None:
-        asked.offer.report(
-            Report(
+    def _unserved(
+        self, asked: IncomingRequest, outcome: Outcome, code: int | None, why: Exception
+    ) -> None:
+        asked.config.report(
+            TransferResult(
                 direction=Direction.READ if isinstance(asked.request, Rrq) else Direction.WRITE,
                 peer=asked.tid[0][:2],
                 filename=asked.request.filename,

@@ -13,15 +13,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Needs
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
 from tftpd.net.rate_limit import Entrance
-from tftpd.net.segmentation import Bursts
-from tftpd.net.sockets import ARRIVAL_ANCILLARY, arrival, departure
+from tftpd.net.segmentation import SegmentedSender
+from tftpd.net.sockets import ARRIVAL_ANCILLARY, parse_pktinfo, pktinfo_cmsg
 from tftpd.net.types import TID, Buffer, SocketAddress
-from tftpd.net.udp import TURN, Port, Readers
-from tftpd.net.wrappers import Hear
+from tftpd.net.udp import TURN, ReaderRegistry, UDPPort
+from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import Opcode
-from tftpd.server.fair_queue import Call, Callers
+from tftpd.server.fair_queue import IncomingDatagram, RequestQueue
 
 _LONGEST = 65536  # octets; a request may be as long as UDP allows
 _REQUESTS = (Opcode.RRQ.to_bytes(2, "big"), Opcode.WRQ.to_bytes(2, "big"))
@@ -31,7 +31,7 @@ _REQUESTS = (Opcode.RRQ.to_bytes(2, "big"), Opcode.WRQ.to_bytes(2, "big"))
 _OVERHEAD = 4
 
 
-class Guests:
+class SessionDemux:
     """The sessions on a listening port, by their TIDs.
 
     What comes for one that receives windows is kept until `deliver()`, so that
@@ -53,7 +53,7 @@ class Guests:
         return tid in self._protocols
 
     @property
-    def alone(self) -> bool:
+    def single_lockstep(self) -> bool:
         """Whether there is one, which says one thing at a time."""
         return len(self._protocols) == 1 and not self._windows
 
@@ -62,22 +62,22 @@ class Guests:
         """How many of them receive a file that is not complete."""
         return len(self._uploads)
 
-    def enter(
-        self, tid: TID, protocol: BurstProtocol, transport: BurstTransport, needs: Needs
+    def register(
+        self, tid: TID, protocol: BurstProtocol, transport: BurstTransport, needs: PortRequirements
     ) -> None:
         """What comes from `tid` is for `protocol`, until it leaves."""
         self._protocols[tid] = protocol
         if needs.receives:
             self._uploads.add(tid)
-        if needs.receives and needs.window > needs.longest:
+        if needs.receives and needs.window_bytes > needs.max_datagram_bytes:
             self._windows.add(tid)
         protocol.makeConnection(transport)
 
-    def rest(self, tid: TID) -> None:
+    def upload_done(self, tid: TID) -> None:
         """The transfer of `tid` has its outcome: no more of its blocks need room."""
         self._uploads.discard(tid)
 
-    def leave(self, tid: TID) -> None:
+    def unregister(self, tid: TID) -> None:
         """The session of `tid` has ended; idempotent."""
         protocol = self._protocols.pop(tid, None)
         self._uploads.discard(tid)
@@ -87,13 +87,13 @@ class Guests:
             if not self._protocols:
                 self._emptied()
 
-    def take(self, datagram: bytes, tid: TID) -> bool:
+    def dispatch(self, datagram: bytes, tid: TID) -> bool:
         """Give `datagram` to whom it is for; False where that is the listener."""
         protocol = self._protocols.get(tid)
         if protocol is None:
             return False
         if datagram[:2] in _REQUESTS:
-            self.deliver()  # what it sent before
+            self.flush()  # what it sent before
             return False
         if tid in self._windows:
             self._waiting.setdefault(tid, []).append(datagram)
@@ -101,7 +101,7 @@ class Guests:
             protocol.datagramReceived(datagram, tid[0])
         return True
 
-    def deliver(self) -> None:
+    def flush(self) -> None:
         """Give what waits to whom it is for."""
         if not self._waiting:
             return
@@ -112,7 +112,7 @@ class Guests:
                 protocol.burstReceived(datagrams, tid[0])
 
 
-class ListeningPort(Port, Entrance):
+class ListeningPort(UDPPort, Entrance):
     """A port that knows at which local address each datagram arrived.
 
     While it delivers a datagram, `local` is the address of this host to
@@ -123,10 +123,10 @@ class ListeningPort(Port, Entrance):
 
     def __init__(
         self,
-        readers: Readers,
+        readers: ReaderRegistry,
         sock: socket.socket,
         protocol: DatagramProtocol,
-        callers: Callers,
+        callers: RequestQueue,
         served: Callable[[], None],
     ) -> None:
         """`served` is called when transfers on it had something to do."""
@@ -135,10 +135,10 @@ class ListeningPort(Port, Entrance):
         self._served = served
         self._bound: SocketAddress = sock.getsockname()
         self._left: Callable[[], None] | None = None  # set once no requests are taken
-        self.guests = Guests(self._close_if_left)
+        self.sessions = SessionDemux(self._close_if_left)
         self.local = self._bound
         self.broadcast = False
-        self.hear: Hear | None = None
+        self.hear: DatagramObserver | None = None
 
     def doRead(self) -> None:
         """Take what has arrived, up to a bounded number of datagrams, and answer a few.
@@ -146,7 +146,7 @@ class ListeningPort(Port, Entrance):
         All of it is taken, so that what a host says too much does not fill the
         buffer of the socket, where it would be in the way of the others.
         """
-        guests, callers, taken = self.guests, self._callers, False
+        guests, callers, taken = self.sessions, self._callers, False
         for _ in range(TURN):
             if not self._open:
                 return
@@ -154,21 +154,21 @@ class ListeningPort(Port, Entrance):
                 datagram, ancillary, _, peer = self._socket.recvmsg(_LONGEST, ARRIVAL_ANCILLARY)
             except OSError:
                 break  # nothing left, or an ICMP error that belongs to no session
-            local, broadcast = arrival(ancillary) or (self._bound, False)
-            if guests and guests.take(datagram, (peer, local)):
+            local, broadcast = parse_pktinfo(ancillary) or (self._bound, False)
+            if guests and guests.dispatch(datagram, (peer, local)):
                 taken = True
-                if guests.alone:
+                if guests.single_lockstep:
                     break  # in lock-step it has sent one: to look for more costs 2 us
             elif self._left is None:
                 if self.hear is not None:
                     self.hear(False, datagram, (local[0], self._bound[1]), peer)
-                callers.add(Call(datagram, peer, local, broadcast))
-        guests.deliver()
+                callers.add(IncomingDatagram(datagram, peer, local, broadcast))
+        guests.flush()
         if taken:
             self._served()
         callers.turn(self._answer)
 
-    def _answer(self, call: Call) -> None:
+    def _answer(self, call: IncomingDatagram) -> None:
         self.local, self.broadcast = call.local, call.broadcast
         self._protocol.datagramReceived(call.datagram, call.peer)
 
@@ -178,28 +178,30 @@ class ListeningPort(Port, Entrance):
         if self.hear is not None:
             self.hear(True, datagram, (local[0], self._bound[1]), peer)
         try:
-            self._socket.sendmsg([datagram], departure(local), 0, peer)
+            self._socket.sendmsg([datagram], pktinfo_cmsg(local), 0, peer)
         except OSError:
             return
 
-    def share(self, protocol: BurstProtocol, tid: TID, needs: Needs) -> None:
+    def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Have `protocol`, a session, stay on this port."""
         # A socket of one address sends from no other.
-        source = [] if self._bound[0] == tid[1][0] else departure(tid[1])
-        shared = SharedPort(self.guests, Bursts(self._socket, source), tid, self._bound)
-        self.guests.enter(tid, protocol, shared, needs)
+        source = [] if self._bound[0] == tid[1][0] else pktinfo_cmsg(tid[1])
+        shared = SharedPortTransport(
+            self.sessions, SegmentedSender(self._socket, source), tid, self._bound
+        )
+        self.sessions.register(tid, protocol, shared, needs)
 
     @property
-    def room(self) -> int:
+    def upload_window_budget(self) -> int:
         """Octets of blocks that one more upload may have on their way to us."""
         buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        return buffer // _OVERHEAD // (self.guests.uploads + 1)
+        return buffer // _OVERHEAD // (self.sessions.uploads + 1)
 
-    def retire(self, left: Callable[[], None]) -> None:
+    def stop_accepting(self, left: Callable[[], None]) -> None:
         """Take no more requests. Closes with the last session on it, and calls `left` then."""
         self._left = left
         self._callers.clear()
-        if not self.guests:
+        if not self.sessions:
             self._close_if_left()
 
     def stopListening(self) -> "Deferred[None]":
@@ -219,10 +221,12 @@ class ListeningPort(Port, Entrance):
 
 
 @implementer(BurstTransport)
-class SharedPort:
+class SharedPortTransport:
     """A listening port as one session sees it: its end closes no socket."""
 
-    def __init__(self, guests: Guests, bursts: Bursts, tid: TID, bound: SocketAddress) -> None:
+    def __init__(
+        self, guests: SessionDemux, bursts: SegmentedSender, tid: TID, bound: SocketAddress
+    ) -> None:
         self._guests = guests
         self._send = bursts.send
         self._tid = tid
@@ -241,7 +245,7 @@ class SharedPort:
 
     def stopListening(self) -> "Deferred[None]":
         """Hear the peer no more, and stop the protocol; idempotent."""
-        self._guests.leave(self._tid)
+        self._guests.unregister(self._tid)
         return succeed(None)
 
     def connect(self, host: str, port: int) -> None:

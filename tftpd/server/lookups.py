@@ -29,7 +29,7 @@ from twisted.python.threadpool import ThreadPool
 from tftpd.net.interfaces import InThread
 from tftpd.net.types import TID
 from tftpd.protocol.packets import Request
-from tftpd.server.admission import Ignored, whose
+from tftpd.server.admission import RequestDropped, client_key
 
 _ABREAST = 4  # of one lane that are worked for at a time
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Errand(Generic[T]):
+class Lookup(Generic[T]):
     """What is done for a request: `work` in a thread, `then` here with what came of it.
 
     What came of it for nobody any more is given to `discard`. A `quick` one is
@@ -59,28 +59,28 @@ class Errand(Generic[T]):
     wanted: bool = True
 
 
-class _Lane:
+class _RootQueue:
     """Errands that hang on one thing, by who waits for them; those at work are counted only."""
 
     def __init__(self, hangs_on: Hashable) -> None:
         self.hangs_on = hangs_on
         self.working = 0
         self.starting = False
-        self._queues: OrderedDict[str, dict[TID, Errand[Any]]] = OrderedDict()
+        self._queues: OrderedDict[str, dict[TID, Lookup[Any]]] = OrderedDict()
 
-    def add(self, tid: TID, errand: Errand[Any]) -> None:
+    def add(self, tid: TID, errand: Lookup[Any]) -> None:
         """It comes after those of the same client."""
-        self._queues.setdefault(whose(tid[0]), {})[tid] = errand
+        self._queues.setdefault(client_key(tid[0]), {})[tid] = errand
 
     def drop(self, tid: TID) -> None:
         """Its turn does not come, if it did not already."""
-        queue = self._queues.get(whose(tid[0]))
+        queue = self._queues.get(client_key(tid[0]))
         if queue is not None:
             queue.pop(tid, None)
             if not queue:
-                del self._queues[whose(tid[0])]
+                del self._queues[client_key(tid[0])]
 
-    def next(self) -> tuple[TID, Errand[Any]] | None:
+    def next(self) -> tuple[TID, Lookup[Any]] | None:
         """The first of the client whose turn it is; None if nobody waits."""
         if not self._queues:
             return None
@@ -92,7 +92,7 @@ class _Lane:
         return tid, errand
 
 
-class _Attempt(Generic[T]):
+class _TimedCall(Generic[T]):
     """Gives what its work gives or raises, and knows what it took of the processor, in seconds.
 
     Waiting is nothing. The exception is given as a value: Twisted's `Failure` looks
@@ -113,7 +113,7 @@ class _Attempt(Generic[T]):
             self.spent = thread_time() - began
 
 
-class Waiting:
+class LookupQueue:
     """Errands by the TIDs of their clients; `in_thread` does the work.
 
     `spend` is told the seconds of a processor that each took which came to nothing,
@@ -127,9 +127,9 @@ class Waiting:
     ) -> None:
         self._in_thread = in_thread
         self._spend = spend
-        self._errands: dict[TID, tuple[Errand[Any], _Lane]] = {}
+        self._errands: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
         self._clients: dict[str, dict[TID, None]] = {}  # who waits for what, in order
-        self._lanes: dict[Hashable, _Lane] = {}
+        self._lanes: dict[Hashable, _RootQueue] = {}
         self._quick_from = 0.0  # seconds; until then nobody is waited for
 
     def __len__(self) -> int:
@@ -140,21 +140,21 @@ class Waiting:
         known = self._errands.get(tid)
         return None if known is None else known[0].request
 
-    def put(self, tid: TID, errand: Errand[T], hangs_on: Hashable, most: int) -> None:
+    def submit(self, tid: TID, errand: Lookup[T], hangs_on: Hashable, most: int) -> None:
         """Have it done, among those that hang on the same.
 
         Beside `most` the last of the client with the most of them gives way, and is
         given `Ignored`; which is raised where that is the client that asks.
         """
         if len(self._errands) >= most:
-            self._make_room(whose(tid[0]), most)
-        lane = self._lanes.setdefault(hangs_on, _Lane(hangs_on))
+            self._make_room(client_key(tid[0]), most)
+        lane = self._lanes.setdefault(hangs_on, _RootQueue(hangs_on))
         self._errands[tid] = errand, lane
-        self._clients.setdefault(whose(tid[0]), {})[tid] = None
+        self._clients.setdefault(client_key(tid[0]), {})[tid] = None
         lane.add(tid, errand)
         self._work(lane)
 
-    def forget(self, tid: TID) -> None:
+    def cancel(self, tid: TID) -> None:
         """`tid` waits no more."""
         known = self._take(tid)
         if known is not None:
@@ -165,28 +165,28 @@ class Waiting:
     def clear(self) -> None:
         """Nobody waits any more."""
         for tid in list(self._errands):
-            self.forget(tid)
+            self.cancel(tid)
 
     def _make_room(self, client: str, most: int) -> None:
-        full = Ignored(f"{most} requests wait for their files")
+        full = RequestDropped(f"{most} requests wait for their files")
         greediest = max(self._clients.values(), key=len)
         if len(greediest) <= len(self._clients.get(client, ())) + 1:
             raise full
         tid = next(reversed(greediest))
         errand, _ = self._errands[tid]
-        self.forget(tid)
+        self.cancel(tid)
         errand.then(full)
 
-    def _take(self, tid: TID) -> tuple[Errand[Any], _Lane] | None:
+    def _take(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
         known = self._errands.pop(tid, None)
         if known is not None:
-            others = self._clients[whose(tid[0])]
+            others = self._clients[client_key(tid[0])]
             del others[tid]
             if not others:
-                del self._clients[whose(tid[0])]
+                del self._clients[client_key(tid[0])]
         return known
 
-    def _work(self, lane: _Lane) -> None:
+    def _work(self, lane: _RootQueue) -> None:
         if lane.starting:
             return  # one was done at once: the next is taken below
         lane.starting = True
@@ -197,11 +197,11 @@ class Waiting:
         if not lane.working:
             self._lanes.pop(lane.hangs_on, None)
 
-    def _start(self, lane: _Lane) -> None:
+    def _start(self, lane: _RootQueue) -> None:
         moments = _MOMENTS
         while lane.working < _ABREAST and (turn := lane.next()) is not None:
             tid, errand = turn
-            attempt = _Attempt(errand.work)
+            attempt = _TimedCall(errand.work)
             quick = errand.quick and moments > 0 and monotonic() >= self._quick_from
             done = self._in_thread(attempt, _MOMENT if quick else 0.0)
             lane.working += 1
@@ -211,7 +211,7 @@ class Waiting:
             done.addBoth(self._done, tid, errand, lane, attempt)
 
     def _done(
-        self, result: Any, tid: TID, errand: Errand[Any], lane: _Lane, attempt: _Attempt[Any]
+        self, result: Any, tid: TID, errand: Lookup[Any], lane: _RootQueue, attempt: _TimedCall[Any]
     ) -> None:
         began = monotonic()
         lane.working -= 1
@@ -227,7 +227,7 @@ class Waiting:
         self._work(lane)
 
 
-class Openers:
+class LookupPool:
     """Up to `most` threads, which no other work waits for."""
 
     def __init__(self, reactor: IReactorFromThreads, most: int) -> None:

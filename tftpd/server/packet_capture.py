@@ -24,7 +24,7 @@ from tftpd.net.interfaces import BurstProtocol
 from tftpd.net.session import Session
 from tftpd.net.sockets import client_address
 from tftpd.net.types import SocketAddress
-from tftpd.net.wrappers import Tap
+from tftpd.net.wrappers import ProtocolTap
 from tftpd.server.listening_port import ListeningPort
 
 OLDER = ".1"
@@ -45,7 +45,7 @@ _UDP = 17
 _HOPS = 64
 
 
-class Capture:
+class PcapWriter:
     """A file that packets are added to, up to `max_size` octets."""
 
     def __init__(self, path: Path, max_size: int) -> None:
@@ -118,7 +118,7 @@ def _sum(octets: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class CaptureConfig:
     """Whose packets go to which file, and how many octets it may have."""
 
     clients: IPv4Network | IPv6Network
@@ -126,7 +126,7 @@ class Traced:
     max_size: int
 
 
-class Tracing:
+class PacketCapture:
     """Listens in on those ports alone on which a traced client is served.
 
     A session is traced or not from its first packet to its last: one that
@@ -139,10 +139,10 @@ class Tracing:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         """`now` is the time of day, in seconds since 1970."""
         self._now = now
-        self._traced: Traced | None = None
-        self._capture: Capture | None = None
+        self._traced: CaptureConfig | None = None
+        self._capture: PcapWriter | None = None
 
-    def switch(self, traced: Traced | None, ports: Iterable[ListeningPort]) -> None:
+    def switch(self, traced: CaptureConfig | None, ports: Iterable[ListeningPort]) -> None:
         """Trace `traced` from now on, None for nobody, at `ports` and in new sessions.
 
         What is traced already goes on in its file; a trace that was full
@@ -157,14 +157,14 @@ class Tracing:
         for port in ports:
             port.hear = self._hear_request if self._capture is not None else None
 
-    def between(self, protocol: BurstProtocol) -> BurstProtocol:
+    def tap(self, protocol: BurstProtocol) -> BurstProtocol:
         """What a port is to be given for `protocol`: itself, unless its peer is traced."""
         if self._capture is None or not isinstance(protocol, Session):
             return protocol
         if not self._follows(protocol.peer):
             return protocol
         # A stranger at the port is heard too: it may be why the transfer fails.
-        return Tap(protocol, partial(self._hear_session, self._capture))
+        return ProtocolTap(protocol, partial(self._hear_session, self._capture))
 
     def _follows(self, peer: SocketAddress) -> bool:
         return self._traced is not None and client_address(peer) in self._traced.clients
@@ -177,7 +177,7 @@ class Tracing:
 
     def _hear_session(
         self,
-        capture: Capture,
+        capture: PcapWriter,
         ours: bool,
         datagram: bytes,
         local: SocketAddress,
@@ -198,9 +198,9 @@ class Tracing:
         if not fits:
             self._close("trace of {clients} is full: {file} has its max_size")
 
-    def _open(self, traced: Traced) -> None:
+    def _open(self, traced: CaptureConfig) -> None:
         try:
-            self._capture = Capture(traced.file, traced.max_size)
+            self._capture = PcapWriter(traced.file, traced.max_size)
         except OSError as error:
             why = error.strerror or str(error)
             self.log.error("no trace in {file}: {why}", file=str(traced.file), why=why)

@@ -14,54 +14,54 @@ from typing import TypeVar
 
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mounts
-from tftpd.access.paths import Named
+from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.rewrite import rewritten
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.protocol.negotiation import Direction, Limits, Mode, Terms, agree
+from tftpd.access.rewrite import apply_rules
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
 from tftpd.protocol.packets import Request, Rrq, Wrq
-from tftpd.storage.dentry_cache import Cache, Slow
-from tftpd.storage.quota import Ledger
-from tftpd.storage.resolver import Finder
-from tftpd.storage.source import Octets
-from tftpd.storage.upload import Sink
+from tftpd.storage.dentry_cache import DentryCache, WouldBlock
+from tftpd.storage.quota import UsageTracker
+from tftpd.storage.resolver import FileResolver
+from tftpd.storage.source import FileLike
+from tftpd.storage.upload import Upload
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RenderContext:
     """What a template is rendered for: the name that was asked for, what became of it, and whom."""
 
     asked: bytes
-    named: Named
+    named: RequestName
     client: Client
 
 
-Render = Callable[[Grant[ReadPolicy], Wanted], bytes]
+Render = Callable[[Grant[ReadPolicy], RenderContext], bytes]
 """Makes a file of a template; blocks, and raises `Refused`."""
 
 
-def no_render(template: Grant[ReadPolicy], wanted: Wanted) -> bytes:
+def no_render(template: Grant[ReadPolicy], wanted: RenderContext) -> bytes:
     """Where nothing renders templates."""
-    raise Refused(ErrorCode.NOT_DEFINED, "nothing renders templates here")
+    raise RequestRefused(ErrorCode.NOT_DEFINED, "nothing renders templates here")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ResolvedRead:
     """A read that is granted. `source` is open, and the caller's to close.
 
     `named` is the name that it was found by.
     """
 
-    named: Named
+    named: RequestName
     grant: Grant[ReadPolicy]
-    terms: Terms
-    source: Octets
+    terms: TransferOptions
+    source: FileLike
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class ResolvedWrite:
     """A write that is granted as far as its name and the policy go.
 
     `named` is the name that it is stored by; `size` is what the file will
@@ -71,20 +71,20 @@ class Writing:
     as it is.
     """
 
-    named: Named
+    named: RequestName
     grants: Sequence[Grant[WritePolicy]]
-    terms: Terms
+    terms: TransferOptions
     size: int | None
 
-    def open(self, ledgers: Mapping[Path, Ledger], cache: Cache, wait: bool) -> Sink:
+    def open(self, ledgers: Mapping[Path, UsageTracker], cache: DentryCache, wait: bool) -> Upload:
         """The file in the making; raises `Refused`. `ledgers` are those of roots with quotas."""
 
-        def begin(grant: Grant[WritePolicy]) -> Sink:
+        def begin(grant: Grant[WritePolicy]) -> Upload:
             follows = grant.symlinks is Symlinks.FOLLOW
-            if not (wait or cache.knows(grant.root, grant.name[:-1], follows)):
-                raise Slow(grant.root)
+            if not (wait or cache.is_cached(grant.root, grant.name[:-1], follows)):
+                raise WouldBlock(grant.root)
             ledger = ledgers.get(grant.root)
-            return Sink.open(grant, self.size, self.terms.mode is Mode.NETASCII, ledger)
+            return Upload.open(grant, self.size, self.terms.mode is Mode.NETASCII, ledger)
 
         return self._first(begin)
 
@@ -92,10 +92,10 @@ class Writing:
         """Raises `Refused` where `open()` would."""
 
         def check(grant: Grant[WritePolicy]) -> None:
-            ledger = Ledger(grant.root) if grant.policy.measured else None
+            ledger = UsageTracker(grant.root) if grant.policy.measured else None
             if ledger is not None:
                 ledger.measure()
-            Sink.check(grant, self.size, ledger)
+            Upload.check(grant, self.size, ledger)
 
         self._first(check)
 
@@ -105,44 +105,51 @@ class Writing:
         for grant in self.grants:
             try:
                 return take(grant)
-            except Refused as refused:
+            except RequestRefused as refused:
                 if refused.code is not ErrorCode.FILE_NOT_FOUND:
-                    raise self.named.telling(refused) from None
+                    raise self.named.annotate(refused) from None
                 missing.append(refused)
-        raise self.named.telling(missing[0])
+        raise self.named.annotate(missing[0])
 
 
-def answer_read(
-    request: Rrq, client: Client, finder: Finder, limits: Limits, render: Render, wait: bool
-) -> Reading:
+def resolve_read(
+    request: Rrq,
+    client: Client,
+    finder: FileResolver,
+    limits: OptionLimits,
+    render: Render,
+    wait: bool,
+) -> ResolvedRead:
     """What `client` gets for `request`; raises `Refused`, and `Slow` unless it may `wait`."""
     mode = _mode(request)
-    named = rewritten(finder.mounts.naming.rules, request.filename, False, client)
+    named = apply_rules(finder.mounts.naming.rules, request.filename, False, client)
 
-    def made(template: Grant[ReadPolicy], name: Named) -> bytes:
-        return render(template, Wanted(request.filename, name, client))
+    def made(template: Grant[ReadPolicy], name: RequestName) -> bytes:
+        return render(template, RenderContext(request.filename, name, client))
 
-    found = finder.find(named, client, made, wait)
-    terms = agree(request.options, limits, mode, Direction.READ, found.source.size)
-    return Reading(found.named, found.grant, terms, found.source)
+    found = finder.resolve(named, client, made, wait)
+    terms = negotiate(request.options, limits, mode, Direction.READ, found.source.size)
+    return ResolvedRead(found.named, found.grant, terms, found.source)
 
 
-def answer_write(request: Wrq, client: Client, mounts: Mounts, limits: Limits) -> Writing:
+def resolve_write(
+    request: Wrq, client: Client, mounts: Mounts, limits: OptionLimits
+) -> ResolvedWrite:
     """What `client` may store by `request`; raises `Refused`."""
     mode = _mode(request)
-    named = rewritten(mounts.naming.rules, request.filename, True, client)
+    named = apply_rules(mounts.naming.rules, request.filename, True, client)
     try:
         grants = mounts.authorize_write(named.name, client)
-    except Refused as refused:
-        raise named.telling(refused) from None
-    terms = agree(request.options, limits, mode, Direction.WRITE)
+    except RequestRefused as refused:
+        raise named.annotate(refused) from None
+    terms = negotiate(request.options, limits, mode, Direction.WRITE)
     # Netascii text is longer on the wire than on disk, by as much as it
     # has lines: an announced size says nothing exact of the file.
-    return Writing(named, grants, terms, terms.tsize if mode is Mode.OCTET else None)
+    return ResolvedWrite(named, grants, terms, terms.tsize if mode is Mode.OCTET else None)
 
 
 def _mode(request: Request) -> Mode:
     mode = Mode.spelled(request.mode)
     if mode is None:
-        raise Refused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
+        raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
     return mode

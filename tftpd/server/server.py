@@ -14,29 +14,29 @@ from twisted.logger import Logger
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.sections import Trace
-from tftpd.config.settings import Listen, Settings
-from tftpd.net.epoll import Poller, readers_for
-from tftpd.net.interfaces import BurstProtocol, Needs, Runtime, SteadyClock
+from tftpd.config.sections import TraceSection
+from tftpd.config.settings import ListenSection, Settings
+from tftpd.net.epoll import EpollReader, readers_for
+from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
 from tftpd.net.port_pool import PortRange
-from tftpd.net.rate_limit import Rate, Share
+from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
 from tftpd.net.sockets import bind_session
 from tftpd.net.types import SocketAddress
 from tftpd.net.udp import SessionPort
-from tftpd.protocol.result import Report
-from tftpd.server.admission import Discards, Tally
-from tftpd.server.config import Offer
-from tftpd.server.config_builder import crowd, rendering
-from tftpd.server.fair_queue import Callers
+from tftpd.protocol.result import TransferResult
+from tftpd.server.admission import DropCounters, SharedCounter
+from tftpd.server.config import ServerConfig
+from tftpd.server.config_builder import admission_limits, template_renderer
+from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listener import Listener
 from tftpd.server.listening_port import ListeningPort
-from tftpd.server.lookups import Openers
+from tftpd.server.lookups import LookupPool
 from tftpd.server.neighbours import Neighbours
-from tftpd.server.packet_capture import Traced, Tracing
-from tftpd.server.session_table import Sessions
+from tftpd.server.packet_capture import CaptureConfig, PacketCapture
+from tftpd.server.session_table import SessionTable
 from tftpd.server.snapshot import Snapshot, snapshot
-from tftpd.storage.quota import Ledger
-from tftpd.templates.renderer import Renderer
+from tftpd.storage.quota import UsageTracker
+from tftpd.templates.renderer import TemplateRenderer
 
 _OPENERS = 20  # threads at most that open files and render templates, apart from reading
 _MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
@@ -46,7 +46,7 @@ T = TypeVar("T")
 _log = Logger()
 
 
-Listening = tuple[socket.socket, Listen]
+Listening = tuple[socket.socket, ListenSection]
 """A socket that is bound, and the entry of the configuration that it serves."""
 
 
@@ -62,36 +62,36 @@ class Server:
     def __init__(
         self,
         reactor: Any,
-        report: Callable[[Report], None],
-        tally: Tally | None = None,
+        report: Callable[[TransferResult], None],
+        tally: SharedCounter | None = None,
         worker: int | None = None,
         vacated: Callable[[SocketAddress], None] = lambda _: None,
     ) -> None:
         self._reactor = reactor
         self._report = report
-        self._sessions = Sessions(tally)
-        self._discards = Discards()
-        self._bandwidth = Rate(inf)
-        self._ledgers: dict[Path, Ledger] = {}
+        self._sessions = SessionTable(tally)
+        self._discards = DropCounters()
+        self._bandwidth = BandwidthLimit(inf)
+        self._ledgers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
-        self._renderer = Renderer()
-        self._openers = Openers(reactor, _OPENERS)
+        self._renderer = TemplateRenderer()
+        self._openers = LookupPool(reactor, _OPENERS)
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
-        self._turns = Share()
+        self._turns = RequestThrottle()
         self._readers = readers_for(reactor, self._turns)
         self._listeners: dict[SocketAddress, Listener] = {}
         self._leaving: dict[SocketAddress, Listener] = {}  # which take no more requests
         self._vacated = vacated
         self._worker = worker
-        self._tracing = Tracing()
-        self._runtime = Runtime(
-            SteadyClock(reactor),
+        self._tracing = PacketCapture()
+        self._runtime = SessionRuntime(
+            MonotonicClock(reactor),
             self._open_port,
             self._in_thread,
-            self._tracing.between,
+            self._tracing.tap,
             self._openers,
-            self._turns.spend,
+            self._turns.charge,
         )
         # What is there by now stays: it need not be looked through for garbage.
         gc.freeze()
@@ -115,7 +115,7 @@ class Server:
                 self._listening(sock, listener).start()
             elif listener.transport.fileno() != sock.fileno():
                 sock.close()
-            listener.offer, listener.broadcast = offer, listen.broadcast == "answer"
+            listener.config, listener.broadcast = offer, listen.broadcast == "answer"
             listener.single_port = listen.mode == "single-port"
             if listen.ports != (listener.ports and listener.ports.bounds):
                 listener.ports = listen.ports and PortRange(*listen.ports)
@@ -128,7 +128,7 @@ class Server:
         now = self._runtime.clock.seconds()
         return succeed(snapshot(self._sessions, self._discards.take(), now))
 
-    def trace(self, trace: Trace | None) -> None:
+    def trace(self, trace: TraceSection | None) -> None:
         """Have the packets of `trace.client` in its file from now on; None: nobody's."""
         traced = None if trace is None else _traced(trace, self._worker)
         ports = (listener.transport for listener in self._listeners.values())
@@ -154,29 +154,29 @@ class Server:
         self._openers.stop()
         if self._measuring.running:
             self._measuring.stop()
-        if isinstance(self._readers, Poller):
+        if isinstance(self._readers, EpollReader):
             self._readers.close()
 
-    def _offer(self, settings: Settings) -> Offer:
+    def _offer(self, settings: Settings) -> ServerConfig:
         mounts = Mounts(settings.mounts(), settings.naming())
         self._keep_ledgers(mounts)
         profiles = Profiles(known.profile() for known in settings.known_profiles())
         facts = settings.known_facts()
-        if profiles.asks_neighbours or mounts.asks_neighbours or facts.asks_neighbours:
+        if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
         self._renderer.bounds = settings.limits.rendering()
-        return Offer(
+        return ServerConfig(
             mounts=mounts,
             limits=settings.limits.granted(),
             timing=settings.retransmit.timing(),
-            crowd=crowd(settings.limits),
+            admission=admission_limits(settings.limits),
             report=self._report,
             bandwidth=self._share(settings),
             session_bandwidth=settings.limits.session_bandwidth,
-            ledgers=self._ledgers,
+            usage_trackers=self._ledgers,
             profiles=profiles,
             neighbour=self._neighbours.mac,
-            render=rendering(self._renderer, facts),
+            render=template_renderer(self._renderer, facts),
         )
 
     def _open_neighbours(self) -> None:
@@ -198,7 +198,7 @@ class Server:
             if mount.write and mount.write.measured
             for root in mount.roots
         }
-        self._ledgers = {root: self._ledgers.get(root) or Ledger(root) for root in roots}
+        self._ledgers = {root: self._ledgers.get(root) or UsageTracker(root) for root in roots}
         if self._measuring.running:
             self._measuring.stop()
         if self._ledgers:
@@ -209,7 +209,7 @@ class Server:
         ledgers = list(self._ledgers.values())
         return self._in_thread(lambda: [ledger.measure() for ledger in ledgers])
 
-    def _share(self, settings: Settings) -> Rate | None:
+    def _share(self, settings: Settings) -> BandwidthLimit | None:
         """What this process has of the bandwidth; running transfers get a new share too."""
         if settings.limits.bandwidth is None:
             self._bandwidth.octets = inf
@@ -230,7 +230,7 @@ class Server:
             self._vacated(name)
 
         listener.leave()
-        listener.transport.retire(left)
+        listener.transport.stop_accepting(left)
 
     def _back(self, name: SocketAddress) -> Listener | None:
         """The listener that is leaving `name`, which takes requests again."""
@@ -242,13 +242,13 @@ class Server:
 
     def _listening(self, sock: socket.socket, listener: Listener) -> ListeningPort:
         turns = self._turns
-        callers = Callers(turns, self._runtime.clock, self._discards)
-        return ListeningPort(self._readers, sock, listener, callers, turns.served)
+        callers = RequestQueue(turns, self._runtime.clock, self._discards)
+        return ListeningPort(self._readers, sock, listener, callers, turns.transfer_active)
 
     def _open_port(
-        self, protocol: BurstProtocol, local: SocketAddress, needs: Needs
+        self, protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
     ) -> SessionPort:
-        heard = self._tracing.between(protocol)
+        heard = self._tracing.tap(protocol)
         port = SessionPort(self._readers, bind_session(local, needs), heard, needs)
         port.start()
         return port
@@ -260,9 +260,9 @@ class Server:
             return fail(MemoryError(str(error)))  # no thread can be started
 
 
-def _traced(trace: Trace, worker: int | None) -> Traced:
+def _traced(trace: TraceSection, worker: int | None) -> CaptureConfig:
     """Each worker has a file of its own: `trace.pcap` is `trace.3.pcap` for worker 3."""
     file = Path(trace.file)
     if worker is not None:
         file = file.with_name(f"{file.stem}.{worker}{file.suffix}")
-    return Traced(trace.client, file, trace.max_size)
+    return CaptureConfig(trace.client, file, trace.max_size)

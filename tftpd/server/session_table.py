@@ -8,9 +8,15 @@ from twisted.internet.defer import Deferred
 
 from tftpd.net.session import Session
 from tftpd.net.types import TID, SocketAddress
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Crowd, Ignored, Rates, Tally, network_of
+from tftpd.server.admission import (
+    AdmissionLimits,
+    ClientRateLimiter,
+    RequestDropped,
+    SharedCounter,
+    network_key,
+)
 
 AnySession = Session[Any]
 
@@ -18,7 +24,7 @@ _SELDOM = 16  # times that all are looked at while `half_open` of them come
 _OVERDUE = 1.0  # seconds after which a first answer is taken to be lost, or never to come
 
 
-class Sessions:
+class SessionTable:
     """Finds the session of a client, and keeps their number within limits.
 
     A session that only dallies gives way to a new one: its file is stored
@@ -26,10 +32,10 @@ class Sessions:
     answered yet, where there are too many of these.
     """
 
-    def __init__(self, tally: Tally | None = None) -> None:
+    def __init__(self, tally: SharedCounter | None = None) -> None:
         """`tally` counts sessions of other processes too, where there are any."""
-        self._tally = tally or Tally()
-        self._rates = Rates()
+        self._tally = tally or SharedCounter()
+        self._rates = ClientRateLimiter()
         self._open: dict[TID, AnySession] = {}
         self._half_open: dict[TID, AnySession] = {}  # some may have answered since
         self._unchecked = 0  # sessions that came since those were last told apart
@@ -37,7 +43,7 @@ class Sessions:
         self._clients: Counter[str] = Counter()  # without those that dally
         self._networks: Counter[str] = Counter()
         self._idle: list[Deferred[None]] = []
-        self.displaced = 0
+        self.evicted = 0
         """How many had to give way that their clients never answered."""
 
     def __iter__(self) -> Iterator[AnySession]:
@@ -50,31 +56,31 @@ class Sessions:
         """The session that serves `tid`, if any."""
         return self._open.get(tid)
 
-    def admit(self, peer: SocketAddress, crowd: Crowd, now: float) -> None:
+    def admit(self, peer: SocketAddress, crowd: AdmissionLimits, now: float) -> None:
         """Make room for one more request of `peer`; raises `Ignored` or `Refused`."""
         rate = crowd.requests_per_second
         if rate is not None and not self._rates.take(peer[0], rate, now):
-            raise Ignored(f"more than {rate} requests a second")
-        self.make_room(peer, crowd, now)
+            raise RequestDropped(f"more than {rate} requests a second")
+        self.reserve(peer, crowd, now)
 
-    def make_room(self, peer: SocketAddress, crowd: Crowd, now: float) -> None:
+    def reserve(self, peer: SocketAddress, crowd: AdmissionLimits, now: float) -> None:
         """Make room for one more session of `peer`; raises `Ignored` or `Refused`."""
         host = peer[0]
         if self._full(self._clients[host], crowd.sessions_per_client):
             raise _crowded(f"{self._clients[host]} sessions of this client")
-        network = network_of(host)
+        network = network_key(host)
         if self._full(self._networks[network], crowd.sessions_per_network):
             raise _crowded(f"{self._networks[network]} sessions of its network")
-        self._let_go(crowd, now)
+        self._evict(crowd, now)
 
-    def add(self, tid: TID, session: AnySession, crowd: Crowd) -> bool:
+    def add(self, tid: TID, session: AnySession, crowd: AdmissionLimits) -> bool:
         """`session` serves `tid` from now on, unless there are too many sessions."""
-        if not self._tally.take(crowd.sessions):
+        if not self._tally.acquire(crowd.sessions):
             return False
         self._open[tid] = self._half_open[tid] = session
         self._unchecked += 1
         self._clients[tid[0][0]] += 1
-        self._networks[network_of(tid[0][0])] += 1
+        self._networks[network_key(tid[0][0])] += 1
         return True
 
     def dally(self, tid: TID) -> None:
@@ -87,7 +93,7 @@ class Sessions:
     def remove(self, tid: TID) -> None:
         """`tid` is served no more."""
         if self._open.pop(tid, None) is not None:
-            self._tally.give()
+            self._tally.release()
             if self._dallying.pop(tid, None) is None:
                 self._count_down(tid)
         self._half_open.pop(tid, None)
@@ -103,13 +109,13 @@ class Sessions:
     def stop(self) -> None:
         """End all sessions; running ones tell their peers."""
         for session in list(self._open.values()):
-            session.stop(Outcome.STOPPED, Reason.STOPPING)
+            session.stop(Outcome.STOPPED, ErrorText.STOPPING)
 
     @staticmethod
     def _full(count: int, most: int | None) -> bool:
         return most is not None and count >= most
 
-    def _let_go(self, crowd: Crowd, now: float) -> None:
+    def _evict(self, crowd: AdmissionLimits, now: float) -> None:
         while self._tally.full(crowd.sessions) and self._dallying:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
         full = self._tally.full(crowd.sessions)
@@ -118,12 +124,12 @@ class Sessions:
             oldest = self._oldest_half_open(crowd.half_open)
         if oldest is not None and (
             len(self._half_open) >= crowd.half_open
-            or (full and oldest.machine.stalled(now) >= _OVERDUE)
+            or (full and oldest.machine.idle_time(now) >= _OVERDUE)
         ):
-            oldest.stop(Outcome.DISPLACED)
-            self.displaced += 1
+            oldest.stop(Outcome.EVICTED)
+            self.evicted += 1
         if self._tally.full(crowd.sessions):
-            raise Ignored(f"no room beside {len(self)} sessions")
+            raise RequestDropped(f"no room beside {len(self)} sessions")
 
     def _oldest_half_open(self, most: int) -> AnySession | None:
         """The session that waits longest for an answer of its client.
@@ -136,18 +142,18 @@ class Sessions:
             self._half_open = {
                 tid: session
                 for tid, session in self._half_open.items()
-                if not session.machine.answered
+                if not session.machine.peer_confirmed
             }
         while self._half_open:
             tid, oldest = next(iter(self._half_open.items()))
-            if not oldest.machine.answered:
+            if not oldest.machine.peer_confirmed:
                 return oldest
             del self._half_open[tid]
         return None
 
     def _count_down(self, tid: TID) -> None:
         host = tid[0][0]
-        for counter, key in ((self._clients, host), (self._networks, network_of(host))):
+        for counter, key in ((self._clients, host), (self._networks, network_key(host))):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
@@ -159,5 +165,5 @@ class Sessions:
                 waiting.callback(None)
 
 
-def _crowded(why: str) -> Refused:
-    return Refused(ErrorCode.NOT_DEFINED, why, Reason.CROWDED)
+def _crowded(why: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TOO_MANY_TRANSFERS)

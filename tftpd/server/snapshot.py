@@ -13,14 +13,14 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from tftpd.protocol.negotiation import Direction
-from tftpd.server.admission import Discard
+from tftpd.server.admission import DropReason
 from tftpd.server.session_table import AnySession
 
-MOST = 500
+MAX_SESSIONS = 500
 """Transfers that a snapshot describes; the others are only counted."""
 
 
-class State(Enum):
+class SessionState(Enum):
     """Where a session is. The value is the word for metrics."""
 
     OPENING = "opening"  # our first packet has no answer yet
@@ -29,14 +29,14 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class SessionSnapshot:
     """One session. `age` and `idle`, the time without progress, are in seconds."""
 
     direction: Direction
     peer: tuple[str, int]
     filename: bytes
-    state: State
-    octets: int = 0
+    state: SessionState
+    bytes_transferred: int = 0
     size: int | None = None
     blocks: int = 0
     blksize: int = 512
@@ -44,7 +44,7 @@ class Running:
     retransmits: int = 0
     age: float = 0.0
     idle: float = 0.0
-    roundtrip: float | None = None
+    rtt: float | None = None
     profile: str = ""
 
 
@@ -67,14 +67,14 @@ class Snapshot:
     yet moved. `discards` has what came since the snapshot before.
     """
 
-    running: tuple[Running, ...] = ()
-    sessions: Mapping[tuple[Direction, State], int] = field(default_factory=dict)
-    octets: Mapping[Direction, int] = field(default_factory=dict)
-    discards: Mapping[Discard, int] = field(default_factory=dict)
+    running: tuple[SessionSnapshot, ...] = ()
+    sessions: Mapping[tuple[Direction, SessionState], int] = field(default_factory=dict)
+    bytes_transferred: Mapping[Direction, int] = field(default_factory=dict)
+    drops: Mapping[DropReason, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
 
 
-class Serving(Protocol):
+class SnapshotSource(Protocol):
     """Whoever serves: this process, or several workers."""
 
     def snapshot(self) -> "Deferred[Snapshot]":
@@ -82,35 +82,37 @@ class Serving(Protocol):
 
 
 def snapshot(
-    sessions: Iterable[AnySession], discards: Mapping[Discard, int], now: float
+    sessions: Iterable[AnySession], discards: Mapping[DropReason, int], now: float
 ) -> Snapshot:
     """The snapshot of a process; `now` is the time on the clock of its sessions."""
-    counts: Counter[tuple[Direction, State]] = Counter()
+    counts: Counter[tuple[Direction, SessionState]] = Counter()
     octets: Counter[Direction] = Counter()
     everyone = list(sessions)
     for session in everyone:
         state = _state(session)
         counts[session.direction, state] += 1
-        if state is not State.DALLYING:
-            octets[session.direction] += session.machine.octets
-    shown = heapq.nlargest(MOST, everyone, key=lambda session: session.machine.stalled(now))
+        if state is not SessionState.DALLYING:
+            octets[session.direction] += session.machine.bytes_transferred
+    shown = heapq.nlargest(
+        MAX_SESSIONS, everyone, key=lambda session: session.machine.idle_time(now)
+    )
     return Snapshot(tuple(_running(session, now) for session in shown), counts, octets, discards)
 
 
-def together(snapshots: Iterable[Snapshot]) -> Snapshot:
+def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
     """One snapshot of several processes."""
-    running: list[Running] = []
+    running: list[SessionSnapshot] = []
     workers: list[WorkerState] = []
-    sessions: Counter[tuple[Direction, State]] = Counter()
+    sessions: Counter[tuple[Direction, SessionState]] = Counter()
     octets: Counter[Direction] = Counter()
-    discards: Counter[Discard] = Counter()
+    discards: Counter[DropReason] = Counter()
     for each in snapshots:
         running += each.running
         workers += each.workers
         sessions.update(each.sessions)
-        octets.update(each.octets)
-        discards.update(each.discards)
-    shown = heapq.nlargest(MOST, running, key=lambda one: one.idle)
+        octets.update(each.bytes_transferred)
+        discards.update(each.drops)
+    shown = heapq.nlargest(MAX_SESSIONS, running, key=lambda one: one.idle)
     return Snapshot(tuple(shown), sessions, octets, discards, tuple(workers))
 
 
@@ -127,8 +129,8 @@ def to_plain(snapshot: Snapshot) -> dict[str, Any]:
             for one in snapshot.running
         ],
         "sessions": [[way.value, state.value, n] for (way, state), n in snapshot.sessions.items()],
-        "octets": {way.value: n for way, n in snapshot.octets.items()},
-        "discards": {why.value: n for why, n in snapshot.discards.items()},
+        "octets": {way.value: n for way, n in snapshot.bytes_transferred.items()},
+        "discards": {why.value: n for why, n in snapshot.drops.items()},
     }
 
 
@@ -136,44 +138,44 @@ def from_plain(said: dict[str, Any]) -> Snapshot:
     """What `to_plain()` was made of."""
     return Snapshot(
         running=tuple(_from_plain(one) for one in said["running"]),
-        sessions={(Direction(way), State(state)): n for way, state, n in said["sessions"]},
-        octets={Direction(way): n for way, n in said["octets"].items()},
-        discards={Discard(why): n for why, n in said["discards"].items()},
+        sessions={(Direction(way), SessionState(state)): n for way, state, n in said["sessions"]},
+        bytes_transferred={Direction(way): n for way, n in said["octets"].items()},
+        drops={DropReason(why): n for why, n in said["discards"].items()},
     )
 
 
-def _from_plain(said: dict[str, Any]) -> Running:
-    return Running(
+def _from_plain(said: dict[str, Any]) -> SessionSnapshot:
+    return SessionSnapshot(
         direction=Direction(said.pop("direction")),
         peer=tuple(said.pop("peer")),
         filename=said.pop("filename").encode("latin-1"),
-        state=State(said.pop("state")),
+        state=SessionState(said.pop("state")),
         **said,
     )
 
 
-def _state(session: AnySession) -> State:
+def _state(session: AnySession) -> SessionState:
     if not session.running:
-        return State.DALLYING
-    return State.RUNNING if session.machine.answered else State.OPENING
+        return SessionState.DALLYING
+    return SessionState.RUNNING if session.machine.peer_confirmed else SessionState.OPENING
 
 
-def _running(session: AnySession, now: float) -> Running:
+def _running(session: AnySession, now: float) -> SessionSnapshot:
     machine = session.machine
-    return Running(
+    return SessionSnapshot(
         direction=session.direction,
         peer=session.peer[:2],
         filename=session.request.filename,
         state=_state(session),
-        octets=machine.octets,
+        bytes_transferred=machine.bytes_transferred,
         size=session.size,
         blocks=machine.blocks,
         blksize=machine.terms.blksize,
         windowsize=machine.terms.windowsize,
         retransmits=machine.retransmits,
         age=max(0.0, now - session.started),
-        idle=max(0.0, machine.stalled(now)),
-        roundtrip=machine.roundtrip,
+        idle=max(0.0, machine.idle_time(now)),
+        rtt=machine.smoothed_rtt,
         profile=session.profile.name,
     )
 
@@ -184,7 +186,7 @@ QUESTION = b"snapshot"
 _WITHIN = 1.0  # seconds; a worker that takes longer is shown as one that does not answer
 
 
-class Asking:
+class SnapshotRequest:
     """Asks one worker, one question at a time.
 
     A worker that stands still gets one question and no more, so that its
@@ -198,9 +200,9 @@ class Asking:
         self._tell = tell
         self._asked = False  # and no answer yet
         self._waiting: Deferred[Snapshot | None] | None = None
-        self._late: Counter[Discard] = Counter()
+        self._late: Counter[DropReason] = Counter()
 
-    def ask(self) -> "Deferred[Snapshot | None]":
+    def send(self) -> "Deferred[Snapshot | None]":
         """What runs there; None where no answer comes in time. Wait for one before the next."""
         waiting: Deferred[Snapshot | None] = Deferred()
         waiting.addTimeout(_WITHIN, self._reactor, lambda *_: self._give_up())
@@ -213,11 +215,11 @@ class Asking:
     def answered(self, snapshot: Snapshot) -> None:
         """The worker has said this."""
         self._asked = False
-        self._late.update(snapshot.discards)
+        self._late.update(snapshot.drops)
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             discards, self._late = self._late, Counter()
-            waiting.callback(replace(snapshot, discards=discards))
+            waiting.callback(replace(snapshot, drops=discards))
 
     def gone(self) -> None:
         """The worker will say nothing any more."""

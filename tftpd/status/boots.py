@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import Outcome, Report
-from tftpd.server.snapshot import Running, State
-from tftpd.status.file_kinds import Kind, kind
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.snapshot import SessionSnapshot, SessionState
+from tftpd.status.file_kinds import FileKind, kind
 
 MOST_CLIENTS = 256
 _MOST_STEPS = 24  # of a boot; the second goes for the one that is too many
@@ -36,24 +36,24 @@ _BROKEN = (
     Outcome.ABORTED,
     Outcome.FAILED,
     Outcome.STOPPED,
-    Outcome.DISPLACED,
+    Outcome.EVICTED,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BootStep:
     """A request, or several in a row that say the same: misses, modules of a loader.
 
     `names` has the latest of them, for people; `began` and `ended` are
     seconds on the caller's clock.
     """
 
-    kind: Kind
+    kind: FileKind
     names: tuple[str, ...]
     outcome: Outcome
     code: int | None
     detail: str
-    octets: int
+    bytes_transferred: int
     size: int | None
     blocks: int
     blksize: int
@@ -72,7 +72,7 @@ class Step:
         return self.outcome in _HAD
 
 
-class Word(Enum):
+class VerdictCode(Enum):
     """A verdict in a word. The value is the word for JSON."""
 
     LOADING = "loading"
@@ -94,7 +94,7 @@ class Word(Enum):
 class Verdict:
     """What became of a boot, in a word and in a sentence."""
 
-    word: Word
+    word: VerdictCode
     text: str
 
 
@@ -103,11 +103,11 @@ class Boots:
 
     def __init__(self) -> None:
         self.count = 0
-        self.steps: list[Step] = []
+        self.steps: list[BootStep] = []
         self.before: Verdict | None = None  # of the boot before
         self.changed = 0  # the number of the latest change, as the caller counts them
 
-    def add(self, report: Report, now: float) -> None:
+    def add(self, report: TransferResult, now: float) -> None:
         """A request of this client has ended."""
         step = _step(report, now)
         if not self.steps or self._begins(step):
@@ -124,7 +124,7 @@ class Boots:
         if len(self.steps) > _MOST_STEPS:
             del self.steps[1]  # the first tells where a boot begins
 
-    def _begins(self, step: Step) -> bool:
+    def _begins(self, step: BootStep) -> bool:
         """Whether `step` is the first of another boot.
 
         It is after a silence, and where a client asks for its first file
@@ -134,7 +134,7 @@ class Boots:
         first = self.steps[0]
         if step.began - self.steps[-1].ended > _SILENT:
             return True
-        if step.kind is Kind.UPLOAD or step.names[0] != first.names[0]:
+        if step.kind is FileKind.UPLOAD or step.names[0] != first.names[0]:
             return False
         return any(
             (other.had or other.names[0] != first.names[0]) and other.ended <= step.began
@@ -148,7 +148,7 @@ class Clients:
     def __init__(self) -> None:
         self.boots: OrderedDict[str, Boots] = OrderedDict()
 
-    def add(self, report: Report, now: float) -> Boots:
+    def add(self, report: TransferResult, now: float) -> Boots:
         """A request has ended; the boots of its client."""
         host = report.peer[0]
         boots = self.boots.setdefault(host, Boots())
@@ -159,13 +159,13 @@ class Clients:
         return boots
 
 
-def verdict(steps: Sequence[Step], running: Sequence[Running]) -> Verdict:
+def verdict(steps: Sequence[BootStep], running: Sequence[SessionSnapshot]) -> Verdict:
     """What became of a boot with these steps, while `running` goes on."""
-    live = [one for one in running if one.state is not State.DALLYING]
+    live = [one for one in running if one.state is not SessionState.DALLYING]
     if live:
         return _of_running(max(live, key=lambda one: one.idle))
     if not steps:  # it dallies, and its report is on the way
-        return Verdict(Word.LOADING, "about to end")
+        return Verdict(VerdictCode.LOADING, "about to end")
     told = [step for step in steps if step.outcome is not Outcome.REPLACED] or list(steps)
     last = told[-1]
     if last.outcome in _BROKEN:
@@ -173,7 +173,11 @@ def verdict(steps: Sequence[Step], running: Sequence[Running]) -> Verdict:
     had = [step for step in told if step.had]
     if not had:
         return _of_nothing(told)
-    if last.outcome is Outcome.REFUSED and last.kind in (Kind.LOADER, Kind.KERNEL, Kind.INITRD):
+    if last.outcome is Outcome.REFUSED and last.kind in (
+        FileKind.LOADER,
+        FileKind.KERNEL,
+        FileKind.INITRD,
+    ):
         return _of_refused(last)
     return _of_had(told, had)
 
@@ -185,7 +189,7 @@ def blocks_of(size: int | None, blksize: int) -> int | None:
 
 def short(filename: bytes) -> str:
     """A name for people, of bounded length."""
-    return cut(show(filename[: 4 * _LONGEST + 4]))
+    return cut(printable_name(filename[: 4 * _LONGEST + 4]))
 
 
 def cut(text: str) -> str:
@@ -193,68 +197,76 @@ def cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _of_running(one: Running) -> Verdict:
+def _of_running(one: SessionSnapshot) -> Verdict:
     name = short(one.filename)
     if one.idle > _STUCK:
         since = f"{one.idle:.0f} s"
-        if one.state is State.OPENING:
-            return Verdict(Word.STUCK, f"no answer to the first packet of {name} for {since}")
+        if one.state is SessionState.OPENING:
+            return Verdict(
+                VerdictCode.STUCK, f"no answer to the first packet of {name} for {since}"
+            )
         of = "ACK" if one.direction is Direction.READ else "DATA"
         where = _at(one.blocks, one.size, one.blksize)
-        return Verdict(Word.STUCK, f"stuck at {where}, last {of} {since} ago, {name}")
+        return Verdict(VerdictCode.STUCK, f"stuck at {where}, last {of} {since} ago, {name}")
     verb = "loading" if one.direction is Direction.READ else "storing"
-    done = f", {100 * one.octets // one.size} %" if one.size else ""
-    return Verdict(Word.LOADING, f"{verb} {name}{done}")
+    done = f", {100 * one.bytes_transferred // one.size} %" if one.size else ""
+    return Verdict(VerdictCode.LOADING, f"{verb} {name}{done}")
 
 
-def _of_broken(step: Step) -> Verdict:
+def _of_broken(step: BootStep) -> Verdict:
     where = _at(step.blocks, step.size, step.blksize)
-    if step.outcome in (Outcome.TIMED_OUT, Outcome.DISPLACED):
+    if step.outcome in (Outcome.TIMED_OUT, Outcome.EVICTED):
         if step.blocks == 0:
-            return Verdict(Word.TIMED_OUT, f"timed out: nothing of {step.name} was acknowledged")
-        return Verdict(Word.TIMED_OUT, f"timed out at {where}, {step.name}")
+            return Verdict(
+                VerdictCode.TIMED_OUT, f"timed out: nothing of {step.name} was acknowledged"
+            )
+        return Verdict(VerdictCode.TIMED_OUT, f"timed out at {where}, {step.name}")
     because = f": {step.detail}" if step.detail else ""
     if step.outcome is Outcome.ABORTED:
-        return Verdict(Word.ABORTED, f"aborted by the client at {where}, {step.name}{because}")
-    return Verdict(Word.FAILED, f"failed here at {where}, {step.name}{because}")
+        return Verdict(
+            VerdictCode.ABORTED, f"aborted by the client at {where}, {step.name}{because}"
+        )
+    return Verdict(VerdictCode.FAILED, f"failed here at {where}, {step.name}{because}")
 
 
-def _of_refused(step: Step) -> Verdict:
+def _of_refused(step: BootStep) -> Verdict:
     if step.code == ErrorCode.FILE_NOT_FOUND:
-        return Verdict(Word.NOT_FOUND, f"{step.name} not found")
-    return Verdict(Word.REFUSED, f"{step.name} refused: {step.detail or f'ERROR {step.code}'}")
+        return Verdict(VerdictCode.NOT_FOUND, f"{step.name} not found")
+    return Verdict(
+        VerdictCode.REFUSED, f"{step.name} refused: {step.detail or f'ERROR {step.code}'}"
+    )
 
 
-def _of_nothing(steps: Sequence[Step]) -> Verdict:
+def _of_nothing(steps: Sequence[BootStep]) -> Verdict:
     """Nothing was had, and nothing broke."""
     last = steps[-1]
     if all(step.outcome is Outcome.PROBE for step in steps):
-        return Verdict(Word.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
+        return Verdict(VerdictCode.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
     if all(step.code == ErrorCode.FILE_NOT_FOUND for step in steps):
         count = sum(step.count for step in steps)
         names = last.name if count == 1 else f"{count} names"
-        return Verdict(Word.NOT_FOUND, f"not found only: {names}")
+        return Verdict(VerdictCode.NOT_FOUND, f"not found only: {names}")
     if last.outcome is Outcome.REFUSED:
         return _of_refused(last)
     if last.outcome is Outcome.REPLACED:
-        return Verdict(Word.ABORTED, f"gave up {last.name}")
-    return Verdict(Word.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
+        return Verdict(VerdictCode.ABORTED, f"gave up {last.name}")
+    return Verdict(VerdictCode.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
 
 
-def _of_had(steps: Sequence[Step], had: Sequence[Step]) -> Verdict:
+def _of_had(steps: Sequence[BootStep], had: Sequence[BootStep]) -> Verdict:
     kinds = {step.kind for step in had}
-    if had[-1].kind is Kind.UPLOAD:
-        count = sum(step.count for step in had if step.kind is Kind.UPLOAD)
-        return Verdict(Word.STORED, f"stored {_files(count)}")
-    if kinds & {Kind.KERNEL, Kind.INITRD} or kinds >= {Kind.LOADER, Kind.IMAGE}:
-        return Verdict(Word.BOOTED, "booted")
-    if Kind.CONFIG in kinds and Kind.LOADER in kinds:
-        return Verdict(Word.NO_KERNEL, "has its configuration, asked for no kernel")
-    if Kind.LOADER in kinds and any(step.kind is Kind.CONFIG for step in steps):
-        return Verdict(Word.NO_CONFIG, "no configuration found")
-    if kinds <= {Kind.LOADER, Kind.MODULE}:
-        return Verdict(Word.NO_KERNEL, "has its loader, asked for nothing more")
-    return Verdict(Word.READ, f"read {_files(sum(step.count for step in had))}")
+    if had[-1].kind is FileKind.UPLOAD:
+        count = sum(step.count for step in had if step.kind is FileKind.UPLOAD)
+        return Verdict(VerdictCode.STORED, f"stored {_files(count)}")
+    if kinds & {FileKind.KERNEL, FileKind.INITRD} or kinds >= {FileKind.LOADER, FileKind.IMAGE}:
+        return Verdict(VerdictCode.BOOTED, "booted")
+    if FileKind.CONFIG in kinds and FileKind.LOADER in kinds:
+        return Verdict(VerdictCode.NO_KERNEL, "has its configuration, asked for no kernel")
+    if FileKind.LOADER in kinds and any(step.kind is FileKind.CONFIG for step in steps):
+        return Verdict(VerdictCode.NO_CONFIG, "no configuration found")
+    if kinds <= {FileKind.LOADER, FileKind.MODULE}:
+        return Verdict(VerdictCode.NO_KERNEL, "has its loader, asked for nothing more")
+    return Verdict(VerdictCode.READ, f"read {_files(sum(step.count for step in had))}")
 
 
 def _files(count: int) -> str:
@@ -266,14 +278,14 @@ def _at(blocks: int, size: int | None, blksize: int) -> str:
     return f"block {blocks}" if of is None else f"block {blocks} of {of}"
 
 
-def _step(report: Report, now: float) -> Step:
-    return Step(
+def _step(report: TransferResult, now: float) -> BootStep:
+    return BootStep(
         kind=kind(report.filename, report.direction),
         names=(short(report.filename),),
         outcome=report.outcome,
         code=report.code,
-        detail=cut(show(report.detail.encode("utf-8", "surrogateescape"))),
-        octets=report.octets,
+        detail=cut(printable_name(report.detail.encode("utf-8", "surrogateescape"))),
+        bytes_transferred=report.bytes_transferred,
         size=report.size,
         blocks=report.blocks,
         blksize=report.blksize,
@@ -282,16 +294,16 @@ def _step(report: Report, now: float) -> Step:
     )
 
 
-def _folded(last: Step, step: Step) -> Step | None:
+def _folded(last: BootStep, step: BootStep) -> BootStep | None:
     """Both as one, where they say the same of different files."""
     alike = (last.kind, last.outcome, last.code) == (step.kind, step.outcome, step.code)
-    dull = step.outcome is Outcome.REFUSED or (step.kind is Kind.MODULE and step.had)
+    dull = step.outcome is Outcome.REFUSED or (step.kind is FileKind.MODULE and step.had)
     if not (alike and dull):
         return None
     return replace(
         step,
         names=(*last.names, *step.names)[-_MOST_NAMES:],
-        octets=last.octets + step.octets,
+        bytes_transferred=last.bytes_transferred + step.bytes_transferred,
         blocks=last.blocks + step.blocks,
         size=None,
         began=last.began,
@@ -308,7 +320,7 @@ class Ended:
 
     number: int
     at: float
-    report: Report
+    report: TransferResult
 
 
 class History:
@@ -321,9 +333,9 @@ class History:
         self.clients = Clients()
         self.seconds = seconds
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferResult) -> None:
         """A request has ended. A flood of those that were ignored pushes nothing out."""
-        if report.outcome is Outcome.IGNORED:
+        if report.outcome is Outcome.DROPPED:
             return
         self.number += 1
         self.ended.append(Ended(self.number, time.time(), report))

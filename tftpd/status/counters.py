@@ -4,11 +4,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from tftpd.access.fallbacks import Rung
+from tftpd.access.fallbacks import Fallback
 from tftpd.config.profiles import NONE
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import Outcome, Report
-from tftpd.server.admission import Discard
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.admission import DropReason
 from tftpd.storage.resolver import TEMPLATED
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -17,7 +17,7 @@ BLKSIZES = (512, 1024, 1432, 1468, 4096, 8192, 16384, 65464)  # 1432, 1468: with
 WINDOWSIZES = (1, 2, 4, 8, 16, 32, 64, 256, 65535)
 
 _REWRITE = "rewrite"
-WAYS = (*(rung.value for rung in Rung), _REWRITE, TEMPLATED)
+WAYS = (*(rung.value for rung in Fallback), _REWRITE, TEMPLATED)
 """How a file is found by another name than was asked for: rungs of the ladder, rules, templates."""
 
 _HIGHEST_CODE = 8  # RFC 2347; no ERROR of ours has a higher one
@@ -42,15 +42,15 @@ class Histogram:
         self.sum += value
 
 
-class Counts:
+class TransferCounters:
     """Everything that only grows. Call it with each report."""
 
     def __init__(self) -> None:
         self.requests: Counter[Direction] = Counter()
         self.ends: Counter[tuple[Direction, Outcome]] = Counter()
         self.refusals: Counter[int] = Counter()  # by the code of our ERROR
-        self.ignored: Counter[Direction] = Counter()
-        self.octets: Counter[Direction] = Counter()
+        self.dropped: Counter[Direction] = Counter()
+        self.bytes_transferred: Counter[Direction] = Counter()
         self.blocks: Counter[Direction] = Counter()
         self.retransmits: Counter[Direction] = Counter()
         self.timeouts: Counter[Direction] = Counter()
@@ -62,38 +62,38 @@ class Counts:
         self.roundtrips = Histogram(ROUNDTRIPS)
         self.blksizes = Histogram(BLKSIZES)
         self.windowsizes = Histogram(WINDOWSIZES)
-        self.discards: Counter[Discard] = Counter()
+        self.drops: Counter[DropReason] = Counter()
         self.reloads: Counter[bool] = Counter()  # by whether the new settings are in force
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferResult) -> None:
         """A request has ended."""
         way = report.direction
         self.requests[way] += 1
-        if report.outcome is Outcome.IGNORED:
-            self.ignored[way] += 1
+        if report.outcome is Outcome.DROPPED:
+            self.dropped[way] += 1
             return
         if report.outcome is Outcome.REFUSED:
             self.refusals[min(report.code or 0, _HIGHEST_CODE)] += 1
             return
         self.ends[way, report.outcome] += 1
         self.profiles[report.profile or NONE] += 1
-        self.octets[way] += report.octets
+        self.bytes_transferred[way] += report.bytes_transferred
         self.blocks[way] += report.blocks
         self.retransmits[way] += report.retransmits
         self.timeouts[way] += report.timeouts
         self.options.update(report.options)
-        self.names.update(ways(report.by))
+        self.names.update(ways(report.resolution_steps))
         self.stored += way is Direction.WRITE and report.outcome is Outcome.DONE
         self.seconds[way].add(report.seconds)
         self.blksizes.add(report.blksize)
         self.windowsizes.add(report.windowsize)
-        if report.roundtrip is not None:
-            self.roundtrips.add(report.roundtrip)
+        if report.rtt is not None:
+            self.roundtrips.add(report.rtt)
 
     def knows(self, profiles: Iterable[str]) -> None:
         """These are the names that reports may have from now on."""
         self.profiles.update(dict.fromkeys(profiles, 0))
 
-    def discarded(self, discards: Mapping[Discard, int]) -> None:
+    def discarded(self, discards: Mapping[DropReason, int]) -> None:
         """Datagrams that got neither session nor report."""
-        self.discards.update(discards)
+        self.drops.update(discards)

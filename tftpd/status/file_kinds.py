@@ -6,7 +6,7 @@ from enum import Enum
 from tftpd.protocol.negotiation import Direction
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """The part that a file has in a boot. The value is the word for people and JSON."""
 
     LOADER = "loader"
@@ -19,15 +19,15 @@ class Kind(Enum):
     UPLOAD = "upload"
 
 
-def kind(filename: bytes, direction: Direction) -> Kind:
+def kind(filename: bytes, direction: Direction) -> FileKind:
     """What `filename` is by the habits of pxelinux, GRUB, iPXE, U-Boot, EDK2, Windows and others.
 
     The first pattern that is found decides.
     """
     if direction is Direction.WRITE:
-        return Kind.UPLOAD
+        return FileKind.UPLOAD
     name = filename.lower().replace(b"\\", b"/")[-512:]
-    return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), Kind.FILE)
+    return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), FileKind.FILE)
 
 
 def _any(*patterns: bytes) -> re.Pattern[bytes]:
@@ -37,7 +37,7 @@ def _any(*patterns: bytes) -> re.Pattern[bytes]:
 # Patterns without repetition inside repetition: the names are the peer's.
 _PATTERNS = (
     (
-        Kind.CONFIG,
+        FileKind.CONFIG,
         _any(
             rb"(^|/)pxelinux\.cfg/",
             rb"\.(cfg|conf|config|ipxe|ini|ks|preseed|yaml|yml|json|txt|scr|uimg)$",
@@ -46,16 +46,16 @@ _PATTERNS = (
             rb"(^|/)config\.",
         ),
     ),
-    (Kind.MODULE, _any(rb"\.(mod|lst|c32|pf2|mui)$", rb"(^|/)(locale|fonts)/")),
+    (FileKind.MODULE, _any(rb"\.(mod|lst|c32|pf2|mui)$", rb"(^|/)(locale|fonts)/")),
     (
-        Kind.INITRD,
+        FileKind.INITRD,
         _any(
             rb"(^|/)(initrd|initramfs|uinitrd|ramdisk|rootfs|modloop)[^/]*$",
             rb"\.(cpio|cpio\.gz|squashfs)$",
         ),
     ),
     (
-        Kind.KERNEL,
+        FileKind.KERNEL,
         _any(
             rb"(^|/)(vmlinu[xz]|bzimage|zimage|uimage|linux|kernel|xen|memdisk|mboot)[^/]*$",
             rb"(^|/)image(\.gz)?$",
@@ -63,12 +63,12 @@ _PATTERNS = (
         ),
     ),
     (
-        Kind.LOADER,
+        FileKind.LOADER,
         _any(
             rb"\.(0|efi|k?k?pxe|n12|com|elf|bios)$",
             rb"(^|/)(bootcode|u-boot|bootmgr|loader|ldlinux)[^/]*$",
             rb"(^|/)core\.img$",
         ),
     ),
-    (Kind.IMAGE, _any(rb"\.(iso|img|wim|vhd|vhdx|sdi|bin|dsk|raw|qcow2)(\.gz|\.xz)?$")),
+    (FileKind.IMAGE, _any(rb"\.(iso|img|wim|vhd|vhdx|sdi|bin|dsk|raw|qcow2)(\.gz|\.xz)?$")),
 )

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tftpd
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.protocol.negotiation import Direction
-from tftpd.server.snapshot import Running, Snapshot, State
-from tftpd.status.boots import Boots, Ended, History, Step, blocks_of, cut, short, verdict
+from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
+from tftpd.status.boots import Boots, BootStep, Ended, History, blocks_of, cut, short, verdict
 from tftpd.status.counters import WAYS
 from tftpd.status.file_kinds import kind
 
@@ -37,7 +37,7 @@ def status(
     `names` counts the files that were found by another name, as `Counts` does.
     """
     now = history.seconds()
-    running: dict[str, list[Running]] = defaultdict(list)
+    running: dict[str, list[SessionSnapshot]] = defaultdict(list)
     for one in snapshot.running:
         running[one.peer[0]].append(one)
     boots = history.clients.boots
@@ -53,7 +53,7 @@ def status(
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
         "sessions": {
-            way.value: {each.value: snapshot.sessions.get((way, each), 0) for each in State}
+            way.value: {each.value: snapshot.sessions.get((way, each), 0) for each in SessionState}
             for way in Direction
         },
         "names": {way: names[way] for way in WAYS},
@@ -63,7 +63,7 @@ def status(
     }
 
 
-def _running(one: Running) -> dict[str, Any]:
+def _running(one: SessionSnapshot) -> dict[str, Any]:
     return {
         "client": one.peer[0],
         "port": one.peer[1],
@@ -71,27 +71,27 @@ def _running(one: Running) -> dict[str, Any]:
         "file": short(one.filename),
         "kind": kind(one.filename, one.direction).value,
         "state": one.state.value,
-        "octets": one.octets,
+        "octets": one.bytes_transferred,
         "size": one.size,
         "percent": _percent(one),
         "block": one.blocks,
         "blocks": blocks_of(one.size, one.blksize),
-        "rate": round(one.octets / one.age) if one.age > 0 else 0,
+        "rate": round(one.bytes_transferred / one.age) if one.age > 0 else 0,
         "blksize": one.blksize,
         "windowsize": one.windowsize,
         "retransmits": one.retransmits,
         "age": round(one.age, 3),
         "idle": round(one.idle, 3),
-        "roundtrip": one.roundtrip,
+        "roundtrip": one.rtt,
         "profile": one.profile or None,
     }
 
 
-def _percent(one: Running) -> float | None:
+def _percent(one: SessionSnapshot) -> float | None:
     if one.size is None:
         return None
     # An upload may be longer than what was announced.
-    return round(min(100.0, 100 * one.octets / one.size), 1) if one.size else 100.0
+    return round(min(100.0, 100 * one.bytes_transferred / one.size), 1) if one.size else 100.0
 
 
 def _ended(one: Ended) -> dict[str, Any]:
@@ -103,14 +103,14 @@ def _ended(one: Ended) -> dict[str, Any]:
         "port": report.peer[1],
         "direction": report.direction.value,
         "file": short(report.filename),
-        "served": None if report.served is None else short(report.served),
-        "served_by": report.by,
+        "served": None if report.served_name is None else short(report.served_name),
+        "served_by": report.resolution_steps,
         "outcome": report.outcome.value,
-        "good": report.outcome.good,
+        "good": report.outcome.successful,
         "code": report.code,
-        "detail": cut(show(report.detail.encode("utf-8", "surrogateescape"))),
+        "detail": cut(printable_name(report.detail.encode("utf-8", "surrogateescape"))),
         "mode": report.mode.value.decode() if report.mode else None,
-        "octets": report.octets,
+        "octets": report.bytes_transferred,
         "size": report.size,
         "block": report.blocks,
         "seconds": round(report.seconds, 6),
@@ -120,12 +120,14 @@ def _ended(one: Ended) -> dict[str, Any]:
         "options": report.options,
         "retransmits": report.retransmits,
         "timeouts": report.timeouts,
-        "roundtrip": report.roundtrip,
+        "roundtrip": report.rtt,
         "profile": report.profile or None,
     }
 
 
-def _client(host: str, boots: Boots, running: Sequence[Running], now: float) -> dict[str, Any]:
+def _client(
+    host: str, boots: Boots, running: Sequence[SessionSnapshot], now: float
+) -> dict[str, Any]:
     said = verdict(boots.steps, running)
     heard = min(
         [now - step.ended for step in boots.steps[-1:]] + [one.idle for one in running], default=0.0
@@ -142,17 +144,17 @@ def _client(host: str, boots: Boots, running: Sequence[Running], now: float) -> 
     }
 
 
-def _step(step: Step, began: float, now: float) -> dict[str, Any]:
+def _step(step: BootStep, began: float, now: float) -> dict[str, Any]:
     return {
         "kind": step.kind.value,
         "file": step.name,
         "files": step.names,
         "count": step.count,
         "outcome": step.outcome.value,
-        "good": step.outcome.good,
+        "good": step.outcome.successful,
         "code": step.code,
         "detail": step.detail,
-        "octets": step.octets,
+        "octets": step.bytes_transferred,
         "at": round(max(0.0, step.began - began), 3),
         "seconds": round(step.ended - step.began, 3),
         "ago": round(now - step.ended, 1),

@@ -24,16 +24,16 @@ from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import NAMES
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import Discard
-from tftpd.server.snapshot import Snapshot, State
-from tftpd.status.counters import WAYS, Counts, Histogram
+from tftpd.server.admission import DropReason
+from tftpd.server.snapshot import SessionState, Snapshot
+from tftpd.status.counters import WAYS, Histogram, TransferCounters
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
-_TRANSFERS = [one for one in Outcome if one not in (Outcome.REFUSED, Outcome.IGNORED)]
+_TRANSFERS = [one for one in Outcome if one not in (Outcome.REFUSED, Outcome.DROPPED)]
 
 
-def exposition(counts: Counts, snapshot: Snapshot) -> bytes:
+def exposition(counts: TransferCounters, snapshot: Snapshot) -> bytes:
     """The text that Prometheus reads."""
     registry = CollectorRegistry()
     registry.register(_Families(counts, snapshot))
@@ -44,7 +44,7 @@ def exposition(counts: Counts, snapshot: Snapshot) -> bytes:
 class _Families(Collector):
     """Numbers as metric families, each label value always there, so that a rate is never absent."""
 
-    def __init__(self, counts: Counts, snapshot: Snapshot) -> None:
+    def __init__(self, counts: TransferCounters, snapshot: Snapshot) -> None:
         self._counts = counts
         self._snapshot = snapshot
 
@@ -63,7 +63,7 @@ class _Families(Collector):
             "tftpd_sessions", "Sessions that are open.", labels=["direction", "state"]
         )
         for way in Direction:
-            for state in State:
+            for state in SessionState:
                 value = now.sessions.get((way, state), 0)
                 sessions.add_metric([way.value, state.value], value)
         yield sessions
@@ -73,7 +73,7 @@ class _Families(Collector):
             labels=["direction"],
         )
         for way in Direction:
-            running.add_metric([way.value], now.octets.get(way, 0))
+            running.add_metric([way.value], now.bytes_transferred.get(way, 0))
         yield running
 
     def _of_requests(self) -> Iterator[Metric]:
@@ -86,15 +86,15 @@ class _Families(Collector):
             refusals.add_metric([str(code.value)], counts.refusals[code.value])
         yield refusals
         yield _by_direction(
-            "ignored", "Requests beyond a limit that got no answer.", counts.ignored
+            "ignored", "Requests beyond a limit that got no answer.", counts.dropped
         )
         discards = CounterMetricFamily(
             "tftpd_discards",
             "Datagrams to the listening ports that got neither a session nor a report.",
             labels=["reason"],
         )
-        for why in Discard:
-            discards.add_metric([why.value], counts.discards[why])
+        for why in DropReason:
+            discards.add_metric([why.value], counts.drops[why])
         yield discards
         options = CounterMetricFamily(
             "tftpd_options", "Options that were agreed, by name.", labels=["option"]
@@ -130,7 +130,9 @@ class _Families(Collector):
         for by in WAYS:
             names.add_metric([by], counts.names[by])
         yield names
-        yield _by_direction("transferred_bytes", "Octets of ended transfers.", counts.octets)
+        yield _by_direction(
+            "transferred_bytes", "Octets of ended transfers.", counts.bytes_transferred
+        )
         yield _by_direction("blocks", "Blocks of ended transfers.", counts.blocks)
         yield _by_direction(
             "retransmissions",

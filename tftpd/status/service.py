@@ -15,11 +15,11 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from tftpd.config.sections import Status as Keys
-from tftpd.protocol.result import Report
-from tftpd.server.snapshot import Serving, Snapshot
+from tftpd.config.sections import StatusSection as Keys
+from tftpd.protocol.result import TransferResult
+from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
-from tftpd.status.counters import Counts
+from tftpd.status.counters import TransferCounters
 from tftpd.status.json_view import About, status
 from tftpd.status.metrics import CONTENT_TYPE, exposition
 from tftpd.status.web import JSON, Answer, Give, admits, site
@@ -38,7 +38,7 @@ _FRESH = 0.5
 _SOCKET_MASK = 0o117  # leaves 0660
 
 
-class Status:
+class StatusService:
     """One address or Unix socket. Call it with each report."""
 
     log = Logger()
@@ -47,17 +47,17 @@ class Status:
         """`path` is that of the configuration file."""
         self._reactor = reactor
         self._keys = keys
-        self._counts = Counts()
+        self._counts = TransferCounters()
         self._history = History()
         self._about = About(self._history.seconds(), None if path is None else str(path), ())
         self._state = "starting"
-        self._serving: Serving | None = None
+        self._serving: SnapshotSource | None = None
         self._port: IListeningPort | None = None
         self._taken_at = -_FRESH
         self._taken = Snapshot()
         self._waiting: list[Deferred[Snapshot]] = []
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferResult) -> None:
         """A request has ended."""
         self._counts(report)
         self._history(report)
@@ -78,7 +78,7 @@ class Status:
         """Clients may have these profiles from now on."""
         self._counts.knows(profiles)
 
-    def start(self, serving: Serving) -> None:
+    def start(self, serving: SnapshotSource) -> None:
         """Answer for `serving` from now on."""
         self._serving = serving
         self._state = "serving"
@@ -187,7 +187,7 @@ class Status:
         if isinstance(taken, Snapshot):
             self._taken = taken
             self._taken_at = self._history.seconds()
-            self._counts.discarded(taken.discards)
+            self._counts.discarded(taken.drops)
         everyone, self._waiting = self._waiting, []
         for waiting in everyone:
             waiting.callback(taken)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from tftpd.protocol import netascii
-from tftpd.protocol.block_numbers import Numbering
-from tftpd.protocol.packets import HEADER, Opcode
-from tftpd.storage.source import Octets
+from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.packets import HEADER_BYTES, Opcode
+from tftpd.storage.source import FileLike
 
 _VECTOR = 1024  # buffers that one system call fills at most (IOV_MAX)
 _CHUNK = 32 << 10  # octets of text translated at once
 
 
-class Frames:
+class BlockRing:
     """A ring of datagrams that a file is read into, each block behind its header.
 
     The kernel puts the octets of a file where they leave from: a window of
@@ -19,9 +19,9 @@ class Frames:
     between them. Blocks are counted from 1.
     """
 
-    def __init__(self, source: Octets, blksize: int, slots: int, rollover: int) -> None:
+    def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
         """The ring holds `slots` blocks; fewer where the file has fewer."""
-        self.size = blksize + HEADER
+        self.size = blksize + HEADER_BYTES
         """Octets of a whole datagram."""
         self.last: int | None = None
         """Octets in the last block, once it is here."""
@@ -29,7 +29,7 @@ class Frames:
         """The last block that is here."""
         self._source = source
         self._blksize = blksize
-        self._numbering = Numbering(rollover)
+        self._numbering = BlockNumbering(rollover)
         self._slots = min(slots, self._most_octets() // blksize + 1)
         self._ring = bytearray()
         self._view = memoryview(self._ring)
@@ -52,7 +52,7 @@ class Frames:
         self._number(before + 1, self.ready)
         return self.ready - before
 
-    def between(self, first: int, count: int) -> Sequence[memoryview]:
+    def datagrams(self, first: int, count: int) -> Sequence[memoryview]:
         """The datagrams of `count` blocks from `first` on, in two runs where the ring ends."""
         size, slots, view = self.size, self._slots, self._view
         slot = (first - 1) % slots
@@ -71,7 +71,7 @@ class Frames:
         self._ring = bytearray(self._slots * self.size)
         self._ring[1 :: self.size] = bytes([Opcode.DATA]) * self._slots
         self._view = view = memoryview(self._ring)
-        starts = range(HEADER, len(self._ring), self.size)
+        starts = range(HEADER_BYTES, len(self._ring), self.size)
         self._rooms = [view[at : at + self._blksize] for at in starts]
 
     def _number(self, first: int, last: int) -> None:
@@ -79,7 +79,7 @@ class Frames:
         while first <= last:
             slot = (first - 1) % self._slots
             count = min(last - first + 1, self._slots - slot)
-            high, low = self._numbering.octets(first, count)
+            high, low = self._numbering.to_bytes(first, count)
             begin, end = slot * self.size, (slot + count) * self.size
             self._ring[begin + 2 : end : self.size] = high
             self._ring[begin + 3 : end : self.size] = low
@@ -112,10 +112,10 @@ class Frames:
         return room
 
 
-class TextFrames(Frames):
+class NetasciiBlockRing(BlockRing):
     """The same for netascii: what is read is translated, and then cut into blocks."""
 
-    def __init__(self, source: Octets, blksize: int, slots: int, rollover: int) -> None:
+    def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
         super().__init__(source, blksize, slots, rollover)
         self._text = b""  # translated, and not yet in the ring
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from tftpd.access.fallbacks import fold
 from tftpd.access.paths import Name
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, Refused
-from tftpd.storage.walk import located
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.walk import open_parent
 
 MOST_STEPS = 32
 """Of a name; each that is not there as it was asked for has a directory listed."""
@@ -24,7 +24,7 @@ _NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 
 @dataclass(slots=True)
-class Room:
+class ScanBudget:
     """How many entries may still be looked at for one request; and where some were."""
 
     entries: int = 2 * MOST_ENTRIES
@@ -39,18 +39,20 @@ class Spelling:
     choices: int
 
 
-def spelled(root: Path, name: Name, symlinks: Symlinks, room: Room) -> Spelling:
+def match_case_insensitive(
+    root: Path, name: Name, symlinks: Symlinks, room: ScanBudget
+) -> Spelling:
     """How the directories beneath `root` spell `name`; raises `Refused` and `OSError`.
 
     Each step is taken as it is if that is there, and otherwise as what differs
     from it in case only: of several the first in the order of their octets.
     """
     if len(name) > MOST_STEPS:
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "too many steps to look through")
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many steps to look through")
     real: list[bytes] = []
     choices = 1
     for step in name:
-        with located(root, (*real, step), symlinks) as (directory, last):
+        with open_parent(root, (*real, step), symlinks) as (directory, last):
             if last != step or _exists(directory, last):
                 real.append(step)
                 continue
@@ -69,7 +71,7 @@ def _exists(directory: int, name: bytes) -> bool:
     return True
 
 
-def _alike(directory: int, step: bytes, room: Room) -> list[bytes]:
+def _alike(directory: int, step: bytes, room: ScanBudget) -> list[bytes]:
     """The entries that are `step` but for their case: at least one; raises `Refused`."""
     wanted = fold(step)
     most = min(MOST_ENTRIES, room.entries)
@@ -77,7 +79,7 @@ def _alike(directory: int, step: bytes, room: Room) -> list[bytes]:
     with _listed(directory) as entries:
         for count, entry in enumerate(islice(entries, most + 1), 1):
             if count > most:
-                raise Refused(ErrorCode.FILE_NOT_FOUND, "too many entries to look through")
+                raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many entries to look through")
             room.entries -= 1
             if entry.name.isascii() and len(entry.name) != len(wanted):
                 continue  # spares most of them the folding, which takes thrice as long
@@ -85,7 +87,7 @@ def _alike(directory: int, step: bytes, room: Room) -> list[bytes]:
             if fold(name) == wanted:
                 alike.append(name)
     if not alike:
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "No such file or directory")
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "No such file or directory")
     return alike
 
 

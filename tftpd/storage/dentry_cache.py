@@ -35,11 +35,11 @@ class _How(ctypes.Structure):
     ]
 
 
-class Slow(Exception):
+class WouldBlock(Exception):
     """It would take its time; the arguments are a root, and perhaps a name, that it hangs on."""
 
     @property
-    def made(self) -> bool:
+    def needs_render(self) -> bool:
         """Whether it is one file that takes long, since it is to be made first."""
         return len(self.args) > 1
 
@@ -59,7 +59,7 @@ def _syscall() -> Any:
     return call
 
 
-class Cache:
+class DentryCache:
     """The kernel's memory of names, where there is one that can be asked."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Cache:
         self._known: set[tuple[Path, Name, bool]] = set()
         self._until = 0.0  # when that is to be asked again
 
-    def knows(self, root: Path, name: Name, follows: bool = True) -> bool:
+    def is_cached(self, root: Path, name: Name, follows: bool = True) -> bool:
         """Whether it is known at once what is at `name` beneath `root`, or that nothing is.
 
         False where the kernel cannot be asked: then nothing is known at once.

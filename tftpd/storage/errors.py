@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tftpd.protocol.errors import ErrorCode, Reason, Refused, Scarce
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 
 # U-Boot gives up on codes 1 and 2 and begins again, for ever, on any other:
 # what will not change by itself must be one of them.
@@ -32,7 +32,7 @@ _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @contextmanager
-def refusing(otherwise: Reason) -> Iterator[None]:
+def translate_os_errors(otherwise: ErrorText) -> Iterator[None]:
     """Turns an `OSError` into `Refused`; `otherwise` is told where no code fits."""
     try:
         yield
@@ -40,12 +40,12 @@ def refusing(otherwise: Reason) -> Iterator[None]:
         raise refusal(error, otherwise) from error
 
 
-def refusal(error: OSError, otherwise: Reason) -> Refused:
+def refusal(error: OSError, otherwise: ErrorText) -> RequestRefused:
     """What the peer is told of `error`, and what the log is."""
     code = _CODES.get(error.errno or 0)
     why = error.strerror or str(error)
     if error.errno in _SCARCE:
-        return Scarce(ErrorCode.NOT_DEFINED, why, otherwise)
+        return ResourceExhausted(ErrorCode.NOT_DEFINED, why, otherwise)
     if code is None:
-        return Refused(ErrorCode.NOT_DEFINED, why, otherwise)
-    return Refused(code, why)
+        return RequestRefused(ErrorCode.NOT_DEFINED, why, otherwise)
+    return RequestRefused(code, why)

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Lock
 
 from tftpd.access.paths import Name
-from tftpd.protocol.errors import Refused
-from tftpd.storage.dentry_cache import Cache
+from tftpd.protocol.errors import RequestRefused
+from tftpd.storage.dentry_cache import DentryCache
 
 LONGEST_KNOWN = 512
 """Octets of a name that is remembered, and of the way to a directory."""
@@ -30,7 +30,7 @@ _SETTLED = 2_500_000_000  # ns
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class DirectoryStamp:
     """A directory that lacks what was looked for, as it was then."""
 
     path: bytes
@@ -44,7 +44,7 @@ class Witness:
             return False
 
 
-def witness(root: Path, name: Name) -> Witness | None:
+def stamp_of_missing(root: Path, name: Name) -> DirectoryStamp | None:
     """The deepest directory on the way to `name`, which lacks the next step.
 
     None where nobody can tell: a link that leads nowhere yet, or a directory
@@ -65,45 +65,47 @@ def witness(root: Path, name: Name) -> Witness | None:
     if there is None:
         return None
     path, status, step = there
-    found = settled(path, status)
+    found = stable_stamp(path, status)
     return None if found and os.path.lexists(path + b"/" + step) else found
 
 
-def settled(path: bytes, status: os.stat_result | None = None) -> Witness | None:
+def stable_stamp(path: bytes, status: os.stat_result | None = None) -> DirectoryStamp | None:
     """The directory as it is; None if it was written to just now."""
     try:
         status = status or os.stat(path)
     except OSError:
         return None
     changed = max(status.st_mtime_ns, status.st_ctime_ns)
-    return Witness(path, _stamp(status)) if time.time_ns() - changed > _SETTLED else None
+    return DirectoryStamp(path, _stamp(status)) if time.time_ns() - changed > _SETTLED else None
 
 
-class Absences:
+class NegativeCache:
     """Remembers refusals of what is not there, for as long as it is not."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: DentryCache) -> None:
         self._cache = cache
-        self._known: OrderedDict[Hashable, tuple[Refused, Sequence[Witness]]] = OrderedDict()
+        self._known: OrderedDict[Hashable, tuple[RequestRefused, Sequence[DirectoryStamp]]] = (
+            OrderedDict()
+        )
         self._lock = Lock()  # threads look for files, too
 
-    def recall(self, key: Hashable, wait: bool) -> Refused | None:
+    def get(self, key: Hashable, wait: bool) -> RequestRefused | None:
         """The refusal for `key` if all its witnesses hold. Asks no disk, unless `wait`."""
         known = self._known.get(key)
         if known is None:
             return None
         refused, witnesses = known
         for one in witnesses:
-            if not (wait or self._cache.knows(Path(os.fsdecode(one.path)), ())):
+            if not (wait or self._cache.is_cached(Path(os.fsdecode(one.path)), ())):
                 return None
             if not one.holds():
                 with self._lock:
                     self._known.pop(key, None)
                 return None
-        return Refused(refused.code, str(refused), refused.text)
+        return RequestRefused(refused.code, str(refused), refused.text)
 
-    def remember(
-        self, key: Hashable, refused: Refused, witnesses: Sequence[Witness | None]
+    def put(
+        self, key: Hashable, refused: RequestRefused, witnesses: Sequence[DirectoryStamp | None]
     ) -> None:
         """`key` is refused while these hold; not if there is one too few, too many or too long."""
         distinct = tuple(one for one in dict.fromkeys(witnesses) if one is not None)
@@ -112,7 +114,7 @@ class Absences:
         if any(len(one.path) > LONGEST_KNOWN for one in distinct):
             return
         # A new one: the one that was raised holds on to all that it came by.
-        refused = Refused(refused.code, str(refused), refused.text)
+        refused = RequestRefused(refused.code, str(refused), refused.text)
         with self._lock:
             self._known[key] = refused, distinct
             self._known.move_to_end(key)

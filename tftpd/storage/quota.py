@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 _TEMPORARY = os.fsdecode(TEMPORARY)
 
@@ -29,7 +29,7 @@ class Usage:
         return self if octets is None else Usage(self.octets - octets, self.files - 1)
 
 
-class Ledger:
+class UsageTracker:
     """What was measured last of a root.
 
     It is measured anew before an upload takes its name, with what else is on
@@ -74,6 +74,6 @@ class Ledger:
 def check_quota(usage: Usage, policy: WritePolicy) -> None:
     """Whether a root may hold as much as `usage`; raises `Refused`."""
     if policy.quota is not None and usage.octets > policy.quota:
-        raise Refused(ErrorCode.DISK_FULL, f"more than the quota of {policy.quota} octets")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"more than the quota of {policy.quota} octets")
     if policy.max_files is not None and usage.files > policy.max_files:
-        raise Refused(ErrorCode.DISK_FULL, f"more than {policy.max_files} files")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"more than {policy.max_files} files")

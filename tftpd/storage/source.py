@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.storage.errors import refusing
-from tftpd.storage.walk import located
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.walk import open_parent
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -23,21 +23,21 @@ _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
-class Octets(Protocol):
+class FileLike(Protocol):
     """What a transfer reads: a `Source`, or what was made in memory."""
 
     size: int
 
     def close(self) -> None: ...
 
-    def spare_atime(self) -> None: ...
+    def set_noatime(self) -> None: ...
 
     def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int: ...
 
     def check_unchanged(self) -> None: ...
 
 
-class Source:
+class FileSource:
     """An open regular file. `size` is its length in octets when it was opened."""
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
@@ -47,14 +47,14 @@ class Source:
         self._nowait = _NOWAIT
 
     @classmethod
-    def open(cls, grant: Grant[ReadPolicy]) -> "Source":
+    def open(cls, grant: Grant[ReadPolicy]) -> "FileSource":
         """The file that `grant` is for; raises `Refused`.
 
         Directories, FIFOs, devices and sockets are refused, and not opened.
         """
         with (
-            refusing(Reason.READ_FAILED),
-            located(grant.root, grant.name, grant.symlinks) as (directory, last),
+            translate_os_errors(ErrorText.READ_FAILED),
+            open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
         ):
             # A device may do something when it is opened, a watchdog reset the
             # host; and who writes to a FIFO would take us for its reader.
@@ -64,7 +64,7 @@ class Source:
             status = os.fstat(fd)
             _check_regular(status)
             if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
-                raise Refused(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
+                raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
             return cls(fd, status)
         except BaseException:
             os.close(fd)
@@ -77,7 +77,7 @@ class Source:
             with contextlib.suppress(OSError):  # it is closed, and was read (close(2))
                 os.close(fd)
 
-    def spare_atime(self) -> None:
+    def set_noatime(self) -> None:
         """Have reads leave no time of access, where the owner or root reads."""
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETFL, _NOATIME)
@@ -91,7 +91,7 @@ class Source:
         """
         if not wait:
             return self._read_cached(room, offset)
-        with refusing(Reason.READ_FAILED):
+        with translate_os_errors(ErrorText.READ_FAILED):
             got = _read_at(self._fd, room, offset)
         if not got:
             raise _changed()
@@ -99,7 +99,7 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raises `Refused` if the file was written to since it was opened."""
-        with refusing(Reason.READ_FAILED):
+        with translate_os_errors(ErrorText.READ_FAILED):
             if _stamp(os.fstat(self._fd)) != self._changed:
                 raise _changed()
 
@@ -119,9 +119,9 @@ class Source:
 
 def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):  # put there since the walk
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
     if not stat.S_ISREG(status.st_mode):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 
 
 def _read_at(fd: int, room: Sequence[memoryview], offset: int) -> int:
@@ -135,8 +135,8 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _changed() -> Refused:
-    return Refused(ErrorCode.NOT_DEFINED, text=Reason.FILE_CHANGED)
+def _changed() -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.FILE_CHANGED)
 
 
 class MemorySource:
@@ -149,7 +149,7 @@ class MemorySource:
     def close(self) -> None:
         """There is nothing to free."""
 
-    def spare_atime(self) -> None:
+    def set_noatime(self) -> None:
         """There is no time of access."""
 
     def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int:
@@ -163,7 +163,7 @@ class MemorySource:
             part[: len(piece)] = piece
             at += len(piece)
         if at == offset:
-            raise Refused(ErrorCode.NOT_DEFINED, text=Reason.FILE_CHANGED)
+            raise RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.FILE_CHANGED)
         return at - offset
 
     def check_unchanged(self) -> None:

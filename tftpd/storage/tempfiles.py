@@ -36,7 +36,7 @@ def new_temporary(directory: int) -> tuple[bytes, int]:
     raise BlockingIOError(errno.EAGAIN, "no temporary could be locked")
 
 
-def sweep(root: Path) -> int:
+def remove_stale_uploads(root: Path) -> int:
     """Remove what cut-off uploads left beneath `root`; how many there were.
 
     Blocks for as long as it takes to walk the tree. Uploads of a daemon

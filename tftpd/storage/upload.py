@@ -14,24 +14,26 @@ from collections.abc import Sequence
 from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.netascii import Decoder
-from tftpd.storage.errors import refusing
-from tftpd.storage.quota import Ledger, check_quota
+from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import EXCLUSIVE, new_temporary
-from tftpd.storage.walk import located
+from tftpd.storage.walk import open_parent
 
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
-def target(grant: Grant[WritePolicy], size: int | None, ledger: Ledger | None) -> tuple[int, bytes]:
+def open_target(
+    grant: Grant[WritePolicy], size: int | None, ledger: UsageTracker | None
+) -> tuple[int, bytes]:
     """Where a file of `size` octets may be made: its directory, ours to close, and its name."""
     policy = grant.policy
     if size is not None and policy.max_size is not None and size > policy.max_size:
-        raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
     with (
-        refusing(Reason.WRITE_FAILED),
-        located(grant.root, grant.name, grant.symlinks) as (directory, last),
+        translate_os_errors(ErrorText.WRITE_FAILED),
+        open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
     ):
         _check_target(directory, last, policy)
         # Not a duplicate of `directory`: that one may be O_PATH, which
@@ -55,16 +57,16 @@ def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
     except FileNotFoundError:
         if policy.create:
             return
-        raise Refused(ErrorCode.FILE_NOT_FOUND, "new files may not be created") from None
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "new files may not be created") from None
     if not stat.S_ISREG(status.st_mode):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
     if not policy.overwrite:
-        raise Refused(ErrorCode.FILE_EXISTS)
+        raise RequestRefused(ErrorCode.FILE_EXISTS)
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
     # A rename needs no leave of the file that it replaces: ask for it.
     if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
 
 
 def check_free(directory: int, size: int, policy: WritePolicy) -> None:
@@ -74,9 +76,11 @@ def check_free(directory: int, size: int, policy: WritePolicy) -> None:
     volume = os.fstatvfs(directory)
     free = volume.f_bavail * volume.f_frsize
     if size > free:
-        raise Refused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
     if policy.min_free is not None and free - size < policy.min_free:
-        raise Refused(ErrorCode.DISK_FULL, f"less than {policy.min_free} octets would be free")
+        raise RequestRefused(
+            ErrorCode.DISK_FULL, f"less than {policy.min_free} octets would be free"
+        )
 
 
 def size_of(directory: int, name: bytes) -> int | None:
@@ -90,11 +94,11 @@ def size_of(directory: int, name: bytes) -> int | None:
 def check_room_for_temporary(directory: int) -> None:
     """What `new_temporary` would meet, as far as that can be known without it."""
     if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
     volume = os.fstatvfs(directory)
     # Where a file system makes inodes as they are needed, it has 0 in all.
     if volume.f_files and not volume.f_favail:
-        raise Refused(ErrorCode.DISK_FULL, "no inode is free")
+        raise RequestRefused(ErrorCode.DISK_FULL, "no inode is free")
 
 
 _GATHERED = 64 << 10  # octets that go to the file in one system call
@@ -103,7 +107,7 @@ _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
-class Sink:
+class Upload:
     """A file in the making. `commit()` or `discard()` ends it.
 
     `octets` is how long the file is so far.
@@ -116,9 +120,9 @@ class Sink:
         policy: WritePolicy,
         size: int | None,
         translate: bool,
-        ledger: Ledger | None,
+        ledger: UsageTracker | None,
     ) -> None:
-        self.octets = 0  # the pending ones included
+        self.size = 0  # the pending ones included
         self._announced = size or 0
         self._temporary, self._fd = new_temporary(directory)
         self._directory = directory  # ours from now on
@@ -135,7 +139,7 @@ class Sink:
         grant: Grant[WritePolicy],
         size: int | None,
         translate: bool,
-        ledger: Ledger | None = None,
+        ledger: UsageTracker | None = None,
     ) -> Self:
         """A sink for what `grant` allows; raises `Refused` before anything is created.
 
@@ -145,21 +149,23 @@ class Sink:
         netascii that comes; `ledger` is that of the grant's root, where its
         policy has a quota.
         """
-        directory, name = target(grant, size, ledger)
+        directory, name = open_target(grant, size, ledger)
         try:
-            with refusing(Reason.WRITE_FAILED):
+            with translate_os_errors(ErrorText.WRITE_FAILED):
                 return cls(directory, name, grant.policy, size, translate, ledger)
         except BaseException:
             os.close(directory)
             raise
 
     @staticmethod
-    def check(grant: Grant[WritePolicy], size: int | None, ledger: Ledger | None = None) -> None:
+    def check(
+        grant: Grant[WritePolicy], size: int | None, ledger: UsageTracker | None = None
+    ) -> None:
         """Raises `Refused` where `open()` would, and creates nothing.
 
         What only an attempt can tell, such as a user's disk quota, it leaves out.
         """
-        directory, _ = target(grant, size, ledger)
+        directory, _ = open_target(grant, size, ledger)
         try:
             check_room_for_temporary(directory)
         finally:
@@ -174,11 +180,11 @@ class Sink:
             payloads = [self._decoder.decode(payload) for payload in payloads]
         try:
             self._append(payloads)
-        except Refused:
+        except RequestRefused:
             self.discard()
             raise
 
-    def spill(self) -> None:
+    def flush_if_full(self) -> None:
         """Write what was gathered if it is enough to; raises `Refused` when there is no room.
 
         The upload is discarded then.
@@ -188,7 +194,7 @@ class Sink:
         try:
             self._check_growth()
             self._flush()
-        except Refused:
+        except RequestRefused:
             self.discard()
             raise
 
@@ -199,7 +205,7 @@ class Sink:
         that did not reach the disk: the file has its name by then.
         """
         try:
-            with refusing(Reason.WRITE_FAILED):
+            with translate_os_errors(ErrorText.WRITE_FAILED):
                 if self._decoder is not None:
                     self._append([self._decoder.decode(b"", final=True)])
                 self._flush()
@@ -229,10 +235,12 @@ class Sink:
 
     def _append(self, payloads: Sequence[bytes]) -> None:
         added = sum(map(len, payloads))
-        self.octets += added
+        self.size += added
         limit = self._policy.max_size
-        if limit is not None and self.octets > limit:
-            raise Refused(ErrorCode.DISK_FULL, f"more than max_size, which is {limit} octets")
+        if limit is not None and self.size > limit:
+            raise RequestRefused(
+                ErrorCode.DISK_FULL, f"more than max_size, which is {limit} octets"
+            )
         self._pending += payloads
         self._pending_size += added
 
@@ -240,20 +248,20 @@ class Sink:
         data = memoryview(b"".join(self._pending))
         self._pending.clear()
         self._pending_size = 0
-        with refusing(Reason.WRITE_FAILED):
+        with translate_os_errors(ErrorText.WRITE_FAILED):
             check_free(self._directory, 0, self._policy)
             while data:
                 data = data[os.write(self._fd, data) :]
 
     def _check_whole(self) -> None:
-        if self.octets < self._announced:
-            why = f"{self.octets} octets, and tsize announced {self._announced}"
-            raise Refused(ErrorCode.NOT_DEFINED, why, Reason.INCOMPLETE)
+        if self.size < self._announced:
+            why = f"{self.size} octets, and tsize announced {self._announced}"
+            raise RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.INCOMPLETE)
 
     def _check_growth(self) -> None:
         if self._ledger is not None and self._ledger.usage is not None:
             replaced = size_of(self._directory, self._name)
-            grown = self._ledger.usage.replaced(replaced).with_file(self.octets)
+            grown = self._ledger.usage.replaced(replaced).with_file(self.size)
             check_quota(grown, self._policy)
 
     def _check_quota(self) -> None:
@@ -262,9 +270,9 @@ class Sink:
             replaced = size_of(self._directory, self._name)
             usage = ledger.measure().replaced(replaced)
             # Our temporary is in it, unless it is empty.
-            check_quota(usage if self.octets else usage.with_file(0), self._policy)
+            check_quota(usage if self.size else usage.with_file(0), self._policy)
             if ledger.usage is not None:
-                ledger.usage = ledger.usage.replaced(replaced).with_file(self.octets)
+                ledger.usage = ledger.usage.replaced(replaced).with_file(self.size)
 
     def _take_name(self) -> None:
         if self._policy.overwrite:

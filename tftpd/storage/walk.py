@@ -17,14 +17,14 @@ from pathlib import Path
 
 from tftpd.access.paths import PARENT, SELF, Name
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, Refused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as Linux follows at most
 
 
 @contextmanager
-def located(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, bytes]]:
+def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, bytes]]:
     """The directory of `name` as a descriptor, and its last step in there.
 
     The last step is no symbolic link any more, unless one was put there
@@ -33,7 +33,7 @@ def located(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, b
     missing.
     """
     if not name:
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is that of the directory itself")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name is that of the directory itself")
     walk = Walk(root, symlinks)
     try:
         yield walk.to(name)
@@ -75,7 +75,7 @@ class Walk:
                 self._down(step)
             else:
                 return self._held[-1], step
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
 
     def _down(self, step: bytes) -> None:
         fd = os.open(step, self._flags, dir_fd=self._held[-1])
@@ -88,7 +88,7 @@ class Walk:
             self._down(PARENT)
             return
         if len(self._held) == 1:
-            raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
         os.close(self._held.pop())
 
     def _link_at(self, step: bytes) -> bytes | None:
@@ -100,10 +100,10 @@ class Walk:
                 return None  # not a link, or not there: whoever opens it will see
             raise
         if self._symlinks is Symlinks.DENY:
-            raise Refused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
         self._links += 1
         if self._links > _MOST_LINKS:
-            raise Refused(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
         return target
 
     def _resolve(self, target: bytes) -> list[bytes]:
@@ -120,7 +120,7 @@ class Walk:
                 while len(self._held) > 1:
                     os.close(self._held.pop())
                 return steps[len(beneath) :]
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
 
     def _spellings(self) -> Iterator[Path]:
         """The names that a link may have for the root."""
@@ -142,7 +142,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WalkStep:
     """A step of a name, and what it was found to be, or why the way ends there."""
 
     name: bytes
@@ -152,26 +152,26 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class WalkTrace:
     """The steps that were taken, and the path they led to, None where they led to none."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[WalkStep, ...]
     path: bytes | None = None
 
 
-def trail(root: Path, name: Name, symlinks: Symlinks) -> Trail:
+def trace_walk(root: Path, name: Name, symlinks: Symlinks) -> WalkTrace:
     """How `located()` goes to `name`, as far as it comes. Never raises for what is there."""
     try:
         walk = _Noting(root, symlinks)
     except OSError as error:
-        return Trail((Step(os.fsencode(root), _why(error)),))
+        return WalkTrace((WalkStep(os.fsencode(root), _why(error)),))
     try:
         directory, last = walk.to(name)
         walk.note(last, _found(directory, last))
-        return Trail(tuple(walk.steps), os.path.join(_path(directory, root), last))
-    except (Refused, OSError) as error:
+        return WalkTrace(tuple(walk.steps), os.path.join(_path(directory, root), last))
+    except (RequestRefused, OSError) as error:
         walk.note(walk.at, _why(error))
-        return Trail(tuple(walk.steps))
+        return WalkTrace(tuple(walk.steps))
     finally:
         walk.close()
 
@@ -181,11 +181,11 @@ class _Noting(Walk):
 
     def __init__(self, root: Path, symlinks: Symlinks) -> None:
         super().__init__(root, symlinks)
-        self.steps: list[Step] = []
+        self.steps: list[WalkStep] = []
         self.at = b""  # the step it is at
 
     def note(self, step: bytes, found: str, target: bytes | None = None) -> None:
-        self.steps.append(Step(step, found, target))
+        self.steps.append(WalkStep(step, found, target))
 
     def _down(self, step: bytes) -> None:
         self.at = step
@@ -224,5 +224,5 @@ def _path(directory: int, root: Path) -> bytes:
         return os.fsencode(root)
 
 
-def _why(error: Refused | OSError) -> str:
-    return str(error) if isinstance(error, Refused) else error.strerror or str(error)
+def _why(error: RequestRefused | OSError) -> str:
+    return str(error) if isinstance(error, RequestRefused) else error.strerror or str(error)

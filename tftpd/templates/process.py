@@ -8,8 +8,15 @@ import sys
 import time
 from contextlib import suppress
 
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.protocol import Garbled, Job, Kind, framed, receive, refused_by
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates.protocol import (
+    InvalidMessage,
+    MessageKind,
+    RenderJob,
+    framed,
+    receive,
+    refused_by,
+)
 
 # -P: nothing is imported from the directory that the daemon was started in.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
@@ -22,11 +29,11 @@ _CHUNK = 256 << 10  # octets received at once
 _NONSENSE = "its process said what it should not"
 
 
-class Late(Refused):
+class RenderTimeout(RequestRefused):
     """The job took too long."""
 
 
-class Process:
+class RenderProcess:
     """Takes one job at a time, from one thread at a time; any may call `kill()`.
 
     It is started at once: raises `OSError` where that cannot be.
@@ -71,13 +78,13 @@ class Process:
         """Wait until it is ready; raises `Refused`."""
         self._deadline = time.monotonic() + _STARTS_WITHIN
         kind, body = self._next(_LONGEST, f"did not start within {_STARTS_WITHIN:g} s")
-        if kind is not Kind.READY:
+        if kind is not MessageKind.READY:
             self.works = False
             raise self._refused(body)
 
-    def ask(self, job: Job) -> bytes:
+    def ask(self, job: RenderJob) -> bytes:
         """The file that `job` is for; raises `Refused`."""
-        message = framed(Kind.JOB, job.encode())
+        message = framed(MessageKind.JOB, job.encode())
         self._deadline = time.monotonic() + job.seconds
         self.works = False  # until it has answered
         late = f"took more than {job.seconds:g} s"
@@ -85,17 +92,17 @@ class Process:
             self._socket.settimeout(job.seconds)
             self._socket.sendall(message)
         except TimeoutError:
-            raise self._failed(late, Late) from None
+            raise self._failed(late, RenderTimeout) from None
         except OSError:
             raise self._failed(self._ended()) from None
-        kind, body = self._next(max(job.size, _LONGEST), late, Late)
-        if kind is Kind.FILE and len(body) <= job.size:
+        kind, body = self._next(max(job.size, _LONGEST), late, RenderTimeout)
+        if kind is MessageKind.FILE and len(body) <= job.size:
             self.works = True
             return body
-        if kind not in (Kind.REFUSED, Kind.LAST):
+        if kind not in (MessageKind.REFUSED, MessageKind.LAST):
             raise self._failed(_NONSENSE)
         refused = self._refused(body)
-        self.works = kind is Kind.REFUSED
+        self.works = kind is MessageKind.REFUSED
         raise refused
 
     def kill(self) -> None:
@@ -110,21 +117,23 @@ class Process:
         with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it
             self._process.wait(_ENDS_WITHIN)
 
-    def _next(self, longest: int, late: str, kind: type[Refused] = Refused) -> tuple[Kind, bytes]:
+    def _next(
+        self, longest: int, late: str, kind: type[RequestRefused] = RequestRefused
+    ) -> tuple[MessageKind, bytes]:
         try:
             return receive(self._take, longest)
         except TimeoutError:
             raise self._failed(late, kind) from None
         except OSError:
             raise self._failed(self._ended()) from None
-        except Garbled:
+        except InvalidMessage:
             raise self._failed(_NONSENSE) from None
 
-    def _refused(self, body: bytes) -> Refused:
+    def _refused(self, body: bytes) -> RequestRefused:
         """What it said; raises `Refused` where that was nothing."""
         try:
             return refused_by(body)
-        except Garbled:
+        except InvalidMessage:
             raise self._failed(_NONSENSE) from None
 
     def _take(self, count: int) -> bytes:
@@ -141,9 +150,9 @@ class Process:
             octets += got
         return bytes(octets)
 
-    def _failed(self, why: str, kind: type[Refused] = Refused) -> Refused:
+    def _failed(self, why: str, kind: type[RequestRefused] = RequestRefused) -> RequestRefused:
         self.works = False
-        return kind(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
+        return kind(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
 
     def _ended(self) -> str:
         """Why it is gone."""

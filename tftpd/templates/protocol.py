@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
 _HEADER = struct.Struct("!BI")  # kind, octets that follow
 
 _LONGEST_WHY = 1000  # characters
 
 
-class Kind(IntEnum):
+class MessageKind(IntEnum):
     """What a message is."""
 
     JOB = 1
@@ -30,12 +30,12 @@ class Kind(IntEnum):
     LAST = 5  # refused, and this process has to end
 
 
-class Garbled(Exception):
+class InvalidMessage(Exception):
     """The other side said what nobody of ours says."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RenderJob:
     """A template, what it is told, and the most that may come of it.
 
     It may take so many seconds; who renders sees to it that it ends a little
@@ -63,7 +63,7 @@ class Job:
         return json.dumps(plain).encode()  # ASCII, octets that are not UTF-8 too
 
     @staticmethod
-    def decode(octets: bytes) -> "Job":
+    def decode(octets: bytes) -> "RenderJob":
         """What `encode()` made the octets of."""
         said = json.loads(octets)
         grant = Grant(
@@ -73,21 +73,21 @@ class Job:
             Symlinks(said["symlinks"]),
             said["own"],
         )
-        return Job(grant, said["facts"], said["size"], said["seconds"])
+        return RenderJob(grant, said["facts"], said["size"], said["seconds"])
 
 
-def framed(kind: Kind, body: bytes = b"") -> bytes:
+def framed(kind: MessageKind, body: bytes = b"") -> bytes:
     """A message."""
     return _HEADER.pack(kind, len(body)) + body
 
 
-def refusal(refused: Refused, last: bool = False) -> bytes:
+def refusal(refused: RequestRefused, last: bool = False) -> bytes:
     """A message that says why there is no file; after the `last` comes no other."""
-    body = json.dumps([refused.code, line(refused.why), refused.text]).encode()
-    return framed(Kind.LAST if last else Kind.REFUSED, body)
+    body = json.dumps([refused.code, line(refused.reason), refused.text]).encode()
+    return framed(MessageKind.LAST if last else MessageKind.REFUSED, body)
 
 
-def refused_by(body: bytes) -> Refused:
+def refused_by(body: bytes) -> RequestRefused:
     """The refusal that a message is about.
 
     Its text is one of ours and its reason a line, whatever was said; raises `Garbled`.
@@ -95,12 +95,12 @@ def refused_by(body: bytes) -> Refused:
     try:
         code, why, text = json.loads(body)
         code = ErrorCode(code)
-        reason = Reason(text) if code is ErrorCode.NOT_DEFINED else None
+        reason = ErrorText(text) if code is ErrorCode.NOT_DEFINED else None
     except (ValueError, TypeError, RecursionError) as error:
-        raise Garbled from error
+        raise InvalidMessage from error
     if not isinstance(why, str):
-        raise Garbled
-    return Refused(code, line(why), reason)
+        raise InvalidMessage
+    return RequestRefused(code, line(why), reason)
 
 
 def line(text: str, longest: int = _LONGEST_WHY) -> str:
@@ -109,12 +109,12 @@ def line(text: str, longest: int = _LONGEST_WHY) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:longest]
 
 
-def receive(take: Callable[[int], bytes], longest: int) -> tuple[Kind, bytes]:
+def receive(take: Callable[[int], bytes], longest: int) -> tuple[MessageKind, bytes]:
     """The next message; `take` gives exactly so many octets.
 
     Raises `Garbled` for what is none, or has more than `longest` octets.
     """
     kind, length = _HEADER.unpack(take(_HEADER.size))
-    if kind not in list(Kind) or length > longest:
-        raise Garbled
-    return Kind(kind), take(length)
+    if kind not in list(MessageKind) or length > longest:
+        raise InvalidMessage
+    return MessageKind(kind), take(length)

@@ -13,13 +13,13 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tftpd.access.paths import show
-from tftpd.access.policy import Bounds, Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.process import Late, Process
-from tftpd.templates.protocol import Job
+from tftpd.access.paths import printable_name
+from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates.process import RenderProcess, RenderTimeout
+from tftpd.templates.protocol import RenderJob
 
-_BOUNDS = Bounds()
+_BOUNDS = RenderLimits()
 _PROCESSES = 2
 _PATIENCE = 10.0  # seconds that a job waits for its turn
 _RESTS = 5.0  # seconds that a template is not tried again which took too long
@@ -27,7 +27,7 @@ _ANEW = 2.0  # seconds from a start that failed to the next
 _CLOSES_WITHIN = 2.0  # seconds for the threads of jobs that were ended
 
 
-class Renderer:
+class TemplateRenderer:
     """Renders templates; from any number of threads, each of which waits.
 
     `bounds` may be set anew: they hold for the jobs that begin then. Processes
@@ -36,7 +36,7 @@ class Renderer:
 
     def __init__(
         self,
-        bounds: Bounds = _BOUNDS,
+        bounds: RenderLimits = _BOUNDS,
         processes: int = _PROCESSES,
         patience: float = _PATIENCE,
     ) -> None:
@@ -44,8 +44,8 @@ class Renderer:
         self._patience = patience
         self._change = threading.Condition()
         self._free = processes  # turns that nobody has
-        self._idle: list[Process] = []
-        self._busy: set[Process] = set()
+        self._idle: list[RenderProcess] = []
+        self._busy: set[RenderProcess] = set()
         self._closed = False
         self._tired: dict[Hashable, float] = {}  # versions of templates, until when
         self._broken: tuple[float, str] | None = None
@@ -57,22 +57,22 @@ class Renderer:
         a process to start, and then as long as the bounds say.
         """
         bounds = self.bounds
-        job = Job(template, facts, bounds.size, bounds.seconds)
+        job = RenderJob(template, facts, bounds.size, bounds.seconds)
         try:
             self._check_rested(template)
             with self._turn(), self._process() as process:
                 self._check_rested(template)  # perhaps it is why there was no turn before
                 return process.ask(job)
-        except Refused as refused:
+        except RequestRefused as refused:
             if self._closed:
                 raise _stopping() from None
-            if refused.text != Reason.NOT_MADE:
+            if refused.text != ErrorText.TEMPLATE_FAILED:
                 raise
-            if isinstance(refused, Late):
+            if isinstance(refused, RenderTimeout):
                 self._tire(template)
-            name = show(b"/".join(template.name))
-            why = f"template {name}: {refused.why}"
-            raise Refused(refused.code, why, refused.text) from None
+            name = printable_name(b"/".join(template.name))
+            why = f"template {name}: {refused.reason}"
+            raise RequestRefused(refused.code, why, refused.text) from None
 
     def _check_rested(self, template: Grant[ReadPolicy]) -> None:
         """Whoever asks for one that takes too long shall not keep others from their turn."""
@@ -117,7 +117,7 @@ class Renderer:
                 self._change.notify()
 
     @contextmanager
-    def _process(self) -> Iterator[Process]:
+    def _process(self) -> Iterator[RenderProcess]:
         """One that is ready, and nobody else's meanwhile."""
         process = self._idling() or self._started()
         try:
@@ -131,7 +131,7 @@ class Renderer:
             if not keep:
                 self._free_up(process)
 
-    def _idling(self) -> Process | None:
+    def _idling(self) -> RenderProcess | None:
         """The one that was used last: it is the most likely to be in memory."""
         while True:
             with self._change:
@@ -145,13 +145,13 @@ class Renderer:
                 return process
             self._free_up(process)
 
-    def _started(self) -> Process:
+    def _started(self) -> RenderProcess:
         if self._broken is not None:
             until, why = self._broken
             if time.monotonic() < until:  # each attempt costs more than a refusal
                 raise _failed(why)
         try:
-            process = Process()
+            process = RenderProcess()
         except OSError as error:
             raise _failed(f"no process could be started: {error.strerror or error}") from None
         with self._change:
@@ -161,14 +161,14 @@ class Renderer:
         try:
             process.begin()
         except BaseException as error:
-            if isinstance(error, Refused):
-                self._broken = time.monotonic() + _ANEW, error.why
+            if isinstance(error, RequestRefused):
+                self._broken = time.monotonic() + _ANEW, error.reason
             self._free_up(process)
             raise
         self._broken = None
         return process
 
-    def _free_up(self, process: Process) -> None:
+    def _free_up(self, process: RenderProcess) -> None:
         process.close()
         with self._change:
             self._busy.discard(process)
@@ -184,9 +184,9 @@ def _version(template: Grant[ReadPolicy]) -> Hashable:
     return template.root, template.name, changed
 
 
-def _failed(why: str) -> Refused:
-    return Refused(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
+def _failed(why: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
 
 
-def _stopping() -> Refused:
-    return Refused(ErrorCode.NOT_DEFINED, "no more files are made", Reason.STOPPING)
+def _stopping() -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, "no more files are made", ErrorText.STOPPING)

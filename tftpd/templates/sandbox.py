@@ -18,11 +18,11 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.paths import PARENT, TEMPORARY, Name, show, steps
+from tftpd.access.paths import PARENT, TEMPORARY, Name, printable_name, split_name
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.storage.source import Source
-from tftpd.templates.protocol import Job, line
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.storage.source import FileSource
+from tftpd.templates.protocol import RenderJob, line
 
 LONGEST = 1 << 20
 """Octets of a template."""
@@ -51,7 +51,7 @@ class Templates:
         )
         self._compiled = _Compiled(self._environment)
 
-    def render(self, job: Job) -> bytes:
+    def render(self, job: RenderJob) -> bytes:
         """The file that `job` is for.
 
         Raises `Refused` as a file that cannot be read does, or with all that
@@ -68,7 +68,9 @@ class Templates:
         except MemoryError:
             raise
         except Exception as error:
-            raise Refused(ErrorCode.NOT_DEFINED, _told(error, name), Reason.NOT_MADE) from None
+            raise RequestRefused(
+                ErrorCode.NOT_DEFINED, _told(error, name), ErrorText.TEMPLATE_FAILED
+            ) from None
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -156,7 +158,7 @@ class _Tree(BaseLoader):
         try:
             own = grant.name[: grant.own]
             octets = _read(replace(grant, name=(*own, *_beneath(name))))
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code is ErrorCode.FILE_NOT_FOUND:
                 raise TemplateNotFound(name) from None
             raise _Unfit(f'"{_shown(name)}": {refused}') from None
@@ -165,20 +167,24 @@ class _Tree(BaseLoader):
 
 def _beneath(name: str) -> Name:
     """The steps of a name that a template includes; raises `Refused`."""
-    walked = steps(name.encode("utf-8", "surrogateescape"))
+    walked = split_name(name.encode("utf-8", "surrogateescape"))
     if PARENT in walked:
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "names are those beneath the root, without ..")
+        raise RequestRefused(
+            ErrorCode.ACCESS_VIOLATION, "names are those beneath the root, without .."
+        )
     if any(step.startswith(TEMPORARY) for step in walked):
-        raise Refused(ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads")
+        raise RequestRefused(
+            ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
+        )
     return walked
 
 
 def _read(grant: Grant[ReadPolicy]) -> bytes:
-    source = Source.open(grant)
+    source = FileSource.open(grant)
     try:
         if source.size > LONGEST:
             why = f"has {source.size} octets, a template at most {LONGEST}"
-            raise Refused(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
+            raise RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
         room = bytearray(source.size)
         at = 0
         while at < len(room):
@@ -249,4 +255,4 @@ def _place(error: Exception, name: str) -> tuple[str, int]:
 
 def _shown(name: str) -> str:
     """`name` as logs have it."""
-    return show(name.encode("utf-8", "surrogateescape"))
+    return printable_name(name.encode("utf-8", "surrogateescape"))

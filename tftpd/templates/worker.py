@@ -9,8 +9,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.templates.protocol import Job, Kind, framed, receive, refusal
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates.protocol import MessageKind, RenderJob, framed, receive, refusal
 
 if TYPE_CHECKING:
     from tftpd.templates.sandbox import Templates
@@ -48,7 +48,7 @@ def _serve(channel: socket.socket) -> None:
     except (OSError, ValueError) as error:
         channel.sendall(refusal(_unable(f"its process cannot be bounded: {error}"), last=True))
         return
-    channel.sendall(framed(Kind.READY))
+    channel.sendall(framed(MessageKind.READY))
 
     def take(count: int) -> bytes:
         octets = bytearray()
@@ -61,17 +61,17 @@ def _serve(channel: socket.socket) -> None:
 
     while True:
         _, body = receive(take, _LONGEST)
-        job = Job.decode(body)
+        job = RenderJob.decode(body)
         signal.setitimer(signal.ITIMER_REAL, job.seconds + _LATE)
         channel.sendall(answer(templates, job))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def answer(templates: "Templates", job: Job) -> bytes:
+def answer(templates: "Templates", job: RenderJob) -> bytes:
     """The message that says what `templates` make of a job."""
     try:
-        return framed(Kind.FILE, templates.render(job))
-    except Refused as refused:
+        return framed(MessageKind.FILE, templates.render(job))
+    except RequestRefused as refused:
         return refusal(refused)
     except MemoryError:
         why = f"needs more than {_MEMORY >> 20} MiB of memory"
@@ -102,8 +102,8 @@ def _held() -> int:
         return _STARTS_WITH
 
 
-def _unable(why: str) -> Refused:
-    return Refused(ErrorCode.NOT_DEFINED, why, Reason.NOT_MADE)
+def _unable(why: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
 
 
 if __name__ == "__main__":

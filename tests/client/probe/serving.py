@@ -3,9 +3,9 @@
 from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.probe.runner import Probe
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq, decode
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
 OTHER = "192.0.2.99"
 ADDRESS = (SERVER, WELL_KNOWN)
@@ -127,7 +127,7 @@ class Good:
             self.request(packet, client)
             return
         transfer = self.transfers.get((to, client))
-        if isinstance(packet, Error):
+        if isinstance(packet, ErrorPacket):
             self.errors.append(packet)
             if transfer is not None:
                 del self.transfers[to, client]
@@ -152,7 +152,7 @@ class RefusesOptions(Good):
         if rrq.options:
             source = self.source(client)
             transfer = Transfer(source, client, {}, ())
-            self.say(Error(8, "no options here"), transfer)
+            self.say(ErrorPacket(8, "no options here"), transfer)
         else:
             super().request(rrq, client)
 
@@ -161,7 +161,7 @@ class Missing(Good):
     code, text = 1, "no\x1b such file"
 
     def request(self, rrq, client):
-        self.say(Error(self.code, self.text), Transfer(self.source(client), client, {}, ()))
+        self.say(ErrorPacket(self.code, self.text), Transfer(self.source(client), client, {}, ()))
 
 
 class GrantsTooMuch(Good):
@@ -272,7 +272,7 @@ class GarbageAfter(Good):
 def probed(server, patience=5.0, most=120.0):
     """What a probe observes, and the seconds that it takes of the server's clock."""
     net = server.net
-    where = Server(ADDRESS, ("192.0.2.7", 0), 1468, False)
+    where = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
     probe = Probe(net.runtime, where, SERVER, b"f", patience, lambda _: None)
     ended = []
     Deferred.fromCoroutine(probe.run()).addBoth(ended.append)

@@ -5,7 +5,7 @@ import pytest
 from tests.client.probe.test_findings import SEEN
 from tftpd.client.probe.command import status
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.observations import Answer, Kind
+from tftpd.client.probe.observations import Answer, AnswerKind
 
 
 def found(*levels):
@@ -29,9 +29,9 @@ def test_only_what_breaks_boots_is_a_failure(levels, expected):
     [
         (Answer(), 5),
         (Answer(garbage=1), 1),
-        (Answer(kind=Kind.ERROR, code=1), 3),
-        (Answer(kind=Kind.ERROR, code=2), 4),
-        (Answer(kind=Kind.ERROR, code=0), 1),
+        (Answer(kind=AnswerKind.ERROR, code=1), 3),
+        (Answer(kind=AnswerKind.ERROR, code=2), 4),
+        (Answer(kind=AnswerKind.ERROR, code=0), 1),
     ],
 )
 def test_a_probe_that_ends_early_says_why(answer, expected):

@@ -5,14 +5,14 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.conftest import TID
 from tests.support.fakes import SERVER, WELL_KNOWN
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.exchange import dialogue
-from tftpd.protocol.packets import Ack, Data, Error, decode
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, decode
 
-WHERE = Server((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
+WHERE = ServerEndpoint((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
 STRANGER = ("192.0.2.99", 4000)
-FAREWELL = Error(0, "Client has seen enough")
+FAREWELL = ErrorPacket(0, "Client has seen enough")
 
 
 class Hearing:
@@ -25,7 +25,7 @@ class Hearing:
 
     async def _hear(self, until):
         with dialogue(self.net.runtime, WHERE) as self.talk:
-            while came := await self.talk.hear(until):
+            while came := await self.talk.receive(until):
                 self.heard.append((came.packet, came.source, came.at))
 
     def comes(self, packet, source=TID):
@@ -69,7 +69,7 @@ def test_a_flood_between_two_looks_is_bounded(net):
         heard = []
 
         async def hear():
-            while came := await talk.hear(0.0):
+            while came := await talk.receive(0.0):
                 heard.append(came)
 
         Deferred.fromCoroutine(hear())
@@ -82,7 +82,7 @@ def test_whoever_still_sends_is_told_the_end_once(net):
     hearing.comes(Data(1, b"a"))
     hearing.comes(Data(2, b"a"))
     hearing.comes(Data(1, b"a"), STRANGER)
-    hearing.comes(Error(1, "none"), STRANGER)
+    hearing.comes(ErrorPacket(1, "none"), STRANGER)
     net.clock.advance(1.0)
     assert hearing.said() == [(FAREWELL, TID)]
 

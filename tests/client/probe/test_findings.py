@@ -6,33 +6,39 @@ import pytest
 
 from tftpd.client.probe.findings import Level, findings
 from tftpd.client.probe.observations import (
-    After,
     Answer,
+    AnswerKind,
+    AnswerOrigin,
     Boot,
-    Granted,
-    How,
-    Kind,
-    Observed,
-    Origin,
+    Observations,
+    OptionObservation,
+    OptionResult,
     Repeats,
-    Sample,
+    RolloverResult,
+    ThroughputSample,
 )
 
-DATA = Answer(kind=Kind.DATA, address="192.0.2.1", port=3000, origin=Origin.OWN_PORT, seconds=0.001)
-SEEN = Observed(host="boot", address="192.0.2.1", port=69, name="f", answer=DATA)
-TSIZE = Granted("tsize", 0, How.GRANTED, 1_000_000)
+DATA = Answer(
+    kind=AnswerKind.DATA,
+    address="192.0.2.1",
+    port=3000,
+    origin=AnswerOrigin.OWN_PORT,
+    seconds=0.001,
+)
+SEEN = Observations(host="boot", address="192.0.2.1", port=69, name="f", answer=DATA)
+TSIZE = OptionObservation("tsize", 0, OptionResult.GRANTED, 1_000_000)
 
 
-def blksize(size, arrived=None, how=How.GRANTED, value=None):
-    return Granted("blksize", size, how, value or size, arrived=arrived)
+def blksize(size, arrived=None, how=OptionResult.GRANTED, value=None):
+    return OptionObservation("blksize", size, how, value or size, arrived=arrived)
 
 
 def windowsize(size, blocks, **more):
-    return Granted("windowsize", size, How.GRANTED, size, blocks=blocks, **more)
+    return OptionObservation("windowsize", size, OptionResult.GRANTED, size, blocks=blocks, **more)
 
 
 def sampled(blksize, windowsize, rate, **more):
-    return Sample(blksize, windowsize, octets=1_000_000, seconds=1_000_000 / rate, **more)
+    return ThroughputSample(blksize, windowsize, octets=1_000_000, seconds=1_000_000 / rate, **more)
 
 
 def found(**seen):
@@ -43,7 +49,7 @@ def found(**seen):
 HEALTHY = ("healthy", "note")
 THREE_LOST = (blksize(1468, 1468), blksize(2048), blksize(4096))
 PLAIN = sampled(512, 1, 1e6)
-UNSEEN = Boot("GRUB", Answer(kind=Kind.DATA))
+UNSEEN = Boot("GRUB", Answer(kind=AnswerKind.DATA))
 
 
 @pytest.mark.parametrize(
@@ -52,30 +58,30 @@ UNSEEN = Boot("GRUB", Answer(kind=Kind.DATA))
         ({}, {HEALTHY}),
         ({"answer": Answer()}, {("silent", "breaks")}),
         ({"answer": Answer(garbage=3)}, {("not-tftp", "breaks")}),
-        ({"answer": Answer(kind=Kind.ERROR, code=1)}, {("missing", "breaks")}),
-        ({"answer": Answer(kind=Kind.ERROR, code=2)}, {("refused", "breaks")}),
-        ({"answer": Answer(kind=Kind.OACK)}, {("oack-unasked", "breaks")}),
+        ({"answer": Answer(kind=AnswerKind.ERROR, code=1)}, {("missing", "breaks")}),
+        ({"answer": Answer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
+        ({"answer": Answer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
         (
-            {"answer": replace(DATA, origin=Origin.OTHER_ADDRESS), "boots": (UNSEEN,)},
+            {"answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS), "boots": (UNSEEN,)},
             {("other-address", "breaks")},
         ),
-        ({"answer": replace(DATA, origin=Origin.SAME_PORT)}, {("single-port", "note"), HEALTHY}),
+        ({"answer": replace(DATA, origin=AnswerOrigin.SAME_PORT)}, {("single-port", "note"), HEALTHY}),
         ({"answer": replace(DATA, seconds=1.5)}, {("slow-answer", "risk")}),
         ({"answer": replace(DATA, requests=2)}, {("lost-request", "risk")}),
         ({"boots": (UNSEEN,)}, {("firmware", "breaks")}),
         ({"tsize": TSIZE, "size": 1_000_000}, {HEALTHY}),
         ({"tsize": TSIZE, "size": 999_999}, {("tsize-wrong", "breaks")}),
-        ({"tsize": Granted("tsize", 0, How.IGNORED)}, {("tsize-missing", "breaks")}),
+        ({"tsize": OptionObservation("tsize", 0, OptionResult.IGNORED)}, {("tsize-missing", "breaks")}),
         ({"blksizes": (blksize(1468, 1468),)}, {HEALTHY}),
-        ({"blksizes": (blksize(512, 512, How.LOWERED),)}, {HEALTHY}),
-        ({"blksizes": (blksize(512, 512, How.ILLEGAL, 1024),)}, {("blksize-illegal", "breaks")}),
-        ({"blksizes": (Granted("blksize", 8, How.REFUSED),)}, {("blksize-refused", "risk")}),
-        ({"blksizes": (Granted("blksize", 8, How.FAILED),)}, {("blksize-failed", "risk")}),
-        ({"blksizes": (Granted("blksize", 8, How.SILENT),)}, {("blksize-silent", "risk")}),
-        ({"others": (Granted("rollover", 0, How.REFUSED),)}, {HEALTHY}),
-        ({"others": (Granted("timeout", 3, How.ILLEGAL, 2),)}, {("timeout-illegal", "breaks")}),
+        ({"blksizes": (blksize(512, 512, OptionResult.LOWERED),)}, {HEALTHY}),
+        ({"blksizes": (blksize(512, 512, OptionResult.ILLEGAL, 1024),)}, {("blksize-illegal", "breaks")}),
+        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.REFUSED),)}, {("blksize-refused", "risk")}),
+        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.FAILED),)}, {("blksize-failed", "risk")}),
+        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.SILENT),)}, {("blksize-silent", "risk")}),
+        ({"others": (OptionObservation("rollover", 0, OptionResult.REFUSED),)}, {HEALTHY}),
+        ({"others": (OptionObservation("timeout", 3, OptionResult.ILLEGAL, 2),)}, {("timeout-illegal", "breaks")}),
         (
-            {"others": (Granted("timeout", 3, How.GRANTED, 3, ("blksize",)),)},
+            {"others": (OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),)},
             {("options-unasked", "breaks")},
         ),
         ({"blksizes": THREE_LOST}, {("black-hole", "risk")}),
@@ -86,7 +92,7 @@ UNSEEN = Boot("GRUB", Answer(kind=Kind.DATA))
         ({"windowsizes": (windowsize(8, 1, ended=True),)}, {HEALTHY}),
         ({"windowsizes": (windowsize(8, 9),)}, {("window-long", "breaks")}),
         (
-            {"windowsizes": (Granted("windowsize", 2, How.IGNORED),)},
+            {"windowsizes": (OptionObservation("windowsize", 2, OptionResult.IGNORED),)},
             {("windowsize-none", "note"), HEALTHY},
         ),
         ({"repeats": Repeats(6.5, 1.0, copies=(1, 1, 1), ports=1)}, {HEALTHY}),
@@ -95,12 +101,12 @@ UNSEEN = Boot("GRUB", Answer(kind=Kind.DATA))
         ({"repeats": Repeats(copies=(2, 2, 2))}, {("apprentice", "risk")}),
         ({"repeats": Repeats(copies=(2, 1, 1))}, {("copy", "note"), HEALTHY}),
         ({"repeats": Repeats(ports=2)}, {("second-transfer", "note"), HEALTHY}),
-        ({"rollover": After.ZERO}, {HEALTHY}),
-        ({"rollover": After.TOO_SMALL}, {HEALTHY}),
-        ({"rollover": After.UNTOLD}, {HEALTHY}),
-        ({"rollover": After.ONE}, {("rollover", "risk")}),
-        ({"rollover": After.NOTHING}, {("rollover", "risk")}),
-        ({"rollover": After.ERROR}, {("rollover", "risk")}),
+        ({"rollover": RolloverResult.ZERO}, {HEALTHY}),
+        ({"rollover": RolloverResult.TOO_SMALL}, {HEALTHY}),
+        ({"rollover": RolloverResult.UNTOLD}, {HEALTHY}),
+        ({"rollover": RolloverResult.ONE}, {("rollover", "risk")}),
+        ({"rollover": RolloverResult.NOTHING}, {("rollover", "risk")}),
+        ({"rollover": RolloverResult.ERROR}, {("rollover", "risk")}),
         ({"size": 65536 * 1024}, {("long-file", "note"), HEALTHY}),
         ({"size": 65535 * 1024}, {HEALTHY}),
         ({"size": 9, "blksizes": (blksize(512, 9),)}, {("short-file", "note"), HEALTHY}),
@@ -137,9 +143,9 @@ def test_the_worst_comes_first():
         for one in findings(
             replace(
                 SEEN,
-                tsize=Granted("tsize", 0, How.IGNORED),
+                tsize=OptionObservation("tsize", 0, OptionResult.IGNORED),
                 repeats=Repeats(ports=2),
-                rollover=After.ONE,
+                rollover=RolloverResult.ONE,
             )
         )
     ]
@@ -147,18 +153,18 @@ def test_the_worst_comes_first():
 
 
 def test_firmware_that_fails_alike_is_told_together():
-    gone = Answer(kind=Kind.NOTHING)
+    gone = Answer(kind=AnswerKind.NOTHING)
     boots = tuple(Boot(name, gone) for name in ("iPXE", "GRUB", "U-Boot"))
     assert texts(boots=boots) == ["not read by iPXE, GRUB and U-Boot: this request is not answered"]
 
 
 def test_transfers_that_broke_off_alike_are_told_together():
-    samples = tuple(Sample(512, window, problem="gone") for window in (1, 2, 4, 8, 16))
+    samples = tuple(ThroughputSample(512, window, problem="gone") for window in (1, 2, 4, 8, 16))
     assert texts(samples=samples) == [
         "transfers broke off (blksize/windowsize 512/1, 512/2, 512/4 and 2 more): gone"
     ]
 
 
 def test_what_a_server_says_cannot_draw_on_a_terminal():
-    answer = Answer(kind=Kind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
+    answer = Answer(kind=AnswerKind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
     assert "\x1b" not in "".join(texts(answer=answer))

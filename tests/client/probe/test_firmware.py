@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpd.client.probe.firmware import FIRMWARE, objection
-from tftpd.client.probe.observations import Answer, Boot, How, Kind, Origin
+from tftpd.client.probe.firmware import FIRMWARE, boot_failure_reason
+from tftpd.client.probe.observations import Answer, AnswerKind, AnswerOrigin, Boot, OptionResult
 
 ASKS = {firmware.name: firmware.asks for firmware in FIRMWARE}
 ALL = set(ASKS)
@@ -16,8 +16,12 @@ def objecting(change=None, arrived=512, **answer):
     for name, asked in ASKS.items():
         granted = {spelled: b"9" if spelled == b"tsize" else value for spelled, value in asked}
         options = tuple((change or dict)(granted).items())
-        said = {"kind": Kind.OACK, "options": options, "origin": Origin.OWN_PORT} | answer
-        if objection(Boot(name, Answer(asked=asked, **said), arrived)) is not None:
+        said = {
+            "kind": AnswerKind.OACK,
+            "options": options,
+            "origin": AnswerOrigin.OWN_PORT,
+        } | answer
+        if boot_failure_reason(Boot(name, Answer(asked=asked, **said), arrived)) is not None:
             who.add(name)
     return who
 
@@ -52,34 +56,34 @@ def test_who_gives_up_on_an_oack(change, who):
 
 
 def test_without_an_oack_only_those_that_need_one_give_up():
-    assert objecting(kind=Kind.DATA, options=()) == {EDK2, GRUB}
+    assert objecting(kind=AnswerKind.DATA, options=()) == {EDK2, GRUB}
 
 
 def test_nobody_reads_what_does_not_come():
     assert objecting(arrived=None) == ALL
-    assert objecting(kind=Kind.NOTHING, options=()) == ALL
-    assert objecting(kind=Kind.ERROR, code=8, options=()) == ALL
-    assert objecting(origin=Origin.OTHER_ADDRESS) == ALL
+    assert objecting(kind=AnswerKind.NOTHING, options=()) == ALL
+    assert objecting(kind=AnswerKind.ERROR, code=8, options=()) == ALL
+    assert objecting(origin=AnswerOrigin.OTHER_ADDRESS) == ALL
 
 
 @pytest.mark.parametrize(
     ("name", "asked", "value", "how"),
     [
-        (b"blksize", b"1024", b"1024", How.GRANTED),
-        (b"blksize", b"1024", b"01024", How.GRANTED),
-        (b"blksize", b"1024", b"512", How.LOWERED),
-        (b"blksize", b"1024", b"1025", How.ILLEGAL),
-        (b"blksize", b"1024", b"7", How.ILLEGAL),
-        (b"blksize", b"1024", b"", How.ILLEGAL),
-        (b"windowsize", b"4", b"1", How.LOWERED),
-        (b"windowsize", b"4", b"0", How.ILLEGAL),
-        (b"timeout", b"3", b"3", How.GRANTED),
-        (b"timeout", b"3", b"2", How.ILLEGAL),
-        (b"tsize", b"0", b"12", How.GRANTED),
-        (b"tsize", b"0", b"-1", How.ILLEGAL),
+        (b"blksize", b"1024", b"1024", OptionResult.GRANTED),
+        (b"blksize", b"1024", b"01024", OptionResult.GRANTED),
+        (b"blksize", b"1024", b"512", OptionResult.LOWERED),
+        (b"blksize", b"1024", b"1025", OptionResult.ILLEGAL),
+        (b"blksize", b"1024", b"7", OptionResult.ILLEGAL),
+        (b"blksize", b"1024", b"", OptionResult.ILLEGAL),
+        (b"windowsize", b"4", b"1", OptionResult.LOWERED),
+        (b"windowsize", b"4", b"0", OptionResult.ILLEGAL),
+        (b"timeout", b"3", b"3", OptionResult.GRANTED),
+        (b"timeout", b"3", b"2", OptionResult.ILLEGAL),
+        (b"tsize", b"0", b"12", OptionResult.GRANTED),
+        (b"tsize", b"0", b"-1", OptionResult.ILLEGAL),
     ],
 )
 def test_what_became_of_an_option(name, asked, value, how):
-    answer = Answer(asked=((name, asked),), kind=Kind.OACK, options=((name.upper(), value),))
+    answer = Answer(asked=((name, asked),), kind=AnswerKind.OACK, options=((name.upper(), value),))
     assert answer.how(name) is how
     assert answer.unasked == ()

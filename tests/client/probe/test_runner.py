@@ -6,12 +6,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.client.probe import serving
 from tests.client.probe.serving import ADDRESS, OTHER, probed
 from tests.support.fakes import SERVER
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Level, findings
-from tftpd.client.probe.observations import After, How, Kind, Origin
+from tftpd.client.probe.observations import AnswerKind, AnswerOrigin, OptionResult, RolloverResult
 from tftpd.client.probe.runner import BLKSIZES, WINDOWSIZES, Probe
-from tftpd.protocol.packets import Error
+from tftpd.protocol.packets import ErrorPacket
 
 SIZE = 700_000
 
@@ -43,7 +43,11 @@ def good():
 def test_a_good_server_answers_at_once_from_a_port_of_its_own(good):
     _, seen, _ = good
     answer = seen.answer
-    assert (answer.kind, answer.origin, answer.requests) == (Kind.DATA, Origin.OWN_PORT, 1)
+    assert (answer.kind, answer.origin, answer.requests) == (
+        AnswerKind.DATA,
+        AnswerOrigin.OWN_PORT,
+        1,
+    )
     assert (answer.address, answer.port) == (SERVER, 3001)
     assert answer.seconds == pytest.approx(0.001)
 
@@ -57,8 +61,8 @@ def test_all_that_a_good_server_grants_is_seen(good):
         (size, size, size) for size in WINDOWSIZES
     ]
     assert [(one.option, one.how) for one in seen.others] == [
-        ("timeout", How.GRANTED),
-        ("rollover", How.GRANTED),
+        ("timeout", OptionResult.GRANTED),
+        ("rollover", OptionResult.GRANTED),
     ]
     assert (seen.tsize.value, seen.size) == (SIZE, SIZE)
 
@@ -68,7 +72,7 @@ def test_what_a_good_server_does_twice(good):
     repeats = seen.repeats
     assert repeats.after == pytest.approx(1.0, abs=0.03)
     assert (repeats.copies, repeats.ports) == ((1, 1, 1), 1)
-    assert seen.rollover is After.ZERO
+    assert seen.rollover is RolloverResult.ZERO
 
 
 def test_speeds_are_those_of_one_window_for_each_round_trip(good):
@@ -92,7 +96,7 @@ def test_a_good_server_is_told_the_end_of_each_transfer_and_nothing_is_found(goo
 def test_a_silent_server_is_asked_for_as_long_as_patience_lasts():
     server = serving.Silent()
     seen, took = looked_at(server, patience=5.0)
-    assert seen.answer.kind is Kind.NOTHING
+    assert seen.answer.kind is AnswerKind.NOTHING
     assert (seen.answer.requests, len(server.requests)) == (3, 3)
     assert took == pytest.approx(5.0, abs=0.1)
     assert kinds(seen) == {"silent"}
@@ -101,7 +105,7 @@ def test_a_silent_server_is_asked_for_as_long_as_patience_lasts():
 @pytest.mark.parametrize("server", [serving.Garbage, serving.Flood])
 def test_nonsense_without_end_is_not_listened_to_longer(server):
     seen, took = looked_at(server())
-    assert seen.answer.kind is Kind.NOTHING
+    assert seen.answer.kind is AnswerKind.NOTHING
     assert took == pytest.approx(5.0, abs=0.1)
 
 
@@ -114,15 +118,15 @@ def test_nonsense_beside_each_transfer_neither_misleads_nor_delays():
 def test_a_missing_file_ends_it_after_the_first_trial():
     server = serving.Missing()
     seen, took = looked_at(server)
-    assert (seen.answer.kind, seen.answer.code, seen.blksizes) == (Kind.ERROR, 1, ())
+    assert (seen.answer.kind, seen.answer.code, seen.blksizes) == (AnswerKind.ERROR, 1, ())
     assert len(server.requests) == 1
     assert kinds(seen) == {"missing"}
 
 
 def test_answers_above_what_was_asked():
     seen, _ = looked_at(serving.GrantsTooMuch())
-    assert seen.blksizes[0].how is How.ILLEGAL
-    assert seen.blksizes[-1].how is How.GRANTED
+    assert seen.blksizes[0].how is OptionResult.ILLEGAL
+    assert seen.blksizes[-1].how is OptionResult.GRANTED
     assert kinds(seen) == {"blksize-illegal", "firmware"}
 
 
@@ -158,14 +162,14 @@ def test_a_file_that_fits_one_block_shows_no_black_hole():
 
 def test_answers_from_another_address():
     seen, _ = looked_at(serving.Elsewhere())
-    assert (seen.answer.origin, seen.answer.address) == (Origin.OTHER_ADDRESS, OTHER)
+    assert (seen.answer.origin, seen.answer.address) == (AnswerOrigin.OTHER_ADDRESS, OTHER)
     assert seen.samples == ()
     assert kinds(seen) == {"other-address"}
 
 
 def test_answers_from_the_port_that_was_asked():
     seen, _ = looked_at(serving.SinglePort())
-    assert (seen.answer.origin, seen.answer.port) == (Origin.SAME_PORT, 69)
+    assert (seen.answer.origin, seen.answer.port) == (AnswerOrigin.SAME_PORT, 69)
     assert kinds(seen) == set()
 
 
@@ -189,7 +193,7 @@ def test_a_block_that_is_never_repeated():
 
 @pytest.mark.parametrize(
     ("server", "after"),
-    [(serving.StopsAt65535, After.NOTHING), (serving.RollsTo1, After.ONE)],
+    [(serving.StopsAt65535, RolloverResult.NOTHING), (serving.RollsTo1, RolloverResult.ONE)],
 )
 def test_what_comes_after_block_65535(server, after):
     seen, _ = looked_at(server())
@@ -200,27 +204,31 @@ def test_what_comes_after_block_65535(server, after):
 def test_a_small_file_shows_several_blocks_but_no_rollover():
     seen, _ = looked_at(serving.Good(30))
     assert seen.repeats.copies == (1, 1, 1)
-    assert seen.rollover is After.TOO_SMALL
+    assert seen.rollover is RolloverResult.TOO_SMALL
     assert {one.kind for one in findings(seen)} == {"short-file", "healthy"}
 
 
 def test_lock_step_may_be_too_slow_for_block_65535():
     seen, took = looked_at(serving.NoWindows())
-    assert seen.rollover is After.UNTOLD
+    assert seen.rollover is RolloverResult.UNTOLD
     assert took < 20
 
 
 def test_a_server_without_options():
     server = serving.IgnoresOptions()
     seen, _ = looked_at(server)
-    assert {one.how for one in (seen.tsize, *seen.blksizes, *seen.windowsizes)} == {How.IGNORED}
+    assert {one.how for one in (seen.tsize, *seen.blksizes, *seen.windowsizes)} == {
+        OptionResult.IGNORED
+    }
     assert kinds(seen) == {"tsize-missing", "firmware"}
     assert [(one.blksize, one.windowsize) for one in seen.samples] == [(512, 1)]
 
 
 def test_a_server_that_refuses_options():
     seen, _ = looked_at(serving.RefusesOptions())
-    assert {one.how for one in (seen.tsize, *seen.blksizes, *seen.windowsizes)} == {How.REFUSED}
+    assert {one.how for one in (seen.tsize, *seen.blksizes, *seen.windowsizes)} == {
+        OptionResult.REFUSED
+    }
     assert "blksize-refused" in kinds(seen)
 
 
@@ -237,7 +245,7 @@ def test_a_first_request_that_gets_lost_is_sent_again():
                 super().request(rrq, client)
 
     seen, _ = looked_at(Deaf())
-    assert (seen.answer.kind, seen.answer.requests) == (Kind.DATA, 2)
+    assert (seen.answer.kind, seen.answer.requests) == (AnswerKind.DATA, 2)
     assert "lost-request" in kinds(seen)
 
 
@@ -253,7 +261,7 @@ def test_what_comes_again_may_be_no_packet():
 
 
 def begun(net):
-    where = Server(ADDRESS, ("192.0.2.7", 0), 1468, False)
+    where = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
     probe = Probe(net.runtime, where, SERVER, b"f", 5.0, lambda _: None)
     ended = []
     done = Deferred.fromCoroutine(probe.run())
@@ -276,7 +284,7 @@ def test_one_that_is_cancelled_leaves_nothing_whatever_it_is_at(seconds):
         server.net.clock.advance(0.05)
     assert (server.net.ports, server.net.clock.getDelayedCalls()) == ({}, [])
     if seconds > 0.01:
-        assert isinstance(server.errors[-1], Error)
+        assert isinstance(server.errors[-1], ErrorPacket)
 
 
 def test_no_port_is_an_error_of_ours(net):

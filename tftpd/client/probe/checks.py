@@ -6,15 +6,21 @@ sends. It gives what it saw; what that means is told elsewhere.
 
 from dataclasses import replace
 
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.handshake import host
-from tftpd.client.probe.exchange import Dialogue, Heard, dialogue
-from tftpd.client.probe.observations import Answer, Granted, Kind, Origin, Repeats
-from tftpd.net.interfaces import Runtime
+from tftpd.client.probe.exchange import RawExchange, ReceivedPacket, dialogue
+from tftpd.client.probe.observations import (
+    Answer,
+    AnswerKind,
+    AnswerOrigin,
+    OptionObservation,
+    Repeats,
+)
+from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Packet, Rrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Rrq
 
 ONCE_MORE = 1.0  # seconds to the first repeat of a request; doubled for each further one
 _AGAIN = 0.7  # seconds to the repeat of an ACK whose block does not come
@@ -30,13 +36,15 @@ _MOST_COPIES = 8
 _TO_WATCH = (2, 3, 4)  # blocks whose copies are counted
 
 
-class Trials:
+class Checks:
     """Trials on one file of one server.
 
     `patience` is how many seconds an answer is waited for.
     """
 
-    def __init__(self, runtime: Runtime, server: Server, name: bytes, patience: float) -> None:
+    def __init__(
+        self, runtime: SessionRuntime, server: ServerEndpoint, name: bytes, patience: float
+    ) -> None:
         self.patience = patience
         self._runtime = runtime
         self._seconds = runtime.clock.seconds
@@ -59,18 +67,18 @@ class Trials:
             data = await self._block_1(talk, heard)
         return answer, None if data is None else len(_payload(data))
 
-    async def blksize(self, asked: int) -> Granted:
+    async def blksize(self, asked: int) -> OptionObservation:
         """What becomes of `blksize`, and whether blocks of that size arrive."""
         answer, arrived = await self.first_block(_asking(opt.BLKSIZE, asked))
         granted = _granted(opt.BLKSIZE, asked, answer)
         ended = arrived is not None and arrived < (granted.value or opt.DEFAULT_BLKSIZE)
         return replace(granted, arrived=arrived, ended=ended)
 
-    async def option(self, name: bytes, asked: int) -> Granted:
+    async def option(self, name: bytes, asked: int) -> OptionObservation:
         """What becomes of one option by itself."""
         return _granted(name, asked, await self.ask(_asking(name, asked)))
 
-    async def windowsize(self, asked: int) -> Granted:
+    async def windowsize(self, asked: int) -> OptionObservation:
         """What becomes of `windowsize`, and how many blocks then come at once."""
         with dialogue(self._runtime, self._server) as talk:
             answer, heard = await self._ask(talk, _asking(opt.WINDOWSIZE, asked))
@@ -91,7 +99,7 @@ class Trials:
             _, heard = await self._ask(talk, ())
             if heard is None or not _is_block(heard, 1):
                 return Repeats()
-            while again := await talk.hear(heard.at + waits):
+            while again := await talk.receive(heard.at + waits):
                 if _is_block(again, 1) and again.source == heard.source:
                     return Repeats(waits, again.at - heard.at)
             return Repeats(waits, garbled=talk.garbage > 0)
@@ -112,7 +120,7 @@ class Trials:
             last, times = 1, 2
             for block in _TO_WATCH:
                 for _ in range(times):
-                    talk.say(Ack(last), came.source)
+                    talk.send(Ack(last), came.source)
                 came, times = await self._count(talk, block, came)
                 if times == 0:
                     break
@@ -129,9 +137,9 @@ class Trials:
             if heard is None or not _is_block(heard, 1):
                 return None
             sources = {heard.source}
-            talk.say(self._request(()), self._server.address)
+            talk.send(self._request(()), self._server.address)
             until = self._seconds() + _SECOND_TRANSFER
-            while heard := await talk.hear(until):
+            while heard := await talk.receive(until):
                 if _is_block(heard, 1):
                     sources.add(heard.source)
         return len(sources)
@@ -145,14 +153,16 @@ class Trials:
     def _request(self, options: Options) -> Rrq:
         return Rrq(self._name, b"octet", options)
 
-    async def _ask(self, talk: Dialogue, options: Options) -> tuple[Answer, Heard | None]:
+    async def _ask(
+        self, talk: RawExchange, options: Options
+    ) -> tuple[Answer, ReceivedPacket | None]:
         """The answer, and the packet that it was; the request is repeated until there is one."""
         began = self._seconds()
         until = began + self.patience
         again, requests = ONCE_MORE, 0
         heard = None
         while heard is None and self._seconds() < until:
-            talk.say(self._request(options), self._server.address)
+            talk.send(self._request(options), self._server.address)
             requests += 1
             heard = await _answering(talk, min(self._seconds() + again, until))
             again *= 2
@@ -161,10 +171,10 @@ class Trials:
         return self._answer(options, heard, began, requests, talk.garbage), heard
 
     def _answer(
-        self, options: Options, heard: Heard, began: float, requests: int, garbage: int
+        self, options: Options, heard: ReceivedPacket, began: float, requests: int, garbage: int
     ) -> Answer:
         packet = heard.packet
-        error = packet if isinstance(packet, Error) else None
+        error = packet if isinstance(packet, ErrorPacket) else None
         return Answer(
             asked=options,
             kind=_kind(packet),
@@ -179,34 +189,40 @@ class Trials:
             garbage=garbage,
         )
 
-    def _origin(self, source: SocketAddress) -> Origin:
+    def _origin(self, source: SocketAddress) -> AnswerOrigin:
         if host(source) != host(self._server.address):
-            return Origin.OTHER_ADDRESS
-        return Origin.SAME_PORT if source[1] == self._server.address[1] else Origin.OWN_PORT
+            return AnswerOrigin.OTHER_ADDRESS
+        return (
+            AnswerOrigin.SAME_PORT
+            if source[1] == self._server.address[1]
+            else AnswerOrigin.OWN_PORT
+        )
 
-    async def _block_1(self, talk: Dialogue, heard: Heard | None) -> Heard | None:
+    async def _block_1(
+        self, talk: RawExchange, heard: ReceivedPacket | None
+    ) -> ReceivedPacket | None:
         """The first block, after an OACK by way of an ACK 0, which may be lost as well."""
-        if heard is None or isinstance(heard.packet, Error):
+        if heard is None or isinstance(heard.packet, ErrorPacket):
             return None
         if isinstance(heard.packet, Data):
             return heard
         until = self._seconds() + self.patience
         while self._seconds() < until:
-            talk.say(Ack(0), heard.source)
+            talk.send(Ack(0), heard.source)
             turn = min(self._seconds() + _AGAIN, until)
-            while came := await talk.hear(turn):
+            while came := await talk.receive(turn):
                 if came.source == heard.source and _is_block(came, 1):
                     return came
-                if came.source == heard.source and isinstance(came.packet, Error):
+                if came.source == heard.source and isinstance(came.packet, ErrorPacket):
                     return None
         return None
 
-    async def _window(self, talk: Dialogue, most: int) -> tuple[int, bool]:
+    async def _window(self, talk: RawExchange, most: int) -> tuple[int, bool]:
         """Blocks that come before the server waits, the first among them, and the file's end."""
         blocks, until = 1, self._seconds() + self._copies
         while blocks < most:
-            heard = await talk.hear(until)
-            if heard is None or isinstance(heard.packet, Error):
+            heard = await talk.receive(until)
+            if heard is None or isinstance(heard.packet, ErrorPacket):
                 break
             if _is_block(heard, blocks + 1):
                 blocks, until = blocks + 1, heard.at + self._copies
@@ -214,11 +230,13 @@ class Trials:
                     return blocks, True
         return blocks, False
 
-    async def _count(self, talk: Dialogue, block: int, last: Heard) -> tuple[Heard, int]:
+    async def _count(
+        self, talk: RawExchange, block: int, last: ReceivedPacket
+    ) -> tuple[ReceivedPacket, int]:
         """The copies of `block` that come about the same time, and the first of them."""
         count, until = 0, self._seconds() + self.patience
         while count < _MOST_COPIES:
-            heard = await talk.hear(until)
+            heard = await talk.receive(until)
             if heard is None:
                 break
             if heard.source == last.source and _is_block(heard, block):
@@ -228,10 +246,10 @@ class Trials:
         return last, count
 
 
-async def _answering(talk: Dialogue, until: float) -> Heard | None:
+async def _answering(talk: RawExchange, until: float) -> ReceivedPacket | None:
     """The next packet that answers a request to read."""
-    while heard := await talk.hear(until):
-        if isinstance(heard.packet, Oack | Error) or _is_block(heard, 1):
+    while heard := await talk.receive(until):
+        if isinstance(heard.packet, Oack | ErrorPacket) or _is_block(heard, 1):
             return heard
     return None
 
@@ -240,23 +258,23 @@ def _asking(name: bytes, value: int) -> Options:
     return ((name, b"%d" % value),)
 
 
-def _granted(name: bytes, asked: int, answer: Answer) -> Granted:
+def _granted(name: bytes, asked: int, answer: Answer) -> OptionObservation:
     how = answer.how(name)
     said = answer.value(name)
-    value = None if said is None else opt.number(said, opt.TSIZE_RANGE)
+    value = None if said is None else opt.parse_int(said, opt.TSIZE_RANGE)
     unasked = tuple(other.decode("ascii", "replace") for other in answer.unasked)
-    return Granted(name.decode(), asked, how, value, unasked)
+    return OptionObservation(name.decode(), asked, how, value, unasked)
 
 
-def _is_block(heard: Heard, block: int) -> bool:
+def _is_block(heard: ReceivedPacket, block: int) -> bool:
     return isinstance(heard.packet, Data) and heard.packet.block == block
 
 
-def _payload(heard: Heard) -> bytes:
+def _payload(heard: ReceivedPacket) -> bytes:
     return heard.packet.payload if isinstance(heard.packet, Data) else b""
 
 
-def _kind(packet: Packet) -> Kind:
+def _kind(packet: Packet) -> AnswerKind:
     if isinstance(packet, Data):
-        return Kind.DATA
-    return Kind.OACK if isinstance(packet, Oack) else Kind.ERROR
+        return AnswerKind.DATA
+    return AnswerKind.OACK if isinstance(packet, Oack) else AnswerKind.ERROR

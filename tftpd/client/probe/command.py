@@ -9,10 +9,10 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from tftpd.client.endpoint import reach, runtime
+from tftpd.client.endpoint import resolve_server, runtime
 from tftpd.client.errors import LocalError
 from tftpd.client.probe.findings import Finding, Level, findings
-from tftpd.client.probe.observations import Kind, Observed
+from tftpd.client.probe.observations import AnswerKind, Observations
 from tftpd.client.probe.report import plain, table
 from tftpd.client.probe.runner import Probe
 from tftpd.client.urls import Remote
@@ -35,10 +35,12 @@ async def probe(reactor: Any, arguments: Namespace, remote: Remote) -> int:
 
     try:
         try:
-            server = await surroundings.in_thread(lambda: reach(remote.host, port, arguments.local))
+            server = await surroundings.in_thread(
+                lambda: resolve_server(remote.host, port, arguments.local)
+            )
         except (OSError, UnicodeError) as error:
             raise LocalError(getattr(error, "strerror", None) or str(error)) from error
-        if server.everyone:
+        if server.broadcast:
             raise LocalError(f"{remote.host} is everyone, and a probe looks at one server")
         looking = Probe(surroundings, server, remote.host, remote.name, arguments.patience, step)
         seen = await looking.run()
@@ -57,12 +59,12 @@ async def probe(reactor: Any, arguments: Namespace, remote: Remote) -> int:
     return ends
 
 
-def status(seen: Observed, found: tuple[Finding, ...]) -> int:
+def status(seen: Observations, found: tuple[Finding, ...]) -> int:
     """The exit status that tells it."""
     answer = seen.answer
-    if answer.kind is Kind.NOTHING and not answer.garbage:
+    if answer.kind is AnswerKind.NOTHING and not answer.garbage:
         return SILENT
-    if answer.kind is Kind.ERROR:
+    if answer.kind is AnswerKind.ERROR:
         return _STATUSES.get(answer.code, FOUND)
     return FOUND if any(one.level is Level.BREAKS for one in found) else 0
 

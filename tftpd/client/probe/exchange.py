@@ -11,12 +11,18 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, Clock, Needs, Runtime
+from tftpd.net.interfaces import (
+    BurstProtocol,
+    BurstTransport,
+    Clock,
+    PortRequirements,
+    SessionRuntime,
+)
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.errors import ErrorCode, MalformedPacket, Reason
-from tftpd.protocol.packets import Data, Error, Oack, Packet, decode
+from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket
+from tftpd.protocol.packets import Data, ErrorPacket, Oack, Packet, decode
 
 # Datagrams that wait to be heard; what comes beyond them is lost. A window
 # of 64 fits in, a flood does not.
@@ -24,11 +30,11 @@ _WAITING = 256
 
 _FAREWELLS = 32  # transfers that are told the end; spoofed sources are without number
 
-_NEEDS = Needs(longest=65536, window=4 << 20, receives=True)
+_NEEDS = PortRequirements(max_datagram_bytes=65536, window_bytes=4 << 20, receives=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedPacket:
     """A packet, who sent it, and when."""
 
     packet: Packet
@@ -36,7 +42,7 @@ class Heard:
     at: float
 
 
-class Dialogue(BurstProtocol):
+class RawExchange(BurstProtocol):
     """A port and what has arrived on it. `garbage` counts what was no TFTP."""
 
     noisy = False
@@ -45,7 +51,7 @@ class Dialogue(BurstProtocol):
     def __init__(self, clock: Clock) -> None:
         self.garbage = 0
         self._clock = clock
-        self._came: deque[Heard] = deque()
+        self._came: deque[ReceivedPacket] = deque()
         self._waiting: Deferred[None] | None = None
         self._running: set[SocketAddress] = set()
 
@@ -58,14 +64,14 @@ class Dialogue(BurstProtocol):
             return
         if len(self._came) < _WAITING:
             self._note(packet, peer)
-            self._came.append(Heard(packet, peer, self._clock.seconds()))
+            self._came.append(ReceivedPacket(packet, peer, self._clock.seconds()))
         self._wake()
 
-    def say(self, packet: Packet, to: SocketAddress) -> None:
+    def send(self, packet: Packet, to: SocketAddress) -> None:
         """Send it."""
         self.transport.write(packet.encode(), to)
 
-    async def hear(self, until: float) -> Heard | None:
+    async def receive(self, until: float) -> ReceivedPacket | None:
         """What came next before the time `until`; None if nothing did."""
         while not self._came:
             left = until - self._clock.seconds()
@@ -90,14 +96,14 @@ class Dialogue(BurstProtocol):
     def close(self) -> None:
         """Tell what is still sending that we have seen enough, and give up the port."""
         for source in self._running:
-            self.say(Error(ErrorCode.NOT_DEFINED, Reason.ENOUGH), source)
+            self.send(ErrorPacket(ErrorCode.NOT_DEFINED, ErrorText.CLIENT_DONE), source)
         self._running.clear()
         self.transport.stopListening()
 
     def _note(self, packet: Packet, peer: SocketAddress) -> None:
         if isinstance(packet, Data | Oack) and len(self._running) < _FAREWELLS:
             self._running.add(peer)
-        elif isinstance(packet, Error):
+        elif isinstance(packet, ErrorPacket):
             self._running.discard(peer)
 
     def _wake(self) -> None:
@@ -106,9 +112,9 @@ class Dialogue(BurstProtocol):
 
 
 @contextmanager
-def dialogue(runtime: Runtime, server: Server) -> Iterator[Dialogue]:
+def dialogue(runtime: SessionRuntime, server: ServerEndpoint) -> Iterator[RawExchange]:
     """A dialogue on a port of its own; the port is closed however it ends. Raises `LocalError`."""
-    talk = Dialogue(runtime.clock)
+    talk = RawExchange(runtime.clock)
     try:
         runtime.open_port(talk, server.local, _NEEDS)
     except OSError as error:

@@ -8,9 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from tftpd.access.paths import show
-from tftpd.client.probe.firmware import objection
-from tftpd.client.probe.observations import After, Granted, How, Kind, Observed, Origin, Sample
+from tftpd.access.paths import printable_name
+from tftpd.client.probe.firmware import boot_failure_reason
+from tftpd.client.probe.observations import (
+    AnswerKind,
+    AnswerOrigin,
+    Observations,
+    OptionObservation,
+    OptionResult,
+    RolloverResult,
+    ThroughputSample,
+)
 from tftpd.protocol.errors import ErrorCode
 
 
@@ -31,52 +39,52 @@ class Finding:
     text: str
 
 
-def findings(seen: Observed) -> tuple[Finding, ...]:
+def findings(seen: Observations) -> tuple[Finding, ...]:
     """All that there is to say, the worst first."""
     found = [finding for look in _LOOKS for finding in look(seen)]
-    if seen.answer.kind is Kind.DATA and all(one.level is Level.NOTE for one in found):
+    if seen.answer.kind is AnswerKind.DATA and all(one.level is Level.NOTE for one in found):
         found.append(Finding(Level.NOTE, "healthy", "nothing was found that should break a boot"))
     return tuple(sorted(found, key=lambda one: _ORDER.index(one.level)))
 
 
-def _reaching(seen: Observed) -> Iterator[Finding]:
+def _reaching(seen: Observations) -> Iterator[Finding]:
     answer = seen.answer
-    if answer.kind is Kind.NOTHING and answer.garbage:
+    if answer.kind is AnswerKind.NOTHING and answer.garbage:
         text = f"something answers, but not in TFTP ({answer.garbage} datagrams)"
         yield Finding(Level.BREAKS, "not-tftp", text)
-    elif answer.kind is Kind.NOTHING:
+    elif answer.kind is AnswerKind.NOTHING:
         yield Finding(
             Level.BREAKS, "silent",
             f"nothing answers at {seen.address} port {seen.port}: there is no TFTP server, or a "
             f"firewall drops its answers, which come from another port than {seen.port}",
         )  # fmt: skip
-    elif answer.kind is Kind.ERROR:
-        what = f"ERROR {answer.code}: {show(answer.text.encode())}"
+    elif answer.kind is AnswerKind.ERROR:
+        what = f"ERROR {answer.code}: {printable_name(answer.text.encode())}"
         missing = answer.code == ErrorCode.FILE_NOT_FOUND
         said = "the server answers, but has no such file" if missing else "the server refuses it"
         yield Finding(Level.BREAKS, "missing" if missing else "refused", f"{said} ({what})")
-    elif answer.kind is Kind.OACK:
+    elif answer.kind is AnswerKind.OACK:
         text = "a request without options is answered with an OACK, which no client expects"
         yield Finding(Level.BREAKS, "oack-unasked", text)
 
 
-def _origin(seen: Observed) -> Iterator[Finding]:
+def _origin(seen: Observations) -> Iterator[Finding]:
     answer = seen.answer
-    if answer.origin is Origin.OTHER_ADDRESS:
+    if answer.origin is AnswerOrigin.OTHER_ADDRESS:
         yield Finding(
             Level.BREAKS, "other-address",
             f"answers come from {answer.address}, not from {seen.address} that was asked: most "
             "firmware drops them. Have the server listen on the address that clients ask, or "
             "look at the address translation on the way",
         )  # fmt: skip
-    elif answer.origin is Origin.SAME_PORT:
+    elif answer.origin is AnswerOrigin.SAME_PORT:
         text = f"answers come from port {seen.port} itself (single port), which passes firewalls"
         yield Finding(Level.NOTE, "single-port", text)
 
 
-def _haste(seen: Observed) -> Iterator[Finding]:
+def _haste(seen: Observations) -> Iterator[Finding]:
     answer = seen.answer
-    if answer.kind in (Kind.NOTHING, Kind.ERROR) or answer.seconds is None:
+    if answer.kind in (AnswerKind.NOTHING, AnswerKind.ERROR) or answer.seconds is None:
         return
     if answer.requests > 1:
         text = f"the request was answered only when sent {answer.requests} times: packets get lost"
@@ -89,19 +97,19 @@ def _haste(seen: Observed) -> Iterator[Finding]:
         yield Finding(Level.RISK, "slow-answer", text)
 
 
-def _sizes(seen: Observed) -> Iterator[Finding]:
+def _sizes(seen: Observations) -> Iterator[Finding]:
     tsize = seen.tsize
     if tsize is None:
         return
-    if tsize.how is How.GRANTED and seen.size is not None and tsize.value != seen.size:
+    if tsize.how is OptionResult.GRANTED and seen.size is not None and tsize.value != seen.size:
         text = f"tsize says {tsize.value} octets, and {seen.size} come: the size is not true"
         yield Finding(Level.BREAKS, "tsize-wrong", text)
-    elif tsize.how is How.IGNORED:
+    elif tsize.how is OptionResult.IGNORED:
         text = "the size is not told (tsize): GRUB and UEFI need it"
         yield Finding(Level.BREAKS, "tsize-missing", text)
 
 
-def _options(seen: Observed) -> Iterator[Finding]:
+def _options(seen: Observations) -> Iterator[Finding]:
     asked = [one for one in (seen.tsize, *seen.others, *seen.blksizes, *seen.windowsizes) if one]
     for option in dict.fromkeys(one.option for one in asked):
         yield from _option(option, [one for one in asked if one.option == option])
@@ -111,8 +119,8 @@ def _options(seen: Observed) -> Iterator[Finding]:
         yield Finding(Level.BREAKS, "options-unasked", text + "pxelinux then end the transfer")
 
 
-def _option(option: str, asked: list[Granted]) -> Iterator[Finding]:
-    illegal = [one for one in asked if one.how is How.ILLEGAL]
+def _option(option: str, asked: list[OptionObservation]) -> Iterator[Finding]:
+    illegal = [one for one in asked if one.how is OptionResult.ILLEGAL]
     if illegal:
         one = illegal[0]
         value = "nonsense" if one.value is None else one.value
@@ -125,9 +133,9 @@ def _option(option: str, asked: list[Granted]) -> Iterator[Finding]:
             yield Finding(Level.RISK, f"{option}-{kind}", text)
 
 
-def _arrival(seen: Observed) -> Iterator[Finding]:
+def _arrival(seen: Observations) -> Iterator[Finding]:
     lost, passable = seen.lost, seen.passable
-    if not lost or seen.answer.origin is Origin.OTHER_ADDRESS:
+    if not lost or seen.answer.origin is AnswerOrigin.OTHER_ADDRESS:
         return  # behind a translation that goes wrong our ACKs may not arrive
     first = lost[0]
     cap = max((size for size in passable if size < first), default=None)
@@ -145,10 +153,10 @@ def _arrival(seen: Observed) -> Iterator[Finding]:
     yield Finding(Level.BREAKS if whole else Level.RISK, "black-hole", text)
 
 
-def _windows(seen: Observed) -> Iterator[Finding]:
+def _windows(seen: Observations) -> Iterator[Finding]:
     offered = [one for one in seen.windowsizes if one.value and one.value > 1]
     if not offered:
-        if any(one.how is How.IGNORED for one in seen.windowsizes):
+        if any(one.how is OptionResult.IGNORED for one in seen.windowsizes):
             text = "windowsize is not granted: each block waits for its ACK, which costs speed"
             yield Finding(Level.NOTE, "windowsize-none", text)
         return
@@ -164,19 +172,19 @@ def _windows(seen: Observed) -> Iterator[Finding]:
             break
 
 
-def _boots(seen: Observed) -> Iterator[Finding]:
-    if seen.answer.origin is Origin.OTHER_ADDRESS:
+def _boots(seen: Observations) -> Iterator[Finding]:
+    if seen.answer.origin is AnswerOrigin.OTHER_ADDRESS:
         return  # said already, and of all of them
     reasons: dict[str, list[str]] = {}
     for boot in seen.boots:
-        why = objection(boot)
+        why = boot_failure_reason(boot)
         if why is not None:
             reasons.setdefault(why, []).append(boot.firmware)
     for why, names in reasons.items():
         yield Finding(Level.BREAKS, "firmware", f"not read by {_joined(names)}: {why}")
 
 
-def _repeats(seen: Observed) -> Iterator[Finding]:
+def _repeats(seen: Observations) -> Iterator[Finding]:
     repeats = seen.repeats
     if repeats is None:
         return
@@ -199,12 +207,12 @@ def _repeats(seen: Observed) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "second-transfer", text + "transfers, as with most servers")
 
 
-def _rollover(seen: Observed) -> Iterator[Finding]:
+def _rollover(seen: Observations) -> Iterator[Finding]:
     after = seen.rollover
-    if after is After.ONE:
+    if after is RolloverResult.ONE:
         text = "after block 65535 comes 1: most clients wait for 0"
         yield Finding(Level.RISK, "rollover", text)
-    elif after in (After.NOTHING, After.ERROR, After.OTHER):
+    elif after in (RolloverResult.NOTHING, RolloverResult.ERROR, RolloverResult.OTHER):
         text = f"after block 65535 comes {after.value}: no file may have more blocks"
         yield Finding(Level.RISK, "rollover", text)
     length = seen.length
@@ -213,7 +221,7 @@ def _rollover(seen: Observed) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "long-file", text)
 
 
-def _speed(seen: Observed) -> Iterator[Finding]:
+def _speed(seen: Observations) -> Iterator[Finding]:
     broken: dict[str, list[str]] = {}
     for one in seen.samples:
         if one.problem:
@@ -221,7 +229,7 @@ def _speed(seen: Observed) -> Iterator[Finding]:
     for problem, terms in broken.items():
         some = terms if len(terms) <= _TOLD else [*terms[:_TOLD], f"{len(terms) - _TOLD} more"]
         text = f"transfers broke off (blksize/windowsize {_joined(some)}): "
-        yield Finding(Level.RISK, "broken-transfer", text + show(problem.encode()))
+        yield Finding(Level.RISK, "broken-transfer", text + printable_name(problem.encode()))
     worst = max(seen.samples, key=lambda one: one.retransmits, default=None)
     if worst is not None and worst.retransmits > _LOSSES:
         text = (
@@ -232,7 +240,7 @@ def _speed(seen: Observed) -> Iterator[Finding]:
     yield from _fastest(seen.samples)
 
 
-def _fastest(samples: tuple[Sample, ...]) -> Iterator[Finding]:
+def _fastest(samples: tuple[ThroughputSample, ...]) -> Iterator[Finding]:
     told = {one: one.rate for one in samples if one.rate and one.octets >= _TELLING}
     plain = next((one for one in told if (one.blksize, one.windowsize) == (512, 1)), None)
     if plain is None or len(told) < _COMPARED:
@@ -247,7 +255,7 @@ def _fastest(samples: tuple[Sample, ...]) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "fastest", text)
 
 
-def _shortness(seen: Observed) -> Iterator[Finding]:
+def _shortness(seen: Observations) -> Iterator[Finding]:
     if seen.length is not None and seen.length < _ENOUGH and seen.blksizes:
         text = (
             f"the file is short ({seen.length} octets), and does not show all: larger blocks, "
@@ -262,10 +270,10 @@ def _joined(names: list[str]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(show(name.encode()) for name in names)
+    return ", ".join(printable_name(name.encode()) for name in names)
 
 
-_LOOKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+_LOOKS: tuple[Callable[[Observations], Iterator[Finding]], ...] = (
     _reaching, _origin, _haste, _boots, _sizes, _options, _arrival, _windows, _repeats, _rollover,
     _speed,
     _shortness,
@@ -287,7 +295,7 @@ _FASTER = 1.2
 _NUMBERS = {2: "two", 3: "three"}
 
 _NOT_TAKEN = (
-    (How.REFUSED, "refused", "refused with ERROR 8, where it should go on without"),
-    (How.FAILED, "failed", "answered with an ERROR"),
-    (How.SILENT, "silent", "not answered at all"),
+    (OptionResult.REFUSED, "refused", "refused with ERROR 8, where it should go on without"),
+    (OptionResult.FAILED, "failed", "answered with an ERROR"),
+    (OptionResult.SILENT, "silent", "not answered at all"),
 )

@@ -8,7 +8,7 @@ GRUB's net/tftp.c, syslinux's core/fs/pxe/tftp.c.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.client.probe.observations import Answer, Boot, How, Kind, Origin
+from tftpd.client.probe.observations import Answer, AnswerKind, AnswerOrigin, Boot, OptionResult
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 
@@ -25,14 +25,14 @@ class Firmware:
     rules: tuple[Rule, ...] = ()
 
 
-def objection(boot: Boot) -> str | None:
+def boot_failure_reason(boot: Boot) -> str | None:
     """Why this firmware cannot read the file; None where it can, as far as a probe tells."""
     answer = boot.answer
-    if answer.kind is Kind.NOTHING:
+    if answer.kind is AnswerKind.NOTHING:
         return "this request is not answered"
-    if answer.kind is Kind.ERROR:
+    if answer.kind is AnswerKind.ERROR:
         return f"it is refused with ERROR {answer.code}"
-    if answer.origin is Origin.OTHER_ADDRESS:
+    if answer.origin is AnswerOrigin.OTHER_ADDRESS:
         return "the answer comes from another address"
     for rule in _BY_NAME[boot.firmware].rules:
         why = rule(answer)
@@ -51,7 +51,7 @@ def _no_extras(answer: Answer) -> str | None:
 
 def _nothing_larger(answer: Answer) -> str | None:
     for name, asked in answer.asked:
-        if name in (opt.BLKSIZE, opt.WINDOWSIZE) and answer.how(name) is How.ILLEGAL:
+        if name in (opt.BLKSIZE, opt.WINDOWSIZE) and answer.how(name) is OptionResult.ILLEGAL:
             return f"{name.decode()} is answered with more than {asked.decode()}"
     return None
 
@@ -63,7 +63,7 @@ def _timeout_as_asked(answer: Answer) -> str | None:
 
 
 def _some_options(answer: Answer) -> str | None:
-    return None if answer.kind is Kind.OACK else "no OACK, without which it waits for ever"
+    return None if answer.kind is AnswerKind.OACK else "no OACK, without which it waits for ever"
 
 
 def _size(answer: Answer) -> str | None:

@@ -12,7 +12,7 @@ from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 
 
-class Kind(Enum):
+class AnswerKind(Enum):
     """What a request was answered with."""
 
     DATA = "data"
@@ -21,7 +21,7 @@ class Kind(Enum):
     NOTHING = "nothing"
 
 
-class Origin(Enum):
+class AnswerOrigin(Enum):
     """Where answers come from, seen from the address and the port that were asked."""
 
     OWN_PORT = "own port"  # a port for each transfer (RFC 1350 s4)
@@ -29,7 +29,7 @@ class Origin(Enum):
     OTHER_ADDRESS = "other address"
 
 
-class How(Enum):
+class OptionResult(Enum):
     """What became of an option."""
 
     GRANTED = "granted"
@@ -50,13 +50,13 @@ class Answer:
     """
 
     asked: Options = ()
-    kind: Kind = Kind.NOTHING
+    kind: AnswerKind = AnswerKind.NOTHING
     options: Options = ()
     code: int | None = None
     text: str = ""
     address: str | None = None
     port: int | None = None
-    origin: Origin | None = None
+    origin: AnswerOrigin | None = None
     seconds: float | None = None
     requests: int = 1
     garbage: int = 0
@@ -71,22 +71,26 @@ class Answer:
         asked = {name for name, _ in self.asked}
         return tuple(name for name, _ in self.options if name.lower() not in asked)
 
-    def how(self, name: bytes) -> How:
+    def how(self, name: bytes) -> OptionResult:
         """What became of the option `name`, which was asked for."""
-        if self.kind is Kind.NOTHING:
-            return How.SILENT
-        if self.kind is Kind.ERROR:
-            return How.REFUSED if self.code == _OPTION_REFUSED else How.FAILED
+        if self.kind is AnswerKind.NOTHING:
+            return OptionResult.SILENT
+        if self.kind is AnswerKind.ERROR:
+            return OptionResult.REFUSED if self.code == _OPTION_REFUSED else OptionResult.FAILED
         value = self.value(name)
         if value is None:
-            return How.IGNORED
+            return OptionResult.IGNORED
         if name == opt.TSIZE:
-            return How.ILLEGAL if opt.number(value, opt.TSIZE_RANGE) is None else How.GRANTED
+            return (
+                OptionResult.ILLEGAL
+                if opt.parse_int(value, opt.TSIZE_RANGE) is None
+                else OptionResult.GRANTED
+            )
         return _compared(name, dict(self.asked)[name], value)
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class OptionObservation:
     """What became of one option, and what the server then sent.
 
     `arrived` is the size of the first block, None where none came;
@@ -95,7 +99,7 @@ class Granted:
 
     option: str
     asked: int
-    how: How
+    how: OptionResult
     value: int | None = None
     unasked: tuple[str, ...] = ()
     arrived: int | None = None
@@ -105,11 +109,11 @@ class Granted:
     @property
     def usable(self) -> bool:
         """Whether a client may go on with the value."""
-        return self.how in (How.GRANTED, How.LOWERED)
+        return self.how in (OptionResult.GRANTED, OptionResult.LOWERED)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ThroughputSample:
     """The beginning of a transfer, or all of it if `whole`; `problem` is why it broke."""
 
     blksize: int
@@ -144,7 +148,7 @@ class Repeats:
     ports: int | None = None
 
 
-class After(Enum):
+class RolloverResult(Enum):
     """What comes after block 65535."""
 
     ZERO = "0"
@@ -166,7 +170,7 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observations:
     """All that a probe saw."""
 
     host: str
@@ -175,14 +179,14 @@ class Observed:
     name: str
     answer: Answer
     size: int | None = None  # what has been read to its end
-    tsize: Granted | None = None
-    blksizes: tuple[Granted, ...] = ()
-    windowsizes: tuple[Granted, ...] = ()
-    others: tuple[Granted, ...] = ()
+    tsize: OptionObservation | None = None
+    blksizes: tuple[OptionObservation, ...] = ()
+    windowsizes: tuple[OptionObservation, ...] = ()
+    others: tuple[OptionObservation, ...] = ()
     boots: tuple[Boot, ...] = ()
     repeats: Repeats | None = None
-    rollover: After | None = None
-    samples: tuple[Sample, ...] = ()
+    rollover: RolloverResult | None = None
+    samples: tuple[ThroughputSample, ...] = ()
 
     @property
     def length(self) -> int | None:
@@ -207,20 +211,20 @@ class Observed:
 _OPTION_REFUSED = 8
 
 
-def _sizes(granted: Iterable[Granted]) -> tuple[int, ...]:
+def _sizes(granted: Iterable[OptionObservation]) -> tuple[int, ...]:
     return tuple(sorted({one.value for one in granted if one.value}))
 
 
-def _compared(name: bytes, asked: bytes, value: bytes) -> How:
+def _compared(name: bytes, asked: bytes, value: bytes) -> OptionResult:
     if value == asked:
-        return How.GRANTED
+        return OptionResult.GRANTED
     bounds = _LOWERABLE.get(name)
     if bounds is None:
-        return How.ILLEGAL
-    number = opt.number(value, bounds)
+        return OptionResult.ILLEGAL
+    number = opt.parse_int(value, bounds)
     if number is None or number > int(asked):
-        return How.ILLEGAL
-    return How.GRANTED if number == int(asked) else How.LOWERED
+        return OptionResult.ILLEGAL
+    return OptionResult.GRANTED if number == int(asked) else OptionResult.LOWERED
 
 
 _LOWERABLE = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}

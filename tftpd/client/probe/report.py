@@ -6,19 +6,19 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.firmware import objection
+from tftpd.client.probe.firmware import boot_failure_reason
 from tftpd.client.probe.observations import (
-    After,
     Answer,
-    Granted,
-    How,
-    Kind,
-    Observed,
-    Origin,
+    AnswerKind,
+    AnswerOrigin,
+    Observations,
+    OptionObservation,
+    OptionResult,
     Repeats,
-    Sample,
+    RolloverResult,
+    ThroughputSample,
 )
 from tftpd.client.probe.runner import BLKSIZES
 from tftpd.protocol import options as opt
@@ -30,7 +30,7 @@ _MARKS = {Level.BREAKS: "FAILS", Level.RISK: "risk", Level.NOTE: "note"}
 _MARK = 7  # columns of the marks
 
 
-def table(seen: Observed, found: tuple[Finding, ...]) -> str:
+def table(seen: Observations, found: tuple[Finding, ...]) -> str:
     """Lines of at most `WIDTH` columns, if names and addresses are not long."""
     parts = [
         _head(seen),
@@ -42,11 +42,11 @@ def table(seen: Observed, found: tuple[Finding, ...]) -> str:
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
-def plain(seen: Observed, found: tuple[Finding, ...], status: int) -> dict[str, Any]:
+def plain(seen: Observations, found: tuple[Finding, ...], status: int) -> dict[str, Any]:
     """The same as an object of JSON."""
     said = _plain(seen)
     said["boots"] = [
-        {"firmware": boot.firmware, "objection": objection(boot)} | _plain(boot)
+        {"firmware": boot.firmware, "objection": boot_failure_reason(boot)} | _plain(boot)
         for boot in seen.boots
     ]
     for sample, numbers in zip(seen.samples, said["samples"], strict=True):
@@ -54,15 +54,15 @@ def plain(seen: Observed, found: tuple[Finding, ...], status: int) -> dict[str, 
     return {**said, "findings": [_plain(one) for one in found], "status": status}
 
 
-def _head(seen: Observed) -> Iterator[str]:
+def _head(seen: Observations) -> Iterator[str]:
     answer = seen.answer
-    yield f"{show(seen.name.encode('utf-8', 'surrogateescape'))} on {_place(seen)}"
+    yield f"{printable_name(seen.name.encode('utf-8', 'surrogateescape'))} on {_place(seen)}"
     yield ""
-    if answer.kind is Kind.NOTHING:
+    if answer.kind is AnswerKind.NOTHING:
         yield _line("answer", f"none to {answer.requests} requests")
         return
     yield _line("first answer", _answer(answer))
-    if answer.kind is not Kind.DATA:
+    if answer.kind is not AnswerKind.DATA:
         return
     yield _line("comes from", f"{answer.address} port {answer.port}, {_ORIGINS[answer.origin]}")
     yield _line("size", _size(seen))
@@ -72,7 +72,7 @@ def _head(seen: Observed) -> Iterator[str]:
         yield from _repeats(seen.repeats)
     after = seen.rollover
     if after is not None:
-        untold = after in (After.TOO_SMALL, After.UNTOLD)
+        untold = after in (RolloverResult.TOO_SMALL, RolloverResult.UNTOLD)
         yield _line("block 65535", after.value if untold else f"followed by {after.value}")
 
 
@@ -80,13 +80,13 @@ def _answer(answer: Answer) -> str:
     if answer.seconds is None:
         return ""
     tries = "" if answer.requests == 1 else f", to request {answer.requests}"
-    if answer.kind is Kind.ERROR:
-        text = show(answer.text.encode("utf-8", "replace"))
+    if answer.kind is AnswerKind.ERROR:
+        text = printable_name(answer.text.encode("utf-8", "replace"))
         return f"ERROR {answer.code}, {text}, after {_time(answer.seconds)}{tries}"
     return f"after {_time(answer.seconds)}{tries}"
 
 
-def _size(seen: Observed) -> str:
+def _size(seen: Observations) -> str:
     tsize = seen.tsize
     if tsize is None or tsize.value is None:
         return "not told (tsize)" if seen.size is None else f"{seen.size:,} octets; tsize: not told"
@@ -115,7 +115,7 @@ def _repeats(repeats: Repeats) -> Iterator[str]:
         yield _line("request twice", count)
 
 
-def _blksizes(seen: Observed) -> Iterator[str]:
+def _blksizes(seen: Observations) -> Iterator[str]:
     if not seen.blksizes:
         return
     rates = {one.blksize: one for one in seen.samples if one.windowsize == 1}
@@ -127,7 +127,7 @@ def _blksizes(seen: Observed) -> Iterator[str]:
         yield f"{'larger':>9}  not tried"
 
 
-def _windowsizes(seen: Observed) -> Iterator[str]:
+def _windowsizes(seen: Observations) -> Iterator[str]:
     if not seen.windowsizes:
         return
     outcomes = {_outcome(one) for one in seen.windowsizes}
@@ -147,17 +147,20 @@ def _windowsizes(seen: Observed) -> Iterator[str]:
         yield f"{one.asked:>9}  {_outcome(one):<14}{blocks:<16}{rate:>14}".rstrip()
 
 
-def _boots(seen: Observed) -> Iterator[str]:
+def _boots(seen: Observations) -> Iterator[str]:
     if not seen.boots:
         return
     yield f"{'asked as by':<14}{'answer':<50}reads it"
     for boot in seen.boots:
         answer = boot.answer
-        said = " ".join(f"{show(name)}={show(value)}" for name, value in answer.options)
-        said = said or {Kind.DATA: "no OACK, DATA", Kind.ERROR: f"ERROR {answer.code}"}.get(
-            answer.kind, "none"
+        said = " ".join(
+            f"{printable_name(name)}={printable_name(value)}" for name, value in answer.options
         )
-        yield f"{boot.firmware:<14}{said:<50}{'yes' if objection(boot) is None else 'NO'}"
+        said = said or {
+            AnswerKind.DATA: "no OACK, DATA",
+            AnswerKind.ERROR: f"ERROR {answer.code}",
+        }.get(answer.kind, "none")
+        yield f"{boot.firmware:<14}{said:<50}{'yes' if boot_failure_reason(boot) is None else 'NO'}"
 
 
 def _findings(found: tuple[Finding, ...]) -> Iterator[str]:
@@ -171,13 +174,15 @@ def _findings(found: tuple[Finding, ...]) -> Iterator[str]:
         )
 
 
-def _outcome(one: Granted) -> str:
-    if one.how is How.LOWERED or (one.how is How.ILLEGAL and one.value is not None):
-        return f"{one.value}{' (!)' if one.how is How.ILLEGAL else ''}"
+def _outcome(one: OptionObservation) -> str:
+    if one.how is OptionResult.LOWERED or (
+        one.how is OptionResult.ILLEGAL and one.value is not None
+    ):
+        return f"{one.value}{' (!)' if one.how is OptionResult.ILLEGAL else ''}"
     return str(one.how.value)
 
 
-def _arrives(one: Granted) -> str:
+def _arrives(one: OptionObservation) -> str:
     if not one.usable:
         return ""
     if one.arrived is None:
@@ -185,7 +190,7 @@ def _arrives(one: Granted) -> str:
     return f"{one.arrived}, all of it" if one.ended else "yes"
 
 
-def _rate(sample: Sample | None) -> str:
+def _rate(sample: ThroughputSample | None) -> str:
     if sample is None:
         return ""
     if sample.problem:
@@ -203,7 +208,7 @@ def _line(label: str, text: str) -> str:
     return f"{label:<{_LABEL}}{text}"
 
 
-def _place(seen: Observed) -> str:
+def _place(seen: Observations) -> str:
     address = "" if seen.host == seen.address else f" ({seen.address})"
     return f"{seen.host}{address} port {seen.port}"
 
@@ -221,8 +226,8 @@ def _plain(value: Any) -> Any:
 _ONE = 0.9995  # seconds; what is less is told in milliseconds
 _TELLING = 16 << 10  # octets; a shorter transfer has no speed to speak of
 _ORIGINS = {
-    Origin.OWN_PORT: "a port of its own for each transfer",
-    Origin.SAME_PORT: "the port that was asked",
-    Origin.OTHER_ADDRESS: "NOT the address that was asked",
+    AnswerOrigin.OWN_PORT: "a port of its own for each transfer",
+    AnswerOrigin.SAME_PORT: "the port that was asked",
+    AnswerOrigin.OTHER_ADDRESS: "NOT the address that was asked",
     None: "",
 }

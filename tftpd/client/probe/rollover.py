@@ -1,12 +1,12 @@
 """What a server sends after block 65535: asking it takes reading so far."""
 
-from tftpd.client.endpoint import Server
-from tftpd.client.probe.exchange import Dialogue, dialogue
-from tftpd.client.probe.observations import After
-from tftpd.net.interfaces import Runtime
+from tftpd.client.endpoint import ServerEndpoint
+from tftpd.client.probe.exchange import RawExchange, dialogue
+from tftpd.client.probe.observations import RolloverResult
+from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
-from tftpd.protocol.packets import Ack, Data, Error, Oack, Rrq
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 
 LAST = 65535
 
@@ -15,8 +15,12 @@ _AGAIN = 1.0  # seconds to the repeat of our ACK
 
 
 async def after_last(
-    runtime: Runtime, server: Server, name: bytes, options: opt.Options, seconds: float
-) -> After:
+    runtime: SessionRuntime,
+    server: ServerEndpoint,
+    name: bytes,
+    options: opt.Options,
+    seconds: float,
+) -> RolloverResult:
     """What comes after block 65535, read on these options within so many seconds."""
     with dialogue(runtime, server) as talk:
         reading = _Reading(runtime, talk)
@@ -26,7 +30,7 @@ async def after_last(
 class _Reading:
     """Reads in order and acknowledges by the window; counts and keeps nothing."""
 
-    def __init__(self, runtime: Runtime, talk: Dialogue) -> None:
+    def __init__(self, runtime: SessionRuntime, talk: RawExchange) -> None:
         self._seconds = runtime.clock.seconds
         self._talk = talk
         self._blksize = opt.DEFAULT_BLKSIZE
@@ -36,13 +40,13 @@ class _Reading:
         self._told = False  # of a gap, by one ACK
         self._tid: SocketAddress | None = None
 
-    async def run(self, request: Rrq, to: SocketAddress, seconds: float) -> After:
+    async def run(self, request: Rrq, to: SocketAddress, seconds: float) -> RolloverResult:
         """Read until it can be told."""
-        self._talk.say(request, to)
+        self._talk.send(request, to)
         now = progress = said = self._seconds()
         ends = now + seconds
         while now < ends and now - progress < _SILENT:
-            before, heard = self._last, await self._talk.hear(min(said + _AGAIN, ends))
+            before, heard = self._last, await self._talk.receive(min(said + _AGAIN, ends))
             now = self._seconds()
             if heard is not None:
                 told = self._take(heard.packet, heard.source)
@@ -53,13 +57,15 @@ class _Reading:
             if now - said >= _AGAIN:
                 said = now
                 self._acknowledge()
-        return After.NOTHING if self._last == LAST and now < ends else After.UNTOLD
+        return (
+            RolloverResult.NOTHING if self._last == LAST and now < ends else RolloverResult.UNTOLD
+        )
 
-    def _take(self, packet: object, source: SocketAddress) -> After | None:
+    def _take(self, packet: object, source: SocketAddress) -> RolloverResult | None:
         if self._tid not in (None, source):
             return None
-        if isinstance(packet, Error):
-            return After.ERROR if self._last == LAST else After.UNTOLD
+        if isinstance(packet, ErrorPacket):
+            return RolloverResult.ERROR if self._last == LAST else RolloverResult.UNTOLD
         if isinstance(packet, Oack) and self._last == 0:
             self._tid = source
             self._agree(packet)
@@ -71,18 +77,20 @@ class _Reading:
 
     def _agree(self, oack: Oack) -> None:
         for name, value in oack.options:
-            number = opt.number(value, opt.TSIZE_RANGE) or 1
+            number = opt.parse_int(value, opt.TSIZE_RANGE) or 1
             if name.lower() == opt.BLKSIZE:
                 self._blksize = number
             elif name.lower() == opt.WINDOWSIZE:
                 self._windowsize = number
 
-    def _take_data(self, data: Data) -> After | None:
+    def _take_data(self, data: Data) -> RolloverResult | None:
         if self._last == LAST and data.block != LAST:
             # What is still under way of the last window is no answer.
             if LAST - self._windowsize <= data.block:
                 return None
-            return {0: After.ZERO, 1: After.ONE}.get(data.block, After.OTHER)
+            return {0: RolloverResult.ZERO, 1: RolloverResult.ONE}.get(
+                data.block, RolloverResult.OTHER
+            )
         if data.block == self._last + 1:
             self._last += 1
             self._told = False
@@ -90,7 +98,7 @@ class _Reading:
                 self._acknowledge()
                 if self._tid is not None:
                     self._talk.finished(self._tid)
-                return After.TOO_SMALL
+                return RolloverResult.TOO_SMALL
             if self._last == LAST or self._last - self._acked >= self._windowsize:
                 self._acknowledge()
         elif not self._told:
@@ -101,4 +109,4 @@ class _Reading:
     def _acknowledge(self) -> None:
         if self._tid is not None:
             self._acked = self._last
-            self._talk.say(Ack(self._last), self._tid)
+            self._talk.send(Ack(self._last), self._tid)

@@ -3,22 +3,22 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from tftpd.client.endpoint import Server
-from tftpd.client.probe.checks import Trials
+from tftpd.client.endpoint import ServerEndpoint
+from tftpd.client.probe.checks import Checks
 from tftpd.client.probe.firmware import FIRMWARE
 from tftpd.client.probe.observations import (
-    After,
+    AnswerKind,
+    AnswerOrigin,
     Boot,
-    Granted,
-    How,
-    Kind,
-    Observed,
-    Origin,
-    Sample,
+    Observations,
+    OptionObservation,
+    OptionResult,
+    RolloverResult,
+    ThroughputSample,
 )
 from tftpd.client.probe.rollover import LAST, after_last
 from tftpd.client.probe.throughput import sample
-from tftpd.net.interfaces import Runtime
+from tftpd.net.interfaces import SessionRuntime
 from tftpd.protocol import options as opt
 
 PATIENCE = 5.0  # seconds
@@ -45,34 +45,42 @@ class Probe:
     """All trials on one file of a server; `seen` is what came of them so far."""
 
     def __init__(
-        self, runtime: Runtime, server: Server, host: str, name: bytes, patience: float, step: Step
+        self,
+        runtime: SessionRuntime,
+        server: ServerEndpoint,
+        host: str,
+        name: bytes,
+        patience: float,
+        step: Step,
     ) -> None:
         self._runtime = runtime
         self._server = server
         self._name = name
         self._patience = patience
         self._step = step
-        self._trials = Trials(runtime, server, name, patience)
+        self._trials = Checks(runtime, server, name, patience)
         self._host = host
 
-    async def run(self) -> Observed:
+    async def run(self) -> Observations:
         """Do them. Only the first trial is done where it brings no block. Raises `LocalError`."""
         self._step("a plain read")
         answer = await self._trials.ask()
         address, port = self._server.address[:2]
         name = self._name.decode("utf-8", "surrogateescape")
-        seen = Observed(self._host, address, port, name, answer)
-        if answer.kind is not Kind.DATA:
+        seen = Observations(self._host, address, port, name, answer)
+        if answer.kind is not AnswerKind.DATA:
             return seen
         self._trials.patience = min(self._patience, _BRIEF)
         seen = await self._options(seen)
         seen = await self._boots(seen)
-        if answer.origin is not Origin.OTHER_ADDRESS:  # or our own machines would hear nothing
+        if (
+            answer.origin is not AnswerOrigin.OTHER_ADDRESS
+        ):  # or our own machines would hear nothing
             seen = await self._samples(seen)
         seen = await self._repeats(seen)
         return await self._rollover(seen)
 
-    async def _options(self, seen: Observed) -> Observed:
+    async def _options(self, seen: Observations) -> Observations:
         self._step("options")
         trials = self._trials
         tsize = await trials.option(opt.TSIZE, 0)
@@ -88,10 +96,10 @@ class Probe:
         )  # fmt: skip
 
     async def _climb(
-        self, values: Sequence[int], trial: Callable[[int], Awaitable[Granted]], name: str
-    ) -> tuple[Granted, ...]:
+        self, values: Sequence[int], trial: Callable[[int], Awaitable[OptionObservation]], name: str
+    ) -> tuple[OptionObservation, ...]:
         """One trial after the other, until nothing comes of them any more."""
-        done: list[Granted] = []
+        done: list[OptionObservation] = []
         for value in values:
             self._step(f"{name} {value}")
             done.append(await trial(value))
@@ -99,7 +107,7 @@ class Probe:
                 break
         return tuple(done)
 
-    async def _boots(self, seen: Observed) -> Observed:
+    async def _boots(self, seen: Observations) -> Observations:
         boots = []
         for firmware in FIRMWARE:
             self._step(f"as {firmware.name} asks")
@@ -107,14 +115,14 @@ class Probe:
             boots.append(Boot(firmware.name, answer, arrived))
         return replace(seen, boots=tuple(boots))
 
-    async def _samples(self, seen: Observed) -> Observed:
+    async def _samples(self, seen: Observations) -> Observations:
         passable = seen.passable or (opt.DEFAULT_BLKSIZE,)
         lockstep = {opt.DEFAULT_BLKSIZE, *passable}
         if _WHOLE in lockstep:
             lockstep.difference_update(_ALIKE)
         usual = max(size for size in lockstep if size <= _WHOLE)
         windows = {one.value for one in seen.windowsizes if one.usable and one.value} - {1}
-        samples: list[Sample] = []
+        samples: list[ThroughputSample] = []
         patience = self._trials.patience
         terms = [(size, 1) for size in sorted(lockstep)]
         terms += [(usual, window) for window in sorted(windows)]
@@ -127,28 +135,28 @@ class Probe:
         size = next((one.octets for one in samples if one.whole), None)
         return replace(seen, samples=tuple(samples), size=size)
 
-    async def _repeats(self, seen: Observed) -> Observed:
+    async def _repeats(self, seen: Observations) -> Observations:
         self._step("what it does twice")
         few = seen.length is not None and seen.length < _FEW
         options: opt.Options = ((opt.BLKSIZE, b"%d" % _SHORT),) if few else ()
         waits = self._patience + _LONGER
         return replace(seen, repeats=await self._trials.repeats(options, waits))
 
-    async def _rollover(self, seen: Observed) -> Observed:
+    async def _rollover(self, seen: Observations) -> Observations:
         self._step("what comes after block 65535")
         smallest = await self._trials.option(opt.BLKSIZE, _SHORT)
         granted = smallest.value if smallest.usable and smallest.value else opt.DEFAULT_BLKSIZE
         if seen.length is not None and seen.length < LAST * granted:
-            return replace(seen, rollover=After.TOO_SMALL)
+            return replace(seen, rollover=RolloverResult.TOO_SMALL)
         if LAST * granted > _ROLLOVER_OCTETS:
-            return replace(seen, rollover=After.UNTOLD)
+            return replace(seen, rollover=RolloverResult.UNTOLD)
         options: opt.Options = ()
         if granted != opt.DEFAULT_BLKSIZE:
             options = ((opt.BLKSIZE, b"%d" % _SHORT),)
         if any(one.value == _ROLLOVER_WINDOW and one.usable for one in seen.windowsizes):
             # atftpd refuses both at once, as its OACK is longer than such a block.
             windowed = (*options, (opt.WINDOWSIZE, b"%d" % _ROLLOVER_WINDOW))
-            if (await self._trials.ask(windowed)).kind is Kind.OACK:
+            if (await self._trials.ask(windowed)).kind is AnswerKind.OACK:
                 options = windowed
         after = await after_last(
             self._runtime, self._server, self._name, options, _ROLLOVER_SECONDS
@@ -156,7 +164,7 @@ class Probe:
         return replace(seen, rollover=after)
 
 
-def _in_vain(granted: Granted) -> bool:
+def _in_vain(granted: OptionObservation) -> bool:
     """Whether it brought nothing but waiting."""
     nothing_came = granted.arrived is None and not granted.blocks
-    return granted.how is How.SILENT or (granted.usable and nothing_came)
+    return granted.how is OptionResult.SILENT or (granted.usable and nothing_came)

@@ -6,17 +6,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tftpd.client.endpoint import Server
+from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
-from tftpd.client.handshake import Getting
-from tftpd.client.probe.observations import Sample
-from tftpd.net.interfaces import Clock, Needs, Runtime
-from tftpd.protocol.errors import ErrorCode, Reason, Refused
-from tftpd.protocol.negotiation import Direction, Terms
-from tftpd.protocol.packets import HEADER
-from tftpd.protocol.request import Wish
-from tftpd.protocol.result import Outcome, Report
-from tftpd.protocol.retransmission import Timing
+from tftpd.client.handshake import DownloadSession
+from tftpd.client.probe.observations import ThroughputSample
+from tftpd.net.interfaces import Clock, PortRequirements, SessionRuntime
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.negotiation import Direction, TransferOptions
+from tftpd.protocol.packets import HEADER_BYTES
+from tftpd.protocol.request import TransferRequest
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.retransmission import RetransmitPolicy
 
 OCTETS = 8 << 20
 SECONDS = 1.0
@@ -25,7 +25,7 @@ _LONGEST_ANSWER = 1024
 _DALLY = 0.25  # seconds; a server that missed the last ACK of a sample may give it up
 
 
-class Counter:
+class CountingSink:
     """Counts the octets that come and keeps none; has enough at `most` of them."""
 
     def __init__(self, clock: Clock, most: int) -> None:
@@ -40,9 +40,9 @@ class Counter:
         self.octets += sum(map(len, payloads))
         self.seconds = self._now() - self._began
         if self.octets >= self._most:
-            raise Refused(ErrorCode.NOT_DEFINED, text=Reason.ENOUGH)
+            raise RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.CLIENT_DONE)
 
-    def spill(self) -> None:
+    def flush_if_full(self) -> None:
         """There is nothing to write."""
 
     def commit(self) -> None:
@@ -55,21 +55,27 @@ class Counter:
 class _Sampling:
     """One transfer that is ended when enough of it has come, or enough time has passed."""
 
-    def __init__(self, runtime: Runtime, server: Server, wish: Wish, timing: Timing) -> None:
+    def __init__(
+        self,
+        runtime: SessionRuntime,
+        server: ServerEndpoint,
+        wish: TransferRequest,
+        timing: RetransmitPolicy,
+    ) -> None:
         self._clock = runtime.clock
         self._wish = wish
-        self._counter = Counter(runtime.clock, OCTETS)
-        self.session = Getting(runtime, wish, timing, server, self._on_report)
+        self._counter = CountingSink(runtime.clock, OCTETS)
+        self.session = DownloadSession(runtime, wish, timing, server, self._on_report)
         self.session.attach(self._open)
-        self.done: Deferred[Report] = Deferred(self._cancel)
+        self.done: Deferred[TransferResult] = Deferred(self._cancel)
 
-    def sample(self, report: Report) -> Sample:
+    def sample(self, report: TransferResult) -> ThroughputSample:
         """What came of it."""
         enough = report.code == ErrorCode.NOT_DEFINED and report.outcome in _ENDED_BY_US
         broke = report.outcome is not Outcome.DONE and not enough
         # What never began was on no terms: it is told by what was asked.
         terms = self._wish if broke else report
-        return Sample(
+        return ThroughputSample(
             blksize=terms.blksize,
             windowsize=terms.windowsize,
             octets=self._counter.octets,
@@ -81,34 +87,43 @@ class _Sampling:
 
     def enough(self) -> None:
         """The time is over."""
-        self.session.stop(Outcome.STOPPED, Reason.ENOUGH)
+        self.session.stop(Outcome.STOPPED, ErrorText.CLIENT_DONE)
 
-    def _open(self, terms: Terms) -> Counter:
-        self._counter = Counter(self._clock, OCTETS)
+    def _open(self, terms: TransferOptions) -> CountingSink:
+        self._counter = CountingSink(self._clock, OCTETS)
         return self._counter
 
-    def _on_report(self, report: Report) -> None:
+    def _on_report(self, report: TransferResult) -> None:
         # Not at once: a session reports before it has given up its port.
         self._clock.callLater(0, partial(self._finish, report))
 
-    def _finish(self, report: Report) -> None:
+    def _finish(self, report: TransferResult) -> None:
         if not self.done.called:
             self.done.callback(report)
 
     def _cancel(self, _: Any) -> None:
-        self.session.stop(Outcome.STOPPED, Reason.CANCELLED)
+        self.session.stop(Outcome.STOPPED, ErrorText.CANCELLED)
 
 
 async def sample(
-    runtime: Runtime, server: Server, name: bytes, blksize: int, windowsize: int, patience: float
-) -> Sample:
+    runtime: SessionRuntime,
+    server: ServerEndpoint,
+    name: bytes,
+    blksize: int,
+    windowsize: int,
+    patience: float,
+) -> ThroughputSample:
     """How the file comes on these terms. Raises `LocalError`."""
-    wish = Wish(Direction.READ, name, blksize=blksize, windowsize=windowsize)
-    sampling = _Sampling(runtime, server, wish, Timing(patience=patience, dally=_DALLY))
+    wish = TransferRequest(Direction.READ, name, blksize=blksize, windowsize=windowsize)
+    sampling = _Sampling(
+        runtime, server, wish, RetransmitPolicy(idle_timeout=patience, dally=_DALLY)
+    )
     session = sampling.session
-    longest = max(_LONGEST_ANSWER, blksize + HEADER + 1)  # one more shows an overlong one
+    longest = max(_LONGEST_ANSWER, blksize + HEADER_BYTES + 1)  # one more shows an overlong one
     try:
-        runtime.open_port(session, server.local, Needs(longest, windowsize * longest, True))
+        runtime.open_port(
+            session, server.local, PortRequirements(longest, windowsize * longest, True)
+        )
     except OSError as error:
         session.abandon()
         raise LocalError(f"no port: {error.strerror}") from error

@@ -9,24 +9,24 @@ from typing import Any
 
 from tftpd.access.client import Client, MacAddress
 from tftpd.access.mounts import Mounts
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
-from tftpd.config.directories import Directory
-from tftpd.config.settings import Listen, Settings
+from tftpd.config.directories import DirectorySection
+from tftpd.config.settings import ListenSection, Settings
 from tftpd.config.yaml_document import Document
-from tftpd.daemon.explain.name_lookup import NOWHERE, Understood, Way, understand, ways
-from tftpd.net.packet_text import said
+from tftpd.daemon.explain.name_lookup import NOWHERE, NameTrace, RootTrace, trace_name, trace_roots
+from tftpd.net.packet_text import describe_packet
 from tftpd.net.sockets import client_address
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.errors import Refused
-from tftpd.protocol.negotiation import Terms
+from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Request, Rrq
-from tftpd.server.config_builder import rendering
-from tftpd.server.dry_run import Rehearsal, rehearse
+from tftpd.server.config_builder import template_renderer
+from tftpd.server.dry_run import DryRun, dry_run
 from tftpd.server.neighbours import Neighbours
-from tftpd.storage.resolver import Finder
-from tftpd.templates.renderer import Renderer
+from tftpd.storage.resolver import FileResolver
+from tftpd.templates.renderer import TemplateRenderer
 
 _ANY_PORT = 2070  # of the client; it decides nothing
 
@@ -63,14 +63,14 @@ class Explanation:
     client: str
     mac: str | None
     listener: Facts | None
-    understood: Understood
+    understood: NameTrace
     profile: Facts | None
     directory: Facts | None
     policy: Facts | None
-    ways: tuple[Way, ...]
+    ways: tuple[RootTrace, ...]
     limits: Facts
     options: list[Facts]
-    terms: Terms | None
+    terms: TransferOptions | None
     answer: bytes | None
     granted: bool
     why: str
@@ -80,14 +80,14 @@ class Explanation:
         terms = self.terms
         way = (self.ways or (NOWHERE,))[-1].facts()
         return {
-            "request": said(self.request.encode()),
+            "request": describe_packet(self.request.encode()),
             "client": self.client,
             "mac": self.mac,
             "uid": os.geteuid(),
             "listener": self.listener,
             "rules": self.understood.facts(),
             "tried": self.understood.names(),
-            "name": show(self.understood.named.name),
+            "name": printable_name(self.understood.named.name),
             "profile": self.profile,
             "directory": self.directory,
             "policy": self.policy,
@@ -97,7 +97,7 @@ class Explanation:
             "limits": self.limits,
             "options": self.options,
             "terms": None if terms is None else _terms(terms),
-            "answer": None if self.answer is None else said(self.answer),
+            "answer": None if self.answer is None else describe_packet(self.answer),
             "octets": None if self.answer is None else self.answer.hex(),
             "granted": self.granted,
             "why": self.why,
@@ -119,20 +119,20 @@ def explain(
     peer = _peer(client)
     mounts = Mounts(settings.mounts(), settings.naming())
     profiles = Profiles(known.profile() for known in settings.known_profiles())
-    if mac is None and (profiles.asks_neighbours or mounts.asks_neighbours or mounts.renders):
+    if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         mac = _known_mac(peer)
     known = Client(client_address(peer), lambda: mac, to or "")
     profile = profiles.choose(request, known)
     listener, why = _listener(configured, client, to, profile)
-    rehearsal = Rehearsal(b"", None, why)
-    finder = Finder(mounts)
+    rehearsal = DryRun(b"", None, why)
+    finder = FileResolver(mounts)
     if not why:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        with closing(Renderer(settings.limits.rendering())) as renderer:
-            render = rendering(renderer, settings.known_facts())
+        with closing(TemplateRenderer(settings.limits.rendering())) as renderer:
+            render = template_renderer(renderer, settings.known_facts())
             datagram = request.encode()
-            rehearsal = rehearse(datagram, peer, known, finder, limits, timing, profile, render)
-    understood = understand(request, known, finder, configured.at)
+            rehearsal = dry_run(datagram, peer, known, finder, limits, timing, profile, render)
+    understood = trace_name(request, known, finder, configured.at)
     directory, policy, ways = _place(configured, request, understood, known, mounts)
     return Explanation(
         request=request,
@@ -206,7 +206,7 @@ def _listener(
     return None, f"no listener takes requests to {to}"
 
 
-def _hears(listen: Listen, asked: Address, anywhere: bool, everyone: bool) -> bool:
+def _hears(listen: ListenSection, asked: Address, anywhere: bool, everyone: bool) -> bool:
     ours = client_address((listen.address,))
     if ours.version != asked.version:
         return False
@@ -216,20 +216,20 @@ def _hears(listen: Listen, asked: Address, anywhere: bool, everyone: bool) -> bo
 def _place(
     configured: Configured,
     request: Request,
-    understood: Understood,
+    understood: NameTrace,
     client: Client,
     mounts: Mounts,
-) -> tuple[Facts | None, Facts | None, tuple[Way, ...]]:
+) -> tuple[Facts | None, Facts | None, tuple[RootTrace, ...]]:
     """The directory that the name lies in, its policy, and the ways of the name there."""
     name = understood.named.name
     try:
         mount, beneath = mounts.locate(name)
-    except Refused:
+    except RequestRefused:
         return None, None, ()
     directories = configured.settings.directories
     number = next(n for n, entry in enumerate(directories) if entry.path == mount.prefix)
     directory = {
-        "path": "/" + show(b"/".join(mount.prefix)),
+        "path": "/" + printable_name(b"/".join(mount.prefix)),
         "root": ", ".join(map(str, mount.roots)),
         "symlinks": str(mount.symlinks),
         "at": configured.at("directories", number),
@@ -239,10 +239,10 @@ def _place(
     if policy is not None:
         policy["at"] = configured.at("directories", number, kind)
     found = understood.grant
-    return directory, policy, tuple(ways(mount, beneath, client, found, kind == "write"))
+    return directory, policy, tuple(trace_roots(mount, beneath, client, found, kind == "write"))
 
 
-def _policy(directory: Directory, kind: str, client: Address) -> Facts | None:
+def _policy(directory: DirectorySection, kind: str, client: Address) -> Facts | None:
     keys = directory.read if kind == "read" else directory.write
     if keys is None:
         return None
@@ -257,7 +257,7 @@ def _admitting(networks: list[IPv4Network | IPv6Network], client: Address) -> st
     return next((str(network) for network in networks if admits((network,), client)), None)
 
 
-def _options(request: Request, terms: Terms | None) -> list[Facts]:
+def _options(request: Request, terms: TransferOptions | None) -> list[Facts]:
     """Each option that was asked for, and what the OACK says of it."""
     if terms is None:
         return []
@@ -266,12 +266,14 @@ def _options(request: Request, terms: Terms | None) -> list[Facts]:
     for name, asked in request.options:
         granted = None
         if stated and stated[0][0] == name:  # the OACK has them in the client's order
-            granted = show(stated.pop(0)[1])
-        told.append({"name": show(name), "asked": show(asked), "granted": granted})
+            granted = printable_name(stated.pop(0)[1])
+        told.append(
+            {"name": printable_name(name), "asked": printable_name(asked), "granted": granted}
+        )
     return told
 
 
-def _terms(terms: Terms) -> Facts:
+def _terms(terms: TransferOptions) -> Facts:
     return {
         "mode": terms.mode.value.decode(),
         "blksize": terms.blksize,

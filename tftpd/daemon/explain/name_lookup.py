@@ -10,17 +10,17 @@ from typing import Any
 
 from tftpd.access.client import Client
 from tftpd.access.mounts import Mount
-from tftpd.access.paths import Name, Named, show
+from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.rewrite import Rule, rewritten
-from tftpd.protocol.errors import Refused
+from tftpd.access.rewrite import RewriteRule, apply_rules
+from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Request, Wrq
-from tftpd.storage.resolver import Finder
-from tftpd.storage.walk import Trail, trail
+from tftpd.storage.resolver import FileResolver
+from tftpd.storage.walk import WalkTrace, trace_walk
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedRule:
     """A rule that applied, the name after it, and what else it does."""
 
     rule: str
@@ -30,93 +30,98 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedName:
     """A name that the ladder tried, or the one before it, and why it is not served."""
 
-    named: Named
+    named: RequestName
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
+class NameTrace:
     """The rules that applied, what the ladder tried then, and the name at the end.
 
     `grant` is that of the file that was found, if one was.
     """
 
-    rules: tuple[Applied, ...]
-    tried: tuple[Tried, ...]
-    named: Named
+    rules: tuple[AppliedRule, ...]
+    tried: tuple[TriedName, ...]
+    named: RequestName
     grant: Grant[ReadPolicy] | None = None
 
     def names(self) -> list[dict[str, object]]:
         """What was tried, for `--json`."""
         return [
-            {"name": show(one.named.name), "by": one.named.by, "why": one.why} for one in self.tried
+            {"name": printable_name(one.named.name), "by": one.named.steps, "why": one.why}
+            for one in self.tried
         ]
 
     def facts(self) -> list[dict[str, object]]:
         """The rules, for `--json`."""
         return [
-            {"rule": one.rule, "at": one.at, "name": show(one.name), "does": one.does}
+            {"rule": one.rule, "at": one.at, "name": printable_name(one.name), "does": one.does}
             for one in self.rules
         ]
 
 
-def understand(
-    request: Request, client: Client, finder: Finder, at: Callable[..., str]
-) -> Understood:
+def trace_name(
+    request: Request, client: Client, finder: FileResolver, at: Callable[..., str]
+) -> NameTrace:
     """How the name of `request` is understood; `at` tells where a key is said.
 
     Never raises `Refused`.
     """
     mounts = finder.mounts
-    applied: list[Applied] = []
+    applied: list[AppliedRule] = []
     said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.naming.rules)}
 
-    def note(rule: Rule, name: bytes) -> None:
-        applied.append(Applied(rule.label, said[rule.label], name, _does(rule)))
+    def note(rule: RewriteRule, name: bytes) -> None:
+        applied.append(AppliedRule(rule.label, said[rule.label], name, _does(rule)))
 
     writes = isinstance(request, Wrq)
     try:
-        named = rewritten(mounts.naming.rules, request.filename, writes, client, note)
-    except Refused:
-        named = Named(applied[-1].name if applied else request.filename)
-        return Understood(tuple(applied), (), named)
-    tried: list[Tried] = []
+        named = apply_rules(mounts.naming.rules, request.filename, writes, client, note)
+    except RequestRefused:
+        named = RequestName(applied[-1].name if applied else request.filename)
+        return NameTrace(tuple(applied), (), named)
+    tried: list[TriedName] = []
     grant = None
     if not writes:
         try:
-            found = finder.find(
-                named, client, _nothing, wait=True, note=lambda *told: tried.append(Tried(*told))
+            found = finder.resolve(
+                named,
+                client,
+                _nothing,
+                wait=True,
+                note=lambda *told: tried.append(TriedName(*told)),
             )
-        except Refused:
+        except RequestRefused:
             pass
         else:
             found.source.close()
             named, grant = found.named, found.grant
-    return Understood(tuple(applied), tuple(tried), named, grant)
+    return NameTrace(tuple(applied), tuple(tried), named, grant)
 
 
-def _nothing(template: Grant[ReadPolicy], named: Named) -> bytes:
+def _nothing(template: Grant[ReadPolicy], named: RequestName) -> bytes:
     """What is made of the template does not matter to its name."""
     return b""
 
 
-def _does(rule: Rule) -> str:
+def _does(rule: RewriteRule) -> str:
     """What else it does."""
-    for name in ("refuse", "last", "restart", "every"):
+    for name in ("refuse", "last", "restart", "repeat"):
         if getattr(rule, name):
             return name
     return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RootTrace:
     """A root that was looked beneath, and the way of the name there."""
 
     root: str
-    trail: Trail
+    trail: WalkTrace
 
     def facts(self) -> dict[str, Any]:
         """All of it, for `--json`."""
@@ -124,29 +129,29 @@ class Way:
         return {
             "root": self.root,
             "steps": [
-                {"name": show(step.name), "found": step.found}
-                | ({} if step.target is None else {"target": show(step.target)})
+                {"name": printable_name(step.name), "found": step.found}
+                | ({} if step.target is None else {"target": printable_name(step.target)})
                 for step in self.trail.steps
             ],
-            "file": None if path is None else show(path),
+            "file": None if path is None else printable_name(path),
         }
 
 
-NOWHERE = Way("", Trail(()))
+NOWHERE = RootTrace("", WalkTrace(()))
 """Where there is none."""
 
 
-def ways(
+def trace_roots(
     mount: Mount, name: Name, client: Client, found: Grant[Any] | None, writes: bool
-) -> Iterator[Way]:
+) -> Iterator[RootTrace]:
     """The ways of `name` beneath each root, up to the one where it leads to something."""
-    for path, own, rest in mount.beneath(name, client):
+    for path, own, rest in mount.roots_for(name, client):
         way = own + rest
         here = found is not None and (found.root, found.name[: found.own]) == (path, own)
         if found is not None and here:
             way = found.name  # that of a template
-        walked = trail(path, way, mount.symlinks)
-        yield Way(show(b"/".join((os.fsencode(path), *own))), walked)
+        walked = trace_walk(path, way, mount.symlinks)
+        yield RootTrace(printable_name(b"/".join((os.fsencode(path), *own))), walked)
         there = walked.path is not None and (writes or os.path.lexists(walked.path))
         if here or (found is None and there):
             return

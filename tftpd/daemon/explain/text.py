@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.access.paths import show
+from tftpd.access.paths import printable_name
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_with_lines
 from tftpd.daemon.explain.explanation import Configured, Explanation, Facts, explain
 from tftpd.daemon.service import EX_CONFIG
-from tftpd.net.packet_text import said
+from tftpd.net.packet_text import describe_packet
 from tftpd.protocol.packets import Rrq, Wrq
 
 _REFUSED = 1
@@ -63,26 +63,26 @@ def _become(user: pwd.struct_passwd) -> None:
 
 def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
     who = told.client if told.mac is None else f"{told.client}, {told.mac}"
-    yield "request", f"{said(told.request.encode())}, from {who}"
+    yield "request", f"{describe_packet(told.request.encode())}, from {who}"
     yield "rights", f"those of uid {os.geteuid()}"
     yield "listener", _listener(told.listener)
     yield from _profile(told.profile)
     for applied in told.understood.rules:
         does = f", {applied.does}" if applied.does else ""
-        yield "rewrite", f"{show(applied.name)}, by {applied.rule}{does} ({applied.at})"
+        yield "rewrite", f"{printable_name(applied.name)}, by {applied.rule}{does} ({applied.at})"
     for tried in told.understood.tried:
-        by = f", by {', '.join(tried.named.by)}" if tried.named.by else ""
-        yield "name", f"{show(tried.named.name)}{by}: {tried.why or 'is served'}"
+        by = f", by {', '.join(tried.named.steps)}" if tried.named.steps else ""
+        yield "name", f"{printable_name(tried.named.name)}{by}: {tried.why or 'is served'}"
     yield "directory", _directory(told.directory)
     if told.directory is not None:
         yield "policy", _policy(told.policy)
         for way in told.ways:
             yield "  root", way.root
             for step in way.trail.steps:
-                to = "" if step.target is None else f" to {show(step.target)}"
-                yield "  step", f"{show(step.name)}: {step.found}{to}"
+                to = "" if step.target is None else f" to {printable_name(step.target)}"
+                yield "  step", f"{printable_name(step.name)}: {step.found}{to}"
         if told.ways and told.ways[-1].trail.path is not None:
-            yield "file", show(told.ways[-1].trail.path)
+            yield "file", printable_name(told.ways[-1].trail.path)
     yield "limits", _keys(told.limits)
     for option in told.options:
         granted = option["granted"]
@@ -92,7 +92,7 @@ def _stages(told: Explanation) -> Iterator[tuple[str, str]]:
         yield "answer", "none"
     else:
         more = "..." if len(told.answer) > _SHOWN else ""
-        yield "answer", said(told.answer)
+        yield "answer", describe_packet(told.answer)
         yield "octets", told.answer[:_SHOWN].hex(" ", -4) + more
     yield ("granted", "") if told.granted else ("refused", told.why)
 
