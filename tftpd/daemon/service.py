@@ -139,7 +139,7 @@ class Daemon(Service):
         self._systemd = SystemdNotifier(self._reactor, self._status)
         workers = self._settings.workers
         self._serving: Server | WorkerPool = (
-            Server(self._reactor, fan_out(AccessLog(), *self._pages), vacated=self._vacated)
+            Server(self._reactor, fan_out(AccessLog(), *self._pages), on_drained=self._vacated)
             if workers == 1
             else WorkerPool(
                 self._reactor, workers, self._sweep, *self._pages, vacated=self._vacated
