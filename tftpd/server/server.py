@@ -1,6 +1,5 @@
 """What one process does to serve: listeners on bound sockets, and their sessions."""
 
-import gc
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
@@ -93,8 +92,6 @@ class Server:
             self._openers,
             self._turns.charge,
         )
-        # What is there by now stays: it need not be looked through for garbage.
-        gc.freeze()
 
     def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
         """Take requests on these sockets, and on no others, by these settings from now on.
