@@ -245,7 +245,9 @@ def _format_without_time(event: LogEvent) -> str | None:
 
 def _format_text(event: LogEvent) -> str | None:
     """Format as twistd does."""
-    return formatEventAsClassicLogText(event, formatTime=lambda when: _format_second(int(when or 0)))
+    return formatEventAsClassicLogText(
+        event, formatTime=lambda when: _format_second(int(when or 0))
+    )
 
 
 @lru_cache(maxsize=2)
