@@ -97,7 +97,7 @@ class LossTolerantObserver:
 class DaemonLogFile(LogFile):
     """Log file that is rotated at 1 MB, at SIGUSR1 or by another program."""
 
-    synchronized = ("reopen",)  # as `write` and `rotate` are: other threads log too
+    synchronized = ["reopen"]  # noqa: RUF012 -- as `write` and `rotate` are: other threads log too
 
     def reopen(self) -> None:
         """Open the file by its name again, after a program such as logrotate has moved it.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -277,7 +277,7 @@ class Daemon(Service):
             entry.close()
         self._bound.clear()
         self._drains.close()
-        return maybeDeferred(lambda: self._page and self._page.stop())
+        return succeed(None) if self._page is None else self._page.stop()
 
     def _sweep(self) -> None:
         """Remove what remains of uploads after a crash or `kill -9`.

@@ -109,7 +109,7 @@ class StatusService:
         """Count a reload of the configuration."""
         self._counters.reloads[succeeded] += 1
 
-    def stop(self) -> "Deferred[Any]":
+    def stop(self) -> "Deferred[None]":
         """Close the port. Fires when it is closed."""
         self._state = "draining"
         port, self._port = self._port, None
@@ -129,9 +129,7 @@ class StatusService:
             raise SystemExit(1) from None
 
     def _listen_tcp(self, factory: Any) -> Any:
-        return self._reactor.listenTCP(
-            self._section.port, factory, interface=self._section.address
-        )
+        return self._reactor.listenTCP(self._section.port, factory, interface=self._section.address)
 
     def _listen_unix(self, factory: Any) -> Any:
         # Twisted sets the mode between bind and listen, so nobody can connect before that.
