@@ -1,6 +1,5 @@
 """The server of one process: listeners on bound sockets, and their sessions."""
 
-import gc
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
@@ -97,8 +96,6 @@ class Server:
             self._lookup_pool,
             self._throttle.charge,
         )
-        # Objects that exist now are permanent: the garbage collector can skip them.
-        gc.freeze()
 
     def serve(self, settings: Settings, listening: Iterable[BoundListener]) -> None:
         """Apply settings, and accept requests on these sockets only.
