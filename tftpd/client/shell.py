@@ -79,7 +79,7 @@ class Shell(cmd.Cmd):
         self._arguments.host = host
 
     def do_get(self, line: str) -> None:
-        """Usage: get FILE; get REMOTE LOCAL; get FILE FILE FILE ... - read files (LOCAL -: print)."""
+        """Usage: get FILE; get REMOTE LOCAL; get FILE FILE FILE ... - read files."""
         names = self._split(line, "get", 1)
         output = os.path.expanduser(names.pop()) if len(names) == 2 else None
         remotes = [self._remote_file(name) for name in names]
@@ -113,15 +113,15 @@ class Shell(cmd.Cmd):
         self._arguments.mode = Mode.NETASCII
 
     def do_blksize(self, line: str) -> None:
-        """Usage: blksize [BYTES|auto] - block size; auto is the largest that needs no fragmentation."""
+        """Usage: blksize [BYTES|auto] - block size; auto: the largest without fragmentation."""
         self._set("blksize", line, _parse_natural_or_auto)
 
     def do_windowsize(self, line: str) -> None:
-        """Usage: windowsize [BLOCKS|auto] - blocks in a window; auto is 16, fewer if blocks are large."""
+        """Usage: windowsize [BLOCKS|auto] - blocks in a window; auto: 16, fewer large blocks."""
         self._set("windowsize", line, _parse_natural_or_auto)
 
     def do_timeout(self, line: str) -> None:
-        """Usage: timeout [SECONDS|auto] - retransmission interval of both sides; auto measures it."""
+        """Usage: timeout [SECONDS|auto] - retransmission interval; auto measures it."""
         self._set("timeout", line, _parse_natural_or_auto)
 
     def do_verbose(self, line: str) -> None:
