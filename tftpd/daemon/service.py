@@ -33,10 +33,10 @@ from tftpd.daemon.listen_sockets import (
     ListenSocket,
     adopt,
     bind,
-    format_address,
 )
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool
+from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings

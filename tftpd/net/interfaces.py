@@ -30,7 +30,8 @@ class ThreadRunner(Protocol):
     The Deferred has already fired if the result arrived within that time.
     """
 
-    def __call__(self, work: Callable[[], T], max_wait: float, /) -> "Deferred[T]": ...
+    def __call__(self, work: Callable[[], T], max_wait: float, /) -> "Deferred[T]":
+        """Run the function."""
 
 
 def _no_tap(protocol: BurstProtocol) -> BurstProtocol:

@@ -21,7 +21,7 @@ def describe_packet(datagram: bytes) -> str:
         return f"malformed ({error}): {datagram[:_MAX_HEX_BYTES].hex(' ')}{ellipsis}"
 
 
-def format_endpoint(address: SocketAddress) -> str:
+def format_address(address: SocketAddress) -> str:
     """Return HOST:PORT, with brackets around an IPv6 host."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -19,24 +19,31 @@ class TransportWrapper:
         self._transport = transport
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
+        """Forward one datagram."""
         self._transport.write(datagram, addr)
 
     def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        """Forward several datagrams."""
         self._transport.writeBurst(data, size, peer)
 
     def stopListening(self) -> "Deferred[None] | None":
+        """Close the wrapped transport."""
         return self._transport.stopListening()
 
     def connect(self, host: str, port: int) -> None:
+        """Forward the call."""
         self._transport.connect(host, port)
 
     def getHost(self) -> IPv4Address | IPv6Address:
+        """Return the local address of the wrapped transport."""
         return self._transport.getHost()
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
+        """Forward the call."""
         self._transport.setBroadcastAllowed(enabled)
 
     def getBroadcastAllowed(self) -> bool:
+        """Forward the call."""
         return bool(self._transport.getBroadcastAllowed())
 
 
@@ -53,10 +60,12 @@ class DuplicatingTransport(TransportWrapper):
         self._copies = 1 + duplicates
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
+        """Send one datagram and its copies."""
         for _ in range(self._copies):
             super().write(datagram, addr)
 
     def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        """Send several datagrams and their copies."""
         for _ in range(self._copies):
             super().writeBurst(data, size, peer)
 
