@@ -27,14 +27,14 @@ def _through(running, line):
         yield relay, Job(*relay.address, "file", name, 1468, 64, gather=True, limit=60)
 
 
-def test_a_read_ends_intact_where_one_of_a_hundred_is_lost(running):
+def test_a_read_is_intact_if_one_packet_of_a_hundred_is_lost(running):
     with _through(running, Line(drop_down=0.01, drop_up=0.01, seed=7)) as (relay, job):
         result = load.run(job, 1)
         assert (result.ok, result.octets, result.failures) == (1, 2 * MIB, [])
         assert relay.down.lost > 0
 
 
-def test_a_read_ends_intact_behind_a_queue_of_a_window(running):
+def test_a_read_is_intact_behind_a_queue_of_one_window(running):
     with _through(running, Line(rate=10e6, queue=64)) as (_, job):
         result = load.run(job, 1)
         assert (result.ok, result.octets, result.failures) == (1, 2 * MIB, [])

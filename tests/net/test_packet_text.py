@@ -23,12 +23,12 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
     ],
     ids=str,
 )
-def test_packets_in_words(packet, words):
+def test_packets_are_described_in_one_line(packet, words):
     assert describe_packet(packet if isinstance(packet, bytes) else packet.encode()) == words
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_nothing_that_comes_can_forge_a_line(seed):
+def test_no_packet_can_forge_a_log_line(seed):
     drawn = random.Random(seed)
     for _ in range(100):
         octets = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))

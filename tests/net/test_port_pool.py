@@ -37,7 +37,7 @@ def _opened(held, ports):
     return port
 
 
-def test_every_number_of_the_range_is_had_once_and_in_no_order(held):
+def test_every_number_of_the_range_is_used_once_in_random_order(held):
     ports = PortRange(LOW, HIGH)
     numbers = [_opened(held, ports).getHost().port for _ in range(LOW, HIGH + 1)]
     assert sorted(numbers) == list(range(LOW, HIGH + 1))
@@ -51,7 +51,7 @@ def test_two_ranges_give_different_orders(held):
     assert one != two
 
 
-def test_a_range_without_a_free_number_says_so_until_a_port_closes(held):
+def test_an_exhausted_range_raises_until_a_port_closes(held):
     ports = PortRange(LOW, LOW + 1)
     first, _ = (_opened(held, ports) for _ in range(2))
     with pytest.raises(PortsExhausted, match=f"all ports from {LOW} to {LOW + 1} are taken"):
@@ -64,7 +64,7 @@ def test_a_range_without_a_free_number_says_so_until_a_port_closes(held):
         _opened(held, ports)
 
 
-def test_numbers_that_other_processes_have_are_passed_over(held):
+def test_numbers_that_other_processes_use_are_skipped(held):
     others, ours = PortRange(LOW, LOW + 9), PortRange(LOW, LOW + 9)
     for _ in range(5):
         _opened(held, others)
@@ -74,7 +74,7 @@ def test_numbers_that_other_processes_have_are_passed_over(held):
         _opened(held, ours)
 
 
-def test_no_request_tries_thousands_of_numbers():
+def test_one_request_tries_a_bounded_number_of_ports():
     class Taken:
         tries = 0
 
@@ -88,7 +88,7 @@ def test_no_request_tries_thousands_of_numbers():
     assert sock.tries == 64
 
 
-def test_an_address_that_is_not_ours_is_another_error():
+def test_an_address_of_another_host_raises_a_different_error():
     with (
         pytest.raises(OSError, match="assign") as failed,
         bind_session(("192.0.2.1", 0), _needs(PortRange(LOW, HIGH))),
@@ -97,7 +97,7 @@ def test_an_address_that_is_not_ours_is_another_error():
     assert not isinstance(failed.value, PortsExhausted)
 
 
-def test_a_connected_socket_shares_its_number(held):
+def test_a_connected_socket_has_the_same_port_number(held):
     ports = PortRange(LOW, LOW)
     session = _opened(held, ports)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -110,16 +110,18 @@ def test_a_connected_socket_shares_its_number(held):
 
 
 @pytest.mark.parametrize("request_", [Rrq(b"kilo", b"octet"), Wrq(b"in/new", b"octet")])
-def test_where_all_are_taken_the_request_waits_for_its_repetition(offer, root, request_):
+def test_a_request_is_dropped_if_all_ports_are_taken_and_its_repeat_is_served(
+    offer, root, request_
+):
     server = MemoryServer(offer, ports=PortRange(LOW, HIGH))
-    server.net.taken = True
+    server.net.ports_exhausted = True
     client = server.client()
-    assert client.asks(request_) == []
+    assert client.request(request_) == []
     assert server.idle
     assert list((root / "in").iterdir()) == []
     (report,) = server.reports
     assert (report.outcome, report.detail) == (Outcome.DROPPED, "all ports are taken")
-    server.net.taken = False
-    assert len(client.asks(request_)) == 1
+    server.net.ports_exhausted = False
+    assert len(client.request(request_)) == 1
     if isinstance(request_, Wrq):
-        client.says(Data(1, b"x"))
+        client.send(Data(1, b"x"))

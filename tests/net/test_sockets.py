@@ -26,5 +26,5 @@ def _told(ours, destination):
         ("0.0.0.0", "224.0.0.1", "224.0.0.1", True),
     ],
 )
-def test_a_request_is_answered_from_the_address_that_was_asked(ours, destination, local, broadcast):
+def test_the_local_address_of_a_request_is_reported(ours, destination, local, broadcast):
     assert _told(ours, destination) == ((local, 0), broadcast)

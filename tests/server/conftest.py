@@ -53,7 +53,7 @@ def server(offer: Callable[[Any], ServerConfig]) -> Iterator[MemoryServer]:
     built = MemoryServer(offer)
     yield built
     built.net.run_threads()
-    built.waits(120)
+    built.advance(120)
     assert built.idle
 
 

@@ -53,20 +53,20 @@ def slow():
     may_end.set()
 
 
-def test_what_takes_less_than_a_moment_is_there_at_once(openers, reactor):
+def test_a_quick_result_has_fired_on_return(openers, reactor):
     found = []
     openers(lambda: "found", LONG).addCallback(found.append)
     assert found == ["found"]
     assert reactor.nothing
 
 
-def test_it_is_done_in_another_thread(openers):
+def test_work_runs_in_another_thread(openers):
     threads = []
     openers(threading.get_ident, LONG).addCallback(threads.append)
     assert threads != [threading.get_ident()]
 
 
-def test_what_takes_longer_comes_by_the_reactor(openers, reactor, slow):
+def test_a_slow_result_fires_through_the_reactor(openers, reactor, slow):
     found = []
     openers(slow, 0.001).addCallback(found.append)
     assert found == []
@@ -75,7 +75,7 @@ def test_what_takes_longer_comes_by_the_reactor(openers, reactor, slow):
     assert found == ["found"]
 
 
-def test_without_a_moment_nobody_waits(openers, reactor, slow):
+def test_without_max_wait_the_call_returns_at_once(openers, reactor, slow):
     found = []
     openers(slow, 0.0).addCallback(found.append)
     assert found == []
@@ -84,14 +84,14 @@ def test_without_a_moment_nobody_waits(openers, reactor, slow):
     assert found == ["found"]
 
 
-def test_a_fault_is_told_as_one(openers):
+def test_an_exception_becomes_a_failure(openers):
     failed = []
     openers(lambda: 1 // 0, LONG).addErrback(failed.append)
     assert failed[0].check(ZeroDivisionError)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
-def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch, error):
+def test_a_thread_that_cannot_be_started_is_a_memory_error(openers, monkeypatch, error):
     def none_left(*_):
         raise error
 
@@ -101,7 +101,7 @@ def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch, er
     assert failed[0].check(MemoryError)
 
 
-def test_whatever_the_moment_each_result_comes_once(openers, reactor):
+def test_each_result_fires_once_whatever_the_wait(openers, reactor):
     found = []
     for number in range(2000):
         done = openers(lambda number=number: number, number % 20 * 1e-5)

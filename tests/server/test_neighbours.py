@@ -51,7 +51,7 @@ print(json.dumps(said))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
-def test_neighbours_of_every_kind_of_address_are_known_and_nobody_beyond():
+def test_the_mac_address_of_a_neighbour_is_found_and_not_that_of_a_routed_host():
     commands = f"set -e\n{_NETWORK}\nexec {sys.executable} -c '{_ASK}'"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", commands],
@@ -75,7 +75,7 @@ def test_neighbours_of_every_kind_of_address_are_known_and_nobody_beyond():
     ]
 
 
-def test_a_host_is_no_neighbour_of_itself():
+def test_a_host_has_no_mac_address_of_itself():
     neighbours = Neighbours()
     assert neighbours.mac(("127.0.0.1", 2070)) is None
     neighbours.close()

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import QUESTION, Snapshot, SnapshotRequest
 
-SAID = Snapshot(drops={DropReason.NO_PLACE: 1})
+SAID = Snapshot(drops={DropReason.SESSION_LIMIT: 1})
 
 
 @pytest.fixture
@@ -32,37 +32,37 @@ def _result(deferred):
     return results
 
 
-def test_an_answer(asking, told):
+def test_an_answer_fires_the_deferred(asking, told):
     answer = _result(asking.send())
     assert told == [QUESTION]
     asking.answered(SAID)
     assert answer == [SAID]
 
 
-def test_no_answer_in_time(asking, clock):
+def test_a_late_answer_gives_none(asking, clock):
     answer = _result(asking.send())
     clock.advance(1.1)
     assert answer == [None]
 
 
-def test_a_worker_that_stands_still_is_asked_once(asking, clock, told):
+def test_a_worker_that_hangs_gets_one_request(asking, clock, told):
     for _ in range(10):
         asking.send()
         clock.advance(1.1)
     assert told == [QUESTION]
 
 
-def test_what_comes_late_counts_the_next_time(asking, clock, told):
+def test_drops_of_a_late_answer_are_added_to_the_next(asking, clock, told):
     asking.send()
     clock.advance(1.1)
     asking.answered(SAID)
     answer = _result(asking.ask())
     assert told == [QUESTION] * 2
     asking.answered(SAID)
-    assert answer == [Snapshot(drops={DropReason.NO_PLACE: 2})]
+    assert answer == [Snapshot(drops={DropReason.SESSION_LIMIT: 2})]
 
 
-def test_a_worker_that_dies(asking):
+def test_a_worker_that_dies_gives_none(asking):
     answer = _result(asking.send())
     asking.gone()
     assert answer == [None]
