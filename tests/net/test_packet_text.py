@@ -13,7 +13,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
     [
         (Rrq(b"pxelinux.0", b"octet"), "RRQ pxelinux.0 octet"),
         (Wrq(b"a\nb", b"octet", ((b"tsize", b"3"),)), "WRQ a\\nb octet tsize=3"),
-        (Data(7, b"abc"), "DATA 7, 3 octets"),
+        (Data(7, b"abc"), "DATA 7, 3 bytes"),
         (Ack(65535), "ACK 65535"),
         (ErrorPacket(1, "no such\x1b[2J"), "ERROR 1 no such\\x1b[2J"),
         (ErrorPacket(0, ""), "ERROR 0"),

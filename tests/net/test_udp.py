@@ -125,8 +125,8 @@ def test_the_listening_port_replies_from_the_local_address_of_each_request(opene
             client.sendto(b"hi", (asked, number))
         port.doRead()
         for _, peer, local in port._protocol.datagrams:
-            port.answer(b"x" * 70000, (peer, local))
-            port.answer(b"there", (peer, local))
+            port.reply(b"x" * 70000, (peer, local))
+            port.reply(b"there", (peer, local))
             assert client.recvfrom(100) == (b"there", (local[0], number))
 
 
@@ -204,17 +204,15 @@ def test_a_long_session_receives_on_a_connected_socket(lasting):
 
 def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(lasting, opened):
     session, _ = lasting
-    stranger = opened(
-        bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9
-    )
-    stranger.write(b"psst", _name(session))
+    other = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9)
+    other.write(b"psst", _name(session))
     (connected,) = session._readers.reading - {session}
     connected.doRead()
     session.doRead()
-    assert session._protocol.datagrams == [(b"psst", _name(stranger), None)]
-    session.write(b"no", _name(stranger))
-    stranger.doRead()
-    assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
+    assert session._protocol.datagrams == [(b"psst", _name(other), None)]
+    session.write(b"no", _name(other))
+    other.doRead()
+    assert other._protocol.datagrams == [(b"no", _name(session), None)]
 
 
 def test_an_upload_with_windows_is_connected_before_the_first_window(opened):
@@ -251,13 +249,13 @@ def test_datagrams_that_arrived_before_connect_keep_their_source(opened, monkeyp
     session = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
     sources = []
 
-    def beside(sock, peer, needs):
+    def twin(sock, peer, needs):
         made = bind_session(("127.0.0.1", 0), needs)
         sources.append(_say(b"early", socket.AF_INET, made.getsockname(), ("127.0.0.1", 0)))
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(udp, "bind_beside", beside)
+    monkeypatch.setattr(udp, "bind_connected_twin", twin)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
@@ -267,7 +265,7 @@ def test_a_session_continues_if_no_second_socket_can_be_opened(opened, monkeypat
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(udp, "bind_beside", none_left)
+    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
         one.writeBurst(b"x", 100, _name(two))

@@ -87,9 +87,9 @@ def test_the_reason_of_a_refusal_contains_the_rewritten_name(offer):
     assert server.reports[0].detail == 'No such file or directory ("in/x" by rewrite[0])'
 
 
-def _climbing(offer, *rungs, **known):
-    known = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | known
-    return _naming(offer, NameRules(fallbacks=FallbackChain(rungs, **known)))
+def _with_fallbacks(offer, *fallbacks, **rules):
+    rules = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | rules
+    return _naming(offer, NameRules(fallbacks=FallbackChain(fallbacks, **rules)))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,9 @@ def test_a_missing_name_is_served_by_a_fallback(offer, root, asked, by):
     if by[-1] == "case" and b"BOOT" in asked:
         (root / "Boot").mkdir()
         (root / "Boot" / "sEVEN").write_bytes(SEVEN)
-    server = _climbing(offer, Fallback.DRIVE, Fallback.TRAILING, Fallback.PREFIX, Fallback.CASE)
+    server = _with_fallbacks(
+        offer, Fallback.DRIVE, Fallback.TRAILING, Fallback.PREFIX, Fallback.CASE
+    )
     client = server.client()
     assert client.request(Rrq(asked, b"octet")) == [Data(1, SEVEN)]
     client.send(Ack(1))
@@ -116,7 +118,7 @@ def test_a_missing_name_is_served_by_a_fallback(offer, root, asked, by):
 
 def test_a_name_in_another_encoding_is_found(offer, root):
     (root / "启动.cfg").write_bytes(SEVEN)
-    server = _climbing(offer, Fallback.ENCODING)
+    server = _with_fallbacks(offer, Fallback.ENCODING)
     client = server.client()
     assert client.request(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
     client.send(Ack(1))
@@ -125,7 +127,7 @@ def test_a_name_in_another_encoding_is_found(offer, root):
 
 def test_the_requested_name_is_tried_first(offer, root):
     (root / "SEVEN").write_bytes(b"LARGE")
-    server = _climbing(offer, Fallback.CASE)
+    server = _with_fallbacks(offer, Fallback.CASE)
     for asked, content in ((b"seven", SEVEN), (b"SEVEN", b"LARGE"), (b"Seven", b"LARGE")):
         client = server.client()
         assert client.request(Rrq(asked, b"octet")) == [Data(1, content)]
@@ -141,7 +143,7 @@ def test_without_fallbacks_no_other_name_is_tried(server):
 
 def test_an_upload_uses_no_fallbacks(offer, root):
     (root / "in" / "old").write_bytes(b"old")
-    server = _climbing(offer, *Fallback)
+    server = _with_fallbacks(offer, *Fallback)
     client = server.client()
     client.request(Wrq(b"in/OLD", b"octet"))
     client.send(Data(1, b"new"))
@@ -154,7 +156,7 @@ def test_an_upload_uses_no_fallbacks(offer, root):
 
 
 def test_the_reason_of_a_miss_lists_the_names_tried(offer):
-    server = _climbing(offer, *Fallback)
+    server = _with_fallbacks(offer, *Fallback)
     assert server.client().request(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
     assert detail.startswith('No such file or directory; nor is "x\\xff" (drive), ')
@@ -162,7 +164,7 @@ def test_the_reason_of_a_miss_lists_the_names_tried(offer):
 
 
 def test_a_name_that_case_folding_did_not_find_is_listed_once(offer, root):
-    server = _climbing(offer, Fallback.CASE)
+    server = _with_fallbacks(offer, Fallback.CASE)
     server.client().request(Rrq(b"x", b"octet"))
     os.mkfifo(root / "Seven pipes")
     server.client().request(Rrq(b"seven PIPES", b"octet"))
@@ -174,7 +176,7 @@ def test_a_name_that_case_folding_did_not_find_is_listed_once(offer, root):
 def test_a_file_without_read_permission_causes_no_fallback(offer, root):
     (root / "Twin").write_bytes(b"")
     os.mkfifo(root / "twin")
-    server = _climbing(offer, Fallback.CASE)
+    server = _with_fallbacks(offer, Fallback.CASE)
     assert server.client().request(Rrq(b"twin", b"octet")) == [ErrorPacket(2, "Access violation")]
     assert server.client().request(Rrq(b"in/../../seven", b"octet")) == [
         ErrorPacket(2, "Access violation")
@@ -227,10 +229,10 @@ def test_a_directory_may_have_its_own_fallbacks(root):
 
 def test_a_name_that_is_found_causes_no_other_lookup(offer, root, monkeypatch):
     def never(*_):
-        raise AssertionError("climbed")
+        raise AssertionError("a fallback was tried")
 
-    monkeypatch.setattr(Mounts, "climb", never)
-    server = _climbing(offer, *Fallback)
+    monkeypatch.setattr(Mounts, "candidates", never)
+    server = _with_fallbacks(offer, *Fallback)
     client = server.client()
     assert client.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
     client.send(Ack(1))

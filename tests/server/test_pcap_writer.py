@@ -125,7 +125,7 @@ def test_a_partial_write_leaves_only_whole_packets(tmp_path, monkeypatch):
     capture.add(0.0, OURS, THEIRS, b"whole")
     really = os.write
     monkeypatch.setattr(os, "write", lambda fd, octets: really(fd, octets[: len(octets) // 2]))
-    with pytest.raises(OSError, match="octets could be written"):
+    with pytest.raises(OSError, match="bytes were written"):
         capture.add(0.0, OURS, THEIRS, b"half")
     monkeypatch.undo()
     capture.close()

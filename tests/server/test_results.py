@@ -16,7 +16,7 @@ def test_the_result_of_a_read_is_complete(server):
     assert (report.size, report.bytes_transferred, report.blocks) == (1024, 1024, 4)
     assert report.options == ("tsize", "blksize")
     assert 0 < report.timeouts == report.retransmits
-    assert 0.05 < report.roundtrip < 0.15
+    assert 0.05 < report.rtt < 0.15
 
 
 def test_the_result_of_a_write_is_complete(server):
@@ -39,7 +39,7 @@ def test_the_result_of_a_client_that_disappeared_is_complete(server):
     (report,) = server.reports
     assert report.outcome is Outcome.TIMED_OUT
     assert report.timeouts == report.retransmits + 1
-    assert report.roundtrip is None
+    assert report.rtt is None
     assert report.options == ()
 
 

@@ -100,7 +100,7 @@ def test_fallbacks_are_tried_in_all_roots(serving):
     server = serving("{mac}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
-    assert [(report.served, report.by) for report in server.reports] == [
+    assert [(report.served_name, report.by) for report in server.reports] == [
         (b"Case", ("case",)),
         (b"boot.cfg", ("case",)),
     ]

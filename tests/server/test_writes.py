@@ -182,7 +182,7 @@ def test_a_burst_from_an_unknown_tid_gets_one_error(server):
 
 
 def test_space_freed_by_others_is_found_after_a_refusal(offer, root, monkeypatch):
-    monkeypatch.setattr("tftpd.server.session_factory._MEASURED_AGO", -1.0)
+    monkeypatch.setattr("tftpd.server.session_factory._MIN_MEASURE_AGE_SECONDS", -1.0)
     (root / "in" / "big").write_bytes(b"x" * 100)
     ledger = UsageTracker(root / "in")
     ledger.measure()
