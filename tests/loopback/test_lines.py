@@ -1,4 +1,4 @@
-"""Windows through a line that loses, and through one that is narrow, end intact."""
+"""Transfers with windows over a lossy line and over a slow line."""
 
 import os
 from contextlib import contextmanager

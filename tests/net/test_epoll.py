@@ -36,8 +36,8 @@ class Reader:
 
 
 @pytest.fixture
-def polled():
-    """A epoll_reader and a way to add readers to it; all are closed after the test."""
+def epoll():
+    """An epoll reader and a function that adds readers to it; all are closed after the test."""
     epoll_reader, readers = EpollReader(Readers(), RequestThrottle()), []
 
     def add(**how):
@@ -52,15 +52,15 @@ def polled():
     epoll_reader.close()
 
 
-def test_the_reactor_watches_one_reader_for_all_sockets(polled):
-    epoll_reader, add = polled
+def test_the_reactor_watches_one_reader_for_all_sockets(epoll):
+    epoll_reader, add = epoll
     add()
     add()
     assert epoll_reader._reactor.reading == {epoll_reader}
 
 
-def test_every_ready_socket_is_served(polled):
-    epoll_reader, add = polled
+def test_every_ready_socket_is_served(epoll):
+    epoll_reader, add = epoll
     one, two, idle = add(), add(), add()
     for datagram in (b"a", b"b"):
         one.receive(datagram)
@@ -69,8 +69,8 @@ def test_every_ready_socket_is_served(polled):
     assert (one.read, two.read, idle.read) == ([b"a", b"b"], [b"c"], [])
 
 
-def test_one_turn_reads_a_bounded_number_of_datagrams(polled):
-    epoll_reader, add = polled
+def test_one_turn_reads_a_bounded_number_of_datagrams(epoll):
+    epoll_reader, add = epoll
     reader = add()
     reader.then = lambda: reader.receive(b"again")
     reader.receive(b"x")
@@ -78,8 +78,8 @@ def test_one_turn_reads_a_bounded_number_of_datagrams(polled):
     assert len(reader.read) == module._MAX_ROUNDS
 
 
-def test_a_reader_that_another_reader_closed_is_skipped(polled):
-    epoll_reader, add = polled
+def test_a_reader_that_another_reader_closed_is_skipped(epoll):
+    epoll_reader, add = epoll
     one, two = add(), add()
 
     def close_both():
@@ -94,8 +94,8 @@ def test_a_reader_that_another_reader_closed_is_skipped(polled):
     assert sorted(one.read + two.read) in ([b"a"], [b"b"])
 
 
-def test_an_exception_in_one_reader_does_not_affect_the_others(polled):
-    epoll_reader, add = polled
+def test_an_exception_in_one_reader_does_not_affect_the_others(epoll):
+    epoll_reader, add = epoll
     bad, good = add(then=lambda: 1 // 0), add()
     bad.receive(b"a")
     good.receive(b"b")
@@ -103,8 +103,8 @@ def test_an_exception_in_one_reader_does_not_affect_the_others(polled):
     assert good.read == [b"b"]
 
 
-def test_a_reader_may_close_the_epoll_object(polled):
-    epoll_reader, add = polled
+def test_a_reader_may_close_the_epoll_object(epoll):
+    epoll_reader, add = epoll
     reader = add(then=epoll_reader.close)
     reader.receive(b"a")
     epoll_reader.doRead()
@@ -119,8 +119,8 @@ def test_a_closed_epoll_reader_is_removed_from_the_reactor():
     assert (epoll_reader._reactor.reading, epoll_reader.fileno()) == (set(), -1)
 
 
-def test_readers_can_be_removed_after_the_epoll_object_is_closed(polled):
-    epoll_reader, add = polled
+def test_readers_can_be_removed_after_the_epoll_object_is_closed(epoll):
+    epoll_reader, add = epoll
     reader = add()
     epoll_reader.close()
     epoll_reader.removeReader(reader)
@@ -132,8 +132,8 @@ def test_without_epoll_the_reactor_watches_every_socket(monkeypatch):
     assert readers_for(reactor, RequestThrottle()) is reactor
 
 
-def test_an_exception_on_a_listening_port_does_not_affect_transfers(polled):
-    epoll_reader, add = polled
+def test_an_exception_on_a_listening_port_does_not_affect_transfers(epoll):
+    epoll_reader, add = epoll
     listening, good = RequestReader(then=lambda: 1 // 0), add()
     try:
         epoll_reader.addReader(listening)

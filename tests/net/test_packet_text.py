@@ -1,4 +1,4 @@
-"""Packets in words."""
+"""Text forms of packets and addresses."""
 
 import random
 

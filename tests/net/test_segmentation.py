@@ -1,4 +1,4 @@
-"""Bursts on real sockets: segmented by the kernel, or one by one."""
+"""Bursts on real sockets: with UDP_SEGMENT, or as single datagrams."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
 
 @pytest.fixture
 def pair():
-    """Two bound sockets, non-blocking, the second with room for a burst."""
+    """Two bound, non-blocking sockets; the buffer of the second one holds a burst."""
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for sock in socks:
         sock.bind(("127.0.0.1", 0))
@@ -59,8 +59,8 @@ def test_a_connected_socket_needs_no_address(pair):
     assert _heard(receiver) == [b"aa", b"bb", b"c", b"d", b"ee", b"f"]
 
 
-class Refusing:
-    """A socket that cannot segment."""
+class NoGsoSocket:
+    """Socket without UDP_SEGMENT."""
 
     def __init__(self, number):
         self.number = number
@@ -78,7 +78,7 @@ class Refusing:
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT])
 def test_segmentation_is_not_tried_again_after_it_failed(number):
-    sock = Refusing(number)
+    sock = NoGsoSocket(number)
     bursts = SegmentedSender(sock)
     for _ in range(2):
         bursts.send(b"aab", 2, ("127.0.0.1", 9))
@@ -87,7 +87,7 @@ def test_segmentation_is_not_tried_again_after_it_failed(number):
 
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
 def test_a_full_buffer_does_not_disable_segmentation():
-    sock = Refusing(errno.EAGAIN)
+    sock = NoGsoSocket(errno.EAGAIN)
     bursts = SegmentedSender(sock)
     for _ in range(2):
         with pytest.raises(BlockingIOError):

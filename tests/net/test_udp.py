@@ -1,4 +1,4 @@
-"""Real sockets on loopback, read by a reactor of one `doRead` at a time."""
+"""Ports on loopback sockets; each test calls `doRead` itself."""
 
 import errno
 import socket
@@ -21,7 +21,7 @@ NEEDS = PortRequirements(max_datagram_bytes=100, window_bytes=100, receives=Fals
 
 
 class Readers:
-    """The part of a reactor that a port asks for."""
+    """Registry of readers, the part of a reactor that a port uses."""
 
     def __init__(self):
         self.reading = set()
@@ -33,7 +33,7 @@ class Readers:
         self.reading.discard(reader)
 
 
-class Heard(BurstProtocol):
+class RecordingProtocol(BurstProtocol):
     noisy = False
 
     def __init__(self):
@@ -48,10 +48,10 @@ class Heard(BurstProtocol):
 
 
 def listening(readers, sock, protocol):
-    """A listening port that always has its turn."""
-    share = RequestThrottle()
-    callers = RequestQueue(share, WallClock(), DropCounters())
-    return ListeningPort(readers, sock, protocol, callers, share.transfer_active)
+    """Return a listening port whose requests are never delayed."""
+    throttle = RequestThrottle()
+    queue = RequestQueue(throttle, WallClock(), DropCounters())
+    return ListeningPort(readers, sock, protocol, queue, throttle.transfer_active)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def opened():
     ends = []
 
     def open_port(sock, kind=listening, *size):
-        port = kind(Readers(), sock, Heard(), *size)
+        port = kind(Readers(), sock, RecordingProtocol(), *size)
         port.start()
         ends.append(port)
         return port
@@ -170,8 +170,8 @@ def test_session_ports_send_and_receive_bursts(opened):
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
-def lasting(opened, request):
-    """A session's port that is connected to its peer, and the peer's port."""
+def connected_pair(opened, request):
+    """A session's port with a connected socket, and the port of its peer."""
     local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
     peer = opened(bind_session(local, NEEDS), UDPPort, 100)
@@ -188,8 +188,8 @@ def _datagrams(port):
     return [datagram for datagram, _, _ in port._protocol.datagrams]
 
 
-def test_a_long_session_receives_on_a_connected_socket(lasting):
-    session, peer = lasting
+def test_a_long_session_receives_on_a_connected_socket(connected_pair):
+    session, peer = connected_pair
     peer.write(b"hello", _name(session))
     (connected,) = session._readers.reading - {session}
     connected.doRead()
@@ -202,8 +202,8 @@ def test_a_long_session_receives_on_a_connected_socket(lasting):
     assert _datagrams(peer) == [b"x"] * 17 + [b"answer"]
 
 
-def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(lasting, opened):
-    session, _ = lasting
+def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(connected_pair, opened):
+    session, _ = connected_pair
     other = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9)
     other.write(b"psst", _name(session))
     (connected,) = session._readers.reading - {session}
@@ -229,16 +229,16 @@ def test_an_upload_with_windows_is_connected_before_the_first_window(opened):
     assert _datagrams(peer) == [b"ack"]
 
 
-def test_no_other_socket_can_bind_the_port_of_a_session(lasting):
-    session, _ = lasting
+def test_no_other_socket_can_bind_the_port_of_a_session(connected_pair):
+    session, _ = connected_pair
     with socket.socket(session._socket.family, socket.SOCK_DGRAM) as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
             thief.bind(_name(session))
 
 
-def test_the_connected_socket_closes_with_its_port(lasting):
-    session, _ = lasting
+def test_the_connected_socket_closes_with_its_port(connected_pair):
+    session, _ = connected_pair
     session.stopListening()
     session.stopListening()
     assert session._readers.reading == set()

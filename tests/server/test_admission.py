@@ -60,7 +60,7 @@ def test_a_stored_upload_does_not_count_against_the_limits(server, limit):
         assert client.request(Wrq(b"in/%d" % port, b"octet")) == [Ack(0)]
         assert few.client(port=9).request(READ) == [TOO_MANY]
         assert client.send(Data(1, b"x")) == [Ack(1)]
-    assert len(few.sessions) == 3  # they dally
+    assert len(few.sessions) == 3  # dallying
     _begin(few.client(port=4))
     few.advance(60)
     assert few.client(port=5).request(READ) != [TOO_MANY]
@@ -111,7 +111,7 @@ def test_the_oldest_half_open_session_is_evicted(server):
     assert (len(few.sessions), _outcomes(few)) == (3, [])
     _begin(few.client(port=4))
     assert (len(few.sessions), _outcomes(few)) == (3, [Outcome.EVICTED])
-    assert first.receive() == []  # not a word: it may never have asked
+    assert first.receive() == []  # no ERROR: its address may be forged
     assert second.send(Ack(2)) == [Data(3, b"")]
 
 

@@ -1,7 +1,7 @@
-"""First requests of real clients: each is known as what it is, and gets what it needs.
+"""First requests of real clients: each is recognised and gets the right profile.
 
-The requests are those that the programs and firmware put on the wire; where
-each is known from is told in `tftpd/config/profiles.yaml`.
+The requests were captured from the programs and firmware; `tftpd/config/profiles.yaml`
+names the source of each.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.profiles import Profiles
+from tftpd.access.profiles import DEFAULT_PROFILE, Profiles
 from tftpd.config.profiles import shipped
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
@@ -27,7 +27,7 @@ def _options(text):
 
 
 def _asked(server, root, request):
-    """The first answer, and what the client was known as."""
+    """Return the first reply and the name of the profile."""
     if isinstance(request, Rrq):
         path = root / request.filename.decode().strip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def test_requests_for_missing_files_have_the_profile_of_the_boot_loader(server):
 
 
 def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
-    """They work behind any router, and cost nothing on the way."""
+    """Such profiles work behind routers and cost no netlink query."""
     profiles = [known.profile() for known in shipped()]
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
@@ -147,6 +147,6 @@ def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
     floors = {one.name for one in profiles if one.min_interval is not None}
     assert floors == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
     assert {one.min_interval for one in profiles} == {None, 1.0}
-    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.idle_timeout, one.packet_interval,
-                  one.duplicates) for one in profiles}  # fmt: skip
-    assert unchanged == {(frozenset(), None, None, 0, None, 0.0, 0)}
+    for name in ("refuse", "blksize", "windowsize", "rollover", "idle_timeout", "packet_interval"):
+        assert {getattr(one, name) for one in profiles} == {getattr(DEFAULT_PROFILE, name)}
+    assert {one.duplicates for one in profiles} == {0}

@@ -1,4 +1,4 @@
-"""What became of datagrams that got neither session nor report is counted."""
+"""Counters of datagrams that get neither a session nor a result."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who gets an answer on the well-known port, and who shares a session."""
+"""Replies on the listening port, repeated requests and unknown TIDs."""
 
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
@@ -78,7 +78,7 @@ def test_a_repeated_request_repeats_the_first_packet(server):
 
 
 def test_a_different_request_from_the_same_tid_replaces_the_old_transfer(server):
-    """lpxelinux asks for everything from one port."""
+    """lpxelinux requests all files from one port."""
     client = server.client()
     client.request(READ)
     old = client.tid

@@ -1,4 +1,4 @@
-"""Names that are understood as others, through the listener."""
+"""Rewritten names and fallbacks, through the listener."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""MAC addresses out of the kernel's table, in a network of the test's own."""
+"""MAC addresses from the kernel's neighbour table, in a network namespace."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from tftpd.server.neighbours import Neighbours
 
-# A pair of interfaces, neighbours beyond one of them, and a router.
+# A pair of interfaces, neighbours on one of them, and a router.
 _NETWORK = """
 ip link set lo up
 ip link add here type veth peer name there
@@ -66,10 +66,10 @@ def test_the_mac_address_of_a_neighbour_is_found_and_not_that_of_a_routed_host()
         "52:54:00:00:00:07",
         "52:54:00:00:00:08",
         "52:54:00:00:00:09",
-        None,  # no one is there
-        None,  # beyond a router
-        None,  # no way there
-        None,  # ourselves
+        None,  # no host has this address
+        None,  # behind a router
+        None,  # no route
+        None,  # this host
         None,
         None,
     ]

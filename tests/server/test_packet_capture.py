@@ -1,4 +1,4 @@
-"""A trace of one client, which comes and goes while the server runs."""
+"""Capture of one client's packets, switched on and off while the server runs."""
 
 import struct
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Packets in a file: its octets, its rights and its end."""
+"""Pcap files: format, permissions and maximum size."""
 
 import os
 import stat
@@ -12,12 +12,12 @@ from tftpd.server.packet_capture import PcapWriter
 OURS, THEIRS = ("192.0.2.1", 69), ("192.0.2.7", 2070)
 OURS6, THEIRS6 = ("2001:db8::1", 69), ("fe80::7%lo", 2070, 0, 1)
 
-HEAD = 24  # octets of the file before its first packet
-RECORD = 16  # octets before each packet
+HEAD = 24  # bytes of the file header
+RECORD = 16  # bytes of the header of each packet
 
 
 def _packets(path):
-    """The packets in a file, each with its time."""
+    """Return the packets of a file with their times."""
     octets = path.read_bytes()
     assert octets[:HEAD] == struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
     at = HEAD
@@ -32,7 +32,7 @@ def _packets(path):
 
 
 def _folded(octets):
-    """The sum of RFC 1071, word by word: 0xffff where a checksum in it is right."""
+    """Return the sum of RFC 1071; 0xffff if the checksum in the data is right."""
     total = 0
     for at in range(0, len(octets), 2):
         total += int.from_bytes(octets[at : at + 2].ljust(2, b"\0"), "big")

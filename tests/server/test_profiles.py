@@ -1,4 +1,4 @@
-"""What a profile changes for one client, on the wire, and nothing for the others."""
+"""Changes of a profile, for its clients only."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ READ = Rrq(b"kilo", b"octet")
 
 @pytest.fixture
 def serving(offer):
-    """Builds a server whose clients have a profile, and looks at what it leaves."""
+    """Builds a server with a profile; it must have released everything after the test."""
     built = []
 
     def build(profile, listener_broadcast=False, single_port=False, **offered):
@@ -113,7 +113,7 @@ def test_each_packet_is_followed_by_its_duplicates(serving, single_port):
     assert client.request(Rrq(b"kilo", b"octet", ((b"windowsize", b"2"),))) == [oack, oack]
     blocks = [packet.block for packet in client.send(Ack(0))]
     assert blocks == [1, 2, 1, 2]
-    # It acknowledges both copies, which asks for nothing more.
+    # The client acknowledges both copies; the second ACK causes no data.
     assert [packet.block for packet in client.send(Ack(2), Ack(2))] == [3, 3]
     client.send(Ack(3), Ack(3))
     (report,) = server.reports

@@ -1,4 +1,4 @@
-"""What a report says of a transfer beside its outcome."""
+"""Fields of the results."""
 
 from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome

@@ -1,4 +1,4 @@
-"""Several roots under one prefix, and roots of a client's own, through the listener."""
+"""Several roots for one path, and roots per client, through the listener."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def serving(offer, tree):
-    """A server with these roots below the tree, read and written."""
+    """Builds a server that reads and writes these roots."""
 
     def serve(*roots, ladder=(), mac=MAC, **policy):
         mount = Mount(
@@ -100,7 +100,7 @@ def test_fallbacks_are_tried_in_all_roots(serving):
     server = serving("{mac}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
-    assert [(report.served_name, report.by) for report in server.reports] == [
+    assert [(report.served_name, report.resolution_steps) for report in server.reports] == [
         (b"Case", ("case",)),
         (b"boot.cfg", ("case",)),
     ]
@@ -109,7 +109,7 @@ def test_fallbacks_are_tried_in_all_roots(serving):
 def test_a_serial_number_is_kept_by_a_fallback(serving):
     server = serving("{serial}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"10000000/START4.ELF") == b"pi"
-    assert server.reports[0].served == b"10000000/start4.elf"
+    assert server.reports[0].served_name == b"10000000/start4.elf"
 
 
 def _put(server, name):

@@ -1,4 +1,4 @@
-"""Places for sessions, counted over several processes."""
+"""Counter of sessions over several processes."""
 
 import mmap
 
@@ -6,12 +6,12 @@ from tftpd.server.admission import SharedCounter
 
 
 def test_one_process_can_acquire_up_to_the_limit():
-    tally = SharedCounter()
-    assert [tally.acquire(2) for _ in range(3)] == [True, True, False]
-    assert tally.full(2)
-    tally.release()
-    assert not tally.full(2)
-    assert tally.acquire(2)
+    counter = SharedCounter()
+    assert [counter.acquire(2) for _ in range(3)] == [True, True, False]
+    assert counter.full(2)
+    counter.release()
+    assert not counter.full(2)
+    assert counter.acquire(2)
 
 
 def test_the_limit_holds_over_all_processes():

@@ -1,4 +1,4 @@
-"""Sessions that stay on the well-known port, in memory: what comes, by state and by packet."""
+"""Single-port mode in memory: each kind of packet in each state."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ READ, OTHER = Rrq(b"kilo", b"octet"), Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")
 KILO = bytes(range(256)) * 4
 FIRST, SECOND = Data(1, KILO[:512]), Data(2, KILO[512:])
-HERE = (SERVER, WELL_KNOWN)
+WELL_KNOWN_PORT = (SERVER, WELL_KNOWN)
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def _outcomes(server):
 
 
 def _sources(server):
-    """Where what was sent since the last time came from."""
+    """Return the source addresses of the datagrams in the net."""
     return {source for source, _, _ in server.net.sent}
 
 
 def _unknown(client):
-    """A client that never asked."""
+    """A client without a request."""
 
 
 def _reading(client):
@@ -48,7 +48,7 @@ def _midway(client):
     client.send(Ack(1))
 
 
-def _agreeing(client):
+def _negotiating(client):
     client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))
 
 
@@ -73,11 +73,11 @@ def _aborted(client):
 
 MALFORMED = [b"\0\1name", b"\0\2"]
 NOT_ANSWERED = [ErrorPacket(0, "stop"), b"", b"\0", b"\0\5", b"\0\x07junk", b"\0\3\0", *MALFORMED]
-STATES = [_unknown, _reading, _midway, _agreeing, _writing, _dallying, _ended, _aborted]
+STATES = [_unknown, _reading, _midway, _negotiating, _writing, _dallying, _ended, _aborted]
 ANSWERS = {
     (_reading, "Ack(1)"): [SECOND],
     (_midway, "Ack(2)"): [Data(3, b"")],
-    (_agreeing, "Ack(0)"): [Data(1, KILO)],
+    (_negotiating, "Ack(0)"): [Data(1, KILO)],
     (_writing, "Data(1)"): [Ack(1)],
     (_writing, "Data(1, short)"): [Ack(1)],
     (_dallying, "Data(1)"): [Ack(1)],
@@ -101,7 +101,7 @@ def test_a_datagram_that_is_not_a_request_reaches_only_the_session_of_its_tid(se
     client = server.client()
     state(client)
     assert client.send(PACKETS[name]) == ANSWERS.get((state, name), [])
-    assert client.tid is None  # all came from the well-known port
+    assert client.tid is None  # all packets came from the listening port
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -110,12 +110,12 @@ def test_errors_and_malformed_packets_in_a_transfer_get_no_reply(server, state, 
     client = server.client()
     state(client)
     told = [ErrorPacket(4, "Illegal TFTP operation")]
-    # Whose transfer is over is told what is wrong with a request, as is a stranger.
+    # A client whose transfer is over gets an ERROR for a malformed request, as any other.
     silent = datagram not in MALFORMED or state not in (_unknown, _ended, _aborted)
     assert client.send(datagram) == ([] if silent else told)
 
 
-@pytest.mark.parametrize("state", [_reading, _midway, _agreeing, _writing, _dallying])
+@pytest.mark.parametrize("state", [_reading, _midway, _negotiating, _writing, _dallying])
 def test_an_error_from_the_peer_ends_its_transfer(server, state):
     client = server.client()
     state(client)
@@ -133,7 +133,7 @@ def test_another_request_starts_another_transfer_in_every_state(server, state, r
     answer = Data(1, b"1234567") if request_ is OTHER else Ack(0)
     assert client.request(request_) == [answer]
     assert len(server.sessions) == len(server.port.sessions) == 1
-    running = state in (_reading, _midway, _agreeing, _writing)
+    running = state in (_reading, _midway, _negotiating, _writing)
     assert (Outcome.REPLACED in _outcomes(server)) == running
 
 
@@ -178,7 +178,7 @@ def test_a_session_of_one_local_address_is_unknown_at_another(server):
 def test_replies_are_sent_from_the_local_address_of_the_request(server):
     server.port.local = ("192.0.2.2", 0)
     client = server.client()
-    server.net.deliver(READ.encode(), client.address, HERE)
+    server.net.deliver(READ.encode(), client.address, WELL_KNOWN_PORT)
     assert _sources(server) == {("192.0.2.2", WELL_KNOWN)}
 
 
@@ -301,7 +301,7 @@ def test_sessions_keep_their_mode_when_the_listener_changes_it(server):
     assert stays.request(READ) == [FIRST]
     server.listener.single_port = False
     assert moves.request(READ) == [FIRST]
-    assert moves.tid != HERE
+    assert moves.tid != WELL_KNOWN_PORT
     server.listener.single_port = True
     for client in (stays, moves):
         assert client.send(Ack(1)) == [SECOND]

@@ -1,4 +1,4 @@
-"""What runs, as values."""
+"""Snapshots of the running sessions."""
 
 import json
 

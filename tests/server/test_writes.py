@@ -46,7 +46,7 @@ def test_an_oack_replaces_ack_0(server, root):
 
 
 def test_an_upload_of_the_wrong_size_is_refused_at_its_end(server, root):
-    """As of curl, when the OACK came to it twice: 512 octets less, and an exit code of 0."""
+    """curl loses 512 bytes after a duplicated OACK, with exit status 0."""
     client = server.client()
     options = ((b"tsize", b"1124"), (b"blksize", b"512"), (b"timeout", b"6"))
     client.request(Wrq(b"in/new", b"octet", options))
@@ -163,7 +163,7 @@ def test_two_uploads_to_one_name_are_never_mixed(server, root):
 
 
 def test_blocks_that_arrive_together_are_handled_together(server, root):
-    """As UDP_GRO hands them over, a malformed one among them."""
+    """As UDP_GRO delivers them, with a malformed one among them."""
     client = server.client()
     client.request(Wrq(b"in/new", b"octet", ((b"blksize", b"8"), (b"windowsize", b"4"))))
     protocol = server.net.ports[client.tid].protocol
