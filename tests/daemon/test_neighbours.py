@@ -34,7 +34,7 @@ def test_a_profile_that_can_fit_nobody_is_warned_of(tmp_path, monkeypatch, warni
     server = Server(reactor, lambda report: None)
     server.serve(load(path), [])
     server.stop()
-    said = [event["why"] for event in warnings() if "MAC" in event["log_format"]]
+    said = [event["reason"] for event in warnings() if "netlink" in event["log_format"]]
     assert said == ["Address family not supported by protocol"] * warned
 
 

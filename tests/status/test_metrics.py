@@ -52,7 +52,7 @@ def _families(reports=(), snapshot=None):
     counts.knows(["grub", "ipxe"])
     for report in reports:
         counts(report)
-    counts.discarded({DropReason.NO_PLACE: 4})
+    counts.discarded({DropReason.SESSION_LIMIT: 4})
     counts.reloads[False] += 1
     text = exposition(counts, snapshot or Snapshot()).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
@@ -123,7 +123,7 @@ def test_what_is_now():
     assert _values(families["tftpd_running_bytes"]) == {("read",): 77}
     assert _values(families["tftpd_worker_restarts"]) == {(): 5}
     assert _values(families["tftpd_workers_silent"]) == {(): 1}
-    assert _values(families["tftpd_discards"]) == {("no_place",): 4}
+    assert _values(families["tftpd_discards"]) == {("session_limit",): 4}
     assert _values(families["tftpd_reloads"]) == {("failed",): 1}
     assert families["process_cpu_seconds"].samples[0].value > 0
 
