@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 
 import pytest
 from twisted.logger import (
@@ -229,3 +230,84 @@ def test_a_device_is_never_rotated(tmp_path):
         assert os.read(reader, 100) == b"line\n"
     finally:
         os.close(reader)
+
+
+class QueueReactor:
+    """A reactor that runs calls from signal handlers when the test says so."""
+
+    def __init__(self):
+        self._calls = []
+
+    def callFromThread(self, function):
+        self._calls.append(function)
+
+    def run(self):
+        while self._calls:
+            self._calls.pop(0)()
+
+
+@pytest.fixture
+def sigusr1():
+    """Restore the handler of SIGUSR1."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_two_signals_in_a_row_lose_no_line(tmp_path, monkeypatch, sigusr1):
+    """The second signal arrives during the rotation, after the file was renamed."""
+    path = tmp_path / "log"
+    reactor = QueueReactor()
+    file = open_log(str(path), foreground=False)
+    file.rotate_on_signal(reactor)
+    rename, signals = os.rename, []
+
+    def rename_with_signal(old, new):
+        rename(old, new)
+        if old == str(path) and not signals:
+            signals.append(new)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(os, "rename", rename_with_signal)
+    file.write("first\n")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    reactor.run()
+    file.write("second\n")
+    file.close()
+    assert signals
+    logs = [path, tmp_path / "log.1", tmp_path / "log.2"]
+    assert [log.read_text() for log in logs] == ["second\n", "", "first\n"]
+
+
+def test_a_handler_of_another_program_part_stays(tmp_path, sigusr1):
+    def handler(*_):
+        pass
+
+    signal.signal(signal.SIGUSR1, handler)
+    file = open_log(str(tmp_path / "log"), foreground=False)
+    file.rotate_on_signal(QueueReactor())
+    file.close()
+    assert signal.getsignal(signal.SIGUSR1) is handler
+
+
+def test_a_log_file_that_was_moved_is_reopened_by_its_name(tmp_path):
+    path = tmp_path / "log"
+    file = open_log(str(path), foreground=False)
+    file.write("first\n")
+    path.rename(tmp_path / "moved")
+    file.reopen()
+    file.write("second\n")
+    file.close()
+    assert (tmp_path / "moved").read_text() == "first\n"
+    assert path.read_text() == "second\n"
+
+
+def test_a_log_file_that_cannot_be_reopened_stays_open(tmp_path):
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    file = open_log(str(directory / "log"), foreground=False)
+    directory.rename(tmp_path / "moved")
+    file.reopen()
+    file.write("line\n")
+    file.close()
+    assert (tmp_path / "moved" / "log").read_text() == "line\n"

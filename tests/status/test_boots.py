@@ -12,7 +12,13 @@ READ = Direction.READ
 
 
 def _got(name, **more):
-    how = {"outcome": Outcome.DONE, "bytes_transferred": 1000, "size": 1000, "blksize": 100, "blocks": 11}
+    how = {
+        "outcome": Outcome.DONE,
+        "bytes_transferred": 1000,
+        "size": 1000,
+        "blksize": 100,
+        "blocks": 11,
+    }
     return TransferResult(READ, PEER, name.encode(), **(how | more))
 
 
@@ -40,7 +46,13 @@ def _client(*results, interval=0.1):
 
 
 def _running(name, **more):
-    how = {"state": SessionState.RUNNING, "bytes_transferred": 430, "size": 1000, "blocks": 4, "blksize": 100}
+    how = {
+        "state": SessionState.RUNNING,
+        "bytes_transferred": 430,
+        "size": 1000,
+        "blocks": 4,
+        "blksize": 100,
+    }
     return SessionSnapshot(READ, PEER, name.encode(), **(how | more))
 
 

@@ -200,7 +200,9 @@ def test_the_number_of_connections_is_limited(page):
 
     with ExitStack() as connections:
         for _ in range(70):
-            connections.enter_context(socket.create_connection(("127.0.0.1", page.port), WAIT_SECONDS))
+            connections.enter_context(
+                socket.create_connection(("127.0.0.1", page.port), WAIT_SECONDS)
+            )
         until(lambda: health() is None)
     until(lambda: health() == 200)
 
