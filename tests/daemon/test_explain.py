@@ -330,9 +330,7 @@ def test_the_listener_of_the_destination_address_is_shown(config, client, server
         ("::", "fe80::7%nosuch", ""),
     ],
 )
-def test_a_client_that_can_reach_no_listener_gets_no_answer(
-    tmp_path, capsys, listen, client, reason
-):
+def test_a_client_without_listener_gets_no_answer(tmp_path, capsys, listen, client, reason):
     config = tmp_path / "tftpd.yaml"
     config.write_text(
         f'listen: [{{address: "{listen}"}}]\ndirectories: [{{root: {tmp_path}, read: true}}]\n'

@@ -139,39 +139,41 @@ def lines():
     globalLogPublisher.removeObserver(watching)
 
 
+DETAIL = "No such file or directory"
 READ = {"direction": Direction.READ, "peer": ("192.0.2.7", 2070), "filename": b"boot/vmlinuz"}
-TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
+OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
 
 
 @pytest.mark.parametrize(
     ("result", "line"),
     [
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.DONE, bytes_transferred=3_000_000, seconds=1.5,
-                   retransmits=2),
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.DONE, bytes_transferred=3_000_000,
+                           seconds=1.5, retransmits=2),
             'read "boot/vmlinuz" by 192.0.2.7:2070: done, 3000000 bytes in 1.500 s '
             "(2000000 bytes/s), blksize 1468, windowsize 4, 2 retransmitted",
         ),
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: probe (ERROR 8: User aborted), 0 bytes in '
             "0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
         (
-            TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb", resolution_steps=("rewrite[0]", "case")),
+            TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb",
+                           resolution_steps=("rewrite[0]", "case")),
             'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '
             "0 bytes in 0.000 s (0 bytes/s), blksize 0, windowsize 0, 0 retransmitted",
         ),
         (
-            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail=DETAIL),
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
         ),
         (
-            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="pxelinux"),
-            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile pxelinux',
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="grub"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile grub',
         ),
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
             "0 bytes in 0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),

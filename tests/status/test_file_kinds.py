@@ -8,16 +8,16 @@ from tftpd.protocol.negotiation import Direction
 from tftpd.status.file_kinds import FileKind, classify
 
 NAMES = {
-    FileKind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi EFI\\BOOT\\grubx64.efi "
-    "shimx64.efi bootmgfw.efi wdsnbp.com pxeboot.n12 bootmgr.exe bootcode.bin abc123/start4.elf "
+    FileKind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi "
+    "EFI\\BOOT\\grubx64.efi shimx64.efi bootmgfw.efi wdsnbp.com pxeboot.n12 bootmgr.exe bootcode.bin abc123/start4.elf "
     "u-boot.bin grub/i386-pc/core.img ldlinux.e64",
     FileKind.MODULE: "ldlinux.c32 grub/x86_64-efi/normal.mod grub/x86_64-efi/moddep.lst "
     "boot/grub/fonts/unicode.pf2",
     FileKind.CONFIG: "pxelinux.cfg/default pxelinux.cfg/01-88-99-aa-bb-cc-dd /grub/grub.cfg "
     "grub.cfg-01-52-54-00-12-34-56 boot.ipxe config.txt cmdline.txt boot.scr.uimg "
     "Boot/BCD preseed.cfg",
-    FileKind.KERNEL: "vmlinuz debian/amd64/vmlinuz-6.1.0 bzImage zImage uImage Image kernel8.img linux "
-    "memdisk fitImage.itb ipxe.lkrn",
+    FileKind.KERNEL: "vmlinuz debian/amd64/vmlinuz-6.1.0 bzImage zImage uImage Image kernel8.img "
+    "linux memdisk fitImage.itb ipxe.lkrn",
     FileKind.INITRD: "initrd.gz initrd.img-6.1 casper/initrd initramfs-linux.img rootfs.cpio "
     "rootfs.cpio.gz live.squashfs uInitrd",
     FileKind.IMAGE: "debian.iso boot.wim boot.sdi firmware.bin disk.img.xz",
