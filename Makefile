@@ -99,7 +99,7 @@ install:
 	$(OPT)/bin/python -m pip install --quiet .
 	$(OPT)/bin/tftpd install-units $(UNITS)
 
-# On Debian or Ubuntu; docs/operations.md tells what it needs.
+# On Debian or Ubuntu; docs/how-to/debian-package.md lists the build dependencies.
 deb:
 	packaging/deb dist
 

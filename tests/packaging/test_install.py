@@ -88,7 +88,7 @@ def test_the_sdist_has_what_its_tests_and_users_need(sdist):
         "requirements/ci.txt", "requirements/bounds.py", "conf/tftpd.yaml",
         "conf/examples/pxe.yaml", "conf/systemd/tftpd.service",
         "tests/support/fakes.py", "tests/protocol/cases/edk2.txt",
-        "twisted/plugins/tftpd_plugin.py", "docs/protocol.md", "srv/tftp/hello.txt",
+        "twisted/plugins/tftpd_plugin.py", "docs/reference/rfc.md", "srv/tftp/hello.txt",
         "manuals/__main__.py", "manuals/text/tftpc.1.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
         assert needed in names
