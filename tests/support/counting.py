@@ -1,8 +1,8 @@
-"""A plugin of coverage's: what it has counted is kept, however a process ends.
+"""A coverage plugin that saves the data of processes that end by a signal.
 
-coverage saves when the interpreter ends, and by `[run] patch` at `os._exit`. But twistd
-ends by the signal that stopped it, and processes that render may write no file and are
-killed once the daemon has let go of them. What a test kills itself has counted in vain.
+coverage saves its data when the interpreter exits, and at `os._exit` with `[run] patch`. But
+twistd kills itself with the signal that stopped it. Template processes may not write files and
+are killed when the daemon no longer needs them. Data of processes that a test kills is lost.
 """
 
 import os
@@ -15,9 +15,9 @@ from typing import Any
 from coverage import Coverage
 from coverage.exceptions import CoverageException
 
-_USER = os.geteuid()  # whose the process is at its start
+_USER = os.geteuid()  # at the start of the process
 
-_WAIT = 1.0  # seconds; what waits for a job has saved and is gone in a tenth of it
+_WAIT_SECONDS = 1.0  # an idle template process saves and exits within 0.1 s
 
 _os_kill = os.kill
 _popen_kill = subprocess.Popen.kill
@@ -26,40 +26,40 @@ _coverage_save = Coverage.save
 
 
 def coverage_init(registry: Any, options: dict[str, str]) -> None:
-    """coverage: it is about to count in this process."""
+    """coverage: measurement starts in this process."""
     os.kill = _kill
-    subprocess.Popen.kill = _end
+    subprocess.Popen.kill = _wait_and_kill
     resource.setrlimit = _limit
     Coverage.save = _save
 
 
 def _kill(pid: int, number: int) -> None:
-    counted = Coverage.current()
-    if pid == os.getpid() and counted and signal.getsignal(number) is signal.SIG_DFL:
+    coverage = Coverage.current()
+    if pid == os.getpid() and coverage and signal.getsignal(number) is signal.SIG_DFL:
         with suppress(Exception):
-            counted.save()
+            coverage.save()
     _os_kill(pid, number)
 
 
-def _end(process: "subprocess.Popen[Any]") -> None:
+def _wait_and_kill(process: "subprocess.Popen[Any]") -> None:
     if "tftpd.templates.worker" in process.args:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_WAIT)
+            process.wait(_WAIT_SECONDS)
     _popen_kill(process)
 
 
 def _limit(what: int, limits: tuple[int, int]) -> None:
     soft, hard = limits
-    if what == resource.RLIMIT_FSIZE:  # for `_save` to lift
+    if what == resource.RLIMIT_FSIZE:  # `_save` lifts the limit
         _, hard = resource.getrlimit(what)
     _setrlimit(what, (soft, hard))
 
 
-def _save(counted: Coverage) -> None:
+def _save(coverage: Coverage) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     _setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     try:
-        _coverage_save(counted)
+        _coverage_save(coverage)
     except CoverageException:
         if os.geteuid() == _USER:
-            raise  # another one may not write here
+            raise  # another user may not write here

@@ -1,4 +1,4 @@
-"""A real daemon in a subprocess, as an administrator starts it."""
+"""Run a real daemon in a subprocess."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STARTS_WITHIN = 20.0  # seconds, on a loaded machine
+STARTS_WITHIN = 20.0  # seconds; enough for a loaded machine
 
 
 @dataclass
 class RunningDaemon:
-    """Where a daemon listens, what it serves, and what it has logged."""
+    """A running daemon with its port, root directory, log and configuration file."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -30,12 +30,12 @@ class RunningDaemon:
     config: Path
 
     def change(self, **settings: Any) -> None:
-        """Write other settings to the configuration file, without a reload."""
+        """Change keys in the configuration file without a reload."""
         document = yaml.safe_load(self.config.read_text())
         self.config.write_text(yaml.safe_dump(document | settings))
 
     def reload(self, said: str = "reloaded") -> list[str]:
-        """Send SIGHUP; what the log says from then on, once a message has `said` in it."""
+        """Send SIGHUP and wait for a log message with this text; return the new messages."""
         before = len(self.events())
         self.process.send_signal(signal.SIGHUP)
         until(lambda: any(said in message for message in self._messages(before)))
@@ -45,35 +45,35 @@ class RunningDaemon:
         return [event["message"] for event in self.events()[since:]]
 
     def events(self) -> list[dict[str, Any]]:
-        """The JSON objects of the log so far."""
+        """Return the JSON objects in the log."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def transfers(self) -> list[dict[str, Any]]:
-        """Those of them that tell the end of a request."""
+        """Return the events of the access log."""
         return [event for event in self.events() if event.get("event") == "transfer"]
 
     def awaited(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` transfers, waited for."""
+        """Wait until the access log has `count` events, and return them."""
         until(lambda: len(self.transfers()) >= count)
         return self.transfers()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and wait; the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         self.process.send_signal(how)
         return self.process.wait(STARTS_WITHIN)
 
 
 def until(condition: Any, within: float = STARTS_WITHIN) -> None:
-    """Wait for a condition of another process; fails after `within` seconds."""
+    """Wait until `condition()` is true; fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
 def answers(port: int) -> bool:
-    """Whether a daemon takes requests there: what is malformed gets an ERROR."""
+    """Return whether a daemon accepts requests on the port: a malformed one gets an ERROR."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.3)
         sock.connect(("127.0.0.1", port))
@@ -85,14 +85,14 @@ def answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A UDP port of the loopback address that nobody has now."""
+    """Return a UDP port of the loopback address that is not in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def twistd(*arguments: str) -> list[str]:
-    """The command line of this interpreter's twistd."""
+    """Return the command line of twistd for this interpreter."""
     run = "from twisted.scripts.twistd import run; run()"
     return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
 
@@ -106,11 +106,15 @@ def daemon(
     port: int = 0,
     **settings: Any,
 ) -> Iterator[RunningDaemon]:
-    """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
+    """Run a daemon that reads and writes `tmp_path/root`.
 
-    `preexec` is called in the new process; `environment` gives variables
-    for it, told where its log is. `within` is a command that becomes the
-    daemon, such as nsenter; `port` is a free one if left out.
+    Args:
+        tmp_path: Directory for the root, the configuration and the log.
+        preexec: Called in the new process before the daemon starts.
+        environment: Returns additional variables; its argument is the log file.
+        within: A command that executes the daemon, such as nsenter.
+        port: The UDP port; 0 selects a free one.
+        **settings: Keys of the configuration.
     """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)

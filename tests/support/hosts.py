@@ -1,4 +1,4 @@
-"""Hosts of our own: network namespaces, each kept by a process."""
+"""Simulated hosts: network namespaces, each kept alive by a process."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ import pytest
 from tests.support.daemons import CHECKOUT, until
 from tests.support.programs import program
 
-LIMIT = 30  # seconds for any one program
+LIMIT = 30  # seconds for a program
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))
 
 _CLONE_NEWNET = 0x40000000  # <sched.h>
@@ -21,51 +21,51 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A network namespace, by the process that holds it."""
+    """A network namespace, identified by the process that keeps it alive."""
 
     pid: int
 
-    def run(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """What a program does there; it must end well."""
-        done = self.attempt(*command, **how)
+    def run(self, *command: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+        """Run a program in the namespace; it must succeed."""
+        done = self.attempt(*command, **options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def attempt(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """The same, however it ends."""
+    def attempt(self, *command: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+        """Run a program in the namespace, whatever its exit status."""
         return subprocess.run(
-            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **how
+            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **options
         )
 
     def enter(self, *command: str) -> list[str]:
-        """The command line that runs a program there."""
+        """Return the command line that runs a program in the namespace."""
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Sockets that this thread makes meanwhile are of this host, and stay there."""
-        with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self.pid}/ns/net") as there:
-            _enter(there.fileno())
+        """Create this thread's sockets in the namespace, where they stay afterwards."""
+        with open("/proc/thread-self/ns/net") as own, open(f"/proc/{self.pid}/ns/net") as other:
+            _enter(other.fileno())
             try:
                 yield
             finally:
-                _enter(ours.fileno())
+                _enter(own.fileno())
 
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """A host without any cable; skips where none can be made."""
+    """Create a host without network links, or skip the test."""
     for name in ("ip", "unshare", "nsenter"):
         program(name)
     if os.getuid() != 0:
-        pytest.skip("only root makes networks")
+        pytest.skip("only root can create network namespaces")
     process = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
-        ours = os.readlink("/proc/self/ns/net")
-        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != ours)
-        here = Host(process.pid)
-        here.run("ip", "link", "set", "lo", "up")
-        yield here
+        own = os.readlink("/proc/self/ns/net")
+        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own)
+        created = Host(process.pid)
+        created.run("ip", "link", "set", "lo", "up")
+        yield created
     finally:
         process.kill()
         process.communicate()

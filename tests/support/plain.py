@@ -1,26 +1,25 @@
-"""A TFTP client on a blocking socket, of another make than the machines under test.
+"""A simple TFTP client on a blocking socket, independent of the code under test.
 
-On a busy machine a server's timer may fire before an ACK is read: what comes
-again is passed over, and so is what another port says. What must not come
-twice is for the traces in memory to tell.
+It ignores retransmissions, which occur on a busy machine, and packets from other ports. The
+trace tests in memory check that packets are not repeated.
 """
 
 import socket
 import struct
 from collections.abc import Sequence
 
-WAIT = 10.0  # seconds for any one packet
+WAIT = 10.0  # seconds for a packet
 LOCALHOST = "127.0.0.1"
 
 Pairs = Sequence[tuple[str, object]]
 
 
 class ServerError(Exception):
-    """The server sent an ERROR: its code and its text."""
+    """The server sent an ERROR. The arguments are its code and text."""
 
 
 def request(opcode: int, name: bytes, options: Pairs = (), mode: bytes = b"octet") -> bytes:
-    """An RRQ (1) or WRQ (2)."""
+    """Return the bytes of an RRQ (opcode 1) or WRQ (2)."""
     words = [name, mode]
     for option, value in options:
         words += [option.encode(), str(value).encode()]
@@ -35,25 +34,24 @@ def get(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> bytes:
-    """Read a file; ACKs at the end of each window."""
-    agreed = dict(options)
+    """Read a file. An ACK is sent after each window."""
     with _socket(host) as sock:
         sock.sendto(request(1, name, options, mode), (host, port))
         packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer comes from another address"
+        assert tid[0] == host, "the answer has another source address"
         if packet[:2] == b"\0\6":
-            agreed = _agreed(packet)
+            granted = _parse_oack(packet)
             sock.sendto(b"\0\4\0\0", tid)
-            packet = _from(sock, tid)
+            packet = _receive_from(sock, tid)
         else:
-            agreed = {}
-        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
+            granted = {}
+        blksize, window = int(granted.get("blksize", 512)), int(granted.get("windowsize", 1))
         blocks, number = [], 0
         while True:
             _check(packet, 3)
             expected = struct.pack("!H", number + 1 if number < 65535 else rollover)
             if packet[2:4] != expected:
-                packet = _from(sock, tid)
+                packet = _receive_from(sock, tid)
                 continue
             number = number + 1 if number < 65535 else rollover
             blocks.append(packet[4:])
@@ -62,7 +60,7 @@ def get(
                 sock.sendto(b"\0\4" + packet[2:4], tid)
             if last:
                 return b"".join(blocks)
-            packet = _from(sock, tid)
+            packet = _receive_from(sock, tid)
 
 
 def put(
@@ -74,15 +72,15 @@ def put(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> None:
-    """Write a file; waits for an ACK at the end of each window."""
+    """Write a file. An ACK is awaited after each window."""
     with _socket(host) as sock:
         sock.sendto(request(2, name, options, mode), (host, port))
         packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer comes from another address"
-        agreed = _agreed(packet) if packet[:2] == b"\0\6" else {}
-        if not agreed:
+        assert tid[0] == host, "the answer has another source address"
+        granted = _parse_oack(packet) if packet[:2] == b"\0\6" else {}
+        if not granted:
             _check(packet, 4)
-        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
+        blksize, window = int(granted.get("blksize", 512)), int(granted.get("windowsize", 1))
         number = 0
         blocks = [content[at : at + blksize] for at in range(0, len(content) + 1, blksize)]
         for count, block in enumerate(blocks, 1):
@@ -90,10 +88,10 @@ def put(
             header = struct.pack("!HH", 3, number)
             sock.sendto(header + block, tid)
             if count == len(blocks) or count % window == 0:
-                packet = _from(sock, tid)
+                packet = _receive_from(sock, tid)
                 _check(packet, 4)
                 while packet[2:4] != header[2:4]:
-                    packet = _from(sock, tid)
+                    packet = _receive_from(sock, tid)
                     _check(packet, 4)
 
 
@@ -104,7 +102,7 @@ def _socket(host: str) -> socket.socket:
     return sock
 
 
-def _from(sock: socket.socket, tid: object) -> bytes:
+def _receive_from(sock: socket.socket, tid: object) -> bytes:
     while True:
         packet, source = sock.recvfrom(70000)
         if source == tid:
@@ -117,6 +115,6 @@ def _check(packet: bytes, opcode: int) -> None:
     assert packet[:2] == bytes((0, opcode)), packet[:4]
 
 
-def _agreed(packet: bytes) -> dict[str, str]:
+def _parse_oack(packet: bytes) -> dict[str, str]:
     words = packet[2:].decode().split("\0")[:-1]
     return dict(zip(words[::2], words[1::2], strict=True))
