@@ -1,4 +1,4 @@
-"""Run a real daemon in a subprocess."""
+"""Daemon in a subprocess, started as an administrator does."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STARTS_WITHIN = 20.0  # seconds; enough for a loaded machine
+STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
 
 @dataclass
 class RunningDaemon:
-    """A running daemon with its port, root directory, log and configuration file."""
+    """Daemon with one listener and one directory."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -30,12 +30,12 @@ class RunningDaemon:
     config: Path
 
     def change(self, **settings: Any) -> None:
-        """Change keys in the configuration file without a reload."""
+        """Change settings in the configuration file, without a reload."""
         document = yaml.safe_load(self.config.read_text())
         self.config.write_text(yaml.safe_dump(document | settings))
 
     def reload(self, said: str = "reloaded") -> list[str]:
-        """Send SIGHUP and wait for a log message with this text; return the new messages."""
+        """Send SIGHUP, wait for a message that contains `said`, and return the new messages."""
         before = len(self.events())
         self.process.send_signal(signal.SIGHUP)
         until(lambda: any(said in message for message in self._messages(before)))
@@ -45,35 +45,35 @@ class RunningDaemon:
         return [event["message"] for event in self.events()[since:]]
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the JSON objects in the log."""
+        """Return the JSON objects of the log."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def transfers(self) -> list[dict[str, Any]]:
-        """Return the events of the access log."""
+        """Return the events of the log about the end of a request."""
         return [event for event in self.events() if event.get("event") == "transfer"]
 
     def awaited(self, count: int) -> list[dict[str, Any]]:
-        """Wait until the access log has `count` events, and return them."""
+        """Wait for `count` events of transfers and return the events."""
         until(lambda: len(self.transfers()) >= count)
         return self.transfers()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end, and return the exit status."""
+        """Send a signal, wait, and return the exit status."""
         self.process.send_signal(how)
         return self.process.wait(STARTS_WITHIN)
 
 
 def until(condition: Any, within: float = STARTS_WITHIN) -> None:
-    """Wait until `condition()` is true; fail after `within` seconds."""
+    """Wait until a condition is true. Fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
+        assert time.monotonic() < deadline, "the condition is not true in time"
         time.sleep(0.02)
 
 
 def answers(port: int) -> bool:
-    """Return whether a daemon accepts requests on the port: a malformed one gets an ERROR."""
+    """Return True if a daemon answers at `port`. It sends an ERROR to a malformed request."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.3)
         sock.connect(("127.0.0.1", port))
@@ -85,14 +85,14 @@ def answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a UDP port of the loopback address that is not in use."""
+    """Return a UDP port of the loopback address that is free now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def twistd(*arguments: str) -> list[str]:
-    """Return the command line of twistd for this interpreter."""
+    """Return the command line of the twistd of this interpreter."""
     run = "from twisted.scripts.twistd import run; run()"
     return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
 
@@ -106,15 +106,15 @@ def daemon(
     port: int = 0,
     **settings: Any,
 ) -> Iterator[RunningDaemon]:
-    """Run a daemon that reads and writes `tmp_path/root`.
+    """Run a daemon that serves `tmp_path/root` for reads and writes.
 
     Args:
-        tmp_path: Directory for the root, the configuration and the log.
-        preexec: Called in the new process before the daemon starts.
-        environment: Returns additional variables; its argument is the log file.
-        within: A command that executes the daemon, such as nsenter.
-        port: The UDP port; 0 selects a free one.
-        **settings: Keys of the configuration.
+        tmp_path: Directory for the configuration, the log and the served files.
+        preexec: Function to call in the new process.
+        environment: Function that returns additional environment variables for a path of the log.
+        within: Command that executes the daemon, such as nsenter.
+        port: Port of the listener; a free one if 0.
+        settings: Settings that replace those of the configuration.
     """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)

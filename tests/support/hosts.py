@@ -1,4 +1,4 @@
-"""Simulated hosts: network namespaces, each kept alive by a process."""
+"""Hosts for tests: network namespaces, each held by a process."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ import pytest
 from tests.support.daemons import CHECKOUT, until
 from tests.support.programs import program
 
-LIMIT = 30  # seconds for a program
+LIMIT = 30  # seconds for any one program
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(CHECKOUT))
 
 _CLONE_NEWNET = 0x40000000  # <sched.h>
@@ -21,20 +21,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A network namespace, identified by the process that keeps it alive."""
+    """Network namespace of the process `pid`."""
 
     pid: int
 
-    def run(self, *command: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
-        """Run a program in the namespace; it must succeed."""
-        done = self.attempt(*command, **options)
+    def run(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
+        """Run a program in the namespace. Its exit status must be 0."""
+        done = self.attempt(*command, **how)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def attempt(self, *command: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
-        """Run a program in the namespace, whatever its exit status."""
+    def attempt(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
+        """Run a program in the namespace, with any exit status."""
         return subprocess.run(
-            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **options
+            self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **how
         )
 
     def enter(self, *command: str) -> list[str]:
@@ -43,29 +43,29 @@ class Host:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Create this thread's sockets in the namespace, where they stay afterwards."""
-        with open("/proc/thread-self/ns/net") as own, open(f"/proc/{self.pid}/ns/net") as other:
-            _enter(other.fileno())
+        """Create sockets of this thread in the namespace during the block."""
+        with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self.pid}/ns/net") as there:
+            _enter(there.fileno())
             try:
                 yield
             finally:
-                _enter(own.fileno())
+                _enter(ours.fileno())
 
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """Create a host without network links, or skip the test."""
+    """Create a host that has only a loopback interface, or skip the test."""
     for name in ("ip", "unshare", "nsenter"):
         program(name)
     if os.getuid() != 0:
         pytest.skip("only root can create network namespaces")
     process = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
-        own = os.readlink("/proc/self/ns/net")
-        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own)
-        created = Host(process.pid)
-        created.run("ip", "link", "set", "lo", "up")
-        yield created
+        ours = os.readlink("/proc/self/ns/net")
+        until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != ours)
+        here = Host(process.pid)
+        here.run("ip", "link", "set", "lo", "up")
+        yield here
     finally:
         process.kill()
         process.communicate()

@@ -1,25 +1,26 @@
-"""A simple TFTP client on a blocking socket, independent of the code under test.
+"""Simple TFTP client on a blocking socket, independent of the state machines under test.
 
-It ignores retransmissions, which occur on a busy machine, and packets from other ports. The
-trace tests in memory check that packets are not repeated.
+On a loaded machine the timer of a server may fire before it reads an ACK. The client therefore
+ignores repeated packets, and packets from other ports. Tests of repeated packets use the
+transports in memory of `fakes`.
 """
 
 import socket
 import struct
 from collections.abc import Sequence
 
-WAIT = 10.0  # seconds for a packet
+WAIT = 10.0  # seconds for any one packet
 LOCALHOST = "127.0.0.1"
 
 Pairs = Sequence[tuple[str, object]]
 
 
 class ServerError(Exception):
-    """The server sent an ERROR. The arguments are its code and text."""
+    """The server sent an ERROR. The arguments are its code and its text."""
 
 
 def request(opcode: int, name: bytes, options: Pairs = (), mode: bytes = b"octet") -> bytes:
-    """Return the bytes of an RRQ (opcode 1) or WRQ (2)."""
+    """Return an RRQ (opcode 1) or a WRQ (opcode 2)."""
     words = [name, mode]
     for option, value in options:
         words += [option.encode(), str(value).encode()]
@@ -34,24 +35,25 @@ def get(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> bytes:
-    """Read a file. An ACK is sent after each window."""
+    """Read a file and acknowledge each window."""
+    agreed = dict(options)
     with _socket(host) as sock:
         sock.sendto(request(1, name, options, mode), (host, port))
         packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer has another source address"
+        assert tid[0] == host, "the answer comes from another address"
         if packet[:2] == b"\0\6":
-            granted = _parse_oack(packet)
+            agreed = _agreed(packet)
             sock.sendto(b"\0\4\0\0", tid)
-            packet = _receive_from(sock, tid)
+            packet = _from(sock, tid)
         else:
-            granted = {}
-        blksize, window = int(granted.get("blksize", 512)), int(granted.get("windowsize", 1))
+            agreed = {}
+        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
         blocks, number = [], 0
         while True:
             _check(packet, 3)
             expected = struct.pack("!H", number + 1 if number < 65535 else rollover)
             if packet[2:4] != expected:
-                packet = _receive_from(sock, tid)
+                packet = _from(sock, tid)
                 continue
             number = number + 1 if number < 65535 else rollover
             blocks.append(packet[4:])
@@ -60,7 +62,7 @@ def get(
                 sock.sendto(b"\0\4" + packet[2:4], tid)
             if last:
                 return b"".join(blocks)
-            packet = _receive_from(sock, tid)
+            packet = _from(sock, tid)
 
 
 def put(
@@ -72,15 +74,15 @@ def put(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> None:
-    """Write a file. An ACK is awaited after each window."""
+    """Write a file and wait for an ACK after each window."""
     with _socket(host) as sock:
         sock.sendto(request(2, name, options, mode), (host, port))
         packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer has another source address"
-        granted = _parse_oack(packet) if packet[:2] == b"\0\6" else {}
-        if not granted:
+        assert tid[0] == host, "the answer comes from another address"
+        agreed = _agreed(packet) if packet[:2] == b"\0\6" else {}
+        if not agreed:
             _check(packet, 4)
-        blksize, window = int(granted.get("blksize", 512)), int(granted.get("windowsize", 1))
+        blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
         number = 0
         blocks = [content[at : at + blksize] for at in range(0, len(content) + 1, blksize)]
         for count, block in enumerate(blocks, 1):
@@ -88,10 +90,10 @@ def put(
             header = struct.pack("!HH", 3, number)
             sock.sendto(header + block, tid)
             if count == len(blocks) or count % window == 0:
-                packet = _receive_from(sock, tid)
+                packet = _from(sock, tid)
                 _check(packet, 4)
                 while packet[2:4] != header[2:4]:
-                    packet = _receive_from(sock, tid)
+                    packet = _from(sock, tid)
                     _check(packet, 4)
 
 
@@ -102,7 +104,7 @@ def _socket(host: str) -> socket.socket:
     return sock
 
 
-def _receive_from(sock: socket.socket, tid: object) -> bytes:
+def _from(sock: socket.socket, tid: object) -> bytes:
     while True:
         packet, source = sock.recvfrom(70000)
         if source == tid:
@@ -115,6 +117,6 @@ def _check(packet: bytes, opcode: int) -> None:
     assert packet[:2] == bytes((0, opcode)), packet[:4]
 
 
-def _parse_oack(packet: bytes) -> dict[str, str]:
+def _agreed(packet: bytes) -> dict[str, str]:
     words = packet[2:].decode().split("\0")[:-1]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -1,6 +1,7 @@
-"""Foreign programs for interoperability tests.
+"""Look-up of foreign programs for interoperability tests.
 
-A test whose program is not installed is skipped. It fails if TFTPD_INTEROP is `required`.
+A test is skipped if its program is not installed. It fails instead if the environment variable
+TFTPD_INTEROP is `required`.
 """
 
 import os
