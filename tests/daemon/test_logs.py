@@ -173,7 +173,8 @@ OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile grub',
         ),
         (
-            TransferResult(**READ, **OPTIONS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.ABORTED, code=0,
+                           detail="a\nb\x1b[2J"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
             "0 bytes in 0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),

@@ -62,6 +62,7 @@ def test_the_json_log_has_one_flat_object_per_request(tmp_path):
         "retransmits": 0,
         "profile": None,
         "served_name": None,
+        "resolution_steps": "",
     }
 
 

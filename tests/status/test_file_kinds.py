@@ -9,7 +9,8 @@ from tftpd.status.file_kinds import FileKind, classify
 
 NAMES = {
     FileKind.LOADER: "pxelinux.0 lpxelinux.0 undionly.kpxe ipxe.pxe bootx64.efi "
-    "EFI\\BOOT\\grubx64.efi shimx64.efi bootmgfw.efi wdsnbp.com pxeboot.n12 bootmgr.exe bootcode.bin abc123/start4.elf "
+    "EFI\\BOOT\\grubx64.efi shimx64.efi bootmgfw.efi wdsnbp.com pxeboot.n12 bootmgr.exe "
+    "bootcode.bin abc123/start4.elf "
     "u-boot.bin grub/i386-pc/core.img ldlinux.e64",
     FileKind.MODULE: "ldlinux.c32 grub/x86_64-efi/normal.mod grub/x86_64-efi/moddep.lst "
     "boot/grub/fonts/unicode.pf2",
