@@ -167,7 +167,7 @@ def _answers_of_server(config, request, host):
     server.net.deliver(request.encode(), (host, 2070), (SERVER, WELL_KNOWN))
     answers = [datagram for _, _, datagram in server.net.sent]
     reasons = [result.detail for result in server.reports]
-    server.waits(120)
+    server.advance(120)
     assert server.idle
     return answers, reasons
 

@@ -1,18 +1,16 @@
 """Access log: one log event for each request that ended."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from math import inf
 
 from twisted.logger import Logger, LogLevel
 
 from tftpd.access.paths import printable_name
+from tftpd.net.rate_limit import LogLimiter
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.status.json_view import result_to_json
 
 _LIMITED_OUTCOMES = (Outcome.DROPPED, Outcome.EVICTED)
-_LOG_INTERVAL_SECONDS = 1.0  # between two lines with the same limited outcome
 _MAX_TEXT_BYTES = 1024  # of a name, and of the reason for a refusal
 
 Observer = Callable[[TransferResult], None]
@@ -38,16 +36,16 @@ class AccessLog:
             seconds: A monotonic clock, in seconds.
         """
         self._log = Logger(namespace="tftpd.access")
-        self._seconds = seconds
-        self._logged_at: dict[Outcome, float] = {}
-        self._suppressed: Counter[Outcome] = Counter()
+        self._limiters = {outcome: LogLimiter(seconds) for outcome in _LIMITED_OUTCOMES}
         self._prefix = "" if worker is None else f"worker {worker}: "
         self._fields = {} if worker is None else {"worker": worker}
 
     def __call__(self, result: TransferResult) -> None:
         """Log `result`: failures of the server as errors, everything else as information."""
         outcome = result.outcome
-        if outcome in _LIMITED_OUTCOMES and not self._is_due(outcome):
+        limiter = self._limiters.get(outcome)
+        suffix = "" if limiter is None else limiter.suffix()
+        if suffix is None:
             return
         fields = result_to_json(result, _shorten) | self._fields
         fields["resolution_steps"] = steps = ", ".join(result.resolution_steps)
@@ -61,22 +59,10 @@ class AccessLog:
             f"{fields['client']}:{fields['port']}: {outcome.value}"
             f"{_describe_reason(result.code, fields['detail'])}{_describe_transfer(result)}"
             f"{f', profile {result.profile}' if result.profile else ''}"
-            f"{self._describe_suppressed(outcome)}",
+            f"{suffix}",
             event="transfer",
             **fields,
         )
-
-    def _is_due(self, outcome: Outcome) -> bool:
-        now = self._seconds()
-        if now - self._logged_at.get(outcome, -inf) < _LOG_INTERVAL_SECONDS:
-            self._suppressed[outcome] += 1
-            return False
-        self._logged_at[outcome] = now
-        return True
-
-    def _describe_suppressed(self, outcome: Outcome) -> str:
-        count = self._suppressed.pop(outcome, 0)
-        return f" ({count} similar messages suppressed)" if count else ""
 
 
 def fan_out(*observers: Observer) -> Observer:

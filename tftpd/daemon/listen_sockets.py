@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from twisted.logger import Logger
 
 from tftpd.config.settings import ListenSection, Settings
+from tftpd.net.packet_text import format_address
 from tftpd.net.sockets import bind_listeners, prepare_listener
 from tftpd.net.types import SocketAddress
 
@@ -119,12 +120,6 @@ def adopt(descriptors: Iterable[int]) -> list[ListenSocket]:
         ListenSocket(_default_listen(address), sockets, inherited=True)
         for address, sockets in by_address.items()
     ]
-
-
-def format_address(address: SocketAddress) -> str:
-    """Return `HOST:PORT`, with brackets around an IPv6 address."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class DrainTracker:

@@ -33,10 +33,10 @@ from tftpd.daemon.listen_sockets import (
     ListenSocket,
     adopt,
     bind,
-    format_address,
 )
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool
+from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
@@ -165,7 +165,7 @@ class Daemon(Service):
         if workers == 1:
             on_drained = partial(self._drains.on_drained, 0)
             observer = fan_out(AccessLog(), *observers)
-            self._serving = Server(self._reactor, observer, vacated=on_drained)
+            self._serving = Server(self._reactor, observer, on_drained=on_drained)
         else:
             self._serving = WorkerPool(
                 self._reactor, workers, self._sweep, self._drains, *observers

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from tftpd.config.sections import StatusSection
+from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
@@ -90,8 +91,7 @@ class StatusService:
             self._listen(self._listen_unix, path)
             self.log.info("status page on {socket}", event="status_listening", socket=path)
             return
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{port}/"
+        url = f"http://{format_address((address, port))}/"
         self.log.info("status page on {url}", event="status_listening", url=url)
         if not ip_address(address).is_loopback:
             self.log.warn(

@@ -16,13 +16,15 @@ from tftpd.config.settings import ListenSection, Settings
 from tftpd.config.yaml_document import Document
 from tftpd.daemon.explain.name_lookup import NameTrace, RootTrace, trace_name, trace_roots
 from tftpd.net.packet_text import describe_packet
-from tftpd.net.sockets import client_address
+from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Request, Rrq
 from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
+from tftpd.server.listener import accepts_broadcast
+from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.neighbours import Neighbours
 from tftpd.storage.resolver import FileResolver
 from tftpd.templates.renderer import TemplateRenderer
@@ -137,7 +139,11 @@ def explain(
             mac = neighbours.mac(peer)
     client = Client(client_address(peer), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
-    listener, reason = _find_listener(config, client_host, server_host, profile)
+    index, reason = _find_listener(config, client_host, server_host, profile)
+    listen, listener = None, None
+    if index is not None:
+        listen = settings.listen[index]
+        listener = listen.model_dump(mode="json") | {"location": config.locate("listen", index)}
     result = DryRun(b"", None, reason)
     resolver = FileResolver(mounts)
     if not reason:
@@ -145,7 +151,11 @@ def explain(
         with closing(TemplateRenderer(settings.limits.rendering())) as renderer:
             render = template_renderer(renderer, settings.known_facts())
             datagram = request.encode()
-            result = dry_run(datagram, peer, client, resolver, limits, timing, profile, render)
+            single_port = listen is not None and listen.mode == "single-port"
+            max_window = _first_upload_window(peer) if single_port else None
+            result = dry_run(
+                datagram, peer, client, resolver, limits, timing, profile, render, max_window
+            )
     name = trace_name(request, client, resolver, config.locate)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
     return Explanation(
@@ -159,12 +169,18 @@ def explain(
         policy=policy,
         roots=roots,
         limits=settings.limits.model_dump(mode="json") | {"location": config.locate("limits")},
-        options=_compare_options(request, result.terms),
-        transfer_options=result.terms,
-        answer=result.answer or None,
+        options=_compare_options(request, result.options),
+        transfer_options=result.options,
+        answer=result.reply or None,
         granted=not reason and result.granted,
-        reason=result.why,
+        reason=result.reason,
     )
+
+
+def _first_upload_window(peer: SocketAddress) -> int:
+    """Return the window in bytes that a single-port listener grants its first upload."""
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    return upload_window_bytes(listener_receive_buffer(family))
 
 
 def _peer_of(host: str) -> SocketAddress:
@@ -195,21 +211,17 @@ def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | No
 
 def _find_listener(
     config: LoadedConfig, client_host: str, server_host: str | None, profile: Profile
-) -> tuple[JsonObject | None, str]:
-    """Return the listener that receives the request, and the reason if it is ignored."""
+) -> tuple[int | None, str]:
+    """Return the index of the request's listener, and the reason if the request is ignored."""
     address = client_address((server_host if server_host is not None else client_host,))
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
     for index, listen in enumerate(config.settings.listen):
         if _receives(listen, address, server_host is None, is_broadcast):
-            entry = listen.model_dump(mode="json") | {"location": config.locate("listen", index)}
-            answers = profile.broadcast
-            if answers is None:
-                answers = listen.broadcast == "answer"
-            if is_broadcast and not answers:
-                return entry, "broadcast requests are ignored here (broadcast: ignore)"
-            return entry, ""
+            if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
+                return index, "broadcast requests are ignored here (broadcast: ignore)"
+            return index, ""
     if server_host is None:
         return None, f"no listener receives requests over IPv{address.version}"
     return None, f"no listener receives requests to {server_host}"
