@@ -21,17 +21,17 @@ def _settings(root, **keys):
     return Settings.model_validate({"directories": [directory], **keys})
 
 
-@pytest.mark.parametrize(("workers", "octets"), [(1, 1_000_000), (4, 250_000)])
-def test_each_worker_gets_its_share(server, tmp_path, workers, octets):
+@pytest.mark.parametrize(("workers", "share"), [(1, 1_000_000), (4, 250_000)])
+def test_each_worker_gets_its_share(server, tmp_path, workers, share):
     limits = {"bandwidth": 1_000_000}
-    offer = server._offer(_settings(tmp_path, workers=workers, limits=limits))
-    assert [rate.octets for rate in offer.rates()] == [octets]
+    config = server._make_config(_settings(tmp_path, workers=workers, limits=limits))
+    assert [rate.bytes_per_second for rate in config.bandwidth_limits()] == [share]
 
 
 def test_a_reload_changes_the_bandwidth_of_running_transfers(server, tmp_path):
-    offer = server._offer(_settings(tmp_path, limits={"bandwidth": 1_000_000}))
-    (rate,) = offer.rates()
-    server._offer(_settings(tmp_path, limits={"bandwidth": 2_000_000}))
-    assert rate.octets == 2_000_000
-    assert server._offer(_settings(tmp_path)).rates() == []
-    assert rate.octets == inf
+    config = server._make_config(_settings(tmp_path, limits={"bandwidth": 1_000_000}))
+    (rate,) = config.bandwidth_limits()
+    server._make_config(_settings(tmp_path, limits={"bandwidth": 2_000_000}))
+    assert rate.bytes_per_second == 2_000_000
+    assert server._make_config(_settings(tmp_path)).bandwidth_limits() == []
+    assert rate.bytes_per_second == inf

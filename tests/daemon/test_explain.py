@@ -228,7 +228,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
         "  step     sub: directory",
         f"  step     file: regular file, 14 octets, mode 0644, owner {os.getuid()}:{os.getgid()}",
         f"file       {base}/sub/file",
-        "answer     DATA 1, 14 octets",
+        "answer     DATA 1, 14 bytes",
         "bytes      00030001 696e2061 20646972 6563746f 7279",
         "granted",
     ]

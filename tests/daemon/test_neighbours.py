@@ -36,8 +36,8 @@ def test_a_profile_that_can_match_no_client_causes_a_warning(
     server = Server(reactor, lambda result: None)
     server.serve(load(path), [])
     server.stop()
-    said = [event["why"] for event in warnings() if "MAC" in event["log_format"]]
-    assert said == ["Address family not supported by protocol"] * warned
+    reasons = [event["reason"] for event in warnings() if "MAC" in event["log_format"]]
+    assert reasons == ["Address family not supported by protocol"] * warned
 
 
 def test_without_netlink_no_mac_address_is_known(monkeypatch):

@@ -52,7 +52,7 @@ def _families(results=(), snapshot=None):
     counters.add_profiles(["grub", "ipxe"])
     for result in results:
         counters(result)
-    counters.add_drops({DropReason.NO_PLACE: 4})
+    counters.add_drops({DropReason.SESSION_LIMIT: 4})
     counters.reloads[False] += 1
     text = exposition(counters, snapshot or Snapshot()).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
@@ -123,7 +123,7 @@ def test_a_snapshot_is_exported():
     assert _values(families["tftpd_running_bytes"]) == {("read",): 77}
     assert _values(families["tftpd_worker_restarts"]) == {(): 5}
     assert _values(families["tftpd_workers_unresponsive"]) == {(): 1}
-    assert _values(families["tftpd_dropped_datagrams"]) == {("no_place",): 4}
+    assert _values(families["tftpd_dropped_datagrams"]) == {("session_limit",): 4}
     assert _values(families["tftpd_reloads"]) == {("failed",): 1}
     assert families["process_cpu_seconds"].samples[0].value > 0
 
