@@ -67,26 +67,54 @@ NO_BLOCK = FirmwareAnswer("GRUB", Answer(kind=AnswerKind.DATA))
         ({"answer": Answer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
         ({"answer": Answer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
         (
-            {"answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS), "firmware_answers": (NO_BLOCK,)},
+            {
+                "answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS),
+                "firmware_answers": (NO_BLOCK,),
+            },
             {("other-address", "breaks")},
         ),
-        ({"answer": replace(DATA, origin=AnswerOrigin.SAME_PORT)}, {("single-port", "note"), HEALTHY}),
+        (
+            {"answer": replace(DATA, origin=AnswerOrigin.SAME_PORT)},
+            {("single-port", "note"), HEALTHY},
+        ),
         ({"answer": replace(DATA, seconds=1.5)}, {("slow-answer", "risk")}),
         ({"answer": replace(DATA, requests=2)}, {("lost-request", "risk")}),
         ({"firmware_answers": (NO_BLOCK,)}, {("firmware", "breaks")}),
         ({"tsize": TSIZE, "size": 1_000_000}, {HEALTHY}),
         ({"tsize": TSIZE, "size": 999_999}, {("tsize-wrong", "breaks")}),
-        ({"tsize": OptionObservation("tsize", 0, OptionResult.IGNORED)}, {("tsize-missing", "breaks")}),
+        (
+            {"tsize": OptionObservation("tsize", 0, OptionResult.IGNORED)},
+            {("tsize-missing", "breaks")},
+        ),
         ({"blksizes": (blksize(1468, 1468),)}, {HEALTHY}),
         ({"blksizes": (blksize(512, 512, OptionResult.LOWERED),)}, {HEALTHY}),
-        ({"blksizes": (blksize(512, 512, OptionResult.ILLEGAL, 1024),)}, {("blksize-illegal", "breaks")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.REFUSED),)}, {("blksize-refused", "risk")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.FAILED),)}, {("blksize-failed", "risk")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.SILENT),)}, {("blksize-silent", "risk")}),
-        ({"other_options": (OptionObservation("rollover", 0, OptionResult.REFUSED),)}, {HEALTHY}),
-        ({"other_options": (OptionObservation("timeout", 3, OptionResult.ILLEGAL, 2),)}, {("timeout-illegal", "breaks")}),
         (
-            {"other_options": (OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),)},
+            {"blksizes": (blksize(512, 512, OptionResult.ILLEGAL, 1024),)},
+            {("blksize-illegal", "breaks")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.REFUSED),)},
+            {("blksize-refused", "risk")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.FAILED),)},
+            {("blksize-failed", "risk")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.SILENT),)},
+            {("blksize-silent", "risk")},
+        ),
+        ({"other_options": (OptionObservation("rollover", 0, OptionResult.REFUSED),)}, {HEALTHY}),
+        (
+            {"other_options": (OptionObservation("timeout", 3, OptionResult.ILLEGAL, 2),)},
+            {("timeout-illegal", "breaks")},
+        ),
+        (
+            {
+                "other_options": (
+                    OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),
+                )
+            },
             {("options-unasked", "breaks")},
         ),
         ({"blksizes": THREE_LOST}, {("black-hole", "risk")}),
@@ -120,7 +148,7 @@ NO_BLOCK = FirmwareAnswer("GRUB", Answer(kind=AnswerKind.DATA))
         ({"samples": (sampled(512, 1, 1e6, retransmits=4),)}, {("loss", "risk")}),
         ({"samples": (sampled(512, 1, 1e6, failure="no"),)}, {("broken-transfer", "risk")}),
     ],
-)  # fmt: skip
+)
 def test_observations_lead_to_findings(observed, expected):
     assert kinds_and_levels(**observed) == expected
 
