@@ -147,12 +147,13 @@ class Client:
             result = await session.run()
         else:
             loop = LoopingCall(lambda: progress(session.bytes_transferred, total()))
-            loop.clock = self._runtime.clock
+            loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
             loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
             try:
                 result = await session.run()
             finally:
-                loop.stop()
+                if loop.running:
+                    loop.stop()
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result)
         if progress is not None:
