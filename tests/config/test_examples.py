@@ -49,7 +49,7 @@ def test_the_reference_names_every_key():
 
 def test_the_schema_has_ranges_words_and_defaults_as_they_are_written():
     kinds = schema()["$defs"]
-    port = kinds["Listen"]["properties"]["port"]
+    port = kinds["ListenSection"]["properties"]["port"]
     assert (port["minimum"], port["maximum"]) == (1, 65535)
     dally = kinds["Retransmit"]["properties"]["dally"]
     assert (dally["exclusiveMinimum"], dally["maximum"]) == (0, 3600)

@@ -257,7 +257,7 @@ def test_what_came_before_it_was_connected_keeps_its_source(opened, monkeypatch)
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(udp, "bind_beside", beside)
+    monkeypatch.setattr(udp, "bind_connected_twin", beside)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
@@ -267,7 +267,7 @@ def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, m
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(udp, "bind_beside", none_left)
+    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
         one.writeBurst(b"x", 100, _name(two))

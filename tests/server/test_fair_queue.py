@@ -113,7 +113,7 @@ def test_what_was_answered_gives_its_room_back(door):
 
 def test_they_wait_while_transfers_have_their_turn(door):
     door.share.transfer_active()
-    door.share.spend(0.0015)
+    door.share.charge(0.0015)
     door.hears(HONEST)
     assert door.turn() == []
     door.clock.advance(0.0044)
@@ -124,13 +124,13 @@ def test_they_wait_while_transfers_have_their_turn(door):
 
 def test_they_wait_on_if_it_is_still_the_turn_of_transfers(door):
     door.share.transfer_active()
-    door.share.spend(0.002)
+    door.share.charge(0.002)
     door.hears(HONEST)
     door.turn()
-    door.share.served()
-    door.share.spend(0.0005)
+    door.share.transfer_active()
+    door.share.charge(0.0005)
     door.clock.advance(0.0049)
-    door.share.served()
+    door.share.transfer_active()
     door.clock.advance(0.0012)
     assert door.answered == []
     door.clock.advance(0.0015)
@@ -144,7 +144,7 @@ def test_an_answer_that_takes_long_is_the_last_of_its_turn(door):
 
     def dear(call):
         door.answered.append(call)
-        door.share.spend(0.001)
+        door.share.charge(0.001)
 
     door.callers.turn(dear)
     assert len(door.answered) == 1

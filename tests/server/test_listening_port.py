@@ -191,7 +191,7 @@ def test_room_is_that_of_the_buffer_shared_among_uploads(shared):
     buffer = here.port._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert here.port.upload_window_budget == buffer // 4 // 2
     here.session.transport.stopListening()
-    assert here.port.room == buffer // 4
+    assert here.port.upload_window_budget == buffer // 4
 
 
 def test_no_session_connects_or_broadcasts(shared):
@@ -221,7 +221,7 @@ def test_what_a_host_says_too_much_is_taken_from_the_socket_and_others_have_thei
 def test_blocks_of_a_session_do_not_wait_where_requests_do(shared):
     here = shared()
     here.share.transfer_active()
-    here.share.spend(0.001)
+    here.share.charge(0.001)
     here.says(b"\0\1again", ACK)
     assert here.session.heard == [ACK]
     assert len(here.port._protocol.datagrams) == 1
@@ -233,7 +233,7 @@ def test_transfers_on_the_port_are_busy_when_it_hears_them(shared):
     here = shared()
     here.says(b"\0\1again")
     here.share.charge(0.001)
-    assert here.share.wait == 0
+    assert here.share.delay == 0
     here.says(ACK)
     here.share.spend(0.001)
     assert here.share.wait > 0
@@ -243,7 +243,7 @@ def test_transfers_on_the_port_are_busy_when_it_hears_them(shared):
 def test_a_port_that_takes_no_more_requests_forgets_those_that_wait(shared, end):
     here = shared()
     here.share.transfer_active()
-    here.share.spend(0.001)
+    here.share.charge(0.001)
     here.says(b"\0\1again")
     getattr(here.port, end)(*([lambda: None] if end == "retire" else []))
     assert not here.clock.getDelayedCalls()

@@ -24,14 +24,14 @@ NEVER = Rrq(b"never", b"octet")
 NOT_FOUND = ErrorPacket(1, "File not found")
 
 
-def _folding(offer, crowd=None):
+def _folding(offer, admission=None):
     """A server that finds SEVEN by the case of its letters, which takes time."""
     naming = NameRules(fallbacks=FallbackChain((Fallback.CASE,)))
 
     def build(report):
         built = offer(report)
         return replace(
-            built, mounts=Mounts(built.mounts, naming), crowd=crowd or AdmissionLimits(sessions=100)
+            built, mounts=Mounts(built.mounts, naming), admission=crowd or AdmissionLimits(sessions=100)
         )
 
     server = MemoryServer(build, discards=DropCounters())

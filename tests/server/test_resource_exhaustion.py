@@ -50,7 +50,7 @@ def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
 @pytest.mark.parametrize(
     "what",
-    ["net.send_session.Frames", "server.session_factory.Timer", "server.session_factory.Needs"],
+    ["net.send_session.BlockRing", "server.session_factory.Timer", "server.session_factory.Needs"],
 )
 def test_a_transfer_that_there_is_no_memory_to_begin_holds_no_file(
     server, root, monkeypatch, request_, what

@@ -251,7 +251,7 @@ def test_windows_are_taken_as_they_came_and_a_request_after_them(server, root):
     client = server.client()
     guests, tid = server.port.guests, (client.address, (SERVER, 0))
     client.asks(Wrq(b"in/new", b"octet", ((b"blksize", b"512"), (b"windowsize", b"2"))))
-    assert guests.take(Data(1, KILO[:512]).encode(), tid)
+    assert guests.dispatch(Data(1, KILO[:512]).encode(), tid)
     assert guests.take(Data(2, KILO[512:]).encode(), tid)
     assert client.hears() == []
     guests.deliver()
@@ -268,7 +268,7 @@ def test_what_waits_for_a_session_that_ended_meanwhile_is_lost(server):
     client = server.client()
     guests, tid = server.port.guests, (client.address, (SERVER, 0))
     client.asks(Wrq(b"in/new", b"octet", ((b"windowsize", b"2"),)))
-    assert guests.take(Data(1, b"x" * 512).encode(), tid)
+    assert guests.dispatch(Data(1, b"x" * 512).encode(), tid)
     server.sessions.stop()
     guests.deliver()
     assert client.hears() == [ErrorPacket(0, "Server is stopping")]

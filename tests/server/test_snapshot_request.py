@@ -56,7 +56,7 @@ def test_what_comes_late_counts_the_next_time(asking, clock, told):
     asking.send()
     clock.advance(1.1)
     asking.answered(SAID)
-    answer = _result(asking.ask())
+    answer = _result(asking.send())
     assert told == [QUESTION] * 2
     asking.answered(SAID)
     assert answer == [Snapshot(drops={DropReason.NO_PLACE: 2})]

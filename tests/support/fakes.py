@@ -37,7 +37,7 @@ class MemoryPort:
         self.protocol = protocol
         self.hear: DatagramObserver | None = None
         self.guests = SessionDemux(lambda: None)
-        self.room = 1 << 20
+        self.upload_window_budget = 1 << 20
 
     def share(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Single-port mode: a session stays here."""

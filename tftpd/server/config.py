@@ -71,7 +71,7 @@ class ServerConfig:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "finder", FileResolver(self.mounts))
+        object.__setattr__(self, "resolver", FileResolver(self.mounts))
 
     @property
     def needs_mac(self) -> bool:
