@@ -7,6 +7,7 @@ import tempfile
 from argparse import Namespace
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from tftpd.client.files import translate_spool_errors
 from tftpd.client.jobs import TransferJob
 from tftpd.client.output import PacketPrinter, progress_bar
 from tftpd.client.settings import ClientSettings
-from tftpd.net.wrappers import tapped
+from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
@@ -41,7 +42,8 @@ class CommandRunner:
         self._runtime = create_runtime(reactor)
         if arguments.trace:
             printer = PacketPrinter(self._runtime.clock.seconds, sys.stderr)
-            self._runtime = tapped(self._runtime, printer.print_packet)
+            tap = partial(ProtocolTap, observe=printer.print_packet)
+            self._runtime = replace(self._runtime, tap=tap)
         self._arguments = arguments
         self._jobs = jobs
         self._settings = parse_settings(arguments)

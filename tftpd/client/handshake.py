@@ -19,22 +19,18 @@ from tftpd.client.errors import LocalError
 from tftpd.net.interfaces import PortRequirements, SessionRuntime
 from tftpd.net.receive_session import ReceiveSession, UploadSink
 from tftpd.net.send_session import SendSession
-from tftpd.net.session import Session
+from tftpd.net.session import Session, SessionParams
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.packets import HEADER_BYTES, Opcode, decode
-from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.packets import HEADER_BYTES, OACK_PREFIX, decode
 from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
-from tftpd.protocol.sender import Sender
 from tftpd.storage.source import FileLike
 
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
 _MAX_CONTROL_PACKET_BYTES = 1024
-
-_OACK = Opcode.OACK.to_bytes(2, "big")
 
 
 class ClientSession(Session[RequestMachine]):
@@ -60,9 +56,8 @@ class ClientSession(Session[RequestMachine]):
     ) -> None:
         timer = RetransmitTimer(policy, request.timeout)
         machine = RequestMachine(request, timer, runtime.clock.seconds(), server.broadcast)
-        super().__init__(
-            runtime, machine, machine.request, server.address, self._deliver_result, _do_nothing
-        )
+        params = SessionParams(machine.request, server.address, self._deliver_result)
+        super().__init__(runtime, machine, params)
         self._transfer_request = request
         self._server = server
         self._policy = policy
@@ -92,7 +87,8 @@ class ClientSession(Session[RequestMachine]):
             LocalError: The port cannot be opened.
         """
         try:
-            self._runtime.open_port(self, self._server.local, self._port_requirements())
+            protocol = self._runtime.tap(self)
+            self._runtime.open_port(protocol, self._server.local, self._port_requirements())
         except OSError as error:
             self.abandon()
             raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
@@ -134,17 +130,17 @@ class ClientSession(Session[RequestMachine]):
         """Return the sizes of the datagrams and windows that the port has to handle."""
 
     @abstractmethod
-    def _create_data_session(self, timer: RetransmitTimer, now: float) -> Session[Any]:
+    def _create_data_session(self, params: SessionParams) -> Session[Any]:
         """Return the session for the data; raise `RequestRefused` if the local file fails."""
 
-    def _take(self, datagram: bytes, now: float) -> None:
+    def _receive_packet(self, datagram: bytes, now: float) -> None:
         self.machine.receive(decode(datagram), now)
         self._answer = datagram
 
     def _advance(self, now: float) -> None:
         if self.machine.opened and not self.machine.closed:
             try:
-                self._start_data_session(now)
+                self._start_data_session()
                 return
             except RequestRefused as refused:
                 self.machine.abort(refused)
@@ -157,13 +153,13 @@ class ClientSession(Session[RequestMachine]):
             to = self.peer if self.machine.closed else self._server.address
             self.transport.write(datagram, to)
 
-    def _start_data_session(self, now: float) -> None:
-        timer = RetransmitTimer(self._policy, self.options.timeout, self.options.windowsize)
-        session = self._create_data_session(timer, now)
+    def _start_data_session(self) -> None:
+        params = SessionParams(self.request, self.peer, self._deliver_result)
+        session = self._create_data_session(params)
         self._data_session = session
         self._stop_timer()
         session.makeConnection(self.transport)
-        if self._answer.startswith(_OACK):
+        if self._answer.startswith(OACK_PREFIX):
             session.begin()
         else:  # DATA 1 carries the first block; ACK 0 is ignored by the sender, which starts
             session.datagramReceived(self._answer, self.peer)
@@ -206,14 +202,9 @@ class DownloadSession(ClientSession):
         window_bytes = self._transfer_request.windowsize * datagram_bytes
         return PortRequirements(datagram_bytes, window_bytes, receives=True)
 
-    def _create_data_session(self, timer: RetransmitTimer, now: float) -> ReceiveSession:
+    def _create_data_session(self, params: SessionParams) -> ReceiveSession:
         sink = self._open_sink(self.options)
-        machine = Receiver(self.options, timer, now)
-        session = ReceiveSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
-        )
-        session.attach(sink)
-        return session
+        return ReceiveSession(self._runtime, self.options, self._policy, params, sink)
 
     def _close_file(self) -> None:
         """Do nothing: only the session for the data has a file."""
@@ -242,13 +233,8 @@ class UploadSession(ClientSession):
         window_bytes = request.windowsize * (request.blksize + HEADER_BYTES)
         return PortRequirements(_MAX_CONTROL_PACKET_BYTES, window_bytes, receives=False)
 
-    def _create_data_session(self, timer: RetransmitTimer, now: float) -> SendSession:
-        machine = Sender(self.options, timer, now)
-        session = SendSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
-        )
-        session.attach(self._source)
-        return session
+    def _create_data_session(self, params: SessionParams) -> SendSession:
+        return SendSession(self._runtime, self.options, self._policy, params, self._source)
 
     def _close_file(self) -> None:
         self._source.close()
@@ -257,7 +243,3 @@ class UploadSession(ClientSession):
 def host_of(address: SocketAddress) -> SocketAddress:
     """Return the part of a socket address that identifies the host: IP address and IPv6 scope."""
     return (address[0], *address[3:])
-
-
-def _do_nothing() -> None:
-    """Ignore the end of a session: a client keeps no table of its sessions."""

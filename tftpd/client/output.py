@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from tftpd.net.packet_text import describe_packet
+from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
 
 
@@ -63,7 +63,5 @@ class PacketPrinter:
         now = self._seconds()
         self._started = now if self._started is None else self._started
         direction = "to" if outgoing else "from"
-        host, port = peer[:2]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        text = describe_packet(datagram)
-        print(f"{now - self._started:9.6f} {direction:>4} {address} {text}", file=self._out)
+        text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram)}"
+        print(f"{now - self._started:9.6f} {text}", file=self._out)
