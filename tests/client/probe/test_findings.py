@@ -6,7 +6,6 @@ import pytest
 
 from tftpd.client.probe.findings import Level, derive_findings
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     FirmwareAnswer,
@@ -15,10 +14,11 @@ from tftpd.client.probe.observations import (
     OptionResult,
     Repetition,
     RolloverResult,
+    ServerAnswer,
     ThroughputSample,
 )
 
-DATA = Answer(
+DATA = ServerAnswer(
     kind=AnswerKind.DATA,
     address="192.0.2.1",
     port=3000,
@@ -54,18 +54,18 @@ def kinds_and_levels(**observed):
 HEALTHY = ("healthy", "note")
 THREE_LOST = (blksize(1468, 1468), blksize(2048), blksize(4096))
 PLAIN = sampled(512, 1, 1e6)
-NO_BLOCK = FirmwareAnswer("GRUB", Answer(kind=AnswerKind.DATA))
+NO_BLOCK = FirmwareAnswer("GRUB", ServerAnswer(kind=AnswerKind.DATA))
 
 
 @pytest.mark.parametrize(
     ("observed", "expected"),
     [
         ({}, {HEALTHY}),
-        ({"answer": Answer()}, {("silent", "breaks")}),
-        ({"answer": Answer(malformed=3)}, {("not-tftp", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.ERROR, code=1)}, {("missing", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
+        ({"answer": ServerAnswer()}, {("silent", "breaks")}),
+        ({"answer": ServerAnswer(malformed=3)}, {("not-tftp", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.ERROR, code=1)}, {("missing", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
         (
             {
                 "answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS),
@@ -186,7 +186,7 @@ def test_the_most_severe_finding_comes_first():
 
 
 def test_firmware_with_the_same_failure_is_listed_together():
-    gone = Answer(kind=AnswerKind.NOTHING)
+    gone = ServerAnswer(kind=AnswerKind.NOTHING)
     answers = tuple(FirmwareAnswer(name, gone) for name in ("iPXE", "GRUB", "U-Boot"))
     assert texts(firmware_answers=answers) == [
         "iPXE, GRUB and U-Boot cannot read the file: the server does not answer this request"
@@ -201,5 +201,5 @@ def test_transfers_with_the_same_failure_are_listed_together():
 
 
 def test_control_characters_from_the_server_are_not_printed():
-    answer = Answer(kind=AnswerKind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
+    answer = ServerAnswer(kind=AnswerKind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
     assert "\x1b" not in "".join(texts(answer=answer))
