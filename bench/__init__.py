@@ -1,1 +1,1 @@
-"""Measures the daemon beside other TFTP servers: `python -m bench --help`."""
+"""Measurements of the server and the client: `python -m bench --help`."""

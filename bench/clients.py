@@ -1,181 +1,450 @@
-"""The clients of the load generator: a transfer each, every octet compared.
+"""TFTP clients of the load generator, and their event loop. Each compares every byte.
 
-They are as light as Python allows: one receive buffer for all, connected
-sockets, no packet values, and the octets of a block compared where they lie.
+The clients are as light as Python allows: one receive buffer for all, connected sockets, no
+packet objects, and blocks that are compared in place.
 """
 
+import select
 import socket
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
-from bench.job import Job
-from bench.sockets import enlarge
-
-RETRIES = 8  # times that a client asks again before it gives up
-
-SOL_UDP = 17  # <netinet/udp.h>
-UDP_SEGMENT, UDP_GRO = 103, 104
+from tests.support.relay import enlarge_receive_buffer
 
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
-_NOT_AGREED = b"\0\5\0\10the options are not what is measured\0"
 HEADER = struct.Struct("!HH")
-_GRO_SIZE = struct.Struct("=i")
-_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
-_DATAGRAMS = 64  # read for one event, before the other clients get their turn
-
 BUFFER = bytearray(65536)
 VIEW = memoryview(BUFFER)
+TICK_SECONDS = 0.05  # between two calls of each client's timer
+
+_SOL_UDP = 17  # <netinet/udp.h>
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+_GRO_SIZE = struct.Struct("=i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
+_MAX_DATAGRAMS_PER_EVENT = 64  # so that one client does not delay the others
+_MAX_EVENTS = 256
+_MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS before Linux 6.9
+_MAX_PAYLOAD_BYTES = 65507  # of an IPv4 datagram
+_RECEIVE_TIMEOUT = struct.pack("@ll", 0, 50_000)  # struct timeval: seconds, microseconds
+_REFUSE_OPTIONS = b"\0\5\0\10the options differ from those of the scenario\0"
 
 
-class Client(ABC):
-    """One transfer; `done` when it ended, and `failure` says why it is no success.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Transfers of one file by a number of clients at once.
 
-    `declined` tells which option the server did not take as it was asked: what
-    it would do then is another scenario.
+    Attributes:
+        host: Address of the server.
+        port: Its well-known port.
+        name: Name of the file at the server. Uploads are called `name.N`.
+        reference: Path of a local file with the expected content. In mode netascii it has the
+            content as it is on the wire.
+        blksize: Requested block size in bytes.
+        windowsize: Requested window size in blocks.
+        clients: Clients that run at the same time.
+        transfers: Transfers of all clients together.
+        upload: Write instead of read.
+        gro: Receive with UDP_GRO.
+        timeout: Seconds until a client repeats its last packet.
+        retries: Repeats without progress before a client gives up.
+        limit: Seconds for the whole job.
+        first: Number of the first upload.
+        mode: TFTP transfer mode.
+        source: Local address of the clients; any if empty.
     """
 
-    def __init__(self, job: Job, reference: bytes, name: str, blocking: bool) -> None:
-        """Send the request. `blocking` waits in `ready()`, at most 50 ms."""
+    host: str = ""
+    port: int = 0
+    name: str = ""
+    reference: str = ""
+    blksize: int = 512
+    windowsize: int = 1
+    clients: int = 1
+    transfers: int = 1
+    upload: bool = False
+    gro: bool = False
+    timeout: float = 1.0
+    retries: int = 8
+    limit: float = 30.0
+    first: int = 0
+    mode: str = "octet"
+    source: str = ""
+
+
+class Client:
+    """Base class of everything that a `ClientLoop` runs.
+
+    Attributes:
+        socket: The socket that the loop waits for.
+        done: The client has ended.
+        failure: Reason if the client did not succeed, else empty.
+    """
+
+    def __init__(self, source: str = "") -> None:
         self.done = False
         self.failure = ""
-        self.declined = ""
-        self.resent = 0
         self.started = monotonic()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._job = job
-        self._reference = reference
-        self._blksize, self._windowsize = 512, 1
-        self._connected = False
-        self._gathers = False
-        self._retries = 0
-        self._request = request(job, name, len(reference))
-        self._prepare(blocking)
-        self._quiet_since = self.started
-        self._octets_then = 0
-        self.socket.sendto(self._request, (job.host, job.port))
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.setblocking(False)
 
-    def ready(self) -> None:
-        """Take what has arrived."""
+    def on_readable(self) -> None:
+        """Receive the datagrams that have arrived. The default discards them."""
         try:
-            if not self._connected:
-                self._first()
-            elif self._gathers:
-                self._take_gathered()
+            while True:
+                self.socket.recv_into(BUFFER)
+        except OSError:  # no more datagrams, or an ICMP error
+            return
+
+    def on_tick(self, now: float) -> None:
+        """Check timers. The loop calls this about 20 times a second."""
+
+    def fail(self, reason: str) -> None:
+        """End the client without success."""
+        self.failure = reason
+        self.done = True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+class TransferClient(Client, ABC):
+    """Client that does one transfer.
+
+    Attributes:
+        rejected: Options that the server granted instead of the requested ones, or empty. The
+            client then ends the transfer, because other options are another scenario.
+        answered_at: Time of the first packet from the server.
+        size: Bytes of the file that are transferred and correct.
+    """
+
+    def __init__(self, job: Job, content: bytes, name: str, blocking: bool = False) -> None:
+        """Send the request.
+
+        Args:
+            job: Server and options.
+            content: Content of the file.
+            name: Name of the file at the server.
+            blocking: Let `on_readable` wait up to 50 ms for a datagram.
+        """
+        super().__init__(job.source)
+        self.rejected = ""
+        self.answered_at = 0.0
+        self.size = 0
+        self._job = job
+        self._content = content
+        self._blksize, self._windowsize = 512, 1
+        self._uses_gro = False
+        self._retries = 0
+        self._idle_since = self.started
+        self._progress = 0
+        self._request = encode_request(job, name, len(content))
+        enlarge_receive_buffer(self.socket)
+        if blocking:
+            # settimeout() would call poll() before each receive.
+            self.socket.setblocking(True)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
+        self.send_request()
+
+    def send_request(self) -> None:
+        """Send the request, perhaps again."""
+        self.socket.sendto(self._request, (self._job.host, self._job.port))
+
+    def on_readable(self) -> None:
+        try:
+            if not self.answered_at:
+                self._receive_first()
+            elif self._uses_gro:
+                self._receive_coalesced()
             elif self._windowsize == 1:
-                self._take(0, self.socket.recv_into(BUFFER))
+                self._on_packet(0, self.socket.recv_into(BUFFER))
             else:
-                self._take_many()
+                self._receive_many()
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(f"socket: {error.strerror}")
+            self.fail(f"socket: {error.strerror}")
 
-    def tick(self, now: float) -> None:
-        """Ask again if nothing came in time; give up if that was of no use."""
-        if self.octets > self._octets_then:
-            self._octets_then = self.octets
+    def on_tick(self, now: float) -> None:
+        """Repeat the last packet after a timeout; give up after `Job.retries` repeats."""
+        if self.size > self._progress:
+            self._progress = self.size
             self._retries = 0
-            self._quiet_since = now
-        if self.done or now - self._quiet_since < self._job.timeout:
+            self._idle_since = now
+        if self.done or now - self._idle_since < self._job.timeout:
             return
         self._retries += 1
-        if self._retries > RETRIES:
-            self._fail("no answer")
+        if self._retries > self._job.retries:
+            self.fail("no answer")
             return
-        self.resent += 1
-        self._quiet_since = now
+        self._idle_since = now
         try:
-            self._repeat()
+            if self.answered_at:
+                self._repeat()
+            else:
+                self.send_request()
         except OSError as error:
-            self._fail(f"socket: {error.strerror}")
+            self.fail(f"socket: {error.strerror}")
 
-    def close(self) -> None:
-        """Free the socket."""
-        self.socket.close()
-
-    @property
     @abstractmethod
-    def octets(self) -> int:
-        """Octets of the file that are known to be where they belong."""
-
     def _repeat(self) -> None:
-        self.socket.sendto(self._request, (self._job.host, self._job.port))
+        """Send the last packet or window again."""
 
     @abstractmethod
-    def _take(self, at: int, length: int) -> None:
-        """Take the datagram of `length` octets at `at` in the buffer."""
+    def _on_packet(self, at: int, length: int) -> None:
+        """Handle the datagram of `length` bytes at `at` in the buffer."""
 
-    def _prepare(self, blocking: bool) -> None:
-        sock = self.socket
-        enlarge(sock)
-        if self._job.source:
-            sock.bind((self._job.source, 0))
-        if blocking:
-            # Not `settimeout`, which would poll before each receive.
-            wait = struct.pack("@ll", 0, 50_000)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
-        else:
-            sock.setblocking(False)
-
-    def _first(self) -> None:
+    def _receive_first(self) -> None:
         length, server = self.socket.recvfrom_into(BUFFER)
         self.socket.connect(server)
-        self._connected = True
+        self.answered_at = monotonic()
         if BUFFER[1] == OACK:
-            self._agree(_options(bytes(VIEW[2:length])))
-        asked = (self._job.blksize, self._job.windowsize)
-        if BUFFER[1] != ERROR and (self._blksize, self._windowsize) != asked:
-            self.declined = f"blksize {self._blksize}, windowsize {self._windowsize}"
-            self.socket.send(_NOT_AGREED)
-            self._fail(self.declined)
+            granted = decode_options(bytes(VIEW[2:length]))
+            self._blksize = int(granted.get(b"blksize", 512))
+            self._windowsize = int(granted.get(b"windowsize", 1))
+        requested = (self._job.blksize, self._job.windowsize)
+        if BUFFER[1] != ERROR and (self._blksize, self._windowsize) != requested:
+            self.rejected = f"blksize {self._blksize}, windowsize {self._windowsize}"
+            self.socket.send(_REFUSE_OPTIONS)
+            self.fail(self.rejected)
             return
-        self._begin()
-        self._take(0, length)
+        self._on_negotiated()
+        self._on_packet(0, length)
 
-    def _agree(self, agreed: dict[bytes, bytes]) -> None:
-        self._blksize = int(agreed.get(b"blksize", 512))
-        self._windowsize = int(agreed.get(b"windowsize", 1))
+    def _on_negotiated(self) -> None:
+        """Set up the transfer with the negotiated options."""
 
-    def _begin(self) -> None:  # noqa: B027, not every client has something to do
-        """The options are agreed."""
-
-    def _take_many(self) -> None:
-        for _ in range(_DATAGRAMS):
-            self._take(0, self.socket.recv_into(BUFFER))
+    def _receive_many(self) -> None:
+        for _ in range(_MAX_DATAGRAMS_PER_EVENT):
+            self._on_packet(0, self.socket.recv_into(BUFFER))
             if self.done:
                 return
 
-    def _take_gathered(self) -> None:
-        length, ancillary, _, _ = self.socket.recvmsg_into([BUFFER], _ANCILLARY)
+    def _receive_coalesced(self) -> None:
+        length, ancillary, _, _ = self.socket.recvmsg_into([BUFFER], _ANCILLARY_BYTES)
         size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
         for at in range(0, length, size):
-            self._take(at, min(size, length - at))
+            self._on_packet(at, min(size, length - at))
             if self.done:
                 return
 
-    def _other(self, at: int, length: int) -> None:
-        """What is neither the next DATA nor an ACK ends the transfer, or is nothing."""
+    def _on_other_packet(self, at: int, length: int) -> None:
+        """End the transfer if the packet is an ERROR; ignore any other packet."""
         if BUFFER[at + 1] == ERROR:
             text = bytes(VIEW[at + 4 : at + length]).rstrip(b"\0").decode(errors="replace")
-            self._fail(f"ERROR {BUFFER[at + 3]} {text}")
-
-    def _fail(self, why: str) -> None:
-        self.failure = why
-        self.done = True
+            self.fail(f"ERROR {BUFFER[at + 3]} {text}")
 
 
-def request(job: Job, name: str, size: int) -> bytes:
-    """An RRQ or WRQ with the options of the job, as boot firmware asks: with a tsize."""
-    words = [name, job.mode, "tsize", str(size if job.upload else 0)]
+class ReadClient(TransferClient):
+    """Client that reads a file and acknowledges each window (RFC 7440 section 4)."""
+
+    _expected = 1  # block number
+    _in_window = 0  # blocks since the last ACK
+    _gap_reported = False
+
+    def _on_negotiated(self) -> None:
+        if self._job.gro:
+            self.socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            self._uses_gro = True
+
+    def _on_packet(self, at: int, length: int) -> None:
+        opcode, number = HEADER.unpack_from(BUFFER, at)
+        if opcode != DATA:
+            if opcode != OACK:
+                self._on_other_packet(at, length)
+            elif self.size == 0:
+                self._acknowledge(0)
+            return
+        if number != self._expected:
+            self._on_wrong_number(number)
+            return
+        end = self.size + length - 4
+        # startswith() is one memcmp(); a comparison of two memoryviews goes byte by byte.
+        if not self._content.startswith(VIEW[at + 4 : at + length], self.size):
+            self.fail(f"block at {self.size} differs from the file")
+            return
+        self.size = end
+        self._in_window += 1
+        self._gap_reported = False
+        if length - 4 < self._blksize:
+            self._acknowledge(number)
+            self.done = True
+            if end != len(self._content):
+                self.fail(f"ends at {end} of {len(self._content)}")
+            return
+        self._expected = (number + 1) & 0xFFFF
+        if self._in_window == self._windowsize:
+            self._acknowledge(number)
+
+    def _acknowledge(self, number: int) -> None:
+        self._in_window = 0
+        self.socket.send(HEADER.pack(ACK, number))
+
+    def _repeat(self) -> None:
+        self._gap_reported = False
+        self._acknowledge((self._expected - 1) & 0xFFFF)
+
+    def _on_wrong_number(self, number: int) -> None:
+        """Send the last ACK again if a DATA or the ACK itself was lost."""
+        ahead = (number - self._expected) & 0xFFFF
+        # A repeat of the last acknowledged block means that the ACK was lost. In the middle of
+        # a window it belongs to a window that the server sends again.
+        ack_lost = ahead == 0xFFFF and self._in_window == 0
+        if ack_lost or (ahead < 0x8000 and not self._gap_reported):
+            self._gap_reported = not ack_lost
+            self._acknowledge((self._expected - 1) & 0xFFFF)
+
+
+class WriteClient(TransferClient):
+    """Client that writes a file. It sends a window in one system call if the kernel can."""
+
+    _acked = 0  # index of the last acknowledged block
+    _sent = 0  # index of the last block that was sent
+    _repeated = False  # a repeated ACK was answered
+    _segments = True  # UDP_SEGMENT works
+
+    def _on_negotiated(self) -> None:
+        self._blocks = len(self._content) // self._blksize + 1
+
+    def _on_packet(self, at: int, length: int) -> None:
+        opcode, number = HEADER.unpack_from(BUFFER, at)
+        if opcode == ACK:
+            self._on_ack((number - self._acked) & 0xFFFF)
+        elif opcode == OACK:
+            self._on_ack(0)
+        else:
+            self._on_other_packet(at, length)
+
+    def _on_ack(self, count: int) -> None:
+        if count == 0:
+            # The first one answers the request. Later, in a window, it asks for the first block
+            # again; without windows RFC 1123 section 4.2.3.1 forbids to answer it.
+            if self._sent == 0 or (self._windowsize > 1 and not self._repeated):
+                self._repeated = True
+                self._repeat()
+        elif count <= self._sent - self._acked:
+            self._acked += count
+            self.size = min(self._acked * self._blksize, len(self._content))
+            self._repeated = False
+            if self._acked == self._blocks:
+                self.done = True
+            else:
+                self._repeat()
+
+    def _repeat(self) -> None:
+        """Send the window that follows the last ACK."""
+        self._sent = min(self._acked + self._windowsize, self._blocks)
+        size = self._blksize
+        content = memoryview(self._content)
+        pieces: list[bytes | memoryview] = []
+        for block in range(self._acked + 1, self._sent + 1):
+            pieces.append(HEADER.pack(DATA, block & 0xFFFF))
+            pieces.append(content[(block - 1) * size : block * size])
+        segments = min(_MAX_SEGMENTS, _MAX_PAYLOAD_BYTES // (size + 4))
+        if len(pieces) > 2 and segments > 1 and self._segments:
+            ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size + 4))]
+            try:
+                for at in range(0, len(pieces), 2 * segments):
+                    self.socket.sendmsg(pieces[at : at + 2 * segments], ancillary)
+                return
+            except ConnectionRefusedError:
+                raise
+            except OSError:
+                self._segments = False
+        for at in range(0, len(pieces), 2):
+            self.socket.sendmsg(pieces[at : at + 2])
+
+
+class ClientLoop:
+    """Event loop that runs clients in one thread, up to a maximum at the same time.
+
+    Args:
+        clients: The clients to run. None means that the next one is not due yet.
+        on_end: Called with each client that has ended, before its socket is closed.
+        max_running: Maximum of clients that run at the same time.
+        blocking: The only client blocks in its socket, which saves one system call per packet.
+    """
+
+    def __init__(
+        self,
+        clients: Iterator[Client | None],
+        on_end: Callable[[Any], None],
+        max_running: int,
+        blocking: bool = False,
+    ) -> None:
+        self._clients = clients
+        self._on_end = on_end
+        self._max_running = max_running
+        self._blocking = blocking
+        self._running: dict[int, Client] = {}  # by descriptor
+
+    def run(self, limit: float) -> None:
+        """Run until all clients have ended, or end them after `limit` seconds."""
+        deadline = monotonic() + limit
+        next_tick = 0.0
+        with select.epoll() as epoll:
+            while (self._start_clients(epoll) or self._running) and (now := monotonic()) < deadline:
+                if self._blocking:
+                    readable = list(self._running)
+                else:
+                    readable = [fd for fd, _ in epoll.poll(TICK_SECONDS, _MAX_EVENTS)]
+                for fd in readable:
+                    self._running[fd].on_readable()
+                    self._check_end(fd)
+                if now >= next_tick:
+                    next_tick = now + TICK_SECONDS
+                    for fd in list(self._running):
+                        self._running[fd].on_tick(now)
+                        self._check_end(fd)
+            for fd in list(self._running):
+                self._running[fd].fail("out of time")
+                self._check_end(fd)
+
+    def _start_clients(self, epoll: select.epoll) -> bool:
+        """Start the clients that are due. Return False if there are no more."""
+        while len(self._running) < self._max_running:
+            try:
+                client = next(self._clients)
+            except StopIteration:
+                return False
+            if client is None:
+                break
+            self._running[client.socket.fileno()] = client
+            epoll.register(client.socket, select.EPOLLIN)
+        return True
+
+    def _check_end(self, fd: int) -> None:
+        client = self._running[fd]
+        if client.done:
+            del self._running[fd]
+            self._on_end(client)
+            client.close()  # which also removes it from the epoll set
+
+
+def encode_request(job: Job, name: str, size: int) -> bytes:
+    """Return an RRQ or WRQ with the options of the job and, as boot firmware sends it, a tsize.
+
+    Args:
+        job: The options, the mode and the direction.
+        name: Name of the file at the server.
+        size: Size of the file in bytes, for a WRQ.
+    """
+    fields = [name, job.mode, "tsize", str(size if job.upload else 0)]
     if job.blksize != 512:
-        words += ["blksize", str(job.blksize)]
+        fields += ["blksize", str(job.blksize)]
     if job.windowsize != 1:
-        words += ["windowsize", str(job.windowsize)]
+        fields += ["windowsize", str(job.windowsize)]
     opcode = WRQ if job.upload else RRQ
-    return opcode.to_bytes(2, "big") + b"".join(word.encode() + b"\0" for word in words)
+    return opcode.to_bytes(2, "big") + b"".join(field.encode() + b"\0" for field in fields)
 
 
-def _options(octets: bytes) -> dict[bytes, bytes]:
-    words = octets.lower().split(b"\0")
-    return dict(zip(words[::2], words[1::2], strict=False))
+def decode_options(data: bytes) -> dict[bytes, bytes]:
+    """Return the options of an OACK, without its opcode, with their names in lower case."""
+    fields = data.lower().split(b"\0")
+    return dict(zip(fields[::2], fields[1::2], strict=False))

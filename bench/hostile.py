@@ -1,163 +1,196 @@
-"""What an attack costs an honest client: `python -m bench hostile`.
+"""Effect of attacks on a well-behaved client: reads a file alone, and during each attack."""
 
-A file is read alone, and again beside each attack: how long until the first
-block, how long from there to the last, and what the server's memory is then
-and a while after.
-"""
-
+import multiprocessing
+import os
+import random
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 
-from bench.attacks import ATTACKS, FILE
-from bench.load import PROJECT
-from bench.measure import provide
-from bench.processes import usage
+from bench.clients import BUFFER, HEADER, Client, ClientLoop, Job, encode_request
+from bench.comparison import Progress, served_directory
+from bench.load import Result, create_file, run_load
+from bench.processes import memory_bytes
+from bench.report import markdown_table
 from bench.scenarios import KIB, MIB
-from bench.servers import HOST, Running, Server, running
-from bench.table import markdown
+from bench.servers import HOST, Server, running
+from bench.soak_workload import malformed_datagram
 
-_SIZES = {1: 8 * MIB, 16: 32 * MIB}  # of what is read, by windowsize: some tenths of a second
-_BLKSIZE = 1468
-_HONEST = "127.0.0.2"  # the ports of those who attack, and what is sent to them, are others
-_AGAIN = 0.25  # seconds until an honest client repeats what it said last
-_GIVES_UP = 60.0
-_WARMS_UP = 2.0  # seconds of an attack before an honest client comes
-_CALMS_DOWN = 10.0
+SIZES = {1: 8 * MIB, 16: 32 * MIB}  # file size by windowsize, for some tenths of a second
+WARM_UP_SECONDS = 2.0  # of an attack, before the first read
+RECOVERY_SECONDS = 10.0  # after an attack, before the memory is read again
 
+_FILE = "attacked"  # name of the file that the attacks request
+_SOURCE = "127.0.0.2"  # so that the attackers cannot use the ports of the well-behaved client
+_LIMIT_SECONDS = 60.0
+_BATCH = 16  # datagrams between two looks at the clock
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Seconds until the first block, and from there to the last."""
-
-    waited: float
-    took: float
+_spawn = multiprocessing.get_context("spawn")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Medians of one attack: by windowsize, and memory in octets with it and after it."""
-
-    attack: str
-    reads: dict[int, Read]
-    memory: int
-    after: int
+def half_open(port: int, pid: int, limit: float) -> None:
+    """Send 10,000 read requests from different ports and never answer."""
+    for _ in islice(_paced(5000, limit), 10_000):
+        _send_request(port, _FILE)
 
 
-def measure(
-    server: Server, attacks: Sequence[str], rounds: int, say: Callable[[str], None]
-) -> list[Row]:
-    """A row without any attack, and one for each; each has a server of its own."""
-    rows = []
-    for attack in ["", *attacks]:
-        say(f"{server.name}: {attack or 'alone'}")
-        with tempfile.TemporaryDirectory(prefix="tftpd-bench-") as directory:
-            root, work = Path(directory) / "root", Path(directory) / "work"
-            for made in (root, work):
-                made.mkdir()
-            Path(directory).chmod(0o755)
-            provide(root / FILE, 64 * KIB)
-            for size in _SIZES.values():
-                provide(root / f"f{size}", size)
-            with running(server, root, work) as started:
-                rows.append(_row(started, attack, rounds))
-    return rows
+def requests(port: int, pid: int, limit: float) -> None:
+    """Send 2,000 read requests per second from different ports."""
+    for _ in _paced(2000, limit):
+        _send_request(port, _FILE)
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The rows as a table in Markdown."""
-    alone = rows[0].reads
-    titles = ["attack", *(f"windowsize {size}" for size in _SIZES), "memory, MiB", "10 s after"]
-    lines = []
-    for row in rows:
-        cells = [
-            f"{one.took / alone[size].took:.1f} ({one.waited * 1000:.0f} ms)"
-            for size, one in row.reads.items()
-        ]
-        memory = [f"{octets / MIB:.0f}" for octets in (row.memory, row.after)]
-        lines.append([row.attack.replace("_", " ") or "none", *cells, *memory])
-    return markdown(titles, lines)
+def missing(port: int, pid: int, limit: float) -> None:
+    """Send 2,000 requests per second for different files that do not exist."""
+    for number in _paced(2000, limit):
+        _send_request(port, f"none-{number}")
 
 
-def _row(started: Running, attack: str, rounds: int) -> Row:
-    with _attacking(attack, started):
-        reads = {
-            size: _median([_read(started.port, size) for _ in range(rounds)]) for size in _SIZES
-        }
-        memory = usage(started.process.pid).memory
-    if attack:
-        time.sleep(_CALMS_DOWN)
-    return Row(attack, reads, memory, usage(started.process.pid).memory)
-
-
-def _median(reads: Sequence[Read]) -> Read:
-    return Read(median(one.waited for one in reads), median(one.took for one in reads))
-
-
-@contextmanager
-def _attacking(attack: str, started: Running) -> Iterator[None]:
-    if not attack:
-        yield
-        return
-    assert attack in ATTACKS
-    command = [sys.executable, "-m", "bench.attacks", attack]
-    process = subprocess.Popen([*command, str(started.port), str(started.process.pid)], cwd=PROJECT)
-    try:
-        time.sleep(_WARMS_UP)
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _read(port: int, windowsize: int) -> Read:
-    """One honest read, by a client that takes nothing from strangers."""
-    name = f"f{_SIZES[windowsize]}".encode()
-    options = b"blksize\0%d\0" % _BLKSIZE
-    options += b"windowsize\0%d\0" % windowsize if windowsize > 1 else b""
-    said, to = b"\0\1%b\0octet\0%b" % (name, options), (HOST, port)
-    began = time.monotonic()
-    first = 0.0
-    expected, octets, pending = 1, 0, 0
+def malformed(port: int, pid: int, limit: float) -> None:
+    """Send 20,000 malformed datagrams per second."""
+    generator = random.Random(1)
+    datagrams = [malformed_datagram(generator) for _ in range(1000)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((_HONEST, 0))
-        sock.settimeout(_AGAIN)
-        sock.sendto(said, to)
-        while time.monotonic() < began + _GIVES_UP:
+        for number in _paced(20_000, limit):
+            _send(sock, datagrams[number % len(datagrams)], port)
+
+
+def slow_clients(port: int, pid: int, limit: float) -> None:
+    """Read with 1,000 clients that acknowledge one block every 4 s."""
+    clients = (SlowClient(port) for _ in range(1000))
+    ClientLoop(clients, lambda client: None, max_running=1000).run(limit)
+
+
+def unknown_tids(port: int, pid: int, limit: float) -> None:
+    """Send packets from an unknown TID to all ports of the server but its well-known port."""
+    generator = random.Random(2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for block in _paced(500, limit):
+            for tid in list(udp_ports(pid) - {port}) * 8:
+                header = HEADER.pack(generator.randrange(3, 7), block & 0xFFFF)
+                _send(sock, header + generator.randbytes(20), tid)
+
+
+# The arguments are the port and the process of the server, and the limit in seconds.
+ATTACKS: dict[str, Callable[[int, int, float], None]] = {
+    attack.__name__: attack
+    for attack in (half_open, requests, missing, malformed, slow_clients, unknown_tids)
+}
+
+
+class SlowClient(Client):
+    """Client that reads a file and acknowledges one block every 4 s."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._ack_at = self.started
+        self._ack: tuple[bytes, tuple[str, int]] | None = None
+        _send(self.socket, _read_request(_FILE), port)
+
+    def on_readable(self) -> None:
+        with suppress(OSError):
+            while True:
+                _, server = self.socket.recvfrom_into(BUFFER)
+                opcode, block = HEADER.unpack_from(BUFFER)
+                self._ack = HEADER.pack(4, block if opcode == 3 else 0), server  # an OACK has none
+
+    def on_tick(self, now: float) -> None:
+        if self._ack and now >= self._ack_at:
+            self._ack_at = now + 4.0
+            self.socket.sendto(*self._ack)
+
+
+def measure_attacks(server: Server, attacks: Sequence[str], rounds: int, progress: Progress) -> str:
+    """Measure without an attack, then each attack on a new instance of the server.
+
+    Returns:
+        A table. Times are relative to those without an attack.
+    """
+    titles = ["attack", *(f"windowsize {windowsize}" for windowsize in SIZES)]
+    lines: list[list[str]] = []
+    alone: dict[int, Result] = {}
+    for attack in ["none", *attacks]:
+        progress(f"{server.name}: {attack}")
+        with (
+            served_directory() as root,
+            tempfile.TemporaryDirectory() as work,
+            running(server, root, Path(work)) as started,
+        ):
+            create_file(root / _FILE, 64 * KIB)
+            attacker = _spawn.Process(target=_run_attack, args=(attack, started.port, started.pid))
+            attacker.start()
             try:
-                heard, peer = sock.recvfrom(2048)
-            except TimeoutError:
-                sock.sendto(said, to)
-                pending = 0
-                continue
-            if to[1] == port and peer[0] == HOST:
-                to = peer
-            if peer != to or heard[:2] not in (b"\0\3", b"\0\6"):
-                continue
-            first = first or time.monotonic()
-            if heard[:2] == b"\0\6":
-                if expected == 1:
-                    said = b"\0\4\0\0"
-                    sock.sendto(said, to)
-                continue
-            if int.from_bytes(heard[2:4], "big") != expected & 0xFFFF:
-                continue
-            expected += 1
-            octets += len(heard) - 4
-            pending += 1
-            said = b"\0\4" + heard[2:4]
-            last = len(heard) < _BLKSIZE + 4
-            if last or pending >= windowsize:
-                sock.sendto(said, to)
-                pending = 0
-            if last:
-                assert octets == _SIZES[windowsize], "a file of another size"
-                return Read(first - began, time.monotonic() - first)
-    return Read(_GIVES_UP, _GIVES_UP)
+                time.sleep(WARM_UP_SECONDS)
+                results = {size: _read(started.port, size, root, rounds) for size in SIZES}
+                memory = [memory_bytes(started.pid)]
+            finally:
+                attacker.kill()
+                attacker.join()
+            time.sleep(RECOVERY_SECONDS)
+            memory.append(memory_bytes(started.pid))
+        alone = alone or results
+        times = [_format_times(result, alone[size]) for size, result in results.items()]
+        lines.append([attack, *times, *(f"{size / MIB:.0f}" for size in memory)])
+    return markdown_table([*titles, "memory, MiB", "10 s later"], lines)
+
+
+def _read(port: int, windowsize: int, root: Path, rounds: int) -> Result:
+    path = root / f"f{SIZES[windowsize]}"
+    create_file(path, SIZES[windowsize])
+    job = Job(HOST, port, path.name, str(path), 1468, windowsize, transfers=rounds, source=_SOURCE)
+    return run_load(replace(job, timeout=0.25, retries=240, limit=_LIMIT_SECONDS))
+
+
+def _format_times(result: Result, alone: Result) -> str:
+    if not result.ok or not alone.ok:
+        return f"failed: {result.failures[:1]}"
+    ratio = median(result.latencies) / median(alone.latencies)
+    return f"{ratio:.1f} times ({median(result.waits) * 1000:.0f} ms)"
+
+
+def _run_attack(attack: str, port: int, pid: int) -> None:
+    os.nice(19)  # a real attacker does not use the processors of the server
+    if attack in ATTACKS:
+        ATTACKS[attack](port, pid, _LIMIT_SECONDS)
+
+
+def _paced(rate: float, limit: float) -> Iterator[int]:
+    """Yield numbers from 0 at `rate` per second for `limit` seconds."""
+    began = time.monotonic()
+    for number in count():
+        if number % _BATCH == 0:
+            now = time.monotonic()
+            if now > began + limit:
+                return
+            time.sleep(max(0.0, began + number / rate - now))
+        yield number
+
+
+def udp_ports(pid: int) -> set[int]:
+    """Return the IPv4 UDP ports of a process."""
+    inodes: set[str] = set()
+    with suppress(OSError):  # a socket was closed meanwhile
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            inodes.add(os.readlink(link)[8:-1])
+    rows = (line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:])
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[9] in inodes}
+
+
+def _read_request(name: str) -> bytes:
+    return encode_request(Job(blksize=1468), name, 0)
+
+
+def _send_request(port: int, name: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        _send(sock, _read_request(name), port)
+
+
+def _send(sock: socket.socket, datagram: bytes, port: int) -> None:
+    with suppress(OSError):
+        sock.sendto(datagram, (HOST, port))

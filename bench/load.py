@@ -1,122 +1,168 @@
-"""The load generator: processes full of clients, started at one moment."""
+"""Load generator: processes full of clients that start at the same moment."""
 
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
+from threading import Barrier
 
-from bench.job import Job, Result, merged
+from bench.clients import ClientLoop, Job, ReadClient, TransferClient, WriteClient
 
-PROJECT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 60.0  # limit for a process of the generator, on a loaded machine
+_STORE_SECONDS = 1.0  # a server may write for so long after the last ACK
+_POLL_SECONDS = 0.02
+_MAX_FAILURES = 3  # reasons that a process reports
 
-_GRACE = 10.0  # seconds beyond the job's limit, for a process to come to its end
-_STORES_WITHIN = 1.0  # seconds that a server may write on after the last ACK
+_spawn = multiprocessing.get_context("spawn")  # fork() would copy the threads' locks
+_start = Barrier(1)  # replaced in a process of the generator
+
+
+@dataclass(slots=True)
+class Result:
+    """Result of one process of the load generator, or of all together.
+
+    Attributes:
+        ok: Successful transfers.
+        failed: Other transfers.
+        size: Bytes that were transferred and compared.
+        seconds: Time from the start to the end of the last transfer.
+        busiest: Largest share of a processor that a process of the generator used.
+        latencies: Seconds of each successful transfer.
+        waits: Seconds from the request to the first packet of each successful transfer.
+        failures: Reasons of the first failures.
+        rejected: Options that the server granted instead of the requested ones.
+    """
+
+    ok: int = 0
+    failed: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    busiest: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    rejected: str = ""
+
+    def add(self, other: "Result") -> None:
+        """Add the result of another process that started at the same time."""
+        for name in ("ok", "failed", "size", "latencies", "waits", "failures"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.seconds = max(self.seconds, other.seconds)
+        self.busiest = max(self.busiest, other.busiest)
+        self.rejected = self.rejected or other.rejected
+
+    def latency_quantile(self, share: float) -> float:
+        """Return the latency in seconds that `share` of the transfers did not exceed, or 0."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def default_processes() -> int:
-    """As many as leave one core to the server."""
+    """Return the number of processors, less one for the server, but at least 1."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def run(job: Job, processes: int, root: Path | None = None) -> Result:
-    """Do `job` with at most so many processes.
+def run_load(job: Job, processes: int | None = None, root: Path | None = None) -> Result:
+    """Run the transfers of a job.
 
-    Uploads are compared in `root`, the directory of the server, and removed;
-    one that differs is a failure.
+    Args:
+        job: The transfers.
+        processes: Maximum number of processes; one per processor but one if None.
+        root: Directory of the server. Uploads are compared there and removed. An upload that
+            differs counts as failed.
     """
-    shares = _shares(job, min(processes, job.clients))
-    workers = [_begin(share) for share in shares]
-    try:
-        for worker in workers:
-            _line(worker)
-        for worker in workers:
-            _tell(worker, "go")
-        result = merged([Result(**json.loads(_line(worker))) for worker in workers])
-        for worker in workers:
-            worker.wait(_GRACE)
-    finally:
-        for worker in workers:
-            _end(worker)
+    count = min(processes or default_processes(), job.clients)
+    barrier = _spawn.Barrier(count, timeout=_START_SECONDS)
+    result = Result()
+    with ProcessPoolExecutor(count, _spawn, _set_barrier, (barrier,)) as pool:
+        for part in pool.map(run_job, _split_job(job, count)):
+            result.add(part)
     if job.upload and root is not None:
-        _compare(job, result, root)
+        _compare_uploads(job, result, root)
     return result
 
 
-def _shares(job: Job, count: int) -> Sequence[Job]:
-    """The job in `count` parts that differ by one client or transfer at most."""
-    shares = []
-    first = job.first
-    for number in range(count):
-        transfers = _part(job.transfers, count, number)
-        clients = _part(job.clients, count, number)
-        shares.append(replace(job, clients=clients, transfers=transfers, first=first))
-        first += transfers
-    return shares
+def run_job(job: Job) -> Result:
+    """Run the transfers of a job in this process."""
+    result = Result()
+    content = Path(job.reference).read_bytes()
+
+    def clients() -> Iterator[TransferClient]:
+        for number in range(job.first, job.first + job.transfers):
+            if result.rejected:
+                return
+            if job.upload:
+                yield WriteClient(job, content, f"{job.name}.{number}", job.clients == 1)
+            else:
+                yield ReadClient(job, content, job.name, job.clients == 1)
+
+    def on_end(client: TransferClient) -> None:
+        result.size += client.size
+        if not client.failure:
+            result.ok += 1
+            result.latencies.append(time.monotonic() - client.started)
+            result.waits.append(client.answered_at - client.started)
+            return
+        result.rejected = result.rejected or client.rejected
+        if len(result.failures) < _MAX_FAILURES:
+            result.failures.append(client.failure)
+
+    _start.wait()
+    began, cpu_before = time.monotonic(), time.process_time()
+    ClientLoop(clients(), on_end, job.clients, job.clients == 1).run(job.limit)
+    result.seconds = time.monotonic() - began
+    result.busiest = (time.process_time() - cpu_before) / result.seconds
+    result.failed = job.transfers - result.ok  # including those that never started
+    return result
 
 
-def _part(whole: int, count: int, number: int) -> int:
-    return whole // count + (number < whole % count)
+def create_file(path: Path, size: int) -> None:
+    """Create a file of `size` random bytes, which are the same for the same size."""
+    if not path.exists():
+        path.write_bytes(Random(size).randbytes(size))
+        path.chmod(0o644)
 
 
-def _begin(job: Job) -> "subprocess.Popen[str]":
-    environment = dict(os.environ, PYTHONPATH=str(PROJECT))
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "bench.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    _tell(worker, json.dumps(asdict(job)))
-    return worker
-
-
-def _tell(worker: "subprocess.Popen[str]", line: str) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write(line + "\n")
-    worker.stdin.flush()
-
-
-def _line(worker: "subprocess.Popen[str]") -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError("a process of the load generator died")
-    return line
-
-
-def _end(worker: "subprocess.Popen[str]") -> None:
-    if worker.poll() is None:
-        worker.kill()
-        worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-def _compare(job: Job, result: Result, root: Path) -> None:
-    reference = Path(job.reference).read_bytes()
-    deadline = time.monotonic() + _STORES_WITHIN
-    whole = 0
-    for number in range(job.first, job.first + job.transfers):
-        stored = root / f"{job.name}.{number}"
-        whole += _stored(stored, reference, deadline)
-        stored.unlink(missing_ok=True)
-    damaged = result.ok - whole
-    if damaged > 0:
-        result.ok -= damaged
-        result.failed += damaged
-        result.failures.append("what was stored differs from what was sent")
-
-
-def _stored(path: Path, reference: bytes, deadline: float) -> bool:
-    """Whether the file has come to be as it was sent."""
-    while not path.exists() or path.stat().st_size < len(reference):
+def wait_for_content(path: Path, expected: bytes, deadline: float) -> bool:
+    """Wait until a file is as long as expected, and return True if its content is the same."""
+    while not path.exists() or path.stat().st_size < len(expected):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
-    return path.read_bytes() == reference
+        time.sleep(_POLL_SECONDS)
+    return path.read_bytes() == expected
+
+
+def _set_barrier(barrier: Barrier) -> None:
+    global _start
+    _start = barrier
+
+
+def _split_job(job: Job, count: int) -> list[Job]:
+    """Split a job into `count` parts that differ by one client and one transfer at most."""
+    parts, first = [], job.first
+    for number in range(count):
+        clients, transfers = (
+            whole // count + (number < whole % count) for whole in (job.clients, job.transfers)
+        )
+        parts.append(replace(job, clients=clients, transfers=transfers, first=first))
+        first += transfers
+    return parts
+
+
+def _compare_uploads(job: Job, result: Result, root: Path) -> None:
+    expected = Path(job.reference).read_bytes()
+    deadline = time.monotonic() + _STORE_SECONDS
+    correct = 0
+    for number in range(job.first, job.first + job.transfers):
+        stored = root / f"{job.name}.{number}"
+        correct += wait_for_content(stored, expected, deadline)
+        stored.unlink(missing_ok=True)
+    wrong = result.ok - correct
+    if wrong > 0:
+        result.ok -= wrong
+        result.failed += wrong
+        result.failures.append("the stored file differs from what was sent")

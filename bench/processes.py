@@ -1,103 +1,77 @@
-"""What a process and its descendants use, as Linux's /proc tells it."""
+"""CPU time, memory and other resources of processes, read from /proc."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
-_CPU = slice(11, 15)  # utime, stime, cutime, cstime: counted from the field after the name
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+_CPU_FIELDS = slice(11, 15)  # utime, stime, cutime, cstime, counted after the command name
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Seconds of CPU, children that ended included, and octets of memory.
+class ProcessUsage:
+    """Resources of one process.
 
-    Memory is the proportional share (PSS): what processes share counts once.
+    Attributes:
+        pid: Process identifier.
+        cpu_seconds: CPU time, including children that have ended and were waited for.
+        pss_bytes: Proportional set size: shared pages count in proportion.
+        rss_bytes: Resident set size.
+        descriptors: Open file descriptors.
+        threads: Threads.
+        wakeups: Voluntary context switches since the start.
     """
 
-    cpu: float
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What one process holds: octets in memory (RSS), descriptors, and threads."""
-
     pid: int
-    memory: int
+    cpu_seconds: float
+    pss_bytes: int
+    rss_bytes: int
     descriptors: int
     threads: int
+    wakeups: int
 
 
-def usage(pid: int) -> Usage:
-    """The sum over `pid` and its descendants; what has ended meanwhile counts nothing."""
-    cpu, memory, waiting = 0.0, 0, [pid]
-    while waiting:
-        process = waiting.pop()
-        try:
-            cpu += _cpu(process)
-            memory += _memory(process)
-            waiting += _children(process)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return Usage(cpu, memory)
-
-
-def processes(pid: int) -> list[Process]:
-    """`pid` and its descendants, parents first; none that ended meanwhile."""
-    found: list[Process] = []
-    for process in _family(pid):
-        try:
-            said = _said(process)
-            descriptors = len(os.listdir(f"/proc/{process}/fd"))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        memory = int(said["VmRSS"].split()[0]) << 10
-        found.append(Process(process, memory, descriptors, int(said["Threads"])))
+def read_tree(pid: int) -> list[ProcessUsage]:
+    """Return the usage of `pid` and of its descendants, parents first."""
+    found, pending = [], [pid]
+    while pending:
+        process = Path("/proc", str(pending.pop(0)))
+        # A process may end while it is read; it is left out then.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.append(_read_process(process))
+            tasks = (process / "task").iterdir()
+            children = [(task / "children").read_text().split() for task in tasks]
+            pending += sorted(int(child) for line in children for child in line)
     return found
 
 
-def wakes(pid: int) -> int:
-    """How often `pid` and its descendants have waited for something and were woken."""
-    return sum(int(_said(process)["voluntary_ctxt_switches"]) for process in _family(pid))
+def memory_bytes(pid: int) -> int:
+    """Return the memory (PSS) of a process and its descendants."""
+    return sum(process.pss_bytes for process in read_tree(pid))
 
 
-def _family(pid: int) -> list[int]:
-    family, waiting = [], [pid]
-    while waiting:
-        process = waiting.pop(0)
-        try:
-            waiting += sorted(_children(process))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        family.append(process)
-    return family
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its descendants."""
+    return sum(process.cpu_seconds for process in read_tree(pid))
 
 
-def _said(pid: int) -> dict[str, str]:
-    lines = (line.partition(":") for line in _read(pid, "status").splitlines())
-    return {key: value.strip() for key, _, value in lines}
+def _read_process(process: Path) -> ProcessUsage:
+    # The command name is in parentheses and may contain spaces.
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    status = _read_table(process / "status")
+    return ProcessUsage(
+        pid=int(process.name),
+        cpu_seconds=sum(map(int, fields[_CPU_FIELDS])) * _TICK_SECONDS,
+        pss_bytes=int(_read_table(process / "smaps_rollup").get("Pss", "0")) << 10,
+        rss_bytes=int(status.get("VmRSS", "0")) << 10,
+        descriptors=len(os.listdir(process / "fd")),
+        threads=int(status["Threads"]),
+        wakeups=int(status["voluntary_ctxt_switches"]),
+    )
 
 
-def _cpu(pid: int) -> float:
-    # The name in parentheses may hold spaces.
-    fields = _read(pid, "stat").rpartition(")")[2].split()
-    return sum(map(int, fields[_CPU])) * _TICK
-
-
-def _memory(pid: int) -> int:
-    for line in _read(pid, "smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) << 10
-    return 0
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        found += map(int, _read(pid, f"task/{thread}/children").split())
-    return found
-
-
-def _read(pid: int, name: str) -> str:
-    with open(f"/proc/{pid}/{name}") as file:
-        return file.read()
+def _read_table(path: Path) -> dict[str, str]:
+    """Return the first word of each value in a file with lines of the form `Key: value kB`."""
+    pairs = (line.partition(":") for line in path.read_text().splitlines())
+    return {key: (value.split() or [""])[0] for key, _, value in pairs}

@@ -1,125 +1,201 @@
-"""What was measured, as values and as JSON, and the arithmetic of comparing."""
+"""Results of a comparison, as values, as JSON and as Markdown tables."""
 
 import json
-from collections.abc import Mapping
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import log2
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-STARTUP = "startup"  # the row of start-up times, which all scenarios give
+from bench.load import Result
+from bench.scenarios import Unit
+
+_OCTAVE_PIXELS, _MAX_OCTAVES = 35, 4.5  # in the chart, an octave is a factor of 2
 
 
 @dataclass(slots=True)
 class Cell:
-    """One server in one scenario, a figure for each round.
+    """Results of one program in one scenario, with one value per round.
 
-    `why` says why there are none. `bound`: the generator used all of its CPU,
-    and the server could do more. CPU is seconds per GiB, None where it cannot
-    be told; latencies are in seconds, memory in octets.
+    Attributes:
+        reason: Reason if there are no results.
+        values: The results, in the unit of the row.
+        generator_bound: The load generator used a whole processor; the server could do more.
+        failed: Failed transfers of all rounds.
+        transfers: Transfers of all rounds.
+        failures: Reasons of the first failures.
+        cpu: CPU seconds per GiB; empty if they cannot be read.
+        p99: 99th percentile of the latency in seconds.
+        memory: Memory (PSS) of the server in bytes at the end.
+        without_startup: Results of a client program without its start-up.
     """
 
-    figures: list[float] = field(default_factory=list)
-    why: str = ""
-    bound: bool = False
+    reason: str = ""
+    values: list[float] = field(default_factory=list)
+    generator_bound: bool = False
     failed: int = 0
     transfers: int = 0
     failures: list[str] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    without_startup: list[float] = field(default_factory=list)
 
-    @property
-    def median(self) -> float | None:
-        """The figure to quote; None if there is none."""
-        return median(self.figures) if self.figures else None
-
-    @property
-    def median_cpu(self) -> float | None:
-        """CPU-seconds per GiB; None where they cannot be told."""
-        return median(self.cpu) if self.cpu else None
+    def add(self, result: Result, amount: float) -> None:
+        """Add a result of the load generator, which transferred `amount` in the unit."""
+        self.values.append(amount / result.seconds)
+        self.failed += result.failed
+        self.transfers += result.ok + result.failed
+        self.failures += result.failures
+        self.p99.append(result.latency_quantile(0.99))
 
 
 @dataclass(slots=True)
 class Row:
-    """One scenario and all servers in it."""
+    """Results of all programs in one scenario."""
 
     scenario: str
-    about: str
-    unit: str
-    more_is_better: bool
+    description: str
+    unit: Unit
     cells: dict[str, Cell] = field(default_factory=dict)
 
-    def best_peer(self, ours: str) -> str | None:
-        """The best of the others; None if no other has a figure."""
-        peers = {name: value for name, value in self._medians().items() if name != ours}
-        if not peers:
+    def medians(self) -> dict[str, float]:
+        """Return the medians of the programs that have results."""
+        return {name: median(cell.values) for name, cell in self.cells.items() if cell.values}
+
+    def best(self, without: str = "") -> str | None:
+        """Return the name of the best program, or None if there is none."""
+        medians = self.medians()
+        medians.pop(without, None)
+        choose = max if self.unit.more_is_better else min
+        return choose(medians, key=lambda name: medians[name]) if medians else None
+
+    def ratio(self, name: str, other: str | None) -> float | None:
+        """Return how many times as good `name` is as `other`; above 1 it is better."""
+        medians = self.medians()
+        mine, theirs = medians.get(name, 0.0), medians.get(other or "", 0.0)
+        if mine <= 0 or theirs <= 0:
             return None
-        return (max if self.more_is_better else min)(peers, key=lambda name: peers[name])
-
-    def ratio(self, ours: str) -> float | None:
-        """How many times as good as the best peer ours is: above 1 it is better."""
-        peer, medians = self.best_peer(ours), self._medians()
-        return None if peer is None else self._times(medians.get(ours), medians[peer])
-
-    def scores(self) -> dict[str, float]:
-        """Each server's share of the best: 1 for the best, less for the others."""
-        medians = self._medians()
-        if not medians:
-            return {}
-        best = (max if self.more_is_better else min)(medians.values())
-        scores = {name: self._times(value, best) for name, value in medians.items()}
-        return {name: score for name, score in scores.items() if score is not None}
-
-    def _times(self, figure: float | None, other: float) -> float | None:
-        if figure is None or figure <= 0 or other <= 0:
-            return None
-        return figure / other if self.more_is_better else other / figure
-
-    def _medians(self) -> dict[str, float]:
-        medians = {name: cell.median for name, cell in self.cells.items()}
-        return {name: value for name, value in medians.items() if value is not None}
+        return mine / theirs if self.unit.more_is_better else theirs / mine
 
 
 @dataclass(slots=True)
 class Report:
-    """A whole run: `about` holds the command, versions, date and machine."""
+    """Results of a run.
+
+    Attributes:
+        ours: Name of the program of this project.
+        heading: Command, date, machine and versions.
+        programs: Names of the compared programs.
+        rows: The results.
+    """
 
     ours: str
-    about: dict[str, Any]
-    servers: dict[str, str]  # their versions
-    left_out: dict[str, str]  # servers that are not compared, and why
+    heading: str
+    programs: list[str]
     rows: list[Row]
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, with the medians and ratios that follow from it."""
+        """Write the report as JSON, with the medians and ratios."""
         document = asdict(self)
-        for row, written in zip(self.rows, document["rows"], strict=True):
-            written["best_peer"] = row.best_peer(self.ours)
-            written["ratio"] = row.ratio(self.ours)
+        for row, entry in zip(self.rows, document["rows"], strict=True):
+            entry["medians"] = row.medians()
+            entry["ratio"] = row.ratio(self.ours, row.best(without=self.ours))
+        path.write_text(json.dumps(document, indent=1, default=lambda unit: unit.value) + "\n")
+
+    def write_chart(self, path: Path) -> None:
+        """Write an SVG file with a bar per scenario: our result relative to the best peer.
+
+        The scale is logarithmic. A bar to the right means that our result is better.
+        """
+        shapes = [f'<text x="5" y="15">{self.ours} relative to the best peer</text>']
+        for row in self.rows:
+            peer = row.best(without=self.ours)
+            ratio = row.ratio(self.ours, peer)
+            if ratio is None:
+                continue
+            y = 20 * len(shapes)
+            width = _OCTAVE_PIXELS * max(-_MAX_OCTAVES, min(_MAX_OCTAVES, log2(ratio)))
+            bar = f'x="{680 + min(0, width):.0f}" width="{abs(width):.0f}" height="14"'
+            shapes.append(
+                f'<text x="5" y="{y + 15}">{row.description}, {row.unit.value}</text>'
+                f'<rect {bar} y="{y + 3}" fill="{"#2ca02c" if width > 0 else "#d62728"}"/>'
+                f'<text x="850" y="{y + 15}">{format_number(ratio)} times {peer}</text>'
+            )
+        size = f'width="1000" height="{20 * len(shapes) + 10}" font-family="sans-serif"'
+        attributes = f'xmlns="http://www.w3.org/2000/svg" {size} font-size="12"'
+        path.write_text(f"<svg {attributes}>\n" + "\n".join(shapes) + "\n</svg>\n")
+
+    def __str__(self) -> str:
+        titles = ["scenario", "parameters", "unit", *self.programs, "ratio to the best peer"]
+        results = markdown_table(titles, [self._line(row) for row in self.rows])
+        cpu = [[row.scenario, *self._cells(row, _format_cpu)] for row in self.rows]
+        cpu = [line for line in cpu if set(line[1:]) != {"-"}]
+        cpu_table = markdown_table(["CPU seconds per GiB", *self.programs], cpu)
+        notes = "\n".join(dict.fromkeys(self._notes()))
+        return f"{self.heading}\n\n{results}\n\n{cpu_table}\n\n{notes}".rstrip()
+
+    def _line(self, row: Row) -> list[str]:
+        peer = row.best(without=self.ours)
+        ratio = row.ratio(self.ours, peer)
+        last = "-" if ratio is None else f"{format_number(ratio)} ({peer})"
+        cells = self._cells(row, _format_result)
+        return [row.scenario, row.description, row.unit.value, *cells, last]
+
+    def _cells(self, row: Row, text: Callable[[Cell], str]) -> list[str]:
+        return [text(row.cells.get(name, Cell())) for name in self.programs]
+
+    def _notes(self) -> Iterator[str]:
+        for row in self.rows:
             for name, cell in row.cells.items():
-                written["cells"][name]["median"] = cell.median
-                written["cells"][name]["median_cpu"] = cell.median_cpu
-        path.write_text(json.dumps(document, indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> "Report":
-        """What `write` wrote; raises `OSError`, `ValueError` or `KeyError`."""
-        document = json.loads(path.read_text())
-        rows = [_row(row) for row in document["rows"]]
-        return cls(
-            document["ours"], document["about"], document["servers"], document["left_out"], rows
-        )
+                if cell.generator_bound:
+                    yield "*: the load generator used a whole processor; the server could do more."
+                if cell.reason:
+                    yield f"{name}: {cell.reason}."
+                yield from (f"{name}, {row.scenario}: {failure}." for failure in cell.failures)
 
 
-def _row(written: Mapping[str, Any]) -> Row:
-    cells = {name: _cell(cell) for name, cell in written["cells"].items()}
-    return Row(
-        written["scenario"], written["about"], written["unit"], written["more_is_better"], cells
+def describe_run(rounds: int, versions: dict[str, str]) -> str:
+    """Return the command, date, machine and versions of this run in one line."""
+    programs = ", ".join(f"{name} {version}".strip() for name, version in versions.items())
+    return (
+        f"`{shlex.join(['python', '-m', 'bench', *sys.argv[1:]])}`, {datetime.now(UTC):%Y-%m-%d}, "
+        f"median of {rounds} round(s): {platform.system()} {platform.release()}, "
+        f"{len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}, "
+        f"Twisted {version('twisted')}; {programs}"
     )
 
 
-def _cell(written: Mapping[str, Any]) -> Cell:
-    derived = ("median", "median_cpu")
-    return Cell(**{key: value for key, value in written.items() if key not in derived})
+def format_number(value: float) -> str:
+    """Format with three significant digits: 0.0123, 1.23, 12.3, 1,230."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def markdown_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        f"| {' | '.join(map(str.ljust, line, widths))} |" for line in (titles, rule, *lines)
+    )
+
+
+def _format_result(cell: Cell) -> str:
+    if not cell.values:
+        return "-"
+    text = format_number(median(cell.values)) + "*" * cell.generator_bound
+    if cell.without_startup:
+        text += f" ({format_number(median(cell.without_startup))} without start-up)"
+    return text + (f" ({cell.failed}/{cell.transfers} failed)" if cell.failed else "")
+
+
+def _format_cpu(cell: Cell) -> str:
+    return format_number(median(cell.cpu)) if cell.cpu else "-"

@@ -1,130 +1,106 @@
-"""The scenarios by their names: what the clients do, and over what line."""
+"""Scenarios by name: the load of the clients, and the link between them and the server."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 
-from bench.relay import Line
+from bench.clients import Job
+from bench.servers import HOST
+from tests.support.relay import Link
 
 KIB, MIB = 1 << 10, 1 << 20
+_BLKSIZE = 1468  # fills an Ethernet frame
 
 
 class Unit(Enum):
-    """What a figure counts."""
+    """Unit of a result."""
 
     RATE = "MB/s"
     TRANSFERS = "transfers/s"
-    SESSION = "KiB a session"
+    SESSION_MEMORY = "KiB/session"
     STARTUP = "ms"
 
     @property
     def more_is_better(self) -> bool:
-        """Whether a larger figure is the better one."""
+        """Return True if a larger result is better."""
         return self in (Unit.RATE, Unit.TRANSFERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`transfers` of a file of `size` octets by `clients` at once.
+    """Transfers of one file by a number of clients.
 
-    With `line` they go through a relay. With `Unit.SESSION` the clients only
-    begin, and the memory that they cost is measured.
+    Attributes:
+        size: Size of the file in bytes.
+        load: Options, clients and number of transfers.
+        unit: Unit of the result. With SESSION_MEMORY the clients stop after the first block.
+        link: Link to the server; None for plain loopback.
     """
 
-    name: str
-    about: str
     size: int
-    clients: int = 1
-    transfers: int = 1
-    blksize: int = 1468
-    windowsize: int = 1
-    upload: bool = False
-    gather: bool = False
+    load: Job
     unit: Unit = Unit.RATE
-    line: Line | None = None
-    limit: float = 30.0
+    link: Link | None = None
 
     @property
     def file(self) -> str:
-        """The name of its file."""
+        """Name of the file."""
         return f"f{self.size}"
 
+    def job(self, port: int, root: Path) -> Job:
+        """Return the job for a server at `port` that serves `root`."""
+        reference = str(root / self.file)
+        return replace(self.load, host=HOST, port=port, name=self.file, reference=reference)
 
-# A gigabit network and its round trip, so that the relay itself, which takes
-# some 10 us for a datagram, is not what is measured.
-_NETWORK = Line(rate=100e6, queue=1000, delay=0.0001)
+    def describe(self) -> str:
+        """Return the parameters in words. The block size is 1468 bytes if it is not given."""
+        load, link = self.load, self.link
+        size = f"{self.size // MIB} MiB" if self.size >= MIB else f"{self.size // KIB} KiB"
+        text = "1 client" if load.clients == 1 else f"{load.clients:,} clients"
+        text += f", {'write' if load.upload else 'read'} {size}"
+        text += f", blksize {load.blksize}" if load.blksize != _BLKSIZE else ""
+        text += f", windowsize {load.windowsize}" if load.windowsize > 1 else ""
+        text += " with GRO" if load.gro else ""
+        if link is not None and link.rate is not None:
+            loss, rate = f"loss of {link.loss_down:.1%}", f"{link.rate / 1e6:.0f} MB/s"
+            text += f", {loss}" if link.loss_down else f", {rate} link with a queue of {link.queue}"
+        return text
 
 
-def _lossy(name: str, share: float) -> Scenario:
-    line = replace(_NETWORK, drop_down=share, drop_up=share, seed=1)
-    about = f"{share * 100:g} % of the packets are lost each way, windowsize 64"
-    return Scenario(
-        name, about, 4 * MIB, transfers=3, windowsize=64, gather=True, line=line, limit=20
+def _load(transfers: int, clients: int = 1, blksize: int = _BLKSIZE, windowsize: int = 1) -> Job:
+    gro = windowsize == 64
+    return Job(
+        transfers=transfers, clients=clients, blksize=blksize, windowsize=windowsize, gro=gro
     )
 
 
-_BOTTLENECK = Line(rate=10e6, queue=64)
+def _lossy(loss: float) -> Scenario:
+    # 100 MB/s and 0.1 ms are near a gigabit network. The relay takes about 10 us per datagram,
+    # so a faster link would measure the relay itself.
+    link = Link(loss, loss, rate=100e6, queue=1000, delay=0.0001, seed=1)
+    return Scenario(4 * MIB, replace(_load(3, windowsize=64), limit=20), link=link)
 
-_SCENARIOS = [
-    Scenario("lock512", "1 client, blksize 512", MIB, transfers=4, blksize=512),
-    Scenario("lock1468", "1 client, blksize 1468", MIB, transfers=12),
-    Scenario("lock1468x32", "32 clients, blksize 1468", MIB, clients=32, transfers=96),
-    Scenario("lock65464", "1 client, blksize 65464", 32 * MIB, transfers=8, blksize=65464),
-    Scenario("win16", "1 client, windowsize 16", 32 * MIB, transfers=4, windowsize=16),
-    Scenario("win64", "1 client, windowsize 64", 32 * MIB, transfers=4, windowsize=64),
-    Scenario(
-        "win64g",
-        "1 client with GRO, windowsize 64",
-        32 * MIB,
-        transfers=8,
-        windowsize=64,
-        gather=True,
-    ),
-    Scenario(
-        "win64x32",
-        "32 clients with GRO, windowsize 64",
-        32 * MIB,
-        clients=32,
-        transfers=64,
-        windowsize=64,
-        gather=True,
-    ),
-    Scenario(
-        "small", "16 clients, files of 4 KiB", 4 * KIB, 16, transfers=3000, unit=Unit.TRANSFERS
-    ),
-    Scenario("boot256", "256 clients x 1 MiB, blksize 1468", MIB, clients=256, transfers=256),
-    Scenario("boot2000", "2,000 clients x 64 KiB, blksize 1468", 64 * KIB, 2000, transfers=2000),
-    Scenario("idle", "memory of 1,000 clients that began", MIB, 1000, unit=Unit.SESSION),
-    Scenario("up1468", "1 client uploads, blksize 1468", MIB, transfers=8, upload=True),
-    Scenario(
-        "upwin16",
-        "1 client uploads, windowsize 16",
-        32 * MIB,
-        transfers=2,
-        windowsize=16,
-        upload=True,
-    ),
-    _lossy("loss0.1", 0.001),
-    _lossy("loss1", 0.01),
-    _lossy("loss5", 0.05),
-    Scenario(
-        "bottleneck",
-        "1 client at 10 MB/s with a queue of 64 packets, windowsize 64",
-        16 * MIB,
-        windowsize=64,
-        gather=True,
-        line=_BOTTLENECK,
-    ),
-    Scenario(
-        "bottleneckx4",
-        "4 clients at 10 MB/s with a queue of 64 packets, windowsize 64",
-        4 * MIB,
-        clients=4,
-        transfers=4,
-        windowsize=64,
-        gather=True,
-        line=_BOTTLENECK,
-    ),
-]
-SCENARIOS = {scenario.name: scenario for scenario in _SCENARIOS}
 
-PROFILED = ("lock1468x32", "win64x32", "up1468")  # where a block's time is asked for
+_BOTTLENECK = Link(rate=10e6, queue=64)
+
+SCENARIOS = {
+    "lock512": Scenario(MIB, _load(4, blksize=512)),
+    "lock1468": Scenario(MIB, _load(12)),
+    "lock1468x32": Scenario(MIB, _load(96, clients=32)),
+    "lock65464": Scenario(32 * MIB, _load(8, blksize=65464)),
+    "win16": Scenario(32 * MIB, _load(4, windowsize=16)),
+    "win64": Scenario(32 * MIB, replace(_load(4, windowsize=64), gro=False)),
+    "win64g": Scenario(32 * MIB, _load(8, windowsize=64)),
+    "win64x32": Scenario(32 * MIB, _load(64, clients=32, windowsize=64)),
+    "small": Scenario(4 * KIB, _load(3000, clients=16), unit=Unit.TRANSFERS),
+    "boot256": Scenario(MIB, _load(256, clients=256)),
+    "boot2000": Scenario(64 * KIB, _load(2000, clients=2000)),
+    "idle": Scenario(MIB, _load(1000, clients=1000), unit=Unit.SESSION_MEMORY),
+    "up1468": Scenario(MIB, replace(_load(8), upload=True)),
+    "upwin16": Scenario(32 * MIB, replace(_load(2, windowsize=16), upload=True)),
+    "loss0.1": _lossy(0.001),
+    "loss1": _lossy(0.01),
+    "loss5": _lossy(0.05),
+    "bottleneck": Scenario(16 * MIB, _load(1, windowsize=64), link=_BOTTLENECK),
+    "bottleneckx4": Scenario(4 * MIB, _load(4, clients=4, windowsize=64), link=_BOTTLENECK),
+}

@@ -1,34 +1,30 @@
-"""The servers that are compared: how each is started, asked, measured and stopped."""
+"""Server programs that are measured: how each is started, checked and stopped."""
 
 import getpass
 import os
-import shlex
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import tftpd
-from bench.load import PROJECT
-from bench.processes import Usage, usage
+from tests.support.daemons import CHECKOUT, free_port
 
 OURS = "tftpd"
 HOST = "127.0.0.1"
 
-_SBIN = "/usr/local/sbin:/usr/sbin"  # where servers are, and users' paths are not
-_STARTS_WITHIN = 30.0  # seconds, on a busy machine
-_STOPS_WITHIN = 5.0
-_PROBE_EACH = 0.005  # seconds: as exact as a start-up time is told
+_SBIN = "/usr/local/sbin:/usr/sbin"  # not in the PATH of an ordinary user
+_START_SECONDS = 30.0  # limit, on a loaded machine
+_STOP_SECONDS = 5.0
+_PROBE_INTERVAL = 0.005  # seconds; the resolution of the start-up time
 _PROBE = b"\0\1no-such-file\0octet\0"
 
-# As an administrator runs it: the default log level, to a file.
-_TWISTD = "from twisted.scripts.twistd import run; run()"
 _CONFIG = """\
 listen:
   - {{address: {host}, port: {port}}}
@@ -40,191 +36,149 @@ directories:
 """
 
 
-class Missing(Exception):
-    """A server that this machine cannot run, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server runs: its port, what it serves, and a directory of its own."""
-
-    port: int
-    root: Path
-    work: Path
+class Unavailable(Exception):
+    """A program cannot run on this machine. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can be started.
+    """A server program.
 
-    `command` may hold {port}, {root}, {work} and {user}; `port` is set where
-    a server knows one port only. `counted` is whether its CPU time can be
-    read: that of children which nobody waits for is lost.
+    Attributes:
+        name: Name in the reports.
+        command: Program and arguments; {port}, {root}, {work} and {user} are replaced.
+        port: Port, if the program cannot use another one.
+        needs_root: The program must be started by root.
+        has_cpu_time: The CPU time can be read. That of children is lost if the program does not
+            wait for them.
+        uploads: The program accepts write requests.
+        windows: The program knows the windowsize option (RFC 7440).
     """
 
     name: str
     command: str
-    version: str = ""
     port: int | None = None
     needs_root: bool = False
-    counted: bool = True
+    has_cpu_time: bool = True
     uploads: bool = True
     windows: bool = True
-    prepare: Callable[[Place], None] = lambda place: None
 
-    def arguments(self, place: Place) -> list[str]:
-        """The command line in `place`."""
-        known = {"port": place.port, "root": place.root, "work": place.work}
-        _, *words = shlex.split(self.command)
-        user = getpass.getuser()
-        return [self.program(), *(word.format(**known, user=user) for word in words)]
-
-    def program(self) -> str:
-        """The path of its program; raises `Missing` if there is none."""
-        name = shlex.split(self.command)[0]
-        found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
-        if found is None:
-            raise Missing(f"{name} is not installed")
-        return found
-
-    def check(self) -> None:
-        """Raises `Missing` where it cannot be run."""
-        program = self.program()
-        # Debian's atftpd calls itself in.tftpd too where tftp-hpa is absent.
+    def command_line(self, port: int, root: Path, work: Path) -> list[str]:
+        """Return the program and its arguments, or raise `Unavailable` if it cannot run here."""
+        values = {"port": port, "root": root, "work": work, "user": getpass.getuser()}
+        name, *arguments = (word.format(**values) for word in self.command.split())
+        program = find_program(name)
+        # Debian's atftpd installs a link named in.tftpd if tftpd-hpa is absent.
         if self.name == "in.tftpd" and Path(program).resolve().name == "atftpd":
-            raise Missing(f"{program} is atftpd")
+            raise Unavailable(f"{program} is atftpd")
         if self.needs_root and os.geteuid() != 0:
-            raise Missing("needs root")
-
-    def told_version(self) -> str:
-        """What the program says of its version; empty if it says nothing."""
-        if self.name == OURS:
-            return tftpd.__version__
-        if not self.version:
-            return ""
-        command = [self.program(), self.version]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_STARTS_WITHIN)
-        return (told.stdout or told.stderr).partition("\n")[0].partition("  ")[0].strip()
+            raise Unavailable("needs root")
+        return [program, *arguments]
 
 
-def _configure(place: Place) -> None:
-    settings = _CONFIG.format(host=HOST, port=place.port, root=place.root)
-    (place.work / "tftpd.yaml").write_text(settings)
-
-
-_SERVERS = [
-    Server(
-        OURS,
-        f"{shlex.quote(sys.executable)} -c {shlex.quote(_TWISTD)} -n --pidfile="
-        " --logfile={work}/log tftp --config {work}/tftpd.yaml",
-        prepare=_configure,
-    ),
+_SERVERS = (
+    Server(OURS, "twistd -n --pidfile= --logfile={work}/log tftp --config {work}/tftpd.yaml"),
     Server(
         "in.tftpd",
         f"in.tftpd -L -a {HOST}:{{port}} -c -u {{user}} -s {{root}}",
-        version="-V",
-        needs_root=True,  # for chroot
-        counted=False,
+        needs_root=True,  # for chroot()
+        has_cpu_time=False,
         windows=False,
     ),
     Server(
         "atftpd",
         "atftpd --daemon --no-fork --maxthread 4000 --user {user} --verbose=0"
         f" --port {{port}} --bind-address {HOST} {{root}}",
-        version="--version",
     ),
     Server(
         "dnsmasq",
-        "dnsmasq --keep-in-foreground --conf-file={work}/conf --pid-file= --user={user} --port=0"
+        "dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user={user} --port=0"
         " --enable-tftp --tftp-max=4000 --tftp-root={root}"
         f" --listen-address={HOST} --bind-interfaces --log-facility={{work}}/log",
-        version="--version",
         port=69,
         needs_root=True,
         uploads=False,
         windows=False,
-        prepare=lambda place: (place.work / "conf").touch(),
     ),
     Server("rs-tftpd", f"rs-tftpd -i {HOST} -p {{port}} -d {{root}}"),
-]
+)
 SERVERS = {server.name: server for server in _SERVERS}
 
 
-def brought(specification: str) -> Server:
-    """The server of a `NAME=COMMAND`; one of a known name keeps what is known of it.
-
-    Raises `ValueError` where there is no `=`.
-    """
-    name, equals, command = specification.partition("=")
-    if not equals or not name or not command:
-        raise ValueError(f"not NAME=COMMAND: {specification!r}")
-    known = SERVERS.get(name)
-    if known is None:
-        return Server(name, command)
-    return Server(
-        name,
-        command,
-        version=known.version,
-        port=known.port,
-        needs_root=known.needs_root,
-        counted=known.counted,
-        uploads=known.uploads,
-        windows=known.windows,
-        prepare=known.prepare,
-    )
+def find_program(name: str) -> str:
+    """Return the path of a program, or raise `Unavailable`."""
+    directories = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), _SBIN)
+    path = shutil.which(name, path=os.pathsep.join(directories))  # ours are beside the interpreter
+    if path is None:
+        raise Unavailable(f"{name} is not installed")
+    return path
 
 
-@dataclass(slots=True)
-class Running:
-    """A server that answers. `startup` is how many seconds it took to."""
+def read_version(program: str) -> str:
+    """Return the first version number that a program prints, or an empty string."""
+    try:
+        command = [find_program(program), "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_START_SECONDS)
+    except Unavailable:
+        return ""
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found[0] if found else ""
 
-    process: "subprocess.Popen[bytes]"
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers. `startup` is the time in seconds from its start to its answer."""
+
+    pid: int
     port: int
     startup: float
 
-    def usage(self) -> Usage:
-        """CPU time and memory of its processes."""
-        return usage(self.process.pid)
-
 
 @contextmanager
-def running(server: Server, root: Path, work: Path) -> Iterator[Running]:
-    """Run `server` for as long as the block takes.
+def running(
+    server: Server, root: Path, work: Path, port: int | None = None, config: str | None = None
+) -> Iterator[RunningServer]:
+    """Run a server during the block.
 
-    Raises `Missing` if it does not come to answer.
+    Args:
+        server: The program.
+        root: Directory that it serves.
+        work: Directory for its configuration and its log.
+        port: Port to use; a free one if None.
+        config: Configuration of our server; one listener and one directory if None.
+
+    Raises:
+        Unavailable: The server does not answer.
     """
-    place = Place(server.port or _free_port(), root, work)
-    server.prepare(place)
+    port = server.port or port or free_port()
+    config = config or _CONFIG.format(host=HOST, port=port, root=root)
+    (work / "tftpd.yaml").write_text(config)
+    output = work / "output"
     began = time.monotonic()
-    said = work / "said"
-    with said.open("wb") as out:
+    with output.open("wb") as out:
         process = subprocess.Popen(
-            server.arguments(place),
+            server.command_line(port, root, work),
             cwd=work,
-            env=dict(os.environ, PYTHONPATH=str(PROJECT)),
+            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        if not _answers(process, place.port, began + _STARTS_WITHIN):
-            raise Missing(f"does not answer: {_last_line(said)}")
-        yield Running(process, place.port, time.monotonic() - began)
+        if not _wait_for_answer(process, port, began + _START_SECONDS):
+            lines = output.read_text(errors="replace").strip().split("\n")
+            raise Unavailable(f"does not answer: {lines[-1] or 'no output'}")
+        yield RunningServer(process.pid, port, time.monotonic() - began)
     finally:
         _stop(process)
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it says nothing").strip()
-
-
-def _answers(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> bool:
-    """Whether anything is answered when a file is asked for that is not there."""
+def _wait_for_answer(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> bool:
+    """Request a file that does not exist until the server answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
-        sock.settimeout(_PROBE_EACH)
+        sock.settimeout(_PROBE_INTERVAL)
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 sock.sendto(_PROBE, (HOST, port))
@@ -236,20 +190,11 @@ def _answers(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> 
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop it and its children, which share its process group."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    """Stop a server and its children, which share its process group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, how)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_STOPS_WITHIN)
-        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, number)
+            process.wait(_STOP_SECONDS)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])

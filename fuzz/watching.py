@@ -62,7 +62,7 @@ class Watch:
             peer.only_asked = False
             if before is not None:
                 self.said[before] += 1
-        guest = (peer.address, self.scene.port.local) in self.scene.port.guests
+        guest = (peer.address, self.scene.port.local) in self.scene.port.sessions
         self._silent_to = peer.address if datagram[:2] == b"\0\5" else None
         self._silent = to == HERE and not request and not guest
         self.scene.net.deliver(datagram, peer.address, to)

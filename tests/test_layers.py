@@ -1,4 +1,4 @@
-"""Imports point down only: the drawing in docs/architecture.md, held to the code."""
+"""Imports point down only: the drawing in docs/explanation/architecture.md, held to the code."""
 
 import ast
 import sys

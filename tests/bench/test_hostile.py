@@ -1,52 +1,39 @@
-"""What an honest client is told to bear: the attacks, and the table of what they cost."""
+"""The attacks, and a short measurement with one of them."""
 
 import os
 import socket
-import time
 
 import pytest
 
 from bench import hostile
-from bench.attacks import ATTACKS, _ports
-from bench.hostile import Read, Row, text
 from bench.servers import HOST, SERVERS
 
 
-def _row(attack, took, waited=0.001):
-    return Row(attack, {1: Read(waited, took), 16: Read(waited, took)}, 30 << 20, 31 << 20)
-
-
-def test_the_table_has_ratios_to_the_row_without_an_attack():
-    said = text([_row("", 0.5), _row("half_open", 0.75, 1.5)])
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()]
-    assert lines[2] == ["none", "1.0 (1 ms)", "1.0 (1 ms)", "30", "31"]
-    assert lines[3] == ["half open", "1.5 (1500 ms)", "1.5 (1500 ms)", "30", "31"]
-
-
-def test_the_ports_of_a_process_are_known():
+def test_the_udp_ports_of_a_process_are_found():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
-        assert sock.getsockname()[1] in list(_ports(os.getpid()))
+        assert sock.getsockname()[1] in hostile.udp_ports(os.getpid())
 
 
-@pytest.mark.parametrize("attack", ["malformed", "missing", "requests", "strangers"])
-def test_an_attack_says_something_and_ends(attack):
+@pytest.mark.parametrize("attack", hostile.ATTACKS)
+def test_an_attack_sends_datagrams_and_ends_at_its_limit(attack):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
         sock.settimeout(10)
         port = sock.getsockname()[1]
-        # Strangers leave out the well-known port, and this is the only one here.
-        known = port + 1 if attack == "strangers" else port
-        ATTACKS[attack](known, os.getpid(), time.monotonic() + 0.2)
+        # Unknown TIDs do not go to the well-known port, and this process has no other one.
+        well_known = port + 1 if attack == "unknown_tids" else port
+        hostile.ATTACKS[attack](well_known, os.getpid(), 0.1)
         assert sock.recv(2048)
 
 
-def test_a_server_is_read_from_beside_an_attack(monkeypatch):
-    monkeypatch.setattr(hostile, "_SIZES", {1: 3000, 16: 40_000})
-    monkeypatch.setattr(hostile, "_WARMS_UP", 0.1)
-    monkeypatch.setattr(hostile, "_CALMS_DOWN", 0.0)
-    rows = hostile.measure(SERVERS["tftpd"], ["malformed"], 1, lambda line: None)
-    assert [row.attack for row in rows] == ["", "malformed"]
-    for row in rows:
-        assert all(one.took < hostile._GIVES_UP for one in row.reads.values())
-        assert row.memory > 1 << 20
+def test_a_file_is_read_during_an_attack(monkeypatch):
+    monkeypatch.setattr(hostile, "SIZES", {16: 40_000})
+    monkeypatch.setattr(hostile, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(hostile, "RECOVERY_SECONDS", 0.0)
+    table = hostile.measure_attacks(SERVERS["tftpd"], ["malformed"], 1, lambda line: None)
+    _, _, alone, attacked = (line.split("|")[1:] for line in table.splitlines())
+    assert [cell.split()[0] for cell in alone[:2]] == ["none", "1.0"]
+    assert attacked[0].strip() == "malformed"
+    assert float(attacked[1].split()[0]) > 0
+    assert int(attacked[2]) > 1, "memory in MiB"

@@ -1,77 +1,127 @@
-"""The command line, and one short run of it."""
+"""The command line, with a short run of each command; the others are in the modules beside."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
-from bench.__main__ import main
-from bench.servers import SERVERS, Missing, Server, brought
+from bench import __main__ as program
+from bench import client_programs
+from bench.profiler import summarise
+from bench.servers import Server, Unavailable, read_version
+from bench.soak import Plan, Sample, SoakReport
+
+_SCENARIO = "lock1468"  # under a second
 
 
-def test_a_run_writes_and_prints_a_report(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "report.json"
-    arguments = ["--servers", "tftpd,absent", "--scenarios", "small", "--rounds", "1"]
-    arguments += ["--command", "absent=no-such-program {port} {root}", "--json", str(path)]
-    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    assert main(arguments) == 0
-    document = json.loads(path.read_text())
-    assert document["left_out"] == {"absent": "no-such-program is not installed"}
-    assert "--scenarios small" in document["about"]["command"]
-    assert [row["scenario"] for row in document["rows"]] == ["small", "startup"]
-    cell = document["rows"][0]["cells"]["tftpd"]
-    assert (cell["failed"], cell["transfers"]) == (0, 3000)
-    for key in ("figures", "median", "cpu", "p50", "p99", "memory", "bound", "why"):
-        assert key in cell
+@pytest.fixture(autouse=True)
+def _command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "of a test"])
+
+
+def test_load_measures_our_server(capsys):
+    assert program.main(["load", "--scenarios", _SCENARIO, "--rounds", "1"]) == 0
     printed = capsys.readouterr()
-    assert "| small " in printed.out
-    assert "left out: absent: no-such-program is not installed" in printed.err
+    assert f"| {_SCENARIO} " in printed.out
+    assert "failed" not in printed.out
+    assert "`python -m bench 'of a test'`" in printed.out
+    assert f"{_SCENARIO}, round 1: tftpd" in printed.err
+
+
+def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, monkeypatch):
+    absent = Server("rs-tftpd", "no-such-program {port} {root}")
+    monkeypatch.setitem(program.SERVERS, "rs-tftpd", absent)
+    path, chart = tmp_path / "report.json", tmp_path / "chart.svg"
+    arguments = ["peers", "--servers", "tftpd", "rs-tftpd", "--scenarios", _SCENARIO]
+    files = ["--json", str(path), "--chart", str(chart)]
+    assert program.main([*arguments, "--rounds", "1", *files]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["scenario"] for row in rows] == [_SCENARIO, "startup"]
+    cell = rows[0]["cells"]["tftpd"]
+    assert (cell["failed"], cell["transfers"]) == (0, 12)
+    assert all(len(cell[key]) == 1 for key in ("values", "cpu", "p99", "memory"))
+    assert "rs-tftpd: no-such-program is not installed." in capsys.readouterr().out
+    assert chart.exists()
+
+
+def test_clients_measures_with_and_without_the_start_up(capsys, monkeypatch):
+    monkeypatch.setattr(client_programs, "_WINDOWSIZES", (64,))
+    clients = ["--clients", "tftpc", "--servers", "tftpd"]
+    assert program.main(["clients", *clients, "--rounds", "1", "--size", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| get64 " in printed
+    assert "| put64 " in printed
+    assert "without start-up" in printed
+    assert "failed" not in printed
+
+
+@pytest.mark.skipif(
+    not shutil.which("py-spy", path=str(Path(sys.executable).parent)), reason="needs py-spy"
+)
+def test_profile_shows_functions_of_the_server(capsys):
+    assert program.main(["profile", "--scenarios", _SCENARIO]) == 0
+    assert "tftpd/net/" in capsys.readouterr().out
+
+
+def test_a_profile_counts_a_function_once_per_sample():
+    lines = summarise("main (a);f (b);f (b) 3\nmain (a) 1\nCondition.wait (c) 9").splitlines()
+    assert lines[2:] == [
+        "| 75.0% | 75.0%        | f (b)    |",
+        "| 25.0% | 100.0%       | main (a) |",
+    ]
+
+
+def test_a_problem_in_a_soak_test_is_the_exit_status(capsys, monkeypatch):
+    plans = []
+
+    def run_soak(plan, progress):
+        plans.append(plan)
+        samples = [Sample(0.0, [], 0, 0)]
+        return SoakReport(plan.load, samples, wakeups=[0.0, 0.0], log_errors=["Traceback"])
+
+    monkeypatch.setattr(program, "run_soak", run_soak)
+    assert program.main(["soak", "--minutes", "0.5", "--workers", "2", "--seed", "7"]) == 1
+    assert plans == [Plan(30.0, 2, seed=7, surge=3.0)]
+    assert "PROBLEM: the log has: Traceback" in capsys.readouterr().out
+
+
+def test_hostile_passes_the_attacks_on(capsys, monkeypatch):
+    monkeypatch.setattr(program, "measure_attacks", lambda server, attacks, *_: f"{attacks}")
+    assert program.main(["hostile", "--attacks", "requests"]) == 0
+    assert "['requests']" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
-        (["run", "--scenarios", "nope"], "unknown: nope; there are lock512"),
-        (["--servers", "nope"], "unknown: nope; there are tftpd"),
-        (["profile", "--scenarios", "nope"], "unknown: nope"),
-        (["clients", "--clients", "nope"], "unknown: nope; there are tftpc"),
-        (["clients", "--servers", "nope"], "unknown: nope"),
-        (["chart", "no-such-file", "out.svg"], "no-such-file"),
-        (["--servers", "x", "--command", "x=no-such-program"], "no server is left"),
+        (["load", "--scenarios", "nope"], "argument --scenarios: invalid choice: 'nope'"),
+        (["peers", "--servers", "nope"], "argument --servers: invalid choice: 'nope'"),
+        (["nope"], "argument command: invalid choice: 'nope'"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments, complaint, capsys):
-    assert main(arguments) == 2
-    assert complaint in capsys.readouterr().err
+def test_an_unknown_name_is_a_usage_error(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        program.main(arguments)
+    assert message in capsys.readouterr().err
 
 
-def test_clients_are_compared_with_their_start_up_and_without(capsys, monkeypatch):
-    arguments = ["clients", "--servers", "tftpd", "--clients", "tftpc", "--rounds", "1"]
-    arguments += ["--size", "1"]
-    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    for row in ("get1", "get64", "put1", "put64"):
-        assert f"| {row} " in printed
-    assert "failed" not in printed
-    assert "tftpc without its start-up, MB/s: get at tftpd, windowsize 1 " in printed
+def test_a_missing_program_is_an_error_with_its_name(capsys, monkeypatch):
+    absent = Server("rs-tftpd", "no-such-program")
+    monkeypatch.setitem(program.SERVERS, "rs-tftpd", absent)
+    assert program.main(["hostile", "--servers", "rs-tftpd"]) == 2
+    assert capsys.readouterr().err.endswith("bench: no-such-program is not installed\n")
 
 
-def test_another_command_of_a_known_server_keeps_what_is_known_of_it():
-    server = brought("dnsmasq=/opt/dnsmasq --root={root}")
-    assert server.command == "/opt/dnsmasq --root={root}"
-    assert (server.port, server.uploads) == (69, False)
-    assert brought("mine=serve {port}") == Server("mine", "serve {port}")
-    with pytest.raises(ValueError, match="NAME=COMMAND"):
-        brought("serve {port}")
-
-
-def test_debians_atftpd_is_not_taken_for_tftp_hpa(tmp_path):
+def test_atftpd_under_the_name_of_tftpd_hpa_is_not_measured(tmp_path, monkeypatch):
     (tmp_path / "atftpd").touch(mode=0o755)
     (tmp_path / "in.tftpd").symlink_to("atftpd")
-    with pytest.raises(Missing, match="is atftpd"):
-        brought(f"in.tftpd={tmp_path}/in.tftpd").check()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="is atftpd"):
+        program.SERVERS["in.tftpd"].command_line(69, tmp_path, tmp_path)
 
 
-def test_our_own_is_always_there():
-    SERVERS["tftpd"].check()
+def test_the_version_of_a_missing_program_is_empty():
+    assert read_version("no-such-program") == ""
+    assert read_version("python").startswith("3.")

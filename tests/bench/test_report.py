@@ -1,99 +1,78 @@
-"""The arithmetic of a comparison, its JSON, its table and its chart."""
+"""The arithmetic of a comparison, and its forms: table, JSON and chart."""
 
 import json
 
 import pytest
 
-from bench import table
-from bench.report import Cell, Report, Row
-
-ABOUT = {
-    "command": "python -m bench",
-    "date": "2026-01-02",
-    "kernel": "Linux 6",
-    "machine": "x86_64",
-    "cpus": 2,
-    "python": "3.11",
-    "twisted": "26",
-    "rounds": 3,
-}
+from bench.report import Cell, Report, Row, format_number
+from bench.scenarios import Unit
 
 
-def _row(more_is_better=True, **figures):
-    cells = {name: Cell(figures=list(values)) for name, values in figures.items()}
-    return Row("win16", "1 client", "MB/s", more_is_better, cells)
+def _row(unit=Unit.RATE, **values):
+    return Row("win16", "1 client", unit, {name: Cell("", list(v)) for name, v in values.items()})
 
 
 def _report(*rows):
-    return Report(
-        "ours", ABOUT, {"ours": "1", "a": "", "b": ""}, {"c": "not installed"}, list(rows)
-    )
+    return Report("ours", "heading", ["ours", "a", "b"], list(rows))
 
 
-def test_the_ratio_is_that_of_medians_to_the_best_peer():
+def test_the_ratio_compares_the_median_with_that_of_the_best_peer():
     row = _row(ours=[100, 300, 200], a=[50, 60, 500], b=[80, 80])
-    assert row.best_peer("ours") == "b"
-    assert row.ratio("ours") == 2.5
+    assert row.best(without="ours") == "b"
+    assert row.ratio("ours", "b") == 2.5
 
 
-def test_where_less_is_better_the_ratio_is_turned_round():
-    row = _row(False, ours=[10], a=[5], b=[20])
-    assert row.best_peer("ours") == "a"
-    assert row.ratio("ours") == 0.5
-    assert row.scores() == {"ours": 0.5, "a": 1, "b": 0.25}
+def test_the_ratio_is_inverted_if_less_is_better():
+    row = _row(Unit.STARTUP, ours=[10], a=[5], b=[20])
+    assert row.best(without="ours") == "a"
+    assert row.ratio("ours", "a") == 0.5
 
 
 @pytest.mark.parametrize(
     "row",
     [_row(ours=[1], a=[]), _row(a=[1]), _row(ours=[0], a=[1]), _row(ours=[1], a=[0])],
-    ids=["no peer", "not ours", "ours got nothing", "they got nothing"],
+    ids=["no peer", "no result of ours", "zero", "zero of the peer"],
 )
-def test_no_ratio_of_what_is_not_there(row):
-    assert row.ratio("ours") is None
+def test_there_is_no_ratio_without_both_results(row):
+    assert row.ratio("ours", row.best(without="ours")) is None
 
 
-def test_json_comes_back_and_holds_what_follows(tmp_path):
+def test_json_has_the_results_and_the_ratios(tmp_path):
     path = tmp_path / "report.json"
-    report = _report(_row(ours=[1, 2, 4], a=[1]))
-    report.write(path)
-    assert Report.read(path) == report
-    document = json.loads(path.read_text())
-    assert set(document) == {"ours", "about", "servers", "left_out", "rows"}
-    assert set(document["about"]) == set(ABOUT)
-    (row,) = document["rows"]
-    assert (row["ratio"], row["best_peer"], row["cells"]["ours"]["median"]) == (2, "a", 2)
+    _report(_row(ours=[1, 2, 4], a=[1])).write(path)
+    (row,) = json.loads(path.read_text())["rows"]
+    assert (row["unit"], row["ratio"], row["medians"]["ours"]) == ("MB/s", 2, 2)
+    assert row["cells"]["ours"]["values"] == [1, 2, 4]
 
 
-def test_a_table_shows_figures_marks_and_reasons():
+def test_the_table_shows_results_and_reasons():
     row = _row(ours=[1234.5], a=[12.34], b=[])
-    row.cells["ours"].bound = True
+    row.cells["ours"].generator_bound = True
     row.cells["ours"].cpu = [0.5]
+    row.cells["ours"].without_startup = [2000]
     row.cells["a"].failed, row.cells["a"].transfers = 1, 3
     row.cells["a"].failures = ["no answer", "no answer"]
-    row.cells["b"].why = "has no windows"
-    text = table.text(_report(row))
-    assert "Left out: c: not installed." in text
-    figures = "| win16    | 1 client | MB/s | 1,234* | 12.3 (1/3 failed) | - | 100 (a)          |"
-    assert figures in text
-    assert "| win16               | 0.5  | - | - |" in text
-    assert "*: the load generator used all of its CPU" in text
-    assert "win16, a: no answer.\nwin16, b: has no windows." in text
+    row.cells["b"].reason = "no windowsize option"
+    text = str(_report(row, _row(Unit.STARTUP)))
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    results = ["1,234* (2,000 without start-up)", "12.3 (1/3 failed)", "-", "100 (a)", ""]
+    assert ["", "win16", "1 client", "MB/s", *results] in lines
+    assert ["", "win16", "0.5", "-", "-", ""] in lines
+    *_, first, second, third = text.splitlines()
+    assert first.startswith("*: the load generator used a whole processor")
+    assert (second, third) == ("a, win16: no answer.", "b: no windowsize option.")
+
+
+def test_the_chart_has_a_bar_for_each_scenario_with_a_peer(tmp_path):
+    path = tmp_path / "chart.svg"
+    _report(_row(ours=[1], a=[2]), _row(Unit.STARTUP, ours=[1], b=[9]), _row()).write_chart(path)
+    assert path.read_text().count("<rect") == 2
+    assert "0.5 times a" in path.read_text()
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [(0.01234, "0.0123"), (1.234, "1.23"), (9.999, "10"), (12.34, "12.3"), (12345.6, "12,346")],
 )
-def test_numbers_have_the_digits_that_count(value, shown):
-    assert table.number(value) == shown
-
-
-def test_a_chart_is_the_same_for_the_same_report(tmp_path):
-    pytest.importorskip("matplotlib")
-    from bench import chart
-
-    report = _report(_row(ours=[1], a=[2]), _row(False, ours=[1], b=[9]), _row(ours=[]))
-    for name in ("one.svg", "two.svg"):
-        chart.draw(report, tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
-    assert b"python -m bench" in (tmp_path / "one.svg").read_bytes()
+def test_numbers_have_three_significant_digits(value, text):
+    assert format_number(value) == text

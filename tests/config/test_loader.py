@@ -215,7 +215,7 @@ lisen: 3
         "t.yaml:22: log.format: expected one of text, json, got a list",
         't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
         ' did you mean "info"?',
-        "t.yaml:23: retransmit: expected a floor below ceiling and patience, got 9, 3 and 30",
+        "t.yaml:23: retransmit: expected min_interval below max_interval and idle_timeout, got 9, 3 and 30",
         't.yaml:24: lisen: unknown key, did you mean "listen"?',
     ]
 

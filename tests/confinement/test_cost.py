@@ -15,7 +15,7 @@ from tftpd.config.names import ENCODINGS
 from tftpd.protocol.packets import MAX_REQUEST_BYTES, Rrq
 from tftpd.storage.dentry_cache import DentryCache
 
-# docs/security.md tells these.
+# docs/explanation/security.md states these.
 PLAIN, LADDER, AT_ONCE = 12, 2500, 1000
 CALLS = ("open", "stat", "lstat", "readlink", "scandir", "close")
 

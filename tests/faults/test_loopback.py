@@ -12,9 +12,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from bench.relay import Relay
 from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
+from tests.support.relay import Relay
 from tftpd.client.client import Client
 from tftpd.client.endpoint import create_runtime
 from tftpd.client.settings import ClientSettings as Wishes
@@ -49,10 +49,9 @@ class FaultyLoopback(TestCase):
 
     def _behind(self, faults: Faults) -> int:
         """The port of a relay that does this to what passes, and the same each time."""
-        relay = Relay((HOST, self.server), faults.line(0.001), lane=partial(Wire, faults=faults))
-        relay.start()
-        self.addCleanup(relay.stop)
-        return relay.address[1]
+        wire = partial(Wire, faults=faults)
+        relay = Relay((HOST, self.server), faults.link(0.001), direction=wire)
+        return self.enterContext(relay).address[1]
 
     def _client(self, wishes: Wishes) -> Client:
         """One that does not dally beyond the end of the test."""

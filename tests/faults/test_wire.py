@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from bench.relay import Line
 from tests.faults.cells import Cell, text
 from tests.faults.judging import directory, judge
 from tests.faults.wire import Faults, Outage, Wire, checksum
+from tests.support.relay import Link
 from tftpd.protocol import netascii
 from tftpd.protocol.errors import MalformedPacket
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, decode
@@ -18,7 +18,7 @@ PACKETS = [DATA, Ack(7), Rrq(b"f", b"octet", ((b"blksize", b"8"),)), Oack(((b"ts
 
 def _through(faults, packet=DATA, count=200, spacing=0.0):
     """What comes of `count` equal datagrams, and when each does, of a way that takes 1 ms."""
-    wire = Wire(faults.line(0.001), faults.drop, "seed", faults)
+    wire = Wire(faults.link(0.001), faults.drop, "seed", faults)
     came = []
     for number in range(count):
         sent = number * spacing
@@ -113,7 +113,7 @@ def test_the_same_seed_is_the_same_wire():
 def test_two_faults_are_both():
     both = Faults(drop=0.1, queue=8).beside(Faults(late=0.2))
     assert both == Faults(drop=0.1, queue=8, late=0.2)
-    assert both.line(1.0) == Line(0.1, 0.1, queue=8, delay=1.0)
+    assert both.link(1.0) == Link(0.1, 0.1, queue=8, delay=1.0)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 511, 5000])

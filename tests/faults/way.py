@@ -34,9 +34,9 @@ class Way:
         self._faults = faults
         self._dice = random.Random(f"{seed} ports")
         outage = Outage(self._one_of(faults.silence), faults.silent)
-        line = faults.line(TRANSIT)
-        self.up = Wire(line, line.drop_up, f"{seed} up", faults, outage)
-        self.down = Wire(line, line.drop_down, f"{seed} down", faults, outage)
+        link = faults.link(TRANSIT)
+        self.up = Wire(link, link.loss_up, f"{seed} up", faults, outage)
+        self.down = Wire(link, link.loss_down, f"{seed} down", faults, outage)
         self._until_rebound = self._one_of(faults.rebind)
         self._moves_server = self._dice.random() < 0.5
         self._shift = 0  # of the ports of the end that was given others
@@ -72,20 +72,20 @@ class Way:
                 self._until_rebound -= 1
                 self._shift = 0 if self._until_rebound else _ELSEWHERE
             upward = source[0] != SERVER
-            lane, shift = (self.up if upward else self.down), 0
+            direction, shift = (self.up if upward else self.down), 0
             if self._shift and upward != self._moves_server:
                 shift = self._shift
             elif self._faults.stray and self._dice.random() < self._faults.stray:
                 shift = 2 * _ELSEWHERE
             seen = (HOST if upward else SERVER, source[1] + shift)
-            lane.offer(datagram, partial(self._arrives, seen, to), now)
-        self._due = min(lane.deliver(now) or inf for lane in (self.up, self.down))
+            direction.offer(datagram, partial(self._arrives, seen, to), now)
+        self._due = min(side.deliver(now) or inf for side in (self.up, self.down))
         self._hand_over()
 
     def _deliver(self) -> None:
         now = self.net.clock.seconds()
-        for lane in (self.up, self.down):
-            lane.deliver(now)
+        for direction in (self.up, self.down):
+            direction.deliver(now)
         self._hand_over()
 
     def _arrives(self, source: SocketAddress, to: SocketAddress, datagram: bytes) -> None:

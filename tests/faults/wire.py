@@ -1,8 +1,8 @@
-"""A bad wire: what becomes of datagrams, on top of a lane's losses, rate and queue."""
+"""A bad wire: what becomes of datagrams, on top of a link's losses, rate and queue."""
 
 from dataclasses import dataclass, fields, replace
 
-from bench.relay import Lane, Line, Send
+from tests.support.relay import Link, LinkDirection, Send
 from tftpd.protocol.errors import MalformedPacket
 from tftpd.protocol.packets import HEADER_BYTES, Opcode, decode
 
@@ -28,7 +28,7 @@ class Faults:
     is the most seconds that any of them takes, in their order. At one of the
     first `silence` datagrams nothing passes any more for `silent` seconds;
     at one of the first `rebind` an end is given another port. `rate` and `queue` are as of a
-    `Line`, and `disk` is how many seconds it takes to store or open a file.
+    `Link`, and `disk` is how many seconds it takes to store or open a file.
     """
 
     drop: float = 0.0
@@ -59,9 +59,9 @@ class Faults:
         }
         return replace(self, **said)
 
-    def line(self, delay: float) -> Line:
-        """What of it a lane does, with `delay` seconds for the way itself."""
-        return Line(self.drop, self.drop, rate=self.rate, queue=self.queue, delay=delay)
+    def link(self, delay: float) -> Link:
+        """Return the loss, rate and queue as a link with `delay` seconds one way."""
+        return Link(self.drop, self.drop, rate=self.rate, queue=self.queue, delay=delay)
 
 
 class Outage:
@@ -82,25 +82,25 @@ class Outage:
         return now < self._ends
 
 
-class Wire(Lane):
+class Wire(LinkDirection):
     """One direction of a bad wire."""
 
     def __init__(
         self,
-        line: Line,
+        link: Link,
         drop: float,
         seed: str,
         faults: Faults = Faults(),
         outage: Outage | None = None,
     ) -> None:
-        super().__init__(line, drop, seed)
+        super().__init__(link, drop, seed)
         self.discarded = 0  # told by the checksum
         self._faults = faults
         self._outage = outage or Outage(0, 0.0)
         self._burst_ends = -1.0
         self._last = 0.0  # when what came last will arrive
 
-    def offer(self, datagram: bytes, send: Send, now: float, late: float = 0.0) -> bool:
+    def offer(self, datagram: bytes, send: Send, now: float, extra_delay: float = 0.0) -> bool:
         """Take a datagram, and do to it what the faults have in store."""
         faults, happens = self._faults, self._happens
         if self._outage.holds(now) or self._bursts(now):
@@ -121,8 +121,8 @@ class Wire(Lane):
             first, second = datagram[4:6], datagram[6:8]
             datagram = datagram[:4] + second + first + datagram[8:]
         if happens(faults.duplicate):
-            super().offer(datagram, send, now, late + self._held(now))
-        return super().offer(datagram, send, now, late + self._held(now))
+            super().offer(datagram, send, now, extra_delay + self._held(now))
+        return super().offer(datagram, send, now, extra_delay + self._held(now))
 
     def _happens(self, share: float) -> bool:
         return share > 0.0 and self._random.random() < share
@@ -139,7 +139,7 @@ class Wire(Lane):
             self._last = max(self._last, now + self._random.uniform(0.0, faults.delay))
             held = self._last - now
         if self._happens(faults.reorder):
-            held += self._line.delay * self._random.uniform(0.5, 5.0)
+            held += self._link.delay * self._random.uniform(0.5, 5.0)
         if self._happens(faults.late):
             held += self._random.uniform(*_LATE)
         return held

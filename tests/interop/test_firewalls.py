@@ -1,4 +1,4 @@
-"""The nftables rules of docs/operations.md: transfers pass, through NAT too.
+"""The nftables rules of docs/how-to/firewalls.md: transfers pass, through NAT too.
 
 A client, a router and a server, each in a network namespace of its own.
 """
@@ -28,8 +28,8 @@ CABLES = (("clients", ROUTER, "10.0.1.10"), ("servers", "10.0.2.1", SERVER))
 
 def rules(title: str) -> str:
     """A block of the page, by the comment that it begins with."""
-    page = (CHECKOUT / "docs/operations.md").read_text()
-    found = re.search(rf"^```nft\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    page = (CHECKOUT / "docs/how-to/firewalls.md").read_text()
+    found = re.search(rf"^```text\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found, f"the page has no rules called {title!r}"
     return found[1]
 
@@ -145,7 +145,7 @@ def test_a_server_behind_nat(network):
 
 @pytest.mark.parametrize("network", [f"{ALL}, session_ports: 40000-44999"], indirect=True)
 def test_a_server_whose_filter_follows_no_connections(network):
-    page = (CHECKOUT / "docs/operations.md").read_text()
+    page = (CHECKOUT / "docs/how-to/firewalls.md").read_text()
     assert "`listen[].session_ports: 40000-44999`" in page
     load(network.server, "stateless server")
     network.passes()

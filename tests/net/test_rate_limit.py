@@ -69,7 +69,7 @@ def test_all_transfers_share_one_rate(server):
 
 
 def test_a_flood_of_requests_spends_no_more_than_the_rate(server):
-    slow = server(bandwidth=BandwidthLimit(8192), crowd=AdmissionLimits(half_open=8))
+    slow = server(bandwidth=BandwidthLimit(8192), admission=AdmissionLimits(half_open=8))
     client = slow.client()
     client.asks(Rrq(b"ten", b"octet"))
     client.says(Ack(1))

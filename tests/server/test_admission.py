@@ -231,7 +231,7 @@ HEADERS = 28  # octets of IPv4 and UDP
     ids=str,
 )
 def test_a_forged_request_is_answered_with_so_many_times_its_octets(server, root, request_, most):
-    """docs/security.md has these figures."""
+    """docs/explanation/security.md has these figures."""
     (root / "k").write_bytes(bytes(5000))
     victim = server().client()
     asked = request_ if isinstance(request_, bytes) else request_.encode()

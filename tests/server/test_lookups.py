@@ -31,7 +31,9 @@ def _folding(offer, admission=None):
     def build(report):
         built = offer(report)
         return replace(
-            built, mounts=Mounts(built.mounts, naming), admission=crowd or AdmissionLimits(sessions=100)
+            built,
+            mounts=Mounts(built.mounts, naming),
+            admission=admission or AdmissionLimits(sessions=100),
         )
 
     server = MemoryServer(build, discards=DropCounters())
@@ -383,7 +385,7 @@ def test_a_fault_in_a_thread_costs_its_request_alone(offer, monkeypatch):
     faults = []
     globalLogPublisher.addObserver(faults.append)
     with monkeypatch.context() as patch:
-        patch.setattr("tftpd.server.session_factory.answer_read", lambda *_: 1 // 0)
+        patch.setattr("tftpd.server.session_factory.resolve_read", lambda *_: 1 // 0)
         server.net.run_threads()
     globalLogPublisher.removeObserver(faults.append)
     assert client.hears() == []

@@ -229,7 +229,7 @@ def test_a_hit_looks_at_nothing_else(offer, root, monkeypatch):
     def never(*_):
         raise AssertionError("climbed")
 
-    monkeypatch.setattr(Mounts, "climb", never)
+    monkeypatch.setattr(Mounts, "candidates", never)
     server = _climbing(offer, *Fallback)
     client = server.client()
     assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]

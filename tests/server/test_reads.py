@@ -22,7 +22,11 @@ def test_a_file_is_sent_from_a_port_of_its_own(server):
     assert client.says(Ack(1)) == []
     assert server.idle
     (report,) = server.reports
-    assert (report.outcome, report.octets, report.peer) == (Outcome.DONE, 7, ("192.0.2.7", 2070))
+    assert (report.outcome, report.bytes_transferred, report.peer) == (
+        Outcome.DONE,
+        7,
+        ("192.0.2.7", 2070),
+    )
 
 
 def test_blocks_follow_their_acks(server):

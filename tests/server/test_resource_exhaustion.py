@@ -41,7 +41,7 @@ def test_a_request_that_no_file_can_be_opened_for_is_silent(server, monkeypatch,
 
 def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tftpd.server.session_factory.answer_read", _raises(MemoryError()))
+        patch.setattr("tftpd.server.session_factory.resolve_read", _raises(MemoryError()))
         assert server.client().asks(READ) == []
     assert _ends(server) == {(Outcome.DROPPED, None, "Server is out of memory"): 1}
     assert server.client().asks(READ) == [SEVEN]
@@ -50,13 +50,17 @@ def test_a_request_that_there_is_no_memory_for_is_silent(server, monkeypatch):
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
 @pytest.mark.parametrize(
     "what",
-    ["net.send_session.BlockRing", "server.session_factory.Timer", "server.session_factory.Needs"],
+    [
+        "net.send_session.BlockRing",
+        "server.session_factory.RetransmitTimer",
+        "server.session_factory.PortRequirements",
+    ],
 )
 def test_a_transfer_that_there_is_no_memory_to_begin_holds_no_file(
     server, root, monkeypatch, request_, what
 ):
     held = len(os.listdir("/proc/self/fd"))
-    if request_ is WRITE and what == "net.send_session.Frames":
+    if request_ is WRITE and what == "net.send_session.BlockRing":
         what = "server.session_factory.ReceiveSession"
     with monkeypatch.context() as patch:
         patch.setattr(f"tftpd.{what}", _raises(MemoryError()))

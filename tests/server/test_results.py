@@ -13,10 +13,10 @@ def test_of_a_read(server):
     client.says(*(Ack(block) for block in range(1, 5)))
     (report,) = server.reports
     assert report.outcome is Outcome.DONE
-    assert (report.size, report.octets, report.blocks) == (1024, 1024, 4)
+    assert (report.size, report.bytes_transferred, report.blocks) == (1024, 1024, 4)
     assert report.options == ("tsize", "blksize")
     assert 0 < report.timeouts == report.retransmits
-    assert 0.05 < report.roundtrip < 0.15
+    assert 0.05 < report.rtt < 0.15
 
 
 def test_of_a_write(server):
@@ -27,7 +27,7 @@ def test_of_a_write(server):
     client.says(Data(2, b"x" * 188))
     (report,) = server.reports
     assert report.outcome is Outcome.DONE
-    assert (report.size, report.octets, report.blocks) == (700, 700, 2)
+    assert (report.size, report.bytes_transferred, report.blocks) == (700, 700, 2)
     assert report.options == ("tsize",)
     assert report.timeouts > 0
 
@@ -39,7 +39,7 @@ def test_of_a_peer_that_was_never_heard_again(server):
     (report,) = server.reports
     assert report.outcome is Outcome.TIMED_OUT
     assert report.timeouts == report.retransmits + 1
-    assert report.roundtrip is None
+    assert report.rtt is None
     assert report.options == ()
 
 

@@ -100,7 +100,7 @@ def test_the_ladder_is_climbed_in_all_roots(serving):
     server = serving("{mac}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
-    assert [(report.served, report.by) for report in server.reports] == [
+    assert [(report.served_name, report.resolution_steps) for report in server.reports] == [
         (b"Case", ("case",)),
         (b"boot.cfg", ("case",)),
     ]
@@ -109,7 +109,7 @@ def test_the_ladder_is_climbed_in_all_roots(serving):
 def test_a_serial_number_stays_in_a_name_that_is_spelled_otherwise(serving):
     server = serving("{serial}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"10000000/START4.ELF") == b"pi"
-    assert server.reports[0].served == b"10000000/start4.elf"
+    assert server.reports[0].served_name == b"10000000/start4.elf"
 
 
 def _put(server, name):

@@ -132,7 +132,7 @@ def test_another_request_begins_another_transfer_in_every_state(server, state, r
     state(client)
     answer = Data(1, b"1234567") if request_ is OTHER else Ack(0)
     assert client.asks(request_) == [answer]
-    assert len(server.sessions) == len(server.port.guests) == 1
+    assert len(server.sessions) == len(server.port.sessions) == 1
     running = state in (_reading, _midway, _agreeing, _writing)
     assert (Outcome.REPLACED in _outcomes(server)) == running
 
@@ -219,11 +219,11 @@ def test_an_upload_ends_while_a_thread_is_at_work_on_it(server, root):
 
 
 def test_windows_of_uploads_fit_into_what_the_port_has_room_for(server):
-    server.port.room = 5000
+    server.port.upload_window_budget = 5000
     options = ((b"blksize", b"1000"), (b"windowsize", b"16"))
     (oack,) = server.client(port=1).asks(Wrq(b"in/new", b"octet", options))
     assert dict(oack.options)[b"windowsize"] == b"5"
-    server.port.room = 10
+    server.port.upload_window_budget = 10
     (oack,) = server.client(port=2).asks(Wrq(b"in/newer", b"octet", options))
     assert dict(oack.options)[b"windowsize"] == b"1"
     # Ours leave one after the other: reads have the windows they ask for.
@@ -234,30 +234,30 @@ def test_windows_of_uploads_fit_into_what_the_port_has_room_for(server):
 def test_room_is_shared_among_uploads_alone(server):
     for port in range(1, 4):
         server.client(port=port).asks(READ)
-    assert server.port.guests.uploads == 0
+    assert server.port.sessions.uploads == 0
     uploads = [server.client(port=port) for port in (4, 5)]
     for number, client in enumerate(uploads):
         client.asks(Wrq(b"in/%d" % number, b"octet"))
-    assert server.port.guests.uploads == 2
+    assert server.port.sessions.uploads == 2
     uploads[0].says(ErrorPacket(0, "stop"))
-    assert server.port.guests.uploads == 1
+    assert server.port.sessions.uploads == 1
     assert uploads[1].says(Data(1, b"x")) == [Ack(1)]
     assert len(server.sessions) == 4  # it dallies
-    assert server.port.guests.uploads == 0
+    assert server.port.sessions.uploads == 0
 
 
 def test_windows_are_taken_as_they_came_and_a_request_after_them(server, root):
     """Blocks that arrived in one turn, then another request of the same client."""
     client = server.client()
-    guests, tid = server.port.guests, (client.address, (SERVER, 0))
+    guests, tid = server.port.sessions, (client.address, (SERVER, 0))
     client.asks(Wrq(b"in/new", b"octet", ((b"blksize", b"512"), (b"windowsize", b"2"))))
     assert guests.dispatch(Data(1, KILO[:512]).encode(), tid)
-    assert guests.take(Data(2, KILO[512:]).encode(), tid)
+    assert guests.dispatch(Data(2, KILO[512:]).encode(), tid)
     assert client.hears() == []
-    guests.deliver()
+    guests.flush()
     assert client.hears() == [Ack(2)]
-    assert guests.take(Data(3, b"").encode(), tid)
-    assert not guests.take(OTHER.encode(), tid)
+    assert guests.dispatch(Data(3, b"").encode(), tid)
+    assert not guests.dispatch(OTHER.encode(), tid)
     assert client.hears() == [Ack(3)]
     assert (root / "in" / "new").read_bytes() == KILO
     assert client.asks(OTHER) == [Data(1, b"1234567")]
@@ -266,11 +266,11 @@ def test_windows_are_taken_as_they_came_and_a_request_after_them(server, root):
 
 def test_what_waits_for_a_session_that_ended_meanwhile_is_lost(server):
     client = server.client()
-    guests, tid = server.port.guests, (client.address, (SERVER, 0))
+    guests, tid = server.port.sessions, (client.address, (SERVER, 0))
     client.asks(Wrq(b"in/new", b"octet", ((b"windowsize", b"2"),)))
     assert guests.dispatch(Data(1, b"x" * 512).encode(), tid)
     server.sessions.stop()
-    guests.deliver()
+    guests.flush()
     assert client.hears() == [ErrorPacket(0, "Server is stopping")]
 
 

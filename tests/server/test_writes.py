@@ -34,7 +34,7 @@ def test_an_upload_is_stored_before_its_last_ack(server, root):
     assert client.hears() == [Ack(2)]
     assert _stored(root) == {"new": b"x" * 512 + b"y"}
     (report,) = server.reports
-    assert (report.outcome, report.octets) == (Outcome.DONE, 513)
+    assert (report.outcome, report.bytes_transferred) == (Outcome.DONE, 513)
 
 
 def test_an_oack_takes_the_place_of_ack_0(server, root):

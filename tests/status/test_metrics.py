@@ -146,7 +146,7 @@ def test_codes_are_a_closed_set(code):
 
 
 def test_the_reference_names_every_metric():
-    reference = (CHECKOUT / "docs/status.md").read_text()
+    reference = (CHECKOUT / "docs/reference/metrics.md").read_text()
     named = set(re.findall(r"^\| `(tftpd_\w+)`", reference, re.MULTILINE))
     ours = [family for name, family in _families().items() if name.startswith("tftpd_")]
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in ours}

@@ -108,7 +108,7 @@ def test_no_disk_is_asked_without_leave(absences, root, monkeypatch):
 class _Cold:
     """A kernel that has forgotten everything."""
 
-    def knows(self, root, name):
+    def is_cached(self, root, name):
         return False
 
 

@@ -1,0 +1,1 @@
+"""Helpers of the tests, the fuzz targets and the benchmarks."""

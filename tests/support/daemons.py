@@ -1,4 +1,4 @@
-"""A real daemon in a subprocess, as an administrator starts it."""
+"""Daemon in a subprocess, started as an administrator does."""
 
 import json
 import os
@@ -21,7 +21,7 @@ STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
 @dataclass
 class RunningDaemon:
-    """Where a daemon listens, what it serves, and what it has logged."""
+    """Daemon with one listener and one directory."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -30,12 +30,12 @@ class RunningDaemon:
     config: Path
 
     def change(self, **settings: Any) -> None:
-        """Write other settings to the configuration file, without a reload."""
+        """Change settings in the configuration file, without a reload."""
         document = yaml.safe_load(self.config.read_text())
         self.config.write_text(yaml.safe_dump(document | settings))
 
     def reload(self, said: str = "reloaded") -> list[str]:
-        """Send SIGHUP; what the log says from then on, once a message has `said` in it."""
+        """Send SIGHUP, wait for a message that contains `said`, and return the new messages."""
         before = len(self.events())
         self.process.send_signal(signal.SIGHUP)
         until(lambda: any(said in message for message in self._messages(before)))
@@ -45,35 +45,35 @@ class RunningDaemon:
         return [event["message"] for event in self.events()[since:]]
 
     def events(self) -> list[dict[str, Any]]:
-        """The JSON objects of the log so far."""
+        """Return the JSON objects of the log."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def transfers(self) -> list[dict[str, Any]]:
-        """Those of them that tell the end of a request."""
+        """Return the events of the log about the end of a request."""
         return [event for event in self.events() if event.get("event") == "transfer"]
 
     def awaited(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` transfers, waited for."""
+        """Wait for `count` events of transfers and return the events."""
         until(lambda: len(self.transfers()) >= count)
         return self.transfers()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and wait; the exit status."""
+        """Send a signal, wait, and return the exit status."""
         self.process.send_signal(how)
         return self.process.wait(STARTS_WITHIN)
 
 
 def until(condition: Any, within: float = STARTS_WITHIN) -> None:
-    """Wait for a condition of another process; fails after `within` seconds."""
+    """Wait until a condition is true. Fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition is not true in time"
         time.sleep(0.02)
 
 
 def answers(port: int) -> bool:
-    """Whether a daemon takes requests there: what is malformed gets an ERROR."""
+    """Return True if a daemon answers at `port`. It sends an ERROR to a malformed request."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.3)
         sock.connect(("127.0.0.1", port))
@@ -85,14 +85,14 @@ def answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A UDP port of the loopback address that nobody has now."""
+    """Return a UDP port of the loopback address that is free now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def twistd(*arguments: str) -> list[str]:
-    """The command line of this interpreter's twistd."""
+    """Return the command line of the twistd of this interpreter."""
     run = "from twisted.scripts.twistd import run; run()"
     return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
 
@@ -106,11 +106,15 @@ def daemon(
     port: int = 0,
     **settings: Any,
 ) -> Iterator[RunningDaemon]:
-    """A daemon that reads and writes `tmp_path/root`, with `settings` on top.
+    """Run a daemon that serves `tmp_path/root` for reads and writes.
 
-    `preexec` is called in the new process; `environment` gives variables
-    for it, told where its log is. `within` is a command that becomes the
-    daemon, such as nsenter; `port` is a free one if left out.
+    Args:
+        tmp_path: Directory for the configuration, the log and the served files.
+        preexec: Function to call in the new process.
+        environment: Function that returns additional environment variables for a path of the log.
+        within: Command that executes the daemon, such as nsenter.
+        port: Port of the listener; a free one if 0.
+        settings: Settings that replace those of the configuration.
     """
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)

@@ -36,12 +36,12 @@ class MemoryPort:
         self.broadcast = False
         self.protocol = protocol
         self.hear: DatagramObserver | None = None
-        self.guests = SessionDemux(lambda: None)
+        self.sessions = SessionDemux(lambda: None)
         self.upload_window_budget = 1 << 20
 
-    def share(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
+    def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Single-port mode: a session stays here."""
-        self.guests.register(tid, protocol, MemorySharedPort(self, tid), needs)
+        self.sessions.register(tid, protocol, MemorySharedPort(self, tid), needs)
 
     def answer(self, datagram: bytes, tid: TID) -> None:
         if self.hear is not None:
@@ -85,11 +85,11 @@ class MemorySharedPort(MemoryPort):
         self.port, self.tid = port, tid
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        assert self.tid in self.port.guests, "write after the end"
+        assert self.tid in self.port.sessions, "write after the end"
         self.net.sent.append(((self.tid[1][0], self.bound[1]), addr, bytes(datagram)))
 
     def stopListening(self) -> "Deferred[None]":
-        self.port.guests.unregister(self.tid)
+        self.port.sessions.unregister(self.tid)
         return succeed(None)
 
 
@@ -129,8 +129,8 @@ class MemoryNet:
         """A datagram arrives; where no port is open it is lost."""
         port = self.ports.get(to)
         if port is not None:
-            if port.guests.dispatch(datagram, (source, port.local)):
-                port.guests.flush()
+            if port.sessions.dispatch(datagram, (source, port.local)):
+                port.sessions.flush()
                 return
             if port.hear is not None:
                 port.hear(False, datagram, port.bound, source)
@@ -189,7 +189,7 @@ class MemoryServer:
         return (
             len(self.sessions) == 0
             and not self.listener.waiting
-            and not self.port.guests
+            and not self.port.sessions
             and list(self.net.ports) == [(SERVER, WELL_KNOWN)]
             and not self.net.clock.getDelayedCalls()
         )

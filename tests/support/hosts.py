@@ -1,4 +1,4 @@
-"""Hosts of our own: network namespaces, each kept by a process."""
+"""Hosts for tests: network namespaces, each held by a process."""
 
 import ctypes
 import os
@@ -21,29 +21,29 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A network namespace, by the process that holds it."""
+    """Network namespace of the process `pid`."""
 
     pid: int
 
     def run(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """What a program does there; it must end well."""
+        """Run a program in the namespace. Its exit status must be 0."""
         done = self.attempt(*command, **how)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
     def attempt(self, *command: str, **how: object) -> "subprocess.CompletedProcess[bytes]":
-        """The same, however it ends."""
+        """Run a program in the namespace, with any exit status."""
         return subprocess.run(
             self.enter(*command), capture_output=True, timeout=LIMIT, env=ENVIRONMENT, **how
         )
 
     def enter(self, *command: str) -> list[str]:
-        """The command line that runs a program there."""
+        """Return the command line that runs a program in the namespace."""
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Sockets that this thread makes meanwhile are of this host, and stay there."""
+        """Create sockets of this thread in the namespace during the block."""
         with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self.pid}/ns/net") as there:
             _enter(there.fileno())
             try:
@@ -54,11 +54,11 @@ class Host:
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """A host without any cable; skips where none can be made."""
+    """Create a host that has only a loopback interface, or skip the test."""
     for name in ("ip", "unshare", "nsenter"):
         program(name)
     if os.getuid() != 0:
-        pytest.skip("only root makes networks")
+        pytest.skip("only root can create network namespaces")
     process = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
         ours = os.readlink("/proc/self/ns/net")

@@ -1,8 +1,8 @@
-"""A TFTP client on a blocking socket, of another make than the machines under test.
+"""Simple TFTP client on a blocking socket, independent of the state machines under test.
 
-On a busy machine a server's timer may fire before an ACK is read: what comes
-again is passed over, and so is what another port says. What must not come
-twice is for the traces in memory to tell.
+On a loaded machine the timer of a server may fire before it reads an ACK. The client therefore
+ignores repeated packets, and packets from other ports. Tests of repeated packets use the
+transports in memory of `fakes`.
 """
 
 import socket
@@ -16,11 +16,11 @@ Pairs = Sequence[tuple[str, object]]
 
 
 class ServerError(Exception):
-    """The server sent an ERROR: its code and its text."""
+    """The server sent an ERROR. The arguments are its code and its text."""
 
 
 def request(opcode: int, name: bytes, options: Pairs = (), mode: bytes = b"octet") -> bytes:
-    """An RRQ (1) or WRQ (2)."""
+    """Return an RRQ (opcode 1) or a WRQ (opcode 2)."""
     words = [name, mode]
     for option, value in options:
         words += [option.encode(), str(value).encode()]
@@ -35,7 +35,7 @@ def get(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> bytes:
-    """Read a file; ACKs at the end of each window."""
+    """Read a file and acknowledge each window."""
     agreed = dict(options)
     with _socket(host) as sock:
         sock.sendto(request(1, name, options, mode), (host, port))
@@ -74,7 +74,7 @@ def put(
     mode: bytes = b"octet",
     rollover: int = 0,
 ) -> None:
-    """Write a file; waits for an ACK at the end of each window."""
+    """Write a file and wait for an ACK after each window."""
     with _socket(host) as sock:
         sock.sendto(request(2, name, options, mode), (host, port))
         packet, tid = sock.recvfrom(70000)

@@ -1,7 +1,7 @@
-"""Programs of other people, with which ours is tried.
+"""Look-up of foreign programs for interoperability tests.
 
-One that the machine lacks is skipped by name, unless TFTPD_INTEROP is
-`required`: then its test fails.
+A test is skipped if its program is not installed. It fails instead if the environment variable
+TFTPD_INTEROP is `required`.
 """
 
 import os
@@ -11,7 +11,7 @@ import pytest
 
 
 def program(name: str) -> str:
-    """The path of a program."""
+    """Return the path of a program, or skip the test."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
     if path is None and os.environ.get("TFTPD_INTEROP") != "required":
         pytest.skip(f"{name} is not installed")

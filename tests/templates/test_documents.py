@@ -1,4 +1,4 @@
-"""The examples of docs/templates.md give what it says they give."""
+"""The examples of docs/how-to/templates.md produce the output that it shows."""
 
 import re
 from ipaddress import ip_address
@@ -11,8 +11,9 @@ from tftpd.config.loader import load
 from tftpd.templates.protocol import RenderJob
 from tftpd.templates.sandbox import Templates
 
-TEXT = (CHECKOUT / "docs/templates.md").read_text()
-FACTS = re.search(r"```yaml\n(facts:.*?)```", TEXT, re.DOTALL)[1]
+TEXT = (CHECKOUT / "docs/how-to/templates.md").read_text()
+REFERENCE = (CHECKOUT / "docs/reference/templates.md").read_text()
+VARIABLES = re.search(r"```yaml\n(variables:.*?)```", TEXT, re.DOTALL)[1]
 EXAMPLES = {
     name: (text, gives)
     for name, text, gives in re.findall(
@@ -27,7 +28,7 @@ CLIENT = Client(ip_address("192.168.1.5"), lambda: bytes.fromhex("525400123456")
 @pytest.fixture
 def known(tmp_path):
     """What a template knows of the client of the document."""
-    (tmp_path / "t.yaml").write_text(f"directories: [{{root: ., read: true}}]\n{FACTS}")
+    (tmp_path / "t.yaml").write_text(f"directories: [{{root: ., read: true}}]\n{VARIABLES}")
     return {
         "ip": "192.168.1.5",
         "ip_hex": "C0A80105",
@@ -36,7 +37,7 @@ def known(tmp_path):
         "name": "pxelinux.cfg/default",
         "asked": "/pxelinux.cfg/C0A80105",
         "groups": {"host": "web1"},
-        "facts": load(tmp_path / "t.yaml").known_facts().of(CLIENT),
+        "variables": load(tmp_path / "t.yaml").known_facts().of(CLIENT),
     }
 
 
@@ -53,9 +54,10 @@ def test_an_example_gives_what_the_document_says(template, known, name):
 
 
 def test_all_that_a_template_knows_is_there(template, known):
-    rows = re.findall(r"^\| `(\w+)` \|", TEXT.partition("## Facts")[0], re.MULTILINE)
+    section = REFERENCE.partition("## Output")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert rows == list(known)
-    text = "".join(f"{{{{ {row} }}}}\n" for row in rows if row != "facts")
+    text = "".join(f"{{{{ {row} }}}}\n" for row in rows if row != "variables")
     assert Templates().render(RenderJob(template(text), known, 1 << 20, 2.0)).decode() == (
         "192.168.1.5\nC0A80105\n52:54:00:12:34:56\n192.168.1.1\npxelinux.cfg/default\n"
         "/pxelinux.cfg/C0A80105\n{'host': 'web1'}\n"

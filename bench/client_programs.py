@@ -1,0 +1,123 @@
+"""Runs client programs against servers: one file and one client, start-up included."""
+
+import json
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from bench.clients import Job
+from bench.comparison import GIB, Progress, served_directory
+from bench.load import create_file, wait_for_content
+from bench.report import Cell, Row
+from bench.scenarios import Unit
+from bench.servers import HOST, Server, Unavailable, find_program, running
+
+_OURS = "tftpc"
+_WINDOWSIZES = (1, 64)
+_STORE_SECONDS = 5.0  # limit for a server to write what it has acknowledged
+
+
+def _tftpc(job: Job) -> list[str]:
+    options = ["--json", "--blksize", str(job.blksize), "--windowsize", str(job.windowsize)]
+    if job.upload:
+        return ["put", *options, job.reference, _url(job)]
+    return ["get", *options, "-o", job.reference, _url(job)]
+
+
+def _atftp(job: Job) -> list[str]:
+    options = ["--option", f"blksize {job.blksize}", "--option", "tsize"]
+    options += ["--option", f"windowsize {job.windowsize}"] if job.windowsize > 1 else []
+    action = "--put" if job.upload else "--get"
+    files = ["--local-file", job.reference, "--remote-file", job.name]
+    return [*options, action, *files, job.host, str(job.port)]
+
+
+def _curl(job: Job) -> list[str]:
+    if job.windowsize > 1:
+        raise Unavailable("no windowsize option")
+    options = ["--silent", "--tftp-blksize", str(job.blksize)]
+    action = "--upload-file" if job.upload else "--output"
+    return [*options, action, job.reference, _url(job)]
+
+
+# Functions that return the arguments for a job. The reference of the job is the local file.
+PROGRAMS: dict[str, Callable[[Job], list[str]]] = {_OURS: _tftpc, "atftp": _atftp, "curl": _curl}
+
+
+def compare_clients(
+    programs: Sequence[str], servers: Sequence[Server], size: int, rounds: int, progress: Progress
+) -> Iterator[Row]:
+    """Measure client programs, which take turns in each round.
+
+    Args:
+        programs: Names of programs.
+        servers: Servers that take uploads. One that cannot run here is skipped.
+        size: Size of the file in bytes.
+        rounds: Transfers of each program for each row.
+        progress: Called with a line before each round.
+
+    Yields:
+        A row for each server, direction and window size.
+    """
+    with served_directory() as root, tempfile.TemporaryDirectory() as local:
+        create_file(root / "file", size)
+        for server in servers:
+            windowsizes = _WINDOWSIZES if server.windows else _WINDOWSIZES[:1]
+            with (
+                suppress(Unavailable),
+                tempfile.TemporaryDirectory() as work,
+                running(server, root, Path(work)) as peer,
+            ):
+                for upload, windowsize in product((False, True), windowsizes):
+                    name = f"{'put' if upload else 'get'}{windowsize}"
+                    row = Row(name, f"{server.name}, windowsize {windowsize}", Unit.RATE)
+                    job = Job(HOST, peer.port, "file", f"{local}/file", 1468, windowsize)
+                    for number in range(rounds):
+                        progress(f"{name} at {server.name}, round {number + 1}")
+                        for program in programs:
+                            cell = row.cells.setdefault(program, Cell())
+                            _run(program, replace(job, upload=upload), root, cell)
+                    yield row
+
+
+def _run(program: str, job: Job, root: Path, cell: Cell) -> None:
+    """Run one transfer and add its result to `cell`."""
+    source, target = root / job.name, Path(job.reference)
+    if job.upload:
+        target = root / "put"
+        job = replace(job, name=target.name, reference=str(source))
+    target.unlink(missing_ok=True)
+    try:
+        command = [find_program(program), *PROGRAMS[program](job)]
+    except Unavailable as error:
+        cell.reason = str(error)
+        return
+    cell.transfers += 1
+    cpu_before, began = _children_cpu_seconds(), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    seconds, cpu = time.monotonic() - began, _children_cpu_seconds() - cpu_before
+    deadline = time.monotonic() + _STORE_SECONDS
+    if done.returncode or not wait_for_content(target, source.read_bytes(), deadline):
+        cell.failed += 1
+        cell.failures.append((done.stdout + done.stderr).strip() or "the files differ")
+        return
+    size = source.stat().st_size
+    cell.values.append(size / seconds / 1e6)
+    cell.cpu.append(cpu * GIB / size)
+    if program == _OURS:
+        cell.without_startup.append(size / json.loads(done.stdout)["seconds"] / 1e6)
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _url(job: Job) -> str:
+    return f"tftp://{job.host}:{job.port}/{job.name}"

@@ -1,0 +1,153 @@
+"""References of the documents: to code, to tests, and to each other."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from _pytest.mark.structures import ParameterSet
+
+from tests.support.daemons import CHECKOUT
+from tftpd.config.loader import load, schema
+
+DOCS = CHECKOUT / "docs"
+TOP = [CHECKOUT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+MODULES = sorted((CHECKOUT / "tftpd").rglob("*.py"))
+
+_FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^(#+) +(.*?) *$", re.MULTILINE)
+_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+_PLACEHOLDER = re.compile(r"[<*]|\b[A-Z]{3,}\b")
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(CHECKOUT))
+
+
+def prose(path: Path) -> str:
+    """The page without its fenced blocks."""
+    return _FENCED.sub("", path.read_text())
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub and MyST give to a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.lower())
+    return kept.replace(" ", "-")
+
+
+@cache
+def anchors(path: Path) -> set[str]:
+    return {slug(heading.replace("`", "")) for _, heading in _HEADING.findall(prose(path))}
+
+
+@cache
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("path", [*TOP, *PAGES], ids=page_id)
+def test_every_cited_test_exists(path):
+    cited = _TEST.findall(path.read_text())
+    missing = [
+        f"{file}::{name}"
+        for file, name in cited
+        if not (CHECKOUT / file).is_file() or name not in functions(CHECKOUT / file)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", [*TOP, *PAGES], ids=page_id)
+def test_every_cited_file_of_the_code_exists(path):
+    names = {name.partition("::")[0] for name in _CODE.findall(prose(path))}
+    files = {
+        name
+        for name in names
+        if re.fullmatch(r"[\w./-]+/[\w.-]+\.(py|yaml|txt)", name) and not name.startswith("/")
+    }
+    missing = [
+        name
+        for name in sorted(files)
+        if not _PLACEHOLDER.search(name)
+        and not (CHECKOUT / name).exists()
+        and not (CHECKOUT / "tftpd" / name).exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", [*TOP, *PAGES], ids=page_id)
+def test_every_link_to_another_page_leads_somewhere(path):
+    broken = []
+    for target in _LINK.findall(prose(path)):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name).resolve() if name else path
+        if not page.is_file() or (anchor and anchor not in anchors(page)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_a_page_has_one_title(path):
+    levels = [level for level, _ in _HEADING.findall(prose(path))]
+    assert levels[0] == "#"
+    assert levels.count("#") == 1
+
+
+def test_the_architecture_lists_every_module_once():
+    page = (DOCS / "explanation/architecture.md").read_text()
+    section = page.partition("## Modules\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", section, re.MULTILINE)
+    modules = [
+        str(path.relative_to(CHECKOUT / "tftpd")) for path in MODULES if path.name != "__init__.py"
+    ]
+    assert sorted(listed) == sorted(modules)
+
+
+def test_every_requirement_of_an_rfc_names_a_module_and_a_test():
+    page = (DOCS / "reference/rfc.md").read_text()
+    for title in ("RFC 1350", "RFC 1123", "RFC 2347", "RFC 2348", "RFC 2349", "RFC 7440"):
+        section = page.partition(f"## {title}")[2].partition("\n## ")[0]
+        rows = [row for row in re.findall(r"^\| .*$", section, re.MULTILINE) if "---" not in row]
+        assert len(rows) > 1
+        for row in rows[1:]:
+            assert re.search(r"`tftpd/[\w/]+\.py`", row), row
+            assert _TEST.search(row), row
+
+
+def configurations() -> list[ParameterSet]:
+    """YAML blocks of the documents: whole configurations or top-level sections of one."""
+    keys = set(schema()["properties"])
+    fragments = [set(model.get("properties", ())) for model in schema()["$defs"].values()]
+    found = []
+    for path in [*TOP, *PAGES]:
+        for number, (indent, language, text) in enumerate(_FENCED.findall(path.read_text())):
+            block = re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)
+            document = yaml.safe_load(block) if language == "yaml" else None
+            if not isinstance(document, dict) or "apiVersion" in document:
+                continue
+            if document.keys() <= keys or not any(document.keys() <= some for some in fragments):
+                found.append(pytest.param(block, id=f"{page_id(path)}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("text", configurations())
+def test_a_configuration_in_a_document_has_no_problems(text, tmp_path):
+    text = re.sub(r'(?<=[ \["])/(?=(srv|var|run)/)', f"{tmp_path}/", text)
+    document = yaml.safe_load(text)
+    for directory in document.get("directories", []):
+        roots = directory["root"]
+        for root in roots if isinstance(roots, list) else [roots]:
+            Path(root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "var/lib/tftpd").mkdir(parents=True)
+    if "directories" not in document:
+        text += f"\ndirectories: [{{root: {tmp_path}, read: true}}]\n"
+    file = tmp_path / "tftpd.yaml"
+    file.write_text(text)
+    assert load(file).mounts()
