@@ -20,6 +20,8 @@ from tftpd.storage.source import FileLike, FileSource, MemorySource
 from tftpd.storage.tempfiles import read_umask
 from tftpd.storage.upload import Upload
 
+_SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
+
 
 class FileDownload(Upload):
     """Destination of a download with a path.
@@ -101,6 +103,8 @@ class SpooledDownload:
             self._write([self._decoder.decode(b"", final=True)])
         if self._announced_size is not None and self._size != self._announced_size:
             raise _size_differs(self._size, self._announced_size)
+        with translate_os_errors(ErrorText.WRITE_FAILED):
+            self._spool.flush()
 
     def discard(self) -> None:
         """Do nothing: the caller closes the spool."""
@@ -126,7 +130,7 @@ def open_spool() -> BinaryIO:
     An initramfs or a read-only container has no writable directory.
     """
     try:
-        return tempfile.TemporaryFile()
+        return tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES)
     except OSError:
         return BytesIO()
 
