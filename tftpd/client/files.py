@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.client.errors import LocalError
@@ -130,7 +130,7 @@ def open_spool() -> BinaryIO:
     An initramfs or a read-only container has no writable directory.
     """
     try:
-        return tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES)
+        return cast("BinaryIO", tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES))
     except OSError:
         return BytesIO()
 
