@@ -435,7 +435,7 @@ def test_reloads_are_counted_and_update_the_listeners(tmp_path):
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "ok"] == 2)
         warnings = [event["message"] for event in page.running.events() if event["level"] == "warn"]
-        assert warnings == ["status has changed, which needs a restart"]
+        assert warnings == ["status has changed: restart the daemon to apply it"]
         config.write_text("nonsense")
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "failed"] == 1)
