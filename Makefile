@@ -18,7 +18,7 @@ STRICT = -W error -W default::ResourceWarning -W default::pytest.PytestUnraisabl
 OPT ?= /opt/tftpd
 UNITS ?=
 
-.PHONY: serve test lint bench fuzz coverage floors mutants schema manuals install deb clean
+.PHONY: serve test lint bench fuzz coverage floors mutants schema docs install deb clean
 .PHONY: locked oldest versions quick
 
 serve: $(VENV)/.installed
@@ -90,8 +90,11 @@ mutants:
 schema: $(VENV)/.installed
 	$(BIN)/tftpd schema > conf/tftpd.schema.json
 
-manuals: $(VENV)/.installed
-	$(BIN)/python -m manuals
+# The HTML site in build/html; manual pages and completions in share/, which are committed.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b man -d build/doctrees docs share/man
+	$(BIN)/python docs/completions.py share
 
 # As root, on a host with systemd. UNITS=--socket has systemd hold the port.
 install:
@@ -114,7 +117,7 @@ $(BIN)/python:
 $(VENV)/.locked: $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
-	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage)
+	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs)
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -139,6 +142,10 @@ $(VENV)/.installed-coverage: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.installed-mutants: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,mutants]'
 	touch $@
+
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -39,14 +39,6 @@ def test_the_exported_schema_is_current():
     assert exported == json.dumps(schema(), indent=2) + "\n"
 
 
-def test_the_reference_names_every_key():
-    reference = (CHECKOUT / "docs/config.md").read_text()
-    definitions = schema()
-    models = [definitions, *definitions["$defs"].values()]
-    keys = [key for model in models for key in model.get("properties", {})]
-    assert [key for key in keys if f"`{key}`" not in reference] == []
-
-
 def test_the_schema_has_ranges_words_and_defaults_as_they_are_written():
     kinds = schema()["$defs"]
     port = kinds["ListenSection"]["properties"]["port"]

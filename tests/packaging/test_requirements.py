@@ -40,7 +40,7 @@ def test_a_lock_has_versions_with_hashes_and_names_no_host(name):
 
 def test_ci_has_all_that_is_asked_for_at_versions_that_are_admitted():
     pins = _pins(CHECKOUT / "requirements/ci.txt")
-    for asked in _asked("test", "lint"):
+    for asked in _asked("test", "lint", "docs"):
         assert pins[canonicalize_name(asked.name)] in asked.specifier, asked
 
 

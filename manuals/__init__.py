@@ -1,1 +1,0 @@
-"""Manual pages and shell completions, built from what the program itself knows."""
