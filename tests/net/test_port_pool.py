@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.net.test_udp import RecordingProtocol, Readers
+from tests.net.test_udp import Readers, RecordingProtocol
 from tests.support.fakes import MemoryServer
 from tftpd.net.interfaces import PortRequirements
 from tftpd.net.port_pool import PortRange, PortsExhausted

@@ -242,7 +242,7 @@ def test_cancelled_lookups_are_removed_from_the_queue(offer):
     for number in range(1000):
         client.request(Rrq(b"never-%d" % number, b"octet"))
     (root_queue,) = server.listener._lookups._root_queues.values()
-    assert sum(map(len, root_queue._queue._queues.values())) <= 1
+    assert sum(map(len, root_queue.pending._queues.values())) <= 1
     assert len(server.net._held) == 4
     while server.net._held:
         server.net.run_threads()
@@ -283,9 +283,9 @@ class Disk:
         monkeypatch.setattr("tftpd.server.lookups.monotonic", lambda: self.now)
 
     def submit(self, number, work=lambda: "found", quick=True, disk="disk"):
-        lookup = Lookup(NEVER, work, self.results.append, self.results.append, quick)
         tid = (("192.0.2.7", number), ("192.0.2.1", 69))
-        self.queue.submit(tid, lookup, disk, 10_000)
+        lookup = Lookup(tid, NEVER, work, self.results.append, self.results.append, quick)
+        self.queue.submit(lookup, disk, 10_000)
 
     def blocked(self):
         """Return for each lookup that was started whether the reactor blocked for it."""

@@ -219,6 +219,7 @@ class Listener(DatagramProtocol):
         if request.config.needs_mac:
             request.client.query_mac()  # netlink may be used in one thread only: this one
         lookup = Lookup(
+            request.tid,
             request.packet,
             partial(self._factory.resolve, request, blocking=True),
             partial(self._on_lookup_done, request),
@@ -226,7 +227,7 @@ class Listener(DatagramProtocol):
             quick=not slow.needs_render,
         )
         limit = request.config.admission.half_open
-        self._lookups.submit(request.tid, lookup, slow.args, limit)
+        self._lookups.submit(lookup, slow.args, limit)
 
     def _on_lookup_done(
         self, request: IncomingRequest, result: ResolvedRequest | Exception
