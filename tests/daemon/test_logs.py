@@ -131,7 +131,7 @@ def test_what_is_below_the_level_is_left_out(form):
 
 @pytest.fixture
 def lines():
-    """What the access log says, as text."""
+    """Return a function that returns the lines of the access log."""
     out = io.StringIO()
     watching = observer("debug", "text", out)
     globalLogPublisher.addObserver(watching)

@@ -42,7 +42,7 @@ def full(tmp_path):
 
 @pytest.fixture
 def events():
-    """What is logged."""
+    """Return the list of log events."""
     logged = []
     globalLogPublisher.addObserver(logged.append)
     yield logged

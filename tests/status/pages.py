@@ -81,7 +81,7 @@ class SlowReader:
 
     @property
     def refused(self) -> bool:
-        """Whether the server's answer is an ERROR."""
+        """True if the server's answer is an ERROR."""
         return self._packet[:2] == b"\0\5"
 
     def hang_up(self) -> None:

@@ -70,7 +70,7 @@ class BootStep:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole file was transferred."""
+        """True if the whole file was transferred."""
         return self.outcome in _COMPLETE
 
 
