@@ -166,9 +166,12 @@ class MemoryServer:
     """A listener on the well-known port of `SERVER`, its sessions and reports."""
 
     def __init__(
-        self, offer: Callable[[Callable[[TransferResult], None]], ServerConfig], **listener: Any
+        self,
+        offer: Callable[[Callable[[TransferResult], None]], ServerConfig],
+        net: MemoryNet | None = None,
+        **listener: Any,
     ) -> None:
-        self.net = MemoryNet()
+        self.net = net or MemoryNet()
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
         self.listener = Listener(
