@@ -148,6 +148,43 @@ def test_whatever_the_name_a_grant_is_clean(filename):
         assert b"\\" not in step
 
 
+def _resolve_dots(filename):
+    """Return the components of a name after `..`; None if it leads above the top."""
+    components = []
+    for component in filename.replace(b"\\", b"/").split(b"/"):
+        if component == b"..":
+            if not components:
+                return None
+            components.pop()
+        elif component not in (b"", b"."):
+            components.append(component)
+    return tuple(components)
+
+
+@given(
+    st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b", b"incoming", b"a\\b"])).map(b"/".join)
+    | st.binary(max_size=60)
+)
+def test_a_name_belongs_to_the_longest_prefix_after_its_dots_are_resolved(filename):
+    try:
+        mount, name = MOUNTS.locate(filename)
+    except RequestRefused:
+        return
+    components = _resolve_dots(filename)
+    assert components == (*mount.prefix, *name)
+    matching = [other for other in MOUNTS if components[: len(other.prefix)] == other.prefix]
+    assert mount is max(matching, key=lambda other: len(other.prefix))
+
+
+@given(st.binary(max_size=20), st.sampled_from([b"", b"incoming/", b"a/../"]))
+def test_an_unfinished_upload_is_neither_read_nor_written(suffix, directory):
+    mounts = Mounts([TOP, Mount((b"incoming",), TOP.roots, ReadPolicy(), WritePolicy())])
+    name = directory + TEMPORARY + suffix.replace(b"/", b"").replace(b"\\", b"")
+    for authorize in (mounts.authorize_read, mounts.authorize_write):
+        with pytest.raises(RequestRefused):
+            authorize(name, CLIENT)
+
+
 def test_the_log_is_told_that_it_was_a_template():
     both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
     with pytest.raises(RequestRefused, match=r"^a template is not written$"):

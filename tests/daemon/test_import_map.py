@@ -1,14 +1,19 @@
 """`tftpd import-map` translates map files of tftp-hpa."""
 
+import tempfile
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load
 from tftpd.config.names import MOST_RULES
 from tftpd.daemon.cli import main
+from tftpd.daemon.import_map import rules_of, written
 from tftpd.protocol.errors import RequestRefused
 
 MAP = """\
@@ -174,3 +179,29 @@ def test_an_unreadable_file_is_reported(import_text, tmp_path, capsys):
     assert import_text(b"r \xff x\n") == (1, "", "map: the file is not UTF-8\n")
     assert main(["import-map", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"
+
+
+PIECES = (
+    *("r ", "rg ", "ri ", "re ", "rs ", "~ ", "a ", "G", "P", "4", "6", "e ", "s ", "\n", "#"),
+    *("^/", "[^/]*$", "([a-z]+)", "\\(", "\\)", "\\.", "\\1", "\\U\\0\\E", "\\x", "\\i", "{2}"),
+    *("[[:alpha:]]", "[]-a]", "(a|b)*", "a\\{2\\}", "''", '"', ": ", " ", "\t", "{", "}", "\\"),
+)
+
+
+@settings(deadline=2000)  # each rule may take its part
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text())
+@example("r a'b c'd")
+@example('r a"b #d\n')
+def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(text):
+    rules, problems = rules_of(text)
+    lines = range(1, text.count("\n") + 2)
+    assert all(line in lines and reason.isprintable() for line, reason in problems)
+    if problems:
+        return
+    assert all(rule.line in lines for rule in rules)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tftpd.yaml"
+        directories = ["directories:", f"  - root: {directory}", "    read: {}", ""]
+        path.write_text("\n".join([*written(rules), *directories]))
+        loaded = load(path)
+    assert len(loaded.naming().rules) == sum(rule.rule is not None for rule in rules)

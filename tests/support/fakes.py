@@ -174,9 +174,10 @@ class MemoryServer:
     def __init__(
         self,
         make_config: Callable[[Callable[[TransferResult], None]], ServerConfig],
+        net: MemoryNet | None = None,
         **listener: Any,
     ) -> None:
-        self.net = MemoryNet()
+        self.net = net or MemoryNet()
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
         self.listener = Listener(
