@@ -114,8 +114,8 @@ def test_changed_keys_that_need_a_restart_are_logged(tmp_path, other):
     with daemon(tmp_path) as running:
         running.change(workers=3, log={"format": "text"}, directories=serving(other))
         messages = running.reload()
-        assert "workers has changed, which needs a restart" in messages
-        assert "log has changed, which needs a restart" in messages
+        assert "workers has changed: restart the daemon to apply it" in messages
+        assert "log has changed: restart the daemon to apply it" in messages
         assert get(running.port, b"file") == b"new"
 
 

@@ -214,7 +214,7 @@ def test_few_descriptors_limit_the_sessions_and_other_requests_are_dropped(tmp_p
         for sock in socks:
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
         until(lambda: answers(running.port))  # so all others were read
-        assert "dropped (no room beside 8 sessions)" in running.log.read_text()
+        assert "dropped (session limit reached (8))" in running.log.read_text()
         ready, _, _ = select.select(socks, [], [], 0)
         served = [(sock, sock.recvfrom(600)) for sock in ready]
         assert len(served) == 8
