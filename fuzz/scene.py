@@ -50,7 +50,7 @@ DUPLICATES = 1  # of a profile
 QUOTA = 20_000  # octets
 HERE: SocketAddress = (SERVER, WELL_KNOWN)
 
-_RULE = RewriteSection(match="^/?old/", to="").rule("rewrite[0]")
+_RULE = RewriteSection(match="^/?old/", to="").build_rule("rewrite[0]")
 
 _LONGEST = 10_000.0  # seconds until all is over, the longest timeouts that can be asked for
 _MOST_TIMERS = 2000  # that are set at one time

@@ -5,7 +5,7 @@ from pathlib import Path
 from fuzz.bounds import bounded
 from fuzz.places import place
 from tftpd.config.errors import ConfigError, Problem
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 from tftpd.config.settings import Settings
 
 _MOST = 15.0  # seconds; each rewrite rule may take its part
@@ -23,7 +23,7 @@ def loaded(path: Path, octets: bytes) -> Settings | None:
     """The settings in `path`, None where it has problems, all of which name a line."""
     problems: list[Problem] = []
     try:
-        settings, document = load_with_lines(path)
+        settings, document = load_settings_and_document(path)
     except ConfigError as error:
         problems = error.problems
         settings = None
@@ -36,10 +36,10 @@ def loaded(path: Path, octets: bytes) -> Settings | None:
             assert told.isprintable(), f"{told!r} is more than a line"
             told.encode()
         return None
-    settings.mounts()
-    settings.naming()
-    settings.limits.granted()
-    settings.retransmit.timing()
-    assert all(one.profile() for one in settings.known_profiles())
+    settings.build_mounts()
+    settings.build_name_rules()
+    settings.limits.option_limits()
+    settings.retransmit.build_policy()
+    assert all(one.build_profile() for one in settings.active_profiles())
     assert document.line(("listen",)) >= 1
     return settings

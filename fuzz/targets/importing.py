@@ -36,4 +36,4 @@ def check(octets: bytes) -> None:
         path.write_text(section + "\n")
         settings = loaded(path, section.encode())
     assert settings is not None, f"a configuration does not take {section}"
-    assert len(settings.naming().rules) == sum(rule.rule is not None for rule in rules)
+    assert len(settings.build_name_rules().rules) == sum(rule.rule is not None for rule in rules)

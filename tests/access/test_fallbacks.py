@@ -161,7 +161,7 @@ def test_rungs_are_those_of_the_server_and_of_each_directory():
 
 
 def test_the_defaults_make_sense():
-    known = NamesSection().known()
+    known = NamesSection().build_fallbacks()
     assert known.fallbacks == ()
     assert known.prefixes == ((b"boot",), (b"tftpboot",))
 

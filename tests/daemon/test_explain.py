@@ -14,7 +14,7 @@ from tests.support.daemons import CHECKOUT
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain.explanation import Configured, explain
 from tftpd.daemon.explain.text import lines
@@ -88,7 +88,7 @@ def configured():
         base.chmod(0o755)
         _plant(base)
         (base / "tftpd.yaml").write_text(CONFIGURATION)
-        settings, document = load_with_lines(base / "tftpd.yaml")
+        settings, document = load_settings_and_document(base / "tftpd.yaml")
         yield Configured(settings, "tftpd.yaml", document)
 
 
@@ -161,7 +161,7 @@ def _really(configured, request, host):
             settings.retransmit.timing(),
             AdmissionLimits(sessions=100),
             report,
-            profiles=Profiles(known.profile() for known in settings.known_profiles()),
+            profiles=Profiles(known.profile() for known in settings.active_profiles()),
         )
     )
     server.net.deliver(request.encode(), (host, 2070), (SERVER, WELL_KNOWN))
@@ -358,7 +358,7 @@ def test_a_quota_is_told_as_it_is_now(tmp_path, size, granted):
     (tmp_path / "tftpd.yaml").write_text(
         f"directories: [{{root: {tmp_path}/in, write: {{quota: 10}}}}]\n"
     )
-    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
     asked = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
     told = explain(Configured(settings, "tftpd.yaml", document), asked, "192.0.2.7")
     assert (told.granted, told.why) == (granted, "" if granted else _QUOTA)
@@ -501,7 +501,7 @@ def test_a_root_that_has_gone_is_told(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "tftpd.yaml").write_text(f"directories: [{{root: {root}, read: true}}]\n")
-    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
     root.rmdir()
     told = explain(Configured(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7")
     assert f"  step     {root}: No such file or directory" in list(lines(told))

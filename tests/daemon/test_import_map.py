@@ -6,8 +6,8 @@ import pytest
 
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
-from tftpd.config.loader import load
-from tftpd.config.names import MOST_RULES
+from tftpd.config.loader import load_settings
+from tftpd.config.names import MAX_RULES
 from tftpd.daemon.cli import main
 from tftpd.protocol.errors import RequestRefused
 
@@ -63,7 +63,7 @@ def rules(imports, tmp_path):
         assert (status, err) == (0, "")
         root = f"directories: [{{root: {tmp_path}, read: true}}]\n"
         (tmp_path / "t.yaml").write_text(root + out)
-        return load(tmp_path / "t.yaml").naming().rules
+        return load_settings(tmp_path / "t.yaml").build_name_rules().rules
 
     return made
 
@@ -160,11 +160,11 @@ def test_an_empty_map_is_no_rules(imports, rules):
 
 
 def test_more_rules_than_there_may_be_are_told(imports):
-    status, _, err = imports("r a b\n" * (MOST_RULES + 1))
-    assert (status, err) == (1, f"map:{MOST_RULES + 1}: there may be {MOST_RULES} rules at most\n")
+    status, _, err = imports("r a b\n" * (MAX_RULES + 1))
+    assert (status, err) == (1, f"map:{MAX_RULES + 1}: there may be {MAX_RULES} rules at most\n")
 
 
 def test_what_cannot_be_read_is_told(imports, tmp_path, capsys):
-    assert imports(b"r \xff x\n") == (1, "", "map: not a text in UTF-8\n")
+    assert imports(b"r \xff x\n") == (1, "", "map: the file is not UTF-8 text\n")
     assert main(["import-map", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
 
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.server import Server
 
@@ -32,7 +32,7 @@ def test_a_profile_that_can_fit_nobody_is_warned_of(tmp_path, monkeypatch, warni
         f"limits: {{sessions: 10}}\nprofiles: [{{name: lab, match: {match}}}]\n"
     )
     server = Server(reactor, lambda report: None)
-    server.serve(load(path), [])
+    server.serve(load_settings(path), [])
     server.stop()
     said = [event["why"] for event in warnings() if "MAC" in event["log_format"]]
     assert said == ["Address family not supported by protocol"] * warned

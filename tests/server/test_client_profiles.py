@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import Profiles
-from tftpd.config.profiles import shipped
+from tftpd.config.profiles import load_shipped_profiles
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
 _SIZE = 100_000
@@ -18,7 +18,7 @@ _SIZE = 100_000
 
 @pytest.fixture
 def server(offer, root):
-    profiles = Profiles(known.profile() for known in shipped())
+    profiles = Profiles(known.build_profile() for known in load_shipped_profiles())
     return MemoryServer(lambda report: replace(offer(report), profiles=profiles))
 
 
@@ -140,7 +140,7 @@ def test_the_misses_of_a_boot_are_those_of_its_loader(server):
 
 def test_no_shipped_profile_grants_more_or_asks_for_anything_but_octets_and_names():
     """They work behind any router, and cost nothing on the way."""
-    profiles = [known.profile() for known in shipped()]
+    profiles = [known.build_profile() for known in load_shipped_profiles()]
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}

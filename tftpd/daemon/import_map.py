@@ -10,8 +10,8 @@ from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.posix import posix
 from tftpd.access.regular.tree import BadPattern, spell
 from tftpd.access.rewrite import template
-from tftpd.config.errors import printable
-from tftpd.config.names import MOST_RULES
+from tftpd.config.errors import escape_control_chars
+from tftpd.config.names import MAX_RULES
 
 _CANNOT = 1  # the exit status
 
@@ -64,12 +64,14 @@ def rules_of(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
             continue
         try:
             rule, remark = _rule(fields)
-            rules.append(TranslatedRule(number, printable(line.strip(_BLANK)), rule, remark))
+            rules.append(
+                TranslatedRule(number, escape_control_chars(line.strip(_BLANK)), rule, remark)
+            )
         except (_Cannot, BadPattern) as cannot:
             problems.append((number, str(cannot)))
-    if len(rules) > MOST_RULES:
-        first = rules[MOST_RULES].line
-        problems.append((first, f"there may be {MOST_RULES} rules at most"))
+    if len(rules) > MAX_RULES:
+        first = rules[MAX_RULES].line
+        problems.append((first, f"there may be {MAX_RULES} rules at most"))
     return rules, problems
 
 
@@ -127,7 +129,7 @@ def _check(letters: str) -> None:
     """Raises `_Cannot` for an operation that is none, or none of ours."""
     for letter in letters:
         if letter not in _LETTERS:
-            raise _Cannot(f'"{printable(letter)}" is no operation')
+            raise _Cannot(f'"{escape_control_chars(letter)}" is no operation')
     if "r" in letters and "~" in letters:
         raise _Cannot("r and ~ cannot go together")
     if "G" in letters and "P" in letters:

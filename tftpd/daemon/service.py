@@ -23,7 +23,7 @@ from twisted.python.usage import Options as UsageOptions
 
 import tftpd
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
@@ -57,7 +57,7 @@ class Options(UsageOptions):
             logs.print_startup_error("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
         try:
-            self["settings"] = load(Path(self["config"]))
+            self["settings"] = load_settings(Path(self["config"]))
         except ConfigError as error:
             logs.print_startup_error(str(error))
             raise SystemExit(EX_CONFIG) from None
@@ -180,7 +180,7 @@ class Daemon(Service):
             return
         self._systemd.reloading()
         try:
-            settings = keep_fixed_settings(self._settings, load(self._path), self.log)
+            settings = keep_fixed_settings(self._settings, load_settings(self._path), self.log)
             bound = bind(settings, [*self._bound, *self._leaving.values()])
         except (ConfigError, BindError) as error:
             for why in str(error).splitlines():
@@ -215,7 +215,7 @@ class Daemon(Service):
             self._serving.serve(self._settings, listening)
         for page in self._pages:
             page.listens(map(endpoint, self.addresses))
-            page.knows(known.name for known in self._settings.known_profiles())
+            page.knows(known.name for known in self._settings.active_profiles())
 
     def _where(self) -> str:
         return ", ".join(map(endpoint, self.addresses))
@@ -256,7 +256,7 @@ class Daemon(Service):
             return
         self._sweeping, self._sweep_again = True, False
         pool = self._reactor.getThreadPool()
-        written = [mount for mount in self._settings.mounts() if mount.write is not None]
+        written = [mount for mount in self._settings.build_mounts() if mount.write is not None]
         sweeps = []
         for path in {root.path for mount in written for root in mount.roots}:
             swept = deferToThreadPool(self._reactor, pool, remove_stale_uploads, path)

@@ -158,17 +158,17 @@ class Server:
             self._readers.close()
 
     def _offer(self, settings: Settings) -> ServerConfig:
-        mounts = Mounts(settings.mounts(), settings.naming())
+        mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
         self._keep_ledgers(mounts)
-        profiles = Profiles(known.profile() for known in settings.known_profiles())
-        facts = settings.known_facts()
+        profiles = Profiles(known.build_profile() for known in settings.active_profiles())
+        facts = settings.build_variables()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
-        self._renderer.bounds = settings.limits.rendering()
+        self._renderer.bounds = settings.limits.render_limits()
         return ServerConfig(
             mounts=mounts,
-            limits=settings.limits.granted(),
-            timing=settings.retransmit.timing(),
+            limits=settings.limits.option_limits(),
+            timing=settings.retransmit.build_policy(),
             admission=admission_limits(settings.limits),
             report=self._report,
             bandwidth=self._share(settings),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tftpd.access.fallbacks import Fallback
-from tftpd.config.profiles import NONE
+from tftpd.config.profiles import NO_PROFILE
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
@@ -55,7 +55,7 @@ class TransferCounters:
         self.retransmits: Counter[Direction] = Counter()
         self.timeouts: Counter[Direction] = Counter()
         self.options: Counter[str] = Counter()
-        self.profiles: Counter[str] = Counter({NONE: 0})
+        self.profiles: Counter[str] = Counter({NO_PROFILE: 0})
         self.names: Counter[str] = Counter()  # files found by another name, by its `ways()`
         self.stored = 0
         self.seconds = {way: Histogram(SECONDS) for way in Direction}
@@ -76,7 +76,7 @@ class TransferCounters:
             self.refusals[min(report.code or 0, _HIGHEST_CODE)] += 1
             return
         self.ends[way, report.outcome] += 1
-        self.profiles[report.profile or NONE] += 1
+        self.profiles[report.profile or NO_PROFILE] += 1
         self.bytes_transferred[way] += report.bytes_transferred
         self.blocks[way] += report.blocks
         self.retransmits[way] += report.retransmits

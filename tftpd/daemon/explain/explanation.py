@@ -117,8 +117,8 @@ def explain(
     """
     settings = configured.settings
     peer = _peer(client)
-    mounts = Mounts(settings.mounts(), settings.naming())
-    profiles = Profiles(known.profile() for known in settings.known_profiles())
+    mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
+    profiles = Profiles(known.build_profile() for known in settings.active_profiles())
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         mac = _known_mac(peer)
     known = Client(client_address(peer), lambda: mac, to or "")
@@ -127,9 +127,9 @@ def explain(
     rehearsal = DryRun(b"", None, why)
     finder = FileResolver(mounts)
     if not why:
-        limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        with closing(TemplateRenderer(settings.limits.rendering())) as renderer:
-            render = template_renderer(renderer, settings.known_facts())
+        limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
+        with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
+            render = template_renderer(renderer, settings.build_variables())
             datagram = request.encode()
             rehearsal = dry_run(datagram, peer, known, finder, limits, timing, profile, render)
     understood = trace_name(request, known, finder, configured.at)
@@ -174,7 +174,7 @@ def _known_mac(peer: SocketAddress) -> MacAddress | None:
 def _profile(configured: Configured, profile: Profile) -> Facts | None:
     """What the client is known as, by what, and what that changes."""
     settings = configured.settings
-    for number, known in enumerate(settings.known_profiles()):
+    for number, known in enumerate(settings.active_profiles()):
         if known.name == profile.name:
             own = number < len(settings.profiles)
             changes = known.model_dump(mode="json", exclude_defaults=True)
