@@ -1,14 +1,12 @@
-"""Rewrite rules: what is taken as one is found as `re` finds it, and ends in bounded time."""
+"""Rewrite rules: expressions are refused or matched, and rules end, in bounded time."""
 
-import re
-import warnings
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Pattern, from_posix, pattern
 from tftpd.access.rewrite import RewriteRule, Template, apply_rules, template
 from tftpd.protocol.errors import RequestRefused
 
@@ -35,8 +33,7 @@ def check(octets: bytes) -> None:
     """Up to three rules of pieces or of plain text, and the name that is left."""
     choices = Choices(octets)
     rules: list[RewriteRule] = []
-    with bounded(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with bounded():
         for number in range(1 + choices.number(2)):
             folds = choices.flag()
             text = _text(choices, _PIECES)
@@ -48,9 +45,10 @@ def check(octets: bytes) -> None:
             except BadPattern:
                 continue
             rules.append(_rule(f"rewrite[{number}]", found, filled, switches))
-            _check_alike(found, folds, choices.octets(LONGEST_NAME))
+            searched = choices.octets(MAX_NAME_BYTES)
+            _check_match(found, searched)
+            _check_translation(text, searched)
         name = choices.rest()
-    # Most of all steps that are allowed take a fraction of a second.
     with bounded():
         try:
             named = apply_rules(rules, name, False, _CLIENT)
@@ -80,15 +78,19 @@ def _rule(label: str, found: Pattern, to: Template, switches: list[bool]) -> Rew
     )
 
 
-def _check_alike(found: Pattern, folds: bool, name: bytes) -> None:
-    """Python reads the expression as we do, but for $, which it finds before a line's end too."""
-    if b"\n" in name:
+def _check_match(found: Pattern, name: bytes) -> None:
+    """A match lies in the name, and its groups are parts of the name."""
+    match = found.find(name)
+    if match is None:
         return
-    flags = re.DOTALL | (re.IGNORECASE if folds else 0)
-    theirs = re.compile(found.text.encode("ascii"), flags).search(name)
-    ours = found.find(name)
-    assert (ours is None) == (theirs is None), f"{found.text!r} in {name!r}"
-    if ours is not None and theirs is not None:
-        assert ours.span() == theirs.span(), f"{found.text!r} in {name!r}: elsewhere"
-        assert ours.groups() == theirs.groups(), f"{found.text!r} in {name!r}: other groups"
-        assert ours.groupdict() == theirs.groupdict()
+    start, end = match.span()
+    assert match[0] == name[start:end], f"{found.text!r} in {name!r}"
+    for group in range(1, found.groups + 1):
+        assert (match[group] or b"") in name, f"{found.text!r} in {name!r}: another group"
+
+
+def _check_translation(text: str, name: bytes) -> None:
+    """An expression of POSIX is refused or becomes one that can be compiled or is refused."""
+    with suppress(BadPattern):
+        translated, longest = from_posix(text, range(10))
+        _check_match(pattern(translated, longest=longest), name)

@@ -53,7 +53,7 @@ profiles:
 """
     )
     (known,) = settings.active_profiles()
-    assert known.profile() == Profile(
+    assert known.build_profile() == Profile(
         "star64",
         ProfileMatch(
             options=Fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
@@ -78,7 +78,7 @@ profiles:
 
 def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
     settings = loaded("profiles: [{name: lab, match: {options: []}}]")
-    assert settings.active_profiles()[0].profile() == Profile(
+    assert settings.active_profiles()[0].build_profile() == Profile(
         "lab", ProfileMatch(options=Fingerprint([]))
     )
 

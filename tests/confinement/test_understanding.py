@@ -10,7 +10,7 @@ from tests.confinement.world import INSIDE, SECRET
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import root, serials
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.regular.patterns import pattern
+from tftpd.access.regex import pattern
 from tftpd.access.rewrite import NameRules, RewriteRule, template
 from tftpd.config.names import ENCODINGS
 

@@ -95,16 +95,14 @@ def test_a_map_becomes_rules_that_load(imports, rules):
         ("r # x", "a rule without a regular expression"),
         ("s ^x", "s without r never ends"),
         ("g ^x", "g without r never ends"),
-        (r"r (a)\1 x", r"\1: what a group matched cannot be matched again"),
-        (r"r \bx y", r"\b: edges of words are not known"),
-        ("r (a+)+ x", "only a single character or class can be repeated without end"),
-        ("r (a|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
-         "by tftp-hpa, the first here"),
-        ("ri (A|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
-         "by tftp-hpa, the first here"),
-        ("r x(.*)y(.*)z x", "what is repeated is like what follows it; the longest of all is taken "
-         "by tftp-hpa, the first that matches here"),
-        ("r grün x", "not ASCII; other octets are written as \\xe4"),
+        (r"r (a)\1 x", r"\1: an expression cannot match again what a group matched"),
+        (r"r \bx y", r"\b: word boundaries are not translated; write the rule by hand, with \b"),
+        (r"r \<x y", r"\<: word boundaries are not translated; write the rule by hand, with \b"),
+        (r"r \d y", r"\d: not in POSIX; write [0-9] or [^0-9]"),
+        ("r a{1001} x", "invalid repetition size: {1001}; at most 1000, nested ones multiplied"),
+        (r"r (a+)+ \1", "a repeated group that has alternatives or that the replacement uses: "
+         "in.tftpd may find other groups"),
+        ("r grün x", "not printable ASCII; other bytes are written as \\xe4"),
         ("r x a\u200bb", "a character that cannot be printed"),
     ],
 )  # fmt: skip
@@ -116,7 +114,7 @@ def test_all_of_them_are_told_and_no_rule_is_printed(imports):
     assert imports("E x\nr a b\nr ( x\n") == (
         1,
         "",
-        'map:1: "E" is no operation\nmap:3: a "(" without its ")"\n',
+        'map:1: "E" is no operation\nmap:3: missing ): (\n',
     )
 
 
@@ -136,7 +134,12 @@ def test_all_of_them_are_told_and_no_rule_is_printed(imports):
         ("rgs a b", "{match: 'a', to: 'b', repeat: true, restart: true}"),
         ("rse a b", "{match: 'a', to: 'b', last: true}"),
         ("ras a b", "{match: 'a', refuse: true}"),
-        ("e4 [[:upper:]]", "{match: '[A-Z]', last: true, clients: [0.0.0.0/0]}"),
+        ("e4 [[:upper:]]", "{match: '[[:upper:]]', last: true, clients: [0.0.0.0/0]}"),
+        (r"r [\s]\s x", r"{match: '[\\s][[:space:]]', to: 'x'}"),
+        ("r a{,3}b x", "{match: 'a{0,3}b', to: 'x'}"),
+        ("r (a+)+ x", "{match: '(a+)+', to: 'x', longest: true}"),
+        (r"ri (A|ab)b* \1", "{match: '(A|ab)b*', to: '{1}', longest: true, ignore_case: true}"),
+        (r"r x(.*)y(.*)z \2", "{match: 'x(.*)y(.*)z', to: '{2}'}"),
     ],
 )
 def test_a_line_as_a_rule(imports, rules, line, rule):

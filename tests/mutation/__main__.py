@@ -23,11 +23,10 @@ CHECKOUT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Floor:
-    """Modules to change, some not, and the tests that have to see it."""
+    """Modules to change, and the tests that have to see it."""
 
     modules: str
     tests: tuple[str, ...]
-    without: str = ""
 
 
 FLOORS = {
@@ -35,9 +34,7 @@ FLOORS = {
     "access": Floor(
         "tftpd/access/*",
         ("tests/access", "tests/server/test_names.py", "tests/server/test_roots.py"),
-        without="tftpd/access/regular/*",
     ),
-    "regular": Floor("tftpd/access/regular/*", ("tests/access/regular",)),
 }
 
 # What mutmut notes of a mutant: pytest's exit code, or the signal that ended it.
@@ -58,7 +55,6 @@ def copied(floor: Floor, tree: Path) -> None:
         "[mutmut]",
         "source_paths = tftpd",
         f"only_mutate = {floor.modules}",
-        *([f"do_not_mutate = {floor.without}"] if floor.without else []),
         "timeout_multiplier = 3",
         "timeout_constant = 10",
         "pytest_add_cli_args_test_selection =",

@@ -13,7 +13,7 @@ from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Mounts, one
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.regular.patterns import pattern
+from tftpd.access.regex import pattern
 from tftpd.access.rewrite import NameRules, RewriteRule, template
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq

@@ -26,7 +26,7 @@ from tftpd.access.policy import (
     WritePolicy,
     admits,
 )
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
+from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
@@ -90,7 +90,7 @@ class Serials:
 
     def split(self, name: Name) -> tuple[bytes | None, Name]:
         """The serial number before `name`, if there is one, and the rest."""
-        if len(name) > 1 and len(name[0]) <= LONGEST_NAME and self.pattern.find(name[0]):
+        if len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES and self.pattern.find(name[0]):
             return name[0], name[1:]
         return None, name
 

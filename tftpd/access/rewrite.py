@@ -3,26 +3,20 @@
 What is done to the names that clients ask for.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tftpd.access.client import Client
 from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
 from tftpd.access.paths import RequestName
 from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Match, Pattern
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MOST_APPLIED = 256
 """Rules that apply to one name, each time counted: rules that start over may never end."""
-
-MOST_STEPS = 20_000_000
-"""Of all matches for one name (`Pattern.steps`): a fraction of a second if all were taken."""
-
-_LEAST_STEPS = 100  # what calling the expression costs, in its steps
 
 Template = tuple[Part, ...]
 """What takes the place of a match: octets and slots."""
@@ -34,14 +28,15 @@ def template(text: str, pattern: Pattern) -> Template:
     {0} is all that matched, {1} and {name} are groups, {ip}, {ip_hex} and {mac}
     the client; {1:lower} and {1:upper} change letters, {{ and }} are braces.
     """
-    groups = pattern.compiled.groups
+    groups = pattern.groups
 
     def known(key: str) -> str | None:
         if key.isdecimal() and key.isascii():
             return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
-        if key in pattern.compiled.groupindex:
+        if key in pattern.group_numbers:
             return None
-        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *PLACEHOLDERS])}"
+        known_keys = ", ".join([*pattern.group_numbers, *PLACEHOLDERS])
+        return f" is neither a group nor one of {known_keys}"
 
     try:
         return parse(text, known)
@@ -49,16 +44,13 @@ def template(text: str, pattern: Pattern) -> Template:
         raise BadPattern(str(error)) from None
 
 
-def _value(key: str, match: re.Match[bytes], client: Client) -> bytes:
-    """What a slot is filled with; a group that matched nothing gives none."""
-    if key.isdecimal():
-        return match[int(key)] or b""
-    if key in match.re.groupindex:
-        return match[key] or b""
-    return PLACEHOLDERS[key](client) or b""
+def _value(key: str, pattern: Pattern, match: Match, client: Client) -> bytes:
+    """Return the value of a placeholder; it is empty if its group took no part in the match."""
+    number = int(key) if key.isdecimal() else pattern.group_numbers.get(key)
+    return (PLACEHOLDERS[key](client) if number is None else match[number]) or b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RewriteRule:
     """What happens to a name in which `pattern` is found, or, with `unless`, is not.
 
@@ -79,10 +71,10 @@ class RewriteRule:
     writes: bool = True
     clients: Networks = ANYWHERE
 
-    @property
+    @cached_property
     def needs_mac(self) -> bool:
         """Whether it is only for clients whose MAC address is known."""
-        groups = self.pattern.compiled.groupindex
+        groups = self.pattern.group_numbers
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
 
     def concerns(self, writes: bool, client: Client) -> bool:
@@ -110,17 +102,16 @@ def apply_rules(
     Refuses, too, what is too long for them or keeps them busy without end.
     """
     named = RequestName(filename)
-    at = applied = steps = 0
+    at = applied = 0
     repeats = False  # a rule that has applied already, and looks whether there is more
     while at < len(rules):
         rule = rules[at]
         if not rule.concerns(writes, client):
             at += 1
             continue
-        if len(named.name) > LONGEST_NAME:
+        if len(named.name) > MAX_NAME_BYTES:
             raise _refused("the name is too long for the rewrite rules", named)
-        steps += max(_LEAST_STEPS, rule.pattern.steps(len(named.name)))
-        if steps > MOST_STEPS or applied > MOST_APPLIED:
+        if applied > MOST_APPLIED:
             raise _refused("the rewrite rules come to no end", named)
         match = rule.pattern.find(named.name)
         applies = (match is None) is rule.unless
@@ -143,15 +134,16 @@ def apply_rules(
 
 
 def _applied(
-    rule: RewriteRule, match: re.Match[bytes] | None, named: RequestName, client: Client
+    rule: RewriteRule, match: Match | None, named: RequestName, client: Client
 ) -> RequestName:
     if match is None:
         return named
-    groups = {key: said for key, said in match.groupdict().items() if said is not None}
+    groups = rule.pattern.named_groups(match)
     if rule.to is None:
         return named.with_groups(groups)
-    filled = expand(rule.to, lambda key: _value(key, match, client)) or b""
-    name = named.name[: match.start()] + filled + named.name[match.end() :]
+    filled = expand(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
+    start, end = match.span()
+    name = named.name[:start] + filled + named.name[end:]
     return named.rewritten(name, rule.label, groups)
 
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, needs_mac, root, serials
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
 from tftpd.config.types import (
     Boolean,

@@ -7,8 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
 from tftpd.access.policy import ANYWHERE
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import BadPattern, pattern
 from tftpd.access.rewrite import RewriteRule, template
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, one_of
 
@@ -28,7 +27,7 @@ def _expression(text: str) -> str:
 
 
 Expression = Annotated[str, AfterValidator(_expression)]
-"""A regular expression whose matching takes a bounded number of steps."""
+"""A regular expression in the syntax of RE2."""
 
 
 Encoding = Annotated[str, one_of(*ENCODINGS)]
@@ -91,6 +90,11 @@ class RewriteSection(ConfigModel):
         default=False, description="Repeat the replacement until there is no further match."
     )
     ignore_case: Boolean = Field(default=False, description="Ignore the case of A to Z.")
+    longest: Boolean = Field(
+        default=False,
+        description="Replace the longest match, as POSIX does, instead of the first one in the "
+        "order of the alternatives.",
+    )
     on: Annotated[Literal["read", "write", "both"], one_of("read", "write", "both")] = Field(
         default="both", description="Requests to which the rule applies."
     )
@@ -124,7 +128,9 @@ class RewriteSection(ConfigModel):
         Args:
             label: Name of the rule in the log, such as `rewrite[0]`.
         """
-        expression = pattern(self.match or self.unless or "", ignore_case=self.ignore_case)
+        expression = pattern(
+            self.match or self.unless or "", ignore_case=self.ignore_case, longest=self.longest
+        )
         return RewriteRule(
             label=label,
             pattern=expression,

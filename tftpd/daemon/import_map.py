@@ -1,14 +1,13 @@
 """`tftpd import-map`: a map file of tftp-hpa's in.tftpd as rules for `rewrite:`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.regular.posix import posix
-from tftpd.access.regular.tree import BadPattern, spell
+from tftpd.access.regex import BadPattern, from_posix, pattern
 from tftpd.access.rewrite import template
 from tftpd.config.errors import escape_control_chars
 from tftpd.config.names import MAX_RULES
@@ -17,6 +16,7 @@ _CANNOT = 1  # the exit status
 
 _LETTERS = "raegsi~GP46"  # what an operation is made of
 _BLANK = " \t\n\v\f\r"
+_GROUP = re.compile(r"\\(?:([1-9])|.)", re.DOTALL)  # in a replacement
 _RESTARTS = "after its restart in.tftpd 5.2 passes over the first rule, unlike its manual"
 
 
@@ -106,17 +106,19 @@ def _rule(fields: list[str]) -> tuple[str | None, str]:
     _check(letters)
     if len(fields) < 2:
         raise _Cannot("a rule without a regular expression")
-    ignores = "i" in letters
-    posix(fields[1], ignore_case=ignores)
-    text = spell(posix(fields[1]))
-    found = pattern(text, ignore_case=ignores)
+    replacement = fields[2] if len(fields) > 2 and "r" in letters and "a" not in letters else ""
+    used_groups = [int(digit) for digit in _GROUP.findall(replacement) if digit]
+    text, longest = from_posix(fields[1], used_groups)
+    found = pattern(text, ignore_case="i" in letters, longest=longest)
     keys = [f"{'unless' if '~' in letters else 'match'}: {_quoted(text)}"]
     if "a" in letters:
         keys.append("refuse: true")
     elif "r" in letters:
-        to = _template(fields[2] if len(fields) > 2 else "", found.compiled.groups)
+        to = _template(replacement, found.groups)
         template(to, found)
         keys.append(f"to: {_quoted(to)}")
+        if longest:
+            keys.append("longest: true")
     keys += _flags(letters)
     if not set(letters) & set("raes"):
         return None, "does nothing"
