@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from fuzz.places import place
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, MemoryPort
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, Mounts, one
-from tftpd.access.mounts import root as root_of
+from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import parse_root as root_of
 from tftpd.access.paths import Name
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.profiles import Profile, ProfileMatch, Profiles
@@ -174,9 +174,18 @@ class Scene:
 
     def _offers(self) -> list[ServerConfig]:
         everyone = [
-            Mount((), one(root()), read=ReadPolicy()),
-            Mount((IN,), one(root() / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096)),
-            Mount((OVER,), one(root() / "over"), write=WritePolicy(overwrite=True, quota=QUOTA)),
+            Mount((), single_root(root()), read=ReadPolicy()),
+            Mount(
+                (IN,),
+                single_root(root() / "in"),
+                read=ReadPolicy(),
+                write=WritePolicy(max_size=4096),
+            ),
+            Mount(
+                (OVER,),
+                single_root(root() / "over"),
+                write=WritePolicy(overwrite=True, quota=QUOTA),
+            ),
         ]
         plain = ServerConfig(
             Mounts(everyone),
@@ -210,7 +219,7 @@ class Scene:
 
 def _own() -> Mount:
     """A mount whose first directory is the client's own."""
-    return Mount((), (root_of(f"{root()}/own/{{ip}}"), *one(root())), read=ReadPolicy())
+    return Mount((), (root_of(f"{root()}/own/{{ip}}"), *single_root(root())), read=ReadPolicy())
 
 
 def _profiles() -> Profiles:

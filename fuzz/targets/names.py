@@ -7,14 +7,14 @@ from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
 from tftpd.access.fallbacks import MAX_CANDIDATES, Fallback, FallbackChain
-from tftpd.access.mounts import SERIALS, Mount, Mounts, one, root, serials
+from tftpd.access.mounts import SERIALS, Mount, Mounts, parse_root, parse_serials, single_root
 from tftpd.access.paths import MAX_NAME_BYTES, TEMPORARY, Name, printable_name, split_name
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.rewrite import NameRules
 from tftpd.protocol.errors import RequestRefused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"))
-_NUMBERS = serials(SERIALS)
+_NUMBERS = parse_serials(SERIALS)
 _PREFIXES: tuple[Name, ...] = ((), (b"in",), (b"in", b"deep"), (b"Boot",), (b"boot", b"x86"))
 _ENCODINGS = ("utf-8", "latin-1", "gbk", "gb18030", "shift_jis", "big5", "euc_kr", "cp437")
 
@@ -42,8 +42,8 @@ def check(octets: bytes) -> None:
 def _mount(prefix: Name, numbered: bool) -> Mount:
     """One with roots of a client's own, if `numbered`, by the number before its names."""
     path = "/".join(("/srv", *(step.decode() for step in prefix)))
-    own = (root(f"{path}/{{serial}}"), root(f"{path}/{{ip_hex}}/{{mac}}"))
-    roots = (*own, *one(Path(path))) if numbered else one(Path(path))
+    own = (parse_root(f"{path}/{{serial}}"), parse_root(f"{path}/{{ip_hex}}/{{mac}}"))
+    roots = (*own, *single_root(Path(path))) if numbered else single_root(Path(path))
     numbers = _NUMBERS if numbered else None
     return Mount(prefix, roots, ReadPolicy(), WritePolicy(), serials=numbers)
 
@@ -137,12 +137,12 @@ def _walked(filename: bytes) -> Name | None:
 def _check_ladder(mounts: Mounts, filename: bytes) -> None:
     known = [(filename, False)]
     for candidate in mounts.candidates(filename):
-        assert (candidate.name, candidate.folds) not in known, "it is tried twice"
-        known.append((candidate.name, candidate.folds))
+        assert (candidate.name, candidate.ignores_case) not in known, "it is tried twice"
+        known.append((candidate.name, candidate.ignores_case))
         assert candidate.name, "nothing is tried"
         assert candidate.fallbacks, "it has climbed nothing"
         assert set(candidate.fallbacks) <= set(mounts.fallbacks), "by a rung that is not there"
         _check_located(mounts, candidate.name)
         if len(candidate.name) <= MAX_NAME_BYTES:
-            _check_located(mounts, mounts.respelled(candidate.name))
+            _check_located(mounts, mounts.normalize_prefix(candidate.name))
     assert len(known) <= 1 + MAX_CANDIDATES, "too many names"

@@ -2,7 +2,7 @@
 
 from fuzz.bounds import bounded
 from fuzz.choices import Choices
-from tftpd.access.profiles import Fingerprint, Globs, spelled
+from tftpd.access.profiles import Fingerprint, Globs, encode_options
 
 _WORDS = ("blksize", "tsize=0", "tsize?", "blksize=512|1468?", "windowsize=*?", "a=|?", "x=y=z")
 _GLOBS = ("*", "?", "*a*", "*a*a*a*a*b", "[a-z]*", "[!a]", "[z-a]", "[", "a[", "[]]", "[[a]", "\\")
@@ -19,20 +19,22 @@ def check(octets: bytes) -> None:
         _check_fingerprint(words, options)
         found = Globs(globs)
         assert found == Globs(globs)
-        fits = found.fit(name)
+        fits = found.matches(name)
         assert not (fits and len(name) > 4096), "no file system holds such a name"
-        assert found.fit(name.replace(b"\\", b"/")) == fits, "a backslash is a slash"
+        assert found.matches(name.replace(b"\\", b"/")) == fits, "a backslash is a slash"
         if "*" in globs and len(name) <= 4096:
             assert fits, "* is any text"
 
 
 def _check_fingerprint(words: list[str], options: tuple[tuple[bytes, bytes], ...]) -> None:
-    asked = spelled(options)
+    asked = encode_options(options)
     try:
         found = Fingerprint(words)
     except ValueError:
         return
-    assert found.fits(asked) == _fits(words, [(n.lower(), v) for n, v in options]), "read otherwise"
+    assert found.matches(asked) == _fits(words, [(n.lower(), v) for n, v in options]), (
+        "read otherwise"
+    )
 
 
 def _fits(words: list[str], options: list[tuple[bytes, bytes]]) -> bool:

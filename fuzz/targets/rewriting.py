@@ -7,7 +7,7 @@ from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from tftpd.access.client import Client
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Pattern, from_posix, pattern
-from tftpd.access.rewrite import RewriteRule, Template, apply_rules, template
+from tftpd.access.rewrite import RewriteRule, Template, apply_rules, parse_template
 from tftpd.protocol.errors import RequestRefused
 
 _CLIENT = Client(IPv4Address("192.0.2.7"), lambda: b"\x52\x54\0\xab\xcd\xef")
@@ -41,7 +41,7 @@ def check(octets: bytes) -> None:
             switches = [choices.flag() for _ in range(5)]
             try:
                 found = pattern(text, ignore_case=folds)
-                filled = template(to, found)
+                filled = parse_template(to, found)
             except BadPattern:
                 continue
             rules.append(_rule(f"rewrite[{number}]", found, filled, switches))

@@ -11,7 +11,7 @@ from tftpd.access import rewrite
 from tftpd.access.client import Client
 from tftpd.access.paths import RequestName
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, pattern
-from tftpd.access.rewrite import RewriteRule, apply_rules, template
+from tftpd.access.rewrite import RewriteRule, apply_rules, parse_template
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = Client(ip_address("10.0.0.7"))
@@ -19,7 +19,7 @@ CLIENT = Client(ip_address("10.0.0.7"))
 
 def rule(match, to=None, label="r", **how):
     found = pattern(match)
-    return RewriteRule(label, found, None if to is None else template(to, found), **how)
+    return RewriteRule(label, found, None if to is None else parse_template(to, found), **how)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_each_address_has_its_own_form():
 )
 def test_what_is_no_template_is_told(to, why):
     with pytest.raises(BadPattern) as bad:
-        template(to, pattern("(?P<name>x)"))
+        parse_template(to, pattern("(?P<name>x)"))
     assert str(bad.value) == why
 
 
@@ -136,7 +136,7 @@ def test_rules_without_end_refuse_the_name(rules):
     with pytest.raises(RequestRefused) as refused:
         apply_rules(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
-    assert len(applied) <= rewrite.MOST_APPLIED + 1
+    assert len(applied) <= rewrite.MAX_APPLIED_RULES + 1
 
 
 def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
@@ -183,7 +183,7 @@ def test_a_refusal_says_which_bound_it_was():
 
 
 def test_rules_without_end_are_left_after_one_more_than_may_apply():
-    most = rewrite.MOST_APPLIED
+    most = rewrite.MAX_APPLIED_RULES
     applied = []
     with pytest.raises(RequestRefused):
         apply_rules(
@@ -212,5 +212,5 @@ def test_a_group_by_its_name_that_matched_nothing_is_nothing():
 @pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
 def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
     with pytest.raises(BadPattern, match="there are 1 groups"):
-        template(f"{{{number}}}", pattern("(x)"))
-    assert template("{001}", pattern("(x)"))
+        parse_template(f"{{{number}}}", pattern("(x)"))
+    assert parse_template("{001}", pattern("(x)"))

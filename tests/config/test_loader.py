@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, one
+from tftpd.access.mounts import Mount, single_root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
@@ -39,7 +39,7 @@ MINIMAL = "directories:\n  - {root: srv, read: true}\n"
 
 def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
     settings = load_settings(written(MINIMAL))
-    assert settings.build_mounts() == [Mount((), one(tmp_path / "srv"), read=ReadPolicy())]
+    assert settings.build_mounts() == [Mount((), single_root(tmp_path / "srv"), read=ReadPolicy())]
     assert settings.limits.option_limits() == OptionLimits()
     assert settings.limits.sessions == 5000
     assert settings.retransmit.build_policy() == RetransmitPolicy()
@@ -73,7 +73,7 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
     write = WritePolicy(False, True, 3 << 19, 0o600, True)
     root = tmp_path / "srv"
     assert settings.build_mounts() == [
-        Mount((b"boot", b"x86"), one(root), read, write, Symlinks.DENY)
+        Mount((b"boot", b"x86"), single_root(root), read, write, Symlinks.DENY)
     ]
     assert settings.limits.option_limits() == OptionLimits(1468, 8, 64 << 10)
     assert settings.retransmit.build_policy() == RetransmitPolicy(0.5, 4.0, 2.0, 60.0, 5.0)
@@ -151,7 +151,7 @@ def test_roots_are_relative_to_the_file(written, tmp_path):
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
-    assert load_settings(conf / "t.yaml").build_mounts()[0].roots == one(tmp_path / "srv")
+    assert load_settings(conf / "t.yaml").build_mounts()[0].roots == single_root(tmp_path / "srv")
 
 
 def _said(path: Path) -> list[str]:

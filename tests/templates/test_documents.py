@@ -37,7 +37,7 @@ def known(tmp_path):
         "name": "pxelinux.cfg/default",
         "asked": "/pxelinux.cfg/C0A80105",
         "groups": {"host": "web1"},
-        "variables": load_settings(tmp_path / "t.yaml").build_variables().of(CLIENT),
+        "variables": load_settings(tmp_path / "t.yaml").build_variables().values_for(CLIENT),
     }
 
 

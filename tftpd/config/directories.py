@@ -6,7 +6,15 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.fallbacks import Fallback
-from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, needs_mac, root, serials
+from tftpd.access.mounts import (
+    SERIAL,
+    SERIALS,
+    Mount,
+    Root,
+    parse_root,
+    parse_serials,
+    uses_placeholder,
+)
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
@@ -153,7 +161,7 @@ class DirectorySection(ConfigModel):
     def _makes_sense(self) -> Self:
         if self.read is None and self.write is None:
             raise InvalidCombination("expected read, write or both")
-        if self.serials is not None and not needs_mac(self.roots, SERIAL):
+        if self.serials is not None and not uses_placeholder(self.roots, SERIAL):
             raise InvalidCombination('"serials" needs a root that contains {serial}')
         try:
             self.build_mount()
@@ -164,11 +172,11 @@ class DirectorySection(ConfigModel):
     @property
     def roots(self) -> tuple[Root, ...]:
         """The parsed roots."""
-        return tuple(map(root, self.root))
+        return tuple(map(parse_root, self.root))
 
     def build_mount(self) -> Mount:
         """Build the access.Mount that this section describes."""
-        asked = needs_mac(self.roots, SERIAL)
+        asked = uses_placeholder(self.roots, SERIAL)
         return Mount(
             prefix=self.path,
             roots=self.roots,
@@ -176,5 +184,5 @@ class DirectorySection(ConfigModel):
             write=self.write.build_policy() if self.write else None,
             symlinks=self.symlinks,
             fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
-            serials=serials(self.serials or SERIALS) if asked else None,
+            serials=parse_serials(self.serials or SERIALS) if asked else None,
         )

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tftpd.access.mounts import root
+from tftpd.access.mounts import parse_root
 from tftpd.access.paths import split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
@@ -136,7 +136,7 @@ def _check_root(
     if written is None:
         return
     try:
-        parsed = root(written)
+        parsed = parse_root(written)
     except InvalidPlaceholder:
         return  # the check of the field reports it
     # The part below a placeholder depends on the client and is checked at each request.

@@ -8,7 +8,7 @@ from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
 from tftpd.access.policy import ANYWHERE
 from tftpd.access.regex import BadPattern, pattern
-from tftpd.access.rewrite import RewriteRule, template
+from tftpd.access.rewrite import RewriteRule, parse_template
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, one_of
 
 MAX_RULES = 500
@@ -134,7 +134,7 @@ class RewriteSection(ConfigModel):
         return RewriteRule(
             label=label,
             pattern=expression,
-            to=None if self.to is None else template(self.to, expression),
+            to=None if self.to is None else parse_template(self.to, expression),
             unless=self.unless is not None,
             refuse=self.refuse,
             last=self.last,

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from tftpd.access.mounts import root
+from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config.errors import closest_match
@@ -114,7 +114,7 @@ def _path(kind: str) -> BeforeValidator:
 
 def _root(value: str) -> str:
     try:
-        root(value)
+        parse_root(value)
     except InvalidPlaceholder as error:
         raise InvalidCombination(str(error)) from None
     return value

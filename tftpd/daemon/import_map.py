@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.regex import BadPattern, from_posix, pattern
-from tftpd.access.rewrite import template
+from tftpd.access.rewrite import parse_template
 from tftpd.config.errors import escape_control_chars
 from tftpd.config.names import MAX_RULES
 
@@ -115,7 +115,7 @@ def _rule(fields: list[str]) -> tuple[str | None, str]:
         keys.append("refuse: true")
     elif "r" in letters:
         to = _template(replacement, found.groups)
-        template(to, found)
+        parse_template(to, found)
         keys.append(f"to: {_quoted(to)}")
         if longest:
             keys.append("longest: true")

@@ -81,7 +81,7 @@ def template_variables(wanted: RenderContext, facts: VariableTable) -> Mapping[s
         "name": os.fsdecode(wanted.named.name),
         "asked": os.fsdecode(wanted.asked),
         "groups": {key: os.fsdecode(said) for key, said in wanted.named.groups.items()},
-        "facts": facts.of(client),
+        "facts": facts.values_for(client),
     }
 
 

@@ -92,7 +92,7 @@ class ResolvedWrite:
         """Raises `Refused` where `open()` would."""
 
         def check(grant: Grant[WritePolicy]) -> None:
-            ledger = UsageTracker(grant.root) if grant.policy.measured else None
+            ledger = UsageTracker(grant.root) if grant.policy.needs_usage else None
             if ledger is not None:
                 ledger.measure()
             Upload.check(grant, self.size, ledger)
@@ -122,7 +122,7 @@ def resolve_read(
 ) -> ResolvedRead:
     """What `client` gets for `request`; raises `Refused`, and `Slow` unless it may `wait`."""
     mode = _mode(request)
-    named = apply_rules(finder.mounts.naming.rules, request.filename, False, client)
+    named = apply_rules(finder.mounts.name_rules.rules, request.filename, False, client)
 
     def made(template: Grant[ReadPolicy], name: RequestName) -> bytes:
         return render(template, RenderContext(request.filename, name, client))
@@ -137,7 +137,7 @@ def resolve_write(
 ) -> ResolvedWrite:
     """What `client` may store by `request`; raises `Refused`."""
     mode = _mode(request)
-    named = apply_rules(mounts.naming.rules, request.filename, True, client)
+    named = apply_rules(mounts.name_rules.rules, request.filename, True, client)
     try:
         grants = mounts.authorize_write(named.name, client)
     except RequestRefused as refused:

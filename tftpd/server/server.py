@@ -195,7 +195,7 @@ class Server:
         roots = {
             root.path
             for mount in mounts
-            if mount.write and mount.write.measured
+            if mount.write and mount.write.needs_usage
             for root in mount.roots
         }
         self._ledgers = {root: self._ledgers.get(root) or UsageTracker(root) for root in roots}

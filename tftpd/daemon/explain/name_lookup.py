@@ -73,14 +73,14 @@ def trace_name(
     """
     mounts = finder.mounts
     applied: list[AppliedRule] = []
-    said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.naming.rules)}
+    said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.name_rules.rules)}
 
     def note(rule: RewriteRule, name: bytes) -> None:
         applied.append(AppliedRule(rule.label, said[rule.label], name, _does(rule)))
 
     writes = isinstance(request, Wrq)
     try:
-        named = apply_rules(mounts.naming.rules, request.filename, writes, client, note)
+        named = apply_rules(mounts.name_rules.rules, request.filename, writes, client, note)
     except RequestRefused:
         named = RequestName(applied[-1].name if applied else request.filename)
         return NameTrace(tuple(applied), (), named)
