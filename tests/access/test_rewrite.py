@@ -53,12 +53,12 @@ def test_each_address_has_its_own_form():
     [
         ("{2}", "{2}: there are 1 groups"),
         ("{9999}", "{9999}: there are 1 groups"),
-        ("{host}", "{host} is neither a group nor one of name, ip, ip_hex, mac"),
-        ("{1:title}", "{1:title}: only upper and lower may follow the colon"),
-        ("{", 'a lone "{"; as itself it is written twice'),
-        ("a}b", 'a lone "}"; as itself it is written twice'),
-        ("{}", 'a lone "{"; as itself it is written twice'),
-        ("a\0b", "no name has a NUL"),
+        ("{host}", "{host} is not a group and not one of name, ip, ip_hex, mac"),
+        ("{1:title}", "{1:title}: expected :upper or :lower after the key"),
+        ("{", 'a single "{": write it twice for a literal brace'),
+        ("a}b", 'a single "}": write it twice for a literal brace'),
+        ("{}", 'a single "{": write it twice for a literal brace'),
+        ("a\0b", "a name cannot contain NUL"),
     ],
 )
 def test_what_is_no_template_is_told(to, why):
@@ -178,7 +178,7 @@ def test_named_groups_are_kept_whatever_the_rule_does():
 def test_a_refusal_says_which_bound_it_was():
     with pytest.raises(RequestRefused, match=r"^the name is too long for the rewrite rules$"):
         apply_rules([rule("x")], b"a" * (MAX_NAME_BYTES + 1), False, CLIENT)
-    with pytest.raises(RequestRefused, match=r"^the rewrite rules come to no end$"):
+    with pytest.raises(RequestRefused, match=r"^the rewrite rules do not come to an end$"):
         apply_rules([rule("", restart=True)], b"a", False, CLIENT)
 
 

@@ -51,10 +51,10 @@ def test_what_a_client_is_known_by_is_a_step_below_the_directory(text, path, own
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("/srv/{nic}", "{nic} is none of ip, ip_hex, mac, serial"),
-        ("/srv/{0}", "{0} is none of ip, ip_hex, mac, serial"),
-        ("/srv/{mac:title}", "{mac:title}: only upper and lower may follow the colon"),
-        ("/srv/{", 'a lone "{"; as itself it is written twice'),
+        ("/srv/{nic}", "{nic} is not one of ip, ip_hex, mac, serial"),
+        ("/srv/{0}", "{0} is not one of ip, ip_hex, mac, serial"),
+        ("/srv/{mac:title}", "{mac:title}: expected :upper or :lower after the key"),
+        ("/srv/{", 'a single "{": write it twice for a literal brace'),
     ],
 )
 def test_what_is_no_root_is_told(text, why):

@@ -267,10 +267,10 @@ lisen: 3
         ("directories: [{root: [in, [x]], read: true}]",
          "t.yaml:1: directories[0].root[1]: expected the path of a directory, got a list"),
         ('directories: [{root: "in/{nic}", read: true}]',
-         "t.yaml:1: directories[0].root: {nic} is none of ip, ip_hex, mac, serial"),
+         "t.yaml:1: directories[0].root: {nic} is not one of ip, ip_hex, mac, serial"),
         ('directories: [{root: [in, "in/{mac:title}"], read: true}]',
-         "t.yaml:1: directories[0].root[1]: {mac:title}: only upper and lower may follow the "
-         "colon"),
+         "t.yaml:1: directories[0].root[1]: {mac:title}: expected :upper or :lower after "
+         "the key"),
         ('directories: [{root: "in/{mac}", read: true, serials: x}]',
          't.yaml:1: directories[0]: "serials" needs a root that contains {serial}'),
         ('directories: [{root: "in/{serial}", read: true, serials: "(?=a)"}]',
