@@ -14,7 +14,7 @@ from tests.support.daemons import CHECKOUT
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 from tftpd.daemon.cli import main
 from tftpd.daemon.explain.explanation import LoadedConfig, explain
 from tftpd.daemon.explain.text import format_lines
@@ -88,7 +88,7 @@ def config():
         base.chmod(0o755)
         _create_tree(base)
         (base / "tftpd.yaml").write_text(CONFIGURATION)
-        settings, document = load_with_lines(base / "tftpd.yaml")
+        settings, document = load_settings_and_document(base / "tftpd.yaml")
         yield LoadedConfig(settings, "tftpd.yaml", document)
 
 
@@ -156,12 +156,12 @@ def _answers_of_server(config, request, host):
     settings = config.settings
     server = MemoryServer(
         lambda observer: ServerConfig(
-            Mounts(settings.mounts(), settings.naming()),
-            settings.limits.granted(),
-            settings.retransmit.timing(),
+            Mounts(settings.build_mounts(), settings.build_name_rules()),
+            settings.limits.option_limits(),
+            settings.retransmit.build_policy(),
             AdmissionLimits(sessions=100),
             observer,
-            profiles=Profiles(known.profile() for known in settings.known_profiles()),
+            profiles=Profiles(known.build_profile() for known in settings.active_profiles()),
         )
     )
     server.net.deliver(request.encode(), (host, 2070), (SERVER, WELL_KNOWN))
@@ -366,7 +366,7 @@ def test_the_current_usage_of_a_quota_is_applied(tmp_path, size, granted):
     (tmp_path / "tftpd.yaml").write_text(
         f"directories: [{{root: {tmp_path}/in, write: {{quota: 10}}}}]\n"
     )
-    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
     request = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
     explanation = explain(LoadedConfig(settings, "tftpd.yaml", document), request, "192.0.2.7")
     assert (explanation.granted, explanation.reason) == (granted, "" if granted else _QUOTA)
@@ -506,7 +506,7 @@ def test_a_removed_root_is_shown(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "tftpd.yaml").write_text(f"directories: [{{root: {root}, read: true}}]\n")
-    settings, document = load_with_lines(tmp_path / "tftpd.yaml")
+    settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
     root.rmdir()
     explanation = explain(
         LoadedConfig(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7"

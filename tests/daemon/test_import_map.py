@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
-from tftpd.config.loader import load
-from tftpd.config.names import MOST_RULES
+from tftpd.config.loader import load_settings
+from tftpd.config.names import MAX_RULES
 from tftpd.daemon.cli import main
 from tftpd.daemon.import_map import rules_of, written
 from tftpd.protocol.errors import RequestRefused
@@ -68,7 +68,7 @@ def rules(import_text, tmp_path):
         assert (status, err) == (0, "")
         root = f"directories: [{{root: {tmp_path}, read: true}}]\n"
         (tmp_path / "t.yaml").write_text(root + out)
-        return load(tmp_path / "t.yaml").naming().rules
+        return load_settings(tmp_path / "t.yaml").build_name_rules().rules
 
     return load_rules
 
@@ -168,10 +168,10 @@ def test_an_empty_map_has_no_rules(import_text, rules):
 
 
 def test_too_many_rules_are_reported(import_text):
-    status, _, err = import_text("r a b\n" * (MOST_RULES + 1))
+    status, _, err = import_text("r a b\n" * (MAX_RULES + 1))
     assert (status, err) == (
         1,
-        f"map:{MOST_RULES + 1}: too many rules; the maximum is {MOST_RULES}\n",
+        f"map:{MAX_RULES + 1}: too many rules; the maximum is {MAX_RULES}\n",
     )
 
 
@@ -203,5 +203,5 @@ def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(t
         path = Path(directory) / "tftpd.yaml"
         directories = ["directories:", f"  - root: {directory}", "    read: {}", ""]
         path.write_text("\n".join([*written(rules), *directories]))
-        loaded = load(path)
-    assert len(loaded.naming().rules) == sum(rule.rule is not None for rule in rules)
+        loaded = load_settings(path)
+    assert len(loaded.build_name_rules().rules) == sum(rule.rule is not None for rule in rules)

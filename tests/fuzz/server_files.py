@@ -10,7 +10,7 @@ from tests.fuzz.harness import scratch_directory
 from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import TransferResult
 from tftpd.server.config import ServerConfig
@@ -81,15 +81,15 @@ def _load_configurations() -> list[ServerConfig]:
     configs = []
     for text in (Path(__file__).parent / "server.yaml").read_text().split("---\n"):
         path.write_text(text.replace("ROOT", str(served_root())))
-        settings = load(path)
+        settings = load_settings(path)
         config = ServerConfig(
-            Mounts(settings.mounts(), settings.naming()),
-            settings.limits.granted(),
-            settings.retransmit.timing(),
+            Mounts(settings.build_mounts(), settings.build_name_rules()),
+            settings.limits.option_limits(),
+            settings.retransmit.build_policy(),
             admission_limits(settings.limits),
             lambda result: None,
             session_bandwidth=settings.limits.session_bandwidth,
-            profiles=Profiles(profile.profile() for profile in settings.known_profiles()),
+            profiles=Profiles(profile.build_profile() for profile in settings.active_profiles()),
         )
         configs.append(config)
     return configs

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.regex import BadPattern, from_posix, pattern
-from tftpd.access.rewrite import template
-from tftpd.config.errors import printable
-from tftpd.config.names import MOST_RULES
+from tftpd.access.rewrite import parse_template
+from tftpd.config.errors import escape_control_chars
+from tftpd.config.names import MAX_RULES
 
 _EXIT_FAILURE = 1
 
@@ -71,12 +71,14 @@ def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
             continue
         try:
             rule, remark = _translate_line(fields)
-            rules.append(TranslatedRule(number, printable(line.strip(_WHITESPACE)), rule, remark))
+            rules.append(
+                TranslatedRule(number, escape_control_chars(line.strip(_WHITESPACE)), rule, remark)
+            )
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
-    if len(rules) > MOST_RULES:
-        first = rules[MOST_RULES].line
-        problems.append((first, f"too many rules; the maximum is {MOST_RULES}"))
+    if len(rules) > MAX_RULES:
+        first = rules[MAX_RULES].line
+        problems.append((first, f"too many rules; the maximum is {MAX_RULES}"))
     return rules, problems
 
 
@@ -120,7 +122,7 @@ def _translate_line(fields: list[str]) -> tuple[str | None, str]:
         keys.append("refuse: true")
     elif "r" in letters:
         to = _translate_replacement(replacement, found.groups)
-        template(to, found)
+        parse_template(to, found)
         keys.append(f"to: {_quote(to)}")
         if longest:
             keys.append("longest: true")
@@ -136,7 +138,7 @@ def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-            raise _NotTranslatable(f'"{printable(letter)}" is not an operation')
+            raise _NotTranslatable(f'"{escape_control_chars(letter)}" is not an operation')
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:
@@ -199,5 +201,5 @@ def _literal(character: str, case: str) -> str:
 
 def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _NotTranslatable("a character is not printable")
+        raise _NotTranslatable("a character is not escape_control_chars")
     return "'" + text.replace("'", "''") + "'"

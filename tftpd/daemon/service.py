@@ -23,7 +23,7 @@ from twisted.python.usage import Options as UsageOptions
 
 import tftpd
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
@@ -64,7 +64,7 @@ class Options(UsageOptions):
             logs.print_startup_error("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
         try:
-            self["settings"] = load(Path(self["config"]))
+            self["settings"] = load_settings(Path(self["config"]))
         except ConfigError as error:
             logs.print_startup_error(str(error))
             raise SystemExit(EX_CONFIG) from None
@@ -210,7 +210,7 @@ class Daemon(Service):
             return
         self._systemd.reloading()
         try:
-            settings = keep_fixed_settings(self._settings, load(self._path), self.log)
+            settings = keep_fixed_settings(self._settings, load_settings(self._path), self.log)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
         except (ConfigError, BindError) as error:
             for reason in str(error).splitlines():
@@ -241,7 +241,7 @@ class Daemon(Service):
             listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
             self._serving.serve(self._settings, listening)
         if self._page is not None:
-            profiles = [profile.name for profile in self._settings.known_profiles()]
+            profiles = [profile.name for profile in self._settings.active_profiles()]
             self._page.configure(map(format_address, self.addresses), profiles)
 
     def _describe_addresses(self) -> str:
@@ -289,7 +289,7 @@ class Daemon(Service):
         if self._is_sweeping:
             return
         self._is_sweeping = True
-        writable = [mount for mount in self._settings.mounts() if mount.write is not None]
+        writable = [mount for mount in self._settings.build_mounts() if mount.write is not None]
         DeferredList(
             [
                 deferToThreadPool(

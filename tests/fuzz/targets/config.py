@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.fuzz.harness import scratch_directory, time_limit
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 
 
 def check(data: bytes) -> None:
@@ -17,15 +17,15 @@ def check(data: bytes) -> None:
 
 def _check_file(path: Path, data: bytes) -> None:
     try:
-        settings, document = load_with_lines(path)
+        settings, document = load_settings_and_document(path)
     except ConfigError as error:
         problems = error.problems
     else:
-        settings.mounts()
-        settings.naming()
-        settings.limits.granted()
-        settings.retransmit.timing()
-        assert all(entry.profile() for entry in settings.known_profiles())
+        settings.build_mounts()
+        settings.build_name_rules()
+        settings.limits.option_limits()
+        settings.retransmit.build_policy()
+        assert all(entry.build_profile() for entry in settings.active_profiles())
         assert document.line(("listen",)) >= 1
         return
     assert problems, "an error without a problem"

@@ -43,7 +43,7 @@ def _step(choices: Choices, server: CheckedServer) -> None:
             server.listener.single_port = choices.flag()
             server.listener.ports = PortRange(50000, 50003) if choices.flag() else None
         case 14:
-            server.net.no_ports, server.net.taken = choices.flag(), choices.flag()
+            server.net.no_ports, server.net.ports_exhausted = choices.flag(), choices.flag()
             server.port.broadcast = choices.flag()
         case _:
             match choices.number(3):
