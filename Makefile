@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
-QUICK ?= $(addprefix tests/,protocol access storage config net)
+QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
 # Processes that run tests; `auto` is one for each processor.
 JOBS ?= auto
@@ -95,7 +95,7 @@ bench: $(VENV)/.installed-bench  ## Measure servers and clients; BENCH='--scenar
 
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-fuzz  ## Fuzz; FUZZ='server --seconds 3600 --keep DIRECTORY'
-	$(BIN)/python -m fuzz $(or $(FUZZ),--all --seconds 60)
+	$(BIN)/python -m tests.fuzz $(or $(FUZZ),--seconds 60)
 
 # Branches: 100 % of the layers without I/O, 95 % of the whole package.
 PURE = protocol access

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.daemons import answers, daemon, free_port, until
+from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, received_after, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
