@@ -11,7 +11,7 @@ from tftpd.access import rewrite
 from tftpd.access.client import Client
 from tftpd.access.paths import RequestName
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, pattern
-from tftpd.access.rewrite import RewriteRule, apply_rules, template
+from tftpd.access.rewrite import RewriteRule, apply_rules, parse_template
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = Client(ip_address("10.0.0.7"))
@@ -19,7 +19,7 @@ CLIENT = Client(ip_address("10.0.0.7"))
 
 def rule(match, to=None, label="r", **how):
     found = pattern(match)
-    return RewriteRule(label, found, None if to is None else template(to, found), **how)
+    return RewriteRule(label, found, None if to is None else parse_template(to, found), **how)
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def test_each_address_has_its_own_form():
     [
         ("{2}", "{2}: there are 1 groups"),
         ("{9999}", "{9999}: there are 1 groups"),
-        ("{host}", "{host} is neither a group nor one of name, ip, ip_hex, mac"),
-        ("{1:title}", "{1:title}: only upper and lower may follow the colon"),
-        ("{", 'a lone "{"; as itself it is written twice'),
-        ("a}b", 'a lone "}"; as itself it is written twice'),
-        ("{}", 'a lone "{"; as itself it is written twice'),
-        ("a\0b", "no name has a NUL"),
+        ("{host}", "{host} is not a group and not one of name, ip, ip_hex, mac"),
+        ("{1:title}", "{1:title}: expected :upper or :lower after the key"),
+        ("{", 'a single "{": write it twice for a literal brace'),
+        ("a}b", 'a single "}": write it twice for a literal brace'),
+        ("{}", 'a single "{": write it twice for a literal brace'),
+        ("a\0b", "a name cannot contain NUL"),
     ],
 )
 def test_what_is_no_template_is_told(to, why):
     with pytest.raises(BadPattern) as bad:
-        template(to, pattern("(?P<name>x)"))
+        parse_template(to, pattern("(?P<name>x)"))
     assert str(bad.value) == why
 
 
@@ -136,7 +136,7 @@ def test_rules_without_end_refuse_the_name(rules):
     with pytest.raises(RequestRefused) as refused:
         apply_rules(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
-    assert len(applied) <= rewrite.MOST_APPLIED + 1
+    assert len(applied) <= rewrite.MAX_APPLIED_RULES + 1
 
 
 def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
@@ -178,12 +178,12 @@ def test_named_groups_are_kept_whatever_the_rule_does():
 def test_a_refusal_says_which_bound_it_was():
     with pytest.raises(RequestRefused, match=r"^the name is too long for the rewrite rules$"):
         apply_rules([rule("x")], b"a" * (MAX_NAME_BYTES + 1), False, CLIENT)
-    with pytest.raises(RequestRefused, match=r"^the rewrite rules come to no end$"):
+    with pytest.raises(RequestRefused, match=r"^the rewrite rules do not come to an end$"):
         apply_rules([rule("", restart=True)], b"a", False, CLIENT)
 
 
 def test_rules_without_end_are_left_after_one_more_than_may_apply():
-    most = rewrite.MOST_APPLIED
+    most = rewrite.MAX_APPLIED_RULES
     applied = []
     with pytest.raises(RequestRefused):
         apply_rules(
@@ -212,5 +212,5 @@ def test_a_group_by_its_name_that_matched_nothing_is_nothing():
 @pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
 def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
     with pytest.raises(BadPattern, match="there are 1 groups"):
-        template(f"{{{number}}}", pattern("(x)"))
-    assert template("{001}", pattern("(x)"))
+        parse_template(f"{{{number}}}", pattern("(x)"))
+    assert parse_template("{001}", pattern("(x)"))
