@@ -42,6 +42,11 @@ MAPS = {
         "rG4 ^x y\nrP ^q z\nr6 ^w z\na ^secret\n~a ^[a-z]\n",
         ["x", "q", "w", "secret", "secretx", "not", "1"],
     ),
+    "longest": (
+        "re ^(a|ab)(c|bcd)(d*)$ \\1-\\2-\\3\nr m(.*)n(.*)o <\\2,\\1>\nr (x|xy)z* N\n"
+        "r (q|qu)+ W\nr k{,2}l J\n",
+        ["abcd", "acdd", "1m2n3n4o5", "axyzz", "axzz", "aququ", "kkkl", "l"],
+    ),
     "classes": (
         "rg [[:digit:]]{3} N\nri ^[]x[:blank:]]+ y\nr [^a-zA-Z0-9/.-] _\n",
         ["a123456", "12", "]X]a", "a~b~", "X"],
