@@ -65,7 +65,7 @@ trial: $(VENV)/.installed-test  ## Run the test cases that trial knows
 nightly: $(VENV)/.installed-test $(VENV)/.installed-fuzz  ## Run the long tests, a soak test, fuzzing and mutants (hours)
 	$(PYTEST) -m nightly
 	$(MAKE) bench BENCH=soak
-	$(MAKE) fuzz FUZZ='--all --seconds 600'
+	$(MAKE) fuzz FUZZ='--seconds 600'
 	$(MAKE) mutants
 
 .PHONY: locked
@@ -77,7 +77,7 @@ locked: $(VENV)/.locked  ## Make the environment from exact versions and hashes,
 .PHONY: oldest
 oldest:  ## Run the tests of the lower layers with the oldest supported libraries
 	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick \
-		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py net/test_stateful.py)'
+		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py server/test_stateful.py)'
 
 .PHONY: versions
 versions:  ## Run the tests of the lower layers with several Pythons
