@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
-QUICK ?= $(addprefix tests/,protocol access storage config net)
+QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
 # Processes that run tests: three for two processors, since a third of the time is waiting.
 JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
@@ -65,7 +65,7 @@ trial: $(VENV)/.installed-test  ## Run the test cases that trial knows
 nightly: $(VENV)/.installed-test $(VENV)/.installed-fuzz  ## Run the long tests, a soak test, fuzzing and mutants (hours)
 	$(PYTEST) -m nightly
 	$(MAKE) bench BENCH=soak
-	$(MAKE) fuzz FUZZ='--all --seconds 600'
+	$(MAKE) fuzz FUZZ='--seconds 600'
 	$(MAKE) mutants
 
 .PHONY: locked
@@ -77,7 +77,7 @@ locked: $(VENV)/.locked  ## Make the environment from exact versions and hashes,
 .PHONY: oldest
 oldest:  ## Run the tests of the lower layers with the oldest supported libraries
 	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick \
-		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py net/test_stateful.py)'
+		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py server/test_stateful.py)'
 
 .PHONY: versions
 versions:  ## Run the tests of the lower layers with several Pythons
@@ -95,7 +95,7 @@ bench: $(VENV)/.installed-bench  ## Measure servers and clients; BENCH='--scenar
 
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-fuzz  ## Fuzz; FUZZ='server --seconds 3600 --keep DIRECTORY'
-	$(BIN)/python -m fuzz $(or $(FUZZ),--all --seconds 60)
+	$(BIN)/python -m tests.fuzz $(or $(FUZZ),--seconds 60)
 
 # Branches: 100 % of the layers without I/O, 95 % of the whole package.
 PURE = protocol access
