@@ -106,7 +106,7 @@ def fragments(where, v6):
 
 
 def test_a_client_that_dies_is_told_of_by_icmp_and_given_up(tmp_path, place):
-    quick = {"patience": 1}
+    quick = {"idle_timeout": 1}
     with watched(tmp_path, address=OURS, retransmit=quick, **somewhere(place)) as watch:
         (watch.root / "file").write_bytes(CONTENT * 4)
         for blocks in (1, 30):  # before and after there is a socket connected to it

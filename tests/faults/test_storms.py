@@ -78,7 +78,7 @@ def test_a_log_that_is_full_stops_nothing_and_goes_on_when_there_is_room(tmp_pat
         watch.put(b"new", CONTENT)
         machine.set(log=0)
         assert watch.get(b"file") == CONTENT
-        until(lambda: "lines of the log were lost: No space left" in watch.running.log.read_text())
+        until(lambda: "log lines were lost: No space left" in watch.running.log.read_text())
         assert watch.outcomes()["done"] < 50
         assert all(event["level"] != "critical" for event in watch.running.events())
 
@@ -133,7 +133,7 @@ def test_a_pipe_that_is_full_of_log_stops_nothing(tmp_path, workers):
                 assert watch.get(b"file", ("blksize", 8192)) == CONTENT
                 watch.put(b"new", b"%d" % number)
             reader.go_on()
-            lost = "its reader stands still"
+            lost = "its reader is stalled"
             until(lambda: watch.get(b"first") and lost in watch.running.log.read_text())
             assert 2 < watch.outcomes()["done"] < 60
             watch.running.reload()

@@ -26,7 +26,7 @@ from tftpd.access.paths import TEMPORARY
 
 EYES = Path(__file__).parent / "eyes"
 
-QUICK = {"initial": 0.3, "floor": 0.1, "patience": 5, "dally": 0.2}
+QUICK = {"initial_interval": 0.3, "min_interval": 0.1, "idle_timeout": 5, "dally": 0.2}
 """So that those who died are given up within the time of a test."""
 
 SETTLES = 15.0  # seconds until all is as it was
