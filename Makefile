@@ -53,7 +53,7 @@ prose: $(VENV)/.installed-lint  ## Check spelling, names and docstrings
 	$(BIN)/python -m tests.support.style
 
 .PHONY: check
-check: lint branches trial $(VENV)/.installed-test  ## Run lint and all tests: also interop, browser, packages
+check: lint branches trial $(VENV)/.installed-test $(VENV)/.installed-docs  ## Run lint and all tests: also interop, browser, packages
 	$(PYTEST) $(PARALLEL) -m "not nightly"
 
 # trial runs the test cases of unittest alone: state machines and transfers over loopback.
@@ -64,6 +64,7 @@ trial: $(VENV)/.installed-test  ## Run the test cases that trial knows
 .PHONY: nightly
 nightly: $(VENV)/.installed-test $(VENV)/.installed-fuzz  ## Run the long tests, a soak test, fuzzing and mutants (hours)
 	$(PYTEST) -m nightly
+	$(BIN)/python -m tests.faults
 	$(MAKE) bench BENCH=soak
 	$(MAKE) fuzz FUZZ='--seconds 600'
 	$(MAKE) mutants

@@ -1,5 +1,7 @@
 """Servers in small scenarios of each unit, direction and link."""
 
+import pytest
+
 from bench.clients import Job
 from bench.comparison import compare_servers
 from bench.scenarios import KIB, SCENARIOS, Scenario, Unit
@@ -13,6 +15,7 @@ _SMALL = {
 }
 
 
+@pytest.mark.check
 def test_a_row_has_the_results_of_each_server_or_the_reason():
     plain = Server("plain", "no-such-program", uploads=False, windows=False)
     lines = []

@@ -181,6 +181,7 @@ def test_a_transfer_without_an_answer_is_lost():
         assert _outcomes(Task(SilentClient(job, [b"x"], 0.1)))[0] == {("", "done"): 1}
 
 
+@pytest.mark.check
 def test_a_short_soak_test_finds_no_descriptor_session_or_file_left(monkeypatch):
     monkeypatch.setattr(soak, "_SETTLE_SECONDS", 0.2)
     plan = Plan(1.0, 1, 40, 40, 0.3, 0.4, idle_timeout=0.6, rest=1.0, idle=0.2, surge=0.1)

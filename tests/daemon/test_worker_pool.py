@@ -101,14 +101,14 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
 
 
 def test_the_session_limit_applies_to_all_workers_together(tmp_path):
-    with daemon(tmp_path, workers=4, limits={"sessions": 5}) as running:
-        _reach_all(running, 4)
+    with daemon(tmp_path, workers=2, limits={"sessions": 5}) as running:
+        _reach_all(running, 2)
         assert _half_open(running, 40) == 5
         # The sessions of a worker that dies no longer count.
         for pid in _pids(running).values():
             os.kill(pid, signal.SIGKILL)
-        until(lambda: sum("pid" in event for event in running.events()) == 8)
-        _reach_all(running, 4)
+        until(lambda: sum("pid" in event for event in running.events()) == 4)
+        _reach_all(running, 2)
         assert _half_open(running, 40) == 5
 
 
@@ -117,7 +117,7 @@ def _half_open(running: RunningDaemon, count: int) -> int:
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
     try:
         for sock in sockets:
-            sock.settimeout(2)
+            sock.settimeout(1)
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
         with ThreadPoolExecutor(count) as waiting:
             return sum(waiting.map(_receives_packet, sockets))

@@ -12,6 +12,8 @@ import pytest
 from tests.support.daemons import CHECKOUT
 from tests.support.programs import program
 
+pytestmark = pytest.mark.check
+
 LIMIT = 30.0  # seconds for a shell to answer, on a loaded machine
 
 SHARE = CHECKOUT / "share"

@@ -23,11 +23,13 @@ def _run(*arguments):
     return done.returncode, done.stderr or done.stdout
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_mandoc_reports_no_warning(page):
     assert _run("mandoc", "-T", "lint", "-W", "warning", page) == (0, "")
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_groff_reports_no_warning(page):
     assert _run("groff", "-t", "-man", "-ww", "-Tutf8", "-z", page) == (0, "")

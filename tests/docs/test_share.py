@@ -63,6 +63,7 @@ def _files(directory):
     }
 
 
+@pytest.mark.check
 @pytest.mark.usefixtures("_locked_tools")
 def test_the_committed_manual_pages_and_completions_are_current(tmp_path):
     _sphinx("man", tmp_path / "share/man", tmp_path / "doctrees")
@@ -73,6 +74,7 @@ def test_the_committed_manual_pages_and_completions_are_current(tmp_path):
     assert old == [], "run `make docs` and commit the files"
 
 
+@pytest.mark.check
 @pytest.mark.usefixtures("_locked_tools")
 def test_the_site_builds_without_warnings(tmp_path):
     _sphinx("html", tmp_path / "html", tmp_path / "doctrees")

@@ -42,7 +42,9 @@ def test_a_clock_that_is_set_moves_no_transfer(tmp_path):
 
 def test_timers_go_on_under_a_clock_that_is_set(tmp_path):
     machine = Machine(tmp_path)
-    with watched(tmp_path, environment=machine.environment, retransmit={"idle_timeout": 1}) as watch:
+    with watched(
+        tmp_path, environment=machine.environment, retransmit={"idle_timeout": 1}
+    ) as watch:
         (watch.root / "file").write_bytes(CONTENT)
         with watch.download(b"file").more(2) as silent:
             said = silent.hear()
@@ -76,7 +78,10 @@ def test_the_clock_that_is_asked_stands_still_with_the_machine():
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_daemon_that_stood_still_goes_on_with_those_who_waited(tmp_path, seconds):
     """As under a debugger, in a machine that is migrated, or on one that swaps."""
-    with watched(tmp_path, retransmit={"idle_timeout": 20}) as watch, ThreadPoolExecutor() as waiting:
+    with (
+        watched(tmp_path, retransmit={"idle_timeout": 20}) as watch,
+        ThreadPoolExecutor() as waiting,
+    ):
         (watch.root / "file").write_bytes(CONTENT)
         reading, writing = watch.download(b"file").more(3), watch.upload(b"new", CONTENT).more(3)
         with reading, writing:
