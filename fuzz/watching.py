@@ -15,13 +15,13 @@ from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.netascii import encode
+from tftpd.protocol.netascii import encode_netascii
 from tftpd.protocol.packets import HEADER_BYTES, Ack, Data, ErrorPacket, Oack
 from tftpd.protocol.result import Outcome
 
 _COPIES = 3  # of the first packet, to who never answers
 _ALWAYS = frozenset(FILES) - {b"changing"}
-_TEXTS = {name: encode(content) for name, content in FILES.items()}
+_TEXTS = {name: encode_netascii(content) for name, content in FILES.items()}
 _REQUESTS = (b"\0\1", b"\0\2")
 _STRANGERS = 32
 _LONGEST_ERROR = 80  # octets
@@ -77,7 +77,7 @@ class Watch:
                 self._open[address] = session
                 peer.uploads = None
                 if isinstance(session, ReceiveSession):
-                    peer.uploads = Sent(len(self.uploads) + 1, session.machine.terms.blksize)
+                    peer.uploads = Sent(len(self.uploads) + 1, session.machine.options.blksize)
                     self.uploads[session] = peer.uploads
                     peer.number = 0
 
@@ -165,7 +165,7 @@ class Watch:
         """Whether `session` may send this: the octets of its file that have this number."""
         if not isinstance(session, SendSession):
             return False
-        terms = session.machine.terms
+        terms = session.machine.options
         content = FILES.get(session.request_name.name)
         if len(data.payload) > terms.blksize:
             return False

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from fuzz.choices import Choices
-from tftpd.protocol.netascii import Decoder, encode
+from tftpd.protocol.netascii import NetasciiDecoder, encode_netascii
 
 
 def check(octets: bytes) -> None:
@@ -12,8 +12,10 @@ def check(octets: bytes) -> None:
     places = sorted(choices.number(0xFFFF) for _ in range(choices.number(5)))
     text = choices.rest()
     chunks = _cut(text, places)
-    assert b"".join(map(encode, chunks)) == encode(text) == _encoded(text), "encoded otherwise"
-    assert _decoded_by_us(_cut(encode(text), places)) == text, "another text came back"
+    assert b"".join(map(encode_netascii, chunks)) == encode_netascii(text) == _encoded(text), (
+        "encoded otherwise"
+    )
+    assert _decoded_by_us(_cut(encode_netascii(text), places)) == text, "another text came back"
     assert _decoded_by_us(chunks) == _decoded_by_us([text]) == _decoded(text), "decoded otherwise"
 
 
@@ -23,7 +25,7 @@ def _cut(text: bytes, places: list[int]) -> list[bytes]:
 
 
 def _decoded_by_us(chunks: list[bytes]) -> bytes:
-    decoder = Decoder()
+    decoder = NetasciiDecoder()
     return b"".join([*map(decoder.decode, chunks), decoder.decode(b"", final=True)])
 
 

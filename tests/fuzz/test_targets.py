@@ -61,7 +61,7 @@ FAULTS = {
     ),
     "a decoder that forgets a CR": (
         "netascii",
-        netascii.Decoder,
+        netascii.NetasciiDecoder,
         "decode",
         lambda was: lambda self, chunk, final=False: was(self, chunk, True),
     ),

@@ -22,7 +22,7 @@ TIMING = RetransmitPolicy(
     initial_interval=1.0,
     idle_timeout=30.0,
     dally=12.0,
-    max_unanswered_sends=inf,
+    max_unanswered_sends=None,
 )
 
 

@@ -79,7 +79,7 @@ def test_silence_quarters_the_rate_down_to_a_floor():
     pacer = RatePacer(64)
     bursts = []
     for _ in range(8):
-        pacer.on_timeout(roundtrip=0.001)
+        pacer.on_timeout(rtt=0.001)
         bursts.append(pacer.take(64, now=10.0 * len(bursts)))
     assert bursts == [32, 8, 8, 8, 8, 8, 8, 8]
     before = pacer.next_at
@@ -95,7 +95,7 @@ def test_a_lone_silence_costs_little_and_the_next_one_much():
     for start in (10.0, 20.0, 30.0):
         pacer.take(8, start)
         rates.append(8 / (pacer.next_at - start))
-        pacer.on_timeout(roundtrip=0.001)
+        pacer.on_timeout(rtt=0.001)
     assert rates == pytest.approx([10000, 7500, 1875])
 
 
@@ -141,14 +141,14 @@ def test_after_a_loss_only_what_came_since_counts(loss):
     if loss == "gap":
         pacer.on_loss(40, elapsed=0.04)
     else:
-        pacer.on_timeout(roundtrip=0.001)
+        pacer.on_timeout(rtt=0.001)
     pacer.on_window_acked(64, 0.032, queued=0.005)
     assert pacer._rate == pytest.approx(2500)
 
 
 def test_small_windows_are_not_paced():
     pacer = RatePacer(8)
-    pacer.on_timeout(roundtrip=0.001)
+    pacer.on_timeout(rtt=0.001)
     assert not pacer.active
 
 
@@ -212,7 +212,7 @@ def test_the_rate_doubles_up_to_half_of_what_was_lost_and_creeps_from_there():
     pacer.on_window_acked(64, elapsed=0.02, queued=0.0)  # 10000
     pacer.on_loss(40, elapsed=0.1)  # 8500: one loss is no proof
     assert _rate(pacer, 10.0) == pytest.approx(8500)
-    pacer.on_timeout(roundtrip=0.001)  # 2125, and 8500 was too fast
+    pacer.on_timeout(rtt=0.001)  # 2125, and 8500 was too fast
     rates = []
     for at, count in enumerate((32, 32, 64, 64)):
         pacer.on_window_acked(count, elapsed=0.02, queued=0.0)
@@ -225,7 +225,7 @@ def test_a_window_that_kept_up_before_any_pacing_makes_a_silence_a_lone_one(elap
     pacer = RatePacer(64)
     pacer.on_loss(40, elapsed)  # 64000 a second and more are no limit
     assert not pacer.active
-    pacer.on_timeout(roundtrip=0.001)
+    pacer.on_timeout(rtt=0.001)
     assert _rate(pacer, 10.0) == pytest.approx(48000, rel=0.01)
 
 
@@ -273,7 +273,7 @@ def test_nothing_that_becomes_of_them_changes_a_gap():
 def test_windows_of_nine_blocks_and_more_are_paced():
     for window, active in ((8, False), (9, True)):
         pacer = RatePacer(window)
-        pacer.on_timeout(roundtrip=0.01)
+        pacer.on_timeout(rtt=0.01)
         assert pacer.active is active
 
 
@@ -282,7 +282,7 @@ def test_where_pacing_has_ended_a_silence_is_reckoned_by_the_round_trip_again():
     for _ in range(4):
         pacer.on_window_acked(64, elapsed=0.02, queued=0.0)
     assert not pacer.active
-    pacer.on_timeout(roundtrip=0.01)
+    pacer.on_timeout(rtt=0.01)
     assert _rate(pacer, 10.0) == pytest.approx(0.75 * 6400)
 
 

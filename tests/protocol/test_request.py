@@ -90,8 +90,8 @@ def test_an_oack_makes_the_terms_and_nothing_is_sent():
     end = asking(READ)
     answer = Oack(((b"TSize", b"70"), (b"BLKSIZE", b"1024"), (b"windowsize", b"4"), *ASKED[3:]))
     assert end.hears(answer) == []
-    assert end.machine.opened
-    assert end.machine.terms == TransferOptions(
+    assert end.machine.accepted
+    assert end.machine.options == TransferOptions(
         blksize=1024, windowsize=4, timeout=3.0, tsize=70, rollover=1
     )
     assert (end.machine.outcome, end.machine.deadline) == (None, inf)
@@ -100,28 +100,28 @@ def test_an_oack_makes_the_terms_and_nothing_is_sent():
 def test_an_option_that_the_oack_leaves_out_has_its_default():
     end = asking(READ)
     end.hears(Oack(((b"blksize", b"1468"),)))
-    assert end.machine.terms == TransferOptions(blksize=1468)
+    assert end.machine.options == TransferOptions(blksize=1468)
 
 
 def test_a_server_may_ignore_all_options():
     for wish, answer in ((READ, Data(1, b"abc")), (PLAIN_WRITE, Ack(0))):
         end = asking(wish)
         assert end.hears(answer) == []
-        assert end.machine.opened
-        assert end.machine.terms == TransferOptions()
+        assert end.machine.accepted
+        assert end.machine.options == TransferOptions()
 
 
 def test_an_oack_without_any_option_declines_them_all():
     end = asking(READ)
     assert end.hears(Oack(())) == []
-    assert end.machine.opened
-    assert end.machine.terms == TransferOptions()
+    assert end.machine.accepted
+    assert end.machine.options == TransferOptions()
 
 
 def test_the_mode_is_that_of_the_request():
     end = asking(TransferRequest(Direction.READ, b"f", Mode.NETASCII, blksize=100))
     end.hears(Oack(((b"blksize", b"100"),)))
-    assert end.machine.terms.mode is Mode.NETASCII
+    assert end.machine.options.mode is Mode.NETASCII
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_an_oack_with_what_was_not_asked_ends_with_error_8(option):
     end = asking(READ)
     assert end.hears(Oack((option,))) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
     assert (end.machine.outcome, end.machine.code) == (Outcome.FAILED, 8)
-    assert not end.machine.opened
+    assert not end.machine.accepted
     assert end.waits(10) == []
 
 
@@ -193,7 +193,7 @@ def test_an_error_is_the_end_and_is_not_answered():
     assert (machine.outcome, machine.code) == (Outcome.ABORTED, 1)
     assert (machine.detail, machine.closed) == ("no such thing", True)
     assert end.hears(Data(1, b"")) == []
-    assert not machine.opened
+    assert not machine.accepted
 
 
 def test_after_error_8_the_same_is_asked_once_more_without_options():
@@ -208,21 +208,21 @@ def test_after_error_8_the_plain_request_is_the_one_repeated():
     end.hears(ErrorPacket(8, ""))
     assert end.waits(1) == [Rrq(b"f", b"octet")]
     end.hears(Data(1, b"abc"))
-    assert end.machine.opened
+    assert end.machine.accepted
 
 
 @pytest.mark.parametrize("packet", [Data(2, b"x"), Data(0, b"x"), Ack(0), Rrq(b"f", b"octet")])
 def test_what_answers_no_rrq_is_ignored(packet):
     end = asking(READ)
     assert end.hears(packet) == []
-    assert (end.machine.opened, end.machine.outcome) == (False, None)
+    assert (end.machine.accepted, end.machine.outcome) == (False, None)
 
 
 @pytest.mark.parametrize("packet", [Data(1, b"x"), Ack(1), Wrq(b"f", b"octet")])
 def test_what_answers_no_wrq_is_ignored(packet):
     end = asking(PLAIN_WRITE)
     assert end.hears(packet) == []
-    assert (end.machine.opened, end.machine.outcome) == (False, None)
+    assert (end.machine.accepted, end.machine.outcome) == (False, None)
 
 
 def test_what_is_ignored_does_not_feed_patience():
@@ -267,7 +267,7 @@ def test_where_everyone_is_asked_one_refusal_leaves_it_open_to_the_others():
     assert end.hears(ErrorPacket(1, "not here")) == []
     assert end.machine.outcome is None
     assert end.hears(Data(1, b"abc")) == []
-    assert end.machine.opened
+    assert end.machine.accepted
 
 
 def test_where_nobody_else_answers_by_the_deadline_the_refusal_counts():
@@ -294,7 +294,7 @@ def test_what_comes_after_the_answer_is_for_the_machine_that_goes_on():
     end.hears(Data(1, b"abc"))
     assert end.hears(Oack(((b"blksize", b"1024"),))) == []
     assert end.hears(ErrorPacket(1, "too late")) == []
-    assert (end.machine.terms, end.machine.outcome) == (TransferOptions(), None)
+    assert (end.machine.options, end.machine.outcome) == (TransferOptions(), None)
 
 
 def test_whoever_only_asks_has_moved_nothing_yet():
@@ -329,7 +329,7 @@ def test_an_oack_that_is_refused_says_why_in_our_log():
 def test_an_oack_may_state_all_from_the_least_to_what_was_asked(option):
     end = asking(READ)
     end.hears(Oack((option,)))
-    assert end.machine.opened
+    assert end.machine.accepted
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_an_oack_may_state_all_from_the_least_to_what_was_asked(option):
 )  # fmt: skip
 def test_all_that_a_request_can_say_is_asked(least_and_most):
     ((name, value),) = least_and_most.items()
-    asked = TransferRequest(Direction.READ, b"f", **least_and_most).options()
+    asked = TransferRequest(Direction.READ, b"f", **least_and_most).build_options()
     assert asked == ((name.encode(), b"%d" % value),)
 
 

@@ -73,7 +73,7 @@ def port(text: str) -> int:
 
 def mode(text: str) -> Mode:
     """A transfer mode."""
-    spelled = Mode.spelled(text.encode())
+    spelled = Mode.parse(text.encode())
     if spelled is None:
         raise argparse.ArgumentTypeError(f"octet or netascii, not {text}")
     return spelled

@@ -11,7 +11,6 @@ the server is told by an ERROR, and nothing is left here.
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -59,7 +58,7 @@ class Client:
         self._settings = settings
         # Whoever is asked by us has answered: its packets may be lost, no more.
         self._timing = RetransmitPolicy(
-            idle_timeout=settings.idle_timeout, dally=_DALLY, max_unanswered_sends=inf
+            idle_timeout=settings.idle_timeout, dally=_DALLY, max_unanswered_sends=None
         )
 
     async def get(

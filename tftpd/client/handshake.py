@@ -47,7 +47,9 @@ class ClientSession(Session[RequestMachine]):
     ) -> None:
         timer = RetransmitTimer(timing, wish.timeout)
         opening = RequestMachine(wish, timer, runtime.clock.seconds(), server.broadcast)
-        super().__init__(runtime, opening, opening.request, server.address, on_report, _nothing)
+        super().__init__(
+            runtime, opening, opening.request_packet, server.address, on_report, _nothing
+        )
         self._server = server
         self._timing = timing
         self._answer = b""
@@ -102,7 +104,7 @@ class ClientSession(Session[RequestMachine]):
         self._answer = datagram
 
     def _advance(self, now: float) -> None:
-        if self.machine.opened and not self.machine.closed:
+        if self.machine.accepted and not self.machine.closed:
             try:
                 self._hand_over(now)
                 return
@@ -139,7 +141,12 @@ class DownloadSession(ClientSession):
         sink = self._open_sink(self.terms)
         machine = Receiver(self.terms, timer, now)
         session = ReceiveSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
+            self._runtime,
+            machine,
+            self.machine.request_packet,
+            self.peer,
+            self._on_report,
+            self._on_end,
         )
         session.attach(sink)
         return session
@@ -158,7 +165,12 @@ class UploadSession(ClientSession):
     def _follow(self, timer: RetransmitTimer, now: float) -> SendSession:
         machine = Sender(self.terms, timer, now)
         session = SendSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
+            self._runtime,
+            machine,
+            self.machine.request_packet,
+            self.peer,
+            self._on_report,
+            self._on_end,
         )
         session.attach(self._source)
         return session

@@ -46,7 +46,7 @@ def parse(url: str, encoding: str) -> Remote:
         raise ValueError(f"not of the form tftp://host[:port]/path[;mode=octet]: {url}")
     mode = None
     if match["mode"] is not None:
-        mode = Mode.spelled(match["mode"].encode())
+        mode = Mode.parse(match["mode"].encode())
         if mode is None:
             raise ValueError(f"mode is octet or netascii, not {match['mode']}")
     host, port = _server(match)

@@ -120,7 +120,7 @@ class RetransmitSection(ConfigModel):
     )
     dally: Seconds = Field(default=_TIMING.dally, description="How long the last ACK is repeated.")
     max_unanswered_sends: Annotated[int, number(1, 100)] = Field(
-        default=int(_TIMING.max_unanswered_sends),
+        default=_TIMING.max_unanswered_sends,
         description="How often a client that never answers is sent the first packet.",
     )
 

@@ -37,7 +37,7 @@ class ReceiveSession(Session[Receiver]):
     @property
     def size(self) -> int | None:
         """What the other end announced by `tsize`."""
-        return self.machine.terms.tsize
+        return self.machine.options.tsize
 
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_DATA) and len(datagram) >= HEADER_BYTES:

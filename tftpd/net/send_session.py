@@ -20,7 +20,7 @@ class SendSession(Session[Sender]):
 
     def attach(self, source: FileLike) -> None:
         """The file to send, which this session closes. Comes before the port starts."""
-        machine, terms = self.machine, self.machine.terms
+        machine, terms = self.machine, self.machine.options
         kind = NetasciiBlockRing if terms.mode is Mode.NETASCII else BlockRing
         self._source = source
         self._frames = kind(source, terms.blksize, machine.buffer_blocks, terms.rollover)
@@ -28,7 +28,7 @@ class SendSession(Session[Sender]):
     @property
     def size(self) -> int | None:
         """That of the file; netascii makes it longer by what nobody has counted."""
-        return self._source.size if self.machine.terms.mode is Mode.OCTET else None
+        return self._source.size if self.machine.options.mode is Mode.OCTET else None
 
     def _take(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(_ACK) and len(datagram) >= HEADER_BYTES:

@@ -310,7 +310,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def _report(self, now: float) -> TransferResult:
         machine = self.machine
-        terms = machine.terms
+        terms = machine.options
         return TransferResult(
             direction=self.direction,
             peer=self.peer[:2],
@@ -328,7 +328,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             blocks=machine.blocks,
             timeouts=machine.timeouts,
             rtt=machine.smoothed_rtt,
-            options=terms.options,
+            options=terms.option_names,
             served_name=self.request_name.name if self.request_name.steps else None,
             resolution_steps=self.request_name.steps,
             profile=self.profile.name,

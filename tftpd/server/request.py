@@ -149,7 +149,7 @@ def resolve_write(
 
 
 def _mode(request: Request) -> Mode:
-    mode = Mode.spelled(request.mode)
+    mode = Mode.parse(request.mode)
     if mode is None:
         raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
     return mode
