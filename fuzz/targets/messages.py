@@ -25,8 +25,8 @@ _HEADER = 5  # octets
 _LONGEST = 64 << 10  # octets that are heard of what is no file
 _TEXTS = (*(code.text for code in ErrorCode), *ErrorText)
 _PIECES = (
-    *(b"[", b"]", b"[0, ", b'"why"', b", ", b'"File could not be made"', b"null", b"true", b"99"),
-    *(b'[0, "a\\nb", "File could not be made"]', b'[1, "\\ud800", ""]', b"{", b"}", b":", b"1e999"),
+    *(b"[", b"]", b"[0, ", b'"why"', b", ", b'"File could not be generated"', b"null", b"true", b"99"),
+    *(b'[0, "a\\nb", "File could not be generated"]', b'[1, "\\ud800", ""]', b"{", b"}", b":", b"1e999"),
     *(b"[" * 1100, b'[0, "' + b"a" * 1100 + b'", "Internal error"]', b"9" * 5000, b"\xff\xfe"),
 )
 _SIZES = (0, 1, 100, 1 << 16)

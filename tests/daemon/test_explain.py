@@ -348,7 +348,9 @@ def test_a_request_longer_than_any_is_answered_as_by_the_listener(configured):
     told = explain(configured, request, "192.0.2.7")
     answers, _ = _really(configured, request, "192.0.2.7")
     assert [told.answer] == answers
-    assert told.why == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
+    assert told.why == (
+        f"request of {MAX_REQUEST_BYTES + 9} bytes is longer than {MAX_REQUEST_BYTES} bytes"
+    )
 
 
 @pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])

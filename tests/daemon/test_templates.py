@@ -64,7 +64,7 @@ def test_a_file_that_is_there_is_no_template_and_a_template_no_file(serving):
 def test_a_template_that_fails_is_told_in_the_log_and_not_to_the_client(serving):
     with pytest.raises(plain.ServerError) as refused:
         plain.get(serving.port, b"broken")
-    assert refused.value.args == (0, "File could not be made")
+    assert refused.value.args == (0, "File could not be generated")
     (told,) = serving.awaited(1)
     assert told["detail"].startswith("template broken.j2: line 2: ")
     assert "none" in told["detail"]
@@ -89,7 +89,7 @@ def test_nobody_waits_for_a_template_without_end(serving):
     assert plain.get(serving.port, b"cfg/web2").endswith(b"web2 here\n")
     for thread in stuck:
         thread.join(20)
-    assert refusals == [(0, "File could not be made")] * len(stuck)
+    assert refusals == [(0, "File could not be generated")] * len(stuck)
 
 
 def test_a_repeated_request_is_rendered_once_and_sent_once(serving):

@@ -144,7 +144,7 @@ def test_an_interrupt_in_the_midst_of_a_transfer_tells_the_server():
             process.send_signal(signal.SIGINT)
             while not (said := server.recv(1024)).startswith(b"\0\5"):
                 pass
-            assert said == b"\0\5\0\0Client has seen enough\0"
+            assert said == b"\0\5\0\0Client needs no more data\0"
             assert process.wait(LIMIT) == 130
         finally:
             process.kill()

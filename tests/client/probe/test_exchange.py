@@ -12,7 +12,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, decode
 
 WHERE = ServerEndpoint((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
 STRANGER = ("192.0.2.99", 4000)
-FAREWELL = ErrorPacket(0, "Client has seen enough")
+FAREWELL = ErrorPacket(0, "Client needs no more data")
 
 
 class Hearing:

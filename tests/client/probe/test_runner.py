@@ -22,7 +22,7 @@ def looked_at(server, **how):
     assert server.net.ports == {}
     assert server.net.clock.getDelayedCalls() == []
     assert {(error.code, error.message) for error in server.errors} <= {
-        (0, "Client has seen enough"),
+        (0, "Client needs no more data"),
         (8, "Option negotiation refused"),
     }
     return seen, took
