@@ -58,7 +58,7 @@ class ClientSession(Session[RequestMachine]):
     @property
     def terms(self) -> TransferOptions:
         """Those of the transfer, once it is open."""
-        return self.machine.terms
+        return self.machine.options
 
     @property
     def octets(self) -> int:

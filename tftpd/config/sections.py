@@ -25,7 +25,7 @@ from tftpd.config.types import (
 )
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
-from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.protocol.retransmission import DEFAULT_MAX_UNANSWERED_SENDS, RetransmitPolicy
 
 MOST_SECONDS = 3600.0
 
@@ -120,7 +120,7 @@ class RetransmitSection(ConfigModel):
     )
     dally: Seconds = Field(default=_TIMING.dally, description="How long the last ACK is repeated.")
     max_unanswered_sends: Annotated[int, number(1, 100)] = Field(
-        default=_TIMING.max_unanswered_sends,
+        default=DEFAULT_MAX_UNANSWERED_SENDS,
         description="How often a client that never answers is sent the first packet.",
     )
 

@@ -138,8 +138,14 @@ class _Negotiation:
     def consider(self, option: Option) -> None:
         name, value = option
         lower_name = name.lower()
-        accept = None if lower_name in self.limits.refused else _ACCEPT.get(lower_name)
-        agreed_value = accept(self, value) if accept is not None else None
+        rule = None if lower_name in self.limits.refused else _RULES.get(lower_name)
+        if rule is None:
+            return
+        field_name, bounds, accept = rule
+        requested = opt.parse_int(value, bounds)
+        if requested is None or getattr(self, field_name) is not None:
+            return
+        agreed_value = accept(self, requested, value)
         if agreed_value is not None:
             self.oack.append((name, agreed_value))
 
@@ -170,47 +176,31 @@ class _Negotiation:
     def _effective_rollover(self) -> int:
         return self.limits.rollover if self.rollover is None else self.rollover
 
-    def _accept_blksize(self, value: bytes) -> bytes | None:
-        requested = opt.parse_int(value, opt.BLKSIZE_RANGE)
-        if requested is None or self.blksize is not None:
-            return None
+    def _accept_blksize(self, requested: int, _: bytes) -> bytes:
         self.blksize = min(requested, self.limits.blksize)
         return b"%d" % self.blksize
 
-    def _accept_blksize2(self, value: bytes) -> bytes | None:
+    def _accept_blksize2(self, requested: int, _: bytes) -> bytes:
         """Accept blksize2: like blksize, but rounded down to a power of two (tftp-hpa)."""
-        requested = opt.parse_int(value, opt.BLKSIZE_RANGE)
-        if requested is None or self.blksize is not None:
-            return None
         self.blksize = 1 << (min(requested, self.limits.blksize).bit_length() - 1)
         return b"%d" % self.blksize
 
-    def _accept_windowsize(self, value: bytes) -> bytes | None:
+    def _accept_windowsize(self, requested: int, value: bytes) -> bytes:
         """Accept windowsize. `result()` writes the final value into the OACK."""
-        requested = opt.parse_int(value, opt.WINDOWSIZE_RANGE)
-        if requested is None or self.windowsize is not None:
-            return None
         self.windowsize = min(requested, self.limits.windowsize)
         return value
 
-    def _accept_timeout(self, value: bytes) -> bytes | None:
-        return self._set_timeout(value, opt.parse_int(value, opt.TIMEOUT_RANGE), 1)
-
-    def _accept_utimeout(self, value: bytes) -> bytes | None:
-        return self._set_timeout(value, opt.parse_int(value, opt.UTIMEOUT_RANGE), 1_000_000)
-
-    def _set_timeout(self, value: bytes, requested: int | None, per_second: int) -> bytes | None:
-        # The value is returned unchanged: EDK2 and U-Boot abort a transfer if the OACK states
-        # another timeout than they requested.
-        if requested is None or self.timeout is not None:
-            return None
-        self.timeout = requested / per_second
+    # EDK2 and U-Boot abort a transfer if the OACK states another timeout than they requested.
+    # Therefore both kinds of timeout are returned unchanged.
+    def _accept_timeout(self, requested: int, value: bytes) -> bytes:
+        self.timeout = float(requested)
         return value
 
-    def _accept_tsize(self, value: bytes) -> bytes | None:
-        requested = opt.parse_int(value, opt.TSIZE_RANGE)
-        if requested is None or self.tsize is not None:
-            return None
+    def _accept_utimeout(self, requested: int, value: bytes) -> bytes:
+        self.timeout = requested / 1_000_000
+        return value
+
+    def _accept_tsize(self, requested: int, value: bytes) -> bytes | None:
         if self.direction is Direction.WRITE:
             self.tsize = requested
             return value
@@ -223,20 +213,21 @@ class _Negotiation:
         self.tsize = self.size
         return b"%d" % self.size
 
-    def _accept_rollover(self, value: bytes) -> bytes | None:
-        requested = opt.parse_int(value, opt.ROLLOVER_RANGE)
-        if requested is None or self.rollover is not None:
-            return None
+    def _accept_rollover(self, requested: int, value: bytes) -> bytes:
         self.rollover = requested
         return value
 
 
-_ACCEPT: dict[bytes, Callable[[_Negotiation, bytes], bytes | None]] = {
-    opt.BLKSIZE: _Negotiation._accept_blksize,
-    opt.BLKSIZE2: _Negotiation._accept_blksize2,
-    opt.TIMEOUT: _Negotiation._accept_timeout,
-    opt.UTIMEOUT: _Negotiation._accept_utimeout,
-    opt.TSIZE: _Negotiation._accept_tsize,
-    opt.WINDOWSIZE: _Negotiation._accept_windowsize,
-    opt.ROLLOVER: _Negotiation._accept_rollover,
+# By option: the field that it sets, the range of its value, and the method that accepts a valid
+# value. The method returns the value for the OACK, or None to leave out the option.
+_RULES: dict[
+    bytes, tuple[str, tuple[int, int], Callable[[_Negotiation, int, bytes], bytes | None]]
+] = {
+    opt.BLKSIZE: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize),
+    opt.BLKSIZE2: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize2),
+    opt.TIMEOUT: ("timeout", opt.TIMEOUT_RANGE, _Negotiation._accept_timeout),
+    opt.UTIMEOUT: ("timeout", opt.UTIMEOUT_RANGE, _Negotiation._accept_utimeout),
+    opt.TSIZE: ("tsize", opt.TSIZE_RANGE, _Negotiation._accept_tsize),
+    opt.WINDOWSIZE: ("windowsize", opt.WINDOWSIZE_RANGE, _Negotiation._accept_windowsize),
+    opt.ROLLOVER: ("rollover", opt.ROLLOVER_RANGE, _Negotiation._accept_rollover),
 }

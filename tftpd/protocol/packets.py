@@ -22,6 +22,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 from tftpd.protocol.errors import MalformedPacket, MalformedRequest
 from tftpd.protocol.options import Options
@@ -58,29 +59,30 @@ RRQ_PREFIX, WRQ_PREFIX, DATA_PREFIX, ACK_PREFIX, ERROR_PREFIX, OACK_PREFIX = (
 
 
 @dataclass(frozen=True, slots=True)
-class Rrq:
-    """Read request. `filename` and `mode` are exactly as the client sent them."""
-
+class _RequestPacket:
     filename: bytes
     mode: bytes
     options: Options = ()
+    _prefix: ClassVar[bytes]
 
     def encode(self) -> bytes:
         """Return the packet as a datagram."""
-        return _encode_request(Opcode.RRQ, self.filename, self.mode, self.options)
+        header = self._prefix + self.filename + b"\0" + self.mode + b"\0"
+        return header + _encode_options(self.options)
 
 
 @dataclass(frozen=True, slots=True)
-class Wrq:
+class Rrq(_RequestPacket):
+    """Read request. `filename` and `mode` are exactly as the client sent them."""
+
+    _prefix = RRQ_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Wrq(_RequestPacket):
     """Write request. `filename` and `mode` are exactly as the client sent them."""
 
-    filename: bytes
-    mode: bytes
-    options: Options = ()
-
-    def encode(self) -> bytes:
-        """Return the packet as a datagram."""
-        return _encode_request(Opcode.WRQ, self.filename, self.mode, self.options)
+    _prefix = WRQ_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +176,6 @@ def _decode_error(datagram: bytes) -> ErrorPacket:
     return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
 
 
-def _decode_rrq(datagram: bytes) -> Rrq:
-    return Rrq(*_decode_request(datagram))
-
-
-def _decode_wrq(datagram: bytes) -> Wrq:
-    return Wrq(*_decode_request(datagram))
-
-
-def _decode_oack(datagram: bytes) -> Oack:
-    return Oack(_decode_options(datagram[2:].split(b"\0")))
-
-
 def _decode_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
     if len(datagram) > MAX_REQUEST_BYTES:
         raise MalformedRequest(
@@ -216,20 +206,15 @@ def _decode_options(fields: list[bytes]) -> Options:
     return tuple(pairs)
 
 
-def _encode_request(opcode: Opcode, filename: bytes, mode: bytes, options: Options) -> bytes:
-    header = opcode.to_bytes(2, "big") + filename + b"\0" + mode + b"\0"
-    return header + _encode_options(options)
-
-
 def _encode_options(options: Options) -> bytes:
     return b"".join(name + b"\0" + value + b"\0" for name, value in options)
 
 
 _DECODERS: dict[int, Callable[[bytes], Packet]] = {
-    Opcode.RRQ: _decode_rrq,
-    Opcode.WRQ: _decode_wrq,
+    Opcode.RRQ: lambda datagram: Rrq(*_decode_request(datagram)),
+    Opcode.WRQ: lambda datagram: Wrq(*_decode_request(datagram)),
     Opcode.DATA: _decode_data,
     Opcode.ACK: _decode_ack,
     Opcode.ERROR: _decode_error,
-    Opcode.OACK: _decode_oack,
+    Opcode.OACK: lambda datagram: Oack(_decode_options(datagram[2:].split(b"\0"))),
 }

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+DEFAULT_MAX_UNANSWERED_SENDS = 3
+
 # RFC 6298 section 2: gains of the smoothed RTT and of its variation.
 _ALPHA = 1 / 8
 _BETA = 1 / 4
@@ -42,7 +44,7 @@ class RetransmitPolicy:
     initial_interval: float = 1.0
     idle_timeout: float = 30.0
     dally: float = 12.0
-    max_unanswered_sends: int | None = 3
+    max_unanswered_sends: int | None = DEFAULT_MAX_UNANSWERED_SENDS
     packet_interval: float = 0.0
 
 
