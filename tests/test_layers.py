@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tftpd"
 TWISTED = {"twisted", "zope"}
 LAYERS = {
     "protocol": set(),
-    "access": {"protocol"},
+    "access": {"protocol", "re2"},
     "storage": {"protocol", "access"},
     "templates": {"protocol", "access", "storage", "jinja2"},
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},

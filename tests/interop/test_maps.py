@@ -9,7 +9,7 @@ import pytest
 from tests.interop.servers import KINDS, serving
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.daemon.cli import main
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, decode
@@ -70,7 +70,7 @@ def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
     assert main(["import-map", str(tmp_path / "map")]) == 0
     out = capsys.readouterr().out
     (tmp_path / "t.yaml").write_text("directories: [{root: root, read: true}]\n" + out)
-    rules = load(tmp_path / "t.yaml").naming().rules
+    rules = load_settings(tmp_path / "t.yaml").build_name_rules().rules
     expected = {}
     for asked in names:
         try:

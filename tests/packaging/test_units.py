@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 
 SHIPPED = CHECKOUT / "tftpd/daemon/units"
 DROP_IN = "tftpd.service.d/socket.conf"
@@ -108,5 +108,5 @@ def test_the_configuration_of_the_service_loads(tmp_path):
     for name, content in (("plain", (SHIPPED / "tftpd.yaml").read_text()), ("full", text)):
         config = tmp_path / f"{name}.yaml"
         config.write_text(content.replace(" /srv/tftp", f" {tmp_path}/srv/tftp"))
-        assert load(config).mounts()
-    assert load(tmp_path / "full.yaml").mounts()[1].write is not None
+        assert load_settings(config).build_mounts()
+    assert load_settings(tmp_path / "full.yaml").build_mounts()[1].write is not None

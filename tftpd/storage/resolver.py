@@ -146,7 +146,7 @@ class _Search:
         for candidate in self._mounts.candidates(asked.name):
             if self._places >= _MOST_PLACES:
                 break
-            named = candidate.named(asked)
+            named = candidate.to_request_name(asked)
             try:
                 found = self._try(candidate, named)
             except _OffLadder:
@@ -166,7 +166,7 @@ class _Search:
         raise RequestRefused(first.code, why, first.text)
 
     def _try(self, candidate: Candidate, named: RequestName) -> ResolvedFile:
-        if candidate.folds:
+        if candidate.ignores_case:
             return self._open_folded(candidate, named)
         self._check(candidate, named.name)
         return self._open(named, self._mounts.authorize_read(named.name, self._client))
@@ -216,7 +216,7 @@ class _Search:
 
     def _open_folded(self, candidate: Candidate, named: RequestName) -> ResolvedFile:
         """The file whose name the directories spell in letters of another case."""
-        name = self._mounts.respelled(candidate.name)
+        name = self._mounts.normalize_prefix(candidate.name)
         grants = self._mounts.authorize_read(name, self._client)
         self._check(candidate, name)
         if not self._wait:
@@ -239,7 +239,7 @@ class _Search:
         with translate_os_errors(ErrorText.READ_FAILED):
             real = match_case_insensitive(grant.root, grant.name, grant.symlinks, self._room)
         by = (*named.steps, f"the first of {real.choices}") if real.choices > 1 else named.steps
-        said = self._mounts.spelled_out(name, real.name[grant.own :])
+        said = self._mounts.replace_tail(name, real.name[grant.own :])
         self._check(candidate, said)
         return self._open(
             RequestName(said, by, named.groups), self._mounts.authorize_read(said, self._client)
