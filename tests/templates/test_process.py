@@ -31,7 +31,7 @@ JSON = st.lists(
             *(b"[", b"]", b"[0, ", b'"why"', b", "),
             *(b'"File could not be generated"', b"null", b"99"),
             *(b'[0, "a\\nb", "File could not be generated"]', b"{", b"}", b":"),
-            *(b'[1, "\\ud800", ""]',),
+            b'[1, "\\ud800", ""]',
             *(b"[" * 1100, b'[0, "' + b"a" * 1100 + b'", "Internal error"]', b"9" * 5000),
         ]
     ),
