@@ -364,7 +364,9 @@ def test_an_oversized_request_is_explained_like_the_server_answers(config, make_
     explanation = explain(config, request, "192.0.2.7")
     answers, _ = _answers_of_server(make_config, request, "192.0.2.7")
     assert [explanation.answer] == answers
-    assert explanation.reason == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
+    assert explanation.reason == (
+        f"request of {MAX_REQUEST_BYTES + 9} bytes is longer than {MAX_REQUEST_BYTES} bytes"
+    )
 
 
 @pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])

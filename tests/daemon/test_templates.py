@@ -64,7 +64,7 @@ def test_a_file_takes_precedence_and_a_template_itself_is_not_served(serving):
 def test_the_error_of_a_template_is_logged_and_not_sent_to_the_client(serving):
     with pytest.raises(plain.ServerError) as refused:
         plain.get(serving.port, b"broken")
-    assert refused.value.args == (0, "File could not be made")
+    assert refused.value.args == (0, "File could not be generated")
     (event,) = serving.awaited(1)
     assert event["detail"].startswith("template broken.j2: line 2: ")
     assert "none" in event["detail"]
@@ -89,7 +89,7 @@ def test_an_endless_template_delays_no_other_client(serving):
     assert plain.get(serving.port, b"cfg/web2").endswith(b"web2 here\n")
     for thread in stuck:
         thread.join(20)
-    assert refusals == [(0, "File could not be made")] * len(stuck)
+    assert refusals == [(0, "File could not be generated")] * len(stuck)
 
 
 def test_a_repeated_request_is_rendered_once_and_sent_once(serving):

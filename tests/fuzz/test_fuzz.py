@@ -62,7 +62,7 @@ def _answer_everything(listener, datagram, peer):
         # A session leaves its file open.
         ("server", SendSession, "_close_file", lambda self: None),
         # The first reply is repeated without end.
-        ("server", TransferMachine, "_worthwhile", TransferMachine._patient),
+        ("server", TransferMachine, "_may_resend", TransferMachine._may_wait),
         # An aborted upload is not removed.
         ("server", Upload, "discard", lambda self: None),
         # The last block is acknowledged before the file is stored.

@@ -218,7 +218,7 @@ def test_short_writes_are_carried_on(root, writing, monkeypatch):
        cut=st.integers(1, 20))  # fmt: skip
 def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
     root = tmp_path_factory.getbasetemp()
-    wire = netascii.encode(text)
+    wire = netascii.encode_netascii(text)
     sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
     for at in range(0, len(wire), cut):
         fill(sink, [wire[at : at + cut]])

@@ -28,8 +28,10 @@ ERROR_TEXTS = {*(code.text for code in ErrorCode), *ErrorText}
 JSON = st.lists(
     st.sampled_from(
         [
-            *(b"[", b"]", b"[0, ", b'"why"', b", ", b'"File could not be made"', b"null", b"99"),
-            *(b'[0, "a\\nb", "File could not be made"]', b'[1, "\\ud800", ""]', b"{", b"}", b":"),
+            *(b"[", b"]", b"[0, ", b'"why"', b", "),
+            *(b'"File could not be generated"', b"null", b"99"),
+            *(b'[0, "a\\nb", "File could not be generated"]', b"{", b"}", b":"),
+            b'[1, "\\ud800", ""]',
             *(b"[" * 1100, b'[0, "' + b"a" * 1100 + b'", "Internal error"]', b"9" * 5000),
         ]
     ),
@@ -39,7 +41,7 @@ REFUSALS = st.builds(
     lambda code, reason, text: json.dumps([code, reason, text]).encode(),
     st.integers(-1, 9),
     st.text(st.characters()) | st.just("a" * 1100),
-    st.sampled_from(["", "File could not be made", "Internal error", "anything"]),
+    st.sampled_from(["", "File could not be generated", "Internal error", "anything"]),
 )
 HEADERS = st.tuples(st.integers(0, 7).map(lambda kind: bytes([kind])), st.binary(max_size=4))
 MESSAGES = st.lists(
@@ -128,7 +130,7 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
 @pytest.mark.parametrize(
     "body",
     [
-        b'[0, "a\\nb", "File could not be made"]',
+        b'[0, "a\\nb", "File could not be generated"]',
         b'[1, "\\ud800", ""]',
         b'[0, "' + b"a" * 1100 + b'", "Internal error"]',
         b"[" * 1100,

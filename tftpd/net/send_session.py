@@ -45,7 +45,7 @@ class SendSession(Session[Sender]):
     @property
     def size(self) -> int | None:
         """Size of the file; None for netascii, whose size on the wire is not known."""
-        return self._source.size if self.machine.terms.mode is Mode.OCTET else None
+        return self._source.size if self.machine.options.mode is Mode.OCTET else None
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(ACK_PREFIX) and len(datagram) >= HEADER_BYTES:

@@ -182,7 +182,7 @@ def resolve_write(
 
 
 def _parse_mode(request: Request) -> Mode:
-    mode = Mode.spelled(request.mode)
+    mode = Mode.parse(request.mode)
     if mode is None:
         raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")
     return mode

@@ -145,4 +145,4 @@ class NetasciiBlockRing(BlockRing):
         self._offset += got
         if self._offset == self._source.size:
             self._source.check_unchanged()
-        self._text += netascii.encode(bytes(chunk[:got]))
+        self._text += netascii.encode_netascii(bytes(chunk[:got]))

@@ -15,7 +15,7 @@ from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.protocol.netascii import Decoder
+from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import EXCLUSIVE, new_temporary
@@ -129,7 +129,7 @@ class Upload:
         self._name = name
         self._policy = policy
         self._ledger = ledger
-        self._decoder = Decoder() if translate else None
+        self._decoder = NetasciiDecoder() if translate else None
         self._pending: list[bytes] = []
         self._pending_size = 0
 
