@@ -4,7 +4,7 @@ from fuzz.bounds import bounded
 from fuzz.choices import Choices
 from fuzz.places import place
 from fuzz.targets.config import loaded
-from tftpd.daemon.import_map import rules_of, written
+from tftpd.daemon.import_map import format_rules, translate
 
 _MOST = 15.0  # seconds
 _PIECES = (
@@ -24,14 +24,14 @@ def check(octets: bytes) -> None:
     else:
         text = choices.rest().decode("utf-8", "replace")
     with bounded(_MOST):
-        rules, problems = rules_of(text)
+        rules, problems = translate(text)
         lines = text.count("\n") + 1
         assert all(1 <= line <= lines and why.isprintable() for line, why in problems)
         if problems:
             return
         assert all(1 <= rule.line <= lines for rule in rules)
         served = ["directories:", f"  - root: {place()}", "    read: {}"]
-        section = "\n".join([*written(rules), *served])
+        section = "\n".join([*format_rules(rules), *served])
         path = place() / "imported.yaml"
         path.write_text(section + "\n")
         settings = loaded(path, section.encode())

@@ -1,4 +1,4 @@
-"""A client in memory, whose server is the test."""
+"""A client in memory; the test plays the server."""
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -11,8 +11,8 @@ from tftpd.protocol.packets import decode
 TID = (SERVER, 3000)
 
 
-class Talk:
-    """One transfer of a client: what it sends, and what it is told."""
+class ClientDriver:
+    """One transfer of a client: the packets that it sends and receives, and its result."""
 
     def __init__(self, net, **settings):
         self.net = net
@@ -21,41 +21,45 @@ class Talk:
         self.result = None  # of the coroutine, or its exception
         self.done = None
 
-    def gets(self, to, host=SERVER, **how):
-        return self._starts(self.client.get(host, "f", to, **how), host)
+    def get(self, to, host=SERVER, **options):
+        """Start a download; return the packets sent to the server."""
+        return self._start(self.client.get(host, "f", to, **options), host)
 
-    def puts(self, source, host=SERVER, **how):
-        return self._starts(self.client.put(host, "f", source, **how), host)
+    def put(self, source, host=SERVER, **options):
+        """Start an upload; return the packets sent to the server."""
+        return self._start(self.client.put(host, "f", source, **options), host)
 
-    def hears(self, packet, source=TID):
-        """What the client answers, to `source`, when it is told `packet`."""
-        octets = packet if isinstance(packet, bytes) else packet.encode()
+    def receive(self, packet, source=TID):
+        """Deliver a packet from `source`; return the packets that the client sends to it."""
+        datagram = packet if isinstance(packet, bytes) else packet.encode()
         for port in list(self.net.ports):
-            self.net.deliver(octets, source, port)
-        return self.said(source)
+            self.net.deliver(datagram, source, port)
+        return self.sent_to(source)
 
-    def waits(self, seconds):
+    def advance(self, seconds):
+        """Let time pass; return the packets sent to the server meanwhile."""
         self.net.clock.pump([0.05] * round(seconds / 0.05))
-        return self.said((SERVER, WELL_KNOWN)) + self.said(TID)
+        return self.sent_to((SERVER, WELL_KNOWN)) + self.sent_to(TID)
 
-    def said(self, to):
+    def sent_to(self, address):
+        """Return the packets sent to an address since the last call."""
         self.net.clock.advance(0)
-        sent = [entry for entry in self.net.sent if entry[1] == to]
-        self.net.sent[:] = [entry for entry in self.net.sent if entry[1] != to]
-        return [decode(octets) for _, _, octets in sent]
+        sent = [entry for entry in self.net.sent if entry[1] == address]
+        self.net.sent[:] = [entry for entry in self.net.sent if entry[1] != address]
+        return [decode(datagram) for _, _, datagram in sent]
 
-    def _starts(self, coroutine, host):
+    def _start(self, coroutine, host):
         self.done = Deferred.fromCoroutine(coroutine)
-        self.done.addBoth(self._ends)
-        return self.said((host, WELL_KNOWN))
+        self.done.addBoth(self._finish)
+        return self.sent_to((host, WELL_KNOWN))
 
-    def _ends(self, result):
+    def _finish(self, result):
         self.result = getattr(result, "value", result)
 
 
 @pytest.fixture
 def net():
-    """Whatever a test does, the end of time finds no port and no timer."""
+    """A network in memory; after the test, no port and no timer may be left."""
     net = MemoryNet()
     yield net
     net.run_threads()

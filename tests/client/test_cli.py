@@ -1,4 +1,4 @@
-"""The command against a real daemon, as a user runs it."""
+"""The command `tftpc` with a real daemon."""
 
 import json
 import os
@@ -29,10 +29,10 @@ def running(tmp_path_factory):
 
 @pytest.fixture
 def tftpc(tmp_path):
-    def run(*arguments, given=b""):
+    def run(*arguments, stdin=b""):
         return subprocess.run(
             [*TFTPC, *arguments],
-            cwd=tmp_path, env=ENVIRONMENT, input=given, capture_output=True, timeout=LIMIT,
+            cwd=tmp_path, env=ENVIRONMENT, input=stdin, capture_output=True, timeout=LIMIT,
         )  # fmt: skip
 
     return run
@@ -44,22 +44,22 @@ def url(running):
 
 
 @pytest.fixture
-def silent():
-    """A port on which nobody ever answers."""
+def silent_server():
+    """Yield a socket whose port never answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.settimeout(LIMIT)
         yield sock
 
 
-def test_a_download_goes_under_its_own_name(tftpc, url, tmp_path):
+def test_a_download_keeps_its_remote_name(tftpc, url, tmp_path):
     done = tftpc("get", f"{url}/file")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"file: 100000 octets in ")
+    assert done.stdout.startswith(b"file: 100000 bytes in ")
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_several_files_of_a_host_into_a_directory(tftpc, running, tmp_path):
+def test_several_files_are_downloaded_into_a_directory(tftpc, running, tmp_path):
     (tmp_path / "to").mkdir()
     port = str(running.port)
     done = tftpc("get", "--port", port, "-q", "-o", "to", "127.0.0.1", "file", "sub/other")
@@ -68,104 +68,108 @@ def test_several_files_of_a_host_into_a_directory(tftpc, running, tmp_path):
     assert (tmp_path / "to" / "other").read_bytes() == b"other"
 
 
-def test_a_host_may_have_a_port(tftpc, running):
+def test_a_host_argument_may_contain_a_port(tftpc, running):
     done = tftpc("get", "-o", "-", f"127.0.0.1:{running.port}", "sub/other")
     assert (done.returncode, done.stdout) == (0, b"other")
 
 
-def test_a_host_that_nobody_knows_is_told_by_its_name(tftpc):
+def test_an_unknown_host_is_reported_with_its_name(tftpc):
     done = tftpc("get", "nonesuch.invalid", "file")
     assert done.returncode == 1
     assert done.stderr.startswith(b"tftpc: file: nonesuch.invalid: ")
     wrong = tftpc("get", "127.0.0.1:70000", "file")
-    assert (wrong.returncode, wrong.stderr) == (2, b"tftpc: no port: 70000\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        b"tftpc: invalid port 70000: a port is 1 to 65535\n",
+    )
 
 
-def test_standard_output_has_the_file_and_nothing_else(tftpc, url):
+def test_standard_output_gets_only_the_file(tftpc, url):
     done = tftpc("get", f"{url}/file", "-o", "-")
     assert (done.returncode, done.stdout) == (0, CONTENT)
     assert done.stderr.startswith(b"file: ")
 
 
-def test_a_device_is_written_to_and_not_replaced(tftpc, url):
+def test_a_device_is_written_and_not_replaced(tftpc, url):
     assert tftpc("get", f"{url}/file", "-o", "/dev/null").returncode == 0
     assert not os.path.isfile("/dev/null")
 
 
-def test_uploads_from_files_and_standard_input(tftpc, url, running, tmp_path):
+def test_files_and_standard_input_are_uploaded(tftpc, url, running, tmp_path):
     (tmp_path / "a").write_bytes(CONTENT)
     (tmp_path / "b").write_bytes(b"b")
     assert tftpc("put", "a", "b", f"{url}/sub/").returncode == 0
     assert (running.root / "sub" / "a").read_bytes() == CONTENT
     assert (running.root / "sub" / "b").read_bytes() == b"b"
-    assert tftpc("put", "-", f"{url}/stdin", given=b"piped").returncode == 0
+    assert tftpc("put", "-", f"{url}/stdin", stdin=b"piped").returncode == 0
     assert (running.root / "stdin").read_bytes() == b"piped"
 
 
-def test_netascii_by_the_url(tftpc, url, running, tmp_path):
+def test_the_url_selects_netascii(tftpc, url, running, tmp_path):
     (tmp_path / "text").write_bytes(b"one\ntwo\n")
     assert tftpc("put", "text", f"{url}/text;mode=netascii").returncode == 0
     assert (running.root / "text").read_bytes() == b"one\ntwo\n"
     assert running.transfers()[-1]["mode"] == "netascii"
 
 
-def test_json_tells_each_file(tftpc, url):
+def test_json_prints_one_object_for_each_file(tftpc, url):
     done = tftpc("get", "--json", "--blksize", "1024", f"{url}/file", f"{url}/none")
     good, bad = (json.loads(line) for line in done.stdout.splitlines())
-    assert (good["outcome"], good["octets"], good["blksize"]) == ("done", 100_000, 1024)
+    assert (good["outcome"], good["bytes"], good["blksize"]) == ("done", 100_000, 1024)
     assert (bad["outcome"], bad["code"], bad["file"]) == ("NotFound", 1, "none")
     assert done.returncode == 3
 
 
-def test_verbose_tells_each_packet_and_what_was_agreed(tftpc, url, running):
+def test_verbose_prints_the_packets_and_the_negotiated_options(tftpc, url, running):
     done = tftpc("get", "-v", "--windowsize", "4", f"{url}/file")
-    assert b"blksize 65464, windowsize 4, 0 retransmitted, server 127.0.0.1" in done.stdout
+    assert b"blksize 65464, windowsize 4, 0 retransmissions, server 127.0.0.1" in done.stdout
     lines = done.stderr.decode().splitlines()
     assert lines[0].endswith(f"to 127.0.0.1:{running.port} RRQ file octet tsize=0 "
                              "blksize=65464 windowsize=4")  # fmt: skip
     assert lines[-1].endswith("ACK 2")
 
 
-def test_statuses_tell_failures_apart(tftpc, url, silent, tmp_path):
+def test_failures_have_different_exit_statuses(tftpc, url, silent_server, tmp_path):
     (tmp_path / "f").write_bytes(b"")
     assert tftpc("get", f"{url}/none").returncode == 3
     assert tftpc("get", f"{url}/../etc/passwd", "-o", "x").returncode == 4
     assert tftpc("get", f"{url}/file", "--max-size", "10").returncode == 1
     assert tftpc("put", "absent", f"{url}/absent").returncode == 1
-    late = tftpc("get", "--patience", "1", f"tftp://127.0.0.1:{silent.getsockname()[1]}/f")
-    assert late.returncode == 5
-    assert b"does not answer" in late.stderr
+    timed_out = tftpc(
+        "get", "--patience", "1", f"tftp://127.0.0.1:{silent_server.getsockname()[1]}/f"
+    )
+    assert timed_out.returncode == 5
+    assert b"does not answer" in timed_out.stderr
 
 
-IN_A_PROGRAM = """
+LIBRARY_PROGRAM = """
 import io, json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from tftpd.client import errors
-from tftpd.client import client
+from tftpd.client import LocalError, get, put
 
 async def main(reactor, port):
     got = io.BytesIO()
-    read = await client.get(reactor, "127.0.0.1", "file", got, port=port)
-    written = await client.put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
+    read = await get(reactor, "127.0.0.1", "file", got, port=port)
+    written = await put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
     try:
-        await client.get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
-    except errors.LocalError:
-        print(json.dumps([read.octets, written.octets]))
+        await get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
+    except LocalError:
+        print(json.dumps([read.bytes_transferred, written.bytes_transferred]))
 
 react(lambda reactor, port: ensureDeferred(main(reactor, int(port))), sys.argv[1:])
 """
 
 
-def test_other_programs_read_and_write_with_two_functions(running):
-    command = [sys.executable, "-c", IN_A_PROGRAM, str(running.port)]
+def test_a_program_uses_get_and_put_of_the_library(running):
+    command = [sys.executable, "-c", LIBRARY_PROGRAM, str(running.port)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout) == [100_000, 100_000]
     assert (running.root / "again").read_bytes() == CONTENT
 
 
-def test_what_cannot_be_written_to_is_told(tftpc, url, tmp_path):
+def test_a_destination_that_cannot_be_opened_is_reported(tftpc, url, tmp_path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "sock"))
         done = tftpc("get", f"{url}/file", "-o", "sock")
@@ -197,24 +201,24 @@ def test_what_cannot_be_written_to_is_told(tftpc, url, tmp_path):
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_makes_no_sense(tftpc, arguments):
+def test_an_invalid_command_line_exits_with_2(tftpc, arguments):
     done = tftpc(*arguments)
     assert (done.returncode, b"Traceback" in done.stderr) == (2, False)
     assert done.stderr
 
 
-def test_an_interrupt_tells_the_server(silent, tmp_path):
-    url = f"tftp://127.0.0.1:{silent.getsockname()[1]}/f"
+def test_an_interrupt_sends_an_error_to_the_server(silent_server, tmp_path):
+    url = f"tftp://127.0.0.1:{silent_server.getsockname()[1]}/f"
     process = subprocess.Popen([*TFTPC, "get", url], cwd=tmp_path, env=ENVIRONMENT)
     try:
-        request, client = silent.recvfrom(1024)
-        silent.sendto(b"\0\3\0\1" + bytes(512), client)
-        while silent.recv(1024) != b"\0\4\0\1":
+        request, client = silent_server.recvfrom(1024)
+        silent_server.sendto(b"\0\3\0\1" + bytes(512), client)
+        while silent_server.recv(1024) != b"\0\4\0\1":
             pass
         process.send_signal(signal.SIGINT)
-        while not (said := silent.recv(1024)).startswith(b"\0\5"):
+        while not (packet := silent_server.recv(1024)).startswith(b"\0\5"):
             pass
-        assert said == b"\0\5\0\0Transfer was cancelled\0"
+        assert packet == b"\0\5\0\0Transfer was cancelled\0"
         assert process.wait(LIMIT) == 130
     finally:
         process.kill()
@@ -222,15 +226,61 @@ def test_an_interrupt_tells_the_server(silent, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_does_not_wait_for_twisted():
+def test_the_command_line_is_parsed_without_twisted():
     code = "import sys; from tftpd.client import cli, jobs; sys.exit('twisted' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
 
 
-def test_garbage_is_collected_again_once_all_is_imported(running):
+def test_the_garbage_collector_is_enabled_after_the_imports(running):
     code = (
         "import gc, sys; from tftpd.client.cli import main; main(sys.argv[1:]);"
         "sys.exit(not gc.isenabled() or gc.get_freeze_count() < 10_000)"
     )
     command = [sys.executable, "-c", code, "get", f"tftp://127.0.0.1:{running.port}/file", "-o-"]
     assert subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+WITHOUT_TEMPORARY_DIRECTORY = """
+import sys, tempfile
+
+def fail(*arguments):
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+tempfile._get_default_tempdir = fail
+from tftpd.client.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def tftpc_without_temporary_directory(tmp_path):
+    """Return a function that runs `tftpc` without a writable directory for temporary files."""
+
+    def run(*arguments, stdin=b""):
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_TEMPORARY_DIRECTORY, *arguments],
+            cwd=tmp_path,
+            env=dict(ENVIRONMENT, TMPDIR="/proc"),
+            input=stdin,
+            capture_output=True,
+            timeout=LIMIT,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("output", ["-", os.devnull, "file"])
+def test_get_works_without_temporary_directory(tftpc_without_temporary_directory, url, output):
+    done = tftpc_without_temporary_directory("get", f"{url}/sub/other", "-o", output)
+    assert done.returncode == 0, done.stderr
+
+
+def test_put_from_standard_input_without_temporary_directory_fails_clearly(
+    tftpc_without_temporary_directory, url
+):
+    done = tftpc_without_temporary_directory("put", "-", f"{url}/stdin", stdin=b"piped")
+    assert done.returncode == 1
+    assert done.stderr == (
+        b"tftpc: cannot copy the input to a temporary file (see TMPDIR): "
+        b"No usable temporary directory found in ['/tmp']\n"
+    )

@@ -1,4 +1,4 @@
-"""The client and our own server in one memory, on a wire that loses packets."""
+"""The client and the server in one process, on a network that loses packets."""
 
 from itertools import combinations
 
@@ -18,16 +18,16 @@ from tftpd.server.config import ServerConfig
 
 HOST = "192.0.2.7"
 CONTENT = bytes(range(256)) * 2
-PACKETS = 12  # of a transfer of five blocks in either window size, with some to spare
+PACKETS = 12  # more than a transfer of six blocks has, with either window size
 PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 
 
 def run(root, start, lost, **settings):
-    """The report of what `start(client)` begins, while the packets numbered `lost` get lost."""
+    """Return the result of `start(client)`; the network loses the packets numbered `lost`."""
     mounts = Mounts([Mount((), one(root), read=ReadPolicy(), write=WritePolicy())])
     server = MemoryServer(
-        lambda report: ServerConfig(
-            mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), report
+        lambda result: ServerConfig(
+            mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), result
         )
     )
     net = server.net
@@ -36,16 +36,16 @@ def run(root, start, lost, **settings):
     Deferred.fromCoroutine(start(client)).addBoth(ended.append)
     for _ in range(3000):
         sent, net.sent[:] = list(net.sent), []
-        for (host, port), to, octets in sent:
+        for (host, port), to, datagram in sent:
             if count not in lost:
-                ours = host != SERVER
-                source = (HOST, port) if ours else (host, port)
-                net.deliver(octets, source, to if ours else ("0.0.0.0", to[1]))
+                from_client = host != SERVER
+                source = (HOST, port) if from_client else (host, port)
+                net.deliver(datagram, source, to if from_client else ("0.0.0.0", to[1]))
             count += 1
         net.clock.advance(0.01)
         if ended and not net.sent:
             break
-    net.clock.pump([0.1] * 600)  # a server whose last ACK was lost has its patience
+    net.clock.pump([0.1] * 600)  # a server whose last ACK was lost waits for its timeout
     assert list(net.ports) == [(SERVER, WELL_KNOWN)]
     return ended[0]
 
@@ -55,8 +55,8 @@ def test_a_download_survives_every_loss_of_one_and_two_packets(tmp_path, windows
     (tmp_path / "f").write_bytes(CONTENT)
     got = tmp_path / "got"
     for lost in PATTERNS:
-        report = run(tmp_path, lambda c: c.get(SERVER, "f", got), lost, windowsize=windowsize)
-        assert report.outcome is Outcome.DONE, lost
+        result = run(tmp_path, lambda c: c.get(SERVER, "f", got), lost, windowsize=windowsize)
+        assert result.outcome is Outcome.DONE, lost
         assert got.read_bytes() == CONTENT
         got.unlink()
 
@@ -64,8 +64,8 @@ def test_a_download_survives_every_loss_of_one_and_two_packets(tmp_path, windows
 @pytest.mark.parametrize("windowsize", [1, 4])
 def test_an_upload_survives_every_loss_of_one_and_two_packets(tmp_path, windowsize):
     for lost in PATTERNS:
-        report = run(tmp_path, lambda c: c.put(SERVER, "g", CONTENT), lost, windowsize=windowsize)
-        assert report.outcome is Outcome.DONE, lost
+        result = run(tmp_path, lambda c: c.put(SERVER, "g", CONTENT), lost, windowsize=windowsize)
+        assert result.outcome is Outcome.DONE, lost
         (stored,) = tmp_path.iterdir()
         assert stored.read_bytes() == CONTENT
         stored.unlink()

@@ -1,8 +1,8 @@
-"""A transfer packet by packet, as `-v` shows it."""
+"""The packet trace of `tftpc -v`."""
 
 import io
 
-from tests.client.conftest import TID
+from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.client import Client
 from tftpd.client.output import PacketPrinter
@@ -11,36 +11,36 @@ from tftpd.net.wrappers import tapped
 from tftpd.protocol.packets import Ack, Data, Oack
 
 
-def test_every_datagram_both_ways_is_heard(tmp_path):
-    from tests.client.conftest import Talk
-
+def test_every_datagram_is_printed_in_both_directions(tmp_path):
     net, out = MemoryNet(), io.StringIO()
-    talk = Talk(net)
-    trace = PacketPrinter(net.clock.seconds, out)
-    talk.client = Client(tapped(net.runtime, trace.hear), ClientSettings(blksize=8, windowsize=2))
-    talk.gets(tmp_path / "f")
+    client = ClientDriver(net)
+    printer = PacketPrinter(net.clock.seconds, out)
+    client.client = Client(
+        tapped(net.runtime, printer.print_packet), ClientSettings(blksize=8, windowsize=2)
+    )
+    client.get(tmp_path / "f")
     net.clock.advance(0.25)
-    talk.hears(Oack(((b"blksize", b"8"), (b"windowsize", b"2"))))
-    talk.hears(Data(1, b"12345678"))
-    talk.hears(Data(2, b""))
-    talk.hears(Data(2, b""), ("192.0.2.99", 5))
-    talk.waits(10)
+    client.receive(Oack(((b"blksize", b"8"), (b"windowsize", b"2"))))
+    client.receive(Data(1, b"12345678"))
+    client.receive(Data(2, b""))
+    client.receive(Data(2, b""), ("192.0.2.99", 5))
+    client.advance(10)
     assert out.getvalue().splitlines() == [
         f" 0.000000   to {SERVER}:69 RRQ f octet tsize=0 blksize=8 windowsize=2",
         f" 0.250000 from {SERVER}:{TID[1]} OACK blksize=8 windowsize=2",
         f" 0.250000   to {SERVER}:{TID[1]} ACK 0",
-        f" 0.250000 from {SERVER}:{TID[1]} DATA 1, 8 octets",
-        f" 0.250000 from {SERVER}:{TID[1]} DATA 2, 0 octets",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 1, 8 bytes",
+        f" 0.250000 from {SERVER}:{TID[1]} DATA 2, 0 bytes",
         f" 0.250000   to {SERVER}:{TID[1]} ACK 2",
-        " 0.250000 from 192.0.2.99:5 DATA 2, 0 octets",
+        " 0.250000 from 192.0.2.99:5 DATA 2, 0 bytes",
         " 0.250000   to 192.0.2.99:5 ERROR 5 Unknown transfer ID",
     ]
     assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])
 
 
-def test_addresses_of_ipv6_have_brackets():
+def test_ipv6_addresses_are_printed_in_brackets():
     out = io.StringIO()
-    PacketPrinter(lambda: 0.0, out).hear(
+    PacketPrinter(lambda: 0.0, out).print_packet(
         True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0)
     )
     assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

@@ -1,4 +1,4 @@
-"""The bar on a terminal, with tqdm and without."""
+"""The progress bar on a terminal, with and without tqdm."""
 
 import fcntl
 import os
@@ -9,43 +9,45 @@ import termios
 
 import pytest
 
-from tftpd.client.output import bar
+from tftpd.client.output import progress_bar
 
 
 @pytest.fixture
 def terminal():
-    """What can stand for standard error, and where its output comes out."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with open(theirs, "w") as stream:
-        yield stream, ours
-    os.close(ours)
+    """Yield a stream for standard error, and the descriptor that reads its output."""
+    reading_end, terminal_end = pty.openpty()
+    fcntl.ioctl(terminal_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with open(terminal_end, "w") as stream:
+        yield stream, reading_end
+    os.close(reading_end)
 
 
-def test_a_bar_shows_the_name_and_how_far_it_is(terminal, monkeypatch):
+def test_the_bar_shows_the_name_and_the_progress(terminal, monkeypatch):
     pytest.importorskip("tqdm")
     stream, out = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    with bar("boot.img", quiet=False) as progress:
+    with progress_bar("boot.img", disabled=False) as progress:
         progress(512, 1024)
         progress(1024, 1024)
-    shown = os.read(out, 65536).decode()
-    assert "boot.img" in shown
-    assert "\r" in shown
+    text = os.read(out, 65536).decode()
+    assert "boot.img" in text
+    assert "\r" in text
 
 
-def test_there_is_none_without_tqdm(terminal, monkeypatch):
+def test_there_is_no_bar_without_tqdm(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal[0])
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with bar("boot.img", quiet=False) as progress:
+    with progress_bar("boot.img", disabled=False) as progress:
         assert progress is None
 
 
-def test_there_is_none_where_nobody_looks(terminal, monkeypatch, tmp_path):
+def test_there_is_no_bar_if_it_is_disabled_or_stderr_is_not_a_terminal(
+    terminal, monkeypatch, tmp_path
+):
     monkeypatch.setattr(sys, "stderr", terminal[0])
-    with bar("boot.img", quiet=True) as progress:
+    with progress_bar("boot.img", disabled=True) as progress:
         assert progress is None
     with (tmp_path / "log").open("w") as log:
         monkeypatch.setattr(sys, "stderr", log)
-        with bar("boot.img", quiet=False) as progress:
+        with progress_bar("boot.img", disabled=False) as progress:
             assert progress is None

@@ -1,4 +1,4 @@
-"""A coroutine under a reactor that runs but once, in a process of its own."""
+"""A coroutine under a reactor, in a process of its own."""
 
 import os
 import subprocess
@@ -6,21 +6,21 @@ import sys
 
 from tests.support.daemons import CHECKOUT
 
-FAULT = """
+PROGRAM = """
 import sys
 from twisted.internet import reactor
-from tftpd.client.reactor_runner import run
+from tftpd.client.reactor_runner import run_reactor
 
 async def work():
     return 1 // 0
 
-sys.exit(run(reactor, work()))
+sys.exit(run_reactor(reactor, work()))
 """
 
 
-def test_a_fault_of_ours_is_shown_and_fails():
+def test_an_unexpected_exception_is_printed_and_exits_with_1():
     done = subprocess.run(
-        [sys.executable, "-c", FAULT],
+        [sys.executable, "-c", PROGRAM],
         env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
         capture_output=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""The prompt: what its commands ask for, and what they change."""
+"""The interactive mode of `tftpc`."""
 
 import fcntl
 import io
@@ -17,133 +17,133 @@ from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
 from tftpd.client.jobs import TransferJob
 from tftpd.client.shell import Shell
-from tftpd.client.urls import Remote
+from tftpd.client.urls import RemoteFile
 from tftpd.protocol.negotiation import Mode
 
 HOST = "192.0.2.1"
 
 
-class Talk:
-    """A prompt, what it had done, and what it said."""
+class ShellDriver:
+    """A shell, the transfers that it started, and its output."""
 
     def __init__(self, *options):
         arguments = parser().parse_args(["prompt", HOST, *options])
-        self.done = []
-        self.statuses = []  # of what is done next
-        self.prompt = Shell(arguments, self._perform)
-        self.prompt.stdout = io.StringIO()
+        self.calls = []
+        self.statuses = []  # exit statuses of the next calls, in reverse order
+        self.shell = Shell(arguments, self._run_jobs)
+        self.shell.stdout = io.StringIO()
 
-    def says(self, *lines):
+    def run(self, *lines):
         for line in lines:
-            self.prompt.onecmd(line)
-        return self.prompt.stdout.getvalue()
+            self.shell.onecmd(line)
+        return self.shell.stdout.getvalue()
 
-    def _perform(self, arguments, jobs):
-        self.done.append((arguments, jobs))
+    def _run_jobs(self, arguments, jobs):
+        self.calls.append((arguments, jobs))
         return self.statuses.pop() if self.statuses else 0
 
     @property
     def jobs(self):
-        return [(arguments.command, *jobs) for arguments, jobs in self.done]
+        return [(arguments.command, *jobs) for arguments, jobs in self.calls]
 
 
 @pytest.fixture
-def talk():
-    return Talk()
+def driver():
+    return ShellDriver()
 
 
-def there(name, host=HOST):
-    return Remote(host, name)
+def remote(name, host=HOST):
+    return RemoteFile(host, name)
 
 
-def test_get_as_in_tftp_1(talk):
-    talk.says("get boot/a", "get a b", "get a b c", "get 'a b' -")
-    assert talk.jobs == [
-        ("get", TransferJob(there(b"boot/a"), Path("a"))),
-        ("get", TransferJob(there(b"a"), Path("b"))),
-        ("get", *(TransferJob(there(name), Path(name.decode())) for name in (b"a", b"b", b"c"))),
-        ("get", TransferJob(there(b"a b"), None)),
+def test_get_has_the_arguments_of_tftp_1(driver):
+    driver.run("get boot/a", "get a b", "get a b c", "get 'a b' -")
+    assert driver.jobs == [
+        ("get", TransferJob(remote(b"boot/a"), Path("a"))),
+        ("get", TransferJob(remote(b"a"), Path("b"))),
+        ("get", *(TransferJob(remote(name), Path(name.decode())) for name in (b"a", b"b", b"c"))),
+        ("get", TransferJob(remote(b"a b"), None)),
     ]
-    assert talk.done[-1][0].output == "-"  # where to the file goes, so nothing else does
+    assert driver.calls[-1][0].output == "-"  # standard output gets only the file
 
 
-def test_put_as_in_tftp_1(talk):
-    talk.says("put d/a", "put d/a b", "put d/a e/b there", "put d/a there/")
-    assert talk.jobs == [
-        ("put", TransferJob(there(b"a"), Path("d/a"))),
-        ("put", TransferJob(there(b"b"), Path("d/a"))),
+def test_put_has_the_arguments_of_tftp_1(driver):
+    driver.run("put d/a", "put d/a b", "put d/a e/b there", "put d/a there/")
+    assert driver.jobs == [
+        ("put", TransferJob(remote(b"a"), Path("d/a"))),
+        ("put", TransferJob(remote(b"b"), Path("d/a"))),
         (
             "put",
-            TransferJob(there(b"there/a"), Path("d/a")),
-            TransferJob(there(b"there/b"), Path("e/b")),
+            TransferJob(remote(b"there/a"), Path("d/a")),
+            TransferJob(remote(b"there/b"), Path("e/b")),
         ),
-        ("put", TransferJob(there(b"there/a"), Path("d/a"))),
+        ("put", TransferJob(remote(b"there/a"), Path("d/a"))),
     ]
 
 
-def test_what_is_set_holds_from_then_on(talk):
-    talk.says("get a", "mode netascii", "blksize 1024", "windowsize 4", "timeout 3")
-    talk.says("connect 192.0.2.9 6969", "trace", "verbose on", "get a")
-    (first, _), (second, jobs) = talk.done
+def test_settings_apply_to_the_following_transfers(driver):
+    driver.run("get a", "mode netascii", "blksize 1024", "windowsize 4", "timeout 3")
+    driver.run("connect 192.0.2.9 6969", "trace", "verbose on", "get a")
+    (first, _), (second, jobs) = driver.calls
     assert (first.mode, first.blksize, first.trace) == (Mode.OCTET, None, False)
     assert (second.mode, second.blksize, second.windowsize) == (Mode.NETASCII, 1024, 4)
     assert (second.timeout, second.trace, second.verbose) == (3, True, True)
     assert second.port == 6969
-    assert jobs == [TransferJob(there(b"a", "192.0.2.9"), Path("a"))]
+    assert jobs == [TransferJob(remote(b"a", "192.0.2.9"), Path("a"))]
 
 
-def test_auto_and_the_names_of_modes_take_it_back(talk):
-    talk.says("blksize 1024", "blksize auto", "ascii", "binary", "trace on", "trace", "get a")
-    asked, _ = talk.done[0]
-    assert (asked.blksize, asked.mode, asked.trace) == (None, Mode.OCTET, False)
+def test_auto_and_binary_restore_the_defaults(driver):
+    driver.run("blksize 1024", "blksize auto", "ascii", "binary", "trace on", "trace", "get a")
+    arguments, _ = driver.calls[0]
+    assert (arguments.blksize, arguments.mode, arguments.trace) == (None, Mode.OCTET, False)
 
 
-def test_the_command_line_sets_the_first_values():
-    talk = Talk("6969", "--blksize", "512", "--encoding", "latin-1")
-    talk.says("get ä")
-    asked, jobs = talk.done[0]
-    assert (asked.port, asked.blksize) == (6969, 512)
+def test_the_command_line_sets_the_initial_values():
+    driver = ShellDriver("6969", "--blksize", "512", "--encoding", "latin-1")
+    driver.run("get ä")
+    arguments, jobs = driver.calls[0]
+    assert (arguments.port, arguments.blksize) == (6969, 512)
     assert jobs[0].remote.name == b"\xe4"
 
 
-def test_status_tells_them(talk):
-    assert talk.says("status") == (
+def test_status_prints_the_settings(driver):
+    assert driver.run("status") == (
         f"host {HOST}, port 69\n"
         "mode octet, blksize auto, windowsize auto, timeout auto\n"
         "verbose off, trace off\n"
     )
 
 
-def test_commands_may_be_shortened(talk):
-    talk.says("g a", "bl 1024", "st")
-    assert talk.jobs == [("get", TransferJob(there(b"a"), Path("a")))]
-    assert "blksize 1024," in talk.prompt.stdout.getvalue()
+def test_commands_can_be_shortened(driver):
+    driver.run("g a", "bl 1024", "st")
+    assert driver.jobs == [("get", TransferJob(remote(b"a"), Path("a")))]
+    assert "blksize 1024," in driver.shell.stdout.getvalue()
 
 
 @pytest.mark.parametrize("line", ["quit", "q", "exit", "EOF"])
-def test_some_end_it(talk, line):
-    assert talk.prompt.onecmd(line) is True
+def test_quit_and_its_aliases_end_the_shell(driver, line):
+    assert driver.shell.onecmd(line) is True
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# get a", "status"])
-def test_others_do_nothing(talk, line):
-    assert talk.prompt.onecmd(line) is False
-    assert (talk.done, talk.prompt.status) == ([], 0)
+def test_empty_lines_comments_and_status_start_no_transfer(driver, line):
+    assert driver.shell.onecmd(line) is False
+    assert (driver.calls, driver.shell.status) == ([], 0)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ("fetch a", "no such command: fetch"),
-        ("t", "may be timeout or trace"),
+        ("fetch a", 'unknown command "fetch"'),
+        ("t", "timeout or trace"),
         ("get", "get FILE; get REMOTE LOCAL"),
         ("get 'a", "No closing quotation"),
         ("get ''", "not empty"),
-        ("get a/..", "no name"),
+        ("get a/..", "without a file name"),
         ("put", "put FILE"),
         ("mode mail", "octet or netascii"),
         ("blksize 7", "8 to 65464"),
-        ("blksize lots", "a whole number"),
+        ("blksize lots", "not a non-negative integer"),
         ("windowsize 0", "1 to 65535"),
         ("timeout 256", "1 to 255"),
         ("trace perhaps", "on or off"),
@@ -152,37 +152,37 @@ def test_others_do_nothing(talk, line):
         ("quit now", "quit"),
     ],
 )
-def test_what_is_wrong_is_said_and_changes_nothing(talk, capsys, line, said):
-    before = talk.says("status")
-    assert talk.prompt.onecmd(line) is False
-    assert said in capsys.readouterr().err
-    assert talk.says("status") == before * 2
-    assert (talk.done, talk.prompt.status) == ([], 2)
+def test_an_invalid_command_prints_an_error_and_changes_nothing(driver, capsys, line, message):
+    before = driver.run("status")
+    assert driver.shell.onecmd(line) is False
+    assert message in capsys.readouterr().err
+    assert driver.run("status") == before * 2
+    assert (driver.calls, driver.shell.status) == ([], 2)
 
 
-def test_the_first_failure_is_the_status(talk):
-    talk.statuses = [0, 5, 3]  # from its end
-    talk.says("get a", "get b", "get c")
-    assert talk.prompt.status == 3
+def test_the_first_failure_determines_the_exit_status(driver):
+    driver.statuses = [0, 5, 3]  # in reverse order
+    driver.run("get a", "get b", "get c")
+    assert driver.shell.status == 3
 
 
-def test_help_knows_every_command(talk):
-    listed = talk.says("?").split()
+def test_help_lists_every_command(driver):
+    listed = driver.run("?").split()
     assert {"get", "put", "mode", "blksize", "windowsize", "timeout"} < set(listed)
     assert {"verbose", "trace", "status", "quit"} < set(listed)
-    assert "blksize [OCTETS|auto]" in talk.says("help blksize")
+    assert "blksize [BYTES|auto]" in driver.run("help blksize")
 
 
-def test_completion(talk, tmp_path, monkeypatch):
+def test_completion_of_commands_files_and_values(driver, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("router1.cfg").touch()
     Path("routers").mkdir()
-    talk.says("get pxelinux.0")
-    assert talk.prompt.completenames("g") == ["get"]
-    assert talk.prompt.complete_get("p", "get p", 4, 5) == ["pxelinux.0"]
-    assert talk.prompt.complete_put("r", "put r", 4, 5) == ["router1.cfg", "routers/"]
-    assert talk.prompt.complete_mode("n", "mode n", 5, 6) == ["netascii"]
-    assert talk.prompt.complete_trace("o", "trace o", 6, 7) == ["off", "on"]
+    driver.run("get pxelinux.0")
+    assert driver.shell.completenames("g") == ["get"]
+    assert driver.shell.complete_get("p", "get p", 4, 5) == ["pxelinux.0"]
+    assert driver.shell.complete_put("r", "put r", 4, 5) == ["router1.cfg", "routers/"]
+    assert driver.shell.complete_mode("n", "mode n", 5, 6) == ["netascii"]
+    assert driver.shell.complete_trace("o", "trace o", 6, 7) == ["off", "on"]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def running(tmp_path_factory):
         yield started
 
 
-def test_a_script(running, tmp_path):
+def test_a_script_runs_all_commands_after_a_failure(running, tmp_path):
     (tmp_path / "mine").write_bytes(b"mine")
     script = "get file\nput mine\nblksize 1024\nget file again\nget none\nget neither\nquit\n"
     done = subprocess.run(
@@ -207,27 +207,27 @@ def test_a_script(running, tmp_path):
 
 
 class Terminal:
-    """A person at a terminal, whose prompt runs on its other end."""
+    """A pseudo-terminal on which the command runs."""
 
-    def __init__(self, command, **how):
-        ours, theirs = pty.openpty()
-        self._fd = ours
+    def __init__(self, command, **options):
+        controller, terminal = pty.openpty()
+        self._fd = controller
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **how,
+            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options,
         )  # fmt: skip
-        os.close(theirs)
+        os.close(terminal)
 
-    def types(self, text):
+    def type(self, text):
         os.write(self._fd, text.encode())
 
-    def reads(self, until):
-        """What appears, up to `until`."""
-        came = b""
-        while until.encode() not in came:
-            assert select.select([self._fd], [], [], LIMIT)[0], came
-            came += os.read(self._fd, 4096)
-        return came.decode()
+    def read_until(self, text):
+        """Return the output up to `text`."""
+        output = b""
+        while text.encode() not in output:
+            assert select.select([self._fd], [], [], LIMIT)[0], output
+            output += os.read(self._fd, 4096)
+        return output.decode()
 
     def close(self):
         self.process.kill()
@@ -235,7 +235,7 @@ class Terminal:
         os.close(self._fd)
 
 
-def test_at_a_terminal_ctrl_c_ends_the_transfer_and_not_the_prompt(running, tmp_path):
+def test_ctrl_c_cancels_the_transfer_but_not_the_shell(running, tmp_path):
     environment = dict(ENVIRONMENT, XDG_STATE_HOME=str(tmp_path / "state"), TERM="dumb")
     silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     silent.settimeout(LIMIT)
@@ -243,14 +243,14 @@ def test_at_a_terminal_ctrl_c_ends_the_transfer_and_not_the_prompt(running, tmp_
     port = silent.getsockname()[1]
     terminal = Terminal([*TFTPC, "127.0.0.1", str(port)], cwd=tmp_path, env=environment)
     try:
-        terminal.reads("tftp> ")
-        terminal.types("get file\n")
-        while silent.recv(600)[:2] == b"\0\1":  # until it is told of the end
-            terminal.types("\x03")
-        terminal.reads("tftp> ")
-        terminal.types(f"connect 127.0.0.1 {running.port}\nget file\n")
-        terminal.reads("7 octets")
-        terminal.types("quit\n")
+        terminal.read_until("tftp> ")
+        terminal.type("get file\n")
+        while silent.recv(600)[:2] == b"\0\1":  # until the ERROR arrives
+            terminal.type("\x03")
+        terminal.read_until("tftp> ")
+        terminal.type(f"connect 127.0.0.1 {running.port}\nget file\n")
+        terminal.read_until("7 bytes")
+        terminal.type("quit\n")
         assert terminal.process.wait(LIMIT) == 0
     finally:
         terminal.close()
@@ -259,9 +259,9 @@ def test_at_a_terminal_ctrl_c_ends_the_transfer_and_not_the_prompt(running, tmp_
     assert "get file\n" in (tmp_path / "state" / "tftpc_history").read_text()
 
 
-def test_a_url_is_no_host(tmp_path):
+def test_a_url_without_command_is_rejected(tmp_path):
     done = subprocess.run(
         [*TFTPC, "tftp://192.0.2.1/x"], env=ENVIRONMENT, capture_output=True, timeout=LIMIT
     )
     assert done.returncode == 2
-    assert b"say get or put" in done.stderr
+    assert b'use "tftpc get URL"' in done.stderr

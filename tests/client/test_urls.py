@@ -1,36 +1,36 @@
-"""URLs of RFC 3617."""
+"""TFTP URLs (RFC 3617)."""
 
 import pytest
 
-from tftpd.client.urls import Remote, is_url, parse, server
+from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
 from tftpd.protocol.negotiation import Mode
 
 
 @pytest.mark.parametrize(
     ("url", "remote"),
     [
-        ("tftp://host/file", Remote("host", b"file")),
-        ("TFTP://host/a/b", Remote("host", b"a/b")),
-        ("tftp://192.0.2.1:6969//a", Remote("192.0.2.1", b"/a", 6969)),
-        ("tftp://[2001:db8::1]/f", Remote("2001:db8::1", b"f")),
-        ("tftp://[2001:DB8::1]:70/f", Remote("2001:DB8::1", b"f", 70)),
-        ("tftp://[fe80::1%25eth0]/f", Remote("fe80::1%eth0", b"f")),
-        ("tftp://[fe80::1%eth0]/f", Remote("fe80::1%eth0", b"f")),
-        ("tftp://h/f;mode=netascii", Remote("h", b"f", None, Mode.NETASCII)),
-        ("tftp://h/f;MODE=Octet", Remote("h", b"f", None, Mode.OCTET)),
-        ("tftp://h/f;v=1", Remote("h", b"f;v=1")),
-        ("tftp://h/a%20b%2f%ff", Remote("h", b"a b/\xff")),
-        ("tftp://h/what?#", Remote("h", b"what?#")),
-        ("tftp://h/", Remote("h", b"")),
+        ("tftp://host/file", RemoteFile("host", b"file")),
+        ("TFTP://host/a/b", RemoteFile("host", b"a/b")),
+        ("tftp://192.0.2.1:6969//a", RemoteFile("192.0.2.1", b"/a", 6969)),
+        ("tftp://[2001:db8::1]/f", RemoteFile("2001:db8::1", b"f")),
+        ("tftp://[2001:DB8::1]:70/f", RemoteFile("2001:DB8::1", b"f", 70)),
+        ("tftp://[fe80::1%25eth0]/f", RemoteFile("fe80::1%eth0", b"f")),
+        ("tftp://[fe80::1%eth0]/f", RemoteFile("fe80::1%eth0", b"f")),
+        ("tftp://h/f;mode=netascii", RemoteFile("h", b"f", None, Mode.NETASCII)),
+        ("tftp://h/f;MODE=Octet", RemoteFile("h", b"f", None, Mode.OCTET)),
+        ("tftp://h/f;v=1", RemoteFile("h", b"f;v=1")),
+        ("tftp://h/a%20b%2f%ff", RemoteFile("h", b"a b/\xff")),
+        ("tftp://h/what?#", RemoteFile("h", b"what?#")),
+        ("tftp://h/", RemoteFile("h", b"")),
     ],
 )
-def test_a_url_names_a_file(url, remote):
-    assert parse(url, "utf-8") == remote
+def test_a_url_is_parsed(url, remote):
+    assert parse_url(url, "utf-8") == remote
 
 
-def test_what_is_not_ascii_goes_in_the_encoding():
-    assert parse("tftp://h/ä%e4", "latin-1").name == b"\xe4\xe4"
-    assert parse("tftp://h/ä", "utf-8").name == b"\xc3\xa4"
+def test_non_ascii_characters_are_encoded():
+    assert parse_url("tftp://h/ä%e4", "latin-1").name == b"\xe4\xe4"
+    assert parse_url("tftp://h/ä", "utf-8").name == b"\xc3\xa4"
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_what_is_not_ascii_goes_in_the_encoding():
         "tftp://[::1/f", "tftp://[host]/f", "h/f",
     ],
 )  # fmt: skip
-def test_what_is_no_such_url_is_told(url):
+def test_an_invalid_url_is_rejected(url):
     with pytest.raises(ValueError, match=r"form|port|mode"):
-        parse(url, "utf-8")
+        parse_url(url, "utf-8")
 
 
-def test_a_url_begins_with_its_scheme():
+def test_a_url_begins_with_tftp():
     assert is_url("TFTP://h/f")
     assert not is_url("tftp.example.net")
 
@@ -63,10 +63,10 @@ def test_a_url_begins_with_its_scheme():
         ("host:port", "host:port", None),
     ],
 )
-def test_a_server_is_a_host_and_perhaps_a_port(text, host, port):
-    assert server(text) == (host, port)
+def test_a_host_and_an_optional_port_are_parsed(text, host, port):
+    assert parse_host(text) == (host, port)
 
 
-def test_a_port_that_there_is_not_is_told():
-    with pytest.raises(ValueError, match="no port: 65536"):
-        server("host:65536")
+def test_an_invalid_port_is_rejected():
+    with pytest.raises(ValueError, match="invalid port 65536"):
+        parse_host("host:65536")

@@ -34,7 +34,11 @@ class Client:
 
     @property
     def mac(self) -> MacAddress | None:
-        """Its MAC address; None where nobody knows."""
+        """MAC address; None if unknown. The first use queries it."""
+        return self._mac if self._known else self.query_mac()
+
+    def query_mac(self) -> MacAddress | None:
+        """Query the MAC address now, in this thread, and keep it."""
         if not self._known:
             self._mac, self._known = self._neighbour(), True
         return self._mac

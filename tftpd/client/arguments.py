@@ -1,4 +1,4 @@
-"""The command line of `tftpc`. No network, no Twisted: help comes at once."""
+"""Command line of `tftpc`. Imports neither the network code nor Twisted, so that help is fast."""
 
 import argparse
 from math import inf
@@ -6,12 +6,15 @@ from math import inf
 import tftpd
 from tftpd.protocol.negotiation import Mode
 
+_TRANSFER_TIMEOUT_SECONDS = 30.0
+_PROBE_TIMEOUT_SECONDS = 5.0
+
 
 def parser() -> argparse.ArgumentParser:
-    """What understands it; `command` names the subcommand."""
-    top = argparse.ArgumentParser(prog="tftpc", description="A TFTP client.")
+    """Return the argument parser; `command` in the result is the name of the subcommand."""
+    top = argparse.ArgumentParser(prog="tftpc", description="TFTP client")
     version = f"tftpc {tftpd.__version__}"
-    top.add_argument("--version", action="version", version=version, help="show the version")
+    top.add_argument("--version", action="version", version=version, help="print the version")
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -20,115 +23,129 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     get.add_argument(
         "what", nargs="+", metavar="URL",
-        help="tftp://host[:port]/path[;mode=octet|netascii], or else a host and paths on it",
+        help="tftp://host[:port]/path[;mode=octet|netascii], or a host and the paths of files",
     )  # fmt: skip
-    get.add_argument("-o", "--output", metavar="FILE", help="a file, a directory, or - for stdout")
     get.add_argument(
-        "--max-size", type=natural, metavar="OCTETS", help="refuse larger files (none)"
-    )
-    _add_common(get)
+        "-o", "--output", metavar="FILE",
+        help="local file, directory, or - for standard output (default: the name on the server)",
+    )  # fmt: skip
+    get.add_argument(
+        "--max-size", type=parse_natural, metavar="BYTES",
+        help="fail if a file is larger (default: no limit)",
+    )  # fmt: skip
+    _add_transfer_options(get)
 
     put = commands.add_parser(
         "put", help="write files to a server", usage="%(prog)s [options] FILE ... URL"
     )
     put.add_argument(
         "what", nargs="+", metavar="FILE",
-        help="files, or - for stdin; then tftp://host[:port]/path, for several with a / at its end",
+        help="local files, or - for standard input; the last argument is the URL, "
+        "which must end with / if there are several files",
     )  # fmt: skip
     put.set_defaults(output=None, max_size=None)
-    _add_common(put)
+    _add_transfer_options(put)
 
-    probe = commands.add_parser("probe", help="see what a server does, and why a boot may fail")
+    probe = commands.add_parser("probe", help="test how a server behaves and why a boot may fail")
     probe.add_argument(
-        "what", nargs="+", metavar="URL", help="tftp://host[:port]/path; or HOST[:PORT] PATH"
+        "what", nargs="+", metavar="URL", help="tftp://host[:port]/path, or HOST[:PORT] PATH"
     )
-    probe.add_argument("--json", action="store_true", help="one JSON object")
-    _add_way(probe, 5.0)
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_server_options(probe, _PROBE_TIMEOUT_SECONDS)
 
     prompt = commands.add_parser(
-        "prompt", help="ask for commands, or read them from stdin; the word itself may be left out"
+        "prompt", help="interactive mode, or commands from standard input (the default command)"
     )
-    prompt.add_argument("host", metavar="HOST", help="the server, a name or an address")
-    prompt.add_argument("at", nargs="?", type=port, metavar="PORT", help="its port (69)")
+    prompt.add_argument("host", metavar="HOST", help="server: host name or IP address")
+    prompt.add_argument(
+        "at", nargs="?", type=parse_port, metavar="PORT", help="server port (default: 69)"
+    )
     prompt.set_defaults(quiet=False, verbose=False, trace=False, json=False)
     prompt.set_defaults(output=None, max_size=None)
-    _add_request(prompt)
+    _add_request_options(prompt)
     return top
 
 
-def natural(text: str) -> int:
-    """A number without a sign; raises `ArgumentTypeError`, as those below."""
+def parse_natural(text: str) -> int:
+    """Parse a non-negative integer; raise `ArgumentTypeError` for other text."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number, not {text}")
+        raise argparse.ArgumentTypeError(f'not a non-negative integer: "{text}"')
     return int(text)
 
 
-def port(text: str) -> int:
-    """A UDP port."""
-    number = natural(text)
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"1 to 65535, not {text}")
-    return number
+def parse_port(text: str) -> int:
+    """Parse a UDP port; raise `ArgumentTypeError` for other text."""
+    port = parse_natural(text)
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"invalid port {text}: a port is 1 to 65535")
+    return port
 
 
-def mode(text: str) -> Mode:
-    """A transfer mode."""
-    spelled = Mode.spelled(text.encode())
-    if spelled is None:
-        raise argparse.ArgumentTypeError(f"octet or netascii, not {text}")
-    return spelled
+def parse_mode(text: str) -> Mode:
+    """Parse a transfer mode; raise `ArgumentTypeError` for other text."""
+    mode = Mode.spelled(text.encode())
+    if mode is None:
+        raise argparse.ArgumentTypeError(f'invalid mode "{text}": use octet or netascii')
+    return mode
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    _add_request(parser)
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    how.add_argument("-v", "--verbose", action="store_true", help="say each packet")
-    how.add_argument("--json", action="store_true", help="one JSON object for each file")
+def _add_transfer_options(parser: argparse.ArgumentParser) -> None:
+    _add_request_options(parser)
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    output.add_argument(
+        "-v", "--verbose", action="store_true", help="print every packet and the agreed options"
+    )
+    output.add_argument("--json", action="store_true", help="print one JSON object for each file")
 
 
-def _add_request(parser: argparse.ArgumentParser) -> None:
+def _add_request_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "--mode", type=mode, default=Mode.OCTET, metavar="octet|netascii",
-        help="where the URL names none (octet); netascii translates the ends of lines",
+        "--mode", type=parse_mode, default=Mode.OCTET, metavar="octet|netascii",
+        help="transfer mode if the URL has none (default: octet); netascii converts line ends",
     )  # fmt: skip
     add(
-        "--blksize", type=natural, metavar="OCTETS",
-        help="octets of a block, 8 to 65464 (what the path takes whole)",
+        "--blksize", type=parse_natural, metavar="BYTES",
+        help="block size, 8 to 65464 (default: the largest that needs no IP fragmentation)",
     )  # fmt: skip
     add(
-        "--windowsize", type=natural, metavar="BLOCKS",
-        help="blocks of a window, at most 2 MiB of them (16; of large blocks fewer)",
+        "--windowsize", type=parse_natural, metavar="BLOCKS",
+        help="blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)",
     )  # fmt: skip
     add(
-        "--timeout", type=natural, metavar="SECONDS",
-        help="between repeats, 1 to 255, for both ends (measured)",
+        "--timeout", type=parse_natural, metavar="SECONDS",
+        help="retransmission interval of both sides, 1 to 255 (default: measured)",
     )  # fmt: skip
     add(
-        "--rollover", type=natural, metavar="0|1",
-        help="the block number after 65535 (not asked for)",
+        "--rollover", type=parse_natural, metavar="0|1",
+        help="block number after 65535: 0 or 1 (default: do not request the option)",
     )  # fmt: skip
-    _add_way(parser, 30.0)
+    _add_server_options(parser, _TRANSFER_TIMEOUT_SECONDS)
 
 
-def _add_way(parser: argparse.ArgumentParser, patience: float) -> None:
-    """How the server is reached, and how long it is waited for."""
+def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) -> None:
     add = parser.add_argument
-    add("--port", type=port, default=69, metavar="PORT", help="where the URL names none (69)")
     add(
-        "--patience", type=_seconds, default=patience, metavar="SECONDS",
-        help=f"give up on a server that is silent for so long ({patience:g})",
+        "--port", type=parse_port, default=69, metavar="PORT",
+        help="server port if the URL has none (default: 69)",
     )  # fmt: skip
-    add("--local", metavar="ADDRESS", help="our own address (any)")
-    add("--encoding", default="utf-8", metavar="NAME", help="of names on the server (utf-8)")
+    add(
+        "--patience", type=_parse_seconds, default=idle_timeout, metavar="SECONDS",
+        help=f"fail if the server sends nothing for this time (default: {idle_timeout:g})",
+    )  # fmt: skip
+    add("--local", metavar="ADDRESS", help="local IP address to send from (default: any)")
+    add(
+        "--encoding", default="utf-8", metavar="NAME",
+        help="encoding of file names on the server (default: utf-8)",
+    )  # fmt: skip
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < inf:
-        raise argparse.ArgumentTypeError(f"a number of seconds, not {text}")
+        raise argparse.ArgumentTypeError(f'not a number of seconds: "{text}"')
     return seconds

@@ -1,9 +1,8 @@
-"""The `tftpc` command: files from and to TFTP servers, and what such servers do.
+"""The `tftpc` command: transfers files and tests TFTP servers.
 
-Exit statuses: 0 done, 1 failed, 2 bad usage, 3 not found, 4 refused,
-5 timed out, 130 interrupted. Of several files the first that failed counts,
-and so it does of the commands of a script. A probe has failed that found
-what breaks boots.
+Exit statuses: 0 done, 1 failed, 2 invalid command line, 3 file not found, 4 refused, 5 timed
+out, 130 interrupted. With several files, and with the commands of a script, the first failure
+determines the exit status. `probe` exits with 1 if it finds a problem that prevents boots.
 """
 
 import argparse
@@ -12,14 +11,24 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import TransferJob, UsageError, downloads, probed, uploads
+from tftpd.client.errors import ExitStatus, LocalError
+from tftpd.client.jobs import (
+    TransferJob,
+    UsageError,
+    parse_downloads,
+    parse_probe,
+    parse_uploads,
+)
 from tftpd.client.urls import is_url
-
-BAD_USAGE, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand, `prompt` where none is named; gives the exit status."""
+    """Run one subcommand and return the exit status.
+
+    Args:
+        argv: Arguments without the program name; None for `sys.argv[1:]`. If the first one is
+            neither an option nor a subcommand, the subcommand is `prompt`.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
         words.insert(0, "prompt")
@@ -28,54 +37,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _COMMANDS[arguments.command](arguments)
     except (UsageError, ValueError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
-        return BAD_USAGE
-    except KeyboardInterrupt:  # before there was a reactor to take it
-        return INTERRUPTED
+        return ExitStatus.BAD_USAGE
+    except LocalError as error:
+        print(f"tftpc: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:  # before the reactor has installed its signal handler
+        return ExitStatus.INTERRUPTED
 
 
 def _transfer(arguments: argparse.Namespace) -> int:
-    jobs = uploads(arguments) if arguments.command == "put" else downloads(arguments)
+    parse = parse_uploads if arguments.command == "put" else parse_downloads
+    jobs = parse(arguments)
     arguments.trace = arguments.verbose
-    # Not before there is something to do: Twisted takes longer to import
-    # than anybody wants to wait for help. What is imported is no garbage: to
-    # look for some in it, now and at the end, takes a quarter of the start-up.
+    # Twisted is imported late, because the import takes too long for `--help`. The garbage
+    # collector is off meanwhile: imported objects stay, and scanning them for garbage, now and
+    # at the exit, would take a quarter of the start-up time.
     gc.disable()
     from twisted.internet import reactor
 
     from tftpd.client.commands import CommandRunner
-    from tftpd.client.reactor_runner import run
+    from tftpd.client.reactor_runner import run_reactor
 
     gc.freeze()
     gc.enable()
-    return run(reactor, CommandRunner(reactor, arguments, jobs).all())
+    return run_reactor(reactor, CommandRunner(reactor, arguments, jobs).run_all())
 
 
 def _prompt(arguments: argparse.Namespace) -> int:
     if is_url(arguments.host):
-        raise UsageError(f"what is to become of {arguments.host}? say get or put")
+        raise UsageError('missing command: use "tftpc get URL" or "tftpc put FILE URL"')
     from twisted.internet import reactor
 
-    from tftpd.client.commands import CommandRunner, settings_of
+    from tftpd.client.commands import CommandRunner, parse_settings
     from tftpd.client.reactor_runner import ReactorThread
     from tftpd.client.shell import run_shell
 
-    settings_of(arguments)
-    with ReactorThread(reactor) as background:
+    parse_settings(arguments)
+    with ReactorThread(reactor) as thread:
 
-        def perform(asked: argparse.Namespace, jobs: list[TransferJob]) -> int:
-            return background.result(CommandRunner(reactor, asked, jobs).all())
+        def run_jobs(arguments: argparse.Namespace, jobs: list[TransferJob]) -> int:
+            return thread.run(CommandRunner(reactor, arguments, jobs).run_all())
 
-        return run_shell(arguments, perform)
+        return run_shell(arguments, run_jobs)
 
 
 def _probe(arguments: argparse.Namespace) -> int:
-    remote = probed(arguments)
+    remote = parse_probe(arguments)
     from twisted.internet import reactor
 
-    from tftpd.client.probe.command import probe
-    from tftpd.client.reactor_runner import run
+    from tftpd.client.probe.command import run_probe
+    from tftpd.client.reactor_runner import run_reactor
 
-    return run(reactor, probe(reactor, arguments, remote))
+    return run_reactor(reactor, run_probe(reactor, arguments, remote))
 
 
 _COMMANDS = {"get": _transfer, "put": _transfer, "probe": _probe, "prompt": _prompt}

@@ -1,65 +1,63 @@
-"""Files from and to TFTP servers, as coroutines for Twisted.
+"""Coroutines that read files from TFTP servers and write files to them.
 
-    report = await get(reactor, "192.0.2.1", "pxelinux.0", "pxelinux.0")
-    report = await put(reactor, "192.0.2.1", "router1.cfg", b"hostname router1")
+    result = await get(reactor, "192.0.2.1", "pxelinux.0", "pxelinux.0")
+    result = await put(reactor, "192.0.2.1", "router1.cfg", b"hostname router1")
 
-Both raise a `TransferError` where the transfer comes to nothing, and
-`ValueError` for what no request can ask. Their Deferred may be cancelled:
-the server is told by an ERROR, and nothing is left here.
+Both raise a `TransferError` if the transfer fails, and `ValueError` if a setting is out of its
+range. A caller may cancel the Deferred of the coroutine: the client then sends an ERROR to the
+server and removes incomplete files.
 """
 
-import tempfile
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tftpd.client.endpoint import ServerEndpoint, resolve_server, runtime
-from tftpd.client.errors import LocalError, failure
-from tftpd.client.files import Download, copy_out, open_source
+from tftpd.client.endpoint import ServerEndpoint, create_runtime, resolve_server
+from tftpd.client.errors import LocalError, transfer_error
+from tftpd.client.files import FileDownload, SpooledDownload, copy_spool, open_source, open_spool
 from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
-from tftpd.client.output import Ticker
+from tftpd.client.output import PeriodicCall
 from tftpd.client.settings import ClientSettings
-from tftpd.net.interfaces import PortRequirements, SessionRuntime
-from tftpd.protocol.errors import ErrorText, RequestRefused
-from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.packets import HEADER_BYTES
-from tftpd.protocol.request import TransferRequest
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.receive_session import UploadSink
+from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy
-from tftpd.storage.source import FileSource
+from tftpd.storage.source import FileLike
 
 PORT = 69
-# Seconds that the last ACK of a download is repeated for a server that asks.
-# A server of ours repeats its last block after one at the latest.
-_DALLY = 4.0
 
-# The longest answer but DATA, in octets: an OACK, or an ERROR with its text.
-_LONGEST_ANSWER = 1024
+# Time after a download during which the last ACK is repeated if the server sends the last block
+# again. tftpd repeats it after 1 s at the latest.
+_DALLY_SECONDS = 4.0
 
 Progress = Callable[[int, int | None], None]
-"""Told how many octets have arrived, of how many where that is known."""
+"""Called with the number of bytes so far and the size of the file; None if it is unknown."""
 
 T = TypeVar("T")
-AnyAsking = TypeVar("AnyAsking", bound=ClientSession)
 
-
-_DEFAULTS = ClientSettings()
+_DEFAULT_SETTINGS = ClientSettings()
 
 
 class Client:
-    """Reads and writes files on the terms of its settings."""
+    """TFTP client with fixed settings.
+
+    Args:
+        runtime: Clock, ports and threads (see `create_runtime`).
+        settings: Options that are requested, and the idle timeout.
+    """
 
     def __init__(self, runtime: SessionRuntime, settings: ClientSettings) -> None:
         self._runtime = runtime
         self._settings = settings
-        # Whoever is asked by us has answered: its packets may be lost, no more.
-        self._timing = RetransmitPolicy(
-            idle_timeout=settings.idle_timeout, dally=_DALLY, max_unanswered_sends=inf
+        # No limit of unanswered packets: the client itself sent the request, so that its
+        # packets cannot go to a host with a forged address.
+        self._policy = RetransmitPolicy(
+            idle_timeout=settings.idle_timeout, dally=_DALLY_SECONDS, max_unanswered_sends=inf
         )
 
     async def get(
@@ -72,14 +70,29 @@ class Client:
         progress: Progress | None = None,
         max_size: int | None = None,
     ) -> TransferResult:
-        """As the function `get`."""
+        """Read a file from a server; see the function `get`."""
         if isinstance(to, str | Path):
-            return await self._get(host, name, Path(to), port, progress, max_size)
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "download")
-            report = await self._get(host, name, path, port, progress, max_size)
-            await self._in_thread(lambda: copy_out(path, to))
-            return report
+            path = Path(to)
+            return await self._download(
+                host,
+                name,
+                port,
+                progress,
+                lambda options: FileDownload.create(path, options, max_size),
+            )
+        spool = await self._runtime.in_thread(open_spool)
+        try:
+            result = await self._download(
+                host,
+                name,
+                port,
+                progress,
+                lambda options: SpooledDownload(spool, options, max_size),
+            )
+            await self._run_in_thread(lambda: copy_spool(spool, to))
+            return result
+        finally:
+            spool.close()
 
     async def put(
         self,
@@ -90,136 +103,85 @@ class Client:
         port: int = PORT,
         progress: Progress | None = None,
     ) -> TransferResult:
-        """As the function `put`."""
+        """Write a file to a server; see the function `put`."""
         server = await self._resolve(host, port)
-        what = Path(source) if isinstance(source, str) else source
-        opened = await self._open_source(what)
+        opened = await self._open_source(Path(source) if isinstance(source, str) else source)
         try:
-            wish = self._settings.transfer_request(
+            request = self._settings.transfer_request(
                 Direction.WRITE, name, server.blksize, opened.size
             )
         except ValueError:
             opened.close()
             raise
-        transfer = self._transfer(UploadSession, wish, server)
-        transfer.session.attach(opened)
-        window = wish.windowsize * (wish.blksize + HEADER_BYTES)
-        total = opened.size if wish.mode is Mode.OCTET else None
-        needs = PortRequirements(_LONGEST_ANSWER, window, receives=False)
-        return await self._run(transfer, server, needs, progress, lambda: total)
+        session = UploadSession(self._runtime, request, self._policy, server, opened)
+        total = opened.size if request.mode is Mode.OCTET else None
+        return await self._run(session, progress, lambda: total)
 
-    async def _get(
+    async def _download(
         self,
         host: str,
         name: str | bytes,
-        path: Path,
         port: int,
         progress: Progress | None,
-        max_size: int | None,
+        open_sink: Callable[[TransferOptions], UploadSink],
     ) -> TransferResult:
         server = await self._resolve(host, port)
-        wish = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
-        transfer = self._transfer(DownloadSession, wish, server)
-        session = transfer.session
-        session.attach(lambda terms: Download.begin(path, terms, max_size))
-        longest = max(
-            _LONGEST_ANSWER, wish.blksize + HEADER_BYTES + 1
-        )  # one more shows an overlong one
-        needs = PortRequirements(longest, wish.windowsize * longest, receives=True)
-        return await self._run(transfer, server, needs, progress, lambda: session.terms.tsize)
+        request = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
+        session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
+        return await self._run(session, progress, lambda: session.options.tsize)
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
-        return await self._in_thread(lambda: resolve_server(host, port, self._settings.local))
-
-    def _transfer(
-        self, kind: type[AnyAsking], wish: TransferRequest, server: ServerEndpoint
-    ) -> "_Transfer[AnyAsking]":
-        return _Transfer(kind, self._runtime, wish, self._timing, server)
+        local = self._settings.local
+        return await self._runtime.in_thread(lambda: resolve_server(host, port, local))
 
     async def _run(
         self,
-        transfer: "_Transfer[Any]",
-        server: ServerEndpoint,
-        needs: PortRequirements,
+        session: ClientSession,
         progress: Progress | None,
         total: Callable[[], int | None],
     ) -> TransferResult:
-        session = transfer.session
-        ticker = None
-        try:
-            self._runtime.open_port(session, server.local, needs)
-        except OSError as error:
-            session.abandon()
-            raise LocalError(f"no port: {error.strerror}") from error
-        session.begin()
-        if progress is not None:
-            ticker = Ticker(self._runtime.clock, lambda: progress(session.octets, total()))
-        try:
-            report = await transfer.done
-        finally:
-            if ticker is not None:
+        if progress is None:
+            result = await session.run()
+        else:
+            ticker = PeriodicCall(
+                self._runtime.clock, lambda: progress(session.bytes_transferred, total())
+            )
+            try:
+                result = await session.run()
+            finally:
                 ticker.stop()
-        if report.outcome is not Outcome.DONE:
-            raise failure(report)
+        if result.outcome is not Outcome.DONE:
+            raise transfer_error(result)
         if progress is not None:
-            progress(report.bytes_transferred, total())
-        return report
+            progress(result.bytes_transferred, total())
+        return result
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """What `work` gives; raises `LocalError` where that is an error of the system."""
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run `work` in a thread; raise `LocalError` for an `OSError`."""
         try:
             return await self._runtime.in_thread(work)
-        except (OSError, UnicodeError) as error:
-            raise LocalError(getattr(error, "strerror", None) or str(error)) from error
+        except OSError as error:
+            raise LocalError(error.strerror or str(error)) from error
 
-    async def _open_source(self, what: Path | bytes | BinaryIO) -> FileSource:
-        # A thread cannot be cancelled: what it opens for nobody is closed.
-        opened: Deferred[FileSource] = Deferred(lambda _: None)
-        working = self._runtime.in_thread(lambda: open_source(what))
+    async def _open_source(self, source: Path | bytes | BinaryIO) -> FileLike:
+        # A thread cannot be cancelled: a file that it opens after a cancellation is closed.
+        opened: Deferred[FileLike] = Deferred(lambda _: None)
 
-        def hand_over(source: FileSource) -> None:
+        def deliver(file: FileLike) -> None:
             if opened.called:
-                source.close()
+                file.close()
             else:
-                opened.callback(source)
+                opened.callback(file)
 
-        def tell(failed: Failure) -> None:
+        def fail(failure: Failure) -> None:
             if not opened.called:
-                opened.errback(failed)
+                opened.errback(failure)
 
-        working.addCallbacks(hand_over, tell)
+        self._runtime.in_thread(lambda: open_source(source)).addCallbacks(deliver, fail)
         try:
             return await opened
-        except RequestRefused as refused:
-            raise LocalError(str(refused)) from refused
-
-
-class _Transfer(Generic[AnyAsking]):
-    """A session, and `done`, which has its report or is cancelled."""
-
-    def __init__(
-        self,
-        kind: type[AnyAsking],
-        runtime: SessionRuntime,
-        wish: TransferRequest,
-        timing: RetransmitPolicy,
-        server: ServerEndpoint,
-    ) -> None:
-        self._later = runtime.clock.callLater
-        self.session = kind(runtime, wish, timing, server, self._on_report)
-        self.done: Deferred[TransferResult] = Deferred(self._cancel)
-
-    def _on_report(self, report: TransferResult) -> None:
-        # Not at once: a session reports before it has given up its file.
-        if report.outcome is not Outcome.STOPPED:
-            self._later(0, partial(self._finish, report))
-
-    def _finish(self, report: TransferResult) -> None:
-        if not self.done.called:
-            self.done.callback(report)
-
-    def _cancel(self, _: Any) -> None:
-        self.session.stop(Outcome.STOPPED, ErrorText.CANCELLED)
+        except OSError as error:
+            raise LocalError(error.strerror or str(error)) from error
 
 
 async def get(
@@ -229,16 +191,31 @@ async def get(
     to: str | Path | BinaryIO,
     *,
     port: int = PORT,
-    settings: ClientSettings = _DEFAULTS,
+    settings: ClientSettings = _DEFAULT_SETTINGS,
     progress: Progress | None = None,
     max_size: int | None = None,
 ) -> TransferResult:
-    """Read the file `name` of `host` into `to`, a path or a file open for writing octets.
+    """Read a file from a server.
 
-    A path appears whole or not at all; a file gets its octets when all are
-    here. `max_size` is in octets on the wire. Raises `TransferError`.
+    Args:
+        reactor: The Twisted reactor.
+        host: Host name or IP address of the server.
+        name: Name of the file on the server; a str is encoded as UTF-8.
+        to: Path of the local file, or a binary file that is open for writing. Nothing is
+            written under that path or to that file before the download is complete.
+        port: UDP port of the server.
+        settings: Options to request, and the idle timeout.
+        progress: Called five times a second, and at the end.
+        max_size: Largest file in bytes; None for no limit.
+
+    Returns:
+        The result of the transfer, with its size, duration and negotiated options.
+
+    Raises:
+        TransferError: The transfer failed; see `tftpd.client.errors`.
+        ValueError: A setting is out of its range.
     """
-    client = Client(runtime(reactor), settings)
+    client = Client(create_runtime(reactor), settings)
     return await client.get(host, name, to, port=port, progress=progress, max_size=max_size)
 
 
@@ -249,13 +226,28 @@ async def put(
     source: str | Path | bytes | BinaryIO,
     *,
     port: int = PORT,
-    settings: ClientSettings = _DEFAULTS,
+    settings: ClientSettings = _DEFAULT_SETTINGS,
     progress: Progress | None = None,
 ) -> TransferResult:
-    """Write `source`, a path, octets or a file open for reading them, to `name` of `host`.
+    """Write a file to a server.
 
-    What is no regular file is read to its end first, since the server is
-    told the size. Raises `TransferError`.
+    Args:
+        reactor: The Twisted reactor.
+        host: Host name or IP address of the server.
+        name: Name of the file on the server; a str is encoded as UTF-8.
+        source: Path of the local file, its content, or a binary file that is open for reading.
+            Pipes and open files are read to their end first, because the request announces
+            the size.
+        port: UDP port of the server.
+        settings: Options to request, and the idle timeout.
+        progress: Called five times a second, and at the end.
+
+    Returns:
+        The result of the transfer, with its size, duration and negotiated options.
+
+    Raises:
+        TransferError: The transfer failed; see `tftpd.client.errors`.
+        ValueError: A setting is out of its range.
     """
-    client = Client(runtime(reactor), settings)
+    client = Client(create_runtime(reactor), settings)
     return await client.put(host, name, source, port=port, progress=progress)

@@ -1,4 +1,4 @@
-"""Doing the jobs of a command one after the other, and telling how they went."""
+"""Runs the transfers of one command one after the other, and prints the results."""
 
 import json
 import shutil
@@ -8,57 +8,69 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tftpd.access.paths import printable_name
 from tftpd.client.client import Client, Progress
-from tftpd.client.endpoint import runtime
-from tftpd.client.errors import LocalError, NotFound, Refusal, TimedOut, TransferError
+from tftpd.client.endpoint import create_runtime
+from tftpd.client.errors import LocalError, TransferError
+from tftpd.client.files import translate_spool_errors
 from tftpd.client.jobs import TransferJob
-from tftpd.client.output import PacketPrinter, bar
+from tftpd.client.output import PacketPrinter, progress_bar
 from tftpd.client.settings import ClientSettings
-from tftpd.net.wrappers import tapped
+from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
 
-_STATUSES = ((NotFound, 3), (Refusal, 4), (TimedOut, 5), (TransferError, 1))
-
 
 class CommandRunner:
-    """The jobs of one command. Raises `ValueError` for numbers that no request can say."""
+    """Runs the transfers of one command.
+
+    Args:
+        reactor: The Twisted reactor.
+        arguments: The parsed command line.
+        jobs: The files to transfer.
+
+    Raises:
+        ValueError: An option is out of its range.
+        LocalError: Standard input cannot be copied to a temporary file.
+    """
 
     def __init__(self, reactor: Any, arguments: Namespace, jobs: list[TransferJob]) -> None:
-        self._runtime = runtime(reactor)
+        self._runtime = create_runtime(reactor)
         if arguments.trace:
-            trace = PacketPrinter(self._runtime.clock.seconds, sys.stderr)
-            self._runtime = tapped(self._runtime, trace.hear)
+            printer = PacketPrinter(self._runtime.clock.seconds, sys.stderr)
+            tap = partial(ProtocolTap, observe=printer.print_packet)
+            self._runtime = replace(self._runtime, tap=tap)
         self._arguments = arguments
         self._jobs = jobs
-        self._settings = settings_of(arguments)
-        self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, it lives as long as we do
+        self._settings = parse_settings(arguments)
+        self._output = sys.stderr if arguments.output == "-" else sys.stdout
         if arguments.command == "put" and any(job.local is None for job in jobs):
-            # To its end, before the reactor: a thread that reads a terminal cannot be stopped.
-            shutil.copyfileobj(sys.stdin.buffer, self._stdin)
-            self._stdin.flush()
-        self._said = sys.stderr if arguments.output == "-" else sys.stdout
+            # Before the reactor runs: a thread that reads from a terminal cannot be stopped.
+            with translate_spool_errors():
+                self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, deleted with the runner
+                shutil.copyfileobj(sys.stdin.buffer, self._stdin)
+                self._stdin.flush()
 
-    async def all(self) -> int:
-        """Do them; the exit status is that of the first that failed."""
-        statuses = [await self._one(job) for job in self._jobs]
+    async def run_all(self) -> int:
+        """Run all transfers; return the exit status of the first one that failed, or 0."""
+        statuses = [await self._run_job(job) for job in self._jobs]
         return next((status for status in statuses if status), 0)
 
-    async def _one(self, job: TransferJob) -> int:
+    async def _run_job(self, job: TransferJob) -> int:
         arguments = self._arguments
-        plain = arguments.quiet or arguments.json or arguments.trace
+        no_bar = arguments.quiet or arguments.json or arguments.trace
         try:
-            with bar(_name(job), plain) as progress:
-                report = await self._transfer(job, progress)
+            with progress_bar(_name(job), no_bar) as progress:
+                result = await self._transfer(job, progress)
         except TransferError as error:
-            self._tell_failure(job, error)
-            return next(status for kind, status in _STATUSES if isinstance(error, kind))
-        self._tell(job, report)
+            self._print_error(job, error)
+            return error.exit_status
+        self._print_result(job, result)
         return 0
 
     async def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
@@ -70,23 +82,32 @@ class CommandRunner:
             source = job.local or Path(self._stdin.name)
             return await client.put(host, name, source, port=port, progress=progress)
         limit = self._arguments.max_size
-        with _opened(job.local) as to:
+        with _open_destination(job.local) as to:
             return await client.get(host, name, to, port=port, progress=progress, max_size=limit)
 
-    def _tell(self, job: TransferJob, report: TransferResult) -> None:
+    def _print_result(self, job: TransferJob, result: TransferResult) -> None:
         if self._arguments.json:
-            self._print_json(job, outcome=report.outcome.value, **_numbers(report))
+            self._print_json(
+                job,
+                outcome=result.outcome.value,
+                server=result.peer[0],
+                bytes=result.bytes_transferred,
+                seconds=round(result.seconds, 6),
+                blksize=result.blksize,
+                windowsize=result.windowsize,
+                retransmits=result.retransmits,
+            )
         elif not self._arguments.quiet:
-            said = f"{_name(job)}: {report.bytes_transferred} octets in {report.seconds:.3f} s"
+            text = f"{_name(job)}: {result.bytes_transferred} bytes in {result.seconds:.3f} s"
             if self._arguments.verbose:
-                said += (
-                    f", {report.rate / 1e6:.1f} MB/s, blksize {report.blksize}, windowsize "
-                    f"{report.windowsize}, {report.retransmits} retransmitted, "
-                    f"server {report.peer[0]}"
+                text += (
+                    f", {result.rate / 1e6:.1f} MB/s, blksize {result.blksize}, windowsize "
+                    f"{result.windowsize}, {result.retransmits} retransmissions, "
+                    f"server {result.peer[0]}"
                 )
-            print(said, file=self._said, flush=True)
+            print(text, file=self._output, flush=True)
 
-    def _tell_failure(self, job: TransferJob, error: TransferError) -> None:
+    def _print_error(self, job: TransferJob, error: TransferError) -> None:
         if self._arguments.json:
             self._print_json(job, outcome=type(error).__name__, code=error.code, detail=error.text)
         else:
@@ -94,14 +115,14 @@ class CommandRunner:
             text = printable_name(error.text.encode("utf-8", "surrogateescape"))
             print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr, flush=True)
 
-    def _print_json(self, job: TransferJob, **said: object) -> None:
+    def _print_json(self, job: TransferJob, **values: object) -> None:
         local = "-" if job.local is None else str(job.local)
-        about = {"host": job.remote.host, "file": _name(job), "local": local}
-        print(json.dumps(about | said), file=self._said, flush=True)
+        file = {"host": job.remote.host, "file": _name(job), "local": local}
+        print(json.dumps(file | values), file=self._output, flush=True)
 
 
-def settings_of(arguments: Namespace) -> ClientSettings:
-    """What a command line asks for; raises `ValueError` for what no request can say."""
+def parse_settings(arguments: Namespace) -> ClientSettings:
+    """Return the settings of a command line; raise `ValueError` if one is out of its range."""
     settings = ClientSettings(
         mode=arguments.mode,
         blksize=arguments.blksize,
@@ -119,30 +140,19 @@ def _name(job: TransferJob) -> str:
     return printable_name(job.remote.name)
 
 
-def _numbers(report: TransferResult) -> dict[str, object]:
-    return {
-        "server": report.peer[0],
-        "octets": report.bytes_transferred,
-        "seconds": round(report.seconds, 6),
-        "blksize": report.blksize,
-        "windowsize": report.windowsize,
-        "retransmits": report.retransmits,
-    }
-
-
 @contextmanager
-def _opened(local: Path | None) -> Iterator[Path | BinaryIO]:
-    """What `get` writes to: a device or a pipe is opened, a file is named."""
+def _open_destination(local: Path | None) -> Iterator[Path | BinaryIO]:
+    """Yield the destination of a download: a path, or an open file for a device or a pipe."""
     if local is None:
         yield sys.stdout.buffer
     elif local.is_file() or not local.exists():
         yield local
     else:
-        with _opening(local) as file:
+        with _open_for_writing(local) as file:
             yield file
 
 
-def _opening(local: Path) -> BinaryIO:
+def _open_for_writing(local: Path) -> BinaryIO:
     try:
         return local.open("wb")
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The way to a server: addresses, what it takes whole, and what a reactor gives to go it."""
+"""Resolution of a server: its address, the local address and the path's largest block.
+
+Also creates the runtime of client sessions from a reactor.
+"""
 
 import socket
 import sys
@@ -10,6 +13,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from tftpd.client.errors import LocalError
 from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
 from tftpd.net.sockets import bind_session
 from tftpd.net.types import SocketAddress
@@ -17,28 +21,31 @@ from tftpd.net.udp import SessionPort
 from tftpd.protocol.options import BLKSIZE_RANGE
 from tftpd.protocol.packets import HEADER_BYTES
 
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_UNSPECIFIED = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
-# Where the kernel tells the path's MTU, which it knows of a connected
-# socket: level and option, and the octets of the IP and UDP headers in it.
-# The socket module has no names for the options.
-_MTU = {
+# Socket option for the path MTU of a connected socket: level, option (IP_MTU, IPV6_MTU; the
+# socket module has no names for them), and the size of the IP and UDP headers in bytes.
+_PATH_MTU = {
     socket.AF_INET: (socket.IPPROTO_IP, 14, 20 + 8),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 24, 40 + 8),
 }
-_ETHERNET = 1500  # what is taken for granted where the kernel does not tell
+_ETHERNET_MTU_BYTES = 1500  # used if the kernel does not report the path MTU
 
-_LINUX = sys.platform.startswith("linux")
+_IS_LINUX = sys.platform.startswith("linux")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEndpoint:
-    """Where a server is, and our end of the way to it, as sockets have them.
+    """A server that the client can reach.
 
-    `blksize` is that of the largest block which the way takes whole, in
-    octets. `everyone`: the address is that of many hosts (RFC 1123 s4.2.3.4).
+    Attributes:
+        address: Socket address of the server.
+        local: Local socket address to send from; its port is 0.
+        blksize: Largest block in bytes that the path carries without fragmentation.
+        broadcast: True if the address reaches several hosts: broadcast (RFC 1123
+            section 4.2.3.4) or multicast.
     """
 
     address: SocketAddress
@@ -47,13 +54,13 @@ class ServerEndpoint:
     broadcast: bool
 
 
-def runtime(reactor: Any) -> SessionRuntime:
-    """What transfers have from a reactor."""
+def create_runtime(reactor: Any) -> SessionRuntime:
+    """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
 
     def open_port(
-        protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
+        protocol: BurstProtocol, local: SocketAddress, requirements: PortRequirements
     ) -> SessionPort:
-        port = SessionPort(reactor, bind_session(local, needs), protocol, needs)
+        port = SessionPort(reactor, bind_session(local, requirements), protocol, requirements)
         port.start()
         return port
 
@@ -64,53 +71,65 @@ def runtime(reactor: Any) -> SessionRuntime:
 
 
 def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
-    """Of a server's addresses the first to which there is a way, IPv4 before IPv6.
+    """Return the first reachable address of a server. Blocks during name resolution.
 
-    Many servers listen on IPv4 only, and UDP does not tell. `local` is the
-    address of ours to start from. Raises `OSError`.
+    IPv4 addresses are tried first: many servers listen on IPv4 only, and UDP does not report
+    that nobody listens.
+
+    Args:
+        host: Host name or IP address.
+        port: UDP port of the server.
+        local: Local IP address to send from; None for any.
+
+    Raises:
+        LocalError: The name cannot be resolved, or the kernel has no route to any address.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except socket.gaierror as error:
-        raise OSError(f"{host}: {error.strerror}") from error
+        raise LocalError(f"{host}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise LocalError(f"{host}: invalid host name: {error}") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     if local is not None:
-        found = [entry for entry in found if entry[0] == _family(local)]
-    problem = f"{host} has no address of the family of {local}"
+        found = [entry for entry in found if entry[0] == _literal_family(local)]
+    problem = f"{host} has no address of the same family as the local address {local}"
     for family, _, _, _, address in found:
         try:
-            return _way(family, address, local or _ANY[family])
+            return _connect_endpoint(family, address, local or _UNSPECIFIED[family])
         except OSError as error:
-            problem = f"no way to {host}: {error.strerror}"
-    raise OSError(problem)
+            problem = f"cannot reach {host}: {error.strerror}"
+    raise LocalError(problem)
 
 
-def _way(family: socket.AddressFamily, address: SocketAddress, local: str) -> ServerEndpoint:
+def _connect_endpoint(
+    family: socket.AddressFamily, address: SocketAddress, local: str
+) -> ServerEndpoint:
     numeric = socket.AI_NUMERICHOST
-    ours = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
-    with socket.socket(family, socket.SOCK_DGRAM) as way:
-        way.bind(ours)
-        everyone = _connect(way, address)
-        return ServerEndpoint(address, ours, _blksize(way), everyone)
+    local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind(local_address)
+        is_broadcast = _connect(sock, address)
+        return ServerEndpoint(address, local_address, _path_blksize(sock), is_broadcast)
 
 
-def _connect(way: socket.socket, address: SocketAddress) -> bool:
-    """Connect, which sends nothing; gives whether the address is that of many hosts."""
+def _connect(sock: socket.socket, address: SocketAddress) -> bool:
+    """Connect a UDP socket, which sends nothing. Return True for broadcast and multicast."""
     try:
-        way.connect(address)
-    except PermissionError:  # the kernel's word for a broadcast address
-        way.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        way.connect(address)
+        sock.connect(address)
+    except PermissionError:  # the kernel reports a broadcast address with EACCES
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.connect(address)
         return True
     return ip_address(address[0].partition("%")[0]).is_multicast
 
 
-def _blksize(way: socket.socket) -> int:
-    """The largest block that goes in one packet to where `way` is connected."""
-    level, option, headers = _MTU[socket.AddressFamily(way.family)]
-    mtu = way.getsockopt(level, option) if _LINUX else _ETHERNET
-    return max(BLKSIZE_RANGE[0], min(mtu - headers - HEADER_BYTES, BLKSIZE_RANGE[1]))
+def _path_blksize(sock: socket.socket) -> int:
+    """Return the largest block in bytes that fits into one packet of a connected socket."""
+    level, option, header_bytes = _PATH_MTU[socket.AddressFamily(sock.family)]
+    mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
+    return max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
 
 
-def _family(literal: str) -> socket.AddressFamily:
+def _literal_family(literal: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in literal else socket.AF_INET

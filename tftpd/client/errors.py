@@ -1,27 +1,46 @@
-"""How a transfer can fail, as exceptions.
+"""Exceptions for failed transfers, and the exit statuses of the command.
 
 TransferError
-  ServerError        the server sent an ERROR
-    NotFound           1
-    Refusal            2, 3, 6, 7, 8: it understood, and would not; 4 to an upload: it takes none
-      AccessDenied       2
-      AlreadyExists      6
-  TimedOut           the server did not answer, or no longer
-  BadAnswer          the server broke the protocol, or the file is not as announced
-  LocalError         a file, a name or a port of ours
+  ServerError        the server sent an ERROR packet
+    NotFound           code 1
+    Refusal            code 2, 3, 6, 7 or 8; also code 4 in reply to an upload request
+      AccessDenied       code 2
+      AlreadyExists      code 6
+  TimedOut           the server did not answer, or stopped answering
+  BadAnswer          the server violated the protocol, or the file size differs from `tsize`
+  LocalError         a local file or port, or a host name that cannot be resolved
 """
+
+from enum import IntEnum
+from typing import ClassVar
 
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 
 
-class TransferError(Exception):
-    """A transfer that came to nothing.
+class ExitStatus(IntEnum):
+    """Exit statuses of `tftpc`."""
 
-    `code` is that of the ERROR, the server's or ours, None where there was
-    none; `text` says why, in the server's words where they are its own.
+    DONE = 0
+    FAILED = 1
+    BAD_USAGE = 2
+    NOT_FOUND = 3
+    REFUSED = 4
+    TIMED_OUT = 5
+    INTERRUPTED = 130
+
+
+class TransferError(Exception):
+    """A transfer that failed.
+
+    Attributes:
+        text: Reason for the failure. For a `ServerError` this is the text of the ERROR packet.
+        code: Code of the ERROR packet that either side sent; None if there was no such packet.
+        exit_status: Exit status of the command after this error.
     """
+
+    exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
 
     def __init__(self, text: str, code: int | None = None) -> None:
         self.code = code
@@ -30,38 +49,44 @@ class TransferError(Exception):
 
 
 class ServerError(TransferError):
-    """The server ended it with an ERROR."""
+    """The server ended the transfer with an ERROR packet."""
 
 
 class NotFound(ServerError):
-    """The server has no such file (ERROR 1)."""
+    """The file does not exist on the server (ERROR 1)."""
+
+    exit_status = ExitStatus.NOT_FOUND
 
 
 class Refusal(ServerError):
-    """The server would not (ERROR 2, 3, 6, 7 or 8), or takes no uploads (ERROR 4)."""
+    """The server refused the request (ERROR 2, 3, 6, 7 or 8), or accepts no uploads (ERROR 4)."""
+
+    exit_status = ExitStatus.REFUSED
 
 
 class AccessDenied(Refusal):
-    """The server does not allow it (ERROR 2)."""
+    """The server denied access to the file (ERROR 2)."""
 
 
 class AlreadyExists(Refusal):
-    """The server has such a file, and keeps it (ERROR 6)."""
+    """The file exists on the server and must not be overwritten (ERROR 6)."""
 
 
 class TimedOut(TransferError):
-    """The server was silent for as long as patience lasted."""
+    """The server sent nothing for the idle timeout."""
+
+    exit_status = ExitStatus.TIMED_OUT
 
 
 class BadAnswer(TransferError):
-    """The server said what no server may, or sent another file than it announced."""
+    """The server violated the protocol, or the file size differs from the announced `tsize`."""
 
 
 class LocalError(TransferError):
-    """A file of ours cannot be read or written, or the server's name is not known."""
+    """A local file or port cannot be used, or the host name cannot be resolved."""
 
 
-_BY_SERVER: dict[int | None, type[ServerError]] = {
+_SERVER_ERRORS: dict[int | None, type[ServerError]] = {
     ErrorCode.FILE_NOT_FOUND: NotFound,
     ErrorCode.ACCESS_VIOLATION: AccessDenied,
     ErrorCode.DISK_FULL: Refusal,
@@ -70,23 +95,29 @@ _BY_SERVER: dict[int | None, type[ServerError]] = {
     ErrorCode.OPTION_REFUSED: Refusal,
 }
 
-_BAD_ANSWERS = (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
+# Codes of the ERROR packets that the client sends if the server violates the protocol.
+_PROTOCOL_ERRORS = (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
 
 
-def failure(report: TransferResult) -> TransferError:
-    """What a transfer that `report` tells of, and that is not done, failed for."""
-    if report.outcome is Outcome.ABORTED:
-        kind = _BY_SERVER.get(report.code, ServerError)
-        if report.code == ErrorCode.ILLEGAL_OPERATION and _untaken(report):
-            kind = Refusal
-        return kind(report.detail or f"ERROR {report.code}", report.code)
-    if report.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
-        return TimedOut(report.detail or "the server does not answer")
-    if report.code in _BAD_ANSWERS:
-        return BadAnswer(report.detail, report.code)
-    return LocalError(report.detail, report.code)
+def server_error_class(code: int | None) -> type[ServerError]:
+    """Return the exception class for the code of an ERROR packet from the server."""
+    return _SERVER_ERRORS.get(code, ServerError)
 
 
-def _untaken(report: TransferResult) -> bool:
-    """Whether it is an upload of which nothing was taken: to dnsmasq a WRQ is illegal."""
-    return report.direction is Direction.WRITE and report.bytes_transferred == 0
+def transfer_error(result: TransferResult) -> TransferError:
+    """Return the exception for a transfer whose outcome is not `Outcome.DONE`."""
+    if result.outcome is Outcome.ABORTED:
+        error_class = server_error_class(result.code)
+        if result.code == ErrorCode.ILLEGAL_OPERATION and _is_upload_refused(result):
+            error_class = Refusal
+        return error_class(result.detail or f"ERROR {result.code}", result.code)
+    if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
+        return TimedOut(result.detail or "the server does not answer")
+    if result.code in _PROTOCOL_ERRORS:
+        return BadAnswer(result.detail, result.code)
+    return LocalError(result.detail, result.code)
+
+
+def _is_upload_refused(result: TransferResult) -> bool:
+    """Return True for an upload that failed before its first block: dnsmasq sends ERROR 4 then."""
+    return result.direction is Direction.WRITE and result.bytes_transferred == 0

@@ -1,110 +1,146 @@
-"""One transfer of a client, on one port: ask, then receive or send.
+"""One transfer of a client on one port: the request, then the data.
 
-    Asking --opened--> ReceiveSession (get) or SendSession (put)
+    ClientSession --server's answer--> ReceiveSession (download) or SendSession (upload)
 
-Asking is the session that owns the port. Once the server has answered it
-hands its port over: from then on it passes on what comes, and the session
-that follows decides when it is over.
+A `ClientSession` owns the port. It sends the request until the server answers. Then it creates
+the session for the data, forwards every received datagram to that session, and lets it decide
+when the transfer ends.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tftpd.client.endpoint import ServerEndpoint
-from tftpd.net.interfaces import SessionRuntime
+from tftpd.client.errors import LocalError
+from tftpd.net.interfaces import PortRequirements, SessionRuntime
 from tftpd.net.receive_session import ReceiveSession, UploadSink
 from tftpd.net.send_session import SendSession
-from tftpd.net.session import Session
+from tftpd.net.session import Session, SessionParams
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.packets import Opcode, decode
-from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.packets import HEADER_BYTES, OACK_PREFIX, decode
 from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
-from tftpd.protocol.sender import Sender
-from tftpd.storage.source import FileSource
+from tftpd.storage.source import FileLike
 
-_OACK = Opcode.OACK.to_bytes(2, "big")
+# Longest packet without file data that is expected: an OACK, or an ERROR with its text.
+_MAX_CONTROL_PACKET_BYTES = 1024
 
 
 class ClientSession(Session[RequestMachine]):
-    """Asks a server until it answers; its first answer fixes the server's TID.
+    """Base class of a client's transfers. Sends a request until the server answers.
 
-    Until then every port of the server's host may answer, and no other host,
-    unless everyone was asked: then the first that serves is the server.
+    The first answer determines the server's TID. It may come from any port of the server's
+    host. If the request was a broadcast, it may come from any host: the first server that
+    accepts the request is used.
+
+    Args:
+        runtime: Clock, ports and threads.
+        request: The file and the options to request.
+        policy: Retransmission intervals of the transfer.
+        server: The server's address and the local address.
     """
 
     def __init__(
         self,
         runtime: SessionRuntime,
-        wish: TransferRequest,
-        timing: RetransmitPolicy,
+        request: TransferRequest,
+        policy: RetransmitPolicy,
         server: ServerEndpoint,
-        on_report: Callable[[TransferResult], None],
     ) -> None:
-        timer = RetransmitTimer(timing, wish.timeout)
-        opening = RequestMachine(wish, timer, runtime.clock.seconds(), server.broadcast)
-        super().__init__(runtime, opening, opening.request, server.address, on_report, _nothing)
+        timer = RetransmitTimer(policy, request.timeout)
+        machine = RequestMachine(request, timer, runtime.clock.seconds(), server.broadcast)
+        params = SessionParams(machine.request, server.address, self._deliver_result)
+        super().__init__(runtime, machine, params)
+        self._transfer_request = request
         self._server = server
-        self._timing = timing
+        self._policy = policy
         self._answer = b""
-        self._next: Session[Any] | None = None
+        self._data_session: Session[Any] | None = None
+        self._result: Deferred[TransferResult] = Deferred(self._cancel)
 
     @property
-    def terms(self) -> TransferOptions:
-        """Those of the transfer, once it is open."""
+    def options(self) -> TransferOptions:
+        """The options of the transfer; the defaults until the server has answered."""
         return self.machine.terms
 
     @property
-    def octets(self) -> int:
-        """Octets of the file that have arrived at the end they are for."""
-        return 0 if self._next is None else int(self._next.machine.bytes_transferred)
+    def bytes_transferred(self) -> int:
+        """Number of file bytes that have arrived so far, counted by the receiving side."""
+        if self._data_session is None:
+            return 0
+        return int(self._data_session.machine.bytes_transferred)
+
+    async def run(self) -> TransferResult:
+        """Open a port, run the transfer and return its result, whatever the outcome is.
+
+        A download may keep its port open after the result, to repeat the last ACK. If the
+        Deferred of this coroutine is cancelled, the session sends an ERROR to the server.
+
+        Raises:
+            LocalError: The port cannot be opened.
+        """
+        try:
+            protocol = self._runtime.tap(self)
+            self._runtime.open_port(protocol, self._server.local, self._port_requirements())
+        except OSError as error:
+            self.abandon()
+            raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
+        self.begin()
+        return await self._result
 
     def begin(self) -> None:
-        """Ask, now that the port is bound."""
+        """Send the request, after the port was opened."""
         if self._server.broadcast:
             self.transport.setBroadcastAllowed(True)
         super().begin()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Twisted: a datagram came, from the server or a stranger."""
-        if self._next is not None:
-            self._next.datagramReceived(datagram, peer)
+        """Handle a datagram from the server or from another address."""
+        if self._data_session is not None:
+            self._data_session.datagramReceived(datagram, peer)
             return
-        if self._server.broadcast or host(peer) == host(self._server.address):
+        if self._server.broadcast or host_of(peer) == host_of(self._server.address):
             self.peer = peer
         super().datagramReceived(datagram, peer)
 
     def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
-        """Several datagrams came at once."""
-        if self._next is not None:
-            self._next.burstReceived(datagrams, peer)
+        """Handle several datagrams that arrived together."""
+        if self._data_session is not None:
+            self._data_session.burstReceived(datagrams, peer)
             return
         for datagram in datagrams:
             self.datagramReceived(datagram, peer)
 
     def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
-        """End now; the server is told where there is a `reason`."""
-        if self._next is not None:
-            self._next.stop(outcome, reason)
+        """End the transfer now. If there is a `reason`, send it to the server in an ERROR."""
+        if self._data_session is not None:
+            self._data_session.stop(outcome, reason)
         else:
             super().stop(outcome, reason)
 
     @abstractmethod
-    def _follow(self, timer: RetransmitTimer, now: float) -> Session[Any]:
-        """The session that goes on; raises `Refused` where our file cannot be had."""
+    def _port_requirements(self) -> PortRequirements:
+        """Return the sizes of the datagrams and windows that the port has to handle."""
 
-    def _take(self, datagram: bytes, now: float) -> None:
+    @abstractmethod
+    def _create_data_session(self, params: SessionParams) -> Session[Any]:
+        """Return the session for the data; raise `RequestRefused` if the local file fails."""
+
+    def _receive_packet(self, datagram: bytes, now: float) -> None:
         self.machine.receive(decode(datagram), now)
         self._answer = datagram
 
     def _advance(self, now: float) -> None:
         if self.machine.opened and not self.machine.closed:
             try:
-                self._hand_over(now)
+                self._start_data_session()
                 return
             except RequestRefused as refused:
                 self.machine.abort(refused)
@@ -112,65 +148,98 @@ class ClientSession(Session[RequestMachine]):
         self._finish_turn(now)
 
     def _transmit(self, now: float) -> None:
-        said = self.machine.next_send(now)
-        if said is not None:
-            self.transport.write(said, self.peer if self.machine.closed else self._server.address)
+        datagram = self.machine.next_send(now)
+        if datagram is not None:
+            to = self.peer if self.machine.closed else self._server.address
+            self.transport.write(datagram, to)
 
-    def _hand_over(self, now: float) -> None:
-        timer = RetransmitTimer(self._timing, self.terms.timeout, self.terms.windowsize)
-        session = self._follow(timer, now)
-        self._next = session
+    def _start_data_session(self) -> None:
+        params = SessionParams(self.request, self.peer, self._deliver_result)
+        session = self._create_data_session(params)
+        self._data_session = session
         self._stop_timer()
         session.makeConnection(self.transport)
-        if self._answer.startswith(_OACK):
+        if self._answer.startswith(OACK_PREFIX):
             session.begin()
-        else:  # DATA 1, which brings more than an answer, or ACK 0, which then says nothing new
+        else:  # DATA 1 carries the first block; ACK 0 is ignored by the sender, which starts
             session.datagramReceived(self._answer, self.peer)
+
+    def _deliver_result(self, result: TransferResult) -> None:
+        # In the next turn of the reactor: a session reports before it has closed its file.
+        self._runtime.clock.callLater(0, partial(self._fire, result))
+
+    def _fire(self, result: TransferResult) -> None:
+        if not self._result.called:
+            self._result.callback(result)
+
+    def _cancel(self, _: Any) -> None:
+        self.stop(Outcome.STOPPED, ErrorText.CANCELLED)
 
 
 class DownloadSession(ClientSession):
-    """A transfer to us. The file is opened once its terms are known."""
+    """A download.
 
-    def attach(self, open_sink: Callable[[TransferOptions], UploadSink]) -> None:
-        """What opens the file to fill; it raises `Refused`. Comes before the port starts."""
+    Args:
+        open_sink: Opens the destination once the options of the transfer are known; raises
+            `RequestRefused` if this fails.
+    """
+
+    def __init__(
+        self,
+        runtime: SessionRuntime,
+        request: TransferRequest,
+        policy: RetransmitPolicy,
+        server: ServerEndpoint,
+        open_sink: Callable[[TransferOptions], UploadSink],
+    ) -> None:
+        super().__init__(runtime, request, policy, server)
         self._open_sink = open_sink
 
-    def _follow(self, timer: RetransmitTimer, now: float) -> ReceiveSession:
-        sink = self._open_sink(self.terms)
-        machine = Receiver(self.terms, timer, now)
-        session = ReceiveSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
-        )
-        session.attach(sink)
-        return session
+    def _port_requirements(self) -> PortRequirements:
+        # One byte more than a full block: a longer block is detected, not truncated.
+        block_bytes = self._transfer_request.blksize + HEADER_BYTES + 1
+        datagram_bytes = max(_MAX_CONTROL_PACKET_BYTES, block_bytes)
+        window_bytes = self._transfer_request.windowsize * datagram_bytes
+        return PortRequirements(datagram_bytes, window_bytes, receives=True)
+
+    def _create_data_session(self, params: SessionParams) -> ReceiveSession:
+        sink = self._open_sink(self.options)
+        return ReceiveSession(self._runtime, self.options, self._policy, params, sink)
 
     def _close_file(self) -> None:
-        """There is none yet."""
+        """Do nothing: only the session for the data has a file."""
 
 
 class UploadSession(ClientSession):
-    """A transfer from us."""
+    """An upload.
 
-    def attach(self, source: FileSource) -> None:
-        """The file to send, which this session closes. Comes before the port starts."""
+    Args:
+        source: The file to send; the session closes it.
+    """
+
+    def __init__(
+        self,
+        runtime: SessionRuntime,
+        request: TransferRequest,
+        policy: RetransmitPolicy,
+        server: ServerEndpoint,
+        source: FileLike,
+    ) -> None:
+        super().__init__(runtime, request, policy, server)
         self._source = source
 
-    def _follow(self, timer: RetransmitTimer, now: float) -> SendSession:
-        machine = Sender(self.terms, timer, now)
-        session = SendSession(
-            self._runtime, machine, self.machine.request, self.peer, self._on_report, self._on_end
-        )
-        session.attach(self._source)
-        return session
+    def _port_requirements(self) -> PortRequirements:
+        request = self._transfer_request
+        window_bytes = request.windowsize * (request.blksize + HEADER_BYTES)
+        return PortRequirements(_MAX_CONTROL_PACKET_BYTES, window_bytes, receives=False)
+
+    def _create_data_session(self, params: SessionParams) -> SendSession:
+        return SendSession(self._runtime, self.options, self._policy, params, self._source)
 
     def _close_file(self) -> None:
         self._source.close()
 
 
-def host(address: SocketAddress) -> SocketAddress:
-    """The host and, for IPv6, the scope: what tells hosts apart."""
+def host_of(address: SocketAddress) -> SocketAddress:
+    """Return the part of a socket address that identifies the host: IP address and IPv6 scope."""
     return (address[0], *address[3:])
-
-
-def _nothing() -> None:
-    """A client keeps no list of its sessions."""

@@ -1,121 +1,135 @@
-"""What a command line asks for: one job for each file. No network, no Twisted."""
+"""Files that a command line names: one `TransferJob` for each. Does not import Twisted."""
 
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tftpd.client.urls import Remote, is_url, parse, server
+from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
 from tftpd.protocol.negotiation import Mode
 
-STREAM = "-"  # standard input or output
+STDIO = "-"  # standard input or output
 
 
 class UsageError(Exception):
-    """The command line makes no sense; the text says why."""
+    """Invalid command line; the text is the message for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferJob:
     """One file to transfer; `local` is None for standard input or output."""
 
-    remote: Remote
+    remote: RemoteFile
     local: Path | None
 
 
-def downloads(arguments: Namespace) -> list[TransferJob]:
-    """The jobs of `get`; raises `Usage`."""
+def parse_downloads(arguments: Namespace) -> list[TransferJob]:
+    """Return the jobs of `get`; raise `UsageError` if the arguments do not fit together."""
     first, *names = arguments.what
     if is_url(first):
-        remotes = [_remote(url, arguments.encoding) for url in arguments.what]
+        remotes = [_parse_url(url, arguments.encoding) for url in arguments.what]
     elif names:
-        remotes = [remote_of(first, name, arguments.encoding) for name in names]
+        remotes = [remote_file(first, name, arguments.encoding) for name in names]
     else:
-        raise UsageError("name a URL, or a host and a path")
-    for remote in remotes:
-        _check_name(remote)
+        raise UsageError('missing file: use "tftpc get URL" or "tftpc get HOST PATH"')
     output = arguments.output
-    if len(remotes) > 1 and output not in (None, STREAM) and not Path(output).is_dir():
-        raise UsageError(f"several files need a directory, and {output} is none")
-    return [TransferJob(remote, target(remote, output)) for remote in remotes]
+    if len(remotes) > 1 and output not in (None, STDIO) and not Path(output).is_dir():
+        raise UsageError(f'not a directory: "{output}"; several files need a directory')
+    return [TransferJob(remote, destination(remote, output)) for remote in remotes]
 
 
-def uploads(arguments: Namespace) -> list[TransferJob]:
-    """The jobs of `put`; raises `Usage`."""
+def parse_uploads(arguments: Namespace) -> list[TransferJob]:
+    """Return the jobs of `put`; raise `UsageError` if the arguments do not fit together."""
     *files, url = arguments.what
-    remote = _remote(url, arguments.encoding)
-    into = remote.name.endswith(b"/") or not remote.name
     if not files:
-        raise UsageError("name a file, and a URL to send it to")
-    if not into and len(files) > 1:
-        raise UsageError(f"several files need a URL that ends with a slash, not {url}")
+        raise UsageError('missing argument: use "tftpc put FILE URL"')
+    base = _parse_url(url, arguments.encoding, may_be_directory=True)
+    is_directory = base.name.endswith(b"/") or not base.name
+    if not is_directory and len(files) > 1:
+        raise UsageError(f'URL without a slash at its end: "{url}"; several files need one')
     jobs = []
     for file in files:
-        name = remote.name
-        if into and file == STREAM:
-            raise UsageError("standard input needs a URL that ends with a name")
-        if into:
-            name += _encoded(Path(file).name, arguments.encoding)
-        job = TransferJob(replace(remote, name=name), None if file == STREAM else Path(file))
-        _check_name(job.remote)
-        jobs.append(job)
+        remote = base
+        if is_directory and file == STDIO:
+            raise UsageError(f'missing file name in "{url}": standard input has no name')
+        if is_directory:
+            remote = replace(base, name=base.name + _encode(Path(file).name, arguments.encoding))
+        _check_name(remote)
+        jobs.append(TransferJob(remote, None if file == STDIO else Path(file)))
     return jobs
 
 
-def probed(arguments: Namespace) -> Remote:
-    """The one file that `probe` asks for; raises `Usage`."""
+def parse_probe(arguments: Namespace) -> RemoteFile:
+    """Return the file of `probe`; raise `UsageError` if the arguments do not fit together."""
     first, *names = arguments.what
     if is_url(first) and not names:
-        remote = _remote(first, arguments.encoding)
-        _check_name(remote)
+        remote = _parse_url(first, arguments.encoding)
     elif not is_url(first) and len(names) == 1:
-        remote = remote_of(first, names[0], arguments.encoding)
+        remote = remote_file(first, names[0], arguments.encoding)
     else:
-        raise UsageError("name one URL, or a host and a path")
+        raise UsageError('probe needs one file: use "tftpc probe URL" or "tftpc probe HOST PATH"')
     if remote.mode is Mode.NETASCII:
-        raise UsageError("a probe reads in octet mode")
+        raise UsageError("probe does not support netascii: it reads in octet mode")
     return remote
 
 
-def remote_of(host: str, name: str, encoding: str) -> Remote:
-    """The file `name` of `host[:port]`, in octets of `encoding`; raises `Usage`."""
+def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
+    """Return the file `name` of a server.
+
+    Args:
+        host: `host[:port]`.
+        name: Name of the file.
+        encoding: Encoding of the name on the server.
+
+    Raises:
+        UsageError: The port, the name or the encoding is invalid.
+    """
     try:
-        address, port = server(host)
+        address, port = parse_host(host)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    remote = Remote(address, _encoded(name, encoding), port)
+    remote = RemoteFile(address, _encode(name, encoding), port)
     _check_name(remote)
     return remote
 
 
-def target(remote: Remote, output: str | None) -> Path | None:
-    """Where a download goes: under its own last name where no other is given.
+def destination(remote: RemoteFile, output: str | None) -> Path | None:
+    """Return the local path of a download; None for standard output.
 
-    None is standard output. Raises `Usage`.
+    Args:
+        remote: The file on the server.
+        output: Value of `-o`: a file, a directory or `-`. None: the last component of the
+            remote name, in the current directory.
+
+    Raises:
+        UsageError: The remote name has no usable last component.
     """
-    if output == STREAM:
+    if output == STDIO:
         return None
     if output is not None and not Path(output).is_dir():
         return Path(output)
     last = remote.name.rpartition(b"/")[2]
     if last in (b"", b".", b".."):
-        raise UsageError("the URL ends with no name: say with -o where it is to go")
+        raise UsageError("the URL ends without a file name: give a local file with -o")
     return Path(output or ".", last.decode("utf-8", "surrogateescape"))
 
 
-def _remote(url: str, encoding: str) -> Remote:
+def _parse_url(url: str, encoding: str, may_be_directory: bool = False) -> RemoteFile:
     try:
-        return parse(url, encoding)
+        remote = parse_url(url, encoding)
     except (ValueError, LookupError) as error:
         raise UsageError(str(error)) from error
+    if not may_be_directory:
+        _check_name(remote)
+    return remote
 
 
-def _encoded(name: str, encoding: str) -> bytes:
+def _encode(name: str, encoding: str) -> bytes:
     try:
         return name.encode(encoding)
     except (UnicodeError, LookupError) as error:
         raise UsageError(str(error)) from error
 
 
-def _check_name(remote: Remote) -> None:
+def _check_name(remote: RemoteFile) -> None:
     if not remote.name or b"\0" in remote.name:
-        raise UsageError("the name of a file is not empty and has no NUL")
+        raise UsageError("invalid file name: a name is not empty and contains no NUL character")

@@ -1,7 +1,4 @@
-"""Telling how far a transfer is, at a leisurely pace.
-
-A transfer packet by packet, in a line for each.
-"""
+"""Output of the command during a transfer: the progress bar and the packet trace."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,37 +8,49 @@ from typing import TextIO
 from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
-from tftpd.net.packet_text import describe_packet
+from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
 
-_EACH = 0.2  # seconds; no block waits for a terminal
+# Progress is reported by a timer, not for each block, so that the terminal delays no block.
+_PROGRESS_INTERVAL_SECONDS = 0.2
 
 
-class Ticker:
-    """Calls `tell` again and again until it is stopped."""
+class PeriodicCall:
+    """Calls a function every 0.2 seconds until it is stopped.
 
-    def __init__(self, clock: Clock, tell: Callable[[], None]) -> None:
+    Args:
+        clock: Clock of the timer.
+        function: The function to call.
+    """
+
+    def __init__(self, clock: Clock, function: Callable[[], None]) -> None:
         self._clock = clock
-        self._tell = tell
-        self._pending: IDelayedCall = clock.callLater(_EACH, self._tick)
+        self._function = function
+        self._pending: IDelayedCall = clock.callLater(_PROGRESS_INTERVAL_SECONDS, self._tick)
 
     def stop(self) -> None:
-        """Call it no more."""
+        """Stop the calls; idempotent."""
         if self._pending.active():
             self._pending.cancel()
 
     def _tick(self) -> None:
-        self._pending = self._clock.callLater(_EACH, self._tick)
-        self._tell()
+        self._pending = self._clock.callLater(_PROGRESS_INTERVAL_SECONDS, self._tick)
+        self._function()
 
 
 @contextmanager
-def bar(name: str, quiet: bool) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar on the terminal for the file `name`; None where there is none to draw.
+def progress_bar(name: str, disabled: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show a progress bar on standard error, if that is a terminal and tqdm is installed.
 
-    tqdm draws it, if it is installed.
+    Args:
+        name: Name of the file.
+        disabled: True to show no bar.
+
+    Yields:
+        The function that updates the bar, called with the bytes so far and the size of the file
+        (None if unknown); None if there is no bar.
     """
-    if quiet or not sys.stderr.isatty():
+    if disabled or not sys.stderr.isatty():
         yield None
         return
     try:
@@ -49,36 +58,39 @@ def bar(name: str, quiet: bool) -> Iterator[Callable[[int, int | None], None] | 
     except ImportError:
         yield None
         return
-    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as drawn:
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
 
-        def progress(octets: int, total: int | None) -> None:
-            drawn.total = total
-            drawn.update(octets - drawn.n)
+        def update(n_bytes: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(n_bytes - bar.n)
 
-        yield progress
+        yield update
 
 
 class PacketPrinter:
-    """Writes a line for each datagram that a tap hears.
+    """Prints one line for each datagram (`tftpc -v`).
 
         0.000512 to 192.0.2.1:69      RRQ pxelinux.0 octet tsize=0 blksize=1468
         0.001204 from 192.0.2.1:40112 OACK tsize=26140 blksize=1468
 
-    The time is in seconds since the first.
+    The first column is the time in seconds since the first datagram.
+
+    Args:
+        seconds: Returns the current time in seconds.
+        out: File to print to.
     """
 
     def __init__(self, seconds: Callable[[], float], out: TextIO) -> None:
         self._seconds = seconds
-        self._began: float | None = None
+        self._started: float | None = None
         self._out = out
 
-    def hear(self, ours: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress) -> None:
-        """Write the line."""
+    def print_packet(
+        self, outgoing: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress
+    ) -> None:
+        """Print a datagram; the signature is that of a `DatagramObserver`."""
         now = self._seconds()
-        self._began = now if self._began is None else self._began
-        way = "to" if ours else "from"
-        host, port = peer[:2]
-        whom = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(
-            f"{now - self._began:9.6f} {way:>4} {whom} {describe_packet(datagram)}", file=self._out
-        )
+        self._started = now if self._started is None else self._started
+        direction = "to" if outgoing else "from"
+        text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram)}"
+        print(f"{now - self._started:9.6f} {text}", file=self._out)

@@ -1,4 +1,4 @@
-"""Coroutines under a reactor: one from start to end, or one after the other beside a prompt."""
+"""Running coroutines under a Twisted reactor, in the main thread or in a thread of its own."""
 
 import sys
 from collections.abc import Coroutine
@@ -11,29 +11,37 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
-FAILED, INTERRUPTED = 1, 130
+from tftpd.client.errors import ExitStatus
 
 
-def run(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
-    """The exit status that `work` comes to; 130 after Ctrl-C. A reactor runs but once."""
+def run_reactor(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
+    """Run the reactor until a coroutine has finished; a reactor can run only once.
+
+    Args:
+        reactor: The Twisted reactor.
+        work: The coroutine; its result is an exit status.
+
+    Returns:
+        The exit status; 130 after Ctrl-C, 1 after an unexpected exception.
+    """
     statuses: list[int] = []
 
     def start() -> None:
         running = Deferred.fromCoroutine(work)
-        # Ctrl-C stops the reactor, and that the transfer, which tells the server.
+        # Ctrl-C stops the reactor. The cancelled transfer sends an ERROR to the server first.
         reactor.addSystemEventTrigger("before", "shutdown", running.cancel)
-        running.addCallbacks(statuses.append, failed)
+        running.addCallbacks(statuses.append, fail)
         running.addBoth(stop)
 
-    def failed(failure: Failure) -> None:
+    def fail(failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            failure.printTraceback(sys.stderr)  # no log has begun
-            statuses.append(FAILED)
+            failure.printTraceback(sys.stderr)  # the command has no log
+            statuses.append(ExitStatus.FAILED)
         else:
-            statuses.append(INTERRUPTED)
+            statuses.append(ExitStatus.INTERRUPTED)
 
     def stop(_: object) -> None:
-        with suppress(ReactorNotRunning):  # it stops already
+        with suppress(ReactorNotRunning):  # the reactor is stopping already
             reactor.stop()
 
     reactor.callWhenRunning(start)
@@ -42,7 +50,7 @@ def run(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
 
 
 class ReactorThread:
-    """A reactor in a thread of its own, for whoever waits for lines meanwhile."""
+    """A reactor in a thread of its own, for a main thread that waits for input."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -57,8 +65,12 @@ class ReactorThread:
         self._reactor.callFromThread(self._reactor.stop)
         self._thread.join()
 
-    def result(self, work: Coroutine["Deferred[Any]", Any, int]) -> int:
-        """What `work` comes to, waited for; Ctrl-C cancels it and comes on as itself."""
+    def run(self, work: Coroutine["Deferred[Any]", Any, int]) -> int:
+        """Run a coroutine and return its result. Blocks.
+
+        Raises:
+            KeyboardInterrupt: The user pressed Ctrl-C. The coroutine was cancelled.
+        """
         done: Future[int] = Future()
         running: list[Deferred[int]] = []
 

@@ -1,27 +1,33 @@
-"""What a client asks for, and how long it waits."""
+"""Transfer settings of a client."""
 
 from dataclasses import dataclass
 
 from tftpd.protocol.negotiation import Direction, Mode, OptionLimits
 from tftpd.protocol.request import TransferRequest
 
-WINDOWSIZE = 16  # blocks; twice as many gain a tenth, and few networks' queues take them
-IDLE_TIMEOUT_SECONDS = 30.0  # seconds
+DEFAULT_WINDOWSIZE = 16  # blocks; 32 are 10 % faster, but overflow queues of many networks
+IDLE_TIMEOUT_SECONDS = 30.0
 
-# Octets of a window that nobody asked for: with what the kernel counts beside
-# them, Linux's default socket buffer takes them at once.
-_WINDOW = 192 << 10
+# Limit of a default window. Linux's default socket buffer can hold this much data together with
+# the kernel's overhead for each packet.
+_MAX_DEFAULT_WINDOW_BYTES = 192 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What a client asks for, and how long it waits.
+    """Options that a client requests, and the time that it waits for the server.
 
-    `blksize` is in octets, None for what the path takes whole; `windowsize`
-    in blocks, None for 16, or for fewer where blocks are large; `timeout`
-    in seconds, None to measure it;
-    `rollover` is 0 or 1, None not to ask; `local` is our address, an IPv4
-    or IPv6 literal; `patience` is how many seconds a server may be silent.
+    Attributes:
+        mode: Transfer mode of files for which no other mode is given.
+        blksize: Block size in bytes, 8 to 65464 (RFC 2348). None: the largest block that the
+            path to the server carries without fragmentation.
+        windowsize: Window size in blocks, 1 to 65535 (RFC 7440). None: 16 blocks, but at most
+            192 KiB. Windows larger than 2 MiB are reduced to 2 MiB.
+        timeout: Retransmission interval of both sides in seconds, 1 to 255 (RFC 2349). None:
+            derived from the measured round-trip time.
+        rollover: Block number after 65535: 0 or 1. None: the option is not requested.
+        local: Local IPv4 or IPv6 address to send from. None: any.
+        idle_timeout: Time without an answer, in seconds, after which the transfer fails.
     """
 
     mode: Mode = Mode.OCTET
@@ -33,14 +39,20 @@ class ClientSettings:
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
 
     def transfer_request(
-        self, direction: Direction, filename: str | bytes, fits: int, size: int
+        self, direction: Direction, filename: str | bytes, path_blksize: int, size: int
     ) -> TransferRequest:
-        """The request for a file.
+        """Return the request for a file.
 
-        `fits` is the largest block that the path takes whole, `size` that of
-        what is sent, 0 of what is asked for; both in octets.
+        Args:
+            direction: READ for a download, WRITE for an upload.
+            filename: Name on the server; a str is encoded as UTF-8.
+            path_blksize: Largest block in bytes that the path carries without fragmentation.
+            size: Size of the uploaded file in bytes; 0 for a download.
+
+        Raises:
+            ValueError: A setting is out of its range, or the name is empty or contains NUL.
         """
-        blksize = fits if self.blksize is None else self.blksize
+        blksize = path_blksize if self.blksize is None else self.blksize
         return TransferRequest(
             direction,
             filename.encode() if isinstance(filename, str) else filename,
@@ -48,12 +60,12 @@ class ClientSettings:
             blksize,
             self._windowsize(blksize),
             self.timeout,
-            # Of netascii nobody knows the size on the wire beforehand.
+            # The size of a netascii file on the wire is not known in advance.
             size if self.mode is Mode.OCTET else None,
             self.rollover,
         )
 
     def _windowsize(self, blksize: int) -> int:
         if self.windowsize is None:
-            return max(1, min(WINDOWSIZE, _WINDOW // blksize))
+            return max(1, min(DEFAULT_WINDOWSIZE, _MAX_DEFAULT_WINDOW_BYTES // blksize))
         return min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))

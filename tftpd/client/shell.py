@@ -1,8 +1,7 @@
-"""The prompt that people know from tftp(1): one server, and commands for it.
+"""Interactive mode of `tftpc`, with the commands of tftp(1).
 
-Commands may be shortened to what is unmistakable. Read from a file or a
-pipe they are a script: no prompt is shown, and the first that failed
-decides the exit status.
+A command may be shortened to any unambiguous prefix. If standard input is not a terminal, it is
+a script: no prompt is printed, and the first failure determines the exit status.
 """
 
 import cmd
@@ -10,235 +9,247 @@ import os
 import shlex
 import sys
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape, iglob
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from tftpd.client.arguments import mode, natural, port
-from tftpd.client.commands import settings_of
-from tftpd.client.jobs import TransferJob, UsageError, remote_of, target
-from tftpd.client.urls import Remote
+from tftpd.client.arguments import parse_mode, parse_natural, parse_port
+from tftpd.client.commands import parse_settings
+from tftpd.client.errors import ExitStatus
+from tftpd.client.jobs import TransferJob, UsageError, destination, remote_file
+from tftpd.client.urls import RemoteFile
 from tftpd.protocol.negotiation import Mode
 
-BAD_USAGE = 2
-_REMEMBERED = 1000  # lines of history
-_SWITCH = {"on": True, "off": False}
-_STATUS = (("host", "port"), ("mode", "blksize", "windowsize", "timeout"), ("verbose", "trace"))
+_MAX_HISTORY_LINES = 1000
+_SWITCH_VALUES = {"on": True, "off": False}
+_STATUS_LINES = (
+    ("host", "port"),
+    ("mode", "blksize", "windowsize", "timeout"),
+    ("verbose", "trace"),
+)
 
 JobRunner = Callable[[Namespace, list[TransferJob]], int]
-"""Does the jobs on the terms of a command line; gives the exit status."""
+"""Runs jobs with the settings of a command line; returns the exit status."""
 
 
-def run_shell(arguments: Namespace, perform: JobRunner) -> int:
-    """Take commands until there are no more; gives the exit status."""
-    prompt = Shell(arguments, perform)
+def run_shell(arguments: Namespace, run_jobs: JobRunner) -> int:
+    """Read and run commands until the end of the input; return the exit status."""
+    shell = Shell(arguments, run_jobs)
     if not sys.stdin.isatty():
-        prompt.use_rawinput = False
-        prompt.prompt = ""
-        prompt.cmdloop()
-        return prompt.status
+        shell.use_rawinput = False
+        shell.prompt = ""
+        shell.cmdloop()
+        return shell.status
     with _history():
         while True:
             try:
-                prompt.cmdloop()
+                shell.cmdloop()
                 return 0
-            except KeyboardInterrupt:  # takes a line back, or ended a transfer
+            except KeyboardInterrupt:  # discards the current line, or cancels a transfer
                 print("^C")
 
 
 class Shell(cmd.Cmd):
-    """The commands, and what they change. `status` is that of the first that failed."""
+    """Command interpreter; `status` is the exit status of the first command that failed.
+
+    Args:
+        arguments: The parsed command line; the commands change it.
+        run_jobs: Runs transfers.
+    """
 
     prompt = "tftp> "
-    doc_header = "Commands (help COMMAND says more):"
+    doc_header = 'Commands ("help COMMAND" explains one):'
 
-    def __init__(self, arguments: Namespace, perform: JobRunner) -> None:
+    def __init__(self, arguments: Namespace, run_jobs: JobRunner) -> None:
         super().__init__()
         self.status = 0
-        self._now = arguments
-        self._perform = perform
-        self._spoken_of: set[str] = set()  # names on the server
+        self._arguments = arguments
+        self._run_jobs = run_jobs
+        self._remote_names: set[str] = set()  # for completion
         if arguments.at is not None:
             arguments.port = arguments.at
 
     def do_connect(self, line: str) -> None:
-        """connect HOST [PORT]: the server of the commands that follow"""
-        host, *at = self._words(line, "connect", 1, 2)
-        self._now.port = port(at[0]) if at else self._now.port
-        self._now.host = host
+        """Usage: connect HOST [PORT] - use this server for the next commands."""
+        host, *ports = self._split(line, "connect", 1, 2)
+        self._arguments.port = parse_port(ports[0]) if ports else self._arguments.port
+        self._arguments.host = host
 
     def do_get(self, line: str) -> None:
-        """get FILE; get REMOTE LOCAL; get FILE FILE FILE ...: read files, to - the terminal"""
-        names = self._words(line, "get", 1)
-        to = os.path.expanduser(names.pop()) if len(names) == 2 else None
-        remotes = [self._remote(name) for name in names]
-        self._do("get", [TransferJob(remote, target(remote, to)) for remote in remotes], to)
+        """Usage: get FILE; get REMOTE LOCAL; get FILE FILE FILE ... - read files."""
+        names = self._split(line, "get", 1)
+        output = os.path.expanduser(names.pop()) if len(names) == 2 else None
+        remotes = [self._remote_file(name) for name in names]
+        jobs = [TransferJob(remote, destination(remote, output)) for remote in remotes]
+        self._transfer("get", jobs, output)
 
     def do_put(self, line: str) -> None:
-        """put FILE; put LOCAL REMOTE; put FILE FILE ... DIRECTORY/: write files"""
-        files = self._words(line, "put", 1)
+        """Usage: put FILE; put LOCAL REMOTE; put FILE FILE ... DIRECTORY/ - write files."""
+        files = self._split(line, "put", 1)
         to = files.pop() if len(files) > 1 else ""
         if len(files) > 1:
             to = to.rstrip("/") + "/"
-        into = not to or to.endswith("/")
+        is_directory = not to or to.endswith("/")
         paths = [Path(file).expanduser() for file in files]
-        names = [to + path.name if into else to for path in paths]
+        names = [to + path.name if is_directory else to for path in paths]
         pairs = zip(names, paths, strict=True)
-        self._do("put", [TransferJob(self._remote(name), path) for name, path in pairs])
+        self._transfer("put", [TransferJob(self._remote_file(name), path) for name, path in pairs])
 
     def do_mode(self, line: str) -> None:
-        """mode [octet|netascii]: how files travel"""
-        self._set("mode", line, mode)
+        """Usage: mode [octet|netascii] - print or set the transfer mode."""
+        self._set("mode", line, parse_mode)
 
     def do_binary(self, line: str) -> None:
-        """binary: mode octet"""
-        self._words(line, "binary", 0, 0)
-        self._now.mode = Mode.OCTET
+        """Usage: binary - set the transfer mode to octet."""
+        self._split(line, "binary", 0, 0)
+        self._arguments.mode = Mode.OCTET
 
     def do_ascii(self, line: str) -> None:
-        """ascii: mode netascii"""
-        self._words(line, "ascii", 0, 0)
-        self._now.mode = Mode.NETASCII
+        """Usage: ascii - set the transfer mode to netascii."""
+        self._split(line, "ascii", 0, 0)
+        self._arguments.mode = Mode.NETASCII
 
     def do_blksize(self, line: str) -> None:
-        """blksize [OCTETS|auto]: of a block; auto is what the path takes whole"""
-        self._set("blksize", line, _natural_or_auto)
+        """Usage: blksize [BYTES|auto] - block size; auto: the largest without fragmentation."""
+        self._set("blksize", line, _parse_natural_or_auto)
 
     def do_windowsize(self, line: str) -> None:
-        """windowsize [BLOCKS|auto]: blocks of a window; auto is 16, of large blocks fewer"""
-        self._set("windowsize", line, _natural_or_auto)
+        """Usage: windowsize [BLOCKS|auto] - blocks in a window; auto: 16, fewer large blocks."""
+        self._set("windowsize", line, _parse_natural_or_auto)
 
     def do_timeout(self, line: str) -> None:
-        """timeout [SECONDS|auto]: between repeats of both ends; auto measures it"""
-        self._set("timeout", line, _natural_or_auto)
+        """Usage: timeout [SECONDS|auto] - retransmission interval; auto measures it."""
+        self._set("timeout", line, _parse_natural_or_auto)
 
     def do_verbose(self, line: str) -> None:
-        """verbose [on|off]: say more of each transfer"""
-        self._turn("verbose", line)
+        """Usage: verbose [on|off] - print the agreed options of each transfer."""
+        self._switch("verbose", line)
 
     def do_trace(self, line: str) -> None:
-        """trace [on|off]: say each packet"""
-        self._turn("trace", line)
+        """Usage: trace [on|off] - print every packet."""
+        self._switch("trace", line)
 
     def do_status(self, line: str) -> None:
-        """status: the server, and what the other commands have set"""
-        self._words(line, "status", 0, 0)
-        for names in _STATUS:
-            self._say(", ".join(f"{name} {_shown(getattr(self._now, name))}" for name in names))
+        """Usage: status - print the server and the settings."""
+        self._split(line, "status", 0, 0)
+        for names in _STATUS_LINES:
+            values = (f"{name} {_format_value(getattr(self._arguments, name))}" for name in names)
+            self._print(", ".join(values))
 
     def do_quit(self, line: str) -> bool:
-        """quit: leave, as the end of the input does"""
-        self._words(line, "quit", 0, 0)
+        """Usage: quit - leave; the end of the input does the same."""
+        self._split(line, "quit", 0, 0)
         return True
 
     do_exit = do_quit
 
     def do_EOF(self, line: str) -> bool:
-        """End of the input: leave"""
+        """Leave at the end of the input."""
         if self.prompt:
-            self._say("")
+            self._print("")
         return True
 
     def emptyline(self) -> bool:
-        """Nothing was said: nothing is done, nor done again."""
+        """Do nothing; by default, `cmd` repeats the last command."""
         return False
 
     def default(self, line: str) -> None:
-        """What is no command."""
+        """Raise `UsageError` for an unknown or ambiguous command."""
         word = line.split()[0]
         if self.completenames(word):
-            raise UsageError(f"{word} may be {' or '.join(self.completenames(word))}")
-        raise UsageError(f"no such command: {word}; ? lists them")
+            commands = " or ".join(self.completenames(word))
+            raise UsageError(f'ambiguous command "{word}": {commands}')
+        raise UsageError(f'unknown command "{word}": type ? for a list')
 
     def onecmd(self, line: str) -> bool:
-        """Do what the line says, or say what is wrong with it."""
+        """Run one command; print an error message if it is invalid."""
         try:
             return bool(super().onecmd(line))
         except (UsageError, ValueError, ArgumentTypeError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
-            self._ended(BAD_USAGE)
+            self._set_status(ExitStatus.BAD_USAGE)
             return False
 
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:
-        """As `cmd` does, with # before remarks and with shortened commands."""
+        """Parse a line as `cmd` does, with comments (#) and shortened commands."""
         command, rest, line = super().parseline("" if line.lstrip().startswith("#") else line)
         if command and not hasattr(self, f"do_{command}"):
-            meant = self.completenames(command)
-            command = meant[0] if len(meant) == 1 else command
+            matches = self.completenames(command)
+            command = matches[0] if len(matches) == 1 else command
         return command, rest, line
 
     def get_names(self) -> list[str]:
-        """What help and completion know of."""
+        """Return the names that help and completion use, without aliases."""
         return [name for name in super().get_names() if name not in ("do_EOF", "do_exit")]
 
     def complete_get(self, text: str, line: str, begin: int, end: int) -> list[str]:
-        """Names that were spoken of; a server does not tell which it has."""
-        return _beginning(text, self._spoken_of)
+        """Return remote names that were used before; TFTP cannot list a directory."""
+        return _with_prefix(text, self._remote_names)
 
     def complete_put(self, text: str, line: str, begin: int, end: int) -> list[str]:
-        """Files of ours."""
+        """Return matching local files."""
         found = iglob(escape(text) + "*")
         return sorted(path + "/" if os.path.isdir(path) else path for path in found)
 
     def complete_mode(self, text: str, line: str, begin: int, end: int) -> list[str]:
-        """The modes."""
-        return _beginning(text, map(_shown, Mode))
+        """Return matching transfer modes."""
+        return _with_prefix(text, map(_format_value, Mode))
 
     def complete_trace(self, text: str, line: str, begin: int, end: int) -> list[str]:
-        """What it may be."""
-        return _beginning(text, _SWITCH)
+        """Return matching values of a switch."""
+        return _with_prefix(text, _SWITCH_VALUES)
 
     complete_verbose = complete_trace
 
-    def _remote(self, name: str) -> Remote:
-        self._spoken_of.add(name)
-        return remote_of(self._now.host, name, self._now.encoding)
+    def _remote_file(self, name: str) -> RemoteFile:
+        self._remote_names.add(name)
+        return remote_file(self._arguments.host, name, self._arguments.encoding)
 
-    def _do(self, command: str, jobs: list[TransferJob], output: str | None = None) -> None:
-        asked = _changed(self._now, command=command, output=output)
-        self._ended(self._perform(asked, jobs))
+    def _transfer(self, command: str, jobs: list[TransferJob], output: str | None = None) -> None:
+        arguments = _replace(self._arguments, command=command, output=output)
+        self._set_status(self._run_jobs(arguments, jobs))
 
-    def _ended(self, status: int) -> None:
+    def _set_status(self, status: int) -> None:
         self.status = self.status or status
 
-    def _words(self, line: str, command: str, least: int, most: float = inf) -> list[str]:
+    def _split(self, line: str, command: str, minimum: int, maximum: float = inf) -> list[str]:
         words = shlex.split(line)
-        if not least <= len(words) <= most:
+        if not minimum <= len(words) <= maximum:
             raise UsageError(getattr(self, f"do_{command}").__doc__)
         return words
 
-    def _set(self, name: str, line: str, read: Callable[[str], Any]) -> None:
-        for word in self._words(line, name, 0, 1):
-            tried = _changed(self._now, **{name: read(word)})
-            settings_of(tried)
-            self._now = tried
-        self._say(f"{name} {_shown(getattr(self._now, name))}")
+    def _set(self, name: str, line: str, parse: Callable[[str], Any]) -> None:
+        for word in self._split(line, name, 0, 1):
+            changed = _replace(self._arguments, **{name: parse(word)})
+            parse_settings(changed)
+            self._arguments = changed
+        self._print(f"{name} {_format_value(getattr(self._arguments, name))}")
 
-    def _turn(self, name: str, line: str) -> None:
-        value = not getattr(self._now, name)
-        for word in self._words(line, name, 0, 1):
-            if word not in _SWITCH:
-                raise UsageError(f"{name} is on or off, not {word}")
-            value = _SWITCH[word]
-        setattr(self._now, name, value)
-        self._say(f"{name} {_shown(value)}")
+    def _switch(self, name: str, line: str) -> None:
+        value = not getattr(self._arguments, name)
+        for word in self._split(line, name, 0, 1):
+            if word not in _SWITCH_VALUES:
+                raise UsageError(f'invalid value "{word}": {name} is on or off')
+            value = _SWITCH_VALUES[word]
+        setattr(self._arguments, name, value)
+        self._print(f"{name} {_format_value(value)}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self.stdout, flush=True)
 
 
-def _changed(arguments: Namespace, **changes: Any) -> Namespace:
+def _replace(arguments: Namespace, **changes: Any) -> Namespace:
     return Namespace(**{**vars(arguments), **changes})
 
 
-def _natural_or_auto(text: str) -> int | None:
-    return None if text == "auto" else natural(text)
+def _parse_natural_or_auto(text: str) -> int | None:
+    return None if text == "auto" else parse_natural(text)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mode):
         return value.value.decode()
     if isinstance(value, bool):
@@ -246,22 +257,22 @@ def _shown(value: Any) -> str:
     return "auto" if value is None else str(value)
 
 
-def _beginning(text: str, words: Any) -> list[str]:
-    return sorted(word for word in words if word.startswith(text))
+def _with_prefix(prefix: str, words: Iterable[str]) -> list[str]:
+    return sorted(word for word in words if word.startswith(prefix))
 
 
 @contextmanager
 def _history() -> Iterator[None]:
-    """Lines of earlier prompts, and those of this one for later ones."""
+    """Load the command history of earlier sessions, and save it at the end."""
     try:
         import readline
-    except ImportError:  # Python was built without
+    except ImportError:  # this Python was built without readline
         yield
         return
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     path = Path(state, "tftpc_history")
-    readline.set_completer_delims(" \t\n")  # names have slashes and dashes in them
-    readline.set_history_length(_REMEMBERED)
+    readline.set_completer_delims(" \t\n")  # file names contain slashes and dashes
+    readline.set_history_length(_MAX_HISTORY_LINES)
     with suppress(OSError):
         readline.read_history_file(path)
     try:

@@ -1,4 +1,4 @@
-"""Where a file is: `tftp://host[:port]/path[;mode=octet]` (RFC 3617)."""
+"""TFTP URLs: `tftp://host[:port]/path[;mode=octet]` (RFC 3617)."""
 
 import re
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ _HOST = (
 _URL = re.compile(
     rf"tftp://{_HOST}/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?", re.IGNORECASE | re.DOTALL
 )
-_SERVER = re.compile(_HOST, re.IGNORECASE)
+_HOST_AND_PORT = re.compile(_HOST, re.IGNORECASE)
 _PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """A file on a server. `port` and `mode` are None where nothing was said of them."""
+class RemoteFile:
+    """A file on a server. `port` and `mode` are None if the user did not give them."""
 
     host: str
     name: bytes
@@ -30,41 +30,53 @@ class Remote:
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` means a URL rather than a file or a host."""
+    """Return True if `text` begins with `tftp://`; otherwise it is a host or a local file."""
     return text[: len(SCHEME)].lower() == SCHEME
 
 
-def parse(url: str, encoding: str) -> Remote:
-    """The file that `url` names; raises `ValueError`.
+def parse_url(url: str, encoding: str) -> RemoteFile:
+    """Parse a TFTP URL.
 
-    The name begins after the slash: that of an absolute path needs a second
-    one. What is not ASCII in it goes in `encoding`, what is percent-encoded
-    as it is.
+    The file name begins after the slash that ends the host: `tftp://h//x` names `/x`.
+
+    Args:
+        url: The URL.
+        encoding: Encoding of non-ASCII characters in the name. Percent-encoded bytes are
+            taken as they are.
+
+    Raises:
+        ValueError: The URL has another form, or its port or mode is invalid.
+        LookupError: The encoding is unknown.
     """
     match = _URL.fullmatch(url)
     if match is None:
-        raise ValueError(f"not of the form tftp://host[:port]/path[;mode=octet]: {url}")
+        raise ValueError(
+            f'invalid URL "{url}": the form is tftp://host[:port]/path[;mode=octet|netascii]'
+        )
     mode = None
     if match["mode"] is not None:
         mode = Mode.spelled(match["mode"].encode())
         if mode is None:
-            raise ValueError(f"mode is octet or netascii, not {match['mode']}")
-    host, port = _server(match)
-    return Remote(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
+            raise ValueError(f'invalid mode "{match["mode"]}": use octet or netascii')
+    host, port = _host_and_port(match)
+    return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
 
 
-def server(text: str) -> tuple[str, int | None]:
-    """The host and the port of `host[:port]`; one of IPv6 may have brackets, for a port it must.
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Split `host[:port]`; an IPv6 address with a port must be in brackets.
 
-    Raises `ValueError` where that is no port. What has another form is a host as it is.
+    Text of any other form is returned as a host.
+
+    Raises:
+        ValueError: The port is not 1 to 65535.
     """
-    match = _SERVER.fullmatch(text)
-    return (text, None) if match is None else _server(match)
+    match = _HOST_AND_PORT.fullmatch(text)
+    return (text, None) if match is None else _host_and_port(match)
 
 
-def _server(match: re.Match[str]) -> tuple[str, int | None]:
+def _host_and_port(match: re.Match[str]) -> tuple[str, int | None]:
     host = match["host"] or match["literal"].replace("%25", "%")
     port = None if match["port"] is None else int(match["port"])
     if port is not None and port not in _PORTS:
-        raise ValueError(f"no port: {port}")
+        raise ValueError(f"invalid port {port}: a port is 1 to 65535")
     return host, port

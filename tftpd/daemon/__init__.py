@@ -1,1 +1,1 @@
-"""Floor 4: the twistd plugin's service and the `tftpd` command."""
+"""The service that twistd runs, its worker processes, and the `tftpd` command."""

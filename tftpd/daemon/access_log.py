@@ -1,138 +1,126 @@
-"""One log line for each request that ended.
-
-Who is told of each request that ended.
-"""
+"""Access log: one log event for each request that ended."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from math import inf
 
 from twisted.logger import Logger, LogLevel
 
 from tftpd.access.paths import printable_name
+from tftpd.net.rate_limit import LogLimiter
 from tftpd.protocol.result import Outcome, TransferResult
 
-_FLOODING = (Outcome.DROPPED, Outcome.EVICTED)
-_LONGEST = 1024  # octets of a name, and of why it was refused
-_EACH = 1.0  # seconds between two lines about one of those
+_LIMITED_OUTCOMES = (Outcome.DROPPED, Outcome.EVICTED)
+_MAX_TEXT_BYTES = 1024  # of a name, and of the reason for a refusal
+
+Observer = Callable[[TransferResult], None]
+"""Called with each result. It must not block."""
+
+_log = Logger()
 
 
 class AccessLog:
-    """Writes reports as log events whose fields a JSON log keeps apart.
+    """Observer that logs each result. A JSON log has the event's fields as keys.
 
-    Of requests that were ignored one a second is told, with how many more
-    there were, and so of those displaced: a flood must not fill the disk.
+    Dropped and evicted requests are limited to one line per second and outcome, because a
+    flood must not fill the disk. The next line counts the suppressed ones.
     """
 
     def __init__(
         self, worker: int | None = None, seconds: Callable[[], float] = time.monotonic
     ) -> None:
-        """`worker` is the number of the process that served, where there are several."""
+        """Create the log.
+
+        Args:
+            worker: Number of the process that served the request; None if there is only one.
+            seconds: A monotonic clock, in seconds.
+        """
         self._log = Logger(namespace="tftpd.access")
-        self._seconds = seconds
-        self._told_at: dict[Outcome, float] = {}
-        self._untold: Counter[Outcome] = Counter()
-        self._who = "" if worker is None else f"worker {worker}: "
+        self._limiters = {outcome: LogLimiter(seconds) for outcome in _LIMITED_OUTCOMES}
+        self._prefix = "" if worker is None else f"worker {worker}: "
         self._fields = {} if worker is None else {"worker": worker}
 
-    def __call__(self, report: TransferResult) -> None:
-        """Log `report`: faults of ours as errors, what the peer did as information."""
-        if report.outcome in _FLOODING and not self._tells_more(report.outcome):
+    def __call__(self, result: TransferResult) -> None:
+        """Log `result`: failures of the server as errors, everything else as information."""
+        outcome = result.outcome
+        limiter = self._limiters.get(outcome)
+        suffix = "" if limiter is None else limiter.suffix()
+        if suffix is None:
             return
-        client, port = report.peer
-        file = _shown(report.filename)
-        detail = _shown(report.detail.encode("utf-8", "surrogateescape"))
+        client, port = result.peer
+        file = _shorten(result.filename)
+        served_name = None if result.served_name is None else _shorten(result.served_name)
+        detail = _shorten(result.detail.encode("utf-8", "surrogateescape"))
         self._log.emit(
-            LogLevel.error if report.outcome is Outcome.FAILED else LogLevel.info,
-            # Put together here: Twisted's formatter takes 25 us for a dozen fields.
+            LogLevel.error if outcome is Outcome.FAILED else LogLevel.info,
+            # Formatted here: Twisted's formatter takes 25 us for a dozen fields.
             "{message}",
-            message=f'{self._who}{report.direction.value} "{file}"{_served(report)} by '
-            f"{client}:{port}: {report.outcome.value}{_because(report.code, detail)}"
-            f"{_numbers(report)}{_known_as(report.profile)}{self._more(report)}",
+            message=f'{self._prefix}{result.direction.value} "{file}"'
+            f"{_describe_served_name(served_name, result)} by {client}:{port}: {outcome.value}"
+            f"{_describe_reason(result.code, detail)}{_describe_transfer(result)}"
+            f"{f', profile {result.profile}' if result.profile else ''}"
+            f"{suffix}",
             event="transfer",
             client=client,
             port=port,
-            direction=report.direction.value,
+            direction=result.direction.value,
             file=file,
-            served=None if report.served_name is None else _shown(report.served_name),
-            served_by=list(report.resolution_steps),
-            outcome=report.outcome.value,
-            code=report.code,
+            served_name=served_name,
+            resolution_steps=list(result.resolution_steps),
+            outcome=outcome.value,
+            code=result.code,
             detail=detail,
-            mode=report.mode.value.decode() if report.mode else None,
-            octets=report.bytes_transferred,
-            seconds=round(report.seconds, 6),
-            rate=round(report.rate),
-            blksize=report.blksize,
-            windowsize=report.windowsize,
-            retransmits=report.retransmits,
-            profile=report.profile or None,
+            mode=result.mode.value.decode() if result.mode else None,
+            bytes=result.bytes_transferred,
+            seconds=round(result.seconds, 6),
+            rate=round(result.rate),
+            blksize=result.blksize,
+            windowsize=result.windowsize,
+            retransmits=result.retransmits,
+            profile=result.profile or None,
             **self._fields,
         )
 
-    def _tells_more(self, outcome: Outcome) -> bool:
-        now = self._seconds()
-        if now - self._told_at.get(outcome, -inf) < _EACH:
-            self._untold[outcome] += 1
-            return False
-        self._told_at[outcome] = now
-        return True
-
-    def _more(self, report: TransferResult) -> str:
-        untold = self._untold.pop(report.outcome, 0)
-        return f", as were {untold} more before it" if untold else ""
-
-
-def _shown(text: bytes) -> str:
-    """`text`, as much of it as anyone reads: a datagram has room for more."""
-    return (
-        printable_name(text) if len(text) <= _LONGEST else f"{printable_name(text[:_LONGEST])}..."
-    )
-
-
-def _served(report: TransferResult) -> str:
-    if report.served_name is None:
-        return ""
-    return f' as "{_shown(report.served_name)}" ({", ".join(report.resolution_steps)})'
-
-
-def _because(code: int | None, detail: str) -> str:
-    said = [] if code is None else [f"ERROR {code}"]
-    if detail:
-        said.append(detail)
-    return f" ({': '.join(said)})" if said else ""
-
-
-def _known_as(profile: str) -> str:
-    return f", profile {profile}" if profile else ""
-
-
-def _numbers(report: TransferResult) -> str:
-    if report.outcome in (Outcome.REFUSED, Outcome.DROPPED):
-        return ""
-    return (
-        f", {report.bytes_transferred} octets in {report.seconds:.3f} s ({report.rate:.0f} octets/s), "
-        f"blksize {report.blksize}, windowsize {report.windowsize}, "
-        f"{report.retransmits} retransmitted"
-    )
-
-
-Observer = Callable[[TransferResult], None]
-
-_log = Logger()
-
 
 def fan_out(*observers: Observer) -> Observer:
-    """One observer that tells all of them; a fault in one costs no transfer and no other."""
-    if len(observers) == 1:
-        return observers[0]
+    """Return an observer that calls all `observers`.
 
-    def tell(report: TransferResult) -> None:
+    An exception in one of them is logged. It affects neither the transfer nor the others.
+    """
+
+    def observe(result: TransferResult) -> None:
         for observer in observers:
             try:
-                observer(report)
+                observer(result)
             except Exception:
-                _log.failure("fault in an observer of reports")
+                _log.failure("fault in an observer of results", event="observer_failed")
 
-    return tell
+    return observe
+
+
+def _shorten(text: bytes) -> str:
+    """Return printable text of bounded length; a datagram may carry 64 KiB."""
+    end = "..." if len(text) > _MAX_TEXT_BYTES else ""
+    return printable_name(text[:_MAX_TEXT_BYTES]) + end
+
+
+def _describe_served_name(served_name: str | None, result: TransferResult) -> str:
+    if served_name is None:
+        return ""
+    return f' as "{served_name}" ({", ".join(result.resolution_steps)})'
+
+
+def _describe_reason(code: int | None, detail: str) -> str:
+    parts = [] if code is None else [f"ERROR {code}"]
+    if detail:
+        parts.append(detail)
+    return f" ({': '.join(parts)})" if parts else ""
+
+
+def _describe_transfer(result: TransferResult) -> str:
+    if result.outcome in (Outcome.REFUSED, Outcome.DROPPED):
+        return ""
+    return (
+        f", {result.bytes_transferred} bytes in {result.seconds:.3f} s "
+        f"({result.rate:.0f} bytes/s), blksize {result.blksize}, "
+        f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
+    )

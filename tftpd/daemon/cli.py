@@ -1,7 +1,4 @@
-"""The `tftpd` command: run and install the daemon, check and explain a configuration.
-
-The command line of `tftpd`.
-"""
+"""The `tftpd` command: run and install the daemon, check and explain a configuration."""
 
 import argparse
 import json
@@ -17,7 +14,7 @@ from typing import Any
 import tftpd
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load, schema
-from tftpd.daemon.explain.text import explained
+from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
@@ -25,84 +22,80 @@ from tftpd.daemon.service import EX_CONFIG
 
 
 def parser() -> argparse.ArgumentParser:
-    """What understands it; `command` names the subcommand."""
-    top = argparse.ArgumentParser(prog="tftpd", description="A TFTP server on Twisted.")
+    """Return the parser of the command line. It stores the subcommand in `command`."""
+    top = argparse.ArgumentParser(prog="tftpd", description="TFTP server on Twisted.")
     version = f"tftpd {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="show the version")
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    run = commands.add_parser("run", help="serve in the foreground, as `twistd -n tftp` does")
-    run.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
+    run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")
+    run.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
 
-    check = commands.add_parser("check", help="report every problem of a configuration")
-    check.add_argument("config", metavar="FILE", help="the YAML file")
+    check = commands.add_parser("check", help="report all problems of a configuration")
+    check.add_argument("config", metavar="FILE", help="configuration file")
 
     _add_explain(commands)
 
     translate = commands.add_parser(
-        "import-map", help="turn a map file of tftp-hpa into rules for rewrite:"
+        "import-map", help="translate a map file of tftp-hpa into rewrite rules"
     )
-    translate.add_argument("map", metavar="FILE", help="what in.tftpd had as its --map-file")
+    translate.add_argument("map", metavar="FILE", help="the --map-file of in.tftpd")
 
     commands.add_parser("schema", help="print the JSON Schema of the configuration")
 
-    install = commands.add_parser(
-        "install-units", help="put systemd's units and a configuration in place"
-    )
+    install = commands.add_parser("install-units", help="install systemd units and a configuration")
     install.add_argument(
         "--prefix",
         default="/usr/local",
         metavar="DIR",
-        help="units go to DIR/lib/systemd/system (default: %(default)s)",
+        help="install the units in DIR/lib/systemd/system (default: %(default)s)",
     )
     install.add_argument(
-        "--root", default="/", metavar="DIR", help="everything goes below DIR, as for a package"
+        "--root", default="/", metavar="DIR", help="install everything below DIR, for a package"
     )
     install.add_argument(
-        "--socket", action="store_true", help="systemd holds the port, and the daemon no privilege"
+        "--socket", action="store_true", help="let systemd bind the port (socket activation)"
     )
-    install.add_argument("--dry-run", action="store_true", help="only tell what would be done")
-    install.add_argument(
-        "--force", action="store_true", help="replace an existing configuration too"
-    )
+    install.add_argument("--dry-run", action="store_true", help="print what would be done")
+    install.add_argument("--force", action="store_true", help="overwrite an existing configuration")
     return top
 
 
 def _add_explain(commands: Any) -> None:
     explain = commands.add_parser(
         "explain",
-        help="say what a client would be answered, and why",
-        description="Says what the daemon would answer to a request, and why, without touching "
-        "anything. Exits with 0 if the request is granted, 1 if it is refused.",
+        help="explain how the daemon would answer a request",
+        description="Explains how the daemon would answer a request, and why. Changes nothing. "
+        "Exits with 0 if the request is granted and 1 if it is refused.",
     )
-    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="the YAML file")
+    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
     explain.add_argument(
-        "--client", required=True, type=_address, metavar="ADDRESS", help="who asks"
+        "--client", required=True, type=_address, metavar="ADDRESS", help="the client's address"
     )
-    explain.add_argument("--to", type=_address, metavar="ADDRESS", help="the address that it asks")
+    explain.add_argument(
+        "--to", type=_address, metavar="ADDRESS", help="the request's destination address"
+    )
     explain.add_argument(
         "--mac",
         type=_mac,
         metavar="MAC",
-        help="its MAC address, instead of what this host knows",
+        help="the client's MAC address (default: from this host's neighbour table)",
     )
-    explain.add_argument("--mode", default="octet", help="netascii or octet, which is the default")
+    explain.add_argument("--mode", default="octet", help="octet (the default) or netascii")
     explain.add_argument(
         "--option",
         action="append",
         default=[],
         type=_option,
         metavar="NAME=VALUE",
-        help="an option of the request, such as blksize=1468; any number of them",
+        help="an option of the request, such as blksize=1468; may be repeated",
     )
     explain.add_argument(
-        "--user",
-        type=_user,
-        help="decide with the rights of this user, as the daemon does under `twistd --uid`",
+        "--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root"
     )
     explain.add_argument("--json", action="store_true", help="print one JSON object")
-    explain.add_argument("direction", choices=("read", "write"), help="what it asks to do")
-    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the file that it asks for")
+    explain.add_argument("direction", choices=("read", "write"), help="the kind of request")
+    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the requested file name")
 
 
 def _address(text: str) -> str:
@@ -115,7 +108,7 @@ def _address(text: str) -> str:
 def _mac(text: str) -> bytes:
     if not re.fullmatch(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", text, re.IGNORECASE):
         raise argparse.ArgumentTypeError(f"expected a MAC address, got {text!r}")
-    return bytes.fromhex(text.replace("-", ":").replace(":", ""))
+    return bytes.fromhex(text.replace("-", "").replace(":", ""))
 
 
 def _option(text: str) -> tuple[bytes, bytes]:
@@ -129,15 +122,15 @@ def _user(text: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
     except (KeyError, OverflowError):
-        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
+        raise argparse.ArgumentTypeError(f"unknown user {text!r}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand and return the exit status.
 
-    The exit status is 0, 78 for a bad configuration, 2 for bad usage, and 1
-    where `explain` finds that the request is refused, units cannot be installed,
-    or a map cannot be imported.
+    The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 if
+    `explain` finds that the request is refused, if units cannot be installed, or if a map
+    cannot be translated.
     """
     arguments = parser().parse_args(argv)
     return _COMMANDS[arguments.command](arguments)
@@ -161,7 +154,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(arguments: argparse.Namespace) -> int:
+def _print_schema(arguments: argparse.Namespace) -> int:
     print(json.dumps(schema(), indent=2))
     return 0
 
@@ -169,9 +162,9 @@ def _schema(arguments: argparse.Namespace) -> int:
 _COMMANDS = {
     "run": _run,
     "check": _check,
-    "explain": explained,
+    "explain": run_explain,
     "import-map": import_map,
-    "schema": _schema,
+    "schema": _print_schema,
     "install-units": install_units,
 }
 

@@ -1,6 +1,7 @@
-"""`tftpd import-map`: a map file of tftp-hpa's in.tftpd as rules for `rewrite:`."""
+"""`tftpd import-map`: translate a map file of tftp-hpa's in.tftpd into `rewrite` rules."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +14,27 @@ from tftpd.access.rewrite import template
 from tftpd.config.errors import printable
 from tftpd.config.names import MOST_RULES
 
-_CANNOT = 1  # the exit status
+_EXIT_FAILURE = 1
 
-_LETTERS = "raegsi~GP46"  # what an operation is made of
-_BLANK = " \t\n\v\f\r"
-_RESTARTS = "after its restart in.tftpd 5.2 passes over the first rule, unlike its manual"
+_OPERATIONS = "raegsi~GP46"  # each is one letter of the first field
+_WHITESPACE = " \t\n\v\f\r"
+_RESTART_REMARK = "after a restart in.tftpd 5.2 skips the first rule, unlike its manual"
 
 
-class _Cannot(ValueError):
-    """A line that says what no rule of ours can."""
+class _NotTranslatable(ValueError):
+    """A line that no rule of tftpd can express. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRule:
-    """The rule that a line is, as YAML, and what should be known about it."""
+    """The translation of one line.
+
+    Attributes:
+        line: Number of the line.
+        text: The line, printable.
+        rule: The rule as YAML; None if the line has no effect.
+        remark: A comment for the administrator.
+    """
 
     line: int
     text: str
@@ -35,114 +43,116 @@ class TranslatedRule:
 
 
 def import_map(arguments: argparse.Namespace) -> int:
-    """Print the rules of a map file, or all lines that cannot be one; the exit status."""
+    """Print the rules of a map file, or all lines without translation; return the exit status."""
     file = arguments.map
     try:
         text = Path(file).read_bytes().decode("utf-8")
     except OSError as error:
         print(f"{file}: {error.strerror}", file=sys.stderr)
-        return _CANNOT
+        return _EXIT_FAILURE
     except UnicodeDecodeError:
-        print(f"{file}: not a text in UTF-8", file=sys.stderr)
-        return _CANNOT
-    rules, problems = rules_of(text)
+        print(f"{file}: the file is not UTF-8", file=sys.stderr)
+        return _EXIT_FAILURE
+    rules, problems = translate(text)
     if problems:
-        for line, why in problems:
-            print(f"{file}:{line}: {why}", file=sys.stderr)
-        return _CANNOT
-    print(*written(rules), sep="\n")
+        for line, reason in problems:
+            print(f"{file}:{line}: {reason}", file=sys.stderr)
+        return _EXIT_FAILURE
+    print(*format_rules(rules), sep="\n")
     return 0
 
 
-def rules_of(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
-    """The rules that a map has, and the numbers of lines that cannot be one, with the reason."""
+def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
+    """Return the rules of a map, and the line number and reason of each failure."""
     rules: list[TranslatedRule] = []
     problems: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        fields = list(_fields(line))
+        fields = list(_split_fields(line))
         if not fields:
             continue
         try:
-            rule, remark = _rule(fields)
-            rules.append(TranslatedRule(number, printable(line.strip(_BLANK)), rule, remark))
-        except (_Cannot, BadPattern) as cannot:
-            problems.append((number, str(cannot)))
+            rule, remark = _translate_line(fields)
+            rules.append(TranslatedRule(number, printable(line.strip(_WHITESPACE)), rule, remark))
+        except (_NotTranslatable, BadPattern) as error:
+            problems.append((number, str(error)))
     if len(rules) > MOST_RULES:
         first = rules[MOST_RULES].line
-        problems.append((first, f"there may be {MOST_RULES} rules at most"))
+        problems.append((first, f"too many rules; the maximum is {MOST_RULES}"))
     return rules, problems
 
 
-def written(rules: list[TranslatedRule]) -> Iterator[str]:
-    """The lines of the section `rewrite:`."""
-    yield "rewrite:" if any(one.rule for one in rules) else "rewrite: []"
-    for one in rules:
-        yield f"  # {one.line}: {one.text}"
-        if one.remark:
-            yield f"  # {one.remark}"
-        if one.rule is not None:
-            yield f"  - {one.rule}"
+def format_rules(rules: list[TranslatedRule]) -> Iterator[str]:
+    """Yield the lines of the YAML section `rewrite:`."""
+    yield "rewrite:" if any(rule.rule for rule in rules) else "rewrite: []"
+    for rule in rules:
+        yield f"  # {rule.line}: {rule.text}"
+        if rule.remark:
+            yield f"  # {rule.remark}"
+        if rule.rule is not None:
+            yield f"  - {rule.rule}"
 
 
-def _fields(line: str) -> Iterator[str]:
-    """Up to three fields, as in.tftpd reads them: a backslash keeps a blank or # in one."""
-    at = 0
+# in.tftpd's fields: a backslash keeps whitespace or # in a field; a # starts a comment.
+_FIELD = re.compile(r"[ \t\n\v\f\r]*((?:\\.|[^ \t\n\v\f\r#\\])+\\?|\\$)", re.DOTALL)
+
+
+def _split_fields(line: str) -> Iterator[str]:
+    """Yield up to three fields."""
+    position = 0
     for _ in range(3):
-        while at < len(line) and line[at] in _BLANK:
-            at += 1
-        begin, escaped = at, False
-        while at < len(line) and (escaped or (line[at] not in _BLANK and line[at] != "#")):
-            escaped = not escaped and line[at] == "\\"
-            at += 1
-        if at == begin:
+        match = _FIELD.match(line, position)
+        if match is None:
             return
-        yield line[begin:at]
+        yield match[1]
+        position = match.end()
 
 
-def _rule(fields: list[str]) -> tuple[str | None, str]:
+def _translate_line(fields: list[str]) -> tuple[str | None, str]:
     letters = fields[0]
-    _check(letters)
+    _check_operations(letters)
     if len(fields) < 2:
-        raise _Cannot("a rule without a regular expression")
-    ignores = "i" in letters
-    posix(fields[1], ignore_case=ignores)
+        raise _NotTranslatable("the regular expression is missing")
+    ignore_case = "i" in letters
+    posix(fields[1], ignore_case=ignore_case)
     text = spell(posix(fields[1]))
-    found = pattern(text, ignore_case=ignores)
-    keys = [f"{'unless' if '~' in letters else 'match'}: {_quoted(text)}"]
+    found = pattern(text, ignore_case=ignore_case)
+    keys = [f"{'unless' if '~' in letters else 'match'}: {_quote(text)}"]
     if "a" in letters:
         keys.append("refuse: true")
     elif "r" in letters:
-        to = _template(fields[2] if len(fields) > 2 else "", found.compiled.groups)
+        to = _translate_replacement(fields[2] if len(fields) > 2 else "", found.compiled.groups)
         template(to, found)
-        keys.append(f"to: {_quoted(to)}")
-    keys += _flags(letters)
+        keys.append(f"to: {_quote(to)}")
+    keys += _other_keys(letters)
     if not set(letters) & set("raes"):
-        return None, "does nothing"
+        return None, "has no effect"
     if "4" in letters and "6" in letters:
-        return None, "is for no client"
-    return f"{{{', '.join(keys)}}}", _RESTARTS if _restarts(letters) else ""
+        return None, "matches no client"
+    return f"{{{', '.join(keys)}}}", _RESTART_REMARK if _restarts(letters) else ""
 
 
-def _check(letters: str) -> None:
-    """Raises `_Cannot` for an operation that is none, or none of ours."""
+def _check_operations(letters: str) -> None:
+    """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
-        if letter not in _LETTERS:
-            raise _Cannot(f'"{printable(letter)}" is no operation')
+        if letter not in _OPERATIONS:
+            raise _NotTranslatable(f'"{printable(letter)}" is not an operation')
     if "r" in letters and "~" in letters:
-        raise _Cannot("r and ~ cannot go together")
+        raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:
-        raise _Cannot("G and P together; without both it is for all requests")
+        raise _NotTranslatable(
+            "G and P cannot go together; a rule without both applies to all requests"
+        )
     if "g" in letters and "r" not in letters and not set(letters) & set("aes"):
-        raise _Cannot("g without r never ends")
+        raise _NotTranslatable("g without r never ends")
     if _restarts(letters) and "r" not in letters:
-        raise _Cannot("s without r never ends")
+        raise _NotTranslatable("s without r never ends")
 
 
 def _restarts(letters: str) -> bool:
     return "s" in letters and not set(letters) & set("ae")
 
 
-def _flags(letters: str) -> Iterator[str]:
+def _other_keys(letters: str) -> Iterator[str]:
     if "a" not in letters:
         if "r" in letters and "g" in letters:
             yield "repeat: true"
@@ -160,24 +170,24 @@ def _flags(letters: str) -> Iterator[str]:
             yield f"clients: [{network}]"
 
 
-def _template(text: str, groups: int) -> str:
-    """A replacement pattern as a template of ours."""
-    made, case, at = "", "", 0
+def _translate_replacement(text: str, groups: int) -> str:
+    """Return the template for a replacement of in.tftpd."""
+    result, case, at = "", "", 0
     while at < len(text):
         character, at = text[at], at + 1
         if character != "\\" or at == len(text):
-            made += _literal(character, case)
+            result += _literal(character, case)
             continue
         character, at = text[at], at + 1
         if character in "ULE":
             case = {"U": ":upper", "L": ":lower", "E": ""}[character]
         elif character.isdigit() and character.isascii():
-            made += f"{{{character}{case}}}" if int(character) <= groups else ""
+            result += f"{{{character}{case}}}" if int(character) <= groups else ""
         elif character in "ix":
-            made += f"{{{'ip' if character == 'i' else 'ip_hex'}{case}}}"
+            result += f"{{{'ip' if character == 'i' else 'ip_hex'}{case}}}"
         else:
-            made += _literal(character, case)
-    return made
+            result += _literal(character, case)
+    return result
 
 
 def _literal(character: str, case: str) -> str:
@@ -186,7 +196,7 @@ def _literal(character: str, case: str) -> str:
     return character * 2 if character in "{}" else character
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _Cannot("a character that cannot be printed")
+        raise _NotTranslatable("a character is not printable")
     return "'" + text.replace("'", "''") + "'"

@@ -1,10 +1,14 @@
-"""What the daemon and its workers tell each other, over pipes.
+"""Messages between the daemon and its workers, over pipes.
 
-Down: `Orders`, pickled, anew after each reload, with their sockets beside the
-pipe (SCM_RIGHTS); the question what runs; nothing means drain, and the end of
-the pipe means stop. Up: reports, log events and snapshots as JSON, since a
-worker reads what strangers send and nothing that it says should be more than
-text to the daemon. Up goes too which address a worker has left.
+To a worker:
+
+- a `WorkerConfig`, pickled, at the start and after each reload. The listening sockets arrive
+  beside the pipe (SCM_RIGHTS).
+- `QUESTION`, which asks for a snapshot.
+- `DRAIN`. The end of the pipe means: stop at once.
+
+From a worker: results, log events, snapshots and drained addresses, as JSON. A worker parses
+packets from untrusted peers, so the daemon must not unpickle what it sends.
 """
 
 import json
@@ -23,23 +27,25 @@ from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import Snapshot, from_plain, to_plain
 
 SOCKETS_FD = 3
-"""A worker's descriptor for sockets that come beside its orders."""
+"""A worker's descriptor of the socket that brings its listening sockets."""
 
 COUNTER_FD = 4
-"""Its descriptor of the memory that counts sessions."""
+"""A worker's descriptor of the shared memory that counts sessions."""
 
 DRAIN = b""
-"""Take no more requests, and end once no transfer runs."""
+"""Accept no more requests and exit once no transfer runs."""
 
-_LONGEST = 64 << 20  # octets of a message; Orders hold a whole configuration
+_MAX_MESSAGE_BYTES = 64 << 20  # a WorkerConfig contains the whole configuration
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker serves, and by which settings.
+    """The settings of a worker.
 
-    `listens` has the entry of each listening socket. The worker's own number in the memory that
-    counts sessions is that at `number`.
+    Attributes:
+        settings: The whole configuration.
+        listens: The configuration entry of each listening socket, in the order of the sockets.
+        number: Number of the worker, and its index in the shared session counters.
     """
 
     settings: Settings
@@ -47,84 +53,91 @@ class WorkerConfig:
     number: int
 
     def encode(self) -> bytes:
-        """Octets for `decode()`."""
+        """Return a message for `decode`."""
         return pickle.dumps(self)
 
     @staticmethod
-    def decode(octets: bytes) -> "WorkerConfig":
-        """What `encode()` made the octets of."""
-        orders = pickle.loads(octets)
-        assert isinstance(orders, WorkerConfig)
-        return orders
+    def decode(message: bytes) -> "WorkerConfig":
+        """Return the configuration that `encode` serialized."""
+        config = pickle.loads(message)
+        assert isinstance(config, WorkerConfig)
+        return config
 
 
 class Channel(Int32StringReceiver):
-    """Messages over a pipe, each with its length before it; `received` gets each."""
+    """Messages over a pipe. Each has its length as a prefix; `on_message` gets each message."""
 
-    MAX_LENGTH = _LONGEST
+    MAX_LENGTH = _MAX_MESSAGE_BYTES
 
-    def __init__(self, received: Callable[[bytes], None]) -> None:
-        self._received = received
+    def __init__(self, on_message: Callable[[bytes], None]) -> None:
+        self._on_message = on_message
 
     def stringReceived(self, string: bytes) -> None:
-        """Twisted: a whole message is here."""
-        self._received(string)
+        """Twisted: a whole message has arrived."""
+        self._on_message(string)
 
 
-def encode_report(report: TransferResult) -> bytes:
-    """A message for `told()`."""
-    return json.dumps({"report": asdict(report)}, default=_plain).encode()
+def encode_result(result: TransferResult) -> bytes:
+    """Return a message for `dispatch` that reports the end of a request."""
+    return json.dumps({"result": asdict(result)}, default=_to_json).encode()
 
 
-def encode_event(level: str, namespace: str, message: str) -> bytes:
-    """A message for `told()`: a log event, already put into words."""
-    return json.dumps({"event": [level, namespace, message]}).encode()
+def encode_event(level: str, namespace: str, event: str | None, message: str) -> bytes:
+    """Return a message for `dispatch` with a formatted log event.
+
+    Args:
+        level: Name of the log level.
+        namespace: Name of the logger.
+        event: Stable name of the event, if it has one.
+        message: The formatted text.
+    """
+    return json.dumps({"event": [level, namespace, event, message]}).encode()
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """A message for `told()`."""
+    """Return a message for `dispatch` that answers `QUESTION`."""
     return json.dumps({"snapshot": to_plain(snapshot)}).encode()
 
 
-def encode_left(address: SocketAddress) -> bytes:
-    """A message for `told()`: no session is on the socket of this address any more."""
-    return json.dumps({"left": address}).encode()
+def encode_drained(address: SocketAddress) -> bytes:
+    """Return a message for `dispatch`: the removed `address` has no session any longer."""
+    return json.dumps({"drained": address}).encode()
 
 
 def dispatch(
     message: bytes,
-    report: Callable[[TransferResult], None],
-    event: Callable[[str, str, str], None],
-    snapshot: Callable[[Snapshot], None],
-    left: Callable[[SocketAddress], None],
+    on_result: Callable[[TransferResult], None],
+    on_event: Callable[[str, str, str | None, str], None],
+    on_snapshot: Callable[[Snapshot], None],
+    on_drained: Callable[[SocketAddress], None],
 ) -> None:
-    """Give what a worker said to one of the four."""
-    said = json.loads(message)
-    if "event" in said:
-        event(*said["event"])
-    elif "snapshot" in said:
-        snapshot(from_plain(said["snapshot"]))
-    elif "left" in said:
-        left(tuple(said["left"]))
+    """Decode a worker's message and call the one function that it is for."""
+    fields = json.loads(message)
+    if "event" in fields:
+        on_event(*fields["event"])
+    elif "snapshot" in fields:
+        on_snapshot(from_plain(fields["snapshot"]))
+    elif "drained" in fields:
+        on_drained(tuple(fields["drained"]))
     else:
-        report(_report(said["report"]))
+        on_result(_result_from_json(fields["result"]))
 
 
-def _plain(value: Enum | bytes) -> Any:
-    octets = value.value if isinstance(value, Enum) else value
-    return octets.decode("latin-1") if isinstance(octets, bytes) else octets
+def _to_json(value: Enum | bytes) -> Any:
+    plain = value.value if isinstance(value, Enum) else value
+    return plain.decode("latin-1") if isinstance(plain, bytes) else plain
 
 
-def _report(fields: dict[str, Any]) -> TransferResult:
-    mode, served = fields.pop("mode"), fields.pop("served")
-    return TransferResult(
-        direction=Direction(fields.pop("direction")),
-        peer=tuple(fields.pop("peer")),
-        filename=fields.pop("filename").encode("latin-1"),
-        outcome=Outcome(fields.pop("outcome")),
-        options=tuple(fields.pop("options")),
-        resolution_steps=tuple(fields.pop("by")),
-        served_name=None if served is None else served.encode("latin-1"),
-        mode=None if mode is None else Mode(mode.encode("latin-1")),
-        **fields,
-    )
+def _result_from_json(fields: dict[str, Any]) -> TransferResult:
+    mode, served_name = fields["mode"], fields["served_name"]
+    decoded = {
+        "direction": Direction(fields["direction"]),
+        "peer": tuple(fields["peer"]),
+        "filename": fields["filename"].encode("latin-1"),
+        "outcome": Outcome(fields["outcome"]),
+        "options": tuple(fields["options"]),
+        "resolution_steps": tuple(fields["resolution_steps"]),
+        "served_name": None if served_name is None else served_name.encode("latin-1"),
+        "mode": None if mode is None else Mode(mode.encode("latin-1")),
+    }
+    return TransferResult(**(fields | decoded))

@@ -1,13 +1,10 @@
-"""The well-known ports, bound while twistd is still root, or by systemd before.
-
-Addresses that are served no more, and which workers still have transfers there.
-"""
+"""Listening sockets: bound while twistd is still root, or inherited from systemd."""
 
 import errno
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -15,6 +12,7 @@ from ipaddress import IPv6Address
 from twisted.logger import Logger
 
 from tftpd.config.settings import ListenSection, Settings
+from tftpd.net.packet_text import format_address
 from tftpd.net.sockets import bind_listeners, prepare_listener
 from tftpd.net.types import SocketAddress
 
@@ -24,15 +22,18 @@ _log = Logger()
 
 
 class BindError(Exception):
-    """An address cannot be listened on, or a socket not be used; the text says why."""
+    """An address cannot be bound, or an inherited socket cannot be used. The text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenSocket:
-    """The sockets of one address, one for each process that serves it.
+    """The sockets of one listen address, one for each worker.
 
-    `listen` is the entry of the configuration that they serve; `inherited`,
-    whether systemd has bound them, which holds them as we do.
+    Attributes:
+        listen: The configuration entry that the sockets serve.
+        sockets: The bound sockets. They stay open in the daemon, so that requests to a worker
+            that died wait in its socket for the next worker.
+        inherited: True if systemd has bound the sockets.
     """
 
     listen: ListenSection
@@ -41,56 +42,65 @@ class ListenSocket:
 
     @property
     def name(self) -> tuple[str, int]:
-        """Its address and port, as the configuration has them."""
+        """Address and port as the configuration spells them."""
         return self.listen.address, self.listen.port
 
     @property
     def address(self) -> SocketAddress:
-        """Where it takes requests, as sockets name it."""
-        name: SocketAddress = self.sockets[0].getsockname()
-        return name
+        """Address and port as the kernel reports them."""
+        address: SocketAddress = self.sockets[0].getsockname()
+        return address
 
     def close(self) -> None:
-        """Give the port up; idempotent."""
+        """Close the sockets; idempotent."""
         for sock in self.sockets:
             sock.close()
 
 
 def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSocket]:
-    """What the configuration listens on, with a socket for each worker.
+    """Return the sockets for all listen addresses, with one socket for each worker.
 
-    What is `held` already is used again; the rest of it is not touched.
-    Where `listen` is left out, inherited sockets are what is listened on.
-    Raises `Unbound` where an address cannot be had, and then all is as it
-    was, unless the address is only a default that this host lacks.
+    Args:
+        settings: The configuration. If it has no `listen`, the inherited sockets are used.
+        held: Sockets that are open already. Those that the configuration names are used again,
+            the others are left untouched.
+
+    Raises:
+        BindError: An address cannot be bound. No socket was changed then. A default address
+            that this host lacks is only logged.
     """
     if settings.workers > 1 and not sys.platform.startswith("linux"):
         raise BindError("several workers on one port need Linux")
-    own = {each.name: each for each in held}
-    wanted = {(listen.address, listen.port) for listen in settings.listen}
-    inherited = [each for each in held if each.inherited]
-    _check_shares(inherited, settings.workers)
+    held_by_name = {entry.name: entry for entry in held}
+    configured = {(listen.address, listen.port) for listen in settings.listen}
+    inherited = [entry for entry in held if entry.inherited]
+    _check_socket_counts(inherited, settings.workers)
     if inherited and "listen" not in settings.model_fields_set:
-        return [_unnamed(each) for each in inherited]
-    _check_wanted(inherited, wanted)
-    going = [own[name] for name in own if name not in wanted]
+        return [replace(entry, listen=_default_listen(entry.address)) for entry in inherited]
+    _check_configured(inherited, configured)
+    removed = [held_by_name[name] for name in held_by_name if name not in configured]
     with ExitStack() as undo:
         bound = []
         for listen in settings.listen:
-            same = own.get((listen.address, listen.port))
+            same = held_by_name.get((listen.address, listen.port))
             if same is not None:
                 bound.append(replace(same, listen=listen))
                 continue
-            said = f"{listen.address} port {listen.port}"
-            beside = [s for each in going if each.listen.port == listen.port for s in each.sockets]
+            where = f"{listen.address} port {listen.port}"
+            shared = [s for old in removed if old.listen.port == listen.port for s in old.sockets]
             try:
-                sockets = bind_listeners(listen.address, listen.port, settings.workers, beside)
+                sockets = bind_listeners(listen.address, listen.port, settings.workers, shared)
             except OSError as error:
-                why = _explain(error)
+                reason = _explain_bind_error(error)
                 if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
-                    _log.warn("not listening on {said}: {why}", said=said, why=why)
+                    _log.warn(
+                        "not listening on {where}: {reason}",
+                        event="listen_skipped",
+                        where=where,
+                        reason=reason,
+                    )
                     continue
-                raise BindError(f"cannot listen on {said}: {why}") from error
+                raise BindError(f"cannot listen on {where}: {reason}") from error
             bound.append(ListenSocket(listen, sockets))
             undo.callback(bound[-1].close)
         undo.pop_all()
@@ -98,94 +108,147 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
 
 
 def adopt(descriptors: Iterable[int]) -> list[ListenSocket]:
-    """Sockets that systemd has bound, made ready to serve; raises `Unbound`."""
+    """Return the sockets that systemd has bound, configured for serving.
+
+    Raises:
+        BindError: A descriptor is not a UDP socket, or accepts both IPv4 and IPv6.
+    """
     by_address: dict[SocketAddress, list[socket.socket]] = {}
     for descriptor in descriptors:
-        sock = _adopted(descriptor)
+        sock = _adopt_socket(descriptor)
         by_address.setdefault(sock.getsockname(), []).append(sock)
     return [
-        ListenSocket(_listen(address), sockets, inherited=True)
+        ListenSocket(_default_listen(address), sockets, inherited=True)
         for address, sockets in by_address.items()
     ]
 
 
-def endpoint(name: SocketAddress) -> str:
-    """An address and port as people write them."""
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+class DrainTracker:
+    """Keeps the sockets of removed addresses open until every worker has drained them.
+
+    The kernel spreads clients over all open sockets of an address. Closing one early would
+    send the packets of running transfers to another worker.
+    """
+
+    def __init__(self) -> None:
+        self._draining: dict[SocketAddress, tuple[ListenSocket, set[int]]] = {}
+
+    @property
+    def sockets(self) -> list[ListenSocket]:
+        """The sockets that still drain; a reload may listen on them again."""
+        return [entry for entry, _ in self._draining.values()]
+
+    def replace(
+        self, old: Iterable[ListenSocket], new: Iterable[ListenSocket], workers: Iterable[int]
+    ) -> None:
+        """Start to drain the sockets in `old` that are not in `new`.
+
+        Args:
+            old: The sockets that were served before a reload.
+            new: The sockets that are served from now on.
+            workers: Numbers of the workers that run now. Without any, the sockets close at once.
+        """
+        kept = [entry.sockets for entry in new]
+        for entry in old:
+            self._draining[entry.address] = entry, set(workers)
+        for address, (entry, remaining) in list(self._draining.items()):
+            if entry.sockets in kept:
+                del self._draining[address]
+            elif not remaining:
+                self._close(address)
+
+    def on_drained(self, worker: int, address: SocketAddress) -> None:
+        """Handle that `worker` has no session on the sockets of `address` any longer."""
+        if address in self._draining:
+            _, remaining = self._draining[address]
+            remaining.discard(worker)
+            if not remaining:
+                self._close(address)
+
+    def on_worker_ended(self, worker: int) -> None:
+        """Handle the end of a worker, and so of all its sessions."""
+        for address in list(self._draining):
+            self.on_drained(worker, address)
+
+    def close(self) -> None:
+        """Close all sockets that still drain."""
+        for address in list(self._draining):
+            self._close(address)
+
+    def _close(self, address: SocketAddress) -> None:
+        entry, _ = self._draining.pop(address)
+        entry.close()
 
 
-def _listen(address: SocketAddress) -> ListenSection:
-    """The entry that a socket of this address would serve."""
+def _default_listen(address: SocketAddress) -> ListenSection:
+    """Return a configuration entry with default options for a socket of `address`."""
     host, port, *rest = address
     scope = f"%{socket.if_indextoname(rest[1])}" if rest and rest[1] else ""
     return ListenSection(address=f"{host}{scope}", port=port)
 
 
-def _unnamed(bound: ListenSocket) -> ListenSocket:
-    """What it is where no entry says otherwise."""
-    return replace(bound, listen=_listen(bound.address))
-
-
-def _check_shares(inherited: Sequence[ListenSocket], workers: int) -> None:
-    for each in inherited:
-        count = len(each.sockets)
+def _check_socket_counts(inherited: Sequence[ListenSocket], workers: int) -> None:
+    for entry in inherited:
+        count = len(entry.sockets)
         if count != workers:
             raise BindError(
-                f"systemd passed {_count(count, 'socket')} of {endpoint(each.address)} for "
+                f"systemd passed {_count(count, 'socket')} of {format_address(entry.address)} for "
                 f"{_count(workers, 'worker')}; each worker needs one (ReusePort=yes)"
             )
 
 
-def _check_wanted(inherited: Sequence[ListenSocket], wanted: Set[tuple[str, int]]) -> None:
-    """Requests to a socket that nobody reads would wait for ever."""
-    for each in inherited:
-        if each.name not in wanted:
+def _check_configured(inherited: Sequence[ListenSocket], configured: Set[tuple[str, int]]) -> None:
+    """Refuse a socket that nobody reads: its requests would never be answered."""
+    for entry in inherited:
+        if entry.name not in configured:
             raise BindError(
-                f"systemd passed a socket of {endpoint(each.address)}, which no entry of "
-                "`listen` names; name it there, or leave `listen` out"
+                f"systemd passed a socket of {format_address(entry.address)}, which no entry of "
+                "`listen` names; add it there, or leave `listen` out"
             )
 
 
-def _adopted(descriptor: int) -> socket.socket:
+def _adopt_socket(descriptor: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise BindError(f"systemd passed descriptor {descriptor}: {why}") from None
-    wrong = _wrong_with(sock)
-    if wrong:
+        reason = os.strerror(error.errno or 0)
+        raise BindError(f"systemd passed descriptor {descriptor}: {reason}") from None
+    problem = _find_problem(sock)
+    if problem:
         sock.close()
-        raise BindError(f"systemd passed {wrong}")
+        raise BindError(f"systemd passed {problem}")
     prepare_listener(sock)
     return sock
 
 
-def _wrong_with(sock: socket.socket) -> str | None:
+def _find_problem(sock: socket.socket) -> str | None:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return "a socket that is none of IP; its unit needs ListenDatagram=ADDRESS:PORT"
+        return "a socket that is not an IP socket; its unit needs ListenDatagram=ADDRESS:PORT"
     name = sock.getsockname()
     if sock.type != socket.SOCK_DGRAM:
-        return f"a socket of {endpoint(name)} that is none of UDP; its unit needs ListenDatagram="
-    if sock.family == socket.AF_INET6 and _takes_ipv4(sock, IPv6Address(name[0])):
-        # Broadcast could not be told from unicast there, and the addresses
-        # in policies and logs would be in two forms.
-        return f"a socket of {endpoint(name)} that takes IPv4 too; use two, BindIPv6Only=ipv6-only"
+        return f"a socket that is not a UDP socket: {format_address(name)}; use ListenDatagram="
+    if sock.family == socket.AF_INET6 and _accepts_ipv4(sock, IPv6Address(name[0])):
+        # The kernel does not tell broadcasts from unicasts on such a socket, and policies and
+        # logs would see IPv4 addresses in two forms.
+        return (
+            f"a socket that accepts both IPv4 and IPv6: {format_address(name)}; "
+            "use two sockets with BindIPv6Only=ipv6-only"
+        )
     return None
 
 
-def _takes_ipv4(sock: socket.socket, address: IPv6Address) -> bool:
+def _accepts_ipv4(sock: socket.socket, address: IPv6Address) -> bool:
     if address.ipv4_mapped is not None:
         return True
-    alone = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    return address.is_unspecified and not alone
+    v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return address.is_unspecified and not v6only
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _explain(error: OSError) -> str:
+def _explain_bind_error(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -193,38 +256,3 @@ def _explain(error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "this host has no such address"
     return error.strerror or str(error)
-
-
-class DrainTracker:
-    """Tells `vacated` of each address that the last worker has left."""
-
-    def __init__(self, vacated: Callable[[SocketAddress], None]) -> None:
-        self._vacated = vacated
-        self._served: set[SocketAddress] = set()
-        self._there: dict[SocketAddress, set[int]] = {}
-
-    def serve(self, addresses: Iterable[SocketAddress], workers: Iterable[int]) -> None:
-        """These are served from now on; `workers` have to leave the others."""
-        before, self._served = self._served, set(addresses)
-        for address in self._served:
-            self._there.pop(address, None)
-        there = set(workers)
-        for address in before - self._served:
-            self._there[address] = set(there)
-            self._check(address)
-
-    def left(self, worker: int, address: SocketAddress) -> None:
-        """`worker` has no transfer on the socket of `address` any more."""
-        if address in self._there:
-            self._there[address].discard(worker)
-            self._check(address)
-
-    def died(self, worker: int) -> None:
-        """`worker` is nowhere any more."""
-        for address in list(self._there):
-            self.left(worker, address)
-
-    def _check(self, address: SocketAddress) -> None:
-        if not self._there[address]:
-            del self._there[address]
-            self._vacated(address)

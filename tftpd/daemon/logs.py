@@ -1,7 +1,4 @@
-"""Where log events go and in which form, as the configuration says.
-
-A pipe that the log goes to, whose reader may stand still.
-"""
+"""Log output: the destination of log events and their format."""
 
 import errno
 import io
@@ -31,70 +28,14 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
+from twisted.python import threadable
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
-_PATIENCE = 100  # milliseconds that a reader may be late
-_REST = 4.0  # times as long as was waited for it, before that is done again
+_MAX_WAIT_MS = 100  # for the reader of a pipe
+_PAUSE_FACTOR = 4.0  # after waiting t seconds, do not wait again for 4 t seconds
 
-
-def nonblocking(out: TextIO) -> TextIO:
-    """`out`, or if that is a pipe or a socket, what writes there and hardly waits for its reader.
-
-    What finds no room is lost, as `OSError` tells: a daemon that waited would serve nobody.
-    """
-    try:
-        kind = os.fstat(out.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return out  # no descriptor of its own
-    if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
-        return _Pipe(out)  # type: ignore[return-value]
-    return out
-
-
-class _Pipe(io.TextIOBase):
-    """Asks before it writes: O_NONBLOCK would be for all processes that write there."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out  # stays open as long as this
-        self._encoding = out.encoding
-        self._poll = select.poll()
-        self._poll.register(out.fileno(), select.POLLOUT)
-        self._within = False  # a line
-        self._stands = False  # the reader
-        self._not_before = 0.0
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._out.fileno()
-
-    def write(self, text: str) -> int:
-        """Write whole lines; raises `OSError` where there is no room."""
-        # The rest of a line that found none is lost, and does not spoil the next.
-        octets = ("\n" * self._within + text).encode(self._encoding, "backslashreplace")
-        for at in range(0, len(octets), select.PIPE_BUF):
-            if not self._has_room():
-                raise BlockingIOError(errno.EAGAIN, "its reader stands still")
-            chunk = octets[at : at + select.PIPE_BUF]  # for which there is room then
-            os.write(self._out.fileno(), chunk)
-            self._within = not chunk.endswith(b"\n")
-        return len(text)
-
-    def _has_room(self) -> bool:
-        """Whether there is some, or soon: a reader that is slow gets a fifth of our time."""
-        if self._poll.poll(0):
-            self._stands = False
-            return True
-        began = monotonic()
-        if self._stands or began < self._not_before:
-            return False
-        self._stands = not self._poll.poll(_PATIENCE)
-        ended = monotonic()
-        self._not_before = ended + _REST * (ended - began)
-        return not self._stands
-
-
-# Priorities of syslog, which systemd takes from the head of a line (sd-daemon(3)).
+# Priorities of syslog, which systemd reads from the start of a line (sd-daemon(3)).
 _PRIORITIES = {
     LogLevel.debug: 7,
     LogLevel.info: 6,
@@ -108,125 +49,228 @@ _SCALAR = (str, int, float, bool, type(None))
 
 
 def observer(level: str, form: str, out: TextIO) -> ILogObserver:
-    """An observer that writes events of at least `level` to `out`.
+    """Return an observer that writes log events to `out`.
 
-    `level` is debug, info, warn, error or critical; `form` is text or json.
-    Where `out` is the journal, lines have their priorities for it. Lines that a pipe
-    has no room for are lost.
+    If `out` is the journal, each line gets a priority. A pipe or socket whose reader is stalled
+    loses lines; it never blocks the daemon for long.
+
+    Args:
+        level: The lowest level that is written: debug, info, warn, error or critical.
+        form: `text`, or `json` for one object per line.
+        out: The destination.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    to_journal, out = journaled(out), nonblocking(out)
-    if to_journal:
-        write = FileLogObserver(out, _prioritized(_object if form == "json" else _undated))
+    if is_journal(out):
+        to_text = _add_priority(_format_json if form == "json" else _format_without_time)
     else:
-        write = FileLogObserver(out, _object if form == "json" else _text)
+        to_text = _format_json if form == "json" else _format_text
+    write = FileLogObserver(nonblocking(out), to_text)
     return FilteringLogObserver(LossTolerantObserver(write), [predicate])
 
 
 @implementer(ILogObserver)
 class LossTolerantObserver:
-    """Goes on where a full disk or a pipe takes no lines, and tells how many were lost."""
+    """Observer that continues after a write error, and logs how many lines were lost."""
 
     def __init__(self, write: ILogObserver) -> None:
         self._write = write
         self._log = Logger(observer=write, namespace="tftpd.daemon.logs")
         self._lost = 0
-        self._why = ""
+        self._reason = ""
 
     def __call__(self, event: LogEvent) -> None:
         try:
             if self._lost:
-                told = "{lost} lines of the log were lost: {why}"
-                self._log.warn(told, lost=self._lost, why=self._why)
+                self._log.warn(
+                    "{lost} log lines were lost: {reason}",
+                    event="log_lines_lost",
+                    lost=self._lost,
+                    reason=self._reason,
+                )
                 self._lost = 0
             self._write(event)
         except OSError as error:
             self._lost += 1
-            self._why = error.strerror or str(error)
+            self._reason = error.strerror or str(error)
 
 
-def journaled(out: TextIO) -> bool:
-    """Whether what is written there goes to the journal (systemd.exec(5))."""
-    try:
-        status = os.fstat(out.fileno())
-    except (AttributeError, OSError, ValueError):
-        return False  # no descriptor of its own
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+class DaemonLogFile(LogFile):
+    """Log file that is rotated at 1 MB, at SIGUSR1 or by another program."""
+
+    synchronized = ["reopen"]  # noqa: RUF012 -- as `write` and `rotate` are: other threads log too
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after a program such as logrotate has moved it.
+
+        If that fails, for example because root was dropped, the old file stays open.
+        """
+        before = self._file
+        try:
+            self._openFile()
+        except OSError as error:
+            Logger().warn(
+                'log file "{path}" cannot be reopened: {reason}',
+                event="log_reopen_failed",
+                path=self.path,
+                reason=error.strerror,
+            )
+        else:
+            before.close()
+
+    def rotate_on_signal(self, reactor: Any) -> None:
+        """Rotate the file at SIGUSR1, as twistd does, unless the signal has a handler already.
+
+        The reactor rotates, not the signal handler: a second signal could interrupt a rotation
+        between its steps, and the log would be lost.
+        """
+        if not signal.getsignal(signal.SIGUSR1):  # neither None nor SIG_DFL
+            signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(self.rotate))
 
 
-def print_startup_error(text: str) -> None:
-    """Say on standard error what keeps the daemon from starting."""
-    if journaled(sys.stderr):
-        text = _with_priority(text, LogLevel.error)
-    print(text, file=sys.stderr)
+threadable.synchronize(DaemonLogFile)
 
 
-def _prioritized(to_text: Callable[[LogEvent], str | None]) -> Callable[[LogEvent], str | None]:
-    def prioritized(event: LogEvent) -> str | None:
-        text = to_text(event)
-        return text and _with_priority(text, event.get("log_level", LogLevel.info))
+def open_log(path: str | None, foreground: bool) -> TextIO:
+    """Open the log that twistd's options select.
 
-    return prioritized
+    Args:
+        path: The value of `--logfile`; `-` is standard output. The default is standard output
+            in the foreground, else twistd.log.
+        foreground: True with `--nodaemon`.
 
-
-def _with_priority(text: str, level: Any) -> str:
-    """Each line is an entry of the journal, and would otherwise be information."""
-    return _LINE.sub(f"<{_PRIORITIES[level]}>", text)
-
-
-def _undated(event: LogEvent) -> str | None:
-    """The same line without its time, which the journal has."""
-    text = eventAsText(event, includeTimestamp=False)
-    return text.replace("\n", "\n\t") + "\n" if text else None
-
-
-def _text(event: LogEvent) -> str | None:
-    """The line that twistd itself would write."""
-    return formatEventAsClassicLogText(event, formatTime=lambda when: _stamp(int(when or 0)))
-
-
-@lru_cache(maxsize=2)
-def _stamp(second: int) -> str:
-    """Half the time of a line went into its time, which changes once a second."""
-    return formatTime(second)
-
-
-def output(path: str | None, foreground: bool) -> TextIO:
-    """The file that twistd's `--logfile` names, or what twistd takes without it.
-
-    As under twistd alone, SIGUSR1 rotates it, and a size of 1 MB does.
+    Raises:
+        OSError: The file cannot be opened.
     """
     if path == "-" or (path is None and foreground):
         return sys.stdout
     if path is not None and os.path.exists(path) and not os.path.isfile(path):
-        # To rotate a device is to rename it: /dev/null would be a file then.
+        # Rotation renames: /dev/null would become a file.
         return open(path, "a", buffering=1)
-    file = LogFile.fromFullPath(path or "twistd.log")
-    signal.signal(signal.SIGUSR1, lambda *_: file.rotate())
-    return file  # type: ignore[no-any-return]
+    return DaemonLogFile.fromFullPath(path or "twistd.log")  # type: ignore[no-any-return]
 
 
-def _object(event: LogEvent) -> str:
-    """One flat object a line, as log shippers read it."""
-    return json.dumps(_flat(event), ensure_ascii=True) + "\n"
+def is_journal(out: TextIO) -> bool:
+    """Return whether `out` is connected to the journal (JOURNAL_STREAM in systemd.exec(5))."""
+    status = _stat(out)
+    if status is None:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _flat(event: LogEvent) -> dict[str, Any]:
-    level = event.get("log_level", LogLevel.info)
+def print_startup_error(text: str) -> None:
+    """Print the reason why the daemon cannot start on standard error."""
+    if is_journal(sys.stderr):
+        text = _prefix_priority(text, LogLevel.error)
+    print(text, file=sys.stderr)
+
+
+def nonblocking(out: TextIO) -> TextIO:
+    """Return a file that writes to `out` without waiting long for a slow reader.
+
+    Only pipes and sockets have readers; any other file is returned unchanged. Text that does
+    not fit is lost and `write` raises OSError: a daemon that waited would serve no client.
+    """
+    status = _stat(out)
+    if status is not None and (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
+        return _PipeWriter(out)  # type: ignore[return-value]
+    return out
+
+
+class _PipeWriter(io.TextIOBase):
+    """Polls before each write. O_NONBLOCK would affect all processes that share the pipe."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out  # keeps the descriptor open
+        self._encoding = out.encoding
+        self._poll = select.poll()
+        self._poll.register(out.fileno(), select.POLLOUT)
+        self._is_mid_line = False
+        self._is_stalled = False  # the reader
+        self._next_wait = 0.0
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+    def write(self, text: str) -> int:
+        # The rest of a truncated line is lost. It must not corrupt the next line.
+        data = ("\n" * self._is_mid_line + text).encode(self._encoding, "backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not self._is_writable():
+                raise BlockingIOError(errno.EAGAIN, "its reader is stalled")
+            # A writable pipe accepts PIPE_BUF bytes.
+            chunk = data[start : start + select.PIPE_BUF]
+            os.write(self._out.fileno(), chunk)
+            self._is_mid_line = not chunk.endswith(b"\n")
+        return len(text)
+
+    def _is_writable(self) -> bool:
+        """Poll, and wait for a slow reader for at most 20 % of the time."""
+        if self._poll.poll(0):
+            self._is_stalled = False
+            return True
+        start = monotonic()
+        if self._is_stalled or start < self._next_wait:
+            return False
+        self._is_stalled = not self._poll.poll(_MAX_WAIT_MS)
+        end = monotonic()
+        self._next_wait = end + _PAUSE_FACTOR * (end - start)
+        return not self._is_stalled
+
+
+def _stat(out: TextIO) -> os.stat_result | None:
+    try:
+        return os.fstat(out.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None  # it has no descriptor
+
+
+def _add_priority(to_text: Callable[[LogEvent], str | None]) -> Callable[[LogEvent], str | None]:
+    def format_event(event: LogEvent) -> str | None:
+        text = to_text(event)
+        return text and _prefix_priority(text, event.get("log_level", LogLevel.info))
+
+    return format_event
+
+
+def _prefix_priority(text: str, level: Any) -> str:
+    """Prefix each line: the journal stores a line as an entry, by default as information."""
+    return _LINE.sub(f"<{_PRIORITIES[level]}>", text)
+
+
+def _format_without_time(event: LogEvent) -> str | None:
+    """Format for the journal, which stores the time itself."""
+    text = eventAsText(event, includeTimestamp=False)
+    return text.replace("\n", "\n\t") + "\n" if text else None
+
+
+def _format_text(event: LogEvent) -> str | None:
+    """Format as twistd does."""
+    return formatEventAsClassicLogText(
+        event, formatTime=lambda when: _format_second(int(when or 0))
+    )
+
+
+@lru_cache(maxsize=2)
+def _format_second(second: int) -> str:
+    """Format a time once per second; it took half of the time of a line."""
+    return formatTime(second)
+
+
+def _format_json(event: LogEvent) -> str:
+    """Format as one flat object per line, for log shippers."""
     record: dict[str, Any] = {
         "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
-        "level": level.name,
+        "level": event.get("log_level", LogLevel.info).name,
         "logger": event.get("log_namespace"),
         "message": formatEvent(event),
     }
     if "log_failure" in event:
         record["traceback"] = event["log_failure"].getTraceback()
-    # Events of Twisted's older log API carry fields of their own, which are
-    # in the message already.
+    # Events of Twisted's legacy log API have internal fields; their message is complete.
     if "isError" not in event:
         record |= {
             name: value
             for name, value in event.items()
             if not name.startswith("log_") and isinstance(value, _SCALAR)
         }
-    return record
+    return json.dumps(record, ensure_ascii=True) + "\n"

@@ -1,10 +1,10 @@
-"""`twistd tftp`: builds the daemon from its configuration and wires it.
+"""The service that `twistd tftp` runs.
 
-twistd calls `privilegedStartService` before it gives up root by `--uid`,
-and `startService` after: the well-known ports are bound in the one, and
-everything else is done in the other.
+twistd calls `privilegedStartService` before it drops root (`--uid`) and `startService` after
+that. The listening sockets are bound in the former, everything else happens in the latter.
 """
 
+import gc
 import signal
 import threading
 import time
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -27,9 +27,16 @@ from tftpd.config.loader import load
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
-from tftpd.daemon.listen_sockets import BindError, ListenSocket, adopt, bind, endpoint
+from tftpd.daemon.listen_sockets import (
+    BindError,
+    DrainTracker,
+    ListenSocket,
+    adopt,
+    bind,
+)
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool
+from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
@@ -40,19 +47,19 @@ if TYPE_CHECKING:
     from tftpd.status.service import StatusService
 
 EX_USAGE = 64  # <sysexits.h>
-EX_CONFIG = 78  # systemd units name it, so as not to restart on it
+EX_CONFIG = 78  # the systemd units do not restart the daemon after this status
 
 
 class Options(UsageOptions):
-    """The command line of `twistd tftp`."""
+    """Command line of `twistd tftp`."""
 
     synopsis = "[options]"
-    longdesc = "Serves and stores files by TFTP (RFC 1350, 2347, 2348, 2349, 7440)."
-    optParameters = [["config", "c", None, "The YAML file that says what is served."]]  # noqa: RUF012
+    longdesc = "TFTP server (RFC 1350, 2347, 2348, 2349, 7440)."
+    optParameters = [["config", "c", None, "The YAML configuration file."]]  # noqa: RUF012
     compData = Completions(optActions={"config": CompleteFiles()})
 
     def postOptions(self) -> None:
-        """Load the configuration; what is wrong with it is told before anything starts."""
+        """Load the configuration. Print its problems and exit before anything starts."""
         if self["config"] is None:
             logs.print_startup_error("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
@@ -69,21 +76,27 @@ class Options(UsageOptions):
 
 
 def makeService(options: Options) -> "Daemon":
-    """The service that twistd runs for `options`."""
+    """Return the service that twistd runs."""
     from twisted.internet import reactor
 
-    # The reactor goes by the wall clock. Where that is set back, its timers
-    # are late by as much, and systemd's watchdog would take us for dead.
-    reactor.seconds = time.monotonic  # type: ignore[method-assign]
-    path = Path(options["config"]).absolute()  # twistd changes its directory
-    return Daemon(reactor, options["settings"], path, _log_observer(options))
+    settings = options["settings"]
+    path = Path(options["config"]).absolute()  # twistd changes its working directory
+    twistd = options.parent
+    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
+        return Daemon(reactor, settings, path)  # with the observer that the options select
+    out = logs.open_log(twistd.get("logfile"), bool(twistd.get("nodaemon")))
+    observer = logs.observer(settings.log.level, settings.log.format, out)
+    if not isinstance(out, logs.DaemonLogFile):
+        return Daemon(reactor, settings, path, observer)
+    out.rotate_on_signal(reactor)
+    return Daemon(reactor, settings, path, observer, out.reopen)
 
 
 class Daemon(Service):
-    """Binds the ports, serves on them, and clears up after a crash.
+    """Binds the listening sockets and serves, in this process or in workers.
 
-    SIGHUP makes it read its configuration anew. The first signal to stop
-    lets running transfers finish, a second one ends them.
+    SIGHUP reloads the configuration. SIGTERM or SIGINT lets running transfers finish; a second
+    one ends them.
     """
 
     log = Logger()
@@ -93,189 +106,215 @@ class Daemon(Service):
         reactor: Any,
         settings: Settings,
         path: Path | None = None,
-        # Quoted: Debian 12's zope.interface has no | for interfaces.
+        # Quoted: Debian 12's zope.interface does not support | for interfaces.
         log_observer: "ILogObserver | None" = None,
+        reopen_log: Callable[[], None] = lambda: None,
     ) -> None:
-        """`path` is where the settings come from, for a reload."""
+        """Create the service without side effects.
+
+        Args:
+            reactor: The reactor.
+            settings: The configuration.
+            path: Its file, which a reload reads again; None if it cannot be reloaded.
+            log_observer: Replaces twistd's own log observer.
+            reopen_log: Called at SIGHUP, for programs that rotate the log file.
+        """
         self._reactor = reactor
         self._settings = settings
         self._path = path
         self._log_observer = log_observer
+        self._reopen_log = reopen_log
         self._bound: list[ListenSocket] = []
-        self._leaving: dict[
-            SocketAddress, ListenSocket
-        ] = {}  # until the last transfer there has ended
-        self._pages = _pages(reactor, settings, path)
-        self._signals = ExitStack()
+        self._drains = DrainTracker()
+        self._page = _status_page(reactor, settings, path)
+        self._undo = ExitStack()
         self._reloads = Debouncer(reactor, self.reload)
-        self._sweeping = False
+        self._is_sweeping = False
         self._sweep_again = False
 
     @property
     def addresses(self) -> list[SocketAddress]:
-        """Where it serves, as sockets name it."""
-        return [bound.address for bound in self._bound]
+        """The addresses that the daemon listens on."""
+        return [entry.address for entry in self._bound]
 
     def setServiceParent(self, parent: Any) -> None:
-        """Twisted: the application takes our log observer before logging begins."""
+        """Twisted: install the log observer in the application before logging starts."""
         if self._log_observer is not None and not IService.providedBy(parent):
             parent.setComponent(ILogObserver, self._log_observer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
-        """Twisted: still root. Binds the listeners, or says why not and exits."""
+        """Twisted: bind all sockets, perhaps as root. Exit if an address cannot be bound."""
         super().privilegedStartService()
         try:
             self._bound = bind(self._settings, adopt(inherited()))
-        except BindError as unbound:
-            self.log.critical("{why}", why=unbound)
+        except BindError as error:
+            self.log.critical("{reason}", event="bind_failed", reason=str(error))
             raise SystemExit(1) from None
-        for page in self._pages:
-            page.bind()
+        if self._page is not None:
+            self._page.bind()
 
     def startService(self) -> None:
-        """Twisted: privileges are dropped. Begins to serve, here or in workers."""
+        """Twisted: root is dropped; start to serve."""
         super().startService()
-        self._systemd = SystemdNotifier(self._reactor, self._status)
+        self._use_monotonic_clock()
+        self._systemd = SystemdNotifier(self._reactor, self._describe_status)
+        observers = [] if self._page is None else [self._page]
         workers = self._settings.workers
-        self._serving: Server | WorkerPool = (
-            Server(self._reactor, fan_out(AccessLog(), *self._pages), vacated=self._vacated)
-            if workers == 1
-            else WorkerPool(
-                self._reactor, workers, self._sweep, *self._pages, vacated=self._vacated
+        self._serving: Server | WorkerPool
+        if workers == 1:
+            on_drained = partial(self._drains.on_drained, 0)
+            observer = fan_out(AccessLog(), *observers)
+            self._serving = Server(self._reactor, observer, on_drained=on_drained)
+        else:
+            self._serving = WorkerPool(
+                self._reactor, workers, self._sweep, self._drains, *observers
             )
-        )
+        gc.freeze()  # all of this stays, so the garbage collector need not scan it
         self._serve()
-        for page in self._pages:
-            page.start(self._serving)
-        self._on(signal.SIGHUP, self._reloads)
+        if self._page is not None:
+            self._page.start(self._serving)
+        if not callable(signal.getsignal(signal.SIGHUP)):
+            self._handle_signal(signal.SIGHUP, self._reloads)
         for address in self.addresses:
-            self.log.info("serving on {address}", address=endpoint(address))
+            self.log.info(
+                "serving on {address}", event="listening", address=format_address(address)
+            )
         self._sweep()
         self._reactor.callWhenRunning(self._systemd.ready)
 
     def stopService(self) -> "Deferred[None]":
-        """Twisted: takes no more requests, and ends when no transfer runs or none may."""
+        """Twisted: accept no more requests. Fires when all transfers have ended."""
         super().stopService()
         self._systemd.stopping(within=self._settings.drain_timeout)
-        for page in self._pages:
-            page.draining()
+        if self._page is not None:
+            self._page.drain()
         drained = self._serving.drain()
-        enough: Deferred[None] = Deferred()
-        for hurry in (signal.SIGTERM, signal.SIGINT):
-            self._on(hurry, partial(_fire, enough))
-        timeout = self._reactor.callLater(self._settings.drain_timeout, _fire, enough)
-        ending = DeferredList([drained, enough], fireOnOneCallback=True)
-        ending.addCallback(lambda _: timeout.active() and timeout.cancel())
-        ending.addCallback(lambda _: self._serving.stop())
-        return ending.addCallback(lambda _: self._close())
+        interrupted: Deferred[None] = Deferred()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handle_signal(number, partial(_fire, interrupted))
+        timeout = self._reactor.callLater(self._settings.drain_timeout, _fire, interrupted)
+        ended = DeferredList([drained, interrupted], fireOnOneCallback=True)
+        ended.addCallback(lambda _: timeout.active() and timeout.cancel())
+        ended.addCallback(lambda _: self._serving.stop())
+        return ended.addCallback(lambda _: self._close())
 
     def reload(self) -> None:
-        """Read the configuration anew: all of it holds from now on, or all of the old one.
+        """Read the configuration again and apply all of it, or nothing if it has a problem.
 
-        Transfers that run go on as they began, and listeners that stay keep
-        their sockets.
+        Running transfers continue with their old settings. Addresses that stay keep their
+        sockets.
         """
+        self._reopen_log()
         if self._path is None or not self.running:
             return
         self._systemd.reloading()
         try:
             settings = keep_fixed_settings(self._settings, load(self._path), self.log)
-            bound = bind(settings, [*self._bound, *self._leaving.values()])
+            bound = bind(settings, [*self._bound, *self._drains.sockets])
         except (ConfigError, BindError) as error:
-            for why in str(error).splitlines():
-                self.log.error("not reloaded: {why}", why=why)
+            for reason in str(error).splitlines():
+                self.log.error("not reloaded: {reason}", event="reload_failed", reason=reason)
             self._systemd.ready(note=f"not reloaded: {error}")
-            for page in self._pages:
-                page.reloaded(False)
+            if self._page is not None:
+                self._page.count_reload(succeeded=False)
             return
-        kept = [each.sockets for each in bound]
-        for gone in self._bound:
-            self._leaving[gone.address] = gone
-        self._leaving = {
-            name: gone for name, gone in self._leaving.items() if gone.sockets not in kept
-        }
+        workers = self._serving.running_workers if isinstance(self._serving, WorkerPool) else [0]
+        self._drains.replace(self._bound, bound, workers)
         self._settings, self._bound = settings, bound
         self._serve()
         self.log.info(
             "reloaded {path}: serving on {addresses}",
+            event="reloaded",
             path=str(self._path),
-            addresses=self._where(),
+            addresses=self._describe_addresses(),
         )
         self._systemd.ready()
-        for page in self._pages:
-            page.reloaded(True)
+        if self._page is not None:
+            self._page.count_reload(succeeded=True)
         self._sweep()
 
     def _serve(self) -> None:
         if isinstance(self._serving, WorkerPool):
             self._serving.serve(self._settings, self._bound)
         else:
-            listening = [(bound.sockets[0], bound.listen) for bound in self._bound]
+            listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
             self._serving.serve(self._settings, listening)
-        for page in self._pages:
-            page.listens(map(endpoint, self.addresses))
-            page.knows(known.name for known in self._settings.known_profiles())
+        if self._page is not None:
+            profiles = [profile.name for profile in self._settings.known_profiles()]
+            self._page.configure(map(format_address, self.addresses), profiles)
 
-    def _where(self) -> str:
-        return ", ".join(map(endpoint, self.addresses))
+    def _describe_addresses(self) -> str:
+        return ", ".join(map(format_address, self.addresses))
 
-    def _status(self) -> str:
-        return f"serving on {self._where()}; transfers: {self._serving.transfers}"
+    def _describe_status(self) -> str:
+        return f"serving on {self._describe_addresses()}; transfers: {self._serving.transfers}"
 
-    def _on(self, number: signal.Signals, action: Callable[[], None]) -> None:
-        """Have a signal call `action` in the reactor, until the service has stopped."""
+    def _use_monotonic_clock(self) -> None:
+        """Keep the reactor's timers on time if the wall clock is set, until the service stops.
+
+        The reactor uses the wall clock. If that is set back by an hour, timers fire an hour
+        late and systemd's watchdog kills the daemon. The new clock starts at the old clock's
+        time, so timers of other services in this process stay valid.
+        """
+        wall_clock = self._reactor.seconds
+        offset = wall_clock() - time.monotonic()
+        self._reactor.seconds = lambda: time.monotonic() + offset
+        self._undo.callback(setattr, self._reactor, "seconds", wall_clock)
+
+    def _handle_signal(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        """Call `action` in the reactor after a signal, until the service has stopped."""
         if threading.current_thread() is threading.main_thread():
             call = self._reactor.callFromThread
             before = signal.signal(number, lambda *_: call(action))
-            self._signals.callback(signal.signal, number, before)
+            self._undo.callback(signal.signal, number, before)
 
     def _close(self) -> "Deferred[None]":
-        self._signals.close()
+        self._undo.close()
         self._reloads.stop()
         self._systemd.close()
-        for bound in (*self._bound, *self._leaving.values()):
-            bound.close()
+        for entry in self._bound:
+            entry.close()
         self._bound.clear()
-        return DeferredList([page.stop() for page in self._pages]).addCallback(lambda _: None)
-
-    def _vacated(self, address: SocketAddress) -> None:
-        """Nobody serves there any more: others may have the port."""
-        gone = self._leaving.pop(address, None)
-        if gone is not None:
-            gone.close()
+        self._drains.close()
+        return succeed(None) if self._page is None else self._page.stop()
 
     def _sweep(self) -> None:
-        """Remove what uploads left behind that a crash or `kill -9` cut off.
+        """Remove what remains of uploads after a crash or `kill -9`.
 
-        One sweep at a time: reloads without end must not take all threads
-        for walks through large trees.
+        Only one sweep runs at a time. Repeated reloads must not occupy all threads with walks
+        through large trees.
         """
-        if self._sweeping:
-            self._sweep_again = True
+        self._sweep_again = self._is_sweeping
+        if self._is_sweeping:
             return
-        self._sweeping, self._sweep_again = True, False
-        pool = self._reactor.getThreadPool()
-        written = [mount for mount in self._settings.mounts() if mount.write is not None]
-        sweeps = []
-        for path in {root.path for mount in written for root in mount.roots}:
-            swept = deferToThreadPool(self._reactor, pool, remove_stale_uploads, path)
-            swept.addCallbacks(
-                self._swept,
-                lambda failure: self.log.failure("sweep failed", failure),
-                callbackArgs=(path,),
-            )
-            sweeps.append(swept)
-        DeferredList(sweeps).addCallback(lambda _: self._have_swept())
+        self._is_sweeping = True
+        writable = [mount for mount in self._settings.mounts() if mount.write is not None]
+        DeferredList(
+            [
+                deferToThreadPool(
+                    self._reactor, self._reactor.getThreadPool(), remove_stale_uploads, root
+                ).addCallbacks(self._log_removed, self._log_sweep_failure, callbackArgs=(root,))
+                for root in {root.path for mount in writable for root in mount.roots}
+            ]
+        ).addCallback(lambda _: self._end_sweep())
 
-    def _have_swept(self) -> None:
-        self._sweeping = False
+    def _end_sweep(self) -> None:
+        self._is_sweeping = False
         if self._sweep_again:
             self._sweep()
 
-    def _swept(self, count: int, root: Path) -> None:
+    def _log_removed(self, count: int, root: Path) -> None:
         if count:
-            self.log.info("removed {n} unfinished uploads below {root}", n=count, root=str(root))
+            self.log.info(
+                "removed {count} unfinished uploads below {root}",
+                event="stale_uploads_removed",
+                count=count,
+                root=str(root),
+            )
+
+    def _log_sweep_failure(self, failure: Any) -> None:
+        self.log.failure("unfinished uploads cannot be removed", failure, event="sweep_failed")
 
 
 def _fire(deferred: "Deferred[None]") -> None:
@@ -283,20 +322,10 @@ def _fire(deferred: "Deferred[None]") -> None:
         deferred.callback(None)
 
 
-def _pages(reactor: Any, settings: Settings, path: Path | None) -> "list[StatusService]":
-    """The status page, where one is wanted; only then its libraries are loaded."""
+def _status_page(reactor: Any, settings: Settings, path: Path | None) -> "StatusService | None":
+    """Return the status page if it is configured. Only then are its libraries imported."""
     if settings.status is None:
-        return []
+        return None
     from tftpd.status.service import StatusService
 
-    return [StatusService(reactor, settings.status, path)]
-
-
-def _log_observer(options: Options) -> "ILogObserver | None":
-    """Our observer, unless twistd was told by `--logger` or `--syslog` to use another."""
-    twistd = options.parent
-    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
-        return None
-    log = options["settings"].log
-    out = logs.output(twistd.get("logfile"), bool(twistd.get("nodaemon")))
-    return logs.observer(log.level, log.format, out)
+    return StatusService(reactor, settings.status, path)

@@ -1,7 +1,7 @@
-"""systemd's side of the daemon: what it hears from us, and sockets that it has bound.
+"""Interface to systemd: notifications, the watchdog and inherited sockets.
 
-The protocols are those of sd_notify(3), sd_watchdog_enabled(3) and
-sd_listen_fds(3). Started by anything else, nothing here does anything.
+The protocols are sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). Nothing happens if
+systemd has not started the daemon.
 """
 
 import os
@@ -13,18 +13,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
-_STATUS_EVERY = 10.0  # seconds
+_STATUS_INTERVAL_SECONDS = 10.0
+_STOP_GRACE_SECONDS = 5.0  # systemd waits longer than the daemon before it kills
 _MICROSECONDS = 1_000_000
-
-# What systemd may take longer than we do, in seconds, before it kills.
-_GRACE = 5.0
 
 
 class SystemdNotifier:
-    """Tells systemd how the daemon is; `status` gives the line in `systemctl status`.
+    """Sends the daemon's state to systemd.
 
-    While the reactor turns it says so twice in each WatchdogSec, so that a
-    daemon that hangs is started anew.
+    While the reactor runs, it notifies the watchdog twice per WatchdogSec, so that systemd
+    restarts a daemon that hangs.
     """
 
     def __init__(
@@ -33,40 +31,48 @@ class SystemdNotifier:
         status: Callable[[], str],
         environment: MutableMapping[str, str] = os.environ,
     ) -> None:
+        """Create the notifier.
+
+        Args:
+            clock: The reactor.
+            status: Returns the line that `systemctl status` shows.
+            environment: The environment. systemd's variables are removed from it, so that
+                child processes cannot notify on behalf of the daemon.
+        """
         self._clock = clock
         self._status = status
-        # Taken away, so that no process of ours speaks for us.
         self._path = environment.pop("NOTIFY_SOCKET", "")
-        self._patience = _watchdog(environment)
+        self._watchdog_seconds = _pop_watchdog_seconds(environment)
         self._note = ""
-        self._told = ""
+        self._sent_status = ""
         self._calls: list[LoopingCall] = []
 
     def ready(self, note: str = "") -> None:
-        """It serves, or serves again after a reload; the status ends with `note`."""
+        """Report that the daemon serves, also after a reload. The status ends with `note`."""
         self._note = note
-        self._told = self._line()
-        self._say("READY=1", f"STATUS={self._told}")
+        self._sent_status = self._status_line()
+        self._send("READY=1", f"STATUS={self._sent_status}")
         if not self._calls and self._path:
-            self._repeat(_STATUS_EVERY, self._tell_status)
-            if self._patience is not None:
-                self._repeat(self._patience / 2, lambda: self._say("WATCHDOG=1"))
+            self._repeat(_STATUS_INTERVAL_SECONDS, self._send_status)
+            if self._watchdog_seconds is not None:
+                self._repeat(self._watchdog_seconds / 2, lambda: self._send("WATCHDOG=1"))
 
     def reloading(self) -> None:
-        """It reads its configuration again; `ready` must follow, whatever comes of it."""
-        # The time of the monotonic clock tells one reload from the next.
+        """Report the start of a reload. `ready` must follow, even if the reload fails."""
+        # The monotonic time identifies the reload.
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._say("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reading the configuration")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reading the configuration")
 
     def stopping(self, within: float = 0.0) -> None:
-        """It ends what is running, which may take `within` seconds, and goes."""
+        """Report that the daemon stops, which may take `within` seconds."""
         lines = ["STOPPING=1", "STATUS=stopping"]
         if within:
-            lines.append(f"EXTEND_TIMEOUT_USEC={round((within + _GRACE) * _MICROSECONDS)}")
-        self._say(*lines)
+            timeout = round((within + _STOP_GRACE_SECONDS) * _MICROSECONDS)
+            lines.append(f"EXTEND_TIMEOUT_USEC={timeout}")
+        self._send(*lines)
 
     def close(self) -> None:
-        """Say nothing more; idempotent."""
+        """Stop the timers; idempotent."""
         for call in self._calls:
             call.stop()
         self._calls.clear()
@@ -77,17 +83,17 @@ class SystemdNotifier:
         call.start(interval)
         self._calls.append(call)
 
-    def _tell_status(self) -> None:
-        line = self._line()
-        if line != self._told:
-            self._told = line
-            self._say(f"STATUS={line}")
+    def _send_status(self) -> None:
+        line = self._status_line()
+        if line != self._sent_status:
+            self._sent_status = line
+            self._send(f"STATUS={line}")
 
-    def _line(self) -> str:
-        # A line break would begin another statement.
+    def _status_line(self) -> str:
+        # A line break would start another assignment.
         return " ".join("; ".join(filter(None, [self._status(), self._note])).split())
 
-    def _say(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if self._path[:1] not in ("/", "@"):
             return
         address = "\0" + self._path[1:] if self._path[0] == "@" else self._path
@@ -96,11 +102,14 @@ class SystemdNotifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 sock.sendto(message, address)
         except OSError:
-            return  # a daemon serves on, whoever listens to what it says
+            return  # the daemon serves even if systemd does not listen
 
 
 def inherited(environment: MutableMapping[str, str] = os.environ) -> list[int]:
-    """The descriptors that systemd has opened for us, which children do not get."""
+    """Return the descriptors of the sockets that systemd has opened for this process.
+
+    Child processes do not inherit them, and the variables are removed from `environment`.
+    """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdecimal():
@@ -111,9 +120,9 @@ def inherited(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     return descriptors
 
 
-def _watchdog(environment: MutableMapping[str, str]) -> float | None:
-    """How long systemd waits for a sign of life, in seconds; None: it does not wait."""
-    pid, wait = environment.pop("WATCHDOG_PID", ""), environment.pop("WATCHDOG_USEC", "")
-    if pid not in ("", str(os.getpid())) or not wait.isdecimal() or not int(wait):
+def _pop_watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
+    """Return the watchdog's timeout in seconds, or None if there is no watchdog."""
+    pid, timeout = environment.pop("WATCHDOG_PID", ""), environment.pop("WATCHDOG_USEC", "")
+    if pid not in ("", str(os.getpid())) or not timeout.isdecimal() or not int(timeout):
         return None
-    return int(wait) / _MICROSECONDS
+    return int(timeout) / _MICROSECONDS

@@ -1,10 +1,10 @@
-"""A worker: a process of its own that serves on sockets the daemon has bound.
+"""A worker: a process that serves on sockets that the daemon has bound.
 
-The daemon starts it with a pipe in each direction and gives it its orders,
-new ones after each reload. It says what it has to log to the daemon, and ends
-when its pipe does: with the daemon, whatever that one died of.
+The daemon configures it over a pipe. Results and log events go back over another pipe. The
+worker ends when the pipe closes, so it never outlives the daemon.
 """
 
+import gc
 import mmap
 import signal
 import socket
@@ -32,9 +32,9 @@ from tftpd.daemon.ipc import (
     SOCKETS_FD,
     Channel,
     WorkerConfig,
+    encode_drained,
     encode_event,
-    encode_left,
-    encode_report,
+    encode_result,
     encode_snapshot,
 )
 from tftpd.net.types import SocketAddress
@@ -46,43 +46,43 @@ from tftpd.server.snapshot import QUESTION
 
 @implementer(IHalfCloseableProtocol)
 class Worker(Channel):
-    """Serves from its orders on, until the daemon or a signal ends it."""
+    """The worker's end of the pipes. It serves until the daemon or a signal ends it."""
 
     transport: StandardIO
 
     def __init__(self, reactor: Any) -> None:
-        super().__init__(self._told)
+        super().__init__(self._on_message)
         self._reactor = reactor
-        self._beside = socket.socket(fileno=SOCKETS_FD)
+        self._socket = socket.socket(fileno=SOCKETS_FD)
         self._server: Server | None = None
         self._drain_timeout = 0.0
-        self._heard: Deferred[None] = Deferred()
+        self._ended: Deferred[None] = Deferred()
 
     def drain(self) -> None:
-        """Take no more requests; end when no transfer runs, or it takes too long."""
+        """Accept no more requests. End after the last transfer, or after `drain_timeout`."""
         if self._server is not None:
             self._server.drain().addCallback(lambda _: self.stop())
             self._reactor.callLater(self._drain_timeout, self.stop)
 
     def stop(self) -> "Deferred[None]":
-        """End the transfers; fires when the daemon has heard all there is to say."""
+        """End all transfers. Fires when the daemon has received the last message."""
         self._end_transfers()
         self.transport.loseConnection()
-        return self._heard
+        return self._ended
 
     def readConnectionLost(self) -> None:
-        """Twisted: the daemon wants an end, which it will hear of."""
+        """Twisted: the daemon has closed its pipe and waits for the end."""
         self.stop()
 
     def writeConnectionLost(self) -> None:
-        """Twisted: the daemon is gone."""
+        """Twisted: the daemon has ended."""
         self.connectionLost()
 
     def connectionLost(self, reason: Any = None) -> None:
-        """Twisted: there is no one left to serve for."""
+        """Twisted: both pipes are closed."""
         self._end_transfers()
-        if not self._heard.called:
-            self._heard.callback(None)
+        if not self._ended.called:
+            self._ended.callback(None)
             if self._reactor.running:
                 self._reactor.stop()
 
@@ -91,48 +91,49 @@ class Worker(Channel):
         if server is not None:
             server.stop()
 
-    def _told(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         if message == DRAIN:
             self.drain()
         elif message == QUESTION:
-            self._answer()
+            self._send_snapshot()
         else:
-            self._obey(WorkerConfig.decode(message))
+            self._configure(WorkerConfig.decode(message))
 
-    def _answer(self) -> None:
+    def _send_snapshot(self) -> None:
         if self._server is not None:
-            answer = self._server.snapshot()
-            answer.addCallback(lambda snapshot: self.sendString(encode_snapshot(snapshot)))
+            snapshot = self._server.snapshot()
+            snapshot.addCallback(lambda taken: self.sendString(encode_snapshot(taken)))
 
-    def _obey(self, orders: WorkerConfig) -> None:
+    def _configure(self, config: WorkerConfig) -> None:
         if self._server is None:
-            self._server = self._begin(orders)
-        count = len(orders.listens)
-        _, descriptors, _, _ = socket.recv_fds(self._beside, 1, count)
+            self._server = self._start(config)
+        count = len(config.listens)
+        _, descriptors, _, _ = socket.recv_fds(self._socket, 1, count)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        self._drain_timeout = orders.settings.drain_timeout
-        self._server.serve(orders.settings, zip(sockets, orders.listens, strict=True))
+        self._drain_timeout = config.settings.drain_timeout
+        self._server.serve(config.settings, zip(sockets, config.listens, strict=True))
 
-    def _begin(self, orders: WorkerConfig) -> Server:
-        level = LogLevelFilterPredicate(LogLevel.lookupByName(orders.settings.log.level))
-        observer = FilteringLogObserver(_Upwards(self.sendString), [level])
+    def _start(self, config: WorkerConfig) -> Server:
+        level = LogLevelFilterPredicate(LogLevel.lookupByName(config.settings.log.level))
+        observer = FilteringLogObserver(_PipeObserver(self.sendString), [level])
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
-        number = orders.number
-        return Server(
-            self._reactor, self._report, SharedCounter(counts, number), number, self._left
-        )
+        number = config.number
+        counter = SharedCounter(counts, number)
+        server = Server(self._reactor, self._send_result, counter, number, self._send_drained)
+        gc.freeze()  # all of this stays, so the garbage collector need not scan it
+        return server
 
-    def _left(self, address: SocketAddress) -> None:
-        self.sendString(encode_left(address))
+    def _send_drained(self, address: SocketAddress) -> None:
+        self.sendString(encode_drained(address))
 
-    def _report(self, report: TransferResult) -> None:
-        self.sendString(encode_report(report))
+    def _send_result(self, result: TransferResult) -> None:
+        self.sendString(encode_result(result))
 
 
 @implementer(ILogObserver)
-class _Upwards:
-    """Has the daemon log what is logged here."""
+class _PipeObserver:
+    """Log observer that sends each event to the daemon."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
@@ -142,17 +143,17 @@ class _Upwards:
         if "log_failure" in event:
             text += "\n" + event["log_failure"].getTraceback()
         level = event.get("log_level", LogLevel.info).name
-        self._send(encode_event(level, event.get("log_namespace") or "-", text))
+        namespace = event.get("log_namespace") or "-"
+        self._send(encode_event(level, namespace, event.get("event"), text))
 
 
 def main() -> None:
-    """Serve until the daemon at the other end of the standard streams says stop."""
+    """Serve until the daemon at the other end of the standard streams asks for the end."""
     from twisted.internet import reactor
 
-    # As the daemon's: a wall clock that is set back would hold up all timers.
+    # The reactor's timers use the wall clock. If that is set back, they fire late.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
-    # Ctrl-C in a terminal reaches the daemon and its workers alike; the
-    # daemon tells them.
+    # Ctrl-C in a terminal reaches the daemon and its workers; the daemon ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(reactor)
     StandardIO(worker)

@@ -1,7 +1,7 @@
-"""The daemon's side of its workers: starts them, listens to them, replaces them.
+"""Worker processes: started, configured and replaced by the daemon.
 
-The listening sockets stay open here. Requests to a worker that died wait in
-its sockets for the next one, which the kernel gives the same clients.
+The listening sockets stay open in the daemon. Requests to a worker that died wait in its
+socket for its successor, to which the kernel sends the same clients.
 """
 
 import mmap
@@ -25,178 +25,196 @@ from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, WorkerState, merge_snapshots
 
-# -P: nothing is imported from the directory that twistd was started in.
+# -P: nothing is imported from twistd's working directory.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
-_COUNT = 8  # octets of a number in the tally
+_COUNTER_BYTES = 8  # of one session counter in the shared memory
 
-# A worker that lived shorter than this, in seconds, died of something that
-# the next one may die of too: each such death doubles the wait before it.
-_SHORT_LIFE = 5.0
-_WAIT = 0.1
-_LONGEST_WAIT = 10.0
+# The successor of a worker that lived for a shorter time may die of the same cause. Each such
+# death doubles the delay before the next start.
+_SHORT_LIFE_SECONDS = 5.0
+_MIN_DELAY_SECONDS = 0.1
+_MAX_DELAY_SECONDS = 10.0
 
-_STOPS_WITHIN = 5.0  # seconds; what is still there then is killed
+_STOP_TIMEOUT_SECONDS = 5.0  # then the worker is killed
 
 _log = Logger()
 
 
 class WorkerPool:
-    """Keeps `count` workers alive, one for each socket of an address.
-
-    `clear_up` is called when one has died, to remove what it left unfinished;
-    `observers` are told of each request that ended. `vacated` takes each
-    address that is served no more, once no worker needs its sockets: until then
-    they all stay open, since the kernel spreads the clients over those that are.
-    """
+    """Keeps a fixed number of worker processes alive."""
 
     def __init__(
         self,
         reactor: Any,
         count: int,
-        clear_up: Callable[[], None],
+        clean_up: Callable[[], None],
+        drains: DrainTracker,
         *observers: Observer,
-        vacated: Callable[[SocketAddress], None] = lambda _: None,
     ) -> None:
-        self._tally = os.memfd_create("tftpd-tally")
-        os.ftruncate(self._tally, count * _COUNT)
-        self._counts = counts = memoryview(mmap.mmap(self._tally, 0)).cast("q")
+        """Create the pool; `serve` starts the workers.
 
-        self._leaving = leaving = DrainTracker(vacated)
+        Args:
+            reactor: The reactor.
+            count: Number of workers. Each has one socket of each listen address.
+            clean_up: Called after a worker has ended, to remove its unfinished uploads.
+            drains: Gets the progress of removed addresses.
+            *observers: Called with each result, besides the access log.
+        """
+        self._counter_fd = os.memfd_create("tftpd-sessions")
+        os.ftruncate(self._counter_fd, count * _COUNTER_BYTES)
+        self._counts = counts = memoryview(mmap.mmap(self._counter_fd, 0)).cast("q")
 
-        def died(number: int) -> None:
+        def on_ended(number: int) -> None:
             counts[number] = 0
-            leaving.died(number)
-            clear_up()
+            drains.on_worker_ended(number)
+            clean_up()
 
         self._slots = [
             WorkerSlot(
                 reactor,
                 number,
-                self._tally,
-                died,
+                self._counter_fd,
+                partial(on_ended, number),
                 fan_out(AccessLog(worker=number), *observers),
-                partial(leaving.left, number),
+                partial(drains.on_drained, number),
             )
             for number in range(count)
         ]
 
     @property
     def transfers(self) -> int:
-        """How many sessions they have together."""
+        """The number of sessions of all workers."""
         return sum(self._counts)
 
+    @property
+    def running_workers(self) -> list[int]:
+        """The numbers of the workers whose process runs now."""
+        return [number for number, slot in enumerate(self._slots) if slot.is_running]
+
     def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
-        """Have them serve on these sockets, and on no others, by these settings from now on."""
-        there = [number for number, slot in enumerate(self._slots) if slot.works]
-        self._leaving.serve([each.address for each in bound], there)
-        listens = [each.listen for each in bound]
+        """Serve on exactly these sockets with these settings from now on."""
+        listens = [entry.listen for entry in bound]
         for number, slot in enumerate(self._slots):
-            orders = WorkerConfig(settings, listens, number)
-            sockets = [each.sockets[number].fileno() for each in bound]
-            slot.order(orders.encode(), sockets, settings.drain_timeout)
+            config = WorkerConfig(settings, listens, number)
+            descriptors = [entry.sockets[number].fileno() for entry in bound]
+            slot.configure(config.encode(), descriptors, settings.drain_timeout)
 
     def snapshot(self) -> "Deferred[Snapshot]":
-        """What runs now, in those that answer."""
-        asked = gatherResults([slot.snapshot() for slot in self._slots])
-        return asked.addCallback(merge_snapshots)
+        """Return the merged snapshot of all workers that answer in time."""
+        answers = gatherResults([slot.snapshot() for slot in self._slots])
+        return answers.addCallback(merge_snapshots)
 
     def drain(self) -> "Deferred[None]":
-        """Have them take no more requests; fires when they are gone."""
-        return self._gone([slot.drain() for slot in self._slots])
+        """Accept no more requests. Fires when all workers have finished their transfers."""
+        return _all_ended([slot.drain() for slot in self._slots])
 
     def stop(self) -> "Deferred[None]":
-        """Have them stop; fires when they are gone."""
-        stopped = self._gone([slot.stop() for slot in self._slots])
-        return stopped.addCallback(lambda _: os.close(self._tally))
-
-    def _gone(self, slots: "list[Deferred[None]]") -> "Deferred[None]":
-        return DeferredList(slots).addCallback(lambda _: None)
-
-
-def wait_after(short_lives: int) -> float:
-    """Seconds before the next worker, after so many that died young one after another."""
-    # Doubled without end, a number would be none of seconds after some hours.
-    doublings = min(short_lives, 10)
-    return min(_LONGEST_WAIT, _WAIT * 2**doublings) if short_lives > 1 else 0.0
+        """End all transfers. Fires when all workers have ended."""
+        stopped = _all_ended([slot.stop() for slot in self._slots])
+        return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
 class WorkerSlot:
-    """The place of one worker, which has one after another."""
+    """Place for one worker. It starts a successor when the worker ends."""
 
     def __init__(
         self,
         reactor: Any,
         number: int,
-        tally: int,
-        died: Callable[[int], None],
+        counter_fd: int,
+        on_ended: Callable[[], None],
         observer: Observer,
-        left: Callable[[SocketAddress], None],
+        on_drained: Callable[[SocketAddress], None],
     ) -> None:
+        """Create an empty slot; `configure` starts the first worker.
+
+        Args:
+            reactor: The reactor.
+            number: Number of the worker.
+            counter_fd: Shared memory with the session counters.
+            on_ended: Called after each end of a worker.
+            observer: Called with each result.
+            on_drained: Called with each removed address that the worker has drained.
+        """
         self._reactor = reactor
         self._number = number
-        self._tally = tally
-        self._died = died
-        self._left = left
+        self._counter_fd = counter_fd
+        self._on_ended = on_ended
         self._observer = observer
-        self._restarts = -1  # the first start is none
-        self._orders = b""
-        self._sockets: list[int] = []
-        self._stops_within = _STOPS_WITHIN
+        self._on_drained = on_drained
+        self._restarts = -1  # the first start does not count
+        self._config = b""
+        self._descriptors: list[int] = []
+        self._drain_seconds = _STOP_TIMEOUT_SECONDS
         self._short_lives = 0
         self._worker: WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
-        self._ending = False
-        self._gone: list[Deferred[None]] = []
+        self._is_ending = False
+        self._waiting_for_end: list[Deferred[None]] = []
 
     @property
-    def works(self) -> bool:
-        """Whether there is a worker now."""
+    def is_running(self) -> bool:
+        """Whether the worker's process runs now."""
         return self._worker is not None
 
-    def order(self, orders: bytes, sockets: list[int], drain_timeout: float) -> None:
-        """What its worker serves from now on, and each that comes after it."""
-        self._orders, self._sockets = orders, sockets
-        self._stops_within = drain_timeout + _STOPS_WITHIN
+    def configure(self, config: bytes, descriptors: list[int], drain_timeout: float) -> None:
+        """Configure the worker and its successors.
+
+        Args:
+            config: An encoded `WorkerConfig`.
+            descriptors: The listening sockets that belong to it.
+            drain_timeout: How long `drain` waits for running transfers, in seconds.
+        """
+        self._config, self._descriptors = config, descriptors
+        self._drain_seconds = drain_timeout + _STOP_TIMEOUT_SECONDS
         if self._worker is not None:
-            self._worker.order(orders, sockets)
+            self._worker.configure(config, descriptors)
         elif self._restart is None:
             self._start()
 
     def snapshot(self) -> "Deferred[Snapshot]":
-        """What runs here, with the state of the place itself."""
+        """Return the worker's snapshot, with the state of the slot."""
         worker = self._worker
         if worker is None:
-            return succeed(self._with_state(None, None))
-        return worker.asking.send().addCallback(self._with_state, worker.transport.pid)
+            return succeed(self._add_state(None, None))
+        return worker.snapshots.send().addCallback(self._add_state, worker.transport.pid)
 
     def drain(self) -> "Deferred[None]":
-        """Have the worker end when no transfer runs; fires when it is gone."""
-        return self._end(DRAIN, self._stops_within)
+        """Accept no more requests. Fires when the worker has ended."""
+        return self._end(DRAIN, self._drain_seconds)
 
     def stop(self) -> "Deferred[None]":
-        """Have the worker end its transfers; fires when it is gone."""
-        return self._end(None, _STOPS_WITHIN)
+        """End the worker's transfers. Fires when the worker has ended."""
+        return self._end(None, _STOP_TIMEOUT_SECONDS)
 
     def _start(self) -> None:
         self._restart = None
-        worker = WorkerProcess(self._reactor, self._number, self._observer, self._left, self._ended)
+        worker = WorkerProcess(
+            self._reactor, self._number, self._observer, self._on_drained, self._on_worker_ended
+        )
         try:
-            beside = self._spawn(worker)
-        except OSError as error:  # no descriptor, process or memory is left
+            sock = self._spawn(worker)
+        except OSError as error:  # out of descriptors, processes or memory
             self._short_lives += 1
-            self._start_later("worker {number} cannot start ({why})", error.strerror or str(error))
+            reason = error.strerror or str(error)
+            self._start_later("worker {worker} cannot start ({reason})", reason)
             return
         self._restarts += 1
         self._worker = worker
-        worker.begin(beside)
-        worker.order(self._orders, self._sockets)
-        _log.info("worker {number} is process {pid}", number=self._number, pid=worker.transport.pid)
+        worker.connect(sock)
+        worker.configure(self._config, self._descriptors)
+        _log.info(
+            "worker {worker} is process {pid}",
+            event="worker_started",
+            worker=self._number,
+            pid=worker.transport.pid,
+        )
 
     def _spawn(self, worker: WorkerProcess) -> socket.socket:
-        """Begin its process; what takes sockets to it. Raises `OSError`."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        """Start the process; return the socket that passes listening sockets to it."""
+        local, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with remote:
             try:
                 self._reactor.spawnProcess(
                     worker,
@@ -207,46 +225,64 @@ class WorkerSlot:
                         0: "w",
                         1: "r",
                         2: "r",
-                        SOCKETS_FD: theirs.fileno(),
-                        COUNTER_FD: self._tally,
+                        SOCKETS_FD: remote.fileno(),
+                        COUNTER_FD: self._counter_fd,
                     },
                 )
             except BaseException:
-                ours.close()
+                local.close()
                 raise
-        return ours
+        return local
 
-    def _start_later(self, message: str, why: str) -> None:
-        wait = wait_after(self._short_lives)
-        again = message + "; another starts in {wait:.1f} s"
-        _log.error(again, number=self._number, why=why, wait=wait)
-        self._restart = self._reactor.callLater(wait, self._start)
+    def _start_later(self, message: str, reason: str) -> None:
+        delay = restart_delay(self._short_lives)
+        _log.error(
+            message + "; the next one starts in {delay:.1f} s",
+            event="worker_ended",
+            worker=self._number,
+            reason=reason,
+            delay=delay,
+        )
+        self._restart = self._reactor.callLater(delay, self._start)
 
-    def _end(self, message: bytes | None, within: float) -> "Deferred[None]":
-        self._ending = True
-        gone: Deferred[None] = Deferred()
+    def _end(self, message: bytes | None, timeout: float) -> "Deferred[None]":
+        self._is_ending = True
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
         if self._worker is None:
-            gone.callback(None)
-            return gone
-        self._gone.append(gone)
+            return succeed(None)
+        ended: Deferred[None] = Deferred()
+        self._waiting_for_end.append(ended)
         self._worker.dismiss(message)
-        last = self._reactor.callLater(within, self._worker.kill)
-        gone.addCallback(lambda _: last.cancel() if last.active() else None)
-        return gone
+        kill = self._reactor.callLater(timeout, self._worker.kill)
+        return ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
-    def _with_state(self, said: Snapshot | None, pid: int | None) -> Snapshot:
-        state = WorkerState(self._number, pid, self._restarts, said is not None)
-        return replace(said or Snapshot(), workers=(state,))
+    def _add_state(self, snapshot: Snapshot | None, pid: int | None) -> Snapshot:
+        state = WorkerState(self._number, pid, self._restarts, snapshot is not None)
+        return replace(snapshot or Snapshot(), workers=(state,))
 
-    def _ended(self, why: str, lived: float) -> None:
+    def _on_worker_ended(self, reason: str, lifetime: float) -> None:
         self._worker = None
-        self._died(self._number)
-        if self._ending:
-            for gone in self._gone:
-                gone.callback(None)
+        self._on_ended()
+        if self._is_ending:
+            for ended in self._waiting_for_end:
+                ended.callback(None)
             return
-        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
-        self._start_later("worker {number} ended ({why})", why)
+        self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
+        self._start_later("worker {worker} ended ({reason})", reason)
+
+
+def restart_delay(short_lives: int) -> float:
+    """Return the delay before the next start of a worker, in seconds.
+
+    Args:
+        short_lives: Number of consecutive workers that lived for less than 5 s.
+    """
+    doublings = min(short_lives, 10)  # a larger power overflows a float after some hours
+    delay = min(_MAX_DELAY_SECONDS, _MIN_DELAY_SECONDS * 2**doublings)
+    return delay if short_lives > 1 else 0.0
+
+
+def _all_ended(deferreds: "list[Deferred[None]]") -> "Deferred[None]":
+    return DeferredList(deferreds).addCallback(lambda _: None)

@@ -1,4 +1,4 @@
-"""A worker as the daemon sees it: a process that is told what to serve, and says what it did."""
+"""The daemon's end of one worker process."""
 
 import socket
 import time
@@ -19,7 +19,7 @@ from tftpd.server.snapshot import SnapshotRequest
 
 
 class WorkerProcess(ProcessProtocol):
-    """One worker, from its start to its end."""
+    """Process protocol of one worker, from its start to its end."""
 
     transport: IProcessTransport
 
@@ -28,72 +28,89 @@ class WorkerProcess(ProcessProtocol):
         reactor: Any,
         number: int,
         observer: Observer,
-        left: Callable[[SocketAddress], None],
-        ended: Callable[[str, float], None],
+        on_drained: Callable[[SocketAddress], None],
+        on_ended: Callable[[str, float], None],
     ) -> None:
-        self.asking = SnapshotRequest(reactor, self._tell)
+        """Create the protocol; `spawnProcess` starts the process.
+
+        Args:
+            reactor: The reactor.
+            number: Number of the worker.
+            observer: Called with each result of the worker.
+            on_drained: Called with each removed address that has no session any longer.
+            on_ended: Called with the reason of the end and the lifetime in seconds.
+        """
+        self.snapshots = SnapshotRequest(reactor, self._send)
         self._number = number
-        self._ended = ended
-        self._channel = Channel(self._heard)
-        self._report = observer
-        self._left = left
+        self._observer = observer
+        self._on_drained = on_drained
+        self._on_ended = on_ended
+        self._channel = Channel(self._on_message)
         self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
-    def begin(self, beside: socket.socket) -> None:
-        """`beside` takes sockets to it; ours to close."""
-        beside.setblocking(False)
-        self._beside = beside
+    def connect(self, sock: socket.socket) -> None:
+        """Pass listening sockets through `sock` from now on. The protocol closes it."""
+        sock.setblocking(False)
+        self._socket = sock
 
-    def order(self, orders: bytes, sockets: list[int]) -> None:
-        """Tell it what to serve."""
+    def configure(self, config: bytes, descriptors: list[int]) -> None:
+        """Send an encoded `WorkerConfig` and the listening sockets that belong to it."""
         try:
-            socket.send_fds(self._beside, [b"-"], sockets)
+            socket.send_fds(self._socket, [b"-"], descriptors)
         except BlockingIOError:
-            self.kill()  # it takes nothing any more; another will
+            self.kill()  # it has stopped reading; the next worker gets this configuration
         except OSError:
-            return  # it is gone, as we shall hear; another gets its orders then
+            return  # it has ended, and processEnded follows
         else:
-            self._tell(orders)
+            self._send(config)
 
     def dismiss(self, message: bytes | None) -> None:
-        """Have it end: by `message`, or at once."""
+        """Ask the worker to end.
+
+        Args:
+            message: `DRAIN`, or None to end the running transfers at once.
+        """
         if message is None:
             self.transport.closeStdin()
         else:
-            self._tell(message)
+            self._send(message)
 
     def kill(self) -> None:
-        """It did not listen."""
+        """Kill the process, if it still runs."""
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 
-    def _tell(self, message: bytes) -> None:
-        self.transport.write(len(message).to_bytes(4, "big") + message)
-
     def outReceived(self, data: bytes) -> None:
-        """Twisted: it said something."""
+        """Twisted: the worker has sent messages."""
         self._channel.dataReceived(data)
 
     def errReceived(self, data: bytes) -> None:
-        """Twisted: it said something that no log was ready for."""
-        self._event("error", "tftpd.daemon.worker", data.decode("utf-8", "replace").rstrip())
+        """Twisted: the interpreter has written an error, outside of the worker's log."""
+        text = data.decode("utf-8", "replace").rstrip()
+        self._log_event("error", "tftpd.daemon.worker", "worker_stderr", text)
 
     def processEnded(self, reason: Failure) -> None:
-        """Twisted: it is gone, and all it said has been heard."""
-        self._beside.close()
-        self.asking.gone()
-        why = "by itself" if reason.check(ProcessDone) else reason.getErrorMessage()
-        self._ended(why, time.monotonic() - self._started)
+        """Twisted: the process has ended and everything it sent has been read."""
+        self._socket.close()
+        self.snapshots.gone()
+        text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
+        self._on_ended(text, time.monotonic() - self._started)
 
-    def _heard(self, message: bytes) -> None:
-        dispatch(message, self._report, self._event, self.asking.answered, self._left)
+    def _send(self, message: bytes) -> None:
+        self.transport.write(len(message).to_bytes(4, "big") + message)
 
-    def _event(self, level: str, namespace: str, message: str) -> None:
+    def _on_message(self, message: bytes) -> None:
+        dispatch(
+            message, self._observer, self._log_event, self.snapshots.answered, self._on_drained
+        )
+
+    def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
         logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))
         logger.emit(
             LogLevel.lookupByName(level),
             "worker {worker}: {message}",
+            event=event,
             worker=self._number,
             message=message,
         )

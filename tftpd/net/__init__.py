@@ -1,1 +1,1 @@
-"""Floor 3: Twisted datagrams. The listener, and a session for each transfer."""
+"""UDP under Twisted: sockets, ports and sessions. Shared by the server and the client."""

@@ -1,4 +1,4 @@
-"""What a session has from its surroundings, named so that a test can stand in for them."""
+"""Interfaces between a session and its environment; tests substitute fakes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,49 +16,51 @@ T = TypeVar("T")
 
 
 class BurstProtocol(DatagramProtocol):
-    """A protocol that takes several datagrams of one peer at a time."""
+    """Datagram protocol that accepts several datagrams of one peer in one call."""
 
     def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
-        """They arrived together, in this order."""
+        """Handle datagrams that arrived together, in their order of arrival."""
         for datagram in datagrams:
             self.datagramReceived(datagram, peer)
 
 
-class InThread(Protocol):
-    """Runs `work` in a thread, and waits up to `moment` seconds for it.
+class ThreadRunner(Protocol):
+    """Function that runs `work` in a thread and blocks up to `max_wait` seconds for it.
 
-    What is done by then is given at once.
+    The Deferred has already fired if the result arrived within that time.
     """
 
-    def __call__(self, work: Callable[[], T], moment: float, /) -> "Deferred[T]": ...
+    def __call__(self, work: Callable[[], T], max_wait: float, /) -> "Deferred[T]":
+        """Run the function."""
 
 
-def _itself(protocol: BurstProtocol) -> BurstProtocol:
+def _no_tap(protocol: BurstProtocol) -> BurstProtocol:
     return protocol
 
 
 class BurstTransport(IUDPTransport):
-    """The transport of a session, which sends several datagrams at a time."""
+    """UDP transport that sends several datagrams in one call."""
 
-    def writeBurst(octets: Buffer, size: int, peer: SocketAddress) -> None:  # noqa: N805
-        """Send the octets to the session's peer, in datagrams of `size` and a shorter last one."""
+    def writeBurst(data: Buffer, size: int, peer: SocketAddress) -> None:  # noqa: N805
+        """Send `data` to the peer in datagrams of `size` bytes; the last one may be shorter."""
 
 
 class Clock(Protocol):
-    """A time in seconds that only goes forward, and calls at later times."""
+    """Monotonic time in seconds, and delayed calls."""
 
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """Return the current time in seconds."""
 
-    def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall: ...
+    def callLater(self, delay: float, function: Callable[[], None], /) -> IDelayedCall:
+        """Call the function after `delay` seconds."""
 
 
 class MonotonicClock:
-    """The reactor's timers by a clock that nobody sets.
+    """Clock with the reactor's timers and the kernel's monotonic time.
 
-    The reactor itself goes by the wall clock. Where that is set forward, as
-    at the first NTP answer on a host without a battery, its calls come
-    early, which our timers expect anyway; but no transfer is taken for
-    one that stood still.
+    The reactor uses the wall clock. If the wall clock jumps forward, as after the first
+    NTP answer on a host without a battery, the reactor's calls fire early. The timers of
+    a session tolerate that, and with the monotonic time no transfer seems to be idle.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -68,38 +70,43 @@ class MonotonicClock:
 
 @dataclass(frozen=True, slots=True)
 class SessionRuntime:
-    """What a session has from its surroundings, and a test from `fakes`.
+    """The environment of a session: clock, ports and threads.
 
-    `open_port(protocol, local, needs)` binds an ephemeral port at the local
-    address and starts the protocol on it; it raises `OSError`. `in_thread`
-    runs what may block. `between(protocol)` is what a port is given for a
-    session: itself, or what listens in on it. `on_errand` runs what is done
-    before there is a session, in threads that others do not wait for but for a moment.
-    `spend(seconds)` is told what requests took of the processor that came to
-    nothing.
+    Attributes:
+        clock: Monotonic clock and timers.
+        open_port: Called as `open_port(protocol, local, requirements)`. Binds an ephemeral
+            port at the local address and starts the protocol on it. Raises `OSError`.
+        in_thread: Runs a function that may block in a thread.
+        tap: Returns the protocol that a port gets in place of a session's: the same one,
+            or a `ProtocolTap` around it. The only means to observe a session's packets.
+        lookup_pool: Runs file lookups in a thread pool of their own and blocks for a
+            bounded time only. None: lookups use `in_thread`.
+        charge_wasted_cpu: Called with the CPU seconds spent on requests that failed.
     """
 
     clock: Clock
     open_port: Callable[["BurstProtocol", SocketAddress, "PortRequirements"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
-    tap: Callable[["BurstProtocol"], "BurstProtocol"] = _itself
-    on_errand: InThread | None = None
+    tap: Callable[["BurstProtocol"], "BurstProtocol"] = _no_tap
+    lookup_pool: ThreadRunner | None = None
     charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
 
-    def run_lookup(self, work: Callable[[], T], moment: float) -> "Deferred[T]":
-        """What `work` gives, by `on_errand` if there is such a thing."""
-        if self.on_errand is None:
+    def run_lookup(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":
+        """Run `work` in a thread; block up to `max_wait` seconds for the result."""
+        if self.lookup_pool is None:
             return self.in_thread(work)
-        return self.on_errand(work, moment)
+        return self.lookup_pool(work, max_wait)
 
 
 @dataclass(frozen=True, slots=True)
 class PortRequirements:
-    """What a session asks of its port.
+    """Properties that a session needs of its port.
 
-    `longest` is the longest datagram to expect, in octets. `window` is how
-    many octets are under way at once, to us if `receives`, else from us.
-    `ports` are the numbers that it may have; None: any that is free.
+    Attributes:
+        max_datagram_bytes: Size of the longest datagram that the peer may send.
+        window_bytes: Bytes in flight at one time.
+        receives: True if these bytes come from the peer, False if this side sends them.
+        ports: Port numbers that may be used. None: the kernel chooses.
     """
 
     max_datagram_bytes: int

@@ -1,36 +1,48 @@
-"""Packets in words, as people and logs have them."""
+"""Text forms of packets and addresses for logs and for people."""
 
 from tftpd.access.paths import printable_name
+from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import MalformedPacket
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Rrq, Wrq, decode
 
-_SHOWN = 24  # octets of what is no packet
+_MAX_HEX_BYTES = 24  # of a malformed packet
 
 
 def describe_packet(datagram: bytes) -> str:
-    """What `datagram` says, on a line; whatever it is, nothing in it can forge another."""
+    """Return a packet as one line of text.
+
+    The line contains no control characters, so that a packet cannot forge a log line.
+    """
     try:
-        return _in_words(decode(datagram))
+        return _describe(decode(datagram))
     except MalformedPacket as error:
-        more = "..." if len(datagram) > _SHOWN else ""
-        return f"malformed ({error}): {datagram[:_SHOWN].hex(' ')}{more}"
+        ellipsis = "..." if len(datagram) > _MAX_HEX_BYTES else ""
+        return f"malformed ({error}): {datagram[:_MAX_HEX_BYTES].hex(' ')}{ellipsis}"
 
 
-def _in_words(packet: Packet) -> str:
+def format_address(address: SocketAddress) -> str:
+    """Return HOST:PORT, with brackets around an IPv6 host."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _describe(packet: Packet) -> str:
     match packet:
         case Data(block, payload):
-            return f"DATA {block}, {len(payload)} octets"
+            return f"DATA {block}, {len(payload)} bytes"
         case Ack(block):
             return f"ACK {block}"
         case ErrorPacket(code, message):
-            return f"ERROR {code} {printable_name(message.encode('utf-8', 'surrogateescape'))}".rstrip()
+            text = printable_name(message.encode("utf-8", "surrogateescape"))
+            return f"ERROR {code} {text}".rstrip()
         case Oack(options):
-            return " ".join(["OACK", *_shown(options)])
+            return " ".join(["OACK", *_describe_options(options)])
         case Rrq(name, mode, options) | Wrq(name, mode, options):
             kind = type(packet).__name__.upper()
-            return " ".join([kind, printable_name(name), printable_name(mode), *_shown(options)])
+            words = [kind, printable_name(name), printable_name(mode), *_describe_options(options)]
+            return " ".join(words)
 
 
-def _shown(options: Options) -> list[str]:
+def _describe_options(options: Options) -> list[str]:
     return [f"{printable_name(name)}={printable_name(value)}" for name, value in options]

@@ -1,4 +1,4 @@
-"""The port numbers that sessions may have where a firewall lets no others through."""
+"""Pool of port numbers for sessions behind a firewall that admits only a range."""
 
 import errno
 import secrets
@@ -6,19 +6,20 @@ import socket
 
 from tftpd.net.types import SocketAddress
 
-# Numbers that one request tries where other processes have them; a client asks
-# again, and a flood shall not have us try thousands for each datagram.
-_TRIES = 64
+# Numbers tried for one request if other processes use them. The client retries, and a
+# flood must not cause thousands of bind calls per datagram.
+_MAX_TRIES = 64
 
 
 class PortsExhausted(OSError):
-    """No number of a range was to be had."""
+    """No port number of the range could be bound."""
 
 
 class PortRange:
-    """Numbers from `low` to `high`, and which of them this process has not given out.
+    """Port numbers from `low` to `high` that this process has not bound yet.
 
-    They are given out at random: a TID is not to be guessed (RFC 1350 s4).
+    Numbers are chosen at random, because a TID must not be guessable (RFC 1350
+    section 4).
     """
 
     def __init__(self, low: int, high: int) -> None:
@@ -26,25 +27,34 @@ class PortRange:
         self._free = list(range(low, high + 1))
 
     def bind(self, sock: socket.socket, local: SocketAddress) -> None:
-        """Bind `sock` at the host that `local` names; raises `PortsTaken` or another `OSError`."""
+        """Bind a socket to a random free number of the range.
+
+        Args:
+            sock: Unbound UDP socket.
+            local: Address whose host is bound; its port is ignored.
+
+        Raises:
+            PortsExhausted: No number is free.
+            OSError: The bind failed for another reason.
+        """
         host, _, *rest = local
         free = self._free
-        for last in range(len(free) - 1, max(-1, len(free) - 1 - _TRIES), -1):
-            # What is tried is put behind those that are not.
-            at = secrets.randbelow(last + 1)
-            free[at], free[last] = free[last], free[at]
+        for last in range(len(free) - 1, max(-1, len(free) - 1 - _MAX_TRIES), -1):
+            # Move the number to the end, behind those that were not tried yet.
+            index = secrets.randbelow(last + 1)
+            free[index], free[last] = free[last], free[index]
             number = free[last]
             try:
                 sock.bind((host, number, *rest))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-                continue  # another process has it
+                continue  # used by another process
             del free[last]
             return
         low, high = self.bounds
         raise PortsExhausted(errno.EADDRINUSE, f"all ports from {low} to {high} are taken")
 
     def release(self, number: int) -> None:
-        """A socket that was bound here is closed."""
+        """Return a number to the pool. Its socket must be closed."""
         self._free.append(number)

@@ -1,17 +1,11 @@
-"""How fast files travel at most: one transfer, and all together.
+"""Limits on bandwidth, on requests during transfers, on repeated actions and log lines.
 
-What is sent or taken counts at once, and then the transfer holds still until
-that would have gone by at the rate. A window goes as a whole, so the rates
-hold on the average of some windows.
+`BandwidthLimit` and `TrafficShaper` limit transfers. Bytes count when they are sent or
+received; then the transfer pauses until the rate allows the next ones. A window is
+sent as a whole, so a limit holds on average over some windows.
 
-Whose turn it is: that of requests, or of the transfers that run.
-
-A request costs as much as some twenty blocks, and more of them may come than
-can ever be answered. So of what was spent in vain, on requests that came to
-nothing, the transfers get three times as much next, as long as there are any that take
-it: a flood leaves them three quarters of the time. What becomes a transfer is free.
-
-What is asked for in storms, and done now and then.
+`RequestThrottle` limits requests while transfers are active. A request costs as much
+CPU time as about 20 blocks, and more requests may arrive than the server can answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,86 +17,94 @@ from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
 
-_SAVED = 0.1  # seconds of a rate that may be made up for after a pause
+_MAX_CREDIT_SECONDS = 0.1  # unused bandwidth that may be used after a pause
 
 
 class BandwidthLimit:
-    """Octets per second, for whoever shares it. `octets` may change at any time.
+    """Number of bytes per second, shared by one or more transfers.
 
-    `until` is when all that was spent will have gone by.
+    Attributes:
+        bytes_per_second: The limit. It may change at any time.
+        until: Time at which all bytes sent so far fit the limit.
     """
 
-    def __init__(self, octets: float) -> None:
-        self.octets = octets
+    def __init__(self, bytes_per_second: float) -> None:
+        self.bytes_per_second = bytes_per_second
         self.until = -inf
 
-    def spend(self, count: int, now: float) -> float:
-        """When `count` octets will have gone by, after all that was spent before."""
-        self.until = max(self.until, now - _SAVED) + count / self.octets
+    def spend(self, n_bytes: int, now: float) -> float:
+        """Count bytes and return the time at which they fit the limit."""
+        self.until = max(self.until, now - _MAX_CREDIT_SECONDS) + n_bytes / self.bytes_per_second
         return self.until
 
 
 class TrafficShaper:
-    """Holds one transfer to rates; `until` is when it may go on, on the clock's time.
+    """Holds one transfer to one or more bandwidth limits.
 
-    Its first packet waits for what others have spent: a flood of requests
-    would else run up, unheld, what all who came before pay for.
+    A new transfer starts with the debt of the shared limit. Otherwise a burst of new
+    transfers could exceed the limit, and older transfers would pay for it.
+
+    Attributes:
+        until: Time at which the transfer may continue.
     """
 
-    def __init__(self, clock: Clock, rates: Sequence[BandwidthLimit]) -> None:
-        self.until = max(rate.until for rate in rates)
+    def __init__(self, clock: Clock, limits: Sequence[BandwidthLimit]) -> None:
+        self.until = max(limit.until for limit in limits)
         self._seconds = clock.seconds
-        self._rates = rates
+        self._limits = limits
 
-    def spend(self, count: int) -> None:
-        """So many octets were sent or taken."""
+    def spend(self, n_bytes: int) -> None:
+        """Count bytes that were sent or received."""
         now = self._seconds()
-        self.until = max(rate.spend(count, now) for rate in self._rates)
+        self.until = max(limit.spend(n_bytes, now) for limit in self._limits)
 
 
-_THRICE = 3.0
-_BUSY = 0.005  # seconds after the last datagram of a transfer
-_LONGEST = 0.05  # seconds that requests wait at a time
-
-
-class Entrance:
-    """A reader of what those say who are not served yet."""
+_CHARGE_FACTOR = 3.0  # delay per CPU second: rejected requests get at most a quarter
+_ACTIVE_SECONDS = 0.005  # time after its last datagram for which a transfer counts as active
+_MAX_DELAY_SECONDS = 0.05
 
 
 class RequestThrottle:
-    """What was spent in vain, and what transfers get for it."""
+    """Delays requests while transfers are active.
 
-    __slots__ = ("_busy_until", "_rests_until", "_seconds")
+    CPU time spent on a request that is rejected is charged; requests are then held back
+    for three times that long (50 ms at most), so a flood gets at most a quarter of the
+    CPU. A request that becomes a transfer costs nothing.
+    """
+
+    __slots__ = ("_active_until", "_delayed_until", "_seconds")
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
-        """`seconds` is a clock that only goes forward."""
+        """Initialize the throttle with a monotonic clock."""
         self._seconds = seconds
-        self._busy_until = 0.0
-        self._rests_until = 0.0
+        self._active_until = 0.0
+        self._delayed_until = 0.0
 
     def transfer_active(self) -> None:
-        """Transfers had something to do."""
-        self._busy_until = self._seconds() + _BUSY
+        """Note that a transfer received a datagram."""
+        self._active_until = self._seconds() + _ACTIVE_SECONDS
 
     def charge(self, seconds: float) -> None:
-        """So much was spent on what came to nothing."""
+        """Charge CPU seconds spent on a request that was rejected."""
         now = self._seconds()
-        self._rests_until = min(max(now, self._rests_until) + _THRICE * seconds, now + _LONGEST)
+        delayed_until = max(now, self._delayed_until) + _CHARGE_FACTOR * seconds
+        self._delayed_until = min(delayed_until, now + _MAX_DELAY_SECONDS)
 
     @property
     def delay(self) -> float:
-        """Seconds for which transfers have their turn, and requests have to wait."""
-        return max(0.0, min(self._rests_until, self._busy_until) - self._seconds())
+        """Seconds until the next request may be handled; 0 if there is no active transfer."""
+        return max(0.0, min(self._delayed_until, self._active_until) - self._seconds())
 
 
-_REST = 4.0  # times as long as the action took, before the next
+_PAUSE_FACTOR = 4.0  # pause per second of the action: the action uses 20 % of the time
 
 
 class Debouncer:
-    """Does its action soon after it was called: once for all calls that came meanwhile.
+    """Runs an action soon after a call; calls that arrive in the meantime are merged.
 
-    The action gets a fifth of the time at most, and what else the reactor has
-    to do gets the rest.
+    The action uses at most 20 % of the reactor's time: after a run of t seconds the next
+    run starts 4 t seconds later at the earliest. Used for SIGHUP, so that a storm of
+    signals cannot block transfers.
     """
 
     def __init__(self, reactor: Any, action: Callable[[], object]) -> None:
@@ -112,21 +114,50 @@ class Debouncer:
         self._not_before = 0.0
 
     def __call__(self) -> None:
+        """Schedule the action unless it is scheduled already."""
         if self._pending is None:
-            wait = max(0.0, self._not_before - self._reactor.seconds())
-            self._pending = self._reactor.callLater(wait, self._act)
+            delay = max(0.0, self._not_before - self._reactor.seconds())
+            self._pending = self._reactor.callLater(delay, self._run)
 
     def stop(self) -> None:
-        """Forget what is pending."""
+        """Cancel the scheduled run."""
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
 
-    def _act(self) -> None:
+    def _run(self) -> None:
         self._pending = None
-        began = self._reactor.seconds()
+        start = self._reactor.seconds()
         try:
             self._action()
         finally:
-            ended = self._reactor.seconds()
-            self._not_before = ended + _REST * (ended - began)
+            end = self._reactor.seconds()
+            self._not_before = end + _PAUSE_FACTOR * (end - start)
+
+
+LOG_INTERVAL_SECONDS = 1.0
+
+
+class LogLimiter:
+    """Limits similar log messages to one per second, so that a flood cannot fill the disk."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """Initialize the limiter with a monotonic clock."""
+        self._seconds = seconds
+        self._logged_at = -inf
+        self._suppressed = 0
+
+    def suffix(self) -> str | None:
+        """Return the text to append to a message that is about to be logged.
+
+        Returns:
+            None if the message must be suppressed. Otherwise a note on the number of
+            messages suppressed since the last one, or an empty text.
+        """
+        now = self._seconds()
+        if now - self._logged_at < LOG_INTERVAL_SECONDS:
+            self._suppressed += 1
+            return None
+        self._logged_at = now
+        suppressed, self._suppressed = self._suppressed, 0
+        return f" ({suppressed} similar messages suppressed)" if suppressed else ""

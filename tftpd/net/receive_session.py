@@ -1,55 +1,80 @@
-"""A session that receives a file: a Receiver, and the Sink that it fills."""
+"""Session that receives a file: a `Receiver` and the upload that it fills."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tftpd.net.session import Session
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
-from tftpd.protocol.packets import HEADER_BYTES, Opcode, decode
+from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.packets import DATA_PREFIX, HEADER_BYTES, decode
 from tftpd.protocol.receiver import Receiver
-
-_DATA = Opcode.DATA.to_bytes(2, "big")
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
 
 class UploadSink(Protocol):
-    """What takes the octets, most often a `Sink`. All but `discard` raise `Refused`."""
+    """Destination of the received data, usually an `Upload`.
 
-    def append(self, payloads: Sequence[bytes], /) -> None: ...
+    All methods except `discard` raise `RequestRefused`.
+    """
 
-    def flush_if_full(self) -> None: ...
+    def append(self, payloads: Sequence[bytes], /) -> None:
+        """Append the payloads of consecutive blocks."""
 
-    def commit(self) -> None: ...
+    def flush_if_full(self) -> None:
+        """Write buffered data if there is enough of it."""
 
-    def discard(self) -> None: ...
+    def commit(self) -> None:
+        """Store the complete file; blocks until it is on disk."""
+
+    def discard(self) -> None:
+        """Release the file; remove it unless it was committed."""
 
 
 class ReceiveSession(Session[Receiver]):
-    """Writes what comes in order; stores the file before the last ACK leaves.
+    """Writes consecutive blocks and stores the file before the last ACK is sent.
 
-    `fsync` and the rename take their time, in a thread; meanwhile a peer
-    that repeats its last block hears nothing, then the ACK.
+    `fsync` and the rename run in a thread, because they take long. Until they are done,
+    a peer that repeats its last block gets no reply.
     """
 
-    def attach(self, sink: UploadSink) -> None:
-        """The file to fill, which this session closes. Comes before the port starts."""
+    def __init__(
+        self,
+        runtime: SessionRuntime,
+        options: TransferOptions,
+        timing: RetransmitPolicy,
+        params: SessionParams,
+        sink: UploadSink,
+    ) -> None:
+        """Initialize the session.
+
+        Args:
+            runtime: Environment of the session.
+            options: Negotiated options.
+            timing: Retransmission policy.
+            params: Peer, request and callbacks.
+            sink: File to fill. The session discards or commits it.
+        """
+        timer = RetransmitTimer(timing, options.timeout, options.windowsize)
+        super().__init__(runtime, Receiver(options, timer, runtime.clock.seconds()), params)
         self._sink = sink
 
     @property
     def size(self) -> int | None:
-        """What the other end announced by `tsize`."""
+        """Size that the peer announced with the option `tsize`."""
         return self.machine.terms.tsize
 
-    def _take(self, datagram: bytes, now: float) -> None:
-        if datagram.startswith(_DATA) and len(datagram) >= HEADER_BYTES:
-            if self._held:
-                return  # a peer that does not wait for its ACK
+    def _receive_packet(self, datagram: bytes, now: float) -> None:
+        if datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES:
+            if self._paused:
+                return  # the peer does not wait for its ACK
             number = int.from_bytes(datagram[2:HEADER_BYTES], "big")
             self.machine.receive_data(number, datagram[HEADER_BYTES:], now)
         else:
             self.machine.receive(decode(datagram), now)
 
     def _expects_more(self) -> bool:
-        # The timer need not be set: a deadline only moves away meanwhile.
+        # The timer keeps its deadline: within a window the deadline only moves later.
         return self.machine.mid_window
 
     def _advance(self, now: float) -> None:
@@ -58,19 +83,19 @@ class ReceiveSession(Session[Receiver]):
             self._store(self._sink.append, payloads)
             if self._shaper is not None:
                 self._shaper.spend(sum(map(len, payloads)))
-            # The ACK leaves first: while the peer is at work on the next
-            # window, there is time to write.
+            # Send the ACK first: while the peer prepares the next window, there is
+            # time to write.
             self._transmit(now)
             if not self.machine.closed:
                 self._store(self._sink.flush_if_full)
         self._transmit(now)
         if self.machine.complete and self.running and not self._in_thread:
-            self._run_in_thread(self._sink.commit, self._have_stored)
+            self._run_in_thread(self._sink.commit, self._on_committed)
         self._finish_turn(now)
 
     def _transmit(self, now: float) -> None:
         if self.machine.mid_window:
-            return  # a window comes whole: its ACK is what waits
+            return  # a GRO read delivers a window as a whole; only its end needs an ACK
         if self._shaper is not None and self._throttled(self._shaper, now):
             return
         datagram = self.machine.next_send(now)
@@ -83,7 +108,7 @@ class ReceiveSession(Session[Receiver]):
         except RequestRefused as refused:
             self.machine.abort(refused)
 
-    def _have_stored(self, _: None) -> None:
+    def _on_committed(self, _: None) -> None:
         self.machine.on_stored(self._seconds())
 
     def _close_file(self) -> None:

@@ -1,8 +1,8 @@
-"""Many datagrams in one system call, where the kernel can.
+"""Send and receive many datagrams with one system call.
 
-UDP_SEGMENT (GSO) takes a window as one buffer and cuts it into datagrams in
-the kernel or the network card; UDP_GRO hands several that arrived together
-over as one. Both are Linux's, and plain `sendmsg` and `recvmsg` reach them.
+UDP_SEGMENT (GSO) takes a window as one buffer, which the kernel or the network card
+splits into datagrams. UDP_GRO delivers several datagrams that arrived together as one
+buffer. Both exist on Linux only and work with plain `sendmsg` and `recvmsg`.
 """
 
 import socket
@@ -17,71 +17,87 @@ _SOL_UDP = 17  # <netinet/udp.h>
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
 
-_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
-_MOST_OCTETS = 65507  # the longest IPv4 datagram's payload
+_MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
+_MAX_BURST_BYTES = 65507  # payload of the longest IPv4 datagram
 
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
-GRO_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
+GRO_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
 
-# One for all sockets: what a read brings is copied out before the next.
+# One buffer for all sockets: data is copied out before the next read.
 _BUFFER = memoryview(bytearray(65536))
 _BUFFERS = [_BUFFER]
-_READS = 64  # of one socket, before the others get theirs
+_MAX_READS = 64  # reads of one socket before other sockets are served
 
 
 Ancillary = Sequence[tuple[int, int, bytes]]
-"""What `sendmsg` takes beside a datagram."""
+"""Control messages for `sendmsg`."""
 
 
 class SegmentedSender:
-    """Sends bursts on one socket; remembers if it cannot segment them."""
+    """Sends bursts on one socket. Stops using UDP_SEGMENT after the first failure."""
 
-    __slots__ = ("_segments", "_socket", "_source")
+    __slots__ = ("_has_gso", "_socket", "_source")
 
     def __init__(self, sock: socket.socket, source: Ancillary = ()) -> None:
-        """`source` is what `departure()` says of the address to send from, if not the socket's."""
+        """Initialize the sender.
+
+        Args:
+            sock: UDP socket.
+            source: Result of `pktinfo_cmsg` for the address to send from; empty: the
+                socket's own address.
+        """
         self._socket = sock
         self._source = source
-        self._segments = _LINUX
+        self._has_gso = _LINUX
 
-    def send(self, octets: Buffer, size: int, address: SocketAddress | None = None) -> None:
-        """Send datagrams of `size` octets, and a shorter last one; raises `OSError`.
+    def send(self, data: Buffer, size: int, address: SocketAddress | None = None) -> None:
+        """Send `data` in datagrams of `size` bytes; the last one may be shorter.
 
-        Without an `address` the socket is connected.
+        Args:
+            data: Bytes of all datagrams.
+            size: Size of one datagram in bytes.
+            address: Destination. None: the socket is connected.
+
+        Raises:
+            OSError: A datagram could not be sent.
         """
-        if len(octets) <= size:
+        if len(data) <= size:
             if address is None:
-                self._socket.send(octets)
+                self._socket.send(data)
             elif self._source:
-                self._socket.sendmsg([octets], self._source, 0, address)
+                self._socket.sendmsg([data], self._source, 0, address)
             else:
-                self._socket.sendto(octets, address)
+                self._socket.sendto(data, address)
             return
-        most = min(_MOST_SEGMENTS, _MOST_OCTETS // size) * size
-        if not self._segments or most <= size:
-            self._send_each(octets, size, address)
+        max_bytes = min(_MAX_SEGMENTS, _MAX_BURST_BYTES // size) * size
+        if not self._has_gso or max_bytes <= size:
+            self._send_singly(data, size, address)
             return
         segment = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size)), *self._source]
-        for at in range(0, len(octets), most):
+        for start in range(0, len(data), max_bytes):
             try:
-                self._socket.sendmsg([octets[at : at + most]], segment, 0, address)
+                self._socket.sendmsg([data[start : start + max_bytes]], segment, 0, address)
             except BlockingIOError:
                 raise
             except OSError:
-                # A block larger than the path's MTU, a card or a kernel that
-                # cannot: the error is EINVAL, EMSGSIZE, EIO or another.
-                self._segments = False
-                self._send_each(octets[at:], size, address)
+                # The block exceeds the path MTU, or the card or the kernel does not
+                # support GSO: the error is EINVAL, EMSGSIZE, EIO or another one.
+                self._has_gso = False
+                self._send_singly(data[start:], size, address)
                 return
 
-    def _send_each(self, octets: Buffer, size: int, address: SocketAddress | None) -> None:
-        for at in range(0, len(octets), size):
-            self.send(octets[at : at + size], size, address)
+    def _send_singly(self, data: Buffer, size: int, address: SocketAddress | None) -> None:
+        for start in range(0, len(data), size):
+            self.send(data[start : start + size], size, address)
 
 
 def enable_gro(sock: socket.socket) -> bool:
-    """Have the kernel hand over datagrams that arrived together; whether it will."""
+    """Enable UDP_GRO on a socket.
+
+    Returns:
+        False if the kernel does not support it.
+    """
     if not _LINUX:
         return False
     try:
@@ -94,22 +110,28 @@ def enable_gro(sock: socket.socket) -> bool:
 def recv_coalesced(
     sock: socket.socket, deliver: Callable[[Sequence[bytes], SocketAddress], None]
 ) -> None:
-    """Deliver what has arrived, one read after the other until nothing is left."""
-    for _ in range(_READS):
+    """Read from a GRO socket until it is empty and deliver the datagrams of each read.
+
+    Args:
+        sock: Non-blocking UDP socket with GRO.
+        deliver: Called with the datagrams of one read, which have one sender, and its
+            address.
+    """
+    for _ in range(_MAX_READS):
         try:
-            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY)
+            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY_BYTES)
         except OSError:
             return
-        came = bytes(_BUFFER[:length])
+        data = bytes(_BUFFER[:length])
         if not ancillary:
-            deliver((came,), peer)
+            deliver((data,), peer)
             continue
         size = _segment_size(ancillary) or length
-        deliver([came[at : at + size] for at in range(0, length, size)], peer)
+        deliver([data[start : start + size] for start in range(0, length, size)], peer)
 
 
 def _segment_size(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """How long the datagrams are that the kernel gathered, None where there is but one."""
+    """Return the size of the coalesced datagrams; None if there is only one datagram."""
     for level, kind, data in ancillary:
         if level == _SOL_UDP and kind == _UDP_GRO:
             (size,) = _GRO_SIZE.unpack(data[: _GRO_SIZE.size])

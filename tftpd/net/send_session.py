@@ -1,76 +1,93 @@
-"""A session that sends a file: a Sender, and the frames that a Source fills."""
+"""Session that sends a file: a `Sender` and a ring of ready datagrams."""
 
-from tftpd.net.session import Session
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
-from tftpd.protocol.negotiation import Mode
-from tftpd.protocol.packets import HEADER_BYTES, Opcode, decode
+from tftpd.protocol.negotiation import Mode, TransferOptions
+from tftpd.protocol.packets import ACK_PREFIX, HEADER_BYTES, decode
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
 from tftpd.storage.source import FileLike
 
-_ACK = Opcode.ACK.to_bytes(2, "big")
-
 
 class SendSession(Session[Sender]):
-    """Reads a window ahead, so that an ACK is answered from memory.
+    """Reads one window ahead, so that an ACK is answered from memory.
 
-    Blocks in the page cache are read here and now; a cold page is waited
-    for in a thread, and the other sessions go on.
+    Blocks in the page cache are read at once. A page that must be read from disk is read
+    in a thread, and other sessions continue.
     """
 
-    def attach(self, source: FileLike) -> None:
-        """The file to send, which this session closes. Comes before the port starts."""
-        machine, terms = self.machine, self.machine.terms
-        kind = NetasciiBlockRing if terms.mode is Mode.NETASCII else BlockRing
+    def __init__(
+        self,
+        runtime: SessionRuntime,
+        options: TransferOptions,
+        timing: RetransmitPolicy,
+        params: SessionParams,
+        source: FileLike,
+    ) -> None:
+        """Initialize the session.
+
+        Args:
+            runtime: Environment of the session.
+            options: Negotiated options.
+            timing: Retransmission policy.
+            params: Peer, request and callbacks.
+            source: Open file to send. The session closes it.
+        """
+        timer = RetransmitTimer(timing, options.timeout, options.windowsize)
+        machine = Sender(options, timer, runtime.clock.seconds())
+        super().__init__(runtime, machine, params)
+        ring = NetasciiBlockRing if options.mode is Mode.NETASCII else BlockRing
         self._source = source
-        self._frames = kind(source, terms.blksize, machine.buffer_blocks, terms.rollover)
+        self._ring = ring(source, options.blksize, machine.buffer_blocks, options.rollover)
 
     @property
     def size(self) -> int | None:
-        """That of the file; netascii makes it longer by what nobody has counted."""
+        """Size of the file; None for netascii, whose size on the wire is not known."""
         return self._source.size if self.machine.terms.mode is Mode.OCTET else None
 
-    def _take(self, datagram: bytes, now: float) -> None:
-        if datagram.startswith(_ACK) and len(datagram) >= HEADER_BYTES:
+    def _receive_packet(self, datagram: bytes, now: float) -> None:
+        if datagram.startswith(ACK_PREFIX) and len(datagram) >= HEADER_BYTES:
             self.machine.receive_ack(int.from_bytes(datagram[2:HEADER_BYTES], "big"), now)
         else:
             self.machine.receive(decode(datagram), now)
 
     def _advance(self, now: float) -> None:
-        # What is in memory leaves first: while it is on its way and the
-        # peer at work on it, there is time to read on.
+        # Send blocks that are in memory first: while the peer handles them, there is
+        # time to read the next ones.
         self._transmit(now)
-        wants = self.machine.blocks_wanted
-        if wants and not self._in_thread and not self.machine.closed:
-            self._feed(wants)
+        n_blocks = self.machine.blocks_wanted
+        if n_blocks and not self._in_thread and not self.machine.closed:
+            self._read_ahead(n_blocks)
             self._transmit(now)
         self._finish_turn(now)
 
     def _transmit(self, now: float) -> None:
         if self._shaper is not None and self._throttled(self._shaper, now):
             return
-        said = self.machine.next_send(now)
-        if said is None:
+        outgoing = self.machine.next_send(now)
+        if outgoing is None:
             return
-        if isinstance(said, bytes):
-            self.transport.writeBurst(said, len(said), self.peer)
+        if isinstance(outgoing, bytes):
+            self.transport.writeBurst(outgoing, len(outgoing), self.peer)
             return
-        frames = self._frames
-        for octets in frames.datagrams(*said):
-            self.transport.writeBurst(octets, frames.size, self.peer)
+        ring = self._ring
+        for data in ring.datagrams(*outgoing):
+            self.transport.writeBurst(data, ring.size, self.peer)
             if self._shaper is not None:
-                self._shaper.spend(len(octets) * (1 + self.profile.duplicates))
+                self._shaper.spend(len(data) * (1 + self.profile.duplicates))
 
-    def _feed(self, wants: int) -> None:
+    def _read_ahead(self, n_blocks: int) -> None:
         try:
-            self._have_read(self._frames.fill(wants, wait=False))
+            self._on_read(self._ring.fill(n_blocks, wait=False))
         except BlockingIOError:
-            self._run_in_thread(lambda: self._frames.fill(wants, wait=True), self._have_read)
+            self._run_in_thread(lambda: self._ring.fill(n_blocks, wait=True), self._on_read)
         except RequestRefused as refused:
             self.machine.abort(refused)
 
-    def _have_read(self, count: int) -> None:
-        self.machine.blocks_ready(count, self._frames.last)
+    def _on_read(self, n_blocks: int) -> None:
+        self.machine.blocks_ready(n_blocks, self._ring.last)
 
     def _close_file(self) -> None:
         self._source.close()

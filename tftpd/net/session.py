@@ -1,16 +1,15 @@
-"""One transfer on its own port: a machine, a file, a timer and their order.
+"""One transfer on its own port: a state machine, a file, a timer and a transport.
 
-A session is our end of a transfer, in either role: what it sends and what
-it makes of an answer is the machine's (`transfer`), where the octets come
-from or go to is the file's (`storage`). It ends by itself, and frees port,
-timer and file, whatever the peer, the disk or a fault of ours does.
-
-Those who speak to the port of a session that is not theirs.
+A session is one end of a transfer, in the server or in the client. The state machine
+(`protocol`) decides what to send and how to react to a packet; the file (`storage`)
+provides or takes the data. A session ends by itself and releases port, timer and file,
+whatever the peer, the disk or an internal error does.
 """
 
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -26,121 +25,140 @@ from tftpd.net.types import SocketAddress
 from tftpd.net.wrappers import DuplicatingTransport
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, RequestRefused
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.packets import ErrorPacket, Opcode, Request, Rrq
+from tftpd.protocol.packets import ERROR_PREFIX, ErrorPacket, Request, Rrq
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.request import RequestMachine
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
 
-# How many are told so. A port that answered without end could be made to echo for
-# ever by a spoofed service that answers everything.
-_MOST = 32
+# Replies per session. An unlimited number could loop forever with a spoofed service
+# that answers every packet.
+_MAX_UNKNOWN_TID_REPLIES = 32
 
-_ERROR = Opcode.ERROR.to_bytes(2, "big")
-_UNKNOWN = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
+_UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
 
 
 class UnknownTidReplies:
-    """Who was told ERROR 5 by one session."""
+    """Replies to packets from an unknown TID with ERROR 5 (RFC 1350 section 4).
 
-    __slots__ = ("_told",)
+    There is one reply per source and at most 32 per session.
+    """
+
+    __slots__ = ("_sources",)
 
     def __init__(self) -> None:
-        self._told: set[SocketAddress] = set()
+        self._sources: set[SocketAddress] = set()
 
-    def answer(self, datagram: bytes, stranger: SocketAddress) -> bytes | None:
-        """ERROR 5 to the source of a wrong TID; the transfer is not disturbed (RFC 1350 s4).
+    def reply_to(self, datagram: bytes, source: SocketAddress) -> bytes | None:
+        """Return the ERROR to send to the source; None if it gets no reply.
 
-        Each is told once, and an ERROR is never answered.
+        An ERROR is never answered. The transfer continues undisturbed.
         """
-        if stranger in self._told or len(self._told) >= _MOST or datagram.startswith(_ERROR):
+        sources = self._sources
+        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
             return None
-        self._told.add(stranger)
-        return _UNKNOWN
+        if datagram.startswith(ERROR_PREFIX):
+            return None
+        sources.add(source)
+        return _UNKNOWN_TID
 
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
 
 
-class Session(BurstProtocol, Generic[AnyMachine]):
-    """Owns one port and one timer, and the order of calls.
+def _do_nothing() -> None:
+    pass
 
-    `on_report` is called once, when the outcome is known; `on_end` once,
-    when nothing is held any more. In between a session may dally.
+
+@dataclass(frozen=True, slots=True)
+class SessionParams:
+    """Values that a session needs from its creator.
+
+    Attributes:
+        request: The RRQ or WRQ.
+        peer: Address of the other end.
+        on_report: Called once with the result, when the outcome is known.
+        on_end: Called once, when all resources are released. Between the two calls the
+            session may be dallying (RFC 1350 section 6).
+        name: Name under which the file was found; None: the name in the request.
+        profile: Profile of the client.
+        started: Time of the request on the session's clock; None: now.
+        shaper: Bandwidth limits; None: no limit.
     """
+
+    request: Request
+    peer: SocketAddress
+    on_report: Callable[[TransferResult], None]
+    on_end: Callable[[], None] = _do_nothing
+    name: RequestName | None = None
+    profile: Profile = DEFAULT_PROFILE
+    started: float | None = None
+    shaper: TrafficShaper | None = None
+
+
+class Session(BurstProtocol, Generic[AnyMachine]):
+    """Owner of one port, one timer and one file, and of the order of calls."""
 
     noisy = False
     log = Logger()
-    transport: BurstTransport  # from `begin()` on
+    transport: BurstTransport  # set by `makeConnection`
     machine: AnyMachine
 
-    def __init__(
-        self,
-        runtime: SessionRuntime,
-        machine: AnyMachine,
-        request: Request,
-        peer: SocketAddress,
-        on_report: Callable[[TransferResult], None],
-        on_end: Callable[[], None],
-    ) -> None:
+    def __init__(self, runtime: SessionRuntime, machine: AnyMachine, params: SessionParams) -> None:
         self.machine = machine
-        self.request = request
-        self.peer = peer
-        self.request_name = RequestName(request.filename)  # by which the file was found
+        self.request = params.request
+        self.peer = params.peer
+        self.request_name = params.name or RequestName(params.request.filename)
+        self.profile = params.profile
         self._runtime = runtime
-        self._on_report = on_report
-        self._on_end = on_end
+        self._on_report = params.on_report
+        self._on_end = params.on_end
         self._seconds = runtime.clock.seconds
-        self.started = self._seconds()
-        self.profile: Profile = DEFAULT_PROFILE  # set before the port starts
+        self.started = self._seconds() if params.started is None else params.started
         self._wakeup: IDelayedCall | None = None
-        self._wakes_at = inf
-        self._strangers = UnknownTidReplies()
-        self._shaper: TrafficShaper | None = None
-        self._held = False  # by the shaper
-        self._in_thread = False  # a thread works on the file
+        self._wakeup_time = inf
+        self._unknown_tids = UnknownTidReplies()
+        self._shaper = params.shaper
+        self._paused = False  # by the shaper
+        self._in_thread = False  # a thread uses the file
         self._reported = False
         self._ended = False
 
     @property
     def running(self) -> bool:
-        """Whether the outcome is still open; False while it dallies."""
+        """True until the outcome is known; False while the session dallies."""
         return self.machine.outcome is None
-
-    def shape(self, shaper: TrafficShaper) -> None:
-        """Have it hold the transfer to its rates. Comes before the port starts."""
-        self._shaper = shaper
 
     @property
     def direction(self) -> Direction:
-        """Which way the octets go, as the client sees it."""
+        """Direction of the transfer as the client sees it."""
         return Direction.READ if isinstance(self.request, Rrq) else Direction.WRITE
 
     @property
     def size(self) -> int | None:
-        """Octets of the whole file on the wire; None where nobody told."""
+        """Size of the file on the wire in bytes; None if unknown."""
         return None
 
     def makeConnection(self, transport: Any) -> None:
-        """Twisted: the port is open."""
+        """Store the transport of the open port."""
         duplicates = self.profile.duplicates
         super().makeConnection(
             DuplicatingTransport(transport, duplicates) if duplicates else transport
         )
 
     def begin(self) -> None:
-        """Send the first packet, now that the port is bound."""
+        """Send the first packet. The port must be open."""
         self._run()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Twisted: a datagram came to our port, from the peer or a stranger."""
+        """Handle a datagram from the peer, or reply to one from an unknown TID."""
         if peer != self.peer:
-            self._answer_stranger(datagram, peer)
+            self._reply_to_unknown_tid(datagram, peer)
             return
         try:
             now = self._seconds()
-            self._take(datagram, now)
+            self._receive_packet(datagram, now)
             self._advance(now)
         except MalformedPacket:
             return
@@ -148,65 +166,70 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._internal_error()
 
     def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
-        """Several datagrams came at once: the machine takes all before it answers."""
+        """Handle several datagrams before the session replies to them."""
         if peer != self.peer:
-            self._answer_stranger(datagrams[0], peer)
+            self._reply_to_unknown_tid(datagrams[0], peer)
             return
         try:
             now = self._seconds()
             for datagram in datagrams:
                 try:
-                    self._take(datagram, now)
+                    self._receive_packet(datagram, now)
                 except MalformedPacket:
-                    continue  # `suppress` would cost half as much again as the block
+                    continue  # `suppress` would add half of the block's cost
             if not self._expects_more():
                 self._advance(now)
         except Exception:
             self._internal_error()
 
     def on_request_repeated(self) -> None:
-        """The peer sent its request again: perhaps our first packet was lost."""
+        """Handle a repeated request: the first packet of this side may be lost."""
         self.machine.on_request_repeated(self._seconds())
         self._run()
 
     def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
-        """End now; the peer is told only where there is a `reason`."""
+        """End the session now.
+
+        Args:
+            outcome: Outcome to report, unless there is one already.
+            reason: Text of the ERROR that the peer gets; None: no ERROR is sent.
+        """
         if reason is not None:
             self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason), outcome)
         self.machine.close(outcome)
         self._run()
 
     def abandon(self) -> None:
-        """End before it began: no port could be bound."""
+        """End a session that has no port because none could be bound."""
         self.machine.close(Outcome.FAILED)
         self._end()
 
     @abstractmethod
-    def _take(self, datagram: bytes, now: float) -> None:
-        """Give the machine what the peer sent; raises `MalformedPacket`."""
+    def _receive_packet(self, datagram: bytes, now: float) -> None:
+        """Pass a packet of the peer to the machine; raises `MalformedPacket`."""
 
     def _expects_more(self) -> bool:
-        """Whether there is nothing to do before more has come."""
+        """Return True if there is nothing to do until more packets arrive."""
         return False
 
     @abstractmethod
     def _advance(self, now: float) -> None:
-        """Move file and machine on, `_transmit()` what is due, then `_settle()`."""
+        """Move data between file and machine, `_transmit()`, then `_finish_turn()`."""
 
     @abstractmethod
     def _close_file(self) -> None:
-        """Free the file. No thread is at work on it."""
+        """Release the file. No thread uses it."""
 
     @abstractmethod
     def _transmit(self, now: float) -> None:
-        """Send what the machine has to say."""
+        """Send the packets that are due."""
 
     def _run_in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Do `work`, which may block, in a thread; come back with `then` and go on."""
+        """Run `work`, which may block, in a thread; call `then` with its result."""
         self._in_thread = True
-        self._runtime.in_thread(work).addBoth(self._worked, then)
+        self._runtime.in_thread(work).addBoth(self._on_thread_result, then)
 
-    def _worked(self, result: T | Failure, then: Callable[[T], None]) -> None:
+    def _on_thread_result(self, result: T | Failure, then: Callable[[T], None]) -> None:
         self._in_thread = False
         if self._ended:
             self._close_file()
@@ -223,32 +246,32 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._run()
 
     def _finish_turn(self, now: float) -> None:
-        """Report, end or set the timer, as the machine says."""
+        """Report the outcome, end the session, or set the timer."""
         machine = self.machine
         if machine.outcome is not None:
             if not self._reported:
                 self._reported = True
-                self._on_report(self._report(now))
+                self._on_report(self._make_result(now))
             if machine.closed:
                 self._end()
                 return
-        # The deadline moves with each packet. A later one costs nothing: the
-        # call that is pending comes early and sets the next.
-        if machine.deadline < self._wakes_at:
+        # The deadline moves with each packet. A later deadline costs nothing: the
+        # pending call fires early and sets the next one.
+        if machine.deadline < self._wakeup_time:
             self._set_timer(machine.deadline, now)
 
     def _throttled(self, shaper: TrafficShaper, now: float) -> bool:
-        """Whether what is due has to wait; it is asked for again then."""
-        # The last ACK of a file that is stored waits for nothing: the daemon
-        # may end, or the session give way, before it would leave.
-        self._held = now < shaper.until and self.running
-        if self._held and shaper.until < self._wakes_at:
+        """Return True if the next packet must wait; the timer fires when it may be sent."""
+        # The last ACK of a stored file does not wait: the daemon may stop, or the
+        # session may be evicted, before it would be sent.
+        self._paused = now < shaper.until and self.running
+        if self._paused and shaper.until < self._wakeup_time:
             self._set_timer(shaper.until, now)
-        return self._held
+        return self._paused
 
     def _set_timer(self, deadline: float, now: float) -> None:
         delay = max(0.0, deadline - now)
-        self._wakes_at = deadline
+        self._wakeup_time = deadline
         if self._wakeup is None:
             self._wakeup = self._runtime.clock.callLater(delay, self._wake)
         else:
@@ -261,12 +284,13 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def _wake(self) -> None:
         self._wakeup = None
-        self._wakes_at = inf
+        self._wakeup_time = inf
         now = self._seconds()
-        if not self._held:
+        if not self._paused:
             self.machine.on_timeout(now)
         elif self._shaper is not None and now < self._shaper.until:
-            # The deadline is that of a packet whose answer is here, and waits.
+            # The machine's deadline belongs to a packet that was answered already; the
+            # next packet is held back by the shaper.
             self._set_timer(self._shaper.until, now)
             return
         self._run()
@@ -278,12 +302,12 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._internal_error()
 
     def _internal_error(self) -> None:
-        """A fault of ours, or want of memory: this transfer ends, the daemon goes on."""
+        """End this transfer after an unexpected exception; the daemon continues."""
         if isinstance(sys.exception(), MemoryError):
             reason = ErrorText.OUT_OF_MEMORY
         else:
             reason = ErrorText.INTERNAL
-            self.log.failure("fault in the session with {peer}", peer=self.peer)
+            self.log.failure("internal error in the session with {peer}", peer=self.peer)
         self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:
@@ -303,14 +327,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._close_file()
         self._on_end()
 
-    def _answer_stranger(self, datagram: bytes, stranger: SocketAddress) -> None:
-        said = self._strangers.answer(datagram, stranger)
-        if said is not None:
-            self.transport.write(said, stranger)
+    def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:
+        reply = self._unknown_tids.reply_to(datagram, source)
+        if reply is not None:
+            self.transport.write(reply, source)
 
-    def _report(self, now: float) -> TransferResult:
+    def _make_result(self, now: float) -> TransferResult:
         machine = self.machine
-        terms = machine.terms
+        options = machine.terms
         return TransferResult(
             direction=self.direction,
             peer=self.peer[:2],
@@ -318,9 +342,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             outcome=machine.outcome or Outcome.FAILED,
             bytes_transferred=machine.bytes_transferred,
             seconds=max(0.0, now - self.started),
-            mode=terms.mode,
-            blksize=terms.blksize,
-            windowsize=terms.windowsize,
+            mode=options.mode,
+            blksize=options.blksize,
+            windowsize=options.windowsize,
             retransmits=machine.retransmits,
             code=machine.code,
             detail=machine.detail,
@@ -328,7 +352,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             blocks=machine.blocks,
             timeouts=machine.timeouts,
             rtt=machine.smoothed_rtt,
-            options=terms.options,
+            options=options.options,
             served_name=self.request_name.name if self.request_name.steps else None,
             resolution_steps=self.request_name.steps,
             profile=self.profile.name,

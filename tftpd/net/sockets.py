@@ -1,4 +1,4 @@
-"""Binding UDP sockets, and learning at which of our addresses a datagram arrived."""
+"""Bind UDP sockets, and learn the local address of each incoming datagram."""
 
 import socket
 import struct
@@ -12,52 +12,62 @@ from typing import Any
 from tftpd.net.interfaces import PortRequirements
 from tftpd.net.types import SocketAddress
 
-_DEFAULT_BUFFER = 96 << 10  # octets of blocks that Linux's default socket buffers take
-_BACKLOG = 4 << 20  # octets the kernel may hold for us in a boot storm
+_DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
+_LISTENER_BUFFER_BYTES = 4 << 20  # for the requests of many clients that boot at one time
 
 _LINUX = sys.platform.startswith("linux")
 _IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
-_IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, header's destination
-_UNTOLD = bytes(4)
-_MULTICAST = 224  # the first octet; from here on no address is a single host's
-_IN6_PKTINFO = struct.Struct("=16sI")  # header's destination, interface
+_IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination in the header
+_NO_ADDRESS = bytes(4)
+_MIN_MULTICAST = 224  # first byte of an IPv4 address; from here on no unicast addresses
+_IN6_PKTINFO = struct.Struct("=16sI")  # destination in the header, interface
 
-ARRIVAL_ANCILLARY = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
+PKTINFO_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
 
 
 def bind_listeners(
     address: str, port: int, count: int = 1, beside: Sequence[socket.socket] = ()
 ) -> list[socket.socket]:
-    """`count` sockets bound to the well-known port; raises `OSError`.
+    """Bind sockets for one listen address.
 
-    `address` is an IPv4 or IPv6 literal, an IPv6 one perhaps with a scope
-    (`fe80::1%eth0`). An IPv6 wildcard takes IPv6 only, so that it can stand
-    beside an IPv4 one. Of several sockets Linux chooses one by the client's
-    address and port, so that a repeated request meets the socket that had
-    the first. They may be bound `beside` sockets of ours on the same port,
-    such as a wildcard address beside one of the addresses that it covers.
+    Linux selects one of several sockets by the client's address and port, so a repeated
+    request reaches the socket of the first one.
+
+    Args:
+        address: IPv4 or IPv6 literal; IPv6 may have a scope (`fe80::1%eth0`). An IPv6
+            wildcard accepts IPv6 only, so that an IPv4 wildcard can be bound as well.
+        port: Port number; 0: chosen by the kernel.
+        count: Number of sockets, one per worker.
+        beside: Sockets of this process on the same port that may stay bound, such as
+            one of a single address when the wildcard address is bound.
+
+    Returns:
+        The bound, non-blocking sockets.
+
+    Raises:
+        OSError: An address could not be bound.
     """
-    family, name = _resolved(address, port)
-    with _sharing(beside):
+    family, name = _resolve_literal(address, port)
+    with _reuse_allowed(beside):
         return _bind_listeners(family, name, count, bool(beside))
 
 
 def _bind_listeners(
     family: int, name: SocketAddress, count: int, beside: bool
 ) -> list[socket.socket]:
-    # A port that is shared could be shared with a second daemon too: a
-    # socket that does not share tells whether it is free.
-    alone = _bind_listener(family, name, beside=beside)
+    # With SO_REUSEPORT a second daemon could bind the port too. A socket without it
+    # fails if the port is in use.
+    exclusive = _bind_listener(family, name, beside=beside)
     if count == 1:
-        return [alone]
-    with alone:
-        name = alone.getsockname()
+        return [exclusive]
+    with exclusive:
+        name = exclusive.getsockname()
     with ExitStack() as undo:
         sockets = [
-            undo.enter_context(_bind_listener(family, name, beside, shared=True))
+            undo.enter_context(_bind_listener(family, name, beside, reuse_port=True))
             for _ in range(count)
         ]
         undo.pop_all()
@@ -65,22 +75,37 @@ def _bind_listeners(
 
 
 def prepare_listener(sock: socket.socket) -> None:
-    """What a listener's socket has, whoever bound it: it waits for nothing,
-    has room for a boot storm, says where each datagram arrived, and sends
-    blocks of any size for the sessions that stay on it.
+    """Set the options of a listening socket, which may come from systemd.
+
+    The socket becomes non-blocking, gets large buffers, reports the local address of
+    each datagram, and sends blocks of any size for sessions in single-port mode.
     """
     sock.setblocking(False)
-    for side in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        _make_room(sock, side)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        _enlarge_buffer(sock, option)
     _allow_fragments(sock)
-    _ask_arrival(sock)
+    _enable_pktinfo(sock)
+
+
+def listener_receive_buffer(family: int) -> int:
+    """Return the receive buffer in bytes that a listening socket gets on this host."""
+    with _socket(family) as sock:
+        _enlarge_buffer(sock, socket.SO_RCVBUF)
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
-    """A socket on a port of its own of the host that `local` names; raises `OSError`.
+    """Bind a socket for one session.
 
-    The port is chosen at random, as RFC 1350 s4 wants a TID: by the kernel,
-    unless only some will do.
+    The port is random, as RFC 1350 section 4 requires of a TID: the kernel chooses it,
+    or `needs.ports` if that is set.
+
+    Args:
+        local: Address whose host is bound; its port is ignored.
+        needs: Requirements of the session.
+
+    Raises:
+        OSError: No port could be bound.
     """
     host, _, *rest = local
     sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
@@ -99,63 +124,73 @@ def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket
 def bind_connected_twin(
     sock: socket.socket, peer: SocketAddress, needs: PortRequirements
 ) -> socket.socket:
-    """A second socket on the port of `sock`, connected to `peer`; raises `OSError`.
+    """Bind a second socket to the port of `sock` and connect it to the peer.
 
-    It gets what `peer` sends from now on, and `sock` all the rest. In what
-    it holds at first there may be datagrams of others, which came before it
-    was connected.
+    From then on it receives all datagrams of the peer, and `sock` those of other hosts.
+    The first datagrams in its buffer may come from other hosts, because they arrived
+    before `connect`.
+
+    Raises:
+        OSError: The socket could not be created, bound or connected.
     """
-    beside = _socket(sock.family)
-    both = (sock, beside)
+    twin = _socket(sock.family)
     try:
-        for each in both:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _prepare_session(beside, needs)
-        beside.bind(sock.getsockname())
-        beside.connect(peer)
-        # The port is shared by these two and nobody else.
-        for each in both:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _prepare_session(twin, needs)
+        twin.bind(sock.getsockname())
+        twin.connect(peer)
+        # No third socket may share the port.
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
-        beside.close()
+        twin.close()
         raise
-    return beside
+    return twin
 
 
 def parse_pktinfo(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
-    """Which of our addresses a datagram was sent to, and whether to other hosts too.
+    """Return the local address that a datagram was sent to.
 
-    Takes what `recvmsg` gave beside it; None where the kernel did not say.
+    Args:
+        ancillary: Control messages from `recvmsg`.
+
+    Returns:
+        The address with port 0, and True if the datagram was sent to a broadcast or
+        multicast address. None if the kernel gave no address.
     """
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return _arrival4(data)
+            return _parse_pktinfo4(data)
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return _arrival6(data)
+            return _parse_pktinfo6(data)
     return None
 
 
 def pktinfo_cmsg(local: SocketAddress) -> list[tuple[int, int, bytes]]:
-    """What has `sendmsg` send from the address that `local` names; for IPv4 only Linux can."""
+    """Return control messages that make `sendmsg` send from a local address.
+
+    The list is empty for IPv4 on systems other than Linux, which cannot do this.
+    """
     host, _, *rest = local
     if rest:
         packed = socket.inet_pton(socket.AF_INET6, host)
         return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, rest[1]))]
     if not _LINUX:
         return []
-    info = _IN_PKTINFO.pack(0, socket.inet_aton(host), bytes(4))
+    info = _IN_PKTINFO.pack(0, socket.inet_aton(host), _NO_ADDRESS)
     return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
 
 
 def client_address(peer: SocketAddress) -> Any:
-    """The IP address of a peer, without scope; IPv4 where it is mapped into IPv6."""
+    """Return the IP address of a peer, without scope; an IPv4-mapped one becomes IPv4."""
     address = ip_address(peer[0].partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
-def _resolved(address: str, port: int) -> tuple[int, SocketAddress]:
+def _resolve_literal(address: str, port: int) -> tuple[int, SocketAddress]:
     family, _, _, _, name = socket.getaddrinfo(
         address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
     )[0]
@@ -163,8 +198,8 @@ def _resolved(address: str, port: int) -> tuple[int, SocketAddress]:
 
 
 @contextmanager
-def _sharing(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """Lets others that want it too be bound to their port."""
+def _reuse_allowed(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Set SO_REUSEADDR while another socket is bound to the same port."""
     for sock in sockets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -175,13 +210,13 @@ def _sharing(sockets: Sequence[socket.socket]) -> Iterator[None]:
 
 
 def _bind_listener(
-    family: int, name: SocketAddress, beside: bool, shared: bool = False
+    family: int, name: SocketAddress, beside: bool, reuse_port: bool = False
 ) -> socket.socket:
     sock = _socket(family)
     try:
         if beside:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
+        if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -194,13 +229,13 @@ def _bind_listener(
     return sock
 
 
-def _make_room(sock: socket.socket, side: int) -> None:
-    """Enlarge a buffer, and never shrink one that somebody with more rights gave."""
+def _enlarge_buffer(sock: socket.socket, option: int) -> None:
+    """Enlarge a socket buffer; never shrink one that a privileged process has set."""
     with _socket(sock.family) as scratch:
-        scratch.setsockopt(socket.SOL_SOCKET, side, _BACKLOG)
-        room = scratch.getsockopt(socket.SOL_SOCKET, side)
-    if room > sock.getsockopt(socket.SOL_SOCKET, side):
-        sock.setsockopt(socket.SOL_SOCKET, side, _BACKLOG)
+        scratch.setsockopt(socket.SOL_SOCKET, option, _LISTENER_BUFFER_BYTES)
+        allowed = scratch.getsockopt(socket.SOL_SOCKET, option)
+    if allowed > sock.getsockopt(socket.SOL_SOCKET, option):
+        sock.setsockopt(socket.SOL_SOCKET, option, _LISTENER_BUFFER_BYTES)
 
 
 def _socket(family: int) -> socket.socket:
@@ -208,19 +243,19 @@ def _socket(family: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setblocking(False)
         return sock
-    # One system call for both.
+    # SOCK_NONBLOCK saves a system call.
     return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
 def _prepare_session(sock: socket.socket, needs: PortRequirements) -> None:
     _allow_fragments(sock)
-    if needs.window_bytes > _DEFAULT_BUFFER:
-        side = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-        sock.setsockopt(socket.SOL_SOCKET, side, 2 * needs.window_bytes)
+    if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
+        option = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
+        sock.setsockopt(socket.SOL_SOCKET, option, 2 * needs.window_bytes)
 
 
 def _allow_fragments(sock: socket.socket) -> None:
-    """Send without DF, as in.tftpd does: blocks may be larger than a path takes whole."""
+    """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
     if not _LINUX:
         return
     if sock.family == socket.AF_INET6:
@@ -229,8 +264,8 @@ def _allow_fragments(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
 
 
-def _ask_arrival(sock: socket.socket) -> None:
-    """Have each datagram say where it arrived; for IPv4 only Linux can."""
+def _enable_pktinfo(sock: socket.socket) -> None:
+    """Make `recvmsg` report the local address; for IPv4 only Linux can."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     elif _LINUX:
@@ -238,18 +273,19 @@ def _ask_arrival(sock: socket.socket) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _arrival4(data: bytes) -> tuple[SocketAddress, bool]:
-    _, ours, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
-    if ours == _UNTOLD:
-        # It came before the socket was asked to say, as on one of systemd's.
-        return (socket.inet_ntop(socket.AF_INET, destination), 0), destination[0] >= _MULTICAST
-    # Sent to a broadcast or multicast address, the header's destination is
-    # not the address that the kernel would answer from.
-    return (socket.inet_ntop(socket.AF_INET, ours), 0), ours != destination
+def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
+    _, local, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+    if local == _NO_ADDRESS:
+        # The datagram arrived before IP_PKTINFO was set, as on a socket from systemd.
+        host = socket.inet_ntop(socket.AF_INET, destination)
+        return (host, 0), destination[0] >= _MIN_MULTICAST
+    # For a broadcast or multicast datagram the destination in the header differs from
+    # the local address that the kernel would reply from.
+    return (socket.inet_ntop(socket.AF_INET, local), 0), local != destination
 
 
 @lru_cache(maxsize=1024)
-def _arrival6(data: bytes) -> tuple[SocketAddress, bool]:
+def _parse_pktinfo6(data: bytes) -> tuple[SocketAddress, bool]:
     packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
     address = IPv6Address(packed)
     scope = interface if address.is_link_local else 0

@@ -1,11 +1,11 @@
-"""Types that the modules of `net` share."""
+"""Type aliases that the modules of `net` share."""
 
 from typing import Any
 
 SocketAddress = tuple[Any, ...]
-"""(host, port) or, for IPv6, (host, port, flow, scope): as sockets have it."""
+"""(host, port) for IPv4; (host, port, flow, scope) for IPv6, as the socket module has it."""
 
 TID = tuple[SocketAddress, SocketAddress]
-"""A client's address and port, and the local address it asked."""
+"""Key of a transfer: the client's address and port, and the local address of its request."""
 
 Buffer = bytes | memoryview

@@ -1,9 +1,8 @@
 """UDP ports under a Twisted reactor.
 
-Why not `reactor.listenUDP`: its port does not say at which of our addresses
-a datagram arrived, drops the scope of an IPv6 peer, cuts long datagrams
-without a word, logs two lines for each session, and raises from `write()`
-where a datagram is only lost.
+Replaces `reactor.listenUDP`, whose port does not report the local address of a
+datagram, drops the scope of an IPv6 peer, truncates long datagrams silently, logs two
+lines per session, and raises from `write()` when a datagram is merely lost.
 """
 
 import socket
@@ -21,52 +20,67 @@ from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
 from tftpd.net.sockets import bind_connected_twin
 from tftpd.net.types import Buffer, SocketAddress
 
-TURN = 64
-"""Datagrams read in one turn of the reactor, so that timers and the other
-sockets get theirs in a storm."""
+MAX_READS = 64
+"""Datagrams read in one turn of the reactor, so that timers and other sockets are served
+in a packet storm."""
 
-_LASTING = 16  # times that something was sent; to connect costs what it saves on five
+# Sends before a session gets a connected socket. `connect` costs what it saves on five.
+_SENDS_UNTIL_CONNECT = 16
 
 
 class ReaderRegistry(Protocol):
-    """What watches sockets: a reactor, or a poller behind one."""
+    """Object that watches sockets: a reactor or an `EpollReader`."""
 
-    def addReader(self, reader: Any) -> object: ...
+    def addReader(self, reader: Any) -> object:
+        """Watch a reader."""
 
-    def removeReader(self, reader: Any) -> object: ...
+    def removeReader(self, reader: Any) -> object:
+        """Stop watching a reader."""
 
 
 @implementer(IReadDescriptor, IUDPTransport)
 class UDPPort:
-    """A bound socket, read by the reactor and delivered to a protocol."""
+    """Bound socket that the reactor reads and that delivers to a protocol."""
 
     def __init__(
-        self, readers: ReaderRegistry, sock: socket.socket, protocol: DatagramProtocol, longest: int
+        self,
+        readers: ReaderRegistry,
+        sock: socket.socket,
+        protocol: DatagramProtocol,
+        max_datagram_bytes: int,
     ) -> None:
+        """Initialize the port.
+
+        Args:
+            readers: Registry that watches the socket.
+            sock: Bound, non-blocking socket; the port closes it.
+            protocol: Receiver of the datagrams.
+            max_datagram_bytes: Longer datagrams are truncated.
+        """
         self._readers = readers
         self._socket = sock
         self._protocol = protocol
-        self._longest = longest
+        self._max_datagram_bytes = max_datagram_bytes
         self._open = True
 
     def start(self) -> None:
-        """Connect the protocol and begin to read."""
+        """Connect the protocol and start reading."""
         self._readers.addReader(self)
         self._protocol.makeConnection(self)
 
     def doRead(self) -> None:
-        """Deliver what has arrived, up to a bounded number of datagrams."""
-        for _ in range(TURN):
+        """Deliver the datagrams in the socket's buffer, up to a bounded number."""
+        for _ in range(MAX_READS):
             if not self._open:
                 return
             try:
-                datagram, peer = self._receive()
+                datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
             except OSError:
-                return  # nothing left, or an ICMP error that belongs to no session
+                return  # empty, or an ICMP error that belongs to no session
             self._protocol.datagramReceived(datagram, peer)
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        """Send one datagram; where that fails it is lost, as any datagram may be."""
+        """Send one datagram. An error is ignored: any datagram may be lost."""
         try:
             if addr is None:
                 self._socket.send(datagram)
@@ -85,48 +99,45 @@ class UDPPort:
         return succeed(None)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives up this descriptor."""
+        """Close the port when the reactor drops its descriptor."""
         self.stopListening()
 
     def connect(self, host: str, port: int) -> None:
-        """Take datagrams from this peer only, and send to it by default."""
+        """Receive from this peer only, and send to it by default."""
         self._socket.connect((host, port))
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """The local address."""
+        """Return the local address."""
         name = self._socket.getsockname()
         if self._socket.family == socket.AF_INET6:
             return IPv6Address("UDP", *name)
         return IPv4Address("UDP", *name)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Whether datagrams may be sent to broadcast addresses."""
+        """Allow or forbid datagrams to broadcast addresses."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, enabled)
 
     def getBroadcastAllowed(self) -> bool:
-        """Whether datagrams may be sent to broadcast addresses."""
+        """Return True if datagrams to broadcast addresses are allowed."""
         return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST))
 
     def fileno(self) -> int:
-        """The descriptor, -1 once closed."""
+        """Return the descriptor, or -1 if it is closed."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """What the reactor calls us in its log."""
+        """Return the name of this reader in the reactor's log."""
         return type(self._protocol).__name__
-
-    def _receive(self) -> tuple[bytes, SocketAddress]:
-        return self._socket.recvfrom(self._longest)
 
 
 @implementer(BurstTransport)
 class SessionPort(UDPPort):
-    """The port of one session: one read for each event, bursts where they pay.
+    """Port of one session: one read per event, and bursts if windows are used.
 
-    In lock-step there is one datagram to read; to look for a second one
-    would cost 1.2 us for an EAGAIN, to be called again 0.5.
+    In lockstep there is one datagram to read. A second read would cost 1.2 us for an
+    EAGAIN; another call of `doRead` costs 0.5 us.
 
-    A transfer that goes on for a while gets a `ConnectedSocket` to its peer.
+    A transfer that lasts for a while gets a `ConnectedSocket` to its peer.
     """
 
     _protocol: BurstProtocol
@@ -140,41 +151,41 @@ class SessionPort(UDPPort):
     ) -> None:
         super().__init__(readers, sock, protocol, needs.max_datagram_bytes)
         self._needs = needs
-        self._bursts = SegmentedSender(sock)
-        self._gathers = (
+        self._sender = SegmentedSender(sock)
+        self._has_gro = (
             needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
         )
-        # Where windows come in, it is connected before the first of them:
-        # blocks that come by two sockets would not come in order.
-        self._until_connected = 0 if self._gathers else _LASTING
+        # If windows are received, connect before the first one: blocks that arrive on
+        # two sockets would not be read in order.
+        self._sends_until_connect = 0 if self._has_gro else _SENDS_UNTIL_CONNECT
         self._connected: ConnectedSocket | None = None
 
     def doRead(self) -> None:
-        """Deliver the next datagram, or those that came together."""
-        if self._gathers:
+        """Deliver the next datagram, or all that arrived together."""
+        if self._has_gro:
             recv_coalesced(self._socket, self._protocol.burstReceived)
             return
         try:
-            datagram, peer = self._socket.recvfrom(self._longest)
+            datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
         except OSError:
-            return  # nothing there after all
+            return  # spurious event
         self._protocol.datagramReceived(datagram, peer)
 
-    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
-        """Send them in as few system calls as can be; what cannot be sent is lost."""
+    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        """Send datagrams with as few system calls as possible. Errors are ignored."""
         try:
             if self._connected is not None:
-                self._connected.send(octets, size)
+                self._connected.send(data, size)
                 return
-            if self._until_connected == 0:
+            if self._sends_until_connect == 0:
                 self._connect(peer)
-            self._until_connected -= 1
-            self._bursts.send(octets, size, peer)
+            self._sends_until_connect -= 1
+            self._sender.send(data, size, peer)
         except OSError:
             return
 
     def stopListening(self) -> "Deferred[None]":
-        """Close the port at once and stop the protocol; idempotent."""
+        """Close both sockets at once and stop the protocol; idempotent."""
         if self._connected is not None:
             self._connected.close()
             self._connected = None
@@ -190,19 +201,19 @@ class SessionPort(UDPPort):
         try:
             sock = bind_connected_twin(self._socket, peer, self._needs)
         except OSError:
-            return  # no descriptor is left: it goes on without
-        kind = GroSocket if self._gathers and enable_gro(sock) else ConnectedSocket
-        self._connected = kind(self._readers, sock, peer, self._protocol, self._longest)
+            return  # no descriptor is free: continue with one socket
+        kind = GroSocket if self._has_gro and enable_gro(sock) else ConnectedSocket
+        self._connected = kind(self._readers, sock, peer, self._protocol, self._max_datagram_bytes)
         self._connected.start()
 
 
 @implementer(IReadDescriptor)
 class ConnectedSocket:
-    """A second socket on a session's port, connected to the peer.
+    """Second socket on a session's port, connected to the peer.
 
-    The kernel need not look up the way for each block, nor Python make an
-    address of text and back: 32 clients in lock-step get 1.13 times as much.
-    The first socket stays for strangers, who are told ERROR 5.
+    The kernel does not look up a route per block, and Python does not convert addresses
+    to text and back: 32 lockstep clients reach 1.13 times the throughput. The first
+    socket remains for packets from unknown TIDs, which get ERROR 5.
     """
 
     def __init__(
@@ -211,27 +222,27 @@ class ConnectedSocket:
         sock: socket.socket,
         peer: SocketAddress,
         protocol: BurstProtocol,
-        longest: int,
+        max_datagram_bytes: int,
     ) -> None:
         self.send = SegmentedSender(sock).send
         self.fileno = sock.fileno
         self._readers = readers
         self._socket = sock
-        self._receive = sock.recv
+        self._recv = sock.recv
         self._peer = peer
         self._protocol = protocol
         self._deliver = protocol.datagramReceived
-        self._longest = longest
+        self._max_datagram_bytes = max_datagram_bytes
 
     def start(self) -> None:
-        """Begin to read, after what came before the kernel let only the peer in."""
+        """Start reading. First deliver the datagrams that arrived before `connect`."""
         self._readers.addReader(self)
         self._drain()
 
     def _drain(self) -> None:
-        for _ in range(TURN):
+        for _ in range(MAX_READS):
             try:
-                datagram, peer = self._socket.recvfrom(self._longest)
+                datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
             except OSError:
                 return
             self._deliver(datagram, peer)
@@ -239,29 +250,29 @@ class ConnectedSocket:
     def doRead(self) -> None:
         """Deliver the next datagram of the peer."""
         try:
-            datagram = self._receive(self._longest)
+            datagram = self._recv(self._max_datagram_bytes)
         except OSError:
-            return  # nothing there after all, or the peer's port is closed
+            return  # spurious event, or ICMP: the peer's port is closed
         self._deliver(datagram, self._peer)
 
     def close(self) -> None:
-        """Read and send no more."""
+        """Stop reading and close the socket."""
         self._readers.removeReader(self)
         self._socket.close()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives up this descriptor."""
+        """Ignore that the reactor drops this descriptor; the port closes it."""
 
     def logPrefix(self) -> str:
-        """What the reactor calls us in its log."""
+        """Return the name of this reader in the reactor's log."""
         return "connected"
 
 
 class GroSocket(ConnectedSocket):
-    """The same where windows come in."""
+    """Connected socket that receives windows with UDP_GRO."""
 
     def doRead(self) -> None:
-        """Deliver what has come together."""
+        """Deliver the datagrams that arrived together."""
         recv_coalesced(self._socket, self._protocol.burstReceived)
 
-    _drain = doRead  # which tells the source of each, and what the kernel gathered
+    _drain = doRead  # `recvmsg` reports the sender, so other senders are recognised

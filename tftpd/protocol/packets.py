@@ -50,6 +50,12 @@ class Opcode(IntEnum):
     OACK = 6
 
 
+# First two bytes of each kind of packet, for code that looks at datagrams before it decodes them.
+RRQ_PREFIX, WRQ_PREFIX, DATA_PREFIX, ACK_PREFIX, ERROR_PREFIX, OACK_PREFIX = (
+    opcode.to_bytes(2, "big") for opcode in Opcode
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Rrq:
     """Asks to read a file. `filename` and `mode` are as the client spelled them."""

@@ -1,1 +1,1 @@
-"""Floor 4: the server. Listens, queues, admits, resolves and starts sessions."""
+"""The TFTP server: listen, queue, admit, resolve and start sessions."""

@@ -1,13 +1,8 @@
-"""What one client may take of a server, and what all may: limits and rates.
+"""Admission control: limits per client and in total, request rates, drop counters.
 
-What is beyond them is refused with ERROR 0 where that tells the client
-something. It is ignored where an answer would help who floods us, or would
-harm: firmware gives up on an ERROR, but repeats a request that nobody
-answered until there is room.
-
-How many sessions there are, over all processes that serve.
-
-What became of datagrams to the well-known port that got neither session nor report.
+A request beyond a limit is refused with ERROR 0 if the ERROR is of use to the client.
+It is dropped if a reply would serve a flooding client or would do harm: firmware gives
+up after an ERROR, but repeats an unanswered request until there is a free session.
 """
 
 from collections import OrderedDict
@@ -21,17 +16,22 @@ from typing import Protocol
 from tftpd.net.sockets import client_address
 from tftpd.net.types import SocketAddress
 
-_REMEMBERED = 65536  # clients whose rates are known; the least recent is forgotten
+_MAX_RATE_CLIENTS = 65536  # clients with a token bucket; the least recent one is removed
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """How many may be served at once; None is no limit.
+    """Limits on sessions and requests; None: no limit.
 
-    A network is a /24 of IPv4 or a /64 of IPv6. A session is half open
-    until its client has answered: `half_open` are kept, and beyond them the
-    one that waits longest gives way. `requests_per_second` holds for each
-    client, who may save up those of one second.
+    A client is an IPv4 address or a /64 of IPv6 (`client_key`). A network is a /24 of
+    IPv4 or a /64 of IPv6. A session is half open until its client has replied.
+
+    Attributes:
+        sessions: Sessions in all processes.
+        sessions_per_client: Sessions of one client.
+        sessions_per_network: Sessions of one network.
+        half_open: Half-open sessions; beyond them the oldest one is evicted.
+        requests_per_second: Requests of one client, which may save up one second's.
     """
 
     sessions: int = 5000
@@ -42,34 +42,42 @@ class AdmissionLimits:
 
 
 class RequestDropped(Exception):
-    """A request that is not even refused; the text says why."""
+    """A request that gets no reply; the text is the reason."""
 
 
 class ClientRateLimiter:
-    """How often each of many clients asks: a token bucket for each.
+    """Token bucket per client for its requests.
 
-    A client's bucket is remembered until it is full again at the latest,
-    and of no more than so many clients.
+    A bucket is needed only until it is full again. The number of buckets is bounded.
     """
 
-    def __init__(self, remembered: int = _REMEMBERED) -> None:
-        self._most = remembered
+    def __init__(self, max_clients: int = _MAX_RATE_CLIENTS) -> None:
+        self._max_clients = max_clients
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, rate: int, now: float) -> bool:
-        """Whether `client` may ask once more, at `rate` a second; counts if so."""
+        """Take one token of the client's bucket.
+
+        Args:
+            client: Key of the client (see `client_key`).
+            rate: Requests per second.
+            now: Monotonic time in seconds.
+
+        Returns:
+            False if the bucket is empty.
+        """
         tokens, since = self._buckets.pop(client, (float(rate), now))
         tokens = min(float(rate), tokens + max(0.0, now - since) * rate)
         allowed = tokens >= 1.0
         self._buckets[client] = (tokens - allowed, now)
-        if len(self._buckets) > self._most:
+        if len(self._buckets) > self._max_clients:
             self._buckets.popitem(last=False)
         return allowed
 
 
 @lru_cache(maxsize=4096)
 def network_key(host: str) -> str:
-    """What hosts of one network have in common: the /24 of IPv4, the /64 of IPv6."""
+    """Return the common key of the hosts of one network: a /24 of IPv4, a /64 of IPv6."""
     address = client_address((host, 0))
     if isinstance(address, IPv6Address):
         return f"{int(address) >> 64:x}"
@@ -77,13 +85,23 @@ def network_key(host: str) -> str:
 
 
 def client_key(peer: SocketAddress) -> str:
-    """The host of `peer`: one of IPv6 has all addresses of its network."""
+    """Return the key of a client, for every limit and queue per client.
+
+    An IPv6 host may use any address of its /64, so the key is that network. An
+    IPv4-mapped address has the key of the IPv4 address.
+    """
     host: str = peer[0]
-    return network_key(host) if ":" in host else host
+    return _ipv6_client_key(host) if ":" in host else host
 
 
-class Counts(Protocol):
-    """A row of numbers: a list, or a view of shared memory."""
+@lru_cache(maxsize=4096)
+def _ipv6_client_key(host: str) -> str:
+    address = client_address((host, 0))
+    return network_key(host) if isinstance(address, IPv6Address) else str(address)
+
+
+class CountArray(Protocol):
+    """Array of numbers: a list, or a view of shared memory."""
 
     def __getitem__(self, index: int, /) -> int: ...
 
@@ -93,26 +111,31 @@ class Counts(Protocol):
 
 
 class SharedCounter:
-    """Takes and gives back places for sessions.
+    """Counter of sessions over all worker processes."""
 
-    `counts` has one number for each process, in memory that they share, and
-    this process writes only the one at `own`: what a process held that was
-    killed is given back by setting its number to 0.
-    """
+    def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
+        """Initialize the counter.
 
-    def __init__(self, counts: Counts | None = None, own: int = 0) -> None:
+        Args:
+            counts: One number per process, in shared memory. If a process was killed,
+                its sessions are released by setting its number to 0.
+            own: Index of this process, the only number that it writes.
+        """
         self._counts = [0] if counts is None else counts
         self._own = own
 
     def full(self, limit: int) -> bool:
-        """Whether `limit` places are taken."""
+        """Return True if the counter has reached the limit."""
         return sum(self._counts) >= limit
 
     def acquire(self, limit: int) -> bool:
-        """Take a place if there is one below `limit`.
+        """Increment the counter unless it has reached the limit.
 
-        Counted first and looked at then: of two processes that want the
-        last place at once perhaps neither gets it, but never both.
+        Increment, then check: if two processes race for the last slot, both may fail,
+        but they cannot both succeed.
+
+        Returns:
+            False if the limit was reached.
         """
         self._counts[self._own] += 1
         if sum(self._counts) <= limit:
@@ -121,33 +144,33 @@ class SharedCounter:
         return False
 
     def release(self) -> None:
-        """Give a place back."""
+        """Decrement the counter."""
         self._counts[self._own] -= 1
 
 
 class DropReason(Enum):
-    """Why a datagram was let go. The value is the word for metrics."""
+    """Reason for a dropped datagram. The value is the label in the metrics."""
 
-    MALFORMED = "malformed"  # no packet; a malformed request is told so
-    NO_REQUEST = "no_request"  # a packet, but no request
-    BROADCAST = "broadcast"  # a request to everyone, which is not taken
-    NO_TURN = "no_turn"  # its host, or all, had said more than can wait
-    NO_PLACE = "no_place"  # the last one went to another process meanwhile
-    NO_PORT = "no_port"  # no port or no descriptor was left
-    REPEATED = "repeated"  # a request whose session runs, which answers it
+    MALFORMED = "malformed"  # not a packet; a malformed request also gets an ERROR
+    NO_REQUEST = "no_request"  # a packet, but not a request
+    BROADCAST = "broadcast"  # a broadcast request that this listener ignores
+    QUEUE_FULL = "queue_full"  # the client's share of the request queue is full
+    SESSION_LIMIT = "session_limit"  # another process took the last session meanwhile
+    NO_PORT = "no_port"  # no port or no descriptor was free
+    REPEATED = "repeated"  # a repeated request, which its running session handles
 
 
 class DropCounters:
-    """Counts them. Plain numbers: one addition for each."""
+    """Number of dropped datagrams by reason."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(DropReason, 0)
 
-    def add(self, why: DropReason) -> None:
-        """One more."""
-        self._counts[why] += 1
+    def add(self, reason: DropReason) -> None:
+        """Count one datagram."""
+        self._counts[reason] += 1
 
     def take(self) -> dict[DropReason, int]:
-        """What was counted since the last call."""
+        """Return the counts since the last call and reset them."""
         taken, self._counts = self._counts, dict.fromkeys(DropReason, 0)
         return taken

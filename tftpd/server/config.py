@@ -1,15 +1,13 @@
-"""What a listener offers: what is served, to whom, and on what terms.
-
-What a profile changes of that which holds for all clients.
-"""
+"""Immutable configuration of a listener, and the changes that a profile makes to it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tftpd.access.client import MacAddress
 from tftpd.access.mounts import Mounts
-from tftpd.access.profiles import Profile, Profiles
+from tftpd.access.profiles import DEFAULT_PROFILE, Profile, Profiles
 from tftpd.net.rate_limit import BandwidthLimit
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import OptionLimits
@@ -22,7 +20,7 @@ from tftpd.storage.resolver import FileResolver
 
 
 def limits_for(profile: Profile, limits: OptionLimits) -> OptionLimits:
-    """The limits of a transfer with this profile: never more than `limits`."""
+    """Return the option limits of a transfer with this profile: never above `limits`."""
     return replace(
         limits,
         blksize=min(limits.blksize, profile.blksize or limits.blksize),
@@ -34,7 +32,7 @@ def limits_for(profile: Profile, limits: OptionLimits) -> OptionLimits:
 
 
 def timing_for(profile: Profile, timing: RetransmitPolicy) -> RetransmitPolicy:
-    """The timing of a transfer with this profile."""
+    """Return the retransmission policy of a transfer with this profile."""
     return replace(
         timing,
         min_interval=profile.min_interval or timing.min_interval,
@@ -43,15 +41,27 @@ def timing_for(profile: Profile, timing: RetransmitPolicy) -> RetransmitPolicy:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """What is served, and on what terms: replaced as a whole by a reload.
+def limit_upload_window(limits: OptionLimits, max_bytes: int) -> OptionLimits:
+    """Return option limits whose windows fit a number of bytes (single-port mode)."""
+    return replace(limits, window_bytes=min(limits.window_bytes, max_bytes))
 
-    `crowd` is how many may be served at once; `report` takes each request's
-    end. `bandwidth` is that of all transfers together, `session_bandwidth`
-    that of each, in octets per second. `ledgers` are those of roots with
-    quotas. `neighbour` tells a client's MAC address to the `profiles` that
-    ask for it, and to `mounts`; `render` makes files of templates.
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Immutable snapshot of the configuration. A reload replaces it as a whole.
+
+    Attributes:
+        mounts: Directories and their policies.
+        limits: Limits of the options that are granted.
+        timing: Retransmission policy.
+        admission: Limits on sessions and requests.
+        report: Called with the result of each request.
+        bandwidth: Limit shared by all transfers; None: no limit.
+        session_bandwidth: Limit of one transfer in bytes per second; None: no limit.
+        usage_trackers: Disk usage of roots with a quota.
+        profiles: Profiles of clients.
+        neighbour: Returns the MAC address of a client, for `profiles` and `mounts`.
+        render: Renders a template.
     """
 
     mounts: Mounts
@@ -65,31 +75,31 @@ class ServerConfig:
     profiles: Profiles = field(default_factory=Profiles)
     neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
     render: Render = no_render
-    resolver: FileResolver = field(init=False)
-    _tuned: dict[str, tuple[OptionLimits, RetransmitPolicy]] = field(
-        default_factory=dict, init=False
-    )
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "resolver", FileResolver(self.mounts))
+    @cached_property
+    def resolver(self) -> FileResolver:
+        """Resolver of the names below `mounts`, with its caches."""
+        return FileResolver(self.mounts)
 
     @property
     def needs_mac(self) -> bool:
-        """Whether it matters after the profile is chosen who a client is by its MAC address."""
+        """True if a client's MAC address matters after its profile is chosen."""
         return self.mounts.needs_mac or self.mounts.renders
 
     def options_for(self, profile: Profile) -> tuple[OptionLimits, RetransmitPolicy]:
-        """Limits and timing of a transfer with this profile, made once."""
-        if profile.name not in self._tuned:
-            limits, timing = limits_for(profile, self.limits), timing_for(profile, self.timing)
-            self._tuned[profile.name] = limits, timing
-        return self._tuned[profile.name]
+        """Return option limits and retransmission policy of a transfer with this profile."""
+        return self._options_by_profile[profile.name]
 
     def bandwidth_limits(self) -> list[BandwidthLimit]:
-        """What holds a transfer that begins now."""
-        rates = [] if self.bandwidth is None else [self.bandwidth]
-        return (
-            rates
-            if self.session_bandwidth is None
-            else [*rates, BandwidthLimit(self.session_bandwidth)]
-        )
+        """Return the bandwidth limits of a new transfer."""
+        limits = [] if self.bandwidth is None else [self.bandwidth]
+        if self.session_bandwidth is not None:
+            limits.append(BandwidthLimit(self.session_bandwidth))
+        return limits
+
+    @cached_property
+    def _options_by_profile(self) -> dict[str, tuple[OptionLimits, RetransmitPolicy]]:
+        return {
+            profile.name: (limits_for(profile, self.limits), timing_for(profile, self.timing))
+            for profile in (DEFAULT_PROFILE, *self.profiles)
+        }

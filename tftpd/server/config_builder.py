@@ -1,9 +1,4 @@
-"""How many may be served at once: by the configuration, and by what this process may hold.
-
-What templates are told: of the request, and of the client whose it is.
-
-What a reload may change, and what needs a restart.
-"""
+"""Build server objects from the settings: admission limits, template renderer, reload."""
 
 import os
 import resource
@@ -21,19 +16,22 @@ from tftpd.server.request import Render, RenderContext
 from tftpd.templates.renderer import TemplateRenderer
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
-_SESSION_DESCRIPTORS = 4  # its port twice, its file, and the directory of an upload
-_WORTH_TELLING = 0.99  # share of the sessions; many hosts allow 20000 descriptors, for 4984 of 5000
+_DESCRIPTORS_PER_SESSION = 4  # two sockets, the file, and the directory of an upload
+# Warn below this share of the sessions. Many hosts allow 20,000 descriptors, which are
+# enough for 4,984 of 5,000 sessions.
+_WARN_SHARE = 0.99
 
 _log = Logger()
 
 
 def admission_limits(limits: LimitsSection) -> AdmissionLimits:
-    """What `limits` allows, as far as there are descriptors; a warning tells where there are few.
+    """Return the configured limits, reduced if there are too few file descriptors.
 
-    Asks for the descriptors that the sessions may need; the default is often 1024.
+    Raises the soft limit of descriptors, whose default is often 1,024, up to the hard
+    limit. Logs a warning if the hard limit is too low.
     """
     return AdmissionLimits(
-        sessions=_room(limits.sessions),
+        sessions=_raise_descriptor_limit(limits.sessions),
         sessions_per_client=limits.sessions_per_client,
         sessions_per_network=limits.sessions_per_network,
         half_open=limits.half_open,
@@ -41,56 +39,60 @@ def admission_limits(limits: LimitsSection) -> AdmissionLimits:
     )
 
 
-def _room(sessions: int) -> int:
-    """How many of `sessions` there may be by the descriptors of this process."""
-    wanted = sessions * _SESSION_DESCRIPTORS + _SPARE_DESCRIPTORS
+def _raise_descriptor_limit(sessions: int) -> int:
+    """Return the number of sessions that the descriptors of this process allow."""
+    needed = sessions * _DESCRIPTORS_PER_SESSION + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return sessions
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     spare = min(_SPARE_DESCRIPTORS, allowed // 2)
-    room = min(sessions, max(1, (allowed - spare) // _SESSION_DESCRIPTORS))
-    if room < sessions * _WORTH_TELLING:
+    possible = min(sessions, max(1, (allowed - spare) // _DESCRIPTORS_PER_SESSION))
+    if possible < sessions * _WARN_SHARE:
         _log.warn(
-            "{allowed} descriptors allow {room} sessions, not {sessions}",
-            allowed=allowed,
-            room=room,
+            "session limit reduced from {sessions} to {possible}: "
+            "this process may open only {allowed} file descriptors",
             sessions=sessions,
+            possible=possible,
+            allowed=allowed,
         )
-    return room
+    return possible
 
 
 def template_renderer(renderer: TemplateRenderer, facts: VariableTable) -> Render:
-    """Has `renderer` make files, for clients of whom `facts` are known."""
+    """Return a function that renders templates with the variables of each client."""
 
-    def render(template: Grant[ReadPolicy], wanted: RenderContext) -> bytes:
-        return renderer.render(template, template_variables(wanted, facts))
+    def render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
+        return renderer.render(template, template_variables(context, facts))
 
     return render
 
 
-def template_variables(wanted: RenderContext, facts: VariableTable) -> Mapping[str, Any]:
-    """The names that a template knows (docs/templates.md), as JSON has them."""
-    client = wanted.client
+def template_variables(context: RenderContext, facts: VariableTable) -> Mapping[str, Any]:
+    """Return the variables of a template (docs/templates.md) as JSON values."""
+    client = context.client
     return {
         "ip": str(client.address),
         "ip_hex": client.address.packed.hex().upper(),
         "mac": None if client.mac is None else client.mac.hex(":"),
         "server": client.server,
-        "name": os.fsdecode(wanted.named.name),
-        "asked": os.fsdecode(wanted.asked),
-        "groups": {key: os.fsdecode(said) for key, said in wanted.named.groups.items()},
+        "name": os.fsdecode(context.name.name),
+        "asked": os.fsdecode(context.requested),
+        "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
         "facts": facts.of(client),
     }
 
 
-_FIXED = ("workers", "log", "status")  # what the daemon is built of, rather than what it serves
+_FIXED_KEYS = ("workers", "log", "status")  # a change needs a restart
 
 
 def keep_fixed_settings(old: Settings, new: Settings, log: Logger) -> Settings:
-    """`new`, but for the keys that need a restart; those that differ are named in the log."""
-    differ = [key for key in _FIXED if getattr(old, key) != getattr(new, key)]
-    for key in differ:
-        log.warn("{key} has changed, which needs a restart", key=key)
-    return new.model_copy(update={key: getattr(old, key) for key in differ})
+    """Return `new` with the old values of the keys that need a restart.
+
+    Logs a warning for each of these keys that has changed.
+    """
+    changed = [key for key in _FIXED_KEYS if getattr(old, key) != getattr(new, key)]
+    for key in changed:
+        log.warn("{key} has changed: restart the daemon to apply it", key=key)
+    return new.model_copy(update={key: getattr(old, key) for key in changed})

@@ -1,11 +1,11 @@
-"""The answer to a request without a port, and without a trace on disk.
+"""First reply to a request, without a port and without a change on disk.
 
-What the listener decides by and what a session begins with are called
-themselves; only the port is none. What depends on the moment (how many
-sessions there are, who asks how often) is the listener's alone.
+Runs the listener's own decision code and a real session, with a transport that records
+instead of sending. Limits that depend on the moment (number of sessions, request rates)
+are not checked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,131 +17,156 @@ from zope.interface import implementer
 from tftpd.access.client import Client
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
+from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
+from tftpd.net.session import SessionParams
 from tftpd.net.types import Buffer, SocketAddress
 from tftpd.protocol.errors import ErrorCode, MalformedRequest, RequestRefused
 from tftpd.protocol.negotiation import OptionLimits, TransferOptions
-from tftpd.protocol.packets import ErrorPacket, Opcode, Rrq, Wrq, decode
-from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.packets import ERROR_PREFIX, ErrorPacket, Rrq, Wrq, decode
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
-from tftpd.protocol.sender import Sender
-from tftpd.server.config import limits_for, timing_for
-from tftpd.server.request import Render, ResolvedRead, no_render, resolve_read, resolve_write
+from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.server.config import limit_upload_window, limits_for, timing_for
+from tftpd.server.request import Render, no_render, resolve_read, resolve_write
 from tftpd.storage.resolver import FileResolver
-
-_ERROR = Opcode.ERROR.to_bytes(2, "big")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The first datagram of the answer, and the terms, or why it is refused."""
+    """Result of a dry run.
 
-    answer: bytes
-    terms: TransferOptions | None = None
-    why: str = ""
+    Attributes:
+        reply: First datagram of the reply.
+        options: Negotiated options; None if the request is refused.
+        reason: Reason for a refusal, for the administrator.
+    """
+
+    reply: bytes
+    options: TransferOptions | None = None
+    reason: str = ""
 
     @property
     def granted(self) -> bool:
-        """Whether a transfer would begin."""
-        return not self.answer.startswith(_ERROR)
+        """True if a transfer would start."""
+        return not self.reply.startswith(ERROR_PREFIX)
 
 
 def dry_run(
     datagram: bytes,
     peer: SocketAddress,
     client: Client,
-    finder: FileResolver,
+    resolver: FileResolver,
     limits: OptionLimits,
     timing: RetransmitPolicy,
     profile: Profile = DEFAULT_PROFILE,
     render: Render = no_render,
+    max_upload_window_bytes: int | None = None,
 ) -> DryRun:
-    """What a listener answers where `datagram`, an RRQ or a WRQ, comes from `peer`.
+    """Return the reply of a listener to a request.
 
-    Creates, writes and sends nothing. Raises `MalformedPacket` for what is
-    no request.
+    Args:
+        datagram: An RRQ or a WRQ.
+        peer: Address of the client.
+        client: The client.
+        resolver: Resolver of names.
+        limits: Limits of the options, before the profile's changes.
+        timing: Retransmission policy, before the profile's changes.
+        profile: Profile of the client.
+        render: Renders a template.
+        max_upload_window_bytes: Window of an upload that fits the buffer of the port in
+            single-port mode; None: the session has a port of its own.
+
+    Raises:
+        MalformedPacket: The datagram is not a request.
     """
     limits, timing = limits_for(profile, limits), timing_for(profile, timing)
+    if max_upload_window_bytes is not None:
+        upload_limits = limit_upload_window(limits, max_upload_window_bytes)
+    else:
+        upload_limits = limits
+    transport = _RecordingTransport()
+    runtime = SessionRuntime(Clock(), transport.open_for, _run_at_once)
+    session: SendSession | ReceiveSession
     try:
-        request = decode(datagram)
-        if isinstance(request, Rrq):
-            reading = resolve_read(request, client, finder, limits, render, wait=True)
-            return _began(reading, request, peer, timing)
-        assert isinstance(request, Wrq), "neither RRQ nor WRQ"
-        writing = resolve_write(request, client, finder.mounts, limits)
-        writing.check()
-        timer = _timer(writing.terms, timing)
-        first = Receiver(writing.terms, timer, 0.0).next_send(0.0)
-        assert first is not None, "an upload begins with ACK or OACK"
-        return DryRun(first, writing.terms)
+        packet = decode(datagram)
+        if isinstance(packet, Rrq):
+            read = resolve_read(packet, client, resolver, limits, render, blocking=True)
+            read.source.set_noatime()
+            params = SessionParams(packet, peer, lambda _: None, profile=profile)
+            session = SendSession(runtime, read.options, timing, params, read.source)
+        else:
+            assert isinstance(packet, Wrq), "neither RRQ nor WRQ"
+            write = resolve_write(packet, client, resolver.mounts, upload_limits)
+            write.check()
+            params = SessionParams(packet, peer, lambda _: None, profile=profile)
+            session = ReceiveSession(runtime, write.options, timing, params, _NullSink())
     except MalformedRequest as malformed:
         return _refused(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)))
     except RequestRefused as refused:
         return _refused(refused)
+    session.makeConnection(transport)
+    session.begin()
+    detail = session.machine.detail
+    session.stop(Outcome.STOPPED)
+    return DryRun(transport.sent[0], session.machine.terms, detail)
 
 
 def _refused(refused: RequestRefused) -> DryRun:
-    return DryRun(ErrorPacket(refused.code, refused.text).encode(), why=str(refused))
+    return DryRun(ErrorPacket(refused.code, refused.text).encode(), reason=str(refused))
 
 
-def _began(
-    reading: ResolvedRead, request: Rrq, peer: SocketAddress, timing: RetransmitPolicy
-) -> DryRun:
-    """What a session sends first; it is stopped then."""
-    reading.source.set_noatime()
-    port = _NoPort()
-    runtime = SessionRuntime(Clock(), port.open_for, _at_once)
-    machine = Sender(reading.terms, _timer(reading.terms, timing), 0.0)
-    session = SendSession(runtime, machine, request, peer, lambda _: None, lambda: None)
-    session.attach(reading.source)
-    session.makeConnection(port)
-    session.begin()
-    detail = machine.detail
-    session.stop(Outcome.STOPPED)
-    return DryRun(port.sent[0], reading.terms, detail)
-
-
-def _timer(terms: TransferOptions, timing: RetransmitPolicy) -> RetransmitTimer:
-    return RetransmitTimer(timing, terms.timeout, terms.windowsize)
-
-
-def _at_once(work: Callable[[], T]) -> "Deferred[T]":
+def _run_at_once(work: Callable[[], T]) -> "Deferred[T]":
     done: Deferred[T] = execute(work)
     return done
 
 
+class _NullSink:
+    """Upload that stores nothing."""
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Ignore the payloads."""
+
+    def flush_if_full(self) -> None:
+        """Do nothing."""
+
+    def commit(self) -> None:
+        """Do nothing."""
+
+    def discard(self) -> None:
+        """Do nothing."""
+
+
 @implementer(BurstTransport)
-class _NoPort:
-    """Keeps what would be sent."""
+class _RecordingTransport:
+    """Transport that records datagrams instead of sending them."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
     def open_for(
         self, protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
-    ) -> "_NoPort":
+    ) -> "_RecordingTransport":
         return self
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         self.sent.append(datagram)
 
-    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
-        self.sent += (bytes(octets[at : at + size]) for at in range(0, len(octets), size))
+    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        self.sent += (bytes(data[start : start + size]) for start in range(0, len(data), size))
 
     def stopListening(self) -> "Deferred[None]":
         return succeed(None)
 
     def connect(self, host: str, port: int) -> None:
-        """Twisted: there is nothing to connect."""
+        """Do nothing."""
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("UDP", "0.0.0.0", 0)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Twisted: nobody is sent anything."""
+        """Do nothing."""
 
     def getBroadcastAllowed(self) -> bool:
         return False

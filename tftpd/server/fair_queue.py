@@ -1,10 +1,12 @@
-"""Who asks, in turn: a host that floods the well-known port waits behind itself alone."""
+"""Fair queues: one FIFO per client, served round-robin.
+
+A client that floods the server delays only itself.
+"""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -13,108 +15,147 @@ from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.types import SocketAddress
 from tftpd.server.admission import DropCounters, DropReason, client_key
 
-_TURN = 8  # requests in one turn of the reactor; each costs as much as twenty blocks
-_ROOM = 1 << 19  # octets, for some 1,800 requests: what is answered in a second at the worst
-_OVERHEAD = 256  # octets of memory beside each datagram
+_MAX_REQUESTS_PER_TURN = 8  # of the reactor; a request costs as much as 20 blocks
+_MAX_QUEUE_BYTES = 1 << 19  # about 1,800 requests, which take a second in the worst case
+_OVERHEAD_BYTES = 256  # memory per datagram besides its data
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """Bounded queue of items from many clients.
+
+    A client may use at most as many bytes as it leaves free for the others (dynamic
+    thresholds, as in switch buffers). The limit adapts without configuration: a single
+    client can fill half of the queue, two clients a third each.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free_bytes = max_bytes
+        self._queues: OrderedDict[Hashable, deque[tuple[T, int]]] = OrderedDict()
+        self._used_bytes: dict[Hashable, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def push(self, client: Hashable, item: T, size: int) -> bool:
+        """Append an item to the client's queue.
+
+        Args:
+            client: Key of the client (see `client_key`).
+            item: The queued value.
+            size: Memory that the item occupies, in bytes; 0 for items that are limited
+                by other means.
+
+        Returns:
+            False if the client's share of the queue is full; the item is not stored.
+        """
+        used = self._used_bytes.get(client, 0)
+        if used + size > self._free_bytes - size:
+            return False
+        queue = self._queues.get(client)
+        if queue is None:
+            queue = self._queues[client] = deque()
+        queue.append((item, size))
+        self._used_bytes[client] = used + size
+        self._free_bytes -= size
+        return True
+
+    def pop(self) -> T:
+        """Remove and return the next client's oldest item.
+
+        Raises:
+            KeyError: The queue is empty.
+        """
+        client, queue = self._queues.popitem(last=False)
+        item, size = queue.popleft()
+        self._free_bytes += size
+        if queue:
+            self._used_bytes[client] -= size
+            self._queues[client] = queue  # the client moves to the end of the round
+        else:
+            del self._used_bytes[client]
+        return item
+
+    def remove(self, client: Hashable, item: T) -> None:
+        """Remove an item, compared by identity, if it is still in the client's queue."""
+        queue = self._queues.get(client, deque())
+        for index, (queued, size) in enumerate(queue):
+            if queued is item:
+                del queue[index]
+                self._free_bytes += size
+                self._used_bytes[client] -= size
+                break
+        if not queue:
+            self._queues.pop(client, None)
+            self._used_bytes.pop(client, None)
 
 
 class IncomingDatagram(NamedTuple):
-    """A datagram, who sent it, and at which address; `broadcast`: at that of many hosts."""
+    """Datagram received on a listening port.
+
+    Attributes:
+        datagram: Its bytes.
+        peer: Address of the sender.
+        local: Local address that it was sent to, or that replies must come from.
+        broadcast: True if it was sent to a broadcast or multicast address.
+    """
 
     datagram: bytes
     peer: SocketAddress
     local: SocketAddress
     broadcast: bool
 
-    @property
-    def octets(self) -> int:
-        """What it takes of the room."""
-        return len(self.datagram) + _OVERHEAD
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What one host said."""
-
-    calls: deque[IncomingDatagram] = field(default_factory=deque)
-    octets: int = 0
-
-
-class FairQueue:
-    """What is not answered yet, by host.
-
-    A host may have as much of the room as it leaves free: whoever fills half of it has to
-    wait, while there is some for others (the dynamic thresholds of switches).
-    """
-
-    def __init__(self, room: int) -> None:
-        self._free = room
-        self._queues: OrderedDict[str, _Queue] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
-
-    def add(self, call: IncomingDatagram) -> bool:
-        """Whether there is room for it, after what the same host has said."""
-        host = client_key(call.peer)
-        queue = self._queues.get(host)
-        octets = call.octets
-        if (0 if queue is None else queue.octets) + octets > self._free - octets:
-            return False
-        if queue is None:
-            queue = self._queues[host] = _Queue()
-        queue.calls.append(call)
-        queue.octets += octets
-        self._free -= octets
-        return True
-
-    def next(self) -> IncomingDatagram:
-        """The first of the host whose turn it is; there is one."""
-        host, queue = self._queues.popitem(last=False)
-        call = queue.calls.popleft()
-        octets = call.octets
-        queue.octets -= octets
-        self._free += octets
-        if queue.calls:
-            self._queues[host] = queue
-        return call
-
 
 class RequestQueue:
-    """Those who are not served yet, and what they said; `discards` counts what has no room."""
+    """Queue of requests that have not been handled yet.
+
+    Datagrams that do not fit are dropped and counted in `drops`. While transfers are
+    active, the throttle may hold the queue back.
+    """
 
     def __init__(
-        self, share: RequestThrottle, clock: Clock, discards: DropCounters, room: int = _ROOM
+        self,
+        throttle: RequestThrottle,
+        clock: Clock,
+        drops: DropCounters,
+        max_bytes: int = _MAX_QUEUE_BYTES,
     ) -> None:
-        self._share = share
+        self._throttle = throttle
         self._clock = clock
-        self._discards = discards
-        self._room = room
-        self._queues = FairQueue(room)
+        self._drops = drops
+        self._max_bytes = max_bytes
+        self._queue: FairQueue[IncomingDatagram] = FairQueue(max_bytes)
         self._next_turn: IDelayedCall | None = None
 
-    def add(self, call: IncomingDatagram) -> None:
-        """It gets its turn, if there is room for it."""
-        if not self._queues.add(call):
-            self._discards.add(DropReason.NO_TURN)
+    def add(self, incoming: IncomingDatagram) -> None:
+        """Append a datagram, or drop it if the client's share of the queue is full."""
+        size = len(incoming.datagram) + _OVERHEAD_BYTES
+        if not self._queue.push(client_key(incoming.peer), incoming, size):
+            self._drops.add(DropReason.QUEUE_FULL)
 
-    def turn(self, answer: Callable[[IncomingDatagram], None]) -> None:
-        """Have a few answered, unless transfers have their turn; the others get one soon."""
-        queues, share = self._queues, self._share
-        for _ in range(_TURN):
-            if not queues or share.delay > 0:
+    def serve(self, handle: Callable[[IncomingDatagram], None]) -> None:
+        """Handle up to eight datagrams, unless the throttle delays requests.
+
+        Schedules the next call if datagrams are left.
+        """
+        queue, throttle = self._queue, self._throttle
+        for _ in range(_MAX_REQUESTS_PER_TURN):
+            if not queue or throttle.delay > 0:
                 break
-            answer(queues.next())
-        if queues and self._next_turn is None:
-            self._next_turn = self._clock.callLater(share.delay, partial(self._go_on, answer))
+            handle(queue.pop())
+        if queue and self._next_turn is None:
+            self._next_turn = self._clock.callLater(
+                throttle.delay, partial(self._serve_again, handle)
+            )
 
     def clear(self) -> None:
-        """Nobody waits any more."""
-        self._queues = FairQueue(self._room)
+        """Remove all datagrams and cancel the scheduled call."""
+        self._queue = FairQueue(self._max_bytes)
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
 
-    def _go_on(self, answer: Callable[[IncomingDatagram], None]) -> None:
+    def _serve_again(self, handle: Callable[[IncomingDatagram], None]) -> None:
         self._next_turn = None
-        self.turn(answer)
+        self.serve(handle)

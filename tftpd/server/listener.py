@@ -1,14 +1,13 @@
-"""The well-known port: turns each request into a session or a refusal.
+"""Listener: turns each request into a session, an ERROR or a drop.
 
-    datagram > decode > screen > profile > answer (answering.py) > start (starting.py)
-                                             or wait (waiting.py)
+    datagram > decode > admit > choose profile > resolve (request) > start (session_factory)
+                                                 or queue (lookups)
 
-A step that cannot go on raises `Refused`, and one place turns that into one
-ERROR. Requests are answered from the address that the client asked.
+A step that cannot continue raises `RequestRefused`; one place turns that into one ERROR.
+Replies are sent from the local address of the request.
 """
 
 from functools import partial
-from math import inf
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -17,6 +16,7 @@ from tftpd.access.client import Client
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.port_pool import PortRange
+from tftpd.net.rate_limit import LogLimiter
 from tftpd.net.sockets import client_address
 from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import (
@@ -38,28 +38,33 @@ from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, Sessi
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
 
-# A client that sends its request once more after this many seconds without
-# progress was restarted: power-cycled firmware asks from the same port.
-_RESTARTED = 3.0
+# A client that repeats its request after this time without progress was restarted:
+# firmware uses the same port again after a power cycle.
+_RESTART_SECONDS = 3.0
 
-_TURNED_DOWN = (
-    RequestRefused,
-    RequestDropped,
-    MemoryError,
-)  # what comes of a request that is not granted
+_REJECTIONS = (RequestRefused, RequestDropped, MemoryError)
 
-_TOLD_EACH = 1.0  # seconds between two lines about malformed requests
+
+def accepts_broadcast(listener_accepts: bool, profile: Profile = DEFAULT_PROFILE) -> bool:
+    """Return True if a broadcast request with this profile is answered.
+
+    Args:
+        listener_accepts: The setting of the listener (RFC 1123 section 4.2.3.4: False).
+        profile: Profile of the client, which may override the listener's setting.
+    """
+    return listener_accepts if profile.broadcast is None else profile.broadcast
 
 
 class Listener(DatagramProtocol):
-    """Takes requests on one address; sessions are shared with other listeners.
+    """Protocol of one listening port. Several listeners share one session table.
 
-    Requests to a broadcast address are dropped unless `broadcast` is set
-    (RFC 1123 s4.2.3.4), or the client's profile has it otherwise. Sessions
-    have their ports from `ports`, where it is set, or stay on this one, in
-    `single_port` mode. A reload sets these and `offer` anew: requests that
-    come from then on are answered by them. `discards` counts what gets
-    neither session nor report.
+    A reload sets new values of these attributes, which apply to later requests.
+
+    Attributes:
+        config: Configuration.
+        broadcast: True if broadcast requests are answered.
+        ports: Ports of the sessions; None: chosen by the kernel.
+        single_port: True if sessions stay on the listening port.
     """
 
     noisy = False
@@ -69,202 +74,205 @@ class Listener(DatagramProtocol):
     def __init__(
         self,
         runtime: SessionRuntime,
-        offer: ServerConfig,
+        config: ServerConfig,
         sessions: SessionTable,
         broadcast: bool = False,
-        discards: DropCounters | None = None,
+        drops: DropCounters | None = None,
         ports: PortRange | None = None,
         single_port: bool = False,
     ) -> None:
-        self.config = offer
+        self.config = config
         self.broadcast = broadcast
         self.ports = ports
         self.single_port = single_port
         self._runtime = runtime
         self._sessions = sessions
-        self._discards = discards or DropCounters()
-        self._starter = SessionFactory(runtime, sessions, self._discards)
-        self._waiting = LookupQueue(runtime.run_lookup, runtime.charge_wasted_cpu)
-        self._started = False  # a transfer, by the datagram that is being received
-        self._malformed_at = -inf
-        self._untold = 0  # malformed requests that were not logged
+        self._drops = drops or DropCounters()
+        self._factory = SessionFactory(runtime, sessions, self._drops)
+        self._lookups = LookupQueue(runtime.run_lookup, runtime.charge_wasted_cpu)
+        self._malformed_log = LogLimiter(runtime.clock.seconds)
 
     @property
-    def waiting(self) -> int:
-        """How many requests wait for their files."""
-        return len(self._waiting)
+    def pending_lookups(self) -> int:
+        """Number of requests that wait for a file lookup."""
+        return len(self._lookups)
 
-    def leave(self) -> None:
-        """Forget the requests that wait: nothing starts here any more."""
-        self._waiting.clear()
+    def cancel_lookups(self) -> None:
+        """Cancel all lookups. No session starts on this port any more."""
+        self._lookups.clear()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Twisted: a datagram came to the well-known port, for no session that stays on it.
+        """Handle a datagram that belongs to no session.
 
-        What is no request is dropped without a word: two servers that
-        answer each other's nonsense would never stop (CVE-2024-2169).
+        A datagram that is not a request gets no reply: two servers that reply to each
+        other's errors would never stop (CVE-2024-2169).
         """
-        if self._ignores() and not self.config.profiles.answers_broadcasts:
-            self._discards.add(DropReason.BROADCAST)
+        if self._ignores_broadcast() and not self.config.profiles.answers_broadcasts:
+            self._drops.add(DropReason.BROADCAST)
             return
         seconds, sessions = self._runtime.clock.seconds, self._sessions
-        began, displaced = seconds(), sessions.evicted
-        self._started = False
+        start, evicted = seconds(), sessions.evicted
+        started = False
         try:
-            self._receive(datagram, peer)
+            started = self._receive(datagram, peer)
         except Exception:
-            self.log.failure("fault in a request from {peer}", peer=peer)
-        if not self._started or sessions.evicted > displaced:
-            self._runtime.charge_wasted_cpu(seconds() - began)
+            self.log.failure("internal error in a request from {peer}", peer=peer)
+        if not started or sessions.evicted > evicted:
+            self._runtime.charge_wasted_cpu(seconds() - start)
 
-    def _receive(self, datagram: bytes, peer: SocketAddress) -> None:
+    def _receive(self, datagram: bytes, peer: SocketAddress) -> bool:
+        """Handle a datagram; return True if a session started."""
         tid = (peer, self.transport.local)
         try:
             packet = decode(datagram)
         except MalformedRequest as malformed:
-            if self._ignores():
-                self._discards.add(DropReason.BROADCAST)
-                return
-            self._discards.add(DropReason.MALFORMED)
+            if self._ignores_broadcast():
+                self._drops.add(DropReason.BROADCAST)
+                return False
+            self._drops.add(DropReason.MALFORMED)
             if tid not in self.transport.sessions:  # an ERROR would end its transfer
                 self._send_error(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), tid)
-                self._note_malformed(malformed, peer)
-            return
+                self._log_malformed(malformed, peer)
+            return False
         except MalformedPacket:
-            self._discards.add(DropReason.MALFORMED)
-            return
+            self._drops.add(DropReason.MALFORMED)
+            return False
         if not isinstance(packet, Rrq | Wrq):
-            self._discards.add(DropReason.NO_REQUEST)
-            return
-        offer = self.config
-        client = Client(client_address(peer), partial(offer.neighbour, peer), tid[1][0])
-        if self.transport.broadcast and self._ignores(offer.profiles.choose(packet, client)):
-            self._discards.add(DropReason.BROADCAST)
-            return
+            self._drops.add(DropReason.NO_REQUEST)
+            return False
+        config = self.config
+        client = Client(client_address(peer), partial(config.neighbour, peer), tid[1][0])
+        if self.transport.broadcast and self._ignores_broadcast(
+            config.profiles.choose(packet, client)
+        ):
+            self._drops.add(DropReason.BROADCAST)
+            return False
         if not self._is_new(packet, tid):
-            return
+            return False
         now = self._runtime.clock.seconds()
-        port, ports = self.transport, self.ports
-        asked = IncomingRequest(
-            packet, tid, client, DEFAULT_PROFILE, offer, port, ports, self.single_port, now
+        request = IncomingRequest(
+            packet,
+            tid,
+            client,
+            DEFAULT_PROFILE,
+            config,
+            self.transport,
+            self.ports,
+            self.single_port,
+            now,
         )
         try:
-            self._sessions.admit(peer, offer.admission, now)
-            asked.profile = offer.profiles.choose(packet, client)
-            self._answer(asked)
-        except _TURNED_DOWN as why:
-            self._reject(asked, why)
+            self._sessions.admit(peer, config.admission, now)
+            request.profile = config.profiles.choose(packet, client)
+            self._resolve(request)
+        except _REJECTIONS as reason:
+            self._reject(request, reason)
+        return request.started
 
-    def _ignores(self, profile: Profile = DEFAULT_PROFILE) -> bool:
-        """Whether what came is for everyone, and not answered for that."""
-        if not self.transport.broadcast:
-            return False
-        return not (self.broadcast if profile.broadcast is None else profile.broadcast)
+    def _ignores_broadcast(self, profile: Profile = DEFAULT_PROFILE) -> bool:
+        """Return True if the current datagram is a broadcast that is not answered."""
+        return self.transport.broadcast and not accepts_broadcast(self.broadcast, profile)
 
-    def _note_malformed(self, why: MalformedRequest, peer: SocketAddress) -> None:
-        """Log it; one a second with how many more there were, so that no flood fills the disk."""
-        now = self._runtime.clock.seconds()
-        if now - self._malformed_at < _TOLD_EACH:
-            self._untold += 1
-            return
-        self._malformed_at = now
-        more = f", as were {self._untold} more before it" if self._untold else ""
-        self._untold = 0
-        message = "malformed request from {peer}: {why}{more}"
-        self.log.info(message, peer=peer, why=why, more=more)
+    def _log_malformed(self, reason: MalformedRequest, peer: SocketAddress) -> None:
+        suffix = self._malformed_log.suffix()
+        if suffix is not None:
+            message = "malformed request from {peer}: {reason}{suffix}"
+            self.log.info(message, peer=peer, reason=reason, suffix=suffix)
 
-    def _is_new(self, request: Request, tid: TID) -> bool:
-        """Whether `request` starts a transfer; a repeat goes to its session.
+    def _is_new(self, packet: Request, tid: TID) -> bool:
+        """Return True if a request starts a transfer; pass a repeated one to its session.
 
-        Firmware asks again before our first packet can have arrived, and a
-        second session would leave it with two of everything. Other firmware
-        asks for one file after another from one port.
+        Firmware repeats a request before the first packet of the server can arrive; a
+        second session would send everything twice. Other firmware requests one file
+        after another from one port.
         """
         session = self._sessions.find(tid)
         if session is not None and session.running:
-            stalled = session.machine.idle_time(self._runtime.clock.seconds())
-            restarted = session.machine.peer_confirmed and stalled > _RESTARTED
-            if session.request == request and not restarted:
+            idle_time = session.machine.idle_time(self._runtime.clock.seconds())
+            restarted = session.machine.peer_confirmed and idle_time > _RESTART_SECONDS
+            if session.request == packet and not restarted:
                 session.on_request_repeated()
-                self._discards.add(DropReason.REPEATED)
+                self._drops.add(DropReason.REPEATED)
                 return False
         if session is not None:
             session.stop(Outcome.REPLACED)
-        if self._waiting.request(tid) == request:
-            self._discards.add(DropReason.REPEATED)
+        if self._lookups.request(tid) == packet:
+            self._drops.add(DropReason.REPEATED)
             return False
-        self._waiting.cancel(tid)
+        self._lookups.cancel(tid)
         return True
 
-    def _answer(self, asked: IncomingRequest) -> None:
-        """Start what is granted, here and now, or once a thread has found out."""
+    def _resolve(self, request: IncomingRequest) -> None:
+        """Resolve a request and start its session, now or after a lookup in a thread."""
         try:
-            granted = self._starter.answer(asked, wait=False)
+            resolved = self._factory.resolve(request, blocking=False)
         except WouldBlock as slow:
-            self._defer(asked, slow)
+            self._defer(request, slow)
         else:
-            self._starter.start(asked, granted)
-            self._started = True
+            self._factory.start(request, resolved)
+            request.started = True
 
-    def _defer(self, asked: IncomingRequest, slow: WouldBlock) -> None:
-        offer = asked.config
-        if offer.needs_mac:
-            _ = asked.client.mac  # now: the kernel is asked by one thread alone
-        errand = Lookup(
-            asked.request,
-            partial(self._starter.answer, asked, wait=True),
-            partial(self._answered, asked),
+    def _defer(self, request: IncomingRequest, slow: WouldBlock) -> None:
+        if request.config.needs_mac:
+            request.client.query_mac()  # netlink may be used in one thread only: this one
+        lookup = Lookup(
+            request.packet,
+            partial(self._factory.resolve, request, blocking=True),
+            partial(self._on_lookup_done, request),
             release,
             quick=not slow.needs_render,
         )
-        self._waiting.submit(asked.tid, errand, slow.args, offer.admission.half_open)
+        limit = request.config.admission.half_open
+        self._lookups.submit(request.tid, lookup, slow.args, limit)
 
-    def _answered(self, asked: IncomingRequest, result: ResolvedRequest | Exception) -> None:
+    def _on_lookup_done(
+        self, request: IncomingRequest, result: ResolvedRequest | Exception
+    ) -> None:
         try:
             if isinstance(result, Exception):
                 raise result
-            self._start_deferred(asked, result)
-        except _TURNED_DOWN as why:
-            self._reject(asked, why)
+            self._start_deferred(request, result)
+        except _REJECTIONS as reason:
+            self._reject(request, reason)
         except Exception:
-            self.log.failure("fault in a request from {peer}", peer=asked.tid[0])
+            self.log.failure("internal error in a request from {peer}", peer=request.tid[0])
 
-    def _start_deferred(self, asked: IncomingRequest, granted: ResolvedRequest) -> None:
-        """Start it, if there is room still."""
+    def _start_deferred(self, request: IncomingRequest, resolved: ResolvedRequest) -> None:
+        """Start a session after its lookup, if the limits still allow it."""
         try:
-            crowd, now = asked.config.admission, self._runtime.clock.seconds()
-            self._sessions.reserve(asked.tid[0], crowd, now)
+            limits, now = request.config.admission, self._runtime.clock.seconds()
+            self._sessions.reserve(request.tid[0], limits, now)
         except BaseException:
-            release(granted)
+            release(resolved)
             raise
-        self._starter.start(asked, granted)
-        self._started = True
+        self._factory.start(request, resolved)
+        request.started = True
 
-    def _reject(self, asked: IncomingRequest, why: Exception) -> None:
-        """Say and report why there is nothing for this request, or only report it."""
-        if isinstance(why, ResourceExhausted | MemoryError):
-            # As with too many sessions: there may be some when it asks again.
-            why = RequestDropped(str(why) or ErrorText.OUT_OF_MEMORY)
-        if isinstance(why, RequestRefused):
-            self._send_error(why, asked.tid)
-            self._unserved(asked, Outcome.REFUSED, why.code, why)
+    def _reject(self, request: IncomingRequest, reason: Exception) -> None:
+        """Report a rejected request, and send an ERROR unless it is dropped."""
+        if isinstance(reason, ResourceExhausted | MemoryError):
+            # Drop silently: the client retries, and resources may be free by then.
+            reason = RequestDropped(str(reason) or ErrorText.OUT_OF_MEMORY)
+        if isinstance(reason, RequestRefused):
+            self._send_error(reason, request.tid)
+            self._report_rejected(request, Outcome.REFUSED, reason.code, reason)
         else:
-            self._unserved(asked, Outcome.DROPPED, None, why)
+            self._report_rejected(request, Outcome.DROPPED, None, reason)
 
     def _send_error(self, refused: RequestRefused, tid: TID) -> None:
-        self.transport.answer(ErrorPacket(refused.code, refused.text).encode(), tid)
+        self.transport.reply(ErrorPacket(refused.code, refused.text).encode(), tid)
 
-    def _unserved(
-        self, asked: IncomingRequest, outcome: Outcome, code: int | None, why: Exception
+    def _report_rejected(
+        self, request: IncomingRequest, outcome: Outcome, code: int | None, reason: Exception
     ) -> None:
-        asked.config.report(
+        request.config.report(
             TransferResult(
-                direction=Direction.READ if isinstance(asked.request, Rrq) else Direction.WRITE,
-                peer=asked.tid[0][:2],
-                filename=asked.request.filename,
+                direction=Direction.READ if isinstance(request.packet, Rrq) else Direction.WRITE,
+                peer=request.tid[0][:2],
+                filename=request.packet.filename,
                 outcome=outcome,
                 code=code,
-                detail=str(why),
-                profile=asked.profile.name,
+                detail=str(reason),
+                profile=request.profile.name,
             )
         )

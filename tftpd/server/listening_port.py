@@ -1,8 +1,8 @@
-"""The well-known port, and the sessions that stay on it.
+"""Listening port, and the sessions that share it in single-port mode.
 
-In single-port mode sessions have no ports of their own. A datagram that is no
-request goes to the session of its TID: the client's address and port, and the
-local address that it was sent to.
+In single-port mode sessions have no ports of their own. A datagram that is not a request
+goes to the session of its TID: the client's address and port, and the local address that
+the datagram was sent to.
 """
 
 import socket
@@ -14,37 +14,50 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
-from tftpd.net.rate_limit import Entrance
 from tftpd.net.segmentation import SegmentedSender
-from tftpd.net.sockets import ARRIVAL_ANCILLARY, parse_pktinfo, pktinfo_cmsg
+from tftpd.net.sockets import PKTINFO_ANCILLARY_BYTES, parse_pktinfo, pktinfo_cmsg
 from tftpd.net.types import TID, Buffer, SocketAddress
-from tftpd.net.udp import TURN, ReaderRegistry, UDPPort
+from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort
 from tftpd.net.wrappers import DatagramObserver
-from tftpd.protocol.packets import Opcode
+from tftpd.protocol.packets import RRQ_PREFIX, WRQ_PREFIX
 from tftpd.server.fair_queue import IncomingDatagram, RequestQueue
 
-_LONGEST = 65536  # octets; a request may be as long as UDP allows
-_REQUESTS = (Opcode.RRQ.to_bytes(2, "big"), Opcode.WRQ.to_bytes(2, "big"))
+_MAX_DATAGRAM_BYTES = 65536  # a request may be as long as UDP allows
+_REQUEST_PREFIXES = (RRQ_PREFIX, WRQ_PREFIX)
 
-# The kernel counts the buffer of a block, which is up to twice as long as an
-# Ethernet frame's; and between two of our reads there may be requests too.
-_OVERHEAD = 4
+# Receive buffer per byte of a block: the kernel also counts the buffer that holds the
+# block, which is up to twice as long as an Ethernet frame, and requests need space too.
+_BUFFER_FACTOR = 4
+
+
+def upload_window_bytes(receive_buffer: int, uploads: int = 0) -> int:
+    """Return the bytes of blocks that one more upload may have in flight.
+
+    Args:
+        receive_buffer: Receive buffer of the listening socket in bytes.
+        uploads: Number of running uploads that share it.
+    """
+    return receive_buffer // _BUFFER_FACTOR // (uploads + 1)
 
 
 class SessionDemux:
-    """The sessions on a listening port, by their TIDs.
+    """Sessions on a listening port, by their TIDs.
 
-    What comes for one that receives windows is kept until `deliver()`, so that
-    blocks which arrived together are taken together.
+    Datagrams for a session that receives windows are kept until `flush()`, so that it
+    handles blocks that arrived together in one call.
     """
 
-    def __init__(self, emptied: Callable[[], None]) -> None:
-        """`emptied` is called when the last one is gone."""
-        self._emptied = emptied
+    def __init__(self, on_empty: Callable[[], None]) -> None:
+        """Initialize the demultiplexer.
+
+        Args:
+            on_empty: Called when the last session has ended.
+        """
+        self._on_empty = on_empty
         self._protocols: dict[TID, BurstProtocol] = {}
         self._uploads: set[TID] = set()
-        self._windows: set[TID] = set()  # uploads by more than one block at a time
-        self._waiting: dict[TID, list[bytes]] = {}
+        self._window_uploads: set[TID] = set()  # with more than one block per ACK
+        self._pending: dict[TID, list[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._protocols)
@@ -54,212 +67,231 @@ class SessionDemux:
 
     @property
     def single_lockstep(self) -> bool:
-        """Whether there is one, which says one thing at a time."""
-        return len(self._protocols) == 1 and not self._windows
+        """True if there is one session, and its client sends one packet at a time."""
+        return len(self._protocols) == 1 and not self._window_uploads
 
     @property
     def uploads(self) -> int:
-        """How many of them receive a file that is not complete."""
+        """Number of sessions that receive a file that is not complete."""
         return len(self._uploads)
 
     def register(
         self, tid: TID, protocol: BurstProtocol, transport: BurstTransport, needs: PortRequirements
     ) -> None:
-        """What comes from `tid` is for `protocol`, until it leaves."""
+        """Dispatch the datagrams of `tid` to `protocol`, and connect it to its transport."""
         self._protocols[tid] = protocol
         if needs.receives:
             self._uploads.add(tid)
         if needs.receives and needs.window_bytes > needs.max_datagram_bytes:
-            self._windows.add(tid)
+            self._window_uploads.add(tid)
         protocol.makeConnection(transport)
 
     def upload_done(self, tid: TID) -> None:
-        """The transfer of `tid` has its outcome: no more of its blocks need room."""
+        """Note that the transfer of `tid` has its outcome and needs no buffer."""
         self._uploads.discard(tid)
 
     def unregister(self, tid: TID) -> None:
-        """The session of `tid` has ended; idempotent."""
+        """Remove and stop the session of `tid`; idempotent."""
         protocol = self._protocols.pop(tid, None)
         self._uploads.discard(tid)
-        self._windows.discard(tid)
+        self._window_uploads.discard(tid)
         if protocol is not None:
             protocol.doStop()
             if not self._protocols:
-                self._emptied()
+                self._on_empty()
 
     def dispatch(self, datagram: bytes, tid: TID) -> bool:
-        """Give `datagram` to whom it is for; False where that is the listener."""
+        """Pass a datagram to its session.
+
+        Returns:
+            False if it is for the listener: a request, or no session has this TID.
+        """
         protocol = self._protocols.get(tid)
         if protocol is None:
             return False
-        if datagram[:2] in _REQUESTS:
-            self.flush()  # what it sent before
+        if datagram[:2] in _REQUEST_PREFIXES:
+            self.flush()  # datagrams that the client sent before the request
             return False
-        if tid in self._windows:
-            self._waiting.setdefault(tid, []).append(datagram)
+        if tid in self._window_uploads:
+            self._pending.setdefault(tid, []).append(datagram)
         else:
             protocol.datagramReceived(datagram, tid[0])
         return True
 
     def flush(self) -> None:
-        """Give what waits to whom it is for."""
-        if not self._waiting:
+        """Pass the kept datagrams to their sessions."""
+        if not self._pending:
             return
-        waiting, self._waiting = self._waiting, {}
-        for tid, datagrams in waiting.items():
+        pending, self._pending = self._pending, {}
+        for tid, datagrams in pending.items():
             protocol = self._protocols.get(tid)
             if protocol is not None:
                 protocol.burstReceived(datagrams, tid[0])
 
 
-class ListeningPort(UDPPort, Entrance):
-    """A port that knows at which local address each datagram arrived.
+class ListeningPort(UDPPort):
+    """Port that receives requests and reports the local address of each datagram.
 
-    While it delivers a datagram, `local` is the address of this host to
-    answer from, and `broadcast` whether the datagram was sent to more hosts
-    than this one. `hear`, where it is set, listens in (`tap.py`) on all that
-    is not for a session; who listens to sessions taps them.
+    Attributes:
+        local: During the delivery of a datagram, the local address to reply from.
+        broadcast: During the delivery of a datagram, True if it was sent to a broadcast
+            or multicast address.
+        observe: Called with each datagram that belongs to no session; None: no observer.
+            A session is observed with `SessionRuntime.tap`.
+        sessions: Sessions in single-port mode.
     """
+
+    takes_requests = True  # see `EpollReader`
 
     def __init__(
         self,
         readers: ReaderRegistry,
         sock: socket.socket,
         protocol: DatagramProtocol,
-        callers: RequestQueue,
-        served: Callable[[], None],
+        queue: RequestQueue,
+        on_transfer_active: Callable[[], None],
     ) -> None:
-        """`served` is called when transfers on it had something to do."""
-        super().__init__(readers, sock, protocol, _LONGEST)
-        self._callers = callers
-        self._served = served
+        """Initialize the port.
+
+        Args:
+            readers: Registry that watches the socket.
+            sock: Socket from `bind_listeners` or `prepare_listener`.
+            protocol: Listener that handles the requests.
+            queue: Queue of requests.
+            on_transfer_active: Called when sessions on this port received datagrams.
+        """
+        super().__init__(readers, sock, protocol, _MAX_DATAGRAM_BYTES)
+        self._queue = queue
+        self._on_transfer_active = on_transfer_active
         self._bound: SocketAddress = sock.getsockname()
-        self._left: Callable[[], None] | None = None  # set once no requests are taken
-        self.sessions = SessionDemux(self._close_if_left)
+        self._on_drained: Callable[[], None] | None = None  # set while requests are dropped
+        self.sessions = SessionDemux(self._close_if_draining)
         self.local = self._bound
         self.broadcast = False
-        self.hear: DatagramObserver | None = None
+        self.observe: DatagramObserver | None = None
 
     def doRead(self) -> None:
-        """Take what has arrived, up to a bounded number of datagrams, and answer a few.
+        """Read the datagrams in the socket's buffer, up to a bounded number; handle a few.
 
-        All of it is taken, so that what a host says too much does not fill the
-        buffer of the socket, where it would be in the way of the others.
+        All requests are moved to the queue, so that those of a flooding client do not
+        fill the socket's buffer, which has no share per client.
         """
-        guests, callers, taken = self.sessions, self._callers, False
-        for _ in range(TURN):
+        sessions, queue, active = self.sessions, self._queue, False
+        for _ in range(MAX_READS):
             if not self._open:
                 return
             try:
-                datagram, ancillary, _, peer = self._socket.recvmsg(_LONGEST, ARRIVAL_ANCILLARY)
+                datagram, ancillary, _, peer = self._socket.recvmsg(
+                    _MAX_DATAGRAM_BYTES, PKTINFO_ANCILLARY_BYTES
+                )
             except OSError:
-                break  # nothing left, or an ICMP error that belongs to no session
+                break  # empty, or an ICMP error that belongs to no session
             local, broadcast = parse_pktinfo(ancillary) or (self._bound, False)
-            if guests and guests.dispatch(datagram, (peer, local)):
-                taken = True
-                if guests.single_lockstep:
-                    break  # in lock-step it has sent one: to look for more costs 2 us
-            elif self._left is None:
-                if self.hear is not None:
-                    self.hear(False, datagram, (local[0], self._bound[1]), peer)
-                callers.add(IncomingDatagram(datagram, peer, local, broadcast))
-        guests.flush()
-        if taken:
-            self._served()
-        callers.turn(self._answer)
+            if sessions and sessions.dispatch(datagram, (peer, local)):
+                active = True
+                if sessions.single_lockstep:
+                    break  # it has sent one packet; another read would cost 2 us
+            elif self._on_drained is None:
+                if self.observe is not None:
+                    self.observe(False, datagram, (local[0], self._bound[1]), peer)
+                queue.add(IncomingDatagram(datagram, peer, local, broadcast))
+        sessions.flush()
+        if active:
+            self._on_transfer_active()
+        queue.serve(self._handle)
 
-    def _answer(self, call: IncomingDatagram) -> None:
-        self.local, self.broadcast = call.local, call.broadcast
-        self._protocol.datagramReceived(call.datagram, call.peer)
+    def _handle(self, incoming: IncomingDatagram) -> None:
+        self.local, self.broadcast = incoming.local, incoming.broadcast
+        self._protocol.datagramReceived(incoming.datagram, incoming.peer)
 
-    def answer(self, datagram: bytes, tid: TID) -> None:
-        """Send one datagram from the address that `tid` asked; where that fails it is lost."""
+    def reply(self, datagram: bytes, tid: TID) -> None:
+        """Send one datagram from the local address of `tid`. Errors are ignored."""
         peer, local = tid
-        if self.hear is not None:
-            self.hear(True, datagram, (local[0], self._bound[1]), peer)
+        if self.observe is not None:
+            self.observe(True, datagram, (local[0], self._bound[1]), peer)
         try:
             self._socket.sendmsg([datagram], pktinfo_cmsg(local), 0, peer)
         except OSError:
             return
 
     def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
-        """Have `protocol`, a session, stay on this port."""
-        # A socket of one address sends from no other.
+        """Run a session on this port (single-port mode)."""
+        # A socket bound to one address needs no control message to send from it.
         source = [] if self._bound[0] == tid[1][0] else pktinfo_cmsg(tid[1])
-        shared = SharedPortTransport(
+        transport = SharedPortTransport(
             self.sessions, SegmentedSender(self._socket, source), tid, self._bound
         )
-        self.sessions.register(tid, protocol, shared, needs)
+        self.sessions.register(tid, protocol, transport, needs)
 
     @property
     def upload_window_budget(self) -> int:
-        """Octets of blocks that one more upload may have on their way to us."""
+        """Bytes of blocks that one more upload on this port may have in flight."""
         buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        return buffer // _OVERHEAD // (self.sessions.uploads + 1)
+        return upload_window_bytes(buffer, self.sessions.uploads)
 
-    def stop_accepting(self, left: Callable[[], None]) -> None:
-        """Take no more requests. Closes with the last session on it, and calls `left` then."""
-        self._left = left
-        self._callers.clear()
+    def stop_accepting(self, on_drained: Callable[[], None]) -> None:
+        """Drop all requests. Close the port after its last session, then call `on_drained`."""
+        self._on_drained = on_drained
+        self._queue.clear()
         if not self.sessions:
-            self._close_if_left()
+            self._close_if_draining()
 
     def stopListening(self) -> "Deferred[None]":
         """Close the socket at once and stop the protocol; idempotent."""
-        self._callers.clear()
+        self._queue.clear()
         return super().stopListening()
 
     def resume(self) -> None:
-        """Take requests again."""
-        self._left = None
+        """Accept requests again after `stop_accepting`."""
+        self._on_drained = None
 
-    def _close_if_left(self) -> None:
-        left = self._left
-        if left is not None and self._open:
+    def _close_if_draining(self) -> None:
+        on_drained = self._on_drained
+        if on_drained is not None and self._open:
             self.stopListening()
-            left()
+            on_drained()
 
 
 @implementer(BurstTransport)
 class SharedPortTransport:
-    """A listening port as one session sees it: its end closes no socket."""
+    """Transport of one session on a listening port. Its end does not close the socket."""
 
     def __init__(
-        self, guests: SessionDemux, bursts: SegmentedSender, tid: TID, bound: SocketAddress
+        self, sessions: SessionDemux, sender: SegmentedSender, tid: TID, bound: SocketAddress
     ) -> None:
-        self._guests = guests
-        self._send = bursts.send
+        self._sessions = sessions
+        self._send = sender.send
         self._tid = tid
         self._bound = bound
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        """Send one datagram to the peer; where that fails it is lost."""
+        """Send one datagram to the peer. Errors are ignored."""
         self.writeBurst(datagram, len(datagram), self._tid[0])
 
-    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
-        """Send them in as few system calls as can be; what cannot be sent is lost."""
+    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        """Send datagrams with as few system calls as possible. Errors are ignored."""
         try:
-            self._send(octets, size, peer)
+            self._send(data, size, peer)
         except OSError:
             return
 
     def stopListening(self) -> "Deferred[None]":
-        """Hear the peer no more, and stop the protocol; idempotent."""
-        self._guests.unregister(self._tid)
+        """Remove the session from the port and stop it; idempotent."""
+        self._sessions.unregister(self._tid)
         return succeed(None)
 
     def connect(self, host: str, port: int) -> None:
-        """Twisted: the socket has other peers too."""
+        """Raise `RuntimeError`: the socket serves other peers too."""
         raise RuntimeError("a shared port cannot be connected")
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """The address that the client asked."""
+        """Return the local address of the client's request."""
         (host, _, *rest), number = self._tid[1], self._bound[1]
         return IPv6Address("UDP", host, number, *rest) if rest else IPv4Address("UDP", host, number)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Twisted: sessions send to one host."""
+        """Do nothing: sessions send to one host."""
 
     def getBroadcastAllowed(self) -> bool:
-        """Twisted: sessions send to one host."""
+        """Return False: sessions send to one host."""
         return False

@@ -1,19 +1,16 @@
-"""Requests whose answer takes time: a disk is asked, or a file is made.
+"""Queue and thread pool for file lookups that may block.
 
-One that comes again meanwhile waits for the same answer. Those that hang on
-the same thing stand in one lane, so that a server of files that is down, or a
-template that takes its time, holds up nobody else. In a lane clients take
-turns: whoever asks for a hundred files at once waits for them, not the others.
+A lookup may wait for a disk or render a template. A repeated request waits for the
+lookup that is queued already. Lookups for one root directory (or one template) share a
+queue, so that a file server that is down, or a slow template, delays no others. Within
+such a queue clients are served round-robin.
 
-Threads that look for files, and are waited for a moment.
-
-A disk has most of what it is asked in memory. To find that out takes a tenth of a
-millisecond, and to have it found out beside transfers ten times that: two threads
-that pass the interpreter's lock to and fro at each system call are both late. So
-the reactor stands still until it is done, but not for long.
+Most metadata is in memory. A lookup that finds it there takes 0.1 ms; in a thread beside
+active transfers it takes ten times as long, because the two threads exchange the
+interpreter lock at each system call. So the reactor blocks for the result, but only for
+a short time.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,29 +23,35 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from tftpd.net.interfaces import InThread
+from tftpd.net.interfaces import ThreadRunner
 from tftpd.net.types import TID
 from tftpd.protocol.packets import Request
 from tftpd.server.admission import RequestDropped, client_key
+from tftpd.server.fair_queue import FairQueue
 
-_ABREAST = 4  # of one lane that are worked for at a time
+_MAX_RUNNING_PER_ROOT = 4
 
-# Seconds that everyone waits for one that is quick: ten times what it takes to
-# learn that a name is not there. After a disk that took longer none is waited for for
-# some time: if all are always slow, a twentieth of the time is lost.
-_MOMENT = 0.002
-_RESTS = 20 * _MOMENT
-_MOMENTS = 4  # at a time
+# How long the reactor may block on a lookup that is expected to be quick: ten times what
+# a negative result takes. After one that took longer, do not block again for 40 ms, so
+# that a slow disk costs at most 5 % of the time.
+_MAX_BLOCK_SECONDS = 0.002
+_NO_BLOCK_SECONDS = 20 * _MAX_BLOCK_SECONDS
+_MAX_BLOCKS_PER_TURN = 4
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lookup(Generic[T]):
-    """What is done for a request: `work` in a thread, `then` here with what came of it.
+    """One file lookup for a request.
 
-    What came of it for nobody any more is given to `discard`. A `quick` one is
-    worth a moment of all: it mostly takes less than to hand it over.
+    Attributes:
+        request: The request; a repeated one does not start a second lookup.
+        work: Runs in a thread.
+        then: Called in the reactor thread with the result or the exception of `work`.
+        discard: Called in place of `then` with a result that is no longer wanted.
+        quick: True if the reactor may block for the result for a short time.
+        wanted: False after the lookup was cancelled.
     """
 
     request: Request
@@ -60,234 +63,262 @@ class Lookup(Generic[T]):
 
 
 class _RootQueue:
-    """Errands that hang on one thing, by who waits for them; those at work are counted only."""
+    """Pending lookups for one root, queued per client. Running lookups are only counted."""
 
-    def __init__(self, hangs_on: Hashable) -> None:
-        self.hangs_on = hangs_on
-        self.working = 0
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.n_running = 0
         self.starting = False
-        self._queues: OrderedDict[str, dict[TID, Lookup[Any]]] = OrderedDict()
+        self._queue: FairQueue[tuple[TID, Lookup[Any]]] = FairQueue(0)
+        self._pending: dict[TID, tuple[TID, Lookup[Any]]] = {}
 
-    def add(self, tid: TID, errand: Lookup[Any]) -> None:
-        """It comes after those of the same client."""
-        self._queues.setdefault(client_key(tid[0]), {})[tid] = errand
+    def add(self, tid: TID, lookup: Lookup[Any]) -> None:
+        item = self._pending[tid] = tid, lookup
+        self._queue.push(client_key(tid[0]), item, size=0)  # LookupQueue limits the number
 
-    def drop(self, tid: TID) -> None:
-        """Its turn does not come, if it did not already."""
-        queue = self._queues.get(client_key(tid[0]))
-        if queue is not None:
-            queue.pop(tid, None)
-            if not queue:
-                del self._queues[client_key(tid[0])]
+    def remove(self, tid: TID) -> None:
+        item = self._pending.pop(tid, None)
+        if item is not None:
+            self._queue.remove(client_key(tid[0]), item)
 
-    def next(self) -> tuple[TID, Lookup[Any]] | None:
-        """The first of the client whose turn it is; None if nobody waits."""
-        if not self._queues:
+    def pop(self) -> tuple[TID, Lookup[Any]] | None:
+        """Remove and return the next lookup; None if the queue is empty."""
+        if not self._queue:
             return None
-        client, queue = self._queues.popitem(last=False)
-        tid = next(iter(queue))
-        errand = queue.pop(tid)
-        if queue:
-            self._queues[client] = queue
-        return tid, errand
+        item = self._queue.pop()
+        del self._pending[item[0]]
+        return item
 
 
 class _TimedCall(Generic[T]):
-    """Gives what its work gives or raises, and knows what it took of the processor, in seconds.
+    """Callable that returns the result or the exception of its work and measures CPU time.
 
-    Waiting is nothing. The exception is given as a value: Twisted's `Failure` looks
-    at all the frames below, which took longer than to find out that a name is not there.
+    Waiting does not count. The exception is returned as a value: Twisted's `Failure`
+    inspects all frames, which took longer than a lookup with a negative result.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
-        self.spent = 0.0
+        self.cpu_seconds = 0.0
 
     def __call__(self) -> T | Exception:
-        began = thread_time()
+        start = thread_time()
         try:
             return self._work()
         except Exception as error:
             return error
         finally:
-            self.spent = thread_time() - began
+            self.cpu_seconds = thread_time() - start
 
 
 class LookupQueue:
-    """Errands by the TIDs of their clients; `in_thread` does the work.
-
-    `spend` is told the seconds of a processor that each took which came to nothing,
-    but of those that were done before `put` returned: that is known to who called it.
-    """
+    """Pending and running lookups by the TIDs of their clients."""
 
     def __init__(
         self,
-        in_thread: InThread,
-        spend: Callable[[float], None] = lambda seconds: None,
+        in_thread: ThreadRunner,
+        charge: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """Initialize the queue.
+
+        Args:
+            in_thread: Runs the work of a lookup.
+            charge: Called with the CPU seconds of each failed lookup, except those that
+                finish inside `submit()`; the caller accounts for these itself.
+        """
         self._in_thread = in_thread
-        self._spend = spend
-        self._errands: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
-        self._clients: dict[str, dict[TID, None]] = {}  # who waits for what, in order
-        self._lanes: dict[Hashable, _RootQueue] = {}
-        self._quick_from = 0.0  # seconds; until then nobody is waited for
+        self._charge = charge
+        self._lookups: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
+        self._clients: dict[str, dict[TID, None]] = {}  # TIDs of each client, in order
+        self._root_queues: dict[Hashable, _RootQueue] = {}
+        self._may_block_at = 0.0  # monotonic time in seconds
 
     def __len__(self) -> int:
-        return len(self._errands)
+        return len(self._lookups)
 
     def request(self, tid: TID) -> Request | None:
-        """What `tid` waits for, if it does."""
-        known = self._errands.get(tid)
-        return None if known is None else known[0].request
+        """Return the request whose lookup is pending or running for this TID, if any."""
+        entry = self._lookups.get(tid)
+        return None if entry is None else entry[0].request
 
-    def submit(self, tid: TID, errand: Lookup[T], hangs_on: Hashable, most: int) -> None:
-        """Have it done, among those that hang on the same.
+    def submit(self, tid: TID, lookup: Lookup[T], key: Hashable, limit: int) -> None:
+        """Queue a lookup and start it if fewer than four run for the same key.
 
-        Beside `most` the last of the client with the most of them gives way, and is
-        given `Ignored`; which is raised where that is the client that asks.
+        If the queue is full, the last lookup of the client with most of them is
+        cancelled and gets `RequestDropped`.
+
+        Args:
+            tid: TID of the client; it has no other lookup.
+            lookup: The lookup.
+            key: Root or template that the lookup may wait for.
+            limit: Number of lookups in the queue.
+
+        Raises:
+            RequestDropped: The queue is full, and this client has most of the lookups.
         """
-        if len(self._errands) >= most:
-            self._make_room(client_key(tid[0]), most)
-        lane = self._lanes.setdefault(hangs_on, _RootQueue(hangs_on))
-        self._errands[tid] = errand, lane
+        if len(self._lookups) >= limit:
+            self._make_space(client_key(tid[0]), limit)
+        root_queue = self._root_queues.setdefault(key, _RootQueue(key))
+        self._lookups[tid] = lookup, root_queue
         self._clients.setdefault(client_key(tid[0]), {})[tid] = None
-        lane.add(tid, errand)
-        self._work(lane)
+        root_queue.add(tid, lookup)
+        self._run(root_queue)
 
     def cancel(self, tid: TID) -> None:
-        """`tid` waits no more."""
-        known = self._take(tid)
-        if known is not None:
-            errand, lane = known
-            errand.wanted = False
-            lane.drop(tid)
+        """Cancel the lookup of this TID, if any."""
+        entry = self._pop(tid)
+        if entry is not None:
+            lookup, root_queue = entry
+            lookup.wanted = False
+            root_queue.remove(tid)
 
     def clear(self) -> None:
-        """Nobody waits any more."""
-        for tid in list(self._errands):
+        """Cancel all lookups."""
+        for tid in list(self._lookups):
             self.cancel(tid)
 
-    def _make_room(self, client: str, most: int) -> None:
-        full = RequestDropped(f"{most} requests wait for their files")
-        greediest = max(self._clients.values(), key=len)
-        if len(greediest) <= len(self._clients.get(client, ())) + 1:
-            raise full
-        tid = next(reversed(greediest))
-        errand, _ = self._errands[tid]
+    def _make_space(self, client: str, limit: int) -> None:
+        dropped = RequestDropped(f"lookup queue is full ({limit} requests)")
+        most = max(self._clients.values(), key=len)
+        if len(most) <= len(self._clients.get(client, ())) + 1:
+            raise dropped
+        tid = next(reversed(most))
+        lookup, _ = self._lookups[tid]
         self.cancel(tid)
-        errand.then(full)
+        lookup.then(dropped)
 
-    def _take(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
-        known = self._errands.pop(tid, None)
-        if known is not None:
-            others = self._clients[client_key(tid[0])]
-            del others[tid]
-            if not others:
+    def _pop(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
+        entry = self._lookups.pop(tid, None)
+        if entry is not None:
+            tids = self._clients[client_key(tid[0])]
+            del tids[tid]
+            if not tids:
                 del self._clients[client_key(tid[0])]
-        return known
+        return entry
 
-    def _work(self, lane: _RootQueue) -> None:
-        if lane.starting:
-            return  # one was done at once: the next is taken below
-        lane.starting = True
+    def _run(self, root_queue: _RootQueue) -> None:
+        if root_queue.starting:
+            return  # a lookup finished at once; the loop below starts the next one
+        root_queue.starting = True
         try:
-            self._start(lane)
+            self._start(root_queue)
         finally:
-            lane.starting = False
-        if not lane.working:
-            self._lanes.pop(lane.hangs_on, None)
+            root_queue.starting = False
+        if not root_queue.n_running:
+            self._root_queues.pop(root_queue.key, None)
 
-    def _start(self, lane: _RootQueue) -> None:
-        moments = _MOMENTS
-        while lane.working < _ABREAST and (turn := lane.next()) is not None:
-            tid, errand = turn
-            attempt = _TimedCall(errand.work)
-            quick = errand.quick and moments > 0 and monotonic() >= self._quick_from
-            done = self._in_thread(attempt, _MOMENT if quick else 0.0)
-            lane.working += 1
-            moments -= 1
-            if quick and not done.called:
-                self._quick_from = monotonic() + _RESTS
-            done.addBoth(self._done, tid, errand, lane, attempt)
+    def _start(self, root_queue: _RootQueue) -> None:
+        blocks_left = _MAX_BLOCKS_PER_TURN
+        while root_queue.n_running < _MAX_RUNNING_PER_ROOT:
+            entry = root_queue.pop()
+            if entry is None:
+                return
+            tid, lookup = entry
+            call = _TimedCall(lookup.work)
+            block = lookup.quick and blocks_left > 0 and monotonic() >= self._may_block_at
+            done = self._in_thread(call, _MAX_BLOCK_SECONDS if block else 0.0)
+            root_queue.n_running += 1
+            blocks_left -= 1
+            if block and not done.called:
+                self._may_block_at = monotonic() + _NO_BLOCK_SECONDS
+            done.addBoth(self._on_done, tid, lookup, root_queue, call)
 
-    def _done(
-        self, result: Any, tid: TID, errand: Lookup[Any], lane: _RootQueue, attempt: _TimedCall[Any]
+    def _on_done(
+        self,
+        result: Any,
+        tid: TID,
+        lookup: Lookup[Any],
+        root_queue: _RootQueue,
+        call: _TimedCall[Any],
     ) -> None:
-        began = monotonic()
-        lane.working -= 1
+        start = monotonic()
+        root_queue.n_running -= 1
         if isinstance(result, Failure):  # no thread could be started
             result = result.value
-        if errand.wanted:
-            self._take(tid)
-            errand.then(result)
+        if lookup.wanted:
+            self._pop(tid)
+            lookup.then(result)
         elif not isinstance(result, Exception):
-            errand.discard(result)
-        if isinstance(result, Exception) and not lane.starting:
-            self._spend(attempt.spent + monotonic() - began)
-        self._work(lane)
+            lookup.discard(result)
+        if isinstance(result, Exception) and not root_queue.starting:
+            self._charge(call.cpu_seconds + monotonic() - start)
+        self._run(root_queue)
 
 
 class LookupPool:
-    """Up to `most` threads, which no other work waits for."""
+    """Thread pool for file lookups.
 
-    def __init__(self, reactor: IReactorFromThreads, most: int) -> None:
+    The reactor blocks up to `max_wait` seconds for a result before it continues without
+    it.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, max_threads: int) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(0, most, "openers")
+        self._pool = ThreadPool(0, max_threads, "lookups")
         self._pool.start()
 
-    def __call__(self, work: Callable[[], T], moment: float) -> "Deferred[T]":
-        """What `work` gives; has fired already if that took no more than `moment` seconds.
+    def __call__(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":
+        """Run `work` in a thread.
 
-        It fails with `MemoryError` where no thread can be started.
+        Returns:
+            A Deferred that has already fired if the result arrived within `max_wait`
+            seconds. It fails with `MemoryError` if no thread can be started.
         """
         try:
             handover = _Handover(self._reactor)
             self._pool.callInThreadWithCallback(handover.put, work)
         except (RuntimeError, MemoryError) as error:
             return fail(MemoryError(str(error)))
-        handover.wait(moment)
+        handover.wait(max_wait)
         return handover.done
 
     def stop(self) -> None:
-        """Wait for those that work, and end them."""
-        with suppress(RuntimeError):  # of a thread that could never be started
+        """Wait for running lookups and end the threads."""
+        with suppress(RuntimeError):  # a thread that could not be started
             self._pool.stop()
 
 
 class _Handover:
-    """The way of a result out of its thread: to who stands and waits, or by the reactor."""
+    """Passes a result from its thread to the reactor thread.
 
-    __slots__ = ("_came", "_lock", "_reactor", "_result", "_there", "_waits", "done")
+    Hands a result to the waiting reactor thread, or, once it has stopped waiting, through
+    `callFromThread`.
+    """
+
+    __slots__ = ("_arrived", "_has_result", "_lock", "_reactor", "_result", "_waiting", "done")
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self.done: Deferred[Any] = Deferred()
         self._reactor = reactor
         self._lock = Lock()
-        self._came = Lock()
-        self._came.acquire()
+        self._arrived = Lock()
+        self._arrived.acquire()
         self._result: Any = None
-        self._there = False
-        self._waits = True
+        self._has_result = False
+        self._waiting = True
 
     def put(self, succeeded: bool, result: Any) -> None:
-        """In the thread: what came of it, or a `Failure`."""
+        """Store the result, or a `Failure`; called in the thread."""
         with self._lock:
             self._result = result
-            self._there = True
-            waits = self._waits
-        if waits:
-            self._came.release()
+            self._has_result = True
+            waiting = self._waiting
+        if waiting:
+            self._arrived.release()
         else:
             self._reactor.callFromThread(self._fire)
 
-    def wait(self, moment: float) -> None:
-        """Fire `done` if it comes within so many seconds; else it fires some time."""
-        if moment > 0:
-            self._came.acquire(timeout=moment)
+    def wait(self, max_wait: float) -> None:
+        """Block until the result arrives, for `max_wait` seconds at most, then fire `done`.
+
+        Later results fire `done` through the reactor.
+        """
+        if max_wait > 0:
+            self._arrived.acquire(timeout=max_wait)
         with self._lock:
-            self._waits = False
-            there = self._there
-        if there:
+            self._waiting = False
+            has_result = self._has_result
+        if has_result:
             self._fire()
 
     def _fire(self) -> None:

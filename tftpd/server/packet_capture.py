@@ -1,10 +1,8 @@
-"""A trace of one client's packets, which comes and goes while the server runs.
+"""Capture of one client's packets to a pcap file, switched on and off while running.
 
-Packets in a file that tcpdump and tshark read, headers and all.
-
-A socket gives datagrams without the headers they travelled with: those are
-made again here, from both addresses. The file is that of libpcap 2.4, in
-microseconds, with raw IP packets.
+A socket delivers datagrams without their IP and UDP headers, so the headers are rebuilt
+from both addresses. The file format is that of libpcap 2.4, with microseconds and raw IP
+packets; tcpdump and tshark read it.
 """
 
 import os
@@ -27,99 +25,126 @@ from tftpd.net.types import SocketAddress
 from tftpd.net.wrappers import ProtocolTap
 from tftpd.server.listening_port import ListeningPort
 
-OLDER = ".1"
-"""What is appended to the name of a capture that a new one replaces."""
+OLD_SUFFIX = ".1"
+"""Suffix of a capture file that a new one replaces."""
 
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _MAGIC = 0xA1B2C3D4
-_LONGEST = 65535  # octets of a packet
-_RAW = 101  # LINKTYPE_RAW: each packet begins with its IPv4 or IPv6 header
-_HEAD = struct.pack("=IHHiIII", _MAGIC, 2, 4, 0, 0, _LONGEST, _RAW)
-_RECORD = struct.Struct("=IIII")  # seconds, microseconds, octets here, octets in all
+_MAX_PACKET_BYTES = 65535
+_LINKTYPE_RAW = 101  # each packet starts with its IPv4 or IPv6 header
+_FILE_HEADER = struct.pack("=IHHiIII", _MAGIC, 2, 4, 0, 0, _MAX_PACKET_BYTES, _LINKTYPE_RAW)
+_RECORD = struct.Struct("=IIII")  # seconds, microseconds, captured bytes, original bytes
 
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
-_PORTS = struct.Struct("!HHHH")
-_UDP = 17
-_HOPS = 64
+_UDP = struct.Struct("!HHHH")
+_PROTOCOL_UDP = 17
+_TTL = 64
 
 
 class PcapWriter:
-    """A file that packets are added to, up to `max_size` octets."""
+    """Pcap file that packets are appended to, up to a maximum size."""
 
     def __init__(self, path: Path, max_size: int) -> None:
-        """Begin the file, which nobody but its owner may read; raises `OSError`.
+        """Create the file, which only its owner may read.
 
-        A file that is there already is kept as `.1`; a link or what else is
-        no file is not touched.
+        An existing regular file is renamed to `.1`. Links and other kinds of files are
+        not touched.
+
+        Args:
+            path: Path of the file.
+            max_size: Maximum size of the file in bytes.
+
+        Raises:
+            OSError: The file cannot be created.
         """
         with suppress(FileNotFoundError):
             if stat.S_ISREG(os.lstat(path).st_mode):
-                os.rename(path, f"{path}{OLDER}")
+                os.rename(path, f"{path}{OLD_SUFFIX}")
         self._fd = os.open(path, _EXCLUSIVE, 0o600)
-        self._left = max_size
+        self._free = max_size
         self._size = 0
         try:
-            self._append(_HEAD)
+            self._append(_FILE_HEADER)
         except OSError:
             self.close()
             raise
 
-    def add(self, now: float, source: SocketAddress, to: SocketAddress, datagram: bytes) -> bool:
-        """Add a datagram that passed at `now`, in seconds since 1970; False if it does not fit.
+    def add(
+        self,
+        now: float,
+        source: SocketAddress,
+        destination: SocketAddress,
+        datagram: bytes,
+    ) -> bool:
+        """Append a datagram.
 
-        Raises `OSError`; what is in the file by then remains readable.
+        Args:
+            now: Time of the datagram in seconds since 1970.
+            source: Address of the sender.
+            destination: Address of the receiver.
+            datagram: UDP payload.
+
+        Returns:
+            False if the file has no space left for it.
+
+        Raises:
+            OSError: The datagram was not written; the file remains readable.
         """
-        packet = _packet(source, to, datagram)
+        packet = _build_packet(source, destination, datagram)
         seconds, micros = divmod(round(now * 1e6), 1_000_000)
         record = _RECORD.pack(seconds, micros, len(packet), len(packet)) + packet
-        if len(record) > self._left:
+        if len(record) > self._free:
             return False
         self._append(record)
         return True
 
     def close(self) -> None:
-        """Add nothing more; idempotent."""
+        """Close the file; idempotent."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _append(self, octets: bytes) -> None:
-        # Not buffered: whoever reads the file sees each packet at once.
-        written = os.write(self._fd, octets)
-        if written < len(octets):  # a disk that is full
+    def _append(self, data: bytes) -> None:
+        # Unbuffered, so that a reader of the file sees each packet at once.
+        written = os.write(self._fd, data)
+        if written < len(data):  # the disk is full
             os.ftruncate(self._fd, self._size)
-            raise OSError(f"only {written} of {len(octets)} octets could be written")
+            raise OSError(f"only {written} of {len(data)} bytes were written")
         self._size += written
-        self._left -= written
+        self._free -= written
 
 
-def _packet(source: SocketAddress, to: SocketAddress, datagram: bytes) -> bytes:
-    """The IP packet in which `datagram` went from one to the other."""
-    ours, theirs = (ip_address(end[0].partition("%")[0]) for end in (source, to))
-    length = _PORTS.size + len(datagram)
-    pseudo = ours.packed + theirs.packed + struct.pack("!II", length, _UDP)
-    ports = _PORTS.pack(source[1], to[1], length, 0)
-    # No sum is told as 0, which means that there is none.
-    total = _sum(pseudo + ports + datagram) or 0xFFFF
-    udp = _PORTS.pack(source[1], to[1], length, total) + datagram
-    if isinstance(ours, IPv4Address):
-        fields = (0x45, 0, _IPV4.size + length, 0, 0, _HOPS, _UDP)
-        bare = _IPV4.pack(*fields, 0, ours.packed, theirs.packed)
-        return _IPV4.pack(*fields, _sum(bare), ours.packed, theirs.packed) + udp
-    return _IPV6.pack(6 << 28, length, _UDP, _HOPS, ours.packed, theirs.packed) + udp
+def _build_packet(source: SocketAddress, destination: SocketAddress, datagram: bytes) -> bytes:
+    """Return a datagram with its IP and UDP headers."""
+    sender, receiver = (ip_address(end[0].partition("%")[0]) for end in (source, destination))
+    length = _UDP.size + len(datagram)
+    pseudo = sender.packed + receiver.packed + struct.pack("!II", length, _PROTOCOL_UDP)
+    header = _UDP.pack(source[1], destination[1], length, 0)
+    # A checksum of 0 would mean that there is none (RFC 768).
+    checksum = _checksum(pseudo + header + datagram) or 0xFFFF
+    udp = _UDP.pack(source[1], destination[1], length, checksum) + datagram
+    if isinstance(sender, IPv4Address):
+        fields = (0x45, 0, _IPV4.size + length, 0, 0, _TTL, _PROTOCOL_UDP)
+        without_checksum = _IPV4.pack(*fields, 0, sender.packed, receiver.packed)
+        checksum = _checksum(without_checksum)
+        return _IPV4.pack(*fields, checksum, sender.packed, receiver.packed) + udp
+    return _IPV6.pack(6 << 28, length, _PROTOCOL_UDP, _TTL, sender.packed, receiver.packed) + udp
 
 
-def _sum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071): of 64 KiB in microseconds, as one long number."""
-    padded = octets + b"\0" * (len(octets) % 2)
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071).
+
+    The data is one long number modulo 65535: 64 KiB take microseconds.
+    """
+    padded = data + b"\0" * (len(data) % 2)
     return (0xFFFF - int.from_bytes(padded, "big") % 0xFFFF) % 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
-    """Whose packets go to which file, and how many octets it may have."""
+    """Clients whose packets are captured, the file, and its maximum size in bytes."""
 
     clients: IPv4Network | IPv6Network
     file: Path
@@ -127,93 +152,103 @@ class CaptureConfig:
 
 
 class PacketCapture:
-    """Listens in on those ports alone on which a traced client is served.
+    """Observes the ports of captured clients, and no others.
 
-    A session is traced or not from its first packet to its last: one that
-    runs when a trace begins is not in it. Nothing is asked for a block of
-    anyone else.
+    A session is captured from its first packet to its last, or not at all: one that runs
+    when the capture starts is left out. Blocks of other clients cost nothing.
     """
 
     log = Logger()
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
-        """`now` is the time of day, in seconds since 1970."""
-        self._now = now
-        self._traced: CaptureConfig | None = None
-        self._capture: PcapWriter | None = None
+        """Initialize without a capture.
 
-    def switch(self, traced: CaptureConfig | None, ports: Iterable[ListeningPort]) -> None:
-        """Trace `traced` from now on, None for nobody, at `ports` and in new sessions.
-
-        What is traced already goes on in its file; a trace that was full
-        remains so until it is another one. A file that cannot be had is
-        logged, and nobody is traced.
+        Args:
+            now: Returns the time in seconds since 1970.
         """
-        if traced != self._traced:
-            self._close("trace of {clients} ended")
-            self._traced = traced
-            if traced is not None:
-                self._open(traced)
+        self._now = now
+        self._config: CaptureConfig | None = None
+        self._writer: PcapWriter | None = None
+
+    def configure(self, config: CaptureConfig | None, ports: Iterable[ListeningPort]) -> None:
+        """Start, change or stop (None) the capture on these ports and in new sessions.
+
+        If the configuration is unchanged, the capture continues in its file; a capture
+        whose file is full does not start again. If the file cannot be created, this is
+        logged and nothing is captured.
+        """
+        if config != self._config:
+            self._stop("capture of {clients} stopped")
+            self._config = config
+            if config is not None:
+                self._start(config)
         for port in ports:
-            port.hear = self._hear_request if self._capture is not None else None
+            port.observe = self._observe_request if self._writer is not None else None
 
     def tap(self, protocol: BurstProtocol) -> BurstProtocol:
-        """What a port is to be given for `protocol`: itself, unless its peer is traced."""
-        if self._capture is None or not isinstance(protocol, Session):
+        """Return the protocol itself, or a tap around it if its peer is captured."""
+        if self._writer is None or not isinstance(protocol, Session):
             return protocol
-        if not self._follows(protocol.peer):
+        if not self._matches(protocol.peer):
             return protocol
-        # A stranger at the port is heard too: it may be why the transfer fails.
-        return ProtocolTap(protocol, partial(self._hear_session, self._capture))
+        # Packets from unknown TIDs are captured too: they may explain a failed transfer.
+        return ProtocolTap(protocol, partial(self._observe_session, self._writer))
 
-    def _follows(self, peer: SocketAddress) -> bool:
-        return self._traced is not None and client_address(peer) in self._traced.clients
+    def _matches(self, peer: SocketAddress) -> bool:
+        return self._config is not None and client_address(peer) in self._config.clients
 
-    def _hear_request(
-        self, ours: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress
+    def _observe_request(
+        self, outgoing: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress
     ) -> None:
-        if self._follows(peer):
-            self._hear(ours, datagram, local, peer)
+        if self._matches(peer):
+            self._write(outgoing, datagram, local, peer)
 
-    def _hear_session(
+    def _observe_session(
         self,
-        capture: PcapWriter,
-        ours: bool,
+        writer: PcapWriter,
+        outgoing: bool,
         datagram: bytes,
         local: SocketAddress,
         peer: SocketAddress,
     ) -> None:
-        if capture is self._capture:  # a session may be older than the trace
-            self._hear(ours, datagram, local, peer)
+        if writer is self._writer:  # a session may belong to an earlier capture
+            self._write(outgoing, datagram, local, peer)
 
-    def _hear(self, ours: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress) -> None:
-        if self._capture is None:
+    def _write(
+        self, outgoing: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress
+    ) -> None:
+        if self._writer is None:
             return
-        source, to = (local, peer) if ours else (peer, local)
+        source, destination = (local, peer) if outgoing else (peer, local)
         try:
-            fits = self._capture.add(self._now(), source, to, datagram)
+            written = self._writer.add(self._now(), source, destination, datagram)
         except OSError as error:
-            self._close("trace of {clients} ended: {why}", why=error.strerror or str(error))
+            reason = error.strerror or str(error)
+            self._stop("capture of {clients} stopped: {reason}", reason=reason)
             return
-        if not fits:
-            self._close("trace of {clients} is full: {file} has its max_size")
+        if not written:
+            self._stop("capture of {clients} stopped: {file} has reached its max_size")
 
-    def _open(self, traced: CaptureConfig) -> None:
+    def _start(self, config: CaptureConfig) -> None:
         try:
-            self._capture = PcapWriter(traced.file, traced.max_size)
+            self._writer = PcapWriter(config.file, config.max_size)
         except OSError as error:
-            why = error.strerror or str(error)
-            self.log.error("no trace in {file}: {why}", file=str(traced.file), why=why)
+            reason = error.strerror or str(error)
+            self.log.error(
+                "cannot create the capture file {file}: {reason}",
+                file=str(config.file),
+                reason=reason,
+            )
         else:
-            self._say("tracing {clients} in {file}")
+            self._log("capturing packets of {clients} in {file}")
 
-    def _close(self, message: str, **said: str) -> None:
-        capture, self._capture = self._capture, None
-        if capture is not None:
-            capture.close()
-            self._say(message, **said)
+    def _stop(self, message: str, **fields: str) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+            self._log(message, **fields)
 
-    def _say(self, message: str, **said: str) -> None:
-        assert self._traced is not None
-        traced = {"clients": str(self._traced.clients), "file": str(self._traced.file)}
-        self.log.info(message, **traced, **said)
+    def _log(self, message: str, **fields: str) -> None:
+        assert self._config is not None
+        config = {"clients": str(self._config.clients), "file": str(self._config.file)}
+        self.log.info(message, **config, **fields)

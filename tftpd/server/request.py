@@ -1,10 +1,10 @@
-"""What a request is answered with: the decision, apart from ports and sessions.
+"""Resolve a request: the decision, without ports and sessions.
 
-    mode > rewrite > find (authorize > open the file, by another name if need be) > agree
+    mode > rewrite > resolve (authorize > open, with fallback names) > negotiate
 
-The listener acts on it, and `tftpd explain` shows it. A step that cannot go
-on raises `Refused`; without `wait` one that would take its time raises `Slow`,
-and then all is done again, in a thread.
+The listener acts on the decision, and `tftpd explain` shows it. A step that cannot
+continue raises `RequestRefused`. In non-blocking mode a step that would wait for a disk
+raises `WouldBlock`; then all steps run again in a thread.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,125 +31,158 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What a template is rendered for: the name that was asked for, what became of it, and whom."""
+    """Context for rendering a template: the requested name, the resolved name, the client."""
 
-    asked: bytes
-    named: RequestName
+    requested: bytes
+    name: RequestName
     client: Client
 
 
 Render = Callable[[Grant[ReadPolicy], RenderContext], bytes]
-"""Makes a file of a template; blocks, and raises `Refused`."""
+"""Renders a template to the content of a file; blocks; raises `RequestRefused`."""
 
 
-def no_render(template: Grant[ReadPolicy], wanted: RenderContext) -> bytes:
-    """Where nothing renders templates."""
-    raise RequestRefused(ErrorCode.NOT_DEFINED, "nothing renders templates here")
+def no_render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
+    """Refuse to render a template."""
+    raise RequestRefused(ErrorCode.NOT_DEFINED, "no template renderer is running")
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRead:
-    """A read that is granted. `source` is open, and the caller's to close.
+    """A granted read.
 
-    `named` is the name that it was found by.
+    Attributes:
+        name: Name under which the file was found.
+        grant: Permission to read it.
+        options: Negotiated options.
+        source: The open file; the owner of this value closes it.
     """
 
-    named: RequestName
+    name: RequestName
     grant: Grant[ReadPolicy]
-    terms: TransferOptions
+    options: TransferOptions
     source: FileLike
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedWrite:
-    """A write that is granted as far as its name and the policy go.
+    """A write that the policy grants. The file system is not checked yet.
 
-    `named` is the name that it is stored by; `size` is what the file will
-    have, in octets, None where that is not known. Whether a directory takes
-    it is seen by `open()`, which begins the file beneath the first root that
-    has the directory of its name, or by `check()`, which leaves everything
-    as it is.
+    Attributes:
+        name: Name under which the file will be stored.
+        grants: Permission to write below each root, in order of preference.
+        options: Negotiated options.
+        size: Size of the file in bytes; None if unknown.
     """
 
-    named: RequestName
+    name: RequestName
     grants: Sequence[Grant[WritePolicy]]
-    terms: TransferOptions
+    options: TransferOptions
     size: int | None
 
-    def open(self, ledgers: Mapping[Path, UsageTracker], cache: DentryCache, wait: bool) -> Upload:
-        """The file in the making; raises `Refused`. `ledgers` are those of roots with quotas."""
+    def open(
+        self, usage_trackers: Mapping[Path, UsageTracker], cache: DentryCache, blocking: bool
+    ) -> Upload:
+        """Create the upload below the first root that has the directory of the name.
 
-        def begin(grant: Grant[WritePolicy]) -> Upload:
-            follows = grant.symlinks is Symlinks.FOLLOW
-            if not (wait or cache.is_cached(grant.root, grant.name[:-1], follows)):
+        Args:
+            usage_trackers: Disk usage of roots with a quota.
+            cache: Answers whether a directory can be opened without disk I/O.
+            blocking: False: raise `WouldBlock` rather than wait for a disk.
+
+        Raises:
+            RequestRefused: No root accepts the file.
+            WouldBlock: The directory is not cached.
+        """
+
+        def create(grant: Grant[WritePolicy]) -> Upload:
+            follow = grant.symlinks is Symlinks.FOLLOW
+            if not (blocking or cache.is_cached(grant.root, grant.name[:-1], follow)):
                 raise WouldBlock(grant.root)
-            ledger = ledgers.get(grant.root)
-            return Upload.open(grant, self.size, self.terms.mode is Mode.NETASCII, ledger)
+            tracker = usage_trackers.get(grant.root)
+            return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)
 
-        return self._first(begin)
+        return self._try_grants(create)
 
     def check(self) -> None:
-        """Raises `Refused` where `open()` would."""
+        """Raise `RequestRefused` if `open()` would, without a change on disk."""
 
         def check(grant: Grant[WritePolicy]) -> None:
-            ledger = UsageTracker(grant.root) if grant.policy.measured else None
-            if ledger is not None:
-                ledger.measure()
-            Upload.check(grant, self.size, ledger)
+            tracker = UsageTracker(grant.root) if grant.policy.measured else None
+            if tracker is not None:
+                tracker.measure()
+            Upload.check(grant, self.size, tracker)
 
-        self._first(check)
+        self._try_grants(check)
 
-    def _first(self, take: Callable[[Grant[WritePolicy]], T]) -> T:
-        """What `take` makes of the first grant whose directory is there."""
-        missing = []
+    def _try_grants(self, action: Callable[[Grant[WritePolicy]], T]) -> T:
+        """Return the result of `action` for the first grant whose directory exists."""
+        not_found = []
         for grant in self.grants:
             try:
-                return take(grant)
+                return action(grant)
             except RequestRefused as refused:
                 if refused.code is not ErrorCode.FILE_NOT_FOUND:
-                    raise self.named.annotate(refused) from None
-                missing.append(refused)
-        raise self.named.annotate(missing[0])
+                    raise self.name.annotate(refused) from None
+                not_found.append(refused)
+        raise self.name.annotate(not_found[0])
 
 
 def resolve_read(
     request: Rrq,
     client: Client,
-    finder: FileResolver,
+    resolver: FileResolver,
     limits: OptionLimits,
     render: Render,
-    wait: bool,
+    blocking: bool,
 ) -> ResolvedRead:
-    """What `client` gets for `request`; raises `Refused`, and `Slow` unless it may `wait`."""
-    mode = _mode(request)
-    named = apply_rules(finder.mounts.naming.rules, request.filename, False, client)
+    """Find and open the file of an RRQ and negotiate its options.
 
-    def made(template: Grant[ReadPolicy], name: RequestName) -> bytes:
+    Args:
+        request: The RRQ.
+        client: The client.
+        resolver: Resolver of names.
+        limits: Limits of the options.
+        render: Renders a template.
+        blocking: False: raise `WouldBlock` rather than wait for a disk or a template.
+
+    Raises:
+        RequestRefused: The client gets no file.
+        WouldBlock: The file cannot be opened without disk I/O or rendering.
+    """
+    mode = _parse_mode(request)
+    name = apply_rules(resolver.mounts.naming.rules, request.filename, False, client)
+
+    def render_file(template: Grant[ReadPolicy], name: RequestName) -> bytes:
         return render(template, RenderContext(request.filename, name, client))
 
-    found = finder.resolve(named, client, made, wait)
-    terms = negotiate(request.options, limits, mode, Direction.READ, found.source.size)
-    return ResolvedRead(found.named, found.grant, terms, found.source)
+    file = resolver.resolve(name, client, render_file, blocking)
+    options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
+    return ResolvedRead(file.named, file.grant, options, file.source)
 
 
 def resolve_write(
     request: Wrq, client: Client, mounts: Mounts, limits: OptionLimits
 ) -> ResolvedWrite:
-    """What `client` may store by `request`; raises `Refused`."""
-    mode = _mode(request)
-    named = apply_rules(mounts.naming.rules, request.filename, True, client)
+    """Authorize a WRQ and negotiate its options.
+
+    Raises:
+        RequestRefused: The client may not write this name.
+    """
+    mode = _parse_mode(request)
+    name = apply_rules(mounts.naming.rules, request.filename, True, client)
     try:
-        grants = mounts.authorize_write(named.name, client)
+        grants = mounts.authorize_write(name.name, client)
     except RequestRefused as refused:
-        raise named.annotate(refused) from None
-    terms = negotiate(request.options, limits, mode, Direction.WRITE)
-    # Netascii text is longer on the wire than on disk, by as much as it
-    # has lines: an announced size says nothing exact of the file.
-    return ResolvedWrite(named, grants, terms, terms.tsize if mode is Mode.OCTET else None)
+        raise name.annotate(refused) from None
+    options = negotiate(request.options, limits, mode, Direction.WRITE)
+    # Netascii text is longer on the wire than on disk, by one byte per line: `tsize` is
+    # not the size of the file.
+    return ResolvedWrite(name, grants, options, options.tsize if mode is Mode.OCTET else None)
 
 
-def _mode(request: Request) -> Mode:
+def _parse_mode(request: Request) -> Mode:
     mode = Mode.spelled(request.mode)
     if mode is None:
-        raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not served")
+        raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")
     return mode

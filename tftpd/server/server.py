@@ -1,6 +1,5 @@
-"""What one process does to serve: listeners on bound sockets, and their sessions."""
+"""The server of one process: listeners on bound sockets, and their sessions."""
 
-import gc
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
@@ -38,128 +37,138 @@ from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
 
-_OPENERS = 20  # threads at most that open files and render templates, apart from reading
-_MEASURED_EACH = 30.0  # seconds between two measures of what quotas are of
+_MAX_LOOKUP_THREADS = 20  # threads that open files and render templates; not for reading
+_MEASURE_INTERVAL_SECONDS = 30.0  # of the disk usage of roots with a quota
 
 T = TypeVar("T")
 
 _log = Logger()
 
 
-Listening = tuple[socket.socket, ListenSection]
-"""A socket that is bound, and the entry of the configuration that it serves."""
+BoundListener = tuple[socket.socket, ListenSection]
+"""A bound socket and its entry in the configuration."""
 
 
 class Server:
-    """Serves on sockets until it is stopped.
-
-    `report` takes each request's end; `tally` counts the sessions of the
-    processes beside this one, where there are any, and `worker` is the number
-    of this one. `vacated` takes each address that is served no more, once the
-    last session on its socket has ended.
-    """
+    """Serves on sockets until it is stopped."""
 
     def __init__(
         self,
         reactor: Any,
         report: Callable[[TransferResult], None],
-        tally: SharedCounter | None = None,
+        counter: SharedCounter | None = None,
         worker: int | None = None,
-        vacated: Callable[[SocketAddress], None] = lambda _: None,
+        on_drained: Callable[[SocketAddress], None] = lambda _: None,
     ) -> None:
+        """Initialize the server.
+
+        Args:
+            reactor: Twisted's reactor.
+            report: Called with the result of each request.
+            counter: Counts the sessions of all workers; None: there are no others.
+            worker: Number of this worker; None: there are no others.
+            on_drained: Called with a removed listen address when the last session on
+                its socket has ended.
+        """
         self._reactor = reactor
         self._report = report
-        self._sessions = SessionTable(tally)
-        self._discards = DropCounters()
+        self._sessions = SessionTable(counter)
+        self._drops = DropCounters()
         self._bandwidth = BandwidthLimit(inf)
-        self._ledgers: dict[Path, UsageTracker] = {}
+        self._usage_trackers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
         self._renderer = TemplateRenderer()
-        self._openers = LookupPool(reactor, _OPENERS)
+        self._lookup_pool = LookupPool(reactor, _MAX_LOOKUP_THREADS)
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
-        self._turns = RequestThrottle()
-        self._readers = readers_for(reactor, self._turns)
+        self._throttle = RequestThrottle()
+        self._readers = readers_for(reactor, self._throttle)
         self._listeners: dict[SocketAddress, Listener] = {}
-        self._leaving: dict[SocketAddress, Listener] = {}  # which take no more requests
-        self._vacated = vacated
+        self._draining: dict[SocketAddress, Listener] = {}  # removed, with sessions
+        self._on_drained = on_drained
         self._worker = worker
-        self._tracing = PacketCapture()
+        self._capture = PacketCapture()
         self._runtime = SessionRuntime(
             MonotonicClock(reactor),
             self._open_port,
             self._in_thread,
-            self._tracing.tap,
-            self._openers,
-            self._turns.charge,
+            self._capture.tap,
+            self._lookup_pool,
+            self._throttle.charge,
         )
-        # What is there by now stays: it need not be looked through for garbage.
-        gc.freeze()
 
-    def serve(self, settings: Settings, listening: Iterable[Listening]) -> None:
-        """Take requests on these sockets, and on no others, by these settings from now on.
+    def serve(self, settings: Settings, listening: Iterable[BoundListener]) -> None:
+        """Apply settings, and accept requests on these sockets only.
 
-        Sockets are ours to close. Of two with one address the one that is
-        served already stays. Transfers that run go on as they began.
+        Running transfers continue with their old settings.
+
+        Args:
+            settings: The new configuration.
+            listening: Sockets, which the server closes. A socket for an address that is
+                served already is closed at once.
         """
-        offer = self._offer(settings)
-        gone = set(self._listeners)
+        config = self._make_config(settings)
+        removed = set(self._listeners)
         for sock, listen in listening:
             name = sock.getsockname()
-            gone.discard(name)
-            listener = self._listeners.get(name) or self._back(name)
+            removed.discard(name)
+            listener = self._listeners.get(name) or self._resume(name)
             if listener is None:
                 listener = self._listeners[name] = Listener(
-                    self._runtime, offer, self._sessions, discards=self._discards
+                    self._runtime, config, self._sessions, drops=self._drops
                 )
-                self._listening(sock, listener).start()
+                self._make_port(sock, listener).start()
             elif listener.transport.fileno() != sock.fileno():
                 sock.close()
-            listener.config, listener.broadcast = offer, listen.broadcast == "answer"
+            listener.config, listener.broadcast = config, listen.broadcast == "answer"
             listener.single_port = listen.mode == "single-port"
             if listen.ports != (listener.ports and listener.ports.bounds):
                 listener.ports = listen.ports and PortRange(*listen.ports)
-        for name in gone:
-            self._leave(name)
+        for name in removed:
+            self._drain(name)
         self.trace(settings.trace)
 
     def snapshot(self) -> "Deferred[Snapshot]":
-        """What runs now."""
+        """Return the running sessions, and the drops since the last snapshot."""
         now = self._runtime.clock.seconds()
-        return succeed(snapshot(self._sessions, self._discards.take(), now))
+        return succeed(snapshot(self._sessions, self._drops.take(), now))
 
     def trace(self, trace: TraceSection | None) -> None:
-        """Have the packets of `trace.client` in its file from now on; None: nobody's."""
-        traced = None if trace is None else _traced(trace, self._worker)
+        """Start, change or stop (None) the packet capture."""
+        capture = None if trace is None else _capture_config(trace, self._worker)
         ports = (listener.transport for listener in self._listeners.values())
-        self._tracing.switch(traced, ports)
+        self._capture.configure(capture, ports)
 
     def drain(self) -> "Deferred[None]":
-        """Take no more requests; fires when no transfer runs any more."""
-        self._leave_all()
+        """Accept no more requests.
+
+        Returns:
+            A Deferred that fires when no transfer runs.
+        """
+        self._drain_all()
         return self._sessions.idle()
 
     @property
     def transfers(self) -> int:
-        """How many sessions there are."""
+        """Number of sessions."""
         return len(self._sessions)
 
     def stop(self) -> None:
-        """Take no more requests, and end what is running; its clients are told."""
-        self._leave_all()
+        """Accept no more requests and end all sessions; their clients get an ERROR."""
+        self._drain_all()
         self._sessions.stop()
         self.trace(None)
         self._neighbours.close()
         self._renderer.close()
-        self._openers.stop()
+        self._lookup_pool.stop()
         if self._measuring.running:
             self._measuring.stop()
         if isinstance(self._readers, EpollReader):
             self._readers.close()
 
-    def _offer(self, settings: Settings) -> ServerConfig:
+    def _make_config(self, settings: Settings) -> ServerConfig:
         mounts = Mounts(settings.mounts(), settings.naming())
-        self._keep_ledgers(mounts)
+        self._track_usage(mounts)
         profiles = Profiles(known.profile() for known in settings.known_profiles())
         facts = settings.known_facts()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
@@ -171,9 +180,9 @@ class Server:
             timing=settings.retransmit.timing(),
             admission=admission_limits(settings.limits),
             report=self._report,
-            bandwidth=self._share(settings),
+            bandwidth=self._share_bandwidth(settings),
             session_bandwidth=settings.limits.session_bandwidth,
-            usage_trackers=self._ledgers,
+            usage_trackers=self._usage_trackers,
             profiles=profiles,
             neighbour=self._neighbours.mac,
             render=template_renderer(self._renderer, facts),
@@ -184,72 +193,71 @@ class Server:
             self._neighbours.open()
         except OSError as error:
             _log.warn(
-                "no MAC address is known, and nothing with `macs` fits, nor a root or a rule "
-                "with {{mac}}: netlink cannot be used ({why}); under systemd, "
-                "RestrictAddressFamilies=AF_NETLINK allows it",
-                why=error.strerror or error,
+                "netlink is unavailable ({reason}): rules that match on MAC addresses will not "
+                "match; under systemd, RestrictAddressFamilies=AF_NETLINK allows it",
+                reason=error.strerror or error,
             )
 
-    def _keep_ledgers(self, mounts: Mounts) -> None:
-        """Have a ledger for each root with a quota, measured now and then."""
+    def _track_usage(self, mounts: Mounts) -> None:
+        """Measure the disk usage of each root with a quota, now and then."""
         roots = {
             root.path
             for mount in mounts
             if mount.write and mount.write.measured
             for root in mount.roots
         }
-        self._ledgers = {root: self._ledgers.get(root) or UsageTracker(root) for root in roots}
+        trackers = self._usage_trackers
+        self._usage_trackers = {root: trackers.get(root) or UsageTracker(root) for root in roots}
         if self._measuring.running:
             self._measuring.stop()
-        if self._ledgers:
-            self._measuring.start(_MEASURED_EACH)
+        if self._usage_trackers:
+            self._measuring.start(_MEASURE_INTERVAL_SECONDS)
 
     def _measure(self) -> "Deferred[object]":
-        # Files come and go by other hands than ours, too.
-        ledgers = list(self._ledgers.values())
-        return self._in_thread(lambda: [ledger.measure() for ledger in ledgers])
+        # Other programs add and remove files, too.
+        trackers = list(self._usage_trackers.values())
+        return self._in_thread(lambda: [tracker.measure() for tracker in trackers])
 
-    def _share(self, settings: Settings) -> BandwidthLimit | None:
-        """What this process has of the bandwidth; running transfers get a new share too."""
+    def _share_bandwidth(self, settings: Settings) -> BandwidthLimit | None:
+        """Return this worker's share of the bandwidth; it applies to running transfers too."""
         if settings.limits.bandwidth is None:
-            self._bandwidth.octets = inf
+            self._bandwidth.bytes_per_second = inf
             return None
-        self._bandwidth.octets = settings.limits.bandwidth / settings.workers
+        self._bandwidth.bytes_per_second = settings.limits.bandwidth / settings.workers
         return self._bandwidth
 
-    def _leave_all(self) -> None:
+    def _drain_all(self) -> None:
         for name in list(self._listeners):
-            self._leave(name)
+            self._drain(name)
 
-    def _leave(self, name: SocketAddress) -> None:
-        """Take no more requests at `name`; sessions that stay on its socket keep it."""
-        self._leaving[name] = listener = self._listeners.pop(name)
+    def _drain(self, name: SocketAddress) -> None:
+        """Accept no more requests at an address; its socket closes after the last session."""
+        self._draining[name] = listener = self._listeners.pop(name)
 
-        def left() -> None:
-            del self._leaving[name]
-            self._vacated(name)
+        def on_drained() -> None:
+            del self._draining[name]
+            self._on_drained(name)
 
-        listener.leave()
-        listener.transport.stop_accepting(left)
+        listener.cancel_lookups()
+        listener.transport.stop_accepting(on_drained)
 
-    def _back(self, name: SocketAddress) -> Listener | None:
-        """The listener that is leaving `name`, which takes requests again."""
-        listener = self._leaving.pop(name, None)
+    def _resume(self, name: SocketAddress) -> Listener | None:
+        """Accept requests again at an address that is draining; None if it is not."""
+        listener = self._draining.pop(name, None)
         if listener is not None:
             self._listeners[name] = listener
             listener.transport.resume()
         return listener
 
-    def _listening(self, sock: socket.socket, listener: Listener) -> ListeningPort:
-        turns = self._turns
-        callers = RequestQueue(turns, self._runtime.clock, self._discards)
-        return ListeningPort(self._readers, sock, listener, callers, turns.transfer_active)
+    def _make_port(self, sock: socket.socket, listener: Listener) -> ListeningPort:
+        throttle = self._throttle
+        queue = RequestQueue(throttle, self._runtime.clock, self._drops)
+        return ListeningPort(self._readers, sock, listener, queue, throttle.transfer_active)
 
     def _open_port(
         self, protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
     ) -> SessionPort:
-        heard = self._tracing.tap(protocol)
-        port = SessionPort(self._readers, bind_session(local, needs), heard, needs)
+        port = SessionPort(self._readers, bind_session(local, needs), protocol, needs)
         port.start()
         return port
 
@@ -260,8 +268,8 @@ class Server:
             return fail(MemoryError(str(error)))  # no thread can be started
 
 
-def _traced(trace: TraceSection, worker: int | None) -> CaptureConfig:
-    """Each worker has a file of its own: `trace.pcap` is `trace.3.pcap` for worker 3."""
+def _capture_config(trace: TraceSection, worker: int | None) -> CaptureConfig:
+    """Return the capture of one worker, which has its own file: `trace.3.pcap` for worker 3."""
     file = Path(trace.file)
     if worker is not None:
         file = file.with_name(f"{file.stem}.{worker}{file.suffix}")

@@ -1,7 +1,6 @@
-"""From a request that is granted to the session that serves it."""
+"""Resolve requests and start their sessions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
@@ -12,37 +11,45 @@ from tftpd.net.port_pool import PortRange, PortsExhausted
 from tftpd.net.rate_limit import TrafficShaper
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
+from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
 from tftpd.protocol.errors import RequestRefused
-from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.packets import HEADER_BYTES, Request, Rrq, Wrq
-from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import TransferResult
-from tftpd.protocol.retransmission import RetransmitTimer
-from tftpd.protocol.sender import Sender
 from tftpd.server.admission import DropCounters, DropReason, RequestDropped
-from tftpd.server.config import ServerConfig
+from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
 from tftpd.server.session_table import AnySession, SessionTable
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.upload import Upload
 
-_MEASURED_AGO = 1.0  # seconds; a flood of refused uploads must not walk a tree for each
+# A refused upload measures the disk usage again if it is older than this: a flood of
+# uploads must not walk a directory tree for each.
+_MIN_MEASURE_AGE_SECONDS = 1.0
 
-# The longest datagram that a sending session expects, in octets: an ACK, or
-# an ERROR with its text.
-_LONGEST_ANSWER = 1024
+# Longest packet that a sending session expects: an ACK, or an ERROR with its text.
+_MAX_REPLY_BYTES = 1024
 
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request, whose it is, and what the listener was when it came, at `at` seconds.
+    """A decoded request, and the state of its listener when it arrived.
 
-    In `single_port` mode its transfer stays on `port`, else it has one of `ports`.
+    Attributes:
+        packet: The RRQ or WRQ.
+        tid: TID of the client.
+        client: The client.
+        profile: Profile of the client.
+        config: Configuration of the listener.
+        port: Port that received it.
+        ports: Ports of the sessions; None: chosen by the kernel.
+        single_port: True if the session stays on `port`.
+        arrived_at: Time of arrival on the clock of the runtime.
+        started: True after its session has started.
     """
 
-    request: Request
+    packet: Request
     tid: TID
     client: Client
     profile: Profile
@@ -50,165 +57,179 @@ class IncomingRequest:
     port: ListeningPort
     ports: PortRange | None
     single_port: bool
-    at: float
+    arrived_at: float
+    started: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedWrite:
-    """A write that is granted, and its file in the making."""
+    """A granted write and its open upload."""
 
-    writing: ResolvedWrite
-    sink: Upload
+    write: ResolvedWrite
+    upload: Upload
 
 
 ResolvedRequest = ResolvedRead | OpenedWrite
 
 
-def release(granted: ResolvedRequest) -> None:
-    """Let go of what was granted: nobody asks for it any more."""
-    if isinstance(granted, ResolvedRead):
-        granted.source.close()
+def release(resolved: ResolvedRequest) -> None:
+    """Close the file of a request that gets no session."""
+    if isinstance(resolved, ResolvedRead):
+        resolved.source.close()
     else:
-        granted.sink.discard()
+        resolved.upload.discard()
 
 
 class SessionFactory:
-    """Answers requests and starts their sessions; `discards` counts what gets none."""
+    """Resolves requests and starts their sessions."""
 
     log = Logger()
 
     def __init__(
-        self, runtime: SessionRuntime, sessions: SessionTable, discards: DropCounters
+        self, runtime: SessionRuntime, sessions: SessionTable, drops: DropCounters
     ) -> None:
+        """Initialize the factory.
+
+        Args:
+            runtime: Environment of the sessions.
+            sessions: Table that the sessions are added to.
+            drops: Counts the requests for which no session could start.
+        """
         self._runtime = runtime
         self._sessions = sessions
-        self._discards = discards
+        self._drops = drops
 
-    def answer(self, asked: IncomingRequest, wait: bool) -> ResolvedRequest:
-        """What the client gets; raises `Refused`, and `Slow` unless it may `wait`.
+    def resolve(self, request: IncomingRequest, blocking: bool) -> ResolvedRequest:
+        """Open the file of a request and negotiate its options.
 
-        It may be called in a thread, then with `wait`.
+        Args:
+            request: The request.
+            blocking: True in a thread. False: raise `WouldBlock` rather than wait.
+
+        Raises:
+            RequestRefused: The client gets an ERROR.
+            WouldBlock: The file cannot be opened without disk I/O or rendering.
         """
-        if isinstance(asked.request, Rrq):
-            return self._answer_read(asked, asked.request, wait)
-        assert isinstance(asked.request, Wrq)
-        return self._answer_write(asked, asked.request, wait)
-
-    def start(self, asked: IncomingRequest, granted: ResolvedRequest) -> None:
-        """Serve what was granted, or let go of it.
-
-        Raises `Ignored` where there is no place for that, and `MemoryError`.
-        """
-        try:
-            if isinstance(granted, ResolvedRead):
-                session, needs = self._sending(asked, granted)
-            else:
-                session, needs = self._receiving(asked, granted.writing, granted.sink)
-        except BaseException:
-            release(granted)
-            raise
-        self._start(session, asked, needs)
-
-    def _answer_read(self, asked: IncomingRequest, request: Rrq, wait: bool) -> ResolvedRead:
-        offer = asked.config
-        limits, _ = offer.options_for(asked.profile)
-        return resolve_read(request, asked.client, offer.resolver, limits, offer.render, wait)
-
-    def _answer_write(self, asked: IncomingRequest, request: Wrq, wait: bool) -> OpenedWrite:
-        offer = asked.config
-        limits, _ = offer.options_for(asked.profile)
-        limits = _fitting(limits, asked.port) if asked.single_port else limits
-        writing = resolve_write(request, asked.client, offer.mounts, limits)
-        try:
-            return OpenedWrite(
-                writing, writing.open(offer.usage_trackers, offer.resolver.cache, wait)
+        if isinstance(request.packet, Rrq):
+            config = request.config
+            limits, _ = config.options_for(request.profile)
+            return resolve_read(
+                request.packet, request.client, config.resolver, limits, config.render, blocking
             )
+        assert isinstance(request.packet, Wrq)
+        return self._resolve_write(request, request.packet, blocking)
+
+    def start(self, request: IncomingRequest, resolved: ResolvedRequest) -> None:
+        """Start the session of a resolved request, or release its file.
+
+        Raises:
+            RequestDropped: No session or port is free.
+            MemoryError: There is no memory for the session.
+        """
+        try:
+            if isinstance(resolved, ResolvedRead):
+                session, needs = self._make_send_session(request, resolved)
+            else:
+                session, needs = self._make_receive_session(request, resolved)
+        except BaseException:
+            release(resolved)
+            raise
+        self._start(session, request, needs)
+
+    def _resolve_write(self, request: IncomingRequest, packet: Wrq, blocking: bool) -> OpenedWrite:
+        config = request.config
+        limits, _ = config.options_for(request.profile)
+        if request.single_port:
+            limits = limit_upload_window(limits, request.port.upload_window_budget)
+        write = resolve_write(packet, request.client, config.mounts, limits)
+        try:
+            upload = write.open(config.usage_trackers, config.resolver.cache, blocking)
+            return OpenedWrite(write, upload)
         except RequestRefused:
-            for grant in writing.grants:
-                self._measure(offer.usage_trackers.get(grant.root), wait)
+            for grant in write.grants:
+                self._measure(config.usage_trackers.get(grant.root), blocking)
             raise
 
-    def _measure(self, ledger: UsageTracker | None, wait: bool) -> None:
-        """Perhaps there is room again: the next request shall know."""
-        if ledger is None or ledger.age() <= _MEASURED_AGO:
+    def _measure(self, tracker: UsageTracker | None, blocking: bool) -> None:
+        """Measure disk usage for the next request: files may have been removed."""
+        if tracker is None or tracker.age() <= _MIN_MEASURE_AGE_SECONDS:
             return
-        if wait:
-            ledger.measure()
+        if blocking:
+            tracker.measure()
         else:
-            self._runtime.in_thread(ledger.measure)
+            self._runtime.in_thread(tracker.measure)
 
-    def _sending(
-        self, asked: IncomingRequest, granted: ResolvedRead
+    def _make_send_session(
+        self, request: IncomingRequest, resolved: ResolvedRead
     ) -> tuple[AnySession, PortRequirements]:
-        terms = granted.terms
-        _, timing = asked.config.options_for(asked.profile)
-        timer = RetransmitTimer(timing, terms.timeout, terms.windowsize)
-        machine = Sender(terms, timer, self._runtime.clock.seconds())
-        session = SendSession(
-            self._runtime, machine, asked.request, asked.tid[0], *self._hooks(asked)
-        )
-        session.attach(granted.source)
-        session.request_name = granted.named
-        window = terms.windowsize * (terms.blksize + HEADER_BYTES)
-        return session, PortRequirements(_LONGEST_ANSWER, window, False, asked.ports)
+        options = resolved.options
+        _, timing = request.config.options_for(request.profile)
+        params = self._make_params(request, resolved)
+        session = SendSession(self._runtime, options, timing, params, resolved.source)
+        window_bytes = options.windowsize * (options.blksize + HEADER_BYTES)
+        return session, PortRequirements(_MAX_REPLY_BYTES, window_bytes, False, request.ports)
 
-    def _receiving(
-        self, asked: IncomingRequest, granted: ResolvedWrite, sink: Upload
+    def _make_receive_session(
+        self, request: IncomingRequest, opened: OpenedWrite
     ) -> tuple[AnySession, PortRequirements]:
-        terms = granted.terms
-        _, timing = asked.config.options_for(asked.profile)
-        timer = RetransmitTimer(timing, terms.timeout, terms.windowsize)
-        machine = Receiver(terms, timer, self._runtime.clock.seconds())
-        session = ReceiveSession(
-            self._runtime, machine, asked.request, asked.tid[0], *self._hooks(asked)
+        options = opened.write.options
+        _, timing = request.config.options_for(request.profile)
+        params = self._make_params(request, opened.write)
+        session = ReceiveSession(self._runtime, options, timing, params, opened.upload)
+        max_bytes = options.blksize + HEADER_BYTES + 1  # one more reveals an overlong block
+        return session, PortRequirements(
+            max_bytes, options.windowsize * max_bytes, True, request.ports
         )
-        session.attach(sink)
-        session.request_name = granted.named
-        longest = terms.blksize + HEADER_BYTES + 1  # one more shows an overlong block
-        return session, PortRequirements(longest, terms.windowsize * longest, True, asked.ports)
 
-    def _hooks(
-        self, asked: IncomingRequest
-    ) -> tuple[Callable[[TransferResult], None], Callable[[], None]]:
-        """What a session calls when its outcome is known, and when it has ended."""
-        tid, report, sessions = asked.tid, asked.config.report, self._sessions
-        guests = asked.port.sessions
+    def _make_params(
+        self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite
+    ) -> SessionParams:
+        tid, config, sessions = request.tid, request.config, self._sessions
+        port_sessions = request.port.sessions
+        limits = config.bandwidth_limits()
 
-        def on_report(said: TransferResult) -> None:
+        def on_report(result: TransferResult) -> None:
             sessions.dally(tid)
-            guests.upload_done(tid)
-            report(said)
+            port_sessions.upload_done(tid)
+            config.report(result)
 
-        return on_report, lambda: sessions.remove(tid)
+        def on_end() -> None:
+            sessions.remove(tid)
 
-    def _start(self, session: AnySession, asked: IncomingRequest, needs: PortRequirements) -> None:
-        tid, offer = asked.tid, asked.config
-        session.profile = asked.profile
-        session.started = asked.at
-        if not self._sessions.add(tid, session, offer.admission):
-            session.abandon()  # another process took the last place meanwhile
-            self._discards.add(DropReason.NO_PLACE)
+        return SessionParams(
+            request.packet,
+            tid[0],
+            on_report,
+            on_end,
+            resolved.name,
+            request.profile,
+            request.arrived_at,
+            TrafficShaper(self._runtime.clock, limits) if limits else None,
+        )
+
+    def _start(
+        self, session: AnySession, request: IncomingRequest, needs: PortRequirements
+    ) -> None:
+        tid = request.tid
+        if not self._sessions.add(tid, session, request.config.admission):
+            session.abandon()  # another process took the last slot meanwhile
+            self._drops.add(DropReason.SESSION_LIMIT)
             return
-        if rates := offer.bandwidth_limits():
-            session.shape(TrafficShaper(self._runtime.clock, rates))
         try:
-            if asked.single_port:
-                asked.port.attach_session(self._runtime.tap(session), tid, needs)
+            protocol = self._runtime.tap(session)
+            if request.single_port:
+                request.port.attach_session(protocol, tid, needs)
             else:
-                self._runtime.open_port(session, tid[1], needs)
-        except PortsExhausted as taken:
+                self._runtime.open_port(protocol, tid[1], needs)
+        except PortsExhausted as exhausted:
             session.abandon()
-            raise RequestDropped(taken.strerror) from None
+            raise RequestDropped(exhausted.strerror) from None
         except (OSError, MemoryError) as error:
-            # No port or no descriptor is left: as with too many sessions,
-            # the client will ask again.
+            # Drop silently: the client retries, and a port may be free by then.
             session.abandon()
-            self._discards.add(DropReason.NO_PORT)
-            self.log.error("no port for {peer}: {error}", peer=tid[0], error=error)
+            self._drops.add(DropReason.NO_PORT)
+            self.log.error(
+                "cannot open a port for {peer}: {error}; request dropped", peer=tid[0], error=error
+            )
         else:
             session.begin()
-
-
-def _fitting(limits: OptionLimits, port: ListeningPort) -> OptionLimits:
-    """`limits`, with windows that the buffer of this port takes beside those of others."""
-    return replace(limits, window_bytes=min(limits.window_bytes, port.upload_window_budget))

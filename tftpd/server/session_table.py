@@ -1,4 +1,4 @@
-"""The sessions that are open, by the TIDs of their clients, and who may open another."""
+"""Table of open sessions by the TIDs of their clients, with the limits on new ones."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,36 +15,43 @@ from tftpd.server.admission import (
     ClientRateLimiter,
     RequestDropped,
     SharedCounter,
+    client_key,
     network_key,
 )
 
 AnySession = Session[Any]
 
-_SELDOM = 16  # times that all are looked at while `half_open` of them come
-_OVERDUE = 1.0  # seconds after which a first answer is taken to be lost, or never to come
+_CLEANUPS_PER_LIMIT = 16  # while `half_open` sessions arrive
+_OVERDUE_SECONDS = 1.0  # a first reply that takes longer is probably lost
 
 
 class SessionTable:
-    """Finds the session of a client, and keeps their number within limits.
+    """Finds the session of a client and keeps the number of sessions within the limits.
 
-    A session that only dallies gives way to a new one: its file is stored
-    and its last ACK was sent. So does the oldest whose client has not
-    answered yet, where there are too many of these.
+    If the limit is reached, a dallying session ends for a new one: its file is stored
+    and its last ACK was sent. If there are too many half-open sessions, the oldest one
+    is evicted.
+
+    Attributes:
+        evicted: Number of half-open sessions evicted so far.
     """
 
-    def __init__(self, tally: SharedCounter | None = None) -> None:
-        """`tally` counts sessions of other processes too, where there are any."""
-        self._tally = tally or SharedCounter()
-        self._rates = ClientRateLimiter()
+    def __init__(self, counter: SharedCounter | None = None) -> None:
+        """Initialize an empty table.
+
+        Args:
+            counter: Counts the sessions of all processes; None: this process is alone.
+        """
+        self._counter = counter or SharedCounter()
+        self._rate_limiter = ClientRateLimiter()
         self._open: dict[TID, AnySession] = {}
-        self._half_open: dict[TID, AnySession] = {}  # some may have answered since
-        self._unchecked = 0  # sessions that came since those were last told apart
-        self._dallying: dict[TID, AnySession] = {}  # in the order of their ends
-        self._clients: Counter[str] = Counter()  # without those that dally
+        self._half_open: dict[TID, AnySession] = {}  # includes some that have replied since
+        self._unchecked = 0  # sessions added since `_half_open` was last cleaned up
+        self._dallying: dict[TID, AnySession] = {}  # in the order of their outcomes
+        self._clients: Counter[str] = Counter()  # without dallying sessions
         self._networks: Counter[str] = Counter()
-        self._idle: list[Deferred[None]] = []
+        self._idle_waiters: list[Deferred[None]] = []
         self.evicted = 0
-        """How many had to give way that their clients never answered."""
 
     def __iter__(self) -> Iterator[AnySession]:
         return iter(self._open.values())
@@ -53,91 +60,104 @@ class SessionTable:
         return len(self._open)
 
     def find(self, tid: TID) -> AnySession | None:
-        """The session that serves `tid`, if any."""
+        """Return the session of this TID, if any."""
         return self._open.get(tid)
 
-    def admit(self, peer: SocketAddress, crowd: AdmissionLimits, now: float) -> None:
-        """Make room for one more request of `peer`; raises `Ignored` or `Refused`."""
-        rate = crowd.requests_per_second
-        if rate is not None and not self._rates.take(peer[0], rate, now):
-            raise RequestDropped(f"more than {rate} requests a second")
-        self.reserve(peer, crowd, now)
+    def admit(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
+        """Check the rate limit and reserve a session for a new request.
 
-    def reserve(self, peer: SocketAddress, crowd: AdmissionLimits, now: float) -> None:
-        """Make room for one more session of `peer`; raises `Ignored` or `Refused`."""
-        host = peer[0]
-        if self._full(self._clients[host], crowd.sessions_per_client):
-            raise _crowded(f"{self._clients[host]} sessions of this client")
-        network = network_key(host)
-        if self._full(self._networks[network], crowd.sessions_per_network):
-            raise _crowded(f"{self._networks[network]} sessions of its network")
-        self._evict(crowd, now)
+        Raises:
+            RequestDropped: The client exceeds its rate, or no session is free.
+            RequestRefused: The client or its network has too many sessions.
+        """
+        rate = limits.requests_per_second
+        if rate is not None and not self._rate_limiter.take(client_key(peer), rate, now):
+            raise RequestDropped(f"rate limit exceeded ({rate} requests per second)")
+        self.reserve(peer, limits, now)
 
-    def add(self, tid: TID, session: AnySession, crowd: AdmissionLimits) -> bool:
-        """`session` serves `tid` from now on, unless there are too many sessions."""
-        if not self._tally.acquire(crowd.sessions):
+    def reserve(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
+        """Check the limits for one more session of a client; evict one if necessary.
+
+        Raises:
+            RequestDropped: No session is free.
+            RequestRefused: The client or its network has too many sessions.
+        """
+        client, network = client_key(peer), network_key(peer[0])
+        if self._is_reached(self._clients[client], limits.sessions_per_client):
+            raise _too_many(f"{self._clients[client]} sessions of this client")
+        if self._is_reached(self._networks[network], limits.sessions_per_network):
+            raise _too_many(f"{self._networks[network]} sessions of its network")
+        self._evict(limits, now)
+
+    def add(self, tid: TID, session: AnySession, limits: AdmissionLimits) -> bool:
+        """Add the session of a TID.
+
+        Returns:
+            False if the limit of sessions is reached; the session is not added.
+        """
+        if not self._counter.acquire(limits.sessions):
             return False
         self._open[tid] = self._half_open[tid] = session
         self._unchecked += 1
-        self._clients[tid[0][0]] += 1
+        self._clients[client_key(tid[0])] += 1
         self._networks[network_key(tid[0][0])] += 1
         return True
 
     def dally(self, tid: TID) -> None:
-        """The transfer of `tid` has its outcome; the session may linger on."""
+        """Note that the transfer of this TID has its outcome; its session may dally."""
         if tid in self._open:
             self._dallying[tid] = self._open[tid]
-            self._count_down(tid)
+            self._uncount(tid)
             self._check_idle()
 
     def remove(self, tid: TID) -> None:
-        """`tid` is served no more."""
+        """Remove the session of this TID, if any."""
         if self._open.pop(tid, None) is not None:
-            self._tally.release()
+            self._counter.release()
             if self._dallying.pop(tid, None) is None:
-                self._count_down(tid)
+                self._uncount(tid)
         self._half_open.pop(tid, None)
         self._check_idle()
 
     def idle(self) -> "Deferred[None]":
-        """Fires as soon as no transfer runs; those that dally are done."""
-        waiting: Deferred[None] = Deferred()
-        self._idle.append(waiting)
+        """Return a Deferred that fires when no transfer runs; dallying ones do not count."""
+        waiter: Deferred[None] = Deferred()
+        self._idle_waiters.append(waiter)
         self._check_idle()
-        return waiting
+        return waiter
 
     def stop(self) -> None:
-        """End all sessions; running ones tell their peers."""
+        """End all sessions. The peer of a running one gets an ERROR."""
         for session in list(self._open.values()):
             session.stop(Outcome.STOPPED, ErrorText.STOPPING)
 
     @staticmethod
-    def _full(count: int, most: int | None) -> bool:
-        return most is not None and count >= most
+    def _is_reached(count: int, limit: int | None) -> bool:
+        return limit is not None and count >= limit
 
-    def _evict(self, crowd: AdmissionLimits, now: float) -> None:
-        while self._tally.full(crowd.sessions) and self._dallying:
+    def _evict(self, limits: AdmissionLimits, now: float) -> None:
+        while self._counter.full(limits.sessions) and self._dallying:
             next(iter(self._dallying.values())).stop(Outcome.DONE)
-        full = self._tally.full(crowd.sessions)
+        full = self._counter.full(limits.sessions)
         oldest = None
-        if full or len(self._half_open) >= crowd.half_open:
-            oldest = self._oldest_half_open(crowd.half_open)
+        if full or len(self._half_open) >= limits.half_open:
+            oldest = self._oldest_half_open(limits.half_open)
         if oldest is not None and (
-            len(self._half_open) >= crowd.half_open
-            or (full and oldest.machine.idle_time(now) >= _OVERDUE)
+            len(self._half_open) >= limits.half_open
+            or (full and oldest.machine.idle_time(now) >= _OVERDUE_SECONDS)
         ):
             oldest.stop(Outcome.EVICTED)
             self.evicted += 1
-        if self._tally.full(crowd.sessions):
-            raise RequestDropped(f"no room beside {len(self)} sessions")
+        if self._counter.full(limits.sessions):
+            raise RequestDropped(f"session limit reached ({limits.sessions})")
 
-    def _oldest_half_open(self, most: int) -> AnySession | None:
-        """The session that waits longest for an answer of its client.
+    def _oldest_half_open(self, limit: int) -> AnySession | None:
+        """Return the session that has waited longest for its client's first reply.
 
-        To look at all of them for each request of a flood would cost more
-        than to serve it: that is done after some have come.
+        Sessions that have replied are removed from `_half_open` now and then: a search
+        for each request of a flood would cost more than to serve the request.
         """
-        if self._unchecked * _SELDOM >= most:
+        if self._unchecked * _CLEANUPS_PER_LIMIT >= limit:
             self._unchecked = 0
             self._half_open = {
                 tid: session
@@ -151,19 +171,19 @@ class SessionTable:
             del self._half_open[tid]
         return None
 
-    def _count_down(self, tid: TID) -> None:
-        host = tid[0][0]
-        for counter, key in ((self._clients, host), (self._networks, network_key(host))):
+    def _uncount(self, tid: TID) -> None:
+        client, network = client_key(tid[0]), network_key(tid[0][0])
+        for counter, key in ((self._clients, client), (self._networks, network)):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
 
     def _check_idle(self) -> None:
-        if self._idle and len(self._dallying) == len(self._open):
-            idle, self._idle = self._idle, []
-            for waiting in idle:
-                waiting.callback(None)
+        if self._idle_waiters and len(self._dallying) == len(self._open):
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
 
 
-def _crowded(why: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TOO_MANY_TRANSFERS)
+def _too_many(reason: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TOO_MANY_TRANSFERS)

@@ -1,6 +1,6 @@
-"""What runs in a process at one moment, as values that go over a pipe.
+"""Snapshot of the running sessions of a process, and the request for it to a worker.
 
-A question to a worker, and its answer, if it comes.
+Snapshots are values that can be sent over a pipe as JSON.
 """
 
 import heapq
@@ -17,20 +17,37 @@ from tftpd.server.admission import DropReason
 from tftpd.server.session_table import AnySession
 
 MAX_SESSIONS = 500
-"""Transfers that a snapshot describes; the others are only counted."""
+"""Number of sessions that a snapshot describes; the others are only counted."""
 
 
 class SessionState(Enum):
-    """Where a session is. The value is the word for metrics."""
+    """State of a session. The value is the label in the metrics."""
 
-    OPENING = "opening"  # our first packet has no answer yet
+    OPENING = "opening"  # the client has not replied to the first packet
     RUNNING = "running"
-    DALLYING = "dallying"  # the outcome is known, the last ACK may be wanted again
+    DALLYING = "dallying"  # the outcome is known; the last ACK may be needed again
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """One session. `age` and `idle`, the time without progress, are in seconds."""
+    """One session.
+
+    Attributes:
+        direction: Direction as the client sees it.
+        peer: Host and port of the client.
+        filename: Requested name.
+        state: State of the session.
+        bytes_transferred: Bytes of the file that were acknowledged.
+        size: Size of the file in bytes; None if unknown.
+        blocks: Blocks that were acknowledged.
+        blksize: Negotiated block size in bytes.
+        windowsize: Negotiated window in blocks.
+        retransmits: Retransmitted packets.
+        age: Seconds since the request.
+        idle: Seconds without progress.
+        rtt: Smoothed round-trip time in seconds; None if not measured.
+        profile: Name of the client's profile; empty: none.
+    """
 
     direction: Direction
     peer: tuple[str, int]
@@ -50,7 +67,14 @@ class SessionSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A place for a worker: its process, if there is one now, and how often it was replaced."""
+    """State of one worker slot.
+
+    Attributes:
+        number: Number of the slot.
+        pid: Process of the worker; None if there is none now.
+        restarts: Number of times that the worker was replaced.
+        answers: True if the worker answered the request for a snapshot.
+    """
 
     number: int
     pid: int | None
@@ -60,11 +84,14 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one process, or all of them, are doing.
+    """State of one process, or of all workers.
 
-    `running` has at most `MOST` sessions, those that moved least lately;
-    `sessions` counts all and `octets` sums what those that have no report
-    yet moved. `discards` has what came since the snapshot before.
+    Attributes:
+        running: The `MAX_SESSIONS` sessions with the longest time without progress.
+        sessions: Number of all sessions by direction and state.
+        bytes_transferred: Bytes transferred by sessions that have no result yet.
+        drops: Dropped datagrams since the last snapshot.
+        workers: State of the worker slots.
     """
 
     running: tuple[SessionSnapshot, ...] = ()
@@ -75,82 +102,100 @@ class Snapshot:
 
 
 class SnapshotSource(Protocol):
-    """Whoever serves: this process, or several workers."""
+    """Source of snapshots: the server of this process, or the worker pool."""
 
     def snapshot(self) -> "Deferred[Snapshot]":
-        """What runs now."""
+        """Return the current state."""
 
 
 def snapshot(
-    sessions: Iterable[AnySession], discards: Mapping[DropReason, int], now: float
+    sessions: Iterable[AnySession], drops: Mapping[DropReason, int], now: float
 ) -> Snapshot:
-    """The snapshot of a process; `now` is the time on the clock of its sessions."""
+    """Return the snapshot of this process.
+
+    Args:
+        sessions: All sessions.
+        drops: Dropped datagrams since the last snapshot.
+        now: Time on the clock of the sessions.
+    """
     counts: Counter[tuple[Direction, SessionState]] = Counter()
-    octets: Counter[Direction] = Counter()
-    everyone = list(sessions)
-    for session in everyone:
+    n_bytes: Counter[Direction] = Counter()
+    all_sessions = list(sessions)
+    for session in all_sessions:
         state = _state(session)
         counts[session.direction, state] += 1
         if state is not SessionState.DALLYING:
-            octets[session.direction] += session.machine.bytes_transferred
-    shown = heapq.nlargest(
-        MAX_SESSIONS, everyone, key=lambda session: session.machine.idle_time(now)
+            n_bytes[session.direction] += session.machine.bytes_transferred
+    described = heapq.nlargest(
+        MAX_SESSIONS, all_sessions, key=lambda session: session.machine.idle_time(now)
     )
-    return Snapshot(tuple(_running(session, now) for session in shown), counts, octets, discards)
+    running = tuple(_describe_session(session, now) for session in described)
+    return Snapshot(running, counts, n_bytes, drops)
 
 
 def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """One snapshot of several processes."""
+    """Return one snapshot of several processes."""
     running: list[SessionSnapshot] = []
     workers: list[WorkerState] = []
     sessions: Counter[tuple[Direction, SessionState]] = Counter()
-    octets: Counter[Direction] = Counter()
-    discards: Counter[DropReason] = Counter()
-    for each in snapshots:
-        running += each.running
-        workers += each.workers
-        sessions.update(each.sessions)
-        octets.update(each.bytes_transferred)
-        discards.update(each.drops)
-    shown = heapq.nlargest(MAX_SESSIONS, running, key=lambda one: one.idle)
-    return Snapshot(tuple(shown), sessions, octets, discards, tuple(workers))
+    n_bytes: Counter[Direction] = Counter()
+    drops: Counter[DropReason] = Counter()
+    for part in snapshots:
+        running += part.running
+        workers += part.workers
+        sessions.update(part.sessions)
+        n_bytes.update(part.bytes_transferred)
+        drops.update(part.drops)
+    described = heapq.nlargest(MAX_SESSIONS, running, key=lambda session: session.idle)
+    return Snapshot(tuple(described), sessions, n_bytes, drops, tuple(workers))
 
 
 def to_plain(snapshot: Snapshot) -> dict[str, Any]:
-    """What JSON can hold of what a worker says, for `from_plain()`."""
+    """Return the parts of a snapshot that a worker sends, as JSON values."""
     return {
         "running": [
-            asdict(one)
+            asdict(session)
             | {
-                "direction": one.direction.value,
-                "filename": one.filename.decode("latin-1"),
-                "state": one.state.value,
+                "direction": session.direction.value,
+                "filename": session.filename.decode("latin-1"),
+                "state": session.state.value,
             }
-            for one in snapshot.running
+            for session in snapshot.running
         ],
-        "sessions": [[way.value, state.value, n] for (way, state), n in snapshot.sessions.items()],
-        "octets": {way.value: n for way, n in snapshot.bytes_transferred.items()},
-        "discards": {why.value: n for why, n in snapshot.drops.items()},
+        "sessions": [
+            [direction.value, state.value, count]
+            for (direction, state), count in snapshot.sessions.items()
+        ],
+        "bytes_transferred": {
+            direction.value: n_bytes for direction, n_bytes in snapshot.bytes_transferred.items()
+        },
+        "drops": {reason.value: count for reason, count in snapshot.drops.items()},
     }
 
 
-def from_plain(said: dict[str, Any]) -> Snapshot:
-    """What `to_plain()` was made of."""
+def from_plain(plain: dict[str, Any]) -> Snapshot:
+    """Return the snapshot that `to_plain()` has encoded."""
     return Snapshot(
-        running=tuple(_from_plain(one) for one in said["running"]),
-        sessions={(Direction(way), SessionState(state)): n for way, state, n in said["sessions"]},
-        bytes_transferred={Direction(way): n for way, n in said["octets"].items()},
-        drops={DropReason(why): n for why, n in said["discards"].items()},
+        running=tuple(_session_from_plain(session) for session in plain["running"]),
+        sessions={
+            (Direction(direction), SessionState(state)): count
+            for direction, state, count in plain["sessions"]
+        },
+        bytes_transferred={
+            Direction(direction): n_bytes
+            for direction, n_bytes in plain["bytes_transferred"].items()
+        },
+        drops={DropReason(reason): count for reason, count in plain["drops"].items()},
     )
 
 
-def _from_plain(said: dict[str, Any]) -> SessionSnapshot:
+def _session_from_plain(plain: dict[str, Any]) -> SessionSnapshot:
     return SessionSnapshot(
-        direction=Direction(said.pop("direction")),
-        peer=tuple(said.pop("peer")),
-        filename=said.pop("filename").encode("latin-1"),
-        state=SessionState(said.pop("state")),
-        **said,
+        direction=Direction(plain.pop("direction")),
+        peer=tuple(plain.pop("peer")),
+        filename=plain.pop("filename").encode("latin-1"),
+        state=SessionState(plain.pop("state")),
+        **plain,
     )
 
 
@@ -160,7 +205,7 @@ def _state(session: AnySession) -> SessionState:
     return SessionState.RUNNING if session.machine.peer_confirmed else SessionState.OPENING
 
 
-def _running(session: AnySession, now: float) -> SessionSnapshot:
+def _describe_session(session: AnySession, now: float) -> SessionSnapshot:
     machine = session.machine
     return SessionSnapshot(
         direction=session.direction,
@@ -181,51 +226,59 @@ def _running(session: AnySession, now: float) -> SessionSnapshot:
 
 
 QUESTION = b"snapshot"
-"""What the daemon says to a worker to be told what runs there."""
+"""Message to a worker that requests a snapshot."""
 
-_WITHIN = 1.0  # seconds; a worker that takes longer is shown as one that does not answer
+_TIMEOUT_SECONDS = 1.0  # a worker that takes longer is shown as not answering
 
 
 class SnapshotRequest:
-    """Asks one worker, one question at a time.
+    """Requests snapshots from one worker.
 
-    A worker that stands still gets one question and no more, so that its
-    pipe does not fill up with them. What it says too late counts the next
-    time.
+    A worker that hangs gets one request and no more, so that its pipe does not fill up.
+    Drops in an answer that comes too late are added to the next snapshot.
     """
 
-    def __init__(self, reactor: Any, tell: Callable[[bytes], None]) -> None:
-        """`tell` sends a message to the worker."""
+    def __init__(self, reactor: Any, send_message: Callable[[bytes], None]) -> None:
+        """Initialize the request.
+
+        Args:
+            reactor: Twisted's reactor.
+            send_message: Sends a message to the worker.
+        """
         self._reactor = reactor
-        self._tell = tell
-        self._asked = False  # and no answer yet
-        self._waiting: Deferred[Snapshot | None] | None = None
-        self._late: Counter[DropReason] = Counter()
+        self._send_message = send_message
+        self._pending = False  # sent and not answered
+        self._waiter: Deferred[Snapshot | None] | None = None
+        self._late_drops: Counter[DropReason] = Counter()
 
     def send(self) -> "Deferred[Snapshot | None]":
-        """What runs there; None where no answer comes in time. Wait for one before the next."""
-        waiting: Deferred[Snapshot | None] = Deferred()
-        waiting.addTimeout(_WITHIN, self._reactor, lambda *_: self._give_up())
-        self._waiting = waiting
-        if not self._asked:
-            self._asked = True
-            self._tell(QUESTION)
-        return waiting
+        """Request a snapshot. The result of one call must be there before the next call.
+
+        Returns:
+            The snapshot, or None if the worker does not answer within a second.
+        """
+        waiter: Deferred[Snapshot | None] = Deferred()
+        waiter.addTimeout(_TIMEOUT_SECONDS, self._reactor, lambda *_: self._give_up())
+        self._waiter = waiter
+        if not self._pending:
+            self._pending = True
+            self._send_message(QUESTION)
+        return waiter
 
     def answered(self, snapshot: Snapshot) -> None:
-        """The worker has said this."""
-        self._asked = False
-        self._late.update(snapshot.drops)
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            discards, self._late = self._late, Counter()
-            waiting.callback(replace(snapshot, drops=discards))
+        """Handle the worker's answer."""
+        self._pending = False
+        self._late_drops.update(snapshot.drops)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            drops, self._late_drops = self._late_drops, Counter()
+            waiter.callback(replace(snapshot, drops=drops))
 
     def gone(self) -> None:
-        """The worker will say nothing any more."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
+        """Handle the end of the worker."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
 
     def _give_up(self) -> None:
-        self._waiting = None
+        self._waiter = None

@@ -1,9 +1,7 @@
-"""The requests of a client as one boot after another, and what became of the last.
+"""History of requests, grouped into boots of clients.
 
-Nobody tells a TFTP server that a machine has booted. It shows in what was
-asked for, in which order, and in what was asked last.
-
-What ended of late, within bounds, and numbered so that one may ask for what is new.
+A client does not report whether it has booted. The order of its requests and the last one show
+it: see `judge`.
 """
 
 import time
@@ -17,20 +15,21 @@ from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState
-from tftpd.status.file_kinds import FileKind, kind
+from tftpd.status.file_kinds import FileKind, classify
 
-MOST_CLIENTS = 256
-_MOST_STEPS = 24  # of a boot; the second goes for the one that is too many
-_MOST_NAMES = 8  # of steps that are folded into one
-_LONGEST = 160  # characters of a name or text
+MAX_CLIENTS = 256
+MAX_ENDED = 100
+_MAX_STEPS = 24  # of a boot; beyond that the second step is removed
+_MAX_NAMES = 8  # of steps that are merged into one
+_MAX_TEXT_CHARS = 160  # of a name or text
 
-# A client that was silent for so many seconds begins anew: longer than any
-# loader waits for a person at its menu would be too long for a boot loop.
-_SILENT = 120.0
+# A client that was silent for this long starts a new boot. Longer values would hide a boot
+# loop; no loader waits longer, except for a person at its menu.
+_NEW_BOOT_SECONDS = 120.0
 
-_STUCK = 5.0  # seconds without progress: firmware repeats itself after 1 to 5
+_STUCK_SECONDS = 5.0  # without progress; firmware retransmits after 1 to 5 s
 
-_HAD = (Outcome.DONE, Outcome.UNCONFIRMED)
+_COMPLETE = (Outcome.DONE, Outcome.UNCONFIRMED)
 _BROKEN = (
     Outcome.TIMED_OUT,
     Outcome.ABORTED,
@@ -42,10 +41,13 @@ _BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class BootStep:
-    """A request, or several in a row that say the same: misses, modules of a loader.
+    """A request, or several similar ones in a row: files not found, modules of a loader.
 
-    `names` has the latest of them, for people; `began` and `ended` are
-    seconds on the caller's clock.
+    Attributes:
+        names: The latest names, for display.
+        began: Start of the first request, on the history's clock, in seconds.
+        ended: End of the last request.
+        count: Number of requests.
     """
 
     kind: FileKind
@@ -63,17 +65,17 @@ class BootStep:
 
     @property
     def name(self) -> str:
-        """What was asked for, the last of several."""
+        """The latest name."""
         return self.names[-1]
 
     @property
-    def had(self) -> bool:
-        """Whether the client has the whole of it."""
-        return self.outcome in _HAD
+    def is_complete(self) -> bool:
+        """Whether the whole file was transferred."""
+        return self.outcome in _COMPLETE
 
 
 class VerdictCode(Enum):
-    """A verdict in a word. The value is the word for JSON."""
+    """Kind of a verdict. The value appears in JSON."""
 
     LOADING = "loading"
     STUCK = "stuck"
@@ -92,251 +94,241 @@ class VerdictCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a boot, in a word and in a sentence."""
+    """The result of a boot, as a code and as a sentence."""
 
-    word: VerdictCode
+    code: VerdictCode
     text: str
 
 
-class Boots:
-    """The boots of one client: the steps of the latest one, and how many there were."""
+class ClientHistory:
+    """The latest boot of one client, and the number of its boots."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.boots = 0
         self.steps: list[BootStep] = []
-        self.before: Verdict | None = None  # of the boot before
-        self.changed = 0  # the number of the latest change, as the caller counts them
+        self.previous: Verdict | None = None  # of the boot before
+        self.changed = 0  # number of the client's latest request in the history
 
-    def add(self, report: TransferResult, now: float) -> None:
-        """A request of this client has ended."""
-        step = _step(report, now)
-        if not self.steps or self._begins(step):
+    def add(self, result: TransferResult, now: float) -> None:
+        """Add a request that has ended."""
+        step = _step_of(result, now)
+        if not self.steps or self._starts_boot(step):
             if self.steps:
-                self.before = verdict(self.steps, ())
-            self.count += 1
+                self.previous = judge(self.steps, ())
+            self.boots += 1
             self.steps = [step]
             return
-        folded = _folded(self.steps[-1], step)
-        if folded is not None:
-            self.steps[-1] = folded
+        merged = _merge(self.steps[-1], step)
+        if merged is not None:
+            self.steps[-1] = merged
             return
         self.steps.append(step)
-        if len(self.steps) > _MOST_STEPS:
-            del self.steps[1]  # the first tells where a boot begins
+        if len(self.steps) > _MAX_STEPS:
+            del self.steps[1]  # the first step identifies the start of a boot
 
-    def _begins(self, step: BootStep) -> bool:
-        """Whether `step` is the first of another boot.
+    def _starts_boot(self, step: BootStep) -> bool:
+        """Return whether `step` is the first one of another boot.
 
-        It is after a silence, and where a client asks for its first file
-        once more after it had had it, or others; not where it asks for it
-        twice at once.
+        It is after a silence, or if the client requests its first file again after it has
+        received that file or requested others. Two concurrent requests are one boot.
         """
         first = self.steps[0]
-        if step.began - self.steps[-1].ended > _SILENT:
+        if step.began - self.steps[-1].ended > _NEW_BOOT_SECONDS:
             return True
         if step.kind is FileKind.UPLOAD or step.names[0] != first.names[0]:
             return False
         return any(
-            (other.had or other.names[0] != first.names[0]) and other.ended <= step.began
+            (other.is_complete or other.names[0] != first.names[0]) and other.ended <= step.began
             for other in self.steps
         )
 
 
-class Clients:
-    """The boots of the clients that were heard of last, at most `MOST_CLIENTS`."""
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """A result with its number and its time in seconds since the epoch."""
 
-    def __init__(self) -> None:
-        self.boots: OrderedDict[str, Boots] = OrderedDict()
-
-    def add(self, report: TransferResult, now: float) -> Boots:
-        """A request has ended; the boots of its client."""
-        host = report.peer[0]
-        boots = self.boots.setdefault(host, Boots())
-        self.boots.move_to_end(host)
-        if len(self.boots) > MOST_CLIENTS:
-            self.boots.popitem(last=False)
-        boots.add(report, now)
-        return boots
+    number: int
+    time: float
+    result: TransferResult
 
 
-def verdict(steps: Sequence[BootStep], running: Sequence[SessionSnapshot]) -> Verdict:
-    """What became of a boot with these steps, while `running` goes on."""
-    live = [one for one in running if one.state is not SessionState.DALLYING]
-    if live:
-        return _of_running(max(live, key=lambda one: one.idle))
-    if not steps:  # it dallies, and its report is on the way
+class History:
+    """Observer that keeps the last 100 requests that ended and the last 256 clients.
+
+    Requests are numbered, so that a client of the status page can ask for newer ones.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        """Create an empty history. `seconds` is a monotonic clock."""
+        self.number = 0  # of the latest request
+        self.ended: deque[EndedRequest] = deque(maxlen=MAX_ENDED)
+        self.clients: OrderedDict[str, ClientHistory] = OrderedDict()
+        self.seconds = seconds
+
+    def __call__(self, result: TransferResult) -> None:
+        """Add a request. Dropped ones are left out: a flood must not displace the others."""
+        if result.outcome is Outcome.DROPPED:
+            return
+        self.number += 1
+        self.ended.append(EndedRequest(self.number, time.time(), result))
+        host = result.peer[0]
+        client = self.clients.setdefault(host, ClientHistory())
+        self.clients.move_to_end(host)
+        if len(self.clients) > MAX_CLIENTS:
+            self.clients.popitem(last=False)
+        client.add(result, self.seconds())
+        client.changed = self.number
+
+
+def judge(steps: Sequence[BootStep], running: Sequence[SessionSnapshot]) -> Verdict:
+    """Return the verdict about a boot.
+
+    Args:
+        steps: The steps of the boot.
+        running: The client's sessions that still run.
+    """
+    active = [session for session in running if session.state is not SessionState.DALLYING]
+    if active:
+        return _judge_running(max(active, key=lambda session: session.idle))
+    if not steps:  # the session dallies; its result follows
         return Verdict(VerdictCode.LOADING, "about to end")
-    told = [step for step in steps if step.outcome is not Outcome.REPLACED] or list(steps)
-    last = told[-1]
+    relevant = [step for step in steps if step.outcome is not Outcome.REPLACED] or list(steps)
+    last = relevant[-1]
     if last.outcome in _BROKEN:
-        return _of_broken(last)
-    had = [step for step in told if step.had]
-    if not had:
-        return _of_nothing(told)
-    if last.outcome is Outcome.REFUSED and last.kind in (
-        FileKind.LOADER,
-        FileKind.KERNEL,
-        FileKind.INITRD,
-    ):
-        return _of_refused(last)
-    return _of_had(told, had)
+        return _judge_broken(last)
+    complete = [step for step in relevant if step.is_complete]
+    if not complete:
+        return _judge_incomplete(relevant)
+    needed = (FileKind.LOADER, FileKind.KERNEL, FileKind.INITRD)
+    if last.outcome is Outcome.REFUSED and last.kind in needed:
+        return _judge_refused(last)
+    return _judge_complete(relevant, complete)
 
 
-def blocks_of(size: int | None, blksize: int) -> int | None:
-    """How many blocks a file has; the last one is short, and perhaps empty."""
+def count_blocks(size: int | None, blksize: int) -> int | None:
+    """Return the number of blocks of a file, with the last one, which may be empty."""
     return None if size is None or not blksize else size // blksize + 1
 
 
-def short(filename: bytes) -> str:
-    """A name for people, of bounded length."""
-    return cut(printable_name(filename[: 4 * _LONGEST + 4]))
+def short_name(filename: bytes) -> str:
+    """Return a printable name of at most 160 characters."""
+    return _shorten(printable_name(filename[: 4 * _MAX_TEXT_CHARS + 4]))
 
 
-def cut(text: str) -> str:
-    """`text` of bounded length."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def printable_text(text: str) -> str:
+    """Return printable text of at most 160 characters."""
+    return _shorten(printable_name(text.encode("utf-8", "surrogateescape")))
 
 
-def _of_running(one: SessionSnapshot) -> Verdict:
-    name = short(one.filename)
-    if one.idle > _STUCK:
-        since = f"{one.idle:.0f} s"
-        if one.state is SessionState.OPENING:
-            return Verdict(
-                VerdictCode.STUCK, f"no answer to the first packet of {name} for {since}"
-            )
-        of = "ACK" if one.direction is Direction.READ else "DATA"
-        where = _at(one.blocks, one.size, one.blksize)
-        return Verdict(VerdictCode.STUCK, f"stuck at {where}, last {of} {since} ago, {name}")
-    verb = "loading" if one.direction is Direction.READ else "storing"
-    done = f", {100 * one.bytes_transferred // one.size} %" if one.size else ""
-    return Verdict(VerdictCode.LOADING, f"{verb} {name}{done}")
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT_CHARS else text[: _MAX_TEXT_CHARS - 1] + "…"
 
 
-def _of_broken(step: BootStep) -> Verdict:
-    where = _at(step.blocks, step.size, step.blksize)
+def _judge_running(session: SessionSnapshot) -> Verdict:
+    name = short_name(session.filename)
+    is_read = session.direction is Direction.READ
+    if session.idle > _STUCK_SECONDS:
+        idle = f"{session.idle:.0f} s"
+        text = f"no answer to the first packet of {name} for {idle}"
+        if session.state is not SessionState.OPENING:
+            packet = "ACK" if is_read else "DATA"
+            text = f"stuck at {_position(session)}, last {packet} {idle} ago, {name}"
+        return Verdict(VerdictCode.STUCK, text)
+    verb = "loading" if is_read else "storing"
+    percent = f", {100 * session.bytes_transferred // session.size} %" if session.size else ""
+    return Verdict(VerdictCode.LOADING, f"{verb} {name}{percent}")
+
+
+def _judge_broken(step: BootStep) -> Verdict:
+    where = f"{_position(step)}, {step.name}"
     if step.outcome in (Outcome.TIMED_OUT, Outcome.EVICTED):
+        text = f"timed out at {where}"
         if step.blocks == 0:
-            return Verdict(
-                VerdictCode.TIMED_OUT, f"timed out: nothing of {step.name} was acknowledged"
-            )
-        return Verdict(VerdictCode.TIMED_OUT, f"timed out at {where}, {step.name}")
-    because = f": {step.detail}" if step.detail else ""
+            text = f"timed out: nothing of {step.name} was acknowledged"
+        return Verdict(VerdictCode.TIMED_OUT, text)
+    detail = f": {step.detail}" if step.detail else ""
     if step.outcome is Outcome.ABORTED:
-        return Verdict(
-            VerdictCode.ABORTED, f"aborted by the client at {where}, {step.name}{because}"
-        )
-    return Verdict(VerdictCode.FAILED, f"failed here at {where}, {step.name}{because}")
+        return Verdict(VerdictCode.ABORTED, f"aborted by the client at {where}{detail}")
+    return Verdict(VerdictCode.FAILED, f"failed on the server at {where}{detail}")
 
 
-def _of_refused(step: BootStep) -> Verdict:
+def _judge_refused(step: BootStep) -> Verdict:
     if step.code == ErrorCode.FILE_NOT_FOUND:
         return Verdict(VerdictCode.NOT_FOUND, f"{step.name} not found")
-    return Verdict(
-        VerdictCode.REFUSED, f"{step.name} refused: {step.detail or f'ERROR {step.code}'}"
-    )
+    reason = step.detail or f"ERROR {step.code}"
+    return Verdict(VerdictCode.REFUSED, f"{step.name} refused: {reason}")
 
 
-def _of_nothing(steps: Sequence[BootStep]) -> Verdict:
-    """Nothing was had, and nothing broke."""
+def _judge_incomplete(steps: Sequence[BootStep]) -> Verdict:
+    """Judge a boot without a complete or broken transfer."""
     last = steps[-1]
-    if all(step.outcome is Outcome.PROBE for step in steps):
-        return Verdict(VerdictCode.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
-    if all(step.code == ErrorCode.FILE_NOT_FOUND for step in steps):
+    is_missing = [
+        step.outcome is Outcome.REFUSED and step.code == ErrorCode.FILE_NOT_FOUND for step in steps
+    ]
+    if all(is_missing):
         count = sum(step.count for step in steps)
         names = last.name if count == 1 else f"{count} names"
         return Verdict(VerdictCode.NOT_FOUND, f"not found only: {names}")
     if last.outcome is Outcome.REFUSED:
-        return _of_refused(last)
+        return _judge_refused(last)
     if last.outcome is Outcome.REPLACED:
         return Verdict(VerdictCode.ABORTED, f"gave up {last.name}")
-    return Verdict(VerdictCode.PROBE_ONLY, f"probe only: asked for the size of {last.name}")
+    return Verdict(VerdictCode.PROBE_ONLY, f"probe only: requested the size of {last.name}")
 
 
-def _of_had(steps: Sequence[BootStep], had: Sequence[BootStep]) -> Verdict:
-    kinds = {step.kind for step in had}
-    if had[-1].kind is FileKind.UPLOAD:
-        count = sum(step.count for step in had if step.kind is FileKind.UPLOAD)
+def _judge_complete(steps: Sequence[BootStep], complete: Sequence[BootStep]) -> Verdict:
+    kinds = {step.kind for step in complete}
+    if complete[-1].kind is FileKind.UPLOAD:
+        count = sum(step.count for step in complete if step.kind is FileKind.UPLOAD)
         return Verdict(VerdictCode.STORED, f"stored {_files(count)}")
     if kinds & {FileKind.KERNEL, FileKind.INITRD} or kinds >= {FileKind.LOADER, FileKind.IMAGE}:
         return Verdict(VerdictCode.BOOTED, "booted")
     if FileKind.CONFIG in kinds and FileKind.LOADER in kinds:
-        return Verdict(VerdictCode.NO_KERNEL, "has its configuration, asked for no kernel")
+        return Verdict(VerdictCode.NO_KERNEL, "has its configuration, requested no kernel")
     if FileKind.LOADER in kinds and any(step.kind is FileKind.CONFIG for step in steps):
         return Verdict(VerdictCode.NO_CONFIG, "no configuration found")
     if kinds <= {FileKind.LOADER, FileKind.MODULE}:
-        return Verdict(VerdictCode.NO_KERNEL, "has its loader, asked for nothing more")
-    return Verdict(VerdictCode.READ, f"read {_files(sum(step.count for step in had))}")
+        return Verdict(VerdictCode.NO_KERNEL, "has its loader, requested nothing else")
+    return Verdict(VerdictCode.READ, f"read {_files(sum(step.count for step in complete))}")
 
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def _at(blocks: int, size: int | None, blksize: int) -> str:
-    of = blocks_of(size, blksize)
-    return f"block {blocks}" if of is None else f"block {blocks} of {of}"
+def _position(transfer: SessionSnapshot | BootStep) -> str:
+    total = count_blocks(transfer.size, transfer.blksize)
+    return f"block {transfer.blocks}" if total is None else f"block {transfer.blocks} of {total}"
 
 
-def _step(report: TransferResult, now: float) -> BootStep:
+def _step_of(result: TransferResult, now: float) -> BootStep:
     return BootStep(
-        kind=kind(report.filename, report.direction),
-        names=(short(report.filename),),
-        outcome=report.outcome,
-        code=report.code,
-        detail=cut(printable_name(report.detail.encode("utf-8", "surrogateescape"))),
-        bytes_transferred=report.bytes_transferred,
-        size=report.size,
-        blocks=report.blocks,
-        blksize=report.blksize,
-        began=now - report.seconds,
+        kind=classify(result.filename, result.direction),
+        names=(short_name(result.filename),),
+        outcome=result.outcome,
+        code=result.code,
+        detail=printable_text(result.detail),
+        bytes_transferred=result.bytes_transferred,
+        size=result.size,
+        blocks=result.blocks,
+        blksize=result.blksize,
+        began=now - result.seconds,
         ended=now,
     )
 
 
-def _folded(last: BootStep, step: BootStep) -> BootStep | None:
-    """Both as one, where they say the same of different files."""
-    alike = (last.kind, last.outcome, last.code) == (step.kind, step.outcome, step.code)
-    dull = step.outcome is Outcome.REFUSED or (step.kind is FileKind.MODULE and step.had)
-    if not (alike and dull):
+def _merge(last: BootStep, step: BootStep) -> BootStep | None:
+    """Return both steps as one if they are refusals of the same kind or modules, else None."""
+    is_similar = (last.kind, last.outcome, last.code) == (step.kind, step.outcome, step.code)
+    is_module = step.kind is FileKind.MODULE and step.is_complete
+    if not is_similar or not (is_module or step.outcome is Outcome.REFUSED):
         return None
     return replace(
         step,
-        names=(*last.names, *step.names)[-_MOST_NAMES:],
+        names=(*last.names, *step.names)[-_MAX_NAMES:],
         bytes_transferred=last.bytes_transferred + step.bytes_transferred,
         blocks=last.blocks + step.blocks,
         size=None,
         began=last.began,
         count=last.count + step.count,
     )
-
-
-MOST_ENDED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A report, and when it came: `at` in seconds of the epoch."""
-
-    number: int
-    at: float
-    report: TransferResult
-
-
-class History:
-    """The last requests that ended, and the boots of their clients. Call it with each report."""
-
-    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        """`seconds` is a clock that nobody sets."""
-        self.number = 0  # of the latest report
-        self.ended: deque[Ended] = deque(maxlen=MOST_ENDED)
-        self.clients = Clients()
-        self.seconds = seconds
-
-    def __call__(self, report: TransferResult) -> None:
-        """A request has ended. A flood of those that were ignored pushes nothing out."""
-        if report.outcome is Outcome.DROPPED:
-            return
-        self.number += 1
-        self.ended.append(Ended(self.number, time.time(), report))
-        self.clients.add(report, self.seconds()).changed = self.number

@@ -1,13 +1,15 @@
-"""What a file is to a booting machine, by its name."""
+"""Classify files by their names: loader, kernel, configuration and so on."""
 
 import re
 from enum import Enum
 
 from tftpd.protocol.negotiation import Direction
 
+_MAX_NAME_BYTES = 512  # of the end of a name
+
 
 class FileKind(Enum):
-    """The part that a file has in a boot. The value is the word for people and JSON."""
+    """Purpose of a file in a boot. The value appears on the status page and in JSON."""
 
     LOADER = "loader"
     MODULE = "module"
@@ -19,14 +21,15 @@ class FileKind(Enum):
     UPLOAD = "upload"
 
 
-def kind(filename: bytes, direction: Direction) -> FileKind:
-    """What `filename` is by the habits of pxelinux, GRUB, iPXE, U-Boot, EDK2, Windows and others.
+def classify(filename: bytes, direction: Direction) -> FileKind:
+    """Return the kind of a file by the names that common boot loaders use.
 
-    The first pattern that is found decides.
+    The first pattern that matches decides. The patterns cover pxelinux, GRUB, iPXE, U-Boot,
+    EDK2, Windows and others.
     """
     if direction is Direction.WRITE:
         return FileKind.UPLOAD
-    name = filename.lower().replace(b"\\", b"/")[-512:]
+    name = filename.lower().replace(b"\\", b"/")[-_MAX_NAME_BYTES:]
     return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), FileKind.FILE)
 
 
@@ -34,7 +37,7 @@ def _any(*patterns: bytes) -> re.Pattern[bytes]:
     return re.compile(b"|".join(patterns))
 
 
-# Patterns without repetition inside repetition: the names are the peer's.
+# No nested repetition: peers choose the names, and matching must stay fast.
 _PATTERNS = (
     (
         FileKind.CONFIG,

@@ -1,4 +1,4 @@
-"""What is known, as JSON objects."""
+"""The JSON view of the status, for the page and for programs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,155 +7,176 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tftpd
-from tftpd.access.paths import printable_name
 from tftpd.protocol.negotiation import Direction
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
-from tftpd.status.boots import Boots, BootStep, Ended, History, blocks_of, cut, short, verdict
-from tftpd.status.counters import WAYS
-from tftpd.status.file_kinds import kind
+from tftpd.status.boots import (
+    BootStep,
+    ClientHistory,
+    EndedRequest,
+    History,
+    count_blocks,
+    judge,
+    printable_text,
+    short_name,
+)
+from tftpd.status.counters import RESOLUTION_METHODS
+from tftpd.status.file_kinds import classify
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What does not change while the daemon runs. `started` is on the history's clock."""
+class DaemonInfo:
+    """Facts about the daemon.
+
+    Attributes:
+        started: Time of the start, on the history's clock, in seconds.
+        config_file: The configuration file.
+        listeners: The listen addresses.
+    """
 
     started: float
-    settings: str | None
+    config_file: str | None
     listeners: tuple[str, ...]
 
 
 def status(
-    about: About,
+    info: DaemonInfo,
     state: str,
     snapshot: Snapshot,
     history: History,
-    names: Mapping[str, int],
+    resolved_names: Mapping[str, int],
     since: int = 0,
 ) -> dict[str, Any]:
-    """All of it. With `since`, a `number` of an earlier answer, only what ended after that.
+    """Return the whole status.
 
-    `names` counts the files that were found by another name, as `Counts` does.
+    Args:
+        info: Facts about the daemon.
+        state: starting, serving or draining.
+        snapshot: The running sessions.
+        history: The requests that ended.
+        resolved_names: Number of files found by another name, for each resolution method.
+        since: The `number` of an earlier answer. Only later changes are included.
     """
     now = history.seconds()
     running: dict[str, list[SessionSnapshot]] = defaultdict(list)
-    for one in snapshot.running:
-        running[one.peer[0]].append(one)
-    boots = history.clients.boots
-    none = Boots()
-    hosts = [host for host in boots if boots[host].changed > since or host in running]
-    hosts += [host for host in running if host not in boots]
+    for session in snapshot.running:
+        running[session.peer[0]].append(session)
+    clients = history.clients
+    hosts = [host for host in clients if clients[host].changed > since or host in running]
+    hosts += [host for host in running if host not in clients]
+    unknown = ClientHistory()
     return {
         "version": tftpd.__version__,
         "state": state,
-        "uptime": round(now - about.started, 1),
-        "settings": about.settings,
-        "listeners": about.listeners,
+        "uptime": round(now - info.started, 1),
+        "config_file": info.config_file,
+        "listeners": info.listeners,
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
         "sessions": {
-            way.value: {each.value: snapshot.sessions.get((way, each), 0) for each in SessionState}
-            for way in Direction
+            direction.value: {
+                state.value: snapshot.sessions.get((direction, state), 0) for state in SessionState
+            }
+            for direction in Direction
         },
-        "names": {way: names[way] for way in WAYS},
-        "running": [_running(one) for one in snapshot.running],
-        "ended": [_ended(one) for one in history.ended if one.number > since],
-        "clients": [_client(host, boots.get(host, none), running[host], now) for host in hosts],
+        "resolved_names": {method: resolved_names[method] for method in RESOLUTION_METHODS},
+        "running": [_running_to_json(session) for session in snapshot.running],
+        "ended": [_ended_to_json(ended) for ended in history.ended if ended.number > since],
+        "clients": [
+            _client_to_json(host, clients.get(host, unknown), running[host], now) for host in hosts
+        ],
     }
 
 
-def _running(one: SessionSnapshot) -> dict[str, Any]:
+def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
+    size, n_bytes = session.size, session.bytes_transferred
+    percent = None
+    if size is not None:
+        # An upload may be larger than its tsize option.
+        percent = round(min(100.0, 100 * n_bytes / size), 1) if size else 100.0
     return {
-        "client": one.peer[0],
-        "port": one.peer[1],
-        "direction": one.direction.value,
-        "file": short(one.filename),
-        "kind": kind(one.filename, one.direction).value,
-        "state": one.state.value,
-        "octets": one.bytes_transferred,
-        "size": one.size,
-        "percent": _percent(one),
-        "block": one.blocks,
-        "blocks": blocks_of(one.size, one.blksize),
-        "rate": round(one.bytes_transferred / one.age) if one.age > 0 else 0,
-        "blksize": one.blksize,
-        "windowsize": one.windowsize,
-        "retransmits": one.retransmits,
-        "age": round(one.age, 3),
-        "idle": round(one.idle, 3),
-        "roundtrip": one.rtt,
-        "profile": one.profile or None,
+        "client": session.peer[0],
+        "port": session.peer[1],
+        "direction": session.direction.value,
+        "file": short_name(session.filename),
+        "kind": classify(session.filename, session.direction).value,
+        "state": session.state.value,
+        "bytes": n_bytes,
+        "size": size,
+        "percent": percent,
+        "block": session.blocks,
+        "blocks": count_blocks(size, session.blksize),
+        "rate": round(n_bytes / session.age) if session.age > 0 else 0,
+        "blksize": session.blksize,
+        "windowsize": session.windowsize,
+        "retransmits": session.retransmits,
+        "age": round(session.age, 3),
+        "idle": round(session.idle, 3),
+        "rtt": session.rtt,
+        "profile": session.profile or None,
     }
 
 
-def _percent(one: SessionSnapshot) -> float | None:
-    if one.size is None:
-        return None
-    # An upload may be longer than what was announced.
-    return round(min(100.0, 100 * one.bytes_transferred / one.size), 1) if one.size else 100.0
-
-
-def _ended(one: Ended) -> dict[str, Any]:
-    report = one.report
+def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
+    result = ended.result
     return {
-        "number": one.number,
-        "time": datetime.fromtimestamp(one.at, UTC).isoformat(timespec="milliseconds"),
-        "client": report.peer[0],
-        "port": report.peer[1],
-        "direction": report.direction.value,
-        "file": short(report.filename),
-        "served": None if report.served_name is None else short(report.served_name),
-        "served_by": report.resolution_steps,
-        "outcome": report.outcome.value,
-        "good": report.outcome.successful,
-        "code": report.code,
-        "detail": cut(printable_name(report.detail.encode("utf-8", "surrogateescape"))),
-        "mode": report.mode.value.decode() if report.mode else None,
-        "octets": report.bytes_transferred,
-        "size": report.size,
-        "block": report.blocks,
-        "seconds": round(report.seconds, 6),
-        "rate": round(report.rate),
-        "blksize": report.blksize,
-        "windowsize": report.windowsize,
-        "options": report.options,
-        "retransmits": report.retransmits,
-        "timeouts": report.timeouts,
-        "roundtrip": report.rtt,
-        "profile": report.profile or None,
+        "number": ended.number,
+        "time": datetime.fromtimestamp(ended.time, UTC).isoformat(timespec="milliseconds"),
+        "client": result.peer[0],
+        "port": result.peer[1],
+        "direction": result.direction.value,
+        "file": short_name(result.filename),
+        "served_name": None if result.served_name is None else short_name(result.served_name),
+        "resolution_steps": result.resolution_steps,
+        "outcome": result.outcome.value,
+        "successful": result.outcome.successful,
+        "code": result.code,
+        "detail": printable_text(result.detail),
+        "mode": result.mode.value.decode() if result.mode else None,
+        "bytes": result.bytes_transferred,
+        "size": result.size,
+        "block": result.blocks,
+        "seconds": round(result.seconds, 6),
+        "rate": round(result.rate),
+        "blksize": result.blksize,
+        "windowsize": result.windowsize,
+        "options": result.options,
+        "retransmits": result.retransmits,
+        "timeouts": result.timeouts,
+        "rtt": result.rtt,
+        "profile": result.profile or None,
     }
 
 
-def _client(
-    host: str, boots: Boots, running: Sequence[SessionSnapshot], now: float
+def _client_to_json(
+    host: str, client: ClientHistory, running: Sequence[SessionSnapshot], now: float
 ) -> dict[str, Any]:
-    said = verdict(boots.steps, running)
-    heard = min(
-        [now - step.ended for step in boots.steps[-1:]] + [one.idle for one in running], default=0.0
-    )
+    verdict = judge(client.steps, running)
+    idle_times = [now - step.ended for step in client.steps[-1:]]
+    idle_times += [session.idle for session in running]
     return {
         "client": host,
-        "number": boots.changed,
-        "verdict": said.word.value,
-        "text": said.text,
-        "heard": round(max(0.0, heard), 1),
-        "boots": boots.count,
-        "before": boots.before.text if boots.before else None,
-        "steps": [_step(step, boots.steps[0].began, now) for step in boots.steps],
+        "number": client.changed,
+        "verdict": verdict.code.value,
+        "text": verdict.text,
+        "idle": round(max(0.0, min(idle_times, default=0.0)), 1),
+        "boots": client.boots,
+        "previous_boot": client.previous.text if client.previous else None,
+        "steps": [_step_to_json(step, client.steps[0].began, now) for step in client.steps],
     }
 
 
-def _step(step: BootStep, began: float, now: float) -> dict[str, Any]:
+def _step_to_json(step: BootStep, boot_began: float, now: float) -> dict[str, Any]:
     return {
         "kind": step.kind.value,
         "file": step.name,
         "files": step.names,
         "count": step.count,
         "outcome": step.outcome.value,
-        "good": step.outcome.successful,
+        "successful": step.outcome.successful,
         "code": step.code,
         "detail": step.detail,
-        "octets": step.bytes_transferred,
-        "at": round(max(0.0, step.began - began), 3),
+        "bytes": step.bytes_transferred,
+        "offset": round(max(0.0, step.began - boot_began), 3),
         "seconds": round(step.ended - step.began, 3),
         "ago": round(now - step.ended, 1),
     }

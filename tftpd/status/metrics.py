@@ -1,12 +1,12 @@
-"""What is known, in the words of Prometheus.
+"""Metrics in Prometheus' text format.
 
-Labels are closed sets: directions, states, outcomes, codes, profiles, rungs. Names of
-files and addresses of clients are the peers' to choose, and never labels.
+All labels have a closed set of values: directions, states, outcomes, error codes, profiles,
+resolution methods. Peers choose file names and addresses, so these are never labels.
 """
 
 import platform
 from collections.abc import Iterator, Mapping
-from enum import Enum
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -26,175 +26,158 @@ from tftpd.protocol.options import NAMES
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot
-from tftpd.status.counters import WAYS, Histogram, TransferCounters
+from tftpd.status.counters import RESOLUTION_METHODS, Histogram, TransferCounters
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
-_TRANSFERS = [one for one in Outcome if one not in (Outcome.REFUSED, Outcome.DROPPED)]
+# A label, and the key of the counter for each of its values.
+_BY_DIRECTION = ("direction", {direction.value: direction for direction in Direction})
+_BY_CODE = ("code", {str(code.value): code.value for code in ErrorCode})
+_BY_REASON = ("reason", {reason.value: reason for reason in DropReason})
+_BY_OPTION = ("option", {name.decode(): name.decode() for name in NAMES})
+_BY_METHOD = ("method", {method: method for method in RESOLUTION_METHODS})
+_BY_RESULT = ("result", {"ok": True, "failed": False})
+
+_OUTCOMES = [outcome for outcome in Outcome if outcome not in (Outcome.REFUSED, Outcome.DROPPED)]
 
 
-def exposition(counts: TransferCounters, snapshot: Snapshot) -> bytes:
-    """The text that Prometheus reads."""
+def exposition(counters: TransferCounters, snapshot: Snapshot) -> bytes:
+    """Return all metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Families(counts, snapshot))
+    registry.register(_TftpdCollector(counters, snapshot))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
-class _Families(Collector):
-    """Numbers as metric families, each label value always there, so that a rate is never absent."""
+class _TftpdCollector(Collector):
+    """Metric families of tftpd. Every label value is always present, so `rate()` has a start."""
 
-    def __init__(self, counts: TransferCounters, snapshot: Snapshot) -> None:
-        self._counts = counts
+    def __init__(self, counters: TransferCounters, snapshot: Snapshot) -> None:
+        self._counters = counters
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """prometheus-client: all families."""
         about = {"version": tftpd.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("tftpd_build", "The program.", about)
-        yield from self._of_now()
-        yield from self._of_requests()
-        yield from self._of_transfers()
-        yield from self._of_the_daemon()
+        yield InfoMetricFamily("tftpd_build", "Versions of tftpd and Python.", about)
+        yield from self._collect_snapshot()
+        yield from self._collect_requests()
+        yield from self._collect_transfers()
 
-    def _of_now(self) -> Iterator[Metric]:
-        now = self._snapshot
+    def _collect_snapshot(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
         sessions = GaugeMetricFamily(
-            "tftpd_sessions", "Sessions that are open.", labels=["direction", "state"]
+            "tftpd_sessions", "Open sessions.", labels=["direction", "state"]
         )
-        for way in Direction:
+        for direction in Direction:
             for state in SessionState:
-                value = now.sessions.get((way, state), 0)
-                sessions.add_metric([way.value, state.value], value)
+                count = snapshot.sessions.get((direction, state), 0)
+                sessions.add_metric([direction.value, state.value], count)
         yield sessions
         running = GaugeMetricFamily(
-            "tftpd_running_bytes",
-            "What the running transfers have moved so far.",
-            labels=["direction"],
+            "tftpd_running_bytes", "Bytes that running transfers have moved.", labels=["direction"]
         )
-        for way in Direction:
-            running.add_metric([way.value], now.bytes_transferred.get(way, 0))
+        for direction in Direction:
+            running.add_metric([direction.value], snapshot.bytes_transferred.get(direction, 0))
         yield running
-
-    def _of_requests(self) -> Iterator[Metric]:
-        counts = self._counts
-        yield _by_direction("requests", "Requests that ended, refused ones too.", counts.requests)
-        refusals = CounterMetricFamily(
-            "tftpd_refusals", "Requests that got an ERROR at once, by its code.", labels=["code"]
-        )
-        for code in ErrorCode:
-            refusals.add_metric([str(code.value)], counts.refusals[code.value])
-        yield refusals
-        yield _by_direction(
-            "ignored", "Requests beyond a limit that got no answer.", counts.dropped
-        )
-        discards = CounterMetricFamily(
-            "tftpd_discards",
-            "Datagrams to the listening ports that got neither a session nor a report.",
-            labels=["reason"],
-        )
-        for why in DropReason:
-            discards.add_metric([why.value], counts.drops[why])
-        yield discards
-        options = CounterMetricFamily(
-            "tftpd_options", "Options that were agreed, by name.", labels=["option"]
-        )
-        for option in map(bytes.decode, NAMES):
-            options.add_metric([option], counts.options[option])
-        yield options
-
-    def _of_transfers(self) -> Iterator[Metric]:
-        counts = self._counts
-        ends = CounterMetricFamily(
-            "tftpd_transfers",
-            "Transfers that ended, by how they did.",
-            labels=["direction", "outcome"],
-        )
-        for way in Direction:
-            for outcome in _TRANSFERS:
-                ends.add_metric([way.value, _word(outcome)], counts.ends[way, outcome])
-        yield ends
-        profiles = CounterMetricFamily(
-            "tftpd_profile_transfers",
-            "Transfers that ended, by the profile of the client.",
-            labels=["profile"],
-        )
-        for name, count in counts.profiles.items():
-            profiles.add_metric([name], count)
-        yield profiles
-        names = CounterMetricFamily(
-            "tftpd_names",
-            "Transfers of files that were found by another name, by what led there.",
-            labels=["by"],
-        )
-        for by in WAYS:
-            names.add_metric([by], counts.names[by])
-        yield names
-        yield _by_direction(
-            "transferred_bytes", "Octets of ended transfers.", counts.bytes_transferred
-        )
-        yield _by_direction("blocks", "Blocks of ended transfers.", counts.blocks)
-        yield _by_direction(
-            "retransmissions",
-            "Packets of ended transfers that were sent again.",
-            counts.retransmits,
-        )
-        yield _by_direction(
-            "timeouts", "Deadlines of ended transfers that passed in vain.", counts.timeouts
-        )
-        yield CounterMetricFamily("tftpd_uploads_stored", "Files that were stored.", counts.stored)
-        seconds = HistogramMetricFamily(
-            "tftpd_transfer_duration_seconds", "How long transfers took.", labels=["direction"]
-        )
-        for way in Direction:
-            seconds.add_metric([way.value], *_buckets(counts.seconds[way]))
-        yield seconds
-        for name, said, histogram in (
-            ("roundtrip_seconds", "Smoothed round trips at the end.", counts.roundtrips),
-            ("blksize_bytes", "Block sizes of transfers.", counts.blksizes),
-            ("windowsize_blocks", "Window sizes of transfers.", counts.windowsizes),
-        ):
-            family = HistogramMetricFamily(f"tftpd_{name}", said, labels=[])
-            family.add_metric([], *_buckets(histogram))
-            yield family
-
-    def _of_the_daemon(self) -> Iterator[Metric]:
-        reloads = CounterMetricFamily(
-            "tftpd_reloads", "Reloads of the configuration.", labels=["result"]
-        )
-        for result, fine in (("ok", True), ("failed", False)):
-            reloads.add_metric([result], self._counts.reloads[fine])
-        yield reloads
-        workers = self._snapshot.workers
         yield CounterMetricFamily(
             "tftpd_worker_restarts",
             "Workers that were replaced.",
-            sum(worker.restarts for worker in workers),
+            sum(worker.restarts for worker in snapshot.workers),
         )
         yield GaugeMetricFamily(
-            "tftpd_workers_silent",
+            "tftpd_workers_unresponsive",
             "Workers that do not answer.",
-            sum(not worker.answers for worker in workers),
+            sum(not worker.answers for worker in snapshot.workers),
         )
 
+    def _collect_requests(self) -> Iterator[Metric]:
+        counters = self._counters
+        for name, text, label, numbers in (
+            ("requests", "Requests, including refused ones.", _BY_DIRECTION, counters.requests),
+            ("refusals", "Requests that were refused, by error code.", _BY_CODE, counters.refusals),
+            (
+                "dropped_requests",
+                "Requests above a limit that got no answer.",
+                _BY_DIRECTION,
+                counters.dropped_requests,
+            ),
+            (
+                "dropped_datagrams",
+                "Datagrams to a listening port that started no session.",
+                _BY_REASON,
+                counters.dropped_datagrams,
+            ),
+            ("options", "Options that were negotiated.", _BY_OPTION, counters.options),
+            ("reloads", "Reloads of the configuration.", _BY_RESULT, counters.reloads),
+        ):
+            yield _counter(name, text, label, numbers)
 
-def _by_direction(name: str, said: str, numbers: Mapping[Direction, int]) -> Metric:
-    family = CounterMetricFamily(f"tftpd_{name}", said, labels=["direction"])
-    for way in Direction:
-        family.add_metric([way.value], numbers[way])
+    def _collect_transfers(self) -> Iterator[Metric]:
+        counters = self._counters
+        transfers = CounterMetricFamily(
+            "tftpd_transfers", "Transfers that ended.", labels=["direction", "outcome"]
+        )
+        for direction in Direction:
+            for outcome in _OUTCOMES:
+                labels = [direction.value, outcome.value.replace(" ", "_")]
+                transfers.add_metric(labels, counters.transfers[direction, outcome])
+        yield transfers
+        by_profile = ("profile", {name: name for name in counters.profiles})
+        for name, text, label, numbers in (
+            ("profile_transfers", "Transfers that ended.", by_profile, counters.profiles),
+            (
+                "resolved_names",
+                "Transfers of files that were found by another name.",
+                _BY_METHOD,
+                counters.resolved_names,
+            ),
+            (
+                "transferred_bytes",
+                "Bytes of ended transfers.",
+                _BY_DIRECTION,
+                counters.bytes_transferred,
+            ),
+            ("blocks", "Blocks of ended transfers.", _BY_DIRECTION, counters.blocks),
+            ("retransmits", "Packets sent again.", _BY_DIRECTION, counters.retransmits),
+            ("timeouts", "Retransmission timeouts.", _BY_DIRECTION, counters.timeouts),
+        ):
+            yield _counter(name, text, label, numbers)
+        yield CounterMetricFamily(
+            "tftpd_stored_uploads", "Files that were stored.", counters.stored_uploads
+        )
+        durations = HistogramMetricFamily(
+            "tftpd_transfer_duration_seconds", "Duration of transfers.", labels=["direction"]
+        )
+        for direction in Direction:
+            durations.add_metric([direction.value], *_buckets(counters.durations[direction]))
+        yield durations
+        for name, text, histogram in (
+            ("rtt_seconds", "Smoothed round-trip time at the end of a transfer.", counters.rtts),
+            ("blksize_bytes", "Block size of transfers.", counters.blksizes),
+            ("windowsize_blocks", "Window size of transfers.", counters.windowsizes),
+        ):
+            family = HistogramMetricFamily(f"tftpd_{name}", text, labels=[])
+            family.add_metric([], *_buckets(histogram))
+            yield family
+
+
+def _counter(
+    name: str, text: str, label: tuple[str, Mapping[str, Any]], numbers: Mapping[Any, int]
+) -> Metric:
+    """Return a counter with one label."""
+    label_name, keys = label
+    family = CounterMetricFamily(f"tftpd_{name}", text, labels=[label_name])
+    for value, key in keys.items():
+        family.add_metric([value], numbers[key])
     return family
 
 
 def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative buckets, and the sum, as a family takes them."""
+    """Return the cumulative buckets and the sum."""
     total = 0
     buckets = []
-    names = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
-    for bound, count in zip(names, histogram.counts, strict=True):
+    bounds = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
+    for bound, count in zip(bounds, histogram.counts, strict=True):
         total += count
         buckets.append((bound, float(total)))
     return buckets, histogram.sum
-
-
-def _word(outcome: Enum) -> str:
-    return str(outcome.value).replace(" ", "_")

@@ -1,10 +1,8 @@
-"""The status service: hears reports, and serves what they add up to."""
+"""The status service: collects results and serves them over HTTP."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,15 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from tftpd.config.sections import StatusSection as Keys
+from tftpd.config.sections import StatusSection
+from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
 from tftpd.status.counters import TransferCounters
-from tftpd.status.json_view import About, status
+from tftpd.status.json_view import DaemonInfo, status
 from tftpd.status.metrics import CONTENT_TYPE, exposition
-from tftpd.status.web import JSON, Answer, Give, admits, site
+from tftpd.status.web import JSON, Answer, Handler, is_allowed_host, site
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
@@ -32,178 +31,168 @@ _FILES = {
     b"/icon.svg": ("icon.svg", b"image/svg+xml"),
 }
 
-# Seconds that a snapshot serves all who ask: many open pages cost no more than one.
-_FRESH = 0.5
-
-_SOCKET_MASK = 0o117  # leaves 0660
+_SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
+_SOCKET_MODE = 0o660
+_MAX_NUMBER_DIGITS = 18
 
 
 class StatusService:
-    """One address or Unix socket. Call it with each report."""
+    """HTTP server on a TCP port or Unix socket. It is also an observer of results."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, keys: Keys, path: Path | None = None) -> None:
-        """`path` is that of the configuration file."""
+    def __init__(self, reactor: Any, section: StatusSection, path: Path | None = None) -> None:
+        """Create the service; `bind` or `start` opens its port.
+
+        Args:
+            reactor: The reactor.
+            section: The configuration of the status page.
+            path: The configuration file, for display.
+        """
         self._reactor = reactor
-        self._keys = keys
-        self._counts = TransferCounters()
+        self._section = section
+        self._counters = TransferCounters()
         self._history = History()
-        self._about = About(self._history.seconds(), None if path is None else str(path), ())
+        self._info = DaemonInfo(self._history.seconds(), None if path is None else str(path), ())
         self._state = "starting"
-        self._serving: SnapshotSource | None = None
+        self._source: SnapshotSource | None = None
         self._port: IListeningPort | None = None
-        self._taken_at = -_FRESH
-        self._taken = Snapshot()
+        self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
+        self._snapshot = Snapshot()
         self._waiting: list[Deferred[Snapshot]] = []
 
-    def __call__(self, report: TransferResult) -> None:
-        """A request has ended."""
-        self._counts(report)
-        self._history(report)
+    def __call__(self, result: TransferResult) -> None:
+        """Record a request that has ended."""
+        self._counters(result)
+        self._history(result)
 
     def bind(self) -> None:
-        """Take the TCP port, perhaps still as root; says why not and exits.
+        """Bind the TCP port, perhaps as root.
 
-        A Unix socket waits for `start()`: it belongs to whom twistd becomes.
+        A Unix socket is created in `start`, by the user that twistd switches to.
+
+        Raises:
+            SystemExit: The port cannot be bound. The reason was logged.
         """
-        if self._keys.socket is None:
-            self._listen(self._listen_tcp, f"{self._keys.address} port {self._keys.port}")
+        if self._section.socket is None:
+            self._listen(self._listen_tcp, f"{self._section.address} port {self._section.port}")
 
-    def listens(self, addresses: Iterable[str]) -> None:
-        """Requests are taken at these from now on."""
-        self._about = replace(self._about, listeners=tuple(addresses))
+    def configure(self, addresses: Iterable[str], profiles: Iterable[str]) -> None:
+        """Show these listen addresses, and count transfers of these profiles, from now on."""
+        self._info = replace(self._info, listeners=tuple(addresses))
+        self._counters.add_profiles(profiles)
 
-    def knows(self, profiles: Iterable[str]) -> None:
-        """Clients may have these profiles from now on."""
-        self._counts.knows(profiles)
-
-    def start(self, serving: SnapshotSource) -> None:
-        """Answer for `serving` from now on."""
-        self._serving = serving
+    def start(self, source: SnapshotSource) -> None:
+        """Show the sessions of `source` and report that the daemon serves."""
+        self._source = source
         self._state = "serving"
-        if self._keys.socket is not None:
-            self._listen(self._listen_unix, self._keys.socket)
-            self.log.info("status on {socket}", socket=self._keys.socket)
+        path, address, port = self._section.socket, self._section.address, self._section.port
+        if path is not None:
+            self._listen(self._listen_unix, path)
+            self.log.info("status page on {socket}", event="status_listening", socket=path)
             return
-        address = self._keys.address
-        self.log.info("status on http://{host}/", host=_host(address, self._keys.port))
+        url = f"http://{format_address((address, port))}/"
+        self.log.info("status page on {url}", event="status_listening", url=url)
         if not ip_address(address).is_loopback:
             self.log.warn(
-                "the status page on {address} asks for no password: whoever reaches it "
-                "reads the names of files and clients",
+                "the status page on {address} has no password: everyone who can reach it can "
+                "read the names of files and clients",
+                event="status_public",
                 address=address,
             )
 
-    def draining(self) -> None:
-        """No new requests are taken: /health says 503 from now on."""
+    def drain(self) -> None:
+        """Report that no new requests are accepted: /health answers 503 from now on."""
         self._state = "draining"
 
-    def reloaded(self, fine: bool) -> None:
-        """A reload was tried; `fine`: the new settings are in force."""
-        self._counts.reloads[fine] += 1
+    def count_reload(self, *, succeeded: bool) -> None:
+        """Count a reload of the configuration."""
+        self._counters.reloads[succeeded] += 1
 
     def stop(self) -> "Deferred[None]":
-        """Close the port; fires when it is closed."""
+        """Close the port. Fires when it is closed."""
         self._state = "draining"
         port, self._port = self._port, None
-        return succeed(None) if port is None else maybeDeferred(_closed, port)
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
     def _listen(self, listen: Callable[[Any], IListeningPort], where: str) -> None:
-        factory = site(self._answers(), self._admits)
         try:
-            self._port = listen(factory)
+            self._port = listen(site(self._handlers(), self._is_allowed_host))
         except (CannotListenError, OSError) as error:
-            why = getattr(error, "socketError", error)
+            reason = getattr(error, "socketError", error)
             self.log.critical(
-                "cannot serve the status page on {where}: {why}",
+                "cannot serve the status page on {where}: {reason}",
+                event="status_bind_failed",
                 where=where,
-                why=getattr(why, "strerror", None) or why,
+                reason=getattr(reason, "strerror", None) or str(reason),
             )
             raise SystemExit(1) from None
 
-    def _listen_tcp(self, factory: Any) -> IListeningPort:
-        keys = self._keys
-        port: IListeningPort = self._reactor.listenTCP(keys.port, factory, interface=keys.address)
-        return port
+    def _listen_tcp(self, factory: Any) -> Any:
+        return self._reactor.listenTCP(self._section.port, factory, interface=self._section.address)
 
-    def _listen_unix(self, factory: Any) -> IListeningPort:
-        # The lock beside it tells a socket that is in use from what a crash left.
-        before = os.umask(_SOCKET_MASK)
-        try:
-            port: IListeningPort = self._reactor.listenUNIX(
-                self._keys.socket, factory, mode=0o660, wantPID=True
-            )
-        finally:
-            os.umask(before)
-        return port
+    def _listen_unix(self, factory: Any) -> Any:
+        # Twisted sets the mode between bind and listen, so nobody can connect before that.
+        # wantPID: a lock file tells a socket in use from one that a crash has left.
+        return self._reactor.listenUNIX(
+            self._section.socket, factory, mode=_SOCKET_MODE, wantPID=True
+        )
 
-    def _admits(self, header: str | None) -> bool:
-        # Whoever opens a Unix socket is no browser that was led astray.
-        return self._keys.socket is not None or admits(header, self._keys.names)
+    def _is_allowed_host(self, header: str | None) -> bool:
+        # A browser cannot open a Unix socket.
+        return self._section.socket is not None or is_allowed_host(header, self._section.names)
 
-    def _answers(self) -> dict[bytes, Give]:
-        answers: dict[bytes, Give] = {
-            b"/health": self._health,
-            b"/status": self._status,
-            b"/metrics": self._metrics,
+    def _handlers(self) -> dict[bytes, Handler]:
+        handlers: dict[bytes, Handler] = {
+            b"/health": self._answer_health,
+            b"/status": self._answer_status,
+            b"/metrics": self._answer_metrics,
         }
-        for path, (name, kind) in _FILES.items():
-            answers[path] = partial(_given, Answer((_PAGE / name).read_bytes(), kind))
-        return answers
+        for path, (name, media_type) in _FILES.items():
+            answer = Answer((_PAGE / name).read_bytes(), media_type)
+            handlers[path] = lambda request, answer=answer: answer  # type: ignore[misc]
+        return handlers
 
-    def _health(self, request: Request) -> Answer:
+    def _answer_health(self, request: Request) -> Answer:
         if self._state == "serving":
             return Answer(b"ok\n")
         return Answer(f"{self._state}\n".encode(), code=503)
 
-    def _status(self, request: Request) -> "Deferred[Answer]":
-        since = _number(request.args.get(b"since", [b""])[0])
+    def _answer_status(self, request: Request) -> "Deferred[Answer]":
+        since = _parse_number(request.args.get(b"since", [b""])[0])
 
-        def tell(snapshot: Snapshot) -> Answer:
-            names = self._counts.names
-            said = status(self._about, self._state, snapshot, self._history, names, since)
-            return Answer(json.dumps(said, separators=(",", ":")).encode(), JSON)
+        def answer(snapshot: Snapshot) -> Answer:
+            names = self._counters.resolved_names
+            view = status(self._info, self._state, snapshot, self._history, names, since)
+            return Answer(json.dumps(view, separators=(",", ":")).encode(), JSON)
 
-        return self._snapshot().addCallback(tell)
+        return self._take_snapshot().addCallback(answer)
 
-    def _metrics(self, request: Request) -> "Deferred[Answer]":
-        return self._snapshot().addCallback(
-            lambda snapshot: Answer(exposition(self._counts, snapshot), CONTENT_TYPE)
+    def _answer_metrics(self, request: Request) -> "Deferred[Answer]":
+        return self._take_snapshot().addCallback(
+            lambda snapshot: Answer(exposition(self._counters, snapshot), CONTENT_TYPE)
         )
 
-    def _snapshot(self) -> "Deferred[Snapshot]":
-        """What runs now, asked for once by all who want it at the same time."""
+    def _take_snapshot(self) -> "Deferred[Snapshot]":
+        """Return a recent snapshot. Concurrent requests share one."""
+        age = self._history.seconds() - self._snapshot_time
+        if self._source is None or age < _SNAPSHOT_LIFETIME_SECONDS:
+            return succeed(self._snapshot)
         waiting: Deferred[Snapshot] = Deferred()
-        if self._serving is None or self._history.seconds() < self._taken_at + _FRESH:
-            waiting.callback(self._taken)
-            return waiting
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
-            self._serving.snapshot().addBoth(self._took)
+            self._source.snapshot().addBoth(self._on_snapshot)
         return waiting
 
-    def _took(self, taken: Any) -> None:
-        if isinstance(taken, Snapshot):
-            self._taken = taken
-            self._taken_at = self._history.seconds()
-            self._counts.discarded(taken.drops)
-        everyone, self._waiting = self._waiting, []
-        for waiting in everyone:
-            waiting.callback(taken)
+    def _on_snapshot(self, snapshot: Any) -> None:
+        if isinstance(snapshot, Snapshot):
+            self._snapshot = snapshot
+            self._snapshot_time = self._history.seconds()
+            self._counters.add_drops(snapshot.drops)
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(snapshot)
 
 
-def _given(answer: Answer, request: Request) -> Answer:
-    return answer
-
-
-def _closed(port: IListeningPort) -> Any:
-    return port.stopListening()
-
-
-def _number(text: bytes) -> int:
-    return int(text) if text.isdigit() and len(text) < 19 else 0
-
-
-def _host(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _parse_number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) <= _MAX_NUMBER_DIGITS else 0

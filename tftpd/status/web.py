@@ -1,9 +1,8 @@
-"""The web pages: who may ask what, and in which form it is answered.
+"""HTTP server of the status page.
 
-Which Host headers are answered.
-
-A page of the Internet may give its own name our address (DNS rebinding) and
-have a browser on this host read us for it. Its requests carry its name.
+A page on the Internet may point its own host name to our address (DNS rebinding), so that a
+browser in this network reads the status page for it. Such requests carry the foreign name in
+their Host header and are refused.
 """
 
 import re
@@ -26,14 +25,14 @@ from zope.interface import implementer
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
 
-_CONNECTIONS = 64  # at once; a browser holds one
-_LONGEST = 30  # seconds from the connection to the end of the answer
+_MAX_CONNECTIONS = 64  # a browser needs one
+_CONNECTION_TIMEOUT_SECONDS = 30  # from the connection to the end of the answer
 _METHODS = (b"GET", b"HEAD")
 
 _HEADERS = {
     b"Server": b"tftpd",
     b"Cache-Control": b"no-store",
-    # File names are the peers' text: nothing of this page may be more than that.
+    # Peers choose the file names on this page, so it may load and run nothing else.
     b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
     b"connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     b"frame-ancestors 'none'",
@@ -46,152 +45,162 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a path gives: octets, of a media type, under a status code."""
+    """An HTTP response: body, media type and status code."""
 
     body: bytes
-    kind: bytes = TEXT
+    media_type: bytes = TEXT
     code: int = 200
 
 
-Give = Callable[[Request], "Answer | Deferred[Answer]"]
+Handler = Callable[[Request], "Answer | Deferred[Answer]"]
+"""Returns the response to a GET or HEAD request."""
 
 
-def site(answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> IProtocolFactory:
-    """Serves `answers` by path, to requests whose Host header `admits` lets in."""
-    # `_Brief` has the time of a connection, whatever it waits for.
-    inner = _Site(_Pages(answers, admits), requestFactory=_Request, timeout=None)
+def site(
+    handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
+) -> IProtocolFactory:
+    """Return the factory of the HTTP server.
+
+    Args:
+        handlers: The handler of each path.
+        is_allowed: Returns whether a request with this Host header is answered.
+    """
+    # `_TimeLimitedConnection` limits the whole connection instead of idle times.
+    inner = _Site(_Root(handlers, is_allowed), requestFactory=_Request, timeout=None)
     inner.displayTracebacks = False
-    return _Limited(inner)
+    return _LimitedFactory(inner)
 
 
-class _Brief(ProtocolWrapper, TimeoutMixin):
-    """A connection that ends in time, whether the other side asks and reads or not."""
+class _TimeLimitedConnection(ProtocolWrapper, TimeoutMixin):
+    """A connection that is aborted after 30 s, even if the client sends or reads slowly."""
 
     def makeConnection(self, transport: Any) -> None:
-        """Twisted: someone has connected."""
+        """Twisted: a client has connected."""
         super().makeConnection(transport)
-        self.setTimeout(_LONGEST)
+        self.setTimeout(_CONNECTION_TIMEOUT_SECONDS)
 
     def timeoutConnection(self) -> None:
-        """Twisted: it was long enough. What nobody has read is dropped."""
+        """Twisted: the time is over; drop unsent data."""
         self.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted: it has ended."""
+        """Twisted: the connection has ended."""
         self.setTimeout(None)
         super().connectionLost(reason)
 
 
-class _Limited(WrappingFactory):
-    """So many connections and no more, whoever opens them."""
+class _LimitedFactory(WrappingFactory):
+    """Limits the number of connections."""
 
     noisy = False
-    protocol = _Brief
+    protocol = _TimeLimitedConnection
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Twisted: someone has connected; None closes the connection."""
-        return super().buildProtocol(addr) if len(self.protocols) < _CONNECTIONS else None
+        """Twisted: a client connects; None closes the connection."""
+        return super().buildProtocol(addr) if len(self.protocols) < _MAX_CONNECTIONS else None
 
 
 class _Request(Request):
-    """A request whose body nobody keeps."""
+    """A request whose body is discarded."""
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Twisted: a piece of the body."""
+        """Twisted: a part of the body has arrived."""
 
 
 class _Channel(HTTPChannel):
-    """One request for each connection.
+    """Allows one request per connection.
 
-    Of one that asks a thousand times and reads nothing, a thousand answers
-    would be in memory: Twisted makes all that it has read the requests of.
+    Twisted answers all pipelined requests. A client that sends a thousand of them and reads
+    nothing would fill the memory with answers.
     """
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Twisted: whether more requests may follow."""
+        """Twisted: return whether more requests may follow."""
         request.responseHeaders.setRawHeaders(b"connection", [b"close"])
         return False
 
 
 class _Site(Site):
-    """Without an access log: a page that is open asks each second."""
+    """A site without an access log: an open page sends a request every second."""
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
     def log(self, request: Any) -> None:
-        """Twisted: a request was answered."""
+        """Twisted: a request was answered; log nothing."""
 
 
 @implementer(IResource)
-class _Pages:
-    """All paths at once."""
+class _Root:
+    """The resource of all paths."""
 
     isLeaf = True
     server = None
     log = Logger()
 
-    def __init__(self, answers: Mapping[bytes, Give], admits: Callable[[str | None], bool]) -> None:
-        self._answers = answers
-        self._admits = admits
+    def __init__(
+        self, handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
+    ) -> None:
+        self._handlers = handlers
+        self._is_allowed = is_allowed
 
     def getChildWithDefault(self, name: bytes, request: Any) -> Any:
-        """Twisted: not asked, since this is a leaf."""
+        """Twisted: never called on a leaf."""
         return self
 
     def putChild(self, path: bytes, child: Any) -> None:
         """Twisted: a leaf has no children."""
 
     def render(self, request: Request) -> int:
-        """Twisted: answer, perhaps later."""
+        """Twisted: answer now or later."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
-        given: Deferred[Any] = maybeDeferred(self._answer, request)
-        given.addErrback(self._failed)
-        given.addCallback(_write, request, gone)
+        disconnected: list[object] = []
+        request.notifyFinish().addErrback(disconnected.append)
+        answer: Deferred[Any] = maybeDeferred(self._answer, request)
+        answer.addErrback(self._log_failure)
+        answer.addCallback(_write, request, disconnected)
         return NOT_DONE_YET
 
     def _answer(self, request: Request) -> "Answer | Deferred[Answer]":
-        if not self._admits(request.getHeader("host")):
-            return Answer(b"this host name is not one of status.names\n", code=403)
-        give = self._answers.get(request.path)
-        if give is None:
+        if not self._is_allowed(request.getHeader("host")):
+            return Answer(b"the host name is not in status.names\n", code=403)
+        handler = self._handlers.get(request.path)
+        if handler is None:
             return Answer(b"not found\n", code=404)
         if request.method not in _METHODS:
             request.setHeader(b"Allow", b", ".join(_METHODS))
             return Answer(b"only GET and HEAD\n", code=405)
-        return give(request)
+        return handler(request)
 
-    def _failed(self, failure: Failure) -> Answer:
-        self.log.failure("fault in the status page", failure)
+    def _log_failure(self, failure: Failure) -> Answer:
+        self.log.failure("fault in the status page", failure, event="status_failed")
         return Answer(b"internal error\n", code=500)
 
 
-def _write(answer: Answer, request: Request, gone: list[object]) -> None:
-    if gone:
-        return  # whoever asked did not wait
+def _write(answer: Answer, request: Request, disconnected: list[object]) -> None:
+    if disconnected:
+        return
     request.setResponseCode(answer.code)
-    request.setHeader(b"Content-Type", answer.kind)
+    request.setHeader(b"Content-Type", answer.media_type)
     request.setHeader(b"Content-Length", b"%d" % len(answer.body))
-    request.write(answer.body)  # which sends none of it where HEAD was asked
+    request.write(answer.body)  # sends nothing if the method is HEAD
     request.finish()
 
 
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::[0-9]*)?")
 
 
-def admits(header: str | None, names: Collection[str]) -> bool:
-    """Whether a request with this Host header is answered.
+def is_allowed_host(header: str | None, names: Collection[str]) -> bool:
+    """Return whether a request with this Host header is answered.
 
-    It is where the header has an address, `localhost` or one of `names`,
-    which are in small letters, and where there is none: no browser leaves
-    it out, health checks of HTTP/1.0 do.
+    Args:
+        header: The header. None is allowed: health checks over HTTP/1.0 omit it, browsers do not.
+        names: The allowed host names in lower case, besides IP addresses and `localhost`.
     """
     if header is None:
         return True
-    host = _host(header.strip().lower())
+    host = _host_of(header.strip().lower())
     if host == "localhost" or host in names:
         return True
     try:
@@ -201,7 +210,7 @@ def admits(header: str | None, names: Collection[str]) -> bool:
     return True
 
 
-def _host(header: str) -> str:
-    """The header without its port, and without the brackets of IPv6; empty if it is neither."""
+def _host_of(header: str) -> str:
+    """Return the header without port and IPv6 brackets, or an empty string if it is invalid."""
     match = _HOST.fullmatch(header)
     return (match[1] or match[2]).removesuffix(".") if match else ""

@@ -88,3 +88,18 @@ def _lock(fd: int, directory: int, name: bytes) -> bool:
     except BlockingIOError:
         return False
     return os.access(name, os.F_OK, dir_fd=directory)
+
+
+def read_umask() -> int:
+    """Return the umask of this process: the permission bits that new files do not get.
+
+    Linux reports it in /proc/self/status. On other systems the umask must be set to be read;
+    files that other threads create at that moment are then private (mode & ~077).
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

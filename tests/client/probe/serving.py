@@ -1,4 +1,4 @@
-"""Servers for a probe in memory: each is a way to answer, most of them wrong."""
+"""Servers in memory for probes: each behaves in one way, most of them incorrectly."""
 
 from twisted.internet.defer import Deferred
 
@@ -9,12 +9,12 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
 OTHER = "192.0.2.99"
 ADDRESS = (SERVER, WELL_KNOWN)
-LATENCY = 0.001  # seconds each way
-ANSWERED = (b"tsize", b"blksize", b"windowsize", b"timeout", b"rollover")
+LATENCY = 0.001  # seconds in each direction
+SUPPORTED_OPTIONS = (b"tsize", b"blksize", b"windowsize", b"timeout", b"rollover")
 
 
 class Transfer:
-    """One transfer of a `Good` server: where it stands."""
+    """State of one transfer of a `Good` server."""
 
     def __init__(self, source, client, options, oack):
         self.source = source
@@ -28,10 +28,10 @@ class Transfer:
 
 
 class Good:
-    """Does all as it should. What others do otherwise, they override."""
+    """A correct server. Subclasses override single methods."""
 
-    repeats_after = 1.0
-    answers = ANSWERED
+    retransmit_interval = 1.0
+    supported_options = SUPPORTED_OPTIONS
 
     def __init__(self, size=700_000):
         self.net = MemoryNet()
@@ -43,41 +43,41 @@ class Good:
         self._port = 3000
         self._wire = []
 
-    # What a server may do otherwise.
+    # Methods that subclasses override.
 
     def source(self, client):
-        """Where a new transfer sends from."""
+        """Return the source address of a new transfer."""
         self._port += 1
         return (SERVER, self._port)
 
-    def granted(self, asked):
-        """The options of the OACK."""
-        said = ((name, self.value(name, value)) for name, value in asked)
-        return tuple((name, value) for name, value in said if value is not None)
+    def oack_options(self, requested):
+        """Return the options of the OACK."""
+        options = ((name, self.oack_value(name, value)) for name, value in requested)
+        return tuple((name, value) for name, value in options if value is not None)
 
-    def value(self, name, value):
-        """What an option is answered with."""
-        if name not in self.answers:
+    def oack_value(self, name, value):
+        """Return the value of an option in the OACK; None to ignore it."""
+        if name not in self.supported_options:
             return None
         return b"%d" % self.size if name == b"tsize" else value
 
-    def passes(self, datagram):
-        """Whether the way lets it through."""
+    def is_delivered(self, datagram):
+        """Return True if the network delivers the datagram."""
         return True
 
-    def number(self, index):
-        """The wire number of a block; None where it cannot go on."""
+    def block_number(self, index):
+        """Return the number of a block in its packet; None if the transfer cannot continue."""
         return index % 65536
 
-    def request(self, rrq, client):
-        """A request came."""
-        again = [one for one in self.transfers.values() if one.client == client]
-        if again:
-            return  # its first packet is repeated by the timer
+    def handle_request(self, rrq, client):
+        """Handle a request."""
+        existing = [transfer for transfer in self.transfers.values() if transfer.client == client]
+        if existing:
+            return  # the timer retransmits the first packet
         self.begin(rrq, client)
 
-    def acknowledged(self, transfer, ack):
-        """An ACK came."""
+    def handle_ack(self, transfer, ack):
+        """Handle an ACK."""
         ahead = (ack.block - transfer.acked) % 65536
         if 0 < ahead <= transfer.windowsize:
             transfer.acked += ahead
@@ -86,10 +86,10 @@ class Good:
             transfer.oack = ()
             self.send(transfer)
 
-    # What they have in common.
+    # Methods that all servers share.
 
     def begin(self, rrq, client):
-        options = self.granted(rrq.options)
+        options = self.oack_options(rrq.options)
         source = self.source(client)
         transfer = Transfer(source, client, dict(options), options)
         self.transfers[source, client] = transfer
@@ -98,33 +98,33 @@ class Good:
     def send(self, transfer):
         transfer.sent_at = self.net.clock.seconds()
         if transfer.oack:
-            self.say(Oack(transfer.oack), transfer)
+            self.send_packet(Oack(transfer.oack), transfer)
             return
         for index in range(transfer.acked + 1, transfer.acked + 1 + transfer.windowsize):
             length = min(transfer.blksize, self.size - (index - 1) * transfer.blksize)
-            number = self.number(index)
+            number = self.block_number(index)
             if length < 0 or number is None:
                 return
-            self.say(Data(number, bytes(length)), transfer)
+            self.send_packet(Data(number, bytes(length)), transfer)
 
-    def say(self, packet, transfer):
-        octets = packet if isinstance(packet, bytes) else packet.encode()
-        self.largest_sent = max(self.largest_sent, len(octets))
-        if self.passes(octets):
-            self._wire.append((octets, transfer.source, transfer.client))
+    def send_packet(self, packet, transfer):
+        datagram = packet if isinstance(packet, bytes) else packet.encode()
+        self.largest_sent = max(self.largest_sent, len(datagram))
+        if self.is_delivered(datagram):
+            self._wire.append((datagram, transfer.source, transfer.client))
 
-    def ticks(self):
-        """Time passed: what is not acknowledged is said again."""
+    def tick(self):
+        """Retransmit packets that were not acknowledged within the interval."""
         for transfer in list(self.transfers.values()):
-            silent = self.net.clock.seconds() - transfer.sent_at
-            if not transfer.over and self.repeats_after and silent >= self.repeats_after:
+            idle = self.net.clock.seconds() - transfer.sent_at
+            if not transfer.over and self.retransmit_interval and idle >= self.retransmit_interval:
                 self.send(transfer)
 
-    def takes(self, octets, client, to):
-        packet = decode(octets)
+    def handle_datagram(self, datagram, client, to):
+        packet = decode(datagram)
         if to == ADDRESS and isinstance(packet, Rrq):
             self.requests.append(packet)
-            self.request(packet, client)
+            self.handle_request(packet, client)
             return
         transfer = self.transfers.get((to, client))
         if isinstance(packet, ErrorPacket):
@@ -132,56 +132,60 @@ class Good:
             if transfer is not None:
                 del self.transfers[to, client]
         elif transfer is not None and isinstance(packet, Ack):
-            self.acknowledged(transfer, packet)
+            self.handle_ack(transfer, packet)
 
-    # The way between both.
+    # The network between client and server.
 
-    def carries(self):
-        """One latency passes; whether anything is under way."""
-        coming, self._wire = self._wire, []
-        going, self.net.sent[:] = list(self.net.sent), []
-        for octets, source, client in coming:
-            self.net.deliver(octets, source, client)
-        for client, to, octets in going:
-            self.takes(octets, client, to)
-        return bool(coming or going)
+    def exchange_datagrams(self):
+        """Deliver all datagrams that are in flight; return True if there were any."""
+        to_client, self._wire = self._wire, []
+        to_server, self.net.sent[:] = list(self.net.sent), []
+        for datagram, source, client in to_client:
+            self.net.deliver(datagram, source, client)
+        for client, to, datagram in to_server:
+            self.handle_datagram(datagram, client, to)
+        return bool(to_client or to_server)
 
 
 class RefusesOptions(Good):
-    def request(self, rrq, client):
+    """Answers every request with options with ERROR 8."""
+
+    def handle_request(self, rrq, client):
         if rrq.options:
             source = self.source(client)
             transfer = Transfer(source, client, {}, ())
-            self.say(ErrorPacket(8, "no options here"), transfer)
+            self.send_packet(ErrorPacket(8, "no options here"), transfer)
         else:
-            super().request(rrq, client)
+            super().handle_request(rrq, client)
 
 
 class Missing(Good):
     code, text = 1, "no\x1b such file"
 
-    def request(self, rrq, client):
-        self.say(ErrorPacket(self.code, self.text), Transfer(self.source(client), client, {}, ()))
+    def handle_request(self, rrq, client):
+        self.send_packet(
+            ErrorPacket(self.code, self.text), Transfer(self.source(client), client, {}, ())
+        )
 
 
 class GrantsTooMuch(Good):
-    def value(self, name, value):
-        return b"65464" if name == b"blksize" else super().value(name, value)
+    def oack_value(self, name, value):
+        return b"65464" if name == b"blksize" else super().oack_value(name, value)
 
 
 class AddsOptions(Good):
-    def granted(self, asked):
-        return (*super().granted(asked), (b"blksize2", b"512")) if asked else ()
+    def oack_options(self, requested):
+        return (*super().oack_options(requested), (b"blksize2", b"512")) if requested else ()
 
 
 class BlackHole(Good):
-    largest = 1472  # octets of a datagram
+    largest = 1472  # bytes of a datagram
 
-    def passes(self, datagram):
+    def is_delivered(self, datagram):
         return len(datagram) <= self.largest
 
 
-class Elsewhere(Good):
+class OtherAddress(Good):
     def source(self, client):
         return (OTHER, super().source(client)[1])
 
@@ -192,97 +196,97 @@ class SinglePort(Good):
 
 
 class Apprentice(Good):
-    """Each ACK has the block after it sent, however often it comes."""
+    """Every ACK, also a duplicate, triggers the next block."""
 
-    def acknowledged(self, transfer, ack):
+    def handle_ack(self, transfer, ack):
         if transfer.oack:
             transfer.oack = ()
         transfer.acked = ack.block
         self.send(transfer)
 
 
-class Twofold(Good):
-    """Each request starts a transfer."""
+class SecondTransfer(Good):
+    """Every request starts a transfer, also a repeated one."""
 
-    def request(self, rrq, client):
+    def handle_request(self, rrq, client):
         self.begin(rrq, client)
 
 
 class StopsAt65535(Good):
-    def number(self, index):
+    def block_number(self, index):
         return index if index <= 65535 else None
 
 
 class RollsTo1(Good):
-    def number(self, index):
+    def block_number(self, index):
         return index if index <= 65535 else (index - 1) % 65535 + 1
 
 
-class NeverRepeats(Good):
-    repeats_after = None
+class NeverRetransmits(Good):
+    retransmit_interval = None
 
 
 class IgnoresOptions(Good):
-    answers = ()
+    supported_options = ()
 
 
 class NoWindows(Good):
-    answers = (b"tsize", b"blksize")
+    supported_options = (b"tsize", b"blksize")
 
 
 class WrongSize(Good):
-    def value(self, name, value):
-        return b"1234" if name == b"tsize" else super().value(name, value)
+    def oack_value(self, name, value):
+        return b"1234" if name == b"tsize" else super().oack_value(name, value)
 
 
 class Silent(Good):
-    def request(self, rrq, client):
+    def handle_request(self, rrq, client):
         pass
 
 
-class Garbage(Good):
-    """Whoever asks gets nonsense for ever, and a block of no transfer now and then."""
+class Malformed(Good):
+    """Sends malformed datagrams without end to every client."""
 
-    octets = b"\xff\xff nonsense"
+    datagram = b"\xff\xff not TFTP"
 
-    def request(self, rrq, client):
+    def handle_request(self, rrq, client):
         self.transfers[ADDRESS, client] = Transfer(self.source(client), client, {}, ())
 
-    def ticks(self):
+    def tick(self):
         for transfer in self.transfers.values():
             for _ in range(3):
-                self.say(self.octets, transfer)
+                self.send_packet(self.datagram, transfer)
 
 
-class Flood(Garbage):
-    """The same in the shape of TFTP."""
+class Flood(Malformed):
+    """Sends wrong blocks without end to every client."""
 
-    octets = Data(7, bytes(512)).encode()
+    datagram = Data(7, bytes(512)).encode()
 
 
-class GarbageAfter(Good):
-    """Answers the first request, and then sends nonsense beside every transfer."""
+class WrongBlocks(Good):
+    """Sends wrong blocks during every transfer."""
 
-    def ticks(self):
-        super().ticks()
+    def tick(self):
+        super().tick()
         for transfer in self.transfers.values():
-            self.say(Data(7777, bytes(512)), transfer)
+            self.send_packet(Data(7777, bytes(512)), transfer)
 
 
-def probed(server, patience=5.0, most=120.0):
-    """What a probe observes, and the seconds that it takes of the server's clock."""
+def run_probe(server, idle_timeout=5.0, max_seconds=120.0):
+    """Return the observations of a probe, and its duration in seconds."""
     net = server.net
-    where = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
-    probe = Probe(net.runtime, where, SERVER, b"f", patience, lambda _: None)
+    endpoint = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
+    probe = Probe(net.runtime, endpoint, SERVER, b"f", idle_timeout, lambda _: None)
     ended = []
     Deferred.fromCoroutine(probe.run()).addBoth(ended.append)
     while not ended:
-        assert net.clock.seconds() < most, "it takes too long"
-        # Where nothing moves time may pass in longer steps.
-        net.clock.advance(LATENCY if server.carries() else 0.02)
-        server.ticks()
-    took = net.clock.seconds()
+        assert net.clock.seconds() < max_seconds, "the probe takes too long"
+        # If no packet is in flight, the steps may be longer.
+        net.clock.advance(LATENCY if server.exchange_datagrams() else 0.02)
+        server.tick()
+    duration = net.clock.seconds()
     for _ in range(100):
-        server.carries()
+        server.exchange_datagrams()
         net.clock.advance(0.05)
-    return getattr(ended[0], "value", ended[0]), took
+    return getattr(ended[0], "value", ended[0]), duration

@@ -1,4 +1,4 @@
-"""`tftpc probe` against a real daemon, as a user runs it."""
+"""The command `tftpc probe` with a real daemon."""
 
 import json
 import random
@@ -28,55 +28,55 @@ def probe(*arguments):
     )
 
 
-def test_our_own_daemon_is_healthy_and_known_within_half_a_minute(running):
-    began = time.monotonic()
+def test_tftpd_is_healthy_and_probed_within_30_seconds(running):
+    started = time.monotonic()
     done = probe("--json", f"tftp://127.0.0.1:{running.port}/file")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert time.monotonic() - began < 30
-    said = json.loads(done.stdout)
-    assert (said["status"], said["size"], said["tsize"]["value"]) == (0, 600_000, 600_000)
-    assert said["answer"]["origin"] == "own port"
-    assert {one["arrived"] - one["asked"] for one in said["blksizes"]} == {0}
-    assert (said["repeats"]["copies"], said["repeats"]["ports"]) == ([1, 1, 1], 1)
-    assert said["rollover"] == "0"
-    assert {one["objection"] for one in said["boots"]} == {None}
-    assert all(one["rate"] > 0 for one in said["samples"])
-    assert {one["level"] for one in said["findings"]} <= {"note", "risk"}
+    assert time.monotonic() - started < 30
+    printed = json.loads(done.stdout)
+    assert (printed["status"], printed["size"], printed["tsize"]["value"]) == (0, 600_000, 600_000)
+    assert printed["answer"]["origin"] == "own port"
+    assert {entry["first_block_bytes"] - entry["requested"] for entry in printed["blksizes"]} == {0}
+    assert (printed["repetition"]["copies"], printed["repetition"]["transfers"]) == ([1, 1, 1], 1)
+    assert printed["rollover"] == "0"
+    assert {entry["failure_reason"] for entry in printed["firmware_answers"]} == {None}
+    assert all(sample["rate"] > 0 for sample in printed["samples"])
+    assert {finding["level"] for finding in printed["findings"]} <= {"note", "risk"}
 
 
-def test_each_transfer_that_was_cut_short_is_told_so(running):
-    ended = [one for one in running.transfers() if one["outcome"] != "done"]
-    assert {one["outcome"] for one in ended} <= {"aborted by peer", "probe"}
+def test_incomplete_transfers_are_ended_with_an_error(running):
+    ended = [transfer for transfer in running.transfers() if transfer["outcome"] != "done"]
+    assert {transfer["outcome"] for transfer in ended} <= {"aborted by peer", "probe"}
 
 
-def test_the_table_is_for_people(running):
+def test_the_report_is_printed_as_a_table(running):
     done = probe("--port", str(running.port), "127.0.0.1", "file")
-    said = done.stdout.decode().splitlines()
-    assert said[0] == f"file on 127.0.0.1 port {running.port}"
-    assert "     1468  granted       yes" in "\n".join(said)
+    printed = done.stdout.decode().splitlines()
+    assert printed[0] == f"file on 127.0.0.1 port {running.port}"
+    assert "     1468  granted       yes" in "\n".join(printed)
     assert done.returncode == 0
 
 
-def test_a_missing_file_and_a_refused_one(running):
+def test_missing_and_refused_files_have_different_exit_statuses(running):
     url = f"tftp://127.0.0.1:{running.port}"
     assert probe(f"{url}/none").returncode == 3
     assert probe(f"{url}/../etc/passwd").returncode == 4
 
 
-def test_a_server_that_is_not_there():
+def test_a_server_that_does_not_answer_exits_with_5():
     done = probe("--json", "--patience", "1", f"tftp://127.0.0.1:{free_port()}/f")
     assert done.returncode == 5
-    said = json.loads(done.stdout)
-    assert (said["answer"]["kind"], said["findings"][0]["kind"]) == ("nothing", "silent")
+    printed = json.loads(done.stdout)
+    assert (printed["answer"]["kind"], printed["findings"][0]["kind"]) == ("nothing", "silent")
 
 
-def test_a_host_that_nobody_knows():
+def test_an_unknown_host_is_reported():
     done = probe("tftp://nonesuch.invalid/f")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"Traceback" not in done.stderr
 
 
-def test_everyone_is_not_probed():
+def test_a_broadcast_address_is_rejected():
     done = probe("255.255.255.255", "f")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"Traceback" not in done.stderr
@@ -97,12 +97,12 @@ def test_everyone_is_not_probed():
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_makes_no_sense(arguments):
+def test_an_invalid_command_line_exits_with_2(arguments):
     done = probe(*arguments)
     assert (done.returncode, b"Traceback" in done.stderr) == (2, False)
 
 
-def test_an_interrupt_ends_it_at_once_and_tells_the_server():
+def test_an_interrupt_ends_the_probe_at_once():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(LIMIT)
@@ -111,7 +111,7 @@ def test_an_interrupt_ends_it_at_once_and_tells_the_server():
             command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
-            request, client = server.recvfrom(1024)  # the plain one, which is over at once
+            request, client = server.recvfrom(1024)  # without options; this exchange ends at once
             server.sendto(b"\0\3\0\1" + bytes(512), client)
             assert server.recv(1024).startswith(b"\0\5\0\0")
             request, client = server.recvfrom(1024)
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_it_at_once_and_tells_the_server():
             process.stderr.close()
 
 
-def test_an_interrupt_in_the_midst_of_a_transfer_tells_the_server():
+def test_an_interrupt_during_a_transfer_sends_an_error():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(LIMIT)
@@ -133,18 +133,18 @@ def test_an_interrupt_in_the_midst_of_a_transfer_tells_the_server():
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         try:
             while True:
-                said, client = server.recvfrom(1024)
-                if said.startswith(b"\0\1") and b"blksize" in said:
+                printed, client = server.recvfrom(1024)
+                if printed.startswith(b"\0\1") and b"blksize" in printed:
                     break
-                if said.startswith(b"\0\1"):
+                if printed.startswith(b"\0\1"):
                     server.sendto(b"\0\3\0\1" + bytes(512), client)
             server.sendto(b"\0\6blksize\x00512\0", client)
             while not server.recv(1024).startswith(b"\0\4\0\0"):
                 pass
             process.send_signal(signal.SIGINT)
-            while not (said := server.recv(1024)).startswith(b"\0\5"):
+            while not (printed := server.recv(1024)).startswith(b"\0\5"):
                 pass
-            assert said == b"\0\5\0\0Client has seen enough\0"
+            assert printed == b"\0\5\0\0Client has seen enough\0"
             assert process.wait(LIMIT) == 130
         finally:
             process.kill()

@@ -1,14 +1,14 @@
-"""The exit status of a probe: what it saw, in one number."""
+"""The exit status of a probe."""
 
 import pytest
 
-from tests.client.probe.test_findings import SEEN
-from tftpd.client.probe.command import status
+from tests.client.probe.test_findings import OBSERVED
+from tftpd.client.probe.command import exit_status
 from tftpd.client.probe.findings import Finding, Level
 from tftpd.client.probe.observations import Answer, AnswerKind
 
 
-def found(*levels):
+def findings(*levels):
     return tuple(Finding(level, "any", "any") for level in levels)
 
 
@@ -20,20 +20,20 @@ def found(*levels):
         ([Level.BREAKS, Level.NOTE], 1),
     ],
 )
-def test_only_what_breaks_boots_is_a_failure(levels, expected):
-    assert status(SEEN, found(*levels)) == expected
+def test_only_problems_that_prevent_boots_are_failures(levels, expected):
+    assert exit_status(OBSERVED, findings(*levels)) == expected
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         (Answer(), 5),
-        (Answer(garbage=1), 1),
+        (Answer(malformed=1), 1),
         (Answer(kind=AnswerKind.ERROR, code=1), 3),
         (Answer(kind=AnswerKind.ERROR, code=2), 4),
         (Answer(kind=AnswerKind.ERROR, code=0), 1),
     ],
 )
-def test_a_probe_that_ends_early_says_why(answer, expected):
-    seen = type(SEEN)(host="h", address="192.0.2.1", port=69, name="f", answer=answer)
-    assert status(seen, found(Level.BREAKS)) == expected
+def test_the_exit_status_shows_why_a_probe_ended_early(answer, expected):
+    observed = type(OBSERVED)(host="h", address="192.0.2.1", port=69, name="f", answer=answer)
+    assert exit_status(observed, findings(Level.BREAKS)) == expected

@@ -1,4 +1,4 @@
-"""A raw exchange: what is heard, from whom, and for how long."""
+"""The raw exchange of packets."""
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -7,114 +7,117 @@ from tests.client.conftest import TID
 from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
-from tftpd.client.probe.exchange import dialogue
+from tftpd.client.probe.exchange import open_exchange
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, decode
 
-WHERE = ServerEndpoint((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
-STRANGER = ("192.0.2.99", 4000)
-FAREWELL = ErrorPacket(0, "Client has seen enough")
+ENDPOINT = ServerEndpoint((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
+OTHER_HOST = ("192.0.2.99", 4000)
+FINAL_ERROR = ErrorPacket(0, "Client has seen enough")
 
 
-class Hearing:
-    """A dialogue that hears until a time, in a coroutine of its own."""
+class Receiver:
+    """An exchange that receives until a time, in a coroutine of its own."""
 
     def __init__(self, net, until):
         self.net = net
-        self.heard = []
-        self.done = Deferred.fromCoroutine(self._hear(until))
+        self.packets = []
+        self.done = Deferred.fromCoroutine(self._receive(until))
 
-    async def _hear(self, until):
-        with dialogue(self.net.runtime, WHERE) as self.talk:
-            while came := await self.talk.receive(until):
-                self.heard.append((came.packet, came.source, came.at))
+    async def _receive(self, until):
+        with open_exchange(self.net.runtime, ENDPOINT) as self.exchange:
+            while received := await self.exchange.receive(until):
+                self.packets.append((received.packet, received.source, received.received_at))
 
-    def comes(self, packet, source=TID):
-        octets = packet if isinstance(packet, bytes) else packet.encode()
+    def deliver(self, packet, source=TID):
+        datagram = packet if isinstance(packet, bytes) else packet.encode()
         for port in list(self.net.ports):
-            self.net.deliver(octets, source, port)
+            self.net.deliver(datagram, source, port)
 
-    def said(self):
+    def sent(self):
         sent, self.net.sent[:] = list(self.net.sent), []
-        return [(decode(octets), to) for _, to, octets in sent]
+        return [(decode(datagram), to) for _, to, datagram in sent]
 
 
-def test_everybody_is_heard_at_once_and_twice_if_need_be(net):
-    hearing = Hearing(net, 1.0)
-    hearing.comes(Data(1, b"a"))
-    hearing.comes(Data(1, b"a"))
+def test_packets_from_all_addresses_and_duplicates_are_received(net):
+    receiver = Receiver(net, 1.0)
+    receiver.deliver(Data(1, b"a"))
+    receiver.deliver(Data(1, b"a"))
     net.clock.advance(0.5)
-    hearing.comes(Ack(7), STRANGER)
-    assert hearing.heard == [
+    receiver.deliver(Ack(7), OTHER_HOST)
+    assert receiver.packets == [
         (Data(1, b"a"), TID, 0.0),
         (Data(1, b"a"), TID, 0.0),
-        (Ack(7), STRANGER, 0.5),
+        (Ack(7), OTHER_HOST, 0.5),
     ]
 
 
-def test_it_ends_at_its_time_though_something_comes_without_end(net):
-    hearing = Hearing(net, 1.0)
+def test_receiving_ends_at_its_time_during_a_flood(net):
+    receiver = Receiver(net, 1.0)
     for _ in range(100):
         net.clock.advance(0.02)
-        hearing.comes(b"nonsense")
-        hearing.comes(Data(9, b""), STRANGER)
-    assert hearing.done.called
-    assert len(hearing.heard) == 49
-    assert hearing.talk.garbage == 49
+        receiver.deliver(b"malformed")
+        receiver.deliver(Data(9, b""), OTHER_HOST)
+    assert receiver.done.called
+    assert len(receiver.packets) == 49
+    assert receiver.exchange.malformed == 49
 
 
-def test_a_flood_between_two_looks_is_bounded(net):
-    with dialogue(net.runtime, WHERE) as talk:
+def test_the_queue_of_received_packets_is_bounded(net):
+    with open_exchange(net.runtime, ENDPOINT) as exchange:
         for block in range(10_000):
-            talk.datagramReceived(Data(block % 9, bytes(512)).encode(), TID)
-        heard = []
+            exchange.datagramReceived(Data(block % 9, bytes(512)).encode(), TID)
+        packets = []
 
-        async def hear():
-            while came := await talk.receive(0.0):
-                heard.append(came)
+        async def receive_all():
+            while received := await exchange.receive(0.0):
+                packets.append(received)
 
-        Deferred.fromCoroutine(hear())
+        Deferred.fromCoroutine(receive_all())
         net.clock.advance(0.1)
-    assert len(heard) == 256
+    assert len(packets) == 256
 
 
-def test_whoever_still_sends_is_told_the_end_once(net):
-    hearing = Hearing(net, 1.0)
-    hearing.comes(Data(1, b"a"))
-    hearing.comes(Data(2, b"a"))
-    hearing.comes(Data(1, b"a"), STRANGER)
-    hearing.comes(ErrorPacket(1, "none"), STRANGER)
+def test_an_open_transfer_gets_one_error_at_the_end(net):
+    receiver = Receiver(net, 1.0)
+    receiver.deliver(Data(1, b"a"))
+    receiver.deliver(Data(2, b"a"))
+    receiver.deliver(Data(1, b"a"), OTHER_HOST)
+    receiver.deliver(ErrorPacket(1, "none"), OTHER_HOST)
     net.clock.advance(1.0)
-    assert hearing.said() == [(FAREWELL, TID)]
+    assert receiver.sent() == [(FINAL_ERROR, TID)]
 
 
-def test_spoofed_sources_are_not_all_answered(net):
-    hearing = Hearing(net, 1.0)
+def test_the_number_of_final_errors_is_bounded(net):
+    receiver = Receiver(net, 1.0)
     for port in range(1, 1000):
-        hearing.comes(Data(1, b""), ("192.0.2.99", port))
+        receiver.deliver(Data(1, b""), ("192.0.2.99", port))
     net.clock.advance(1.0)
-    assert len(hearing.said()) == 32
+    assert len(receiver.sent()) == 32
 
 
-def test_a_finished_transfer_needs_no_farewell(net):
-    hearing = Hearing(net, 1.0)
-    hearing.comes(Data(1, b"a"))
-    hearing.talk.finished(TID)
+def test_a_finished_transfer_gets_no_error(net):
+    receiver = Receiver(net, 1.0)
+    receiver.deliver(Data(1, b"a"))
+    receiver.exchange.transfer_finished(TID)
     net.clock.advance(1.0)
-    assert hearing.said() == []
+    assert receiver.sent() == []
 
 
-def test_one_that_is_cancelled_tells_the_server_and_frees_its_port(net):
-    hearing = Hearing(net, 60.0)
+def test_cancellation_sends_an_error_and_closes_the_port(net):
+    receiver = Receiver(net, 60.0)
     ended = []
-    hearing.done.addErrback(lambda failure: ended.append(failure.type))
-    hearing.comes(Data(1, b"a"))
-    hearing.done.cancel()
+    receiver.done.addErrback(lambda failure: ended.append(failure.type))
+    receiver.deliver(Data(1, b"a"))
+    receiver.done.cancel()
     assert ended == [CancelledError]
-    assert hearing.said() == [(FAREWELL, TID)]
+    assert receiver.sent() == [(FINAL_ERROR, TID)]
     assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])
 
 
-def test_no_port_is_an_error_of_ours(net):
+def test_a_port_that_cannot_be_opened_causes_a_local_error(net):
     net.no_ports = True
-    with pytest.raises(LocalError, match="no port"), dialogue(net.runtime, WHERE):
+    with (
+        pytest.raises(LocalError, match="cannot open a UDP port"),
+        open_exchange(net.runtime, ENDPOINT),
+    ):
         pass

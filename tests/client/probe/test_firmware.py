@@ -1,29 +1,40 @@
-"""What firmware makes of answers, and what became of the options of an OACK."""
+"""The answers that boot firmware rejects, and the results of options."""
 
 import pytest
 
 from tftpd.client.probe.firmware import FIRMWARE, boot_failure_reason
-from tftpd.client.probe.observations import Answer, AnswerKind, AnswerOrigin, Boot, OptionResult
+from tftpd.client.probe.observations import (
+    Answer,
+    AnswerKind,
+    AnswerOrigin,
+    FirmwareAnswer,
+    OptionResult,
+)
 
-ASKS = {firmware.name: firmware.asks for firmware in FIRMWARE}
-ALL = set(ASKS)
-EDK2, GRUB, IPXE, PXELINUX, U_BOOT = ASKS
+REQUESTS = {firmware.name: firmware.options for firmware in FIRMWARE}
+ALL = set(REQUESTS)
+EDK2, GRUB, IPXE, PXELINUX, U_BOOT = REQUESTS
 
 
-def objecting(change=None, arrived=512, **answer):
-    """Who objects to an OACK that is as it should be but for `change`."""
-    who = set()
-    for name, asked in ASKS.items():
-        granted = {spelled: b"9" if spelled == b"tsize" else value for spelled, value in asked}
+def rejecting_firmware(change=None, first_block_bytes=512, **answer):
+    """Return the firmware that rejects a correct OACK with `change` applied."""
+    rejecting = set()
+    for name, requested in REQUESTS.items():
+        granted = {key: b"9" if key == b"tsize" else value for key, value in requested}
         options = tuple((change or dict)(granted).items())
-        said = {
+        attributes = {
             "kind": AnswerKind.OACK,
             "options": options,
             "origin": AnswerOrigin.OWN_PORT,
         } | answer
-        if boot_failure_reason(Boot(name, Answer(asked=asked, **said), arrived)) is not None:
-            who.add(name)
-    return who
+        if (
+            boot_failure_reason(
+                FirmwareAnswer(name, Answer(requested=requested, **attributes), first_block_bytes)
+            )
+            is not None
+        ):
+            rejecting.add(name)
+    return rejecting
 
 
 def changed(name, value):
@@ -38,7 +49,7 @@ def without(name):
 
 
 @pytest.mark.parametrize(
-    ("change", "who"),
+    ("change", "rejecting"),
     [
         (None, set()),
         (lambda granted: granted | {b"blksize2": b"512"}, {EDK2, PXELINUX}),
@@ -51,23 +62,23 @@ def without(name):
         (lambda granted: {key.upper(): value for key, value in granted.items()}, {GRUB}),
     ],
 )
-def test_who_gives_up_on_an_oack(change, who):
-    assert objecting(change) == who
+def test_firmware_rejects_some_oacks(change, rejecting):
+    assert rejecting_firmware(change) == rejecting
 
 
-def test_without_an_oack_only_those_that_need_one_give_up():
-    assert objecting(kind=AnswerKind.DATA, options=()) == {EDK2, GRUB}
+def test_only_some_firmware_needs_an_oack():
+    assert rejecting_firmware(kind=AnswerKind.DATA, options=()) == {EDK2, GRUB}
 
 
-def test_nobody_reads_what_does_not_come():
-    assert objecting(arrived=None) == ALL
-    assert objecting(kind=AnswerKind.NOTHING, options=()) == ALL
-    assert objecting(kind=AnswerKind.ERROR, code=8, options=()) == ALL
-    assert objecting(origin=AnswerOrigin.OTHER_ADDRESS) == ALL
+def test_no_firmware_boots_without_the_first_block():
+    assert rejecting_firmware(first_block_bytes=None) == ALL
+    assert rejecting_firmware(kind=AnswerKind.NOTHING, options=()) == ALL
+    assert rejecting_firmware(kind=AnswerKind.ERROR, code=8, options=()) == ALL
+    assert rejecting_firmware(origin=AnswerOrigin.OTHER_ADDRESS) == ALL
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "value", "how"),
+    ("name", "requested", "value", "result"),
     [
         (b"blksize", b"1024", b"1024", OptionResult.GRANTED),
         (b"blksize", b"1024", b"01024", OptionResult.GRANTED),
@@ -83,7 +94,9 @@ def test_nobody_reads_what_does_not_come():
         (b"tsize", b"0", b"-1", OptionResult.ILLEGAL),
     ],
 )
-def test_what_became_of_an_option(name, asked, value, how):
-    answer = Answer(asked=((name, asked),), kind=AnswerKind.OACK, options=((name.upper(), value),))
-    assert answer.how(name) is how
-    assert answer.unasked == ()
+def test_the_result_of_an_option_follows_its_value(name, requested, value, result):
+    answer = Answer(
+        requested=((name, requested),), kind=AnswerKind.OACK, options=((name.upper(), value),)
+    )
+    assert answer.option_result(name) is result
+    assert answer.unrequested == ()

@@ -1,59 +1,67 @@
-"""The table at 80 columns, and the object of JSON."""
+"""The report as a table of 80 columns and as a JSON object."""
 
 import json
 
 import pytest
 
 from tests.client.probe import serving
-from tests.client.probe.serving import probed
-from tftpd.client.probe.findings import findings
-from tftpd.client.probe.report import plain, table
+from tests.client.probe.serving import run_probe
+from tftpd.client.probe.findings import derive_findings
+from tftpd.client.probe.report import build_json, format_report
 
 SERVERS = [
-    serving.Good, serving.Silent, serving.Garbage, serving.Missing, serving.GrantsTooMuch,
-    serving.AddsOptions, serving.BlackHole, serving.Elsewhere, serving.IgnoresOptions,
-    serving.RefusesOptions, serving.WrongSize, serving.NeverRepeats,
+    serving.Good, serving.Silent, serving.Malformed, serving.Missing, serving.GrantsTooMuch,
+    serving.AddsOptions, serving.BlackHole, serving.OtherAddress, serving.IgnoresOptions,
+    serving.RefusesOptions, serving.WrongSize, serving.NeverRetransmits,
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.__name__)
-def seen(request):
-    observed, _ = probed(request.param())
+def observed(request):
+    observed, _ = run_probe(request.param())
     return observed
 
 
-def test_no_line_is_wider_than_a_terminal_nor_can_draw_on_it(seen):
-    lines = table(seen, findings(seen)).splitlines()
+def test_lines_fit_a_terminal_and_are_printable(observed):
+    lines = format_report(observed, derive_findings(observed)).splitlines()
     assert [line for line in lines if len(line) > 79 or not line.isprintable()] == []
     assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_the_object_is_json_and_has_all(seen):
-    found = findings(seen)
-    said = json.loads(json.dumps(plain(seen, found, 1)))
-    assert said["answer"]["kind"] == seen.answer.kind.value
-    assert [one["asked"] for one in said["blksizes"]] == [one.asked for one in seen.blksizes]
-    assert [one["rate"] for one in said["samples"]] == [one.rate for one in seen.samples]
-    assert [one["kind"] for one in said["findings"]] == [one.kind for one in found]
-    assert said["status"] == 1
+def test_the_object_contains_all_observations_and_findings(observed):
+    findings = derive_findings(observed)
+    converted = json.loads(json.dumps(build_json(observed, findings, 1)))
+    assert converted["answer"]["kind"] == observed.answer.kind.value
+    assert [entry["requested"] for entry in converted["blksizes"]] == [
+        entry.requested for entry in observed.blksizes
+    ]
+    assert [sample["rate"] for sample in converted["samples"]] == [
+        sample.rate for sample in observed.samples
+    ]
+    assert [finding["kind"] for finding in converted["findings"]] == [
+        finding.kind for finding in findings
+    ]
+    assert converted["status"] == 1
 
 
 def lines(server):
-    observed, _ = probed(server)
-    return table(observed, findings(observed)).splitlines()
+    observed, _ = run_probe(server)
+    return format_report(observed, derive_findings(observed)).splitlines()
 
 
-def test_what_never_arrives_cannot_be_overlooked():
-    said = lines(serving.BlackHole())
-    assert "     2048  granted       NEVER" in said
-    assert "   larger  not tried" in said
+def test_blocks_that_never_arrive_are_marked():
+    printed = lines(serving.BlackHole())
+    assert "     2048  granted       NEVER" in printed
+    assert "   larger  not tested" in printed
 
 
-def test_windows_that_nobody_grants_are_one_line():
+def test_windows_that_are_never_granted_are_one_line():
     assert "  1 to 64  ignored" in lines(serving.NoWindows())
 
 
-def test_the_size_is_told_with_what_the_server_says_of_it():
-    assert "size          700,000 octets, and tsize says so" in lines(serving.Good())
-    assert "size          700,000 octets; tsize: 1,234 octets (!)" in lines(serving.WrongSize())
-    assert "size          700,000 octets; tsize: not told" not in lines(serving.Good())
+def test_the_file_size_is_compared_with_tsize():
+    assert "file size         700,000 bytes, equal to tsize" in lines(serving.Good())
+    assert "file size         700,000 bytes, but tsize is 1,234 bytes (!)" in lines(
+        serving.WrongSize()
+    )
+    assert "file size         100,000 bytes, no tsize" in lines(serving.IgnoresOptions(100_000))

@@ -1,1 +1,1 @@
-"""What a server does with reads, and why a boot may fail."""
+"""Tests of a TFTP server: which options it grants, and why a boot may fail."""

@@ -1,20 +1,20 @@
-"""The single trials of a probe: each asks for the file once, and looks at one thing.
+"""The single checks of a probe. Each requests the file at least once and observes one property.
 
-A trial has a port of its own, and ends with an ERROR 0 to whatever still
-sends. It gives what it saw; what that means is told elsewhere.
+Each check has a port of its own, and ends open transfers with ERROR 0. A check returns what it
+observed; `findings` interprets it.
 """
 
 from dataclasses import replace
 
 from tftpd.client.endpoint import ServerEndpoint
-from tftpd.client.handshake import host
-from tftpd.client.probe.exchange import RawExchange, ReceivedPacket, dialogue
+from tftpd.client.handshake import host_of
+from tftpd.client.probe.exchange import RawExchange, ReceivedPacket, open_exchange
 from tftpd.client.probe.observations import (
     Answer,
     AnswerKind,
     AnswerOrigin,
     OptionObservation,
-    Repeats,
+    Repetition,
 )
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.types import SocketAddress
@@ -22,259 +22,269 @@ from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Rrq
 
-ONCE_MORE = 1.0  # seconds to the first repeat of a request; doubled for each further one
-_AGAIN = 0.7  # seconds to the repeat of an ACK whose block does not come
+FIRST_RETRY_SECONDS = 1.0  # doubled for each further retransmission of the request
+_ACK_RETRY_SECONDS = 0.7  # retransmission interval of ACK 0 while block 1 does not arrive
 
-# Seconds that copies come within, on a network without delay, and what is
-# added for one with: shorter than any server takes to repeat itself.
-_COPIES = 0.15
-_ROUNDTRIPS = 3
-_LONGEST_COPIES = 0.7
+# Time in which further packets of a window and copies of a block arrive: 0.15 s and three
+# round trips. At most 0.7 s, which is shorter than the retransmission interval of any server.
+_COPY_SECONDS = 0.15
+_COPY_ROUND_TRIPS = 3
+_MAX_COPY_SECONDS = 0.7
 
-_SECOND_TRANSFER = 0.5  # seconds in which a request that came twice is answered twice
-_MOST_COPIES = 8
-_TO_WATCH = (2, 3, 4)  # blocks whose copies are counted
+_SECOND_TRANSFER_SECONDS = 0.5  # time for the answer to a repeated request
+_MAX_COPIES = 8
+_COUNTED_BLOCKS = (2, 3, 4)
 
 
 class Checks:
-    """Trials on one file of one server.
+    """Checks of one file of one server. All of them raise `LocalError` if no port can be opened.
 
-    `patience` is how many seconds an answer is waited for.
+    Args:
+        runtime: Clock, ports and threads.
+        server: The server.
+        name: Name of the file.
+        idle_timeout: Maximum time to wait for an answer, in seconds.
     """
 
     def __init__(
-        self, runtime: SessionRuntime, server: ServerEndpoint, name: bytes, patience: float
+        self, runtime: SessionRuntime, server: ServerEndpoint, name: bytes, idle_timeout: float
     ) -> None:
-        self.patience = patience
+        self.idle_timeout = idle_timeout
         self._runtime = runtime
         self._seconds = runtime.clock.seconds
         self._server = server
         self._name = name
-        self._copies = _COPIES
+        self._copy_seconds = _COPY_SECONDS
 
-    async def ask(self, options: Options = ()) -> Answer:
-        """What a request for these options is answered with."""
-        with dialogue(self._runtime, self._server) as talk:
-            answer, _ = await self._ask(talk, options)
+    async def request_file(self, options: Options = ()) -> Answer:
+        """Return the answer to a request with these options."""
+        with open_exchange(self._runtime, self._server) as exchange:
+            answer, _ = await self._request(exchange, options)
         if answer.seconds is not None and answer.requests == 1:
-            self._copies = min(_COPIES + _ROUNDTRIPS * answer.seconds, _LONGEST_COPIES)
+            seconds = _COPY_SECONDS + _COPY_ROUND_TRIPS * answer.seconds
+            self._copy_seconds = min(seconds, _MAX_COPY_SECONDS)
         return answer
 
-    async def first_block(self, options: Options) -> tuple[Answer, int | None]:
-        """The same, and how long the first block is that came after it."""
-        with dialogue(self._runtime, self._server) as talk:
-            answer, heard = await self._ask(talk, options)
-            data = await self._block_1(talk, heard)
-        return answer, None if data is None else len(_payload(data))
+    async def request_first_block(self, options: Options) -> tuple[Answer, int | None]:
+        """Return the answer and the size of the first block; None if no block arrives."""
+        with open_exchange(self._runtime, self._server) as exchange:
+            answer, received = await self._request(exchange, options)
+            block = await self._receive_first_block(exchange, received)
+        return answer, None if block is None else len(_payload(block))
 
-    async def blksize(self, asked: int) -> OptionObservation:
-        """What becomes of `blksize`, and whether blocks of that size arrive."""
-        answer, arrived = await self.first_block(_asking(opt.BLKSIZE, asked))
-        granted = _granted(opt.BLKSIZE, asked, answer)
-        ended = arrived is not None and arrived < (granted.value or opt.DEFAULT_BLKSIZE)
-        return replace(granted, arrived=arrived, ended=ended)
+    async def check_blksize(self, requested: int) -> OptionObservation:
+        """Request a block size in bytes, and observe whether such a block arrives."""
+        answer, size = await self.request_first_block(_option(opt.BLKSIZE, requested))
+        observation = _observe_option(opt.BLKSIZE, requested, answer)
+        blksize = observation.value or opt.DEFAULT_BLKSIZE
+        file_ended = size is not None and size < blksize
+        return replace(observation, first_block_bytes=size, file_ended=file_ended)
 
-    async def option(self, name: bytes, asked: int) -> OptionObservation:
-        """What becomes of one option by itself."""
-        return _granted(name, asked, await self.ask(_asking(name, asked)))
+    async def check_option(self, name: bytes, requested: int) -> OptionObservation:
+        """Request one option, and observe the answer."""
+        answer = await self.request_file(_option(name, requested))
+        return _observe_option(name, requested, answer)
 
-    async def windowsize(self, asked: int) -> OptionObservation:
-        """What becomes of `windowsize`, and how many blocks then come at once."""
-        with dialogue(self._runtime, self._server) as talk:
-            answer, heard = await self._ask(talk, _asking(opt.WINDOWSIZE, asked))
-            granted = _granted(opt.WINDOWSIZE, asked, answer)
-            if heard is None or not granted.value:
-                return granted
-            first = await self._block_1(talk, heard)
+    async def check_windowsize(self, requested: int) -> OptionObservation:
+        """Request a window size in blocks, and count the blocks before the server waits."""
+        with open_exchange(self._runtime, self._server) as exchange:
+            answer, received = await self._request(exchange, _option(opt.WINDOWSIZE, requested))
+            observation = _observe_option(opt.WINDOWSIZE, requested, answer)
+            if received is None or not observation.value:
+                return observation
+            first = await self._receive_first_block(exchange, received)
             if first is None:
-                return replace(granted, blocks=0)
+                return replace(observation, blocks=0)
             if len(_payload(first)) < opt.DEFAULT_BLKSIZE:
-                return replace(granted, blocks=1, ended=True)
-            blocks, ended = await self._window(talk, 2 * granted.value)
-        return replace(granted, blocks=blocks, ended=ended)
+                return replace(observation, blocks=1, file_ended=True)
+            blocks, file_ended = await self._count_window(exchange, 2 * observation.value)
+        return replace(observation, blocks=blocks, file_ended=file_ended)
 
-    async def silence(self, waits: float) -> Repeats:
-        """When a block is repeated that nobody acknowledges, waited for so long."""
-        with dialogue(self._runtime, self._server) as talk:
-            _, heard = await self._ask(talk, ())
-            if heard is None or not _is_block(heard, 1):
-                return Repeats()
-            while again := await talk.receive(heard.at + waits):
-                if _is_block(again, 1) and again.source == heard.source:
-                    return Repeats(waits, again.at - heard.at)
-            return Repeats(waits, garbled=talk.garbage > 0)
+    async def check_repetition(self, options: Options, max_wait: float) -> Repetition:
+        """Observe which packets the server sends more than once.
 
-    async def copies(self, options: Options) -> tuple[int, ...]:
-        """How often blocks 2, 3 and 4 come after an ACK of block 1 that is sent twice.
+        Args:
+            options: Options that request small blocks, if the file is small.
+            max_wait: Time to wait for a retransmission, in seconds.
+        """
+        transfers = await self._count_transfers()
+        copies = await self._count_copies(options)
+        repetition = await self._measure_retransmission(max_wait)
+        return replace(repetition, copies=copies, transfers=transfers)
 
-        Each copy is acknowledged, as the clients do of which RFC 1123
-        s4.2.3.1 speaks. Shorter where the file is.
+    async def _measure_retransmission(self, max_wait: float) -> Repetition:
+        with open_exchange(self._runtime, self._server) as exchange:
+            _, first = await self._request(exchange, ())
+            if first is None or not _is_block(first, 1):
+                return Repetition()
+            while packet := await exchange.receive(first.received_at + max_wait):
+                if _is_block(packet, 1) and packet.source == first.source:
+                    return Repetition(max_wait, packet.received_at - first.received_at)
+            return Repetition(max_wait, is_malformed=exchange.malformed > 0)
+
+    async def _count_copies(self, options: Options) -> tuple[int, ...]:
+        """Return the number of copies of blocks 2, 3 and 4 after a duplicate ACK of block 1.
+
+        Each copy is acknowledged, as by the clients in RFC 1123 section 4.2.3.1. The result is
+        shorter if the file has fewer blocks.
         """
         counts = []
-        with dialogue(self._runtime, self._server) as talk:
-            _, heard = await self._ask(talk, options)
-            came = await self._block_1(talk, heard)
-            if came is None:
+        with open_exchange(self._runtime, self._server) as exchange:
+            _, received = await self._request(exchange, options)
+            block = await self._receive_first_block(exchange, received)
+            if block is None:
                 return ()
-            usual = len(_payload(came))
-            last, times = 1, 2
-            for block in _TO_WATCH:
-                for _ in range(times):
-                    talk.send(Ack(last), came.source)
-                came, times = await self._count(talk, block, came)
-                if times == 0:
+            blksize = len(_payload(block))
+            last, n_acks = 1, 2
+            for number in _COUNTED_BLOCKS:
+                for _ in range(n_acks):
+                    exchange.send(Ack(last), block.source)
+                block, n_acks = await self._receive_copies(exchange, number, block)
+                if n_acks == 0:
                     break
-                counts.append(times)
-                last = block
-                if len(_payload(came)) < usual:
+                counts.append(n_acks)
+                last = number
+                if len(_payload(block)) < blksize:
                     break
         return tuple(counts)
 
-    async def ports(self) -> int | None:
-        """From how many ports a request is answered that is sent twice from one."""
-        with dialogue(self._runtime, self._server) as talk:
-            _, heard = await self._ask(talk, ())
-            if heard is None or not _is_block(heard, 1):
+    async def _count_transfers(self) -> int | None:
+        """Return the number of ports that answer a request that is sent twice from one port."""
+        with open_exchange(self._runtime, self._server) as exchange:
+            _, packet = await self._request(exchange, ())
+            if packet is None or not _is_block(packet, 1):
                 return None
-            sources = {heard.source}
-            talk.send(self._request(()), self._server.address)
-            until = self._seconds() + _SECOND_TRANSFER
-            while heard := await talk.receive(until):
-                if _is_block(heard, 1):
-                    sources.add(heard.source)
+            sources = {packet.source}
+            exchange.send(self._rrq(()), self._server.address)
+            until = self._seconds() + _SECOND_TRANSFER_SECONDS
+            while packet := await exchange.receive(until):
+                if _is_block(packet, 1):
+                    sources.add(packet.source)
         return len(sources)
 
-    async def repeats(self, options: Options, waits: float) -> Repeats:
-        """What the server does twice; `options` may ask for short blocks."""
-        ports = await self.ports()
-        copies = await self.copies(options)
-        return replace(await self.silence(waits), copies=copies, ports=ports)
-
-    def _request(self, options: Options) -> Rrq:
+    def _rrq(self, options: Options) -> Rrq:
         return Rrq(self._name, b"octet", options)
 
-    async def _ask(
-        self, talk: RawExchange, options: Options
+    async def _request(
+        self, exchange: RawExchange, options: Options
     ) -> tuple[Answer, ReceivedPacket | None]:
-        """The answer, and the packet that it was; the request is repeated until there is one."""
-        began = self._seconds()
-        until = began + self.patience
-        again, requests = ONCE_MORE, 0
-        heard = None
-        while heard is None and self._seconds() < until:
-            talk.send(self._request(options), self._server.address)
+        """Send the request until it is answered; return the answer and its packet."""
+        started = self._seconds()
+        until = started + self.idle_timeout
+        interval, requests = FIRST_RETRY_SECONDS, 0
+        received = None
+        while received is None and self._seconds() < until:
+            exchange.send(self._rrq(options), self._server.address)
             requests += 1
-            heard = await _answering(talk, min(self._seconds() + again, until))
-            again *= 2
-        if heard is None:
-            return Answer(options, requests=requests, garbage=talk.garbage), None
-        return self._answer(options, heard, began, requests, talk.garbage), heard
-
-    def _answer(
-        self, options: Options, heard: ReceivedPacket, began: float, requests: int, garbage: int
-    ) -> Answer:
-        packet = heard.packet
+            received = await _receive_answer(exchange, min(self._seconds() + interval, until))
+            interval *= 2
+        if received is None:
+            return Answer(options, requests=requests, malformed=exchange.malformed), None
+        packet = received.packet
         error = packet if isinstance(packet, ErrorPacket) else None
-        return Answer(
-            asked=options,
-            kind=_kind(packet),
+        answer = Answer(
+            requested=options,
+            kind=_answer_kind(packet),
             options=packet.options if isinstance(packet, Oack) else (),
             code=error.code if error else None,
             text=error.message if error else "",
-            address=str(heard.source[0]),
-            port=int(heard.source[1]),
-            origin=self._origin(heard.source),
-            seconds=heard.at - began,
+            address=str(received.source[0]),
+            port=int(received.source[1]),
+            origin=self._origin(received.source),
+            seconds=received.received_at - started,
             requests=requests,
-            garbage=garbage,
+            malformed=exchange.malformed,
         )
+        return answer, received
 
     def _origin(self, source: SocketAddress) -> AnswerOrigin:
-        if host(source) != host(self._server.address):
+        if host_of(source) != host_of(self._server.address):
             return AnswerOrigin.OTHER_ADDRESS
-        return (
-            AnswerOrigin.SAME_PORT
-            if source[1] == self._server.address[1]
-            else AnswerOrigin.OWN_PORT
-        )
+        is_same_port = source[1] == self._server.address[1]
+        return AnswerOrigin.SAME_PORT if is_same_port else AnswerOrigin.OWN_PORT
 
-    async def _block_1(
-        self, talk: RawExchange, heard: ReceivedPacket | None
+    async def _receive_first_block(
+        self, exchange: RawExchange, answer: ReceivedPacket | None
     ) -> ReceivedPacket | None:
-        """The first block, after an OACK by way of an ACK 0, which may be lost as well."""
-        if heard is None or isinstance(heard.packet, ErrorPacket):
+        """Return block 1. After an OACK, send ACK 0 until the block arrives."""
+        if answer is None or isinstance(answer.packet, ErrorPacket):
             return None
-        if isinstance(heard.packet, Data):
-            return heard
-        until = self._seconds() + self.patience
+        if isinstance(answer.packet, Data):
+            return answer
+        until = self._seconds() + self.idle_timeout
         while self._seconds() < until:
-            talk.send(Ack(0), heard.source)
-            turn = min(self._seconds() + _AGAIN, until)
-            while came := await talk.receive(turn):
-                if came.source == heard.source and _is_block(came, 1):
-                    return came
-                if came.source == heard.source and isinstance(came.packet, ErrorPacket):
+            exchange.send(Ack(0), answer.source)
+            retry_at = min(self._seconds() + _ACK_RETRY_SECONDS, until)
+            while received := await exchange.receive(retry_at):
+                if received.source == answer.source and _is_block(received, 1):
+                    return received
+                is_error = isinstance(received.packet, ErrorPacket)
+                if received.source == answer.source and is_error:
                     return None
         return None
 
-    async def _window(self, talk: RawExchange, most: int) -> tuple[int, bool]:
-        """Blocks that come before the server waits, the first among them, and the file's end."""
-        blocks, until = 1, self._seconds() + self._copies
-        while blocks < most:
-            heard = await talk.receive(until)
-            if heard is None or isinstance(heard.packet, ErrorPacket):
+    async def _count_window(self, exchange: RawExchange, max_blocks: int) -> tuple[int, bool]:
+        """Count the blocks after the first one until the server waits for an ACK.
+
+        Returns:
+            The number of blocks, including the first one, and True if the file ended.
+        """
+        blocks, until = 1, self._seconds() + self._copy_seconds
+        while blocks < max_blocks:
+            received = await exchange.receive(until)
+            if received is None or isinstance(received.packet, ErrorPacket):
                 break
-            if _is_block(heard, blocks + 1):
-                blocks, until = blocks + 1, heard.at + self._copies
-                if len(_payload(heard)) < opt.DEFAULT_BLKSIZE:
+            if _is_block(received, blocks + 1):
+                blocks, until = blocks + 1, received.received_at + self._copy_seconds
+                if len(_payload(received)) < opt.DEFAULT_BLKSIZE:
                     return blocks, True
         return blocks, False
 
-    async def _count(
-        self, talk: RawExchange, block: int, last: ReceivedPacket
+    async def _receive_copies(
+        self, exchange: RawExchange, block: int, previous: ReceivedPacket
     ) -> tuple[ReceivedPacket, int]:
-        """The copies of `block` that come about the same time, and the first of them."""
-        count, until = 0, self._seconds() + self.patience
-        while count < _MOST_COPIES:
-            heard = await talk.receive(until)
-            if heard is None:
+        """Return the first copy of `block`, or `previous`, and the number of copies."""
+        first, count, until = previous, 0, self._seconds() + self.idle_timeout
+        while count < _MAX_COPIES:
+            received = await exchange.receive(until)
+            if received is None:
                 break
-            if heard.source == last.source and _is_block(heard, block):
+            if received.source == previous.source and _is_block(received, block):
                 if count == 0:
-                    last, until = heard, heard.at + self._copies
+                    first, until = received, received.received_at + self._copy_seconds
                 count += 1
-        return last, count
+        return first, count
 
 
-async def _answering(talk: RawExchange, until: float) -> ReceivedPacket | None:
-    """The next packet that answers a request to read."""
-    while heard := await talk.receive(until):
-        if isinstance(heard.packet, Oack | ErrorPacket) or _is_block(heard, 1):
-            return heard
+async def _receive_answer(exchange: RawExchange, until: float) -> ReceivedPacket | None:
+    """Return the next packet that can answer a read request."""
+    while received := await exchange.receive(until):
+        if isinstance(received.packet, Oack | ErrorPacket) or _is_block(received, 1):
+            return received
     return None
 
 
-def _asking(name: bytes, value: int) -> Options:
+def _option(name: bytes, value: int) -> Options:
     return ((name, b"%d" % value),)
 
 
-def _granted(name: bytes, asked: int, answer: Answer) -> OptionObservation:
-    how = answer.how(name)
-    said = answer.value(name)
-    value = None if said is None else opt.parse_int(said, opt.TSIZE_RANGE)
-    unasked = tuple(other.decode("ascii", "replace") for other in answer.unasked)
-    return OptionObservation(name.decode(), asked, how, value, unasked)
+def _observe_option(name: bytes, requested: int, answer: Answer) -> OptionObservation:
+    text = answer.option_value(name)
+    value = None if text is None else opt.parse_int(text, opt.TSIZE_RANGE)
+    unrequested = tuple(other.decode("ascii", "replace") for other in answer.unrequested)
+    result = answer.option_result(name)
+    return OptionObservation(name.decode(), requested, result, value, unrequested)
 
 
-def _is_block(heard: ReceivedPacket, block: int) -> bool:
-    return isinstance(heard.packet, Data) and heard.packet.block == block
+def _is_block(received: ReceivedPacket, block: int) -> bool:
+    return isinstance(received.packet, Data) and received.packet.block == block
 
 
-def _payload(heard: ReceivedPacket) -> bytes:
-    return heard.packet.payload if isinstance(heard.packet, Data) else b""
+def _payload(received: ReceivedPacket) -> bytes:
+    return received.packet.payload if isinstance(received.packet, Data) else b""
 
 
-def _kind(packet: Packet) -> AnswerKind:
+def _answer_kind(packet: Packet) -> AnswerKind:
     if isinstance(packet, Data):
         return AnswerKind.DATA
     return AnswerKind.OACK if isinstance(packet, Oack) else AnswerKind.ERROR

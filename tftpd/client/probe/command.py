@@ -1,7 +1,7 @@
-"""`tftpc probe`: a server is looked at, and what was found is told.
+"""The `tftpc probe` command: runs a probe and prints the report.
 
-Exit statuses: 0 nothing found that breaks boots, 1 something was, 3 no such
-file, 4 refused, 5 no answer.
+Exit statuses: 0 nothing found that prevents boots, 1 such a problem was found, 3 file not found,
+4 refused, 5 no answer.
 """
 
 import json
@@ -9,71 +9,60 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from tftpd.client.endpoint import resolve_server, runtime
-from tftpd.client.errors import LocalError
-from tftpd.client.probe.findings import Finding, Level, findings
+from tftpd.client.endpoint import create_runtime, resolve_server
+from tftpd.client.errors import ExitStatus, LocalError, server_error_class
+from tftpd.client.probe.findings import Finding, Level, derive_findings
 from tftpd.client.probe.observations import AnswerKind, Observations
-from tftpd.client.probe.report import plain, table
+from tftpd.client.probe.report import build_json, format_report
 from tftpd.client.probe.runner import Probe
-from tftpd.client.urls import Remote
-from tftpd.protocol.errors import ErrorCode
+from tftpd.client.urls import RemoteFile
 
-FOUND, NOT_FOUND, REFUSED, SILENT = 1, 3, 4, 5
-
-_CLEAR = "\r\x1b[K"  # to the line's beginning, and clear it
+_CLEAR_LINE = "\r\x1b[K"
 
 
-async def probe(reactor: Any, arguments: Namespace, remote: Remote) -> int:
-    """Look at the server and tell; the exit status."""
-    surroundings = runtime(reactor)
+async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> int:
+    """Probe a server, print the report, and return the exit status.
+
+    Args:
+        reactor: The Twisted reactor.
+        arguments: The parsed command line.
+        remote: The file to request.
+    """
+    runtime = create_runtime(reactor)
     port = remote.port or arguments.port
-    drawn = sys.stderr.isatty() and not arguments.json
+    show_steps = sys.stderr.isatty() and not arguments.json
 
-    def step(what: str) -> None:
-        if drawn:
-            print(f"{_CLEAR}looking at: {what}", end="", file=sys.stderr, flush=True)
+    def print_step(step: str) -> None:
+        if show_steps:
+            print(f"{_CLEAR_LINE}testing: {step}", end="", file=sys.stderr, flush=True)
 
     try:
-        try:
-            server = await surroundings.in_thread(
-                lambda: resolve_server(remote.host, port, arguments.local)
-            )
-        except (OSError, UnicodeError) as error:
-            raise LocalError(getattr(error, "strerror", None) or str(error)) from error
+        server = await runtime.in_thread(lambda: resolve_server(remote.host, port, arguments.local))
         if server.broadcast:
-            raise LocalError(f"{remote.host} is everyone, and a probe looks at one server")
-        looking = Probe(surroundings, server, remote.host, remote.name, arguments.patience, step)
-        seen = await looking.run()
+            raise LocalError(f"{remote.host} is a broadcast or multicast address: probe one server")
+        probe = Probe(runtime, server, remote.host, remote.name, arguments.patience, print_step)
+        observed = await probe.run()
     except LocalError as error:
         print(f"tftpc: {error}", file=sys.stderr)
-        return FOUND
+        return error.exit_status
     finally:
-        if drawn:
-            print(_CLEAR, end="", file=sys.stderr, flush=True)
-    found = findings(seen)
-    ends = status(seen, found)
+        if show_steps:
+            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
+    findings = derive_findings(observed)
+    status = exit_status(observed, findings)
     if arguments.json:
-        print(json.dumps(plain(seen, found, ends)))
+        print(json.dumps(build_json(observed, findings, status)))
     else:
-        print(table(seen, found))
-    return ends
+        print(format_report(observed, findings))
+    return status
 
 
-def status(seen: Observations, found: tuple[Finding, ...]) -> int:
-    """The exit status that tells it."""
-    answer = seen.answer
-    if answer.kind is AnswerKind.NOTHING and not answer.garbage:
-        return SILENT
+def exit_status(observed: Observations, findings: tuple[Finding, ...]) -> ExitStatus:
+    """Return the exit status of a probe."""
+    answer = observed.answer
+    if answer.kind is AnswerKind.NOTHING and not answer.malformed:
+        return ExitStatus.TIMED_OUT
     if answer.kind is AnswerKind.ERROR:
-        return _STATUSES.get(answer.code, FOUND)
-    return FOUND if any(one.level is Level.BREAKS for one in found) else 0
-
-
-_STATUSES: dict[int | None, int] = {
-    ErrorCode.FILE_NOT_FOUND: NOT_FOUND,
-    ErrorCode.ACCESS_VIOLATION: REFUSED,
-    ErrorCode.DISK_FULL: REFUSED,
-    ErrorCode.FILE_EXISTS: REFUSED,
-    ErrorCode.NO_SUCH_USER: REFUSED,
-    ErrorCode.OPTION_REFUSED: REFUSED,
-}
+        return server_error_class(answer.code).exit_status
+    is_broken = any(finding.level is Level.BREAKS for finding in findings)
+    return ExitStatus.FAILED if is_broken else ExitStatus.DONE

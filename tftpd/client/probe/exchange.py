@@ -1,7 +1,6 @@
-"""A raw exchange on one port: say a packet, and hear what comes within a time.
+"""Raw exchange of packets on one port, without a state machine.
 
-There is no machine here and no rule: strangers are heard as well, and what
-comes twice is heard twice. That is what a probe wants to see.
+Packets from any address are received, also duplicates: a probe has to see them.
 """
 
 from collections import deque
@@ -24,87 +23,91 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket
 from tftpd.protocol.packets import Data, ErrorPacket, Oack, Packet, decode
 
-# Datagrams that wait to be heard; what comes beyond them is lost. A window
-# of 64 fits in, a flood does not.
-_WAITING = 256
+# Queue of received packets. It holds a window of 64 blocks; a flood is dropped.
+_MAX_QUEUED_PACKETS = 256
 
-_FAREWELLS = 32  # transfers that are told the end; spoofed sources are without number
+# Transfers that get an ERROR at the end. The limit holds for floods with forged addresses.
+_MAX_OPEN_TRANSFERS = 32
 
-_NEEDS = PortRequirements(max_datagram_bytes=65536, window_bytes=4 << 20, receives=True)
+_REQUIREMENTS = PortRequirements(max_datagram_bytes=65536, window_bytes=4 << 20, receives=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPacket:
-    """A packet, who sent it, and when."""
+    """A packet with its source address and its time of arrival in seconds."""
 
     packet: Packet
     source: SocketAddress
-    at: float
+    received_at: float
 
 
 class RawExchange(BurstProtocol):
-    """A port and what has arrived on it. `garbage` counts what was no TFTP."""
+    """A UDP port and the packets that arrived on it.
+
+    Attributes:
+        malformed: Number of datagrams that were not TFTP packets.
+    """
 
     noisy = False
     transport: BurstTransport
 
     def __init__(self, clock: Clock) -> None:
-        self.garbage = 0
+        self.malformed = 0
         self._clock = clock
-        self._came: deque[ReceivedPacket] = deque()
+        self._queue: deque[ReceivedPacket] = deque()
         self._waiting: Deferred[None] | None = None
-        self._running: set[SocketAddress] = set()
+        self._open_transfers: set[SocketAddress] = set()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Twisted: a datagram came, from anybody."""
+        """Queue a packet from any address."""
         try:
             packet = decode(datagram)
         except MalformedPacket:
-            self.garbage += 1
+            self.malformed += 1
             return
-        if len(self._came) < _WAITING:
-            self._note(packet, peer)
-            self._came.append(ReceivedPacket(packet, peer, self._clock.seconds()))
+        if len(self._queue) < _MAX_QUEUED_PACKETS:
+            self._track_transfer(packet, peer)
+            self._queue.append(ReceivedPacket(packet, peer, self._clock.seconds()))
         self._wake()
 
     def send(self, packet: Packet, to: SocketAddress) -> None:
-        """Send it."""
+        """Send a packet."""
         self.transport.write(packet.encode(), to)
 
     async def receive(self, until: float) -> ReceivedPacket | None:
-        """What came next before the time `until`; None if nothing did."""
-        while not self._came:
-            left = until - self._clock.seconds()
-            if left <= 0:
+        """Return the next packet that arrives until the time `until`, in seconds; else None."""
+        while not self._queue:
+            remaining = until - self._clock.seconds()
+            if remaining <= 0:
                 return None
             self._waiting = Deferred()
-            alarm = self._clock.callLater(left, self._wake)
+            timer = self._clock.callLater(remaining, self._wake)
             try:
                 await self._waiting
             finally:
                 self._waiting = None
-                if alarm.active():
-                    alarm.cancel()
-        if self._came[0].at > until:
+                if timer.active():
+                    timer.cancel()
+        if self._queue[0].received_at > until:
             return None
-        return self._came.popleft()
+        return self._queue.popleft()
 
-    def finished(self, source: SocketAddress) -> None:
-        """The transfer with `source` has ended by itself: it needs no farewell."""
-        self._running.discard(source)
+    def transfer_finished(self, source: SocketAddress) -> None:
+        """Note that the transfer with `source` is complete, so that it gets no ERROR."""
+        self._open_transfers.discard(source)
 
     def close(self) -> None:
-        """Tell what is still sending that we have seen enough, and give up the port."""
-        for source in self._running:
+        """End every open transfer with an ERROR, and close the port."""
+        for source in self._open_transfers:
             self.send(ErrorPacket(ErrorCode.NOT_DEFINED, ErrorText.CLIENT_DONE), source)
-        self._running.clear()
+        self._open_transfers.clear()
         self.transport.stopListening()
 
-    def _note(self, packet: Packet, peer: SocketAddress) -> None:
-        if isinstance(packet, Data | Oack) and len(self._running) < _FAREWELLS:
-            self._running.add(peer)
+    def _track_transfer(self, packet: Packet, peer: SocketAddress) -> None:
+        if isinstance(packet, Data | Oack) and len(self._open_transfers) < _MAX_OPEN_TRANSFERS:
+            self._open_transfers.add(peer)
         elif isinstance(packet, ErrorPacket):
-            self._running.discard(peer)
+            self._open_transfers.discard(peer)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
@@ -112,14 +115,18 @@ class RawExchange(BurstProtocol):
 
 
 @contextmanager
-def dialogue(runtime: SessionRuntime, server: ServerEndpoint) -> Iterator[RawExchange]:
-    """A dialogue on a port of its own; the port is closed however it ends. Raises `LocalError`."""
-    talk = RawExchange(runtime.clock)
+def open_exchange(runtime: SessionRuntime, server: ServerEndpoint) -> Iterator[RawExchange]:
+    """Yield an exchange on a port of its own, and close it at the end.
+
+    Raises:
+        LocalError: The port cannot be opened.
+    """
+    exchange = RawExchange(runtime.clock)
     try:
-        runtime.open_port(talk, server.local, _NEEDS)
+        runtime.open_port(exchange, server.local, _REQUIREMENTS)
     except OSError as error:
-        raise LocalError(f"no port: {error.strerror}") from error
+        raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
     try:
-        yield talk
+        yield exchange
     finally:
-        talk.close()
+        exchange.close()

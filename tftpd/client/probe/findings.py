@@ -1,7 +1,7 @@
-"""What was seen of a server, in plain words: what breaks boots, what may, what is good to know.
+"""Findings of a probe: problems that prevent boots, risks, and notes.
 
-Pure functions of what a probe observed. Each finding has a `kind` for
-programs, which stays the same when the words do not.
+Pure functions of the observations. Each finding has a `kind` for programs, which stays the same
+if the text changes.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,283 +19,321 @@ from tftpd.client.probe.observations import (
     RolloverResult,
     ThroughputSample,
 )
+from tftpd.client.probe.rollover import MAX_BLOCK_NUMBER
 from tftpd.protocol.errors import ErrorCode
+
+_SHORT_FILE_BYTES = 65536  # a shorter file fits into one block of the largest size, or nearly
+_SLOW_ANSWER_SECONDS = 1.0
+_EARLY_RETRANSMISSION_SECONDS = 0.2
+_ETHERNET_BLKSIZE = 1468  # bytes; the largest block in an Ethernet frame over IPv4
+_ETHERNET_BLKSIZE_IPV6 = 1448
+_RASPBERRY_PI_BLKSIZE = 1024  # of the boot loader, which cannot count beyond block 65535
+_MAX_LISTED = 3
+_MAX_RANDOM_RETRANSMITS = 3  # more of them in one sample are not chance
+_MIN_RATE_SAMPLE_BYTES = 64 << 10  # the rate of a shorter transfer means nothing
+_MIN_COMPARED_SAMPLES = 2
+_MIN_SPEEDUP = 1.2
+_NUMBER_WORDS = {2: "two", 3: "three"}
+
+_OPTION_FAILURES = (
+    (
+        OptionResult.REFUSED,
+        "refused",
+        "refuses a request with {} (ERROR 8), instead of ignoring it",
+    ),
+    (OptionResult.FAILED, "failed", "answers a request with {} with an ERROR"),
+    (OptionResult.SILENT, "silent", "does not answer a request with {}"),
+)
 
 
 class Level(Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
-    BREAKS = "breaks"  # firmware that is in use cannot boot
-    RISK = "risk"  # some cannot, or not always
+    BREAKS = "breaks"  # some common firmware cannot boot
+    RISK = "risk"  # some firmware fails, or boots fail sometimes
     NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know, in a sentence or two."""
+    """One statement about the server, in one or two sentences."""
 
     level: Level
     kind: str
     text: str
 
 
-def findings(seen: Observations) -> tuple[Finding, ...]:
-    """All that there is to say, the worst first."""
-    found = [finding for look in _LOOKS for finding in look(seen)]
-    if seen.answer.kind is AnswerKind.DATA and all(one.level is Level.NOTE for one in found):
-        found.append(Finding(Level.NOTE, "healthy", "nothing was found that should break a boot"))
-    return tuple(sorted(found, key=lambda one: _ORDER.index(one.level)))
+def derive_findings(observed: Observations) -> tuple[Finding, ...]:
+    """Return all findings, the most severe first."""
+    found = [finding for rule in _RULES for finding in rule(observed)]
+    is_healthy = all(finding.level is Level.NOTE for finding in found)
+    if observed.answer.kind is AnswerKind.DATA and is_healthy:
+        found.append(Finding(Level.NOTE, "healthy", "no problem was found that prevents boots"))
+    order = list(Level)
+    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
 
 
-def _reaching(seen: Observations) -> Iterator[Finding]:
-    answer = seen.answer
-    if answer.kind is AnswerKind.NOTHING and answer.garbage:
-        text = f"something answers, but not in TFTP ({answer.garbage} datagrams)"
+def _check_answer(observed: Observations) -> Iterator[Finding]:
+    answer = observed.answer
+    if answer.kind is AnswerKind.NOTHING and answer.malformed:
+        text = f"the server's answers are not TFTP packets ({answer.malformed} datagrams)"
         yield Finding(Level.BREAKS, "not-tftp", text)
     elif answer.kind is AnswerKind.NOTHING:
         yield Finding(
             Level.BREAKS, "silent",
-            f"nothing answers at {seen.address} port {seen.port}: there is no TFTP server, or a "
-            f"firewall drops its answers, which come from another port than {seen.port}",
+            f"no answer from {observed.address} port {observed.port}: no TFTP server listens "
+            "there, or a firewall drops the answers, which come from a port other than "
+            f"{observed.port}",
         )  # fmt: skip
     elif answer.kind is AnswerKind.ERROR:
-        what = f"ERROR {answer.code}: {printable_name(answer.text.encode())}"
-        missing = answer.code == ErrorCode.FILE_NOT_FOUND
-        said = "the server answers, but has no such file" if missing else "the server refuses it"
-        yield Finding(Level.BREAKS, "missing" if missing else "refused", f"{said} ({what})")
+        error = f"ERROR {answer.code}: {printable_name(answer.text.encode())}"
+        is_missing = answer.code == ErrorCode.FILE_NOT_FOUND
+        text = "the file does not exist" if is_missing else "the server refuses the request"
+        kind = "missing" if is_missing else "refused"
+        yield Finding(Level.BREAKS, kind, f"{text} ({error})")
     elif answer.kind is AnswerKind.OACK:
-        text = "a request without options is answered with an OACK, which no client expects"
+        text = "the server answers a request without options with an OACK, which clients reject"
         yield Finding(Level.BREAKS, "oack-unasked", text)
 
 
-def _origin(seen: Observations) -> Iterator[Finding]:
-    answer = seen.answer
+def _check_origin(observed: Observations) -> Iterator[Finding]:
+    answer = observed.answer
     if answer.origin is AnswerOrigin.OTHER_ADDRESS:
         yield Finding(
             Level.BREAKS, "other-address",
-            f"answers come from {answer.address}, not from {seen.address} that was asked: most "
-            "firmware drops them. Have the server listen on the address that clients ask, or "
-            "look at the address translation on the way",
+            f"answers come from {answer.address} instead of {observed.address}: most firmware "
+            "drops them. Let the server listen on the address that clients use, or check "
+            "the address translation (NAT) between client and server",
         )  # fmt: skip
     elif answer.origin is AnswerOrigin.SAME_PORT:
-        text = f"answers come from port {seen.port} itself (single port), which passes firewalls"
+        text = f"answers come from port {observed.port} (single-port mode), which passes firewalls"
         yield Finding(Level.NOTE, "single-port", text)
 
 
-def _haste(seen: Observations) -> Iterator[Finding]:
-    answer = seen.answer
+def _check_delay(observed: Observations) -> Iterator[Finding]:
+    answer = observed.answer
     if answer.kind in (AnswerKind.NOTHING, AnswerKind.ERROR) or answer.seconds is None:
         return
     if answer.requests > 1:
-        text = f"the request was answered only when sent {answer.requests} times: packets get lost"
+        text = f"the server answered only request number {answer.requests}: packets are lost"
         yield Finding(Level.RISK, "lost-request", text)
-    elif answer.seconds > _SLOW:
+    elif answer.seconds > _SLOW_ANSWER_SECONDS:
         text = (
             f"the first answer took {answer.seconds:.1f} s: firmware repeats its request after "
-            "0.1 to 1 s, and may then meet two transfers"
+            "0.1 to 1 s, which may start a second transfer"
         )
         yield Finding(Level.RISK, "slow-answer", text)
 
 
-def _sizes(seen: Observations) -> Iterator[Finding]:
-    tsize = seen.tsize
+def _check_tsize(observed: Observations) -> Iterator[Finding]:
+    tsize, size = observed.tsize, observed.size
     if tsize is None:
         return
-    if tsize.how is OptionResult.GRANTED and seen.size is not None and tsize.value != seen.size:
-        text = f"tsize says {tsize.value} octets, and {seen.size} come: the size is not true"
+    if tsize.result is OptionResult.GRANTED and size is not None and tsize.value != size:
+        text = f"tsize is wrong: the server announced {tsize.value} bytes, but sent {size} bytes"
         yield Finding(Level.BREAKS, "tsize-wrong", text)
-    elif tsize.how is OptionResult.IGNORED:
-        text = "the size is not told (tsize): GRUB and UEFI need it"
+    elif tsize.result is OptionResult.IGNORED:
+        text = "the server does not announce the file size (tsize), which GRUB and UEFI need"
         yield Finding(Level.BREAKS, "tsize-missing", text)
 
 
-def _options(seen: Observations) -> Iterator[Finding]:
-    asked = [one for one in (seen.tsize, *seen.others, *seen.blksizes, *seen.windowsizes) if one]
-    for option in dict.fromkeys(one.option for one in asked):
-        yield from _option(option, [one for one in asked if one.option == option])
-    unasked = dict.fromkeys(name for one in asked for name in one.unasked)
-    if unasked:
-        text = f"it answers options that were not asked for ({_listed(list(unasked))}): UEFI and "
+def _check_options(observed: Observations) -> Iterator[Finding]:
+    entries = [*observed.other_options, *observed.blksizes, *observed.windowsizes]
+    if observed.tsize is not None:
+        entries.insert(0, observed.tsize)
+    for option in dict.fromkeys(entry.option for entry in entries):
+        yield from _check_option(option, [entry for entry in entries if entry.option == option])
+    unrequested = list(dict.fromkeys(name for entry in entries for name in entry.unrequested))
+    if unrequested:
+        names = ", ".join(printable_name(name.encode()) for name in unrequested)
+        text = f"the OACK contains options that were not requested ({names}): UEFI and "
         yield Finding(Level.BREAKS, "options-unasked", text + "pxelinux then end the transfer")
 
 
-def _option(option: str, asked: list[OptionObservation]) -> Iterator[Finding]:
-    illegal = [one for one in asked if one.how is OptionResult.ILLEGAL]
+def _check_option(option: str, entries: list[OptionObservation]) -> Iterator[Finding]:
+    illegal = [entry for entry in entries if entry.result is OptionResult.ILLEGAL]
     if illegal:
-        one = illegal[0]
-        value = "nonsense" if one.value is None else one.value
-        text = f"{option} {one.asked} is answered with {value}: a client must end the transfer"
-        yield Finding(Level.BREAKS, f"{option}-illegal", text)
-    for how, kind, words in _NOT_TAKEN:
-        if option != "rollover" and any(one.how is how for one in asked):
-            some = "" if all(one.how is how for one in asked) else "sometimes "
-            text = f"a request for {option} is {some}{words}"
-            yield Finding(Level.RISK, f"{option}-{kind}", text)
+        entry = illegal[0]
+        value = "an invalid value" if entry.value is None else entry.value
+        text = f"the server answers {option} {entry.requested} with {value}, which is not allowed: "
+        yield Finding(Level.BREAKS, f"{option}-illegal", text + "clients end the transfer")
+    for result, kind, text in _OPTION_FAILURES:
+        n_failed = sum(entry.result is result for entry in entries)
+        if option != "rollover" and n_failed:
+            adverb = "" if n_failed == len(entries) else "sometimes "
+            sentence = f"the server {adverb}{text.format(option)}"
+            yield Finding(Level.RISK, f"{option}-{kind}", sentence)
 
 
-def _arrival(seen: Observations) -> Iterator[Finding]:
-    lost, passable = seen.lost, seen.passable
-    if not lost or seen.answer.origin is AnswerOrigin.OTHER_ADDRESS:
-        return  # behind a translation that goes wrong our ACKs may not arrive
-    first = lost[0]
-    cap = max((size for size in passable if size < first), default=None)
-    more = " and more" if lost[-1] > first else ""
-    if cap is None:
-        text = f"blocks of {first} octets{more} are granted, but none arrives"
+def _check_lost_blocks(observed: Observations) -> Iterator[Finding]:
+    lost = observed.lost_blksizes
+    if not lost or observed.answer.origin is AnswerOrigin.OTHER_ADDRESS:
+        return  # with a wrong address translation, the ACKs may not reach the server
+    smallest = lost[0]
+    limit = max((size for size in observed.arriving_blksizes if size < smallest), default=None)
+    sizes = f"{smallest} bytes or more" if lost[-1] > smallest else f"{smallest} bytes"
+    if limit is None:
+        text = f"the server grants blocks of {sizes}, but none arrives"
         yield Finding(Level.BREAKS, "black-hole", text)
         return
-    whole = first <= (_ETHERNET_6 if ":" in seen.address else _ETHERNET)
+    is_ipv6 = ":" in observed.address
+    fits_ethernet = smallest <= (_ETHERNET_BLKSIZE_IPV6 if is_ipv6 else _ETHERNET_BLKSIZE)
+    dropped = "large packets" if fits_ethernet else "IP fragments or jumbo frames"
     text = (
-        f"blocks of {first} octets{more} are granted, but never arrive: something on the way "
-        f"drops {'large packets' if whole else 'fragments or long frames'}. "
-        f"Cap blksize at {cap}"
+        f"the server grants blocks of {sizes}, but they never arrive: the network drops "
+        f"{dropped}. Limit blksize to {limit}"
     )
-    yield Finding(Level.BREAKS if whole else Level.RISK, "black-hole", text)
+    yield Finding(Level.BREAKS if fits_ethernet else Level.RISK, "black-hole", text)
 
 
-def _windows(seen: Observations) -> Iterator[Finding]:
-    offered = [one for one in seen.windowsizes if one.value and one.value > 1]
-    if not offered:
-        if any(one.how is OptionResult.IGNORED for one in seen.windowsizes):
-            text = "windowsize is not granted: each block waits for its ACK, which costs speed"
+def _check_windows(observed: Observations) -> Iterator[Finding]:
+    granted = [
+        (entry, entry.value, entry.blocks)
+        for entry in observed.windowsizes
+        if entry.value and entry.value > 1
+    ]
+    if not granted:
+        if any(entry.result is OptionResult.IGNORED for entry in observed.windowsizes):
+            text = "the server ignores windowsize: every block waits for its ACK, which is slow"
             yield Finding(Level.NOTE, "windowsize-none", text)
         return
-    for one in offered:
-        if one.value and one.blocks is not None and not one.ended and one.blocks < one.value:
-            text = f"of a window of {one.value} blocks only {one.blocks} came"
-            yield Finding(Level.RISK, "window-short", text + ": some are lost, or never sent")
+    for entry, size, blocks in granted:
+        if blocks is not None and blocks < size and not entry.file_ended:
+            text = f"only {blocks} of the {size} blocks of a window arrived: "
+            yield Finding(Level.RISK, "window-short", text + "blocks are lost, or were not sent")
             break
-    for one in offered:
-        if one.value and one.blocks is not None and one.blocks > one.value:
-            text = f"a window of {one.value} blocks was agreed, and more came without an ACK"
+    for _, size, blocks in granted:
+        if blocks is not None and blocks > size:
+            text = f"the server sends more than the {size} blocks of a window without an ACK"
             yield Finding(Level.BREAKS, "window-long", text)
             break
 
 
-def _boots(seen: Observations) -> Iterator[Finding]:
-    if seen.answer.origin is AnswerOrigin.OTHER_ADDRESS:
-        return  # said already, and of all of them
+def _check_firmware(observed: Observations) -> Iterator[Finding]:
+    if observed.answer.origin is AnswerOrigin.OTHER_ADDRESS:
+        return  # "other-address" reports the same for all of them
     reasons: dict[str, list[str]] = {}
-    for boot in seen.boots:
-        why = boot_failure_reason(boot)
-        if why is not None:
-            reasons.setdefault(why, []).append(boot.firmware)
-    for why, names in reasons.items():
-        yield Finding(Level.BREAKS, "firmware", f"not read by {_joined(names)}: {why}")
+    for entry in observed.firmware_answers:
+        reason = boot_failure_reason(entry)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(entry.firmware)
+    for reason, names in reasons.items():
+        text = f"{_join_words(names)} cannot read the file: {reason}"
+        yield Finding(Level.BREAKS, "firmware", text)
 
 
-def _repeats(seen: Observations) -> Iterator[Finding]:
-    repeats = seen.repeats
-    if repeats is None:
+def _check_repetition(observed: Observations) -> Iterator[Finding]:
+    repetition = observed.repetition
+    if repetition is None:
         return
-    if repeats.waited and repeats.after is None:
-        text = f"a block that got lost is not sent again within {repeats.waited:g} s"
-        if repeats.garbled:
-            text += ", but something that is no TFTP packet"
+    if repetition.waited and repetition.interval is None:
+        text = f"the server does not retransmit a lost block within {repetition.waited:g} s"
+        if repetition.is_malformed:
+            text += ", but sends a malformed packet"
         yield Finding(Level.RISK, "no-repeat", text)
-    elif repeats.after is not None and repeats.after < _HASTY:
-        text = f"a block is sent again after {repeats.after:.2f} s already: Raspberry Pis break"
-        yield Finding(Level.RISK, "hasty-repeat", text + " on copies")
-    if len(repeats.copies) > 1 and min(repeats.copies) > 1:
-        text = "an ACK that comes twice has all the rest sent twice (Sorcerer's Apprentice)"
-        yield Finding(Level.RISK, "apprentice", text)
-    elif repeats.copies and max(repeats.copies) > 1:
-        text = "an ACK that comes twice has a block sent twice"
+    elif repetition.interval is not None and repetition.interval < _EARLY_RETRANSMISSION_SECONDS:
+        text = f"the server retransmits a block after only {repetition.interval:.2f} s: duplicate "
+        yield Finding(Level.RISK, "hasty-repeat", text + "blocks break boots of the Raspberry Pi")
+    copies = repetition.copies
+    if len(copies) > 1 and min(copies) > 1:
+        text = "after a duplicate ACK, the server sends all following blocks twice (Sorcerer's "
+        yield Finding(Level.RISK, "apprentice", text + "Apprentice Syndrome)")
+    elif copies and max(copies) > 1:
+        text = "after a duplicate ACK, the server sends one block twice"
         yield Finding(Level.NOTE, "copy", text)
-    if repeats.ports is not None and repeats.ports > 1:
-        text = f"a request that is repeated starts {_NUMBERS.get(repeats.ports, 'several')} "
-        yield Finding(Level.NOTE, "second-transfer", text + "transfers, as with most servers")
+    if repetition.transfers is not None and repetition.transfers > 1:
+        number = _NUMBER_WORDS.get(repetition.transfers, "several")
+        text = f"a repeated request starts {number} transfers, as with most servers"
+        yield Finding(Level.NOTE, "second-transfer", text)
 
 
-def _rollover(seen: Observations) -> Iterator[Finding]:
-    after = seen.rollover
-    if after is RolloverResult.ONE:
-        text = "after block 65535 comes 1: most clients wait for 0"
+def _check_rollover(observed: Observations) -> Iterator[Finding]:
+    result = observed.rollover
+    if result is RolloverResult.ONE:
+        text = "block number 1 follows block 65535: most clients expect 0"
         yield Finding(Level.RISK, "rollover", text)
-    elif after in (RolloverResult.NOTHING, RolloverResult.ERROR, RolloverResult.OTHER):
-        text = f"after block 65535 comes {after.value}: no file may have more blocks"
+    elif result in (RolloverResult.NOTHING, RolloverResult.ERROR, RolloverResult.OTHER):
+        text = f"{result.value} follows block 65535: files with more blocks cannot be read"
         yield Finding(Level.RISK, "rollover", text)
-    length = seen.length
-    if length is not None and length // _PI > _LAST:
-        text = f"the file has more than 65,535 blocks of {_PI}: a Raspberry Pi 5 cannot read it"
+    size = observed.known_size
+    if size is not None and size // _RASPBERRY_PI_BLKSIZE > MAX_BLOCK_NUMBER:
+        text = (
+            f"the file has more than 65,535 blocks of {_RASPBERRY_PI_BLKSIZE} bytes: "
+            "a Raspberry Pi 5 cannot read it"
+        )
         yield Finding(Level.NOTE, "long-file", text)
 
 
-def _speed(seen: Observations) -> Iterator[Finding]:
-    broken: dict[str, list[str]] = {}
-    for one in seen.samples:
-        if one.problem:
-            broken.setdefault(one.problem, []).append(f"{one.blksize}/{one.windowsize}")
-    for problem, terms in broken.items():
-        some = terms if len(terms) <= _TOLD else [*terms[:_TOLD], f"{len(terms) - _TOLD} more"]
-        text = f"transfers broke off (blksize/windowsize {_joined(some)}): "
-        yield Finding(Level.RISK, "broken-transfer", text + printable_name(problem.encode()))
-    worst = max(seen.samples, key=lambda one: one.retransmits, default=None)
-    if worst is not None and worst.retransmits > _LOSSES:
+def _check_throughput(observed: Observations) -> Iterator[Finding]:
+    failed: dict[str, list[str]] = {}
+    for sample in observed.samples:
+        if sample.failure:
+            failed.setdefault(sample.failure, []).append(f"{sample.blksize}/{sample.windowsize}")
+    for reason, pairs in failed.items():
+        listed = pairs[:_MAX_LISTED]
+        if len(pairs) > _MAX_LISTED:
+            listed.append(f"{len(pairs) - _MAX_LISTED} more")
+        text = f"transfers failed (blksize/windowsize {_join_words(listed)}): "
+        yield Finding(Level.RISK, "broken-transfer", text + printable_name(reason.encode()))
+    worst = max(observed.samples, key=lambda sample: sample.retransmits, default=None)
+    if worst is not None and worst.retransmits > _MAX_RANDOM_RETRANSMITS:
         text = (
-            f"blksize {worst.blksize}, windowsize {worst.windowsize} needed {worst.retransmits} "
-            "ACKs again: blocks get lost"
+            f"with blksize {worst.blksize} and windowsize {worst.windowsize}, the client had to "
+            f"repeat {worst.retransmits} ACKs: blocks are lost"
         )
         yield Finding(Level.RISK, "loss", text)
-    yield from _fastest(seen.samples)
+    yield from _find_fastest(observed.samples)
 
 
-def _fastest(samples: tuple[ThroughputSample, ...]) -> Iterator[Finding]:
-    told = {one: one.rate for one in samples if one.rate and one.octets >= _TELLING}
-    plain = next((one for one in told if (one.blksize, one.windowsize) == (512, 1)), None)
-    if plain is None or len(told) < _COMPARED:
+def _find_fastest(samples: tuple[ThroughputSample, ...]) -> Iterator[Finding]:
+    rates = {
+        sample: sample.rate
+        for sample in samples
+        if sample.rate and sample.n_bytes >= _MIN_RATE_SAMPLE_BYTES
+    }
+    default = next((rate for sample, rate in rates.items() if _has_default_options(sample)), None)
+    if default is None or len(rates) < _MIN_COMPARED_SAMPLES:
         return
-    best = max(told, key=lambda one: told[one] or 0.0)
-    factor = (told[best] or 0.0) / (told[plain] or 1.0)
-    if factor >= _FASTER:
+    best = max(rates, key=lambda sample: rates[sample])
+    factor = rates[best] / default
+    if factor >= _MIN_SPEEDUP:
         text = (
             f"blksize {best.blksize} with windowsize {best.windowsize} is fastest: "
-            f"{factor:.1f} times what a client without options gets"
+            f"{factor:.1f} times the rate of a client without options"
         )
         yield Finding(Level.NOTE, "fastest", text)
 
 
-def _shortness(seen: Observations) -> Iterator[Finding]:
-    if seen.length is not None and seen.length < _ENOUGH and seen.blksizes:
+def _check_file_size(observed: Observations) -> Iterator[Finding]:
+    size = observed.known_size
+    if size is not None and size < _SHORT_FILE_BYTES and observed.blksizes:
         text = (
-            f"the file is short ({seen.length} octets), and does not show all: larger blocks, "
-            "windows, block 65535. One of some MiB would"
+            f"the file is too small ({size} bytes) to test large blocks, windows and block 65535: "
+            "use a file of several MiB"
         )
         yield Finding(Level.NOTE, "short-file", text)
 
 
-def _joined(names: list[str]) -> str:
-    *all_but_last, last = names
+def _has_default_options(sample: ThroughputSample) -> bool:
+    return (sample.blksize, sample.windowsize) == (512, 1)
+
+
+def _join_words(words: list[str]) -> str:
+    *all_but_last, last = words
     return f"{', '.join(all_but_last)} and {last}" if all_but_last else last
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(printable_name(name.encode()) for name in names)
-
-
-_LOOKS: tuple[Callable[[Observations], Iterator[Finding]], ...] = (
-    _reaching, _origin, _haste, _boots, _sizes, _options, _arrival, _windows, _repeats, _rollover,
-    _speed,
-    _shortness,
-)  # fmt: skip
-
-_ORDER = list(Level)
-_ENOUGH = 65536  # octets, which even the largest block does not take whole
-_SLOW = 1.0  # seconds
-_HASTY = 0.2  # seconds
-_ETHERNET = 1468  # octets of a block that need no fragments over IPv4
-_ETHERNET_6 = 1448
-_PI = 1024  # blksize of its loader, which cannot count beyond 65535
-_LAST = 65535
-_TOLD = 3  # of a list
-_LOSSES = 3  # that chance explains
-_TELLING = 64 << 10  # octets; what is shorter says nothing of speed
-_COMPARED = 2
-_FASTER = 1.2
-_NUMBERS = {2: "two", 3: "three"}
-
-_NOT_TAKEN = (
-    (OptionResult.REFUSED, "refused", "refused with ERROR 8, where it should go on without"),
-    (OptionResult.FAILED, "failed", "answered with an ERROR"),
-    (OptionResult.SILENT, "silent", "not answered at all"),
+_RULES: tuple[Callable[[Observations], Iterator[Finding]], ...] = (
+    _check_answer,
+    _check_origin,
+    _check_delay,
+    _check_firmware,
+    _check_tsize,
+    _check_options,
+    _check_lost_blocks,
+    _check_windows,
+    _check_repetition,
+    _check_rollover,
+    _check_throughput,
+    _check_file_size,
 )

@@ -1,81 +1,98 @@
-"""What boot firmware asks for, and what it makes of the answer.
+"""Requests of boot firmware, and the answers that the firmware rejects.
 
-The requests are those that the programs were seen to send, the rules those
-of their sources: EDK2's Mtftp4Dxe and PxeBcMtftp.c, U-Boot's net/tftp.c,
-GRUB's net/tftp.c, syslinux's core/fs/pxe/tftp.c.
+The requests were recorded from the programs. The rules come from their sources: EDK2's Mtftp4Dxe
+and PxeBcMtftp.c, U-Boot's net/tftp.c, GRUB's net/tftp.c, syslinux's core/fs/pxe/tftp.c.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.client.probe.observations import Answer, AnswerKind, AnswerOrigin, Boot, OptionResult
+from tftpd.client.probe.observations import (
+    Answer,
+    AnswerKind,
+    AnswerOrigin,
+    FirmwareAnswer,
+    OptionResult,
+)
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 
-Rule = Callable[[Answer], str | None]
-"""Why the firmware gives up on the answer, None where it does not."""
+AnswerRule = Callable[[Answer], str | None]
+"""Returns the reason why a firmware rejects an answer, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """What it asks for, and the rules that it has beyond those of all."""
+    """A boot firmware: the options it requests, and its rules beyond those of all firmware."""
 
     name: str
-    asks: Options
-    rules: tuple[Rule, ...] = ()
+    options: Options
+    rules: tuple[AnswerRule, ...] = ()
 
 
-def boot_failure_reason(boot: Boot) -> str | None:
-    """Why this firmware cannot read the file; None where it can, as far as a probe tells."""
-    answer = boot.answer
+def boot_failure_reason(entry: FirmwareAnswer) -> str | None:
+    """Return the reason why this firmware cannot read the file.
+
+    None means that the probe found no reason.
+    """
+    answer = entry.answer
     if answer.kind is AnswerKind.NOTHING:
-        return "this request is not answered"
+        return "the server does not answer this request"
     if answer.kind is AnswerKind.ERROR:
-        return f"it is refused with ERROR {answer.code}"
+        return f"the server refuses this request with ERROR {answer.code}"
     if answer.origin is AnswerOrigin.OTHER_ADDRESS:
         return "the answer comes from another address"
-    for rule in _BY_NAME[boot.firmware].rules:
-        why = rule(answer)
-        if why is not None:
-            return why
-    if boot.arrived is None:
+    for rule in _RULES[entry.firmware]:
+        reason = rule(answer)
+        if reason is not None:
+            return reason
+    if entry.first_block_bytes is None:
         return "the first block never arrives"
     return None
 
 
-def _no_extras(answer: Answer) -> str | None:
-    if answer.unasked:
-        return f"answered with {answer.unasked[0].decode('ascii', 'replace')}, not asked for"
+def _reject_unrequested(answer: Answer) -> str | None:
+    if answer.unrequested:
+        name = answer.unrequested[0].decode("ascii", "replace")
+        return f"the OACK contains {name}, which was not requested"
     return None
 
 
-def _nothing_larger(answer: Answer) -> str | None:
-    for name, asked in answer.asked:
-        if name in (opt.BLKSIZE, opt.WINDOWSIZE) and answer.how(name) is OptionResult.ILLEGAL:
-            return f"{name.decode()} is answered with more than {asked.decode()}"
+def _reject_larger_values(answer: Answer) -> str | None:
+    for name, requested in answer.requested:
+        is_size = name in (opt.BLKSIZE, opt.WINDOWSIZE)
+        if is_size and answer.option_result(name) is OptionResult.ILLEGAL:
+            return f"the OACK has a larger {name.decode()} than the requested {requested.decode()}"
     return None
 
 
-def _timeout_as_asked(answer: Answer) -> str | None:
-    asked = dict(answer.asked).get(opt.TIMEOUT)
-    value = answer.value(opt.TIMEOUT)
-    return None if value in (None, asked) else "timeout is answered with another value"
+def _reject_other_timeout(answer: Answer) -> str | None:
+    requested = dict(answer.requested).get(opt.TIMEOUT)
+    value = answer.option_value(opt.TIMEOUT)
+    if value in (None, requested):
+        return None
+    return "the OACK has another timeout than the requested one"
 
 
-def _some_options(answer: Answer) -> str | None:
-    return None if answer.kind is AnswerKind.OACK else "no OACK, without which it waits for ever"
+def _require_oack(answer: Answer) -> str | None:
+    if answer.kind is AnswerKind.OACK:
+        return None
+    return "the server sends no OACK, for which the firmware waits forever"
 
 
-def _size(answer: Answer) -> str | None:
-    return "the size is not told (tsize)" if answer.value(opt.TSIZE) is None else None
+def _require_tsize(answer: Answer) -> str | None:
+    if answer.option_value(opt.TSIZE) is None:
+        return "the server does not send the file size (tsize)"
+    return None
 
 
-def _lower_case(answer: Answer) -> str | None:
-    changed = [name for name, _ in answer.options if name != name.lower()]
-    return "options are not answered in lower case" if changed else None
+def _require_lower_case(answer: Answer) -> str | None:
+    if any(name != name.lower() for name, _ in answer.options):
+        return "the option names in the OACK are not in lower case"
+    return None
 
 
-def _options(text: str) -> Options:
+def _parse_options(text: str) -> Options:
     pairs = (pair.split("=") for pair in text.split())
     return tuple((name.encode(), value.encode()) for name, value in pairs)
 
@@ -83,15 +100,21 @@ def _options(text: str) -> Options:
 FIRMWARE = (
     Firmware(
         "UEFI (EDK2)",
-        _options("tsize=0 blksize=1468 windowsize=4"),
-        (_no_extras, _nothing_larger, _timeout_as_asked, _size),
+        _parse_options("tsize=0 blksize=1468 windowsize=4"),
+        (_reject_unrequested, _reject_larger_values, _reject_other_timeout, _require_tsize),
     ),
-    Firmware("GRUB", _options("blksize=1024 tsize=0"), (_some_options, _lower_case, _size)),
-    Firmware("iPXE", _options("blksize=1432 tsize=0")),
-    Firmware("pxelinux", _options("tsize=0 blksize=1408"), (_no_extras,)),
     Firmware(
-        "U-Boot", _options("timeout=5 tsize=0 blksize=1468"), (_timeout_as_asked, _nothing_larger)
+        "GRUB",
+        _parse_options("blksize=1024 tsize=0"),
+        (_require_oack, _require_lower_case, _require_tsize),
+    ),
+    Firmware("iPXE", _parse_options("blksize=1432 tsize=0")),
+    Firmware("pxelinux", _parse_options("tsize=0 blksize=1408"), (_reject_unrequested,)),
+    Firmware(
+        "U-Boot",
+        _parse_options("timeout=5 tsize=0 blksize=1468"),
+        (_reject_other_timeout, _reject_larger_values),
     ),
 )
 
-_BY_NAME = {firmware.name: firmware for firmware in FIRMWARE}
+_RULES = {firmware.name: firmware.rules for firmware in FIRMWARE}

@@ -1,7 +1,6 @@
-"""What a probe saw of a server, as values. No network, no judgement.
+"""Observations of a probe, as values: no network, no judgement.
 
-Times are in seconds, sizes in octets. None stands for what was not tried or
-could not be told.
+Times are in seconds, sizes in bytes. None means that a value was not measured or is unknown.
 """
 
 from collections.abc import Iterable
@@ -9,11 +8,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tftpd.protocol import options as opt
+from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.options import Options
+
+_REDUCIBLE_OPTIONS = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}
 
 
 class AnswerKind(Enum):
-    """What a request was answered with."""
+    """Kind of the packet that answers a request."""
 
     DATA = "data"
     OACK = "oack"
@@ -22,34 +24,44 @@ class AnswerKind(Enum):
 
 
 class AnswerOrigin(Enum):
-    """Where answers come from, seen from the address and the port that were asked."""
+    """Source of an answer, compared with the address of the request."""
 
-    OWN_PORT = "own port"  # a port for each transfer (RFC 1350 s4)
+    OWN_PORT = "own port"  # a new port for each transfer (RFC 1350 section 4)
     SAME_PORT = "same port"
     OTHER_ADDRESS = "other address"
 
 
 class OptionResult(Enum):
-    """What became of an option."""
+    """Reaction of a server to a requested option."""
 
     GRANTED = "granted"
     LOWERED = "lowered"
     IGNORED = "ignored"
-    REFUSED = "refused"  # by ERROR 8
-    FAILED = "failed"  # by another ERROR
-    ILLEGAL = "illegal"  # a value that no such request may be answered with
+    REFUSED = "refused"  # with ERROR 8
+    FAILED = "failed"  # with another ERROR
+    ILLEGAL = "illegal"  # the OACK has a value that the RFC does not allow
     SILENT = "no answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The first answer to a request.
+    """First answer to a request.
 
-    `requests` is how often it was sent; `seconds` run from the first of
-    them; `garbage` counts datagrams that are no TFTP.
+    Attributes:
+        requested: Options of the request.
+        kind: Kind of the answer.
+        options: Options of an OACK.
+        code: Code of an ERROR.
+        text: Text of an ERROR.
+        address: IP address that the answer came from.
+        port: UDP port that the answer came from.
+        origin: Comparison of that address with the address of the request.
+        seconds: Time from the first request to the answer.
+        requests: Number of times that the request was sent.
+        malformed: Number of datagrams that were not TFTP packets.
     """
 
-    asked: Options = ()
+    requested: Options = ()
     kind: AnswerKind = AnswerKind.NOTHING
     options: Options = ()
     code: int | None = None
@@ -59,172 +71,201 @@ class Answer:
     origin: AnswerOrigin | None = None
     seconds: float | None = None
     requests: int = 1
-    garbage: int = 0
+    malformed: int = 0
 
-    def value(self, name: bytes) -> bytes | None:
-        """What the OACK says of an option."""
-        return next((text for spelled, text in self.options if spelled.lower() == name), None)
+    def option_value(self, name: bytes) -> bytes | None:
+        """Return the value of an option in the OACK; None if the OACK does not contain it."""
+        return next((value for key, value in self.options if key.lower() == name), None)
 
     @property
-    def unasked(self) -> tuple[bytes, ...]:
-        """Options of the OACK that were not asked for."""
-        asked = {name for name, _ in self.asked}
-        return tuple(name for name, _ in self.options if name.lower() not in asked)
+    def unrequested(self) -> tuple[bytes, ...]:
+        """Options of the OACK that were not requested."""
+        requested = {name for name, _ in self.requested}
+        return tuple(name for name, _ in self.options if name.lower() not in requested)
 
-    def how(self, name: bytes) -> OptionResult:
-        """What became of the option `name`, which was asked for."""
+    def option_result(self, name: bytes) -> OptionResult:
+        """Return the server's reaction to the requested option `name`."""
         if self.kind is AnswerKind.NOTHING:
             return OptionResult.SILENT
         if self.kind is AnswerKind.ERROR:
-            return OptionResult.REFUSED if self.code == _OPTION_REFUSED else OptionResult.FAILED
-        value = self.value(name)
+            is_refused = self.code == ErrorCode.OPTION_REFUSED
+            return OptionResult.REFUSED if is_refused else OptionResult.FAILED
+        value = self.option_value(name)
         if value is None:
             return OptionResult.IGNORED
         if name == opt.TSIZE:
-            return (
-                OptionResult.ILLEGAL
-                if opt.parse_int(value, opt.TSIZE_RANGE) is None
-                else OptionResult.GRANTED
-            )
-        return _compared(name, dict(self.asked)[name], value)
+            is_number = opt.parse_int(value, opt.TSIZE_RANGE) is not None
+            return OptionResult.GRANTED if is_number else OptionResult.ILLEGAL
+        return _compare_values(name, dict(self.requested)[name], value)
 
 
 @dataclass(frozen=True, slots=True)
 class OptionObservation:
-    """What became of one option, and what the server then sent.
+    """Reaction of a server to one option, and the data that followed.
 
-    `arrived` is the size of the first block, None where none came;
-    `blocks` how many came before the server waited for an ACK.
+    Attributes:
+        option: Name of the option.
+        requested: Requested value.
+        result: Reaction of the server.
+        value: Value in the OACK.
+        unrequested: Other options in the OACK, which were not requested.
+        first_block_bytes: Size of the first block; None if no block arrived.
+        blocks: Number of blocks that arrived before the server waited for an ACK.
+        file_ended: True if the file was too short to show more.
     """
 
     option: str
-    asked: int
-    how: OptionResult
+    requested: int
+    result: OptionResult
     value: int | None = None
-    unasked: tuple[str, ...] = ()
-    arrived: int | None = None
+    unrequested: tuple[str, ...] = ()
+    first_block_bytes: int | None = None
     blocks: int | None = None
-    ended: bool = False  # the file is not long enough to tell more
+    file_ended: bool = False
 
     @property
-    def usable(self) -> bool:
-        """Whether a client may go on with the value."""
-        return self.how in (OptionResult.GRANTED, OptionResult.LOWERED)
+    def is_usable(self) -> bool:
+        """True if a client may use the value of the OACK."""
+        return self.result in (OptionResult.GRANTED, OptionResult.LOWERED)
 
 
 @dataclass(frozen=True, slots=True)
 class ThroughputSample:
-    """The beginning of a transfer, or all of it if `whole`; `problem` is why it broke."""
+    """Measurement of a transfer from its start.
+
+    Attributes:
+        blksize: Block size in bytes.
+        windowsize: Window size in blocks.
+        n_bytes: Number of bytes received.
+        seconds: Time from the negotiation to the last block.
+        retransmits: Number of ACKs that the client had to send again.
+        is_complete: True if the whole file was read.
+        failure: Reason if the transfer failed; empty otherwise.
+    """
 
     blksize: int
     windowsize: int
-    octets: int = 0
+    n_bytes: int = 0
     seconds: float = 0.0
     retransmits: int = 0
-    whole: bool = False
-    problem: str = ""
+    is_complete: bool = False
+    failure: str = ""
 
     @property
     def rate(self) -> float | None:
-        """Octets per second."""
-        return self.octets / self.seconds if self.octets and self.seconds > 0 else None
+        """Throughput in bytes per second; None if nothing was received."""
+        return self.n_bytes / self.seconds if self.n_bytes and self.seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Repeats:
-    """What the server does twice.
+class Repetition:
+    """Packets that the server sends more than once.
 
-    `after` is when it repeats a block that is not acknowledged; None:
-    not for as long as `waited`, and if `garbled` what came instead was no
-    TFTP. `copies` of blocks 2, 3 and 4 came, after
-    block 1 was acknowledged twice and each copy once. A request that came
-    twice was answered from so many `ports`.
+    Attributes:
+        waited: Time in seconds that the probe waited for a retransmission.
+        interval: Time in seconds after which the server sent an unacknowledged block again;
+            None if it did not do so while the probe waited.
+        is_malformed: True if a malformed datagram arrived instead of the retransmission.
+        copies: Number of copies of blocks 2, 3 and 4, after block 1 was acknowledged twice and
+            every later copy once.
+        transfers: Number of transfers, counted by their ports, that a repeated request started.
     """
 
     waited: float = 0.0
-    after: float | None = None
-    garbled: bool = False
+    interval: float | None = None
+    is_malformed: bool = False
     copies: tuple[int, ...] = ()
-    ports: int | None = None
+    transfers: int | None = None
 
 
 class RolloverResult(Enum):
-    """What comes after block 65535."""
+    """Block number that follows block 65535."""
 
     ZERO = "0"
     ONE = "1"
     OTHER = "another number"
     NOTHING = "nothing"
     ERROR = "an ERROR"
-    TOO_SMALL = "file too small to tell"
-    UNTOLD = "could not be reached in time"
+    TOO_SMALL = "file too small for this test"
+    UNKNOWN = "not reached within the time limit"
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
-    """What firmware of this name would meet; `arrived` as in `Granted`."""
+class FirmwareAnswer:
+    """Answer to the request that a boot firmware sends, and the size of the first block."""
 
     firmware: str
     answer: Answer
-    arrived: int | None = None
+    first_block_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """All that a probe saw."""
+    """All observations of a probe.
+
+    Attributes:
+        host: Host as the user gave it.
+        address: IP address of the server.
+        port: UDP port of the server.
+        name: Name of the file.
+        answer: Answer to a request without options.
+        size: Size of the file, if it was read to its end.
+        tsize: Result of the option `tsize`.
+        blksizes: Results of the values of `blksize`, in rising order.
+        windowsizes: Results of the values of `windowsize`, in rising order.
+        other_options: Results of `timeout` and `rollover`.
+        firmware_answers: Answers to the requests of boot firmware.
+        repetition: Packets that the server sends more than once.
+        rollover: Block number after 65535.
+        samples: Throughput with different options.
+    """
 
     host: str
     address: str
     port: int
     name: str
     answer: Answer
-    size: int | None = None  # what has been read to its end
+    size: int | None = None
     tsize: OptionObservation | None = None
     blksizes: tuple[OptionObservation, ...] = ()
     windowsizes: tuple[OptionObservation, ...] = ()
-    others: tuple[OptionObservation, ...] = ()
-    boots: tuple[Boot, ...] = ()
-    repeats: Repeats | None = None
+    other_options: tuple[OptionObservation, ...] = ()
+    firmware_answers: tuple[FirmwareAnswer, ...] = ()
+    repetition: Repetition | None = None
     rollover: RolloverResult | None = None
     samples: tuple[ThroughputSample, ...] = ()
 
     @property
-    def length(self) -> int | None:
-        """How long the file is: as it was read, or as the server says."""
+    def known_size(self) -> int | None:
+        """Size of the file: measured, or else as the server announced it."""
         if self.size is not None:
             return self.size
         return None if self.tsize is None else self.tsize.value
 
     @property
-    def passable(self) -> tuple[int, ...]:
-        """Block sizes that are granted and arrive, in rising order."""
-        granted = [one for one in self.blksizes if one.usable]
-        return _sizes(one for one in granted if one.arrived == one.value)
+    def arriving_blksizes(self) -> tuple[int, ...]:
+        """Block sizes that are granted and whose first block arrives, in rising order."""
+        usable = (entry for entry in self.blksizes if entry.is_usable)
+        return _sorted_values(entry for entry in usable if entry.first_block_bytes == entry.value)
 
     @property
-    def lost(self) -> tuple[int, ...]:
-        """Block sizes that are granted and of which no block ever arrived, in rising order."""
-        granted = [one for one in self.blksizes if one.usable]
-        return _sizes(one for one in granted if one.arrived is None)
+    def lost_blksizes(self) -> tuple[int, ...]:
+        """Block sizes that are granted but whose blocks never arrive, in rising order."""
+        usable = (entry for entry in self.blksizes if entry.is_usable)
+        return _sorted_values(entry for entry in usable if entry.first_block_bytes is None)
 
 
-_OPTION_REFUSED = 8
+def _sorted_values(entries: Iterable[OptionObservation]) -> tuple[int, ...]:
+    return tuple(sorted({entry.value for entry in entries if entry.value}))
 
 
-def _sizes(granted: Iterable[OptionObservation]) -> tuple[int, ...]:
-    return tuple(sorted({one.value for one in granted if one.value}))
-
-
-def _compared(name: bytes, asked: bytes, value: bytes) -> OptionResult:
-    if value == asked:
+def _compare_values(name: bytes, requested: bytes, value: bytes) -> OptionResult:
+    if value == requested:
         return OptionResult.GRANTED
-    bounds = _LOWERABLE.get(name)
+    bounds = _REDUCIBLE_OPTIONS.get(name)
     if bounds is None:
         return OptionResult.ILLEGAL
     number = opt.parse_int(value, bounds)
-    if number is None or number > int(asked):
+    if number is None or number > int(requested):
         return OptionResult.ILLEGAL
-    return OptionResult.GRANTED if number == int(asked) else OptionResult.LOWERED
-
-
-_LOWERABLE = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}
+    return OptionResult.GRANTED if number == int(requested) else OptionResult.LOWERED

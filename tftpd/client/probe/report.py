@@ -1,4 +1,4 @@
-"""What a probe saw and found, as a table for people or an object for programs."""
+"""Report of a probe: a table for people, or an object for JSON."""
 
 import textwrap
 from collections.abc import Iterator
@@ -16,218 +16,229 @@ from tftpd.client.probe.observations import (
     Observations,
     OptionObservation,
     OptionResult,
-    Repeats,
+    Repetition,
     RolloverResult,
     ThroughputSample,
 )
 from tftpd.client.probe.runner import BLKSIZES
 from tftpd.protocol import options as opt
 
-WIDTH = 79
+MAX_LINE_COLUMNS = 79
 
-_LABEL = 14  # columns of the labels
-_MARKS = {Level.BREAKS: "FAILS", Level.RISK: "risk", Level.NOTE: "note"}
-_MARK = 7  # columns of the marks
+_LABEL_COLUMNS = 18
+_LEVEL_COLUMNS = 7
+_LEVEL_WORDS = {Level.BREAKS: "FAILS", Level.RISK: "risk", Level.NOTE: "note"}
+_MIN_RATE_SAMPLE_BYTES = 16 << 10  # the rate of a shorter transfer means nothing
+_MAX_MILLISECONDS = 0.9995  # seconds; shorter times are printed in milliseconds
+_ORIGIN_TEXTS = {
+    AnswerOrigin.OWN_PORT: "a new port for each transfer",
+    AnswerOrigin.SAME_PORT: "the port of the request",
+    AnswerOrigin.OTHER_ADDRESS: "NOT the address of the request",
+    None: "",
+}
 
 
-def table(seen: Observations, found: tuple[Finding, ...]) -> str:
-    """Lines of at most `WIDTH` columns, if names and addresses are not long."""
+def format_report(observed: Observations, findings: tuple[Finding, ...]) -> str:
+    """Return the report as text.
+
+    The lines have at most `MAX_LINE_COLUMNS` columns, unless names or addresses are long.
+    """
     parts = [
-        _head(seen),
-        _blksizes(seen),
-        _windowsizes(seen),
-        _boots(seen),
-        _findings(found),
+        _format_summary(observed),
+        _format_blksizes(observed),
+        _format_windowsizes(observed),
+        _format_firmware(observed),
+        _format_findings(findings),
     ]
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
-def plain(seen: Observations, found: tuple[Finding, ...], status: int) -> dict[str, Any]:
-    """The same as an object of JSON."""
-    said = _plain(seen)
-    said["boots"] = [
-        {"firmware": boot.firmware, "objection": boot_failure_reason(boot)} | _plain(boot)
-        for boot in seen.boots
-    ]
-    for sample, numbers in zip(seen.samples, said["samples"], strict=True):
-        numbers["rate"] = sample.rate
-    return {**said, "findings": [_plain(one) for one in found], "status": status}
+def build_json(
+    observed: Observations, findings: tuple[Finding, ...], status: int
+) -> dict[str, Any]:
+    """Return the report as an object for `json.dumps`.
+
+    Its keys are the attributes of `Observations`, `findings`, and the exit status as `status`.
+    """
+    values: dict[str, Any] = _to_json(observed)
+    for entry, converted in zip(observed.firmware_answers, values["firmware_answers"], strict=True):
+        converted["failure_reason"] = boot_failure_reason(entry)
+    for sample, converted in zip(observed.samples, values["samples"], strict=True):
+        converted["bytes"] = converted.pop("n_bytes")
+        converted["rate"] = sample.rate
+    return {**values, "findings": [_to_json(finding) for finding in findings], "status": status}
 
 
-def _head(seen: Observations) -> Iterator[str]:
-    answer = seen.answer
-    yield f"{printable_name(seen.name.encode('utf-8', 'surrogateescape'))} on {_place(seen)}"
+def _format_summary(observed: Observations) -> Iterator[str]:
+    answer = observed.answer
+    address = "" if observed.host == observed.address else f" ({observed.address})"
+    name = printable_name(observed.name.encode("utf-8", "surrogateescape"))
+    yield f"{name} on {observed.host}{address} port {observed.port}"
     yield ""
     if answer.kind is AnswerKind.NOTHING:
-        yield _line("answer", f"none to {answer.requests} requests")
+        yield _format_line("answer", f"none to {answer.requests} requests")
         return
-    yield _line("first answer", _answer(answer))
+    yield _format_line("first answer", _format_answer(answer))
     if answer.kind is not AnswerKind.DATA:
         return
-    yield _line("comes from", f"{answer.address} port {answer.port}, {_ORIGINS[answer.origin]}")
-    yield _line("size", _size(seen))
-    for one in seen.others:
-        yield _line(one.option, f"{one.asked} asked: {_outcome(one)}")
-    if seen.repeats is not None:
-        yield from _repeats(seen.repeats)
-    after = seen.rollover
-    if after is not None:
-        untold = after in (RolloverResult.TOO_SMALL, RolloverResult.UNTOLD)
-        yield _line("block 65535", after.value if untold else f"followed by {after.value}")
+    origin = _ORIGIN_TEXTS[answer.origin]
+    yield _format_line("source", f"{answer.address} port {answer.port}, {origin}")
+    yield _format_line("file size", _format_size(observed))
+    for entry in observed.other_options:
+        yield _format_line(entry.option, f"requested {entry.requested}: {_format_result(entry)}")
+    if observed.repetition is not None:
+        yield from _format_repetition(observed.repetition)
+    rollover = observed.rollover
+    if rollover is not None:
+        is_unknown = rollover in (RolloverResult.TOO_SMALL, RolloverResult.UNKNOWN)
+        text = rollover.value if is_unknown else f"followed by {rollover.value}"
+        yield _format_line("block 65535", text)
 
 
-def _answer(answer: Answer) -> str:
+def _format_answer(answer: Answer) -> str:
     if answer.seconds is None:
         return ""
     tries = "" if answer.requests == 1 else f", to request {answer.requests}"
     if answer.kind is AnswerKind.ERROR:
         text = printable_name(answer.text.encode("utf-8", "replace"))
-        return f"ERROR {answer.code}, {text}, after {_time(answer.seconds)}{tries}"
-    return f"after {_time(answer.seconds)}{tries}"
+        return f"ERROR {answer.code}, {text}, after {_format_seconds(answer.seconds)}{tries}"
+    return f"after {_format_seconds(answer.seconds)}{tries}"
 
 
-def _size(seen: Observations) -> str:
-    tsize = seen.tsize
-    if tsize is None or tsize.value is None:
-        return "not told (tsize)" if seen.size is None else f"{seen.size:,} octets; tsize: not told"
-    told = f"{tsize.value:,} octets"
-    if seen.size is None:
-        return f"{told} (tsize{'; not read to its end' if seen.samples else ''})"
-    if tsize.value == seen.size:
-        return f"{told}, and tsize says so"
-    return f"{seen.size:,} octets; tsize: {told} (!)"
+def _format_size(observed: Observations) -> str:
+    size = observed.size
+    tsize = None if observed.tsize is None else observed.tsize.value
+    if tsize is None:
+        return "unknown, no tsize" if size is None else f"{size:,} bytes, no tsize"
+    if size is None:
+        return f"{tsize:,} bytes (tsize{', not read to its end' if observed.samples else ''})"
+    if tsize == size:
+        return f"{size:,} bytes, equal to tsize"
+    return f"{size:,} bytes, but tsize is {tsize:,} bytes (!)"
 
 
-def _repeats(repeats: Repeats) -> Iterator[str]:
-    if repeats.after is not None:
-        yield _line("no ACK", f"the block comes again after {_time(repeats.after)}")
-    elif repeats.waited:
-        instead = ", only what is no TFTP" if repeats.garbled else ""
-        text = f"the block does not come again within {repeats.waited:g} s{instead}"
-        yield _line("no ACK", text)
-    if repeats.copies:
-        times = ", ".join(map(str, repeats.copies))
-        once = max(repeats.copies) == 1
-        said = "the next block comes once" if once else f"the next blocks come {times} times"
-        yield _line("ACK twice", said)
-    if repeats.ports is not None:
-        count = "one transfer" if repeats.ports == 1 else f"{repeats.ports} transfers"
-        yield _line("request twice", count)
+def _format_repetition(repetition: Repetition) -> Iterator[str]:
+    if repetition.interval is not None:
+        text = f"the block is sent again after {_format_seconds(repetition.interval)}"
+        yield _format_line("missing ACK", text)
+    elif repetition.waited:
+        malformed = ", only a malformed packet" if repetition.is_malformed else ""
+        text = f"the block is not sent again within {repetition.waited:g} s{malformed}"
+        yield _format_line("missing ACK", text)
+    if repetition.copies:
+        copies = ", ".join(map(str, repetition.copies))
+        is_once = max(repetition.copies) == 1
+        text = "the next block is sent once" if is_once else f"the next blocks: {copies} copies"
+        yield _format_line("duplicate ACK", text)
+    if repetition.transfers is not None:
+        plural = "" if repetition.transfers == 1 else "s"
+        text = f"starts {repetition.transfers} transfer{plural}"
+        yield _format_line("duplicate request", text)
 
 
-def _blksizes(seen: Observations) -> Iterator[str]:
-    if not seen.blksizes:
+def _format_blksizes(observed: Observations) -> Iterator[str]:
+    if not observed.blksizes:
         return
-    rates = {one.blksize: one for one in seen.samples if one.windowsize == 1}
-    yield f"{'blksize':>9}  {'answer':<14}{'arrives':<16}{'in lock-step':>14}"
-    for one in seen.blksizes:
-        rate = _rate(rates.get(one.value or opt.DEFAULT_BLKSIZE)) if one.usable else ""
-        yield f"{one.asked:>9}  {_outcome(one):<14}{_arrives(one):<16}{rate:>14}".rstrip()
-    if len(seen.blksizes) < len(BLKSIZES):
-        yield f"{'larger':>9}  not tried"
+    samples = {sample.blksize: sample for sample in observed.samples if sample.windowsize == 1}
+    yield f"{'blksize':>9}  {'answer':<14}{'block arrives':<16}{'window of 1':>14}"
+    for entry in observed.blksizes:
+        sample = samples.get(entry.value or opt.DEFAULT_BLKSIZE)
+        yield _format_row(entry, _format_arrival(entry), sample)
+    if len(observed.blksizes) < len(BLKSIZES):
+        yield f"{'larger':>9}  not tested"
 
 
-def _windowsizes(seen: Observations) -> Iterator[str]:
-    if not seen.windowsizes:
+def _format_windowsizes(observed: Observations) -> Iterator[str]:
+    entries = observed.windowsizes
+    if not entries:
         return
-    outcomes = {_outcome(one) for one in seen.windowsizes}
-    if len(outcomes) == 1 and not any(one.usable for one in seen.windowsizes):
-        asked = f"{seen.windowsizes[0].asked} to {seen.windowsizes[-1].asked}"
+    results = {_format_result(entry) for entry in entries}
+    if len(results) == 1 and not any(entry.is_usable for entry in entries):
+        values = f"{entries[0].requested} to {entries[-1].requested}"
         yield f"{'window':>9}  answer"
-        yield f"{asked:>9}  {outcomes.pop()}"
+        yield f"{values:>9}  {results.pop()}"
         return
-    windowed = [one for one in seen.samples if one.windowsize > 1]
-    blksize = windowed[0].blksize if windowed else None
-    rates = {one.windowsize: one for one in seen.samples if one.blksize == blksize}
-    head = "" if blksize is None else f"blksize {blksize}"
-    yield f"{'window':>9}  {'answer':<14}{'at once':<16}{head:>14}".rstrip()
-    for one in seen.windowsizes:
-        rate = _rate(rates.get(one.value or 1)) if one.usable else ""
-        blocks = "" if one.blocks is None else f"{one.blocks}{' (all)' if one.ended else ''}"
-        yield f"{one.asked:>9}  {_outcome(one):<14}{blocks:<16}{rate:>14}".rstrip()
+    blksize = next((s.blksize for s in observed.samples if s.windowsize > 1), None)
+    samples = {s.windowsize: s for s in observed.samples if s.blksize == blksize}
+    heading = "" if blksize is None else f"blksize {blksize}"
+    yield f"{'window':>9}  {'answer':<14}{'blocks at once':<16}{heading:>14}".rstrip()
+    for entry in entries:
+        blocks = "" if entry.blocks is None else str(entry.blocks)
+        whole_file = " (whole file)" if blocks and entry.file_ended else ""
+        yield _format_row(entry, blocks + whole_file, samples.get(entry.value or 1))
 
 
-def _boots(seen: Observations) -> Iterator[str]:
-    if not seen.boots:
+def _format_row(entry: OptionObservation, arrival: str, sample: ThroughputSample | None) -> str:
+    rate = _format_rate(sample) if entry.is_usable else ""
+    row = f"{entry.requested:>9}  {_format_result(entry):<14}{arrival:<16}{rate:>14}"
+    return row.rstrip()
+
+
+def _format_firmware(observed: Observations) -> Iterator[str]:
+    if not observed.firmware_answers:
         return
-    yield f"{'asked as by':<14}{'answer':<50}reads it"
-    for boot in seen.boots:
-        answer = boot.answer
-        said = " ".join(
-            f"{printable_name(name)}={printable_name(value)}" for name, value in answer.options
-        )
-        said = said or {
-            AnswerKind.DATA: "no OACK, DATA",
-            AnswerKind.ERROR: f"ERROR {answer.code}",
-        }.get(answer.kind, "none")
-        yield f"{boot.firmware:<14}{said:<50}{'yes' if boot_failure_reason(boot) is None else 'NO'}"
+    yield f"{'firmware':<14}{'answer to its request':<50}boots"
+    for entry in observed.firmware_answers:
+        answer = entry.answer
+        if answer.options:
+            pairs = ((printable_name(n), printable_name(v)) for n, v in answer.options)
+            text = " ".join(f"{name}={value}" for name, value in pairs)
+        elif answer.kind is AnswerKind.DATA:
+            text = "DATA without OACK"
+        else:
+            text = f"ERROR {answer.code}" if answer.kind is AnswerKind.ERROR else "none"
+        boots = "yes" if boot_failure_reason(entry) is None else "NO"
+        yield f"{entry.firmware:<14}{text:<50}{boots}"
 
 
-def _findings(found: tuple[Finding, ...]) -> Iterator[str]:
-    for one in found:
+def _format_findings(findings: tuple[Finding, ...]) -> Iterator[str]:
+    for finding in findings:
         yield from textwrap.wrap(
-            one.text,
-            WIDTH,
-            initial_indent=f"{_MARKS[one.level]:<{_MARK}}",
-            subsequent_indent=" " * _MARK,
+            finding.text,
+            MAX_LINE_COLUMNS,
+            initial_indent=f"{_LEVEL_WORDS[finding.level]:<{_LEVEL_COLUMNS}}",
+            subsequent_indent=" " * _LEVEL_COLUMNS,
             break_on_hyphens=False,
         )
 
 
-def _outcome(one: OptionObservation) -> str:
-    if one.how is OptionResult.LOWERED or (
-        one.how is OptionResult.ILLEGAL and one.value is not None
-    ):
-        return f"{one.value}{' (!)' if one.how is OptionResult.ILLEGAL else ''}"
-    return str(one.how.value)
+def _format_result(entry: OptionObservation) -> str:
+    if entry.result is OptionResult.ILLEGAL and entry.value is not None:
+        return f"{entry.value} (!)"
+    return str(entry.value if entry.result is OptionResult.LOWERED else entry.result.value)
 
 
-def _arrives(one: OptionObservation) -> str:
-    if not one.usable:
+def _format_arrival(entry: OptionObservation) -> str:
+    if not entry.is_usable:
         return ""
-    if one.arrived is None:
+    if entry.first_block_bytes is None:
         return "NEVER"
-    return f"{one.arrived}, all of it" if one.ended else "yes"
+    return f"{entry.first_block_bytes} (whole)" if entry.file_ended else "yes"
 
 
-def _rate(sample: ThroughputSample | None) -> str:
+def _format_rate(sample: ThroughputSample | None) -> str:
     if sample is None:
         return ""
-    if sample.problem:
-        return "broke off"
-    if sample.rate is None or sample.octets < _TELLING:
+    if sample.failure:
+        return "failed"
+    if sample.rate is None or sample.n_bytes < _MIN_RATE_SAMPLE_BYTES:
         return "-"
     return f"{sample.rate / 1e6:.1f} MB/s"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < _ONE else f"{seconds:.1f} s"
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < _MAX_MILLISECONDS else f"{seconds:.1f} s"
 
 
-def _line(label: str, text: str) -> str:
-    return f"{label:<{_LABEL}}{text}"
+def _format_line(label: str, text: str) -> str:
+    return f"{label:<{_LABEL_COLUMNS}}{text}"
 
 
-def _place(seen: Observations) -> str:
-    address = "" if seen.host == seen.address else f" ({seen.address})"
-    return f"{seen.host}{address} port {seen.port}"
-
-
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, bytes):
         return value.decode("ascii", "backslashreplace")
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-_ONE = 0.9995  # seconds; what is less is told in milliseconds
-_TELLING = 16 << 10  # octets; a shorter transfer has no speed to speak of
-_ORIGINS = {
-    AnswerOrigin.OWN_PORT: "a port of its own for each transfer",
-    AnswerOrigin.SAME_PORT: "the port that was asked",
-    AnswerOrigin.OTHER_ADDRESS: "NOT the address that was asked",
-    None: "",
-}
+    return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value

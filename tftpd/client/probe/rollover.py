@@ -1,112 +1,123 @@
-"""What a server sends after block 65535: asking it takes reading so far."""
+"""Test of the block number after 65535: reads the file until that block."""
 
 from tftpd.client.endpoint import ServerEndpoint
-from tftpd.client.probe.exchange import RawExchange, dialogue
+from tftpd.client.probe.exchange import RawExchange, open_exchange
 from tftpd.client.probe.observations import RolloverResult
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 
-LAST = 65535
+MAX_BLOCK_NUMBER = 65535
 
-_SILENT = 2.5  # seconds without a block; most servers repeat themselves within two
-_AGAIN = 1.0  # seconds to the repeat of our ACK
+_MAX_SILENCE_SECONDS = 2.5  # most servers retransmit within 2 s
+_ACK_INTERVAL_SECONDS = 1.0  # retransmission interval of the ACK
 
 
-async def after_last(
+async def detect_rollover(
     runtime: SessionRuntime,
     server: ServerEndpoint,
     name: bytes,
     options: opt.Options,
-    seconds: float,
+    max_seconds: float,
 ) -> RolloverResult:
-    """What comes after block 65535, read on these options within so many seconds."""
-    with dialogue(runtime, server) as talk:
-        reading = _Reading(runtime, talk)
-        return await reading.run(Rrq(name, b"octet", options), server.address, seconds)
+    """Read a file until the block after 65535, and return that block's number.
+
+    Args:
+        runtime: Clock and ports.
+        server: The server.
+        name: Name of the file.
+        options: Options of the request.
+        max_seconds: Time limit in seconds.
+
+    Raises:
+        LocalError: No port can be opened.
+    """
+    with open_exchange(runtime, server) as exchange:
+        reader = _RolloverReader(runtime, exchange)
+        return await reader.run(Rrq(name, b"octet", options), server.address, max_seconds)
 
 
-class _Reading:
-    """Reads in order and acknowledges by the window; counts and keeps nothing."""
+class _RolloverReader:
+    """Receives blocks in order, acknowledges each window, and discards the data."""
 
-    def __init__(self, runtime: SessionRuntime, talk: RawExchange) -> None:
+    def __init__(self, runtime: SessionRuntime, exchange: RawExchange) -> None:
         self._seconds = runtime.clock.seconds
-        self._talk = talk
+        self._exchange = exchange
         self._blksize = opt.DEFAULT_BLKSIZE
         self._windowsize = opt.DEFAULT_WINDOWSIZE
-        self._last = 0  # the block that came in order last
+        self._last = 0  # the last block that arrived in order
         self._acked = 0
-        self._told = False  # of a gap, by one ACK
+        self._is_gap_acked = False  # one ACK for each gap
         self._tid: SocketAddress | None = None
 
-    async def run(self, request: Rrq, to: SocketAddress, seconds: float) -> RolloverResult:
-        """Read until it can be told."""
-        self._talk.send(request, to)
-        now = progress = said = self._seconds()
-        ends = now + seconds
-        while now < ends and now - progress < _SILENT:
-            before, heard = self._last, await self._talk.receive(min(said + _AGAIN, ends))
+    async def run(self, request: Rrq, to: SocketAddress, max_seconds: float) -> RolloverResult:
+        self._exchange.send(request, to)
+        now = progress_at = sent_at = self._seconds()
+        deadline = now + max_seconds
+        while now < deadline and now - progress_at < _MAX_SILENCE_SECONDS:
+            last = self._last
+            received = await self._exchange.receive(min(sent_at + _ACK_INTERVAL_SECONDS, deadline))
             now = self._seconds()
-            if heard is not None:
-                told = self._take(heard.packet, heard.source)
-                if told is not None:
-                    return told
-                if self._last != before:
-                    progress = said = now
-            if now - said >= _AGAIN:
-                said = now
-                self._acknowledge()
-        return (
-            RolloverResult.NOTHING if self._last == LAST and now < ends else RolloverResult.UNTOLD
-        )
+            if received is not None:
+                result = self._handle_packet(received.packet, received.source)
+                if result is not None:
+                    return result
+                if self._last != last:
+                    progress_at = sent_at = now
+            if now - sent_at >= _ACK_INTERVAL_SECONDS:
+                sent_at = now
+                self._send_ack()
+        if self._last == MAX_BLOCK_NUMBER and now < deadline:
+            return RolloverResult.NOTHING
+        return RolloverResult.UNKNOWN
 
-    def _take(self, packet: object, source: SocketAddress) -> RolloverResult | None:
+    def _handle_packet(self, packet: object, source: SocketAddress) -> RolloverResult | None:
         if self._tid not in (None, source):
             return None
         if isinstance(packet, ErrorPacket):
-            return RolloverResult.ERROR if self._last == LAST else RolloverResult.UNTOLD
+            is_after_last = self._last == MAX_BLOCK_NUMBER
+            return RolloverResult.ERROR if is_after_last else RolloverResult.UNKNOWN
         if isinstance(packet, Oack) and self._last == 0:
             self._tid = source
-            self._agree(packet)
-            self._acknowledge()
+            self._apply_oack(packet)
+            self._send_ack()
         elif isinstance(packet, Data):
             self._tid = source
-            return self._take_data(packet)
+            return self._handle_data(packet)
         return None
 
-    def _agree(self, oack: Oack) -> None:
-        for name, value in oack.options:
-            number = opt.parse_int(value, opt.TSIZE_RANGE) or 1
+    def _apply_oack(self, oack: Oack) -> None:
+        for name, text in oack.options:
+            value = opt.parse_int(text, opt.TSIZE_RANGE) or 1
             if name.lower() == opt.BLKSIZE:
-                self._blksize = number
+                self._blksize = value
             elif name.lower() == opt.WINDOWSIZE:
-                self._windowsize = number
+                self._windowsize = value
 
-    def _take_data(self, data: Data) -> RolloverResult | None:
-        if self._last == LAST and data.block != LAST:
-            # What is still under way of the last window is no answer.
-            if LAST - self._windowsize <= data.block:
-                return None
-            return {0: RolloverResult.ZERO, 1: RolloverResult.ONE}.get(
-                data.block, RolloverResult.OTHER
-            )
+    def _handle_data(self, data: Data) -> RolloverResult | None:
+        if self._last == MAX_BLOCK_NUMBER and data.block != MAX_BLOCK_NUMBER:
+            if data.block >= MAX_BLOCK_NUMBER - self._windowsize:
+                return None  # a late block of the last window
+            results = {0: RolloverResult.ZERO, 1: RolloverResult.ONE}
+            return results.get(data.block, RolloverResult.OTHER)
         if data.block == self._last + 1:
             self._last += 1
-            self._told = False
+            self._is_gap_acked = False
             if len(data.payload) < self._blksize:
-                self._acknowledge()
+                self._send_ack()
                 if self._tid is not None:
-                    self._talk.finished(self._tid)
+                    self._exchange.transfer_finished(self._tid)
                 return RolloverResult.TOO_SMALL
-            if self._last == LAST or self._last - self._acked >= self._windowsize:
-                self._acknowledge()
-        elif not self._told:
-            self._told = True
-            self._acknowledge()
+            window_end = self._acked + self._windowsize
+            if self._last == MAX_BLOCK_NUMBER or self._last >= window_end:
+                self._send_ack()
+        elif not self._is_gap_acked:
+            self._is_gap_acked = True
+            self._send_ack()
         return None
 
-    def _acknowledge(self) -> None:
+    def _send_ack(self) -> None:
         if self._tid is not None:
             self._acked = self._last
-            self._talk.send(Ack(self._last), self._tid)
+            self._exchange.send(Ack(self._last), self._tid)

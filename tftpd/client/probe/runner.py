@@ -1,4 +1,4 @@
-"""A whole probe: the order of its trials, and where it stops early."""
+"""A complete probe: the order of the checks, and the conditions under which it ends early."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -9,40 +9,45 @@ from tftpd.client.probe.firmware import FIRMWARE
 from tftpd.client.probe.observations import (
     AnswerKind,
     AnswerOrigin,
-    Boot,
+    FirmwareAnswer,
     Observations,
     OptionObservation,
     OptionResult,
     RolloverResult,
     ThroughputSample,
 )
-from tftpd.client.probe.rollover import LAST, after_last
-from tftpd.client.probe.throughput import sample
+from tftpd.client.probe.rollover import MAX_BLOCK_NUMBER, detect_rollover
+from tftpd.client.probe.throughput import measure_throughput
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.protocol import options as opt
 
-PATIENCE = 5.0  # seconds
 BLKSIZES = (512, 1024, 1428, 1432, 1448, 1468, 2048, 4096, 8192, 16384, 65464)
 WINDOWSIZES = (1, 2, 4, 8, 16, 32, 64)
 
-_ALIKE = (1428, 1432, 1448)  # as fast as 1468
-_WHOLE = 1468  # what Ethernet takes whole over IPv4
-_IN_VAIN = 2  # failures in a row after which larger values are not tried
-_BRIEF = 2.0  # seconds for an answer of a server that has answered before
-_LONGER = 1.5  # seconds beyond patience: a repeat after 5 s is usual, and is to be seen
-_TIMEOUT = 3  # seconds to ask for; any other number would do
-_SHORT = 8  # octets of a block, to see several blocks of a small file
-_FEW = 4 * opt.DEFAULT_BLKSIZE
-_ROLLOVER_OCTETS = 33 << 20
-_ROLLOVER_SECONDS = 10.0
-_ROLLOVER_WINDOW = 32
-
-Step = Callable[[str], None]
-"""Told what is looked at next."""
+_ETHERNET_BLKSIZE = 1468  # largest block in an Ethernet frame over IPv4
+_SIMILAR_BLKSIZES = (1428, 1432, 1448)  # the throughput is that of 1468
+_MAX_FAILURES = 2  # larger values are not tested after two failures in a row
+_SHORT_TIMEOUT_SECONDS = 2.0  # for a server that has answered the first request
+_EXTRA_WAIT_SECONDS = 1.5  # a retransmission interval of 5 s is common and must be seen
+_TESTED_TIMEOUT = 3  # seconds; any value serves to test the option
+_SMALL_BLKSIZE = 8  # bytes; shows several blocks of a small file
+_SMALL_FILE_BYTES = 4 * opt.DEFAULT_BLKSIZE
+_MAX_ROLLOVER_BYTES = 33 << 20
+_MAX_ROLLOVER_SECONDS = 10.0
+_ROLLOVER_WINDOWSIZE = 32
 
 
 class Probe:
-    """All trials on one file of a server; `seen` is what came of them so far."""
+    """All checks of one file of a server.
+
+    Args:
+        runtime: Clock, ports and threads.
+        server: The server.
+        host: Host as the user gave it.
+        name: Name of the file.
+        idle_timeout: Maximum time to wait for the first answer, in seconds.
+        on_step: Called with the description of each check before it starts.
+    """
 
     def __init__(
         self,
@@ -50,121 +55,134 @@ class Probe:
         server: ServerEndpoint,
         host: str,
         name: bytes,
-        patience: float,
-        step: Step,
+        idle_timeout: float,
+        on_step: Callable[[str], None],
     ) -> None:
         self._runtime = runtime
         self._server = server
-        self._name = name
-        self._patience = patience
-        self._step = step
-        self._trials = Checks(runtime, server, name, patience)
         self._host = host
+        self._name = name
+        self._idle_timeout = idle_timeout
+        self._on_step = on_step
+        self._checks = Checks(runtime, server, name, idle_timeout)
 
     async def run(self) -> Observations:
-        """Do them. Only the first trial is done where it brings no block. Raises `LocalError`."""
-        self._step("a plain read")
-        answer = await self._trials.ask()
+        """Run the checks and return their observations.
+
+        Only the first check runs if the server does not answer it with a block.
+
+        Raises:
+            LocalError: No port can be opened.
+        """
+        self._on_step("request without options")
+        answer = await self._checks.request_file()
         address, port = self._server.address[:2]
         name = self._name.decode("utf-8", "surrogateescape")
-        seen = Observations(self._host, address, port, name, answer)
+        observed = Observations(self._host, address, port, name, answer)
         if answer.kind is not AnswerKind.DATA:
-            return seen
-        self._trials.patience = min(self._patience, _BRIEF)
-        seen = await self._options(seen)
-        seen = await self._boots(seen)
-        if (
-            answer.origin is not AnswerOrigin.OTHER_ADDRESS
-        ):  # or our own machines would hear nothing
-            seen = await self._samples(seen)
-        seen = await self._repeats(seen)
-        return await self._rollover(seen)
+            return observed
+        self._checks.idle_timeout = min(self._idle_timeout, _SHORT_TIMEOUT_SECONDS)
+        observed = await self._check_options(observed)
+        observed = await self._check_firmware(observed)
+        if answer.origin is not AnswerOrigin.OTHER_ADDRESS:  # our sessions ignore other addresses
+            observed = await self._check_throughput(observed)
+        observed = await self._check_repetition(observed)
+        return await self._check_rollover(observed)
 
-    async def _options(self, seen: Observations) -> Observations:
-        self._step("options")
-        trials = self._trials
-        tsize = await trials.option(opt.TSIZE, 0)
-        others = [
-            await trials.option(opt.TIMEOUT, _TIMEOUT),
-            await trials.option(opt.ROLLOVER, 0),
-        ]
-        blksizes = await self._climb(BLKSIZES, trials.blksize, "blksize")
-        windowsizes = await self._climb(WINDOWSIZES, trials.windowsize, "windowsize")
+    async def _check_options(self, observed: Observations) -> Observations:
+        self._on_step("options")
+        checks = self._checks
         return replace(
-            seen,
-            tsize=tsize, others=tuple(others), blksizes=blksizes, windowsizes=windowsizes,
-        )  # fmt: skip
+            observed,
+            tsize=await checks.check_option(opt.TSIZE, 0),
+            other_options=(
+                await checks.check_option(opt.TIMEOUT, _TESTED_TIMEOUT),
+                await checks.check_option(opt.ROLLOVER, 0),
+            ),
+            blksizes=await self._check_values("blksize", BLKSIZES, checks.check_blksize),
+            windowsizes=await self._check_values(
+                "windowsize", WINDOWSIZES, checks.check_windowsize
+            ),
+        )
 
-    async def _climb(
-        self, values: Sequence[int], trial: Callable[[int], Awaitable[OptionObservation]], name: str
+    async def _check_values(
+        self,
+        option: str,
+        values: Sequence[int],
+        check: Callable[[int], Awaitable[OptionObservation]],
     ) -> tuple[OptionObservation, ...]:
-        """One trial after the other, until nothing comes of them any more."""
+        """Check rising values until two in a row have failed."""
         done: list[OptionObservation] = []
         for value in values:
-            self._step(f"{name} {value}")
-            done.append(await trial(value))
-            if len(done) >= _IN_VAIN and all(map(_in_vain, done[-_IN_VAIN:])):
+            self._on_step(f"{option} {value}")
+            done.append(await check(value))
+            if len(done) >= _MAX_FAILURES and all(map(_has_timed_out, done[-_MAX_FAILURES:])):
                 break
         return tuple(done)
 
-    async def _boots(self, seen: Observations) -> Observations:
-        boots = []
+    async def _check_firmware(self, observed: Observations) -> Observations:
+        answers = []
         for firmware in FIRMWARE:
-            self._step(f"as {firmware.name} asks")
-            answer, arrived = await self._trials.first_block(firmware.asks)
-            boots.append(Boot(firmware.name, answer, arrived))
-        return replace(seen, boots=tuple(boots))
+            self._on_step(f"request of {firmware.name}")
+            answer, size = await self._checks.request_first_block(firmware.options)
+            answers.append(FirmwareAnswer(firmware.name, answer, size))
+        return replace(observed, firmware_answers=tuple(answers))
 
-    async def _samples(self, seen: Observations) -> Observations:
-        passable = seen.passable or (opt.DEFAULT_BLKSIZE,)
-        lockstep = {opt.DEFAULT_BLKSIZE, *passable}
-        if _WHOLE in lockstep:
-            lockstep.difference_update(_ALIKE)
-        usual = max(size for size in lockstep if size <= _WHOLE)
-        windows = {one.value for one in seen.windowsizes if one.usable and one.value} - {1}
+    async def _check_throughput(self, observed: Observations) -> Observations:
+        arriving = observed.arriving_blksizes or (opt.DEFAULT_BLKSIZE,)
+        blksizes = {opt.DEFAULT_BLKSIZE, *arriving}
+        if _ETHERNET_BLKSIZE in blksizes:
+            blksizes.difference_update(_SIMILAR_BLKSIZES)
+        common = max(size for size in blksizes if size <= _ETHERNET_BLKSIZE)
+        usable = (entry for entry in observed.windowsizes if entry.is_usable)
+        windowsizes = {entry.value for entry in usable if entry.value} - {1}
         samples: list[ThroughputSample] = []
-        patience = self._trials.patience
-        terms = [(size, 1) for size in sorted(lockstep)]
-        terms += [(usual, window) for window in sorted(windows)]
-        for blksize, windowsize in terms:
-            self._step(f"speed with blksize {blksize}, windowsize {windowsize}")
-            one = await sample(
-                self._runtime, self._server, self._name, blksize, windowsize, patience
+        pairs = [(blksize, 1) for blksize in sorted(blksizes)]
+        pairs += [(common, windowsize) for windowsize in sorted(windowsizes)]
+        for blksize, windowsize in pairs:
+            self._on_step(f"throughput with blksize {blksize}, windowsize {windowsize}")
+            timeout = self._checks.idle_timeout
+            samples.append(
+                await measure_throughput(
+                    self._runtime, self._server, self._name, blksize, windowsize, timeout
+                )
             )
-            samples.append(one)
-        size = next((one.octets for one in samples if one.whole), None)
-        return replace(seen, samples=tuple(samples), size=size)
+        size = next((sample.n_bytes for sample in samples if sample.is_complete), None)
+        return replace(observed, samples=tuple(samples), size=size)
 
-    async def _repeats(self, seen: Observations) -> Observations:
-        self._step("what it does twice")
-        few = seen.length is not None and seen.length < _FEW
-        options: opt.Options = ((opt.BLKSIZE, b"%d" % _SHORT),) if few else ()
-        waits = self._patience + _LONGER
-        return replace(seen, repeats=await self._trials.repeats(options, waits))
+    async def _check_repetition(self, observed: Observations) -> Observations:
+        self._on_step("repeated packets")
+        size = observed.known_size
+        is_small = size is not None and size < _SMALL_FILE_BYTES
+        options: opt.Options = ((opt.BLKSIZE, b"%d" % _SMALL_BLKSIZE),) if is_small else ()
+        max_wait = self._idle_timeout + _EXTRA_WAIT_SECONDS
+        return replace(observed, repetition=await self._checks.check_repetition(options, max_wait))
 
-    async def _rollover(self, seen: Observations) -> Observations:
-        self._step("what comes after block 65535")
-        smallest = await self._trials.option(opt.BLKSIZE, _SHORT)
-        granted = smallest.value if smallest.usable and smallest.value else opt.DEFAULT_BLKSIZE
-        if seen.length is not None and seen.length < LAST * granted:
-            return replace(seen, rollover=RolloverResult.TOO_SMALL)
-        if LAST * granted > _ROLLOVER_OCTETS:
-            return replace(seen, rollover=RolloverResult.UNTOLD)
+    async def _check_rollover(self, observed: Observations) -> Observations:
+        self._on_step("block number after 65535")
+        smallest = await self._checks.check_option(opt.BLKSIZE, _SMALL_BLKSIZE)
+        blksize = smallest.value if smallest.is_usable and smallest.value else opt.DEFAULT_BLKSIZE
+        size = observed.known_size
+        if size is not None and size < MAX_BLOCK_NUMBER * blksize:
+            return replace(observed, rollover=RolloverResult.TOO_SMALL)
+        if MAX_BLOCK_NUMBER * blksize > _MAX_ROLLOVER_BYTES:
+            return replace(observed, rollover=RolloverResult.UNKNOWN)
         options: opt.Options = ()
-        if granted != opt.DEFAULT_BLKSIZE:
-            options = ((opt.BLKSIZE, b"%d" % _SHORT),)
-        if any(one.value == _ROLLOVER_WINDOW and one.usable for one in seen.windowsizes):
-            # atftpd refuses both at once, as its OACK is longer than such a block.
-            windowed = (*options, (opt.WINDOWSIZE, b"%d" % _ROLLOVER_WINDOW))
-            if (await self._trials.ask(windowed)).kind is AnswerKind.OACK:
+        if blksize != opt.DEFAULT_BLKSIZE:
+            options = ((opt.BLKSIZE, b"%d" % _SMALL_BLKSIZE),)
+        usable = (entry for entry in observed.windowsizes if entry.is_usable)
+        if any(entry.value == _ROLLOVER_WINDOWSIZE for entry in usable):
+            # atftpd refuses both options together: its OACK is longer than such a block.
+            windowed = (*options, (opt.WINDOWSIZE, b"%d" % _ROLLOVER_WINDOWSIZE))
+            if (await self._checks.request_file(windowed)).kind is AnswerKind.OACK:
                 options = windowed
-        after = await after_last(
-            self._runtime, self._server, self._name, options, _ROLLOVER_SECONDS
+        rollover = await detect_rollover(
+            self._runtime, self._server, self._name, options, _MAX_ROLLOVER_SECONDS
         )
-        return replace(seen, rollover=after)
+        return replace(observed, rollover=rollover)
 
 
-def _in_vain(granted: OptionObservation) -> bool:
-    """Whether it brought nothing but waiting."""
-    nothing_came = granted.arrived is None and not granted.blocks
-    return granted.how is OptionResult.SILENT or (granted.usable and nothing_came)
+def _has_timed_out(entry: OptionObservation) -> bool:
+    """Return True if a check received no data."""
+    has_no_data = entry.first_block_bytes is None and not entry.blocks
+    return entry.result is OptionResult.SILENT or (entry.is_usable and has_no_data)

@@ -1,1 +1,1 @@
-"""The `tftpd explain` command: why a client gets the answer that it gets."""
+"""The `tftpd explain` command: the decision about a request, step by step."""

@@ -1,10 +1,9 @@
-"""What the daemon would answer to a request, and what decides about it."""
+"""Explain a request: compute the server's answer and everything that decides about it."""
 
 import os
 import socket
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from tftpd.access.client import Client, MacAddress
@@ -15,172 +14,194 @@ from tftpd.access.profiles import Profile, Profiles
 from tftpd.config.directories import DirectorySection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.config.yaml_document import Document
-from tftpd.daemon.explain.name_lookup import NOWHERE, NameTrace, RootTrace, trace_name, trace_roots
+from tftpd.daemon.explain.name_lookup import NameTrace, RootTrace, trace_name, trace_roots
 from tftpd.net.packet_text import describe_packet
-from tftpd.net.sockets import client_address
+from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Request, Rrq
 from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
+from tftpd.server.listener import accepts_broadcast
+from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.neighbours import Neighbours
 from tftpd.storage.resolver import FileResolver
 from tftpd.templates.renderer import TemplateRenderer
 
-_ANY_PORT = 2070  # of the client; it decides nothing
+_CLIENT_PORT = 2070  # arbitrary; no decision depends on it
 
-Facts = dict[str, Any]
-"""Keys and values as JSON has them."""
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
-    """Settings, and where in their file each of them is said."""
+class LoadedConfig:
+    """A configuration with the line of each key."""
 
     settings: Settings
     file: str
     document: Document
 
-    def at(self, *path: str | int) -> str:
-        """`FILE:LINE` of the key at `path`; `default` where the file does not say it."""
+    def locate(self, *path: str | int) -> str:
+        """Return `FILE:LINE` of the key at `path`, or `default` if the file does not have it."""
         line = self.document.lines.get(path)
         return "default" if line is None else f"{self.file}:{line}"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What decides about a request, in the order in which it does.
+    """The decision about a request. The attributes are in the order of the decisions.
 
-    `answer` is the first datagram that is sent, None where there is silence;
-    `why` is for the administrator alone. `ways` has the roots as they were
-    looked beneath, the one with the file last. `listener`, `profile` and `directory`
-    are None where there is none, `policy` where the directory has none. `mac`
-    is the client's MAC address, None where it did not matter or is not known.
+    Attributes:
+        request: The request.
+        client: The client's IP address.
+        mac: The client's MAC address; None if it is unknown or no rule depends on it.
+        listener: The listener that receives the request; None if there is none.
+        name: The history of the name.
+        profile: The client's profile and its effects; None if no profile matches.
+        directory: The directory of the name; None if there is none.
+        policy: The directory's read or write policy; None if it has none.
+        roots: The roots that were searched. The last one has the file.
+        limits: The limits.
+        options: Each requested option and its granted value.
+        transfer_options: The negotiated options; None if the request is refused.
+        answer: The first datagram of the answer; None if the request is ignored.
+        granted: Whether a transfer starts.
+        reason: The reason for a refusal, as the log has it.
     """
 
     request: Request
     client: str
     mac: str | None
-    listener: Facts | None
-    understood: NameTrace
-    profile: Facts | None
-    directory: Facts | None
-    policy: Facts | None
-    ways: tuple[RootTrace, ...]
-    limits: Facts
-    options: list[Facts]
-    terms: TransferOptions | None
+    listener: JsonObject | None
+    name: NameTrace
+    profile: JsonObject | None
+    directory: JsonObject | None
+    policy: JsonObject | None
+    roots: tuple[RootTrace, ...]
+    limits: JsonObject
+    options: list[JsonObject]
+    transfer_options: TransferOptions | None
     answer: bytes | None
     granted: bool
-    why: str
+    reason: str
 
-    def facts(self) -> Facts:
-        """All of it, for `--json`."""
-        terms = self.terms
-        way = (self.ways or (NOWHERE,))[-1].facts()
+    def to_json(self) -> JsonObject:
+        """Return the object that `--json` prints."""
+        options = self.transfer_options
+        roots = [root.to_json() for root in self.roots]
         return {
             "request": describe_packet(self.request.encode()),
             "client": self.client,
             "mac": self.mac,
             "uid": os.geteuid(),
             "listener": self.listener,
-            "rules": self.understood.facts(),
-            "tried": self.understood.names(),
-            "name": printable_name(self.understood.named.name),
+            **self.name.to_json(),
             "profile": self.profile,
             "directory": self.directory,
             "policy": self.policy,
-            "roots": [way.facts() for way in self.ways],
-            "steps": way["steps"],
-            "file": way["file"],
+            "roots": roots,
+            "steps": roots[-1]["steps"] if roots else [],
+            "file": roots[-1]["file"] if roots else None,
             "limits": self.limits,
             "options": self.options,
-            "terms": None if terms is None else _terms(terms),
+            "transfer_options": None if options is None else _options_to_json(options),
             "answer": None if self.answer is None else describe_packet(self.answer),
-            "octets": None if self.answer is None else self.answer.hex(),
+            "answer_hex": None if self.answer is None else self.answer.hex(),
             "granted": self.granted,
-            "why": self.why,
+            "reason": self.reason,
         }
 
 
 def explain(
-    configured: Configured,
+    config: LoadedConfig,
     request: Request,
-    client: str,
-    to: str | None = None,
+    client_host: str,
+    server_host: str | None = None,
     mac: MacAddress | None = None,
 ) -> Explanation:
-    """What `client`, an address, is answered when it asks the address `to`, or any of ours.
+    """Explain what the server answers to a request. Nothing is sent or changed.
 
-    Without `mac`, its MAC address is what this host knows, if that matters.
+    Args:
+        config: The configuration.
+        request: The request.
+        client_host: The client's IP address.
+        server_host: The destination address of the request; None for any listener.
+        mac: The client's MAC address. The default is this host's neighbour table, if a rule
+            depends on the address.
     """
-    settings = configured.settings
-    peer = _peer(client)
+    settings = config.settings
+    peer = _peer_of(client_host)
     mounts = Mounts(settings.mounts(), settings.naming())
     profiles = Profiles(known.profile() for known in settings.known_profiles())
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
-        mac = _known_mac(peer)
-    known = Client(client_address(peer), lambda: mac, to or "")
-    profile = profiles.choose(request, known)
-    listener, why = _listener(configured, client, to, profile)
-    rehearsal = DryRun(b"", None, why)
-    finder = FileResolver(mounts)
-    if not why:
+        with closing(Neighbours()) as neighbours:
+            mac = neighbours.mac(peer)
+    client = Client(client_address(peer), lambda: mac, server_host or "")
+    profile = profiles.choose(request, client)
+    index, reason = _find_listener(config, client_host, server_host, profile)
+    listen, listener = None, None
+    if index is not None:
+        listen = settings.listen[index]
+        listener = listen.model_dump(mode="json") | {"location": config.locate("listen", index)}
+    result = DryRun(b"", None, reason)
+    resolver = FileResolver(mounts)
+    if not reason:
         limits, timing = settings.limits.granted(), settings.retransmit.timing()
         with closing(TemplateRenderer(settings.limits.rendering())) as renderer:
             render = template_renderer(renderer, settings.known_facts())
             datagram = request.encode()
-            rehearsal = dry_run(datagram, peer, known, finder, limits, timing, profile, render)
-    understood = trace_name(request, known, finder, configured.at)
-    directory, policy, ways = _place(configured, request, understood, known, mounts)
+            single_port = listen is not None and listen.mode == "single-port"
+            max_window = _first_upload_window(peer) if single_port else None
+            result = dry_run(
+                datagram, peer, client, resolver, limits, timing, profile, render, max_window
+            )
+    name = trace_name(request, client, resolver, config.locate)
+    directory, policy, roots = _find_directory(config, request, name, client, mounts)
     return Explanation(
         request=request,
-        client=client,
+        client=client_host,
         mac=None if mac is None else mac.hex(":"),
         listener=listener,
-        understood=understood,
-        profile=_profile(configured, profile),
+        name=name,
+        profile=_describe_profile(config, profile),
         directory=directory,
         policy=policy,
-        ways=ways,
-        limits=settings.limits.model_dump(mode="json") | {"at": configured.at("limits")},
-        options=_options(request, rehearsal.terms),
-        terms=rehearsal.terms,
-        answer=rehearsal.answer or None,
-        granted=not why and rehearsal.granted,
-        why=rehearsal.why,
+        roots=roots,
+        limits=settings.limits.model_dump(mode="json") | {"location": config.locate("limits")},
+        options=_compare_options(request, result.options),
+        transfer_options=result.options,
+        answer=result.reply or None,
+        granted=not reason and result.granted,
+        reason=result.reason,
     )
 
 
-def _peer(client: str) -> SocketAddress:
-    """As sockets name it."""
-    if ":" not in client:
-        return client, _ANY_PORT
-    _, _, scope = client.partition("%")
+def _first_upload_window(peer: SocketAddress) -> int:
+    """Return the window in bytes that a single-port listener grants its first upload."""
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    return upload_window_bytes(listener_receive_buffer(family))
+
+
+def _peer_of(host: str) -> SocketAddress:
+    """Return the address as a socket reports it."""
+    if ":" not in host:
+        return host, _CLIENT_PORT
+    _, _, scope = host.partition("%")
     try:
-        return client, _ANY_PORT, 0, socket.if_nametoindex(scope) if scope else 0
+        return host, _CLIENT_PORT, 0, socket.if_nametoindex(scope) if scope else 0
     except OSError:
-        return client, _ANY_PORT, 0, 0
+        return host, _CLIENT_PORT, 0, 0
 
 
-def _known_mac(peer: SocketAddress) -> MacAddress | None:
-    neighbours = Neighbours()
-    mac = neighbours.mac(peer)
-    neighbours.close()
-    return mac
-
-
-def _profile(configured: Configured, profile: Profile) -> Facts | None:
-    """What the client is known as, by what, and what that changes."""
-    settings = configured.settings
-    for number, known in enumerate(settings.known_profiles()):
+def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
+    own_count = len(config.settings.profiles)
+    for index, known in enumerate(config.settings.known_profiles()):
         if known.name == profile.name:
-            own = number < len(settings.profiles)
             changes = known.model_dump(mode="json", exclude_defaults=True)
             return {
                 "name": changes.pop("name"),
-                "at": configured.at("profiles", number) if own else "shipped",
+                "location": config.locate("profiles", index) if index < own_count else "shipped",
                 "match": changes.pop("match"),
                 "source": changes.pop("source", None),
                 "changes": changes,
@@ -188,97 +209,86 @@ def _profile(configured: Configured, profile: Profile) -> Facts | None:
     return None
 
 
-def _listener(
-    configured: Configured, client: str, to: str | None, profile: Profile
-) -> tuple[Facts | None, str]:
-    """The listener that takes the request, or why it is not taken."""
-    asked = client_address((to if to is not None else client,))
-    everyone = to is not None and (asked.is_multicast or to == "255.255.255.255")
-    for number, listen in enumerate(configured.settings.listen):
-        if _hears(listen, asked, to is None, everyone):
-            facts = listen.model_dump(mode="json") | {"at": configured.at("listen", number)}
-            answers = listen.broadcast == "answer"
-            if everyone and not (answers if profile.broadcast is None else profile.broadcast):
-                return facts, "requests to everyone are ignored here (broadcast: ignore)"
-            return facts, ""
-    if to is None:
-        return None, f"no listener takes requests over IPv{asked.version}"
-    return None, f"no listener takes requests to {to}"
+def _find_listener(
+    config: LoadedConfig, client_host: str, server_host: str | None, profile: Profile
+) -> tuple[int | None, str]:
+    """Return the index of the request's listener, and the reason if the request is ignored."""
+    address = client_address((server_host if server_host is not None else client_host,))
+    is_broadcast = server_host is not None and (
+        address.is_multicast or server_host == "255.255.255.255"
+    )
+    for index, listen in enumerate(config.settings.listen):
+        if _receives(listen, address, server_host is None, is_broadcast):
+            if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
+                return index, "broadcast requests are ignored here (broadcast: ignore)"
+            return index, ""
+    if server_host is None:
+        return None, f"no listener receives requests over IPv{address.version}"
+    return None, f"no listener receives requests to {server_host}"
 
 
-def _hears(listen: ListenSection, asked: Address, anywhere: bool, everyone: bool) -> bool:
-    ours = client_address((listen.address,))
-    if ours.version != asked.version:
+def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
+    local = client_address((listen.address,))
+    if local.version != address.version:
         return False
-    return anywhere or ours == asked or ours.is_unspecified or (everyone and asked.version == 6)
+    is_multicast = is_broadcast and address.version == 6
+    return is_any or local == address or local.is_unspecified or is_multicast
 
 
-def _place(
-    configured: Configured,
-    request: Request,
-    understood: NameTrace,
-    client: Client,
-    mounts: Mounts,
-) -> tuple[Facts | None, Facts | None, tuple[RootTrace, ...]]:
-    """The directory that the name lies in, its policy, and the ways of the name there."""
-    name = understood.named.name
+def _find_directory(
+    config: LoadedConfig, request: Request, name: NameTrace, client: Client, mounts: Mounts
+) -> tuple[JsonObject | None, JsonObject | None, tuple[RootTrace, ...]]:
+    """Return the directory of the name, its policy, and the traces below its roots."""
     try:
-        mount, beneath = mounts.locate(name)
+        mount, rest = mounts.locate(name.name.name)
     except RequestRefused:
         return None, None, ()
-    directories = configured.settings.directories
-    number = next(n for n, entry in enumerate(directories) if entry.path == mount.prefix)
+    sections = config.settings.directories
+    index = next(n for n, section in enumerate(sections) if section.path == mount.prefix)
     directory = {
         "path": "/" + printable_name(b"/".join(mount.prefix)),
         "root": ", ".join(map(str, mount.roots)),
         "symlinks": str(mount.symlinks),
-        "at": configured.at("directories", number),
+        "location": config.locate("directories", index),
     }
     kind = "read" if isinstance(request, Rrq) else "write"
-    policy = _policy(directories[number], kind, client.address)
+    policy = _describe_policy(sections[index], kind, client.address)
     if policy is not None:
-        policy["at"] = configured.at("directories", number, kind)
-    found = understood.grant
-    return directory, policy, tuple(trace_roots(mount, beneath, client, found, kind == "write"))
+        policy["location"] = config.locate("directories", index, kind)
+    roots = trace_roots(mount, rest, client, name.grant, kind == "write")
+    return directory, policy, tuple(roots)
 
 
-def _policy(directory: DirectorySection, kind: str, client: Address) -> Facts | None:
-    keys = directory.read if kind == "read" else directory.write
-    if keys is None:
+def _describe_policy(directory: DirectorySection, kind: str, client: Address) -> JsonObject | None:
+    section = directory.read if kind == "read" else directory.write
+    if section is None:
         return None
-    admitting = _admitting(keys.clients, client)
-    facts = keys.model_dump(mode="json")
-    if "mode" in facts:
-        facts["mode"] = f"{facts['mode']:04o}"
-    return {"kind": kind, **facts, "admitted_by": admitting}
+    policy = section.model_dump(mode="json")
+    if "mode" in policy:
+        policy["mode"] = f"{policy['mode']:04o}"
+    networks = (str(network) for network in section.clients if admits((network,), client))
+    return {"kind": kind, **policy, "admitted_by": next(networks, None)}
 
 
-def _admitting(networks: list[IPv4Network | IPv6Network], client: Address) -> str | None:
-    return next((str(network) for network in networks if admits((network,), client)), None)
-
-
-def _options(request: Request, terms: TransferOptions | None) -> list[Facts]:
-    """Each option that was asked for, and what the OACK says of it."""
-    if terms is None:
+def _compare_options(request: Request, options: TransferOptions | None) -> list[JsonObject]:
+    """Return each requested option with the value in the OACK, None if it is left out."""
+    if options is None:
         return []
-    stated = list(terms.oack)
-    told = []
-    for name, asked in request.options:
-        granted = None
-        if stated and stated[0][0] == name:  # the OACK has them in the client's order
-            granted = printable_name(stated.pop(0)[1])
-        told.append(
-            {"name": printable_name(name), "asked": printable_name(asked), "granted": granted}
+    granted = list(options.oack)
+    compared = []
+    for name, value in request.options:
+        # The OACK has the client's order and spelling.
+        is_granted = bool(granted) and granted[0][0] == name
+        compared.append(
+            {
+                "name": printable_name(name),
+                "requested": printable_name(value),
+                "granted": printable_name(granted.pop(0)[1]) if is_granted else None,
+            }
         )
-    return told
+    return compared
 
 
-def _terms(terms: TransferOptions) -> Facts:
-    return {
-        "mode": terms.mode.value.decode(),
-        "blksize": terms.blksize,
-        "windowsize": terms.windowsize,
-        "timeout": terms.timeout,
-        "tsize": terms.tsize,
-        "rollover": terms.rollover,
-    }
+def _options_to_json(options: TransferOptions) -> JsonObject:
+    names = ("blksize", "windowsize", "timeout", "tsize", "rollover")
+    return {"mode": options.mode.value.decode()} | {name: getattr(options, name) for name in names}

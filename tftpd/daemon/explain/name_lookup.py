@@ -1,7 +1,4 @@
-"""How a name is understood, step by step, for `tftpd explain`.
-
-The ways of a name beneath the roots that a client has, for `tftpd explain`.
-"""
+"""Trace how a requested name becomes a file: rewrite rules, fallbacks, steps below each root."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -21,137 +18,157 @@ from tftpd.storage.walk import WalkTrace, trace_walk
 
 @dataclass(frozen=True, slots=True)
 class AppliedRule:
-    """A rule that applied, the name after it, and what else it does."""
+    """A rewrite rule that matched.
+
+    Attributes:
+        rule: Label of the rule.
+        location: `FILE:LINE` of the rule.
+        name: The name after the rule.
+        effect: Another effect of the rule: refuse, last, restart, repeat or empty.
+    """
 
     rule: str
-    at: str  # where it is said
+    location: str
     name: bytes
-    does: str = ""
+    effect: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TriedName:
-    """A name that the ladder tried, or the one before it, and why it is not served."""
+    """A name that was looked up. `reason` tells why it was not served; empty if it was."""
 
-    named: RequestName
-    why: str
+    name: RequestName
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NameTrace:
-    """The rules that applied, what the ladder tried then, and the name at the end.
+    """The history of a name.
 
-    `grant` is that of the file that was found, if one was.
+    Attributes:
+        rules: The rules that matched.
+        tried: The names that were looked up after that, with the fallbacks.
+        name: The name at the end.
+        grant: The grant of the file that was found, None if there is none.
     """
 
     rules: tuple[AppliedRule, ...]
     tried: tuple[TriedName, ...]
-    named: RequestName
+    name: RequestName
     grant: Grant[ReadPolicy] | None = None
 
-    def names(self) -> list[dict[str, object]]:
-        """What was tried, for `--json`."""
-        return [
-            {"name": printable_name(one.named.name), "by": one.named.steps, "why": one.why}
-            for one in self.tried
-        ]
-
-    def facts(self) -> list[dict[str, object]]:
-        """The rules, for `--json`."""
-        return [
-            {"rule": one.rule, "at": one.at, "name": printable_name(one.name), "does": one.does}
-            for one in self.rules
-        ]
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys that `--json` shows."""
+        return {
+            "rules": [
+                {
+                    "rule": applied.rule,
+                    "location": applied.location,
+                    "name": printable_name(applied.name),
+                    "effect": applied.effect,
+                }
+                for applied in self.rules
+            ],
+            "tried": [
+                {
+                    "name": printable_name(tried.name.name),
+                    "steps": tried.name.steps,
+                    "reason": tried.reason,
+                }
+                for tried in self.tried
+            ],
+            "name": printable_name(self.name.name),
+        }
 
 
 def trace_name(
-    request: Request, client: Client, finder: FileResolver, at: Callable[..., str]
+    request: Request, client: Client, resolver: FileResolver, locate: Callable[..., str]
 ) -> NameTrace:
-    """How the name of `request` is understood; `at` tells where a key is said.
+    """Rewrite and look up the name of a request, as the server does.
 
-    Never raises `Refused`.
+    Args:
+        request: The request.
+        client: The client.
+        resolver: Finds files to read.
+        locate: Returns `FILE:LINE` of a configuration key.
     """
-    mounts = finder.mounts
+    rules = resolver.mounts.naming.rules
+    locations = {rule.label: locate("rewrite", index) for index, rule in enumerate(rules)}
     applied: list[AppliedRule] = []
-    said = {rule.label: at("rewrite", n) for n, rule in enumerate(mounts.naming.rules)}
-
-    def note(rule: RewriteRule, name: bytes) -> None:
-        applied.append(AppliedRule(rule.label, said[rule.label], name, _does(rule)))
-
-    writes = isinstance(request, Wrq)
-    try:
-        named = apply_rules(mounts.naming.rules, request.filename, writes, client, note)
-    except RequestRefused:
-        named = RequestName(applied[-1].name if applied else request.filename)
-        return NameTrace(tuple(applied), (), named)
     tried: list[TriedName] = []
+
+    def note_rule(rule: RewriteRule, name: bytes) -> None:
+        applied.append(AppliedRule(rule.label, locations[rule.label], name, _effect_of(rule)))
+
+    is_write = isinstance(request, Wrq)
+    try:
+        name = apply_rules(rules, request.filename, is_write, client, note_rule)
+    except RequestRefused:
+        name = RequestName(applied[-1].name if applied else request.filename)
+        return NameTrace(tuple(applied), (), name)
     grant = None
-    if not writes:
+    if not is_write:
         try:
-            found = finder.resolve(
-                named,
+            found = resolver.resolve(
+                name,
                 client,
-                _nothing,
+                lambda template, template_name: b"",  # the content does not affect the name
                 wait=True,
-                note=lambda *told: tried.append(TriedName(*told)),
+                note=lambda *attempt: tried.append(TriedName(*attempt)),
             )
         except RequestRefused:
             pass
         else:
             found.source.close()
-            named, grant = found.named, found.grant
-    return NameTrace(tuple(applied), tuple(tried), named, grant)
+            name, grant = found.named, found.grant
+    return NameTrace(tuple(applied), tuple(tried), name, grant)
 
 
-def _nothing(template: Grant[ReadPolicy], named: RequestName) -> bytes:
-    """What is made of the template does not matter to its name."""
-    return b""
-
-
-def _does(rule: RewriteRule) -> str:
-    """What else it does."""
-    for name in ("refuse", "last", "restart", "repeat"):
-        if getattr(rule, name):
-            return name
-    return ""
+def _effect_of(rule: RewriteRule) -> str:
+    effects = ("refuse", "last", "restart", "repeat")
+    return next((effect for effect in effects if getattr(rule, effect)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class RootTrace:
-    """A root that was looked beneath, and the way of the name there."""
+    """A root directory that was searched, and the steps of the name below it."""
 
     root: str
-    trail: WalkTrace
+    walk: WalkTrace
 
-    def facts(self) -> dict[str, Any]:
-        """All of it, for `--json`."""
-        path = self.trail.path
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` shows."""
+        path = self.walk.path
         return {
             "root": self.root,
             "steps": [
                 {"name": printable_name(step.name), "found": step.found}
                 | ({} if step.target is None else {"target": printable_name(step.target)})
-                for step in self.trail.steps
+                for step in self.walk.steps
             ],
             "file": None if path is None else printable_name(path),
         }
 
 
-NOWHERE = RootTrace("", WalkTrace(()))
-"""Where there is none."""
-
-
 def trace_roots(
-    mount: Mount, name: Name, client: Client, found: Grant[Any] | None, writes: bool
+    mount: Mount, name: Name, client: Client, grant: Grant[Any] | None, is_write: bool
 ) -> Iterator[RootTrace]:
-    """The ways of `name` beneath each root, up to the one where it leads to something."""
-    for path, own, rest in mount.roots_for(name, client):
-        way = own + rest
-        here = found is not None and (found.root, found.name[: found.own]) == (path, own)
-        if found is not None and here:
-            way = found.name  # that of a template
-        walked = trace_walk(path, way, mount.symlinks)
-        yield RootTrace(printable_name(b"/".join((os.fsencode(path), *own))), walked)
-        there = walked.path is not None and (writes or os.path.lexists(walked.path))
-        if here or (found is None and there):
+    """Yield the trace of each root, up to the one that has the file.
+
+    Args:
+        mount: The mount of the name.
+        name: The name below the mount.
+        client: The client, which may have a root of its own.
+        grant: The grant of the file that was found, if any.
+        is_write: True for a WRQ, whose file need not exist.
+    """
+    for path, prefix, rest in mount.roots_for(name, client):
+        components = prefix + rest
+        is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
+        if grant is not None and is_served:
+            components = grant.name  # a template has another name
+        walk = trace_walk(path, components, mount.symlinks)
+        yield RootTrace(printable_name(b"/".join((os.fsencode(path), *prefix))), walk)
+        exists = walk.path is not None and (is_write or os.path.lexists(walk.path))
+        if is_served or (grant is None and exists):
             return

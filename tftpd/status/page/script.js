@@ -1,47 +1,48 @@
-// Asks /status once a second and shows what it says. Names of files are the
-// peers' text: they reach the page through textContent and nothing else.
+// Fetches /status once a second and shows it. Peers choose the file names, so
+// these reach the page through textContent only.
 "use strict";
 
-const EACH = 1000; // ms between an answer and the next question
-const MOST_ENDED = 100;
-const MOST_CLIENTS = 256;
-const STUCK = 5; // seconds without progress, as in boots.py
+const INTERVAL_MS = 1000; // between an answer and the next request
+const TIMEOUT_MS = 5000;
+const MAX_ENDED = 100;
+const MAX_CLIENTS = 256;
+const STUCK_SECONDS = 5; // without progress, as in boots.py
 
 const TONES = {
   "booted": "good", "read": "good", "stored": "good", "loading": "busy",
   "probe only": "idle", "not found": "warn", "refused": "warn", "no configuration": "warn",
   "no kernel": "warn", "stuck": "bad", "timed out": "bad", "aborted": "bad", "failed": "bad",
 };
-const FIRST = { "stuck": 0, "loading": 1 }; // then by who was heard last
+const RANKS = { "stuck": 0, "loading": 1 }; // these first, then by the last request
 
 const id = (name) => document.getElementById(name);
 const filter = id("filter");
-let number = 0; // of the last report we know
+let number = 0; // of the latest request that is shown
 let uptime = 0;
 let latest = null;
-let heardAt = null;
+let answeredAt = null;
 let ended = [];
 let clients = new Map();
-const seen = new Map(); // octets of each running transfer, to tell its rate now
+const samples = new Map(); // bytes of each running transfer, for its current rate
 
 function element(kind, className, parent) {
-  const made = document.createElement(kind);
-  if (className) made.className = className;
-  if (parent) parent.append(made);
-  return made;
+  const node = document.createElement(kind);
+  if (className) node.className = className;
+  if (parent) parent.append(node);
+  return node;
 }
 
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-function tone(node, base, name) {
-  const wanted = name ? `${base} ${name}` : base;
-  if (node.className !== wanted) node.className = wanted;
+function setTone(node, base, tone) {
+  const name = tone ? `${base} ${tone}` : base;
+  if (node.className !== name) node.className = name;
 }
 
-// Makes the children of `parent` those of `items`, in order; what stays is
-// kept, so that an open timeline stays open and the focus where it is.
+// Updates the children of `parent` to match `items`, in order. Children that
+// stay are kept, so that an open timeline stays open and the focus stays.
 function sync(parent, items, key, make, update) {
   const old = new Map([...parent.children].map((child) => [child.key, child]));
   let next = parent.firstElementChild;
@@ -60,7 +61,7 @@ function sync(parent, items, key, make, update) {
   for (const child of old.values()) child.remove();
 }
 
-function octets(count) {
+function formatBytes(count) {
   if (count === null || count === undefined) return "";
   if (count < 1000) return `${count} B`;
   let unit = -1;
@@ -68,7 +69,7 @@ function octets(count) {
   return `${count < 10 ? count.toFixed(1) : Math.round(count)} ${["kB", "MB", "GB", "TB", "PB"][unit]}`;
 }
 
-function duration(seconds) {
+function formatDuration(seconds) {
   if (seconds < 0.0995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 100) return `${Math.round(seconds)} s`;
@@ -78,25 +79,27 @@ function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-const clock = (date) => date.toLocaleTimeString([], { hour12: false });
+const formatTime = (date) => date.toLocaleTimeString([], { hour12: false });
 
-const keyOf = (one) => `${one.direction} ${one.client} ${one.port} ${one.file}`;
+const keyOf = (transfer) =>
+  `${transfer.direction} ${transfer.client} ${transfer.port} ${transfer.file}`;
 
-// The rate since the last answer, with a little memory; the mean at first.
-function rates(running, now) {
+// Sets the current rate: smoothed over the last answers, at first the mean.
+function updateRates(running, now) {
   const keys = new Set();
-  for (const one of running) {
-    const key = keyOf(one);
+  for (const transfer of running) {
+    const key = keyOf(transfer);
     keys.add(key);
-    const before = seen.get(key);
-    let rate = one.rate;
-    if (before && now > before.at && one.octets >= before.octets) {
-      rate = 0.5 * before.rate + 0.5 * (one.octets - before.octets) / ((now - before.at) / 1000);
+    const before = samples.get(key);
+    let rate = transfer.rate;
+    if (before && now > before.time && transfer.bytes >= before.bytes) {
+      const seconds = (now - before.time) / 1000;
+      rate = 0.5 * before.rate + 0.5 * (transfer.bytes - before.bytes) / seconds;
     }
-    one.now = one.state === "dallying" || one.idle > 2 ? 0 : rate;
-    seen.set(key, { octets: one.octets, at: now, rate });
+    transfer.currentRate = transfer.state === "dallying" || transfer.idle > 2 ? 0 : rate;
+    samples.set(key, { bytes: transfer.bytes, time: now, rate });
   }
-  for (const key of seen.keys()) if (!keys.has(key)) seen.delete(key);
+  for (const key of samples.keys()) if (!keys.has(key)) samples.delete(key);
 }
 
 function makeRunning() {
@@ -113,32 +116,34 @@ function makeRunning() {
   return row;
 }
 
-function updateRunning(parts, one) {
-  const stuck = one.idle > STUCK && one.state !== "dallying";
-  write(parts.client, one.client);
-  write(parts.file, `${one.direction === "write" ? "↑ " : ""}${one.file}`);
-  parts.bar.hidden = one.percent === null;
-  if (one.percent !== null) parts.bar.value = one.percent;
-  parts.bar.setAttribute("aria-label", `${one.file} by ${one.client}`);
-  tone(parts.bar, "", stuck ? "bad" : "");
-  write(parts.percent, one.percent === null ? octets(one.octets) : `${Math.floor(one.percent)} %`);
-  write(parts.rate, `${octets(Math.round(one.now))}/s`);
-  tone(parts.note, "note", stuck ? "bad" : "");
-  write(parts.note, note(one, stuck));
+function updateRunning(parts, transfer) {
+  const stuck = transfer.idle > STUCK_SECONDS && transfer.state !== "dallying";
+  const percent = transfer.percent;
+  write(parts.client, transfer.client);
+  write(parts.file, `${transfer.direction === "write" ? "↑ " : ""}${transfer.file}`);
+  parts.bar.hidden = percent === null;
+  if (percent !== null) parts.bar.value = percent;
+  parts.bar.setAttribute("aria-label", `${transfer.file} by ${transfer.client}`);
+  setTone(parts.bar, "", stuck ? "bad" : "");
+  write(parts.percent, percent === null ? formatBytes(transfer.bytes) : `${Math.floor(percent)} %`);
+  write(parts.rate, `${formatBytes(Math.round(transfer.currentRate))}/s`);
+  setTone(parts.note, "note", stuck ? "bad" : "");
+  write(parts.note, describeRunning(transfer, stuck));
 }
 
-function note(one, stuck) {
-  const what = one.direction === "read" ? "ACK" : "DATA";
-  if (one.state === "dallying") return "done, repeats its last ACK";
-  if (one.state === "opening") return `no answer yet, ${duration(one.age)}`;
-  const block = one.blocks ? `block ${one.block} of ${one.blocks}` : `block ${one.block}`;
-  if (stuck) return `${block}, last ${what} ${duration(one.idle)} ago`;
-  const again = one.retransmits ? `, ${one.retransmits} again` : "";
-  const profile = one.profile ? `${one.profile}, ` : "";
-  return `${profile}${one.windowsize} × ${one.blksize}${again}, ${duration(one.age)}`;
+function describeRunning(transfer, stuck) {
+  const { state, age, block, blocks } = transfer;
+  if (state === "dallying") return "complete, repeats its last ACK";
+  if (state === "opening") return `no answer yet, ${formatDuration(age)}`;
+  const packet = transfer.direction === "read" ? "ACK" : "DATA";
+  const position = blocks ? `block ${block} of ${blocks}` : `block ${block}`;
+  if (stuck) return `${position}, last ${packet} ${formatDuration(transfer.idle)} ago`;
+  const retransmits = transfer.retransmits ? `, ${transfer.retransmits} retransmitted` : "";
+  const profile = transfer.profile ? `${transfer.profile}, ` : "";
+  return `${profile}${transfer.windowsize} × ${transfer.blksize}${retransmits}, ${formatDuration(age)}`;
 }
 
-function makeClient(one) {
+function makeClient() {
   const row = element("li");
   const details = element("details", "", row);
   const summary = element("summary", "", details);
@@ -146,20 +151,20 @@ function makeClient(one) {
   parts.client = element("span", "client mono", summary);
   parts.text = element("bdi", "text", summary);
   parts.when = element("span", "when", summary);
-  parts.way = element("span", "way", summary);
+  parts.chips = element("span", "chips", summary);
   parts.steps = element("ol", "steps", details);
-  parts.before = element("p", "before", details);
+  parts.previous = element("p", "previous", details);
   return row;
 }
 
 function stepTone(step) {
-  if (!step.outcome) return step.idle > STUCK ? "bad" : "busy"; // it runs
-  if (step.good) return step.outcome === "probe" ? "idle" : "good";
+  if (!step.outcome) return step.idle > STUCK_SECONDS ? "bad" : "busy"; // it runs
+  if (step.successful) return step.outcome === "probe" ? "idle" : "good";
   if (step.outcome === "refused") return step.kind === "config" || step.kind === "file" ? "idle" : "warn";
   return step.outcome === "replaced" ? "idle" : "bad";
 }
 
-function stepWord(step) {
+function describeOutcome(step) {
   if (step.outcome === "probe") return "size probe";
   if (step.outcome === "refused" && step.code === 1) return step.count > 1 ? `${step.count} not found` : "not found";
   return step.count > 1 ? `${step.count} ${step.outcome}` : step.outcome;
@@ -168,34 +173,34 @@ function stepWord(step) {
 function chipText(step) {
   if (!step.outcome) return step.percent === null ? `${step.kind} …` : `${step.kind} ${Math.floor(step.percent)} %`;
   if (step.outcome === "probe") return "size probe";
-  const many = step.count > 1 ? ` ×${step.count}` : "";
-  if (step.outcome === "refused") return `${step.kind}${many} ${step.code === 1 ? "not found" : "refused"}`;
-  return step.good ? `${step.kind}${many}` : `${step.kind} ${step.outcome}`;
+  const count = step.count > 1 ? ` ×${step.count}` : "";
+  if (step.outcome === "refused") return `${step.kind}${count} ${step.code === 1 ? "not found" : "refused"}`;
+  return step.successful ? `${step.kind}${count}` : `${step.kind} ${step.outcome}`;
 }
 
 function makeStep() {
   const row = element("li");
   const parts = row.parts = {};
-  parts.at = element("span", "quiet num", row);
+  parts.offset = element("span", "quiet num", row);
   parts.kind = element("span", "quiet", row);
   parts.file = element("bdi", "file", row);
   parts.outcome = element("span", "outcome", row);
   parts.size = element("span", "num size", row);
-  parts.took = element("span", "num took quiet", row);
+  parts.duration = element("span", "num duration quiet", row);
   return row;
 }
 
 function updateStep(parts, step) {
-  write(parts.at, `+${duration(step.at)}`);
+  write(parts.offset, `+${formatDuration(step.offset)}`);
   write(parts.kind, step.kind);
   write(parts.file, step.files.join("\n"));
   parts.file.style.whiteSpace = "pre-line";
-  tone(parts.outcome, "outcome", stepTone(step));
-  const because = step.detail && !step.good && step.code !== 1 ? `: ${step.detail}` : "";
-  write(parts.outcome, stepWord(step) + because);
-  const dull = step.outcome === "refused" || step.outcome === "probe";
-  write(parts.size, dull ? "" : octets(step.octets));
-  write(parts.took, dull ? "" : duration(step.seconds));
+  setTone(parts.outcome, "outcome", stepTone(step));
+  const detail = step.detail && !step.successful && step.code !== 1 ? `: ${step.detail}` : "";
+  write(parts.outcome, describeOutcome(step) + detail);
+  const empty = step.outcome === "refused" || step.outcome === "probe";
+  write(parts.size, empty ? "" : formatBytes(step.bytes));
+  write(parts.duration, empty ? "" : formatDuration(step.seconds));
 }
 
 function makeChip() {
@@ -205,27 +210,28 @@ function makeChip() {
 }
 
 function updateChip(parts, step) {
-  tone(parts.chip, "chip", stepTone(step));
+  setTone(parts.chip, "chip", stepTone(step));
   write(parts.chip, chipText(step));
 }
 
 const position = (item) => item.position;
-const numbered = (items) => items.map((item, at) => ({ ...item, position: at }));
+const numbered = (items) => items.map((item, index) => ({ ...item, position: index }));
 
-function updateClient(parts, one) {
-  const ago = one.heard + (performance.now() - one.at) / 1000;
-  write(parts.client, one.client);
-  write(parts.text, one.text);
-  tone(parts.text, "text", TONES[one.verdict] || "idle");
-  const boots = one.boots > 1 ? `${one.boots} boots, ` : "";
-  write(parts.when, `${boots}${ago < 2 ? "now" : `${ago < 60 ? `${Math.floor(ago)} s` : duration(ago)} ago`}`);
-  write(parts.before, one.before ? `The boot before: ${one.before}` : "");
-  parts.before.hidden = !one.before;
-  if (parts.shown === one) return; // nothing of it has changed but its age
-  parts.shown = one;
-  const steps = numbered(one.steps);
-  sync(parts.way, numbered([...one.steps, ...one.running]), position, makeChip, updateChip);
-  sync(parts.steps, steps, position, makeStep, updateStep);
+function updateClient(parts, client) {
+  const idle = client.idle + (performance.now() - client.updated) / 1000;
+  const ago = idle < 60 ? `${Math.floor(idle)} s` : formatDuration(idle);
+  write(parts.client, client.client);
+  write(parts.text, client.text);
+  setTone(parts.text, "text", TONES[client.verdict] || "idle");
+  const boots = client.boots > 1 ? `${client.boots} boots, ` : "";
+  write(parts.when, `${boots}${idle < 2 ? "now" : `${ago} ago`}`);
+  write(parts.previous, client.previous_boot ? `Previous boot: ${client.previous_boot}` : "");
+  parts.previous.hidden = !client.previous_boot;
+  if (parts.shown === client) return; // only its age has changed
+  parts.shown = client;
+  const chips = numbered([...client.steps, ...client.running]);
+  sync(parts.chips, chips, position, makeChip, updateChip);
+  sync(parts.steps, numbered(client.steps), position, makeStep, updateStep);
 }
 
 function makeEnded() {
@@ -234,7 +240,7 @@ function makeEnded() {
   parts.time = element("td", "time", row);
   parts.client = element("td", "client mono", row);
   const file = element("td", "file-cell", row);
-  parts.way = element("span", "quiet", file);
+  parts.direction = element("span", "quiet", file);
   parts.file = element("bdi", "file", file);
   parts.profile = element("span", "quiet", file);
   parts.served = element("bdi", "served", file);
@@ -242,141 +248,151 @@ function makeEnded() {
   parts.outcome = element("span", "", outcome);
   parts.detail = element("bdi", "detail", outcome);
   parts.size = element("td", "num size", row);
-  parts.took = element("td", "num took", row);
+  parts.duration = element("td", "num duration", row);
   parts.rate = element("td", "num rate", row);
   parts.blocks = element("td", "num blocks", row);
-  parts.again = element("td", "num again", row);
+  parts.retransmits = element("td", "num retransmits", row);
   return row;
 }
 
-function updateEnded(parts, one) {
-  if (parts.shown === one) return;
-  parts.shown = one;
-  const refused = one.outcome === "refused";
-  write(parts.time, clock(new Date(one.time)));
-  write(parts.client, one.client);
-  write(parts.way, one.direction === "write" ? "↑ " : "");
-  write(parts.file, one.file);
-  write(parts.profile, one.profile ? ` ${one.profile}` : "");
-  write(parts.served, one.served === null ? "" : `as ${one.served} (${one.served_by.join(", ")})`);
-  parts.served.hidden = one.served === null;
-  tone(parts.outcome, "", one.good ? "good" : refused ? "warn" : "bad");
-  write(parts.outcome, refused && one.code === 1 ? "not found" : one.outcome);
-  write(parts.detail, !one.detail || one.good || one.code === 1 ? "" : ` ${one.detail}`);
-  write(parts.size, refused ? "" : octets(one.octets));
-  write(parts.took, refused ? "" : duration(one.seconds));
-  write(parts.rate, refused || !one.octets ? "" : `${octets(one.rate)}/s`);
-  write(parts.blocks, refused ? "" : `${one.windowsize} × ${one.blksize}`);
-  write(parts.again, one.retransmits ? String(one.retransmits) : "");
+function updateEnded(parts, result) {
+  if (parts.shown === result) return;
+  parts.shown = result;
+  const refused = result.outcome === "refused";
+  const renamed = result.served_name !== null;
+  const hasDetail = result.detail && !result.successful && result.code !== 1;
+  write(parts.time, formatTime(new Date(result.time)));
+  write(parts.client, result.client);
+  write(parts.direction, result.direction === "write" ? "↑ " : "");
+  write(parts.file, result.file);
+  write(parts.profile, result.profile ? ` ${result.profile}` : "");
+  write(parts.served, renamed ? `as ${result.served_name} (${result.resolution_steps.join(", ")})` : "");
+  parts.served.hidden = !renamed;
+  setTone(parts.outcome, "", result.successful ? "good" : refused ? "warn" : "bad");
+  write(parts.outcome, refused && result.code === 1 ? "not found" : result.outcome);
+  write(parts.detail, hasDetail ? ` ${result.detail}` : "");
+  write(parts.size, refused ? "" : formatBytes(result.bytes));
+  write(parts.duration, refused ? "" : formatDuration(result.seconds));
+  write(parts.rate, refused || !result.bytes ? "" : `${formatBytes(result.rate)}/s`);
+  write(parts.blocks, refused ? "" : `${result.windowsize} × ${result.blksize}`);
+  write(parts.retransmits, result.retransmits ? String(result.retransmits) : "");
 }
 
-function count(name, shown, all) {
+function showCount(name, shown, all) {
   write(id(`count-${name}`), shown === all ? `${all}` : `${shown} of ${all}`);
-  const none = id(`none-${name}`);
-  none.hidden = shown > 0;
+  id(`none-${name}`).hidden = shown > 0;
 }
 
-function facts(said) {
-  const total = (state) => said.sessions.read[state] + said.sessions.write[state];
+function showFacts(status) {
+  const total = (state) => status.sessions.read[state] + status.sessions.write[state];
+  const rate = status.running.reduce((sum, transfer) => sum + transfer.currentRate, 0);
   write(id("fact-running"), String(total("running")));
   write(id("fact-opening"), String(total("opening")));
-  write(id("fact-rate"), `${octets(Math.round(said.running.reduce((sum, one) => sum + one.now, 0)))}/s`);
-  write(id("fact-uptime"), duration(Math.floor(said.uptime)));
-  write(id("fact-listeners"), said.listeners.join("  "));
-  const silent = said.workers.filter((worker) => !worker.answers).length;
-  const restarts = said.workers.reduce((sum, worker) => sum + worker.restarts, 0);
-  const workers = said.workers.length
-    ? `, ${said.workers.length} workers${silent ? `, ${silent} silent` : ""}${restarts ? `, ${restarts} restarts` : ""}`
-    : "";
-  write(id("about"), `tftpd ${said.version}${said.settings ? `, ${said.settings}` : ""}${workers}`);
+  write(id("fact-rate"), `${formatBytes(Math.round(rate))}/s`);
+  write(id("fact-uptime"), formatDuration(Math.floor(status.uptime)));
+  write(id("fact-listeners"), status.listeners.join("  "));
+  const parts = [`tftpd ${status.version}`];
+  if (status.config_file) parts.push(status.config_file);
+  if (status.workers.length) parts.push(`${status.workers.length} workers`);
+  const unresponsive = status.workers.filter((worker) => !worker.answers).length;
+  if (unresponsive) parts.push(`${unresponsive} unresponsive`);
+  const restarts = status.workers.reduce((sum, worker) => sum + worker.restarts, 0);
+  if (restarts) parts.push(`${restarts} restarts`);
+  write(id("about"), parts.join(", "));
 }
 
-// Only where a name was not the file's: most servers never need the line.
-function names(found) {
-  const ways = Object.entries(found).filter(([, count]) => count > 0);
-  const line = id("names");
-  line.hidden = ways.length === 0;
-  write(line, `Files found by another name: ${ways.map(([way, count]) => `${way} ${count}`).join(", ")}`);
+// Hidden if there is none: most servers never resolve a name to another one.
+function showResolvedNames(counts) {
+  const used = Object.entries(counts).filter(([, count]) => count > 0);
+  const line = id("resolved-names");
+  line.hidden = used.length === 0;
+  const text = used.map(([method, count]) => `${method} ${count}`).join(", ");
+  write(line, `Files found by another name: ${text}`);
 }
 
 function show() {
   if (!latest) return;
-  const wanted = filter.value.trim().toLowerCase();
-  const mine = (one) => one.client.toLowerCase().includes(wanted);
-  const running = latest.running.filter(mine)
-    .sort((a, b) => (b.idle > STUCK) - (a.idle > STUCK) || b.age - a.age);
+  const text = filter.value.trim().toLowerCase();
+  const matches = (item) => item.client.toLowerCase().includes(text);
+  const running = latest.running.filter(matches)
+    .sort((a, b) => (b.idle > STUCK_SECONDS) - (a.idle > STUCK_SECONDS) || b.age - a.age);
   sync(id("running"), running, keyOf, makeRunning, updateRunning);
   const sessions = Object.values(latest.sessions).flatMap(Object.values);
-  count("running", running.length, sessions.reduce((sum, one) => sum + one, 0));
+  showCount("running", running.length, sessions.reduce((sum, count) => sum + count, 0));
 
-  const rank = (one) => FIRST[one.verdict] ?? 2;
-  const known = [...clients.values()].filter(mine).sort((a, b) => rank(a) - rank(b) || b.number - a.number);
-  sync(id("clients"), known, (one) => one.client, makeClient, updateClient);
-  count("clients", known.length, clients.size);
+  const rank = (client) => RANKS[client.verdict] ?? 2;
+  const shown = [...clients.values()].filter(matches)
+    .sort((a, b) => rank(a) - rank(b) || b.number - a.number);
+  sync(id("clients"), shown, (client) => client.client, makeClient, updateClient);
+  showCount("clients", shown.length, clients.size);
 
-  const over = ended.filter(mine);
-  sync(id("ended"), over, (one) => one.number, makeEnded, updateEnded);
-  id("ended").parentElement.hidden = over.length === 0;
-  count("ended", over.length, ended.length);
+  const results = ended.filter(matches);
+  sync(id("ended"), results, (result) => result.number, makeEnded, updateEnded);
+  id("ended").parentElement.hidden = results.length === 0;
+  showCount("ended", results.length, ended.length);
 }
 
-function take(said, since) {
+// Merges an answer. Returns false if everything must be fetched again.
+function merge(status, since) {
   const now = performance.now();
-  if (said.uptime < uptime || said.number < number) { // another daemon: begin anew
+  if (status.uptime < uptime || status.number < number) { // the daemon was restarted
     number = uptime = 0;
     return false;
   }
-  uptime = said.uptime;
-  number = said.number;
-  latest = said;
-  heardAt = new Date();
-  rates(said.running, now);
+  uptime = status.uptime;
+  number = status.number;
+  latest = status;
+  answeredAt = new Date();
+  updateRates(status.running, now);
   if (since === 0) {
     ended = [];
     clients = new Map();
   }
-  ended = said.ended.reverse().concat(ended).slice(0, MOST_ENDED);
-  for (const one of said.clients) {
-    one.at = now;
-    one.running = said.running.filter((other) => other.client === one.client && other.state !== "dallying");
-    clients.delete(one.client);
-    clients.set(one.client, one);
+  ended = status.ended.reverse().concat(ended).slice(0, MAX_ENDED);
+  const active = status.running.filter((transfer) => transfer.state !== "dallying");
+  for (const client of status.clients) {
+    client.updated = now;
+    client.running = active.filter((transfer) => transfer.client === client.client);
+    clients.delete(client.client);
+    clients.set(client.client, client);
   }
-  for (const client of clients.keys()) {
-    if (clients.size <= MOST_CLIENTS) break;
-    clients.delete(client);
+  for (const host of clients.keys()) {
+    if (clients.size <= MAX_CLIENTS) break;
+    clients.delete(host);
   }
-  // What ran and is gone without a report went with its worker: ask for all.
-  const heard = new Set(said.clients.map((one) => one.client));
-  for (const one of clients.values()) if (one.verdict in FIRST && !heard.has(one.client)) number = 0;
-  facts(said);
-  names(said.names);
+  // A transfer that vanished without a result was lost with its worker: fetch everything.
+  const present = new Set(status.clients.map((client) => client.client));
+  for (const client of clients.values()) {
+    if (client.verdict in RANKS && !present.has(client.client)) number = 0;
+  }
+  showFacts(status);
+  showResolvedNames(status.resolved_names);
   return true;
 }
 
-function state(text, name) {
+function showState(text, tone) {
   const pill = id("state");
-  tone(pill, "pill", name);
+  setTone(pill, "pill", tone);
   write(pill, text);
 }
 
-async function ask() {
-  let wait = EACH;
+async function refresh() {
+  let delay = INTERVAL_MS;
   try {
     const since = number;
-    const answer = await fetch(`status?since=${since}`, { signal: AbortSignal.timeout(5000) });
+    const answer = await fetch(`status?since=${since}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (!answer.ok) throw new Error(String(answer.status));
-    const said = await answer.json();
-    if (take(said, since)) state(said.state, said.state === "serving" ? "good" : "warn");
-    else wait = 0;
+    const status = await answer.json();
+    if (merge(status, since)) showState(status.state, status.state === "serving" ? "good" : "warn");
+    else delay = 0;
   } catch {
-    // The same words until it answers again: a screen reader says them once.
-    state(latest ? `no answer since ${clock(heardAt)}` : "no answer", "bad");
+    // The text stays the same until the next answer, so a screen reader speaks it once.
+    showState(latest ? `no answer since ${formatTime(answeredAt)}` : "no answer", "bad");
   }
   show();
-  // A page that nobody sees asks for nothing.
-  if (document.hidden) document.addEventListener("visibilitychange", ask, { once: true });
-  else setTimeout(ask, wait);
+  // A hidden page sends no requests.
+  if (document.hidden) document.addEventListener("visibilitychange", refresh, { once: true });
+  else setTimeout(refresh, delay);
 }
 
 filter.value = decodeURIComponent(location.hash.slice(1));
@@ -385,4 +401,4 @@ filter.addEventListener("input", () => {
   show();
 });
 filter.form.addEventListener("submit", (event) => event.preventDefault());
-ask();
+refresh();

@@ -1,0 +1,107 @@
+"""Local files of a transfer, also without a directory for temporary files."""
+
+import io
+import tempfile
+
+import pytest
+
+from tests.client.conftest import ClientDriver
+from tftpd.client.errors import LocalError
+from tftpd.client.files import SpooledDownload, open_spool
+from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.negotiation import Mode, TransferOptions
+from tftpd.protocol.packets import Ack, Data
+
+NO_DIRECTORY = FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+
+def fail(*arguments, **options):
+    raise NO_DIRECTORY
+
+
+@pytest.fixture
+def no_temporary_directory(monkeypatch):
+    """Make every function of `tempfile` fail that needs a directory."""
+    for name in ("TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "mkdtemp"):
+        monkeypatch.setattr(tempfile, name, fail)
+
+
+def test_a_download_to_an_open_file_needs_no_temporary_directory(net, no_temporary_directory):
+    client, stream = ClientDriver(net), io.BytesIO()
+    client.get(stream)
+    assert client.receive(Data(1, b"abc")) == [Ack(1)]
+    assert (stream.getvalue(), client.result.bytes_transferred) == (b"abc", 3)
+
+
+def test_an_upload_of_bytes_needs_no_temporary_directory(net, no_temporary_directory):
+    client = ClientDriver(net)
+    client.put(b"hello")
+    assert client.receive(Ack(0)) == [Data(1, b"hello")]
+    client.receive(Ack(1))
+
+
+def test_an_upload_of_a_stream_without_temporary_directory_causes_a_local_error(
+    net, no_temporary_directory
+):
+    client = ClientDriver(net)
+    client.put(io.BytesIO(b"hello"))
+    assert type(client.result) is LocalError
+    assert str(client.result) == (
+        "cannot copy the input to a temporary file (see TMPDIR): "
+        "No usable temporary directory found in ['/tmp']"
+    )
+
+
+def test_a_download_to_an_open_file_creates_temporary_files_only_in_threads(
+    net, tmp_path, monkeypatch
+):
+    calls = []
+    for name in ("TemporaryFile", "TemporaryDirectory", "mkdtemp"):
+        original = getattr(tempfile, name)
+        monkeypatch.setattr(
+            tempfile, name, lambda original=original: calls.append(original) or original()
+        )
+    net.hold_threads = True
+    client = ClientDriver(net)
+    client.get(io.BytesIO())
+    assert calls == []
+    net.run_threads()
+    assert len(calls) == 1
+    client.done.cancel()
+
+
+def test_a_spool_in_memory_is_used_if_no_directory_is_writable(no_temporary_directory):
+    assert isinstance(open_spool(), io.BytesIO)
+
+
+def options(tsize, mode=Mode.OCTET):
+    return TransferOptions(mode=mode, tsize=tsize)
+
+
+@pytest.mark.parametrize(
+    ("tsize", "max_size", "payloads", "code"),
+    [
+        (2, None, [b"abc"], ErrorCode.ILLEGAL_OPERATION),
+        (4, None, [b"abc"], ErrorCode.ILLEGAL_OPERATION),
+        (None, 2, [b"abc"], ErrorCode.DISK_FULL),
+        (3, 2, [], ErrorCode.DISK_FULL),
+    ],
+    ids=["larger than announced", "smaller than announced", "too large", "announced too large"],
+)
+def test_a_spooled_download_of_a_wrong_size_is_rejected(tsize, max_size, payloads, code):
+    def download():
+        sink = SpooledDownload(io.BytesIO(), options(tsize), max_size)
+        sink.append(payloads)
+        sink.commit()
+
+    with pytest.raises(RequestRefused) as caught:
+        download()
+    assert caught.value.code == code
+
+
+def test_a_spooled_download_converts_netascii():
+    spool = io.BytesIO()
+    download = SpooledDownload(spool, options(3, Mode.NETASCII), None)
+    download.append([b"one\r", b"\ntwo\r"])
+    download.commit()
+    assert spool.getvalue() == b"one\ntwo\r"
