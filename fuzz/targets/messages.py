@@ -15,10 +15,10 @@ from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
-    framed,
-    receive,
-    refusal,
-    refused_by,
+    decode_refusal,
+    encode_message,
+    encode_refusal,
+    receive_message,
 )
 
 _HEADER = 5  # octets
@@ -109,14 +109,14 @@ def _check_answer(
     hostile: _Hostile, job: RenderJob, heard: tuple[MessageKind, bytes] | None
 ) -> None:
     try:
-        file = hostile.ask(job)
+        file = hostile.render(job)
     except RequestRefused as refused:
         _check_line(refused)
         works = heard is not None and heard[0] is MessageKind.REFUSED and _is_refusal(heard[1])
         assert hostile.works == works, "it works on"
         return
     assert heard == (MessageKind.FILE, file), "another file"
-    assert len(file) <= job.size, f"{len(file)} octets"
+    assert len(file) <= job.max_size, f"{len(file)} octets"
     assert hostile.works, "it is to end"
 
 
@@ -139,7 +139,7 @@ def _heard(says: bytes, longest: int) -> tuple[tuple[MessageKind, bytes] | None,
 
 def _is_refusal(body: bytes) -> bool:
     try:
-        refused_by(body)
+        decode_refusal(body)
     except InvalidMessage:
         return False
     return True
@@ -153,13 +153,13 @@ def _said(choices: Choices) -> bytes:
         case 0:
             return choices.octets(40)
         case 1:
-            return framed(kind, choices.octets(40))
+            return encode_message(kind, choices.octets(40))
         case 2:
             return bytes((choices.number(255), *choices.octets(4))) + body
         case 3:
-            return framed(kind)
+            return encode_message(kind)
         case _:
-            return framed(kind, body)
+            return encode_message(kind, body)
 
 
 def _check_job(choices: Choices) -> None:
@@ -168,10 +168,10 @@ def _check_job(choices: Choices) -> None:
     name = tuple(choices.octets(20) for _ in range(choices.number(4)))
     root = Path("/srv/" + choices.octets(8).decode("utf-8", "surrogateescape"))
     grant = Grant(root, name, policy, choices.one(tuple(Symlinks)), choices.number(4))
-    facts = {_text(choices): _value(choices, 0) for _ in range(choices.number(4))}
-    job = RenderJob(grant, facts, choices.number(1 << 20), choices.number(255) / 8)
-    stream = BytesIO(framed(MessageKind.JOB, job.encode()) + choices.rest())
-    kind, body = receive(stream.read, 1 << 20)
+    variables = {_text(choices): _value(choices, 0) for _ in range(choices.number(4))}
+    job = RenderJob(grant, variables, choices.number(1 << 20), choices.number(255) / 8)
+    stream = BytesIO(encode_message(MessageKind.JOB, job.encode()) + choices.rest())
+    kind, body = receive_message(stream.read, 1 << 20)
     assert (kind, RenderJob.decode(body)) == (MessageKind.JOB, job), "another job"
 
 
@@ -180,9 +180,9 @@ def _check_refusal(choices: Choices) -> None:
     code = choices.one(tuple(ErrorCode))
     text = choices.one(tuple(ErrorText)) if code is ErrorCode.NOT_DEFINED else None
     refused = RequestRefused(code, _text(choices) * choices.number(99), text)
-    kind, body = receive(BytesIO(refusal(refused, choices.flag())).read, _LONGEST)
+    kind, body = receive_message(BytesIO(encode_refusal(refused, choices.flag())).read, _LONGEST)
     assert kind in (MessageKind.REFUSED, MessageKind.LAST)
-    told = refused_by(body)
+    told = decode_refusal(body)
     _check_line(told)
     assert (told.code, told.text) == (refused.code, refused.text), "another refusal"
 

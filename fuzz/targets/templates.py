@@ -1,4 +1,4 @@
-"""Templates: whatever they are and whoever asks, a file or a line; and nothing else is reached."""
+"""Templates: the result is a file or a one-line reason; nothing else is reachable."""
 
 import copy
 import resource
@@ -23,9 +23,9 @@ from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.variables import VariableRule, VariableTable
 from tftpd.server.config_builder import template_variables
 from tftpd.server.request import RenderContext
-from tftpd.templates.protocol import MessageKind, RenderJob, receive, refused_by
-from tftpd.templates.sandbox import Templates
-from tftpd.templates.worker import _held, answer
+from tftpd.templates.protocol import MessageKind, RenderJob, decode_refusal, receive_message
+from tftpd.templates.sandbox import TemplateSandbox
+from tftpd.templates.worker import _address_space, render_message
 
 _MEMORY = 64 << 20  # octets beyond those that there are
 _TIME = 0.1  # seconds of the processor; what takes longer is ended, as the daemon does
@@ -38,14 +38,15 @@ _SECRET = "7b1f5a"
 _FACTS = {"a": 1, "list": [1, [2]], "dict": {"b": "c"}, "items": "d", "none": None, "f": 2.5}
 _WORDS = (b"pxelinux.cfg/default", b"{{ ''.__class__ }}", b"{% for %}", b"a\nb", b"")
 _KNOWN = (
-    "{{ facts.list }}{{ facts.dict }}{{ facts.items }}{{ range(3) | list }}{{ lipsum is defined }}"
+    "{{ variables.list }}{{ variables.dict }}{{ variables.items }}{{ range(3) | list }}"
+    "{{ lipsum is defined }}"
     "{{ x is defined }}{{ n is defined }}{{ namespace(a=1).a }}{{ [3, 1] | sort | pprint }}"
 )
 _SAID = b"[1, [2]]{'b': 'c'}d[0, 1, 2]FalseFalseFalse1[1, 3]"
 _FILES = {
     "root/base.j2": "<{% block a %}1{% endblock %}{% block b %}{{ self.a() }}{% endblock %}>",
     "root/macros.j2": "{% macro m(x) %}{{ x }}{{ caller and caller(x) }}{% endmacro %}",
-    "root/sub/part.j2": "{{ facts.a }}{% include 'part.j2' %}",
+    "root/sub/part.j2": "{{ variables.a }}{% include 'part.j2' %}",
     "root/known.j2": _KNOWN,
     "outside/secret.j2": _SECRET,
 }
@@ -60,7 +61,7 @@ def check(octets: bytes) -> None:
     choices = Choices(octets)
     root = _root()
     plain, size, own = choices.flag(), choices.one(_SIZES), choices.number(1)
-    facts = template_variables(
+    variables = template_variables(
         _wanted(choices), VariableTable([VariableRule(copy.deepcopy(_FACTS))])
     )
     if plain:
@@ -70,8 +71,8 @@ def check(octets: bytes) -> None:
     for name, text in (("t.j2", template), ("sub/t.j2", template), ("part.j2", part)):
         (root / name).write_bytes(text)
     grant = Grant(root, (b"sub",) * own + (b"t.j2",), ReadPolicy(), own=own)
-    job = RenderJob(grant, facts, size, 1.0)
-    before = copy.deepcopy(facts)
+    job = RenderJob(grant, variables, size, 1.0)
+    before = copy.deepcopy(variables)
     with bounded():
         try:
             with _time():
@@ -79,22 +80,24 @@ def check(octets: bytes) -> None:
             _check_answer(message, size)
         except _Ended:
             _templates.cache_clear()
-    assert facts == before, "facts are changed"
-    known = RenderJob(Grant(root, (b"known.j2",), ReadPolicy()), {"facts": _FACTS}, 1 << 10, 1.0)
-    kind, body = receive(BytesIO(_answered(known)).read, _LONGEST)
+    assert variables == before, "variables are changed"
+    known = RenderJob(
+        Grant(root, (b"known.j2",), ReadPolicy()), {"variables": _FACTS}, 1 << 10, 1.0
+    )
+    kind, body = receive_message(BytesIO(_answered(known)).read, _LONGEST)
     assert (kind, body) == (MessageKind.FILE, _SAID), f"{body!r}: something is left of it"
 
 
 def _check_answer(message: bytes, size: int) -> None:
     stream = BytesIO(message)
-    kind, body = receive(stream.read, _LONGEST)
+    kind, body = receive_message(stream.read, _LONGEST)
     assert not stream.read(), "there is more than a message"
     assert _SECRET.encode() not in body, "it was elsewhere"
     if kind is MessageKind.FILE:
         assert len(body) <= size, f"{len(body)} octets"
         return
     assert kind in (MessageKind.REFUSED, MessageKind.LAST)
-    why = refused_by(body).reason
+    why = decode_refusal(body).reason
     assert why.isprintable(), f"{why!r} is more than a line"
     assert 0 < len(why) <= 1000, "no line, or a long one"
 
@@ -113,16 +116,16 @@ def _answered(job: RenderJob) -> bytes:
     """What is said to a job."""
     templates = _templates()
     with catch_warnings(action="ignore"), _memory(), reach().beneath(str(job.grant.root)):
-        message = answer(templates, job)
+        message = render_message(templates, job)
     if message[0] == MessageKind.LAST:
         _templates.cache_clear()  # what is left of it is in pieces
     return message
 
 
 @cache
-def _templates() -> Templates:
-    templates = Templates()
-    for environment in (templates._environment, templates._compiled.with_returns):
+def _templates() -> TemplateSandbox:
+    templates = TemplateSandbox()
+    for environment in (templates._environment, templates._cache.crlf_environment):
         reach().watch(environment)
     return templates
 
@@ -142,7 +145,7 @@ def _root() -> Path:
 def _memory() -> Iterator[None]:
     """What is done in here has so much, as in a process of its own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_held() + _MEMORY, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + _MEMORY, hard))
     try:
         yield
     finally:

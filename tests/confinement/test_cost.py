@@ -136,9 +136,9 @@ def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, m
             for _ in range(2):
                 everything(server, Rrq(name, b"octet").encode())
         server.reports.clear()
-        kept = len(finder.negative_cache._known)
+        kept = len(finder.negative_cache._entries)
         before, _ = tracemalloc.get_traced_memory()
-        finder.negative_cache._known.clear()
+        finder.negative_cache._entries.clear()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

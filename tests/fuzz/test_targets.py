@@ -177,7 +177,12 @@ FAULTS = {
         "server",
         FileSource,
         "read",
-        lambda was: lambda self, room, at, wait: (was(self, room, at, wait), _spoil(room[0]))[0],
+        lambda was: (
+            lambda self, buffers, offset, blocking: (
+                was(self, buffers, offset, blocking),
+                _spoil(buffers[0]),
+            )[0]
+        ),
     ),
     "a sandbox that gives what begins with an underscore": (
         "templates",
@@ -200,26 +205,26 @@ FAULTS = {
     "a file that is larger than it may be": (
         "templates",
         sandbox,
-        "_together",
+        "_join",
         lambda was: lambda pieces, size: was(pieces, 1 << 20),
     ),
     "a refusal that nobody trims": (
         "messages",
         protocol,
-        "line",
-        lambda was: lambda text: text,
+        "printable_text",
+        lambda was: lambda text, max_chars: text,
     ),
     "a refusal in the words of who refuses": (
         "messages",
         process,
-        "refused_by",
+        "decode_refusal",
         lambda was: lambda body: RequestRefused(ErrorCode.NOT_DEFINED, "", body.decode("latin-1")),
     ),
     "a message of any length": (
         "messages",
         process,
-        "receive",
-        lambda was: lambda take, longest: was(take, 1 << 32),
+        "receive_message",
+        lambda was: lambda read_exactly, max_size: was(read_exactly, 1 << 32),
     ),
     "a job of which a part is lost": (
         "messages",

@@ -157,7 +157,7 @@ def test_a_miss_tells_what_was_tried(offer):
     server = _climbing(offer, *Fallback)
     assert server.client().asks(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
-    assert detail.startswith('No such file or directory; nor is "x\\xff" (drive), ')
+    assert detail.startswith('No such file or directory; also tried "x\\xff" (drive), ')
     assert detail.endswith(" more")
 
 
@@ -168,7 +168,9 @@ def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
     server.client().asks(Rrq(b"seven PIPES", b"octet"))
     missing, pipes = (report.detail for report in server.reports)
     assert missing == "No such file or directory"
-    assert pipes == ('No such file or directory; nor is "seven PIPES" (case: not a regular file)')
+    assert pipes == (
+        'No such file or directory; also tried "seven PIPES" (case: not a regular file)'
+    )
 
 
 def test_what_may_not_be_read_is_no_reason_to_climb(offer, root):
@@ -196,10 +198,10 @@ def test_no_rung_leads_around_the_policy_of_another_directory(root):
     client = Client(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
         with pytest.raises(RequestRefused):
-            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
+            FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
     for asked in (b".TFTPD-UPLOAD-1", b"c:.Tftpd-Upload-1\xff"):
         with pytest.raises(RequestRefused):
-            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
+            FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
 
 
 def test_a_directory_has_a_ladder_of_its_own(root):
@@ -216,12 +218,12 @@ def test_a_directory_has_a_ladder_of_its_own(root):
     for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
         try:
             found = FileResolver(mounts).resolve(
-                RequestName(asked), Client(ip_address("192.0.2.7")), None, wait=True
+                RequestName(asked), Client(ip_address("192.0.2.7")), None, blocking=True
             )
         except RequestRefused:
             continue
         found.source.close()
-        served.append((asked, found.named.name))
+        served.append((asked, found.name.name))
     assert served == [(b"seven\xff", b"seven"), (b"LOOSE/SEVEN", b"loose/seven")]
 
 

@@ -24,14 +24,14 @@ class Reader:
         self.frames = frames
         self.taken = 0
 
-    def take(self, count, wait):
+    def take(self, count, blocking):
         """The payloads of the next blocks, at most `count`, and whether they end the file."""
-        got = self.frames.fill(count, wait)
+        got = self.frames.fill(count, blocking)
         assert got <= count
         packets = self._packets(self.taken + 1, got)
         self.taken += got
         assert self.frames.ready == self.taken
-        return [packet.payload for packet in packets], self.frames.last is not None
+        return [packet.payload for packet in packets], self.frames.last_block_size is not None
 
     def _packets(self, first, count):
         size = self.frames.size
@@ -61,10 +61,10 @@ def opened(root, reading):
         source.close()
 
 
-def _all(blocks, count=1, wait=True):
+def _all(blocks, count=1, blocking=True):
     taken, eof = [], False
     while not eof:
-        some, eof = blocks.take(count, wait)
+        some, eof = blocks.take(count, blocking)
         taken += some
     return taken
 
@@ -98,8 +98,8 @@ def test_the_octets_of_numbers_are_those_of_each(rollover):
 
 def test_what_is_not_acknowledged_stays_in_the_ring(opened):
     frames = opened(bytes(range(64)), 8, slots=4).frames
-    frames.fill(4, wait=True)
-    frames.fill(2, wait=True)  # over blocks 1 and 2
+    frames.fill(4, blocking=True)
+    frames.fill(2, blocking=True)  # over blocks 1 and 2
     runs = [bytes(run) for run in frames.datagrams(3, 4)]
     expected = [Data(n, bytes(range(8 * n - 8, 8 * n))).encode() for n in range(3, 7)]
     assert runs == [b"".join(expected[:2]), b"".join(expected[2:])]
@@ -114,7 +114,7 @@ def test_a_small_file_takes_a_small_ring(opened):
 @pytest.mark.parametrize("blksize", [8, 512, 1468, 65464])
 def test_cached_files_never_wait(opened, blksize):
     content = os.urandom(300_000)
-    assert b"".join(_all(opened(content, blksize), 3, wait=False)) == content
+    assert b"".join(_all(opened(content, blksize), 3, blocking=False)) == content
 
 
 @given(
@@ -137,7 +137,7 @@ def test_netascii_is_cut_after_translation(tmp_path_factory, content, count):
 @pytest.mark.parametrize("change", ["truncated", "rewritten", "appended to", "emptied"])
 def test_a_file_that_changes_is_not_passed_off_as_whole(root, opened, change):
     blocks = opened(b"x" * 100_000, 512)
-    blocks.take(1, wait=True)
+    blocks.take(1, blocking=True)
     data = root / "data"
     match change:
         case "truncated":
@@ -158,7 +158,7 @@ def test_a_file_that_changes_is_not_passed_off_as_whole(root, opened, change):
 
 def test_a_file_that_is_replaced_by_rename_is_served_to_its_end(root, opened):
     blocks = opened(b"x" * 100_000, 512)
-    blocks.take(1, wait=True)
+    blocks.take(1, blocking=True)
     (root / "new").write_bytes(b"y")
     (root / "new").rename(root / "data")
     assert len(b"".join(_all(blocks))) == 100_000 - 512
@@ -169,9 +169,9 @@ def test_a_cold_page_takes_nothing_and_is_read_when_waited_for(opened, monkeypat
     _answer_at_once(monkeypatch, BlockingIOError(errno.EAGAIN, "cold"))
     for _ in range(2):
         with pytest.raises(BlockingIOError):
-            blocks.take(2, wait=False)
-    assert blocks.take(2, wait=True) == ([b"abcdefgh"] * 2, False)
-    assert blocks.take(2, wait=True) == ([b"abcdefgh", b""], True)
+            blocks.take(2, blocking=False)
+    assert blocks.take(2, blocking=True) == ([b"abcdefgh"] * 2, False)
+    assert blocks.take(2, blocking=True) == ([b"abcdefgh", b""], True)
 
 
 def _answer_at_once(monkeypatch, answer):
@@ -193,8 +193,8 @@ def test_an_answer_without_octets_is_left_to_the_read_that_waits(opened, monkeyp
     blocks = opened(b"abcdefgh", 8)
     _answer_at_once(monkeypatch, answer)
     with pytest.raises(BlockingIOError):
-        blocks.take(2, wait=False)
-    assert blocks.take(2, wait=True) == ([b"abcdefgh", b""], True)
+        blocks.take(2, blocking=False)
+    assert blocks.take(2, blocking=True) == ([b"abcdefgh", b""], True)
 
 
 def test_where_nothing_tells_of_cold_pages_all_reads_wait(opened, monkeypatch):
@@ -202,8 +202,8 @@ def test_where_nothing_tells_of_cold_pages_all_reads_wait(opened, monkeypatch):
     monkeypatch.delattr(os, "preadv")
     blocks = opened(b"abc", 8)
     with pytest.raises(BlockingIOError):
-        blocks.take(1, wait=False)
-    assert blocks.take(1, wait=True) == ([b"abc"], True)
+        blocks.take(1, blocking=False)
+    assert blocks.take(1, blocking=True) == ([b"abc"], True)
 
 
 def test_a_page_that_is_partly_cold_gives_what_is_warm(opened, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_page_that_is_partly_cold_gives_what_is_warm(opened, monkeypatch):
         "preadv",
         lambda fd, into, at, how: warm(fd, [into[0], *(each[:188] for each in into[1:2])], at, how),
     )
-    assert b"".join(_all(blocks, 4, wait=False)) == bytes(range(256)) * 400
+    assert b"".join(_all(blocks, 4, blocking=False)) == bytes(range(256)) * 400
 
 
 def test_a_file_system_that_cannot_tell_is_asked_once(opened, monkeypatch):
@@ -228,7 +228,7 @@ def test_a_file_system_that_cannot_tell_is_asked_once(opened, monkeypatch):
     blocks = opened(b"abcdefgh", 8)
     for _ in range(2):
         with pytest.raises(BlockingIOError):
-            blocks.take(1, wait=False)
+            blocks.take(1, blocking=False)
     assert len(asked) == 1
 
 
@@ -238,5 +238,5 @@ def test_a_disk_that_fails_is_told_without_its_error(opened, monkeypatch):
 
     monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(RequestRefused) as refused:
-        opened(b"abc").take(1, wait=True)
+        opened(b"abc").take(1, blocking=True)
     assert (refused.value.code, refused.value.text) == (0, ErrorText.READ_FAILED)

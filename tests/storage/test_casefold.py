@@ -63,16 +63,16 @@ def test_no_more_entries_are_looked_at_than_there_is_room_for(tree, monkeypatch)
     assert ScanBudget().entries - room.entries == 21
     with pytest.raises(RequestRefused) as refused:
         _spelled(tree, b"BOOT", room=ScanBudget(20))
-    assert str(refused.value) == "too many entries to look through"
-    monkeypatch.setattr(casefold, "MOST_ENTRIES", 20)
+    assert str(refused.value) == "too many directory entries to search"
+    monkeypatch.setattr(casefold, "MAX_DIRECTORY_ENTRIES", 20)
     with pytest.raises(RequestRefused) as refused:
         _spelled(tree, b"BOOT")
-    assert str(refused.value) == "too many entries to look through"
+    assert str(refused.value) == "too many directory entries to search"
 
 
 def test_a_name_of_too_many_steps_is_not_looked_for(tree):
     with pytest.raises(RequestRefused):
-        _spelled(tree, *[b"x"] * (casefold.MOST_STEPS + 1))
+        _spelled(tree, *[b"x"] * (casefold.MAX_NAME_STEPS + 1))
 
 
 def test_links_lead_no_farther_than_without_it(tree):

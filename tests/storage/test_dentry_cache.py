@@ -49,12 +49,12 @@ def test_nothing_is_known_over_a_link_out_of_the_root(cache, tmp_path, link):
     (tmp_path / "outside" / "used").write_bytes(b"")
     (tmp_path / "root" / "link").symlink_to(link.format(outside=tmp_path / "outside"))
     for name in (b"used", b"never-used"):
-        assert not cache.is_cached(tmp_path / "root", (b"link", name), follows=False)
+        assert not cache.is_cached(tmp_path / "root", (b"link", name), follow=False)
     (tmp_path / "root" / "inside").symlink_to(".")
     (tmp_path / "root" / "file").write_bytes(b"")
     # A link has its time of access written when it is followed for the first time.
     (tmp_path / "root" / "inside" / "file").stat()
-    assert cache.is_cached(tmp_path / "root", (b"inside", b"file"), follows=False)
+    assert cache.is_cached(tmp_path / "root", (b"inside", b"file"), follow=False)
 
 
 def test_what_hostile_names_leave_in_memory_is_little(cache, tmp_path):
@@ -62,7 +62,7 @@ def test_what_hostile_names_leave_in_memory_is_little(cache, tmp_path):
         for _ in range(2):
             cache.is_cached(tmp_path, (b"%d" % number, *[b"ab"] * 1000))
             cache.is_cached(tmp_path, (b"%d" % number,))
-    assert all(len(name) < 100 for _, name, _ in cache._known)
+    assert all(len(name) < 100 for _, name, _ in cache._entries)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
@@ -77,7 +77,7 @@ def test_a_kernel_that_cannot_tell_is_asked_once(monkeypatch, tmp_path, error):
 
         return call
 
-    monkeypatch.setattr(dentry_cache, "_syscall", refusing)
+    monkeypatch.setattr(dentry_cache, "_load_syscall", refusing)
     cache = DentryCache()
     assert not cache.is_cached(tmp_path, ())
     assert not cache.is_cached(tmp_path, ())

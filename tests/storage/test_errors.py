@@ -32,7 +32,7 @@ def _temporaries(root):
 
 
 def _upload(grant, content=b"x" * 100):
-    sink = Upload.open(grant, None, translate=False)
+    sink = Upload.open(grant, None, netascii=False)
     fill(sink, [content])
     return sink
 
@@ -104,7 +104,7 @@ def test_what_may_not_be_read_is_a_violation(closed, name):
 @pytest.mark.parametrize("name", [(b"read-only",), (b"closed", b"new")])
 def test_what_may_not_be_written_is_a_violation(closed, name):
     with _ordinary_user(), pytest.raises(RequestRefused) as refused:
-        Upload.open(Grant(closed, name, WritePolicy(overwrite=True)), None, translate=False)
+        Upload.open(Grant(closed, name, WritePolicy(overwrite=True)), None, netascii=False)
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert _temporaries(closed) == []
 
@@ -125,7 +125,7 @@ def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, numb
     def failing(*_, **__):
         raise OSError(number, "/dev/sda1 failed")
 
-    sink = Upload.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, netascii=False)
     fill(sink, [b"x" * 100])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
@@ -225,7 +225,7 @@ def test_where_no_lock_can_be_had_the_upload_is_refused(writing, monkeypatch, nu
 
     monkeypatch.setattr(fcntl, "flock", fails)
     with pytest.raises(RequestRefused) as refused:
-        Upload.open(writing("new"), None, translate=False)
+        Upload.open(writing("new"), None, netascii=False)
     assert (refused.value.code, refused.value.text) == (0, ErrorText.WRITE_FAILED)
 
 

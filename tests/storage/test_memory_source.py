@@ -9,7 +9,7 @@ from tftpd.storage.source import FileLike, FileSource, MemorySource
 
 def _read(source: FileLike, offset: int, *lengths: int) -> tuple[int, list[bytes]]:
     rooms = [bytearray(length) for length in lengths]
-    got = source.read([memoryview(room) for room in rooms], offset, wait=False)
+    got = source.read([memoryview(room) for room in rooms], offset, blocking=False)
     return got, [bytes(room) for room in rooms]
 
 
@@ -52,8 +52,8 @@ def test_its_frames_are_those_of_a_file(reading, root, kind, size):
 
 def _datagrams(frames: BlockRing):
     block = 0
-    while frames.last is None:
-        frames.fill(4, wait=True)
+    while frames.last_block_size is None:
+        frames.fill(4, blocking=True)
         while block < frames.ready:
             block += 1
             yield [bytes(part) for part in frames.datagrams(block, 1) if part]

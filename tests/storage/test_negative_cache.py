@@ -28,7 +28,7 @@ def absences():
 
 def _remembered(absences, root, *names):
     absences.put("key", MISSING, [stamp_of_missing(root, name) for name in names])
-    return absences.get("key", wait=True)
+    return absences.get("key", blocking=True)
 
 
 def test_the_refusal_is_recalled_while_nobody_writes_there(absences, root):
@@ -38,7 +38,7 @@ def test_the_refusal_is_recalled_while_nobody_writes_there(absences, root):
         "it is not there",
         "File not found",
     )
-    assert absences.get("another", wait=True) is None
+    assert absences.get("another", blocking=True) is None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_it_is_forgotten_once_the_name_is_there(absences, root, name):
             parent.unlink()
         parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
 def test_it_is_forgotten_once_the_tree_is_another(absences, root):
@@ -63,13 +63,13 @@ def test_it_is_forgotten_once_the_tree_is_another(absences, root):
     assert _remembered(absences, served, (b"none",)) is not None
     served.unlink()
     served.symlink_to("v2")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
 def test_each_directory_that_was_asked_has_its_say(absences, root):
     assert _remembered(absences, root, (b"none",), (b"cfg", b"none")) is not None
     (root / "cfg" / "new").write_bytes(b"")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
 def test_a_directory_that_was_just_written_to_is_no_witness(absences, tmp_path):
@@ -86,23 +86,23 @@ def test_a_link_that_leads_nowhere_is_no_absence(root):
 def test_what_nobody_can_bear_witness_of_is_not_remembered(absences, root):
     absences.put("key", MISSING, [])
     absences.put("key", MISSING, [stamp_of_missing(root, (b"none",)), None])
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
 def test_no_more_than_so_many_are_remembered(absences, root):
     one = stamp_of_missing(root, (b"none",))
     for number in range(5000):
         absences.put(number, MISSING, [one])
-    assert absences.get(0, wait=True) is None
-    assert absences.get(4999, wait=True) is not None
+    assert absences.get(0, blocking=True) is None
+    assert absences.get(4999, blocking=True) is not None
 
 
 def test_no_disk_is_asked_without_leave(absences, root, monkeypatch):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
-    assert absences.get("key", wait=False) is not None
-    monkeypatch.setattr(absences, "_cache", _Cold())
-    assert absences.get("key", wait=False) is None
-    assert absences.get("key", wait=True) is not None
+    assert absences.get("key", blocking=False) is not None
+    monkeypatch.setattr(absences, "_dentry_cache", _Cold())
+    assert absences.get("key", blocking=False) is None
+    assert absences.get("key", blocking=True) is not None
 
 
 class _Cold:
@@ -130,7 +130,7 @@ def test_what_is_remembered_holds_on_to_nothing_else(absences, root):
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "raised")
     except RequestRefused as refused:
         absences.put("key", refused, [stamp_of_missing(root, (b"none",))])
-    (kept, _) = absences._known["key"]
+    (kept, _) = absences._entries["key"]
     assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
 
 
@@ -145,7 +145,7 @@ def test_what_is_far_down_is_not_remembered(absences, root):
 def test_it_is_forgotten_with_its_directory(absences, root):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
     os.rename(root / "cfg", root / "elsewhere")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
 def test_nobody_bears_witness_where_there_is_no_directory(root):

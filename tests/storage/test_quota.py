@@ -23,8 +23,8 @@ def test_all_regular_files_count_and_nothing_else(root):
 
 
 def test_files_that_come_and_go_are_reckoned():
-    assert Usage(10, 2).replaced(None).with_file(5) == Usage(15, 3)
-    assert Usage(10, 2).replaced(4).with_file(5) == Usage(11, 2)
+    assert Usage(10, 2).without_file(None).with_file(5) == Usage(15, 3)
+    assert Usage(10, 2).without_file(4).with_file(5) == Usage(11, 2)
 
 
 def test_a_root_that_is_gone_holds_nothing(tmp_path):
@@ -114,7 +114,7 @@ def test_two_at_once_never_exceed_it_together(root, writing, ledger):
             sink.commit()
             stored += 1
     assert stored <= 1
-    assert ledger.measure().octets <= 30
+    assert ledger.measure().size <= 30
 
 
 def test_one_that_grew_too_large_leaves_room_for_a_smaller_one(root, writing, ledger):
@@ -149,7 +149,7 @@ def test_some_space_stays_free(root, writing):
     volume = os.statvfs(root)
     free = volume.f_bavail * volume.f_frsize
     Upload.check(writing("new", min_free=free // 2), 10)
-    with pytest.raises(RequestRefused, match="would be free"):
+    with pytest.raises(RequestRefused, match="would remain"):
         Upload.open(writing("new", min_free=free * 2), None, False)
 
 
@@ -158,6 +158,6 @@ def test_space_that_is_taken_while_it_comes_ends_it(root, writing, monkeypatch):
     fill(sink, [b"x" * (64 << 10)])
     full = SimpleNamespace(f_bavail=10, f_frsize=4096)
     monkeypatch.setattr(os, "fstatvfs", lambda _: full)
-    with pytest.raises(RequestRefused, match="would be free"):
+    with pytest.raises(RequestRefused, match="would remain"):
         fill(sink, [b"x" * (64 << 10)])
     assert sorted(os.listdir(root)) == ["file", "inner"]

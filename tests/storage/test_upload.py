@@ -19,7 +19,7 @@ from tftpd.storage.upload import Upload
 
 
 def _store(grant, *payloads, size=None):
-    sink = Upload.open(grant, size, translate=False)
+    sink = Upload.open(grant, size, netascii=False)
     try:
         fill(sink, payloads)
         sink.commit()
@@ -29,7 +29,7 @@ def _store(grant, *payloads, size=None):
 
 def _code(grant, size=None):
     with pytest.raises(RequestRefused) as refused:
-        Upload.open(grant, size, translate=False)
+        Upload.open(grant, size, netascii=False)
     return refused.value.code
 
 
@@ -38,7 +38,7 @@ def _temporaries(root):
 
 
 def test_an_upload_appears_whole_when_it_is_committed(root, writing):
-    sink = Upload.open(writing("inner/new"), None, translate=False)
+    sink = Upload.open(writing("inner/new"), None, netascii=False)
     fill(sink, [b"one ", b"two"])
     assert sink.size == 7
     assert not (root / "inner" / "new").exists()
@@ -59,7 +59,7 @@ def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
 
 
 def test_large_uploads_are_written_as_they_come(root, writing):
-    sink = Upload.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, netascii=False)
     for _ in range(100):
         fill(sink, [b"x" * 1468])
     assert _temporaries(root)[0].stat().st_size > 64_000
@@ -68,7 +68,7 @@ def test_large_uploads_are_written_as_they_come(root, writing):
 
 
 def test_a_discarded_upload_leaves_nothing(root, writing):
-    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True), None, netascii=False)
     fill(sink, [b"x" * 100_000])
     sink.discard()
     sink.discard()
@@ -77,7 +77,7 @@ def test_a_discarded_upload_leaves_nothing(root, writing):
 
 
 def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
-    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True), None, netascii=False)
     fill(sink, [b"new content"])
     assert (root / "file").read_bytes() == b"content"
     sink.commit()
@@ -112,7 +112,7 @@ def test_only_regular_files_are_replaced(root, writing):
 
 
 def test_a_target_that_vanishes_meanwhile_is_stored_all_the_same(root, writing):
-    sink = Upload.open(writing("file", overwrite=True, create=False), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True, create=False), None, netascii=False)
     fill(sink, [b"new"])
     (root / "file").unlink()
     sink.commit()
@@ -134,7 +134,7 @@ def test_what_is_shorter_than_announced_is_not_stored(writing, root):
     with pytest.raises(RequestRefused) as refused:
         _store(writing("new"), b"x" * 9, size=10)
     assert refused.value.text == "File is shorter than its tsize"
-    assert refused.value.reason == "9 octets, and tsize announced 10"
+    assert refused.value.reason == "received 9 bytes, tsize announced 10"
     assert not (root / "new").exists()
     assert _temporaries(root) == []
     _store(writing("more"), b"x" * 11, size=10)  # who announced 0 knew no better
@@ -145,7 +145,7 @@ def test_an_announced_size_above_the_free_space_is_refused(writing):
 
 
 def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
-    sink = Upload.open(writing("new", max_size=10), None, translate=False)
+    sink = Upload.open(writing("new", max_size=10), None, netascii=False)
     fill(sink, [b"x" * 10])
     with pytest.raises(RequestRefused) as refused:
         fill(sink, [b"x"])
@@ -157,7 +157,7 @@ def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
 
 
 def test_two_uploads_without_overwrite_make_one_file(root, writing):
-    first, second = (Upload.open(writing("new"), None, translate=False) for _ in range(2))
+    first, second = (Upload.open(writing("new"), None, netascii=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
@@ -170,7 +170,7 @@ def test_two_uploads_without_overwrite_make_one_file(root, writing):
 
 def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     grant = writing("new", overwrite=True)
-    first, second = (Upload.open(grant, None, translate=False) for _ in range(2))
+    first, second = (Upload.open(grant, None, netascii=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
@@ -181,7 +181,7 @@ def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
 def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_to(root, writing):
     """Root may link any file, and a link to /etc/shadow in there could be read."""
     secret = root.parent / "outside" / "secret"
-    sink = Upload.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, netascii=False)
     fill(sink, [b"x"])
     (temporary,) = _temporaries(root)
     temporary.unlink()
@@ -198,7 +198,7 @@ def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     _store(writing("new"), b"x")
     assert (root / "new").read_bytes() == b"x"
-    sink = Upload.open(writing("other"), None, translate=False)
+    sink = Upload.open(writing("other"), None, netascii=False)
     (root / "other").write_bytes(b"was faster")
     with pytest.raises(RequestRefused) as refused:
         sink.commit()
@@ -219,7 +219,7 @@ def test_short_writes_are_carried_on(root, writing, monkeypatch):
 def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
     root = tmp_path_factory.getbasetemp()
     wire = netascii.encode(text)
-    sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
+    sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, netascii=True)
     for at in range(0, len(wire), cut):
         fill(sink, [wire[at : at + cut]])
     sink.commit()

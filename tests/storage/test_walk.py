@@ -24,7 +24,7 @@ def _read(grant):
     source = FileSource.open(grant)
     try:
         content = bytearray(source.size)
-        source.read([memoryview(content)], 0, wait=True)
+        source.read([memoryview(content)], 0, blocking=True)
         return bytes(content)
     finally:
         source.close()

@@ -1,4 +1,4 @@
-"""Templates beneath a temporary root, and a look at what is left of processes."""
+"""TemplateSandbox beneath a temporary root, and a look at what is left of processes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -53,12 +53,12 @@ def renderer() -> Iterator[TemplateRenderer]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    before = _held()
+    before = _count_resources()
     yield
-    assert _held() == before
+    assert _count_resources() == before
 
 
-def _held() -> tuple[int, list[int]]:
+def _count_resources() -> tuple[int, list[int]]:
     """How many descriptors, and which processes, zombies too."""
     return len(os.listdir("/proc/self/fd")), children()
 

@@ -12,10 +12,10 @@ from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
-    framed,
-    receive,
-    refusal,
-    refused_by,
+    decode_refusal,
+    encode_message,
+    encode_refusal,
+    receive_message,
 )
 
 
@@ -23,21 +23,23 @@ def test_a_job_is_what_it_was():
     grant = Grant(
         Path("/srv/\udcff"), (b"a", b"\xff\xfe", "é".encode()), ReadPolicy(True), Symlinks.DENY, 1
     )
-    facts = {"name": "\udcff\ud800é\n", "facts": {"a": [1, 2.5, None, True, {"b": "c"}]}}
-    job = RenderJob(grant, facts, 1024, 0.5)
+    variables = {"name": "\udcff\ud800é\n", "variables": {"a": [1, 2.5, None, True, {"b": "c"}]}}
+    job = RenderJob(grant, variables, 1024, 0.5)
     assert RenderJob.decode(job.encode()) == job
 
 
 def test_messages_come_one_after_another():
-    taken = io.BytesIO(framed(MessageKind.READY) + framed(MessageKind.FILE, b"abc"))
-    assert receive(taken.read, 3) == (MessageKind.READY, b"")
-    assert receive(taken.read, 3) == (MessageKind.FILE, b"abc")
+    taken = io.BytesIO(encode_message(MessageKind.READY) + encode_message(MessageKind.FILE, b"abc"))
+    assert receive_message(taken.read, 3) == (MessageKind.READY, b"")
+    assert receive_message(taken.read, 3) == (MessageKind.FILE, b"abc")
 
 
-@pytest.mark.parametrize("message", [framed(MessageKind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5])
+@pytest.mark.parametrize(
+    "message", [encode_message(MessageKind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5]
+)
 def test_what_is_too_long_or_unknown_is_garbled(message):
     with pytest.raises(InvalidMessage):
-        receive(io.BytesIO(message).read, 3)
+        receive_message(io.BytesIO(message).read, 3)
 
 
 def test_a_refusal_is_what_it_was():
@@ -45,9 +47,9 @@ def test_a_refusal_is_what_it_was():
         RequestRefused(ErrorCode.FILE_NOT_FOUND, "é"),
         RequestRefused(ErrorCode.NOT_DEFINED, "why", ErrorText.TEMPLATE_FAILED),
     ):
-        message = io.BytesIO(refusal(refused))
-        kind, body = receive(message.read, 1 << 10)
-        said = refused_by(body)
+        message = io.BytesIO(encode_refusal(refused))
+        kind, body = receive_message(message.read, 1 << 10)
+        said = decode_refusal(body)
         assert (kind, said.code, said.reason, said.text) == (
             MessageKind.REFUSED,
             refused.code,
@@ -65,14 +67,14 @@ def test_a_refusal_is_what_it_was():
 )
 def test_a_refusal_has_no_text_but_ours(said):
     with pytest.raises(InvalidMessage):
-        refused_by(json.dumps(said).encode())
+        decode_refusal(json.dumps(said).encode())
     with pytest.raises(InvalidMessage):
-        refused_by(b"\xff")
+        decode_refusal(b"\xff")
 
 
 def test_a_refusal_that_is_nested_without_end_is_garbled():
     with pytest.raises(InvalidMessage):
-        refused_by(b"[" * 60000)
+        decode_refusal(b"[" * 60000)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +88,12 @@ def test_a_refusal_that_is_nested_without_end_is_garbled():
 )
 def test_the_reason_of_a_refusal_is_a_line_whoever_wrote_it(said, told):
     body = json.dumps([1, said, ""]).encode()
-    assert refused_by(body).reason == told
-    _, body = receive(
-        io.BytesIO(refusal(RequestRefused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16
+    assert decode_refusal(body).reason == told
+    _, body = receive_message(
+        io.BytesIO(encode_refusal(RequestRefused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16
     )
-    assert refused_by(body).reason == told
+    assert decode_refusal(body).reason == told
 
 
 def test_the_text_of_a_code_is_that_of_the_code():
-    assert refused_by(b'[1, "why", "any text"]').text == ErrorCode.FILE_NOT_FOUND.text
+    assert decode_refusal(b'[1, "why", "any text"]').text == ErrorCode.FILE_NOT_FOUND.text

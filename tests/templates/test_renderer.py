@@ -1,4 +1,4 @@
-"""Templates through real processes, and all that may become of those."""
+"""TemplateSandbox through real processes, and all that may become of those."""
 
 import os
 import resource
@@ -26,9 +26,9 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 LATE = "template t.j2: took more than 0.3 s"
 
 
-def _refused(renderer, grant, facts=None):
+def _refused(renderer, grant, variables=None):
     with pytest.raises(RequestRefused) as refusal:
-        renderer.render(grant, facts or {})
+        renderer.render(grant, variables or {})
     return refusal.value
 
 
@@ -58,9 +58,13 @@ def _spent(pid):
 
 
 def test_a_file_is_made_of_a_template(renderer, template):
-    grant = template("{{ ip }} {{ name }} {{ facts.x }}\n")
-    facts = {"ip": "10.0.0.7", "name": os.fsdecode(b"\xff"), "facts": {"x": [1, None, True]}}
-    assert renderer.render(grant, facts) == b"10.0.0.7 \xff [1, None, True]\n"
+    grant = template("{{ ip }} {{ name }} {{ variables.x }}\n")
+    variables = {
+        "ip": "10.0.0.7",
+        "name": os.fsdecode(b"\xff"),
+        "variables": {"x": [1, None, True]},
+    }
+    assert renderer.render(grant, variables) == b"10.0.0.7 \xff [1, None, True]\n"
 
 
 def test_one_process_makes_one_after_another(renderer, template):
@@ -76,7 +80,7 @@ def test_no_process_is_started_before_one_is_needed(renderer):
 
 
 def test_a_file_of_any_size_comes_whole(renderer, template):
-    renderer.bounds = RenderLimits(4 << 20, 30.0)
+    renderer.limits = RenderLimits(4 << 20, 30.0)
     octets = renderer.render(
         template("{% for i in range(1024) %}{{ x }}{% endfor %}"), {"x": "x" * 4096}
     )
@@ -97,22 +101,22 @@ def test_a_directory_is_refused_as_when_it_is_read(renderer, template, root):
 
 @pytest.mark.parametrize("text", [ENDLESS, "{{ 10 ** (10 ** 10) }}"])
 def test_what_takes_too_long_is_ended(renderer, template, text):
-    renderer.bounds = RenderLimits(seconds=0.3)
+    renderer.limits = RenderLimits(seconds=0.3)
     assert _why(renderer, template(text)) == LATE
     assert children() == []
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("next"), {}) == b"next"
 
 
 def test_a_template_that_took_too_long_rests_until_it_is_another(renderer, template):
-    renderer.bounds = RenderLimits(seconds=0.2)
+    renderer.limits = RenderLimits(seconds=0.2)
     grant = template(ENDLESS)
     assert "took more than" in _why(renderer, grant)
     began = time.monotonic()
     for _ in range(50):
-        assert "took too long" in _why(renderer, grant)
+        assert "exceeded its time limit less than" in _why(renderer, grant)
     assert time.monotonic() - began < 50 * 0.2
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("mended"), {}) == b"mended"
 
 
@@ -133,11 +137,11 @@ def test_what_needs_too_much_memory_is_refused(renderer, template, text):
 
 
 def test_what_grows_too_large_costs_no_process(renderer, template):
-    renderer.bounds = RenderLimits(1 << 10, 30.0)
+    renderer.limits = RenderLimits(1 << 10, 30.0)
     renderer.render(template("a"), {})
     before = children()
     grant = template("{% for i in range(99999) %}{{ i }}{% endfor %}")
-    assert _why(renderer, grant) == "template t.j2: gives more than 1024 octets"
+    assert _why(renderer, grant) == "template t.j2: the file is larger than 1024 bytes"
     assert children() == before
 
 
@@ -158,7 +162,7 @@ def test_a_process_that_is_killed_at_work_costs_its_job(renderer, template, numb
         _until(children)
         _until(lambda: _busy(children()[0]))
         os.kill(children()[0], number)
-        why = f"template t.j2: its process was ended by {name}"
+        why = f"template t.j2: the render process was killed by {name}"
         assert job.result(LIMIT) == why
     assert children() == []
     assert renderer.render(template("next"), {}) == b"next"
@@ -179,9 +183,9 @@ def test_a_process_that_is_stopped_is_replaced(renderer, template):
     renderer.render(template("a"), {})
     (pid,) = children()
     os.kill(pid, signal.SIGSTOP)
-    renderer.bounds = RenderLimits(seconds=0.3)
+    renderer.limits = RenderLimits(seconds=0.3)
     assert _why(renderer, template("b")) == LATE
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("b"), {}) == b"b"
     assert pid not in children()
 
@@ -228,18 +232,21 @@ def test_others_go_on_while_one_takes_its_time(template):
 
 
 def test_a_job_waits_so_long_for_its_turn_and_no_longer(template):
-    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1, patience=0.1)
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), max_processes=1, max_wait=0.1)
     with closing(renderer), ThreadPoolExecutor(1) as pool:
         slow = pool.submit(_refused, renderer, template(ENDLESS, "slow.j2"))
         _until(children)
-        assert _why(renderer, template("quick")) == "template t.j2: waited 0.1 s for its turn"
+        assert (
+            _why(renderer, template("quick"))
+            == "template t.j2: no render process was free within 0.1 s"
+        )
         assert not slow.done()
         renderer.close()
         slow.result(LIMIT)
 
 
 def test_closing_refuses_what_runs_and_what_waits(template):
-    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1)
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), max_processes=1)
     grant = template(ENDLESS)
     with ThreadPoolExecutor(5) as pool:
         jobs = [pool.submit(_refused, renderer, grant) for _ in range(5)]
@@ -312,7 +319,7 @@ def test_without_descriptors_there_is_a_refusal(renderer, template):
         why = _why(renderer, grant)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert why == "template t.j2: no process could be started: Too many open files"
+    assert why == "template t.j2: cannot start a render process: Too many open files"
     assert renderer.render(grant, {}) == b"a"
 
 
@@ -328,14 +335,20 @@ READY = r"s.sendall(b'\2\0\0\0\0'); s.recv(1 << 16);"
 @pytest.mark.parametrize(
     ("does", "why"),
     [
-        ("raise SystemExit(3)", "its process ended"),
-        (r"s.sendall(b'GET / HTTP/1.0\r\n\r\n')", "its process said what it should not"),
-        (r"s.sendall(b'\4\0\0\0\1x')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\xff\xff\xff\xff')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\0\1\0\0' + b'x' * 65536)", "its process said what it should not"),
-        (READY + r"s.sendall(b'\2\0\0\0\0')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\4\0\0\0\2{}')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\0\0\0\5ab'); s.close(); raise SystemExit", "its process ended"),
+        ("raise SystemExit(3)", "the render process ended"),
+        (r"s.sendall(b'GET / HTTP/1.0\r\n\r\n')", "the render process sent an invalid message"),
+        (r"s.sendall(b'\4\0\0\0\1x')", "the render process sent an invalid message"),
+        (READY + r"s.sendall(b'\3\xff\xff\xff\xff')", "the render process sent an invalid message"),
+        (
+            READY + r"s.sendall(b'\3\0\1\0\0' + b'x' * 65536)",
+            "the render process sent an invalid message",
+        ),
+        (READY + r"s.sendall(b'\2\0\0\0\0')", "the render process sent an invalid message"),
+        (READY + r"s.sendall(b'\4\0\0\0\2{}')", "the render process sent an invalid message"),
+        (
+            READY + r"s.sendall(b'\3\0\0\0\5ab'); s.close(); raise SystemExit",
+            "the render process ended",
+        ),
     ],
 )
 def test_what_a_process_says_is_not_trusted(template, monkeypatch, does, why):
@@ -364,7 +377,7 @@ def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
     ("does", "why"),
     [
         ("import signal; signal.pause()", LATE),
-        ("s.recv(1); s.close(); raise SystemExit", "template t.j2: its process ended"),
+        ("s.recv(1); s.close(); raise SystemExit", "template t.j2: the render process ended"),
     ],
 )
 def test_a_process_that_does_not_take_its_job_costs_it(template, monkeypatch, does, why):
@@ -377,7 +390,7 @@ def test_a_process_that_does_not_take_its_job_costs_it(template, monkeypatch, do
 
 
 def test_what_is_not_there_is_told_while_another_rests(renderer, template):
-    renderer.bounds = RenderLimits(seconds=0.3)
+    renderer.limits = RenderLimits(seconds=0.3)
     assert _why(renderer, template(ENDLESS)) == LATE
     missing = _refused(renderer, template(None, "none.j2"))
     assert missing.code is ErrorCode.FILE_NOT_FOUND
@@ -385,7 +398,7 @@ def test_what_is_not_there_is_told_while_another_rests(renderer, template):
 
 def test_a_process_that_never_gets_ready_is_given_up(template, monkeypatch):
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format("")])
-    monkeypatch.setattr(process, "_STARTS_WITHIN", 0.3)
+    monkeypatch.setattr(process, "_START_SECONDS", 0.3)
     with closing(TemplateRenderer()) as renderer:
         assert _why(renderer, template("a")) == "template t.j2: did not start within 0.3 s"
         assert children() == []

@@ -9,7 +9,7 @@ import pytest
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates.protocol import RenderJob
-from tftpd.templates.sandbox import LONGEST, Templates
+from tftpd.templates.sandbox import MAX_TEMPLATE_BYTES, TemplateSandbox
 
 LEAVES = 1 << 20
 
@@ -17,16 +17,16 @@ LEAVES = 1 << 20
 @pytest.fixture(scope="module")
 def templates():
     """What a process has for all its jobs."""
-    return Templates()
+    return TemplateSandbox()
 
 
 @pytest.fixture
 def made(templates, template):
     """What a text gives, which is that of the file `t.j2`."""
 
-    def make(text, size=LEAVES, symlinks=Symlinks.INSIDE, world_readable=False, **facts):
+    def make(text, size=LEAVES, symlinks=Symlinks.INSIDE, world_readable=False, **variables):
         grant = template(text, symlinks=symlinks, world_readable=world_readable)
-        return templates.render(RenderJob(grant, facts, size, 2.0))
+        return templates.render(RenderJob(grant, variables, size, 2.0))
 
     return make
 
@@ -47,9 +47,9 @@ def refused(made):
 
 
 def test_values_come_where_they_are_named(made):
-    text = "kernel {{ facts.kernel }} ip={{ ip }} {{ groups.host | upper }}\n"
-    facts = {"ip": "10.0.0.7", "facts": {"kernel": "vmlinuz"}, "groups": {"host": "web"}}
-    assert made(text, **facts) == b"kernel vmlinuz ip=10.0.0.7 WEB\n"
+    text = "kernel {{ variables.kernel }} ip={{ ip }} {{ groups.host | upper }}\n"
+    variables = {"ip": "10.0.0.7", "variables": {"kernel": "vmlinuz"}, "groups": {"host": "web"}}
+    assert made(text, **variables) == b"kernel vmlinuz ip=10.0.0.7 WEB\n"
 
 
 def test_a_line_of_tags_leaves_nothing(made):
@@ -89,13 +89,13 @@ def test_a_template_that_is_not_utf8_is_refused_with_its_line(refused):
 
 def test_a_name_that_is_not_there_is_refused_with_its_line(refused):
     assert refused("a\n\n{{ kernel }}") == "line 3: 'kernel' is undefined"
-    why = refused("{{ facts.kernel }}", facts={})
+    why = refused("{{ variables.kernel }}", variables={})
     assert why == "line 1: 'dict object' has no attribute 'kernel'"
 
 
 def test_what_may_be_missing_can_have_a_default(made):
-    text = "{{ facts.kernel | default('vmlinuz') }} {{ 'mac' if mac else 'none' }}"
-    assert made(text, facts={}, mac=None) == b"vmlinuz none"
+    text = "{{ variables.kernel | default('vmlinuz') }} {{ 'mac' if mac else 'none' }}"
+    assert made(text, variables={}, mac=None) == b"vmlinuz none"
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,11 @@ def test_an_error_is_told_with_its_line(refused, text, why):
 
 
 def test_a_fact_comes_before_a_method_of_its_name(made):
-    assert made("{{ facts.items }} {{ facts.get }}", facts={"items": 3, "get": 4}) == b"3 4"
-    assert made("{{ facts.items() | list }}", facts={"a": 1}) == b"[('a', 1)]"
+    assert (
+        made("{{ variables.items }} {{ variables.get }}", variables={"items": 3, "get": 4})
+        == b"3 4"
+    )
+    assert made("{{ variables.items() | list }}", variables={"a": 1}) == b"[('a', 1)]"
 
 
 ESCAPES = [
@@ -148,8 +151,8 @@ ESCAPES = [
     "{{ dict[1:2].mro() }}",
     "{{ dict.__code__ }}",
     "{{ (1).__class__.__base__ }}",
-    "{{ facts.__class__ }}",
-    "{{ facts | attr('__init__') }}",
+    "{{ variables.__class__ }}",
+    "{{ variables | attr('__init__') }}",
     "{{ cycler('a').next.__func__ }}",
     "{{ cycler('a').reset.__self__.__class__ }}",
     "{{ namespace().__dict__ }}",
@@ -163,11 +166,11 @@ ESCAPES = [
     "{% import 'os' as os %}{{ os }}",
     "{% do 1 %}",
     "{% debug %}",
-    "{{ facts.list.append(3) }}",
-    "{{ facts.list.insert(0, 1) }}",
-    "{{ facts.update({'a': 1}) }}",
-    "{{ facts.pop('list') }}",
-    "{{ facts.__setitem__('a', 1) }}",
+    "{{ variables.list.append(3) }}",
+    "{{ variables.list.insert(0, 1) }}",
+    "{{ variables.update({'a': 1}) }}",
+    "{{ variables.pop('list') }}",
+    "{{ variables.__setitem__('a', 1) }}",
     "{{ range(10000000) | length }}",
     "{{ ''.join.__self__.__class__ }}",
     "{{ ''.encode().__class__ }}",
@@ -179,13 +182,13 @@ ESCAPES = [
 
 @pytest.mark.parametrize("text", ESCAPES)
 def test_the_sandbox_holds(refused, text):
-    assert refused(text, facts={"list": [1, 2]})
+    assert refused(text, variables={"list": [1, 2]})
 
 
 def test_a_dict_is_made_of_pairs_and_of_names(made):
-    assert made("{{ dict([('a', 1)], b=2) }} {{ dict(facts, a=3) }}", facts={"a": 1, "c": 4}) == (
-        b"{'a': 1, 'b': 2} {'a': 3, 'c': 4}"
-    )
+    assert made(
+        "{{ dict([('a', 1)], b=2) }} {{ dict(variables, a=3) }}", variables={"a": 1, "c": 4}
+    ) == (b"{'a': 1, 'b': 2} {'a': 3, 'c': 4}")
 
 
 def test_text_of_a_client_is_never_a_template(made):
@@ -195,18 +198,18 @@ def test_text_of_a_client_is_never_a_template(made):
 def test_a_file_larger_than_allowed_is_refused(made, refused):
     text = "{% for x in range(10) %}xxxxxxxxxx{% endfor %}"
     assert made(text, size=100) == b"x" * 100
-    assert refused(text, size=99) == "gives more than 99 octets"
+    assert refused(text, size=99) == "the file is larger than 99 bytes"
 
 
 def test_a_template_larger_than_allowed_is_refused(made, refused):
-    assert made(b" " * LONGEST) == b" " * LONGEST
-    why = refused(b" " * (LONGEST + 1))
-    assert why == f"has {LONGEST + 1} octets, a template at most {LONGEST}"
+    assert made(b" " * MAX_TEMPLATE_BYTES) == b" " * MAX_TEMPLATE_BYTES
+    why = refused(b" " * (MAX_TEMPLATE_BYTES + 1))
+    assert why == f"has {MAX_TEMPLATE_BYTES + 1} bytes, the limit is {MAX_TEMPLATE_BYTES}"
 
 
 @pytest.mark.parametrize("text", ["{% include 't.j2' %}", "{% import 't.j2' as t %}"])
 def test_a_template_that_includes_itself_is_refused(refused, text):
-    assert refused(text) == "line 1: nested too deep, or includes itself"
+    assert refused(text) == "line 1: nested too deeply, or includes itself"
 
 
 def test_a_template_that_extends_itself_is_refused(refused):
@@ -215,7 +218,7 @@ def test_a_template_that_extends_itself_is_refused(refused):
 
 def test_an_expression_without_end_is_refused(refused):
     assert refused("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}") == (
-        "nested too deep, or includes itself"
+        "nested too deeply, or includes itself"
     )
 
 
@@ -287,6 +290,7 @@ def test_the_first_of_several_that_is_there_is_included(made, template):
         "x" * 5000,
         "x\\0y",
         ".tftpd-upload-1",
+        ".TFTPD-Upload-1",
     ],
 )
 @pytest.mark.parametrize("how", ["{% include 'NAME' %}", "{% import 'NAME' as x %}{{ x }}"])
@@ -310,7 +314,9 @@ def test_an_absolute_name_is_one_beneath_the_root(made, refused, root):
 
 def test_what_is_refused_is_not_passed_over(refused):
     why = refused("{% include '../outside/secret.j2' ignore missing %}")
-    assert why == ('line 1: "../outside/secret.j2": names are those beneath the root, without ..')
+    assert why == (
+        'line 1: "../outside/secret.j2": a template name is relative to the root, without ".."'
+    )
 
 
 def test_links_are_followed_as_the_directory_has_it(made, refused, root, template):
@@ -361,11 +367,11 @@ def test_what_is_the_same_is_compiled_once(made, template, monkeypatch):
     assert compiled == ["t.j2", "part.j2"]
 
 
-@pytest.mark.parametrize(("count", "size"), [(20, LONGEST // 2), (1000, 1)])
+@pytest.mark.parametrize(("count", "size"), [(20, MAX_TEMPLATE_BYTES // 2), (1000, 1)])
 def test_what_was_compiled_long_ago_is_forgotten(made, templates, count, size):
     for number in range(count):
         made(f"{number}{' ' * size}")
-    kept = templates._compiled
+    kept = templates._cache
     assert kept._size == sum(len(octets) + 8192 for _, octets in kept._codes) <= 4 << 20
     assert len(kept._codes) < count
 
@@ -382,9 +388,9 @@ def test_nothing_is_left_for_the_next_client(made, template):
 
 
 def test_facts_are_not_changed(made):
-    facts = {"a": 1}
-    made("{% set a = 2 %}{% set facts = {} %}{{ a }}", facts=facts, a=1)
-    assert facts == {"a": 1}
+    variables = {"a": 1}
+    made("{% set a = 2 %}{% set variables = {} %}{{ a }}", variables=variables, a=1)
+    assert variables == {"a": 1}
 
 
 def test_what_is_wrong_is_told_in_one_line_and_not_too_long(refused):

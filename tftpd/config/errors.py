@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from tftpd.access.paths import printable_text
+
 Path = tuple[str | int, ...]
 """Keys and indexes that lead to a value of the document."""
 
@@ -62,13 +64,8 @@ def quoted(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)
-    text = printable(value)
+    text = printable_text(value)
     return f'"{text}"' if len(text) <= _LONGEST else f'"{text[: _LONGEST - 3]}..."'
-
-
-def printable(text: str) -> str:
-    """`text` on one line, its control characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def closest_match(word: object, words: Iterable[str]) -> str | None:

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import root
-from tftpd.access.paths import split_name
+from tftpd.access.paths import printable_text, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
-from tftpd.config.errors import ConfigError, Problem, closest_match, dotted, printable, quoted
+from tftpd.config.errors import ConfigError, Problem, closest_match, dotted, quoted
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination
 from tftpd.config.yaml_document import Document, read
@@ -132,7 +132,7 @@ def _check_root(
     # A directory that one client has below it is looked for when it asks.
     wrong = _wrong_with(str(known.path), reads, writes and not known.below)
     if wrong:
-        document.add_problem(path, f"{printable(str(known.path))} {wrong}")
+        document.add_problem(path, f"{printable_text(str(known.path))} {wrong}")
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
@@ -140,7 +140,7 @@ def _resolve_trace(document: Document, base: Path) -> None:
     entry = document.value.get("trace")
     file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
     if file is not None and not os.path.isdir(os.path.dirname(file)):
-        document.add_problem(("trace", "file"), f"{printable(file)} is in no directory")
+        document.add_problem(("trace", "file"), f"{printable_text(file)} is in no directory")
 
 
 def _resolved(entry: Any, key: str | int, base: Path) -> str | None:

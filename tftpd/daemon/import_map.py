@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpd.access.paths import printable_text
 from tftpd.access.regular.patterns import pattern
 from tftpd.access.regular.posix import posix
 from tftpd.access.regular.tree import BadPattern, spell
 from tftpd.access.rewrite import template
-from tftpd.config.errors import printable
 from tftpd.config.names import MOST_RULES
 
 _EXIT_FAILURE = 1
@@ -72,7 +72,9 @@ def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
             continue
         try:
             rule, remark = _translate_line(fields)
-            rules.append(TranslatedRule(number, printable(line.strip(_WHITESPACE)), rule, remark))
+            rules.append(
+                TranslatedRule(number, printable_text(line.strip(_WHITESPACE)), rule, remark)
+            )
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
     if len(rules) > MOST_RULES:
@@ -135,7 +137,7 @@ def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-            raise _NotTranslatable(f'"{printable(letter)}" is not an operation')
+            raise _NotTranslatable(f'"{printable_text(letter)}" is not an operation')
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:

@@ -173,7 +173,7 @@ class Server:
         facts = settings.known_facts()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
-        self._renderer.bounds = settings.limits.rendering()
+        self._renderer.limits = settings.limits.rendering()
         return ServerConfig(
             mounts=mounts,
             limits=settings.limits.granted(),
