@@ -1,4 +1,4 @@
-"""What the daemon and its processes tell each other."""
+"""Messages between the daemon and its render processes."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from tftpd.templates.protocol import (
 )
 
 
-def test_a_job_is_what_it_was():
+def test_a_job_survives_encoding():
     grant = Grant(
         Path("/srv/\udcff"), (b"a", b"\xff\xfe", "é".encode()), ReadPolicy(True), Symlinks.DENY, 1
     )
@@ -28,7 +28,7 @@ def test_a_job_is_what_it_was():
     assert RenderJob.decode(job.encode()) == job
 
 
-def test_messages_come_one_after_another():
+def test_messages_are_received_in_order():
     taken = io.BytesIO(encode_message(MessageKind.READY) + encode_message(MessageKind.FILE, b"abc"))
     assert receive_message(taken.read, 3) == (MessageKind.READY, b"")
     assert receive_message(taken.read, 3) == (MessageKind.FILE, b"abc")
@@ -37,20 +37,20 @@ def test_messages_come_one_after_another():
 @pytest.mark.parametrize(
     "message", [encode_message(MessageKind.FILE, b"abcd"), b"\xff\0\0\0\0", b"\0" * 5]
 )
-def test_what_is_too_long_or_unknown_is_garbled(message):
+def test_a_message_that_is_too_long_or_unknown_is_invalid(message):
     with pytest.raises(InvalidMessage):
         receive_message(io.BytesIO(message).read, 3)
 
 
-def test_a_refusal_is_what_it_was():
+def test_a_refusal_survives_encoding():
     for refused in (
         RequestRefused(ErrorCode.FILE_NOT_FOUND, "é"),
         RequestRefused(ErrorCode.NOT_DEFINED, "why", ErrorText.TEMPLATE_FAILED),
     ):
         message = io.BytesIO(encode_refusal(refused))
         kind, body = receive_message(message.read, 1 << 10)
-        said = decode_refusal(body)
-        assert (kind, said.code, said.reason, said.text) == (
+        sent = decode_refusal(body)
+        assert (kind, sent.code, sent.reason, sent.text) == (
             MessageKind.REFUSED,
             refused.code,
             refused.reason,
@@ -59,26 +59,26 @@ def test_a_refusal_is_what_it_was():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "body",
     [
         *([0, "why", "any text"], [99, "why", ""], [0, "why"], 5, {}, [[], "", ""]),
         *([1, 5, ""], [1, ["why"], ""], [1, None, ""]),
     ],
 )
-def test_a_refusal_has_no_text_but_ours(said):
+def test_a_refusal_with_another_text_is_invalid(body):
     with pytest.raises(InvalidMessage):
-        decode_refusal(json.dumps(said).encode())
+        decode_refusal(json.dumps(body).encode())
     with pytest.raises(InvalidMessage):
         decode_refusal(b"\xff")
 
 
-def test_a_refusal_that_is_nested_without_end_is_garbled():
+def test_a_deeply_nested_refusal_is_invalid():
     with pytest.raises(InvalidMessage):
         decode_refusal(b"[" * 60000)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("sent", "received"),
     [
         ("a\nb\r\x1b[31m", "a\\nb\\r\\x1b[31m"),
         ("é\udcff\ud800", "é\\udcff\\ud800"),
@@ -86,14 +86,14 @@ def test_a_refusal_that_is_nested_without_end_is_garbled():
         ("\n" * 1000, "\\n" * 500),
     ],
 )
-def test_the_reason_of_a_refusal_is_a_line_whoever_wrote_it(said, told):
-    body = json.dumps([1, said, ""]).encode()
-    assert decode_refusal(body).reason == told
+def test_the_reason_of_a_refusal_is_one_printable_line(sent, received):
+    body = json.dumps([1, sent, ""]).encode()
+    assert decode_refusal(body).reason == received
     _, body = receive_message(
-        io.BytesIO(encode_refusal(RequestRefused(ErrorCode.FILE_NOT_FOUND, said))).read, 1 << 16
+        io.BytesIO(encode_refusal(RequestRefused(ErrorCode.FILE_NOT_FOUND, sent))).read, 1 << 16
     )
-    assert decode_refusal(body).reason == told
+    assert decode_refusal(body).reason == received
 
 
-def test_the_text_of_a_code_is_that_of_the_code():
+def test_the_text_of_a_standard_code_is_fixed():
     assert decode_refusal(b'[1, "why", "any text"]').text == ErrorCode.FILE_NOT_FOUND.text
