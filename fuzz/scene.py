@@ -167,7 +167,7 @@ class Scene:
         self.net.run_threads()
         self.clock.waits(_LONGEST)
         assert not len(self.sessions), "a session is left"
-        assert not len(self.listener._waiting), "a request waits still"
+        assert not len(self.listener._lookups), "a request waits still"
         assert not self.port.sessions, "a guest of the port is left"
         assert list(self.net.ports) == [HERE], "a port is left"
         assert not self.clock.getDelayedCalls(), "a timer is left"

@@ -173,7 +173,7 @@ def _check_end(talk: _Talk) -> None:
         assert list(contents) == ["file"], f"not the file but {list(contents)}"
         content = contents["file"]
         assert any(sent.is_whole(content) for sent in talk.sent.values()), "not what was sent"
-        assert len(content) == result.octets
+        assert len(content) == result.bytes_transferred
     else:
         assert not result_is_kept(contents, result), f"{list(contents)} is left"
 

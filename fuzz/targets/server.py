@@ -51,7 +51,7 @@ def _step(choices: Choices, scene: Scene, watch: Watch) -> None:
         case 13:
             scene.reload(choices.number(4), choices.flag(), choices.flag())
         case 14:
-            scene.net.no_ports, scene.net.taken = choices.flag(), choices.flag()
+            scene.net.no_ports, scene.net.ports_exhausted = choices.flag(), choices.flag()
             scene.port.broadcast = choices.flag()
         case _:
             _disturb(choices, scene)

@@ -1,13 +1,15 @@
 """The packet trace of `tftpc -v`."""
 
 import io
+from dataclasses import replace
+from functools import partial
 
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.client import Client
 from tftpd.client.output import PacketPrinter
 from tftpd.client.settings import ClientSettings
-from tftpd.net.wrappers import tapped
+from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.packets import Ack, Data, Oack
 
 
@@ -16,7 +18,8 @@ def test_every_datagram_is_printed_in_both_directions(tmp_path):
     client = ClientDriver(net)
     printer = PacketPrinter(net.clock.seconds, out)
     client.client = Client(
-        tapped(net.runtime, printer.print_packet), ClientSettings(blksize=8, windowsize=2)
+        replace(net.runtime, tap=partial(ProtocolTap, observe=printer.print_packet)),
+        ClientSettings(blksize=8, windowsize=2),
     )
     client.get(tmp_path / "f")
     net.clock.advance(0.25)

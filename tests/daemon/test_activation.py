@@ -1,4 +1,4 @@
-"""The daemon on a socket that systemd's own program has bound."""
+"""Socket activation with systemd-socket-activate."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.support.plain import get
 
 @pytest.fixture
 def activate():
-    """The program's path; skips without it, unless TFTPD_INTEROP is `required`."""
+    """Return the path of the program; skip without it, unless TFTPD_INTEROP is `required`."""
     path = shutil.which("systemd-socket-activate")
     if path is None and os.environ.get("TFTPD_INTEROP") != "required":
         pytest.skip("systemd-socket-activate is not installed")
@@ -32,8 +32,8 @@ def _command(activate, tmp_path, address, **settings):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("mode", [None, "per-session", "single-port"])
-def test_a_request_that_came_before_the_daemon_is_served(activate, tmp_path, host, mode):
-    """Without a mode, `listen` is left out."""
+def test_the_request_that_starts_the_daemon_is_served(activate, tmp_path, host, mode):
+    """Without a mode, the configuration has no `listen`."""
     port = free_port()
     (tmp_path / "file").write_bytes(b"content" * 300)
     listen = {"listen": [{"address": host, "port": port, "mode": mode}]} if mode else {}
@@ -46,16 +46,16 @@ def test_a_request_that_came_before_the_daemon_is_served(activate, tmp_path, hos
     )
     try:
         assert process.stderr.readline().startswith(b"Listening on ")
-        # It is only this request that has the daemon started.
+        # This request starts the daemon.
         assert get(port, b"file", host=host) == b"content" * 300
-        # And it takes the next, of another client: it does not hang in the socket.
+        # The next request, of another client, is served too.
         assert get(port, b"file", [("blksize", 700)], host=host) == b"content" * 300
     finally:
         process.terminate()
         process.communicate(timeout=20)
 
 
-def test_a_socket_for_both_families_is_refused_in_one_line(activate, tmp_path):
+def test_a_dual_stack_socket_is_refused_in_one_line(activate, tmp_path):
     port = free_port()
     process = subprocess.Popen(
         _command(activate, tmp_path, str(port)),
@@ -67,10 +67,11 @@ def test_a_socket_for_both_families_is_refused_in_one_line(activate, tmp_path):
         assert process.stderr.readline().startswith(b"Listening on ")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"\0\1file\0octet\0", ("127.0.0.1", port))
-        said, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 1
-    assert b"that takes IPv4 too; use two, BindIPv6Only=ipv6-only\n" in said
-    assert b"Traceback" not in said + errors
+    assert b"a socket that accepts both IPv4 and IPv6: " in output
+    assert b"; use two sockets with BindIPv6Only=ipv6-only\n" in output
+    assert b"Traceback" not in output + errors

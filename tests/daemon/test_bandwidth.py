@@ -1,4 +1,4 @@
-"""What a process has of the bandwidth of all transfers."""
+"""Each process gets a share of the bandwidth."""
 
 from math import inf
 
@@ -11,27 +11,27 @@ from tftpd.server.server import Server
 
 @pytest.fixture
 def server():
-    built = Server(reactor, lambda report: None)
-    yield built
-    built.stop()
+    server = Server(reactor, lambda result: None)
+    yield server
+    server.stop()
 
 
-def _settings(root, **said):
+def _settings(root, **keys):
     directory = {"root": str(root), "read": True}
-    return Settings.model_validate({"directories": [directory], **said})
+    return Settings.model_validate({"directories": [directory], **keys})
 
 
-@pytest.mark.parametrize(("workers", "octets"), [(1, 1_000_000), (4, 250_000)])
-def test_each_worker_has_its_share(server, tmp_path, workers, octets):
+@pytest.mark.parametrize(("workers", "share"), [(1, 1_000_000), (4, 250_000)])
+def test_each_worker_gets_its_share(server, tmp_path, workers, share):
     limits = {"bandwidth": 1_000_000}
-    offer = server._offer(_settings(tmp_path, workers=workers, limits=limits))
-    assert [rate.octets for rate in offer.rates()] == [octets]
+    config = server._make_config(_settings(tmp_path, workers=workers, limits=limits))
+    assert [rate.bytes_per_second for rate in config.bandwidth_limits()] == [share]
 
 
-def test_a_reload_changes_it_for_transfers_that_run(server, tmp_path):
-    offer = server._offer(_settings(tmp_path, limits={"bandwidth": 1_000_000}))
-    (rate,) = offer.rates()
-    server._offer(_settings(tmp_path, limits={"bandwidth": 2_000_000}))
-    assert rate.octets == 2_000_000
-    assert server._offer(_settings(tmp_path)).rates() == []
-    assert rate.octets == inf
+def test_a_reload_changes_the_bandwidth_of_running_transfers(server, tmp_path):
+    config = server._make_config(_settings(tmp_path, limits={"bandwidth": 1_000_000}))
+    (rate,) = config.bandwidth_limits()
+    server._make_config(_settings(tmp_path, limits={"bandwidth": 2_000_000}))
+    assert rate.bytes_per_second == 2_000_000
+    assert server._make_config(_settings(tmp_path)).bandwidth_limits() == []
+    assert rate.bytes_per_second == inf

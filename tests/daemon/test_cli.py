@@ -14,13 +14,13 @@ from tftpd.config.loader import schema
 from tftpd.daemon.cli import main
 
 
-def test_check_is_content_with_a_good_configuration(capsys):
+def test_check_accepts_a_valid_configuration(capsys):
     config = str(CHECKOUT / "conf/tftpd.yaml")
     assert main(["check", config]) == 0
     assert capsys.readouterr().out == f"{config}: no problems\n"
 
 
-def test_check_tells_every_problem(capsys, tmp_path):
+def test_check_reports_every_problem(capsys, tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("lisen: 3\n")
     assert main(["check", str(bad)]) == 78

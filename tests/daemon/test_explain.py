@@ -1,4 +1,4 @@
-"""`tftpd explain`: it says what the daemon answers, and leaves no trace."""
+"""`tftpd explain` predicts the daemon's answer and changes nothing."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
 from tftpd.config.loader import load_with_lines
 from tftpd.daemon.cli import main
-from tftpd.daemon.explain.explanation import Configured, explain
-from tftpd.daemon.explain.text import lines
+from tftpd.daemon.explain.explanation import LoadedConfig, explain
+from tftpd.daemon.explain.text import format_lines
 from tftpd.protocol.packets import MAX_REQUEST_BYTES, ErrorPacket, Rrq, Wrq
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.config import ServerConfig
@@ -81,18 +81,18 @@ OPTIONS = [
 
 
 @pytest.fixture
-def configured():
-    """A configuration over a tree that everyone may reach."""
-    with tempfile.TemporaryDirectory() as made:
-        base = Path(made)
+def config():
+    """Return a configuration for a tree that all users can access."""
+    with tempfile.TemporaryDirectory() as directory:
+        base = Path(directory)
         base.chmod(0o755)
-        _plant(base)
+        _create_tree(base)
         (base / "tftpd.yaml").write_text(CONFIGURATION)
         settings, document = load_with_lines(base / "tftpd.yaml")
-        yield Configured(settings, "tftpd.yaml", document)
+        yield LoadedConfig(settings, "tftpd.yaml", document)
 
 
-def _plant(base):
+def _create_tree(base):
     root = base / "root"
     for directory in (root / "sub", root / "in", root / "shut", base / "elsewhere"):
         directory.mkdir(parents=True)
@@ -127,17 +127,17 @@ def _plant(base):
 
 
 def _tree(base, uid):
-    """What is there, and when it was touched last, as `uid` may read without a trace."""
+    """Return all paths with their state, and access times that reading as `uid` must not change."""
     with _acting_as(os.getuid()):
         return {path: _stamp(path, uid) for path in sorted(base.rglob("*"))}
 
 
 def _stamp(path, uid):
     status = path.lstat()
-    # Who neither owns a file nor is root leaves a time of access; so does who
-    # reads a link.
-    spared = path.is_file() and not path.is_symlink() and uid == status.st_uid
-    accessed = status.st_atime_ns if spared else None
+    # Only the owner and root can read a file without changing its access time (O_NOATIME).
+    # Reading a link changes its access time.
+    can_hide = path.is_file() and not path.is_symlink() and uid == status.st_uid
+    accessed = status.st_atime_ns if can_hide else None
     return status.st_ino, status.st_mode, status.st_size, status.st_ctime_ns, accessed
 
 
@@ -151,30 +151,30 @@ def _acting_as(uid):
         os.seteuid(before)
 
 
-def _really(configured, request, host):
-    """What a listener in memory answers at once."""
-    settings = configured.settings
+def _answers_of_server(config, request, host):
+    """Return the immediate answers of a server in memory, and the logged reasons."""
+    settings = config.settings
     server = MemoryServer(
-        lambda report: ServerConfig(
+        lambda observer: ServerConfig(
             Mounts(settings.mounts(), settings.naming()),
             settings.limits.granted(),
             settings.retransmit.timing(),
             AdmissionLimits(sessions=100),
-            report,
+            observer,
             profiles=Profiles(known.profile() for known in settings.known_profiles()),
         )
     )
     server.net.deliver(request.encode(), (host, 2070), (SERVER, WELL_KNOWN))
     answers = [datagram for _, _, datagram in server.net.sent]
-    why = [report.detail for report in server.reports]
-    server.waits(120)
+    reasons = [result.detail for result in server.reports]
+    server.advance(120)
     assert server.idle
-    return answers, why
+    return answers, reasons
 
 
-# Each name with all options, and those with each host in turn.
+# Each name with all options; the hosts alternate.
 HOSTS = ("192.0.2.7", "198.51.100.7")
-ASKED = [
+CASES = [
     (name, options, HOSTS[(at + turn) % 2])
     for turn, name in enumerate(NAMES)
     for at, options in enumerate(OPTIONS)
@@ -183,40 +183,42 @@ ASKED = [
 
 @pytest.mark.parametrize("uid", [os.geteuid(), NOBODY])
 @pytest.mark.parametrize(
-    ("mode", "asked"),
-    [(b"octet", ASKED), (b"NetASCII", ASKED), (b"mail", ASKED[::16])],
+    ("mode", "cases"),
+    [(b"octet", CASES), (b"NetASCII", CASES), (b"mail", CASES[::16])],
     ids=["octet", "netascii", "mail"],
 )
 @pytest.mark.parametrize("kind", [Rrq, Wrq])
-def test_the_listener_answers_what_was_explained(configured, kind, mode, asked, uid):
+def test_the_explanation_equals_the_answer_of_the_server(config, kind, mode, cases, uid):
     if os.geteuid() not in (0, uid):
-        pytest.skip("only root can be nobody")
-    base = Path(configured.settings.directories[0].root[0]).parent
-    for name, options, host in asked:
+        pytest.skip("only root can switch to nobody")
+    base = Path(config.settings.directories[0].root[0]).parent
+    for name, options, host in cases:
         request = kind(os.fsencode(name), mode, options)
         with _acting_as(uid):
             before = _tree(base, uid)
-            told = explain(configured, request, host)
+            explanation = explain(config, request, host)
             assert _tree(base, uid) == before, request
-            answers, why = _really(configured, request, host)
-        assert [told.answer] == answers, (request, host)
-        assert told.granted is not told.answer.startswith(b"\0\5")
-        if not told.granted and not told.why.startswith("the directory is not writable"):
-            assert [told.why] == why, (request, host)
+            answers, reasons = _answers_of_server(config, request, host)
+        assert [explanation.answer] == answers, (request, host)
+        assert explanation.granted is not explanation.answer.startswith(b"\0\5")
+        if not explanation.granted and not explanation.reason.startswith(
+            "the directory is not writable"
+        ):
+            assert [explanation.reason] == reasons, (request, host)
 
 
-def test_a_link_is_told_with_where_it_leads(configured):
-    told = explain(configured, Rrq(b"inside", b"octet"), "192.0.2.7")
-    base = Path(configured.settings.directories[0].root[0])
-    said = list(lines(told))
-    limits = said.pop(-4)
+def test_a_symbolic_link_is_shown_with_its_target(config):
+    explanation = explain(config, Rrq(b"inside", b"octet"), "192.0.2.7")
+    base = Path(config.settings.directories[0].root[0])
+    shown = list(format_lines(explanation))
+    limits = shown.pop(-4)
     assert limits.startswith("limits     blksize 1400, windowsize 8, ")
     assert limits.endswith(" (tftpd.yaml:18)")
-    assert said[2:] == [
+    assert shown[2:] == [
         "listener   127.0.0.1 port 6969, broadcast ignore, mode per-session, "
         "session_ports none (tftpd.yaml:3)",
         "profile    no-options (shipped)",
-        "  known by options []",
+        "  matches  options []",
         "  changes  nothing",
         f"directory  / is {base}, symlinks inside (tftpd.yaml:6)",
         "policy     read, admits the client by 0.0.0.0/0, world_readable false, "
@@ -226,14 +228,14 @@ def test_a_link_is_told_with_where_it_leads(configured):
         "  step     sub: directory",
         f"  step     file: regular file, 14 bytes, mode 0644, owner {os.getuid()}:{os.getgid()}",
         f"file       {base}/sub/file",
-        "answer     DATA 1, 14 octets",
-        "octets     00030001 696e2061 20646972 6563746f 7279",
+        "answer     DATA 1, 14 bytes",
+        "bytes      00030001 696e2061 20646972 6563746f 7279",
         "granted",
     ]
 
 
 @pytest.mark.parametrize(
-    ("name", "last", "why"),
+    ("name", "step", "reason"),
     [
         ("abroad/secret", "abroad: symbolic link to ../elsewhere", None),
         ("missing/file", "missing: No such file or directory", "No such file or directory"),
@@ -241,53 +243,58 @@ def test_a_link_is_told_with_where_it_leads(configured):
         ("in/none", "none: No such file or directory", "No such file or directory"),
     ],
 )
-def test_the_step_that_leads_nowhere_is_told(configured, name, last, why):
-    told = explain(configured, Rrq(name.encode(), b"octet"), "192.0.2.7")
-    steps = [line.split(None, 1)[1] for line in lines(told) if line.startswith("  step")]
-    assert last in steps
-    assert not told.granted
-    assert why is None or told.why == why
-
-
-def test_each_rule_that_rewrites_the_name_is_told(configured):
-    told = explain(configured, Rrq(b"renamed/seven", b"octet"), "192.0.2.7")
-    said = list(lines(told))
-    assert "rewrite    seven, by rewrite[0] (tftpd.yaml:20)" in said
-    assert "  step     seven: " in "\n".join(said)
-    assert told.granted
-    assert told.facts()["name"] == "seven"
-    assert told.facts()["rules"] == [
-        {"rule": "rewrite[0]", "at": "tftpd.yaml:20", "name": "seven", "does": ""}
+def test_the_step_that_fails_is_shown(config, name, step, reason):
+    explanation = explain(config, Rrq(name.encode(), b"octet"), "192.0.2.7")
+    steps = [
+        line.split(None, 1)[1] for line in format_lines(explanation) if line.startswith("  step")
     ]
-    told = explain(configured, Rrq(b"forbidden", b"octet"), "192.0.2.7")
-    assert "rewrite    forbidden, by rewrite[2], refuse (tftpd.yaml:22)" in list(lines(told))
-    assert (told.granted, told.why) == (False, "rewrite[2] refuses the name")
+    assert step in steps
+    assert not explanation.granted
+    assert reason is None or explanation.reason == reason
 
 
-def test_each_name_that_was_tried_is_told(configured):
-    told = explain(configured, Rrq(b"C:/Loose/seven\xff", b"octet"), "192.0.2.7")
-    said = [line for line in lines(told) if line.startswith("name")]
-    assert said == [
+def test_each_applied_rewrite_rule_is_shown(config):
+    explanation = explain(config, Rrq(b"renamed/seven", b"octet"), "192.0.2.7")
+    shown = list(format_lines(explanation))
+    assert "rewrite    seven, by rewrite[0] (tftpd.yaml:20)" in shown
+    assert "  step     seven: " in "\n".join(shown)
+    assert explanation.granted
+    assert explanation.to_json()["name"] == "seven"
+    assert explanation.to_json()["rules"] == [
+        {"rule": "rewrite[0]", "location": "tftpd.yaml:20", "name": "seven", "effect": ""}
+    ]
+    explanation = explain(config, Rrq(b"forbidden", b"octet"), "192.0.2.7")
+    assert "rewrite    forbidden, by rewrite[2], refuse (tftpd.yaml:22)" in list(
+        format_lines(explanation)
+    )
+    assert (explanation.granted, explanation.reason) == (False, "rewrite[2] refuses the name")
+
+
+def test_each_name_that_was_tried_is_shown(config):
+    explanation = explain(config, Rrq(b"C:/Loose/seven\xff", b"octet"), "192.0.2.7")
+    shown = [line for line in format_lines(explanation) if line.startswith("name")]
+    assert shown == [
         "name       C:/Loose/seven\\xff: No such file or directory",
         "name       /Loose/seven\\xff, by drive, case: No such file or directory",
         "name       loose/seven, by drive, trailing, case: is served",
     ]
-    assert told.granted
-    assert told.ways[-1].trail.path.endswith(b"/root/seven")
-    names = told.facts()["tried"]
-    assert names[-1] == {"name": "loose/seven", "by": ("drive", "trailing", "case"), "why": ""}
+    assert explanation.granted
+    assert explanation.roots[-1].walk.path.endswith(b"/root/seven")
+    tried = explanation.to_json()["tried"]
+    steps = ("drive", "trailing", "case")
+    assert tried[-1] == {"name": "loose/seven", "steps": steps, "reason": ""}
 
 
-def test_what_followed_links_lead_to_is_told(configured):
-    told = explain(configured, Rrq(b"follow/abroad/secret", b"octet"), "192.0.2.7")
-    root = Path(configured.settings.directories[0].root[0])
-    assert told.ways[-1].trail.path == os.fsencode(root.parent / "elsewhere" / "secret")
+def test_the_target_of_followed_links_is_shown(config):
+    explanation = explain(config, Rrq(b"follow/abroad/secret", b"octet"), "192.0.2.7")
+    root = Path(config.settings.directories[0].root[0])
+    assert explanation.roots[-1].walk.path == os.fsencode(root.parent / "elsewhere" / "secret")
 
 
-def test_each_option_is_told_with_what_becomes_of_it(configured):
+def test_each_option_is_shown_with_its_granted_value(config):
     options = ((b"tsize", b"x"), (b"blksize", b"9000"), (b"blksize", b"8"), (b"windowsize", b"4"))
-    told = explain(configured, Rrq(b"seven", b"octet", options), "192.0.2.7")
-    assert [(option["name"], option["granted"]) for option in told.options] == [
+    explanation = explain(config, Rrq(b"seven", b"octet", options), "192.0.2.7")
+    assert [(option["name"], option["granted"]) for option in explanation.options] == [
         ("tsize", None),
         ("blksize", "1400"),
         ("blksize", None),
@@ -296,72 +303,73 @@ def test_each_option_is_told_with_what_becomes_of_it(configured):
 
 
 @pytest.mark.parametrize(
-    ("client", "to", "at", "why"),
+    ("client", "server", "location", "reason"),
     [
         ("192.0.2.7", None, "tftpd.yaml:3", ""),
         ("2001:db8::7", None, "tftpd.yaml:4", ""),
         ("192.0.2.7", "127.0.0.1", "tftpd.yaml:3", ""),
         ("2001:db8::7", "2001:db8::1", "tftpd.yaml:4", ""),
-        ("192.0.2.7", "192.0.2.1", None, "no listener takes requests to 192.0.2.1"),
-        ("fe80::7%lo", "ff02::1", "tftpd.yaml:4", "requests to everyone are ignored here "
+        ("192.0.2.7", "192.0.2.1", None, "no listener receives requests to 192.0.2.1"),
+        ("fe80::7%lo", "ff02::1", "tftpd.yaml:4", "broadcast requests are ignored here "
          "(broadcast: ignore)"),
     ],
 )  # fmt: skip
-def test_the_listener_is_the_one_of_the_address_that_is_asked(configured, client, to, at, why):
-    told = explain(configured, Rrq(b"seven", b"octet"), client, to)
-    assert (told.listener and told.listener["at"], told.why) == (at, why)
-    assert told.granted is not bool(why)
-    assert (told.answer is None) is bool(why)
+def test_the_listener_of_the_destination_address_is_shown(config, client, server, location, reason):
+    explanation = explain(config, Rrq(b"seven", b"octet"), client, server)
+    found = explanation.listener and explanation.listener["location"]
+    assert (found, explanation.reason) == (location, reason)
+    assert explanation.granted is not bool(reason)
+    assert (explanation.answer is None) is bool(reason)
 
 
 @pytest.mark.parametrize(
-    ("listen", "client", "why"),
+    ("listen", "client", "reason"),
     [
-        ("127.0.0.1", "2001:db8::7", "no listener takes requests over IPv6"),
-        ("::1", "192.0.2.7", "no listener takes requests over IPv4"),
+        ("127.0.0.1", "2001:db8::7", "no listener receives requests over IPv6"),
+        ("::1", "192.0.2.7", "no listener receives requests over IPv4"),
         ("::", "fe80::7%nosuch", ""),
     ],
 )
-def test_who_can_reach_no_listener_is_told_so(tmp_path, capsys, listen, client, why):
+def test_a_client_without_listener_gets_no_answer(tmp_path, capsys, listen, client, reason):
     config = tmp_path / "tftpd.yaml"
     config.write_text(
         f'listen: [{{address: "{listen}"}}]\ndirectories: [{{root: {tmp_path}, read: true}}]\n'
     )
     (tmp_path / "file").write_bytes(b"x")
-    asked = ["explain", "-c", str(config), "--client", client, "read", "file"]
-    assert main(asked) == int(bool(why))
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1] == (f"refused    {why}" if why else "granted")
-    assert ("listener   none" in said) is bool(why)
-    assert ("answer     none" in said) is bool(why)
+    command = ["explain", "-c", str(config), "--client", client, "read", "file"]
+    assert main(command) == int(bool(reason))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1] == (f"refused    {reason}" if reason else "granted")
+    assert ("listener   none" in shown) is bool(reason)
+    assert ("answer     none" in shown) is bool(reason)
 
 
-def test_a_name_below_no_directory_is_told_so(tmp_path, capsys):
+def test_a_name_outside_all_directories_has_no_directory(tmp_path, capsys):
     config = tmp_path / "tftpd.yaml"
     config.write_text(f"directories: [{{path: /boot, root: {tmp_path}, read: true}}]\n")
     assert main(["explain", "-c", str(config), "--client", "192.0.2.7", "read", "file"]) == 1
     assert "directory  none" in capsys.readouterr().out.splitlines()
 
 
-def test_a_request_longer_than_any_is_answered_as_by_the_listener(configured):
+def test_an_oversized_request_is_explained_like_the_server_answers(config):
     request = Rrq(b"x" * MAX_REQUEST_BYTES, b"octet")
-    told = explain(configured, request, "192.0.2.7")
-    answers, _ = _really(configured, request, "192.0.2.7")
-    assert [told.answer] == answers
-    assert told.why == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
+    explanation = explain(config, request, "192.0.2.7")
+    answers, _ = _answers_of_server(config, request, "192.0.2.7")
+    assert [explanation.answer] == answers
+    assert explanation.reason == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
 
 
 @pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])
-def test_a_quota_is_told_as_it_is_now(tmp_path, size, granted):
+def test_the_current_usage_of_a_quota_is_applied(tmp_path, size, granted):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "there").write_bytes(b"x" * 7)
     (tmp_path / "tftpd.yaml").write_text(
         f"directories: [{{root: {tmp_path}/in, write: {{quota: 10}}}}]\n"
     )
     settings, document = load_with_lines(tmp_path / "tftpd.yaml")
-    asked = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
-    told = explain(Configured(settings, "tftpd.yaml", document), asked, "192.0.2.7")
-    assert (told.granted, told.why) == (granted, "" if granted else _QUOTA)
+    request = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
+    explanation = explain(LoadedConfig(settings, "tftpd.yaml", document), request, "192.0.2.7")
+    assert (explanation.granted, explanation.reason) == (granted, "" if granted else _QUOTA)
     assert os.listdir(tmp_path / "in") == ["there"]
 
 
@@ -370,96 +378,93 @@ _QUOTA = "more than the quota of 10 bytes"
 CARD = bytes.fromhex("525400123456")
 
 
-def test_the_profile_is_told_and_what_it_changes(configured):
-    asked = Rrq(b"seven", b"octet", ((b"blksize", b"1400"),))
-    told = explain(configured, asked, "192.0.2.7", mac=CARD)
-    assert (told.mac, told.terms.blksize) == ("52:54:00:12:34:56", 1000)
-    assert told.profile == {
+def test_the_profile_and_its_changes_are_shown(config):
+    request = Rrq(b"seven", b"octet", ((b"blksize", b"1400"),))
+    explanation = explain(config, request, "192.0.2.7", mac=CARD)
+    assert (explanation.mac, explanation.transfer_options.blksize) == ("52:54:00:12:34:56", 1000)
+    assert explanation.profile == {
         "name": "card",
-        "at": "tftpd.yaml:30",
+        "location": "tftpd.yaml:30",
         "match": {"macs": ["52:54:00"], "direction": "read", "files": ["*.img", "seven"]},
         "source": None,
-        "changes": {"blksize": 1000, "patience": 60.0, "broadcast": "answer"},
+        "changes": {"blksize": 1000, "idle_timeout": 60.0, "broadcast": "answer"},
     }
-    said = list(lines(told))
-    assert said[0].endswith("from 192.0.2.7, 52:54:00:12:34:56")
-    assert said[3:6] == [
+    shown = list(format_lines(explanation))
+    assert shown[0].endswith("from 192.0.2.7, 52:54:00:12:34:56")
+    assert shown[3:6] == [
         "profile    card (tftpd.yaml:30)",
-        "  known by macs [52:54:00], direction read, files [*.img, seven]",
-        "  changes  blksize 1000, patience 60.0, broadcast answer",
+        "  matches  macs [52:54:00], direction read, files [*.img, seven]",
+        "  changes  blksize 1000, idle_timeout 60.0, broadcast answer",
     ]
 
 
-def test_who_has_no_profile_is_told_so(configured):
-    told = explain(configured, Rrq(b"seven", b"octet", ((b"foo", b"1"),)), "192.0.2.7")
-    assert (told.profile, told.mac) == (None, None)
-    assert list(lines(told))[3] == "profile    none"
+def test_a_client_without_profile_is_shown_with_none(config):
+    explanation = explain(config, Rrq(b"seven", b"octet", ((b"foo", b"1"),)), "192.0.2.7")
+    assert (explanation.profile, explanation.mac) == (None, None)
+    assert list(format_lines(explanation))[3] == "profile    none"
 
 
-def test_what_curl_needs_is_shipped(configured):
+def test_the_profile_of_curl_is_shipped(config):
     options = ((b"tsize", b"0"), (b"blksize", b"512"), (b"timeout", b"6"))
-    told = explain(configured, Rrq(b"empty", b"octet", options), "192.0.2.7")
-    assert (told.profile["name"], told.profile["at"]) == ("curl", "shipped")
-    assert told.profile["changes"] == {"empty_tsize": False}
-    assert "tsize" not in told.terms.options
+    explanation = explain(config, Rrq(b"empty", b"octet", options), "192.0.2.7")
+    assert (explanation.profile["name"], explanation.profile["location"]) == ("curl", "shipped")
+    assert explanation.profile["changes"] == {"empty_tsize": False}
+    assert "tsize" not in explanation.transfer_options.options
 
 
-def test_a_profile_may_answer_requests_to_everyone(configured):
+def test_a_profile_may_enable_answers_to_broadcasts(config):
     for name, granted in ((b"seven", True), (b"kilo", False)):
-        told = explain(configured, Rrq(name, b"octet"), "fe80::7%lo", "ff02::1", CARD)
-        assert told.granted is granted
+        explanation = explain(config, Rrq(name, b"octet"), "fe80::7%lo", "ff02::1", CARD)
+        assert explanation.granted is granted
 
 
-def test_the_command_tells_in_words_and_by_its_status(configured, capsys):
-    base = Path(configured.settings.directories[0].root[0]).parent
-    asked = ["explain", "-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7"]
-    assert main([*asked, "read", "seven", "--option", "tsize=0"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "request    RRQ seven octet tsize=0, from 192.0.2.7"
-    assert said[-3:] == [
+def test_the_command_prints_lines_and_returns_the_decision(config, capsys):
+    base = Path(config.settings.directories[0].root[0]).parent
+    command = ["explain", "-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7"]
+    assert main([*command, "read", "seven", "--option", "tsize=0"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "request    RRQ seven octet tsize=0, from 192.0.2.7"
+    assert shown[-3:] == [
         "answer     OACK tsize=7",
-        "octets     00067473 697a6500 3700",
+        "bytes      00067473 697a6500 3700",
         "granted",
     ]
-    assert main([*asked, "write", "seven"]) == 1
+    assert main([*command, "write", "seven"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == (
         "refused    the directory has no policy for this"
     )
 
 
 @pytest.mark.parametrize("mac", ["52:54:00:12:34:56", "52-54-00-12-34-56"])
-def test_the_command_is_told_a_mac_address(configured, capsys, mac):
-    config = str(Path(configured.settings.directories[0].root[0]).parent / "tftpd.yaml")
-    asked = ["explain", "-c", config, "--client", "192.0.2.7", "--mac", mac, "read", "seven"]
-    assert main(asked) == 0
+def test_the_command_accepts_a_mac_address(config, capsys, mac):
+    config = str(Path(config.settings.directories[0].root[0]).parent / "tftpd.yaml")
+    command = ["explain", "-c", config, "--client", "192.0.2.7", "--mac", mac, "read", "seven"]
+    assert main(command) == 0
     assert "profile    card " in capsys.readouterr().out
 
 
-def test_only_root_decides_with_the_rights_of_another(configured, capsys, monkeypatch):
+def test_the_user_option_needs_root(config, capsys, monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    config = str(Path(configured.settings.directories[0].root[0]).parent / "tftpd.yaml")
+    config = str(Path(config.settings.directories[0].root[0]).parent / "tftpd.yaml")
     for call in ("setgroups", "initgroups", "setgid", "setuid"):
         monkeypatch.setattr(os, call, refuse)
-    asked = ["explain", "-c", config, "--client", "192.0.2.7", "--user", str(NOBODY)]
-    assert main([*asked, "read", "seven"]) == 2
+    command = ["explain", "-c", config, "--client", "192.0.2.7", "--user", str(NOBODY)]
+    assert main([*command, "read", "seven"]) == 2
     assert capsys.readouterr() == ("", "tftpd explain: --user needs root\n")
 
 
-def test_the_command_tells_it_as_json(configured, capsys):
-    base = Path(configured.settings.directories[0].root[0]).parent
+def test_the_command_prints_json(config, capsys):
+    base = Path(config.settings.directories[0].root[0]).parent
     config = str(base / "tftpd.yaml")
-    asked = ["explain", "-c", config, "--client", "198.51.100.7", "--json", "read", "lan/seven"]
-    assert main(asked) == 1
-    told = json.loads(capsys.readouterr().out)
-    refused = ErrorPacket(2, "Access violation").encode().hex()
-    assert (told["granted"], told["octets"], told["policy"]["admitted_by"]) == (
-        False,
-        refused,
-        None,
-    )
-    assert told["steps"][0]["name"] == "seven"
+    command = ["explain", "-c", config, "--client", "198.51.100.7", "--json", "read", "lan/seven"]
+    assert main(command) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["granted"] is False
+    assert shown["answer_hex"] == ErrorPacket(2, "Access violation").encode().hex()
+    assert shown["policy"]["admitted_by"] is None
+    assert shown["steps"][0]["name"] == "seven"
 
 
 @pytest.mark.parametrize(
@@ -473,7 +478,7 @@ def test_the_command_tells_it_as_json(configured, capsys):
         ["--client", "192.0.2.7", "read"],
     ],
 )
-def test_what_is_no_question_exits_with_2(wrong):
+def test_bad_usage_exits_with_2(wrong):
     with pytest.raises(SystemExit) as ended:
         main(["explain", "-c", "any.yaml", *wrong])
     assert ended.value.code == 2
@@ -486,9 +491,9 @@ def test_a_bad_configuration_exits_with_78(tmp_path, capsys):
     assert 'missing key "directories"' in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be nobody")
-def test_rights_are_those_of_the_user_that_the_daemon_runs_as(configured):
-    base = Path(configured.settings.directories[0].root[0]).parent
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
+def test_the_user_option_decides_with_the_rights_of_that_user(config):
+    base = Path(config.settings.directories[0].root[0]).parent
     for user, status in (("root", 0), (str(NOBODY), 1)):
         command = [sys.executable, "-m", "tftpd.daemon.cli", "explain", "--user", user]
         command += ["-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7", "read", "closed"]
@@ -497,11 +502,13 @@ def test_rights_are_those_of_the_user_that_the_daemon_runs_as(configured):
         assert (ran.returncode, ran.stderr) == (status, b"")
 
 
-def test_a_root_that_has_gone_is_told(tmp_path):
+def test_a_removed_root_is_shown(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "tftpd.yaml").write_text(f"directories: [{{root: {root}, read: true}}]\n")
     settings, document = load_with_lines(tmp_path / "tftpd.yaml")
     root.rmdir()
-    told = explain(Configured(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7")
-    assert f"  step     {root}: No such file or directory" in list(lines(told))
+    explanation = explain(
+        LoadedConfig(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7"
+    )
+    assert f"  step     {root}: No such file or directory" in list(format_lines(explanation))

@@ -1,4 +1,4 @@
-"""`tftpd import-map`: the rules of tftp-hpa's map files as ours."""
+"""`tftpd import-map` translates map files of tftp-hpa."""
 
 from ipaddress import ip_address
 
@@ -35,15 +35,15 @@ rewrite:
   # 6: reP  ^([^/]*)-confg$ \\U\\1\\E.cfg
   - {match: '^([^/]*)-confg$', to: '{1:upper}.cfg', last: true, on: write}
   # 7: i    ^nothing
-  # does nothing
+  # has no effect
   # 8: a~6  ^boot/
   - {unless: '^boot/', refuse: true, clients: ["::/0"]}
 """
 
 
 @pytest.fixture
-def imports(tmp_path, capsys):
-    """Imports a map; gives the exit status and what was printed."""
+def import_text(tmp_path, capsys):
+    """Return a function that import_text a map and returns the exit status and the output."""
 
     def run(text):
         (tmp_path / "map").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -55,44 +55,44 @@ def imports(tmp_path, capsys):
 
 
 @pytest.fixture
-def rules(imports, tmp_path):
-    """The rules that a map becomes, as the daemon has them from its configuration."""
+def rules(import_text, tmp_path):
+    """Return a function that imports a map and loads the rules from a configuration."""
 
-    def made(text):
-        status, out, err = imports(text)
+    def load_rules(text):
+        status, out, err = import_text(text)
         assert (status, err) == (0, "")
         root = f"directories: [{{root: {tmp_path}, read: true}}]\n"
         (tmp_path / "t.yaml").write_text(root + out)
         return load(tmp_path / "t.yaml").naming().rules
 
-    return made
+    return load_rules
 
 
-def test_a_map_becomes_rules_that_load(imports, rules):
-    assert imports(MAP) == (0, RULES, "")
+def test_a_map_is_translated_into_valid_rules(import_text, rules):
+    assert import_text(MAP) == (0, RULES, "")
     client = Client(ip_address("10.0.0.7"))
-    for asked, writes, name in (
+    for filename, is_write, name in (
         (b"C:\\boot\\BCD", False, b"/boot/BCD"),
         (b"\\tftpboot\\x/y", False, b"x/y"),
         (b"menu", False, b"menus/0A000007-10.0.0.7x"),
         (b"menu", True, b"menu"),
         (b"router1-confg", True, b"ROUTER1.cfg"),
     ):
-        assert apply_rules(rules(MAP), asked, writes, client).name == name
+        assert apply_rules(rules(MAP), filename, is_write, client).name == name
     with pytest.raises(RequestRefused):
         apply_rules(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
-        ("E ^x", '"E" is no operation'),
-        ("rT ^x y", '"T" is no operation'),
-        ("R ^x y", '"R" is no operation'),
+        ("E ^x", '"E" is not an operation'),
+        ("rT ^x y", '"T" is not an operation'),
+        ("R ^x y", '"R" is not an operation'),
         ("r~ ^x y", "r and ~ cannot go together"),
-        ("rGP ^x y", "G and P together; without both it is for all requests"),
-        ("r", "a rule without a regular expression"),
-        ("r # x", "a rule without a regular expression"),
+        ("rGP ^x y", "G and P cannot go together; a rule without both applies to all requests"),
+        ("r", "the regular expression is missing"),
+        ("r # x", "the regular expression is missing"),
         ("s ^x", "s without r never ends"),
         ("g ^x", "g without r never ends"),
         (r"r (a)\1 x", r"\1: what a group matched cannot be matched again"),
@@ -105,18 +105,18 @@ def test_a_map_becomes_rules_that_load(imports, rules):
         ("r x(.*)y(.*)z x", "what is repeated is like what follows it; the longest of all is taken "
          "by tftp-hpa, the first that matches here"),
         ("r grün x", "not ASCII; other octets are written as \\xe4"),
-        ("r x a\u200bb", "a character that cannot be printed"),
+        ("r x a\u200bb", "a character is not printable"),
     ],
 )  # fmt: skip
-def test_a_line_that_cannot_be_imported_is_told(imports, line, why):
-    assert imports(f"# first\n{line}\nr a b\n") == (1, "", f"map:2: {why}\n")
+def test_a_line_that_cannot_be_translated_is_reported(import_text, line, reason):
+    assert import_text(f"# first\n{line}\nr a b\n") == (1, "", f"map:2: {reason}\n")
 
 
-def test_all_of_them_are_told_and_no_rule_is_printed(imports):
-    assert imports("E x\nr a b\nr ( x\n") == (
+def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
+    assert import_text("E x\nr a b\nr ( x\n") == (
         1,
         "",
-        'map:1: "E" is no operation\nmap:3: a "(" without its ")"\n',
+        'map:1: "E" is not an operation\nmap:3: a "(" without its ")"\n',
     )
 
 
@@ -139,32 +139,35 @@ def test_all_of_them_are_told_and_no_rule_is_printed(imports):
         ("e4 [[:upper:]]", "{match: '[A-Z]', last: true, clients: [0.0.0.0/0]}"),
     ],
 )
-def test_a_line_as_a_rule(imports, rules, line, rule):
-    status, out, _ = imports(f"{line}\n")
+def test_a_line_is_translated(import_text, rules, line, rule):
+    status, out, _ = import_text(f"{line}\n")
     assert (status, out.splitlines()[-1]) == (0, f"  - {rule}")
     assert len(rules(f"{line}\n")) == 1
 
 
-def test_what_in_tftpd_does_unlike_its_manual_is_remarked(imports):
-    assert "  # after its restart in.tftpd 5.2 " in imports("rs a b\n")[1]
+def test_a_difference_between_in_tftpd_and_its_manual_is_remarked(import_text):
+    assert "  # after a restart in.tftpd 5.2 " in import_text("rs a b\n")[1]
 
 
-def test_what_no_client_has_is_no_rule(imports):
-    out = "rewrite: []\n  # 1: r46 a b\n  # is for no client\n"
-    assert imports("r46 a b\n") == (0, out, "")
+def test_a_rule_that_matches_no_client_is_left_out(import_text):
+    out = "rewrite: []\n  # 1: r46 a b\n  # matches no client\n"
+    assert import_text("r46 a b\n") == (0, out, "")
 
 
-def test_an_empty_map_is_no_rules(imports, rules):
-    assert imports("# nothing\n\n") == (0, "rewrite: []\n", "")
+def test_an_empty_map_has_no_rules(import_text, rules):
+    assert import_text("# nothing\n\n") == (0, "rewrite: []\n", "")
     assert rules("") == ()
 
 
-def test_more_rules_than_there_may_be_are_told(imports):
-    status, _, err = imports("r a b\n" * (MOST_RULES + 1))
-    assert (status, err) == (1, f"map:{MOST_RULES + 1}: there may be {MOST_RULES} rules at most\n")
+def test_too_many_rules_are_reported(import_text):
+    status, _, err = import_text("r a b\n" * (MOST_RULES + 1))
+    assert (status, err) == (
+        1,
+        f"map:{MOST_RULES + 1}: too many rules; the maximum is {MOST_RULES}\n",
+    )
 
 
-def test_what_cannot_be_read_is_told(imports, tmp_path, capsys):
-    assert imports(b"r \xff x\n") == (1, "", "map: not a text in UTF-8\n")
+def test_an_unreadable_file_is_reported(import_text, tmp_path, capsys):
+    assert import_text(b"r \xff x\n") == (1, "", "map: the file is not UTF-8\n")
     assert main(["import-map", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"

@@ -1,4 +1,4 @@
-"""`tftpd install-units`, below a directory of the test."""
+"""`tftpd install-units` installs below a temporary directory."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ DROP_IN = UNITS / "tftpd.service.d/socket.conf"
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Where everything goes, as from an installation in /opt."""
+    """Return the target directory of an installation in /opt."""
     program = tmp_path / "bin/tftpd"
     program.parent.mkdir()
     program.touch(mode=0o755)
@@ -33,7 +33,7 @@ def _files(root):
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def test_the_units_and_a_configuration_are_put_in_place_and_told(root, capsys):
+def test_the_units_and_a_configuration_are_installed_and_listed(root, capsys):
     assert _install(root) == 0
     names = ["tftpd.service", "tftpd@.service", "tftpd.socket", "tftpd@.socket"]
     files = [*(str(UNITS / name) for name in names), "etc/tftpd/tftpd.yaml"]
@@ -50,7 +50,7 @@ def test_the_units_and_a_configuration_are_put_in_place_and_told(root, capsys):
     ]
 
 
-def test_units_run_the_program_of_this_installation(root, tmp_path):
+def test_the_units_run_the_program_of_this_installation(root, tmp_path):
     _install(root)
     for name, config in (("tftpd", "tftpd"), ("tftpd@", "%i")):
         lines = (root / UNITS / f"{name}.service").read_text().splitlines()
@@ -67,7 +67,7 @@ def test_without_a_script_the_interpreter_runs_the_module(root, tmp_path):
     assert f"ExecStart={tmp_path}/bin/python -P -m tftpd.daemon.cli run --config /etc" in text
 
 
-def test_a_second_time_nothing_is_written(root, capsys):
+def test_a_second_installation_writes_nothing(root, capsys):
     _install(root)
     capsys.readouterr()
     assert _install(root) == 0
@@ -75,7 +75,7 @@ def test_a_second_time_nothing_is_written(root, capsys):
     assert verbs == {"keep"}
 
 
-def test_a_configuration_is_replaced_by_force_only(root, capsys):
+def test_a_configuration_is_replaced_only_with_force(root, capsys):
     config = root / "etc/tftpd/tftpd.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("mine")
@@ -95,7 +95,7 @@ def test_a_changed_unit_is_replaced(root):
     assert unit.read_text() == text
 
 
-def test_the_drop_in_for_the_socket_comes_and_goes(root, capsys):
+def test_the_drop_in_for_the_socket_is_installed_and_removed(root, capsys):
     assert _install(root, "--socket") == 0
     assert (root / DROP_IN).exists()
     assert "    systemctl enable --now tftpd.socket" in capsys.readouterr().out
@@ -110,12 +110,12 @@ def test_a_dry_run_changes_nothing(root, capsys):
     assert f"write  {root / DROP_IN}" in capsys.readouterr().out
 
 
-def test_a_prefix_is_where_units_go(root):
+def test_units_are_installed_below_the_prefix(root):
     assert _install(root, "--prefix", "/usr") == 0
     assert "usr/lib/systemd/system/tftpd.service" in _files(root)
 
 
-def test_all_may_read_what_is_written_whatever_the_umask(root):
+def test_files_are_readable_for_all_regardless_of_the_umask(root):
     before = os.umask(0o077)
     try:
         _install(root)
@@ -126,16 +126,16 @@ def test_all_may_read_what_is_written_whatever_the_umask(root):
 
 
 @pytest.mark.parametrize("where", ["prefix", "base_prefix"])
-def test_an_installation_that_services_cannot_see_is_told(root, monkeypatch, capsys, where):
+def test_an_installation_that_services_cannot_access_is_an_error(root, monkeypatch, capsys, where):
     monkeypatch.setattr(sys, where, "/home/me/venv")
     assert _install(root) == 1
     assert not root.exists()
-    said = capsys.readouterr().err
-    assert "needs /home/me/venv, which services do not see" in said
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert "needs /home/me/venv, which services cannot access" in errors
+    assert errors.count("\n") == 1
 
 
-def test_what_cannot_be_written_is_told(root, capsys):
+def test_a_file_that_cannot_be_written_is_an_error(root, capsys):
     root.write_text("a file where a directory should be")
     assert _install(root) == 1
     assert capsys.readouterr().err.startswith(f"tftpd: {root}")

@@ -1,13 +1,13 @@
-"""What goes between the daemon and a worker arrives as it was."""
+"""Messages between the daemon and a worker are decoded to equal values."""
 
 import pytest
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import Channel, WorkerConfig, dispatch, encode_event, encode_report
+from tftpd.daemon.ipc import Channel, WorkerConfig, dispatch, encode_event, encode_result
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 
-REPORTS = [
+RESULTS = [
     TransferResult(Direction.READ, ("fe80::1%eth0", 2000), bytes(range(256)), Outcome.REFUSED),
     TransferResult(
         Direction.WRITE,
@@ -34,35 +34,36 @@ REPORTS = [
 ]
 
 
-def _unexpected(*said):
-    raise AssertionError(said)
+def _unexpected(*arguments):
+    raise AssertionError(arguments)
 
 
-@pytest.mark.parametrize("report", REPORTS)
-def test_a_report(report):
-    heard = []
-    dispatch(encode_report(report), heard.append, _unexpected, _unexpected, _unexpected)
-    assert heard == [report]
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_result_is_decoded(result):
+    received = []
+    dispatch(encode_result(result), received.append, _unexpected, _unexpected, _unexpected)
+    assert received == [result]
 
 
-def test_a_log_event():
-    heard = []
-    event = encode_event("warn", "name.space", "é\n\udce4")
-    dispatch(event, _unexpected, lambda *said: heard.append(said), _unexpected, _unexpected)
-    assert heard == [("warn", "name.space", "é\n\udce4")]
+def test_a_log_event_is_decoded():
+    received = []
+    event = ("warn", "name.space", "event_name", "é\n\udce4")
+    message = encode_event(*event)
+    dispatch(message, _unexpected, lambda *args: received.append(args), _unexpected, _unexpected)
+    assert received == [event]
 
 
-def test_orders(tmp_path):
+def test_a_configuration_is_decoded(tmp_path):
     settings = Settings.model_validate(
         {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
     )
-    orders = WorkerConfig(settings, settings.listen, number=1)
-    assert WorkerConfig.decode(orders.encode()) == orders
+    config = WorkerConfig(settings, settings.listen, number=1)
+    assert WorkerConfig.decode(config.encode()) == config
 
 
-def test_messages_are_told_apart_however_the_pipe_cuts_them():
-    heard = []
-    channel = Channel(heard.append)
-    for octet in b"\0\0\0\3one\0\0\0\0\0\0\0\3two":
-        channel.dataReceived(bytes([octet]))
-    assert heard == [b"one", b"", b"two"]
+def test_messages_are_separated_however_the_pipe_splits_them():
+    received = []
+    channel = Channel(received.append)
+    for byte in b"\0\0\0\3one\0\0\0\0\0\0\0\3two":
+        channel.dataReceived(bytes([byte]))
+    assert received == [b"one", b"", b"two"]

@@ -1,4 +1,4 @@
-"""Sockets that systemd has bound beside those that the configuration names."""
+"""Inherited sockets and sockets of configured addresses."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ def _settings(*listen, **more):
 
 @pytest.fixture
 def passed():
-    """Makes descriptors of bound sockets, as systemd leaves them: blocking."""
+    """Return a function that creates a bound, blocking socket, as systemd passes it."""
     descriptors = []
 
     def make(
@@ -38,7 +38,7 @@ def passed():
 
     yield make
     for descriptor in descriptors:
-        with suppress(OSError):  # a test has closed it
+        with suppress(OSError):  # the test has closed it
             os.close(descriptor)
 
 
@@ -47,11 +47,11 @@ SHARED = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _close(bound):
-    for each in bound:
-        each.close()
+    for entry in bound:
+        entry.close()
 
 
-def test_an_inherited_socket_gets_what_our_own_have(passed):
+def test_an_inherited_socket_gets_the_options_of_a_bound_one(passed):
     (held,) = adopt([passed()])
     (own,) = bind(_settings(("127.0.0.1", free_port(), {})))
     options = [
@@ -65,39 +65,39 @@ def test_an_inherited_socket_gets_what_our_own_have(passed):
     _close([held, own])
 
 
-def test_an_ipv6_socket_says_where_requests_arrived(passed):
+def test_an_ipv6_socket_reports_the_destination_of_requests(passed):
     (held,) = adopt([passed("::1", family=socket.AF_INET6)])
     assert held.sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO) == 1
     _close([held])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give more than rmem_max")
-def test_a_buffer_that_systemd_gave_is_not_made_smaller(passed):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can exceed rmem_max")
+def test_a_receive_buffer_set_by_systemd_is_not_reduced(passed):
     force = (socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
     (held,) = adopt([passed(options=[force])])
     assert held.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 128 << 20
     _close([held])
 
 
-def test_where_listen_is_left_out_the_inherited_sockets_serve(passed):
+def test_without_listen_the_inherited_sockets_are_used(passed):
     held = adopt([passed(), passed("::1", family=socket.AF_INET6)])
     assert bind(_settings(), held) == held
     _close(held)
 
 
-def test_an_entry_uses_the_socket_of_its_address_and_the_rest_is_bound(passed):
+def test_an_entry_uses_the_inherited_socket_of_its_address_and_others_are_bound(passed):
     held = adopt([passed()])
     other = free_port()
     listen = ("127.0.0.1", held[0].address[1], {"broadcast": "answer"})
     bound = bind(_settings(("127.0.0.1", other, {}), listen), held)
-    assert [each.address for each in bound] == [("127.0.0.1", other), held[0].address]
+    assert [entry.address for entry in bound] == [("127.0.0.1", other), held[0].address]
     assert bound[1].sockets is held[0].sockets
-    assert [each.inherited for each in bound] == [False, True]
-    assert [each.listen.broadcast for each in bound] == ["ignore", "answer"]
+    assert [entry.inherited for entry in bound] == [False, True]
+    assert [entry.listen.broadcast for entry in bound] == ["ignore", "answer"]
     _close(bound)
 
 
-def test_what_an_entry_had_said_of_an_inherited_socket_goes_with_it(passed):
+def test_options_of_an_inherited_socket_end_with_its_entry(passed):
     held = adopt([passed()])
     (bound,) = bind(_settings(("127.0.0.1", held[0].address[1], {"broadcast": "answer"})), held)
     assert bound.listen.broadcast == "answer"
@@ -105,7 +105,7 @@ def test_what_an_entry_had_said_of_an_inherited_socket_goes_with_it(passed):
     _close(held)
 
 
-def test_sockets_that_are_held_stay_and_others_are_left_open(passed):
+def test_held_sockets_are_used_again_and_others_stay_open(passed):
     first = bind(_settings(("127.0.0.1", free_port(), {}), ("127.0.0.1", free_port(), {})))
     kept, gone = first
     (again,) = bind(_settings(("127.0.0.1", kept.address[1], {})), first)
@@ -114,21 +114,21 @@ def test_sockets_that_are_held_stay_and_others_are_left_open(passed):
     _close(first)
 
 
-def test_an_inherited_socket_that_no_entry_wants_is_told(passed):
+def test_an_inherited_socket_without_entry_is_an_error(passed):
     held = adopt([passed()])
     where = f"127.0.0.1:{held[0].address[1]}"
     port = free_port()
-    with pytest.raises(BindError) as cannot:
+    with pytest.raises(BindError) as error:
         bind(_settings(("127.0.0.1", port, {})), held)
-    assert str(cannot.value) == (
+    assert str(error.value) == (
         f"systemd passed a socket of {where}, which no entry of `listen` names; "
-        "name it there, or leave `listen` out"
+        "add it there, or leave `listen` out"
     )
-    _close(bind(_settings(("127.0.0.1", port, {}))))  # nothing of it was left bound
+    _close(bind(_settings(("127.0.0.1", port, {}))))  # it was released
     _close(held)
 
 
-def test_what_was_bound_is_given_up_where_the_next_is_taken():
+def test_bound_sockets_are_closed_if_a_later_address_is_in_use():
     free, taken = free_port(), free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", taken))
@@ -137,18 +137,18 @@ def test_what_was_bound_is_given_up_where_the_next_is_taken():
     _close(bind(_settings(("127.0.0.1", free, {}))))
 
 
-def test_one_socket_cannot_be_spread_over_workers(passed):
+def test_one_socket_is_not_enough_for_two_workers(passed):
     held = adopt([passed()])
-    with pytest.raises(BindError) as cannot:
+    with pytest.raises(BindError) as error:
         bind(_settings(workers=2), held)
-    assert str(cannot.value) == (
+    assert str(error.value) == (
         f"systemd passed 1 socket of 127.0.0.1:{held[0].address[1]} for 2 workers; "
         "each worker needs one (ReusePort=yes)"
     )
     _close(held)
 
 
-def test_each_worker_has_one_of_the_sockets_that_share_a_port(passed):
+def test_each_worker_gets_one_of_the_sockets_that_share_a_port(passed):
     first = passed(options=[SHARED])
     with socket.socket(fileno=os.dup(first)) as sock:
         port = sock.getsockname()[1]
@@ -161,27 +161,33 @@ def test_each_worker_has_one_of_the_sockets_that_share_a_port(passed):
 
 
 @pytest.mark.parametrize(
-    ("how", "why"),
+    ("options", "reason"),
     [
         (
             {"address": "::", "family": socket.AF_INET6, "options": [(*V6ONLY, 0)]},
-            r"that takes IPv4 too; use two, BindIPv6Only=ipv6-only$",
+            r"a socket that accepts both IPv4 and IPv6: .*; use two sockets with BindIPv6Only=",
         ),
         (
             {"address": "::ffff:127.0.0.1", "family": socket.AF_INET6, "options": [(*V6ONLY, 0)]},
-            r"that takes IPv4 too; use two, BindIPv6Only=ipv6-only$",
+            r"a socket that accepts both IPv4 and IPv6: .*; use two sockets with BindIPv6Only=",
         ),
-        ({"kind": socket.SOCK_STREAM}, "none of UDP; its unit needs ListenDatagram=$"),
-        ({"address": "", "family": socket.AF_UNIX}, "none of IP; its unit needs ListenDatagram="),
+        (
+            {"kind": socket.SOCK_STREAM},
+            "a socket that is not a UDP socket: .*; use ListenDatagram=$",
+        ),
+        (
+            {"address": "", "family": socket.AF_UNIX},
+            "a socket that is not an IP socket; its unit needs ListenDatagram=",
+        ),
     ],
     ids=["dual stack", "mapped", "stream", "unix"],
 )
-def test_what_cannot_serve_is_told_in_one_line(passed, how, why):
-    with pytest.raises(BindError, match=why):
-        adopt([passed(**how)])
+def test_an_unsuitable_socket_is_an_error_in_one_line(passed, options, reason):
+    with pytest.raises(BindError, match=reason):
+        adopt([passed(**options)])
 
 
-def test_what_is_no_socket_is_told_in_one_line():
+def test_a_descriptor_that_is_not_a_socket_is_an_error_in_one_line():
     read, write = os.pipe()
     with pytest.raises(BindError, match=rf"^systemd passed descriptor {read}: Socket operation"):
         adopt([read])
@@ -189,13 +195,13 @@ def test_what_is_no_socket_is_told_in_one_line():
     os.close(write)
 
 
-def test_an_ipv6_address_of_its_own_may_be_dual_stack(passed):
-    """Only where it is all addresses, or one of IPv4, does IPv4 come in."""
+def test_a_specific_ipv6_address_may_be_dual_stack(passed):
+    """IPv4 packets arrive only at the unspecified or an IPv4-mapped address."""
     (held,) = adopt([passed("::1", family=socket.AF_INET6, options=[(*V6ONLY, 0)])])
     _close([held])
 
 
-def test_a_host_without_ipv6_is_no_fault_of_the_defaults(monkeypatch):
+def test_a_host_without_ipv6_can_use_the_default_addresses(monkeypatch):
     def bind_listeners(address, port, count, beside):
         if ":" in address:
             raise OSError(97, "Address family not supported by protocol")
@@ -205,5 +211,5 @@ def test_a_host_without_ipv6_is_no_fault_of_the_defaults(monkeypatch):
     with capturedLogs() as captured:
         bound = bind(_settings())
     assert len(bound) == 1
-    assert captured[0]["said"] == ":: port 69"
+    assert captured[0]["where"] == ":: port 69"
     _close(bound)

@@ -1,4 +1,4 @@
-"""What is logged to a pipe or a socket that nobody reads."""
+"""A log that is a pipe or socket with a slow or stalled reader."""
 
 import fcntl
 import io
@@ -19,7 +19,7 @@ PAGE = select.PIPE_BUF
 
 @pytest.fixture
 def pipe():
-    """What reads all that there is, and what is written to, with room for two pages."""
+    """Return a function that reads everything, and a file to write; the pipe holds two pages."""
     end, writing = os.pipe()
     os.set_blocking(end, False)
     if sys.platform.startswith("linux"):
@@ -30,36 +30,36 @@ def pipe():
 
 
 def fill(out, line):
-    """Write it until there is no room."""
+    """Write until the pipe is full."""
     for _ in range(100_000):
         out.write(line)
 
 
-def test_what_finds_no_room_is_an_error_and_not_a_wait(pipe):
+def test_a_write_to_a_full_pipe_raises_instead_of_blocking(pipe):
     read, out = pipe
-    with pytest.raises(BlockingIOError, match="stands still"):
+    with pytest.raises(BlockingIOError, match="is stalled"):
         fill(nonblocking(out), "x" * 99 + "\n")
     assert read()[:100] == b"x" * 99 + b"\n"
 
 
-def test_a_line_without_an_end_does_not_spoil_the_next(pipe):
+def test_a_truncated_line_does_not_corrupt_the_next(pipe):
     read, out = pipe
-    quick = nonblocking(out)
+    writer = nonblocking(out)
     with pytest.raises(BlockingIOError):
-        fill(quick, "x" * 20 * PAGE + "\n")
+        fill(writer, "x" * 20 * PAGE + "\n")
     assert read().endswith(b"x")
-    quick.write("next\n")
+    writer.write("next\n")
     assert read() == b"\nnext\n"
-    quick.write("and another\n")
+    writer.write("and another\n")
     assert read() == b"and another\n"
 
 
-def test_a_reader_that_is_slow_is_waited_for_a_fifth_of_the_time(pipe, monkeypatch):
+def test_waiting_for_a_slow_reader_takes_a_fifth_of_the_time(pipe, monkeypatch):
     read, out = pipe
     now, poll = [0.0], select.poll
 
     class Late:
-        """Has someone read, after 50 ms, when it is asked to wait."""
+        """A poll whose reader reads after 50 ms of waiting."""
 
         def __init__(self):
             self.register = (poll_ := poll()).register
@@ -73,35 +73,35 @@ def test_a_reader_that_is_slow_is_waited_for_a_fifth_of_the_time(pipe, monkeypat
 
     monkeypatch.setattr(select, "poll", Late)
     monkeypatch.setattr("tftpd.daemon.logs.monotonic", lambda: now[0])
-    quick = nonblocking(out)
+    writer = nonblocking(out)
     for _ in range(3):
         for waited in (0.05, 0.0):
             began = now[0]
             with pytest.raises(BlockingIOError):
-                fill(quick, "x" * 99 + "\n")
+                fill(writer, "x" * 99 + "\n")
             assert now[0] - began == pytest.approx(waited)
             now[0] += 0.101
 
 
-def test_a_reader_that_stands_still_is_waited_for_once(pipe):
+def test_a_stalled_reader_is_waited_for_only_once(pipe):
     read, out = pipe
-    quick = nonblocking(out)
+    writer = nonblocking(out)
     for _ in range(2):
         began = time.monotonic()
         for _ in range(20):
             with pytest.raises(BlockingIOError):
-                fill(quick, "x" * 99 + "\n")
+                fill(writer, "x" * 99 + "\n")
         assert time.monotonic() - began < 1
         read()
 
 
-def test_characters_that_its_encoding_lacks_are_escaped(pipe):
+def test_characters_outside_the_encoding_are_escaped(pipe):
     read, out = pipe
     nonblocking(out).write("é\udcff\n")
     assert read() == b"\\xe9\\udcff\n"
 
 
-def test_lines_that_were_lost_are_counted_when_there_is_room(pipe):
+def test_lost_lines_are_counted_in_a_warning(pipe):
     read, out = pipe
     log = Logger(namespace="n", observer=LogPublisher(observer("info", "text", out)))
     for word in ("x" * PAGE * 20, "lost", "lost"):
@@ -109,22 +109,22 @@ def test_lines_that_were_lost_are_counted_when_there_is_room(pipe):
     assert read().endswith(b"x")
     log.info("next")
     _, warning, line = read().decode().splitlines()
-    assert warning.endswith("3 lines of the log were lost: its reader stands still")
+    assert warning.endswith("3 log lines were lost: its reader is stalled")
     assert line.endswith("[n#info] next")
 
 
-def test_a_socket_is_like_a_pipe():
-    ours, theirs = socket.socketpair()
-    with ours, theirs, ours.makefile("w") as out:
-        quick = nonblocking(out)
+def test_a_socket_is_handled_like_a_pipe():
+    local, remote = socket.socketpair()
+    with local, remote, local.makefile("w") as out:
+        writer = nonblocking(out)
         with pytest.raises(BlockingIOError):
-            fill(quick, "x" * 99 + "\n")
-        theirs.close()
+            fill(writer, "x" * 99 + "\n")
+        remote.close()
         with pytest.raises(BrokenPipeError):
-            quick.write("line\n")
+            writer.write("line\n")
 
 
-def test_what_is_no_pipe_stays_what_it_is(tmp_path):
+def test_a_regular_file_is_used_unchanged(tmp_path):
     text = io.StringIO()
     assert nonblocking(text) is text
     with open(tmp_path / "log", "w") as file, open("/dev/null", "w") as device:

@@ -1,8 +1,9 @@
-"""Log events as text and as JSON, and the line of a transfer."""
+"""Log formats, the access log, and rotation of the log file."""
 
 import io
 import json
 import os
+import signal
 
 import pytest
 from twisted.logger import (
@@ -15,7 +16,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from tftpd.daemon.access_log import AccessLog
-from tftpd.daemon.logs import observer, output, print_startup_error
+from tftpd.daemon.logs import observer, open_log, print_startup_error
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 
@@ -130,7 +131,7 @@ def test_what_is_below_the_level_is_left_out(form):
 
 @pytest.fixture
 def lines():
-    """What the access log says, as text."""
+    """Return a function that returns the lines of the access log."""
     out = io.StringIO()
     watching = observer("debug", "text", out)
     globalLogPublisher.addObserver(watching)
@@ -138,70 +139,73 @@ def lines():
     globalLogPublisher.removeObserver(watching)
 
 
+DETAIL = "No such file or directory"
 READ = {"direction": Direction.READ, "peer": ("192.0.2.7", 2070), "filename": b"boot/vmlinuz"}
-TERMS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
+OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
 
 
 @pytest.mark.parametrize(
-    ("report", "line"),
+    ("result", "line"),
     [
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.DONE, bytes_transferred=3_000_000, seconds=1.5,
-                   retransmits=2),
-            'read "boot/vmlinuz" by 192.0.2.7:2070: done, 3000000 octets in 1.500 s '
-            "(2000000 octets/s), blksize 1468, windowsize 4, 2 retransmitted",
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.DONE, bytes_transferred=3_000_000,
+                           seconds=1.5, retransmits=2),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: done, 3000000 bytes in 1.500 s '
+            "(2000000 bytes/s), blksize 1468, windowsize 4, 2 retransmitted",
         ),
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
-            'read "boot/vmlinuz" by 192.0.2.7:2070: probe (ERROR 8: User aborted), 0 octets in '
-            "0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.PROBE, code=8, detail="User aborted"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: probe (ERROR 8: User aborted), 0 bytes in '
+            "0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
         (
-            TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb", resolution_steps=("rewrite[0]", "case")),
+            TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb",
+                           resolution_steps=("rewrite[0]", "case")),
             'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '
-            "0 octets in 0.000 s (0 octets/s), blksize 0, windowsize 0, 0 retransmitted",
+            "0 bytes in 0.000 s (0 bytes/s), blksize 0, windowsize 0, 0 retransmitted",
         ),
         (
-            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No such file or directory"),
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail=DETAIL),
             'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No such file or directory)',
         ),
         (
-            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="pxelinux"),
-            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile pxelinux',
+            TransferResult(**READ, outcome=Outcome.REFUSED, code=1, detail="No", profile="grub"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: refused (ERROR 1: No), profile grub',
         ),
         (
-            TransferResult(**READ, **TERMS, outcome=Outcome.ABORTED, code=0, detail="a\nb\x1b[2J"),
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.ABORTED, code=0,
+                           detail="a\nb\x1b[2J"),
             'read "boot/vmlinuz" by 192.0.2.7:2070: aborted by peer (ERROR 0: a\\nb\\x1b[2J), '
-            "0 octets in 0.000 s (0 octets/s), blksize 1468, windowsize 4, 0 retransmitted",
+            "0 bytes in 0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
     ],
     ids=lambda value: value.outcome.name if isinstance(value, TransferResult) else "",
 )  # fmt: skip
-def test_a_transfer_is_one_line(lines, report, line):
-    AccessLog()(report)
+def test_a_transfer_is_one_line(lines, result, line):
+    AccessLog()(result)
     assert lines() == [line]
 
 
-def test_a_line_has_no_more_of_a_name_than_anyone_reads(lines):
-    said = {**READ, "filename": b"\xff" * 8000}
-    AccessLog()(TransferResult(**said, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))
+def test_long_names_are_truncated(lines):
+    fields = {**READ, "filename": b"\xff" * 8000}
+    AccessLog()(TransferResult(**fields, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))
     (line,) = lines()
     assert '"' + "\\xff" * 1024 + '..."' in line
     assert len(line) < 6000
 
 
-def test_of_what_is_ignored_one_a_second_is_told(lines):
+def test_dropped_requests_are_logged_once_a_second(lines):
     now = [100.0]
     log = AccessLog(seconds=lambda: now[0])
-    report = TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room")
+    result = TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room")
     for when in (100.0, 100.1, 100.9, 101.0, 102.5):
         now[0] = when
-        log(report)
-    said = 'read "boot/vmlinuz" by 192.0.2.7:2070: ignored (no room)'
-    assert lines() == [said, f"{said}, as were 2 more before it", said]
+        log(result)
+    line = 'read "boot/vmlinuz" by 192.0.2.7:2070: dropped (no room)'
+    assert lines() == [line, f"{line} (2 similar messages suppressed)", line]
 
 
-def test_of_what_is_displaced_one_a_second_is_told_and_counted_apart(lines):
+def test_evicted_requests_are_logged_once_a_second_and_counted_separately(lines):
     now = [100.0]
     log = AccessLog(seconds=lambda: now[0])
     for when in (100.0, 100.1, 100.9, 101.0):
@@ -209,23 +213,104 @@ def test_of_what_is_displaced_one_a_second_is_told_and_counted_apart(lines):
         log(TransferResult(**READ, outcome=Outcome.EVICTED))
         log(TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room"))
     first, _, last, _ = lines()
-    assert ": displaced, 0 octets in" in first
-    assert last == f"{first}, as were 2 more before it"
+    assert ": evicted, 0 bytes in" in first
+    assert last == f"{first} (2 similar messages suppressed)"
 
 
-def test_good_outcomes_are_told_from_bad_ones():
-    good = [outcome for outcome in Outcome if outcome.successful]
-    assert good == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]
+def test_some_outcomes_are_successful():
+    successful = [outcome for outcome in Outcome if outcome.successful]
+    assert successful == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]
 
 
-def test_a_device_is_written_to_and_never_rotated(tmp_path):
+def test_a_device_is_never_rotated(tmp_path):
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with output(str(fifo), foreground=False) as out:
+        with open_log(str(fifo), foreground=False) as out:
             assert not hasattr(out, "rotate")
             out.write("line\n")
         assert os.read(reader, 100) == b"line\n"
     finally:
         os.close(reader)
+
+
+class QueueReactor:
+    """A reactor that runs calls from signal handlers when the test says so."""
+
+    def __init__(self):
+        self._calls = []
+
+    def callFromThread(self, function):
+        self._calls.append(function)
+
+    def run(self):
+        while self._calls:
+            self._calls.pop(0)()
+
+
+@pytest.fixture
+def sigusr1():
+    """Restore the handler of SIGUSR1."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_two_signals_in_a_row_lose_no_line(tmp_path, monkeypatch, sigusr1):
+    """The second signal arrives during the rotation, after the file was renamed."""
+    path = tmp_path / "log"
+    reactor = QueueReactor()
+    file = open_log(str(path), foreground=False)
+    file.rotate_on_signal(reactor)
+    rename, signals = os.rename, []
+
+    def rename_with_signal(old, new):
+        rename(old, new)
+        if old == str(path) and not signals:
+            signals.append(new)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(os, "rename", rename_with_signal)
+    file.write("first\n")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    reactor.run()
+    file.write("second\n")
+    file.close()
+    assert signals
+    logs = [path, tmp_path / "log.1", tmp_path / "log.2"]
+    assert [log.read_text() for log in logs] == ["second\n", "", "first\n"]
+
+
+def test_a_handler_of_another_program_part_stays(tmp_path, sigusr1):
+    def handler(*_):
+        pass
+
+    signal.signal(signal.SIGUSR1, handler)
+    file = open_log(str(tmp_path / "log"), foreground=False)
+    file.rotate_on_signal(QueueReactor())
+    file.close()
+    assert signal.getsignal(signal.SIGUSR1) is handler
+
+
+def test_a_log_file_that_was_moved_is_reopened_by_its_name(tmp_path):
+    path = tmp_path / "log"
+    file = open_log(str(path), foreground=False)
+    file.write("first\n")
+    path.rename(tmp_path / "moved")
+    file.reopen()
+    file.write("second\n")
+    file.close()
+    assert (tmp_path / "moved").read_text() == "first\n"
+    assert path.read_text() == "second\n"
+
+
+def test_a_log_file_that_cannot_be_reopened_stays_open(tmp_path):
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    file = open_log(str(directory / "log"), foreground=False)
+    directory.rename(tmp_path / "moved")
+    file.reopen()
+    file.write("line\n")
+    file.close()
+    assert (tmp_path / "moved" / "log").read_text() == "line\n"

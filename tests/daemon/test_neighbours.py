@@ -1,4 +1,4 @@
-"""Whether profiles can know MAC addresses where the daemon runs."""
+"""Profiles that match MAC addresses need netlink."""
 
 import pytest
 from twisted.internet import reactor
@@ -11,7 +11,7 @@ from tftpd.server.server import Server
 
 @pytest.fixture
 def warnings():
-    """What is warned of."""
+    """Return a function that returns the warnings so far."""
     events = []
     globalLogPublisher.addObserver(events.append)
     yield lambda: [event for event in events if event["log_level"].name == "warn"]
@@ -21,7 +21,9 @@ def warnings():
 @pytest.mark.parametrize(
     ("match", "warned"), [('{macs: ["52:54:00"]}', True), ("{mode: octet}", False)]
 )
-def test_a_profile_that_can_fit_nobody_is_warned_of(tmp_path, monkeypatch, warnings, match, warned):
+def test_a_profile_that_can_match_no_client_causes_a_warning(
+    tmp_path, monkeypatch, warnings, match, warned
+):
     def forbidden(self):
         raise OSError(97, "Address family not supported by protocol")
 
@@ -31,14 +33,14 @@ def test_a_profile_that_can_fit_nobody_is_warned_of(tmp_path, monkeypatch, warni
         "directories: [{root: ., read: true}]\n"
         f"limits: {{sessions: 10}}\nprofiles: [{{name: lab, match: {match}}}]\n"
     )
-    server = Server(reactor, lambda report: None)
+    server = Server(reactor, lambda result: None)
     server.serve(load(path), [])
     server.stop()
-    said = [event["why"] for event in warnings() if "MAC" in event["log_format"]]
-    assert said == ["Address family not supported by protocol"] * warned
+    reasons = [event["reason"] for event in warnings() if "MAC" in event["log_format"]]
+    assert reasons == ["Address family not supported by protocol"] * warned
 
 
-def test_who_cannot_be_asked_knows_nobody(monkeypatch):
+def test_without_netlink_no_mac_address_is_known(monkeypatch):
     def forbidden(self):
         raise OSError(97, "Address family not supported by protocol")
 

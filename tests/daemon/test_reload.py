@@ -1,14 +1,16 @@
-"""SIGHUP: all of a new configuration, or all of the old one."""
+"""SIGHUP applies all of a new configuration, or none of it."""
 
+import os
 import signal
 import socket
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
-from tests.support.daemons import answers, daemon, free_port, until
+from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -20,15 +22,15 @@ def serving(root, **more):
 
 @pytest.fixture
 def other(tmp_path):
-    """A second root, which has another file."""
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "file").write_bytes(b"new")
-    return other
+    """Return a second root with another file."""
+    root = tmp_path / "other"
+    root.mkdir()
+    (root / "file").write_bytes(b"new")
+    return root
 
 
 def began(port, *options):
-    """A read that got its first packet: the socket, and where it came from."""
+    """Start a read; return the socket and the server's address after the first packet."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(20)
     sock.sendto(request(1, b"file", options), ("127.0.0.1", port))
@@ -37,7 +39,7 @@ def began(port, *options):
 
 
 @WORKERS
-def test_what_is_served_changes_and_running_transfers_go_on(tmp_path, other, workers):
+def test_a_reload_changes_directories_and_running_transfers_continue(tmp_path, other, workers):
     with daemon(tmp_path, workers=workers) as running:
         (running.root / "file").write_bytes(b"o" * 700)
         sock, tid = began(running.port)
@@ -48,22 +50,22 @@ def test_what_is_served_changes_and_running_transfers_go_on(tmp_path, other, wor
             sock.sendto(b"\0\4\0\1", tid)
             assert sock.recv(2000) == b"\0\3\0\2" + b"o" * 188
             sock.sendto(b"\0\4\0\2", tid)
-        until(lambda: not stored(running.port, b"x", b"y"))  # each worker hears in its own time
+        until(lambda: not stored(running.port, b"x", b"y"))  # workers reload one after the other
 
 
 @WORKERS
-def test_a_bad_file_keeps_the_old_settings_and_says_every_problem(tmp_path, workers):
+def test_an_invalid_file_keeps_the_old_settings_and_logs_every_problem(tmp_path, workers):
     with daemon(tmp_path, workers=workers) as running:
         (running.root / "file").write_bytes(b"old")
         running.change(limits={"blksize": 1, "sessions": 0}, surprise=True)
-        said = running.reload("surprise")  # the last problem of the file
-        assert len([line for line in said if "not reloaded" in line]) == 3
-        assert any("limits.blksize" in line for line in said)
+        messages = running.reload("surprise")  # the last problem of the file
+        assert len([line for line in messages if "not reloaded" in line]) == 3
+        assert any("limits.blksize" in line for line in messages)
         assert get(running.port, b"file") == b"old"
 
 
 @WORKERS
-def test_listeners_come_and_go_and_those_that_stay_keep_their_socket(tmp_path, workers):
+def test_a_reload_adds_and_removes_listeners_and_keeps_other_sockets(tmp_path, workers):
     first, second = free_port(), free_port()
     with daemon(tmp_path, workers=workers) as running:
         (running.root / "file").write_bytes(b"x")
@@ -80,12 +82,12 @@ def test_listeners_come_and_go_and_those_that_stay_keep_their_socket(tmp_path, w
 
 
 def sockets(port):
-    """What the kernel has bound to it, by inode."""
+    """Return the inodes of the sockets that are bound to the port."""
     with open("/proc/net/udp") as table:
         return {line.split()[9] for line in table if f":{port:04X} 00000000:0000" in line}
 
 
-def test_one_address_may_give_way_to_all_of_them(tmp_path):
+def test_a_reload_may_replace_one_address_by_all_addresses(tmp_path):
     with daemon(tmp_path) as running:
         (running.root / "file").write_bytes(b"x")
         running.change(listen=[{"address": "0.0.0.0", "port": running.port}])
@@ -96,36 +98,36 @@ def test_one_address_may_give_way_to_all_of_them(tmp_path):
         assert get(running.port, b"file") == b"x"
 
 
-def test_an_address_that_cannot_be_had_changes_nothing(tmp_path, other):
+def test_an_address_that_cannot_be_bound_fails_the_reload(tmp_path, other):
     with daemon(tmp_path) as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         (running.root / "file").write_bytes(b"old")
         taken.bind(("127.0.0.1", 0))
         stays = {"address": "127.0.0.1", "port": running.port}
         lost = {"address": "127.0.0.1", "port": taken.getsockname()[1]}
         running.change(listen=[stays, lost], directories=serving(other))
-        (said,) = running.reload("not reloaded")
-        assert "the port is in use by another program" in said
+        (message,) = running.reload("not reloaded")
+        assert "the port is in use by another program" in message
         assert get(running.port, b"file") == b"old"
 
 
-def test_keys_that_need_a_restart_are_named(tmp_path, other):
+def test_changed_keys_that_need_a_restart_are_logged(tmp_path, other):
     with daemon(tmp_path) as running:
         running.change(workers=3, log={"format": "text"}, directories=serving(other))
-        said = running.reload()
-        assert "workers has changed, which needs a restart" in said
-        assert "log has changed, which needs a restart" in said
+        messages = running.reload()
+        assert "workers has changed: restart the daemon to apply it" in messages
+        assert "log has changed: restart the daemon to apply it" in messages
         assert get(running.port, b"file") == b"new"
 
 
 @WORKERS
-def test_a_hundred_reloads_during_two_hundred_transfers_fail_none(tmp_path, workers):
+def test_no_transfer_fails_during_a_hundred_reloads(tmp_path, workers):
     content = bytes(range(256)) * 200
     options = [("blksize", 512), ("windowsize", 4)]
     stop = threading.Event()
     with daemon(tmp_path, workers=workers) as running:
         (running.root / "file").write_bytes(content)
 
-        def reloads():
+        def reload_often():
             for count in range(100):
                 running.change(limits={"sessions": 1000 + count})
                 running.process.send_signal(signal.SIGHUP)
@@ -138,18 +140,17 @@ def test_a_hundred_reloads_during_two_hundred_transfers_fail_none(tmp_path, work
             return (running.root / f"new{number}").read_bytes() == content
 
         with ThreadPoolExecutor(9) as clients:
-            reloading = clients.submit(reloads)
+            reloading = clients.submit(reload_often)
             assert all(clients.map(transfer, range(200)))
             stop.set()
             reloading.result()
         messages = [event["message"] for event in running.events()]
-        assert sum(message.startswith("reloaded") for message in messages) > 10  # some were one
+        assert sum(message.startswith("reloaded") for message in messages) > 10  # some were merged
         until(lambda: len(running.transfers()) == 200)
         assert {event["outcome"] for event in running.transfers()} == {"done"}
 
 
-def test_a_quota_holds_on_the_wire(tmp_path):
-    """A directory that is full, and has room again once somebody clears it."""
+def test_an_upload_over_the_quota_is_refused_until_files_are_removed(tmp_path):
     with daemon(tmp_path) as running:
         write = {"quota": "10kB", "overwrite": True}
         running.change(directories=serving(running.root, write=write))
@@ -164,8 +165,33 @@ def test_a_quota_holds_on_the_wire(tmp_path):
 
 
 def stored(port, name, content):
-    """Whether an upload is taken."""
+    """Return whether an upload is accepted."""
     with suppress(ServerError):
         put(port, name, content)
         return True
     return False
+
+
+def test_sighup_reopens_the_log_file(tmp_path):
+    """logrotate moves the file and sends SIGHUP afterwards."""
+    port = free_port()
+    (tmp_path / "file").write_bytes(b"x")
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
+        f"directories: [{{root: {tmp_path}, read: true}}]\n"
+    )
+    log = tmp_path / "log"
+    process = subprocess.Popen(
+        twistd("--logfile", str(log), "tftp", "--config", str(config)),
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+    )
+    try:
+        until(lambda: answers(port))
+        log.rename(tmp_path / "moved")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: log.exists() and "reloaded" in log.read_text())
+        assert "serving on" in (tmp_path / "moved").read_text()
+    finally:
+        process.terminate()
+        process.wait(20)

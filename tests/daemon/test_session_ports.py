@@ -1,4 +1,4 @@
-"""Ports of transfers within a range, as the wire shows them."""
+"""`session_ports` limits the ports of transfers."""
 
 import socket
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 
 def _free_range(count):
-    """`count` ports in a row that nobody has, below those that the kernel gives out."""
+    """Return the bounds of `count` consecutive free ports below the ephemeral range."""
     for low in range(22000, 32000, count):
         with ExitStack() as held:
             try:
@@ -22,7 +22,7 @@ def _free_range(count):
             except OSError:
                 continue
             return low, low + count - 1
-    raise AssertionError("no ports are free")
+    raise AssertionError("no free ports")
 
 
 def _limit(running: RunningDaemon, low, high):
@@ -31,8 +31,8 @@ def _limit(running: RunningDaemon, low, high):
     running.reload()
 
 
-def _asks(held, running):
-    """The client's socket, whose request for a file of 700 octets was sent."""
+def _request(held, running):
+    """Send a request for a file of 700 bytes; return the socket."""
     sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sock.settimeout(20)
     sock.sendto(request(1, b"file"), (LOCALHOST, running.port))
@@ -40,19 +40,19 @@ def _asks(held, running):
 
 
 @WORKERS
-def test_all_transfers_have_ports_of_the_range_and_those_beyond_wait(tmp_path, workers):
+def test_transfers_use_ports_of_the_range_and_further_requests_are_dropped(tmp_path, workers):
     low, high = _free_range(8)
     with daemon(tmp_path, workers=workers) as running, ExitStack() as held:
         (running.root / "file").write_bytes(b"x" * 700)
         _limit(running, low, high)
-        socks = [_asks(held, running) for _ in range(8)]
+        socks = [_request(held, running) for _ in range(8)]
         tids = [sock.recvfrom(600)[1] for sock in socks]
         assert sorted(port for _, port in tids) == list(range(low, high + 1))
-        late = _asks(held, running)
+        late = _request(held, running)
         until(lambda: running.transfers())
-        (ignored,) = running.transfers()
-        assert ignored["outcome"] == "ignored"
-        assert ignored["detail"] == f"all ports from {low} to {high} are taken"
+        (dropped,) = running.transfers()
+        assert dropped["outcome"] == "dropped"
+        assert dropped["detail"] == f"all ports from {low} to {high} are taken"
         late.settimeout(0.3)
         with pytest.raises(TimeoutError):
             late.recv(600)
@@ -63,7 +63,7 @@ def test_all_transfers_have_ports_of_the_range_and_those_beyond_wait(tmp_path, w
         assert late.recvfrom(600)[1] == tids[3]
 
 
-def test_whole_files_go_both_ways_and_a_reload_changes_the_range(tmp_path):
+def test_files_are_read_and_written_and_a_reload_changes_the_range(tmp_path):
     low, high = _free_range(4)
     content = bytes(range(256)) * 500
     with daemon(tmp_path) as running:
@@ -71,7 +71,7 @@ def test_whole_files_go_both_ways_and_a_reload_changes_the_range(tmp_path):
         _limit(running, low, high - 2)
         for number in range(4):
             assert get(running.port, b"file", [("windowsize", 8)]) == content
-            # It dallies on its port for a while.
+            # An upload dallies on its port (RFC 1350 section 6).
             if number < 2:
                 put(running.port, b"new%d" % number, content, [("blksize", 1000)])
                 assert (running.root / f"new{number}").read_bytes() == content

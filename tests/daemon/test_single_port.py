@@ -1,4 +1,4 @@
-"""Single-port mode of a real daemon: many clients, both modes, reload, stop, the page."""
+"""Single-port mode of a real daemon."""
 
 import os
 import select
@@ -17,7 +17,7 @@ from tests.support.daemons import answers, daemon, free_port, until
 from tests.support.plain import LOCALHOST, get, put, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
-LONG = 60  # seconds, which no test waits
+LONG_SECONDS = 60  # no test waits that long
 FILE = bytes(range(250)) * 4  # two blocks
 
 
@@ -27,7 +27,7 @@ def entry(port, mode="single-port", **more):
 
 @contextmanager
 def single(tmp_path, **settings):
-    """A daemon in single-port mode, which serves `file`."""
+    """Run a daemon in single-port mode that serves `file`."""
     port = free_port()
     with daemon(tmp_path, listen=[entry(port)], **settings) as running:
         running.port = port
@@ -35,8 +35,8 @@ def single(tmp_path, **settings):
         yield running
 
 
-def ends(sock, tid):
-    """The rest of `file` arrives, from where the first block came from."""
+def finish(sock, tid):
+    """Receive the rest of `file` from the address that sent the first block."""
     with sock:
         sock.sendto(b"\0\4\0\1", tid)
         assert sock.recvfrom(2000) == (b"\0\3\0\2" + FILE[512:], tid)
@@ -44,17 +44,17 @@ def ends(sock, tid):
 
 
 @WORKERS
-def test_all_comes_from_the_port_that_was_asked(tmp_path, workers):
+def test_all_packets_come_from_the_listening_port(tmp_path, workers):
     with single(tmp_path, workers=workers) as running, ExitStack() as held:
         for _ in range(8):
             sock, tid = began(running.port)
             assert tid == (LOCALHOST, running.port)
-            held.callback(ends, sock, tid)
+            held.callback(finish, sock, tid)
 
 
 @WORKERS
 @pytest.mark.parametrize("windowsize", [1, 8])
-def test_500_clients_at_once_read_whole_files(tmp_path, workers, windowsize):
+def test_500_concurrent_clients_read_whole_files(tmp_path, workers, windowsize):
     content = FILE * 100
     with single(tmp_path, workers=workers) as running:
         (running.root / "many").write_bytes(content)
@@ -67,26 +67,26 @@ def test_500_clients_at_once_read_whole_files(tmp_path, workers, windowsize):
 
 
 @WORKERS
-def test_uploads_at_once_are_stored_whole(tmp_path, workers):
+def test_concurrent_uploads_are_stored_whole(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
         options = [("blksize", 1468), ("windowsize", 64)]
 
-        def uploads(number):
+        def upload(number):
             name = b"new%d" % number
             put(running.port, name, FILE * 300, options)
             return (running.root / name.decode()).read_bytes() == FILE * 300
 
         with ThreadPoolExecutor(30) as clients:
-            assert all(clients.map(uploads, range(60)))
+            assert all(clients.map(upload, range(60)))
         assert {event["outcome"] for event in running.awaited(60)} == {"done"}
 
 
-def test_windows_of_uploads_are_such_as_fit_beside_each_other(tmp_path):
+def test_concurrent_uploads_get_smaller_windows(tmp_path):
     def window(number):
         sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sock.settimeout(20)
-        asked = [("blksize", 1468), ("windowsize", 64)]
-        sock.sendto(request(2, b"new%d" % number, asked), (LOCALHOST, running.port))
+        options = [("blksize", 1468), ("windowsize", 64)]
+        sock.sendto(request(2, b"new%d" % number, options), (LOCALHOST, running.port))
         return int(sock.recv(600).split(b"windowsize\0")[1].rstrip(b"\0"))
 
     with single(tmp_path) as running, ExitStack() as held:
@@ -96,52 +96,52 @@ def test_windows_of_uploads_are_such_as_fit_beside_each_other(tmp_path):
 
 
 @WORKERS
-def test_both_modes_side_by_side(tmp_path, workers):
+def test_listeners_of_both_modes_work_together(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
         other = free_port()
         running.change(listen=[entry(running.port), entry(other, "per-session")])
         running.reload()
         until(lambda: answers(other))
 
-        def transfers(number):
+        def transfer(number):
             port = (running.port, other)[number % 2]
             put(port, b"new%d" % number, FILE * 40, [("windowsize", 4)])
             return get(port, b"new%d" % number, [("blksize", 1000)]) == FILE * 40
 
         with ThreadPoolExecutor(8) as clients:
-            assert all(clients.map(transfers, range(40)))
+            assert all(clients.map(transfer, range(40)))
         first, second = began(running.port), began(other)
         assert first[1][1] == running.port
         assert second[1][1] != other
-        ends(*second)
-        ends(*first)
+        finish(*second)
+        finish(*first)
 
 
 @WORKERS
-def test_a_reload_changes_the_mode_and_running_transfers_go_on(tmp_path, workers):
+def test_a_reload_changes_the_mode_and_running_transfers_continue(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
-        stays = began(running.port)
+        single_port = began(running.port)
         running.change(listen=[entry(running.port, "per-session")])
         running.reload()
         until(lambda: get_tid(running) != running.port)
-        moves = began(running.port)
+        own_port = began(running.port)
         running.change(listen=[entry(running.port)])
         running.reload()
         until(lambda: get_tid(running) == running.port)
-        ends(*moves)
-        ends(*stays)
+        finish(*own_port)
+        finish(*single_port)
 
 
 def get_tid(running):
-    """The port that a transfer has now."""
+    """Return the server's port of a new transfer."""
     sock, tid = began(running.port)
-    ends(sock, tid)
+    finish(sock, tid)
     return tid[1]
 
 
 @WORKERS
-def test_a_listener_that_goes_keeps_its_socket_until_its_transfers_end(tmp_path, workers):
-    """Workers leave one after the other, and clients stay with theirs."""
+def test_a_removed_listener_keeps_its_socket_until_its_transfers_end(tmp_path, workers):
+    """Workers drain one after the other, and clients stay with their worker."""
     with single(tmp_path, workers=workers) as running:
         begun = [began(running.port) for _ in range(12)]
         other = free_port()
@@ -149,17 +149,17 @@ def test_a_listener_that_goes_keeps_its_socket_until_its_transfers_end(tmp_path,
         running.reload()
         until(lambda: answers(other))
         until(lambda: not answers(running.port))
-        for each in begun:
-            assert not free(running.port)
-            ends(*each)
-        until(lambda: free(running.port))
+        for transfer in begun:
+            assert not is_free(running.port)
+            finish(*transfer)
+        until(lambda: is_free(running.port))
         outcomes = [event["outcome"] for event in running.transfers()]
         assert [outcome for outcome in outcomes if outcome != "refused"] == ["done"] * 12
         assert "Traceback" not in running.log.read_text()
 
 
 @WORKERS
-def test_one_that_comes_back_meanwhile_is_served_on_the_same_socket(tmp_path, workers):
+def test_a_listener_that_is_added_again_uses_the_same_socket(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
         begun = [began(running.port) for _ in range(4)]
         other = free_port()
@@ -169,16 +169,16 @@ def test_one_that_comes_back_meanwhile_is_served_on_the_same_socket(tmp_path, wo
         running.change(listen=[entry(other), entry(running.port)])
         running.reload()
         until(lambda: answers(running.port))
-        for each in begun:
-            ends(*each)
+        for transfer in begun:
+            finish(*transfer)
         assert get(running.port, b"file") == FILE
         running.change(listen=[entry(other)])
         running.reload()
-        until(lambda: free(running.port))
+        until(lambda: is_free(running.port))
 
 
-def free(port):
-    """Whether another program could have the port."""
+def is_free(port):
+    """Return whether another program can bind the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.bind((LOCALHOST, port))
@@ -188,21 +188,21 @@ def free(port):
 
 
 @WORKERS
-def test_a_stop_lets_transfers_end_on_the_port_and_takes_no_requests(tmp_path, workers):
-    with single(tmp_path, workers=workers, drain_timeout=LONG) as running:
+def test_draining_finishes_transfers_and_accepts_no_requests(tmp_path, workers):
+    with single(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         begun = [began(running.port) for _ in range(6)]
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         assert running.process.poll() is None
-        for each in begun:
-            ends(*each)
+        for transfer in begun:
+            finish(*transfer)
         running.process.wait(20)
         outcomes = [event["outcome"] for event in running.transfers()]
         assert [outcome for outcome in outcomes if outcome != "refused"] == ["done"] * 6
 
 
 @WORKERS
-def test_what_takes_too_long_is_told_from_the_port(tmp_path, workers):
+def test_a_transfer_that_takes_too_long_gets_an_error_from_the_port(tmp_path, workers):
     with single(tmp_path, workers=workers, drain_timeout=0.2) as running:
         sock, tid = began(running.port)
         running.stop()
@@ -213,7 +213,7 @@ def test_what_takes_too_long_is_told_from_the_port(tmp_path, workers):
 def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
     with single(tmp_path, workers=2) as running:
         until(lambda: len([event for event in running.events() if "pid" in event]) == 2)
-        pids = {event["number"]: event["pid"] for event in running.events() if "pid" in event}
+        pids = {event["worker"]: event["pid"] for event in running.events() if "pid" in event}
         with ExitStack() as held:
             begun = [began(running.port) for _ in range(16)]
             for sock, _ in begun:
@@ -222,7 +222,7 @@ def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
             until(lambda: len([event for event in running.events() if "pid" in event]) == 3)
             for sock, tid in begun:
                 sock.sendto(b"\0\4\0\1", tid)
-            for _ in range(16):  # behind these, in the sockets of both workers
+            for _ in range(16):  # queued behind them in both sockets
                 assert get(running.port, b"file") == FILE
             survived = select.select([sock for sock, _ in begun], [], [], 0)[0]
             assert 0 < len(survived) < 16
@@ -230,13 +230,13 @@ def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
                 assert sock.recv(2000)[:4] == b"\0\3\0\2"
 
 
-def test_the_page_shows_it(tmp_path):
+def test_the_status_page_shows_single_port_transfers(tmp_path):
     port = free_port()
     with web(tmp_path, listen=[entry(port)]) as page:
         (page.running.root / "vmlinuz").write_bytes(b"x" * 10_500)
         with SlowReader(port, b"vmlinuz") as client:
-            client.reads(4)
+            client.read(4)
             (one,) = page.status()["running"]
-            assert (one["file"], one["state"], one["octets"]) == ("vmlinuz", "running", 4000)
+            assert (one["file"], one["state"], one["bytes"]) == ("vmlinuz", "running", 4000)
             client.hang_up()
         until(lambda: page.status()["running"] == [])

@@ -1,4 +1,4 @@
-"""SIGTERM: running transfers finish, new ones do not begin; a second one ends all."""
+"""SIGTERM drains the daemon; a second signal stops it at once."""
 
 import signal
 import socket
@@ -12,40 +12,40 @@ from tests.support.plain import request
 from tftpd.access.paths import TEMPORARY
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
-LONG = 60  # seconds, which no test waits
+LONG_SECONDS = 60  # no test waits that long
 
 
-def read_on(sock, tid):
-    """The rest of a file of 700 octets, block 1 of which is there; what comes after."""
+def finish(sock, tid):
+    """Receive the rest of a file of 700 bytes after its first block."""
     sock.sendto(b"\0\4\0\1", tid)
     assert sock.recv(2000)[:4] == b"\0\3\0\2"
     sock.sendto(b"\0\4\0\2", tid)
 
 
 def outcomes(running):
-    """How transfers ended; `answers()` asks for what is refused."""
+    """Return the outcomes of transfers, without the refused requests of `answers()`."""
     ends = [event["outcome"] for event in running.transfers()]
     return [outcome for outcome in ends if outcome != "refused"]
 
 
 @WORKERS
-def test_running_transfers_finish_and_no_others_begin(tmp_path, workers):
-    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+def test_running_transfers_finish_and_no_others_start(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
         sock, tid = began(running.port)
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         assert running.process.poll() is None
         with sock:
-            read_on(sock, tid)
+            finish(sock, tid)
         running.process.wait(20)
         assert outcomes(running) == ["done"]
         assert {event["level"] for event in running.events()} <= {"info", "warn"}
 
 
 @WORKERS
-def test_an_upload_that_runs_is_stored(tmp_path, workers):
-    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+def test_a_running_upload_is_stored(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(20)
             sock.sendto(request(2, b"new"), ("127.0.0.1", running.port))
@@ -59,7 +59,7 @@ def test_an_upload_that_runs_is_stored(tmp_path, workers):
 
 
 @WORKERS
-def test_what_takes_too_long_is_told_and_leaves_nothing(tmp_path, workers):
+def test_an_upload_that_takes_too_long_gets_an_error_and_leaves_no_file(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_timeout=0.5) as running:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(20)
@@ -78,35 +78,35 @@ def test_what_takes_too_long_is_told_and_leaves_nothing(tmp_path, workers):
 @WORKERS
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_stops_at_once(tmp_path, workers, how):
-    with daemon(tmp_path, workers=workers, drain_timeout=LONG) as running:
+    with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
         sock, _ = began(running.port)
         started = time.monotonic()
         running.process.send_signal(how)
         until(lambda: not answers(running.port))
         running.stop(how)
-        assert time.monotonic() - started < LONG / 2
+        assert time.monotonic() - started < LONG_SECONDS / 2
         with sock:
             assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
         assert "Traceback" not in running.log.read_text()
 
 
-def test_a_daemon_with_nothing_to_do_stops_at_once(tmp_path):
-    with daemon(tmp_path, drain_timeout=LONG) as running:
+def test_an_idle_daemon_stops_at_once(tmp_path):
+    with daemon(tmp_path, drain_timeout=LONG_SECONDS) as running:
         started = time.monotonic()
         running.stop()
-        assert time.monotonic() - started < LONG / 2
+        assert time.monotonic() - started < LONG_SECONDS / 2
 
 
-def test_a_reload_while_it_stops_is_too_late(tmp_path):
-    with daemon(tmp_path, drain_timeout=LONG) as running:
+def test_a_reload_during_the_drain_is_ignored(tmp_path):
+    with daemon(tmp_path, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
         sock, tid = began(running.port)
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         running.process.send_signal(signal.SIGHUP)
         with sock:
-            read_on(sock, tid)
+            finish(sock, tid)
         running.process.wait(20)
         assert not answers(running.port)
         assert "reloaded" not in running.log.read_text()

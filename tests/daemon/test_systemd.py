@@ -1,4 +1,4 @@
-"""What systemd hears from the daemon, and what the daemon has from systemd."""
+"""Notifications to systemd and sockets inherited from it."""
 
 import os
 import signal
@@ -9,25 +9,25 @@ import sys
 import pytest
 from twisted.internet.task import Clock
 
-from tests.support.daemons import CHECKOUT, daemon
+from tests.support.daemons import CHECKOUT, daemon, free_port
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request, tmp_path):
-    """A socket that listens as systemd does, and its name as systemd gives it."""
+    """Return a notification socket as systemd has it, and the value of NOTIFY_SOCKET."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)
         if request.param == "path":
             sock.bind(str(tmp_path / "notify"))
             yield sock, str(tmp_path / "notify")
         else:
-            sock.bind("")  # Linux chooses an abstract name
+            sock.bind("")  # Linux chooses an abstract address
             yield sock, "@" + sock.getsockname()[1:].decode()
 
 
-class Heard:
-    """A `Systemd` on a fake clock, and what it said."""
+class NotifierHarness:
+    """A `SystemdNotifier` on a fake clock, and the messages that it sends."""
 
     def __init__(self, manager, **environment):
         self._sock, name = manager
@@ -36,41 +36,41 @@ class Heard:
         self.environment = {"NOTIFY_SOCKET": name, **environment}
         self.systemd = SystemdNotifier(self.clock, lambda: self.status, self.environment)
 
-    def __call__(self):
-        """The messages since the last call."""
-        said = []
+    def receive(self):
+        """Return the messages since the last call, as lists of lines."""
+        messages = []
         self._sock.setblocking(False)
         try:
             while True:
-                said.append(self._sock.recv(4096).decode().split("\n"))
+                messages.append(self._sock.recv(4096).decode().split("\n"))
         except BlockingIOError:
-            return said
+            return messages
 
 
-def test_ready_comes_with_the_status(manager):
-    heard = Heard(manager)
-    heard.systemd.ready()
-    assert heard() == [["READY=1", "STATUS=serving"]]
-    heard.systemd.close()
-    assert heard.clock.getDelayedCalls() == []
+def test_ready_is_sent_with_the_status(manager):
+    harness = NotifierHarness(manager)
+    harness.systemd.ready()
+    assert harness.receive() == [["READY=1", "STATUS=serving"]]
+    harness.systemd.close()
+    assert harness.clock.getDelayedCalls() == []
 
 
-def test_the_variables_are_taken_away_from_children(manager):
-    heard = Heard(manager, WATCHDOG_USEC="1000000", WATCHDOG_PID=str(os.getpid()))
-    assert heard.environment == {}
+def test_the_variables_are_removed_from_the_environment(manager):
+    harness = NotifierHarness(manager, WATCHDOG_USEC="1000000", WATCHDOG_PID=str(os.getpid()))
+    assert harness.environment == {}
 
 
-def test_the_watchdog_hears_twice_in_its_time(manager):
-    heard = Heard(manager, WATCHDOG_USEC="4000000", WATCHDOG_PID=str(os.getpid()))
-    heard.clock.advance(10)
-    assert heard() == []
-    heard.systemd.ready()
-    assert heard() == [["READY=1", "STATUS=serving"], ["WATCHDOG=1"]]
-    heard.clock.advance(1.9)
-    assert heard() == []
-    heard.clock.pump([0.1, 2, 2])
-    assert heard() == [["WATCHDOG=1"]] * 3
-    heard.systemd.close()
+def test_the_watchdog_is_notified_twice_per_timeout(manager):
+    harness = NotifierHarness(manager, WATCHDOG_USEC="4000000", WATCHDOG_PID=str(os.getpid()))
+    harness.clock.advance(10)
+    assert harness.receive() == []
+    harness.systemd.ready()
+    assert harness.receive() == [["READY=1", "STATUS=serving"], ["WATCHDOG=1"]]
+    harness.clock.advance(1.9)
+    assert harness.receive() == []
+    harness.clock.pump([0.1, 2, 2])
+    assert harness.receive() == [["WATCHDOG=1"]] * 3
+    harness.systemd.close()
 
 
 @pytest.mark.parametrize(
@@ -82,57 +82,57 @@ def test_the_watchdog_hears_twice_in_its_time(manager):
         {},
     ],
 )
-def test_a_watchdog_of_nobody_or_of_others_hears_nothing(manager, wrong):
-    heard = Heard(manager, **wrong)
-    heard.systemd.ready()
-    heard.clock.pump([1] * 9)
-    assert heard() == [["READY=1", "STATUS=serving"]]
-    heard.systemd.close()
+def test_a_watchdog_of_another_process_is_ignored(manager, wrong):
+    harness = NotifierHarness(manager, **wrong)
+    harness.systemd.ready()
+    harness.clock.pump([1] * 9)
+    assert harness.receive() == [["READY=1", "STATUS=serving"]]
+    harness.systemd.close()
 
 
-def test_the_status_is_told_again_only_where_it_changed(manager):
-    heard = Heard(manager)
-    heard.systemd.ready()
-    heard()
-    heard.clock.advance(10)
-    assert heard() == []
-    heard.status = "serving more"
-    heard.clock.advance(9)
-    assert heard() == []
-    heard.clock.advance(1)
-    assert heard() == [["STATUS=serving more"]]
-    heard.systemd.close()
+def test_the_status_is_sent_only_if_it_has_changed(manager):
+    harness = NotifierHarness(manager)
+    harness.systemd.ready()
+    harness.receive()
+    harness.clock.advance(10)
+    assert harness.receive() == []
+    harness.status = "serving more"
+    harness.clock.advance(9)
+    assert harness.receive() == []
+    harness.clock.advance(1)
+    assert harness.receive() == [["STATUS=serving more"]]
+    harness.systemd.close()
 
 
-def test_a_reload_has_a_time_and_ends_with_ready_and_a_note(manager):
-    heard = Heard(manager)
-    heard.systemd.ready()
-    heard()
-    before = len(heard.clock.getDelayedCalls())
-    heard.systemd.reloading()
-    heard.systemd.ready("the last reload failed:\nREADY=0")
-    (reloading, ready) = heard()
+def test_a_reload_sends_its_time_and_ends_with_ready_and_a_note(manager):
+    harness = NotifierHarness(manager)
+    harness.systemd.ready()
+    harness.receive()
+    before = len(harness.clock.getDelayedCalls())
+    harness.systemd.reloading()
+    harness.systemd.ready("the last reload failed:\nREADY=0")
+    (reloading, ready) = harness.receive()
     assert reloading[0] == "RELOADING=1"
     name, _, now = reloading[1].partition("=")
     assert name == "MONOTONIC_USEC"
     assert int(now) > 0
     assert ready == ["READY=1", "STATUS=serving; the last reload failed: READY=0"]
-    assert len(heard.clock.getDelayedCalls()) == before
-    heard.systemd.close()
+    assert len(harness.clock.getDelayedCalls()) == before
+    harness.systemd.close()
 
 
-def test_stopping_asks_for_the_time_that_it_takes(manager):
-    heard = Heard(manager)
-    heard.systemd.stopping()
-    heard.systemd.stopping(within=90)
-    assert heard() == [
+def test_stopping_extends_the_timeout(manager):
+    harness = NotifierHarness(manager)
+    harness.systemd.stopping()
+    harness.systemd.stopping(within=90)
+    assert harness.receive() == [
         ["STOPPING=1", "STATUS=stopping"],
         ["STOPPING=1", "STATUS=stopping", "EXTEND_TIMEOUT_USEC=95000000"],
     ]
 
 
-@pytest.mark.parametrize("name", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"])
-def test_without_anyone_who_listens_nothing_happens(name):
+@pytest.mark.parametrize("name", ["", "relative", "/no/such/socket", "@no-such-socket"])
+def test_without_a_listening_socket_nothing_happens(name):
     clock = Clock()
     systemd = SystemdNotifier(clock, lambda: "serving", {"NOTIFY_SOCKET": name} if name else {})
     systemd.ready()
@@ -142,14 +142,14 @@ def test_without_anyone_who_listens_nothing_happens(name):
     assert clock.getDelayedCalls() == []
 
 
-def test_without_systemd_no_timer_runs():
+def test_without_systemd_no_timer_is_started():
     clock = Clock()
     SystemdNotifier(clock, lambda: "serving", {"WATCHDOG_USEC": "1000000"}).ready()
     assert clock.getDelayedCalls() == []
 
 
-def test_descriptors_are_ours_alone_and_the_variables_are_gone(tmp_path):
-    """In a process of its own, whose descriptors from 3 on are known."""
+def test_inherited_descriptors_are_not_passed_to_children(tmp_path):
+    """The test runs in a process whose descriptors are known."""
     program = (
         "import os; from tftpd.daemon.systemd import inherited; "
         "os.environ['LISTEN_PID'] = str(os.getpid()); "
@@ -157,7 +157,7 @@ def test_descriptors_are_ours_alone_and_the_variables_are_gone(tmp_path):
         "[name for name in os.environ if name.startswith('LISTEN')])"
     )
     environment = dict(os.environ, PYTHONPATH=str(CHECKOUT), LISTEN_FDS="2", LISTEN_FDNAMES="a:b")
-    # The shell leaves what it opens to the program, as systemd does.
+    # The program inherits the descriptors that the shell opens.
     shell = ["sh", "-c", 'exec 3</dev/null 4</dev/null; exec "$@"', "-", sys.executable, "-c"]
     done = subprocess.run([*shell, program], env=environment, capture_output=True, text=True)
     assert done.stdout == "[3, 4] [False, False] []\n", done.stderr
@@ -172,7 +172,7 @@ def test_descriptors_are_ours_alone_and_the_variables_are_gone(tmp_path):
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
     ],
 )
-def test_descriptors_of_others_are_left_alone(environment):
+def test_descriptors_for_another_process_are_ignored(environment):
     assert inherited(environment) == []
     assert environment == {}
 
@@ -180,7 +180,7 @@ def test_descriptors_of_others_are_left_alone(environment):
 # The real daemon
 
 
-def test_the_daemon_says_when_it_serves_lives_reloads_and_stops(manager, tmp_path):
+def test_the_daemon_notifies_start_watchdog_reload_and_stop(manager, tmp_path):
     sock, name = manager
     variables = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}
     with daemon(tmp_path, environment=lambda _: variables) as running:
@@ -202,20 +202,30 @@ def test_the_daemon_says_when_it_serves_lives_reloads_and_stops(manager, tmp_pat
 
 
 def _next(sock):
-    """The next message that is no sign of life."""
-    while (said := sock.recv(4096)) == b"WATCHDOG=1":
+    """Return the next message that does not belong to the watchdog."""
+    while (message := sock.recv(4096)) == b"WATCHDOG=1":
         pass
-    return said
+    return message
 
 
-def test_a_clock_that_is_set_back_delays_no_sign_of_life(tmp_path):
+def test_the_running_daemon_uses_a_monotonic_clock_and_restores_the_old_one(tmp_path):
+    """The clock keeps the time of the old one, so timers of other services stay valid."""
     config = tmp_path / "t.yaml"
-    config.write_text(f"directories: [{{root: {tmp_path}, read: true}}]")
+    config.write_text(
+        f"directories: [{{root: {tmp_path}, read: true}}]\n"
+        f"listen: [{{address: 127.0.0.1, port: {free_port()}}}]\n"
+    )
     program = (
         "import sys, time; from tftpd.daemon.service import Options, makeService; "
         "options = Options(); options.parseOptions(['--config', sys.argv[1]]); "
-        "makeService(options); from twisted.internet import reactor; "
-        "print(abs(reactor.seconds() - time.monotonic()) < 60)"
+        "from twisted.internet import reactor; before = reactor.seconds; "
+        "service = makeService(options); service.privilegedStartService(); "
+        "print(reactor.seconds == before); service.startService(); "
+        "print(reactor.seconds != before, abs(reactor.seconds() - before()) < 10); "
+        "offset = lambda: round(reactor.seconds() - time.monotonic(), 2); first = offset(); "
+        "time.sleep(0.1); print(offset() == first); "
+        "service.stopService(); reactor.callLater(0.2, reactor.stop); reactor.run(); "
+        "print(reactor.seconds == before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(config)],
@@ -223,10 +233,10 @@ def test_a_clock_that_is_set_back_delays_no_sign_of_life(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "True\nTrue True\nTrue\nTrue\n", done.stderr
 
 
-def test_workers_leave_the_talking_to_the_daemon(tmp_path):
+def test_workers_send_no_notifications(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)
         sock.bind(str(tmp_path / "notify"))
@@ -242,13 +252,13 @@ def test_workers_leave_the_talking_to_the_daemon(tmp_path):
             assert sock.recv(4096) == b"STOPPING=1\nSTATUS=stopping"
 
 
-def test_the_journal_gets_priorities_and_no_times(tmp_path):
+def test_the_journal_gets_lines_with_priority_and_without_time(tmp_path):
     def journal(log):
         status = os.stat(log)
         return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
 
     with daemon(tmp_path, environment=journal, log={"format": "text"}) as running:
         lines = running.log.read_text().splitlines()
-    said = f"<6>[tftpd.daemon.service.Daemon#info] serving on 127.0.0.1:{running.port}"
-    assert said in lines
-    assert [line for line in lines if not line.startswith("<6>")] == []
+    line = f"<6>[tftpd.daemon.service.Daemon#info] serving on 127.0.0.1:{running.port}"
+    assert line in lines
+    assert all(line.startswith("<6>") for line in lines)

@@ -1,4 +1,4 @@
-"""Files made of templates, from a real daemon and in the words of `tftpd explain`."""
+"""Templates in a real daemon and in `tftpd explain`."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from tests.support.daemons import daemon, until
 from tftpd.daemon.cli import main
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-TOLD = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ facts.role }}\n"
+TEMPLATE = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ facts.role }}\n"
 
-FACTS = [
+VARIABLES = [
     {"set": {"role": "any"}},
     {"clients": ["127.0.0.0/8"], "set": {"role": "here"}},
 ]
@@ -22,10 +22,10 @@ FACTS = [
 
 @pytest.fixture
 def serving(tmp_path):
-    """A daemon with templates beneath `root`, and facts."""
+    """Run a daemon with templates below `root`, and variables."""
     root = tmp_path / "root"
     (root / "cfg").mkdir(parents=True)
-    (root / "cfg" / "host.j2").write_text(TOLD)
+    (root / "cfg" / "host.j2").write_text(TEMPLATE)
     (root / "plain").write_bytes(b"plain")
     (root / "plain.j2").write_bytes(b"never")
     (root / "broken.j2").write_text("\n{{ facts.none }}")
@@ -34,7 +34,7 @@ def serving(tmp_path):
         tmp_path,
         directories=[{"root": str(root), "read": {"templates": True}}],
         rewrite=[{"match": "^cfg/(?P<host>.*)$", "to": "cfg/host"}],
-        facts=FACTS,
+        variables=VARIABLES,
         limits={"template_time": 1.0},
     ) as running:
         yield running
@@ -47,39 +47,39 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def test_a_template_knows_whom_it_is_for(serving):
-    made = plain.get(serving.port, b"cfg/web1")
-    assert made == b"127.0.0.1 127.0.0.1 cfg/web1 cfg/host web1 here\n"
-    (told,) = serving.awaited(1)
-    assert (told["file"], told["served"]) == ("cfg/web1", "cfg/host.j2")
+def test_a_template_is_rendered_for_its_client(serving):
+    content = plain.get(serving.port, b"cfg/web1")
+    assert content == b"127.0.0.1 127.0.0.1 cfg/web1 cfg/host web1 here\n"
+    (event,) = serving.awaited(1)
+    assert (event["file"], event["served_name"]) == ("cfg/web1", "cfg/host.j2")
 
 
-def test_a_file_that_is_there_is_no_template_and_a_template_no_file(serving):
+def test_a_file_takes_precedence_and_a_template_itself_is_not_served(serving):
     assert plain.get(serving.port, b"plain") == b"plain"
     with pytest.raises(plain.ServerError) as refused:
         plain.get(serving.port, b"plain.j2")
     assert refused.value.args == (1, "File not found")
 
 
-def test_a_template_that_fails_is_told_in_the_log_and_not_to_the_client(serving):
+def test_the_error_of_a_template_is_logged_and_not_sent_to_the_client(serving):
     with pytest.raises(plain.ServerError) as refused:
         plain.get(serving.port, b"broken")
     assert refused.value.args == (0, "File could not be made")
-    (told,) = serving.awaited(1)
-    assert told["detail"].startswith("template broken.j2: line 2: ")
-    assert "none" in told["detail"]
+    (event,) = serving.awaited(1)
+    assert event["detail"].startswith("template broken.j2: line 2: ")
+    assert "none" in event["detail"]
 
 
-def test_nobody_waits_for_a_template_without_end(serving):
+def test_an_endless_template_delays_no_other_client(serving):
     refusals = []
 
-    def ask():
+    def request_endless():
         try:
             plain.get(serving.port, b"endless")
         except plain.ServerError as refused:
             refusals.append(refused.args)
 
-    stuck = [threading.Thread(target=ask) for _ in range(8)]
+    stuck = [threading.Thread(target=request_endless) for _ in range(8)]
     for thread in stuck:
         thread.start()
     until(lambda: _children(serving.process.pid))
@@ -100,11 +100,11 @@ def test_a_repeated_request_is_rendered_once_and_sent_once(serving):
         first, tid = sock.recvfrom(1000)
         sock.sendto(b"\0\4\0\1", tid)
         assert first[4:].endswith(b"web3 here\n")
-    assert [told["outcome"] for told in serving.awaited(1)] == ["done"]
+    assert [event["outcome"] for event in serving.awaited(1)] == ["done"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_the_processes_end_with_the_daemon(serving, how):
+def test_template_processes_end_with_the_daemon(serving, how):
     plain.get(serving.port, b"cfg/web4")
     children = _children(serving.process.pid)
     assert children
@@ -113,19 +113,19 @@ def test_the_processes_end_with_the_daemon(serving, how):
         until(lambda child=child: not Path(f"/proc/{child}").exists())
 
 
-def test_explain_renders_what_the_daemon_would(serving, capsys):
-    asked = ["-c", str(serving.config), "--client", "127.0.0.9", "--to", "127.0.0.1"]
-    assert main(["explain", *asked, "read", "cfg/web5"]) == 0
-    said = capsys.readouterr().out
-    assert "cfg/host.j2, by rewrite[0], template: is served" in said or "cfg/host.j2" in said
-    made = b"127.0.0.9 127.0.0.1 cfg/web5 cfg/host web5 here\n"
-    assert f"DATA 1, {len(made)} octets" in said or made.hex() in said.replace(" ", "")
-    assert main(["explain", *asked, "read", "broken"]) == 1
+def test_explain_renders_like_the_daemon(serving, capsys):
+    arguments = ["-c", str(serving.config), "--client", "127.0.0.9", "--to", "127.0.0.1"]
+    assert main(["explain", *arguments, "read", "cfg/web5"]) == 0
+    output = capsys.readouterr().out
+    assert "cfg/host.j2, by rewrite[0], template: is served" in output or "cfg/host.j2" in output
+    content = b"127.0.0.9 127.0.0.1 cfg/web5 cfg/host web5 here\n"
+    assert f"DATA 1, {len(content)} " in output or content.hex() in output.replace(" ", "")
+    assert main(["explain", *arguments, "read", "broken"]) == 1
     assert "template broken.j2: line 2" in capsys.readouterr().out
-    assert not [child for child in _children(os.getpid()) if _renders(child)]
+    assert not [child for child in _children(os.getpid()) if _is_renderer(child)]
 
 
-def _renders(child: int) -> bool:
+def _is_renderer(child: int) -> bool:
     try:
         return b"tftpd.templates.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The daemon as an administrator starts it, in a process of its own."""
+"""The daemon under twistd, in its own process."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, 
 from tests.support.plain import ServerError, get, put, request
 from tftpd.access.paths import TEMPORARY
 
-LIMIT = 60
+TIMEOUT_SECONDS = 60
 
 
-def _twistd(*arguments, **how):
+def _twistd(*arguments, **options):
     environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     command = twistd(*arguments)
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT, env=environment, **how
+        command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment, **options
     )
 
 
@@ -35,7 +35,7 @@ def test_twistd_knows_the_plugin(tmp_path):
     assert "tftp             A TFTP server." in listed.stdout
 
 
-def test_a_request_is_one_flat_object_in_the_log(tmp_path):
+def test_the_json_log_has_one_flat_object_per_request(tmp_path):
     with daemon(tmp_path) as running:
         (running.root / "file").write_bytes(b"x" * 1000)
         get(running.port, b"file", [("blksize", 600), ("windowsize", 1)])
@@ -56,16 +56,17 @@ def test_a_request_is_one_flat_object_in_the_log(tmp_path):
         "code": None,
         "detail": "",
         "mode": "octet",
-        "octets": 1000,
+        "bytes": 1000,
         "blksize": 600,
         "windowsize": 1,
         "retransmits": 0,
         "profile": None,
-        "served": None,
+        "served_name": None,
+        "resolution_steps": "",
     }
 
 
-def test_refusals_are_logged_with_what_the_peer_is_not_told(tmp_path):
+def test_the_log_has_the_reason_that_the_client_does_not_get(tmp_path):
     with daemon(tmp_path) as running:
         with pytest.raises(ServerError) as refused:
             get(running.port, b"../up\nforged")
@@ -77,18 +78,18 @@ def test_refusals_are_logged_with_what_the_peer_is_not_told(tmp_path):
     assert event["file"] == "../up\\nforged"
 
 
-def test_the_text_log_has_one_line_a_request(tmp_path):
+def test_the_text_log_has_one_line_per_request(tmp_path):
     with daemon(tmp_path, log={"format": "text"}) as running:
         put(running.port, b"new", b"x" * 700)
-        until(lambda: " octets in " in running.log.read_text())
-        lines = [line for line in running.log.read_text().splitlines() if " octets in " in line]
+        until(lambda: " bytes in " in running.log.read_text())
+        lines = [line for line in running.log.read_text().splitlines() if " bytes in " in line]
     assert len(lines) == 1
     assert '[tftpd.access#info] write "new" by 127.0.0.1:' in lines[0]
-    assert ": done, 700 octets in " in lines[0]
+    assert ": done, 700 bytes in " in lines[0]
     assert lines[0].endswith("blksize 512, windowsize 1, 0 retransmitted, profile no-options")
 
 
-def test_the_log_level_is_kept(tmp_path):
+def test_the_log_level_is_applied(tmp_path):
     port = free_port()
     config = tmp_path / "t.yaml"
     config.write_text(
@@ -105,7 +106,7 @@ def test_the_log_level_is_kept(tmp_path):
         assert log.read_text() == ""
     finally:
         process.terminate()
-        process.wait(LIMIT)
+        process.wait(TIMEOUT_SECONDS)
 
 
 def _answers(port):
@@ -121,7 +122,7 @@ def _answers(port):
 # Errors at start
 
 
-def test_a_bad_configuration_is_told_without_a_traceback(tmp_path):
+def test_an_invalid_configuration_is_reported_without_traceback(tmp_path):
     config = tmp_path / "bad.yaml"
     config.write_text("directories:\n  - {root: nowhere, read: true}\nlog: {levl: info}\n")
     ended = _twistd("tftp", "--config", "bad.yaml", cwd=tmp_path)
@@ -133,13 +134,13 @@ def test_a_bad_configuration_is_told_without_a_traceback(tmp_path):
     assert ended.stdout == ""
 
 
-def test_a_missing_option_is_told():
+def test_a_missing_option_is_reported():
     ended = _twistd("tftp")
     assert ended.returncode == 64
     assert ended.stderr == "twistd tftp: --config FILE is missing\n"
 
 
-def test_the_version_is_ours():
+def test_the_version_of_tftpd_is_shown():
     assert _twistd("tftp", "--version").stdout.startswith("tftpd ")
 
 
@@ -151,28 +152,28 @@ def _config(tmp_path, address, port):
     return str(config)
 
 
-def test_a_port_in_use_is_one_clear_line(tmp_path):
+def test_a_port_in_use_is_reported_in_one_line(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         ended = _twistd("tftp", "--config", _config(tmp_path, "127.0.0.1", port))
     assert ended.returncode == 1
-    said = f"cannot listen on 127.0.0.1 port {port}: the port is in use by another program"
-    assert said in ended.stdout
+    message = f"cannot listen on 127.0.0.1 port {port}: the port is in use by another program"
+    assert message in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-def test_an_address_that_is_not_ours_is_one_clear_line(tmp_path):
+def test_an_address_of_another_host_is_reported_in_one_line(tmp_path):
     ended = _twistd("tftp", "--config", _config(tmp_path, "192.0.2.1", 6969))
     assert ended.returncode == 1
-    said = "cannot listen on 192.0.2.1 port 6969: this host has no such address"
-    assert said in ended.stdout
+    message = "cannot listen on 192.0.2.1 port 6969: this host has no such address"
+    assert message in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
 def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
-    """A port below 1024, on an address of loopback that nobody else uses."""
+    """The port is below 1024, on a loopback address that no other test uses."""
     base = tmp_path_factory.mktemp("uid")
     for path in (base, *base.parents[:-1]):
         path.chmod(path.stat().st_mode | 0o055)
@@ -201,19 +202,19 @@ def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
         assert (base / "root" / "new").stat().st_uid == nobody.pw_uid
     finally:
         process.terminate()
-        process.wait(LIMIT)
+        process.wait(TIMEOUT_SECONDS)
 
 
-def test_few_descriptors_make_few_sessions_and_the_others_wait(tmp_path):
-    """Clients that find no room ask again, as firmware does."""
+def test_few_descriptors_limit_the_sessions_and_other_requests_are_dropped(tmp_path):
+    """Firmware retransmits a dropped request."""
     few = resource.RLIMIT_NOFILE, (64, 64)
     with daemon(tmp_path, preexec=lambda: resource.setrlimit(*few)) as running:
         (running.root / "file").write_bytes(b"x" * 1000)
         socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(30)]
         for sock in socks:
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
-        until(lambda: answers(running.port))  # and so all others were read
-        assert "ignored (no room beside 8 sessions)" in running.log.read_text()
+        until(lambda: answers(running.port))  # so all others were read
+        assert "dropped (session limit reached (8))" in running.log.read_text()
         ready, _, _ = select.select(socks, [], [], 0)
         served = [(sock, sock.recvfrom(600)) for sock in ready]
         assert len(served) == 8
@@ -226,10 +227,10 @@ def test_few_descriptors_make_few_sessions_and_the_others_wait(tmp_path):
         assert "Traceback" not in running.log.read_text()
 
 
-# What happens to it
+# Signals and hostile input
 
 
-def test_sigterm_ends_it_and_tells_running_clients(tmp_path):
+def test_sigterm_ends_the_daemon_and_sends_errors_to_running_clients(tmp_path):
     with daemon(tmp_path) as running:
         (running.root / "file").write_bytes(b"x" * 1000)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -241,7 +242,7 @@ def test_sigterm_ends_it_and_tells_running_clients(tmp_path):
         assert running.transfers()[-1]["outcome"] == "stopped"
 
 
-def test_what_kill_9_leaves_of_an_upload_is_gone_after_the_next_start(tmp_path):
+def test_an_unfinished_upload_is_removed_at_the_start_after_kill_9(tmp_path):
     with daemon(tmp_path) as running:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(10)
@@ -256,28 +257,28 @@ def test_what_kill_9_leaves_of_an_upload_is_gone_after_the_next_start(tmp_path):
         until(lambda: os.listdir(running.root) == [])
 
 
-def _junk(dice):
-    """A datagram that may be anything, or a request with a few octets changed."""
-    if dice.random() < 0.3:
-        return dice.randbytes(dice.choice([0, 1, 2, 3, 4, 5, 20, 600]))
-    if dice.random() < 0.3:
-        return bytes((0, dice.randrange(9))) + dice.randbytes(dice.randrange(40))
+def _random_datagram(rng):
+    """Return random bytes, or a request with a few changed bytes."""
+    if rng.random() < 0.3:
+        return rng.randbytes(rng.choice([0, 1, 2, 3, 4, 5, 20, 600]))
+    if rng.random() < 0.3:
+        return bytes((0, rng.randrange(9))) + rng.randbytes(rng.randrange(40))
     words = [
-        ("blksize", dice.choice([8, 512, 7, "abc", -5, 10**9, ""])),
-        ("tsize", dice.choice([0, -1, 2**64, "x"])),
-        ("windowsize", dice.choice([0, 9, 70000])),
-        ("timeout", dice.choice([1, 0, 256, 3000])),
+        ("blksize", rng.choice([8, 512, 7, "abc", -5, 10**9, ""])),
+        ("tsize", rng.choice([0, -1, 2**64, "x"])),
+        ("windowsize", rng.choice([0, 9, 70000])),
+        ("timeout", rng.choice([1, 0, 256, 3000])),
     ]
-    name = dice.choice([b"file", b"..", b"", b"\xff\xfe", b"a/" * 200, b"dir", b"new", b"\\x"])
-    datagram = bytearray(request(dice.choice([1, 2]), name, dice.sample(words, 3)))
-    for _ in range(dice.randrange(4)):
-        at = dice.randrange(len(datagram))
-        datagram[at : at + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
+    name = rng.choice([b"file", b"..", b"", b"\xff\xfe", b"a/" * 200, b"dir", b"new", b"\\x"])
+    datagram = bytearray(request(rng.choice([1, 2]), name, rng.sample(words, 3)))
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(datagram))
+        datagram[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
     return bytes(datagram)
 
 
-def test_ten_thousand_hostile_datagrams_leave_a_daemon_that_serves(tmp_path):
-    dice = random.Random(2026)
+def test_the_daemon_still_serves_after_ten_thousand_hostile_datagrams(tmp_path):
+    rng = random.Random(2026)
     with daemon(tmp_path) as running:
         (running.root / "file").write_bytes(b"x" * 5000)
         (running.root / "dir").mkdir()
@@ -285,8 +286,8 @@ def test_ten_thousand_hostile_datagrams_leave_a_daemon_that_serves(tmp_path):
         tids = []
         for count in range(10_000):
             sock = socks[count % len(socks)]
-            to = dice.choice(tids) if tids and dice.random() < 0.4 else ("127.0.0.1", running.port)
-            sock.sendto(_junk(dice), to)
+            to = rng.choice(tids) if tids and rng.random() < 0.4 else ("127.0.0.1", running.port)
+            sock.sendto(_random_datagram(rng), to)
             if count % 20 == 0:
                 sock.settimeout(0.05)
                 with suppress(TimeoutError):
@@ -302,11 +303,11 @@ def test_ten_thousand_hostile_datagrams_leave_a_daemon_that_serves(tmp_path):
         assert "Traceback" not in running.log.read_text()
 
 
-def test_two_hundred_clients_at_once_finish_intact(tmp_path):
+def test_two_hundred_concurrent_clients_get_intact_files(tmp_path):
     content = random.Random(7).randbytes(100_000)
     with daemon(tmp_path) as running:
         (running.root / "file").write_bytes(content)
-        wrong = []
+        errors = []
 
         def client(number):
             try:
@@ -315,20 +316,20 @@ def test_two_hundred_clients_at_once_finish_intact(tmp_path):
                 else:
                     put(running.port, b"new%d" % number, content, [("blksize", 1428)])
             except Exception as error:
-                wrong.append(error)
+                errors.append(error)
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(200)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert wrong == []
+        assert errors == []
         assert {event["outcome"] for event in running.awaited(200)} == {"done"}
         for number in range(0, 200, 2):
             assert (running.root / f"new{number}").read_bytes() == content
 
 
-def test_the_json_log_stays_json_whatever_a_peer_is_named(tmp_path):
+def test_the_json_log_is_valid_for_any_file_name(tmp_path):
     with daemon(tmp_path) as running:
         for name in (b'"}', b"{peer}", b"\xff\xfe", b"\n{", "\u202e".encode()):
             with pytest.raises(ServerError):

@@ -1,4 +1,4 @@
-"""Several processes behind one port, as an administrator sees them."""
+"""A real daemon with several workers."""
 
 import os
 import resource
@@ -14,15 +14,15 @@ import pytest
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
 from tests.support.plain import get, put, request
 from tftpd.access.paths import TEMPORARY
-from tftpd.daemon.worker_pool import wait_after
+from tftpd.daemon.worker_pool import restart_delay
 
 
 def _pids(running: RunningDaemon) -> dict[int, int]:
-    """The process of each worker, the latest of each."""
-    return {event["number"]: event["pid"] for event in running.events() if "pid" in event}
+    """Return the latest process of each worker."""
+    return {event["worker"]: event["pid"] for event in running.events() if "pid" in event}
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     with suppress(OSError):
         os.kill(pid, 0)
         with open(f"/proc/{pid}/stat") as stat:
@@ -30,12 +30,12 @@ def _alive(pid: int) -> bool:
     return False
 
 
-def _gone(pids: dict[int, int]) -> None:
-    until(lambda: not any(_alive(pid) for pid in pids.values()))
+def _wait_for_end(pids: dict[int, int]) -> None:
+    until(lambda: not any(_is_alive(pid) for pid in pids.values()))
 
 
 def _reach_all(running: RunningDaemon, workers: int) -> list[dict[str, Any]]:
-    """Have each worker serve; the transfers in the log."""
+    """Send requests to all workers; return the transfers in the log."""
     (running.root / "file").write_bytes(b"x" * 5000)
     before = len(running.transfers())
     for _ in range(16 * workers):
@@ -43,7 +43,7 @@ def _reach_all(running: RunningDaemon, workers: int) -> list[dict[str, Any]]:
     return running.awaited(before + 16 * workers)
 
 
-def test_clients_are_spread_over_the_workers_and_the_log_tells_them_apart(tmp_path):
+def test_clients_are_spread_over_the_workers_and_the_log_names_the_worker(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         transfers = _reach_all(running, 2)
     assert {event["worker"] for event in transfers} == {0, 1}
@@ -51,7 +51,7 @@ def test_clients_are_spread_over_the_workers_and_the_log_tells_them_apart(tmp_pa
     assert {event["outcome"] for event in transfers} == {"done"}
 
 
-def test_a_worker_that_could_not_start_starts_when_there_is_room_again(tmp_path):
+def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         pids, process = _pids(running), running.process.pid
         limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
@@ -65,12 +65,12 @@ def test_a_worker_that_could_not_start_starts_when_there_is_room_again(tmp_path)
         assert running.process.poll() is None
 
 
-def test_workers_that_die_young_are_waited_for_ever_longer_but_not_without_end():
-    waits = [wait_after(lives) for lives in (0, 1, 2, 3, 6, 7, 5000)]
-    assert waits == [0.0, 0.0, 0.4, 0.8, 6.4, 10.0, 10.0]
+def test_the_restart_delay_doubles_up_to_a_maximum():
+    delays = [restart_delay(lives) for lives in (0, 1, 2, 3, 6, 7, 5000)]
+    assert delays == [0.0, 0.0, 0.4, 0.8, 6.4, 10.0, 10.0]
 
 
-def test_uploads_and_faults_in_names_go_through_workers_too(tmp_path):
+def test_workers_store_uploads_with_any_bytes_in_the_name(tmp_path):
     name = b"r\xff\xe4.cfg"
     with daemon(tmp_path, workers=2) as running:
         put(running.port, name, b"x" * 1500)
@@ -87,24 +87,24 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
         for number in (0, 1, 0):
             killed = _pids(running)[number]
             os.kill(killed, signal.SIGKILL)
-            # Sent once each: nothing but the socket that stayed open keeps them.
+            # Clients do not retransmit: only the open socket keeps the requests.
             with ThreadPoolExecutor(40) as clients:
                 got = clients.map(lambda _: get(running.port, b"file"), range(40))
                 assert list(got) == [b"x" * 1000] * 40
             until(lambda n=number, gone=killed: _pids(running)[n] != gone)
         latest = _pids(running)
         assert not set(first.values()) & set(latest.values())
-        said = [event["message"] for event in running.events() if event["level"] == "error"]
-        assert len(said) == 3
-        assert "signal 9" in said[0]
-    _gone(first | latest)
+        errors = [event["message"] for event in running.events() if event["level"] == "error"]
+        assert len(errors) == 3
+        assert "signal 9" in errors[0]
+    _wait_for_end(first | latest)
 
 
-def test_the_limit_of_sessions_holds_over_all_workers(tmp_path):
+def test_the_session_limit_applies_to_all_workers_together(tmp_path):
     with daemon(tmp_path, workers=4, limits={"sessions": 5}) as running:
         _reach_all(running, 4)
         assert _half_open(running, 40) == 5
-        # A worker that dies gives its places back.
+        # The sessions of a worker that dies no longer count.
         for pid in _pids(running).values():
             os.kill(pid, signal.SIGKILL)
         until(lambda: sum("pid" in event for event in running.events()) == 8)
@@ -113,26 +113,26 @@ def test_the_limit_of_sessions_holds_over_all_workers(tmp_path):
 
 
 def _half_open(running: RunningDaemon, count: int) -> int:
-    """How many of so many requests at once get a first block."""
+    """Send requests at once; return how many get a first block."""
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
     try:
         for sock in sockets:
             sock.settimeout(2)
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
         with ThreadPoolExecutor(count) as waiting:
-            return sum(waiting.map(_hears, sockets))
+            return sum(waiting.map(_receives_packet, sockets))
     finally:
         for sock in sockets:
             sock.close()
 
 
-def _hears(sock: socket.socket) -> bool:
+def _receives_packet(sock: socket.socket) -> bool:
     with suppress(TimeoutError):
         return len(sock.recv(2000)) > 0
     return False
 
 
-def test_sigterm_ends_workers_and_tells_running_clients(tmp_path):
+def test_sigterm_ends_workers_and_sends_errors_to_running_clients(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         (running.root / "file").write_bytes(b"x" * 5000)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -143,7 +143,7 @@ def test_sigterm_ends_workers_and_tells_running_clients(tmp_path):
             running.stop()
             assert sock.recv(2000)[:4] == b"\0\5\0\0"
         assert running.transfers()[0]["outcome"] == "stopped"
-        _gone(pids)
+        _wait_for_end(pids)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -152,20 +152,20 @@ def test_workers_end_with_the_daemon(tmp_path, how):
         until(lambda: len(_pids(running)) == 2)
         pids = _pids(running)
         running.stop(how)
-        _gone(pids)
+        _wait_for_end(pids)
 
 
-def test_ctrl_c_in_a_terminal_reaches_all_and_ends_all(tmp_path):
+def test_ctrl_c_in_a_terminal_ends_the_daemon_and_its_workers(tmp_path):
     with daemon(tmp_path, preexec=os.setsid, workers=2) as running:
         _reach_all(running, 2)
         pids = _pids(running)
         os.killpg(running.process.pid, signal.SIGINT)
         running.process.wait(20)
         assert not [event for event in running.events() if event["level"] == "error"]
-        _gone(pids)
+        _wait_for_end(pids)
 
 
-def test_what_a_killed_worker_leaves_of_an_upload_is_removed(tmp_path):
+def test_an_unfinished_upload_of_a_killed_worker_is_removed(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(20)
@@ -181,7 +181,7 @@ def test_what_a_killed_worker_leaves_of_an_upload_is_removed(tmp_path):
         until(lambda: not left[0].exists())
 
 
-def test_a_port_that_is_in_use_is_told_all_the_same(tmp_path):
+def test_a_port_in_use_is_reported_with_workers_too(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         second = subprocess.run(
             twistd("tftp", "--config", str(tmp_path / "tftpd.yaml")),

@@ -1,4 +1,4 @@
-"""The places of workers while none can be started."""
+"""Worker slots and processes without real processes."""
 
 import os
 import socket
@@ -10,27 +10,28 @@ from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.ipc import dispatch
-from tftpd.daemon.worker import _Upwards
+from tftpd.daemon.listen_sockets import DrainTracker
+from tftpd.daemon.worker import _PipeObserver
 from tftpd.daemon.worker_pool import WorkerPool
 from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.server.snapshot import WorkerState
 
 
-class Full(Clock):
-    """A reactor of a machine that has no process left; it counts who asks for one."""
+class FullReactor(Clock):
+    """A reactor that cannot start processes; it counts the attempts."""
 
-    asked = 0
+    attempts = 0
 
     def spawnProcess(self, *command, **how):
-        self.asked += 1
+        self.attempts += 1
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
 @pytest.fixture
 def full(tmp_path):
-    """Such a reactor, and the place of one worker that has orders."""
-    reactor = Full()
-    workers = WorkerPool(reactor, 1, lambda: None)
+    """Return such a reactor, a pool of one configured worker, and the settings."""
+    reactor = FullReactor()
+    workers = WorkerPool(reactor, 1, lambda: None, DrainTracker())
     settings = Settings.model_validate({"directories": [{"root": str(tmp_path), "read": True}]})
     workers.serve(settings, [])
     yield reactor, workers, settings
@@ -41,45 +42,45 @@ def full(tmp_path):
 
 @pytest.fixture
 def events():
-    """What is logged."""
+    """Return the list of log events."""
     logged = []
     globalLogPublisher.addObserver(logged.append)
     yield logged
     globalLogPublisher.removeObserver(logged.append)
 
 
-def test_a_worker_that_cannot_start_is_tried_again_ever_later(full):
+def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
     reactor, _, _ = full
-    assert reactor.asked == 1
-    held = os.listdir("/proc/self/fd")
-    for wait, asked in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
-        reactor.advance(wait)
-        assert reactor.asked == asked
-    assert os.listdir("/proc/self/fd") == held
+    assert reactor.attempts == 1
+    descriptors = os.listdir("/proc/self/fd")
+    for delay, attempts in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
+        reactor.advance(delay)
+        assert reactor.attempts == attempts
+    assert os.listdir("/proc/self/fd") == descriptors
 
 
-def test_orders_meanwhile_are_for_the_next_one_and_start_no_other(full):
+def test_a_configuration_during_the_delay_starts_no_second_worker(full):
     reactor, workers, settings = full
     reactor.advance(0)
     workers.serve(settings, [])
-    assert (reactor.asked, len(reactor.getDelayedCalls())) == (2, 1)
+    assert (reactor.attempts, len(reactor.getDelayedCalls())) == (2, 1)
 
 
-def test_its_place_is_told_to_be_empty(full):
+def test_the_snapshot_shows_an_empty_slot(full):
     _, workers, _ = full
-    said = []
-    workers.snapshot().addCallback(said.append)
-    assert said[0].workers == (WorkerState(0, None, -1, False),)
+    snapshots = []
+    workers.snapshot().addCallback(snapshots.append)
+    assert snapshots[0].workers == (WorkerState(0, None, -1, False),)
 
 
 class Pipe:
-    """The transport of a worker's process: what it was told, and by which signal it ended."""
+    """Transport of a worker's process that records messages and signals."""
 
     def __init__(self):
-        self.told, self.signals = [], []
+        self.messages, self.signals = [], []
 
-    def write(self, octets):
-        self.told.append(octets)
+    def write(self, data):
+        self.messages.append(data)
 
     def signalProcess(self, name):
         self.signals.append(name)
@@ -87,46 +88,46 @@ class Pipe:
 
 @pytest.fixture
 def worker():
-    """A worker's process that reads nothing, and the other end of its sockets."""
+    """Return a worker process that reads nothing, and the other end of its socket."""
     process = WorkerProcess(Clock(), 7, lambda report: None, lambda address: None, lambda *_: None)
     process.transport = Pipe()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        process.begin(ours)
-        yield process, theirs
+    local, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with local, remote:
+        process.connect(local)
+        yield process, remote
 
 
-def test_a_worker_that_takes_no_more_sockets_is_killed(worker):
-    process, theirs = worker
-    most = 0
-    while not process.transport.signals and most < 10_000:
-        process.order(b"orders", [theirs.fileno()])
-        most += 1
+def test_a_worker_that_stops_reading_its_socket_is_killed(worker):
+    process, remote = worker
+    count = 0
+    while not process.transport.signals and count < 10_000:
+        process.configure(b"config", [remote.fileno()])
+        count += 1
     assert process.transport.signals == ["KILL"]
-    assert len(process.transport.told) == most - 1
+    assert len(process.transport.messages) == count - 1
 
 
-def test_orders_for_a_worker_that_is_gone_are_the_next_ones(worker):
-    process, theirs = worker
-    theirs.close()
-    process.order(b"orders", [])
-    assert (process.transport.told, process.transport.signals) == ([], [])
+def test_a_configuration_for_a_worker_that_has_ended_is_not_sent(worker):
+    process, remote = worker
+    remote.close()
+    process.configure(b"config", [])
+    assert (process.transport.messages, process.transport.signals) == ([], [])
 
 
-def test_what_a_worker_says_before_it_has_a_log_is_logged(worker, events):
+def test_standard_error_of_a_worker_is_logged(worker, events):
     process, _ = worker
     process.errReceived(b"Fatal Python error: \xff\n")
     (event,) = events
-    said = event["log_format"].format(**event)
-    assert (event["log_level"].name, said) == ("error", "worker 7: Fatal Python error: \ufffd")
+    message = event["log_format"].format(**event)
+    assert (event["log_level"].name, message) == ("error", "worker 7: Fatal Python error: \ufffd")
 
 
-def test_a_fault_in_a_worker_comes_with_its_traceback():
-    sent, heard = [], []
-    log = Logger(namespace="tftpd.net", observer=_Upwards(sent.append))
+def test_a_failure_in_a_worker_is_logged_with_its_traceback():
+    sent, received = [], []
+    log = Logger(namespace="tftpd.net", observer=_PipeObserver(sent.append))
     log.failure("fault in a session", Failure(ZeroDivisionError("by nothing")))
-    dispatch(sent[0], print, lambda *said: heard.append(said), print, print)
-    ((level, namespace, text),) = heard
+    dispatch(sent[0], print, lambda *event: received.append(event), print, print)
+    ((level, namespace, _, text),) = received
     assert (level, namespace) == ("critical", "tftpd.net")
     assert text.startswith("fault in a session\nTraceback")
     assert text.rstrip().endswith("ZeroDivisionError: by nothing")

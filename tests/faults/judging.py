@@ -92,7 +92,7 @@ class _Trial:
             single_port=cell.single_port,
         )
         self.net = self.server.net
-        self.net.work_takes = cell.wire.disk
+        self.net.work_seconds = cell.wire.disk
         settings = ClientSettings(cell.mode, cell.blksize, cell.windowsize)
         self.client = Client(self.net.runtime, settings)
         self.way = Way(self.net, cell.wire, str(cell))

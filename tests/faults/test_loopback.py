@@ -16,7 +16,7 @@ from tests.faults.cells import FAULTS
 from tests.faults.wire import Faults, Wire
 from tests.support.relay import Relay
 from tftpd.client.client import Client
-from tftpd.client.endpoint import runtime
+from tftpd.client.endpoint import create_runtime
 from tftpd.client.settings import ClientSettings as Wishes
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
@@ -55,7 +55,7 @@ class FaultyLoopback(TestCase):
 
     def _client(self, wishes: Wishes) -> Client:
         """One that does not dally beyond the end of the test."""
-        real = runtime(reactor)
+        real = create_runtime(reactor)
 
         def open_port(session: Session[Any], local: SocketAddress, needs: PortRequirements) -> Any:
             self.addCleanup(session.stop, Outcome.STOPPED)

@@ -235,7 +235,7 @@ FAULTS = {
     "a client that takes the blocks of strangers": (
         "client",
         Session,
-        "_answer_stranger",
+        "_reply_to_unknown_tid",
         lambda was: lambda self, datagram, peer: self.datagramReceived(datagram, self.peer),
     ),
     "a client that believes any OACK": (

@@ -125,4 +125,4 @@ def test_a_probe_ends_with_what_it_saw(server):
     if told:
         assert said["size"] == 100_000
     if server.kind.name == "atftpd":  # each ACK is answered, and each request
-        assert (said["repeats"]["copies"], said["repeats"]["ports"]) == ([2, 2, 2], 2)
+        assert (said["repetition"]["copies"], said["repetition"]["transfers"]) == ([2, 2, 2], 2)

@@ -1,4 +1,4 @@
-"""Windows through a line that loses, and through one that is narrow, end intact."""
+"""Transfers with windows over a lossy line and over a slow line."""
 
 import os
 from contextlib import contextmanager
@@ -27,14 +27,14 @@ def _through(running, line):
         yield relay, Job(*relay.address, "file", name, 1468, 64, gro=True, limit=60)
 
 
-def test_a_read_ends_intact_where_one_of_a_hundred_is_lost(running):
+def test_a_read_is_intact_if_one_packet_of_a_hundred_is_lost(running):
     with _through(running, Link(loss_down=0.01, loss_up=0.01, seed=7)) as (relay, job):
         result = run_load(job, 1)
         assert (result.ok, result.size, result.failures) == (1, 2 * MIB, [])
         assert relay.down.lost > 0
 
 
-def test_a_read_ends_intact_behind_a_queue_of_a_window(running):
+def test_a_read_is_intact_behind_a_queue_of_one_window(running):
     with _through(running, Link(rate=10e6, queue=64)) as (_, job):
         result = run_load(job, 1)
         assert (result.ok, result.size, result.failures) == (1, 2 * MIB, [])

@@ -1,4 +1,4 @@
-"""Transfers through the real reactor, over loopback; run by pytest and by trial alike."""
+"""Transfers over loopback with the real reactor; run by pytest and by trial."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def deferred(test: Callable[["Transfers"], Any]) -> Callable[["Transfers"], "Deferred[Any]"]:
-    """Makes a test of a coroutine function, which older trials do not await."""
+    """Return a test for a coroutine function, which older versions of trial do not await."""
 
     @wraps(test)
     def run(self: "Transfers") -> "Deferred[Any]":
@@ -31,7 +31,7 @@ def deferred(test: Callable[["Transfers"], Any]) -> Callable[["Transfers"], "Def
 
 
 class Transfers(TestCase):
-    """A daemon in this process; clients in threads."""
+    """Daemon in this process, with clients in threads."""
 
     timeout = 120
 
@@ -93,7 +93,7 @@ class Transfers(TestCase):
     async def test_windows_and_block_sizes(self) -> None:
         for blksize in (8, 512, 1468, 8192, 65464):
             for windowsize in (1, 2, 7, 16):
-                if blksize * windowsize > 100_000:  # more than a client's buffer takes
+                if blksize * windowsize > 100_000:  # exceeds the receive buffer of a client
                     continue
                 size = blksize * windowsize * 3 + 5
                 options = (("tsize", size), ("blksize", blksize), ("windowsize", windowsize))

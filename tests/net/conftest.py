@@ -1,4 +1,4 @@
-"""The server in memory, also for the limits of its sessions."""
+"""Fixtures of the server in memory."""
 
 from tests.server.conftest import offer, root, server
 

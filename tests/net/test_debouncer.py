@@ -1,4 +1,4 @@
-"""Actions that are asked for in storms."""
+"""Debounced actions."""
 
 import pytest
 from twisted.internet.task import Clock
@@ -11,62 +11,62 @@ def clock():
     return Clock()
 
 
-def slow(clock, done, takes=1.0):
-    """An action that takes its time."""
+def slow(clock, runs, duration=1.0):
+    """Return an action that takes `duration` seconds."""
 
     def action():
-        done.append(clock.seconds())
-        clock.rightNow += takes
+        runs.append(clock.seconds())
+        clock.rightNow += duration
 
     return action
 
 
-def test_calls_that_come_together_are_one(clock):
-    done = []
-    seldom = Debouncer(clock, slow(clock, done))
+def test_calls_in_one_turn_are_merged(clock):
+    runs = []
+    debouncer = Debouncer(clock, slow(clock, runs))
     for _ in range(100):
-        seldom()
-    assert done == []
+        debouncer()
+    assert runs == []
     clock.advance(0)
-    assert done == [0]
+    assert runs == [0]
     assert clock.getDelayedCalls() == []
 
 
-def test_the_last_call_is_never_lost_and_the_action_gets_a_fifth_of_the_time(clock):
-    done = []
-    seldom = Debouncer(clock, slow(clock, done))
+def test_the_last_call_is_never_lost_and_the_action_uses_20_percent_of_the_time(clock):
+    runs = []
+    debouncer = Debouncer(clock, slow(clock, runs))
     for _ in range(200):
-        seldom()
+        debouncer()
         clock.advance(0.1)
-    assert done == pytest.approx([0, 5, 10, 15, 20], abs=0.6)
+    assert runs == pytest.approx([0, 5, 10, 15, 20], abs=0.6)
 
 
-def test_after_a_rest_it_comes_at_once(clock):
-    done = []
-    seldom = Debouncer(clock, slow(clock, done))
-    seldom()
+def test_after_a_pause_the_action_runs_at_once(clock):
+    runs = []
+    debouncer = Debouncer(clock, slow(clock, runs))
+    debouncer()
     clock.advance(0)
     clock.advance(100)
-    seldom()
+    debouncer()
     clock.advance(0)
-    assert len(done) == 2
+    assert len(runs) == 2
 
 
-def test_an_action_that_fails_is_no_reason_to_hurry(clock):
-    seldom = Debouncer(clock, lambda: 1 / 0)
-    seldom()
+def test_the_action_can_run_again_after_an_exception(clock):
+    debouncer = Debouncer(clock, lambda: 1 / 0)
+    debouncer()
     with pytest.raises(ZeroDivisionError):
         clock.advance(0)
-    seldom()
+    debouncer()
     with pytest.raises(ZeroDivisionError):
         clock.advance(0)
 
 
-def test_what_is_stopped_does_not_come(clock):
-    done = []
-    seldom = Debouncer(clock, slow(clock, done))
-    seldom.stop()
-    seldom()
-    seldom.stop()
+def test_a_stopped_debouncer_does_not_run(clock):
+    runs = []
+    debouncer = Debouncer(clock, slow(clock, runs))
+    debouncer.stop()
+    debouncer()
+    debouncer.stop()
     clock.advance(1)
-    assert done == []
+    assert runs == []

@@ -1,4 +1,4 @@
-"""One epoll for all sessions, behind one reader of the reactor."""
+"""One epoll object for all sockets, behind one reader of the reactor."""
 
 import select
 import socket
@@ -8,13 +8,13 @@ import pytest
 from tests.net.test_udp import Readers
 from tftpd.net import epoll as module
 from tftpd.net.epoll import EpollReader, readers_for
-from tftpd.net.rate_limit import Entrance, RequestThrottle
+from tftpd.net.rate_limit import RequestThrottle
 
-pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
+pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="needs epoll")
 
 
 class Reader:
-    """Reads one datagram at a time and remembers it."""
+    """Reads one datagram at a time and keeps it."""
 
     def __init__(self, then=None):
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -31,136 +31,138 @@ class Reader:
         if self.then:
             self.then()
 
-    def hears(self, datagram):
+    def receive(self, datagram):
         self.sock.sendto(datagram, self.sock.getsockname())
 
 
 @pytest.fixture
-def polled():
-    """A poller and a way to add readers to it; all are closed after the test."""
-    poller, readers = EpollReader(Readers(), RequestThrottle()), []
+def epoll():
+    """An epoll reader and a function that adds readers to it; all are closed after the test."""
+    epoll_reader, readers = EpollReader(Readers(), RequestThrottle()), []
 
     def add(**how):
         reader = Reader(**how)
-        poller.addReader(reader)
+        epoll_reader.addReader(reader)
         readers.append(reader)
         return reader
 
-    yield poller, add
+    yield epoll_reader, add
     for reader in readers:
         reader.sock.close()
-    poller.close()
+    epoll_reader.close()
 
 
-def test_the_reactor_watches_one_reader_for_all(polled):
-    poller, add = polled
+def test_the_reactor_watches_one_reader_for_all_sockets(epoll):
+    epoll_reader, add = epoll
     add()
     add()
-    assert poller._reactor.reading == {poller}
+    assert epoll_reader._reactor.reading == {epoll_reader}
 
 
-def test_each_ready_socket_is_served(polled):
-    poller, add = polled
+def test_every_ready_socket_is_served(epoll):
+    epoll_reader, add = epoll
     one, two, idle = add(), add(), add()
     for datagram in (b"a", b"b"):
-        one.hears(datagram)
-    two.hears(b"c")
-    poller.doRead()
+        one.receive(datagram)
+    two.receive(b"c")
+    epoll_reader.doRead()
     assert (one.read, two.read, idle.read) == ([b"a", b"b"], [b"c"], [])
 
 
-def test_a_turn_is_bounded(polled):
-    poller, add = polled
+def test_one_turn_reads_a_bounded_number_of_datagrams(epoll):
+    epoll_reader, add = epoll
     reader = add()
-    reader.then = lambda: reader.hears(b"again")
-    reader.hears(b"x")
-    poller.doRead()
-    assert len(reader.read) == module._ROUNDS
+    reader.then = lambda: reader.receive(b"again")
+    reader.receive(b"x")
+    epoll_reader.doRead()
+    assert len(reader.read) == module._MAX_ROUNDS
 
 
-def test_a_reader_that_another_one_closes_is_left_alone(polled):
-    poller, add = polled
+def test_a_reader_that_another_reader_closed_is_skipped(epoll):
+    epoll_reader, add = epoll
     one, two = add(), add()
 
     def close_both():
         for reader in (one, two):
-            poller.removeReader(reader)
+            epoll_reader.removeReader(reader)
             reader.sock.close()
 
     one.then = two.then = close_both
-    one.hears(b"a")
-    two.hears(b"b")
-    poller.doRead()
+    one.receive(b"a")
+    two.receive(b"b")
+    epoll_reader.doRead()
     assert sorted(one.read + two.read) in ([b"a"], [b"b"])
 
 
-def test_a_fault_in_one_reader_does_not_reach_the_others(polled):
-    poller, add = polled
+def test_an_exception_in_one_reader_does_not_affect_the_others(epoll):
+    epoll_reader, add = epoll
     bad, good = add(then=lambda: 1 // 0), add()
-    bad.hears(b"a")
-    good.hears(b"b")
-    poller.doRead()
+    bad.receive(b"a")
+    good.receive(b"b")
+    epoll_reader.doRead()
     assert good.read == [b"b"]
 
 
-def test_a_reader_may_close_the_poller(polled):
-    poller, add = polled
-    reader = add(then=poller.close)
-    reader.hears(b"a")
-    poller.doRead()
-    assert (reader.read, poller.fileno()) == ([b"a"], -1)
+def test_a_reader_may_close_the_epoll_object(epoll):
+    epoll_reader, add = epoll
+    reader = add(then=epoll_reader.close)
+    reader.receive(b"a")
+    epoll_reader.doRead()
+    assert (reader.read, epoll_reader.fileno()) == ([b"a"], -1)
 
 
-def test_a_closed_poller_is_out_of_the_reactor():
-    poller = EpollReader(Readers(), RequestThrottle())
-    poller.close()
-    poller.close()
-    poller.connectionLost(None)
-    assert (poller._reactor.reading, poller.fileno()) == (set(), -1)
+def test_a_closed_epoll_reader_is_removed_from_the_reactor():
+    epoll_reader = EpollReader(Readers(), RequestThrottle())
+    epoll_reader.close()
+    epoll_reader.close()
+    epoll_reader.connectionLost(None)
+    assert (epoll_reader._reactor.reading, epoll_reader.fileno()) == (set(), -1)
 
 
-def test_readers_that_outlive_the_poller_can_still_be_removed(polled):
-    poller, add = polled
+def test_readers_can_be_removed_after_the_epoll_object_is_closed(epoll):
+    epoll_reader, add = epoll
     reader = add()
-    poller.close()
-    poller.removeReader(reader)
+    epoll_reader.close()
+    epoll_reader.removeReader(reader)
 
 
-def test_where_there_is_no_epoll_the_reactor_watches_each(monkeypatch):
+def test_without_epoll_the_reactor_watches_every_socket(monkeypatch):
     monkeypatch.delattr(select, "epoll")
     reactor = Readers()
     assert readers_for(reactor, RequestThrottle()) is reactor
 
 
-def test_a_fault_where_requests_come_does_not_reach_transfers(polled):
-    poller, add = polled
-    door, good = Door(then=lambda: 1 // 0), add()
+def test_an_exception_on_a_listening_port_does_not_affect_transfers(epoll):
+    epoll_reader, add = epoll
+    listening, good = RequestReader(then=lambda: 1 // 0), add()
     try:
-        poller.addReader(door)
-        door.hears(b"a")
-        good.hears(b"b")
-        poller.doRead()
-        assert (door.read, good.read) == ([b"a"], [b"b"])
+        epoll_reader.addReader(listening)
+        listening.receive(b"a")
+        good.receive(b"b")
+        epoll_reader.doRead()
+        assert (listening.read, good.read) == ([b"a"], [b"b"])
     finally:
-        poller.removeReader(door)
-        door.sock.close()
+        epoll_reader.removeReader(listening)
+        listening.sock.close()
 
 
-class Door(Reader, Entrance):
-    """Where requests come."""
+class RequestReader(Reader):
+    """Reader of a listening port."""
+
+    takes_requests = True
 
 
-@pytest.mark.parametrize(("kind", "busy"), [(Reader, True), (Door, False)])
-def test_transfers_are_busy_when_they_had_something_to_do_and_not_when_someone_asked(kind, busy):
-    share = RequestThrottle(lambda: 100.0)
-    poller, reader = EpollReader(Readers(), share), kind()
+@pytest.mark.parametrize(("kind", "active"), [(Reader, True), (RequestReader, False)])
+def test_only_transfer_traffic_makes_transfers_active(kind, active):
+    throttle = RequestThrottle(lambda: 100.0)
+    epoll_reader, reader = EpollReader(Readers(), throttle), kind()
     try:
-        poller.addReader(reader)
-        reader.hears(b"x")
-        poller.doRead()
+        epoll_reader.addReader(reader)
+        reader.receive(b"x")
+        epoll_reader.doRead()
         assert reader.read == [b"x"]
-        share.charge(0.001)
-        assert (share.delay > 0) is busy
+        throttle.charge(0.001)
+        assert (throttle.delay > 0) is active
     finally:
         reader.sock.close()
-        poller.close()
+        epoll_reader.close()

@@ -1,4 +1,4 @@
-"""Packets in words."""
+"""Text forms of packets and addresses."""
 
 import random
 
@@ -13,7 +13,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
     [
         (Rrq(b"pxelinux.0", b"octet"), "RRQ pxelinux.0 octet"),
         (Wrq(b"a\nb", b"octet", ((b"tsize", b"3"),)), "WRQ a\\nb octet tsize=3"),
-        (Data(7, b"abc"), "DATA 7, 3 octets"),
+        (Data(7, b"abc"), "DATA 7, 3 bytes"),
         (Ack(65535), "ACK 65535"),
         (ErrorPacket(1, "no such\x1b[2J"), "ERROR 1 no such\\x1b[2J"),
         (ErrorPacket(0, ""), "ERROR 0"),
@@ -23,12 +23,12 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
     ],
     ids=str,
 )
-def test_packets_in_words(packet, words):
+def test_packets_are_described_in_one_line(packet, words):
     assert describe_packet(packet if isinstance(packet, bytes) else packet.encode()) == words
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_nothing_that_comes_can_forge_a_line(seed):
+def test_no_packet_can_forge_a_log_line(seed):
     drawn = random.Random(seed)
     for _ in range(100):
         octets = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))

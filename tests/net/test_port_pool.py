@@ -1,4 +1,4 @@
-"""Ports from a range: all of them, at random, and given back."""
+"""Ports from a range: random, unique and released."""
 
 import socket
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.net.test_udp import Heard, Readers
+from tests.net.test_udp import Readers, RecordingProtocol
 from tests.support.fakes import MemoryServer
 from tftpd.net.interfaces import PortRequirements
 from tftpd.net.port_pool import PortRange, PortsExhausted
@@ -15,66 +15,68 @@ from tftpd.net.udp import SessionPort
 from tftpd.protocol.packets import Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 
-# Nobody else's address, and below what the kernel gives to who asks for any.
-HERE = ("127.0.0.77", 0)
+# An address that no other test uses, with ports below the kernel's ephemeral range.
+LOCAL = ("127.0.0.77", 0)
 LOW, HIGH = 21000, 21199
 
 
 @pytest.fixture
-def held():
-    with ExitStack() as stack:
-        yield stack
+def stack():
+    with ExitStack() as opened:
+        yield opened
 
 
 def _needs(ports):
     return PortRequirements(max_datagram_bytes=100, window_bytes=100, receives=False, ports=ports)
 
 
-def _opened(held, ports):
-    port = SessionPort(Readers(), bind_session(HERE, _needs(ports)), Heard(), _needs(ports))
+def _open_port(stack, ports):
+    port = SessionPort(
+        Readers(), bind_session(LOCAL, _needs(ports)), RecordingProtocol(), _needs(ports)
+    )
     port.start()
-    held.callback(port.stopListening)
+    stack.callback(port.stopListening)
     return port
 
 
-def test_every_number_of_the_range_is_had_once_and_in_no_order(held):
+def test_every_number_of_the_range_is_used_once_in_random_order(stack):
     ports = PortRange(LOW, HIGH)
-    numbers = [_opened(held, ports).getHost().port for _ in range(LOW, HIGH + 1)]
+    numbers = [_open_port(stack, ports).getHost().port for _ in range(LOW, HIGH + 1)]
     assert sorted(numbers) == list(range(LOW, HIGH + 1))
     assert sum(abs(a - b) == 1 for a, b in pairwise(numbers)) < 20
 
 
-def test_two_ranges_give_different_orders(held):
+def test_two_ranges_give_different_orders(stack):
     first, second = PortRange(LOW, HIGH), PortRange(LOW + 1000, HIGH + 1000)
-    one = [_opened(held, first).getHost().port for _ in range(20)]
-    two = [_opened(held, second).getHost().port - 1000 for _ in range(20)]
+    one = [_open_port(stack, first).getHost().port for _ in range(20)]
+    two = [_open_port(stack, second).getHost().port - 1000 for _ in range(20)]
     assert one != two
 
 
-def test_a_range_without_a_free_number_says_so_until_a_port_closes(held):
+def test_an_exhausted_range_raises_until_a_port_closes(stack):
     ports = PortRange(LOW, LOW + 1)
-    first, _ = (_opened(held, ports) for _ in range(2))
+    first, _ = (_open_port(stack, ports) for _ in range(2))
     with pytest.raises(PortsExhausted, match=f"all ports from {LOW} to {LOW + 1} are taken"):
-        _opened(held, ports)
+        _open_port(stack, ports)
     number = first.getHost().port
     first.stopListening()
     first.stopListening()
-    assert _opened(held, ports).getHost().port == number
+    assert _open_port(stack, ports).getHost().port == number
     with pytest.raises(PortsExhausted):
-        _opened(held, ports)
+        _open_port(stack, ports)
 
 
-def test_numbers_that_other_processes_have_are_passed_over(held):
+def test_numbers_that_other_processes_use_are_skipped(stack):
     others, ours = PortRange(LOW, LOW + 9), PortRange(LOW, LOW + 9)
     for _ in range(5):
-        _opened(held, others)
-    taken = {_opened(held, ours).getHost().port for _ in range(5)}
+        _open_port(stack, others)
+    taken = {_open_port(stack, ours).getHost().port for _ in range(5)}
     assert len(taken) == 5
     with pytest.raises(PortsExhausted):
-        _opened(held, ours)
+        _open_port(stack, ours)
 
 
-def test_no_request_tries_thousands_of_numbers():
+def test_one_request_tries_a_bounded_number_of_ports():
     class Taken:
         tries = 0
 
@@ -84,11 +86,11 @@ def test_no_request_tries_thousands_of_numbers():
 
     sock = Taken()
     with pytest.raises(PortsExhausted):
-        PortRange(1024, 65535).bind(sock, HERE)
+        PortRange(1024, 65535).bind(sock, LOCAL)
     assert sock.tries == 64
 
 
-def test_an_address_that_is_not_ours_is_another_error():
+def test_an_address_of_another_host_raises_a_different_error():
     with (
         pytest.raises(OSError, match="assign") as failed,
         bind_session(("192.0.2.1", 0), _needs(PortRange(LOW, HIGH))),
@@ -97,29 +99,31 @@ def test_an_address_that_is_not_ours_is_another_error():
     assert not isinstance(failed.value, PortsExhausted)
 
 
-def test_a_connected_socket_shares_its_number(held):
+def test_a_connected_socket_has_the_same_port_number(stack):
     ports = PortRange(LOW, LOW)
-    session = _opened(held, ports)
+    session = _open_port(stack, ports)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(HERE)
+        peer.bind(LOCAL)
         for _ in range(20):
             session.writeBurst(b"x", 100, peer.getsockname())
         assert {peer.recvfrom(10)[1][1] for _ in range(20)} == {LOW}
     session.stopListening()
-    _opened(held, ports)
+    _open_port(stack, ports)
 
 
 @pytest.mark.parametrize("request_", [Rrq(b"kilo", b"octet"), Wrq(b"in/new", b"octet")])
-def test_where_all_are_taken_the_request_waits_for_its_repetition(offer, root, request_):
+def test_a_request_is_dropped_if_all_ports_are_taken_and_its_repeat_is_served(
+    offer, root, request_
+):
     server = MemoryServer(offer, ports=PortRange(LOW, HIGH))
-    server.net.taken = True
+    server.net.ports_exhausted = True
     client = server.client()
-    assert client.asks(request_) == []
+    assert client.request(request_) == []
     assert server.idle
     assert list((root / "in").iterdir()) == []
     (report,) = server.reports
     assert (report.outcome, report.detail) == (Outcome.DROPPED, "all ports are taken")
-    server.net.taken = False
-    assert len(client.asks(request_)) == 1
+    server.net.ports_exhausted = False
+    assert len(client.request(request_)) == 1
     if isinstance(request_, Wrq):
-        client.says(Data(1, b"x"))
+        client.send(Data(1, b"x"))

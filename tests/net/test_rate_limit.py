@@ -1,11 +1,11 @@
-"""Transfers that are held to a rate, on a clock that a test moves."""
+"""Transfers with a bandwidth limit, on a clock that a test advances."""
 
 from dataclasses import replace
 
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.net.rate_limit import BandwidthLimit, TrafficShaper
+from tftpd.net.rate_limit import BandwidthLimit, LogLimiter, TrafficShaper
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import AdmissionLimits
@@ -16,7 +16,7 @@ STEP = 0.05  # seconds
 
 @pytest.fixture
 def server(offer, root):
-    """A server of `octets` per second, for each transfer or for all."""
+    """A server with a bandwidth limit per transfer or in total."""
     (root / "ten").write_bytes(CONTENT * 10)
 
     def build(**rates):
@@ -26,129 +26,129 @@ def server(offer, root):
 
 
 def reading(server, client):
-    """Reads `ten` in lock-step; the blocks and when each came."""
-    came = []
-    packets = client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
+    """Read `ten` in lockstep; return the time and number of each block."""
+    arrived = []
+    packets = client.request(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
     assert isinstance(packets[0], Oack)
-    packets = client.says(Ack(0))
-    while len(came) < 11:
+    packets = client.send(Ack(0))
+    while len(arrived) < 11:
         for packet in packets:
-            came.append((round(server.net.clock.seconds(), 2), packet.block))
-            packets = client.says(Ack(packet.block))
+            arrived.append((round(server.net.clock.seconds(), 2), packet.block))
+            packets = client.send(Ack(packet.block))
             break
         else:
-            packets = client.waits(STEP)
-    return came
+            packets = client.advance(STEP)
+    return arrived
 
 
-def test_a_transfer_keeps_to_its_rate(server):
+def test_a_transfer_is_limited_to_its_rate(server):
     slow = server(session_bandwidth=2048)
-    came = reading(slow, slow.client())
-    assert [block for _, block in came] == list(range(1, 12))  # none twice
-    assert came[-1][0] - came[0][0] == pytest.approx(5.0, abs=0.2)
-    slow.waits(0.5)
+    arrived = reading(slow, slow.client())
+    assert [block for _, block in arrived] == list(range(1, 12))  # no duplicates
+    assert arrived[-1][0] - arrived[0][0] == pytest.approx(5.0, abs=0.2)
+    slow.advance(0.5)
     assert slow.reports[0].retransmits == 0
 
 
-def test_all_transfers_share_one_rate(server):
+def test_all_transfers_share_one_bandwidth_limit(server):
     slow = server(bandwidth=BandwidthLimit(4096))
     clients = [slow.client(port=port) for port in (1, 2)]
     for client in clients:
-        client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
+        client.request(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
     for client in clients:
-        client.says(Ack(0))
-    counts = [1, 1]  # both began before either had spent anything
+        client.send(Ack(0))
+    counts = [1, 1]  # both started before the limit had a debt
     for _ in range(round(4 / STEP)):
-        slow.waits(STEP)
+        slow.advance(STEP)
         for number, client in enumerate(clients):
-            for packet in client.hears():
+            for packet in client.receive():
                 counts[number] += 1
-                client.says(Ack(packet.block))
+                client.send(Ack(packet.block))
     assert sum(counts) == pytest.approx(16, abs=4)
     assert abs(counts[0] - counts[1]) <= 1
 
 
-def test_a_flood_of_requests_spends_no_more_than_the_rate(server):
+def test_a_flood_of_requests_does_not_exceed_the_bandwidth(server):
     slow = server(bandwidth=BandwidthLimit(8192), admission=AdmissionLimits(half_open=8))
     client = slow.client()
-    client.asks(Rrq(b"ten", b"octet"))
-    client.says(Ack(1))
-    client.waits(0.5)
+    client.request(Rrq(b"ten", b"octet"))
+    client.send(Ack(1))
+    client.advance(0.5)
     flood = [slow.client("198.51.100.1", port) for port in range(1000)]
-    answers = [packet for each in flood for packet in each.asks(Rrq(b"ten", b"octet"))]
+    answers = [packet for attacker in flood for packet in attacker.request(Rrq(b"ten", b"octet"))]
     assert len(answers) < 8
-    client.says(Ack(2), Ack(3))
-    assert client.waits(1)[0].block == 4
+    client.send(Ack(2), Ack(3))
+    assert client.advance(1)[0].block == 4
 
 
-def test_a_rate_may_change_meanwhile(server):
+def test_the_rate_may_change_during_a_transfer(server):
     rate = BandwidthLimit(1024)
     slow = server(bandwidth=rate)
     client = slow.client()
-    client.asks(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
-    client.says(Ack(0))
-    assert client.says(Ack(1)) == []
-    rate.octets = 1 << 30
-    slow.waits(1.1)
-    assert [packet.block for packet in client.hears()] == [2]
-    assert [packet.block for packet in client.says(Ack(2))] == [3]
+    client.request(Rrq(b"ten", b"octet", ((b"blksize", b"1024"),)))
+    client.send(Ack(0))
+    assert client.send(Ack(1)) == []
+    rate.bytes_per_second = 1 << 30
+    slow.advance(1.1)
+    assert [packet.block for packet in client.receive()] == [2]
+    assert [packet.block for packet in client.send(Ack(2))] == [3]
 
 
-def test_an_upload_is_held_by_its_acks(server, root):
+def test_an_upload_is_limited_by_delayed_acks(server, root):
     slow = server(session_bandwidth=1024)
     client = slow.client()
-    assert client.asks(Wrq(b"in/new", b"octet")) == [Ack(0)]
-    assert client.says(Data(1, b"x" * 512)) == []
-    assert client.waits(0.45) == [Ack(1)]
-    assert client.says(Data(2, b"x" * 512)) == []
-    assert client.says(Data(3, b"y")) == []  # does not wait for its ACK: as if it were lost
-    assert client.waits(0.55) == [Ack(2)]
-    client.says(Data(3, b"y"))
-    client.waits(1)
+    assert client.request(Wrq(b"in/new", b"octet")) == [Ack(0)]
+    assert client.send(Data(1, b"x" * 512)) == []
+    assert client.advance(0.45) == [Ack(1)]
+    assert client.send(Data(2, b"x" * 512)) == []
+    assert client.send(Data(3, b"y")) == []  # sent before its ACK: ignored
+    assert client.advance(0.55) == [Ack(2)]
+    client.send(Data(3, b"y"))
+    client.advance(1)
     assert (root / "in" / "new").read_bytes() == b"x" * 1024 + b"y"
     assert slow.reports[0].outcome is Outcome.DONE
 
 
-def test_a_window_is_taken_whole_and_its_ack_is_held(server, root):
+def test_a_window_is_accepted_as_a_whole_and_its_ack_is_delayed(server, root):
     slow = server(session_bandwidth=1024)
     client = slow.client()
-    client.asks(Wrq(b"in/new", b"octet", ((b"windowsize", b"4"),)))
+    client.request(Wrq(b"in/new", b"octet", ((b"windowsize", b"4"),)))
     for block in (1, 2, 3):
-        assert client.says(Data(block, b"x" * 512)) == []
-    assert client.says(Data(4, b"x" * 512)) == []
-    assert client.waits(1.8) == []
-    assert Ack(4) in client.waits(0.15)
-    client.says(Data(5, b"y"))
+        assert client.send(Data(block, b"x" * 512)) == []
+    assert client.send(Data(4, b"x" * 512)) == []
+    assert client.advance(1.8) == []
+    assert Ack(4) in client.advance(0.15)
+    client.send(Data(5, b"y"))
     assert slow.reports[0].outcome is Outcome.DONE
     assert (root / "in" / "new").read_bytes() == b"x" * 2048 + b"y"
 
 
-def test_a_file_that_is_stored_is_acknowledged_at_once(server, root):
+def test_the_last_ack_of_a_stored_file_is_not_delayed(server, root):
     slow = server(session_bandwidth=256)
     client = slow.client()
-    client.asks(Wrq(b"in/new", b"octet"))
-    assert client.says(Data(1, b"x" * 300)) == [Ack(1)]
+    client.request(Wrq(b"in/new", b"octet"))
+    assert client.send(Data(1, b"x" * 300)) == [Ack(1)]
     assert (root / "in" / "new").exists()
 
 
-def test_a_client_that_vanishes_is_given_up_all_the_same(server):
+def test_a_limited_client_that_disappears_times_out(server):
     slow = server(session_bandwidth=512)
     client = slow.client()
-    client.asks(Rrq(b"ten", b"octet"))
-    client.says(Ack(1))
-    slow.waits(60)
+    client.request(Rrq(b"ten", b"octet"))
+    client.send(Ack(1))
+    slow.advance(60)
     assert slow.reports[0].outcome is Outcome.TIMED_OUT
     assert slow.idle
 
 
-def test_a_pause_saves_up_a_tenth_of_a_second(server):
+def test_unused_bandwidth_is_saved_for_a_tenth_of_a_second(server):
     rate = BandwidthLimit(1000)
     assert rate.spend(100, 50.0) == 50.0
     assert rate.spend(100, 50.0) == pytest.approx(50.1)
     assert rate.spend(100, 90.0) == 90.0
 
 
-def test_the_slowest_of_several_rates_holds():
+def test_the_lowest_of_several_limits_applies():
     class Clock:
         def seconds(self):
             return 0.0
@@ -156,3 +156,13 @@ def test_the_slowest_of_several_rates_holds():
     shaper = TrafficShaper(Clock(), [BandwidthLimit(1000), BandwidthLimit(100)])
     shaper.spend(100)
     assert shaper.until == pytest.approx(0.9)
+
+
+def test_similar_log_messages_are_limited_to_one_per_second():
+    now = [100.0]
+    limiter = LogLimiter(lambda: now[0])
+    assert [limiter.suffix() for _ in range(13)] == ["", *[None] * 12]
+    now[0] += 1.0
+    assert limiter.suffix() == " (12 similar messages suppressed)"
+    now[0] += 1.0
+    assert limiter.suffix() == ""

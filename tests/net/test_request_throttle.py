@@ -1,4 +1,4 @@
-"""What requests and transfers get of the time."""
+"""Throttle of requests while transfers are active."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from tftpd.server.admission import AdmissionLimits
 
 
 class Time:
-    """A clock that a test moves."""
+    """Clock that a test advances."""
 
     def __init__(self):
         self.now = 100.0
@@ -27,53 +27,53 @@ def time():
 
 
 @pytest.fixture
-def share(time):
+def throttle(time):
     return RequestThrottle(time)
 
 
-def test_requests_wait_for_nobody(share):
-    share.charge(0.001)
-    assert share.delay == 0
+def test_requests_do_not_wait_without_active_transfers(throttle):
+    throttle.charge(0.001)
+    assert throttle.delay == 0
 
 
-def test_transfers_get_three_times_what_was_spent_on_requests(share, time):
-    share.transfer_active()
-    share.charge(0.001)
+def test_requests_are_delayed_for_three_times_the_charged_time(throttle, time):
+    throttle.transfer_active()
+    throttle.charge(0.001)
     time.now += 0.0029
-    assert share.delay > 0
+    assert throttle.delay > 0
     time.now += 0.0002
-    assert share.delay == 0
+    assert throttle.delay == 0
 
 
-def test_what_was_spent_in_threads_counts_too(share, time):
-    share.transfer_active()
-    share.charge(0.001)
-    share.charge(0.001)
+def test_charges_add_up(throttle, time):
+    throttle.transfer_active()
+    throttle.charge(0.001)
+    throttle.charge(0.001)
     time.now += 0.003
-    assert share.delay > 0
+    assert throttle.delay > 0
 
 
-def test_transfers_that_have_nothing_to_do_hold_up_nobody(share, time):
-    share.transfer_active()
-    share.charge(0.01)
+def test_inactive_transfers_do_not_delay_requests(throttle, time):
+    throttle.transfer_active()
+    throttle.charge(0.01)
     time.now += 0.004
-    assert share.delay > 0
+    assert throttle.delay > 0
     time.now += 0.002
-    assert share.delay == 0
-    share.transfer_active()
-    assert share.delay > 0
+    assert throttle.delay == 0
+    throttle.transfer_active()
+    assert throttle.delay > 0
 
 
-def test_no_request_waits_for_long(share, time):
-    share.transfer_active()
-    share.charge(3600.0)
+def test_the_delay_is_at_most_50_ms(throttle, time):
+    throttle.transfer_active()
+    throttle.charge(3600.0)
     time.now += 0.051
-    share.transfer_active()
-    assert share.delay == 0
+    throttle.transfer_active()
+    assert throttle.delay == 0
 
 
 class Busy(Clock):
-    """A clock by which each look takes a microsecond."""
+    """Clock on which each call of `seconds` takes a microsecond."""
 
     def seconds(self):
         self.rightNow += 1e-6
@@ -81,22 +81,22 @@ class Busy(Clock):
 
 
 @pytest.fixture
-def spent(offer):
-    """A server with room for two that were never answered, and what it spent in vain."""
-    told = []
-    crowd = AdmissionLimits(sessions=100, half_open=2)
-    server = MemoryServer(lambda report: replace(offer(report), admission=crowd))
-    runtime = replace(server.net.runtime, clock=Busy(), charge_wasted_cpu=told.append)
+def charging(offer):
+    """A server for two half-open sessions, and the CPU seconds that it has charged."""
+    charged = []
+    limits = AdmissionLimits(sessions=100, half_open=2)
+    server = MemoryServer(lambda report: replace(offer(report), admission=limits))
+    runtime = replace(server.net.runtime, clock=Busy(), charge_wasted_cpu=charged.append)
     server.listener._runtime = runtime
-    return server, told
+    return server, charged
 
 
-def test_a_request_that_becomes_a_transfer_is_free(spent):
-    server, told = spent
+def test_a_request_that_becomes_a_transfer_is_not_charged(charging):
+    server, charged = charging
     client = server.client()
-    client.asks(Rrq(b"seven", b"octet"))
-    client.says(Ack(1))
-    assert told == []
+    client.request(Rrq(b"seven", b"octet"))
+    client.send(Ack(1))
+    assert charged == []
     assert server.idle
 
 
@@ -104,19 +104,19 @@ def test_a_request_that_becomes_a_transfer_is_free(spent):
     "datagram",
     [Rrq(b"none", b"octet").encode(), b"", b"\0\1x", Ack(1).encode(), Wrq(b"x", b"octet").encode()],
 )
-def test_what_comes_to_nothing_is_counted(spent, datagram):
-    server, told = spent
-    server.client().asks(datagram)
-    assert len(told) == 1
-    assert told[0] > 0
+def test_a_datagram_that_starts_no_transfer_is_charged(charging, datagram):
+    server, charged = charging
+    server.client().request(datagram)
+    assert len(charged) == 1
+    assert charged[0] > 0
 
 
-def test_a_request_for_which_another_has_to_give_way_is_counted(spent):
-    server, told = spent
+def test_a_request_that_evicts_a_session_is_charged(charging):
+    server, charged = charging
     for port in (1, 2):
-        server.client(port=port).asks(Rrq(b"seven", b"octet"))
-    assert told == []
-    server.client(port=3).asks(Rrq(b"seven", b"octet"))
-    assert len(told) == 1
-    server.waits(60)
+        server.client(port=port).request(Rrq(b"seven", b"octet"))
+    assert charged == []
+    server.client(port=3).request(Rrq(b"seven", b"octet"))
+    assert len(charged) == 1
+    server.advance(60)
     assert server.idle

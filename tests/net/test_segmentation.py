@@ -1,4 +1,4 @@
-"""Bursts on real sockets: segmented by the kernel, or one by one."""
+"""Bursts on real sockets: with UDP_SEGMENT, or as single datagrams."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
 
 @pytest.fixture
 def pair():
-    """Two bound sockets, non-blocking, the second with room for a burst."""
+    """Two bound, non-blocking sockets; the buffer of the second one holds a burst."""
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for sock in socks:
         sock.bind(("127.0.0.1", 0))
@@ -42,7 +42,7 @@ def _datagrams(count, size, last):
 def test_a_burst_arrives_as_its_datagrams(pair, count, size, last, segments):
     sender, receiver = pair
     bursts = SegmentedSender(sender)
-    bursts._segments = segments and bursts._segments
+    bursts._has_gso = segments and bursts._has_gso
     datagrams = _datagrams(count, size, last)
     bursts.send(b"".join(datagrams), size, receiver.getsockname())
     assert _heard(receiver) == datagrams
@@ -54,13 +54,13 @@ def test_a_connected_socket_needs_no_address(pair):
     bursts = SegmentedSender(sender)
     bursts.send(b"aabbc", 2)
     bursts.send(memoryview(b"d"), 2)
-    bursts._segments = False
+    bursts._has_gso = False
     bursts.send(memoryview(b"eef"), 2)
     assert _heard(receiver) == [b"aa", b"bb", b"c", b"d", b"ee", b"f"]
 
 
-class Refusing:
-    """A socket that cannot segment."""
+class NoGsoSocket:
+    """Socket without UDP_SEGMENT."""
 
     def __init__(self, number):
         self.number = number
@@ -77,8 +77,8 @@ class Refusing:
 
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT])
-def test_a_refusal_to_segment_is_remembered(number):
-    sock = Refusing(number)
+def test_segmentation_is_not_tried_again_after_it_failed(number):
+    sock = NoGsoSocket(number)
     bursts = SegmentedSender(sock)
     for _ in range(2):
         bursts.send(b"aab", 2, ("127.0.0.1", 9))
@@ -86,8 +86,8 @@ def test_a_refusal_to_segment_is_remembered(number):
 
 
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
-def test_a_full_buffer_is_no_refusal():
-    sock = Refusing(errno.EAGAIN)
+def test_a_full_buffer_does_not_disable_segmentation():
+    sock = NoGsoSocket(errno.EAGAIN)
     bursts = SegmentedSender(sock)
     for _ in range(2):
         with pytest.raises(BlockingIOError):
@@ -96,7 +96,7 @@ def test_a_full_buffer_is_no_refusal():
 
 
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux gathers")
-def test_what_the_kernel_gathers_is_cut_again(pair):
+def test_coalesced_datagrams_are_split(pair):
     sender, receiver = pair
     assert enable_gro(receiver)
     datagrams = _datagrams(10, 516, 99)
@@ -110,7 +110,7 @@ def _bursts(sock):
     return heard
 
 
-def test_all_that_has_come_is_delivered_with_its_source(pair):
+def test_all_datagrams_are_delivered_with_their_source(pair):
     sender, receiver = pair
     assert _bursts(receiver) == []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -124,7 +124,7 @@ def test_all_that_has_come_is_delivered_with_its_source(pair):
         ]
 
 
-def test_a_turn_of_bursts_is_bounded(pair):
+def test_one_turn_reads_a_bounded_number_of_bursts(pair):
     sender, receiver = pair
     for _ in range(70):
         sender.sendto(b"x", receiver.getsockname())
@@ -132,7 +132,7 @@ def test_a_turn_of_bursts_is_bounded(pair):
     assert len(_bursts(receiver)) == 6
 
 
-def test_where_the_kernel_cannot_gather_nothing_is_asked(monkeypatch, pair):
+def test_gro_is_not_enabled_on_other_systems_than_linux(monkeypatch, pair):
     monkeypatch.setattr(segmentation, "_LINUX", False)
     assert not enable_gro(pair[0])
-    assert not SegmentedSender(pair[0])._segments
+    assert not SegmentedSender(pair[0])._has_gso

@@ -1,4 +1,4 @@
-"""What the kernel says of where a datagram arrived."""
+"""Local address of a datagram from the control messages of the kernel."""
 
 import socket
 
@@ -20,11 +20,11 @@ def _told(ours, destination):
         ("192.0.2.1", "192.0.2.1", "192.0.2.1", False),
         ("192.0.2.1", "192.0.2.255", "192.0.2.1", True),
         ("192.0.2.1", "255.255.255.255", "192.0.2.1", True),
-        # What came before the socket was asked to tell names no address of ours.
+        # A datagram that arrived before IP_PKTINFO was set has no local address.
         ("0.0.0.0", "192.0.2.1", "192.0.2.1", False),
         ("0.0.0.0", "255.255.255.255", "255.255.255.255", True),
         ("0.0.0.0", "224.0.0.1", "224.0.0.1", True),
     ],
 )
-def test_a_request_is_answered_from_the_address_that_was_asked(ours, destination, local, broadcast):
+def test_the_local_address_of_a_request_is_reported(ours, destination, local, broadcast):
     assert _told(ours, destination) == ((local, 0), broadcast)

@@ -1,4 +1,4 @@
-"""Real sockets on loopback, read by a reactor of one `doRead` at a time."""
+"""Ports on loopback sockets; each test calls `doRead` itself."""
 
 import errno
 import socket
@@ -21,7 +21,7 @@ NEEDS = PortRequirements(max_datagram_bytes=100, window_bytes=100, receives=Fals
 
 
 class Readers:
-    """The part of a reactor that a port asks for."""
+    """Registry of readers, the part of a reactor that a port uses."""
 
     def __init__(self):
         self.reading = set()
@@ -33,7 +33,7 @@ class Readers:
         self.reading.discard(reader)
 
 
-class Heard(BurstProtocol):
+class RecordingProtocol(BurstProtocol):
     noisy = False
 
     def __init__(self):
@@ -48,10 +48,10 @@ class Heard(BurstProtocol):
 
 
 def listening(readers, sock, protocol):
-    """A listening port that always has its turn."""
-    share = RequestThrottle()
-    callers = RequestQueue(share, WallClock(), DropCounters())
-    return ListeningPort(readers, sock, protocol, callers, share.transfer_active)
+    """Return a listening port whose requests are never delayed."""
+    throttle = RequestThrottle()
+    queue = RequestQueue(throttle, WallClock(), DropCounters())
+    return ListeningPort(readers, sock, protocol, queue, throttle.transfer_active)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def opened():
     ends = []
 
     def open_port(sock, kind=listening, *size):
-        port = kind(Readers(), sock, Heard(), *size)
+        port = kind(Readers(), sock, RecordingProtocol(), *size)
         port.start()
         ends.append(port)
         return port
@@ -78,13 +78,13 @@ def _say(datagram, family, to, source=None):
         return sock.getsockname()
 
 
-def test_the_port_keeps_to_twisteds_interfaces():
+def test_the_port_implements_the_interfaces_of_twisted():
     verifyClass(IUDPTransport, UDPPort)
     verifyClass(IReadDescriptor, UDPPort)
 
 
 @pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
-def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
+def test_a_wildcard_port_reports_the_local_address_of_a_request(opened, asked):
     port = opened(*bind_listeners("0.0.0.0", 0))
     _say(b"hi", socket.AF_INET, (asked, port.getHost().port))
     port.doRead()
@@ -93,7 +93,7 @@ def test_a_wildcard_port_knows_which_address_was_asked(opened, asked):
     assert not port.broadcast
 
 
-def test_an_ipv6_wildcard_port_knows_it_too_and_leaves_ipv4_alone(opened):
+def test_an_ipv6_wildcard_port_reports_the_local_address_and_ignores_ipv4(opened):
     port = opened(*bind_listeners("::", 0))
     number = port.getHost().port
     _say(b"hi", socket.AF_INET6, ("::1", number))
@@ -103,7 +103,7 @@ def test_an_ipv6_wildcard_port_knows_it_too_and_leaves_ipv4_alone(opened):
     opened(*bind_listeners("0.0.0.0", number))
 
 
-def test_a_session_answers_from_the_address_that_was_asked(opened):
+def test_a_session_sends_from_the_local_address_of_its_request(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
@@ -115,7 +115,7 @@ def test_a_session_answers_from_the_address_that_was_asked(opened):
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
 
-def test_the_well_known_port_answers_each_from_the_address_that_it_asked(opened):
+def test_the_listening_port_replies_from_the_local_address_of_each_request(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     number = port.getHost().port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -125,12 +125,12 @@ def test_the_well_known_port_answers_each_from_the_address_that_it_asked(opened)
             client.sendto(b"hi", (asked, number))
         port.doRead()
         for _, peer, local in port._protocol.datagrams:
-            port.answer(b"x" * 70000, (peer, local))
-            port.answer(b"there", (peer, local))
+            port.reply(b"x" * 70000, (peer, local))
+            port.reply(b"there", (peer, local))
             assert client.recvfrom(100) == (b"there", (local[0], number))
 
 
-def test_a_broadcast_is_known_as_one(opened):
+def test_a_broadcast_datagram_is_recognised(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -141,14 +141,14 @@ def test_a_broadcast_is_known_as_one(opened):
     assert port.local[0] == "127.0.0.1"
 
 
-def test_a_send_that_fails_is_a_lost_datagram(opened):
+def test_a_send_error_is_ignored(opened):
     port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     port.write(b"x" * 70000, ("127.0.0.1", 9))
     port.write(b"x", ("127.0.0.1", 0))
     port.write(b"x")
 
 
-def test_a_session_port_reads_one_datagram_for_each_event(opened):
+def test_a_session_port_reads_one_datagram_per_event(opened):
     port = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
     for datagram in (b"a", b"b"):
         _say(datagram, socket.AF_INET, ("127.0.0.1", port.getHost().port))
@@ -170,8 +170,8 @@ def test_session_ports_send_and_receive_bursts(opened):
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
-def lasting(opened, request):
-    """A session's port that is connected to its peer, and the peer's port."""
+def connected_pair(opened, request):
+    """A session's port with a connected socket, and the port of its peer."""
     local = (request.param, 0) if request.param == "127.0.0.1" else (request.param, 0, 0, 0)
     session = opened(bind_session(local, NEEDS), SessionPort, NEEDS)
     peer = opened(bind_session(local, NEEDS), UDPPort, 100)
@@ -188,8 +188,8 @@ def _datagrams(port):
     return [datagram for datagram, _, _ in port._protocol.datagrams]
 
 
-def test_a_lasting_session_hears_its_peer_on_a_connected_socket(lasting):
-    session, peer = lasting
+def test_a_long_session_receives_on_a_connected_socket(connected_pair):
+    session, peer = connected_pair
     peer.write(b"hello", _name(session))
     (connected,) = session._readers.reading - {session}
     connected.doRead()
@@ -202,22 +202,20 @@ def test_a_lasting_session_hears_its_peer_on_a_connected_socket(lasting):
     assert _datagrams(peer) == [b"x"] * 17 + [b"answer"]
 
 
-def test_strangers_are_still_heard_and_answered(lasting, opened):
-    session, _ = lasting
-    stranger = opened(
-        bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9
-    )
-    stranger.write(b"psst", _name(session))
+def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(connected_pair, opened):
+    session, _ = connected_pair
+    other = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9)
+    other.write(b"psst", _name(session))
     (connected,) = session._readers.reading - {session}
     connected.doRead()
     session.doRead()
-    assert session._protocol.datagrams == [(b"psst", _name(stranger), None)]
-    session.write(b"no", _name(stranger))
-    stranger.doRead()
-    assert stranger._protocol.datagrams == [(b"no", _name(session), None)]
+    assert session._protocol.datagrams == [(b"psst", _name(other), None)]
+    session.write(b"no", _name(other))
+    other.doRead()
+    assert other._protocol.datagrams == [(b"no", _name(session), None)]
 
 
-def test_where_windows_come_in_it_is_connected_before_the_first(opened):
+def test_an_upload_with_windows_is_connected_before_the_first_window(opened):
     needs = PortRequirements(max_datagram_bytes=517, window_bytes=4 * 517, receives=True)
     session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
     peer = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 1000)
@@ -231,39 +229,39 @@ def test_where_windows_come_in_it_is_connected_before_the_first(opened):
     assert _datagrams(peer) == [b"ack"]
 
 
-def test_nobody_else_can_share_the_port_of_a_session(lasting):
-    session, _ = lasting
+def test_no_other_socket_can_bind_the_port_of_a_session(connected_pair):
+    session, _ = connected_pair
     with socket.socket(session._socket.family, socket.SOCK_DGRAM) as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
             thief.bind(_name(session))
 
 
-def test_the_connected_socket_ends_with_its_port(lasting):
-    session, _ = lasting
+def test_the_connected_socket_closes_with_its_port(connected_pair):
+    session, _ = connected_pair
     session.stopListening()
     session.stopListening()
     assert session._readers.reading == set()
     assert session._protocol.stopped == 1
 
 
-def test_what_came_before_it_was_connected_keeps_its_source(opened, monkeypatch):
+def test_datagrams_that_arrived_before_connect_keep_their_source(opened, monkeypatch):
     session = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
     sources = []
 
-    def beside(sock, peer, needs):
+    def twin(sock, peer, needs):
         made = bind_session(("127.0.0.1", 0), needs)
         sources.append(_say(b"early", socket.AF_INET, made.getsockname(), ("127.0.0.1", 0)))
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(udp, "bind_connected_twin", beside)
+    monkeypatch.setattr(udp, "bind_connected_twin", twin)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
 
 
-def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, monkeypatch):
+def test_a_session_continues_if_no_second_socket_can_be_opened(opened, monkeypatch):
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -275,21 +273,21 @@ def test_where_no_second_socket_can_be_had_the_session_goes_on_without(opened, m
     assert _datagrams(two) == [b"x"] * 20
 
 
-def test_buffers_have_room_for_the_window():
+def test_socket_buffers_hold_a_window():
     for receives, option in ((True, socket.SO_RCVBUF), (False, socket.SO_SNDBUF)):
         needs = PortRequirements(max_datagram_bytes=1473, window_bytes=150_000, receives=receives)
         with bind_session(("127.0.0.1", 0), needs) as sock:
             assert sock.getsockopt(socket.SOL_SOCKET, option) >= 300_000
 
 
-def test_blocks_larger_than_the_path_takes_may_be_fragmented():
+def test_blocks_larger_than_the_path_mtu_may_be_fragmented():
     for local in (("127.0.0.1", 0), ("::1", 0, 0, 0)):
         with bind_session(local, NEEDS) as sock:
             level, option = (41, 23) if len(local) > 2 else (0, 10)
             assert sock.getsockopt(level, option) == 0  # IP_PMTUDISC_DONT: without DF
 
 
-def test_a_turn_is_bounded(opened):
+def test_one_turn_reads_a_bounded_number_of_datagrams(opened):
     port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     for _ in range(100):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
@@ -299,7 +297,7 @@ def test_a_turn_is_bounded(opened):
     assert len(port._protocol.datagrams) == 100
 
 
-def test_requests_take_short_turns_among_those_who_are_served(opened):
+def test_requests_are_handled_a_few_per_turn(opened):
     port = opened(*bind_listeners("127.0.0.1", 0))
     for _ in range(20):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
@@ -310,7 +308,7 @@ def test_requests_take_short_turns_among_those_who_are_served(opened):
     assert heard == [8, 16, 20]
 
 
-def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
+def test_a_closed_port_stops_its_protocol_once_and_does_not_read(opened):
     port = opened(bind_session(("127.0.0.1", 0), NEEDS), UDPPort, 100)
     assert port._readers.reading == {port}
     port.stopListening()
@@ -321,7 +319,7 @@ def test_a_closed_port_stops_its_protocol_once_and_reads_no_more(opened):
 
 
 @pytest.mark.parametrize("bound", [("127.0.0.1", 0), ("::1", 0, 0, 0)], ids=["IPv4", "IPv6"])
-def test_a_port_tells_its_address(opened, bound):
+def test_a_port_returns_its_address(opened, bound):
     port = opened(bind_session(bound, NEEDS), UDPPort, 100)
     assert port.getHost().host == bound[0]
     assert port.getHost().port == port._socket.getsockname()[1]
@@ -342,7 +340,7 @@ def test_a_connected_port_sends_to_its_peer(opened):
     assert two._protocol.datagrams[0][0] == b"hi"
 
 
-def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
+def test_binding_a_port_in_use_raises_oserror_and_leaves_no_socket(opened):
     port = opened(*bind_listeners("127.0.0.1", 0))
     with pytest.raises(OSError, match="in use"):
         bind_listeners("127.0.0.1", port.getHost().port)
@@ -356,11 +354,11 @@ def test_a_port_in_use_is_an_oserror_and_leaves_no_socket(opened):
         (("::ffff:10.0.0.7", 69, 0, 0), "10.0.0.7"),
     ],
 )
-def test_a_client_is_known_by_its_plain_address(peer, address):
+def test_the_client_address_has_no_scope_and_no_ipv4_mapping(peer, address):
     assert str(client_address(peer)) == address
 
 
-def test_a_steady_clock_goes_by_no_wall_clock():
+def test_the_monotonic_clock_ignores_the_wall_clock():
     wall = WallClock()
     clock = MonotonicClock(wall)
     before = clock.seconds()

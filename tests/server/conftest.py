@@ -1,4 +1,4 @@
-"""A server in memory over a directory of real files."""
+"""Server in memory with a directory of real files."""
 
 import errno
 import fcntl
@@ -49,17 +49,17 @@ def offer(root: Path) -> Callable[[Any], ServerConfig]:
 
 @pytest.fixture
 def server(offer: Callable[[Any], ServerConfig]) -> Iterator[MemoryServer]:
-    """Whatever a test does, the end of time finds nothing left."""
+    """A server that must have released everything two minutes after the test."""
     built = MemoryServer(offer)
     yield built
     built.net.run_threads()
-    built.waits(120)
+    built.advance(120)
     assert built.idle
 
 
 @pytest.fixture
 def limited(offer: Callable[[Any], ServerConfig]) -> MemoryServer:
-    """A server with room for two sessions."""
+    """A server with a limit of two sessions."""
     return MemoryServer(
         lambda report: replace(offer(report), admission=AdmissionLimits(sessions=2))
     )
@@ -67,14 +67,14 @@ def limited(offer: Callable[[Any], ServerConfig]) -> MemoryServer:
 
 @pytest.fixture
 def late_errors(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has files tell EIO when they are closed, which they are: close(2) of FUSE and NFS."""
+    """Makes close(2) close the file and fail with EIO, as FUSE and NFS may."""
     close = os.close
 
-    def complaining(fd: int) -> None:
+    def failing_close(fd: int) -> None:
         readable = not fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_PATH", 0)
         regular = stat.S_ISREG(os.fstat(fd).st_mode)
         close(fd)
         if readable and regular:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    return lambda: monkeypatch.setattr(os, "close", complaining)
+    return lambda: monkeypatch.setattr(os, "close", failing_close)

@@ -1,4 +1,4 @@
-"""Who is let in when many ask."""
+"""Limits on sessions and requests."""
 
 from dataclasses import replace
 
@@ -12,16 +12,17 @@ from tftpd.server.admission import (
     ClientRateLimiter,
     DropReason,
     SharedCounter,
+    client_key,
     network_key,
 )
 
 READ = Rrq(b"kilo", b"octet")
-CROWDED = ErrorPacket(0, "Too many transfers at once")
+TOO_MANY = ErrorPacket(0, "Too many transfers at once")
 
 
 @pytest.fixture
 def server(offer):
-    """A server with the limits that a test sets."""
+    """Builds a server with limits."""
 
     def build(**limits):
         return MemoryServer(
@@ -36,40 +37,40 @@ def _outcomes(server):
 
 
 def _begin(client):
-    (packet,) = client.asks(READ)
+    (packet,) = client.request(READ)
     assert isinstance(packet, Data)
     return client
 
 
-def test_a_client_has_so_many_sessions_whatever_its_ports(server):
+def test_the_sessions_of_one_client_are_limited_over_all_its_ports(server):
     few = server(sessions_per_client=2)
     first, _ = (_begin(few.client(port=port)) for port in (1, 2))
-    assert few.client(port=3).asks(READ) == [CROWDED]
+    assert few.client(port=3).request(READ) == [TOO_MANY]
     _begin(few.client("192.0.2.8"))
     assert (_outcomes(few), few.reports[0].code) == ([Outcome.REFUSED], 0)
-    first.says(ErrorPacket(0, "enough"))
+    first.send(ErrorPacket(0, "enough"))
     _begin(few.client(port=3))
 
 
 @pytest.mark.parametrize("limit", ["sessions_per_client", "sessions_per_network"])
-def test_uploads_that_are_stored_leave_room_for_the_next(server, limit):
+def test_a_stored_upload_does_not_count_against_the_limits(server, limit):
     few = server(**{limit: 1})
     for port in (1, 2, 3):
         client = few.client(port=port)
-        assert client.asks(Wrq(b"in/%d" % port, b"octet")) == [Ack(0)]
-        assert few.client(port=9).asks(READ) == [CROWDED]
-        assert client.says(Data(1, b"x")) == [Ack(1)]
-    assert len(few.sessions) == 3  # they dally
+        assert client.request(Wrq(b"in/%d" % port, b"octet")) == [Ack(0)]
+        assert few.client(port=9).request(READ) == [TOO_MANY]
+        assert client.send(Data(1, b"x")) == [Ack(1)]
+    assert len(few.sessions) == 3  # dallying
     _begin(few.client(port=4))
-    few.waits(60)
-    assert few.client(port=5).asks(READ) != [CROWDED]
+    few.advance(60)
+    assert few.client(port=5).request(READ) != [TOO_MANY]
 
 
-def test_a_repeated_request_is_no_further_session(server):
+def test_a_repeated_request_does_not_count_as_a_session(server):
     one = server(sessions_per_client=1)
     client = _begin(one.client())
-    client.waits(1)
-    assert client.asks(READ) != [CROWDED]
+    client.advance(1)
+    assert client.request(READ) != [TOO_MANY]
     assert _outcomes(one) == []
 
 
@@ -80,11 +81,11 @@ def test_a_repeated_request_is_no_further_session(server):
         (["2001:db8::1", "2001:db8::ffff:1"], "2001:db8:0:1::1"),
     ],
 )
-def test_a_network_has_so_many_sessions(server, hosts, other):
+def test_the_sessions_of_one_network_are_limited(server, hosts, other):
     few = server(sessions_per_network=2)
     for host in hosts:
         _begin(few.client(host))
-    assert few.client(hosts[0], port=9).asks(READ) == [CROWDED]
+    assert few.client(hosts[0], port=9).request(READ) == [TOO_MANY]
     _begin(few.client(other))
 
 
@@ -97,124 +98,124 @@ def test_a_network_has_so_many_sessions(server, hosts, other):
         ("fe80::1%eth0", "fe80000000000000"),
     ],
 )
-def test_networks(host, network):
+def test_the_network_key_is_a_24_of_ipv4_or_a_64_of_ipv6(host, network):
     assert network_key(host) == network
 
 
-def test_the_oldest_that_never_answered_gives_way_to_others(server):
+def test_the_oldest_half_open_session_is_evicted(server):
     few = server(half_open=2)
     first, second, third = (few.client(port=port) for port in (1, 2, 3))
     _begin(first)
-    _begin(second).says(Ack(1))
+    _begin(second).send(Ack(1))
     _begin(third)
     assert (len(few.sessions), _outcomes(few)) == (3, [])
     _begin(few.client(port=4))
     assert (len(few.sessions), _outcomes(few)) == (3, [Outcome.EVICTED])
-    assert first.hears() == []  # not a word: it may never have asked
-    assert second.says(Ack(2)) == [Data(3, b"")]
+    assert first.receive() == []  # no ERROR: its address may be forged
+    assert second.send(Ack(2)) == [Data(3, b"")]
 
 
-def test_a_flood_of_requests_that_nobody_answers_to_leaves_room_for_one_who_does(server):
+def test_a_flood_of_half_open_sessions_does_not_block_a_real_client(server):
     few = server(half_open=20)
     for port in range(1000):
-        few.client("198.51.100.1", port).asks(READ)
+        few.client("198.51.100.1", port).request(READ)
         if port == 500:
             client = _begin(few.client())
-            assert [type(packet) for packet in client.says(Ack(1))] == [Data]
-    client.says(Ack(2), Ack(3))
+            assert [type(packet) for packet in client.send(Ack(1))] == [Data]
+    client.send(Ack(2), Ack(3))
     assert _outcomes(few).count(Outcome.DONE) == 1
     assert len(few.sessions) == 20
-    few.waits(60)
+    few.advance(60)
     assert few.idle
 
 
-def test_who_answered_is_never_displaced_however_many_ask(server):
+def test_a_session_whose_client_has_replied_is_never_evicted(server):
     few = server(half_open=64)
     for port in range(40):
-        _begin(few.client(port=port)).says(Ack(1))
+        _begin(few.client(port=port)).send(Ack(1))
     for port in range(500):
         _begin(few.client("198.51.100.1", port))
     assert len(few.sessions) == 40 + 64
     assert _outcomes(few) == [Outcome.EVICTED] * (500 - 64)
 
 
-def test_a_full_house_is_given_up_by_those_whose_answer_is_overdue(server):
+def test_at_the_session_limit_an_overdue_half_open_session_is_evicted(server):
     few = server(sessions=2)
     for port in (1, 2):
         _begin(few.client(port=port))
     late = few.client(port=3)
-    assert late.asks(READ) == []
+    assert late.request(READ) == []
     assert _outcomes(few) == [Outcome.DROPPED]
-    few.waits(1.1)
+    few.advance(1.1)
     _begin(late)
     assert _outcomes(few) == [Outcome.DROPPED, Outcome.EVICTED]
 
 
-def test_a_full_house_of_those_who_answer_is_silent(server):
+def test_at_the_limit_of_answered_sessions_requests_are_dropped(server):
     few = server(sessions=2)
     for port in (1, 2):
-        _begin(few.client(port=port)).says(Ack(1))
-    few.waits(1.1)
-    assert few.client(port=3).asks(READ) == []
+        _begin(few.client(port=port)).send(Ack(1))
+    few.advance(1.1)
+    assert few.client(port=3).request(READ) == []
     assert (_outcomes(few), few.reports[0].detail) == (
         [Outcome.DROPPED],
-        "no room beside 2 sessions",
+        "session limit reached (2)",
     )
 
 
 class Race(list):
-    """The places of two processes, of which the other takes one whenever this one does."""
+    """Counters of two processes; the other one acquires a slot whenever this one does."""
 
     def __setitem__(self, index, value):
         super().__setitem__(1, int(value > 0))
         super().__setitem__(index, value)
 
 
-def test_the_last_place_that_another_process_takes_meanwhile_is_not_ours(server):
+def test_a_session_slot_that_another_process_took_meanwhile_is_not_used(server):
     one = server(sessions=1)
-    one.sessions._tally = SharedCounter(counts := Race([0, 0]))
+    one.sessions._counter = SharedCounter(counts := Race([0, 0]))
     for request_ in (READ, Wrq(b"in/new", b"octet")):
-        assert one.client().asks(request_) == []
+        assert one.client().request(request_) == []
     assert (list(counts), one.idle, one.reports) == ([0, 0], True, [])
-    assert one.listener._discards.take()[DropReason.NO_PLACE] == 2
+    assert one.listener._drops.take()[DropReason.SESSION_LIMIT] == 2
 
 
-def test_requests_beyond_a_clients_rate_are_ignored(server):
+def test_requests_beyond_the_rate_of_a_client_are_dropped(server):
     slow = server(requests_per_second=2)
-    asked = [slow.client(port=port).asks(READ) for port in (1, 2, 3)]
+    asked = [slow.client(port=port).request(READ) for port in (1, 2, 3)]
     assert [len(packets) for packets in asked] == [1, 1, 0]
     assert _outcomes(slow) == [Outcome.DROPPED]
     _begin(slow.client("192.0.2.8"))
-    slow.waits(0.55)
+    slow.advance(0.55)
     _begin(slow.client(port=3))
-    assert slow.client(port=4).asks(READ) == []
+    assert slow.client(port=4).request(READ) == []
 
 
-def test_rates_are_remembered_of_so_many_clients():
-    rates = ClientRateLimiter(remembered=2)
-    assert [rates.take(client, 1, 0.0) for client in "aab"] == [True, False, True]
-    assert [rates.take(client, 1, 0.0) for client in "bac"] == [False, False, True]
-    assert rates.take("b", 1, 0.0)  # the least recent is forgotten
+def test_the_number_of_token_buckets_is_bounded():
+    limiter = ClientRateLimiter(max_clients=2)
+    assert [limiter.take(client, 1, 0.0) for client in "aab"] == [True, False, True]
+    assert [limiter.take(client, 1, 0.0) for client in "bac"] == [False, False, True]
+    assert limiter.take("b", 1, 0.0)  # the least recent bucket was removed
 
 
-def test_a_clock_that_steps_back_gives_no_credit():
-    rates = ClientRateLimiter()
-    assert rates.take("a", 1, 100.0)
-    assert not rates.take("a", 1, 50.0)
-    assert rates.take("a", 1, 51.0)
+def test_a_clock_that_steps_back_adds_no_tokens():
+    limiter = ClientRateLimiter()
+    assert limiter.take("a", 1, 100.0)
+    assert not limiter.take("a", 1, 50.0)
+    assert limiter.take("a", 1, 51.0)
 
 
-def test_an_option_request_counts_once_it_is_acknowledged(server):
+def test_a_session_is_half_open_until_its_oack_is_acknowledged(server):
     few = server(half_open=1)
     client = few.client(port=1)
     asked = Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),))
-    assert client.asks(asked) == [Oack(((b"blksize", b"1024"),))]
-    client.says(Ack(0))
+    assert client.request(asked) == [Oack(((b"blksize", b"1024"),))]
+    client.send(Ack(0))
     _begin(few.client(port=2))
     assert _outcomes(few) == []
 
 
-HEADERS = 28  # octets of IPv4 and UDP
+HEADERS = 28  # bytes of the IPv4 and UDP headers
 
 
 @pytest.mark.parametrize(
@@ -230,15 +231,55 @@ HEADERS = 28  # octets of IPv4 and UDP
     ],
     ids=str,
 )
-def test_a_forged_request_is_answered_with_so_many_times_its_octets(server, root, request_, most):
-    """docs/explanation/security.md has these figures."""
+def test_the_amplification_of_a_forged_request_is_bounded(server, root, request_, most):
+    """The figures are those of docs/security.md."""
     (root / "k").write_bytes(bytes(5000))
     victim = server().client()
     asked = request_ if isinstance(request_, bytes) else request_.encode()
-    answers = victim.asks(asked)
-    victim.server.waits(120)
-    answers += victim.hears()
+    answers = victim.request(asked)
+    victim.server.advance(120)
+    answers += victim.receive()
     sent = sum(len(answer.encode()) + HEADERS for answer in answers)
     assert sent / (len(asked) + HEADERS) <= most
     assert len(set(answers)) <= 1
     assert victim.server.idle
+
+
+SAME_NETWORK = ("2001:db8::1", "2001:db8::ffff:1")
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "20010db800000000"),
+        ("2001:db8::ffff:1", "20010db800000000"),
+        ("2001:db8:0:1::1", "20010db800000001"),
+        ("fe80::1%lo", "fe80000000000000"),
+    ],
+)
+def test_the_client_key_is_an_ipv4_address_or_a_64_of_ipv6(host, key):
+    assert client_key((host, 2070)) == key
+
+
+def test_two_addresses_of_one_ipv6_network_share_the_session_limit_of_a_client(server):
+    few = server(sessions_per_client=1)
+    first = _begin(few.client(SAME_NETWORK[0]))
+    assert few.client(SAME_NETWORK[1]).request(READ) == [TOO_MANY]
+    _begin(few.client("2001:db8:0:1::1"))
+    first.send(ErrorPacket(0, "enough"))
+    _begin(few.client(SAME_NETWORK[1]))
+
+
+def test_two_addresses_of_one_ipv6_network_share_the_rate_of_a_client(server):
+    slow = server(requests_per_second=1)
+    _begin(slow.client(SAME_NETWORK[0]))
+    assert slow.client(SAME_NETWORK[1]).request(READ) == []
+    _begin(slow.client("2001:db8:0:1::1"))
+
+
+def test_an_ipv4_mapped_address_is_the_client_of_the_ipv4_address(server):
+    slow = server(requests_per_second=1)
+    _begin(slow.client("192.0.2.7"))
+    assert slow.client("::ffff:192.0.2.7").request(READ) == []

@@ -1,7 +1,7 @@
-"""First requests of real clients: each is known as what it is, and gets what it needs.
+"""First requests of real clients: each is recognised and gets the right profile.
 
-The requests are those that the programs and firmware put on the wire; where
-each is known from is told in `tftpd/config/profiles.yaml`.
+The requests were captured from the programs and firmware; `tftpd/config/profiles.yaml`
+names the source of each.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.profiles import Profiles
+from tftpd.access.profiles import DEFAULT_PROFILE, Profiles
 from tftpd.config.profiles import shipped
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
@@ -27,14 +27,14 @@ def _options(text):
 
 
 def _asked(server, root, request):
-    """The first answer, and what the client was known as."""
+    """Return the first reply and the name of the profile."""
     if isinstance(request, Rrq):
         path = root / request.filename.decode().strip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(_SIZE))
     client = server.client()
-    answer = client.asks(request)
-    client.says(ErrorPacket(0, ""))
+    answer = client.request(request)
+    client.send(ErrorPacket(0, ""))
     (report,) = server.reports
     assert server.idle
     return answer, report.profile
@@ -86,7 +86,7 @@ def _asked(server, root, request):
         ("", b"f", b"blksize=8192 tsize=0", b"blksize=8192 tsize=100000"),
     ],
 )  # fmt: skip
-def test_a_client_is_known_by_its_first_read(server, root, profile, name, options, oack):
+def test_a_client_is_recognised_by_its_first_read(server, root, profile, name, options, oack):
     answer, known = _asked(server, root, Rrq(name, b"octet", _options(options)))
     assert (answer, known) == ([Oack(_options(oack))], profile)
 
@@ -99,7 +99,7 @@ def test_a_client_is_known_by_its_first_read(server, root, profile, name, option
         ("no-options", b"router.cfg", b"netascii"),
     ],
 )
-def test_who_asks_for_nothing_gets_data_at_once(server, root, profile, name, mode):
+def test_a_request_without_options_gets_data_at_once(server, root, profile, name, mode):
     answer, known = _asked(server, root, Rrq(name, mode))
     assert ([(type(one), one.block) for one in answer], known) == ([(Data, 1)], profile)
 
@@ -112,34 +112,34 @@ def test_who_asks_for_nothing_gets_data_at_once(server, root, profile, name, mod
         ("busybox", b"tsize=2000"),
     ],
 )
-def test_a_client_is_known_by_its_first_write(server, root, profile, options):
+def test_a_client_is_recognised_by_its_first_write(server, root, profile, options):
     answer, known = _asked(server, root, Wrq(b"in/new", b"octet", _options(options)))
     assert (answer, known) == ([Oack(_options(options))], profile)
 
 
-def test_curl_is_not_told_that_a_file_is_empty_and_others_are(server):
+def test_curl_gets_no_tsize_of_an_empty_file_and_others_do(server):
     client = server.client()
     request = Rrq(b"empty", b"octet", _options(b"tsize=0 blksize=512 timeout=6"))
-    assert client.asks(request) == [Oack(_options(b"blksize=512 timeout=6"))]
-    assert client.says(Ack(0)) == [Data(1, b"")]
-    client.says(Ack(1))
+    assert client.request(request) == [Oack(_options(b"blksize=512 timeout=6"))]
+    assert client.send(Ack(0)) == [Data(1, b"")]
+    client.send(Ack(1))
     other = server.client(port=2071)
-    answer = other.asks(Rrq(b"empty", b"octet", _options(b"tsize=0 blksize=1468 windowsize=4")))
+    answer = other.request(Rrq(b"empty", b"octet", _options(b"tsize=0 blksize=1468 windowsize=4")))
     assert answer == [Oack(_options(b"tsize=0 blksize=1468 windowsize=4"))]
-    other.says(ErrorPacket(8, "User aborted the transfer"))
+    other.send(ErrorPacket(8, "User aborted the transfer"))
     assert [report.profile for report in server.reports] == ["curl", "edk2"]
 
 
-def test_the_misses_of_a_boot_are_those_of_its_loader(server):
+def test_requests_for_missing_files_have_the_profile_of_the_boot_loader(server):
     client = server.client(port=49153)
     for name in (b"01-52-54-00-12-34-56", b"C0000207", b"C000020", b"default"):
         request = Rrq(b"pxelinux.cfg/" + name, b"octet", _options(b"tsize=0 blksize=1408"))
-        assert client.asks(request) == [ErrorPacket(1, "File not found")]
+        assert client.request(request) == [ErrorPacket(1, "File not found")]
     assert {report.profile for report in server.reports} == {"pxelinux"}
 
 
-def test_no_shipped_profile_grants_more_or_asks_for_anything_but_octets_and_names():
-    """They work behind any router, and cost nothing on the way."""
+def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
+    """Such profiles work behind routers and cost no netlink query."""
     profiles = [known.profile() for known in shipped()]
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
@@ -147,6 +147,6 @@ def test_no_shipped_profile_grants_more_or_asks_for_anything_but_octets_and_name
     floors = {one.name for one in profiles if one.min_interval is not None}
     assert floors == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
     assert {one.min_interval for one in profiles} == {None, 1.0}
-    unchanged = {(one.refuse, one.blksize, one.windowsize, one.rollover, one.idle_timeout, one.packet_interval,
-                  one.duplicates) for one in profiles}  # fmt: skip
-    assert unchanged == {(frozenset(), None, None, 0, None, 0.0, 0)}
+    for name in ("refuse", "blksize", "windowsize", "rollover", "idle_timeout", "packet_interval"):
+        assert {getattr(one, name) for one in profiles} == {getattr(DEFAULT_PROFILE, name)}
+    assert {one.duplicates for one in profiles} == {0}

@@ -1,4 +1,4 @@
-"""What became of datagrams that got neither session nor report is counted."""
+"""Counters of datagrams that get neither a session nor a result."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from tftpd.server.admission import DropCounters, DropReason
 READ = Rrq(b"kilo", b"octet")
 
 
-def _nonzero(discards):
-    return {why: count for why, count in discards.take().items() if count}
+def _nonzero(drops):
+    return {why: count for why, count in drops.take().items() if count}
 
 
 @pytest.fixture
-def discards():
+def drops():
     return DropCounters()
 
 
@@ -28,43 +28,43 @@ def discards():
         (Ack(0).encode(), DropReason.NO_REQUEST),
     ],
 )
-def test_by_reason(offer, discards, datagram, why):
-    MemoryServer(offer, discards=discards).client().asks(datagram)
-    assert _nonzero(discards) == {why: 1}
-    assert _nonzero(discards) == {}
+def test_a_dropped_datagram_is_counted_by_its_reason(offer, drops, datagram, why):
+    MemoryServer(offer, drops=drops).client().request(datagram)
+    assert _nonzero(drops) == {why: 1}
+    assert _nonzero(drops) == {}
 
 
-def test_a_request_that_is_served_or_refused_is_none(offer, discards):
-    client = MemoryServer(offer, discards=discards).client()
-    client.asks(READ)
-    client.asks(Rrq(b"nothing", b"octet"))
-    assert _nonzero(discards) == {}
+def test_served_and_refused_requests_are_not_counted_as_drops(offer, drops):
+    client = MemoryServer(offer, drops=drops).client()
+    client.request(READ)
+    client.request(Rrq(b"nothing", b"octet"))
+    assert _nonzero(drops) == {}
 
 
-def test_a_repeated_request(offer, discards):
-    client = MemoryServer(offer, discards=discards).client()
-    client.asks(READ)
-    client.asks(READ)
-    assert _nonzero(discards) == {DropReason.REPEATED: 1}
+def test_a_repeated_request_is_counted(offer, drops):
+    client = MemoryServer(offer, drops=drops).client()
+    client.request(READ)
+    client.request(READ)
+    assert _nonzero(drops) == {DropReason.REPEATED: 1}
 
 
-def test_a_broadcast_request(offer, discards):
-    server = MemoryServer(offer, discards=discards)
+def test_an_ignored_broadcast_request_is_counted(offer, drops):
+    server = MemoryServer(offer, drops=drops)
     server.port.broadcast = True
-    server.client().asks(READ)
-    assert _nonzero(discards) == {DropReason.BROADCAST: 1}
+    server.client().request(READ)
+    assert _nonzero(drops) == {DropReason.BROADCAST: 1}
 
 
-def test_a_request_beyond_the_limits_has_a_report_instead(offer, discards):
-    server = MemoryServer(offer, discards=discards)
+def test_a_request_beyond_the_limits_is_reported_and_not_counted(offer, drops):
+    server = MemoryServer(offer, drops=drops)
     for port in range(1, 102):
-        server.client(port=port).asks(READ)
+        server.client(port=port).request(READ)
     assert [report.outcome for report in server.reports] == [Outcome.DROPPED]
-    assert _nonzero(discards) == {}
+    assert _nonzero(drops) == {}
 
 
-def test_no_port(offer, discards):
-    server = MemoryServer(offer, discards=discards)
+def test_a_request_without_a_free_port_is_counted(offer, drops):
+    server = MemoryServer(offer, drops=drops)
     server.net.no_ports = True
-    server.client().asks(READ)
-    assert _nonzero(discards) == {DropReason.NO_PORT: 1}
+    server.client().request(READ)
+    assert _nonzero(drops) == {DropReason.NO_PORT: 1}

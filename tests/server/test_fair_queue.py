@@ -1,164 +1,177 @@
-"""Who asks, in turn."""
+"""Fair queue of requests, and the queue of one listening port."""
 
 import pytest
 from twisted.internet.task import Clock
 
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.server.admission import DropCounters, DropReason
-from tftpd.server.fair_queue import IncomingDatagram, RequestQueue
+from tftpd.server.fair_queue import FairQueue, IncomingDatagram, RequestQueue
 
-HERE = ("192.0.2.1", 69)
-GREEDY, HONEST, OTHER = "198.51.100.66", "192.0.2.7", "192.0.2.8"
-ROOM = 100 * (1 + 256)  # for a hundred datagrams of one octet
+LOCAL = ("192.0.2.1", 69)
+FLOODING, NORMAL, OTHER = "198.51.100.66", "192.0.2.7", "192.0.2.8"
+MAX_BYTES = 100 * (1 + 256)  # for a hundred datagrams of one byte
 
 
-class Door:
-    """Callers with room for a hundred, and who was answered."""
+class Fixture:
+    """Request queue for a hundred datagrams, and the datagrams that were handled."""
 
     def __init__(self):
         self.clock = Clock()
-        self.discards = DropCounters()
-        self.share = RequestThrottle(self.clock.seconds)
-        self.callers = RequestQueue(self.share, self.clock, self.discards, ROOM)
-        self.answered = []
+        self.drops = DropCounters()
+        self.throttle = RequestThrottle(self.clock.seconds)
+        self.queue = RequestQueue(self.throttle, self.clock, self.drops, MAX_BYTES)
+        self.handled = []
 
-    def hears(self, host, port=1, datagram=b"x"):
-        self.callers.add(IncomingDatagram(datagram, (host, port), HERE, False))
+    def add(self, host, port=1, datagram=b"x"):
+        self.queue.add(IncomingDatagram(datagram, (host, port), LOCAL, False))
 
-    def turn(self):
-        """Who is answered in one turn."""
-        before = len(self.answered)
-        self.callers.turn(self.answered.append)
-        return [call.peer for call in self.answered[before:]]
+    def serve(self):
+        """Return the peers that are handled in one turn."""
+        before = len(self.handled)
+        self.queue.serve(self.handled.append)
+        return [incoming.peer for incoming in self.handled[before:]]
 
-    def everyone(self):
-        """Who is answered from now on, in order."""
-        hosts = self.turn()
+    def serve_all(self):
+        """Return the peers that are handled from now on, in order."""
+        peers = self.serve()
         while self.clock.getDelayedCalls():
-            before = len(self.answered)
+            before = len(self.handled)
             self.clock.advance(0)
-            hosts += [call.peer for call in self.answered[before:]]
-        return hosts
+            peers += [incoming.peer for incoming in self.handled[before:]]
+        return peers
 
     @property
     def dropped(self):
-        return self.discards.take()[DropReason.NO_TURN]
+        return self.drops.take()[DropReason.QUEUE_FULL]
 
 
 @pytest.fixture
-def door():
-    return Door()
+def queue():
+    return Fixture()
 
 
-def test_who_asks_alone_is_answered_at_once(door):
-    door.hears(HONEST)
-    assert door.turn() == [(HONEST, 1)]
-    assert not door.clock.getDelayedCalls()
-    assert door.turn() == []
+def test_a_single_request_is_handled_at_once(queue):
+    queue.add(NORMAL)
+    assert queue.serve() == [(NORMAL, 1)]
+    assert not queue.clock.getDelayedCalls()
+    assert queue.serve() == []
 
 
-def test_a_few_are_answered_in_a_turn_and_the_others_in_the_next_ones(door):
+def test_eight_requests_are_handled_per_turn(queue):
     for port in range(20):
-        door.hears(HONEST, port)
-    assert door.turn() == [(HONEST, port) for port in range(8)]
-    assert len(door.clock.getDelayedCalls()) == 1
-    assert [port for _, port in door.everyone()] == list(range(8, 20))
-    assert not door.clock.getDelayedCalls()
+        queue.add(NORMAL, port)
+    assert queue.serve() == [(NORMAL, port) for port in range(8)]
+    assert len(queue.clock.getDelayedCalls()) == 1
+    assert [port for _, port in queue.serve_all()] == list(range(8, 20))
+    assert not queue.clock.getDelayedCalls()
 
 
-def test_a_host_that_asks_much_waits_behind_itself_alone(door):
+def test_a_flooding_client_delays_only_itself(queue):
     for port in range(1, 31):
-        door.hears(GREEDY, port)
-    door.hears(HONEST)
-    door.hears(OTHER)
-    assert [host for host, _ in door.everyone()[:4]] == [GREEDY, HONEST, OTHER, GREEDY]
-    assert len(door.answered) == 32
+        queue.add(FLOODING, port)
+    queue.add(NORMAL)
+    queue.add(OTHER)
+    assert [host for host, _ in queue.serve_all()[:4]] == [FLOODING, NORMAL, OTHER, FLOODING]
+    assert len(queue.handled) == 32
 
 
-def test_a_host_of_ipv6_has_one_turn_whatever_its_address(door):
+def test_the_addresses_of_one_ipv6_network_share_one_queue(queue):
     for number in range(1, 31):
-        door.hears(f"2001:db8::{number:x}")
-    door.hears("2001:db8:0:1::1")
-    assert ("2001:db8:0:1::1", 1) in door.everyone()[:2]
+        queue.add(f"2001:db8::{number:x}")
+    queue.add("2001:db8:0:1::1")
+    assert ("2001:db8:0:1::1", 1) in queue.serve_all()[:2]
 
 
-def test_a_host_has_half_of_the_room_and_others_half_of_what_is_left(door):
+def test_a_client_may_use_as_many_bytes_as_it_leaves_free(queue):
     for _ in range(200):
-        door.hears(GREEDY)
-    assert door.dropped == 150
+        queue.add(FLOODING)
+    assert queue.dropped == 150
     for _ in range(200):
-        door.hears(OTHER)
-    assert door.dropped == 175
-    door.hears(HONEST)
-    assert door.dropped == 0
-    assert len(door.everyone()) == 76
+        queue.add(OTHER)
+    assert queue.dropped == 175
+    queue.add(NORMAL)
+    assert queue.dropped == 0
+    assert len(queue.serve_all()) == 76
 
 
-def test_long_datagrams_take_more_of_the_room(door):
-    door.hears(GREEDY, datagram=bytes(ROOM // 2 - 255))
-    assert door.dropped == 1
-    door.hears(GREEDY, datagram=bytes(ROOM // 2 - 256))
-    assert door.dropped == 0
-    door.hears(GREEDY, datagram=b"")
-    assert door.dropped == 1
+def test_long_datagrams_use_more_of_the_queue(queue):
+    queue.add(FLOODING, datagram=bytes(MAX_BYTES // 2 - 255))
+    assert queue.dropped == 1
+    queue.add(FLOODING, datagram=bytes(MAX_BYTES // 2 - 256))
+    assert queue.dropped == 0
+    queue.add(FLOODING, datagram=b"")
+    assert queue.dropped == 1
 
 
-def test_what_was_answered_gives_its_room_back(door):
+def test_handled_datagrams_free_their_bytes(queue):
     for _ in range(20):
         for _ in range(50):
-            door.hears(GREEDY)
-        assert len(door.everyone()) == 50
-    assert door.dropped == 0
+            queue.add(FLOODING)
+        assert len(queue.serve_all()) == 50
+    assert queue.dropped == 0
 
 
-def test_they_wait_while_transfers_have_their_turn(door):
-    door.share.transfer_active()
-    door.share.charge(0.0015)
-    door.hears(HONEST)
-    assert door.turn() == []
-    door.clock.advance(0.0044)
-    assert door.answered == []
-    door.clock.advance(0.0002)
-    assert [call.peer for call in door.answered] == [(HONEST, 1)]
+def test_requests_wait_while_the_throttle_delays_them(queue):
+    queue.throttle.transfer_active()
+    queue.throttle.charge(0.0015)
+    queue.add(NORMAL)
+    assert queue.serve() == []
+    queue.clock.advance(0.0044)
+    assert queue.handled == []
+    queue.clock.advance(0.0002)
+    assert [incoming.peer for incoming in queue.handled] == [(NORMAL, 1)]
 
 
-def test_they_wait_on_if_it_is_still_the_turn_of_transfers(door):
-    door.share.transfer_active()
-    door.share.charge(0.002)
-    door.hears(HONEST)
-    door.turn()
-    door.share.transfer_active()
-    door.share.charge(0.0005)
-    door.clock.advance(0.0049)
-    door.share.transfer_active()
-    door.clock.advance(0.0012)
-    assert door.answered == []
-    door.clock.advance(0.0015)
-    assert len(door.answered) == 1
+def test_requests_wait_longer_if_transfers_are_still_active(queue):
+    queue.throttle.transfer_active()
+    queue.throttle.charge(0.002)
+    queue.add(NORMAL)
+    queue.serve()
+    queue.throttle.transfer_active()
+    queue.throttle.charge(0.0005)
+    queue.clock.advance(0.0049)
+    queue.throttle.transfer_active()
+    queue.clock.advance(0.0012)
+    assert queue.handled == []
+    queue.clock.advance(0.0015)
+    assert len(queue.handled) == 1
 
 
-def test_an_answer_that_takes_long_is_the_last_of_its_turn(door):
-    door.hears(HONEST, 1)
-    door.hears(HONEST, 2)
-    door.share.transfer_active()
+def test_an_expensive_request_ends_its_turn(queue):
+    queue.add(NORMAL, 1)
+    queue.add(NORMAL, 2)
+    queue.throttle.transfer_active()
 
-    def dear(call):
-        door.answered.append(call)
-        door.share.charge(0.001)
+    def expensive(incoming):
+        queue.handled.append(incoming)
+        queue.throttle.charge(0.001)
 
-    door.callers.turn(dear)
-    assert len(door.answered) == 1
-    door.clock.advance(0.0031)
-    assert len(door.answered) == 2
+    queue.queue.serve(expensive)
+    assert len(queue.handled) == 1
+    queue.clock.advance(0.0031)
+    assert len(queue.handled) == 2
 
 
-def test_who_is_forgotten_leaves_nothing(door):
+def test_clear_removes_all_datagrams_and_the_timer(queue):
     for _ in range(50):
-        door.hears(GREEDY)
-    door.turn()
-    door.callers.clear()
-    assert not door.clock.getDelayedCalls()
-    assert door.turn() == []
+        queue.add(FLOODING)
+    queue.serve()
+    queue.queue.clear()
+    assert not queue.clock.getDelayedCalls()
+    assert queue.serve() == []
     for _ in range(50):
-        door.hears(GREEDY)
-    assert door.dropped == 0
+        queue.add(FLOODING)
+    assert queue.dropped == 0
+
+
+def test_a_removed_item_is_not_returned_and_frees_its_bytes():
+    queue = FairQueue(100)
+    items = [object() for _ in range(3)]
+    assert [queue.push("a", item, 20) for item in items] == [True, True, False]
+    queue.remove("a", items[0])
+    queue.remove("a", items[2])  # was never stored
+    assert queue.push("a", items[2], 20)
+    assert [queue.pop(), queue.pop()] == items[1:]
+    queue.push("a", items[0], 20)
+    queue.remove("a", items[0])
+    assert not queue

@@ -1,4 +1,4 @@
-"""Who gets an answer on the well-known port, and who shares a session."""
+"""Replies on the listening port, repeated requests and unknown TIDs."""
 
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
@@ -29,8 +29,8 @@ def _outcomes(server):
     ],
     ids=repr,
 )
-def test_what_is_no_request_is_answered_with_silence(server, datagram):
-    assert server.client().asks(datagram) == []
+def test_a_datagram_that_is_not_a_request_gets_no_reply(server, datagram):
+    assert server.client().request(datagram) == []
     assert server.idle
 
 
@@ -39,126 +39,126 @@ def test_what_is_no_request_is_answered_with_silence(server, datagram):
     [b"\0\1", b"\0\1\0", b"\0\1name", b"\0\2name\0", b"\0\1name\0octet", b"\0\2" + b"x" * 600],
     ids=repr,
 )
-def test_a_malformed_request_is_an_illegal_operation(server, datagram):
-    assert server.client().asks(datagram) == [ErrorPacket(4, "Illegal TFTP operation")]
+def test_a_malformed_request_gets_illegal_operation(server, datagram):
+    assert server.client().request(datagram) == [ErrorPacket(4, "Illegal TFTP operation")]
     assert server.idle
 
 
-def test_padding_and_garbage_after_a_request_do_no_harm(server):
+def test_padding_and_garbage_after_a_request_are_ignored(server):
     plain = READ.encode()
     for port, tail in enumerate([b"\0" * 5, b"garbage", b"tail\0", b"\xff" * 500, b"a\0" * 40], 1):
-        answer = server.client(port=port).asks(plain + tail)
+        answer = server.client(port=port).request(plain + tail)
         assert [type(packet) for packet in answer] == [Data]
 
 
-def test_a_padded_ack_is_an_ack(server):
+def test_a_padded_ack_is_accepted(server):
     client = server.client()
-    client.asks(READ)
-    assert [packet.block for packet in client.says(Ack(1).encode() + b"\0" * 25)] == [2]
+    client.request(READ)
+    assert [packet.block for packet in client.send(Ack(1).encode() + b"\0" * 25)] == [2]
 
 
 def test_a_repeated_request_starts_no_second_session(server):
     client = server.client()
-    first = client.asks(READ)
+    first = client.request(READ)
     tid = client.tid
-    assert client.asks(READ) == []
+    assert client.request(READ) == []
     assert len(server.sessions) == 1
     assert [type(packet) for packet in first] == [Data]
-    client.says(Ack(1))
-    assert client.asks(READ) == []
+    client.send(Ack(1))
+    assert client.request(READ) == []
     assert client.tid == tid
 
 
-def test_a_repeated_request_brings_a_lost_first_packet_again(server):
+def test_a_repeated_request_repeats_the_first_packet(server):
     client = server.client()
-    first = client.asks(READ)
-    client.waits(0.95)
+    first = client.request(READ)
+    client.advance(0.95)
     server.net.clock.rightNow += 0.05  # the timer itself has not fired yet
-    assert client.asks(READ) == first
+    assert client.request(READ) == first
 
 
 def test_a_different_request_from_the_same_tid_replaces_the_old_transfer(server):
-    """lpxelinux asks for everything from one port."""
+    """lpxelinux requests all files from one port."""
     client = server.client()
-    client.asks(READ)
+    client.request(READ)
     old = client.tid
-    assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert client.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
     assert client.tid != old
     assert _outcomes(server) == [Outcome.REPLACED]
     assert len(server.sessions) == 1
 
 
-def test_the_same_request_with_other_options_is_a_different_one(server):
+def test_the_same_name_with_other_options_is_a_different_request(server):
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))
-    assert [type(packet) for packet in client.asks(READ)] == [Data]
+    client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))
+    assert [type(packet) for packet in client.request(READ)] == [Data]
     assert _outcomes(server) == [Outcome.REPLACED]
 
 
-def test_the_same_request_long_after_the_last_ack_is_a_restarted_client(server):
+def test_a_repeated_request_long_after_the_last_ack_restarts_the_transfer(server):
     client = server.client()
-    client.asks(READ)
-    client.says(Ack(1))
-    client.waits(2.5)
-    assert client.asks(READ) == []
-    client.waits(1)
-    assert client.asks(READ)[-1:] == [Data(1, bytes(range(256)) * 2)]
+    client.request(READ)
+    client.send(Ack(1))
+    client.advance(2.5)
+    assert client.request(READ) == []
+    client.advance(1)
+    assert client.request(READ)[-1:] == [Data(1, bytes(range(256)) * 2)]
     assert _outcomes(server) == [Outcome.REPLACED]
 
 
 def test_the_same_request_after_the_end_is_a_new_transfer(server):
     client = server.client()
-    client.asks(Rrq(b"seven", b"octet"))
-    client.says(Ack(1))
-    assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    client.request(Rrq(b"seven", b"octet"))
+    client.send(Ack(1))
+    assert client.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
 
 
-def test_one_port_may_ask_at_two_addresses(server):
+def test_one_client_port_may_use_two_local_addresses(server):
     client = server.client()
-    client.asks(READ)
+    client.request(READ)
     server.port.local = ("192.0.2.2", 0)
-    assert [type(packet) for packet in client.asks(READ)] == [Data]
+    assert [type(packet) for packet in client.request(READ)] == [Data]
     assert client.tid[0] == "192.0.2.2"
     assert len(server.sessions) == 2
 
 
-def test_a_stranger_is_told_once_and_the_transfer_goes_on(server):
+def test_an_unknown_tid_gets_one_error_and_the_transfer_continues(server):
     client, stranger = server.client(), server.client(port=666)
-    client.asks(READ)
+    client.request(READ)
     stranger.tid = client.tid
-    assert stranger.says(b"nonsense") == [ErrorPacket(5, "Unknown transfer ID")]
-    assert stranger.says(Ack(1), ErrorPacket(0, "die"), Data(1, b"x")) == []
-    assert [packet.block for packet in client.says(Ack(1))] == [2]
+    assert stranger.send(b"nonsense") == [ErrorPacket(5, "Unknown transfer ID")]
+    assert stranger.send(Ack(1), ErrorPacket(0, "die"), Data(1, b"x")) == []
+    assert [packet.block for packet in client.send(Ack(1))] == [2]
 
 
-def test_a_strangers_error_is_neither_answered_nor_believed(server):
+def test_an_error_from_an_unknown_tid_is_ignored(server):
     client, stranger = server.client(), server.client(host="192.0.2.66")
-    client.asks(READ)
+    client.request(READ)
     stranger.tid = client.tid
-    assert stranger.says(ErrorPacket(0, "die"), b"\0\5") == []
-    assert [packet.block for packet in client.says(Ack(1))] == [2]
+    assert stranger.send(ErrorPacket(0, "die"), b"\0\5") == []
+    assert [packet.block for packet in client.send(Ack(1))] == [2]
 
 
-def test_strangers_without_end_are_not_answered_without_end(server):
+def test_the_number_of_replies_to_unknown_tids_is_bounded(server):
     client = server.client()
-    client.asks(READ)
+    client.request(READ)
     answers = 0
     for port in range(3000, 3100):
         stranger = server.client(port=port)
         stranger.tid = client.tid
-        answers += len(stranger.says(Ack(1)))
+        answers += len(stranger.send(Ack(1)))
     assert answers == 32
 
 
 def test_an_error_is_never_answered(server):
     client = server.client()
-    client.asks(READ)
-    assert client.says(ErrorPacket(0, "stop")) == []
-    assert client.says(ErrorPacket(0, "stop")) == []
-    assert client.waits(30) == []
+    client.request(READ)
+    assert client.send(ErrorPacket(0, "stop")) == []
+    assert client.send(ErrorPacket(0, "stop")) == []
+    assert client.advance(30) == []
 
 
-def test_of_malformed_requests_one_a_second_is_logged(server):
+def test_malformed_requests_are_logged_once_per_second(server):
     logged = []
 
     def observe(event):
@@ -167,64 +167,64 @@ def test_of_malformed_requests_one_a_second_is_logged(server):
     globalLogPublisher.addObserver(observe)
     try:
         for seconds in (0, 0.5, 0.4, 0.2):
-            server.waits(seconds)
-            assert isinstance(server.client().asks(b"\0\1x")[0], ErrorPacket)
+            server.advance(seconds)
+            assert isinstance(server.client().request(b"\0\1x")[0], ErrorPacket)
     finally:
         globalLogPublisher.removeObserver(observe)
     first, last = logged
     assert first.startswith("malformed request from ('192.0.2.7', 2070): ")
-    assert last == f"{first}, as were 2 more before it"
+    assert last == f"{first} (2 similar messages suppressed)"
 
 
 def test_malformed_packets_from_the_peer_are_dropped(server):
     client = server.client()
-    client.asks(READ)
-    assert client.says(b"", b"\0", b"\0\x04", b"\0\x04\0", b"\0\x63\0\1", b"\0\1", b"junk") == []
-    assert [packet.block for packet in client.says(Ack(1))] == [2]
+    client.request(READ)
+    assert client.send(b"", b"\0", b"\0\x04", b"\0\x04\0", b"\0\x63\0\1", b"\0\1", b"junk") == []
+    assert [packet.block for packet in client.send(Ack(1))] == [2]
 
 
 def test_a_broadcast_request_is_ignored(server):
     server.port.broadcast = True
-    assert server.client().asks(READ) == []
+    assert server.client().request(READ) == []
 
 
-def test_a_broadcast_request_is_answered_where_that_is_configured(offer):
+def test_a_broadcast_request_is_answered_if_configured(offer):
     server = MemoryServer(offer, broadcast=True)
     server.port.broadcast = True
-    assert [type(packet) for packet in server.client().asks(READ)] == [Data]
+    assert [type(packet) for packet in server.client().request(READ)] == [Data]
 
 
-def test_a_full_house_is_silent_and_a_repeat_finds_room(limited):
+def test_at_the_session_limit_a_request_is_dropped_and_its_repeat_is_served(limited):
     first, second, third = (limited.client(port=port) for port in (1, 2, 3))
-    assert first.asks(READ) != []
-    assert second.asks(READ) != []
-    assert third.asks(READ) == []
-    first.says(ErrorPacket(0, "bye"))
-    assert third.asks(READ) != []
+    assert first.request(READ) != []
+    assert second.request(READ) != []
+    assert third.request(READ) == []
+    first.send(ErrorPacket(0, "bye"))
+    assert third.request(READ) != []
 
 
-def test_a_session_that_dallies_gives_way(limited):
+def test_a_dallying_session_ends_for_a_new_one(limited):
     clients = [limited.client(port=port) for port in (1, 2, 3)]
     for number, client in enumerate(clients):
-        client.asks(Wrq(b"in/%d" % number, b"octet"))
-        assert client.says(Data(1, b"x")) == [Ack(1)]
+        client.request(Wrq(b"in/%d" % number, b"octet"))
+        assert client.send(Data(1, b"x")) == [Ack(1)]
     assert len(limited.sessions) == 2
 
 
-def test_a_fault_of_ours_does_not_reach_the_reactor(server, monkeypatch):
+def test_an_internal_error_does_not_reach_the_reactor(server, monkeypatch):
     monkeypatch.setattr("tftpd.server.listener.client_address", lambda peer: 1 // 0)
-    assert server.client().asks(READ) == []
+    assert server.client().request(READ) == []
     monkeypatch.undo()
-    assert server.client().asks(READ) != []
+    assert server.client().request(READ) != []
 
 
-def test_stopping_tells_the_running_and_not_the_dallying(server):
+def test_a_stop_sends_an_error_to_running_sessions_and_not_to_dallying_ones(server):
     reader, writer = server.client(port=1), server.client(port=2)
-    reader.asks(READ)
-    writer.asks(Wrq(b"in/new", b"octet"))
-    writer.says(Data(1, b"x"))
+    reader.request(READ)
+    writer.request(Wrq(b"in/new", b"octet"))
+    writer.send(Data(1, b"x"))
     server.sessions.stop()
-    assert reader.hears() == [ErrorPacket(0, "Server is stopping")]
-    assert writer.hears() == []
+    assert reader.receive() == [ErrorPacket(0, "Server is stopping")]
+    assert writer.receive() == []
     assert _outcomes(server) == [Outcome.DONE, Outcome.STOPPED]
     assert server.idle

@@ -1,4 +1,4 @@
-"""Threads that look for files, and the moment that everyone waits for them."""
+"""Thread pool for file lookups and its bounded wait."""
 
 import threading
 from queue import SimpleQueue
@@ -7,11 +7,11 @@ import pytest
 
 from tftpd.server.lookups import LookupPool
 
-LONG = 20.0  # seconds; nothing here takes as long
+LONG = 20.0  # seconds; longer than any test
 
 
 class Calls:
-    """A reactor that is told what threads want called."""
+    """Reactor that keeps the calls from threads."""
 
     def __init__(self):
         self._called = SimpleQueue()
@@ -33,7 +33,7 @@ def reactor():
 
 
 @pytest.fixture
-def openers(reactor):
+def pool(reactor):
     made = LookupPool(reactor, 4)
     yield made
     made.stop()
@@ -41,7 +41,7 @@ def openers(reactor):
 
 @pytest.fixture
 def slow():
-    """Work that goes on until it is set free."""
+    """Work that blocks until it is released."""
     may_end = threading.Event()
 
     def work():
@@ -53,58 +53,58 @@ def slow():
     may_end.set()
 
 
-def test_what_takes_less_than_a_moment_is_there_at_once(openers, reactor):
+def test_a_quick_result_has_fired_on_return(pool, reactor):
     found = []
-    openers(lambda: "found", LONG).addCallback(found.append)
+    pool(lambda: "found", LONG).addCallback(found.append)
     assert found == ["found"]
     assert reactor.nothing
 
 
-def test_it_is_done_in_another_thread(openers):
+def test_work_runs_in_another_thread(pool):
     threads = []
-    openers(threading.get_ident, LONG).addCallback(threads.append)
+    pool(threading.get_ident, LONG).addCallback(threads.append)
     assert threads != [threading.get_ident()]
 
 
-def test_what_takes_longer_comes_by_the_reactor(openers, reactor, slow):
+def test_a_slow_result_fires_through_the_reactor(pool, reactor, slow):
     found = []
-    openers(slow, 0.001).addCallback(found.append)
+    pool(slow, 0.001).addCallback(found.append)
     assert found == []
     slow.end()
     reactor.run()
     assert found == ["found"]
 
 
-def test_without_a_moment_nobody_waits(openers, reactor, slow):
+def test_without_max_wait_the_call_returns_at_once(pool, reactor, slow):
     found = []
-    openers(slow, 0.0).addCallback(found.append)
+    pool(slow, 0.0).addCallback(found.append)
     assert found == []
     slow.end()
     reactor.run()
     assert found == ["found"]
 
 
-def test_a_fault_is_told_as_one(openers):
+def test_an_exception_becomes_a_failure(pool):
     failed = []
-    openers(lambda: 1 // 0, LONG).addErrback(failed.append)
+    pool(lambda: 1 // 0, LONG).addErrback(failed.append)
     assert failed[0].check(ZeroDivisionError)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
-def test_where_no_thread_can_be_started_memory_is_short(openers, monkeypatch, error):
+def test_a_thread_that_cannot_be_started_is_a_memory_error(pool, monkeypatch, error):
     def none_left(*_):
         raise error
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
     failed = []
-    openers(lambda: None, LONG).addErrback(failed.append)
+    pool(lambda: None, LONG).addErrback(failed.append)
     assert failed[0].check(MemoryError)
 
 
-def test_whatever_the_moment_each_result_comes_once(openers, reactor):
+def test_each_result_fires_once_whatever_the_wait(pool, reactor):
     found = []
     for number in range(2000):
-        done = openers(lambda number=number: number, number % 20 * 1e-5)
+        done = pool(lambda number=number: number, number % 20 * 1e-5)
         waits = not done.called
         done.addCallback(found.append)
         if waits:

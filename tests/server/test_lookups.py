@@ -1,7 +1,7 @@
-"""Requests whose files take time, and those beside them that do not.
+"""Requests whose lookups block, and other requests at the same time.
 
-A name that nobody ever asked for is not in the kernel's memory: whether it is
-there is for a thread to find out. `hold_threads` is a disk that takes its time.
+A name that was never looked up is not in the kernel's dentry cache: a thread must find
+out whether it exists. `hold_threads` simulates a slow disk.
 """
 
 from dataclasses import replace
@@ -24,8 +24,8 @@ NEVER = Rrq(b"never", b"octet")
 NOT_FOUND = ErrorPacket(1, "File not found")
 
 
-def _folding(offer, admission=None):
-    """A server that finds SEVEN by the case of its letters, which takes time."""
+def _folding(offer, limits=None):
+    """Return a server that finds SEVEN with the fallback `case`, in a thread."""
     naming = NameRules(fallbacks=FallbackChain((Fallback.CASE,)))
 
     def build(report):
@@ -33,33 +33,33 @@ def _folding(offer, admission=None):
         return replace(
             built,
             mounts=Mounts(built.mounts, naming),
-            admission=admission or AdmissionLimits(sessions=100),
+            admission=limits or AdmissionLimits(sessions=100),
         )
 
-    server = MemoryServer(build, discards=DropCounters())
+    server = MemoryServer(build, drops=DropCounters())
     server.net.hold_threads = True
     return server
 
 
-def test_nobody_waits_for_the_file_of_another(offer):
+def test_a_slow_lookup_does_not_delay_other_requests(offer):
     server = _folding(offer)
-    assert server.client(port=1).asks(Rrq(b"SEVEN", b"octet")) == []
+    assert server.client(port=1).request(Rrq(b"SEVEN", b"octet")) == []
     other = server.client(port=2)
-    assert other.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
-    other.says(Ack(1))
+    assert other.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    other.send(Ack(1))
     server.net.run_threads()
-    server.waits(60)
+    server.advance(60)
     assert server.idle
 
 
-def test_a_file_that_took_its_time_is_sent_then(offer):
+def test_a_file_is_sent_after_its_slow_lookup(offer):
     server = _folding(offer)
     client = server.client()
-    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
-    server.waits(0.5)
+    assert client.request(Rrq(b"SEVEN", b"octet")) == []
+    server.advance(0.5)
     server.net.run_threads()
-    assert client.hears() == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.receive() == [Data(1, SEVEN)]
+    client.send(Ack(1))
     (report,) = server.reports
     assert (report.outcome, report.served_name, report.resolution_steps) == (
         Outcome.DONE,
@@ -70,196 +70,196 @@ def test_a_file_that_took_its_time_is_sent_then(offer):
     assert server.idle
 
 
-def test_a_request_that_is_repeated_meanwhile_is_answered_once(offer):
+def test_a_request_repeated_during_its_lookup_is_answered_once(offer):
     server = _folding(offer)
     client = server.client()
     for _ in range(5):
-        assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+        assert client.request(Rrq(b"SEVEN", b"octet")) == []
     server.net.run_threads()
-    assert client.hears() == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.receive() == [Data(1, SEVEN)]
+    client.send(Ack(1))
     server.net.run_threads()
-    assert client.hears() == []
+    assert client.receive() == []
     assert len(server.reports) == 1
-    assert server.listener._discards.take()[DropReason.REPEATED] == 4
+    assert server.listener._drops.take()[DropReason.REPEATED] == 4
     assert server.idle
 
 
-def test_what_is_not_there_is_refused_once_that_is_known(offer):
+def test_a_missing_file_is_refused_after_the_lookup(offer):
     server = _folding(offer)
     client = server.client()
-    assert client.asks(NEVER) == []
-    assert client.asks(NEVER) == []
+    assert client.request(NEVER) == []
+    assert client.request(NEVER) == []
     server.net.run_threads()
-    assert client.hears() == [NOT_FOUND]
+    assert client.receive() == [NOT_FOUND]
     assert [report.outcome for report in server.reports] == [Outcome.REFUSED]
 
 
-def test_a_refusal_that_took_its_time_comes_from_the_address_that_was_asked(offer):
+def test_a_late_refusal_is_sent_from_the_local_address_of_the_request(offer):
     server = _folding(offer)
     server.port.local = ("192.0.2.2", 0)
     client = server.client()
-    client.asks(NEVER)
+    client.request(NEVER)
     server.port.local = (SERVER, 0)
-    server.client(port=1).asks(Rrq(b"seven", b"octet"))
+    server.client(port=1).request(Rrq(b"seven", b"octet"))
     server.net.run_threads()
     assert [source[0] for source, peer, _ in server.net.sent if peer == client.address] == [
         "192.0.2.2"
     ]
 
 
-def test_another_request_from_the_same_port_takes_the_place_of_the_first(offer):
+def test_another_request_from_the_same_port_cancels_the_first_lookup(offer):
     server = _folding(offer)
     client = server.client()
-    assert client.asks(Rrq(b"KILO", b"octet")) == []
-    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    assert client.request(Rrq(b"KILO", b"octet")) == []
+    assert client.request(Rrq(b"SEVEN", b"octet")) == []
     server.net.run_threads()
-    assert client.hears() == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.receive() == [Data(1, SEVEN)]
+    client.send(Ack(1))
     assert server.idle
 
 
-def test_what_nobody_waits_for_any_more_is_closed(offer, root):
+def test_the_file_of_a_cancelled_lookup_is_closed(offer, root):
     server = _folding(offer)
     client = server.client()
-    client.asks(Rrq(b"SEVEN", b"octet"))
-    client.asks(Wrq(b"in/new", b"octet"))
-    server.listener.leave()
+    client.request(Rrq(b"SEVEN", b"octet"))
+    client.request(Wrq(b"in/new", b"octet"))
+    server.listener.cancel_lookups()
     server.net.run_threads()
-    assert client.hears() in ([], [Ack(0)])
-    server.waits(120)
+    assert client.receive() in ([], [Ack(0)])
+    server.advance(120)
     assert server.idle
     assert list((root / "in").iterdir()) == []
 
 
-def test_those_that_hang_on_one_disk_take_turns(offer):
+def test_four_lookups_run_at_a_time_for_one_disk(offer):
     server = _folding(offer)
     clients = [server.client(port=port) for port in range(1, 10)]
     for client in clients:
-        client.asks(Rrq(b"SEVEN", b"octet"))
-    heard = []
+        client.request(Rrq(b"SEVEN", b"octet"))
+    n_answered = []
     while server.net._held:
         assert len(server.net._held) <= 4
         server.net.run_threads()
-        heard.append(sum(client.hears() == [Data(1, SEVEN)] for client in clients))
-    assert sum(heard) == len(clients)
+        n_answered.append(sum(client.receive() == [Data(1, SEVEN)] for client in clients))
+    assert sum(n_answered) == len(clients)
     for client in clients:
-        client.says(Ack(1))
+        client.send(Ack(1))
     assert server.idle
 
 
-def test_no_more_wait_than_may_be_half_open(offer):
+def test_the_number_of_lookups_is_limited_by_half_open(offer):
     server = _folding(offer, AdmissionLimits(sessions=100, half_open=3))
     for port in range(1, 6):
-        server.client(port=port).asks(Rrq(b"SEVEN", b"octet"))
+        server.client(port=port).request(Rrq(b"SEVEN", b"octet"))
     assert [report.outcome for report in server.reports] == [Outcome.DROPPED] * 2
     server.net.run_threads()
-    server.waits(120)
+    server.advance(120)
     assert server.idle
 
 
-def test_the_share_of_a_client_counts_when_its_files_are_there(offer):
+def test_the_session_limit_of_a_client_is_checked_after_the_lookup(offer):
     server = _folding(offer, AdmissionLimits(sessions=100, sessions_per_client=2))
     clients = [server.client(port=port) for port in range(1, 5)]
     for client in clients:
-        assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+        assert client.request(Rrq(b"SEVEN", b"octet")) == []
     server.net.run_threads()
-    answers = [type(packet) for client in clients for packet in client.hears()]
+    answers = [type(packet) for client in clients for packet in client.receive()]
     assert answers.count(Data) == 2
     assert answers.count(ErrorPacket) == 2
-    server.waits(120)
+    server.advance(120)
     assert server.idle
 
 
-def test_what_threads_did_in_vain_is_told(offer):
-    spent = []
+def test_the_cpu_time_of_failed_lookups_is_charged(offer):
+    charged = []
     server = _folding(offer)
-    server.listener._waiting._spend = spent.append
-    server.client(port=1).asks(NEVER)
+    server.listener._lookups._charge = charged.append
+    server.client(port=1).request(NEVER)
     client = server.client(port=2)
-    client.asks(Rrq(b"SEVEN", b"octet"))
-    assert spent == []
+    client.request(Rrq(b"SEVEN", b"octet"))
+    assert charged == []
     server.net.run_threads()
-    client.says(Ack(1))
-    assert len(spent) == 1
-    assert 0 < spent[0] < 1
+    client.send(Ack(1))
+    assert len(charged) == 1
+    assert 0 < charged[0] < 1
 
 
-GREEDY, HONEST = "198.51.100.66", "192.0.2.7"
+FLOODING, NORMAL = "198.51.100.66", "192.0.2.7"
 
 
-def test_clients_take_turns(offer):
-    """Who asks for a hundred files at once waits for them; the others do not."""
+def test_lookups_are_served_round_robin(offer):
+    """A client that requests a hundred files at once delays only itself."""
     server = _folding(offer)
     for port in range(1, 101):
-        server.client(GREEDY, port).asks(Rrq(b"SEVEN", b"octet"))
-    honest = server.client(HONEST)
-    assert honest.asks(Rrq(b"SEVEN", b"octet")) == []
-    server.net.run_threads()  # four of the others were at work
+        server.client(FLOODING, port).request(Rrq(b"SEVEN", b"octet"))
+    normal = server.client(NORMAL)
+    assert normal.request(Rrq(b"SEVEN", b"octet")) == []
+    server.net.run_threads()  # four lookups of the other client were running
     server.net.run_threads()
-    assert honest.hears() == [Data(1, SEVEN)]
+    assert normal.receive() == [Data(1, SEVEN)]
     while server.net._held:
         server.net.run_threads()
-    server.waits(120)
+    server.advance(120)
     assert server.idle
 
 
-def test_a_host_of_ipv6_has_one_turn_whatever_its_address(offer):
+def test_the_addresses_of_one_ipv6_network_share_one_queue(offer):
     server = _folding(offer)
     for number in range(1, 101):
-        server.client(f"2001:db8::{number:x}").asks(Rrq(b"SEVEN", b"octet"))
-    honest = server.client(HONEST)
-    assert honest.asks(Rrq(b"SEVEN", b"octet")) == []
+        server.client(f"2001:db8::{number:x}").request(Rrq(b"SEVEN", b"octet"))
+    normal = server.client(NORMAL)
+    assert normal.request(Rrq(b"SEVEN", b"octet")) == []
     server.net.run_threads()
     server.net.run_threads()
-    assert honest.hears() == [Data(1, SEVEN)]
+    assert normal.receive() == [Data(1, SEVEN)]
     while server.net._held:
         server.net.run_threads()
-    server.waits(120)
+    server.advance(120)
     assert server.idle
 
 
-def test_where_no_more_may_wait_the_client_with_the_most_gives_way(offer):
+def test_a_full_queue_drops_the_last_lookup_of_the_client_with_the_most(offer):
     server = _folding(offer, AdmissionLimits(sessions=100, half_open=10))
     for port in range(1, 21):
-        server.client(GREEDY, port).asks(Rrq(b"SEVEN", b"octet"))
+        server.client(FLOODING, port).request(Rrq(b"SEVEN", b"octet"))
     assert [report.outcome for report in server.reports] == [Outcome.DROPPED] * 10
-    honest = [server.client(HONEST, port) for port in (1, 2)]
-    for client in honest:
-        client.asks(Rrq(b"SEVEN", b"octet"))
-    assert len(server.listener._waiting) == 10
-    assert {report.peer[0] for report in server.reports} == {GREEDY}
+    normal = [server.client(NORMAL, port) for port in (1, 2)]
+    for client in normal:
+        client.request(Rrq(b"SEVEN", b"octet"))
+    assert len(server.listener._lookups) == 10
+    assert {report.peer[0] for report in server.reports} == {FLOODING}
     while server.net._held:
         server.net.run_threads()
-    assert [client.hears() for client in honest] == [[Data(1, SEVEN)]] * 2
-    server.waits(120)
+    assert [client.receive() for client in normal] == [[Data(1, SEVEN)]] * 2
+    server.advance(120)
     assert server.idle
 
 
-def test_who_changes_its_mind_again_and_again_leaves_nothing_in_the_lane(offer):
+def test_cancelled_lookups_are_removed_from_the_queue(offer):
     server = _folding(offer)
-    client = server.client(GREEDY)
+    client = server.client(FLOODING)
     for number in range(1000):
-        client.asks(Rrq(b"never-%d" % number, b"octet"))
-    (lane,) = server.listener._waiting._lanes.values()
-    assert sum(map(len, lane._queues.values())) <= 1
+        client.request(Rrq(b"never-%d" % number, b"octet"))
+    (root_queue,) = server.listener._lookups._root_queues.values()
+    assert sum(map(len, root_queue.pending._queues.values())) <= 1
     assert len(server.net._held) == 4
     while server.net._held:
         server.net.run_threads()
-    assert client.hears() == [NOT_FOUND]
+    assert client.receive() == [NOT_FOUND]
 
 
 class Threads:
-    """What a disk does with its moments: all is there at once, while it is `quick`."""
+    """Thread runner of a disk. While it is `quick`, results are there at once."""
 
     def __init__(self):
         self.quick = True
-        self.moments = []
+        self.waits = []
         self.held = []
 
-    def __call__(self, work, moment):
-        self.moments.append(moment)
-        if moment and self.quick:
+    def __call__(self, work, max_wait):
+        self.waits.append(max_wait)
+        if max_wait and self.quick:
             return maybeDeferred(work)
         done = Deferred()
         self.held.append((work, done))
@@ -272,25 +272,25 @@ class Threads:
 
 
 class Disk:
-    """Errands for one disk, by a clock that a test moves."""
+    """Lookups on one disk, with a clock that a test advances."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0
         self.threads = Threads()
-        self.spent = []
-        self.heard = []
-        self.waiting = LookupQueue(self.threads, self.spent.append)
+        self.charged = []
+        self.results = []
+        self.queue = LookupQueue(self.threads, self.charged.append)
         monkeypatch.setattr("tftpd.server.lookups.monotonic", lambda: self.now)
 
-    def asks(self, number, work=lambda: "found", quick=True, disk="disk"):
-        errand = Lookup(NEVER, work, self.heard.append, self.heard.append, quick)
+    def submit(self, number, work=lambda: "found", quick=True, disk="disk"):
         tid = (("192.0.2.7", number), ("192.0.2.1", 69))
-        self.waiting.submit(tid, errand, disk, 10_000)
+        lookup = Lookup(tid, NEVER, work, self.results.append, self.results.append, quick)
+        self.queue.submit(lookup, disk, 10_000)
 
-    def moments(self):
-        """Whether there was one for each that was begun."""
-        told, self.threads.moments = self.threads.moments, []
-        return [moment > 0 for moment in told]
+    def blocked(self):
+        """Return for each lookup that was started whether the reactor blocked for it."""
+        waits, self.threads.waits = self.threads.waits, []
+        return [wait > 0 for wait in waits]
 
 
 @pytest.fixture
@@ -298,108 +298,108 @@ def disk(monkeypatch):
     return Disk(monkeypatch)
 
 
-def test_what_is_quick_is_given_a_moment(disk):
-    disk.asks(1)
-    assert disk.moments() == [True]
-    assert disk.heard == ["found"]
-    assert len(disk.waiting) == 0
+def test_the_reactor_blocks_for_a_quick_lookup(disk):
+    disk.submit(1)
+    assert disk.blocked() == [True]
+    assert disk.results == ["found"]
+    assert len(disk.queue) == 0
 
 
-def test_what_is_made_first_is_not(disk):
-    disk.asks(1, quick=False)
-    assert disk.moments() == [False]
+def test_the_reactor_does_not_block_for_a_template(disk):
+    disk.submit(1, quick=False)
+    assert disk.blocked() == [False]
     disk.threads.run()
-    assert disk.heard == ["found"]
+    assert disk.results == ["found"]
 
 
-def test_after_a_disk_that_took_longer_none_is_waited_for_for_some_time(disk):
+def test_after_a_slow_lookup_the_reactor_does_not_block_for_40_ms(disk):
     disk.threads.quick = False
-    disk.asks(1)
+    disk.submit(1)
     disk.threads.run()
     disk.now += 0.039
-    disk.asks(2)
+    disk.submit(2)
     disk.threads.run()
-    assert disk.moments() == [True, False]
+    assert disk.blocked() == [True, False]
     disk.now += 0.002
     disk.threads.quick = True
-    disk.asks(3)
-    assert disk.moments() == [True]
-    assert disk.heard == ["found"] * 3
+    disk.submit(3)
+    assert disk.blocked() == [True]
+    assert disk.results == ["found"] * 3
 
 
-def test_however_many_disks_are_slow_a_twentieth_of_the_time_is_lost(disk):
+def test_many_slow_disks_block_the_reactor_once(disk):
     disk.threads.quick = False
     for number in range(50):
-        disk.asks(number, disk=f"disk {number}")
-    assert disk.moments().count(True) == 1
+        disk.submit(number, disk=f"disk {number}")
+    assert disk.blocked().count(True) == 1
     disk.threads.run()
 
 
-def test_few_moments_are_given_at_a_time(disk):
+def test_the_reactor_blocks_at_most_four_times_per_turn(disk):
     for number in range(100):
-        disk.asks(number, quick=number >= 4)
-    assert disk.moments() == [False] * 4
+        disk.submit(number, quick=number >= 4)
+    assert disk.blocked() == [False] * 4
     disk.threads.run()
-    assert disk.moments().count(True) == 4 * 4
-    assert disk.heard == ["found"] * 20
+    assert disk.blocked().count(True) == 4 * 4
+    assert disk.results == ["found"] * 20
 
 
-def test_a_thousand_that_are_done_at_once_are_done_one_after_another(disk, monkeypatch):
-    monkeypatch.setattr("tftpd.server.lookups._MOMENTS", 10_000)
+def test_thousands_of_quick_lookups_do_not_recurse(disk, monkeypatch):
+    monkeypatch.setattr("tftpd.server.lookups._MAX_BLOCKS_PER_TURN", 10_000)
     for number in range(2000):
-        disk.asks(number, quick=number >= 4)
+        disk.submit(number, quick=number >= 4)
     disk.threads.run()
-    assert disk.heard == ["found"] * 2000
+    assert disk.results == ["found"] * 2000
 
 
-def _in_vain():
+def _not_found():
     raise FileNotFoundError
 
 
-def test_what_was_done_at_once_in_vain_is_told_by_who_asked(disk):
-    disk.asks(1, _in_vain)
-    assert disk.spent == []
-    disk.asks(2, _in_vain, quick=False)
+def test_failed_lookups_that_finish_at_once_are_charged_by_the_caller(disk):
+    disk.submit(1, _not_found)
+    assert disk.charged == []
+    disk.submit(2, _not_found, quick=False)
     disk.threads.run()
-    assert len(disk.spent) == 1
-    assert [type(error) for error in disk.heard] == [FileNotFoundError] * 2
+    assert len(disk.charged) == 1
+    assert [type(error) for error in disk.results] == [FileNotFoundError] * 2
 
 
-def test_a_file_that_tells_an_error_when_it_is_let_go_of_holds_up_nobody(offer, late_errors):
+def test_an_error_on_close_of_a_cancelled_lookup_does_not_stop_the_queue(offer, late_errors):
     server = _folding(offer)
     clients = [server.client(port=port) for port in range(1, 6)]
     for client in clients:
-        client.asks(Rrq(b"SEVEN", b"octet"))
-    for client in clients[:4]:  # as many as are worked for at a time
-        client.asks(Rrq(b"kilo", b"mail"))  # another one, which is refused
+        client.request(Rrq(b"SEVEN", b"octet"))
+    for client in clients[:4]:  # as many as run at a time
+        client.request(Rrq(b"kilo", b"mail"))  # another one, which is refused
     late_errors()
     server.net.run_threads()
     server.net.run_threads()
-    assert clients[4].hears() == [Data(1, SEVEN)]
+    assert clients[4].receive() == [Data(1, SEVEN)]
 
 
-def test_a_fault_in_a_thread_costs_its_request_alone(offer, monkeypatch):
+def test_an_internal_error_in_a_lookup_affects_only_its_request(offer, monkeypatch):
     server = _folding(offer)
     client, other = server.client(port=1), server.client(port=2)
-    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
+    assert client.request(Rrq(b"SEVEN", b"octet")) == []
     faults = []
     globalLogPublisher.addObserver(faults.append)
     with monkeypatch.context() as patch:
         patch.setattr("tftpd.server.session_factory.resolve_read", lambda *_: 1 // 0)
         server.net.run_threads()
     globalLogPublisher.removeObserver(faults.append)
-    assert client.hears() == []
+    assert client.receive() == []
     assert [fault["peer"] for fault in faults] == [client.address]
-    assert other.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
-    other.says(Ack(1))
+    assert other.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    other.send(Ack(1))
     assert server.idle
 
 
-def test_a_listener_that_goes_answers_nobody_who_waits(offer):
+def test_a_removed_listener_answers_no_pending_request(offer):
     server = _folding(offer)
     client = server.client()
-    assert client.asks(Rrq(b"SEVEN", b"octet")) == []
-    server.listener.leave()
+    assert client.request(Rrq(b"SEVEN", b"octet")) == []
+    server.listener.cancel_lookups()
     server.net.run_threads()
-    assert client.hears() == []
+    assert client.receive() == []
     assert server.idle

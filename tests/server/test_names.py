@@ -1,4 +1,4 @@
-"""Names that are understood as others, through the listener."""
+"""Rewritten names and fallbacks, through the listener."""
 
 import errno
 import os
@@ -39,8 +39,8 @@ def _naming(offer, naming):
 def test_a_rewritten_name_is_served_and_reported(offer):
     server = _naming(offer, NameRules((_rule("^old/", ""),)))
     client = server.client()
-    assert client.asks(Rrq(b"old/seven", b"octet")) == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.request(Rrq(b"old/seven", b"octet")) == [Data(1, SEVEN)]
+    client.send(Ack(1))
     (report,) = server.reports
     assert (report.filename, report.served_name, report.resolution_steps) == (
         b"old/seven",
@@ -50,46 +50,46 @@ def test_a_rewritten_name_is_served_and_reported(offer):
     assert server.idle
 
 
-def test_a_name_that_no_rule_touches_is_reported_as_it_is(offer):
+def test_a_name_that_no_rule_matches_is_reported_unchanged(offer):
     server = _naming(offer, NameRules((_rule("^old/", ""),)))
     client = server.client()
-    client.asks(Rrq(b"seven", b"octet"))
-    client.says(Ack(1))
+    client.request(Rrq(b"seven", b"octet"))
+    client.send(Ack(1))
     (report,) = server.reports
     assert (report.served_name, report.resolution_steps) == (None, ())
 
 
-def test_an_upload_goes_by_the_rewritten_name(offer, root):
+def test_an_upload_is_stored_under_the_rewritten_name(offer, root):
     server = _naming(offer, NameRules((_rule("^", "in/{ip}-", reads=False),)))
     client = server.client()
-    client.asks(Wrq(b"config", b"octet"))
-    client.says(Data(1, b"x"))
+    client.request(Wrq(b"config", b"octet"))
+    client.send(Data(1, b"x"))
     assert (root / "in/192.0.2.7-config").read_bytes() == b"x"
     (report,) = server.reports
     assert (report.outcome, report.served_name) == (Outcome.DONE, b"in/192.0.2.7-config")
-    server.waits(120)
+    server.advance(120)
     assert server.idle
 
 
-def test_no_rule_leads_out_of_a_directory(offer):
+def test_no_rewrite_rule_escapes_the_directory(offer):
     for to in ("../", "/../../etc/passwd", "in/../../", "\\..\\"):
         server = _naming(offer, NameRules((_rule("^out", to),)))
-        (refused,) = server.client().asks(Rrq(b"out", b"octet"))
+        (refused,) = server.client().request(Rrq(b"out", b"octet"))
         assert refused == ErrorPacket(2, "Access violation")
         (report,) = server.reports
         assert report.outcome is Outcome.REFUSED
         assert "by rewrite[0]" in report.detail
 
 
-def test_a_refusal_tells_the_name_that_was_looked_for(offer):
+def test_the_reason_of_a_refusal_contains_the_rewritten_name(offer):
     server = _naming(offer, NameRules((_rule("^old/", "in/"),)))
-    assert server.client().asks(Rrq(b"old/x", b"octet")) == [ErrorPacket(1, "File not found")]
+    assert server.client().request(Rrq(b"old/x", b"octet")) == [ErrorPacket(1, "File not found")]
     assert server.reports[0].detail == 'No such file or directory ("in/x" by rewrite[0])'
 
 
-def _climbing(offer, *rungs, **known):
-    known = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | known
-    return _naming(offer, NameRules(fallbacks=FallbackChain(rungs, **known)))
+def _with_fallbacks(offer, *fallbacks, **rules):
+    rules = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | rules
+    return _naming(offer, NameRules(fallbacks=FallbackChain(fallbacks, **rules)))
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,16 @@ def _climbing(offer, *rungs, **known):
         (b"D:/BOOT/Seven\xff\x01\x02", ("drive", "trailing", "case")),
     ],
 )
-def test_what_is_not_there_is_served_by_another_name(offer, root, asked, by):
+def test_a_missing_name_is_served_by_a_fallback(offer, root, asked, by):
     if by[-1] == "case" and b"BOOT" in asked:
         (root / "Boot").mkdir()
         (root / "Boot" / "sEVEN").write_bytes(SEVEN)
-    server = _climbing(offer, Fallback.DRIVE, Fallback.TRAILING, Fallback.PREFIX, Fallback.CASE)
+    server = _with_fallbacks(
+        offer, Fallback.DRIVE, Fallback.TRAILING, Fallback.PREFIX, Fallback.CASE
+    )
     client = server.client()
-    assert client.asks(Rrq(asked, b"octet")) == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.request(Rrq(asked, b"octet")) == [Data(1, SEVEN)]
+    client.send(Ack(1))
     (report,) = server.reports
     assert (report.filename, report.resolution_steps) == (asked, by)
     assert report.served_name.lower().lstrip(b"/\\").endswith(b"seven")
@@ -116,56 +118,56 @@ def test_what_is_not_there_is_served_by_another_name(offer, root, asked, by):
 
 def test_a_name_in_another_encoding_is_found(offer, root):
     (root / "启动.cfg").write_bytes(SEVEN)
-    server = _climbing(offer, Fallback.ENCODING)
+    server = _with_fallbacks(offer, Fallback.ENCODING)
     client = server.client()
-    assert client.asks(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.request(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
+    client.send(Ack(1))
     assert server.reports[0].served_name == "启动.cfg".encode()
 
 
-def test_the_name_that_was_asked_for_comes_first(offer, root):
+def test_the_requested_name_is_tried_first(offer, root):
     (root / "SEVEN").write_bytes(b"LARGE")
-    server = _climbing(offer, Fallback.CASE)
+    server = _with_fallbacks(offer, Fallback.CASE)
     for asked, content in ((b"seven", SEVEN), (b"SEVEN", b"LARGE"), (b"Seven", b"LARGE")):
         client = server.client()
-        assert client.asks(Rrq(asked, b"octet")) == [Data(1, content)]
-        client.says(Ack(1))
+        assert client.request(Rrq(asked, b"octet")) == [Data(1, content)]
+        client.send(Ack(1))
     by = [report.resolution_steps for report in server.reports]
     assert by == [(), (), ("case", "the first of 2")]
 
 
-def test_without_a_ladder_nothing_else_is_tried(server):
+def test_without_fallbacks_no_other_name_is_tried(server):
     for asked in (b"SEVEN", b"C:\\seven", b"seven\xff", b"boot/seven"):
-        assert server.client().asks(Rrq(asked, b"octet")) == [ErrorPacket(1, "File not found")]
+        assert server.client().request(Rrq(asked, b"octet")) == [ErrorPacket(1, "File not found")]
 
 
-def test_an_upload_climbs_no_ladder(offer, root):
+def test_an_upload_uses_no_fallbacks(offer, root):
     (root / "in" / "old").write_bytes(b"old")
-    server = _climbing(offer, *Fallback)
+    server = _with_fallbacks(offer, *Fallback)
     client = server.client()
-    client.asks(Wrq(b"in/OLD", b"octet"))
-    client.says(Data(1, b"new"))
+    client.request(Wrq(b"in/OLD", b"octet"))
+    client.send(Data(1, b"new"))
     assert (root / "in" / "old").read_bytes() == b"old"
     assert (root / "in" / "OLD").read_bytes() == b"new"
-    assert server.client().asks(Wrq(b"C:in/OLDER\xff", b"octet")) == [
+    assert server.client().request(Wrq(b"C:in/OLDER\xff", b"octet")) == [
         ErrorPacket(2, "Access violation")
     ]
-    server.waits(120)
+    server.advance(120)
 
 
-def test_a_miss_tells_what_was_tried(offer):
-    server = _climbing(offer, *Fallback)
-    assert server.client().asks(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
+def test_the_reason_of_a_miss_lists_the_names_tried(offer):
+    server = _with_fallbacks(offer, *Fallback)
+    assert server.client().request(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
     assert detail.startswith('No such file or directory; also tried "x\\xff" (drive), ')
     assert detail.endswith(" more")
 
 
-def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
-    server = _climbing(offer, Fallback.CASE)
-    server.client().asks(Rrq(b"x", b"octet"))
+def test_a_name_that_case_folding_did_not_find_is_listed_once(offer, root):
+    server = _with_fallbacks(offer, Fallback.CASE)
+    server.client().request(Rrq(b"x", b"octet"))
     os.mkfifo(root / "Seven pipes")
-    server.client().asks(Rrq(b"seven PIPES", b"octet"))
+    server.client().request(Rrq(b"seven PIPES", b"octet"))
     missing, pipes = (report.detail for report in server.reports)
     assert missing == "No such file or directory"
     assert pipes == (
@@ -173,17 +175,17 @@ def test_a_name_that_no_letter_of_another_case_helped_is_told_once(offer, root):
     )
 
 
-def test_what_may_not_be_read_is_no_reason_to_climb(offer, root):
+def test_a_file_without_read_permission_causes_no_fallback(offer, root):
     (root / "Twin").write_bytes(b"")
     os.mkfifo(root / "twin")
-    server = _climbing(offer, Fallback.CASE)
-    assert server.client().asks(Rrq(b"twin", b"octet")) == [ErrorPacket(2, "Access violation")]
-    assert server.client().asks(Rrq(b"in/../../seven", b"octet")) == [
+    server = _with_fallbacks(offer, Fallback.CASE)
+    assert server.client().request(Rrq(b"twin", b"octet")) == [ErrorPacket(2, "Access violation")]
+    assert server.client().request(Rrq(b"in/../../seven", b"octet")) == [
         ErrorPacket(2, "Access violation")
     ]
 
 
-def test_no_rung_leads_around_the_policy_of_another_directory(root):
+def test_no_fallback_circumvents_the_policy_of_another_directory(root):
     (root / "in" / "secret").write_bytes(b"secret")
     (root / ".tftpd-upload-1").write_bytes(b"half")
     mounts = Mounts(
@@ -204,7 +206,7 @@ def test_no_rung_leads_around_the_policy_of_another_directory(root):
             FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
 
 
-def test_a_directory_has_a_ladder_of_its_own(root):
+def test_a_directory_may_have_its_own_fallbacks(root):
     ladder = FallbackChain((Fallback.TRAILING,))
     mounts = Mounts(
         [
@@ -227,18 +229,18 @@ def test_a_directory_has_a_ladder_of_its_own(root):
     assert served == [(b"seven\xff", b"seven"), (b"LOOSE/SEVEN", b"loose/seven")]
 
 
-def test_a_hit_looks_at_nothing_else(offer, root, monkeypatch):
+def test_a_name_that_is_found_causes_no_other_lookup(offer, root, monkeypatch):
     def never(*_):
-        raise AssertionError("climbed")
+        raise AssertionError("a fallback was tried")
 
     monkeypatch.setattr(Mounts, "candidates", never)
-    server = _climbing(offer, *Fallback)
+    server = _with_fallbacks(offer, *Fallback)
     client = server.client()
-    assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
+    client.send(Ack(1))
 
 
-def test_want_of_descriptors_on_the_ladder_is_silence(offer, monkeypatch):
+def test_a_request_is_dropped_if_a_fallback_has_no_free_descriptor(offer, monkeypatch):
     server = _naming(offer, NameRules(fallbacks=FallbackChain((Fallback.DRIVE,))))
     really = os.open
 
@@ -249,9 +251,9 @@ def test_want_of_descriptors_on_the_ladder_is_silence(offer, monkeypatch):
 
     monkeypatch.setattr(os, "open", scarce)
     client = server.client()
-    assert client.asks(Rrq(b"C:/seven", b"octet")) == []
+    assert client.request(Rrq(b"C:/seven", b"octet")) == []
     assert [report.outcome for report in server.reports] == [Outcome.DROPPED]
     monkeypatch.undo()
-    assert client.asks(Rrq(b"C:/seven", b"octet")) == [Data(1, SEVEN)]
-    client.says(Ack(1))
+    assert client.request(Rrq(b"C:/seven", b"octet")) == [Data(1, SEVEN)]
+    client.send(Ack(1))
     assert server.idle

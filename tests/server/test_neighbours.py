@@ -1,4 +1,4 @@
-"""MAC addresses out of the kernel's table, in a network of the test's own."""
+"""MAC addresses from the kernel's neighbour table, in a network namespace."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from tftpd.server.neighbours import Neighbours
 
-# A pair of interfaces, neighbours beyond one of them, and a router.
+# A pair of interfaces, neighbours on one of them, and a router.
 _NETWORK = """
 ip link set lo up
 ip link add here type veth peer name there
@@ -51,7 +51,7 @@ print(json.dumps(said))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
-def test_neighbours_of_every_kind_of_address_are_known_and_nobody_beyond():
+def test_the_mac_address_of_a_neighbour_is_found_and_not_that_of_a_routed_host():
     commands = f"set -e\n{_NETWORK}\nexec {sys.executable} -c '{_ASK}'"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", commands],
@@ -66,16 +66,16 @@ def test_neighbours_of_every_kind_of_address_are_known_and_nobody_beyond():
         "52:54:00:00:00:07",
         "52:54:00:00:00:08",
         "52:54:00:00:00:09",
-        None,  # no one is there
-        None,  # beyond a router
-        None,  # no way there
-        None,  # ourselves
+        None,  # no host has this address
+        None,  # behind a router
+        None,  # no route
+        None,  # this host
         None,
         None,
     ]
 
 
-def test_a_host_is_no_neighbour_of_itself():
+def test_a_host_has_no_mac_address_of_itself():
     neighbours = Neighbours()
     assert neighbours.mac(("127.0.0.1", 2070)) is None
     neighbours.close()

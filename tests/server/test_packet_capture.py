@@ -1,4 +1,4 @@
-"""A trace of one client, which comes and goes while the server runs."""
+"""Capture of one client's packets, switched on and off while the server runs."""
 
 import struct
 from dataclasses import replace
@@ -13,40 +13,41 @@ from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.packets import Ack, Rrq
 from tftpd.server.packet_capture import CaptureConfig, PacketCapture
 
-TRACED, OTHER = "192.0.2.7", "192.0.2.8"
+CAPTURED, OTHER = "192.0.2.7", "192.0.2.8"
 
 
 class Server(MemoryServer):
-    """A server in memory that can be traced."""
+    """Server in memory with a packet capture."""
 
     def __init__(self, offer):
         super().__init__(offer)
-        self.tracing = PacketCapture(lambda: 1_700_000_000.0)
-        runtime, self.opened = self.listener._starter._runtime, []
+        self.capture = PacketCapture(lambda: 1_700_000_000.0)
+        runtime, self.opened = self.listener._factory._runtime, []
 
         def open_port(protocol, local, needs):
-            between = self.tracing.tap(protocol)
-            self.opened.append(type(between))
-            return runtime.open_port(between, local, needs)
+            self.opened.append(type(protocol))
+            return runtime.open_port(protocol, local, needs)
 
-        self.listener._starter._runtime = replace(runtime, open_port=open_port)
+        self.listener._factory._runtime = replace(
+            runtime, open_port=open_port, tap=self.capture.tap
+        )
 
-    def trace(self, traced):
-        self.tracing.switch(traced, [self.port])
+    def configure(self, config):
+        self.capture.configure(config, [self.port])
 
 
 @pytest.fixture
 def server(offer):
     built = Server(offer)
     yield built
-    built.trace(None)
-    built.waits(120)
+    built.configure(None)
+    built.advance(120)
     assert built.idle
 
 
 @pytest.fixture
 def events():
-    """What is logged."""
+    """Formats of the log events."""
     logged = []
 
     def observe(event):
@@ -58,7 +59,7 @@ def events():
 
 
 def _lines(path):
-    """What a trace holds, in words."""
+    """Return the packets of a capture as text."""
     octets, at, lines = path.read_bytes(), 24, []
     while at < len(octets):
         size = struct.unpack_from("=IIII", octets, at)[2]
@@ -69,48 +70,48 @@ def _lines(path):
     return lines
 
 
-def _traced(path, clients=TRACED, max_size=1 << 20):
+def _config(path, clients=CAPTURED, max_size=1 << 20):
     return CaptureConfig(ip_network(clients), path, max_size)
 
 
-def test_every_packet_of_the_client_is_there_and_no_other(server, tmp_path):
-    server.trace(_traced(tmp_path / "t.pcap"))
-    client, other = server.client(TRACED), server.client(OTHER)
-    for each in (client, other):
-        each.asks(Rrq(b"missing", b"octet"))
-        each.asks(Rrq(b"kilo", b"octet", ((b"blksize", b"1000"),)))
-        each.says(Ack(0), Ack(1), Ack(2))
+def test_the_capture_has_every_packet_of_the_client_and_no_other(server, tmp_path):
+    server.configure(_config(tmp_path / "t.pcap"))
+    client, other = server.client(CAPTURED), server.client(OTHER)
+    for sender in (client, other):
+        sender.request(Rrq(b"missing", b"octet"))
+        sender.request(Rrq(b"kilo", b"octet", ((b"blksize", b"1000"),)))
+        sender.send(Ack(0), Ack(1), Ack(2))
     tid = client.tid[1]
-    here, there = f"{SERVER}:{WELL_KNOWN}", f"{TRACED}:2070"
-    ours = f"{SERVER}:{tid}"
+    local, peer = f"{SERVER}:{WELL_KNOWN}", f"{CAPTURED}:2070"
+    session = f"{SERVER}:{tid}"
     assert _lines(tmp_path / "t.pcap") == [
-        f"{there} > {here} RRQ missing octet",
-        f"{here} > {there} ERROR 1 File not found",
-        f"{there} > {here} RRQ kilo octet blksize=1000",
-        f"{ours} > {there} OACK blksize=1000",
-        f"{there} > {ours} ACK 0",
-        f"{ours} > {there} DATA 1, 1000 octets",
-        f"{there} > {ours} ACK 1",
-        f"{ours} > {there} DATA 2, 24 octets",
-        f"{there} > {ours} ACK 2",
+        f"{peer} > {local} RRQ missing octet",
+        f"{local} > {peer} ERROR 1 File not found",
+        f"{peer} > {local} RRQ kilo octet blksize=1000",
+        f"{session} > {peer} OACK blksize=1000",
+        f"{peer} > {session} ACK 0",
+        f"{session} > {peer} DATA 1, 1000 bytes",
+        f"{peer} > {session} ACK 1",
+        f"{session} > {peer} DATA 2, 24 bytes",
+        f"{peer} > {session} ACK 2",
     ]
 
 
-def test_nothing_stands_between_the_port_and_the_session_of_another_client(server, tmp_path):
-    server.client(TRACED, 1).asks(Rrq(b"kilo", b"octet"))
-    server.trace(_traced(tmp_path / "t.pcap"))
-    server.client(OTHER, 2).asks(Rrq(b"kilo", b"octet"))
-    server.client(TRACED, 3).asks(Rrq(b"kilo", b"octet"))
-    server.trace(None)
-    server.client(TRACED, 4).asks(Rrq(b"kilo", b"octet"))
+def test_sessions_of_other_clients_have_no_tap(server, tmp_path):
+    server.client(CAPTURED, 1).request(Rrq(b"kilo", b"octet"))
+    server.configure(_config(tmp_path / "t.pcap"))
+    server.client(OTHER, 2).request(Rrq(b"kilo", b"octet"))
+    server.client(CAPTURED, 3).request(Rrq(b"kilo", b"octet"))
+    server.configure(None)
+    server.client(CAPTURED, 4).request(Rrq(b"kilo", b"octet"))
     assert [kind is ProtocolTap for kind in server.opened] == [False, False, True, False]
-    assert server.port.hear is None
+    assert server.port.observe is None
 
 
-def test_a_stranger_at_the_port_of_the_client_is_heard(server, tmp_path):
-    server.trace(_traced(tmp_path / "t.pcap"))
-    client = server.client(TRACED)
-    client.asks(Rrq(b"kilo", b"octet"))
+def test_packets_from_unknown_tids_are_captured(server, tmp_path):
+    server.configure(_config(tmp_path / "t.pcap"))
+    client = server.client(CAPTURED)
+    client.request(Rrq(b"kilo", b"octet"))
     server.net.deliver(Ack(1).encode(), (OTHER, 9), client.tid)
     assert [line.split(maxsplit=3)[3] for line in _lines(tmp_path / "t.pcap")[-2:]] == [
         "ACK 1",
@@ -118,68 +119,68 @@ def test_a_stranger_at_the_port_of_the_client_is_heard(server, tmp_path):
     ]
 
 
-def test_a_network_can_be_traced(server, tmp_path):
-    server.trace(_traced(tmp_path / "t.pcap", "192.0.2.0/24"))
-    for host in (TRACED, OTHER, "198.51.100.1"):
-        server.client(host).asks(Rrq(b"missing", b"octet"))
+def test_a_network_can_be_captured(server, tmp_path):
+    server.configure(_config(tmp_path / "t.pcap", "192.0.2.0/24"))
+    for host in (CAPTURED, OTHER, "198.51.100.1"):
+        server.client(host).request(Rrq(b"missing", b"octet"))
     assert len(_lines(tmp_path / "t.pcap")) == 4
 
 
-def test_a_reload_with_the_same_trace_goes_on_in_its_file(server, tmp_path):
+def test_a_reload_with_the_same_capture_continues_in_its_file(server, tmp_path):
     for _ in range(2):
-        server.trace(_traced(tmp_path / "t.pcap"))
-        server.client(TRACED).asks(Rrq(b"missing", b"octet"))
+        server.configure(_config(tmp_path / "t.pcap"))
+        server.client(CAPTURED).request(Rrq(b"missing", b"octet"))
     assert len(_lines(tmp_path / "t.pcap")) == 4
     assert not (tmp_path / "t.pcap.1").exists()
 
 
-def test_a_session_is_not_in_the_trace_of_another_client(server, tmp_path):
-    server.trace(_traced(tmp_path / "one.pcap"))
-    client = server.client(TRACED)
-    client.asks(Rrq(b"kilo", b"octet"))
-    server.trace(_traced(tmp_path / "other.pcap", OTHER))
-    client.says(Ack(1))
+def test_a_session_is_not_in_the_capture_of_another_client(server, tmp_path):
+    server.configure(_config(tmp_path / "one.pcap"))
+    client = server.client(CAPTURED)
+    client.request(Rrq(b"kilo", b"octet"))
+    server.configure(_config(tmp_path / "other.pcap", OTHER))
+    client.send(Ack(1))
     assert _lines(tmp_path / "other.pcap") == []
     assert len(_lines(tmp_path / "one.pcap")) == 2
 
 
-def test_a_session_outlives_its_trace_unheard(server, tmp_path, events):
-    server.trace(_traced(tmp_path / "one.pcap"))
-    client = server.client(TRACED)
-    client.asks(Rrq(b"kilo", b"octet"))
-    server.trace(None)
-    assert [packet.block for packet in client.says(Ack(1))] == [2]
+def test_a_session_continues_after_its_capture_has_stopped(server, tmp_path, events):
+    server.configure(_config(tmp_path / "one.pcap"))
+    client = server.client(CAPTURED)
+    client.request(Rrq(b"kilo", b"octet"))
+    server.configure(None)
+    assert [packet.block for packet in client.send(Ack(1))] == [2]
     assert len(_lines(tmp_path / "one.pcap")) == 2
-    assert events == ["tracing {clients} in {file}", "trace of {clients} ended"]
+    assert events == ["capturing packets of {clients} in {file}", "capture of {clients} stopped"]
 
 
-def test_a_full_trace_says_so_and_stays_so(server, tmp_path, events):
-    small = _traced(tmp_path / "t.pcap", max_size=200)
+def test_a_full_capture_stops_with_a_log_line_and_does_not_start_again(server, tmp_path, events):
+    small = _config(tmp_path / "t.pcap", max_size=200)
     for port in (1, 2):
-        server.trace(small)
-        answer = server.client(TRACED, port).asks(Rrq(b"kilo", b"octet"))
+        server.configure(small)
+        answer = server.client(CAPTURED, port).request(Rrq(b"kilo", b"octet"))
         assert len(answer) == 1
     assert len(_lines(tmp_path / "t.pcap")) == 1
-    assert events[-1] == "trace of {clients} is full: {file} has its max_size"
+    assert events[-1] == "capture of {clients} stopped: {file} has reached its max_size"
     assert len(events) == 2
 
 
-def test_a_trace_that_cannot_be_costs_nobody_an_answer(server, tmp_path, events):
-    server.trace(_traced(tmp_path / "missing" / "t.pcap"))
-    assert len(server.client(TRACED).asks(Rrq(b"kilo", b"octet"))) == 1
-    assert events == ["no trace in {file}: {why}"]
-    assert server.port.hear is None
-    server.trace(None)
+def test_a_capture_file_that_cannot_be_created_affects_no_request(server, tmp_path, events):
+    server.configure(_config(tmp_path / "missing" / "t.pcap"))
+    assert len(server.client(CAPTURED).request(Rrq(b"kilo", b"octet"))) == 1
+    assert events == ["cannot create the capture file {file}: {reason}"]
+    assert server.port.observe is None
+    server.configure(None)
 
 
-def test_a_disk_that_fails_ends_the_trace_alone(server, tmp_path, events, monkeypatch):
-    server.trace(_traced(tmp_path / "t.pcap"))
+def test_a_disk_error_stops_only_the_capture(server, tmp_path, events, monkeypatch):
+    server.configure(_config(tmp_path / "t.pcap"))
 
     def fails(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.write", fails)
-    answer = server.client(TRACED).asks(Rrq(b"kilo", b"octet"))
+    answer = server.client(CAPTURED).request(Rrq(b"kilo", b"octet"))
     monkeypatch.undo()
     assert len(answer) == 1
-    assert events[-1] == "trace of {clients} ended: {why}"
+    assert events[-1] == "capture of {clients} stopped: {reason}"

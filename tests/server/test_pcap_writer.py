@@ -1,4 +1,4 @@
-"""Packets in a file: its octets, its rights and its end."""
+"""Pcap files: format, permissions and maximum size."""
 
 import os
 import stat
@@ -12,12 +12,12 @@ from tftpd.server.packet_capture import PcapWriter
 OURS, THEIRS = ("192.0.2.1", 69), ("192.0.2.7", 2070)
 OURS6, THEIRS6 = ("2001:db8::1", 69), ("fe80::7%lo", 2070, 0, 1)
 
-HEAD = 24  # octets of the file before its first packet
-RECORD = 16  # octets before each packet
+HEAD = 24  # bytes of the file header
+RECORD = 16  # bytes of the header of each packet
 
 
 def _packets(path):
-    """The packets in a file, each with its time."""
+    """Return the packets of a file with their times."""
     octets = path.read_bytes()
     assert octets[:HEAD] == struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
     at = HEAD
@@ -32,7 +32,7 @@ def _packets(path):
 
 
 def _folded(octets):
-    """The sum of RFC 1071, word by word: 0xffff where a checksum in it is right."""
+    """Return the sum of RFC 1071; 0xffff if the checksum in the data is right."""
     total = 0
     for at in range(0, len(octets), 2):
         total += int.from_bytes(octets[at : at + 2].ljust(2, b"\0"), "big")
@@ -41,7 +41,7 @@ def _folded(octets):
 
 
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd", b"\xff" * 65468, b"\0" * 600])
-def test_a_packet_of_ipv4_has_the_headers_it_travelled_with(tmp_path, datagram):
+def test_a_captured_ipv4_packet_has_its_headers(tmp_path, datagram):
     capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
     assert capture.add(1_700_000_000.25, OURS, THEIRS, datagram)
     capture.close()
@@ -58,7 +58,7 @@ def test_a_packet_of_ipv4_has_the_headers_it_travelled_with(tmp_path, datagram):
 
 
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd"])
-def test_a_packet_of_ipv6_has_the_headers_it_travelled_with(tmp_path, datagram):
+def test_a_captured_ipv6_packet_has_its_headers(tmp_path, datagram):
     capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
     assert capture.add(0.0, THEIRS6, OURS6, datagram)
     capture.close()
@@ -72,7 +72,7 @@ def test_a_packet_of_ipv6_has_the_headers_it_travelled_with(tmp_path, datagram):
     assert _folded(header[8:] + b"\0\x11" + udp[4:6] + udp) == 0xFFFF
 
 
-def test_what_does_not_fit_is_left_out_and_the_rest_can_be_read(tmp_path):
+def test_a_packet_that_exceeds_the_size_is_left_out(tmp_path):
     capture = PcapWriter(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
     added = [capture.add(0.0, OURS, THEIRS, octets) for octets in (b"four", b"four5", b"four")]
     assert added == [True, False, True]
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_can_be_read(tmp_path):
     assert len(_packets(tmp_path / "t.pcap")) == 2
 
 
-def test_packets_are_in_the_file_at_once_and_for_its_owner_alone(tmp_path):
+def test_packets_are_written_at_once_and_only_the_owner_may_read_them(tmp_path):
     path = tmp_path / "t.pcap"
     capture = PcapWriter(path, 1 << 20)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -92,7 +92,7 @@ def test_packets_are_in_the_file_at_once_and_for_its_owner_alone(tmp_path):
     capture.close()
 
 
-def test_an_older_file_is_kept(tmp_path):
+def test_an_existing_capture_file_is_renamed(tmp_path):
     path = tmp_path / "t.pcap"
     for content in ("oldest", "older"):
         path.write_text(content)
@@ -102,7 +102,7 @@ def test_an_older_file_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "directory", "fifo"])
-def test_what_is_no_file_is_neither_followed_nor_moved(tmp_path, what):
+def test_a_path_that_is_not_a_regular_file_is_not_touched(tmp_path, what):
     path = tmp_path / "t.pcap"
     (tmp_path / "precious").write_text("precious")
     {
@@ -119,13 +119,13 @@ def test_what_is_no_file_is_neither_followed_nor_moved(tmp_path, what):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_disk_that_takes_half_a_packet_leaves_whole_ones(tmp_path, monkeypatch):
+def test_a_partial_write_leaves_only_whole_packets(tmp_path, monkeypatch):
     path = tmp_path / "t.pcap"
     capture = PcapWriter(path, 1 << 20)
     capture.add(0.0, OURS, THEIRS, b"whole")
     really = os.write
     monkeypatch.setattr(os, "write", lambda fd, octets: really(fd, octets[: len(octets) // 2]))
-    with pytest.raises(OSError, match="octets could be written"):
+    with pytest.raises(OSError, match="bytes were written"):
         capture.add(0.0, OURS, THEIRS, b"half")
     monkeypatch.undo()
     capture.close()

@@ -14,12 +14,12 @@ def _outcomes(server):
     return [report.outcome for report in server.reports]
 
 
-def test_a_file_is_sent_from_a_port_of_its_own(server):
+def test_a_file_is_sent_from_a_new_port(server):
     client = server.client()
-    assert client.asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert client.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
     assert client.tid[0] == SERVER
     assert client.tid[1] != 69
-    assert client.says(Ack(1)) == []
+    assert client.send(Ack(1)) == []
     assert server.idle
     (report,) = server.reports
     assert (report.outcome, report.bytes_transferred, report.peer) == (
@@ -31,78 +31,78 @@ def test_a_file_is_sent_from_a_port_of_its_own(server):
 
 def test_blocks_follow_their_acks(server):
     client = server.client()
-    assert client.asks(Rrq(b"kilo", b"octet")) == [Data(1, KILO[:512])]
-    assert client.says(Ack(1)) == [Data(2, KILO[512:])]
-    assert client.says(Ack(2)) == [Data(3, b"")]
-    assert client.says(Ack(3)) == []
+    assert client.request(Rrq(b"kilo", b"octet")) == [Data(1, KILO[:512])]
+    assert client.send(Ack(1)) == [Data(2, KILO[512:])]
+    assert client.send(Ack(2)) == [Data(3, b"")]
+    assert client.send(Ack(3)) == []
     assert _outcomes(server) == [Outcome.DONE]
 
 
-def test_the_mode_is_read_in_any_letter_case(server):
-    assert server.client().asks(Rrq(b"seven", b"OcTeT")) == [Data(1, b"1234567")]
+def test_the_mode_is_case_insensitive(server):
+    assert server.client().request(Rrq(b"seven", b"OcTeT")) == [Data(1, b"1234567")]
 
 
 def test_netascii_is_translated(server):
-    answer = server.client().asks(Rrq(b"lines", b"netascii"))
+    answer = server.client().request(Rrq(b"lines", b"netascii"))
     assert answer == [Data(1, b"one\r\ntwo\r\0\r\n")]
 
 
-def test_mail_and_unknown_modes_are_illegal(server):
+def test_mail_and_unknown_modes_get_illegal_operation(server):
     for mode in (b"mail", b"binary", b""):
-        answer = server.client().asks(Rrq(b"seven", mode))
+        answer = server.client().request(Rrq(b"seven", mode))
         assert answer == [ErrorPacket(4, "Illegal TFTP operation")]
     assert _outcomes(server) == [Outcome.REFUSED] * 3
 
 
-def test_options_are_stated_as_asked_and_take_effect(server):
+def test_accepted_options_are_echoed_and_applied(server):
     client = server.client()
     options = ((b"TSize", b"0"), (b"blksize", b"256"), (b"color", b"red"), (b"windowsize", b"3"))
-    assert client.asks(Rrq(b"kilo", b"octet", options)) == [
+    assert client.request(Rrq(b"kilo", b"octet", options)) == [
         Oack(((b"TSize", b"1024"), (b"blksize", b"256"), (b"windowsize", b"3")))
     ]
-    assert client.says(Ack(0)) == [Data(n + 1, KILO[256 * n : 256 * n + 256]) for n in range(3)]
-    assert client.says(Ack(3)) == [Data(4, KILO[768:]), Data(5, b"")]
-    assert client.says(Ack(5)) == []
+    assert client.send(Ack(0)) == [Data(n + 1, KILO[256 * n : 256 * n + 256]) for n in range(3)]
+    assert client.send(Ack(3)) == [Data(4, KILO[768:]), Data(5, b"")]
+    assert client.send(Ack(5)) == []
 
 
-def test_without_an_accepted_option_there_is_no_oack(server):
+def test_without_an_accepted_option_no_oack_is_sent(server):
     options = ((b"blksize", b"7"), (b"color", b"red"), (b"timeout", b"3000"))
-    assert server.client().asks(Rrq(b"seven", b"octet", options)) == [Data(1, b"1234567")]
+    assert server.client().request(Rrq(b"seven", b"octet", options)) == [Data(1, b"1234567")]
 
 
-def test_a_size_probe_is_told_as_one(server):
+def test_a_size_probe_is_reported_as_probe(server):
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet", ((b"tsize", b"0"),)))
-    assert client.says(ErrorPacket(8, "User aborted the transfer")) == []
+    client.request(Rrq(b"kilo", b"octet", ((b"tsize", b"0"),)))
+    assert client.send(ErrorPacket(8, "User aborted the transfer")) == []
     assert _outcomes(server) == [Outcome.PROBE]
     assert server.idle
 
 
 def test_the_timeout_option_sets_the_interval(server):
     client = server.client()
-    oack = client.asks(Rrq(b"kilo", b"octet", ((b"timeout", b"3"),)))
+    oack = client.request(Rrq(b"kilo", b"octet", ((b"timeout", b"3"),)))
     assert oack == [Oack(((b"timeout", b"3"),))]
-    assert client.waits(2.9) == []
-    assert client.waits(0.2) == oack
-    assert client.waits(3) == oack
+    assert client.advance(2.9) == []
+    assert client.advance(0.2) == oack
+    assert client.advance(3) == oack
 
 
-def test_a_lost_block_is_sent_again(server):
+def test_a_lost_block_is_retransmitted(server):
     client = server.client()
-    first = client.asks(Rrq(b"kilo", b"octet"))
-    assert client.waits(0.9) == []
-    assert client.waits(0.2) == first
+    first = client.request(Rrq(b"kilo", b"octet"))
+    assert client.advance(0.9) == []
+    assert client.advance(0.2) == first
 
 
-def test_a_client_that_vanishes_frees_everything(server):
+def test_a_client_that_disappears_leaves_no_resources(server):
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet"))
-    client.waits(60)
+    client.request(Rrq(b"kilo", b"octet"))
+    client.advance(60)
     assert _outcomes(server) == [Outcome.TIMED_OUT]
     assert server.idle
 
 
-def test_refusals_have_their_codes(server, root):
+def test_refusals_have_the_right_error_codes(server, root):
     os.mkfifo(root / "fifo")
     cases = {
         b"missing": ErrorPacket(1, "File not found"),
@@ -113,12 +113,12 @@ def test_refusals_have_their_codes(server, root):
         b"../seven": ErrorPacket(2, "Access violation"),
         b"in/../../seven": ErrorPacket(2, "Access violation"),
     }
-    answers = {name: server.client().asks(Rrq(name, b"octet")) for name in cases}
+    answers = {name: server.client().request(Rrq(name, b"octet")) for name in cases}
     assert answers == {name: [error] for name, error in cases.items()}
     assert server.idle
 
 
-def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeypatch):
+def test_a_page_on_disk_is_read_in_a_thread_and_delays_no_other_session(server, monkeypatch):
     warm = BlockRing.fill
 
     def cold(self, count, wait):
@@ -129,13 +129,13 @@ def test_a_cold_page_is_waited_for_in_a_thread_and_delays_nobody(server, monkeyp
     monkeypatch.setattr(BlockRing, "fill", cold)
     server.net.hold_threads = True
     client, other = server.client(), server.client(port=2071)
-    assert client.asks(Rrq(b"kilo", b"octet")) == []
-    assert other.asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert client.request(Rrq(b"kilo", b"octet")) == []
+    assert other.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
     server.net.run_threads()
-    assert client.hears() == [Data(1, KILO[:512])]
+    assert client.receive() == [Data(1, KILO[:512])]
 
 
-def test_a_session_that_ends_while_a_thread_reads_closes_its_file_after_it(server, monkeypatch):
+def test_a_session_that_ends_during_a_read_closes_its_file_after_it(server, monkeypatch):
     warm = BlockRing.fill
     monkeypatch.setattr(
         BlockRing,
@@ -144,11 +144,11 @@ def test_a_session_that_ends_while_a_thread_reads_closes_its_file_after_it(serve
     )
     server.net.hold_threads = True
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet"))
+    client.request(Rrq(b"kilo", b"octet"))
     server.sessions.stop()
-    assert client.hears() == [ErrorPacket(0, "Server is stopping")]
+    assert client.receive() == [ErrorPacket(0, "Server is stopping")]
     server.net.run_threads()
-    assert client.hears() == []
+    assert client.receive() == []
     assert _outcomes(server) == [Outcome.STOPPED]
 
 
@@ -156,38 +156,42 @@ def _cold():
     raise BlockingIOError
 
 
-def test_a_file_that_shrinks_ends_with_an_error_and_no_short_block(server, root):
+def test_a_file_that_shrinks_ends_with_an_error_instead_of_a_short_block(server, root):
     (root / "big").write_bytes(b"x" * 300_000)
     client = server.client()
-    heard = client.asks(Rrq(b"big", b"octet"))
+    heard = client.request(Rrq(b"big", b"octet"))
     os.truncate(root / "big", 100_000)
     while isinstance(heard[-1], Data):
         assert len(heard[-1].payload) == 512
-        heard = client.says(Ack(heard[-1].block))
+        heard = client.send(Ack(heard[-1].block))
     assert heard[-1] == ErrorPacket(0, "File changed while it was being sent")
     assert _outcomes(server) == [Outcome.FAILED]
 
 
-def test_a_fault_of_ours_ends_only_its_session(server, monkeypatch):
+def test_an_internal_error_ends_only_its_session(server, monkeypatch):
     def broken(self, count, wait):
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
         patch.setattr(BlockRing, "fill", broken)
-        assert server.client().asks(Rrq(b"seven", b"octet")) == [ErrorPacket(0, "Internal error")]
+        assert server.client().request(Rrq(b"seven", b"octet")) == [
+            ErrorPacket(0, "Internal error")
+        ]
     assert server.idle
-    assert server.client().asks(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert server.client().request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
 
 
-def test_nothing_is_held_after_a_port_that_cannot_be_had(server):
+def test_a_port_that_cannot_be_opened_leaves_no_resources(server):
     server.net.no_ports = True
-    assert server.client().asks(Rrq(b"seven", b"octet")) == []
+    assert server.client().request(Rrq(b"seven", b"octet")) == []
     assert server.idle
 
 
 def test_empty_files_and_sizes(server: MemoryServer):
     client = server.client()
-    assert client.asks(Rrq(b"empty", b"octet", ((b"tsize", b"0"),))) == [Oack(((b"tsize", b"0"),))]
-    assert client.says(Ack(0)) == [Data(1, b"")]
-    assert client.says(Ack(1)) == []
+    assert client.request(Rrq(b"empty", b"octet", ((b"tsize", b"0"),))) == [
+        Oack(((b"tsize", b"0"),))
+    ]
+    assert client.send(Ack(0)) == [Data(1, b"")]
+    assert client.send(Ack(1)) == []
     assert _outcomes(server) == [Outcome.DONE]

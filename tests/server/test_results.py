@@ -1,16 +1,16 @@
-"""What a report says of a transfer beside its outcome."""
+"""Fields of the results."""
 
 from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 
 
-def test_of_a_read(server):
+def test_the_result_of_a_read_is_complete(server):
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet", ((b"TSIZE", b"0"), (b"blksize", b"300"), (b"odd", b"1"))))
-    server.waits(0.1)
-    client.says(Ack(0))
-    client.waits(2.5)  # the first block is lost
-    client.says(*(Ack(block) for block in range(1, 5)))
+    client.request(Rrq(b"kilo", b"octet", ((b"TSIZE", b"0"), (b"blksize", b"300"), (b"odd", b"1"))))
+    server.advance(0.1)
+    client.send(Ack(0))
+    client.advance(2.5)  # the first block is lost
+    client.send(*(Ack(block) for block in range(1, 5)))
     (report,) = server.reports
     assert report.outcome is Outcome.DONE
     assert (report.size, report.bytes_transferred, report.blocks) == (1024, 1024, 4)
@@ -19,12 +19,12 @@ def test_of_a_read(server):
     assert 0.05 < report.rtt < 0.15
 
 
-def test_of_a_write(server):
+def test_the_result_of_a_write_is_complete(server):
     client = server.client()
-    client.asks(Wrq(b"in/new", b"octet", ((b"tsize", b"700"),)))
-    client.says(Data(1, b"x" * 512))
-    client.waits(1.5)
-    client.says(Data(2, b"x" * 188))
+    client.request(Wrq(b"in/new", b"octet", ((b"tsize", b"700"),)))
+    client.send(Data(1, b"x" * 512))
+    client.advance(1.5)
+    client.send(Data(2, b"x" * 188))
     (report,) = server.reports
     assert report.outcome is Outcome.DONE
     assert (report.size, report.bytes_transferred, report.blocks) == (700, 700, 2)
@@ -32,10 +32,10 @@ def test_of_a_write(server):
     assert report.timeouts > 0
 
 
-def test_of_a_peer_that_was_never_heard_again(server):
+def test_the_result_of_a_client_that_disappeared_is_complete(server):
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet"))
-    client.waits(60)
+    client.request(Rrq(b"kilo", b"octet"))
+    client.advance(60)
     (report,) = server.reports
     assert report.outcome is Outcome.TIMED_OUT
     assert report.timeouts == report.retransmits + 1
@@ -43,9 +43,9 @@ def test_of_a_peer_that_was_never_heard_again(server):
     assert report.options == ()
 
 
-def test_netascii_has_a_size_of_its_own_that_nobody_knows(server):
+def test_the_size_of_a_netascii_transfer_is_unknown(server):
     client = server.client()
-    client.asks(Rrq(b"lines", b"netascii"))
-    client.says(Ack(1))
+    client.request(Rrq(b"lines", b"netascii"))
+    client.send(Ack(1))
     (report,) = server.reports
     assert (report.size, report.blocks) == (None, 1)

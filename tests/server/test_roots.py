@@ -1,4 +1,4 @@
-"""Several roots under one prefix, and roots of a client's own, through the listener."""
+"""Several roots for one path, and roots per client, through the listener."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def serving(offer, tree):
-    """A server with these roots below the tree, read and written."""
+    """Builds a server that reads and writes these roots."""
 
     def serve(*roots, ladder=(), mac=MAC, **policy):
         mount = Mount(
@@ -53,27 +53,27 @@ def serving(offer, tree):
 
 def _got(server, name):
     client = server.client()
-    (answer,) = client.asks(Rrq(name, b"octet"))
-    client.says(Ack(1))
-    server.waits(10)
+    (answer,) = client.request(Rrq(name, b"octet"))
+    client.send(Ack(1))
+    server.advance(10)
     assert server.idle
     return answer.payload if isinstance(answer, Data) else answer
 
 
-def test_the_first_root_that_has_the_file_is_the_one_it_comes_from(serving):
+def test_a_file_is_read_from_the_first_root_that_has_it(serving):
     server = serving("{mac}", "default")
     assert _got(server, b"boot.cfg") == b"mine"
     assert _got(server, b"only") == b"only"
     assert _got(server, b"none") == NOT_FOUND
 
 
-def test_a_client_without_a_directory_has_the_next(serving):
+def test_a_client_without_its_own_directory_uses_the_next_root(serving):
     assert _got(serving("{mac}", "default", mac=bytes(6)), b"boot.cfg") == b"default"
     assert _got(serving("{mac}", "default", mac=None), b"boot.cfg") == b"default"
     assert _got(serving("{mac}", mac=None), b"boot.cfg") == NOT_FOUND
 
 
-def test_a_serial_number_leads_to_its_directory_and_past_it(serving):
+def test_a_serial_number_selects_its_directory_and_falls_through(serving):
     server = serving("{serial}", "default")
     assert _got(server, b"10000000/start4.elf") == b"pi"
     assert _got(server, b"10000000/only") == b"only"
@@ -81,12 +81,12 @@ def test_a_serial_number_leads_to_its_directory_and_past_it(serving):
     assert _got(server, b"start4.elf") == b"any"
 
 
-def test_what_a_root_refuses_no_other_gives(serving, tree):
+def test_a_file_that_one_root_refuses_is_not_served_from_another(serving, tree):
     (tree / OWN / "only").mkdir()
     assert _got(serving("{mac}", "default"), b"only") == ErrorPacket(2, "Access violation")
 
 
-def test_no_link_leads_out_of_the_directory_before_the_clients_own(serving, tree, tmp_path_factory):
+def test_no_link_escapes_the_parent_of_the_clients_directory(serving, tree, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "boot.cfg").write_bytes(b"secret")
     (tree / "192.0.2.7").symlink_to(elsewhere)
@@ -96,7 +96,7 @@ def test_no_link_leads_out_of_the_directory_before_the_clients_own(serving, tree
     assert _got(serving("{ip}", "default"), b"boot.cfg") == b"mine"
 
 
-def test_the_ladder_is_climbed_in_all_roots(serving):
+def test_fallbacks_are_tried_in_all_roots(serving):
     server = serving("{mac}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
@@ -106,7 +106,7 @@ def test_the_ladder_is_climbed_in_all_roots(serving):
     ]
 
 
-def test_a_serial_number_stays_in_a_name_that_is_spelled_otherwise(serving):
+def test_a_serial_number_is_kept_by_a_fallback(serving):
     server = serving("{serial}", "default", ladder=(Fallback.CASE,))
     assert _got(server, b"10000000/START4.ELF") == b"pi"
     assert server.reports[0].served_name == b"10000000/start4.elf"
@@ -114,10 +114,10 @@ def test_a_serial_number_stays_in_a_name_that_is_spelled_otherwise(serving):
 
 def _put(server, name):
     client = server.client()
-    (answer,) = client.asks(Wrq(name, b"octet"))
+    (answer,) = client.request(Wrq(name, b"octet"))
     if answer == Ack(0):
-        client.says(Data(1, b"new"))
-    server.waits(60)
+        client.send(Data(1, b"new"))
+    server.advance(60)
     assert server.idle
     return answer
 
@@ -132,13 +132,13 @@ def test_an_upload_goes_to_the_first_root_that_has_the_directory(serving, tree):
     assert _put(server, b"none/saved") == NOT_FOUND
 
 
-def test_an_upload_never_goes_past_a_root_that_refuses_it(serving, tree):
+def test_an_upload_stops_at_the_first_root_that_refuses_it(serving, tree):
     server = serving("{mac}", "default")
     assert _put(server, b"boot.cfg") == ErrorPacket(6, "File already exists")
     assert (tree / "default" / "boot.cfg").read_bytes() == b"default"
 
 
-def test_links_are_denied_on_the_clients_own_way_too(offer, tree):
+def test_links_are_denied_in_the_path_of_the_clients_directory_too(offer, tree):
     (tree / "192.0.2.7").symlink_to(OWN)
     mount = Mount((), (root(f"{tree}/{{ip}}"),), read=ReadPolicy(), symlinks=Symlinks.DENY)
     server = MemoryServer(lambda report: replace(offer(report), mounts=Mounts([mount])))

@@ -1,20 +1,20 @@
-"""Places for sessions, counted over several processes."""
+"""Counter of sessions over several processes."""
 
 import mmap
 
 from tftpd.server.admission import SharedCounter
 
 
-def test_one_process_has_as_many_as_the_limit():
-    tally = SharedCounter()
-    assert [tally.acquire(2) for _ in range(3)] == [True, True, False]
-    assert tally.full(2)
-    tally.release()
-    assert not tally.full(2)
-    assert tally.acquire(2)
+def test_one_process_can_acquire_up_to_the_limit():
+    counter = SharedCounter()
+    assert [counter.acquire(2) for _ in range(3)] == [True, True, False]
+    assert counter.full(2)
+    counter.release()
+    assert not counter.full(2)
+    assert counter.acquire(2)
 
 
-def test_the_limit_holds_over_all_who_share_the_memory():
+def test_the_limit_holds_over_all_processes():
     shared = memoryview(mmap.mmap(-1, 16)).cast("q")
     first, second = SharedCounter(shared, 0), SharedCounter(shared, 1)
     assert [first.acquire(3), second.acquire(3), first.acquire(3), second.acquire(3)] == [
@@ -29,7 +29,7 @@ def test_the_limit_holds_over_all_who_share_the_memory():
     assert not second.acquire(3)
 
 
-def test_what_a_dead_process_held_is_given_back_by_its_zero():
+def test_setting_the_number_of_a_dead_process_to_zero_releases_its_sessions():
     shared = memoryview(mmap.mmap(-1, 16)).cast("q")
     first, second = SharedCounter(shared, 0), SharedCounter(shared, 1)
     assert second.acquire(1)

@@ -1,4 +1,4 @@
-"""Sessions that stay on the well-known port, in memory: what comes, by state and by packet."""
+"""Single-port mode in memory: each kind of packet in each state."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ READ, OTHER = Rrq(b"kilo", b"octet"), Rrq(b"seven", b"octet")
 WRITE = Wrq(b"in/new", b"octet")
 KILO = bytes(range(256)) * 4
 FIRST, SECOND = Data(1, KILO[:512]), Data(2, KILO[512:])
-HERE = (SERVER, WELL_KNOWN)
+WELL_KNOWN_PORT = (SERVER, WELL_KNOWN)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def server(offer):
     built = MemoryServer(offer, single_port=True)
     yield built
     built.net.run_threads()
-    built.waits(120)
+    built.advance(120)
     assert built.idle
 
 
@@ -31,53 +31,53 @@ def _outcomes(server):
 
 
 def _sources(server):
-    """Where what was sent since the last time came from."""
+    """Return the source addresses of the datagrams in the net."""
     return {source for source, _, _ in server.net.sent}
 
 
 def _unknown(client):
-    """A client that never asked."""
+    """A client without a request."""
 
 
 def _reading(client):
-    client.asks(READ)
+    client.request(READ)
 
 
 def _midway(client):
-    client.asks(READ)
-    client.says(Ack(1))
+    client.request(READ)
+    client.send(Ack(1))
 
 
-def _agreeing(client):
-    client.asks(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))
+def _negotiating(client):
+    client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))
 
 
 def _writing(client):
-    client.asks(WRITE)
+    client.request(WRITE)
 
 
 def _dallying(client):
-    client.asks(WRITE)
-    assert client.says(Data(1, b"x")) == [Ack(1)]
+    client.request(WRITE)
+    assert client.send(Data(1, b"x")) == [Ack(1)]
 
 
 def _ended(client):
-    client.asks(OTHER)
-    client.says(Ack(1))
+    client.request(OTHER)
+    client.send(Ack(1))
 
 
 def _aborted(client):
-    client.asks(READ)
-    client.says(ErrorPacket(0, "stop"))
+    client.request(READ)
+    client.send(ErrorPacket(0, "stop"))
 
 
 MALFORMED = [b"\0\1name", b"\0\2"]
 NOT_ANSWERED = [ErrorPacket(0, "stop"), b"", b"\0", b"\0\5", b"\0\x07junk", b"\0\3\0", *MALFORMED]
-STATES = [_unknown, _reading, _midway, _agreeing, _writing, _dallying, _ended, _aborted]
+STATES = [_unknown, _reading, _midway, _negotiating, _writing, _dallying, _ended, _aborted]
 ANSWERS = {
     (_reading, "Ack(1)"): [SECOND],
     (_midway, "Ack(2)"): [Data(3, b"")],
-    (_agreeing, "Ack(0)"): [Data(1, KILO)],
+    (_negotiating, "Ack(0)"): [Data(1, KILO)],
     (_writing, "Data(1)"): [Ack(1)],
     (_writing, "Data(1, short)"): [Ack(1)],
     (_dallying, "Data(1)"): [Ack(1)],
@@ -97,29 +97,29 @@ PACKETS = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", PACKETS)
-def test_what_is_no_request_goes_to_the_session_of_its_tid_or_nowhere(server, state, name):
+def test_a_datagram_that_is_not_a_request_reaches_only_the_session_of_its_tid(server, state, name):
     client = server.client()
     state(client)
-    assert client.says(PACKETS[name]) == ANSWERS.get((state, name), [])
-    assert client.tid is None  # all came from the well-known port
+    assert client.send(PACKETS[name]) == ANSWERS.get((state, name), [])
+    assert client.tid is None  # all packets came from the listening port
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("datagram", NOT_ANSWERED, ids=repr)
-def test_errors_and_nonsense_are_never_answered_within_a_transfer(server, state, datagram):
+def test_errors_and_malformed_packets_in_a_transfer_get_no_reply(server, state, datagram):
     client = server.client()
     state(client)
     told = [ErrorPacket(4, "Illegal TFTP operation")]
-    # Whose transfer is over is told what is wrong with a request, as is a stranger.
+    # A client whose transfer is over gets an ERROR for a malformed request, as any other.
     silent = datagram not in MALFORMED or state not in (_unknown, _ended, _aborted)
-    assert client.says(datagram) == ([] if silent else told)
+    assert client.send(datagram) == ([] if silent else told)
 
 
-@pytest.mark.parametrize("state", [_reading, _midway, _agreeing, _writing, _dallying])
-def test_an_error_of_the_peer_ends_its_transfer(server, state):
+@pytest.mark.parametrize("state", [_reading, _midway, _negotiating, _writing, _dallying])
+def test_an_error_from_the_peer_ends_its_transfer(server, state):
     client = server.client()
     state(client)
-    assert client.says(ErrorPacket(0, "stop")) == []
+    assert client.send(ErrorPacket(0, "stop")) == []
     if state is not _dallying:
         assert _outcomes(server) == [Outcome.ABORTED]
         assert server.idle
@@ -127,190 +127,190 @@ def test_an_error_of_the_peer_ends_its_transfer(server, state):
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("request_", [OTHER, Wrq(b"in/other", b"octet")], ids=["read", "write"])
-def test_another_request_begins_another_transfer_in_every_state(server, state, request_):
+def test_another_request_starts_another_transfer_in_every_state(server, state, request_):
     client = server.client()
     state(client)
     answer = Data(1, b"1234567") if request_ is OTHER else Ack(0)
-    assert client.asks(request_) == [answer]
+    assert client.request(request_) == [answer]
     assert len(server.sessions) == len(server.port.sessions) == 1
-    running = state in (_reading, _midway, _agreeing, _writing)
+    running = state in (_reading, _midway, _negotiating, _writing)
     assert (Outcome.REPLACED in _outcomes(server)) == running
 
 
 def test_a_repeated_request_starts_no_second_session(server):
     client = server.client()
-    assert client.asks(READ) == [FIRST]
-    assert client.asks(READ) == []
-    assert client.says(Ack(1)) == [SECOND]
-    assert client.asks(READ) == []
+    assert client.request(READ) == [FIRST]
+    assert client.request(READ) == []
+    assert client.send(Ack(1)) == [SECOND]
+    assert client.request(READ) == []
     assert len(server.sessions) == 1
 
 
-def test_a_client_that_was_restarted_gets_its_file_anew(server):
+def test_a_restarted_client_gets_its_file_from_the_start(server):
     client = server.client()
     _midway(client)
-    client.waits(3.5)
-    assert client.asks(READ)[-1:] == [FIRST]
+    client.advance(3.5)
+    assert client.request(READ)[-1:] == [FIRST]
     assert _outcomes(server) == [Outcome.REPLACED]
 
 
-def test_clients_are_told_apart_by_address_and_port(server):
+def test_clients_are_distinguished_by_address_and_port(server):
     clients = [server.client(f"192.0.2.{host}", port) for host in (1, 2) for port in (1, 2)]
     for client in clients:
-        assert client.asks(READ) == [FIRST]
+        assert client.request(READ) == [FIRST]
     for client in clients:
-        assert client.says(Ack(1)) == [SECOND]
+        assert client.send(Ack(1)) == [SECOND]
     assert len(server.sessions) == 4
 
 
-def test_a_client_that_asked_at_one_address_is_unknown_at_another(server):
+def test_a_session_of_one_local_address_is_unknown_at_another(server):
     client = server.client()
-    client.asks(READ)
+    client.request(READ)
     server.port.local = ("192.0.2.2", 0)
-    assert client.says(Ack(1), ErrorPacket(0, "stop")) == []
-    assert client.asks(READ) == [FIRST]
+    assert client.send(Ack(1), ErrorPacket(0, "stop")) == []
+    assert client.request(READ) == [FIRST]
     assert len(server.sessions) == 2
-    assert client.says(Ack(1)) == [SECOND]
+    assert client.send(Ack(1)) == [SECOND]
     server.port.local = (SERVER, 0)
-    assert client.says(Ack(1)) == [SECOND]
+    assert client.send(Ack(1)) == [SECOND]
 
 
-def test_answers_come_from_the_address_that_was_asked(server):
+def test_replies_are_sent_from_the_local_address_of_the_request(server):
     server.port.local = ("192.0.2.2", 0)
     client = server.client()
-    server.net.deliver(READ.encode(), client.address, HERE)
+    server.net.deliver(READ.encode(), client.address, WELL_KNOWN_PORT)
     assert _sources(server) == {("192.0.2.2", WELL_KNOWN)}
 
 
-def test_a_stranger_gets_silence_and_harms_nobody(server):
+def test_an_unknown_tid_gets_no_reply_and_affects_no_session(server):
     client, stranger = server.client(), server.client(port=666)
-    client.asks(READ)
-    assert stranger.says(Ack(1), Data(1, b"x"), ErrorPacket(0, "die"), b"junk") == []
-    assert client.says(Ack(1)) == [SECOND]
+    client.request(READ)
+    assert stranger.send(Ack(1), Data(1, b"x"), ErrorPacket(0, "die"), b"junk") == []
+    assert client.send(Ack(1)) == [SECOND]
 
 
-def test_timers_run_as_on_a_port_of_its_own(server):
+def test_retransmission_works_as_on_a_separate_port(server):
     client = server.client()
-    assert client.asks(READ) == [FIRST]
-    assert client.waits(1.2) == [FIRST]
-    assert client.waits(60) == [FIRST]
+    assert client.request(READ) == [FIRST]
+    assert client.advance(1.2) == [FIRST]
+    assert client.advance(60) == [FIRST]
     assert _outcomes(server) == [Outcome.TIMED_OUT]
 
 
-def test_a_whole_upload_is_stored_and_dallies_on_the_port(server, root):
+def test_a_complete_upload_is_stored_and_dallies(server, root):
     client = server.client()
-    assert client.asks(WRITE) == [Ack(0)]
-    assert client.says(Data(1, KILO[:512])) == [Ack(1)]
-    assert client.says(Data(2, KILO[512:])) == [Ack(2)]
-    assert client.says(Data(3, b"")) == [Ack(3)]
-    assert client.waits(1) == []
-    assert client.says(Data(3, b"")) == [Ack(3)]
+    assert client.request(WRITE) == [Ack(0)]
+    assert client.send(Data(1, KILO[:512])) == [Ack(1)]
+    assert client.send(Data(2, KILO[512:])) == [Ack(2)]
+    assert client.send(Data(3, b"")) == [Ack(3)]
+    assert client.advance(1) == []
+    assert client.send(Data(3, b"")) == [Ack(3)]
     assert (root / "in" / "new").read_bytes() == KILO
 
 
-def test_an_upload_ends_while_a_thread_is_at_work_on_it(server, root):
+def test_an_upload_can_end_while_a_thread_uses_its_file(server, root):
     client = server.client()
     server.net.hold_threads = True
-    client.asks(WRITE)
-    assert client.says(Data(1, b"x")) == []
-    assert client.says(ErrorPacket(0, "stop")) == []
-    assert client.asks(OTHER) == [Data(1, b"1234567")]
+    client.request(WRITE)
+    assert client.send(Data(1, b"x")) == []
+    assert client.send(ErrorPacket(0, "stop")) == []
+    assert client.request(OTHER) == [Data(1, b"1234567")]
     server.net.run_threads()
 
 
-def test_windows_of_uploads_fit_into_what_the_port_has_room_for(server):
+def test_upload_windows_fit_the_receive_buffer(server):
     server.port.upload_window_budget = 5000
     options = ((b"blksize", b"1000"), (b"windowsize", b"16"))
-    (oack,) = server.client(port=1).asks(Wrq(b"in/new", b"octet", options))
+    (oack,) = server.client(port=1).request(Wrq(b"in/new", b"octet", options))
     assert dict(oack.options)[b"windowsize"] == b"5"
     server.port.upload_window_budget = 10
-    (oack,) = server.client(port=2).asks(Wrq(b"in/newer", b"octet", options))
+    (oack,) = server.client(port=2).request(Wrq(b"in/newer", b"octet", options))
     assert dict(oack.options)[b"windowsize"] == b"1"
-    # Ours leave one after the other: reads have the windows they ask for.
-    (oack,) = server.client(port=3).asks(Rrq(b"kilo", b"octet", options))
+    # Outgoing windows need no receive buffer: a read gets the window that it requests.
+    (oack,) = server.client(port=3).request(Rrq(b"kilo", b"octet", options))
     assert dict(oack.options)[b"windowsize"] == b"16"
 
 
-def test_room_is_shared_among_uploads_alone(server):
+def test_only_unfinished_uploads_share_the_receive_buffer(server):
     for port in range(1, 4):
-        server.client(port=port).asks(READ)
+        server.client(port=port).request(READ)
     assert server.port.sessions.uploads == 0
     uploads = [server.client(port=port) for port in (4, 5)]
     for number, client in enumerate(uploads):
-        client.asks(Wrq(b"in/%d" % number, b"octet"))
+        client.request(Wrq(b"in/%d" % number, b"octet"))
     assert server.port.sessions.uploads == 2
-    uploads[0].says(ErrorPacket(0, "stop"))
+    uploads[0].send(ErrorPacket(0, "stop"))
     assert server.port.sessions.uploads == 1
-    assert uploads[1].says(Data(1, b"x")) == [Ack(1)]
-    assert len(server.sessions) == 4  # it dallies
+    assert uploads[1].send(Data(1, b"x")) == [Ack(1)]
+    assert len(server.sessions) == 4  # one dallies
     assert server.port.sessions.uploads == 0
 
 
-def test_windows_are_taken_as_they_came_and_a_request_after_them(server, root):
+def test_blocks_of_a_window_are_handled_before_a_later_request(server, root):
     """Blocks that arrived in one turn, then another request of the same client."""
     client = server.client()
-    guests, tid = server.port.sessions, (client.address, (SERVER, 0))
-    client.asks(Wrq(b"in/new", b"octet", ((b"blksize", b"512"), (b"windowsize", b"2"))))
-    assert guests.dispatch(Data(1, KILO[:512]).encode(), tid)
-    assert guests.dispatch(Data(2, KILO[512:]).encode(), tid)
-    assert client.hears() == []
-    guests.flush()
-    assert client.hears() == [Ack(2)]
-    assert guests.dispatch(Data(3, b"").encode(), tid)
-    assert not guests.dispatch(OTHER.encode(), tid)
-    assert client.hears() == [Ack(3)]
+    sessions, tid = server.port.sessions, (client.address, (SERVER, 0))
+    client.request(Wrq(b"in/new", b"octet", ((b"blksize", b"512"), (b"windowsize", b"2"))))
+    assert sessions.dispatch(Data(1, KILO[:512]).encode(), tid)
+    assert sessions.dispatch(Data(2, KILO[512:]).encode(), tid)
+    assert client.receive() == []
+    sessions.flush()
+    assert client.receive() == [Ack(2)]
+    assert sessions.dispatch(Data(3, b"").encode(), tid)
+    assert not sessions.dispatch(OTHER.encode(), tid)
+    assert client.receive() == [Ack(3)]
     assert (root / "in" / "new").read_bytes() == KILO
-    assert client.asks(OTHER) == [Data(1, b"1234567")]
-    client.says(Ack(1))
+    assert client.request(OTHER) == [Data(1, b"1234567")]
+    client.send(Ack(1))
 
 
-def test_what_waits_for_a_session_that_ended_meanwhile_is_lost(server):
+def test_datagrams_for_a_session_that_has_ended_are_dropped(server):
     client = server.client()
-    guests, tid = server.port.sessions, (client.address, (SERVER, 0))
-    client.asks(Wrq(b"in/new", b"octet", ((b"windowsize", b"2"),)))
-    assert guests.dispatch(Data(1, b"x" * 512).encode(), tid)
+    sessions, tid = server.port.sessions, (client.address, (SERVER, 0))
+    client.request(Wrq(b"in/new", b"octet", ((b"windowsize", b"2"),)))
+    assert sessions.dispatch(Data(1, b"x" * 512).encode(), tid)
     server.sessions.stop()
-    guests.flush()
-    assert client.hears() == [ErrorPacket(0, "Server is stopping")]
+    sessions.flush()
+    assert client.receive() == [ErrorPacket(0, "Server is stopping")]
 
 
-def test_late_packets_of_a_transfer_that_is_over_are_counted(offer):
-    discards = DropCounters()
-    server = MemoryServer(offer, discards=discards, single_port=True)
+def test_late_packets_of_a_finished_transfer_are_counted(offer):
+    drops = DropCounters()
+    server = MemoryServer(offer, drops=drops, single_port=True)
     client = server.client()
     _ended(client)
-    client.says(Ack(1), b"\0\1name")
-    assert _nonzero(discards) == {DropReason.NO_REQUEST: 1, DropReason.MALFORMED: 1}
+    client.send(Ack(1), b"\0\1name")
+    assert _nonzero(drops) == {DropReason.NO_REQUEST: 1, DropReason.MALFORMED: 1}
 
 
-def test_refusals_and_limits_are_those_of_the_other_mode(offer):
+def test_refusals_and_limits_are_the_same_as_with_separate_ports(offer):
     server = MemoryServer(
         lambda report: replace(offer(report), admission=AdmissionLimits(sessions=1)),
         single_port=True,
     )
-    assert server.client(port=1).asks(Rrq(b"nothing", b"octet")) == [
+    assert server.client(port=1).request(Rrq(b"nothing", b"octet")) == [
         ErrorPacket(1, "File not found")
     ]
-    assert server.client(port=1).asks(READ) == [FIRST]
-    assert server.client(port=2).asks(READ) == []
+    assert server.client(port=1).request(READ) == [FIRST]
+    assert server.client(port=2).request(READ) == []
     assert _outcomes(server) == [Outcome.REFUSED, Outcome.DROPPED]
 
 
-def test_sessions_of_one_mode_go_on_in_it_when_the_listener_takes_the_other(server):
+def test_sessions_keep_their_mode_when_the_listener_changes_it(server):
     stays, moves = server.client(port=1), server.client(port=2)
-    assert stays.asks(READ) == [FIRST]
+    assert stays.request(READ) == [FIRST]
     server.listener.single_port = False
-    assert moves.asks(READ) == [FIRST]
-    assert moves.tid != HERE
+    assert moves.request(READ) == [FIRST]
+    assert moves.tid != WELL_KNOWN_PORT
     server.listener.single_port = True
     for client in (stays, moves):
-        assert client.says(Ack(1)) == [SECOND]
+        assert client.send(Ack(1)) == [SECOND]
     assert stays.tid is None
 
 
-def test_stopping_tells_those_that_run(server):
+def test_a_stop_sends_an_error_to_running_sessions(server):
     client = server.client()
-    client.asks(READ)
+    client.request(READ)
     server.sessions.stop()
-    assert client.hears() == [ErrorPacket(0, "Server is stopping")]
+    assert client.receive() == [ErrorPacket(0, "Server is stopping")]
     assert server.idle

@@ -1,4 +1,4 @@
-"""What runs, as values."""
+"""Snapshots of the running sessions."""
 
 import json
 
@@ -25,17 +25,17 @@ def _taken(server):
     return snapshot(server.sessions, {}, server.net.clock.seconds())
 
 
-def test_a_read_from_its_first_packet_on(offer):
+def test_a_snapshot_describes_a_read_from_its_first_packet(offer):
     server = MemoryServer(offer)
     client = server.client()
-    client.asks(Rrq(b"kilo", b"octet", ((b"blksize", b"500"),)))
-    server.waits(2)
+    client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"500"),)))
+    server.advance(2)
     (one,) = _taken(server).running
     assert one.state is SessionState.OPENING
     assert (one.size, one.bytes_transferred, one.blocks) == (1024, 0, 0)
     assert one.retransmits > 0
-    client.says(Ack(0), Ack(1))
-    server.waits(3)
+    client.send(Ack(0), Ack(1))
+    server.advance(3)
     taken = _taken(server)
     (one,) = taken.running
     assert one == SessionSnapshot(
@@ -57,18 +57,18 @@ def test_a_read_from_its_first_packet_on(offer):
     assert taken.bytes_transferred == {READ: 500}
 
 
-def test_an_upload_that_is_stored_dallies_and_its_octets_are_the_reports(offer):
+def test_a_stored_upload_dallies_and_its_bytes_are_not_counted_twice(offer):
     server = MemoryServer(offer)
     client = server.client()
-    client.asks(Wrq(b"in/new", b"octet"))
-    client.says(Data(1, b"x" * 100))
+    client.request(Wrq(b"in/new", b"octet"))
+    client.send(Data(1, b"x" * 100))
     taken = _taken(server)
     assert [one.state for one in taken.running] == [SessionState.DALLYING]
     assert taken.sessions == {(WRITE, SessionState.DALLYING): 1}
     assert sum(taken.bytes_transferred.values()) == 0
 
 
-def test_only_so_many_are_described_those_that_stand_still_first():
+def test_a_snapshot_describes_the_most_idle_sessions_only():
     crowd = [
         SessionSnapshot(READ, ("a", n), b"", SessionState.RUNNING, idle=n)
         for n in range(MAX_SESSIONS)
@@ -78,12 +78,12 @@ def test_only_so_many_are_described_those_that_stand_still_first():
     assert min(one.idle for one in taken.running) == MAX_SESSIONS / 2
 
 
-def test_snapshots_add_up():
+def test_snapshots_of_several_processes_are_merged():
     one = Snapshot(
         (),
         {(READ, SessionState.RUNNING): 1},
         {READ: 5},
-        {DropReason.NO_PLACE: 2},
+        {DropReason.SESSION_LIMIT: 2},
         (WorkerState(0, 9, 1, True),),
     )
     other = Snapshot(
@@ -93,12 +93,12 @@ def test_snapshots_add_up():
         (),
         {(READ, SessionState.RUNNING): 4},
         {READ: 5, WRITE: 7},
-        {DropReason.NO_PLACE: 2},
+        {DropReason.SESSION_LIMIT: 2},
         (WorkerState(0, 9, 1, True), WorkerState(1, None, 0, False)),
     )
 
 
-def test_a_snapshot_goes_over_a_pipe():
+def test_a_snapshot_can_be_sent_as_json():
     running = SessionSnapshot(
         WRITE,
         ("fe80::1%eth0", 9),

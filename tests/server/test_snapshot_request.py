@@ -1,4 +1,4 @@
-"""A worker that answers, answers late, or never."""
+"""Requests for a snapshot to a worker that answers, answers late, or never."""
 
 import pytest
 from twisted.internet.task import Clock
@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import QUESTION, Snapshot, SnapshotRequest
 
-SAID = Snapshot(drops={DropReason.NO_PLACE: 1})
+SNAPSHOT = Snapshot(drops={DropReason.SESSION_LIMIT: 1})
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def clock():
 
 
 @pytest.fixture
-def told():
+def sent():
     return []
 
 
 @pytest.fixture
-def asking(clock, told):
-    yield SnapshotRequest(clock, told.append)
+def request_(clock, sent):
+    yield SnapshotRequest(clock, sent.append)
     clock.advance(1)
     assert not clock.getDelayedCalls()
 
@@ -32,38 +32,38 @@ def _result(deferred):
     return results
 
 
-def test_an_answer(asking, told):
-    answer = _result(asking.send())
-    assert told == [QUESTION]
-    asking.answered(SAID)
-    assert answer == [SAID]
+def test_an_answer_fires_the_deferred(request_, sent):
+    answer = _result(request_.send())
+    assert sent == [QUESTION]
+    request_.answered(SNAPSHOT)
+    assert answer == [SNAPSHOT]
 
 
-def test_no_answer_in_time(asking, clock):
-    answer = _result(asking.send())
+def test_a_late_answer_gives_none(request_, clock):
+    answer = _result(request_.send())
     clock.advance(1.1)
     assert answer == [None]
 
 
-def test_a_worker_that_stands_still_is_asked_once(asking, clock, told):
+def test_a_worker_that_hangs_gets_one_request(request_, clock, sent):
     for _ in range(10):
-        asking.send()
+        request_.send()
         clock.advance(1.1)
-    assert told == [QUESTION]
+    assert sent == [QUESTION]
 
 
-def test_what_comes_late_counts_the_next_time(asking, clock, told):
-    asking.send()
+def test_drops_of_a_late_answer_are_added_to_the_next(request_, clock, sent):
+    request_.send()
     clock.advance(1.1)
-    asking.answered(SAID)
-    answer = _result(asking.send())
-    assert told == [QUESTION] * 2
-    asking.answered(SAID)
-    assert answer == [Snapshot(drops={DropReason.NO_PLACE: 2})]
+    request_.answered(SNAPSHOT)
+    answer = _result(request_.send())
+    assert sent == [QUESTION] * 2
+    request_.answered(SNAPSHOT)
+    assert answer == [Snapshot(drops={DropReason.SESSION_LIMIT: 2})]
 
 
-def test_a_worker_that_dies(asking):
-    answer = _result(asking.send())
-    asking.gone()
+def test_a_worker_that_dies_gives_none(request_):
+    answer = _result(request_.send())
+    request_.gone()
     assert answer == [None]
-    asking.gone()
+    request_.gone()

@@ -1,9 +1,8 @@
-"""A server and several clients of ours in one memory, on whatever wire hypothesis thinks of.
+"""Stateful test: a server and several clients in memory on a network that hypothesis controls.
 
-A client that was switched off asks the same from the same port again, some
-seconds later, and that request arrives. One that asks sooner, or in vain, may
-take for its answer what was sent to the one before: nothing in TFTP but the
-port tells two transfers apart.
+A client that was switched off repeats its request from the same port some seconds later,
+and that request arrives. If it repeated the request sooner, or if the request were lost,
+it could accept packets of the earlier transfer: TFTP distinguishes transfers by port only.
 """
 
 import tempfile
@@ -28,21 +27,21 @@ from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.config import ServerConfig
 
-HOST = "192.0.2.7"  # of all clients
+HOST = "192.0.2.7"  # address of all clients
 BLKSIZE = 16
-BOOTING = 3.5  # seconds from switching on to the first request
+BOOTING = 3.5  # seconds from power-on to the first request
 FILES = {"empty": b"", "short": b"0123456", "long": bytes(range(200)), "exact": bytes(range(64))}
 OFFERS = [
     (OptionLimits(), AdmissionLimits()),
     (OptionLimits(windowsize=2), AdmissionLimits(sessions=2)),
     (OptionLimits(), AdmissionLimits(1)),
 ]
-STEPS = 3000  # in which a good wire is to bring all to their ends
+STEPS = 3000  # bound on the steps until all transfers end on a perfect network
 
 
 @dataclass
 class Transfer:
-    """What a client has asked for from the port `outer`, by which the server knows it."""
+    """Transfer of a client, whose port is `outer` as the server sees it."""
 
     outer: int
     reads: bool
@@ -54,11 +53,11 @@ class Transfer:
 
 
 class Boots(RuleBasedStateMachine):
-    """Clients come, vanish, and come again while the server is configured anew."""
+    """Clients start, disappear and restart while the server reloads."""
 
     @initialize(single_port=st.booleans())
     def starts(self, single_port: bool) -> None:
-        """There are two trees of the same files; a reload goes from one to the other."""
+        """Start a server with two trees of the same files; a reload switches between them."""
         self.directory = tempfile.TemporaryDirectory()
         self.top = Path(self.directory.name)
         for root in ("a", "b"):
@@ -70,7 +69,7 @@ class Boots(RuleBasedStateMachine):
         self.net = self.server.net
         self.wire: list[tuple[SocketAddress, SocketAddress, bytes]] = []
         self.transfers: list[Transfer] = []
-        self.inner: dict[int, int] = {}  # the port that a client has now, by its outer one
+        self.inner: dict[int, int] = {}  # current port of a client by its outer port
         self.wrong: list[str] = []
         self.done = 0
         self.uploads: dict[str, set[bytes]] = {}
@@ -78,13 +77,13 @@ class Boots(RuleBasedStateMachine):
     @precondition(lambda self: len(self.transfers) < 6)
     @rule(name=st.sampled_from(sorted(FILES)), windowsize=st.sampled_from([1, 4]))
     def reads(self, name: str, windowsize: int) -> None:
-        """A client comes to read."""
+        """Start a read."""
         self._begin(5000 + len(self.transfers), True, name, FILES[name], windowsize)
 
     @precondition(lambda self: len(self.transfers) < 6)
     @rule(name=st.sampled_from(["up/x", "up/y"]), size=st.sampled_from([0, 7, 16, 100]))
     def writes(self, name: str, size: int) -> None:
-        """A client comes to write; others may write the same name."""
+        """Start a write; other clients may write the same name."""
         number = len(self.transfers)
         content = bytes([number]) * size
         self.uploads.setdefault(name, set()).add(content)
@@ -93,7 +92,7 @@ class Boots(RuleBasedStateMachine):
     @precondition(lambda self: self.transfers)
     @rule(data=st.data())
     def vanishes_and_comes_again(self, data: st.DataObject) -> None:
-        """The power was cut: the same is asked from the same port by one who knows nothing."""
+        """Restart a client: it sends the same request from the same port."""
         old = data.draw(st.sampled_from(self.transfers))
         old.ended = True
         self.inner.pop(old.outer, None)
@@ -106,7 +105,7 @@ class Boots(RuleBasedStateMachine):
     @precondition(lambda self: self.transfers)
     @rule(data=st.data())
     def gives_up(self, data: st.DataObject) -> None:
-        """The user pressed Ctrl-C."""
+        """Cancel a transfer, as Ctrl-C does."""
         transfer = data.draw(st.sampled_from(self.transfers))
         if not transfer.ended:
             transfer.done.cancel()
@@ -114,50 +113,50 @@ class Boots(RuleBasedStateMachine):
 
     @rule(root=st.sampled_from("ab"), offer=st.integers(0, 2), single_port=st.booleans())
     def reloads(self, root: str, offer: int, single_port: bool) -> None:
-        """Other limits and another tree; requests that come from now on may stay on the port."""
+        """Apply other limits and another tree, perhaps in the other port mode."""
         self.server.listener.config = self._offer(self.server.reports.append, root, offer)
         self.server.listener.single_port = single_port
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 1.0, 4.0]))
     def advances(self, seconds: float) -> None:
-        """Time passes."""
+        """Advance the clock."""
         self.net.clock.advance(seconds)
         self._take()
 
     @precondition(lambda self: self.wire)
     @rule(count=st.integers(1, 10))
     def delivers_in_order(self, count: int) -> None:
-        """The oldest datagrams arrive."""
+        """Deliver the oldest datagrams."""
         for _ in range(min(count, len(self.wire))):
             self._deliver(0)
 
     @precondition(lambda self: self.wire)
     @rule(data=st.data())
     def delivers(self, data: st.DataObject) -> None:
-        """Any of them arrives."""
+        """Deliver any datagram."""
         self._deliver(self._any(data))
 
     @precondition(lambda self: self.wire)
     @rule(data=st.data())
     def loses(self, data: st.DataObject) -> None:
-        """Any of them never does."""
+        """Lose any datagram."""
         self.wire.pop(self._any(data))
 
     @precondition(lambda self: self.wire)
     @rule(data=st.data())
     def duplicates(self, data: st.DataObject) -> None:
-        """Any of them will arrive twice: an old request, an old block."""
+        """Duplicate any datagram: an old request or an old block."""
         self.wire.append(self.wire[self._any(data)])
 
     @invariant()
     def nothing_is_wrong(self) -> None:
-        """Whoever was told that it is done has the file, or has stored it."""
+        """A transfer that is done has read or stored its file."""
         wrong = getattr(self, "wrong", [])
         assert wrong == [], wrong
 
     @invariant()
     def what_is_stored_is_what_somebody_sent(self) -> None:
-        """All of it, and never of two."""
+        """A stored file is complete and from one client."""
         if not hasattr(self, "uploads"):
             return
         for root in "ab":
@@ -166,7 +165,7 @@ class Boots(RuleBasedStateMachine):
                     assert path.read_bytes() in self.uploads[f"up/{path.name}"]
 
     def teardown(self) -> None:
-        """On a good wire all end, and nothing is left."""
+        """On a perfect network all transfers end and release everything."""
         if not hasattr(self, "directory"):
             return
         for _ in range(STEPS):
@@ -224,14 +223,14 @@ class Boots(RuleBasedStateMachine):
             self.wrong.append(f"{transfer.name} is not stored")
 
     def _differs(self, transfer: Transfer, got: Path) -> bool:
-        # Who gives up may find that all was here already.
+        # A cancelled transfer may have been complete already.
         return got.read_bytes() != transfer.content
 
     def _any(self, data: st.DataObject) -> int:
         return data.draw(st.integers(0, len(self.wire) - 1))
 
     def _take(self) -> None:
-        """Put on the wire what was sent; what one that vanished says, nobody hears."""
+        """Move sent datagrams to the network; those of a client that disappeared are lost."""
         outer = {inner: outer for outer, inner in self.inner.items()}
         for source, to, datagram in self.net.sent:
             if source[0] == SERVER:

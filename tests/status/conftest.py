@@ -1,4 +1,4 @@
-"""A server in memory, as the tests of `net` have it."""
+"""Fixtures of a server in memory."""
 
 from tests.server.conftest import offer, root
 

@@ -1,4 +1,4 @@
-"""A daemon with its status page, and clients that take their time."""
+"""A daemon with its status page, and slow clients."""
 
 import http.client
 import json
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.daemons import RunningDaemon, daemon
-from tests.support.plain import Pairs, request
+from tests.support.plain import Pairs
+from tests.support.plain import request as encode_request
 
-WAIT = 20.0  # seconds for any one answer
-RAPID = (("tsize", 0), ("blksize", 1000))
+WAIT_SECONDS = 20.0  # for an answer
+OPTIONS = (("tsize", 0), ("blksize", 1000))
 
 
 def free_tcp_port() -> int:
-    """A TCP port of the loopback address that nobody has now."""
+    """Return a TCP port of the loopback address that is not in use."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -29,31 +30,31 @@ class Web:
         self.running = running
         self.port = port
 
-    def asks(
+    def request(
         self, path: str, method: str = "GET", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        """The status code, the headers and the body of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
+        """Return the status code, the headers and the body of the response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
         try:
             connection.request(method, path, headers=headers)
-            answer = connection.getresponse()
-            said = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, said, answer.read()
+            response = connection.getresponse()
+            found = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, found, response.read()
         finally:
             connection.close()
 
     def status(self, since: int = 0) -> dict[str, Any]:
-        """What /status says."""
-        code, _, body = self.asks(f"/status?since={since}")
+        """Return the JSON of /status."""
+        code, _, body = self.request(f"/status?since={since}")
         assert code == 200, body
-        said = json.loads(body)
-        assert isinstance(said, dict)
-        return said
+        status = json.loads(body)
+        assert isinstance(status, dict)
+        return status
 
 
 @contextmanager
 def web(tmp_path: Path, **settings: Any) -> Iterator[Web]:
-    """A daemon with a status page on a TCP port."""
+    """Run a daemon with a status page on a TCP port."""
     port = free_tcp_port()
     status = settings.pop("status", {})
     with daemon(tmp_path, status={"port": port, **status}, **settings) as running:
@@ -61,39 +62,39 @@ def web(tmp_path: Path, **settings: Any) -> Iterator[Web]:
 
 
 class SlowReader:
-    """A client that reads a file as far as it is told to."""
+    """A client that reads a file block by block, as the test requires."""
 
     def __init__(
-        self, port: int, name: bytes, options: Pairs = RAPID, host: str = "127.0.0.1"
+        self, port: int, name: bytes, options: Pairs = OPTIONS, host: str = "127.0.0.1"
     ) -> None:
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.settimeout(WAIT)
+        self._sock.settimeout(WAIT_SECONDS)
         self._sock.bind((host, 0))
-        self._sock.sendto(request(1, name, options), ("127.0.0.1", port))
+        self._sock.sendto(encode_request(1, name, options), ("127.0.0.1", port))
         self._packet, self._tid = self._sock.recvfrom(70000)
 
     def __enter__(self) -> "SlowReader":
         return self
 
-    def __exit__(self, *why: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._sock.close()
 
     @property
     def refused(self) -> bool:
-        """Whether the answer is an ERROR."""
+        """True if the server's answer is an ERROR."""
         return self._packet[:2] == b"\0\5"
 
     def hang_up(self) -> None:
-        """As firmware does that wanted the size."""
+        """Send the ERROR of firmware that wanted only the size."""
         self._sock.sendto(b"\0\5\0\x08done\0", self._tid)
 
-    def reads(self, blocks: int) -> None:
-        """Acknowledge the OACK, if that is what is here, and so many blocks; have the next."""
+    def read(self, blocks: int) -> None:
+        """Acknowledge the OACK, if it is unacknowledged, and `blocks` blocks; receive the next."""
         for _ in range(blocks + (self._packet[:2] == b"\0\6")):
             number = b"\0\0" if self._packet[:2] == b"\0\6" else self._packet[2:4]
             self._sock.sendto(b"\0\4" + number, self._tid)
             if self._packet[:2] == b"\0\3" and len(self._packet) < 1004:
                 return
             before = self._packet
-            while self._packet == before:  # what was sent again meanwhile
+            while self._packet == before:  # a retransmission
                 self._packet = self._sock.recv(70000)

@@ -1,8 +1,8 @@
-"""Who is answered, by the name that was asked for."""
+"""The Host header decides whether a request is answered."""
 
 import pytest
 
-from tftpd.status.web import admits
+from tftpd.status.web import is_allowed_host
 
 
 @pytest.mark.parametrize(
@@ -11,8 +11,8 @@ from tftpd.status.web import admits
      "[::1]:9169", "192.0.2.1:80", "boot.example.org", "Boot.Example.org.:9169",
      "[fe80::1%eth0]:1"],
 )  # fmt: skip
-def test_addresses_and_known_names_are(header):
-    assert admits(header, ["boot.example.org"])
+def test_addresses_and_configured_names_are_answered(header):
+    assert is_allowed_host(header, ["boot.example.org"])
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ def test_addresses_and_known_names_are(header):
      "127.0.0.1.evil.example", "xboot.example.org", "127.0.0.1@evil.example", "[::1].evil.example",
      "0x7f000001", "1"],
 )  # fmt: skip
-def test_others_are_not(header):
-    assert not admits(header, ["boot.example.org"])
+def test_other_names_are_refused(header):
+    assert not is_allowed_host(header, ["boot.example.org"])

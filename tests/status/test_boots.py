@@ -1,23 +1,29 @@
-"""From the requests of a client to what became of its boot."""
+"""The requests of a client are grouped into boots, and each boot gets a verdict."""
 
 import pytest
 
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState
-from tftpd.status.boots import MOST_CLIENTS, Boots, Clients, VerdictCode, verdict
+from tftpd.status.boots import MAX_CLIENTS, ClientHistory, History, VerdictCode, judge
 
 PEER = ("10.0.0.7", 2070)
 READ = Direction.READ
 
 
 def _got(name, **more):
-    how = {"outcome": Outcome.DONE, "octets": 1000, "size": 1000, "blksize": 100, "blocks": 11}
+    how = {
+        "outcome": Outcome.DONE,
+        "bytes_transferred": 1000,
+        "size": 1000,
+        "blksize": 100,
+        "blocks": 11,
+    }
     return TransferResult(READ, PEER, name.encode(), **(how | more))
 
 
 def _probe(name):
-    return _got(name, outcome=Outcome.PROBE, octets=0, blocks=0, code=0)
+    return _got(name, outcome=Outcome.PROBE, bytes_transferred=0, blocks=0, code=0)
 
 
 def _miss(name):
@@ -25,22 +31,28 @@ def _miss(name):
 
 
 def _ended(name, outcome, **more):
-    return _got(name, outcome=outcome, **({"octets": 300, "blocks": 3} | more))
+    return _got(name, outcome=outcome, **({"bytes_transferred": 300, "blocks": 3} | more))
 
 
 def _stored(name):
     return TransferResult(Direction.WRITE, PEER, name.encode(), Outcome.DONE, bytes_transferred=1)
 
 
-def _boots(*reports, each=0.1):
-    boots = Boots()
-    for number, report in enumerate(reports):
-        boots.add(report, 100 + number * each)
-    return boots
+def _client(*results, interval=0.1):
+    client = ClientHistory()
+    for number, result in enumerate(results):
+        client.add(result, 100 + number * interval)
+    return client
 
 
 def _running(name, **more):
-    how = {"state": SessionState.RUNNING, "octets": 430, "size": 1000, "blocks": 4, "blksize": 100}
+    how = {
+        "state": SessionState.RUNNING,
+        "bytes_transferred": 430,
+        "size": 1000,
+        "blocks": 4,
+        "blksize": 100,
+    }
     return SessionSnapshot(READ, PEER, name.encode(), **(how | more))
 
 
@@ -49,12 +61,12 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
 
 
 @pytest.mark.parametrize(
-    ("reports", "word", "text"),
+    ("results", "code", "text"),
     [
         (
             [_probe("shim.efi")],
             VerdictCode.PROBE_ONLY,
-            "probe only: asked for the size of shim.efi",
+            "probe only: requested the size of shim.efi",
         ),
         ([_miss("a.efi")], VerdictCode.NOT_FOUND, "not found only: a.efi"),
         ([_miss("a.efi"), _miss("b.cfg")], VerdictCode.NOT_FOUND, "not found only: 2 names"),
@@ -73,11 +85,11 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         ([_ended("uImage", Outcome.UNCONFIRMED)], VerdictCode.BOOTED, "booted"),
         ([_got("pxeboot.n12"), _got("boot.wim")], VerdictCode.BOOTED, "booted"),
         ([*PXELINUX, *MISSES], VerdictCode.NO_CONFIG, "no configuration found"),
-        ([*PXELINUX], VerdictCode.NO_KERNEL, "has its loader, asked for nothing more"),
+        ([*PXELINUX], VerdictCode.NO_KERNEL, "has its loader, requested nothing else"),
         (
             [*PXELINUX, _got("pxelinux.cfg/default")],
             VerdictCode.NO_KERNEL,
-            "has its configuration, asked for no kernel",
+            "has its configuration, requested no kernel",
         ),
         ([*PXELINUX, _miss("vmlinuz")], VerdictCode.NOT_FOUND, "vmlinuz not found"),
         (
@@ -86,7 +98,7 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
             "timed out at block 3 of 11, vmlinuz",
         ),
         (
-            [_ended("a.0", Outcome.TIMED_OUT, blocks=0, octets=0)],
+            [_ended("a.0", Outcome.TIMED_OUT, blocks=0, bytes_transferred=0)],
             VerdictCode.TIMED_OUT,
             "timed out: nothing of a.0 was acknowledged",
         ),
@@ -97,7 +109,7 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         ),
         ([_ended("a.0", Outcome.TIMED_OUT), _got("vmlinuz")], VerdictCode.BOOTED, "booted"),
         (
-            [_ended("a.0", Outcome.EVICTED, blocks=0, octets=0)],
+            [_ended("a.0", Outcome.EVICTED, blocks=0, bytes_transferred=0)],
             VerdictCode.TIMED_OUT,
             "timed out: nothing of a.0 was acknowledged",
         ),
@@ -109,7 +121,7 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         (
             [_ended("a.0", Outcome.FAILED, detail="Internal error")],
             VerdictCode.FAILED,
-            "failed here at block 3 of 11, a.0: Internal error",
+            "failed on the server at block 3 of 11, a.0: Internal error",
         ),
         ([_got("vmlinuz"), _ended("x", Outcome.REPLACED)], VerdictCode.BOOTED, "booted"),
         ([_ended("x", Outcome.REPLACED)], VerdictCode.ABORTED, "gave up x"),
@@ -118,13 +130,13 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         ([_stored("sw1.cfg"), _stored("sw2.cfg")], VerdictCode.STORED, "stored 2 files"),
     ],
 )
-def test_the_verdict(reports, word, text):
-    said = verdict(_boots(*reports).steps, ())
-    assert (said.word, said.text) == (word, text)
+def test_a_boot_is_judged_by_its_steps(results, code, text):
+    verdict = judge(_client(*results).steps, ())
+    assert (verdict.code, verdict.text) == (code, text)
 
 
 @pytest.mark.parametrize(
-    ("running", "word", "text"),
+    ("running", "code", "text"),
     [
         ({}, VerdictCode.LOADING, "loading vmlinuz, 43 %"),
         ({"size": None}, VerdictCode.LOADING, "loading vmlinuz"),
@@ -146,33 +158,33 @@ def test_the_verdict(reports, word, text):
         ({"direction": Direction.WRITE}, VerdictCode.LOADING, "storing vmlinuz, 43 %"),
     ],
 )
-def test_what_runs_decides(running, word, text):
+def test_a_running_transfer_decides_the_verdict(running, code, text):
     how = {"direction": READ, "peer": PEER, "filename": b"vmlinuz", "state": SessionState.RUNNING,
-           "octets": 430, "size": 1000, "blocks": 4, "blksize": 100}  # fmt: skip
-    said = verdict(_boots(*PXELINUX, *MISSES).steps, [SessionSnapshot(**(how | running))])
-    assert (said.word, said.text) == (word, text)
+           "bytes_transferred": 430, "size": 1000, "blocks": 4, "blksize": 100}  # fmt: skip
+    verdict = judge(_client(*PXELINUX, *MISSES).steps, [SessionSnapshot(**(how | running))])
+    assert (verdict.code, verdict.text) == (code, text)
 
 
-def test_the_transfer_that_stands_still_longest_is_told_of():
+def test_the_verdict_is_about_the_transfer_without_progress_for_the_longest_time():
     running = [_running("a"), _running("b", idle=9), _running("c", idle=6)]
-    assert verdict((), running).text == "stuck at block 4 of 11, last ACK 9 s ago, b"
+    assert judge((), running).text == "stuck at block 4 of 11, last ACK 9 s ago, b"
 
 
-def test_what_dallies_runs_no_more():
-    assert verdict((), [_running("a", state=SessionState.DALLYING)]).word is VerdictCode.LOADING
-    steps = _boots(_stored("a")).steps
-    assert verdict(steps, [_running("a", state=SessionState.DALLYING)]).word is VerdictCode.STORED
+def test_a_dallying_session_does_not_count_as_running():
+    assert judge((), [_running("a", state=SessionState.DALLYING)]).code is VerdictCode.LOADING
+    steps = _client(_stored("a")).steps
+    assert judge(steps, [_running("a", state=SessionState.DALLYING)]).code is VerdictCode.STORED
 
 
-def test_misses_in_a_row_are_one_step_with_the_latest_names():
-    (step,) = _boots(*MISSES, *MISSES).steps
+def test_consecutive_misses_are_one_step_with_the_latest_names():
+    (step,) = _client(*MISSES, *MISSES).steps
     assert step.count == 16
     assert len(step.names) == 8
     assert step.name == "pxelinux.cfg/0"
 
 
-def test_modules_in_a_row_are_one_step_and_their_octets_a_sum():
-    *_, step = _boots(_got("grubx64.efi"), _got("a.mod"), _got("b.mod"), _got("c.mod")).steps
+def test_consecutive_modules_are_one_step_with_the_sum_of_their_bytes():
+    *_, step = _client(_got("grubx64.efi"), _got("a.mod"), _got("b.mod"), _got("c.mod")).steps
     assert (step.count, step.bytes_transferred, step.names) == (
         3,
         3000,
@@ -181,7 +193,7 @@ def test_modules_in_a_row_are_one_step_and_their_octets_a_sum():
 
 
 @pytest.mark.parametrize(
-    ("reports", "count"),
+    ("results", "count"),
     [
         ([_probe("a.0"), _got("a.0"), _got("vmlinuz")], 1),
         ([_got("a.0"), _got("vmlinuz"), _got("a.0")], 2),
@@ -193,40 +205,38 @@ def test_modules_in_a_row_are_one_step_and_their_octets_a_sum():
         ([_got("a.0", seconds=1.0), _got("a.0", seconds=1.0)], 1),
     ],
 )
-def test_a_boot_begins_with_its_first_file(reports, count):
-    assert _boots(*reports).count == count
+def test_a_boot_starts_when_the_first_file_is_requested_again(results, count):
+    assert _client(*results).boots == count
 
 
-def test_a_boot_begins_after_a_silence_and_the_one_before_is_remembered():
-    boots = _boots(_got("a.0"), _got("vmlinuz"), _got("readme"), each=121)
-    assert boots.count == 3
-    assert [step.name for step in boots.steps] == ["readme"]
-    assert boots.before.word is VerdictCode.BOOTED
+def test_a_boot_starts_after_a_silence_and_the_previous_verdict_is_kept():
+    client = _client(_got("a.0"), _got("vmlinuz"), _got("readme"), interval=121)
+    assert client.boots == 3
+    assert [step.name for step in client.steps] == ["readme"]
+    assert client.previous.code is VerdictCode.BOOTED
 
 
-def test_steps_are_bounded_and_the_first_one_stays():
-    reports = [_got(f"file{number}") for number in range(1000)]
-    steps = _boots(*reports).steps
+def test_the_number_of_steps_is_bounded_and_the_first_one_stays():
+    results = [_got(f"file{number}") for number in range(1000)]
+    steps = _client(*results).steps
     assert len(steps) == 24
     assert (steps[0].name, steps[-1].name) == ("file0", "file999")
 
 
-def test_names_and_texts_are_bounded():
+def test_names_and_texts_have_a_maximum_length():
     long = TransferResult(
         READ, PEER, b"\xf0\x9f\x92\xa9" * 1000, Outcome.ABORTED, detail="x" * 9999
     )
-    (step,) = _boots(long).steps
+    (step,) = _client(long).steps
     assert len(step.name) == len(step.detail) == 160
     assert step.name.endswith("💩…")
-    assert len(verdict([step], ()).text) < 400
+    assert len(judge([step], ()).text) < 400
 
 
-def test_clients_are_bounded_and_those_heard_of_last_stay():
-    clients = Clients()
-    for number in range(MOST_CLIENTS):
-        clients.add(TransferResult(READ, (f"10.0.{number}", 1), b"x", Outcome.REFUSED, code=1), 1.0)
-    clients.add(TransferResult(READ, ("10.0.0", 2), b"x", Outcome.REFUSED, code=1), 2.0)
-    clients.add(TransferResult(READ, ("10.1.0", 2), b"x", Outcome.REFUSED, code=1), 3.0)
-    assert len(clients.boots) == MOST_CLIENTS
-    assert "10.0.0" in clients.boots
-    assert "10.0.1" not in clients.boots
+def test_the_number_of_clients_is_bounded_and_the_most_recent_stay():
+    history = History()
+    for host in (*(f"10.0.{number}" for number in range(MAX_CLIENTS)), "10.0.0", "10.1.0"):
+        history(TransferResult(READ, (host, 1), b"x", Outcome.REFUSED, code=1))
+    assert len(history.clients) == MAX_CLIENTS
+    assert "10.0.0" in history.clients
+    assert "10.0.1" not in history.clients

@@ -1,4 +1,4 @@
-"""Reports in, the text of Prometheus out."""
+"""Results are counted and exported in Prometheus' text format."""
 
 import re
 from dataclasses import replace
@@ -40,31 +40,31 @@ RENAMED = replace(
     served_name=HOSTILE,
     resolution_steps=("rewrite[0]", "rewrite[12]", "case", "the first of 2"),
 )
-IGNORED = TransferResult(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.DROPPED, detail="a flood")
+DROPPED = TransferResult(WRITE, ("10.0.0.9", 1), HOSTILE, Outcome.DROPPED, detail="a flood")
 STORED = TransferResult(
     WRITE, ("10.0.0.8", 1), b"x", Outcome.DONE, 10, 2.0, Mode.OCTET, 512, 1, blocks=1
 )
 REFUSED = TransferResult(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
 
 
-def _families(reports=(), snapshot=None):
-    counts = TransferCounters()
-    counts.knows(["grub", "ipxe"])
-    for report in reports:
-        counts(report)
-    counts.discarded({DropReason.NO_PLACE: 4})
-    counts.reloads[False] += 1
-    text = exposition(counts, snapshot or Snapshot()).decode()
+def _families(results=(), snapshot=None):
+    counters = TransferCounters()
+    counters.add_profiles(["grub", "ipxe"])
+    for result in results:
+        counters(result)
+    counters.add_drops({DropReason.SESSION_LIMIT: 4})
+    counters.reloads[False] += 1
+    text = exposition(counters, snapshot or Snapshot()).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 def _values(family):
-    """What is not zero, by the values of the labels."""
+    """Return the samples that are not zero, by the values of their labels."""
     return {tuple(s.labels.values()): s.value for s in family.samples if s.value}
 
 
 def _histogram(family, **labels):
-    """How many values fell into each bucket that has some; then their number and sum."""
+    """Return the number of values in each bucket that has any, their count and their sum."""
     samples = [s for s in family.samples if labels.items() <= s.labels.items()]
     before, buckets = 0, {}
     for sample in samples:
@@ -75,41 +75,41 @@ def _histogram(family, **labels):
     return buckets, ends["count"], ends["sum"]
 
 
-def test_reports_add_up():
-    families = _families([DONE, DONE, STORED, REFUSED, IGNORED])
-    assert _values(families["tftpd_ignored"]) == {("write",): 1}
+def test_results_are_counted():
+    families = _families([DONE, DONE, STORED, REFUSED, DROPPED])
+    assert _values(families["tftpd_dropped_requests"]) == {("write",): 1}
     assert _values(families["tftpd_requests"]) == {("read",): 3, ("write",): 2}
     assert _values(families["tftpd_refusals"]) == {("1",): 1}
     assert _values(families["tftpd_transfers"]) == {("read", "done"): 2, ("write", "done"): 1}
     assert _values(families["tftpd_transferred_bytes"]) == {("read",): 6000, ("write",): 10}
     assert _values(families["tftpd_blocks"]) == {("read",): 6, ("write",): 1}
-    assert _values(families["tftpd_retransmissions"]) == {("read",): 4}
+    assert _values(families["tftpd_retransmits"]) == {("read",): 4}
     assert _values(families["tftpd_timeouts"]) == {("read",): 2}
     assert _values(families["tftpd_options"]) == {("blksize",): 2, ("tsize",): 2}
     profiles = families["tftpd_profile_transfers"]
     assert _values(profiles) == {("grub",): 2, ("none",): 1}
     assert {sample.labels["profile"] for sample in profiles.samples} == {"grub", "ipxe", "none"}
-    assert _values(families["tftpd_uploads_stored"]) == {(): 1}
+    assert _values(families["tftpd_stored_uploads"]) == {(): 1}
     durations = families["tftpd_transfer_duration_seconds"]
     assert _histogram(durations, direction="read") == ({"0.5": 2}, 2, 0.4)
     assert _histogram(durations, direction="write") == ({"2.5": 1}, 1, 2.0)
-    assert _histogram(families["tftpd_roundtrip_seconds"]) == ({"0.003": 2}, 2, 0.004)
+    assert _histogram(families["tftpd_rtt_seconds"]) == ({"0.003": 2}, 2, 0.004)
     assert _histogram(families["tftpd_blksize_bytes"]) == ({"512.0": 1, "1468.0": 2}, 3, 3448)
     assert _histogram(families["tftpd_windowsize_blocks"]) == ({"1.0": 1, "16.0": 2}, 3, 33)
 
 
-def test_names_are_counted_by_what_led_to_them():
-    """A file counts once for each rung, and once for all rules; a number of choices for nothing."""
+def test_resolved_names_are_counted_by_method():
+    """A file counts once per fallback, and once for all rewrite rules together."""
     families = _families(
         [RENAMED, RENAMED, replace(RENAMED, resolution_steps=("drive", "case")), DONE]
     )
-    names = families["tftpd_names"]
+    names = families["tftpd_resolved_names"]
     assert _values(names) == {("case",): 3, ("rewrite",): 2, ("drive",): 1}
-    labels = {sample.labels["by"] for sample in names.samples}
+    labels = {sample.labels["method"] for sample in names.samples}
     assert labels == {"drive", "trailing", "encoding", "prefix", "case", "rewrite", "template"}
 
 
-def test_what_is_now():
+def test_a_snapshot_is_exported():
     snapshot = Snapshot(
         sessions={(READ, SessionState.OPENING): 3, (WRITE, SessionState.DALLYING): 1},
         bytes_transferred={READ: 77},
@@ -122,14 +122,14 @@ def test_what_is_now():
     }
     assert _values(families["tftpd_running_bytes"]) == {("read",): 77}
     assert _values(families["tftpd_worker_restarts"]) == {(): 5}
-    assert _values(families["tftpd_workers_silent"]) == {(): 1}
-    assert _values(families["tftpd_discards"]) == {("no_place",): 4}
+    assert _values(families["tftpd_workers_unresponsive"]) == {(): 1}
+    assert _values(families["tftpd_dropped_datagrams"]) == {("session_limit",): 4}
     assert _values(families["tftpd_reloads"]) == {("failed",): 1}
     assert families["process_cpu_seconds"].samples[0].value > 0
 
 
-def test_no_name_and_no_address_is_a_label_and_labels_are_always_the_same():
-    before, after = _families(), _families([DONE, RENAMED, STORED, REFUSED, IGNORED])
+def test_labels_are_constant_and_contain_neither_file_names_nor_addresses():
+    before, after = _families(), _families([DONE, RENAMED, STORED, REFUSED, DROPPED])
     series = [
         {(s.name, *s.labels.items()) for family in families.values() for s in family.samples}
         for families in (before, after)
@@ -140,14 +140,14 @@ def test_no_name_and_no_address_is_a_label_and_labels_are_always_the_same():
 
 
 @pytest.mark.parametrize("code", [0, 8, 9, 65535, None])
-def test_codes_are_a_closed_set(code):
-    report = TransferResult(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
-    assert set(_values(_families([report])["tftpd_refusals"])) == {(str(min(code or 0, 8)),)}
+def test_error_codes_are_a_closed_set(code):
+    result = TransferResult(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
+    assert set(_values(_families([result])["tftpd_refusals"])) == {(str(min(code or 0, 8)),)}
 
 
-def test_the_reference_names_every_metric():
+def test_the_reference_lists_every_metric():
     reference = (CHECKOUT / "docs/reference/metrics.md").read_text()
     named = set(re.findall(r"^\| `(tftpd_\w+)`", reference, re.MULTILINE))
-    ours = [family for name, family in _families().items() if name.startswith("tftpd_")]
-    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in ours}
+    own = [family for name, family in _families().items() if name.startswith("tftpd_")]
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in own}
     assert named == names

@@ -1,7 +1,6 @@
-"""The page for people, in a headless Chromium.
+"""The status page in a headless Chromium.
 
-Where that is missing the tests are skipped, unless TFTPD_INTEROP is
-`required`: then they fail.
+Without Chromium the tests are skipped; they fail if TFTPD_INTEROP is `required`.
 """
 
 import os
@@ -19,7 +18,7 @@ HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium, for all tests of this module."""
+    """Return a Chromium that all tests of this module share."""
     required = os.environ.get("TFTPD_INTEROP") == "required"
     programs = [shutil.which("chromium"), shutil.which("chromedriver")]
     if not all(programs) and not required:
@@ -32,7 +31,7 @@ def browser():
 
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    # Its sandbox is not for root, and a container's /dev/shm is too small for it.
+    # The sandbox refuses root, and /dev/shm of a container is too small.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -49,14 +48,14 @@ class Page:
 
     def __init__(self, browser, port):
         self.browser = browser
-        browser.get_log("browser")  # what pages before this one said
+        browser.get_log("browser")  # discard the messages of earlier pages
         browser.get(f"http://127.0.0.1:{port}/")
 
     def run(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
 
     def texts(self, selector):
-        """The text of each element that is to be seen."""
+        """Return the text of each visible element."""
         return self.run(
             "return [...document.querySelectorAll(arguments[0])]"
             ".filter((one) => one.offsetParent).map((one) => one.textContent)",
@@ -64,13 +63,13 @@ class Page:
         )
 
     def bars(self):
-        """How far the progress bars are."""
+        """Return the values of the visible progress bars."""
         return self.run(
             "return [...document.querySelectorAll('#running progress')]"
             ".filter((one) => one.offsetParent).map((one) => one.value)"
         )
 
-    def types(self, text):
+    def type_filter(self, text):
         """Fill in the filter, as a keyboard does."""
         self.run(
             "const field = document.getElementById('filter'); field.value = arguments[0];"
@@ -78,8 +77,8 @@ class Page:
             text,
         )
 
-    def complaints(self):
-        """What the console has, violations of the policy among it."""
+    def console_messages(self):
+        """Return the console's messages, including violations of the security policy."""
         return [entry["message"] for entry in self.browser.get_log("browser")]
 
 
@@ -99,7 +98,7 @@ def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, br
         page = Page(browser, served.port)
         until(lambda: page.texts("#state") == ["serving"])
         with SlowReader(served.running.port, b"vmlinuz") as client:
-            client.reads(3)
+            client.read(3)
             until(lambda: page.bars() == [30])
             assert page.texts("#running .file") == ["vmlinuz"]
             assert page.texts("#running .percent") == ["30 %"]
@@ -107,56 +106,56 @@ def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, br
             assert page.texts("#fact-running") == ["1"]
             label = "return document.querySelector('progress').getAttribute('aria-label')"
             assert page.run(label) == "vmlinuz by 127.0.0.1"
-            client.reads(5)
+            client.read(5)
             until(lambda: page.bars() == [80])
-            client.reads(3)
+            client.read(3)
         until(lambda: page.texts("#clients .text") == ["booted"])
         assert page.bars() == []
         assert page.texts("#clients .chip") == ["kernel"]
         assert page.texts("#ended .outcome") == ["done"]
-        assert page.texts("#none-running") == ["Nothing runs."]
-        assert page.complaints() == []
+        assert page.texts("#none-running") == ["No transfer is running."]
+        assert page.console_messages() == []
 
 
-def test_a_client_is_called_by_its_profile(tmp_path, browser):
+def test_a_client_is_shown_with_its_profile(tmp_path, browser):
     with web(tmp_path) as served:
         (served.running.root / "kernel").write_bytes(b"x" * 5000)
         page = Page(browser, served.port)
         grub = (("blksize", 1024), ("tsize", 0))
         with SlowReader(served.running.port, b"kernel", grub) as client:
-            client.reads(1)
+            client.read(1)
             until(lambda: any(note.startswith("grub, ") for note in page.texts("#running .note")))
             client.hang_up()
         until(lambda: page.texts("#ended .file-cell") == ["kernel grub"])
-        assert page.complaints() == []
+        assert page.console_messages() == []
 
 
-def test_a_file_that_was_found_by_another_name_has_both(tmp_path, browser):
-    with web(tmp_path, names={"ladder": ["drive", "case"]}) as served:
+def test_a_file_found_by_another_name_is_shown_with_both_names(tmp_path, browser):
+    with web(tmp_path, names={"fallbacks": ["drive", "case"]}) as served:
         (served.running.root / "BCD").write_bytes(b"x" * 1000)
         page = Page(browser, served.port)
         get(served.running.port, b"BCD")
         until(lambda: page.texts("#ended .file") == ["BCD"])
         assert page.texts("#ended .served") == []
-        assert page.texts("#names") == []
+        assert page.texts("#resolved-names") == []
         get(served.running.port, b"c:bcd")
         until(lambda: page.texts("#ended .served") == ["as BCD (drive, case)"])
         assert page.texts("#ended .file") == ["c:bcd", "BCD"]
-        assert page.texts("#names") == ["Files found by another name: drive 1, case 1"]
-        assert page.complaints() == []
+        assert page.texts("#resolved-names") == ["Files found by another name: drive 1, case 1"]
+        assert page.console_messages() == []
 
 
-def test_the_filter_shows_one_client_and_the_address_of_the_page_keeps_it(tmp_path, browser):
+def test_the_filter_shows_one_client_and_is_kept_in_the_url(tmp_path, browser):
     with web(tmp_path) as served, ExitStack() as clients:
         (served.running.root / "file").write_bytes(b"x" * 10_000)
         for host in ("127.0.0.7", "127.0.0.8"):
             client = clients.enter_context(SlowReader(served.running.port, b"file", host=host))
-            client.reads(1)
+            client.read(1)
         put(served.running.port, b"new", b"")
         page = Page(browser, served.port)
         until(lambda: len(page.texts("#clients .client")) == 3)
         assert len(page.bars()) == 2
-        page.types("0.8")
+        page.type_filter("0.8")
         assert page.texts("#clients .client") == ["127.0.0.8"]
         assert page.texts("#running .client") == ["127.0.0.8"]
         assert page.texts("#ended .client") == []
@@ -164,13 +163,13 @@ def test_the_filter_shows_one_client_and_the_address_of_the_page_keeps_it(tmp_pa
         assert page.run("return location.hash") == "#0.8"
         page.browser.refresh()
         until(lambda: page.texts("#clients .client") == ["127.0.0.8"])
-        page.types("")
+        page.type_filter("")
         until(lambda: len(page.texts("#clients .client")) == 3)
-        page.types("no such client")
-        assert page.texts("#none-clients") == ["No client was heard of."]
+        page.type_filter("no such client")
+        assert page.texts("#none-clients") == ["No client has sent a request."]
 
 
-def test_a_hostile_name_is_text_and_runs_nothing(tmp_path, browser):
+def test_a_hostile_name_is_shown_as_text_and_runs_no_script(tmp_path, browser):
     with web(tmp_path) as served:
         with pytest.raises(ServerError):
             get(served.running.port, HOSTILE)
@@ -178,7 +177,7 @@ def test_a_hostile_name_is_text_and_runs_nothing(tmp_path, browser):
             assert refused.refused
         (served.running.root / "<b>").write_bytes(b"x" * 5000)
         with SlowReader(served.running.port, b"<b>", host="127.0.0.9") as client:
-            client.reads(1)
+            client.read(1)
             page = Page(browser, served.port)
             until(lambda: len(page.texts("#ended .file")) == 2)
             until(lambda: page.texts("#running .file") == ["<b>"])
@@ -187,7 +186,7 @@ def test_a_hostile_name_is_text_and_runs_nothing(tmp_path, browser):
             assert "not found only: 2 names" in page.texts("#clients .text")
             assert page.run("return document.querySelectorAll('main img, main b').length") == 0
             assert page.run("return document.title") == "tftpd"
-            assert page.complaints() == []
+            assert page.console_messages() == []
 
 
 def test_a_timeline_opens_and_stays_open(tmp_path, browser):
@@ -205,7 +204,7 @@ def test_a_timeline_opens_and_stays_open(tmp_path, browser):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path, browser, scheme):
+def test_the_page_fits_the_screen_of_a_phone(tmp_path, browser, scheme):
     _resize(browser, 390)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
@@ -215,7 +214,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path, browser, scheme):
         with pytest.raises(ServerError):
             get(served.running.port, name)
         with SlowReader(served.running.port, name[:150]) as client:
-            client.reads(3)
+            client.read(3)
             page = Page(browser, served.port)
             until(lambda: page.bars() == [30])
             page.run("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -224,7 +223,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path, browser, scheme):
             assert ground == {"light": "rgb(246, 247, 246)", "dark": "rgb(17, 21, 20)"}[scheme]
 
 
-def test_a_page_tells_that_the_daemon_is_gone(tmp_path, browser):
+def test_the_page_shows_that_the_daemon_does_not_answer(tmp_path, browser):
     with web(tmp_path) as served:
         page = Page(browser, served.port)
         until(lambda: page.texts("#state") == ["serving"])

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.status.pages import WAIT, SlowReader, free_tcp_port, web
+from tests.status.pages import WAIT_SECONDS, SlowReader, free_tcp_port, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
 
@@ -27,14 +27,14 @@ HOSTILE = [
     b"\"'><img src=x onerror=alert(1)>",
     b"line\nfeed\r\ttab",
     b"\xff\xfe\xe4",
-    b"a\xe2\x80\xaegnp.exe",  # U+202E turns the rest around
+    b"a\xe2\x80\xaegnp.exe",  # U+202E reverses the rest
     b"</script><!--",
     b"x" * 480,
 ]
 
 
 def _metrics(page):
-    _, headers, body = page.asks("/metrics")
+    _, headers, body = page.request("/metrics")
     assert headers["content-type"].startswith("text/plain; version=")
     families = text_string_to_metric_families(body.decode())
     return {
@@ -44,40 +44,40 @@ def _metrics(page):
     }
 
 
-def test_a_running_transfer_and_its_end(tmp_path):
+def test_the_status_shows_a_running_transfer_and_then_its_result(tmp_path):
     with web(tmp_path) as page:
         (page.running.root / "vmlinuz").write_bytes(b"x" * 10_500)
         with SlowReader(page.running.port, b"vmlinuz") as client:
-            client.reads(4)
+            client.read(4)
             (one,) = page.status()["running"]
             assert one["client"] == "127.0.0.1"
             assert (one["file"], one["kind"], one["state"]) == ("vmlinuz", "kernel", "running")
-            assert (one["octets"], one["size"], one["percent"]) == (4000, 10_500, 38.1)
+            assert (one["bytes"], one["size"], one["percent"]) == (4000, 10_500, 38.1)
             assert (one["block"], one["blocks"], one["blksize"]) == (4, 11, 1000)
             assert one["direction"] == "read"
             assert one["age"] >= one["idle"] >= 0
-            said = page.status()
-            assert said["sessions"]["read"] == {"opening": 0, "running": 1, "dallying": 0}
-            assert said["clients"][0]["text"] == "loading vmlinuz, 38 %"
+            status = page.status()
+            assert status["sessions"]["read"] == {"opening": 0, "running": 1, "dallying": 0}
+            assert status["clients"][0]["text"] == "loading vmlinuz, 38 %"
             metrics = _metrics(page)
             assert metrics["tftpd_sessions", "read", "running"] == 1
             assert metrics["tftpd_running_bytes", "read"] == 4000
             assert metrics["tftpd_transfers_total", "read", "done"] == 0
-            client.reads(7)
+            client.read(7)
         page.running.awaited(1)
         until(lambda: page.status()["running"] == [])
-        said = page.status()
-        (ended,) = said["ended"]
-        assert (ended["file"], ended["outcome"], ended["octets"]) == ("vmlinuz", "done", 10_500)
+        status = page.status()
+        (ended,) = status["ended"]
+        assert (ended["file"], ended["outcome"], ended["bytes"]) == ("vmlinuz", "done", 10_500)
         assert ended["options"] == ["tsize", "blksize"]
         assert ended["profile"] is None
-        (client,) = said["clients"]
+        (client,) = status["clients"]
         assert (client["verdict"], client["text"], client["boots"]) == ("booted", "booted", 1)
         assert [step["kind"] for step in client["steps"]] == ["kernel"]
         metrics = _metrics(page)
         assert metrics["tftpd_transfers_total", "read", "done"] == 1
         assert metrics["tftpd_transferred_bytes_total", "read"] == 10_500
-        assert metrics["tftpd_roundtrip_seconds_count",] == 1
+        assert metrics["tftpd_rtt_seconds_count",] == 1
         assert metrics["process_open_fds",] > 0
 
 
@@ -102,7 +102,7 @@ def test_who_is_known_is_named(tmp_path):
         assert metrics["tftpd_profile_transfers_total", "ipxe"] == 0
 
 
-def test_an_answer_after_another_has_only_what_is_new(tmp_path):
+def test_an_answer_has_only_changes_since_the_given_number(tmp_path):
     with web(tmp_path) as page:
         (page.running.root / "file").write_bytes(b"x")
         get(page.running.port, b"file")
@@ -118,22 +118,22 @@ def test_an_answer_after_another_has_only_what_is_new(tmp_path):
 
 
 @pytest.mark.parametrize("since", ["", "x", "-1", "9" * 400, "1&since=2", "%00"])
-def test_whatever_is_asked_for_is_answered(page, since):
-    code, _, body = page.asks(f"/status?since={since}")
+def test_an_invalid_since_parameter_is_ignored(page, since):
+    code, _, body = page.request(f"/status?since={since}")
     assert code == 200
     assert json.loads(body)["state"] == "serving"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A daemon for the tests that leave nothing behind."""
+    """Return the status page of a daemon that the tests share; they leave no state behind."""
     with web(tmp_path_factory.mktemp("page"), status={"names": ["boot.example.org"]}) as running:
         yield running
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_path_is_strict(page, path):
-    code, headers, body = page.asks(path)
+def test_every_path_has_strict_security_headers(page, path):
+    code, headers, body = page.request(path)
     assert code == 200
     assert body
     assert headers["content-length"] == str(len(body))
@@ -143,7 +143,7 @@ def test_every_path_is_strict(page, path):
     assert headers["cache-control"] == "no-store"
     assert headers["server"] == "tftpd"
     assert "access-control-allow-origin" not in headers
-    head = page.asks(path, "HEAD")
+    head = page.request(path, "HEAD")
     assert (head[0], head[2]) == (200, b"")
     if path != "/status" and path != "/metrics":
         assert head[1]["content-length"] == headers["content-length"]
@@ -151,7 +151,7 @@ def test_every_path_is_strict(page, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "ODD"])
 def test_other_methods_are_not_allowed(page, method):
-    code, headers, _ = page.asks("/status", method)
+    code, headers, _ = page.request("/status", method)
     assert (code, headers["allow"]) == (405, "GET, HEAD")
 
 
@@ -160,7 +160,7 @@ def test_other_methods_are_not_allowed(page, method):
     ["/nothing", "/page/index.html", "/../service.py", "/%2e%2e/site.py", "//", "/index.html"],
 )
 def test_other_paths_are_not_found(page, path):
-    code, _, body = page.asks(path)
+    code, _, body = page.request(path)
     assert (code, body) == (404, b"not found\n")
 
 
@@ -170,48 +170,50 @@ def test_other_paths_are_not_found(page, path):
      ("evil.example", 403), ("127.0.0.1.evil.example:9169", 403), ("", 403)],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/status", "/", "/nothing"])
-def test_a_name_of_others_is_refused(page, host, expected, path):
-    code, _, _ = page.asks(path, Host=host)
+def test_a_foreign_host_name_is_refused(page, host, expected, path):
+    code, _, _ = page.request(path, Host=host)
     assert code == (404 if expected == 200 and path == "/nothing" else expected)
 
 
-def test_a_health_check_of_old_needs_no_name(page):
-    with socket.create_connection(("127.0.0.1", page.port), WAIT) as sock:
+def test_a_health_check_over_http_1_0_needs_no_host_header(page):
+    with socket.create_connection(("127.0.0.1", page.port), WAIT_SECONDS) as sock:
         sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: sock.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nok\n")
 
 
-def test_a_body_is_not_kept(page):
-    with socket.create_connection(("127.0.0.1", page.port), WAIT) as sock:
+def test_a_request_body_is_discarded(page):
+    with socket.create_connection(("127.0.0.1", page.port), WAIT_SECONDS) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n")
         for _ in range(80):
             sock.sendall(b"x" * 100_000)
         assert sock.recv(1000).startswith(b"HTTP/1.1 405 ")
 
 
-def test_connections_are_limited_and_those_that_end_make_room(page):
+def test_the_number_of_connections_is_limited(page):
     def health():
         try:
-            return page.asks("/health")[0]
+            return page.request("/health")[0]
         except (http.client.HTTPException, OSError):
             return None
 
-    with ExitStack() as crowd:
+    with ExitStack() as connections:
         for _ in range(70):
-            crowd.enter_context(socket.create_connection(("127.0.0.1", page.port), WAIT))
+            connections.enter_context(
+                socket.create_connection(("127.0.0.1", page.port), WAIT_SECONDS)
+            )
         until(lambda: health() is None)
     until(lambda: health() == 200)
 
 
-def test_hostile_names_are_text_in_every_form(tmp_path):
+def test_hostile_names_are_escaped_in_json_and_absent_from_metrics(tmp_path):
     with web(tmp_path) as page:
         for name in HOSTILE:
             with pytest.raises(ServerError):
                 get(page.running.port, name)
         page.running.awaited(len(HOSTILE))
-        code, headers, body = page.asks("/status")
+        code, headers, body = page.request("/status")
         assert (code, headers["content-type"]) == (200, "application/json")
         files = [one["file"] for one in json.loads(body)["ended"]]
         assert files == [
@@ -223,11 +225,11 @@ def test_hostile_names_are_text_in_every_form(tmp_path):
             "</script><!--",
             "x" * 159 + "…",
         ]
-        assert "alert" not in page.asks("/metrics")[2].decode()
+        assert "alert" not in page.request("/metrics")[2].decode()
 
 
-def test_names_that_were_found_otherwise_are_told(tmp_path):
-    with web(tmp_path, names={"ladder": ["drive", "case"]}) as page:
+def test_resolved_names_are_counted_and_shown(tmp_path):
+    with web(tmp_path, names={"fallbacks": ["drive", "case"]}) as page:
         (page.running.root / "BCD").write_bytes(b"x" * 1000)
         port = page.running.port
         for name in (b"BCD", b"C:\\bcd", b"bcd"):
@@ -235,20 +237,20 @@ def test_names_that_were_found_otherwise_are_told(tmp_path):
         with pytest.raises(ServerError):
             get(port, b"c:none")
         page.running.awaited(4)
-        said = page.status()
+        status = page.status()
         found = {"drive": 1, "trailing": 0, "encoding": 0, "prefix": 0, "case": 2}
         found |= {"rewrite": 0, "template": 0}
-        assert said["names"] == found
-        assert [(one["served"], one["served_by"]) for one in said["ended"]] == [
+        assert status["resolved_names"] == found
+        assert [(one["served_name"], one["resolution_steps"]) for one in status["ended"]] == [
             (None, []),
             ("BCD", ["drive", "case"]),
             ("BCD", ["case"]),
             (None, []),
         ]
-        assert _metrics(page)["tftpd_names_total", "case"] == 2
+        assert _metrics(page)["tftpd_resolved_names_total", "case"] == 2
 
 
-def test_verdicts_of_several_clients(tmp_path):
+def test_each_client_has_a_verdict(tmp_path):
     with web(tmp_path) as page:
         (page.running.root / "boot.efi").write_bytes(b"x" * 10_000)
         port = page.running.port
@@ -257,11 +259,11 @@ def test_verdicts_of_several_clients(tmp_path):
         with SlowReader(port, b"nothing.cfg", host="127.0.0.3") as miss:
             assert miss.refused
         with SlowReader(port, b"boot.efi", host="127.0.0.4") as stuck:
-            stuck.reads(3)
+            stuck.read(3)
             page.running.awaited(2)
             until(lambda: _verdicts(page).get("127.0.0.4", "").startswith("stuck at block 3 of 11"))
             assert _verdicts(page) == {
-                "127.0.0.2": "probe only: asked for the size of boot.efi",
+                "127.0.0.2": "probe only: requested the size of boot.efi",
                 "127.0.0.3": "not found only: nothing.cfg",
                 "127.0.0.4": _verdicts(page)["127.0.0.4"],
             }
@@ -275,59 +277,62 @@ def test_malformed_datagrams_are_counted(tmp_path):
     with web(tmp_path) as page, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _ in range(3):
             sock.sendto(b"\0\1", ("127.0.0.1", page.running.port))
-        until(lambda: _metrics(page)["tftpd_discards_total", "malformed"] == 3)
+        until(lambda: _metrics(page)["tftpd_dropped_datagrams_total", "malformed"] == 3)
 
 
 def _pid_of(page, number):
     return page.status()["workers"][number]["pid"]
 
 
-def test_workers_are_asked_and_add_up(tmp_path):
+def test_the_status_merges_all_workers(tmp_path):
     with web(tmp_path, workers=2) as page, ExitStack() as clients:
         (page.running.root / "file").write_bytes(b"x" * 9_000)
-        until(lambda: all(worker["answers"] for worker in page.status()["workers"]))
+        until(lambda: all(_answering(page)))
         slow = [clients.enter_context(SlowReader(page.running.port, b"file")) for _ in range(12)]
         for client in slow:
-            client.reads(2)
+            client.read(2)
         until(lambda: len(page.status()["running"]) == 12)
-        assert {one["octets"] for one in page.status()["running"]} == {2000}
+        assert {one["bytes"] for one in page.status()["running"]} == {2000}
         until(lambda: _metrics(page)["tftpd_running_bytes", "read"] == 24_000)
         for client in slow:
-            client.reads(8)
+            client.read(8)
         page.running.awaited(12)
         until(lambda: page.status()["running"] == [])
         assert _metrics(page)["tftpd_transfers_total", "read", "done"] == 12
         assert page.status()["clients"][0]["text"] == "read 12 files"
 
 
-def test_a_worker_that_dies_or_stands_still_is_told(tmp_path):
+def test_the_status_shows_workers_that_die_or_do_not_answer(tmp_path):
     with web(tmp_path, workers=2) as page:
-        until(lambda: all(worker["answers"] for worker in page.status()["workers"]))
+        until(lambda: all(_answering(page)))
         first = _pid_of(page, 0)
         os.kill(first, signal.SIGKILL)
         until(lambda: page.status()["workers"][0]["answers"] and _pid_of(page, 0) != first)
         assert page.status()["workers"][0]["restarts"] == 1
         assert _metrics(page)["tftpd_worker_restarts_total",] == 1
-        still = _pid_of(page, 1)
-        os.kill(still, signal.SIGSTOP)
+        stopped = _pid_of(page, 1)
+        os.kill(stopped, signal.SIGSTOP)
         try:
-            answer = [True, False]
-            until(lambda: [each["answers"] for each in page.status()["workers"]] == answer)
-            assert _metrics(page)["tftpd_workers_silent",] == 1
+            until(lambda: _answering(page) == [True, False])
+            assert _metrics(page)["tftpd_workers_unresponsive",] == 1
         finally:
-            os.kill(still, signal.SIGCONT)
+            os.kill(stopped, signal.SIGCONT)
         until(lambda: page.status()["workers"][1]["answers"])
+
+
+def _answering(page):
+    return [worker["answers"] for worker in page.status()["workers"]]
 
 
 def _health_over(path):
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(WAIT)
+        sock.settimeout(WAIT_SECONDS)
         sock.connect(str(path))
         sock.sendall(b"GET /health HTTP/1.0\r\nHost: anything\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(1000), b""))
 
 
-def test_a_unix_socket_for_owner_and_group(tmp_path):
+def test_a_unix_socket_is_accessible_to_owner_and_group_only(tmp_path):
     path = tmp_path / "status.sock"
     with daemon(tmp_path, status={"socket": str(path)}) as running:
         assert stat.filemode(path.stat().st_mode) == "srw-rw----"
@@ -339,7 +344,7 @@ def test_a_unix_socket_for_owner_and_group(tmp_path):
     assert not path.exists()
 
 
-def test_a_socket_that_is_in_use_is_left_to_who_has_it(tmp_path):
+def test_a_unix_socket_in_use_is_not_replaced(tmp_path):
     path = tmp_path / "status.sock"
     with daemon(tmp_path, status={"socket": str(path)}):
         (tmp_path / "other").mkdir()
@@ -351,7 +356,7 @@ def test_a_socket_that_is_in_use_is_left_to_who_has_it(tmp_path):
         assert _health_over(path).endswith(b"ok\n")
 
 
-def test_a_port_that_is_in_use_ends_the_start_with_one_line(tmp_path):
+def test_a_port_in_use_ends_the_start_with_one_line(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -361,32 +366,32 @@ def test_a_port_that_is_in_use_ends_the_start_with_one_line(tmp_path):
             f"directories: [{{root: {tmp_path}, read: true}}]\n"
             f"status: {{port: {taken.getsockname()[1]}}}\n".replace("6969", str(free_tcp_port()))
         )
-        said = subprocess.run(
+        ended = subprocess.run(
             twistd("tftp", "--config", str(config)),
             capture_output=True,
             text=True,
             timeout=60,
             env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
         )
-    assert said.returncode == 1
-    assert "cannot serve the status page on 127.0.0.1 port" in said.stdout
-    assert "Address already in use" in said.stdout
-    assert "Traceback" not in said.stdout + said.stderr
+    assert ended.returncode == 1
+    assert "cannot serve the status page on 127.0.0.1 port" in ended.stdout
+    assert "Address already in use" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(("address", "warned"), [("127.0.0.1", 0), ("0.0.0.0", 1), ("::1", 0)])
-def test_an_address_beyond_loopback_has_a_warning(tmp_path, address, warned):
+def test_an_address_other_than_loopback_causes_a_warning(tmp_path, address, warned):
     with web(tmp_path, status={"address": address}) as page:
         log = page.running.log.read_text()
-    assert log.count("asks for no password") == warned
+    assert log.count("has no password") == warned
 
 
-def test_nothing_listens_and_nothing_is_loaded_unless_configured(tmp_path):
+def test_without_configuration_no_socket_is_opened_and_no_library_imported(tmp_path):
     with daemon(tmp_path) as running:
         maps = Path(f"/proc/{running.process.pid}/net/tcp").read_text()
-        ours = {os.readlink(fd.path) for fd in os.scandir(f"/proc/{running.process.pid}/fd")}
+        own = {os.readlink(fd.path) for fd in os.scandir(f"/proc/{running.process.pid}/fd")}
         sockets = {f"socket:[{line.split()[9]}]" for line in maps.splitlines()[1:]}
-        assert not ours & sockets
+        assert not own & sockets
     code = (
         "import sys, tftpd.daemon.service, tftpd.daemon.worker\n"
         "print([name for name in ('prometheus_client', 'twisted.web') if name in sys.modules])"
@@ -400,25 +405,25 @@ def test_nothing_listens_and_nothing_is_loaded_unless_configured(tmp_path):
     assert loaded.stdout == "[]\n"
 
 
-def test_health_says_when_the_daemon_stops(tmp_path):
-    """A worker that stands still holds the stop up for a while."""
+def test_health_reports_that_the_daemon_drains(tmp_path):
+    """A stopped worker delays the end of the daemon."""
     with web(tmp_path, workers=2) as page:
-        until(lambda: all(worker["answers"] for worker in page.status()["workers"]))
-        assert page.asks("/health")[::2] == (200, b"ok\n")
-        still = _pid_of(page, 1)
-        os.kill(still, signal.SIGSTOP)
+        until(lambda: all(_answering(page)))
+        assert page.request("/health")[::2] == (200, b"ok\n")
+        stopped = _pid_of(page, 1)
+        os.kill(stopped, signal.SIGSTOP)
         page.running.process.terminate()
-        until(lambda: page.asks("/health")[::2] == (503, b"draining\n"))
-        os.kill(still, signal.SIGCONT)
-        assert page.running.process.wait(WAIT) in (0, -signal.SIGTERM)
+        until(lambda: page.request("/health")[::2] == (503, b"draining\n"))
+        os.kill(stopped, signal.SIGCONT)
+        assert page.running.process.wait(WAIT_SECONDS) in (0, -signal.SIGTERM)
 
 
-def test_reloads_are_counted_and_show_in_the_listeners(tmp_path):
+def test_reloads_are_counted_and_update_the_listeners(tmp_path):
     with web(tmp_path) as page:
         config = tmp_path / "tftpd.yaml"
         document = yaml.safe_load(config.read_text())
         first, second = page.running.port, free_port()
-        assert page.status()["settings"] == str(config)
+        assert page.status()["config_file"] == str(config)
         assert page.status()["listeners"] == [f"127.0.0.1:{first}"]
         document["listen"].append({"address": "127.0.0.1", "port": second})
         config.write_text(yaml.safe_dump(document))
@@ -429,22 +434,22 @@ def test_reloads_are_counted_and_show_in_the_listeners(tmp_path):
         config.write_text(yaml.safe_dump(document))
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "ok"] == 2)
-        said = [event["message"] for event in page.running.events() if event["level"] == "warn"]
-        assert said == ["status has changed, which needs a restart"]
+        warnings = [event["message"] for event in page.running.events() if event["level"] == "warn"]
+        assert warnings == ["status has changed: restart the daemon to apply it"]
         config.write_text("nonsense")
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "failed"] == 1)
 
 
-def test_the_page_asked_for_does_not_fill_the_log(tmp_path):
+def test_requests_to_the_page_are_not_logged(tmp_path):
     with web(tmp_path) as page:
         before = len(page.running.events())
         for path in PATHS:
-            page.asks(path)
+            page.request(path)
         assert page.running.events()[before:] == []
 
 
-def test_a_crowd_of_half_open_sessions_is_bounded(tmp_path):
+def test_the_number_of_listed_sessions_is_bounded(tmp_path):
     with web(tmp_path) as page, ExitStack() as sockets:
         (page.running.root / "file").write_bytes(b"x" * 5000)
         for _ in range(600):

@@ -1,4 +1,4 @@
-"""UDP in memory and a clock that a test moves: the surroundings of a server."""
+"""UDP in memory and a clock that a test advances: the environment of a server."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ from tftpd.server.listener import Listener
 from tftpd.server.listening_port import SessionDemux
 from tftpd.server.session_table import SessionTable
 
-SERVER = "127.0.0.1"  # the kernel knows a way to it, wherever the tests run
+SERVER = "127.0.0.1"  # the kernel has a route to it on every host
 WELL_KNOWN = 69
 
 
 @implementer(BurstTransport)
 class MemoryPort:
-    """A port whose datagrams go to a `MemoryNet`."""
+    """Port of a `MemoryNet`."""
 
     def __init__(self, net: "MemoryNet", local: SocketAddress, protocol: DatagramProtocol) -> None:
         self.net = net
@@ -35,28 +35,28 @@ class MemoryPort:
         self.local: SocketAddress = (local[0], 0)
         self.broadcast = False
         self.protocol = protocol
-        self.hear: DatagramObserver | None = None
+        self.observe: DatagramObserver | None = None
         self.sessions = SessionDemux(lambda: None)
         self.upload_window_budget = 1 << 20
 
     def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
-        """Single-port mode: a session stays here."""
+        """Run a session on this port (single-port mode)."""
         self.sessions.register(tid, protocol, MemorySharedPort(self, tid), needs)
 
-    def answer(self, datagram: bytes, tid: TID) -> None:
-        if self.hear is not None:
-            self.hear(True, datagram, self.bound, tid[0])
+    def reply(self, datagram: bytes, tid: TID) -> None:
+        if self.observe is not None:
+            self.observe(True, datagram, self.bound, tid[0])
         self.net.sent.append(((tid[1][0], self.bound[1]), tid[0], datagram))
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert self.bound in self.net.ports, "write on a closed port"
-        if self.hear is not None and addr is not None:
-            self.hear(True, bytes(datagram), self.bound, addr)
+        if self.observe is not None and addr is not None:
+            self.observe(True, bytes(datagram), self.bound, addr)
         self.net.sent.append((self.bound, addr, bytes(datagram)))
 
-    def writeBurst(self, octets: Buffer, size: int, peer: SocketAddress) -> None:
-        for at in range(0, len(octets), size):
-            self.write(bytes(octets[at : at + size]), peer)
+    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        for start in range(0, len(data), size):
+            self.write(bytes(data[start : start + size]), peer)
 
     def stopListening(self) -> "Deferred[None]":
         if self.net.ports.pop(self.bound, None) is not None:
@@ -77,7 +77,7 @@ class MemoryPort:
 
 
 class MemorySharedPort(MemoryPort):
-    """A listening port as one session sees it."""
+    """Transport of one session on a listening port."""
 
     def __init__(self, port: MemoryPort, tid: TID) -> None:
         self.net = port.net
@@ -85,7 +85,7 @@ class MemorySharedPort(MemoryPort):
         self.port, self.tid = port, tid
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        assert self.tid in self.port.sessions, "write after the end"
+        assert self.tid in self.port.sessions, "write after the end of the session"
         self.net.sent.append(((self.tid[1][0], self.bound[1]), addr, bytes(datagram)))
 
     def stopListening(self) -> "Deferred[None]":
@@ -98,11 +98,13 @@ verifyClass(BurstTransport, MemorySharedPort)
 
 
 class MemoryNet:
-    """Ports by address, what was sent, work for threads, and the clock.
+    """Ports by address, the datagrams that were sent, work for threads, and the clock.
 
-    Work runs at once, or takes `work_takes` seconds; with `hold_threads`
-    it waits for `run_threads()`.
-    `no_ports` makes the next ports fail to open, `taken` those of a range.
+    Attributes:
+        hold_threads: Work waits for `run_threads()`; otherwise it runs at once.
+        work_seconds: Time that work takes on the clock.
+        no_ports: Every port fails to open.
+        ports_exhausted: Ports of a range fail to open.
     """
 
     def __init__(self) -> None:
@@ -110,9 +112,9 @@ class MemoryNet:
         self.ports: dict[SocketAddress, MemoryPort] = {}
         self.sent: list[tuple[SocketAddress, SocketAddress | None, bytes]] = []
         self.hold_threads = False
-        self.work_takes = 0.0
+        self.work_seconds = 0.0
         self.no_ports = False
-        self.taken = False
+        self.ports_exhausted = False
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._next = 40000
 
@@ -126,14 +128,14 @@ class MemoryNet:
         return port
 
     def deliver(self, datagram: bytes, source: SocketAddress, to: SocketAddress) -> None:
-        """A datagram arrives; where no port is open it is lost."""
+        """Deliver a datagram; it is lost if no port is open at `to`."""
         port = self.ports.get(to)
         if port is not None:
             if port.sessions.dispatch(datagram, (source, port.local)):
                 port.sessions.flush()
                 return
-            if port.hear is not None:
-                port.hear(False, datagram, port.bound, source)
+            if port.observe is not None:
+                port.observe(False, datagram, port.bound, source)
             port.protocol.datagramReceived(datagram, source)
 
     def run_threads(self) -> None:
@@ -146,15 +148,15 @@ class MemoryNet:
     ) -> MemoryPort:
         if self.no_ports:
             raise OSError(24, "Too many open files")
-        if self.taken and needs.ports is not None:
+        if self.ports_exhausted and needs.ports is not None:
             raise PortsExhausted(98, "all ports are taken")
         self._next += 1
         return self.bind(protocol, (local[0], self._next))
 
     def _in_thread(self, work: Callable[[], Any]) -> "Deferred[Any]":
         done: Deferred[Any] = Deferred()
-        if self.work_takes:
-            self.clock.callLater(self.work_takes, lambda: maybeDeferred(work).chainDeferred(done))
+        if self.work_seconds:
+            self.clock.callLater(self.work_seconds, lambda: maybeDeferred(work).chainDeferred(done))
             return done
         if not self.hold_threads:
             return maybeDeferred(work)
@@ -163,32 +165,38 @@ class MemoryNet:
 
 
 class MemoryServer:
-    """A listener on the well-known port of `SERVER`, its sessions and reports."""
+    """Listener on the well-known port of `SERVER`, its sessions and results.
+
+    Attributes:
+        reports: Results of all requests.
+    """
 
     def __init__(
-        self, offer: Callable[[Callable[[TransferResult], None]], ServerConfig], **listener: Any
+        self,
+        make_config: Callable[[Callable[[TransferResult], None]], ServerConfig],
+        **listener: Any,
     ) -> None:
         self.net = MemoryNet()
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
         self.listener = Listener(
-            self.net.runtime, offer(self.reports.append), self.sessions, **listener
+            self.net.runtime, make_config(self.reports.append), self.sessions, **listener
         )
         self.port = self.net.bind(self.listener, (SERVER, WELL_KNOWN))
 
     def client(self, host: str = "192.0.2.7", port: int = 2070) -> "Client":
         return Client(self, (host, port))
 
-    def waits(self, seconds: float) -> None:
-        """Time passes, in steps short enough for every timer to fire in order."""
+    def advance(self, seconds: float) -> None:
+        """Advance the clock in steps that are short enough for timers to fire in order."""
         self.net.clock.pump([0.05] * round(seconds / 0.05))
 
     @property
     def idle(self) -> bool:
-        """Whether no session, port or timer is left."""
+        """True if no session, port or timer is left."""
         return (
             len(self.sessions) == 0
-            and not self.listener.waiting
+            and not self.listener.pending_lookups
             and not self.port.sessions
             and list(self.net.ports) == [(SERVER, WELL_KNOWN)]
             and not self.net.clock.getDelayedCalls()
@@ -196,40 +204,44 @@ class MemoryServer:
 
 
 class Client:
-    """One client port: what it says, and what it hears from whom."""
+    """One client port. Every method returns the packets that it has received meanwhile.
+
+    Attributes:
+        tid: The server's address after its first reply.
+    """
 
     def __init__(self, server: MemoryServer, address: SocketAddress) -> None:
         self.server = server
         self.address = address
-        self.tid: SocketAddress | None = None  # the server's, once it has answered
+        self.tid: SocketAddress | None = None
 
-    def asks(self, request: Packet | bytes) -> list[Packet]:
-        """Say it to the well-known port; what comes back, its TID taken."""
-        self.server.net.deliver(_octets(request), self.address, (SERVER, WELL_KNOWN))
-        return self.hears()
+    def request(self, request: Packet | bytes) -> list[Packet]:
+        """Send a packet to the well-known port."""
+        self.server.net.deliver(_encode(request), self.address, (SERVER, WELL_KNOWN))
+        return self.receive()
 
-    def says(self, *packets: Packet | bytes) -> list[Packet]:
-        """Say it to the session; what comes back."""
+    def send(self, *packets: Packet | bytes) -> list[Packet]:
+        """Send packets to the session, or to the well-known port if there is none."""
         tid = self.tid or (SERVER, WELL_KNOWN)
         for packet in packets:
-            self.server.net.deliver(_octets(packet), self.address, tid)
-        return self.hears()
+            self.server.net.deliver(_encode(packet), self.address, tid)
+        return self.receive()
 
-    def waits(self, seconds: float) -> list[Packet]:
-        """What comes when time alone passes."""
-        self.server.waits(seconds)
-        return self.hears()
+    def advance(self, seconds: float) -> list[Packet]:
+        """Let time pass."""
+        self.server.advance(seconds)
+        return self.receive()
 
-    def hears(self) -> list[Packet]:
-        """What has come since the last time."""
+    def receive(self) -> list[Packet]:
+        """Return the packets that have arrived since the last call."""
         sent = self.server.net.sent
-        mine = [entry for entry in sent if entry[1] == self.address]
+        own = [entry for entry in sent if entry[1] == self.address]
         sent[:] = [entry for entry in sent if entry[1] != self.address]
-        for source, _, _ in mine:
+        for source, _, _ in own:
             if source[1] != WELL_KNOWN:
                 self.tid = source
-        return [decode(datagram) for _, _, datagram in mine]
+        return [decode(datagram) for _, _, datagram in own]
 
 
-def _octets(packet: Packet | bytes) -> bytes:
+def _encode(packet: Packet | bytes) -> bytes:
     return packet if isinstance(packet, bytes) else packet.encode()

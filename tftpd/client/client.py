@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from tftpd.client.endpoint import ServerEndpoint, create_runtime, resolve_server
 from tftpd.client.errors import LocalError, transfer_error
 from tftpd.client.files import FileDownload, SpooledDownload, copy_spool, open_source, open_spool
 from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
-from tftpd.client.output import PeriodicCall
 from tftpd.client.settings import ClientSettings
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.receive_session import UploadSink
@@ -34,6 +34,9 @@ PORT = 69
 # Time after a download during which the last ACK is repeated if the server sends the last block
 # again. tftpd repeats it after 1 s at the latest.
 _DALLY_SECONDS = 4.0
+
+# Progress is reported by a timer, not for each block, so that a terminal delays no block.
+_PROGRESS_INTERVAL_SECONDS = 0.2
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes so far and the size of the file; None if it is unknown."""
@@ -143,13 +146,14 @@ class Client:
         if progress is None:
             result = await session.run()
         else:
-            ticker = PeriodicCall(
-                self._runtime.clock, lambda: progress(session.bytes_transferred, total())
-            )
+            loop = LoopingCall(lambda: progress(session.bytes_transferred, total()))
+            loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
+            loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
             try:
                 result = await session.run()
             finally:
-                ticker.stop()
+                if loop.running:
+                    loop.stop()
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result)
         if progress is not None:

@@ -5,8 +5,7 @@ import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,19 +139,12 @@ def _name(job: TransferJob) -> str:
     return printable_name(job.remote.name)
 
 
-@contextmanager
-def _open_destination(local: Path | None) -> Iterator[Path | BinaryIO]:
-    """Yield the destination of a download: a path, or an open file for a device or a pipe."""
+def _open_destination(local: Path | None) -> AbstractContextManager[Path | BinaryIO]:
+    """Return the destination of a download: a path, or an open file for a device or a pipe."""
     if local is None:
-        yield sys.stdout.buffer
-    elif local.is_file() or not local.exists():
-        yield local
-    else:
-        with _open_for_writing(local) as file:
-            yield file
-
-
-def _open_for_writing(local: Path) -> BinaryIO:
+        return nullcontext(sys.stdout.buffer)
+    if local.is_file() or not local.exists():
+        return nullcontext(local)
     try:
         return local.open("wb")
     except OSError as error:

@@ -5,37 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from twisted.internet.interfaces import IDelayedCall
-
-from tftpd.net.interfaces import Clock
 from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
-
-# Progress is reported by a timer, not for each block, so that the terminal delays no block.
-_PROGRESS_INTERVAL_SECONDS = 0.2
-
-
-class PeriodicCall:
-    """Calls a function every 0.2 seconds until it is stopped.
-
-    Args:
-        clock: Clock of the timer.
-        function: The function to call.
-    """
-
-    def __init__(self, clock: Clock, function: Callable[[], None]) -> None:
-        self._clock = clock
-        self._function = function
-        self._pending: IDelayedCall = clock.callLater(_PROGRESS_INTERVAL_SECONDS, self._tick)
-
-    def stop(self) -> None:
-        """Stop the calls; idempotent."""
-        if self._pending.active():
-            self._pending.cancel()
-
-    def _tick(self) -> None:
-        self._pending = self._clock.callLater(_PROGRESS_INTERVAL_SECONDS, self._tick)
-        self._function()
 
 
 @contextmanager

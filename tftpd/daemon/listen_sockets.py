@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -74,10 +74,9 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     held_by_name = {entry.name: entry for entry in held}
     configured = {(listen.address, listen.port) for listen in settings.listen}
     inherited = [entry for entry in held if entry.inherited]
-    _check_socket_counts(inherited, settings.workers)
+    _check_inherited(inherited, settings)
     if inherited and "listen" not in settings.model_fields_set:
         return [replace(entry, listen=_default_listen(entry.address)) for entry in inherited]
-    _check_configured(inherited, configured)
     removed = [held_by_name[name] for name in held_by_name if name not in configured]
     with ExitStack() as undo:
         bound = []
@@ -187,23 +186,20 @@ def _default_listen(address: SocketAddress) -> ListenSection:
     return ListenSection(address=f"{host}{scope}", port=port)
 
 
-def _check_socket_counts(inherited: Sequence[ListenSocket], workers: int) -> None:
+def _check_inherited(inherited: Sequence[ListenSocket], settings: Settings) -> None:
+    names = {(listen.address, listen.port) for listen in settings.listen}
     for entry in inherited:
-        count = len(entry.sockets)
-        if count != workers:
+        address, count = format_address(entry.address), len(entry.sockets)
+        if count != settings.workers:
             raise BindError(
-                f"systemd passed {_count(count, 'socket')} of {format_address(entry.address)} for "
-                f"{_count(workers, 'worker')}; each worker needs one (ReusePort=yes)"
+                f"systemd passed {_count(count, 'socket')} of {address} for "
+                f"{_count(settings.workers, 'worker')}; each worker needs one (ReusePort=yes)"
             )
-
-
-def _check_configured(inherited: Sequence[ListenSocket], configured: Set[tuple[str, int]]) -> None:
-    """Refuse a socket that nobody reads: its requests would never be answered."""
-    for entry in inherited:
-        if entry.name not in configured:
+        # Requests to a socket that no worker reads would never be answered.
+        if "listen" in settings.model_fields_set and entry.name not in names:
             raise BindError(
-                f"systemd passed a socket of {format_address(entry.address)}, which no entry of "
-                "`listen` names; add it there, or leave `listen` out"
+                f"systemd passed a socket of {address}, which no entry of `listen` names; "
+                "add it there, or leave `listen` out"
             )
 
 

@@ -155,7 +155,7 @@ class WorkerSlot:
 
     @property
     def is_running(self) -> bool:
-        """Whether the worker's process runs now."""
+        """True while the worker's process runs."""
         return self._worker is not None
 
     def configure(self, config: bytes, descriptors: list[int], drain_timeout: float) -> None:

@@ -79,7 +79,7 @@ class EpollReader:
                 try:
                     reader.doRead()
                 except Exception:
-                    self.log.failure("internal error in a reader")
+                    self.log.failure("internal error in a reader", event="reader_failed")
             if n_transfers:
                 self._throttle.transfer_active()
             if self._epoll.closed:

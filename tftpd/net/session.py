@@ -307,7 +307,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             reason = ErrorText.OUT_OF_MEMORY
         else:
             reason = ErrorText.INTERNAL
-            self.log.failure("internal error in the session with {peer}", peer=self.peer)
+            self.log.failure(
+                "internal error in the session with {peer}", event="session_failed", peer=self.peer
+            )
         self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:

@@ -17,9 +17,9 @@ class Outcome(Enum):
     FAILED = "failed"  # by us: the disk, or a fault of our own
     REPLACED = "replaced"  # the client started another transfer from the same TID
     STOPPED = "stopped"  # the daemon went down
-    EVICTED = "displaced"  # never answered, and others needed its place
+    EVICTED = "evicted"  # never answered, and others needed its place
     REFUSED = "refused"  # never began
-    DROPPED = "ignored"  # never began, and the client was not told
+    DROPPED = "dropped"  # never began, and the client was not told
 
     @property
     def successful(self) -> bool:

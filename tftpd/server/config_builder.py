@@ -53,6 +53,7 @@ def _raise_descriptor_limit(sessions: int) -> int:
         _log.warn(
             "session limit reduced from {sessions} to {possible}: "
             "this process may open only {allowed} file descriptors",
+            event="session_limit_reduced",
             sessions=sessions,
             possible=possible,
             allowed=allowed,
@@ -94,5 +95,7 @@ def keep_fixed_settings(old: Settings, new: Settings, log: Logger) -> Settings:
     """
     changed = [key for key in _FIXED_KEYS if getattr(old, key) != getattr(new, key)]
     for key in changed:
-        log.warn("{key} has changed: restart the daemon to apply it", key=key)
+        log.warn(
+            "{key} has changed: restart the daemon to apply it", event="restart_needed", key=key
+        )
     return new.model_copy(update={key: getattr(old, key) for key in changed})

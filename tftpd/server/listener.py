@@ -116,7 +116,9 @@ class Listener(DatagramProtocol):
         try:
             started = self._receive(datagram, peer)
         except Exception:
-            self.log.failure("internal error in a request from {peer}", peer=peer)
+            self.log.failure(
+                "internal error in a request from {peer}", event="request_failed", peer=peer
+            )
         if not started or sessions.evicted > evicted:
             self._runtime.charge_wasted_cpu(seconds() - start)
 
@@ -177,7 +179,8 @@ class Listener(DatagramProtocol):
         suffix = self._malformed_log.suffix()
         if suffix is not None:
             message = "malformed request from {peer}: {reason}{suffix}"
-            self.log.info(message, peer=peer, reason=reason, suffix=suffix)
+            fields = {"peer": peer, "reason": str(reason), "suffix": suffix}
+            self.log.info(message, event="malformed_request", **fields)
 
     def _is_new(self, packet: Request, tid: TID) -> bool:
         """Return True if a request starts a transfer; pass a repeated one to its session.
@@ -216,6 +219,7 @@ class Listener(DatagramProtocol):
         if request.config.needs_mac:
             request.client.query_mac()  # netlink may be used in one thread only: this one
         lookup = Lookup(
+            request.tid,
             request.packet,
             partial(self._factory.resolve, request, blocking=True),
             partial(self._on_lookup_done, request),
@@ -223,7 +227,7 @@ class Listener(DatagramProtocol):
             quick=not slow.needs_render,
         )
         limit = request.config.admission.half_open
-        self._lookups.submit(request.tid, lookup, slow.args, limit)
+        self._lookups.submit(lookup, slow.args, limit)
 
     def _on_lookup_done(
         self, request: IncomingRequest, result: ResolvedRequest | Exception
@@ -235,7 +239,11 @@ class Listener(DatagramProtocol):
         except _REJECTIONS as reason:
             self._reject(request, reason)
         except Exception:
-            self.log.failure("internal error in a request from {peer}", peer=request.tid[0])
+            self.log.failure(
+                "internal error in a request from {peer}",
+                event="request_failed",
+                peer=request.tid[0],
+            )
 
     def _start_deferred(self, request: IncomingRequest, resolved: ResolvedRequest) -> None:
         """Start a session after its lookup, if the limits still allow it."""

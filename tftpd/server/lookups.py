@@ -46,6 +46,7 @@ class Lookup(Generic[T]):
     """One file lookup for a request.
 
     Attributes:
+        tid: TID of the client.
         request: The request; a repeated one does not start a second lookup.
         work: Runs in a thread.
         then: Called in the reactor thread with the result or the exception of `work`.
@@ -54,6 +55,7 @@ class Lookup(Generic[T]):
         wanted: False after the lookup was cancelled.
     """
 
+    tid: TID
     request: Request
     work: Callable[[], T]
     then: Callable[[T | Exception], None]
@@ -69,25 +71,7 @@ class _RootQueue:
         self.key = key
         self.n_running = 0
         self.starting = False
-        self._queue: FairQueue[tuple[TID, Lookup[Any]]] = FairQueue(0)
-        self._pending: dict[TID, tuple[TID, Lookup[Any]]] = {}
-
-    def add(self, tid: TID, lookup: Lookup[Any]) -> None:
-        item = self._pending[tid] = tid, lookup
-        self._queue.push(client_key(tid[0]), item, size=0)  # LookupQueue limits the number
-
-    def remove(self, tid: TID) -> None:
-        item = self._pending.pop(tid, None)
-        if item is not None:
-            self._queue.remove(client_key(tid[0]), item)
-
-    def pop(self) -> tuple[TID, Lookup[Any]] | None:
-        """Remove and return the next lookup; None if the queue is empty."""
-        if not self._queue:
-            return None
-        item = self._queue.pop()
-        del self._pending[item[0]]
-        return item
+        self.pending: FairQueue[Lookup[Any]] = FairQueue(0)
 
 
 class _TimedCall(Generic[T]):
@@ -141,27 +125,27 @@ class LookupQueue:
         entry = self._lookups.get(tid)
         return None if entry is None else entry[0].request
 
-    def submit(self, tid: TID, lookup: Lookup[T], key: Hashable, limit: int) -> None:
+    def submit(self, lookup: Lookup[T], key: Hashable, limit: int) -> None:
         """Queue a lookup and start it if fewer than four run for the same key.
 
         If the queue is full, the last lookup of the client with most of them is
         cancelled and gets `RequestDropped`.
 
         Args:
-            tid: TID of the client; it has no other lookup.
-            lookup: The lookup.
+            lookup: The lookup. No other one has its TID.
             key: Root or template that the lookup may wait for.
             limit: Number of lookups in the queue.
 
         Raises:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
+        client = client_key(lookup.tid[0])
         if len(self._lookups) >= limit:
-            self._make_space(client_key(tid[0]), limit)
+            self._make_space(client, limit)
         root_queue = self._root_queues.setdefault(key, _RootQueue(key))
-        self._lookups[tid] = lookup, root_queue
-        self._clients.setdefault(client_key(tid[0]), {})[tid] = None
-        root_queue.add(tid, lookup)
+        self._lookups[lookup.tid] = lookup, root_queue
+        self._clients.setdefault(client, {})[lookup.tid] = None
+        root_queue.pending.push(client, lookup, size=0)  # `limit` bounds the queue
         self._run(root_queue)
 
     def cancel(self, tid: TID) -> None:
@@ -170,7 +154,7 @@ class LookupQueue:
         if entry is not None:
             lookup, root_queue = entry
             lookup.wanted = False
-            root_queue.remove(tid)
+            root_queue.pending.remove(client_key(tid[0]), lookup)
 
     def clear(self) -> None:
         """Cancel all lookups."""
@@ -209,11 +193,8 @@ class LookupQueue:
 
     def _start(self, root_queue: _RootQueue) -> None:
         blocks_left = _MAX_BLOCKS_PER_TURN
-        while root_queue.n_running < _MAX_RUNNING_PER_ROOT:
-            entry = root_queue.pop()
-            if entry is None:
-                return
-            tid, lookup = entry
+        while root_queue.pending and root_queue.n_running < _MAX_RUNNING_PER_ROOT:
+            lookup = root_queue.pending.pop()
             call = _TimedCall(lookup.work)
             block = lookup.quick and blocks_left > 0 and monotonic() >= self._may_block_at
             done = self._in_thread(call, _MAX_BLOCK_SECONDS if block else 0.0)
@@ -221,12 +202,11 @@ class LookupQueue:
             blocks_left -= 1
             if block and not done.called:
                 self._may_block_at = monotonic() + _NO_BLOCK_SECONDS
-            done.addBoth(self._on_done, tid, lookup, root_queue, call)
+            done.addBoth(self._on_done, lookup, root_queue, call)
 
     def _on_done(
         self,
         result: Any,
-        tid: TID,
         lookup: Lookup[Any],
         root_queue: _RootQueue,
         call: _TimedCall[Any],
@@ -236,7 +216,7 @@ class LookupQueue:
         if isinstance(result, Failure):  # no thread could be started
             result = result.value
         if lookup.wanted:
-            self._pop(tid)
+            self._pop(lookup.tid)
             lookup.then(result)
         elif not isinstance(result, Exception):
             lookup.discard(result)

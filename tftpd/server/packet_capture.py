@@ -236,6 +236,7 @@ class PacketCapture:
             reason = error.strerror or str(error)
             self.log.error(
                 "cannot create the capture file {file}: {reason}",
+                event="capture_failed",
                 file=str(config.file),
                 reason=reason,
             )
@@ -251,4 +252,4 @@ class PacketCapture:
     def _log(self, message: str, **fields: str) -> None:
         assert self._config is not None
         config = {"clients": str(self._config.clients), "file": str(self._config.file)}
-        self.log.info(message, **config, **fields)
+        self.log.info(message, event="capture", **config, **fields)

@@ -195,7 +195,8 @@ class Server:
             _log.warn(
                 "netlink is unavailable ({reason}): rules that match on MAC addresses will not "
                 "match; under systemd, RestrictAddressFamilies=AF_NETLINK allows it",
-                reason=error.strerror or error,
+                event="netlink_unavailable",
+                reason=error.strerror or str(error),
             )
 
     def _track_usage(self, mounts: Mounts) -> None:

@@ -229,7 +229,10 @@ class SessionFactory:
             session.abandon()
             self._drops.add(DropReason.NO_PORT)
             self.log.error(
-                "cannot open a port for {peer}: {error}; request dropped", peer=tid[0], error=error
+                "cannot open a port for {peer}: {error}; request dropped",
+                event="port_unavailable",
+                peer=tid[0],
+                error=str(error),
             )
         else:
             session.begin()

@@ -70,7 +70,7 @@ class BootStep:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole file was transferred."""
+        """True if the whole file was transferred."""
         return self.outcome in _COMPLETE
 
 
@@ -211,16 +211,8 @@ def count_blocks(size: int | None, blksize: int) -> int | None:
 
 
 def short_name(filename: bytes) -> str:
-    """Return a printable name of at most 160 characters."""
-    return _shorten(printable_name(filename[: 4 * _MAX_TEXT_CHARS + 4]))
-
-
-def printable_text(text: str) -> str:
-    """Return printable text of at most 160 characters."""
-    return _shorten(printable_name(text.encode("utf-8", "surrogateescape")))
-
-
-def _shorten(text: str) -> str:
+    """Return a printable name or text of at most 160 characters."""
+    text = printable_name(filename[: 4 * _MAX_TEXT_CHARS + 4])
     return text if len(text) <= _MAX_TEXT_CHARS else text[: _MAX_TEXT_CHARS - 1] + "…"
 
 
@@ -307,7 +299,7 @@ def _step_of(result: TransferResult, now: float) -> BootStep:
         names=(short_name(result.filename),),
         outcome=result.outcome,
         code=result.code,
-        detail=printable_text(result.detail),
+        detail=short_name(result.detail.encode("utf-8", "surrogateescape")),
         bytes_transferred=result.bytes_transferred,
         size=result.size,
         blocks=result.blocks,

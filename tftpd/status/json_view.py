@@ -1,13 +1,14 @@
 """The JSON view of the status, for the page and for programs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import tftpd
 from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
 from tftpd.status.boots import (
     BootStep,
@@ -16,7 +17,6 @@ from tftpd.status.boots import (
     History,
     count_blocks,
     judge,
-    printable_text,
     short_name,
 )
 from tftpd.status.counters import RESOLUTION_METHODS
@@ -116,34 +116,46 @@ def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
     }
 
 
+def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> dict[str, Any]:
+    """Return the keys that the access log and the status page have in common.
+
+    Args:
+        result: The result of a request.
+        shorten: Returns printable text of bounded length.
+    """
+    return {
+        "client": result.peer[0],
+        "port": result.peer[1],
+        "direction": result.direction.value,
+        "file": shorten(result.filename),
+        "served_name": None if result.served_name is None else shorten(result.served_name),
+        "resolution_steps": result.resolution_steps,
+        "outcome": result.outcome.value,
+        "code": result.code,
+        "detail": shorten(result.detail.encode("utf-8", "surrogateescape")),
+        "mode": result.mode.value.decode() if result.mode else None,
+        "bytes": result.bytes_transferred,
+        "seconds": round(result.seconds, 6),
+        "rate": round(result.rate),
+        "blksize": result.blksize,
+        "windowsize": result.windowsize,
+        "retransmits": result.retransmits,
+        "profile": result.profile or None,
+    }
+
+
 def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
     result = ended.result
     return {
         "number": ended.number,
         "time": datetime.fromtimestamp(ended.time, UTC).isoformat(timespec="milliseconds"),
-        "client": result.peer[0],
-        "port": result.peer[1],
-        "direction": result.direction.value,
-        "file": short_name(result.filename),
-        "served_name": None if result.served_name is None else short_name(result.served_name),
-        "resolution_steps": result.resolution_steps,
-        "outcome": result.outcome.value,
+        **result_to_json(result, short_name),
         "successful": result.outcome.successful,
-        "code": result.code,
-        "detail": printable_text(result.detail),
-        "mode": result.mode.value.decode() if result.mode else None,
-        "bytes": result.bytes_transferred,
         "size": result.size,
         "block": result.blocks,
-        "seconds": round(result.seconds, 6),
-        "rate": round(result.rate),
-        "blksize": result.blksize,
-        "windowsize": result.windowsize,
         "options": result.options,
-        "retransmits": result.retransmits,
         "timeouts": result.timeouts,
         "rtt": result.rtt,
-        "profile": result.profile or None,
     }
 
 

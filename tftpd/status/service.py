@@ -113,7 +113,10 @@ class StatusService:
         """Close the port. Fires when it is closed."""
         self._state = "draining"
         port, self._port = self._port, None
-        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+        if port is None:
+            return succeed(None)
+        stop: Callable[[], Any] = port.stopListening
+        return maybeDeferred(stop)
 
     def _listen(self, listen: Callable[[Any], IListeningPort], where: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Makes `twistd tftp` known to Twisted."""
+"""Register `twistd tftp` as a plugin of Twisted."""
 
 from twisted.application.service import ServiceMaker
 

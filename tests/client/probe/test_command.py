@@ -5,7 +5,7 @@ import pytest
 from tests.client.probe.test_findings import OBSERVED
 from tftpd.client.probe.command import exit_status
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.observations import Answer, AnswerKind
+from tftpd.client.probe.observations import AnswerKind, ServerAnswer
 
 
 def findings(*levels):
@@ -27,11 +27,11 @@ def test_only_problems_that_prevent_boots_are_failures(levels, expected):
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer(), 5),
-        (Answer(malformed=1), 1),
-        (Answer(kind=AnswerKind.ERROR, code=1), 3),
-        (Answer(kind=AnswerKind.ERROR, code=2), 4),
-        (Answer(kind=AnswerKind.ERROR, code=0), 1),
+        (ServerAnswer(), 5),
+        (ServerAnswer(malformed=1), 1),
+        (ServerAnswer(kind=AnswerKind.ERROR, code=1), 3),
+        (ServerAnswer(kind=AnswerKind.ERROR, code=2), 4),
+        (ServerAnswer(kind=AnswerKind.ERROR, code=0), 1),
     ],
 )
 def test_the_exit_status_shows_why_a_probe_ended_early(answer, expected):

@@ -6,7 +6,6 @@ import pytest
 
 from tftpd.client.probe.findings import Level, derive_findings
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     FirmwareAnswer,
@@ -15,10 +14,11 @@ from tftpd.client.probe.observations import (
     OptionResult,
     Repetition,
     RolloverResult,
+    ServerAnswer,
     ThroughputSample,
 )
 
-DATA = Answer(
+DATA = ServerAnswer(
     kind=AnswerKind.DATA,
     address="192.0.2.1",
     port=3000,
@@ -54,39 +54,67 @@ def kinds_and_levels(**observed):
 HEALTHY = ("healthy", "note")
 THREE_LOST = (blksize(1468, 1468), blksize(2048), blksize(4096))
 PLAIN = sampled(512, 1, 1e6)
-NO_BLOCK = FirmwareAnswer("GRUB", Answer(kind=AnswerKind.DATA))
+NO_BLOCK = FirmwareAnswer("GRUB", ServerAnswer(kind=AnswerKind.DATA))
 
 
 @pytest.mark.parametrize(
     ("observed", "expected"),
     [
         ({}, {HEALTHY}),
-        ({"answer": Answer()}, {("silent", "breaks")}),
-        ({"answer": Answer(malformed=3)}, {("not-tftp", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.ERROR, code=1)}, {("missing", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
-        ({"answer": Answer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
+        ({"answer": ServerAnswer()}, {("silent", "breaks")}),
+        ({"answer": ServerAnswer(malformed=3)}, {("not-tftp", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.ERROR, code=1)}, {("missing", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.ERROR, code=2)}, {("refused", "breaks")}),
+        ({"answer": ServerAnswer(kind=AnswerKind.OACK)}, {("oack-unasked", "breaks")}),
         (
-            {"answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS), "firmware_answers": (NO_BLOCK,)},
+            {
+                "answer": replace(DATA, origin=AnswerOrigin.OTHER_ADDRESS),
+                "firmware_answers": (NO_BLOCK,),
+            },
             {("other-address", "breaks")},
         ),
-        ({"answer": replace(DATA, origin=AnswerOrigin.SAME_PORT)}, {("single-port", "note"), HEALTHY}),
+        (
+            {"answer": replace(DATA, origin=AnswerOrigin.SAME_PORT)},
+            {("single-port", "note"), HEALTHY},
+        ),
         ({"answer": replace(DATA, seconds=1.5)}, {("slow-answer", "risk")}),
         ({"answer": replace(DATA, requests=2)}, {("lost-request", "risk")}),
         ({"firmware_answers": (NO_BLOCK,)}, {("firmware", "breaks")}),
         ({"tsize": TSIZE, "size": 1_000_000}, {HEALTHY}),
         ({"tsize": TSIZE, "size": 999_999}, {("tsize-wrong", "breaks")}),
-        ({"tsize": OptionObservation("tsize", 0, OptionResult.IGNORED)}, {("tsize-missing", "breaks")}),
+        (
+            {"tsize": OptionObservation("tsize", 0, OptionResult.IGNORED)},
+            {("tsize-missing", "breaks")},
+        ),
         ({"blksizes": (blksize(1468, 1468),)}, {HEALTHY}),
         ({"blksizes": (blksize(512, 512, OptionResult.LOWERED),)}, {HEALTHY}),
-        ({"blksizes": (blksize(512, 512, OptionResult.ILLEGAL, 1024),)}, {("blksize-illegal", "breaks")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.REFUSED),)}, {("blksize-refused", "risk")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.FAILED),)}, {("blksize-failed", "risk")}),
-        ({"blksizes": (OptionObservation("blksize", 8, OptionResult.SILENT),)}, {("blksize-silent", "risk")}),
-        ({"other_options": (OptionObservation("rollover", 0, OptionResult.REFUSED),)}, {HEALTHY}),
-        ({"other_options": (OptionObservation("timeout", 3, OptionResult.ILLEGAL, 2),)}, {("timeout-illegal", "breaks")}),
         (
-            {"other_options": (OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),)},
+            {"blksizes": (blksize(512, 512, OptionResult.ILLEGAL, 1024),)},
+            {("blksize-illegal", "breaks")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.REFUSED),)},
+            {("blksize-refused", "risk")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.FAILED),)},
+            {("blksize-failed", "risk")},
+        ),
+        (
+            {"blksizes": (OptionObservation("blksize", 8, OptionResult.SILENT),)},
+            {("blksize-silent", "risk")},
+        ),
+        ({"other_options": (OptionObservation("rollover", 0, OptionResult.REFUSED),)}, {HEALTHY}),
+        (
+            {"other_options": (OptionObservation("timeout", 3, OptionResult.ILLEGAL, 2),)},
+            {("timeout-illegal", "breaks")},
+        ),
+        (
+            {
+                "other_options": (
+                    OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),
+                )
+            },
             {("options-unasked", "breaks")},
         ),
         ({"blksizes": THREE_LOST}, {("black-hole", "risk")}),
@@ -120,7 +148,7 @@ NO_BLOCK = FirmwareAnswer("GRUB", Answer(kind=AnswerKind.DATA))
         ({"samples": (sampled(512, 1, 1e6, retransmits=4),)}, {("loss", "risk")}),
         ({"samples": (sampled(512, 1, 1e6, failure="no"),)}, {("broken-transfer", "risk")}),
     ],
-)  # fmt: skip
+)
 def test_observations_lead_to_findings(observed, expected):
     assert kinds_and_levels(**observed) == expected
 
@@ -158,7 +186,7 @@ def test_the_most_severe_finding_comes_first():
 
 
 def test_firmware_with_the_same_failure_is_listed_together():
-    gone = Answer(kind=AnswerKind.NOTHING)
+    gone = ServerAnswer(kind=AnswerKind.NOTHING)
     answers = tuple(FirmwareAnswer(name, gone) for name in ("iPXE", "GRUB", "U-Boot"))
     assert texts(firmware_answers=answers) == [
         "iPXE, GRUB and U-Boot cannot read the file: the server does not answer this request"
@@ -173,5 +201,5 @@ def test_transfers_with_the_same_failure_are_listed_together():
 
 
 def test_control_characters_from_the_server_are_not_printed():
-    answer = Answer(kind=AnswerKind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
+    answer = ServerAnswer(kind=AnswerKind.ERROR, code=1, text="\x1b[2J", seconds=0.1)
     assert "\x1b" not in "".join(texts(answer=answer))

@@ -4,11 +4,11 @@ import pytest
 
 from tftpd.client.probe.firmware import FIRMWARE, boot_failure_reason
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     FirmwareAnswer,
     OptionResult,
+    ServerAnswer,
 )
 
 REQUESTS = {firmware.name: firmware.options for firmware in FIRMWARE}
@@ -29,7 +29,9 @@ def rejecting_firmware(change=None, first_block_bytes=512, **answer):
         } | answer
         if (
             boot_failure_reason(
-                FirmwareAnswer(name, Answer(requested=requested, **attributes), first_block_bytes)
+                FirmwareAnswer(
+                    name, ServerAnswer(requested=requested, **attributes), first_block_bytes
+                )
             )
             is not None
         ):
@@ -95,7 +97,7 @@ def test_no_firmware_boots_without_the_first_block():
     ],
 )
 def test_the_result_of_an_option_follows_its_value(name, requested, value, result):
-    answer = Answer(
+    answer = ServerAnswer(
         requested=((name, requested),), kind=AnswerKind.OACK, options=((name.upper(), value),)
     )
     assert answer.option_result(name) is result

@@ -10,11 +10,11 @@ from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.handshake import host_of
 from tftpd.client.probe.exchange import RawExchange, ReceivedPacket, open_exchange
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     OptionObservation,
     Repetition,
+    ServerAnswer,
 )
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.types import SocketAddress
@@ -56,7 +56,7 @@ class Checks:
         self._name = name
         self._copy_seconds = _COPY_SECONDS
 
-    async def request_file(self, options: Options = ()) -> Answer:
+    async def request_file(self, options: Options = ()) -> ServerAnswer:
         """Return the answer to a request with these options."""
         with open_exchange(self._runtime, self._server) as exchange:
             answer, _ = await self._request(exchange, options)
@@ -65,7 +65,7 @@ class Checks:
             self._copy_seconds = min(seconds, _MAX_COPY_SECONDS)
         return answer
 
-    async def request_first_block(self, options: Options) -> tuple[Answer, int | None]:
+    async def request_first_block(self, options: Options) -> tuple[ServerAnswer, int | None]:
         """Return the answer and the size of the first block; None if no block arrives."""
         with open_exchange(self._runtime, self._server) as exchange:
             answer, received = await self._request(exchange, options)
@@ -167,7 +167,7 @@ class Checks:
 
     async def _request(
         self, exchange: RawExchange, options: Options
-    ) -> tuple[Answer, ReceivedPacket | None]:
+    ) -> tuple[ServerAnswer, ReceivedPacket | None]:
         """Send the request until it is answered; return the answer and its packet."""
         started = self._seconds()
         until = started + self.idle_timeout
@@ -179,10 +179,10 @@ class Checks:
             received = await _receive_answer(exchange, min(self._seconds() + interval, until))
             interval *= 2
         if received is None:
-            return Answer(options, requests=requests, malformed=exchange.malformed), None
+            return ServerAnswer(options, requests=requests, malformed=exchange.malformed), None
         packet = received.packet
         error = packet if isinstance(packet, ErrorPacket) else None
-        answer = Answer(
+        answer = ServerAnswer(
             requested=options,
             kind=_answer_kind(packet),
             options=packet.options if isinstance(packet, Oack) else (),
@@ -268,7 +268,7 @@ def _option(name: bytes, value: int) -> Options:
     return ((name, b"%d" % value),)
 
 
-def _observe_option(name: bytes, requested: int, answer: Answer) -> OptionObservation:
+def _observe_option(name: bytes, requested: int, answer: ServerAnswer) -> OptionObservation:
     text = answer.option_value(name)
     value = None if text is None else opt.parse_int(text, opt.TSIZE_RANGE)
     unrequested = tuple(other.decode("ascii", "replace") for other in answer.unrequested)

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     FirmwareAnswer,
     OptionResult,
+    ServerAnswer,
 )
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 
-AnswerRule = Callable[[Answer], str | None]
+AnswerRule = Callable[[ServerAnswer], str | None]
 """Returns the reason why a firmware rejects an answer, or None."""
 
 
@@ -51,14 +51,14 @@ def boot_failure_reason(entry: FirmwareAnswer) -> str | None:
     return None
 
 
-def _reject_unrequested(answer: Answer) -> str | None:
+def _reject_unrequested(answer: ServerAnswer) -> str | None:
     if answer.unrequested:
         name = answer.unrequested[0].decode("ascii", "replace")
         return f"the OACK contains {name}, which was not requested"
     return None
 
 
-def _reject_larger_values(answer: Answer) -> str | None:
+def _reject_larger_values(answer: ServerAnswer) -> str | None:
     for name, requested in answer.requested:
         is_size = name in (opt.BLKSIZE, opt.WINDOWSIZE)
         if is_size and answer.option_result(name) is OptionResult.ILLEGAL:
@@ -66,7 +66,7 @@ def _reject_larger_values(answer: Answer) -> str | None:
     return None
 
 
-def _reject_other_timeout(answer: Answer) -> str | None:
+def _reject_other_timeout(answer: ServerAnswer) -> str | None:
     requested = dict(answer.requested).get(opt.TIMEOUT)
     value = answer.option_value(opt.TIMEOUT)
     if value in (None, requested):
@@ -74,19 +74,19 @@ def _reject_other_timeout(answer: Answer) -> str | None:
     return "the OACK has another timeout than the requested one"
 
 
-def _require_oack(answer: Answer) -> str | None:
+def _require_oack(answer: ServerAnswer) -> str | None:
     if answer.kind is AnswerKind.OACK:
         return None
     return "the server sends no OACK, for which the firmware waits forever"
 
 
-def _require_tsize(answer: Answer) -> str | None:
+def _require_tsize(answer: ServerAnswer) -> str | None:
     if answer.option_value(opt.TSIZE) is None:
         return "the server does not send the file size (tsize)"
     return None
 
 
-def _require_lower_case(answer: Answer) -> str | None:
+def _require_lower_case(answer: ServerAnswer) -> str | None:
     if any(name != name.lower() for name, _ in answer.options):
         return "the option names in the OACK are not in lower case"
     return None

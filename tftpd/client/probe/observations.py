@@ -44,7 +44,7 @@ class OptionResult(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerAnswer:
     """First answer to a request.
 
     Attributes:
@@ -195,7 +195,7 @@ class FirmwareAnswer:
     """Answer to the request that a boot firmware sends, and the size of the first block."""
 
     firmware: str
-    answer: Answer
+    answer: ServerAnswer
     first_block_bytes: int | None = None
 
 
@@ -224,7 +224,7 @@ class Observations:
     address: str
     port: int
     name: str
-    answer: Answer
+    answer: ServerAnswer
     size: int | None = None
     tsize: OptionObservation | None = None
     blksizes: tuple[OptionObservation, ...] = ()

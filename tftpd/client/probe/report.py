@@ -10,7 +10,6 @@ from tftpd.access.paths import printable_name
 from tftpd.client.probe.findings import Finding, Level
 from tftpd.client.probe.firmware import boot_failure_reason
 from tftpd.client.probe.observations import (
-    Answer,
     AnswerKind,
     AnswerOrigin,
     Observations,
@@ -18,6 +17,7 @@ from tftpd.client.probe.observations import (
     OptionResult,
     Repetition,
     RolloverResult,
+    ServerAnswer,
     ThroughputSample,
 )
 from tftpd.client.probe.runner import BLKSIZES
@@ -95,7 +95,7 @@ def _format_summary(observed: Observations) -> Iterator[str]:
         yield _format_line("block 65535", text)
 
 
-def _format_answer(answer: Answer) -> str:
+def _format_answer(answer: ServerAnswer) -> str:
     if answer.seconds is None:
         return ""
     tries = "" if answer.requests == 1 else f", to request {answer.requests}"

@@ -133,7 +133,7 @@ def explain(
     settings = config.settings
     peer = _peer_of(client_host)
     mounts = Mounts(settings.mounts(), settings.naming())
-    profiles = Profiles(known.profile() for known in settings.known_profiles())
+    profiles = Profiles(section.profile() for section in settings.known_profiles())
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         with closing(Neighbours()) as neighbours:
             mac = neighbours.mac(peer)
@@ -196,9 +196,9 @@ def _peer_of(host: str) -> SocketAddress:
 
 def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
     own_count = len(config.settings.profiles)
-    for index, known in enumerate(config.settings.known_profiles()):
-        if known.name == profile.name:
-            changes = known.model_dump(mode="json", exclude_defaults=True)
+    for index, section in enumerate(config.settings.known_profiles()):
+        if section.name == profile.name:
+            changes = section.model_dump(mode="json", exclude_defaults=True)
             return {
                 "name": changes.pop("name"),
                 "location": config.locate("profiles", index) if index < own_count else "shipped",
