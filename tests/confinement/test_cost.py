@@ -1,4 +1,4 @@
-"""What one datagram may cost at most: looks at the disk, memory, and the reactor's time."""
+"""Maximum cost of one datagram: disk lookups, memory and time of the reactor."""
 
 import os
 import time
@@ -56,7 +56,7 @@ def roots(confined):
 
 @pytest.fixture
 def looks(monkeypatch):
-    """How often the disk was looked at."""
+    """Count the disk lookups."""
     count = [0]
 
     def counting(call):
@@ -126,7 +126,7 @@ def test_the_negative_cache_has_limited_memory(confined, roots, monkeypatch):
     """As many as are remembered, each as large as can be."""
     hour = time.time_ns() + 3600 * 10**9
     monkeypatch.setattr("tftpd.storage.negative_cache.time.time_ns", lambda: hour)
-    monkeypatch.setattr("tftpd.storage.resolver._AT_ONCE", 1000)
+    monkeypatch.setattr("tftpd.storage.resolver._MAX_NONBLOCKING_LOOKUPS", 1000)
     server = serving(mount(confined), naming=EVERYTHING)
     finder = server.listener.config.resolver
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""File systems that are mounted beneath the root, in a mount namespace of its own."""
+"""File systems that are mounted below the root, in a separate mount namespace."""
 
 import json
 import os

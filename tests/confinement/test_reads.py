@@ -1,4 +1,4 @@
-"""Ways out for who reads: no octet of what is outside is in any datagram."""
+"""Reads: no datagram contains data of a file outside the root."""
 
 import os
 

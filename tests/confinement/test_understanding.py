@@ -1,4 +1,4 @@
-"""Ways out by what the server makes of names: ladder, rules, roots of one's own, templates."""
+"""Confinement of names that the server changes: fallbacks, rules, client directories."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""Ways out for who writes: nothing outside is made, changed or taken away."""
+"""Writes: no file outside the root is created, changed or removed."""
 
 import os
 

@@ -301,7 +301,7 @@ def _check_free(directory: int, size: int, policy: WritePolicy) -> None:
     volume = os.fstatvfs(directory)
     free = volume.f_bavail * volume.f_frsize
     if size > free:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} bytes needed, {free} bytes free")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
     if policy.min_free is not None and free - size < policy.min_free:
         raise RequestRefused(
             ErrorCode.DISK_FULL, f"less than min_free ({policy.min_free} bytes) would remain"
