@@ -152,9 +152,7 @@ def _target_and_link(world):
 
 @pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
 @pytest.mark.parametrize("race", [_tree_and_link, _target_and_link])
-def test_concurrent_renames_change_no_file_outside(
-    confined, serve, monkeypatch, race, symlinks
-):
+def test_concurrent_renames_change_no_file_outside(confined, serve, monkeypatch, race, symlinks):
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     swap, names = race(confined)
     serve(int)  # before anything moves
