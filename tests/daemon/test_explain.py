@@ -234,7 +234,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
         f"  root     {base}",
         "  step     inside: symbolic link to sub/file",
         "  step     sub: directory",
-        f"  step     file: regular file, 14 octets, mode 0644, owner {os.getuid()}:{os.getgid()}",
+        f"  step     file: regular file, 14 bytes, mode 0644, owner {os.getuid()}:{os.getgid()}",
         f"file       {base}/sub/file",
         "answer     DATA 1, 14 bytes",
         "bytes      00030001 696e2061 20646972 6563746f 7279",
@@ -247,7 +247,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
     [
         ("abroad/secret", "abroad: symbolic link to ../elsewhere", None),
         ("missing/file", "missing: No such file or directory", "No such file or directory"),
-        ("deny/inside", "inside: the name goes over a symbolic link", None),
+        ("deny/inside", "inside: the path contains a symbolic link", None),
         ("in/none", "none: No such file or directory", "No such file or directory"),
     ],
 )
@@ -383,7 +383,7 @@ def test_the_current_usage_of_a_quota_is_applied(tmp_path, size, granted):
     assert os.listdir(tmp_path / "in") == ["there"]
 
 
-_QUOTA = "more than the quota of 10 octets"
+_QUOTA = "more than the quota of 10 bytes"
 
 CARD = bytes.fromhex("525400123456")
 

@@ -72,7 +72,7 @@ def _answer_everything(listener, datagram, peer):
         # A template reads private attributes.
         ("templates", sandbox._Environment, "is_safe_attribute", lambda *args: True),
         # A template makes a file above the size limit.
-        ("templates", sandbox, "_together", lambda pieces, size: "".join(pieces).encode()),
+        ("templates", sandbox, "_join", lambda pieces, size: "".join(pieces).encode()),
         # The client accepts data of another host.
         ("client", Session, "_answer_stranger", lambda *args: Session.datagramReceived(*args)),
         # A problem has no line number.

@@ -15,17 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import parse_root
-from tftpd.access.paths import split_name
+from tftpd.access.paths import printable_text, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
-from tftpd.config.errors import (
-    ConfigError,
-    Problem,
-    closest_match,
-    escape_control_chars,
-    format_path,
-    quote_value,
-)
+from tftpd.config.errors import ConfigError, Problem, closest_match, format_path, quote_value
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination
@@ -144,7 +137,7 @@ def _check_root(
     # The part below a placeholder depends on the client and is checked at each request.
     fault = _describe_fault(str(parsed.path), reads, writes and not parsed.below)
     if fault:
-        document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")
+        document.add_problem(path, f"{printable_text(str(parsed.path))} {fault}")
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
@@ -153,7 +146,7 @@ def _resolve_trace(document: Document, base: Path) -> None:
     file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
     if file is not None and not os.path.isdir(os.path.dirname(file)):
         document.add_problem(
-            ("trace", "file"), f"{escape_control_chars(file)} is not in an existing directory"
+            ("trace", "file"), f"{printable_text(file)} is not in an existing directory"
         )
 
 

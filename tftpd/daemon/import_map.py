@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpd.access.paths import printable_text
 from tftpd.access.regex import BadPattern, from_posix, pattern
 from tftpd.access.rewrite import parse_template
-from tftpd.config.errors import escape_control_chars
 from tftpd.config.names import MAX_RULES
 
 _EXIT_FAILURE = 1
@@ -72,7 +72,7 @@ def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
         try:
             rule, remark = _translate_line(fields)
             rules.append(
-                TranslatedRule(number, escape_control_chars(line.strip(_WHITESPACE)), rule, remark)
+                TranslatedRule(number, printable_text(line.strip(_WHITESPACE)), rule, remark)
             )
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
@@ -138,7 +138,7 @@ def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-            raise _NotTranslatable(f'"{escape_control_chars(letter)}" is not an operation')
+            raise _NotTranslatable(f'"{printable_text(letter)}" is not an operation')
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:
@@ -201,5 +201,5 @@ def _literal(character: str, case: str) -> str:
 
 def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _NotTranslatable("a character is not escape_control_chars")
+        raise _NotTranslatable("a character is not printable")
     return "'" + text.replace("'", "''") + "'"

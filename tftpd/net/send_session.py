@@ -80,14 +80,14 @@ class SendSession(Session[Sender]):
 
     def _read_ahead(self, n_blocks: int) -> None:
         try:
-            self._on_read(self._ring.fill(n_blocks, wait=False))
+            self._on_read(self._ring.fill(n_blocks, blocking=False))
         except BlockingIOError:
-            self._run_in_thread(lambda: self._ring.fill(n_blocks, wait=True), self._on_read)
+            self._run_in_thread(lambda: self._ring.fill(n_blocks, blocking=True), self._on_read)
         except RequestRefused as refused:
             self.machine.abort(refused)
 
     def _on_read(self, n_blocks: int) -> None:
-        self.machine.blocks_ready(n_blocks, self._ring.last)
+        self.machine.blocks_ready(n_blocks, self._ring.last_block_size)
 
     def _close_file(self) -> None:
         self._source.close()
