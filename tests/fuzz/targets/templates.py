@@ -1,4 +1,4 @@
-"""TemplateSandbox: any template gives a file or a refusal, and reaches nothing outside its directory."""
+"""Templates: any template gives a file or a refusal and reaches nothing outside its directory."""
 
 import copy
 import resource
@@ -110,7 +110,7 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
 @cache
 def _templates() -> TemplateSandbox:
     templates = TemplateSandbox()
-    for environment in (templates._environment, templates._compiled.with_returns):
+    for environment in (templates._environment, templates._cache.with_returns):
         _AUDIT.watch(environment)
     return templates
 
