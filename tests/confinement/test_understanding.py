@@ -59,9 +59,9 @@ def test_no_rungs_together_lead_out(confined, rungs):
 RULES = {
     "a group that is the rest": ("^img-(.*)$", "{1}", {}),
     "two groups about": ("^img-([^!]*)!(.*)$", "{2}/{1}", {}),
-    "a rule that takes something away": ("x", "", {"every": True}),
+    "a rule that takes something away": ("x", "", {"repeat": True}),
     "a rule that makes parents": ("^img-", "../outside/", {}),
-    "a rule that makes a backslash": ("!", "\\\\", {"every": True}),
+    "a rule that makes a backslash": ("!", "\\\\", {"repeat": True}),
     "a rule that begins anew": ("^img-", "", {"restart": True}),
     "a rule that makes an absolute name": ("^img-", "/", {}),
     "a rule that makes a drive": ("^img-", "C:", {}),
