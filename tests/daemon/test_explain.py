@@ -419,7 +419,7 @@ def test_the_profile_of_curl_is_shipped(config):
     explanation = explain(config, Rrq(b"empty", b"octet", options), "192.0.2.7")
     assert (explanation.profile["name"], explanation.profile["location"]) == ("curl", "shipped")
     assert explanation.profile["changes"] == {"empty_tsize": False}
-    assert "tsize" not in explanation.transfer_options.options
+    assert "tsize" not in explanation.transfer_options.option_names
 
 
 def test_a_profile_may_enable_answers_to_broadcasts(config):
