@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer, let_pass
 from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
@@ -45,7 +45,7 @@ def run(root, start, lost, **settings):
         net.clock.advance(0.01)
         if ended and not net.sent:
             break
-    net.clock.pump([0.1] * 600)  # a server whose last ACK was lost waits for its timeout
+    let_pass(net.clock, 60)  # a server whose last ACK was lost waits for its timeout
     assert list(net.ports) == [(SERVER, WELL_KNOWN)]
     return ended[0]
 

@@ -14,6 +14,8 @@ from tftpd.daemon.cli import main
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, decode
 
+pytestmark = pytest.mark.check
+
 CLIENT = Client(ip_address("127.0.0.1"))
 LIMIT = 10.0
 

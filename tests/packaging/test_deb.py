@@ -11,6 +11,11 @@ from tests.support.plain import get
 from tests.support.programs import program
 from tftpd import __version__
 
+pytestmark = [
+    pytest.mark.check,
+    pytest.mark.xdist_group("debian packages"),  # one process builds them
+]
+
 LIMIT = 300
 # What only tests need is not looked for, nor a compiler.
 ENVIRONMENT = {

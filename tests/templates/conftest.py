@@ -64,14 +64,17 @@ def _held() -> tuple[int, list[int]]:
 
 
 def children(of: int | None = None) -> list[int]:
-    """The processes that this one has, or another."""
+    """The processes that this one has, or another; without those that fork daemons for tests."""
     parent = of or os.getpid()
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 status = Path("/proc", entry, "stat").read_text()
+                command = Path("/proc", entry, "cmdline").read_bytes()
             except OSError:
+                continue
+            if b"multiprocessing" in command:
                 continue
             if int(status.rpartition(")")[2].split()[1]) == parent:
                 found.append(int(entry))

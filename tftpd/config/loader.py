@@ -26,6 +26,7 @@ from tftpd.config.errors import (
     format_path,
     quote_value,
 )
+from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination
 from tftpd.config.yaml_document import Document, parse_document
@@ -60,6 +61,7 @@ def load_settings(path: Path) -> Settings:
 
 def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     """Like `load_settings`, but also return the document, which has the line of each key."""
+    load_shipped_profiles()  # cache them: after `--uid` the daemon may be unable to read the file
     document = parse_document(_read_text(path))
     if document.value is None and not document.problems:
         document.add_problem((), "the file is empty")

@@ -5,6 +5,7 @@ that. The listening sockets are bound in the former, everything else happens in 
 """
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -157,6 +158,16 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: root is dropped; start to serve."""
         super().startService()
+        closed = _closed_directory()
+        if closed is not None:
+            self.log.critical(
+                "uid {uid} cannot read {directory}, and tftpd is installed there: change its "
+                "permissions, or install tftpd elsewhere",
+                event="package-unreadable",
+                uid=os.geteuid(),
+                directory=str(closed),
+            )
+            raise SystemExit(EX_CONFIG)
         self._use_monotonic_clock()
         self._systemd = SystemdNotifier(self._reactor, self._describe_status)
         observers = [] if self._page is None else [self._page]
@@ -315,6 +326,18 @@ class Daemon(Service):
 
     def _log_sweep_failure(self, failure: Any) -> None:
         self.log.failure("unfinished uploads cannot be removed", failure, event="sweep_failed")
+
+
+def _closed_directory() -> Path | None:
+    """Return the first directory on the path to this package that our user cannot use.
+
+    Workers, template processes and late imports read the package after root was dropped.
+    """
+    package = Path(tftpd.__file__).parent
+    for parent in reversed(package.parents):
+        if not os.access(parent, os.X_OK, effective_ids=True):
+            return parent
+    return None if os.access(package, os.R_OK | os.X_OK, effective_ids=True) else package
 
 
 def _fire(deferred: "Deferred[None]") -> None:
