@@ -108,7 +108,7 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
         (r"r (a+)+ \1", "a repeated group that has alternatives or that the replacement uses: "
          "in.tftpd may find other groups"),
         ("r grün x", "not printable ASCII; other bytes are written as \\xe4"),
-        ("r x a\u200bb", "a character that cannot be printed"),
+        ("r x a\u200bb", "a character is not printable"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_translated_is_reported(import_text, line, reason):

@@ -201,5 +201,5 @@ def _literal(character: str, case: str) -> str:
 
 def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _NotTranslatable("a character is not escape_control_chars")
+        raise _NotTranslatable("a character is not printable")
     return "'" + text.replace("'", "''") + "'"
