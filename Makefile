@@ -1,5 +1,4 @@
-# Two targets do everything on a fresh machine: `make serve` and `make test`.
-# A third one makes a service of it: `make install`.
+# `make` prints the targets. `make serve` and `make test` do everything on a fresh machine.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,103 +9,149 @@ OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13
 QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
-# What is deprecated now fails with the next Python or Twisted. A test that fails
-# may leave sockets: that is told, and hides nothing.
-STRICT = -W error -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
+# Processes that run tests; `auto` is one for each processor.
+JOBS ?= auto
 
-# Where `make install` puts the program; the units name it.
+# Deprecation warnings are errors: the next Python or Twisted may remove the feature. A test
+# that fails may leave sockets open; that warning is shown and hides nothing.
+STRICT = -W error -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
+PARALLEL = -n $(JOBS) --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -q $(STRICT)
+
+# The tests start hundreds of Python processes. Without byte code, which many containers
+# disable by this variable, each of them compiles tftpd again (0.3 s).
+unexport PYTHONDONTWRITEBYTECODE
+
+# The directory where `make install` puts the program; the units name it.
 OPT ?= /opt/tftpd
 UNITS ?=
 
-.PHONY: serve test lint bench fuzz coverage floors mutants schema docs install deb clean
-.PHONY: locked oldest versions quick
+.DEFAULT_GOAL = help
 
-serve: $(VENV)/.installed
+.PHONY: help
+help:  ## Print this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: serve
+serve: $(VENV)/.installed  ## Serve srv/tftp on port 6969 of loopback
 	$(BIN)/twistd -n --pidfile= tftp --config conf/tftpd.yaml
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(STRICT)
+.PHONY: test
+test: $(VENV)/.installed-test  ## Run the tests that every change must pass (4 minutes on 2 processors)
+	$(PYTEST) $(PARALLEL) $(TESTS)
 
-lint: $(VENV)/.installed-lint
+.PHONY: lint
+lint: $(VENV)/.installed-lint  ## Run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What has the environment made of exact versions by their hashes, as CI does;
-# `make test lint` then takes it as it is.
-locked: $(VENV)/.locked
+# What `make lint` will run too, once all texts follow docs/contributing/style.md.
+.PHONY: prose
+prose: $(VENV)/.installed-lint  ## Check spelling, names and docstrings
+	$(BIN)/codespell
+	$(BIN)/python -m tests.support.style
 
-# The floors that need no programs beside them, with the lowest versions that
-# setup.cfg admits. They are for Python 3.11 alone. Old hypothesis takes minutes for
-# its state machines, which reads their source anew for each step.
-oldest:
+.PHONY: check
+check: lint branches trial $(VENV)/.installed-test  ## Run lint and all tests: also interop, browser, packages
+	$(PYTEST) $(PARALLEL) -m "not nightly"
+
+# trial runs the test cases of unittest alone: state machines and transfers over loopback.
+.PHONY: trial
+trial: $(VENV)/.installed-test  ## Run the test cases that trial knows
+	$(BIN)/python -m twisted.trial tests
+
+.PHONY: nightly
+nightly: $(VENV)/.installed-test $(VENV)/.installed-fuzz  ## Run the long tests, a soak test, fuzzing and mutants (hours)
+	$(PYTEST) -m nightly
+	$(MAKE) bench BENCH=soak
+	$(MAKE) fuzz FUZZ='--seconds 600'
+	$(MAKE) mutants
+
+.PHONY: locked
+locked: $(VENV)/.locked  ## Make the environment from exact versions and hashes, as CI does
+
+# The tests that need no other program, with the lowest versions that setup.cfg admits, which
+# are for Python 3.11 alone. Old hypothesis takes minutes for its state machines: it reads their
+# source anew for each step.
+.PHONY: oldest
+oldest:  ## Run the tests of the lower layers with the oldest supported libraries
 	$(MAKE) VENV=$(VENV)-oldest LOCK=requirements/oldest.txt PYTHON=$(OLDEST) quick \
 		BUT='$(addprefix --ignore=tests/,protocol/test_stateful.py server/test_stateful.py)'
 
-# The same with the versions of CI on other Pythons.
-versions:
+.PHONY: versions
+versions:  ## Run the tests of the lower layers with several Pythons
 	for python in $(PYTHONS); do \
 		$(MAKE) VENV=$(VENV)-$$(basename $$python) PYTHON=$$python quick || exit 1; \
 	done
 
+.PHONY: quick
 quick: $(VENV)/.locked
-	$(BIN)/python -m pytest -q $(STRICT) $(BUT) $(QUICK)
+	$(PYTEST) $(PARALLEL) $(BUT) $(QUICK)
 
-bench: $(VENV)/.installed-bench
+.PHONY: bench
+bench: $(VENV)/.installed-bench  ## Measure servers and clients; BENCH='--scenarios win64'
 	$(BIN)/python -m bench $(BENCH)
 
-# Where atheris has a wheel; FUZZ='server --seconds 3600 --keep /tmp/kept'
-fuzz: $(VENV)/.installed-fuzz
-	$(BIN)/python -m fuzz $(or $(FUZZ),--all --seconds 60)
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-fuzz  ## Fuzz; FUZZ='server --seconds 3600 --keep DIRECTORY'
+	$(BIN)/python -m tests.fuzz $(or $(FUZZ),--seconds 60)
 
-# Branches: all of the floors without I/O, and 95 of 100 of the whole.
-FLOORS = protocol access
+# Branches: 100 % of the layers without I/O, 95 % of the whole package.
+PURE = protocol access
 comma = ,
 COVERAGE = $(BIN)/python -m coverage
 
-# What fails while it is traced, since it goes by the clock, is for `make test` to judge.
-coverage: $(VENV)/.installed-coverage
+# Tracing slows the daemons down, and a test that measures time may fail: `make test` judges.
+.PHONY: coverage
+coverage: $(VENV)/.installed-coverage  ## Measure the branches that `make test` runs
 	$(COVERAGE) erase
-	-$(COVERAGE) run -m pytest
+	-$(COVERAGE) run -m pytest -q $(PARALLEL)
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report --fail-under=100 --show-missing --skip-covered \
-		--include='$(subst $() $(),$(comma),$(FLOORS:%=tftpd/%/*))'
+		--include='$(subst $() $(),$(comma),$(PURE:%=tftpd/%/*))'
 	$(COVERAGE) report --fail-under=95 --show-missing --skip-covered
 
-# The same of those floors by their own tests alone: half a minute.
-floors: $(VENV)/.installed-coverage
+.PHONY: branches
+branches: $(VENV)/.installed-coverage  ## Fail if the tests of protocol and access miss a branch
 	$(COVERAGE) erase
-	$(COVERAGE) run --source='$(subst $() $(),$(comma),$(FLOORS:%=tftpd/%))' \
-		-m pytest -q $(FLOORS:%=tests/%)
+	$(COVERAGE) run --source='$(subst $() $(),$(comma),$(PURE:%=tftpd/%))' \
+		-m pytest -q $(PARALLEL) $(PURE:%=tests/%)
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report --fail-under=100 --show-missing --skip-covered
 
-# In an environment of its own: what mutmut brings makes hypothesis report otherwise.
-# MUTANTS='protocol --trees /tmp/kept' goes on from there.
-mutants:
+# In an environment of its own: mutmut's dependencies change the reports of hypothesis.
+# MUTANTS='protocol --trees DIRECTORY' continues from there.
+.PHONY: mutants
+mutants:  ## Put faults into protocol and access; their tests must see them
 	$(MAKE) VENV=$(VENV)-mutants $(VENV)-mutants/.installed-mutants
 	nice -n 19 $(VENV)-mutants/bin/python -m tests.mutation $(MUTANTS)
 
-schema: $(VENV)/.installed
+.PHONY: schema
+schema: $(VENV)/.installed  ## Write conf/tftpd.schema.json
 	$(BIN)/tftpd schema > conf/tftpd.schema.json
 
 # The HTML site in build/html; manual pages and completions in share/, which are committed.
-docs: $(VENV)/.installed-docs
+.PHONY: docs
+docs: $(VENV)/.installed-docs  ## Build the HTML site, the manual pages and the completions
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b man -d build/doctrees docs share/man
 	$(BIN)/python docs/completions.py share
 
-# As root, on a host with systemd. UNITS=--socket has systemd hold the port.
-install:
+# UNITS=--socket has systemd hold the port.
+.PHONY: install
+install:  ## Install a service, as root on a host with systemd
 	$(PYTHON) -m venv $(OPT)
 	$(OPT)/bin/python -m pip install --quiet .
 	$(OPT)/bin/tftpd install-units $(UNITS)
 
-# On Debian or Ubuntu; docs/how-to/debian-package.md lists the build dependencies.
-deb:
+# docs/how-to/debian-package.md lists the build dependencies.
+.PHONY: deb
+deb:  ## Build Debian packages, on Debian or Ubuntu
 	packaging/deb dist
 
-clean:
+.PHONY: clean
+clean:  ## Remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info
 
 $(BIN)/python:

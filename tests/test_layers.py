@@ -2,6 +2,8 @@
 
 import ast
 import sys
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tftpd"
 TWISTED = {"twisted", "zope"}
 LAYERS = {
     "protocol": set(),
-    "access": {"protocol"},
+    "access": {"protocol", "re2"},
     "storage": {"protocol", "access"},
     "templates": {"protocol", "access", "storage", "jinja2"},
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},
@@ -33,14 +35,27 @@ OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
+def _parsed(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def _imported(path):
-    """Dotted names that a module imports, those of `from x import y` as x.y."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Return the dotted names that a module imports; `from x import y` gives x.y."""
+    names = []
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -57,7 +72,7 @@ def test_a_module_imports_from_its_floor_and_below(path):
 
 
 def test_the_package_itself_imports_nothing():
-    assert list(_imported(PACKAGE / "__init__.py")) == []
+    assert _imported(PACKAGE / "__init__.py") == []
 
 
 def test_the_reactor_is_an_argument_but_where_the_program_begins():
@@ -77,3 +92,19 @@ def test_yaml_is_read_in_one_place():
 def test_jinja2_is_imported_in_one_place():
     tops = {path.name: {name.split(".")[0] for name in _imported(path)} for path in MODULES}
     assert [name for name, imported in tops.items() if "jinja2" in imported] == ["sandbox.py"]
+
+
+def test_no_import_is_part_of_a_cycle():
+    """Imports for type checkers and imports within functions count too."""
+    modules = {_module_name(path): path for path in MODULES}
+    graph = {
+        name: {
+            imported if imported in modules else imported.rpartition(".")[0]
+            for imported in _imported(path)
+            if imported.startswith("tftpd.")
+        }
+        - {name}
+        for name, path in modules.items()
+    }
+    assert set().union(*graph.values()) <= set(modules) | {"tftpd"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules

@@ -14,12 +14,12 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from tftpd.client import arguments as client
-from tftpd.config.loader import schema
+from tftpd.config.loader import build_schema
 from tftpd.daemon import cli as daemon
 
 Schema = Mapping[str, Any]
 
-SCHEMA: Schema = schema()
+SCHEMA: Schema = build_schema()
 PARSERS = {"tftpc": client.parser, "tftpd": daemon.parser}
 TYPE_NAMES = {"array": "list", "number": "seconds", "object": "mapping"}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback, FallbackChain, fold
-from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.paths import PARENT, RequestName, split_name
 from tftpd.access.rewrite import NameRules
 from tftpd.config.names import ENCODINGS, NamesSection
@@ -60,7 +60,7 @@ def test_a_name_longer_than_a_request_may_be_is_not_mended():
 def test_each_rung_takes_what_those_before_have_made():
     asked = b"D:\\boot\\X\xff"
     made = [
-        (candidate.name, [rung.value for rung in candidate.fallbacks], candidate.folds)
+        (candidate.name, [rung.value for rung in candidate.fallbacks], candidate.ignores_case)
         for candidate in KNOWN.candidates(asked, (DRIVE, TRAILING, CASE))
     ]
     assert made == [
@@ -100,15 +100,15 @@ _EVERY = FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"in", b"deep")
 @settings(deadline=None)  # the first one loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
-    root = Mounts([Mount((b"in",), one(Path("/srv/in")))], NameRules(fallbacks=_EVERY))
+    root = Mounts([Mount((b"in",), single_root(Path("/srv/in")))], NameRules(fallbacks=_EVERY))
     made = list(root.candidates(name))
     assert len(made) <= MAX_CANDIDATES
-    assert name not in [candidate.name for candidate in made if not candidate.folds]
-    assert len({(candidate.name, candidate.folds) for candidate in made}) == len(made)
+    assert name not in [candidate.name for candidate in made if not candidate.ignores_case]
+    assert len({(candidate.name, candidate.ignores_case) for candidate in made}) == len(made)
     for candidate in made:
         assert candidate.name
         assert b"\0" not in candidate.name
-        for filename in (candidate.name, root.respelled(candidate.name)):
+        for filename in (candidate.name, root.normalize_prefix(candidate.name)):
             try:
                 mount, beneath = root.locate(filename)
             except RequestRefused:
@@ -136,32 +136,37 @@ def test_names_that_differ_in_case_fold_to_the_same(one, other):
 def test_a_prefix_is_spelled_as_it_is_configured():
     mounts = Mounts(
         [
-            Mount((), one(Path("/a"))),
-            Mount((b"Boot",), one(Path("/b"))),
-            Mount((b"Boot", b"x"), one(Path("/c"))),
+            Mount((), single_root(Path("/a"))),
+            Mount((b"Boot",), single_root(Path("/b"))),
+            Mount((b"Boot", b"x"), single_root(Path("/c"))),
         ]
     )
-    assert mounts.respelled(b"/BOOT\\X/File") == b"Boot/x/File"
-    assert mounts.respelled(b"bOOt/y") == b"Boot/y"
-    assert mounts.respelled(b"other/Y") == b"other/Y"
+    assert mounts.normalize_prefix(b"/BOOT\\X/File") == b"Boot/x/File"
+    assert mounts.normalize_prefix(b"bOOt/y") == b"Boot/y"
+    assert mounts.normalize_prefix(b"other/Y") == b"other/Y"
 
 
 def test_rungs_are_those_of_the_server_and_of_each_directory():
     ladder = FallbackChain((DRIVE,))
-    here, there = Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")), fallbacks=(CASE,))
+    here, there = (
+        Mount((), single_root(Path("/a"))),
+        Mount((b"in",), single_root(Path("/b")), fallbacks=(CASE,)),
+    )
     both = Mounts([here, there], NameRules(fallbacks=ladder))
     assert both.fallbacks == (DRIVE, CASE)
     assert both.fallbacks_for(b"x") == (DRIVE,)
     assert both.fallbacks_for(b"in/x") == (CASE,)
     assert Mounts([there], NameRules(fallbacks=ladder)).fallbacks == (CASE,)
     assert (
-        Mounts([Mount((), one(Path("/a")), fallbacks=())], NameRules(fallbacks=ladder)).fallbacks
+        Mounts(
+            [Mount((), single_root(Path("/a")), fallbacks=())], NameRules(fallbacks=ladder)
+        ).fallbacks
         == ()
     )
 
 
 def test_the_defaults_make_sense():
-    known = NamesSection().known()
+    known = NamesSection().build_fallbacks()
     assert known.fallbacks == ()
     assert known.prefixes == ((b"boot",), (b"tftpboot",))
 
@@ -169,7 +174,7 @@ def test_the_defaults_make_sense():
 def test_a_candidate_tells_the_log_which_rungs_led_to_it():
     asked = RequestName(b"C:\\x\xff", ("rule",), {"model": b"x86"})
     *_, last = KNOWN.candidates(asked.name, (DRIVE, TRAILING))
-    made = last.named(asked)
+    made = last.to_request_name(asked)
     assert (made.name, made.steps) == (b"\\x", ("rule", "drive", "trailing"))
     assert made.groups == {"model": b"x86"}
 
@@ -179,12 +184,12 @@ def test_a_name_too_long_has_no_prefix_to_take_away():
 
 
 def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
-    mounts = Mounts([Mount((), one(Path("/a"))), Mount((b"in",), one(Path("/b")))])
-    assert mounts.spelled_out(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
-    assert mounts.spelled_out(b"in/d/File", (b"file",)) == b"in/d/file"
-    assert mounts.spelled_out(b"d/File", (b"D", b"FILE")) == b"D/FILE"
+    mounts = Mounts([Mount((), single_root(Path("/a"))), Mount((b"in",), single_root(Path("/b")))])
+    assert mounts.replace_tail(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
+    assert mounts.replace_tail(b"in/d/File", (b"file",)) == b"in/d/file"
+    assert mounts.replace_tail(b"d/File", (b"D", b"FILE")) == b"D/FILE"
 
 
 def test_a_name_in_any_case_stays_one_whatever_is_mended_after_it():
-    made = [(one.name, one.folds) for one in KNOWN.candidates(b"C:\\x", (CASE, DRIVE))]
+    made = [(one.name, one.ignores_case) for one in KNOWN.candidates(b"C:\\x", (CASE, DRIVE))]
     assert made == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import Client
-from tftpd.access.mounts import Mount, Mounts, one, root
+from tftpd.access.mounts import Mount, Mounts, parse_root, single_root
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = Client(ip_address("192.0.2.7"))
 
-TOP = Mount((), one(Path("/srv/tftp")), read=ReadPolicy())
-INCOMING = Mount((b"incoming",), one(Path("/srv/in")), write=WritePolicy(max_size=9))
-DEEP = Mount((b"incoming", b"a", b"b"), one(Path("/srv/deep")), ReadPolicy(), None, Symlinks.DENY)
+TOP = Mount((), single_root(Path("/srv/tftp")), read=ReadPolicy())
+INCOMING = Mount((b"incoming",), single_root(Path("/srv/in")), write=WritePolicy(max_size=9))
+DEEP = Mount(
+    (b"incoming", b"a", b"b"), single_root(Path("/srv/deep")), ReadPolicy(), None, Symlinks.DENY
+)
 MOUNTS = Mounts([TOP, INCOMING, DEEP])
 
 
@@ -148,9 +150,46 @@ def test_whatever_the_name_a_grant_is_clean(filename):
         assert b"\\" not in step
 
 
+def _resolve_dots(filename):
+    """Return the components of a name after `..`; None if it leads above the top."""
+    components = []
+    for component in filename.replace(b"\\", b"/").split(b"/"):
+        if component == b"..":
+            if not components:
+                return None
+            components.pop()
+        elif component not in (b"", b"."):
+            components.append(component)
+    return tuple(components)
+
+
+@given(
+    st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b", b"incoming", b"a\\b"])).map(b"/".join)
+    | st.binary(max_size=60)
+)
+def test_a_name_belongs_to_the_longest_prefix_after_its_dots_are_resolved(filename):
+    try:
+        mount, name = MOUNTS.locate(filename)
+    except RequestRefused:
+        return
+    components = _resolve_dots(filename)
+    assert components == (*mount.prefix, *name)
+    matching = [other for other in MOUNTS if components[: len(other.prefix)] == other.prefix]
+    assert mount is max(matching, key=lambda other: len(other.prefix))
+
+
+@given(st.binary(max_size=20), st.sampled_from([b"", b"incoming/", b"a/../"]))
+def test_an_unfinished_upload_is_neither_read_nor_written(suffix, directory):
+    mounts = Mounts([TOP, Mount((b"incoming",), TOP.roots, ReadPolicy(), WritePolicy())])
+    name = directory + TEMPORARY + suffix.replace(b"/", b"").replace(b"\\", b"")
+    for authorize in (mounts.authorize_read, mounts.authorize_write):
+        with pytest.raises(RequestRefused):
+            authorize(name, CLIENT)
+
+
 def test_the_log_is_told_that_it_was_a_template():
     both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
-    with pytest.raises(RequestRefused, match=r"^a template is not written$"):
+    with pytest.raises(RequestRefused, match=r"^templates cannot be written by clients$"):
         Mounts([both]).authorize_write(b"x.j2", CLIENT)
 
 
@@ -160,9 +199,9 @@ def test_mounts_can_be_listed():
 
 OPEN = Mounts(
     [
-        Mount((), one(Path("/srv")), ReadPolicy()),
-        Mount((b"a",), one(Path("/a")), ReadPolicy()),
-        Mount((b"a", b"b"), one(Path("/b")), ReadPolicy()),
+        Mount((), single_root(Path("/srv")), ReadPolicy()),
+        Mount((b"a",), single_root(Path("/a")), ReadPolicy()),
+        Mount((b"a", b"b"), single_root(Path("/b")), ReadPolicy()),
     ]
 )
 
@@ -187,8 +226,10 @@ def test_within_a_mount_a_parent_goes_back_one_step(filename, root, name):
 
 
 def test_the_log_is_told_why_a_name_was_refused():
-    here = Mount((b"here",), one(Path("/h")), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None)
-    own = Mount((b"own",), (root("/x/{mac}"), root("/y/{mac}")), ReadPolicy())
+    here = Mount(
+        (b"here",), single_root(Path("/h")), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None
+    )
+    own = Mount((b"own",), (parse_root("/x/{mac}"), parse_root("/y/{mac}")), ReadPolicy())
     mounts = Mounts([here, own, INCOMING])
     for filename, why in (
         (b"here/../x", "the name leaves its directory"),
@@ -205,8 +246,8 @@ def test_the_log_is_told_why_a_name_was_refused():
 
 def test_it_is_known_whether_there_are_templates_and_what_differs_from_client_to_client():
     assert (OPEN.renders, OPEN.per_client) == (False, False)
-    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(templates=True))]).renders
-    assert Mounts([Mount((), (root("/a/{ip}"),), ReadPolicy())]).per_client
+    assert Mounts([Mount((), single_root(Path("/a")), ReadPolicy(templates=True))]).renders
+    assert Mounts([Mount((), (parse_root("/a/{ip}"),), ReadPolicy())]).per_client
     some = (ip_network("10.0.0.0/8"),)
-    assert Mounts([Mount((), one(Path("/a")), ReadPolicy(clients=some))]).per_client
-    assert Mounts([Mount((), one(Path("/a")), None, WritePolicy(clients=some))]).per_client
+    assert Mounts([Mount((), single_root(Path("/a")), ReadPolicy(clients=some))]).per_client
+    assert Mounts([Mount((), single_root(Path("/a")), None, WritePolicy(clients=some))]).per_client

@@ -35,7 +35,10 @@ def test_a_name_that_no_file_system_holds_is_not_found():
     assert refused.value.code is ErrorCode.FILE_NOT_FOUND
 
 
-@given(st.binary(max_size=200))
+@given(
+    st.lists(st.sampled_from([b"/", b"\\", b".", b"..", b"a"])).map(b"".join)
+    | st.binary(max_size=200)
+)
 def test_steps_are_clean(filename):
     for step in split_name(filename):
         assert step not in (b"", b".")
@@ -103,3 +106,34 @@ def test_the_log_is_told_that_a_name_was_too_long():
     assert split_name(b"x" * 4096)
     with pytest.raises(RequestRefused, match=r"^the name is too long$"):
         split_name(b"x" * 4097)
+
+
+def _read_printable(text):
+    """Return the bytes of a name that was made printable."""
+    data, position = bytearray(), 0
+    while position < len(text):
+        if text[position] != "\\":
+            data += text[position].encode()
+            position += 1
+            continue
+        kind = text[position + 1]
+        digits = {"x": 2, "u": 4, "U": 8}.get(kind, 0)
+        code = int(text[position + 2 : position + 2 + digits], 16) if digits else 0
+        if kind == "x" and code >= 0x80:
+            data.append(code)
+        elif digits:
+            data += chr(code).encode()
+        else:
+            data += {"n": b"\n", "r": b"\r", "t": b"\t"}.get(kind, kind.encode())
+        position += 2 + digits
+    return bytes(data)
+
+
+@given(
+    st.binary(max_size=100) | st.text(max_size=50).map(lambda name: name.encode("utf-8", "replace"))
+)
+def test_two_different_names_are_never_printed_alike(filename):
+    text = printable_name(filename)
+    assert _read_printable(text) == filename
+    assert '"' not in text.replace("\\\\", "").replace('\\"', "")
+    text.encode()

@@ -65,4 +65,4 @@ def test_a_policy_is_a_value():
     ],
 )
 def test_what_a_root_holds_matters_where_there_is_a_quota(policy, measured):
-    assert policy.measured is measured
+    assert policy.needs_usage is measured

@@ -3,6 +3,8 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tftpd.access.client import Client
 from tftpd.access.profiles import (
@@ -12,7 +14,7 @@ from tftpd.access.profiles import (
     Profile,
     ProfileMatch,
     Profiles,
-    spelled,
+    encode_options,
 )
 from tftpd.protocol.packets import Rrq, Wrq
 
@@ -55,7 +57,7 @@ def _chosen(match, request, client=CLIENT, neighbour=_nobody):
     ],
 )
 def test_options_fit_in_their_order_and_with_their_values(pattern, options, fits):
-    assert Fingerprint(pattern).fits(spelled(tuple(options))) is fits
+    assert Fingerprint(pattern).matches(encode_options(tuple(options))) is fits
 
 
 @pytest.mark.parametrize("text", ["", "=1", "tsize=0=1", "blk size", "a|b", "?", "tsize=0??"])
@@ -67,7 +69,7 @@ def test_what_is_no_option_is_refused(text):
 def test_a_peer_cannot_make_the_pattern_take_long():
     pattern = Fingerprint(["a?"] * 60 + ["b"])
     options = ((b"a", b"1" * 1000),) * 59
-    assert not pattern.fits(spelled(options))
+    assert not pattern.matches(encode_options(options))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_a_peer_cannot_make_the_pattern_take_long():
     ],
 )
 def test_names_fit_in_any_letter_case(glob, name, fits):
-    assert Globs(["x", glob]).fit(name) is fits
+    assert Globs(["x", glob]).matches(name) is fits
 
 
 def test_every_word_of_a_match_must_fit():
@@ -168,7 +170,7 @@ def test_options_choose_the_profile_together_with_the_rest():
 
 
 def test_a_name_of_4096_octets_may_fit():
-    assert Globs(["*"]).fit(b"a" * 4096)
+    assert Globs(["*"]).matches(b"a" * 4096)
 
 
 def test_what_is_no_option_is_told_in_these_words():
@@ -179,3 +181,51 @@ def test_what_is_no_option_is_told_in_these_words():
 def test_patterns_that_differ_seldom_share_a_hash():
     for kind in (Fingerprint, Globs):
         assert len({hash(kind([f"a{number}"])) for number in range(20)}) > 10
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["blksize", "tsize=0", "tsize?", "blksize=512|1468?", "windowsize=*?", "a=|?", "x=y=z"]
+    )
+    | st.text(max_size=20),
+    max_size=6,
+)
+WITHOUT_NUL = st.binary().map(lambda data: data.replace(b"\0", b""))
+OPTIONS = st.lists(
+    st.tuples(
+        st.sampled_from([b"blksize", b"tsize", b"windowsize", b"a", b"BLKSIZE"]) | WITHOUT_NUL,
+        st.sampled_from([b"", b"0", b"512", b"1468", b"*"]) | WITHOUT_NUL,
+    ),
+    max_size=8,
+)
+
+
+@given(WORDS, OPTIONS)
+def test_a_fingerprint_takes_each_option_in_turn(words, options):
+    try:
+        fingerprint = Fingerprint(words)
+    except ValueError:
+        return
+    left = [(name.lower(), value) for name, value in options]
+    expected = True
+    for word in words:
+        name, has_values, values = word.removesuffix("?").partition("=")
+        allowed = [value.encode() for value in values.split("|")]
+        if left and left[0][0] == name.encode() and (not has_values or left[0][1] in allowed):
+            del left[0]
+        elif not word.endswith("?"):
+            expected = False
+    assert fingerprint.fits(encode_options(tuple(options))) == (expected and not left)
+
+
+GLOBS = ["*", "?", "*a*", "*a*a*a*a*b", "[a-z]*", "[!a]", "[z-a]", "[", "a[", "[]]", "[[a]", "\\"]
+
+
+@given(st.lists(st.sampled_from(GLOBS) | st.text(max_size=20), max_size=6), st.binary())
+def test_any_globs_match_any_name_in_bounded_time(globs, filename):
+    found = Globs(globs)
+    for name in (filename, filename * 1000):
+        matches = found.fit(name)
+        assert not (matches and len(name) > 4096)  # no file system has such a name
+        assert found.fit(name.replace(b"\\", b"/")) == matches
+        assert matches or "*" not in globs or len(name) > 4096

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import Client
-from tftpd.access.mounts import SERIALS, Mount, Mounts, Root, root, serials
+from tftpd.access.mounts import SERIALS, Mount, Mounts, Root, parse_root, parse_serials
 from tftpd.access.paths import PARENT, SELF, TEMPORARY, split_name
 from tftpd.access.placeholders import InvalidPlaceholder, Placeholder
 from tftpd.access.policy import Grant, ReadPolicy
@@ -26,8 +26,8 @@ def _ways(mount, filename, client=CLIENT):
 
 def _mount(*texts, serial=SERIALS):
     asked = any("{serial" in text for text in texts)
-    roots = tuple(map(root, texts))
-    return Mount((), roots, read=ReadPolicy(), serials=serials(serial) if asked else None)
+    roots = tuple(map(parse_root, texts))
+    return Mount((), roots, read=ReadPolicy(), serials=parse_serials(serial) if asked else None)
 
 
 @pytest.mark.parametrize(
@@ -43,29 +43,29 @@ def _mount(*texts, serial=SERIALS):
     ],
 )
 def test_what_a_client_is_known_by_is_a_step_below_the_directory(text, path, own):
-    known = root(text)
+    known = parse_root(text)
     assert known.path == Path(path)
-    assert known.steps(CLIENT, None) == own
+    assert known.expand_for(CLIENT, None) == own
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("/srv/{nic}", "{nic} is none of ip, ip_hex, mac, serial"),
-        ("/srv/{0}", "{0} is none of ip, ip_hex, mac, serial"),
-        ("/srv/{mac:title}", "{mac:title}: only upper and lower may follow the colon"),
-        ("/srv/{", 'a lone "{"; as itself it is written twice'),
+        ("/srv/{nic}", "{nic} is not one of ip, ip_hex, mac, serial"),
+        ("/srv/{0}", "{0} is not one of ip, ip_hex, mac, serial"),
+        ("/srv/{mac:title}", "{mac:title}: expected :upper or :lower after the key"),
+        ("/srv/{", 'a single "{": write it twice for a literal brace'),
     ],
 )
 def test_what_is_no_root_is_told(text, why):
     with pytest.raises(InvalidPlaceholder) as bad:
-        root(text)
+        parse_root(text)
     assert str(bad.value) == why
 
 
 def test_a_root_shows_itself_as_it_was_written():
     for text in ("/", "/srv/{mac:upper}/x-{ip}", "/srv/tftp"):
-        assert str(root(text)).rstrip("/") == text.rstrip("/")
+        assert str(parse_root(text)).rstrip("/") == text.rstrip("/")
 
 
 def test_the_roots_of_a_client_are_tried_in_their_order():
@@ -126,7 +126,7 @@ def test_nothing_that_a_client_says_is_more_than_a_step(filename, below):
 def test_a_step_that_means_another_directory_fills_nothing():
     known = Root(Path("/srv"), ((Placeholder("serial"),),))
     for serial in (b"..", b".", b"", b"a/b", TEMPORARY + b"1"):
-        assert known.steps(CLIENT, serial) is None
+        assert known.expand_for(CLIENT, serial) is None
 
 
 def test_the_kernel_is_asked_once_for_a_client():
@@ -163,21 +163,21 @@ def test_a_grant_tells_which_steps_are_not_the_clients_words():
     ],
 )
 def test_a_root_is_told_as_it_was_written(text):
-    assert str(root(text)) == text
+    assert str(parse_root(text)) == text
 
 
 def test_a_path_need_not_be_utf_8():
     text = b"/srv/\xff\xe4".decode("utf-8", "surrogateescape")
-    assert root(text).path == Path(text)
-    own = root(f"/srv/{text[5:]}-{{ip}}")
-    assert own.steps(CLIENT, None) == (b"\xff\xe4-192.0.2.7",)
+    assert parse_root(text).path == Path(text)
+    own = parse_root(f"/srv/{text[5:]}-{{ip}}")
+    assert own.expand_for(CLIENT, None) == (b"\xff\xe4-192.0.2.7",)
     assert str(own) == "/srv/\ufffd\ufffd-{ip}"
-    behind = root(f"/srv/{{ip}}-{text[5:]}")
-    assert behind.steps(CLIENT, None) == (b"192.0.2.7-\xff\xe4",)
+    behind = parse_root(f"/srv/{{ip}}-{text[5:]}")
+    assert behind.expand_for(CLIENT, None) == (b"192.0.2.7-\xff\xe4",)
 
 
 def test_a_first_step_too_long_to_look_at_is_no_serial_number():
-    known = serials(".*")
+    known = parse_serials(".*")
     for size, found in ((256, True), (257, False)):
         name = (b"a" * size, b"x")
         assert known.split(name) == ((name[0], name[1:]) if found else (None, name))

@@ -22,7 +22,7 @@ CLIENT = _client(_nobody_asks)
 
 
 def test_without_facts_nothing_is_known():
-    assert VariableTable().of(CLIENT) == {}
+    assert VariableTable().values_for(CLIENT) == {}
     assert not VariableTable().needs_mac
 
 
@@ -34,7 +34,7 @@ def test_what_fits_is_merged_and_the_later_holds():
             VariableRule({"console": {"speed": 9600}, "menu": True}, clients=NET),
         ]
     )
-    assert facts.of(CLIENT) == {
+    assert facts.values_for(CLIENT) == {
         "disk": "sda",
         "console": {"speed": 9600},  # whole: not merged with the one before
         "menu": True,
@@ -50,14 +50,14 @@ def test_a_mac_fits_whole_or_by_how_it_begins():
         ]
     )
     assert facts.needs_mac
-    assert facts.of(_client(lambda: MAC)) == {"vendor": "qemu", "host": "a"}
-    assert facts.of(_client(lambda: None)) == {}
+    assert facts.values_for(_client(lambda: MAC)) == {"vendor": "qemu", "host": "a"}
+    assert facts.values_for(_client(lambda: None)) == {}
 
 
 def test_both_conditions_must_fit():
     facts = VariableTable([VariableRule({"a": 1}, clients=NET, macs=[MAC])])
-    assert facts.of(_client(lambda: MAC)) == {"a": 1}
-    assert facts.of(_client(lambda: b"\1" * 6)) == {}
+    assert facts.values_for(_client(lambda: MAC)) == {"a": 1}
+    assert facts.values_for(_client(lambda: b"\1" * 6)) == {}
 
 
 def test_the_mac_is_asked_for_once_and_only_where_it_decides():
@@ -66,17 +66,17 @@ def test_the_mac_is_asked_for_once_and_only_where_it_decides():
     def neighbour():
         asked.append(1)
 
-    VariableTable([VariableRule({"a": 1}, macs=[MAC]), VariableRule({"a": 1}, macs=[MAC])]).of(
-        _client(neighbour)
-    )
+    VariableTable(
+        [VariableRule({"a": 1}, macs=[MAC]), VariableRule({"a": 1}, macs=[MAC])]
+    ).values_for(_client(neighbour))
     assert asked == [1]
-    VariableTable([VariableRule({"a": 1}, clients=ELSEWHERE, macs=[MAC])]).of(CLIENT)
+    VariableTable([VariableRule({"a": 1}, clients=ELSEWHERE, macs=[MAC])]).values_for(CLIENT)
 
 
 def test_what_one_client_gets_changes_nothing_for_the_next():
     facts = VariableTable([VariableRule({"a": 1})])
-    facts.of(CLIENT)["a"] = 2
-    assert facts.of(CLIENT) == {"a": 1}
+    facts.values_for(CLIENT)["a"] = 2
+    assert facts.values_for(CLIENT) == {"a": 1}
 
 
 def test_facts_can_be_listed():
@@ -92,5 +92,5 @@ def test_a_fact_of_another_hides_none_that_comes_after_it():
             VariableRule({"c": 3}, ELSEWHERE),
         ]
     )
-    assert facts.of(_client(lambda: MAC)) == {"b": 2}
-    assert facts.of(_client(lambda: None)) == {"b": 2}
+    assert facts.values_for(_client(lambda: MAC)) == {"b": 2}
+    assert facts.values_for(_client(lambda: None)) == {"b": 2}

@@ -17,7 +17,7 @@ from tests.boots.trace import Family, Step, content
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.config import ServerConfig
@@ -233,8 +233,8 @@ class _Heard:
 
 @cache
 def _configured(path: Path) -> tuple[Settings, Profiles]:
-    settings = load(path)
-    return settings, Profiles(known.profile() for known in settings.known_profiles())
+    settings = load_settings(path)
+    return settings, Profiles(known.build_profile() for known in settings.active_profiles())
 
 
 def _server(family: Family, root: Path) -> MemoryServer:
@@ -242,9 +242,9 @@ def _server(family: Family, root: Path) -> MemoryServer:
 
     def offer(report: Any) -> ServerConfig:
         return ServerConfig(
-            mounts=Mounts(settings.mounts(), settings.naming()),
-            limits=settings.limits.granted(),
-            timing=settings.retransmit.timing(),
+            mounts=Mounts(settings.build_mounts(), settings.build_name_rules()),
+            limits=settings.limits.option_limits(),
+            timing=settings.retransmit.build_policy(),
             admission=AdmissionLimits(),
             report=report,
             profiles=profiles,

@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
+from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, let_pass
 from tftpd.client.client import Client
 from tftpd.client.settings import ClientSettings
 from tftpd.protocol.packets import decode
@@ -38,7 +38,7 @@ class ClientDriver:
 
     def advance(self, seconds):
         """Let time pass; return the packets sent to the server meanwhile."""
-        self.net.clock.pump([0.05] * round(seconds / 0.05))
+        let_pass(self.net.clock, seconds)
         return self.sent_to((SERVER, WELL_KNOWN)) + self.sent_to(TID)
 
     def sent_to(self, address):
@@ -63,5 +63,5 @@ def net():
     net = MemoryNet()
     yield net
     net.run_threads()
-    net.clock.pump([0.5] * 200)
+    let_pass(net.clock, 100)
     assert (net.ports, net.clock.getDelayedCalls()) == ({}, [])

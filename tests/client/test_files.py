@@ -59,7 +59,9 @@ def test_a_download_to_an_open_file_creates_temporary_files_only_in_threads(
     for name in ("TemporaryFile", "TemporaryDirectory", "mkdtemp"):
         original = getattr(tempfile, name)
         monkeypatch.setattr(
-            tempfile, name, lambda original=original: calls.append(original) or original()
+            tempfile,
+            name,
+            lambda *arguments, original=original: calls.append(original) or original(*arguments),
         )
     net.hold_threads = True
     client = ClientDriver(net)

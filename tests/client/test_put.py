@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, ClientDriver
-from tests.support.fakes import SERVER, WELL_KNOWN
+from tests.support.fakes import SERVER, WELL_KNOWN, let_pass
 from tftpd.client.errors import (
     AlreadyExists,
     BadAnswer,
@@ -167,7 +167,7 @@ def no_leaked_descriptors():
 
 def test_the_file_is_closed_if_the_upload_fails_early(net, no_leaked_descriptors):
     ClientDriver(net).put(b"hello")
-    net.clock.pump([0.5] * 200)
+    let_pass(net.clock, 100)
     refused = ClientDriver(net)
     refused.put(b"hello")
     refused.receive(ErrorPacket(2, "no"))

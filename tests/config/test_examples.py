@@ -6,7 +6,7 @@ import pydantic
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loader import load, schema
+from tftpd.config.loader import build_schema, load_settings
 
 SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]
 
@@ -21,7 +21,7 @@ def test_a_shipped_configuration_loads(path, tmp_path):
             text = text.replace(line, line.replace(root, str(tmp_path / root[1:])))
     copy = tmp_path / "copy.yaml"
     copy.write_text(text.replace("../srv", str(CHECKOUT / "srv")))
-    assert load(copy).mounts()
+    assert load_settings(copy).build_mounts()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -36,11 +36,11 @@ def test_a_shipped_configuration_names_its_schema(path):
 @pytest.mark.skipif(pydantic.VERSION.startswith(("2.9.", "2.10.")), reason="needs pydantic 2.11")
 def test_the_exported_schema_is_current():
     exported = (CHECKOUT / "conf/tftpd.schema.json").read_text()
-    assert exported == json.dumps(schema(), indent=2) + "\n"
+    assert exported == json.dumps(build_schema(), indent=2) + "\n"
 
 
 def test_the_schema_has_ranges_words_and_defaults_as_they_are_written():
-    kinds = schema()["$defs"]
+    kinds = build_schema()["$defs"]
     port = kinds["ListenSection"]["properties"]["port"]
     assert (port["minimum"], port["maximum"]) == (1, 65535)
     dally = kinds["RetransmitSection"]["properties"]["dally"]

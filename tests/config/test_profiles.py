@@ -6,8 +6,8 @@ import pytest
 
 from tftpd.access.profiles import Fingerprint, Globs, Profile, ProfileMatch
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load
-from tftpd.config.profiles import shipped
+from tftpd.config.loader import load_settings
+from tftpd.config.profiles import load_shipped_profiles
 from tftpd.protocol.packets import Wrq
 
 MINIMAL = "directories: [{root: ., read: true}]\n"
@@ -21,7 +21,7 @@ def loaded(tmp_path, monkeypatch):
     def load_with(text):
         path = tmp_path / "t.yaml"
         path.write_text(MINIMAL + text)
-        return load(path)
+        return load_settings(path)
 
     return load_with
 
@@ -52,8 +52,8 @@ profiles:
     source: seen here
 """
     )
-    (known,) = settings.known_profiles()
-    assert known.profile() == Profile(
+    (known,) = settings.active_profiles()
+    assert known.build_profile() == Profile(
         "star64",
         ProfileMatch(
             options=Fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
@@ -78,23 +78,23 @@ profiles:
 
 def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
     settings = loaded("profiles: [{name: lab, match: {options: []}}]")
-    assert settings.known_profiles()[0].profile() == Profile(
+    assert settings.active_profiles()[0].build_profile() == Profile(
         "lab", ProfileMatch(options=Fingerprint([]))
     )
 
 
 def test_those_of_the_file_come_before_those_that_are_shipped(loaded):
-    names = [profile.name for profile in loaded("").known_profiles()]
-    assert names == [profile.name for profile in shipped()]
+    names = [profile.name for profile in loaded("").active_profiles()]
+    assert names == [profile.name for profile in load_shipped_profiles()]
     settings = loaded("profiles: [{name: lab, match: {mode: octet}}]")
-    assert [profile.name for profile in settings.known_profiles()] == ["lab", *names]
+    assert [profile.name for profile in settings.active_profiles()] == ["lab", *names]
 
 
 def test_a_shipped_one_is_replaced_by_its_name(loaded):
     settings = loaded("profiles: [{name: u-boot, match: {mode: octet}, duplicates: 1}]")
-    names = [profile.name for profile in settings.known_profiles()]
+    names = [profile.name for profile in settings.active_profiles()]
     assert names.count("u-boot") == 1
-    assert settings.known_profiles()[0].duplicates == 1
+    assert settings.active_profiles()[0].duplicates == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_shipped_one_is_replaced_by_its_name(loaded):
         ("{name: none, match: {mode: octet}}", "profiles[0].name: expected a name of small "
          'letters, digits, dots and dashes, got "none"'),
         ("{name: lab, match: {macs: [52:54:0]}}", "profiles[0].match.macs[0]: expected a MAC "
-         'address, or how it begins, such as "52:54:00", got "52:54:0"'),
+         'address or its first bytes, such as "52:54:00", got "52:54:0"'),
         ("{name: lab, match: {macs: []}}", "profiles[0].match.macs: expected at least one entry"),
         ("{name: lab, match: {options: [blk size]}}", "profiles[0].match.options[0]: expected an "
          'option such as blksize, tsize=0 or windowsize=4|8?, got "blk size"'),
@@ -140,5 +140,7 @@ def test_a_mistake_is_told_with_its_line(loaded, line, problem):
 
 
 def test_every_shipped_profile_says_where_it_is_known_from():
-    assert all(profile.source for profile in shipped())
-    assert len({profile.name for profile in shipped()}) == len(shipped())
+    assert all(profile.source for profile in load_shipped_profiles())
+    assert len({profile.name for profile in load_shipped_profiles()}) == len(
+        load_shipped_profiles()
+    )

@@ -8,7 +8,7 @@ import pytest
 from tftpd.access.policy import RenderLimits
 from tftpd.access.variables import VariableRule
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def written(tmp_path, monkeypatch):
 
 def _problems(path):
     with pytest.raises(ConfigError) as wrong:
-        load(path)
+        load_settings(path)
     return str(wrong.value).splitlines()
 
 
 def test_facts_are_read_as_they_are_written(written):
-    settings = load(
+    settings = load_settings(
         written(
             """
 variables:
@@ -43,7 +43,7 @@ variables:
 """
         )
     )
-    assert list(settings.known_facts()) == [
+    assert list(settings.build_variables()) == [
         VariableRule(
             {
                 "domain": "example.org",
@@ -63,9 +63,9 @@ variables:
 
 
 def test_without_facts_there_are_none(written):
-    settings = load(written(""))
-    assert list(settings.known_facts()) == []
-    assert settings.limits.rendering() == RenderLimits(1 << 20, 2.0)
+    settings = load_settings(written(""))
+    assert list(settings.build_variables()) == []
+    assert settings.limits.render_limits() == RenderLimits(1 << 20, 2.0)
 
 
 def test_what_is_wrong_is_told_where_it_is(written):
@@ -87,13 +87,13 @@ variables:
     ) == [
         't.yaml:4: variables[0]: missing key "set"',
         "t.yaml:5: variables[1].set: expected at least one name",
-        't.yaml:7: variables[2].set."two words": expected a name of letters, digits and underscores, '
-        'got "two words"',
-        "t.yaml:9: variables[2].set.fine[0].a-b: expected a name of letters, digits and underscores, "
-        'got "a-b"',
+        't.yaml:7: variables[2].set."two words": expected a name of letters, digits and '
+        'underscores, got "two words"',
+        "t.yaml:9: variables[2].set.fine[0].a-b: expected a name of letters, digits and "
+        'underscores, got "a-b"',
         't.yaml:10: variables[3].client: unknown key, did you mean "clients"?',
         "t.yaml:11: variables[4].clients: expected at least one entry",
-        "t.yaml:12: variables[5].macs[0]: expected a MAC address, or how it begins, such as "
+        "t.yaml:12: variables[5].macs[0]: expected a MAC address or its first bytes, such as "
         '"52:54:00", got "x"',
         "t.yaml:12: variables[5].set: expected a mapping of names and values, got a list",
     ]
@@ -103,7 +103,7 @@ def test_values_are_nested_eight_deep_at_most(written):
     def nested(levels):
         return f"variables: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
 
-    assert load(written(nested(8))).known_facts()
+    assert load_settings(written(nested(8))).build_variables()
     (problem,) = _problems(written(nested(9)))
     assert problem == (
         f"t.yaml:2: variables[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
@@ -111,8 +111,8 @@ def test_values_are_nested_eight_deep_at_most(written):
 
 
 def test_limits_of_templates_have_ranges(written):
-    settings = load(written("limits: {template_size: 16MiB, template_time: 0.1}"))
-    assert settings.limits.rendering() == RenderLimits(16 << 20, 0.1)
+    settings = load_settings(written("limits: {template_size: 16MiB, template_time: 0.1}"))
+    assert settings.limits.render_limits() == RenderLimits(16 << 20, 0.1)
     assert _problems(written("limits: {template_size: 17MiB, template_time: 11}")) == [
         't.yaml:2: limits.template_size: expected at most 16MiB, got "17MiB"',
         "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 11",

@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.config.errors import Problem
-from tftpd.config.yaml_document import read
+from tftpd.config.yaml_document import parse_document
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ from tftpd.config.yaml_document import read
     ],
 )
 def test_only_what_has_one_reading_is_more_than_text(text, value):
-    document = read(f"key: {text}")
+    document = parse_document(f"key: {text}")
     assert (document.value, document.problems) == ({"key": value}, [])
 
 
 def test_every_path_has_its_line():
-    document = read("a:\n  - b: 1\n    c: 2\n  -\n    d: 3\n")
+    document = parse_document("a:\n  - b: 1\n    c: 2\n  -\n    d: 3\n")
     assert document.line(("a", 0, "c")) == 3
     assert document.line(("a", 1, "d")) == 5
     assert document.line(("a", 1, "missing")) == 5
@@ -47,22 +47,22 @@ def test_every_path_has_its_line():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: 1\na: 2", Problem(2, ("a",), "given twice, first on line 1")),
+        ("a: 1\na: 2", Problem(2, ("a",), "duplicate key, first on line 1")),
         ("a: &x {b: 1}\nc: {<<: *x}", Problem(2, ("c", "<<"),
-         "merge keys are not read; write the keys out")),
-        ("? [a, b]\n: 1", Problem(1, (), "a key must be a word")),
-        ("a: [1", Problem(1, (), "not YAML: expected ',' or ']', but got '<stream end>'")),
-        ("a: *nobody", Problem(1, (), "not YAML: found undefined alias 'nobody'")),
-        ("a: 1\n---\nb: 2", Problem(2, (), "not YAML: but found another document")),
-        ("a: \0", Problem(1, (), "not YAML: special characters are not allowed")),
-        ("a: 1\nb: \0", Problem(2, (), "not YAML: special characters are not allowed")),
-        ('a: "\\UFFFFFFFF"', Problem(1, (), "not YAML: a number is out of range")),
-        ('a: "\\U00110000"', Problem(1, (), "not YAML: a number is out of range")),
+         "merge keys are not supported; repeat the keys")),
+        ("? [a, b]\n: 1", Problem(1, (), "keys must be scalars")),
+        ("a: [1", Problem(1, (), "invalid YAML: expected ',' or ']', but got '<stream end>'")),
+        ("a: *nobody", Problem(1, (), "invalid YAML: found undefined alias 'nobody'")),
+        ("a: 1\n---\nb: 2", Problem(2, (), "invalid YAML: but found another document")),
+        ("a: \0", Problem(1, (), "invalid YAML: special characters are not allowed")),
+        ("a: 1\nb: \0", Problem(2, (), "invalid YAML: special characters are not allowed")),
+        ('a: "\\UFFFFFFFF"', Problem(1, (), "invalid YAML: a number is out of range")),
+        ('a: "\\U00110000"', Problem(1, (), "invalid YAML: a number is out of range")),
         ("%YAML " + "9" * 5000 + ".1\n---\na: 1",
-         Problem(1, (), "not YAML: a number is out of range")),
-        ('a: "\\ud800"', Problem(1, ("a",), 'not Unicode, got "\\ud800"')),
-        ('a: 1\n"\\ud800": 1', Problem(2, (), 'not Unicode, got "\\ud800"')),
-        ("a: 1\nb: !secret x", Problem(2, ("b",), 'tags are not read, got "!secret"')),
+         Problem(1, (), "invalid YAML: a number is out of range")),
+        ('a: "\\ud800"', Problem(1, ("a",), 'invalid Unicode, got "\\ud800"')),
+        ('a: 1\n"\\ud800": 1', Problem(2, (), 'invalid Unicode, got "\\ud800"')),
+        ("a: 1\nb: !secret x", Problem(2, ("b",), 'tags are not supported, got "!secret"')),
         ("[" * 5000, Problem(1, (), "nested too deep or too large")),
         ("a: " + "[" * 30 + "]" * 30, Problem(1, (), "nested too deep or too large")),
         ("a: &a [*a]", Problem(1, (), "nested too deep or too large")),
@@ -71,14 +71,16 @@ def test_every_path_has_its_line():
          "escape 2", "version", "half", "half key", "tag", "deep", "deeper", "loop"],
 )  # fmt: skip
 def test_what_is_wrong_is_a_problem_with_its_line(text, problem):
-    assert read(text).problems == [problem]
+    assert parse_document(text).problems == [problem]
 
 
 def test_an_alias_bomb_is_small():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert read("\n".join(lines)).problems == [Problem(1, (), "nested too deep or too large")]
+    assert parse_document("\n".join(lines)).problems == [
+        Problem(1, (), "nested too deep or too large")
+    ]
 
 
 def test_several_repeated_keys_are_all_told():
-    assert [problem.line for problem in read("a: 1\na: 2\nb: 1\nb: 2").problems] == [2, 4]
+    assert [problem.line for problem in parse_document("a: 1\na: 2\nb: 1\nb: 2").problems] == [2, 4]

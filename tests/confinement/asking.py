@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.confinement.world import PLANTED, World
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.negotiation import OptionLimits
@@ -21,7 +21,7 @@ def mount(world: World, symlinks: Symlinks = Symlinks.INSIDE, **policies: Any) -
     """Mount the root of a world for reading and writing."""
     read = policies.pop("read", ReadPolicy())
     write = policies.pop("write", WritePolicy(overwrite=True))
-    roots = policies.pop("roots", one(world.root))
+    roots = policies.pop("roots", single_root(world.root))
     return Mount((), roots, read=read, write=write, symlinks=symlinks, **policies)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.confinement.asking import everything, mount, says, serving
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import root
+from tftpd.access.mounts import parse_root
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.rewrite import NameRules
 from tftpd.config.names import ENCODINGS
@@ -51,7 +51,7 @@ def roots(confined):
         (confined.base / str(number)).symlink_to(confined.root / str(number))
         confined.link(f"{number}/self", f"{{base}}/{number}")
         confined.link(f"{number}/real", f"{{root}}/{number}")
-    return tuple(root(str(confined.base / str(number))) for number in range(ROOTS))
+    return tuple(parse_root(str(confined.base / str(number))) for number in range(ROOTS))
 
 
 @pytest.fixture

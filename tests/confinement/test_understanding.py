@@ -8,10 +8,10 @@ from tests.confinement.asking import contents, mount, reads, serving, writes
 from tests.confinement.names import KINDS, out
 from tests.confinement.world import INSIDE, SECRET
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import root, serials
+from tftpd.access.mounts import parse_root, parse_serials
 from tftpd.access.policy import ReadPolicy
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.rewrite import NameRules, RewriteRule, template
+from tftpd.access.regex import pattern
+from tftpd.access.rewrite import NameRules, RewriteRule, parse_template
 from tftpd.config.names import ENCODINGS
 
 TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
@@ -59,9 +59,9 @@ def test_no_pair_of_fallbacks_reads_a_file_outside(confined, rungs):
 RULES = {
     "a group that is the rest": ("^img-(.*)$", "{1}", {}),
     "two groups about": ("^img-([^!]*)!(.*)$", "{2}/{1}", {}),
-    "a rule that takes something away": ("x", "", {"every": True}),
+    "a rule that takes something away": ("x", "", {"repeat": True}),
     "a rule that makes parents": ("^img-", "../outside/", {}),
-    "a rule that makes a backslash": ("!", "\\\\", {"every": True}),
+    "a rule that makes a backslash": ("!", "\\\\", {"repeat": True}),
     "a rule that begins anew": ("^img-", "", {"restart": True}),
     "a rule that makes an absolute name": ("^img-", "/", {}),
     "a rule that makes a drive": ("^img-", "C:", {}),
@@ -73,7 +73,7 @@ RULES = {
 def test_no_rewrite_rule_reads_a_file_outside(confined, what):
     match, to, how = RULES[what]
     found = pattern(match)
-    rule = RewriteRule("rewrite[0]", found, template(to, found), **how)
+    rule = RewriteRule("rewrite[0]", found, parse_template(to, found), **how)
     server = serving(
         mount(confined), naming=NameRules((rule,), FallbackChain(tuple(Fallback), ("utf-8",), TOP))
     )
@@ -103,7 +103,9 @@ def test_no_serial_number_reads_a_file_outside(confined, below, known):
     confined.link("inner/40000000", "../../outside")
     confined.link("50000000", "60000000")
     confined.link("60000000", "/")
-    ours = mount(confined, roots=(root(f"{confined.root}/{below}"),), serials=serials(known))
+    ours = mount(
+        confined, roots=(parse_root(f"{confined.root}/{below}"),), serials=parse_serials(known)
+    )
     firsts = [
         *(
             b"10000000",
@@ -145,7 +147,7 @@ def test_no_client_directory_is_outside(confined, fact, to):
         confined.link(
             own, "../" + to if own[1] == "/" and to[0] == "." else to.replace("{ip}", own)
         )
-    ours = mount(confined, roots=(root(f"{confined.root}/{fact}"),))
+    ours = mount(confined, roots=(parse_root(f"{confined.root}/{fact}"),))
     names = [b"secret", b"outside/secret", b"../secret", b"../../outside/secret", b"file"]
     server = serving(ours, neighbour=lambda peer: mac)
     _served(confined, server, names, refused=True)

@@ -1,7 +1,6 @@
 """Socket activation with systemd-socket-activate."""
 
 import os
-import shutil
 import socket
 import subprocess
 
@@ -10,16 +9,14 @@ import yaml
 
 from tests.support.daemons import CHECKOUT, free_port, twistd
 from tests.support.plain import get
+from tests.support.programs import program
+
+pytestmark = pytest.mark.check
 
 
 @pytest.fixture
 def activate():
-    """Return the path of the program; skip without it, unless TFTPD_INTEROP is `required`."""
-    path = shutil.which("systemd-socket-activate")
-    if path is None and os.environ.get("TFTPD_INTEROP") != "required":
-        pytest.skip("systemd-socket-activate is not installed")
-    assert path, "systemd-socket-activate is not installed"
-    return path
+    return program("systemd-socket-activate")
 
 
 def _command(activate, tmp_path, address, **settings):

@@ -1,14 +1,19 @@
 """`tftpd import-map` translates map files of tftp-hpa."""
 
+import tempfile
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
-from tftpd.config.loader import load
-from tftpd.config.names import MOST_RULES
+from tftpd.config.loader import load_settings
+from tftpd.config.names import MAX_RULES
 from tftpd.daemon.cli import main
+from tftpd.daemon.import_map import rules_of, written
 from tftpd.protocol.errors import RequestRefused
 
 MAP = """\
@@ -63,7 +68,7 @@ def rules(import_text, tmp_path):
         assert (status, err) == (0, "")
         root = f"directories: [{{root: {tmp_path}, read: true}}]\n"
         (tmp_path / "t.yaml").write_text(root + out)
-        return load(tmp_path / "t.yaml").naming().rules
+        return load_settings(tmp_path / "t.yaml").build_name_rules().rules
 
     return load_rules
 
@@ -95,17 +100,15 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
         ("r # x", "the regular expression is missing"),
         ("s ^x", "s without r never ends"),
         ("g ^x", "g without r never ends"),
-        (r"r (a)\1 x", r"\1: what a group matched cannot be matched again"),
-        (r"r \bx y", r"\b: edges of words are not known"),
-        ("r (a+)+ x", "only a single character or class can be repeated without end"),
-        ("r (a|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
-         "by tftp-hpa, the first here"),
-        ("ri (A|ab)b* x", "alternatives of which one may begin like another; the longest is taken "
-         "by tftp-hpa, the first here"),
-        ("r x(.*)y(.*)z x", "what is repeated is like what follows it; the longest of all is taken "
-         "by tftp-hpa, the first that matches here"),
-        ("r grün x", "not ASCII; other octets are written as \\xe4"),
-        ("r x a\u200bb", "a character is not printable"),
+        (r"r (a)\1 x", r"\1: an expression cannot match again what a group matched"),
+        (r"r \bx y", r"\b: word boundaries are not translated; write the rule by hand, with \b"),
+        (r"r \<x y", r"\<: word boundaries are not translated; write the rule by hand, with \b"),
+        (r"r \d y", r"\d: not in POSIX; write [0-9] or [^0-9]"),
+        ("r a{1001} x", "invalid repetition size: {1001}; at most 1000, nested ones multiplied"),
+        (r"r (a+)+ \1", "a repeated group that has alternatives or that the replacement uses: "
+         "in.tftpd may find other groups"),
+        ("r grün x", "not printable ASCII; other bytes are written as \\xe4"),
+        ("r x a\u200bb", "a character that cannot be printed"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_translated_is_reported(import_text, line, reason):
@@ -116,7 +119,7 @@ def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
     assert import_text("E x\nr a b\nr ( x\n") == (
         1,
         "",
-        'map:1: "E" is not an operation\nmap:3: a "(" without its ")"\n',
+        'map:1: "E" is not an operation\nmap:3: missing ): (\n',
     )
 
 
@@ -136,7 +139,12 @@ def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
         ("rgs a b", "{match: 'a', to: 'b', repeat: true, restart: true}"),
         ("rse a b", "{match: 'a', to: 'b', last: true}"),
         ("ras a b", "{match: 'a', refuse: true}"),
-        ("e4 [[:upper:]]", "{match: '[A-Z]', last: true, clients: [0.0.0.0/0]}"),
+        ("e4 [[:upper:]]", "{match: '[[:upper:]]', last: true, clients: [0.0.0.0/0]}"),
+        (r"r [\s]\s x", r"{match: '[\\s][[:space:]]', to: 'x'}"),
+        ("r a{,3}b x", "{match: 'a{0,3}b', to: 'x'}"),
+        ("r (a+)+ x", "{match: '(a+)+', to: 'x', longest: true}"),
+        (r"ri (A|ab)b* \1", "{match: '(A|ab)b*', to: '{1}', longest: true, ignore_case: true}"),
+        (r"r x(.*)y(.*)z \2", "{match: 'x(.*)y(.*)z', to: '{2}'}"),
     ],
 )
 def test_a_line_is_translated(import_text, rules, line, rule):
@@ -160,10 +168,10 @@ def test_an_empty_map_has_no_rules(import_text, rules):
 
 
 def test_too_many_rules_are_reported(import_text):
-    status, _, err = import_text("r a b\n" * (MOST_RULES + 1))
+    status, _, err = import_text("r a b\n" * (MAX_RULES + 1))
     assert (status, err) == (
         1,
-        f"map:{MOST_RULES + 1}: too many rules; the maximum is {MOST_RULES}\n",
+        f"map:{MAX_RULES + 1}: too many rules; the maximum is {MAX_RULES}\n",
     )
 
 
@@ -171,3 +179,29 @@ def test_an_unreadable_file_is_reported(import_text, tmp_path, capsys):
     assert import_text(b"r \xff x\n") == (1, "", "map: the file is not UTF-8\n")
     assert main(["import-map", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"
+
+
+PIECES = (
+    *("r ", "rg ", "ri ", "re ", "rs ", "~ ", "a ", "G", "P", "4", "6", "e ", "s ", "\n", "#"),
+    *("^/", "[^/]*$", "([a-z]+)", "\\(", "\\)", "\\.", "\\1", "\\U\\0\\E", "\\x", "\\i", "{2}"),
+    *("[[:alpha:]]", "[]-a]", "(a|b)*", "a\\{2\\}", "''", '"', ": ", " ", "\t", "{", "}", "\\"),
+)
+
+
+@settings(deadline=2000)  # each rule may take its part
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text())
+@example("r a'b c'd")
+@example('r a"b #d\n')
+def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(text):
+    rules, problems = rules_of(text)
+    lines = range(1, text.count("\n") + 2)
+    assert all(line in lines and reason.isprintable() for line, reason in problems)
+    if problems:
+        return
+    assert all(rule.line in lines for rule in rules)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tftpd.yaml"
+        directories = ["directories:", f"  - root: {directory}", "    read: {}", ""]
+        path.write_text("\n".join([*written(rules), *directories]))
+        loaded = load_settings(path)
+    assert len(loaded.build_name_rules().rules) == sum(rule.rule is not None for rule in rules)

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
 
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.server import Server
 
@@ -34,7 +34,7 @@ def test_a_profile_that_can_match_no_client_causes_a_warning(
         f"limits: {{sessions: 10}}\nprofiles: [{{name: lab, match: {match}}}]\n"
     )
     server = Server(reactor, lambda result: None)
-    server.serve(load(path), [])
+    server.serve(load_settings(path), [])
     server.stop()
     reasons = [event["reason"] for event in warnings() if "MAC" in event["log_format"]]
     assert reasons == ["Address family not supported by protocol"] * warned

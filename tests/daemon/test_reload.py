@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
-from tests.support.plain import ServerError, get, put, request
+from tests.support.plain import ServerError, get, put, received_after, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -48,7 +48,7 @@ def test_a_reload_changes_directories_and_running_transfers_continue(tmp_path, o
         until(lambda: get(running.port, b"file") == b"new")
         with sock:
             sock.sendto(b"\0\4\0\1", tid)
-            assert sock.recv(2000) == b"\0\3\0\2" + b"o" * 188
+            assert received_after(sock, b"\0\3\0\1") == (b"\0\3\0\2" + b"o" * 188, tid)
             sock.sendto(b"\0\4\0\2", tid)
         until(lambda: not stored(running.port, b"x", b"y"))  # workers reload one after the other
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon.test_reload import began
 from tests.support.daemons import answers, daemon, until
-from tests.support.plain import request
+from tests.support.plain import received_after, request
 from tftpd.access.paths import TEMPORARY
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -18,7 +18,7 @@ LONG_SECONDS = 60  # no test waits that long
 def finish(sock, tid):
     """Receive the rest of a file of 700 bytes after its first block."""
     sock.sendto(b"\0\4\0\1", tid)
-    assert sock.recv(2000)[:4] == b"\0\3\0\2"
+    assert received_after(sock, b"\0\3\0\1")[0][:4] == b"\0\3\0\2"
     sock.sendto(b"\0\4\0\2", tid)
 
 
@@ -53,7 +53,7 @@ def test_a_running_upload_is_stored(tmp_path, workers):
             running.process.send_signal(signal.SIGTERM)
             until(lambda: not answers(running.port))
             sock.sendto(b"\0\3\0\1" + b"x" * 100, tid)
-            assert sock.recv(600) == b"\0\4\0\1"
+            assert received_after(sock, b"\0\4\0\0")[0] == b"\0\4\0\1"
         running.process.wait(20)
         assert (running.root / "new").read_bytes() == b"x" * 100
 
@@ -87,7 +87,7 @@ def test_a_second_signal_stops_at_once(tmp_path, workers, how):
         running.stop(how)
         assert time.monotonic() - started < LONG_SECONDS / 2
         with sock:
-            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+            assert received_after(sock, b"\0\3\0\1")[0] == b"\0\5\0\0Server is stopping\0"
         assert "Traceback" not in running.log.read_text()
 
 

@@ -6,20 +6,26 @@ import pwd
 import random
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
-from tests.support.plain import ServerError, get, put, request
+from tests.support.daemons import CHECKOUT, answers, daemon, free_port, own_address, twistd, until
+from tests.support.plain import ServerError, get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
 
 TIMEOUT_SECONDS = 60
+NOBODY = pwd.getpwnam("nobody")
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
 
 
 def _twistd(*arguments, **options):
@@ -171,38 +177,72 @@ def test_an_address_of_another_host_is_reported_in_one_line(tmp_path):
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
-def test_root_is_dropped_after_the_port_is_bound(tmp_path_factory):
-    """The port is below 1024, on a loopback address that no other test uses."""
-    base = tmp_path_factory.mktemp("uid")
-    for path in (base, *base.parents[:-1]):
-        path.chmod(path.stat().st_mode | 0o055)
+@pytest.fixture
+def installed():
+    """Copy tftpd to a place that `nobody` can read, also if the checkout is not readable."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        os.chmod(base, 0o755)
+        for package in ("tftpd", "twisted"):
+            to = Path(base, "lib", package)
+            shutil.copytree(CHECKOUT / package, to, ignore=shutil.ignore_patterns("*.pyc"))
+        yield Path(base, "lib")
+
+
+@contextmanager
+def _started_as_nobody(installed):
+    """Start a daemon that drops root; yield its process, address, root and log."""
+    base = installed.parent
     (base / "root").mkdir()
     (base / "root" / "file").write_bytes(b"content")
-    nobody = pwd.getpwnam("nobody")
-    os.chown(base / "root", nobody.pw_uid, nobody.pw_gid)
+    os.chown(base / "root", NOBODY.pw_uid, NOBODY.pw_gid)
     directories = [{"root": str(base / "root"), "read": True, "write": True}]
-    listen = [{"address": "127.9.8.7", "port": 969}]
+    address = own_address()
     config = base / "t.yaml"
+    listen = [{"address": address, "port": 969}]
     config.write_text(yaml.safe_dump({"listen": listen, "directories": directories}))
     log = base / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            twistd("--uid", "nobody", "--gid", str(nobody.pw_gid), "tftp", "--config", str(config)),
-            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+            twistd("--uid", "nobody", "--gid", str(NOBODY.pw_gid), "tftp", "--config", str(config)),
+            env=dict(os.environ, PYTHONPATH=str(installed)),
+            cwd=base,
             stdout=out,
             stderr=out,
         )
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
-        assert process.poll() is None, log.read_text()
-        assert os.stat(f"/proc/{process.pid}").st_uid == nobody.pw_uid
-        assert get(969, b"file", host="127.9.8.7") == b"content"
-        put(969, b"new", b"stored", host="127.9.8.7")
-        assert (base / "root" / "new").stat().st_uid == nobody.pw_uid
+        yield process, address, base / "root", log
     finally:
         process.terminate()
         process.wait(TIMEOUT_SECONDS)
+
+
+@only_root
+def test_root_is_dropped_after_the_port_is_bound(installed):
+    with _started_as_nobody(installed) as (process, address, root, log):
+        assert process.poll() is None, log.read_text()
+        assert os.stat(f"/proc/{process.pid}").st_uid == NOBODY.pw_uid
+        assert get(969, b"file", host=address) == b"content"
+        put(969, b"new", b"stored", host=address)
+        assert (root / "new").stat().st_uid == NOBODY.pw_uid
+
+
+@only_root
+def test_the_shipped_profiles_are_read_before_root_is_dropped(installed):
+    (installed / "tftpd" / "config" / "profiles.yaml").chmod(0o600)
+    with _started_as_nobody(installed) as (process, address, _, log):
+        assert process.poll() is None, log.read_text()
+        assert get(969, b"file", host=address) == b"content"
+
+
+@only_root
+@pytest.mark.parametrize("closed", ["tftpd", "."])
+def test_the_daemon_refuses_a_user_who_cannot_read_its_package(installed, closed):
+    (installed / closed).chmod(0o700)
+    with _started_as_nobody(installed) as (process, _, _, log):
+        assert process.wait(TIMEOUT_SECONDS) == 78
+        assert f"uid {NOBODY.pw_uid} cannot read {installed / closed}, and" in log.read_text()
+        assert "Traceback" not in log.read_text()
 
 
 def test_few_descriptors_limit_the_sessions_and_other_requests_are_dropped(tmp_path):
@@ -238,7 +278,7 @@ def test_sigterm_ends_the_daemon_and_sends_errors_to_running_clients(tmp_path):
             sock.sendto(request(1, b"file"), ("127.0.0.1", running.port))
             assert sock.recv(600)[:4] == b"\0\3\0\1"
             running.stop()
-            assert sock.recv(600) == b"\0\5\0\0Server is stopping\0"
+            assert received_after(sock, b"\0\3\0\1")[0] == b"\0\5\0\0Server is stopping\0"
         assert running.transfers()[-1]["outcome"] == "stopped"
 
 

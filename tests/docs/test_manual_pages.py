@@ -9,7 +9,7 @@ import pytest
 from tests.support.daemons import CHECKOUT
 from tests.support.programs import program
 from tftpd.client import arguments as client
-from tftpd.config.loader import schema
+from tftpd.config.loader import build_schema
 from tftpd.daemon import cli as daemon
 from tftpd.daemon.service import Options
 
@@ -47,7 +47,7 @@ def _terms(name):
 def test_the_page_of_the_configuration_describes_every_key():
     terms = set(_terms("tftpd.yaml.5"))
     prefixes = {"", *(term.rpartition(".")[0] + "." for term in terms)}
-    models = {"(outermost)": schema(), **schema()["$defs"]}
+    models = {"(outermost)": build_schema(), **build_schema()["$defs"]}
     missing = [
         name
         for name, model in models.items()

@@ -10,7 +10,7 @@ import yaml
 from _pytest.mark.structures import ParameterSet
 
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loader import load, schema
+from tftpd.config.loader import build_schema, load_settings
 
 DOCS = CHECKOUT / "docs"
 TOP = [CHECKOUT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
@@ -123,8 +123,8 @@ def test_every_requirement_of_an_rfc_names_a_module_and_a_test():
 
 def configurations() -> list[ParameterSet]:
     """YAML blocks of the documents: whole configurations or top-level sections of one."""
-    keys = set(schema()["properties"])
-    fragments = [set(model.get("properties", ())) for model in schema()["$defs"].values()]
+    keys = set(build_schema()["properties"])
+    fragments = [set(model.get("properties", ())) for model in build_schema()["$defs"].values()]
     found = []
     for path in [*TOP, *PAGES]:
         for number, (indent, language, text) in enumerate(_FENCED.findall(path.read_text())):
@@ -150,4 +150,4 @@ def test_a_configuration_in_a_document_has_no_problems(text, tmp_path):
         text += f"\ndirectories: [{{root: {tmp_path}, read: true}}]\n"
     file = tmp_path / "tftpd.yaml"
     file.write_text(text)
-    assert load(file).mounts()
+    assert load_settings(file).build_mounts()

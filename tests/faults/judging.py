@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from tests.faults.cells import Cell
 from tests.faults.way import TooLong, Way
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
@@ -84,7 +84,7 @@ class _Trial:
         for each in (self.theirs, self.ours):
             each.mkdir(exist_ok=True)
         policy = WritePolicy(overwrite=True)
-        mounts = Mounts([Mount((), one(self.theirs), read=ReadPolicy(), write=policy)])
+        mounts = Mounts([Mount((), single_root(self.theirs), read=ReadPolicy(), write=policy)])
         self.server = MemoryServer(
             lambda report: ServerConfig(
                 mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), report

@@ -73,7 +73,7 @@ def test_the_clock_that_is_asked_stands_still_with_the_machine():
     assert asked == "clock_gettime(CLOCK_MONOTONIC)"  # not CLOCK_BOOTTIME: clock_gettime(2)
 
 
-@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_daemon_that_stood_still_goes_on_with_those_who_waited(tmp_path, seconds):
     """As under a debugger, in a machine that is migrated, or on one that swaps."""
     with watched(tmp_path, retransmit={"patience": 20}) as watch, ThreadPoolExecutor() as waiting:

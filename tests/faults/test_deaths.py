@@ -36,7 +36,7 @@ def test_fifty_uploads_that_a_kill_cuts_off_leave_nothing(tmp_path):
             assert (watch.root / f"new{n}").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_daemon_with_workers_can_start_as_soon_as_it_was_killed(tmp_path, times):
     port = free_port()
     for _ in range(times):
@@ -49,7 +49,7 @@ def test_a_daemon_with_workers_can_start_as_soon_as_it_was_killed(tmp_path, time
         upload.__exit__()
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.nightly)])
 def test_workers_that_are_killed_under_load_cost_their_own_transfers_only(tmp_path, times):
     with watched(tmp_path, workers=2) as watch:
         (watch.root / "file").write_bytes(CONTENT * 4)

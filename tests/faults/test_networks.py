@@ -10,6 +10,8 @@ from tests.faults.forging import ICMP, ICMPV6, TOO_LARGE, about
 from tests.faults.watching import watched
 from tests.support.hosts import host
 
+pytestmark = pytest.mark.check
+
 CONTENT = bytes(range(256)) * 64
 LARGE = CONTENT * 8
 OURS = "10.9.0.1"

@@ -38,7 +38,7 @@ def reloading(watch, stop):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("seconds", [1, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [1, pytest.param(20, marks=pytest.mark.nightly)])
 def test_a_storm_of_reloads_fails_no_transfer(tmp_path, workers, seconds):
     with watched(tmp_path, workers=workers) as watch:
         (watch.root / "file").write_bytes(CONTENT)
@@ -123,7 +123,7 @@ class Reader:
                 self._reads.wait()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_pipe_that_is_full_of_log_stops_nothing(tmp_path, workers):
     with Reader(tmp_path / "log") as reader:
         with watched(tmp_path, within=reader.within, workers=workers) as watch:

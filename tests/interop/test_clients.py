@@ -1,17 +1,14 @@
-"""Real clients against a real daemon: curl, tftp-hpa, atftp and busybox.
+"""Real clients against a real daemon: curl, tftp-hpa, atftp and busybox."""
 
-A client that the machine lacks is skipped by name, unless TFTPD_INTEROP is
-`required`: then its test fails.
-"""
-
-import os
 import random
-import shutil
 import subprocess
 
 import pytest
 
 from tests.support.daemons import daemon, free_port
+from tests.support.programs import program
+
+pytestmark = pytest.mark.check
 
 SIZES = [0, 1, 511, 512, 513, 5120, 100_000]
 LIMIT = 60  # seconds for one client
@@ -19,14 +16,6 @@ LIMIT = 60  # seconds for one client
 
 def _content(size):
     return random.Random(size).randbytes(size)
-
-
-def _program(name):
-    path = shutil.which(name)
-    if path is None and os.environ.get("TFTPD_INTEROP") != "required":
-        pytest.skip(f"{name} is not installed")
-    assert path, f"{name} is not installed"
-    return path
 
 
 class Curl:
@@ -114,7 +103,7 @@ def running(request, tmp_path_factory):
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.__name__)
 def client(request):
-    _program(request.param.name)
+    program(request.param.name)
     return request.param()
 
 
@@ -150,7 +139,7 @@ def test_a_client_shows_why_a_file_is_refused(running, client, tmp_path):
 
 
 def test_netascii_from_a_real_client(running, tmp_path):
-    _program("tftp")
+    program("tftp")
     text = b"one\ntwo\r\nthree"
     (running.root / "text").write_bytes(text)
     got = str(tmp_path / "got")

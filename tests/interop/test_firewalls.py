@@ -18,6 +18,8 @@ from tests.support.daemons import CHECKOUT, twistd, until
 from tests.support.hosts import ENVIRONMENT, LIMIT, Host, host
 from tests.support.programs import program
 
+pytestmark = pytest.mark.check
+
 CONTENT = os.urandom(3_000_000)
 SERVER = "10.0.2.10"
 ROUTER = "10.0.1.1"

@@ -9,10 +9,12 @@ import pytest
 from tests.interop.servers import KINDS, serving
 from tftpd.access.client import Client
 from tftpd.access.rewrite import apply_rules
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.daemon.cli import main
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, decode
+
+pytestmark = pytest.mark.check
 
 CLIENT = Client(ip_address("127.0.0.1"))
 LIMIT = 10.0
@@ -39,6 +41,11 @@ MAPS = {
     "refusals": (
         "rG4 ^x y\nrP ^q z\nr6 ^w z\na ^secret\n~a ^[a-z]\n",
         ["x", "q", "w", "secret", "secretx", "not", "1"],
+    ),
+    "longest": (
+        "re ^(a|ab)(c|bcd)(d*)$ \\1-\\2-\\3\nr m(.*)n(.*)o <\\2,\\1>\nr (x|xy)z* N\n"
+        "r (q|qu)+ W\nr k{,2}l J\n",
+        ["abcd", "acdd", "1m2n3n4o5", "axyzz", "axzz", "aququ", "kkkl", "l"],
     ),
     "classes": (
         "rg [[:digit:]]{3} N\nri ^[]x[:blank:]]+ y\nr [^a-zA-Z0-9/.-] _\n",
@@ -70,7 +77,7 @@ def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
     assert main(["import-map", str(tmp_path / "map")]) == 0
     out = capsys.readouterr().out
     (tmp_path / "t.yaml").write_text("directories: [{root: root, read: true}]\n" + out)
-    rules = load(tmp_path / "t.yaml").naming().rules
+    rules = load_settings(tmp_path / "t.yaml").build_name_rules().rules
     expected = {}
     for asked in names:
         try:

@@ -8,6 +8,8 @@ import pytest
 from tests.interop.servers import KINDS, serving
 from tests.support.daemons import until
 
+pytestmark = pytest.mark.check
+
 SIZES = [0, 1, 511, 512, 513, 1467, 1468, 1469, 5 * 1468, 100_000]
 ETHERNET = ["--json", "--blksize", "1468", "--windowsize", "16"]
 WINDOWS = [1, 2, 16, 64]

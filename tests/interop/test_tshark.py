@@ -1,7 +1,5 @@
 """What tshark reads in the trace of a real daemon, while that runs."""
 
-import os
-import shutil
 import signal
 import subprocess
 
@@ -9,6 +7,9 @@ import pytest
 
 from tests.support.daemons import daemon, free_port, until
 from tests.support.plain import ServerError, get, put
+from tests.support.programs import program
+
+pytestmark = pytest.mark.check
 
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 
@@ -20,11 +21,7 @@ FIELDS = [
 
 @pytest.fixture(scope="module")
 def tshark():
-    path = shutil.which("tshark")
-    if path is None and os.environ.get("TFTPD_INTEROP") != "required":
-        pytest.skip("tshark is not installed")
-    assert path, "tshark is not installed"
-    return path
+    return program("tshark")
 
 
 def _read(tshark, file, port):

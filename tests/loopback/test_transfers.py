@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
@@ -69,11 +70,13 @@ class Transfers(TestCase):
         await self._client(put, self.port, b"new", content, options, **how)
         self.assertEqual(hash((self.root / "new").read_bytes()), hash(content))
 
+    @pytest.mark.check
     @deferred
     async def test_33_mib_are_read_at_512_octets(self) -> None:
         """Over 65,535 blocks: the numbers go on at 0."""
         await self._reads(33 * MIB)
 
+    @pytest.mark.check
     @deferred
     async def test_33_mib_are_written_at_512_octets(self) -> None:
         """Over 65,535 blocks: the numbers go on at 0."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.net.test_udp import Readers, RecordingProtocol
+from tests.support.daemons import own_address
 from tests.support.fakes import MemoryServer
 from tftpd.net.interfaces import PortRequirements
 from tftpd.net.port_pool import PortRange, PortsExhausted
@@ -16,7 +17,7 @@ from tftpd.protocol.packets import Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 
 # An address that no other test uses, with ports below the kernel's ephemeral range.
-LOCAL = ("127.0.0.77", 0)
+LOCAL = (own_address(), 0)
 LOW, HIGH = 21000, 21199
 
 

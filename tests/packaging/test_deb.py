@@ -11,6 +11,11 @@ from tests.support.plain import get
 from tests.support.programs import program
 from tftpd import __version__
 
+pytestmark = [
+    pytest.mark.check,
+    pytest.mark.xdist_group("debian packages"),  # one process builds them
+]
+
 LIMIT = 300
 # What only tests need is not looked for, nor a compiler.
 ENVIRONMENT = {
@@ -50,15 +55,29 @@ def test_the_version_of_the_package_is_ours():
     assert changelog.startswith(f"tftpd-twisted ({__version__}) ")
 
 
-def test_the_oldest_pydantic_is_that_of_setup_cfg():
+@pytest.mark.parametrize(
+    ("name", "package"), [("pydantic", "python3-pydantic"), ("google-re2", "python3-re2")]
+)
+def test_the_lower_bounds_of_the_package_are_those_of_setup_cfg(name, package):
     (line,) = [
         line.strip()
         for line in (CHECKOUT / "setup.cfg").read_text().splitlines()
-        if line.strip().startswith("pydantic>=")
+        if line.strip().startswith(f"{name}>=")
     ]
-    least = line.removeprefix("pydantic>=")
-    assert f"least={least} " in (CHECKOUT / "packaging/deb").read_text()
-    assert f"python3-pydantic (>= {least}) " in (CHECKOUT / "debian/control").read_text()
+    # Debian's package of google-re2 1.1.20240702 has the version 20240702.
+    version = line.removeprefix(f"{name}>=").removeprefix("1.1.")
+    assert f"has {package} {version}" in (CHECKOUT / "packaging/deb").read_text()
+    assert f"{package} (>= {version}) " in (CHECKOUT / "debian/control").read_text()
+
+
+def test_the_package_depends_on_what_carries_the_libraries_or_on_those_of_debian(packages):
+    (package,) = packages.glob("tftpd-twisted_*.deb")
+    depends = _run("dpkg", "--field", str(package), "Depends").strip().split(", ")
+    names = {dependency.split(" ")[0] for dependency in depends}
+    carried = list(packages.glob("tftpd-twisted-libs_*.deb"))
+    expected = {"tftpd-twisted-libs"} if carried else {"python3-pydantic", "python3-re2"}
+    assert expected <= names
+    assert "python3-google-re2" not in names
 
 
 def test_lintian_finds_no_error_and_no_warning(packages):

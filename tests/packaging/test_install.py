@@ -14,6 +14,11 @@ import pytest
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
 
+pytestmark = [
+    pytest.mark.check,
+    pytest.mark.xdist_group("installation"),  # one process builds it
+]
+
 LIMIT = 300
 LEFT_OUT = shutil.ignore_patterns(
     ".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*"

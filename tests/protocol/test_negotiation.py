@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tftpd.protocol import options as opt
 from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
+from tftpd.protocol.packets import Oack, decode
 
 READ, WRITE = Direction.READ, Direction.WRITE
 NETASCII, OCTET = Mode.NETASCII, Mode.OCTET
@@ -134,25 +136,100 @@ def test_other_modes_are_not_served(spelled):
     assert Mode.spelled(spelled) is None
 
 
-names = st.sampled_from(
-    [b"blksize", b"BLKSIZE2", b"timeout", b"utimeout", b"tsize", b"windowsize", b"rollover", b"x"]
+RANGES = {  # RFC 2348, 2349 and 7440
+    opt.BLKSIZE: (8, 65464),
+    opt.BLKSIZE2: (8, 65464),
+    opt.TIMEOUT: (1, 255),
+    opt.UTIMEOUT: (10_000, 255_000_000),
+    opt.TSIZE: (0, 2**63 - 1),
+    opt.WINDOWSIZE: (1, 65535),
+    opt.ROLLOVER: (0, 1),
+}
+BINARY = st.binary(max_size=24).map(lambda data: data.replace(b"\0", b""))
+NAMES = st.sampled_from([*RANGES, b"BLKSIZE", b"BlkSize", b"multicast"]) | BINARY.map(
+    lambda name: name or b"x"
 )
-values = st.integers(-5, 70000).map(lambda n: b"%d" % n) | st.binary(max_size=12)
+VALUES = (
+    st.sampled_from(
+        [b"0", b"1", b"8", b"512", b"65464", b"65535", b"9" * 19, b"0008", b"+8", b"8 "]
+    )
+    | st.integers(-5, 70_000).map(lambda number: b"%d" % number)
+    | BINARY
+)
+NEGOTIATIONS = st.tuples(
+    st.lists(st.tuples(NAMES, VALUES), max_size=12).map(tuple),
+    st.builds(
+        OptionLimits,
+        blksize=st.integers(8, 65464),
+        windowsize=st.integers(1, 65535),
+        window_bytes=st.integers(1, 4 << 20),
+        refused=st.frozensets(st.sampled_from(sorted(RANGES))),
+        empty_tsize=st.booleans(),
+        rollover=st.sampled_from([0, 1]),
+    ),
+    st.sampled_from(Mode),
+    st.sampled_from(Direction),
+    st.none() | st.integers(0, 1 << 40),
+)
 
 
-@given(st.lists(st.tuples(names, values)).map(tuple), st.sampled_from(Direction))
-def test_whatever_is_asked_no_more_is_granted(asked, direction):
-    agreed = negotiate(asked, OptionLimits(), OCTET, direction, 1000)
-    names_asked = [name for name, _ in asked]
-    assert [name for name, _ in agreed.oack if name not in names_asked] == []
-    assert len({name.lower() for name, _ in agreed.oack}) == len(agreed.oack)
-    if agreed.oack == ():
-        assert agreed == TransferOptions()
-    for name, answer in agreed.oack:
-        if name in (b"blksize", b"BLKSIZE2", b"windowsize"):
-            assert int(answer) <= max(int(v) for n, v in asked if n == name and v.isdigit())
-    wanted = [int(value) for name, value in asked if name == b"windowsize" and value.isdigit()]
-    assert agreed.windowsize <= max([1, *wanted])
+def _may_answer(name, requested, value):
+    """Return True if an OACK may answer a requested value with this one."""
+    low, high = RANGES.get(name.lower(), (0, -1))
+    if not requested.isdigit() or not low <= int(requested) <= high:
+        return False
+    if name.lower() in (opt.TIMEOUT, opt.UTIMEOUT, opt.ROLLOVER):
+        return requested == value
+    return value.isdigit()
+
+
+@given(NEGOTIATIONS)
+def test_an_oack_has_requested_options_in_their_order_and_spelling(negotiation):
+    requested, limits, *_ = negotiation
+    terms = negotiate(*negotiation)
+    left = iter(requested)
+    for name, value in terms.oack:
+        assert any(name == n and _may_answer(name, v, value) for n, v in left)
+        assert name.lower() not in limits.refused
+    names = [name.lower() for name, _ in terms.oack]
+    assert len(set(names)) == len(names)
+    assert not {opt.BLKSIZE, opt.BLKSIZE2} <= set(names)
+    assert not {opt.TIMEOUT, opt.UTIMEOUT} <= set(names)
+    assert decode(Oack(terms.oack).encode()) == Oack(terms.oack)
+
+
+@given(NEGOTIATIONS)
+def test_no_value_is_above_the_limits_or_what_was_requested(negotiation):
+    requested, limits, mode, direction, size = negotiation
+    terms = negotiate(*negotiation)
+    answers = {name.lower(): int(value) for name, value in terms.oack}
+    for name, limit in (
+        (opt.BLKSIZE, limits.blksize),
+        (opt.BLKSIZE2, limits.blksize),
+        (opt.WINDOWSIZE, limits.windowsize),
+    ):
+        if name in answers:
+            first = next(v for n, v in requested if n.lower() == name and _may_answer(n, v, b"0"))
+            assert RANGES[name][0] <= answers[name] <= min(limit, int(first))
+    assert answers.get(opt.BLKSIZE2, 8).bit_count() == 1
+    assert terms.windowsize == 1 or terms.windowsize * terms.blksize <= limits.window_bytes
+    assert terms.windowsize < 65536 - terms.rollover
+    if opt.TSIZE in answers and direction is READ:
+        assert (answers[opt.TSIZE], mode) == (size, OCTET)
+        assert size or limits.empty_tsize
+
+
+@given(NEGOTIATIONS)
+def test_the_terms_are_those_of_the_oack_or_the_defaults(negotiation):
+    limits = negotiation[1]
+    terms = negotiate(*negotiation)
+    answers = {name.lower(): int(value) for name, value in terms.oack}
+    timeout = answers.get(opt.TIMEOUT)
+    assert terms.blksize == answers.get(opt.BLKSIZE, answers.get(opt.BLKSIZE2, 512))
+    assert terms.windowsize == answers.get(opt.WINDOWSIZE, 1)
+    assert terms.rollover == answers.get(opt.ROLLOVER, limits.rollover)
+    assert terms.tsize == answers.get(opt.TSIZE)
+    assert terms.timeout == (answers[opt.UTIMEOUT] / 1e6 if opt.UTIMEOUT in answers else timeout)
 
 
 def test_a_refused_option_is_left_out_in_any_spelling():

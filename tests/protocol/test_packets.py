@@ -140,14 +140,32 @@ def test_what_encodes_decodes_to_itself(packet):
     assert decode(packet.encode()) == packet
 
 
-@given(st.binary(max_size=100) | st.tuples(st.sampled_from([bytes((0, n)) for n in range(9)]),
-                                           st.binary(max_size=100)).map(b"".join))  # fmt: skip
-def test_decode_raises_nothing_else(octets):
+@pytest.mark.parametrize("datagram", [b"\1", b"\2"])
+def test_a_datagram_of_one_byte_is_not_a_request(datagram):
+    with pytest.raises(MalformedPacket) as error:
+        decode(datagram)
+    assert not isinstance(error.value, MalformedRequest)
+
+
+FIELDS = st.sampled_from([b"file", b"octet", b"blksize", b"tsize", b"1432", b"", b"\xff"])
+BODIES = st.binary(max_size=100) | st.lists(FIELDS, max_size=9).map(b"\0".join)
+OPCODES = st.sampled_from([bytes((0, number)) for number in range(9)])
+
+
+@given(st.binary(max_size=100) | st.tuples(OPCODES, BODIES).map(b"".join))
+def test_any_datagram_is_malformed_or_a_packet_that_encodes_to_the_same(octets):
     try:
         packet = decode(octets)
+    except MalformedRequest:
+        assert octets[:2] in (b"\0\1", b"\0\2")
+        return
     except MalformedPacket:
         return
-    assert decode(packet.encode()) == packet
+    encoded = packet.encode()
+    assert decode(encoded) == packet
+    assert encoded[:2] == octets[:2]
+    # A final NUL may be added, and a replacement character of three bytes for each byte.
+    assert len(encoded) <= max(len(octets) + 2, 3 * len(octets))
 
 
 @pytest.mark.parametrize(

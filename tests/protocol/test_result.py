@@ -15,7 +15,7 @@ def test_a_client_that_got_what_it_came_for_is_a_good_end(outcome):
 def test_every_outcome_has_a_word_of_its_own():
     assert [outcome.value for outcome in Outcome] == [
         "done", "unconfirmed", "probe", "timed out", "aborted by peer", "failed", "replaced",
-        "stopped", "displaced", "refused", "ignored",
+        "stopped", "evicted", "refused", "dropped",
     ]  # fmt: skip
 
 

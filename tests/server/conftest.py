@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.retransmission import RetransmitPolicy
@@ -32,8 +32,10 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offer(root: Path) -> Callable[[Any], ServerConfig]:
-    read = Mount((), one(root), read=ReadPolicy())
-    write = Mount((b"in",), one(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096))
+    read = Mount((), single_root(root), read=ReadPolicy())
+    write = Mount(
+        (b"in",), single_root(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096)
+    )
 
     def build(report: Any) -> ServerConfig:
         return ServerConfig(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.profiles import DEFAULT_PROFILE, Profiles
-from tftpd.config.profiles import shipped
+from tftpd.config.profiles import load_shipped_profiles
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
 _SIZE = 100_000
@@ -18,7 +18,7 @@ _SIZE = 100_000
 
 @pytest.fixture
 def server(offer, root):
-    profiles = Profiles(known.profile() for known in shipped())
+    profiles = Profiles(known.build_profile() for known in load_shipped_profiles())
     return MemoryServer(lambda report: replace(offer(report), profiles=profiles))
 
 
@@ -140,7 +140,7 @@ def test_requests_for_missing_files_have_the_profile_of_the_boot_loader(server):
 
 def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
     """Such profiles work behind routers and cost no netlink query."""
-    profiles = [known.profile() for known in shipped()]
+    profiles = [known.build_profile() for known in load_shipped_profiles()]
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}

@@ -10,11 +10,11 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.client import Client
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, Mounts, one
+from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.rewrite import NameRules, RewriteRule, template
+from tftpd.access.regex import pattern
+from tftpd.access.rewrite import NameRules, RewriteRule, parse_template
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
@@ -25,7 +25,7 @@ SEVEN = b"1234567"
 
 def _rule(match, to, **how):
     found = pattern(match)
-    return RewriteRule("rewrite[0]", found, template(to, found), **how)
+    return RewriteRule("rewrite[0]", found, parse_template(to, found), **how)
 
 
 def _naming(offer, naming):
@@ -190,8 +190,8 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
     (root / ".tftpd-upload-1").write_bytes(b"half")
     mounts = Mounts(
         [
-            Mount((), one(root), read=ReadPolicy()),
-            Mount((b"in",), one(root / "in"), write=WritePolicy()),
+            Mount((), single_root(root), read=ReadPolicy()),
+            Mount((b"in",), single_root(root / "in"), write=WritePolicy()),
         ],
         NameRules(
             fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "gbk"), ((b"boot",), (b"in",)))
@@ -210,9 +210,9 @@ def test_a_directory_may_have_its_own_fallbacks(root):
     ladder = FallbackChain((Fallback.TRAILING,))
     mounts = Mounts(
         [
-            Mount((), one(root), read=ReadPolicy()),
-            Mount((b"strict",), one(root), read=ReadPolicy(), fallbacks=()),
-            Mount((b"loose",), one(root), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
+            Mount((), single_root(root), read=ReadPolicy()),
+            Mount((b"strict",), single_root(root), read=ReadPolicy(), fallbacks=()),
+            Mount((b"loose",), single_root(root), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
         ],
         NameRules(fallbacks=ladder),
     )

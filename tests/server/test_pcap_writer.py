@@ -3,9 +3,13 @@
 import os
 import stat
 import struct
+import tempfile
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tftpd.server.packet_capture import PcapWriter
 
@@ -130,3 +134,27 @@ def test_a_partial_write_leaves_only_whole_packets(tmp_path, monkeypatch):
     monkeypatch.undo()
     capture.close()
     assert len(_packets(path)) == 1
+
+
+ADDRESSES = [(OURS, THEIRS), (OURS6, THEIRS6), (("0.0.0.0", 0), ("255.255.255.255", 65535))]
+
+
+@given(
+    st.integers(0, 4096),
+    st.lists(st.tuples(st.sampled_from(ADDRESSES), st.binary(max_size=600)), max_size=20),
+)
+def test_any_packets_give_a_readable_file_within_its_size(packet_bytes, packets):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "t.pcap"
+        capture = PcapWriter(path, HEAD + packet_bytes)
+        added = [
+            (number / 8, datagram)
+            for number, ((source, to), datagram) in enumerate(packets)
+            if capture.add(number / 8, source, to, datagram)
+        ]
+        capture.close()
+        assert path.stat().st_size <= HEAD + packet_bytes
+        read = [
+            (when, packet[28 if packet[0] >> 4 == 4 else 48 :]) for when, packet in _packets(path)
+        ]
+    assert read == added

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import SERIALS, Mount, Mounts, root, serials
+from tftpd.access.mounts import SERIALS, Mount, Mounts, parse_root, parse_serials
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewrite import NameRules
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
@@ -38,10 +38,10 @@ def serving(offer, tree):
     def serve(*roots, ladder=(), mac=MAC, **policy):
         mount = Mount(
             (),
-            tuple(root(f"{tree}/{one}") for one in roots),
+            tuple(parse_root(f"{tree}/{one}") for one in roots),
             read=ReadPolicy(),
             write=WritePolicy(**policy),
-            serials=serials(SERIALS),
+            serials=parse_serials(SERIALS),
         )
         mounts = Mounts([mount], NameRules(fallbacks=FallbackChain(ladder)))
         return MemoryServer(
@@ -140,6 +140,6 @@ def test_an_upload_stops_at_the_first_root_that_refuses_it(serving, tree):
 
 def test_links_are_denied_in_the_path_of_the_clients_directory_too(offer, tree):
     (tree / "192.0.2.7").symlink_to(OWN)
-    mount = Mount((), (root(f"{tree}/{{ip}}"),), read=ReadPolicy(), symlinks=Symlinks.DENY)
+    mount = Mount((), (parse_root(f"{tree}/{{ip}}"),), read=ReadPolicy(), symlinks=Symlinks.DENY)
     server = MemoryServer(lambda report: replace(offer(report), mounts=Mounts([mount])))
     assert _got(server, b"boot.cfg") == ErrorPacket(2, "Access violation")

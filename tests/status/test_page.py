@@ -1,10 +1,5 @@
-"""The status page in a headless Chromium.
+"""The status page in a headless Chromium."""
 
-Without Chromium the tests are skipped; they fail if TFTPD_INTEROP is `required`.
-"""
-
-import os
-import shutil
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +7,12 @@ import pytest
 from tests.status.pages import SlowReader, web
 from tests.support.daemons import until
 from tests.support.plain import ServerError, get, put
+from tests.support.programs import program
+
+pytestmark = [
+    pytest.mark.check,
+    pytest.mark.xdist_group("browser"),  # one process starts it
+]
 
 HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -19,23 +20,17 @@ HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title
 @pytest.fixture(scope="module")
 def browser():
     """Return a Chromium that all tests of this module share."""
-    required = os.environ.get("TFTPD_INTEROP") == "required"
-    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if not all(programs) and not required:
-        pytest.skip("chromium and chromium-driver are not installed")
-    assert all(programs), "chromium and chromium-driver are not installed"
-    if not required:
-        pytest.importorskip("selenium")
+    chromium, chromedriver = program("chromium"), program("chromedriver")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
+    options.binary_location = chromium
     # The sandbox refuses root, and /dev/shm of a container is too small.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(programs[1]))
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     try:
         driver.set_page_load_timeout(30)
         yield driver

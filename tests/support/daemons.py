@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.forked import ForkedTwistd
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 
@@ -23,7 +25,7 @@ STARTS_WITHIN = 20.0  # seconds, on a loaded machine
 class RunningDaemon:
     """Daemon with one listener and one directory."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedTwistd
     port: int
     root: Path
     log: Path
@@ -91,10 +93,23 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def own_address() -> str:
+    """Return a loopback address that no other process of a test run uses, for fixed ports."""
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"
+
+
 def twistd(*arguments: str) -> list[str]:
     """Return the command line of the twistd of this interpreter."""
     run = "from twisted.scripts.twistd import run; run()"
     return [sys.executable, "-c", run, "-n", "--pidfile=", *arguments]
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Return True if a process has installed a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 @contextmanager
@@ -133,17 +148,24 @@ def daemon(
     variables = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     with log.open("wb") as out:
         variables |= environment(log) if environment else {}
-        process = subprocess.Popen(
-            [*within, *twistd("tftp", "--config", str(config))],
-            cwd=tmp_path,
-            env=variables,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            preexec_fn=preexec,
-        )
+        arguments = ["tftp", "--config", str(config)]
+        process: subprocess.Popen[bytes] | ForkedTwistd
+        if preexec or within or "LD_PRELOAD" in variables:
+            process = subprocess.Popen(
+                [*within, *twistd(*arguments)],
+                cwd=tmp_path,
+                env=variables,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=preexec,
+            )
+        else:
+            process = ForkedTwistd(arguments, tmp_path, variables, log)
     running = RunningDaemon(process, port, root, log, config)
     try:
         until(lambda: process.poll() is not None or b"serving on" in log.read_bytes())
+        # Twisted installs its signal handlers after that; an earlier signal would get lost.
+        until(lambda: process.poll() is not None or _catches(process.pid, signal.SIGTERM))
         assert process.poll() is None, log.read_text()
         yield running
     finally:

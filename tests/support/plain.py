@@ -97,6 +97,20 @@ def put(
                     _check(packet, 4)
 
 
+def received_after(sock: socket.socket, header: bytes) -> tuple[bytes, object]:
+    """Return the next datagram and its source, but none with this header.
+
+    Args:
+        sock: Socket that has received a packet with `header`. A server repeats it if the
+            machine is too busy for the ACK.
+        header: Opcode and block number.
+    """
+    while True:
+        packet, source = sock.recvfrom(70000)
+        if packet[:4] != header:
+            return packet, source
+
+
 def _socket(host: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(WAIT)

@@ -64,7 +64,7 @@ def _count_resources() -> tuple[int, list[int]]:
 
 
 def children(of: int | None = None) -> list[int]:
-    """Return the child processes of a process, by default of this one."""
+    """Return the child processes, by default of this one, without helpers that fork daemons."""
     parent = of or os.getpid()
     found = []
     for entry in os.listdir("/proc"):

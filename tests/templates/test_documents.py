@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tftpd.access.client import Client
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.templates.protocol import RenderJob
 from tftpd.templates.sandbox import TemplateSandbox
 
@@ -37,7 +37,7 @@ def variables(tmp_path):
         "name": "pxelinux.cfg/default",
         "asked": "/pxelinux.cfg/C0A80105",
         "groups": {"host": "web1"},
-        "variables": load(tmp_path / "t.yaml").known_facts().of(CLIENT),
+        "variables": load_settings(tmp_path / "t.yaml").build_variables().values_for(CLIENT),
     }
 
 

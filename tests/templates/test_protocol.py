@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -32,6 +35,53 @@ def test_messages_are_received_in_order():
     taken = io.BytesIO(encode_message(MessageKind.READY) + encode_message(MessageKind.FILE, b"abc"))
     assert receive_message(taken.read, 3) == (MessageKind.READY, b"")
     assert receive_message(taken.read, 3) == (MessageKind.FILE, b"abc")
+
+
+TEXT = st.text(st.characters(), max_size=30)  # with surrogates
+JOBS = st.builds(
+    RenderJob,
+    st.builds(
+        Grant,
+        st.binary(max_size=8).map(lambda name: Path("/srv/" + os.fsdecode(name))),
+        st.lists(st.binary(max_size=20), max_size=4).map(tuple),
+        st.booleans().map(ReadPolicy),
+        st.sampled_from(Symlinks),
+        st.integers(0, 4),
+    ),
+    st.dictionaries(
+        TEXT,
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+            lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+            max_leaves=10,
+        ),
+        max_size=4,
+    ),
+    st.integers(0, 1 << 20),
+    st.floats(0, 100),
+)
+REASONS = st.text(st.characters())
+REFUSALS = st.builds(RequestRefused, st.sampled_from(list(ErrorCode)[1:]), REASONS) | st.builds(
+    RequestRefused, st.just(ErrorCode.NOT_DEFINED), REASONS, st.sampled_from(ErrorText)
+)
+
+
+@given(JOBS, st.binary())
+def test_any_job_is_received_as_it_was_sent_and_no_byte_more(job, following):
+    stream = io.BytesIO(encode_message(MessageKind.JOB, job.encode()) + following)
+    kind, body = receive_message(stream.read, 1 << 20)
+    assert (kind, RenderJob.decode(body), stream.read()) == (MessageKind.JOB, job, following)
+
+
+@given(REFUSALS, st.integers(1, 99), st.booleans())
+def test_any_refusal_keeps_its_code_and_text_and_its_reason_is_one_line(refused, times, last):
+    refused.reason *= times
+    kind, body = receive_message(io.BytesIO(encode_refusal(refused, last)).read, 64 << 10)
+    received = decode_refusal(body)
+    assert kind == (MessageKind.LAST if last else MessageKind.REFUSED)
+    assert (received.code, received.text) == (refused.code, refused.text)
+    assert received.reason.isprintable()
+    assert len(received.reason) <= 1000
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ ESCAPES = [
     "{{ dict.mro() }}",
     "{{ dict.__subclasses__() }}",
     "{{ dict['a'].mro() }}",
+    "{{ dict['a'].mro()[1] }}",
     "{{ dict[1:2].mro() }}",
     "{{ dict.__code__ }}",
     "{{ (1).__class__.__base__ }}",

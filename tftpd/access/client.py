@@ -1,24 +1,28 @@
-"""Who asks: a client, and what is known of it besides its request."""
+"""A TFTP client: its address and, on local networks, its MAC address."""
 
 from collections.abc import Callable
 
 from tftpd.access.policy import Address
 
 MacAddress = bytes
-"""The six octets of a network card's address."""
+"""MAC address, 6 bytes."""
 
 Neighbour = Callable[[], MacAddress | None]
-"""Tells the MAC address of the client; None where it is not on a network of ours."""
+"""Looks up the MAC address of a client. Returns None if the client is not on a local network."""
 
 
 class Client:
-    """A client by its address, and the address of ours that it asked, as text.
+    """A client, identified by its address.
 
-    Its MAC address is asked for where it first matters, and once: `neighbour`
-    is the kernel's word on it.
+    The MAC address is looked up at the first use of `mac`, once.
+
+    Args:
+        address: Address of the client; IPv4-mapped IPv6 addresses are folded to IPv4.
+        neighbour: Looks up the MAC address in the kernel's neighbour table.
+        server: Local address to which the client sent its request, as text.
     """
 
-    __slots__ = ("_known", "_mac", "_neighbour", "address", "server")
+    __slots__ = ("_is_looked_up", "_mac", "_neighbour", "address", "server")
 
     def __init__(
         self,
@@ -30,15 +34,15 @@ class Client:
         self.server = server
         self._neighbour = neighbour
         self._mac: MacAddress | None = None
-        self._known = False
+        self._is_looked_up = False
 
     @property
     def mac(self) -> MacAddress | None:
         """MAC address; None if unknown. The first use queries it."""
-        return self._mac if self._known else self.query_mac()
+        return self._mac if self._is_looked_up else self.query_mac()
 
     def query_mac(self) -> MacAddress | None:
         """Query the MAC address now, in this thread, and keep it."""
-        if not self._known:
-            self._mac, self._known = self._neighbour(), True
+        if not self._is_looked_up:
+            self._mac, self._is_looked_up = self._neighbour(), True
         return self._mac

@@ -1,8 +1,8 @@
-"""Names to try where there is no file by the one that was asked for.
+"""Alternative names that are tried if a requested file does not exist.
 
-A client's firmware may put a drive before a name, junk behind it, or spell it
-as another file system would. Each rung of the ladder mends one of these, in
-names as they were asked for and as the rungs before have made them.
+Firmware may put a drive before a name, append junk, or use the spelling of another file
+system. Each fallback repairs one of these faults. It works on the requested name and on
+the results of the fallbacks before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,74 +12,80 @@ from enum import StrEnum
 from tftpd.access.paths import Name, RequestName, split_name
 
 MAX_CANDIDATES = 64
-"""How many names are tried at most, besides the first."""
+"""Largest number of names that are tried for one request, besides the requested one."""
 
 MAX_REPAIRED_BYTES = 512
-"""Octets of a name that is mended: firmware keeps to the request of RFC 2347."""
+"""Longest name that is repaired. RFC 2347 limits a request to 512 bytes."""
 
 
 class Fallback(StrEnum):
-    """What is mended."""
+    """Faults that a fallback repairs."""
 
-    DRIVE = "drive"  # C: before a name
-    TRAILING = "trailing"  # 0xFF, blanks and control characters behind it
-    ENCODING = "encoding"  # letters in another encoding than that of the file's name
-    PREFIX = "prefix"  # /boot or its like too many, or missing
-    CASE = "case"  # capitals and small letters: asks directories
+    DRIVE = "drive"  # a drive such as C: before the name
+    TRAILING = "trailing"  # 0xFF, spaces and control characters after the name
+    ENCODING = "encoding"  # the name is in another encoding than the file name
+    PREFIX = "prefix"  # a prefix such as /boot is missing or superfluous
+    CASE = "case"  # upper and lower case differ; needs directory listings
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A name to try, the rungs that led to it, and whether its letters are of any case."""
+    """A name to try, the fallbacks that produced it, and whether case is ignored."""
 
     name: bytes
     fallbacks: tuple[Fallback, ...] = ()
-    folds: bool = False
+    ignores_case: bool = False
 
-    def named(self, asked: RequestName) -> RequestName:
-        """What the log says of it."""
-        by = (*asked.steps, *(rung.value for rung in self.fallbacks))
-        return RequestName(self.name, by, asked.groups)
+    def to_request_name(self, original: RequestName) -> RequestName:
+        """Return the candidate as a RequestName that continues the steps of `original`."""
+        steps = (*original.steps, *(fallback.value for fallback in self.fallbacks))
+        return RequestName(self.name, steps, original.groups)
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackChain:
-    """Rungs in the order in which they are taken, and what two of them know.
+    """Fallbacks in the order in which they are tried.
 
-    `encodings` are names that Python knows; each extends ASCII.
+    Attributes:
+        fallbacks: The fallbacks.
+        encodings: Python names of the encodings for `Fallback.ENCODING`; each extends ASCII.
+        prefixes: Prefixes for `Fallback.PREFIX`.
     """
 
     fallbacks: tuple[Fallback, ...] = ()
     encodings: tuple[str, ...] = ()
     prefixes: tuple[Name, ...] = ()
 
-    def candidates(self, name: bytes, rungs: Iterable[Fallback]) -> Iterator[Candidate]:
-        """What `rungs` make of `name`, nothing twice, and at most `MOST_NAMES`."""
+    def candidates(self, name: bytes, fallbacks: Iterable[Fallback]) -> Iterator[Candidate]:
+        """Yield the names that `fallbacks` derive from `name`.
+
+        Each name appears once; at most MAX_CANDIDATES names are produced.
+        """
         if len(name) > MAX_REPAIRED_BYTES:
             return
-        known = [Candidate(name)]
+        found = [Candidate(name)]
         seen = {(name, False)}
-        for rung in rungs:
-            for candidate in tuple(known):
-                for made in self._step(candidate, rung):
-                    if (made.name, made.folds) in seen or not made.name:
+        for fallback in fallbacks:
+            for candidate in tuple(found):
+                for derived in self._apply(candidate, fallback):
+                    if (derived.name, derived.ignores_case) in seen or not derived.name:
                         continue
-                    if len(known) > MAX_CANDIDATES:
+                    if len(found) > MAX_CANDIDATES:
                         return
-                    seen.add((made.name, made.folds))
-                    known.append(made)
-                    yield made
+                    seen.add((derived.name, derived.ignores_case))
+                    found.append(derived)
+                    yield derived
 
-    def _step(self, candidate: Candidate, rung: Fallback) -> Iterator[Candidate]:
-        rungs = (*candidate.fallbacks, rung)
-        if rung is Fallback.CASE:
-            yield Candidate(candidate.name, rungs, folds=True)
+    def _apply(self, candidate: Candidate, fallback: Fallback) -> Iterator[Candidate]:
+        steps = (*candidate.fallbacks, fallback)
+        if fallback is Fallback.CASE:
+            yield Candidate(candidate.name, steps, ignores_case=True)
             return
-        for name in self._mended(candidate.name, rung):
-            yield Candidate(name, rungs, candidate.folds)
+        for name in self._repair(candidate.name, fallback):
+            yield Candidate(name, steps, candidate.ignores_case)
 
-    def _mended(self, name: bytes, rung: Fallback) -> Iterable[bytes]:
-        match rung:
+    def _repair(self, name: bytes, fallback: Fallback) -> Iterable[bytes]:
+        match fallback:
             case Fallback.DRIVE:
                 return _without_drive(name)
             case Fallback.TRAILING:
@@ -91,11 +97,11 @@ class FallbackChain:
 
 
 NO_FALLBACKS = FallbackChain()
-"""There is no file but by its own name."""
+"""Only the requested name is tried."""
 
 
 def fold(name: bytes) -> bytes:
-    """The same for all names that differ in the case of their letters only."""
+    """Return a key that is equal for all names that differ only in case."""
     try:
         return name.decode("utf-8").casefold().encode("utf-8")
     except UnicodeDecodeError:
@@ -112,36 +118,38 @@ _JUNK = bytes(range(33)) + b"\x7f\xff"
 
 
 def _without_junk(name: bytes) -> Iterator[bytes]:
-    """What is before the junk at the end; and what is before the first of it, for the
-    0xFF that ends DHCP's options is followed by whatever was in memory.
+    """Yield the name without junk at its end, and the name up to the first junk byte.
+
+    The second form is for firmware that copies the name from a DHCP option: the 0xFF that ends
+    the options is followed by arbitrary memory.
     """
     yield name.rstrip(_JUNK)
-    for at, octet in enumerate(name):
-        if octet in _JUNK and octet != ord(" "):
-            yield name[:at]
+    for index, byte in enumerate(name):
+        if byte in _JUNK and byte != ord(" "):
+            yield name[:index]
             return
 
 
 def _encoded(name: bytes, encodings: Sequence[str]) -> Iterator[bytes]:
     if name.isascii():
         return
-    for read in encodings:
+    for source in encodings:
         try:
-            text = name.decode(read)
+            text = name.decode(source)
         except UnicodeDecodeError:
             continue
-        for written in encodings:
+        for target in encodings:
             try:
-                yield text.encode(written)
+                yield text.encode(target)
             except UnicodeEncodeError:
                 continue
 
 
 def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:
     parts = split_name(name)
-    inside = [prefix for prefix in prefixes if parts[: len(prefix)] == prefix]
-    for prefix in inside:
+    matching = [prefix for prefix in prefixes if parts[: len(prefix)] == prefix]
+    for prefix in matching:
         yield b"/".join(parts[len(prefix) :])
     for prefix in prefixes:
-        if prefix not in inside:
+        if prefix not in matching:
             yield b"/".join((*prefix, *parts))

@@ -1,12 +1,12 @@
-"""Mounts: which directories, under which policies, a client's name lies in.
+"""Mounts: the directory and the policies for a requested name.
 
-Roots: the directories that names lie in, one client's perhaps not another's.
+A root may contain placeholders, so that each client has its own directory:
 
-    /srv/tftp/{mac}   is /srv/tftp, and below it a step for each client
+    /srv/tftp/{mac}      /srv/tftp, and below it a component for each client
     /srv/tftp/{serial}   the same, by a number that the client puts before its names
 
-What a client is known by never leaves the directory before it: it is walked
-to as the rest of the name is, with the same care for links.
+The client's own components never leave the static part before them. They are resolved with
+the same care for symbolic links as the rest of the name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,113 +26,125 @@ from tftpd.access.policy import (
     WritePolicy,
     admits,
 )
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern, pattern
+from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 SERIAL = "serial"
 
 SERIALS = "[0-9A-Fa-f]{8,16}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
-"""Serial numbers of Raspberry Pis, and MAC addresses as they spell them (TFTP_PREFIX=2)."""
+"""Serial numbers of Raspberry Pis, and MAC addresses in their form (TFTP_PREFIX=2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A directory, and the steps below it that are made of what is known of a client."""
+    """A directory, and components below it that contain placeholders for the client."""
 
     path: Path
     below: tuple[tuple[Part, ...], ...] = ()
 
     def __str__(self) -> str:
-        return "/".join((str(self.path).rstrip("/"), *map(_shown, self.below)))
+        return "/".join((str(self.path).rstrip("/"), *map(_format_parts, self.below)))
 
     @property
     def placeholders(self) -> frozenset[str]:
-        """What has to be known of a client."""
+        """Keys of all placeholders in this root."""
         return frozenset().union(*map(names, self.below))
 
-    def steps(self, client: Client, serial: bytes | None) -> Name | None:
-        """The steps below `path` for `client`; None where it has none.
+    def expand_for(self, client: Client, serial: bytes | None) -> Name | None:
+        """Return the components below `path` for `client`, or None if it has no directory here.
 
-        What is no single step of a path fills nothing.
+        A value that is not a single valid component gives None, so that a client cannot leave
+        the root.
         """
-        filled = []
-        for step in self.below:
-            made = expand(step, lambda key: serial if key == SERIAL else PLACEHOLDERS[key](client))
-            if not made or made in (SELF, PARENT) or b"/" in made or is_reserved(made):
+        components = []
+        for parts in self.below:
+            component = expand(
+                parts, lambda key: serial if key == SERIAL else PLACEHOLDERS[key](client)
+            )
+            if not component or component in (SELF, PARENT) or b"/" in component:
                 return None
-            filled.append(made)
-        return tuple(filled)
+            if is_reserved(component):
+                return None
+            components.append(component)
+        return tuple(components)
 
 
-def root(text: str) -> Root:
-    """The root that `text` is: a path, whose slots {ip}, {ip_hex}, {mac} and {serial} are filled.
+def parse_root(text: str) -> Root:
+    """Parse a path that may contain {ip}, {ip_hex}, {mac} and {serial}.
 
-    Raises `BadSlot`.
+    Raises:
+        InvalidPlaceholder: A placeholder is malformed or unknown.
     """
-    steps = Path(text).parts
-    made = [parse(step, _known) for step in steps]
-    first = next((at for at, step in enumerate(made) if names(step)), len(made))
-    path = Path(*(_literal(step) for step in made[:first]))
-    return Root(path, tuple(made[first:]))
+    components = [parse(component, _check_key) for component in Path(text).parts]
+    first = next((i for i, parts in enumerate(components) if names(parts)), len(components))
+    path = Path(*(_to_text(parts) for parts in components[:first]))
+    return Root(path, tuple(components[first:]))
 
 
-def one(path: Path) -> tuple[Root, ...]:
-    """The roots where there is one, the same for all clients."""
+def single_root(path: Path) -> tuple[Root, ...]:
+    """Return the roots of a mount with one root for all clients."""
     return (Root(path),)
 
 
 @dataclass(frozen=True, slots=True)
 class Serials:
-    """Tells which first steps of names are serial numbers, which are no part of the name then."""
+    """Recognises a serial number as first component of a name and removes it."""
 
     pattern: Pattern
 
     def split(self, name: Name) -> tuple[bytes | None, Name]:
-        """The serial number before `name`, if there is one, and the rest."""
-        if len(name) > 1 and len(name[0]) <= LONGEST_NAME and self.pattern.find(name[0]):
+        """Return the serial number before `name`, or None, and the rest of the name."""
+        if len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES and self.pattern.find(name[0]):
             return name[0], name[1:]
         return None, name
 
 
-def serials(text: str) -> Serials:
-    """Those that match the expression `text` as a whole; raises `BadPattern`."""
+def parse_serials(text: str) -> Serials:
+    """Return a matcher for serial numbers that match the regular expression `text` completely.
+
+    Raises:
+        BadPattern: The expression is invalid.
+    """
     return Serials(pattern(f"^({text})$"))
 
 
-def needs_mac(roots: Sequence[Root], fact: str) -> bool:
-    """Whether one of `roots` depends on `fact`."""
-    return any(fact in root.placeholders for root in roots)
+def uses_placeholder(roots: Sequence[Root], key: str) -> bool:
+    """Return True if one of `roots` contains the placeholder `key`."""
+    return any(key in root.placeholders for root in roots)
 
 
-def _known(key: str) -> str | None:
-    return None if key == SERIAL else f" is none of {', '.join([*PLACEHOLDERS, SERIAL])}"
+def _check_key(key: str) -> str | None:
+    return None if key == SERIAL else f" is not one of {', '.join([*PLACEHOLDERS, SERIAL])}"
 
 
-def _literal(step: Sequence[Part]) -> str:
-    return b"".join(part for part in step if isinstance(part, bytes)).decode(
+def _to_text(parts: Sequence[Part]) -> str:
+    return b"".join(part for part in parts if isinstance(part, bytes)).decode(
         "utf-8", "surrogateescape"
     )
 
 
-def _shown(step: Sequence[Part]) -> str:
+def _format_parts(parts: Sequence[Part]) -> str:
     return "".join(
         part.decode("utf-8", "replace")
         if isinstance(part, bytes)
         else "{" + ":".join(filter(None, (part.key, part.case))) + "}"
-        for part in step
+        for part in parts
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A prefix of the names that clients use, and the directories behind it.
+    """A prefix of requested names, and the directories and policies behind it.
 
-    Of several roots the first that has a file is the one it comes from. A
-    mount without a read policy is not read, one without a write policy not
-    written. `rungs` are those by which names may lead here, None for those of
-    the server's ladder. `serials` are before the names, where a root has to
-    know them.
+    Attributes:
+        prefix: Components at the start of requested names.
+        roots: Directories. The first one that contains a file provides it.
+        read: Read policy; None refuses all downloads.
+        write: Write policy; None refuses all uploads.
+        symlinks: Handling of symbolic links.
+        fallbacks: Fallbacks for this mount; None means those of the server.
+        serials: Recognises serial numbers before names, if a root contains {serial}.
     """
 
     prefix: Name
@@ -145,113 +157,132 @@ class Mount:
 
     @property
     def per_client(self) -> bool:
-        """Whether clients find different files here."""
+        """True if different clients may get different files."""
         policies = [policy for policy in (self.read, self.write) if policy is not None]
         return any(root.below for root in self.roots) or any(
             policy.clients is not ANYWHERE for policy in policies
         )
 
     def roots_for(self, name: Name, client: Client) -> Iterator[tuple[Path, Name, Name]]:
-        """Each root that `client` has, the steps there that are its own, and those of `name`."""
+        """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
         if self.serials is not None:
             serial, name = self.serials.split(name)
         for root in self.roots:
-            own: Name | None = root.steps(client, serial) if root.below else ()
+            own: Name | None = root.expand_for(client, serial) if root.below else ()
             if own is not None:
                 yield root.path, own, name
 
 
 class NoMatchingDirectory(RequestRefused):
-    """The name lies in no directory."""
+    """No configured directory contains the name."""
 
 
 class Mounts:
-    """All mounts of a server; the longest prefix of a name decides.
+    """All mounts of a server. The mount with the longest matching prefix applies to a name.
 
-    `naming` is what comes before that: see `Naming`. `rungs` are those of all
-    ladders that there are.
+    Attributes:
+        name_rules: Rewrite rules and fallbacks of the server.
+        fallbacks: Fallbacks that any mount uses.
+        needs_mac: True if roots or rules use MAC addresses.
+        renders: True if a mount has templates.
+        per_client: True if different clients may get different files for one name.
     """
 
-    def __init__(self, mounts: Iterable[Mount], naming: NameRules = NO_RULES) -> None:
-        self.naming = naming
+    def __init__(self, mounts: Iterable[Mount], name_rules: NameRules = NO_RULES) -> None:
+        self.name_rules = name_rules
         self._by_prefix = {mount.prefix: mount for mount in mounts}
         self._deepest = max(map(len, self._by_prefix), default=0)
-        every = [rung for mount in self if mount.fallbacks for rung in mount.fallbacks]
+        specific = [fallback for mount in self for fallback in mount.fallbacks or ()]
         general = (
-            naming.fallbacks.fallbacks if any(mount.fallbacks is None for mount in self) else ()
+            name_rules.fallbacks.fallbacks if any(mount.fallbacks is None for mount in self) else ()
         )
-        self.fallbacks = tuple(dict.fromkeys((*general, *every)))
-        self.needs_mac = any(needs_mac(mount.roots, "mac") for mount in self) or any(
-            rule.needs_mac for rule in naming.rules
+        self.fallbacks = tuple(dict.fromkeys((*general, *specific)))
+        self.needs_mac = any(uses_placeholder(mount.roots, "mac") for mount in self) or any(
+            rule.needs_mac for rule in name_rules.rules
         )
-        """Whether MAC addresses matter."""
         self.renders = any(mount.read and mount.read.templates for mount in self)
-        """Whether there are templates."""
         self.per_client = any(mount.per_client for mount in self)
-        """Whether clients find different files by the same name."""
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._by_prefix.values())
 
     def authorize_read(self, filename: bytes, client: Client) -> Sequence[Grant[ReadPolicy]]:
-        """Leave for `client` to read `filename` beneath each root; raises `Refused`."""
+        """Return a grant to read `filename` below each root of `client`.
+
+        Raises:
+            RequestRefused: No directory matches, or its policy denies the request.
+        """
         mount, name = self.locate(filename)
         return _grants(mount, name, mount.read, client)
 
     def authorize_write(self, filename: bytes, client: Client) -> Sequence[Grant[WritePolicy]]:
-        """Leave for `client` to write `filename` beneath each root; raises `Refused`.
+        """Return a grant to write `filename` below each root of `client`.
 
-        Templates are the administrator's: where they are rendered nobody writes them.
+        Clients cannot write templates in a directory where templates are rendered.
+
+        Raises:
+            RequestRefused: No directory matches, or its policy denies the request.
         """
         mount, name = self.locate(filename)
         if mount.read and mount.read.templates and name and is_template(name[-1]):
-            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a template is not written")
+            raise RequestRefused(
+                ErrorCode.ACCESS_VIOLATION, "templates cannot be written by clients"
+            )
         return _grants(mount, name, mount.write, client)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
-        """The mount of `filename` and the rest of its name; raises `Refused`.
+        """Return the mount of `filename` and the components below its prefix.
 
-        `..` goes back one step of the name, but never out of the mount that
-        the name has entered by then.
+        `..` removes one component, but cannot leave the mount that the name has entered.
+
+        Raises:
+            NoMatchingDirectory: No mount has a matching prefix.
+            RequestRefused: `..` would leave the mount.
         """
-        walked: list[bytes] = []
-        for step in split_name(filename):
-            if step != PARENT:
-                walked.append(step)
+        components: list[bytes] = []
+        for component in split_name(filename):
+            if component != PARENT:
+                components.append(component)
                 continue
-            # Beyond the deepest prefix no step leads to another mount.
-            near = len(walked) <= self._deepest
-            if not walked or (near and self._find(walked[:-1]) is not self._find(walked)):
+            # Below the longest prefix, no component changes the mount.
+            is_near_prefix = len(components) <= self._deepest
+            if not components or (
+                is_near_prefix and self._find(components[:-1]) is not self._find(components)
+            ):
                 raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name leaves its directory")
-            walked.pop()
-        mount = self._find(walked)
+            components.pop()
+        mount = self._find(components)
         if mount is None:
-            why = "no directory is configured for the name"
-            raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, why)
-        return mount, tuple(walked[len(mount.prefix) :])
+            reason = "no directory is configured for the name"
+            raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, reason)
+        return mount, tuple(components[len(mount.prefix) :])
 
     def candidates(self, filename: bytes) -> Iterator[Candidate]:
-        """What to try where `filename` is not there."""
-        return self.naming.fallbacks.candidates(filename, self.fallbacks)
+        """Yield the names to try if `filename` does not exist."""
+        return self.name_rules.fallbacks.candidates(filename, self.fallbacks)
 
     def fallbacks_for(self, filename: bytes) -> tuple[Fallback, ...]:
-        """Those by which one may come to the directory of `filename`; raises `Refused`."""
-        mount, _ = self.locate(filename)
-        return self.naming.fallbacks.fallbacks if mount.fallbacks is None else mount.fallbacks
+        """Return the fallbacks that are allowed in the directory of `filename`.
 
-    def respelled(self, filename: bytes) -> bytes:
-        """`filename` with the longest prefix that differs in case only, as it is configured."""
-        walked = split_name(filename)
-        folded = tuple(map(fold, walked))
-        for length in range(min(len(walked), self._deepest), 0, -1):
+        Raises:
+            RequestRefused: See `locate`.
+        """
+        mount, _ = self.locate(filename)
+        return self.name_rules.fallbacks.fallbacks if mount.fallbacks is None else mount.fallbacks
+
+    def normalize_prefix(self, filename: bytes) -> bytes:
+        """Return `filename` with the configured spelling of a prefix that differs only in case."""
+        components = split_name(filename)
+        folded = tuple(map(fold, components))
+        for length in range(min(len(components), self._deepest), 0, -1):
             for prefix in self._by_prefix:
                 if len(prefix) == length and tuple(map(fold, prefix)) == folded[:length]:
-                    return b"/".join((*prefix, *walked[length:]))
+                    return b"/".join((*prefix, *components[length:]))
         return filename
 
-    def spelled_out(self, filename: bytes, rest: Name) -> bytes:
-        """`filename`, whose last steps are spelled as `rest` is."""
+    def replace_tail(self, filename: bytes, rest: Name) -> bytes:
+        """Return `filename` with its last components replaced by `rest`."""
         mount, beneath = self.locate(filename)
         return b"/".join((*mount.prefix, *beneath[: len(beneath) - len(rest)], *rest))
 

@@ -1,7 +1,7 @@
-"""The filename of a request as steps of a path.
+"""Requested file names as components of a path.
 
-Names are octets: TFTP has no encoding for them (RFC 1350 s5 says netascii,
-clients send what their firmware has), and neither has a POSIX file system.
+File names are bytes. RFC 1350 section 5 says netascii, but clients send whatever their
+firmware has, and POSIX file systems have no encoding either.
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,30 @@ from types import MappingProxyType
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 Name = tuple[bytes, ...]
-"""Steps below a root: never empty strings, `.`, `..` or anything with a slash."""
+"""Path components below a root. No component is empty, `.`, `..` or contains a slash."""
 
 TEMPORARY = b".tftpd-upload-"
-"""How the names of unfinished uploads begin; no client can read or write them."""
+"""Prefix of the names of unfinished uploads. No client can read or write such names."""
 
 TEMPLATE = b".j2"
-"""How the names of templates end, which are never served as they are."""
+"""Suffix of the names of templates. Templates are never served unrendered."""
 
 SELF = b"."
 PARENT = b".."
 
-MAX_NAME_BYTES = 4096  # octets of a filename: PATH_MAX of Linux
+MAX_NAME_BYTES = 4096  # PATH_MAX on Linux
 
 NO_GROUPS: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class RequestName:
-    """A name to look for, and what made it of the one that was asked for, in order.
+    """A name to look up, and the steps that derived it from the requested name.
 
-    `groups` are what rules found in it and gave a name.
+    Attributes:
+        name: The name.
+        steps: Labels of the rewrite rules and fallbacks that were applied, in order.
+        groups: Named groups that rewrite rules matched.
     """
 
     name: bytes
@@ -39,31 +42,33 @@ class RequestName:
     groups: Mapping[str, bytes] = field(default_factory=lambda: NO_GROUPS)
 
     def rewritten(
-        self, name: bytes, by: str, groups: Mapping[str, bytes] = NO_GROUPS
+        self, name: bytes, step: str, groups: Mapping[str, bytes] = NO_GROUPS
     ) -> "RequestName":
-        """What `by` made of it, and found in it."""
-        made = RequestName(name, self.steps if by in self.steps else (*self.steps, by), self.groups)
-        return made.with_groups(groups)
+        """Return the result `name` of the step `step`, with the groups that it matched."""
+        steps = self.steps if step in self.steps else (*self.steps, step)
+        return RequestName(name, steps, self.groups).with_groups(groups)
 
     def with_groups(self, groups: Mapping[str, bytes]) -> "RequestName":
-        """The same, in which these were found."""
+        """Return the same name with additional groups."""
         return RequestName(self.name, self.steps, {**self.groups, **groups}) if groups else self
 
     def annotate(self, refused: RequestRefused) -> RequestRefused:
-        """`refused`, whose reason tells the name that it is about."""
+        """Return `refused` with this name and its steps added to the reason."""
         if not self.steps:
             return refused
         name = printable_name(self.name[:MAX_NAME_BYTES])
-        why = f'{refused} ("{name}" by {", ".join(self.steps)})'
-        return type(refused)(refused.code, why, refused.text)
+        reason = f'{refused} ("{name}" by {", ".join(self.steps)})'
+        return type(refused)(refused.code, reason, refused.text)
 
 
 def split_name(filename: bytes) -> Name:
-    """The steps of `filename`, with `..` still among them.
+    """Split `filename` into components; `..` is kept.
 
-    Windows loaders send backslashes, GRUB a leading slash and pxelinux a
-    double one: all of them are separators, and empty steps are folded.
-    Raises `Refused` for a name that no file system could hold.
+    Slashes and backslashes are separators, because Windows loaders send backslashes. Empty
+    components and `.` are removed, because GRUB sends a leading slash and pxelinux a double one.
+
+    Raises:
+        RequestRefused: The name is longer than MAX_NAME_BYTES.
     """
     if len(filename) > MAX_NAME_BYTES:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "the name is too long")
@@ -71,27 +76,28 @@ def split_name(filename: bytes) -> Name:
     return tuple(part for part in parts if part not in (b"", SELF))
 
 
-def is_reserved(step: bytes) -> bool:
-    """Whether it is the name of an unfinished upload, in letters of any case.
+def is_reserved(component: bytes) -> bool:
+    """Return True for the name of an unfinished upload.
 
-    FAT and its like know no case.
+    Case is ignored, because FAT and similar file systems ignore it.
     """
-    return step[: len(TEMPORARY)].lower() == TEMPORARY
+    return component[: len(TEMPORARY)].lower() == TEMPORARY
 
 
-def is_template(step: bytes) -> bool:
-    """Whether it is the name of a template, in letters of any case.
+def is_template(component: bytes) -> bool:
+    """Return True for the name of a template.
 
-    Nor do FAT, NTFS and SMB know dots and blanks at the end, and of some
-    `x::$DATA` is `x`.
+    Case is ignored. FAT, NTFS and SMB also ignore trailing dots and spaces, and for NTFS
+    `x::$DATA` is the file `x`.
     """
-    return step.partition(b":")[0].rstrip(b". ").lower().endswith(TEMPLATE)
+    return component.partition(b":")[0].rstrip(b". ").lower().endswith(TEMPLATE)
 
 
 def printable_name(filename: bytes) -> str:
-    """`filename` for logs: UTF-8 where it is that, every other octet escaped.
+    """Return `filename` for log lines and messages.
 
-    Control characters are escaped too, so that a peer cannot forge a line.
+    Valid UTF-8 is kept; other bytes, quotes, backslashes and control characters are escaped, so
+    that a peer cannot forge a log line.
     """
     text = filename.decode("utf-8", "surrogateescape")
     if text.isprintable() and '"' not in text and "\\" not in text:
@@ -100,16 +106,16 @@ def printable_name(filename: bytes) -> str:
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # an octet that is not UTF-8
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
-    if "\x80" <= character <= "\xff":  # unlike an octet, which is shown as \\x80
+    if "\x80" <= character <= "\xff":  # a byte is shown as \\x80 instead
         return f"\\u{ord(character):04x}"
     if character == '"':
         return '\\"'
     return character.encode("unicode_escape").decode("ascii")
 
 
-def printable_text(text: str, max_chars: int | None = None) -> str:
+def escape_control_chars(text: str, max_chars: int | None = None) -> str:
     """Return `text` as one line: characters that are not printable are escaped.
 
     Args:

@@ -1,9 +1,9 @@
-"""Places in a text that are filled with what is known of a client: `{ip}`, `{mac:upper}`.
+"""Placeholders in texts, such as `{ip}` and `{mac:upper}`.
 
-    text > parts > fill
+    text > parse() > parts > expand() > bytes
 
-What a slot may name besides `FACTS` is the matter of whoever has the text:
-groups of an expression, or a serial number.
+Besides the keys of PLACEHOLDERS, the user of this module may allow more: groups of a regular
+expression, or a serial number.
 """
 
 import re
@@ -17,9 +17,9 @@ PLACEHOLDERS: Mapping[str, Callable[[Client], bytes | None]] = {
     "ip_hex": lambda client: client.address.packed.hex().upper().encode("ascii"),
     "mac": lambda client: client.mac and client.mac.hex("-").encode("ascii"),
 }
-"""What is known of a client: {ip} is 10.0.0.7, {ip_hex} 0A000007, {mac} 52-54-00-12-34-56.
+"""Placeholders for clients: {ip} is 10.0.0.7, {ip_hex} 0A000007, {mac} 52-54-00-12-34-56.
 
-None where it is not known of this one.
+The value is None if it is unknown for the client.
 """
 
 CASES: Mapping[str, Callable[[bytes], bytes]] = {
@@ -28,16 +28,16 @@ CASES: Mapping[str, Callable[[bytes], bytes]] = {
     "lower": bytes.lower,
 }
 
-_SLOT = re.compile(r"\{\{|\}\}|\{(\w+)(?::(\w+))?\}|[{}]")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(\w+)(?::(\w+))?\}|[{}]")
 
 
 class InvalidPlaceholder(ValueError):
-    """A text whose slots say nothing; tells which and why."""
+    """A text contains an invalid placeholder. The message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """A place that is filled with what `key` names, in the letters of `case`."""
+    """A placeholder: its key and an optional conversion, `upper` or `lower`."""
 
     key: str
     case: str = ""
@@ -46,51 +46,57 @@ class Placeholder:
 Part = bytes | Placeholder
 
 
-def parse(text: str, known: Callable[[str], str | None]) -> tuple[Part, ...]:
-    """The octets and slots of `text`; {{ and }} are braces. Raises `BadSlot`.
+def parse(text: str, check_key: Callable[[str], str | None]) -> tuple[Part, ...]:
+    """Split `text` into literal bytes and placeholders. {{ and }} are literal braces.
 
-    `known` says what is wrong with a key that is none of `FACTS`, None if nothing is.
+    Args:
+        text: The text.
+        check_key: Called with each key that is not in PLACEHOLDERS. Returns the reason why the
+            key is invalid, or None.
+
+    Raises:
+        InvalidPlaceholder: A placeholder is malformed, or its key is unknown.
     """
     if "\0" in text:
-        raise InvalidPlaceholder("no name has a NUL")
-    found: list[Part] = []
-    at = 0
-    for slot in _SLOT.finditer(text):
-        found.append(text[at : slot.start()].encode("utf-8", "surrogateescape"))
-        found.append(_part(slot, known))
-        at = slot.end()
-    found.append(text[at:].encode("utf-8", "surrogateescape"))
-    return tuple(part for part in found if part)
+        raise InvalidPlaceholder("a name cannot contain NUL")
+    parts: list[Part] = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(text):
+        parts.append(text[end : match.start()].encode("utf-8", "surrogateescape"))
+        parts.append(_part(match, check_key))
+        end = match.end()
+    parts.append(text[end:].encode("utf-8", "surrogateescape"))
+    return tuple(part for part in parts if part)
 
 
 def names(parts: Collection[Part]) -> set[str]:
-    """What the slots among `parts` name."""
+    """Return the keys of the placeholders in `parts`."""
     return {part.key for part in parts if isinstance(part, Placeholder)}
 
 
 def expand(parts: Collection[Part], value: Callable[[str], bytes | None]) -> bytes | None:
-    """The octets with each slot filled; None where one of them has no value."""
-    filled = []
+    """Return `parts` with each placeholder replaced by its value, or None if a value is missing."""
+    expanded = []
     for part in parts:
         if isinstance(part, Placeholder):
-            said = value(part.key)
-            if said is None:
+            replacement = value(part.key)
+            if replacement is None:
                 return None
-            filled.append(CASES[part.case](said))
+            expanded.append(CASES[part.case](replacement))
         else:
-            filled.append(part)
-    return b"".join(filled)
+            expanded.append(part)
+    return b"".join(expanded)
 
 
-def _part(slot: re.Match[str], known: Callable[[str], str | None]) -> Part:
-    key, case = slot[1], slot[2] or ""
-    if slot[0] in ("{{", "}}"):
-        return slot[0][:1].encode()
+def _part(match: re.Match[str], check_key: Callable[[str], str | None]) -> Part:
+    key, case = match[1], match[2] or ""
+    if match[0] in ("{{", "}}"):
+        return match[0][:1].encode()
     if key is None:
-        raise InvalidPlaceholder(f'a lone "{slot[0]}"; as itself it is written twice')
+        raise InvalidPlaceholder(f'a single "{match[0]}": write it twice for a literal brace')
     if case not in CASES:
-        raise InvalidPlaceholder(f"{slot[0]}: only upper and lower may follow the colon")
-    wrong = None if key in PLACEHOLDERS else known(key)
-    if wrong is not None:
-        raise InvalidPlaceholder(f"{slot[0]}{wrong}")
+        raise InvalidPlaceholder(f"{match[0]}: expected :upper or :lower after the key")
+    fault = None if key in PLACEHOLDERS else check_key(key)
+    if fault is not None:
+        raise InvalidPlaceholder(f"{match[0]}{fault}")
     return Placeholder(key, case)

@@ -1,7 +1,4 @@
-"""Read and write policies, and the grant they give.
-
-What it may cost to make a file of a template.
-"""
+"""Read and write policies, the grants that they give, and limits for templates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,19 +16,21 @@ ANYWHERE: Networks = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 class Symlinks(StrEnum):
-    """What a symbolic link below a root may do."""
+    """Handling of symbolic links below a root."""
 
-    DENY = "deny"  # no link is followed
-    INSIDE = "inside"  # a link may point anywhere beneath the same root
-    FOLLOW = "follow"  # links are the administrator's word and go where they say
+    DENY = "deny"  # follow no link
+    INSIDE = "inside"  # follow links that stay below the same root
+    FOLLOW = "follow"  # follow all links
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPolicy:
-    """Which files may be read.
+    """Permission to read files.
 
-    `world_readable` asks for the o+r bit, as tftp-hpa does. With `templates`
-    a file that is not there is made of the one of its name with `.j2` behind it.
+    Attributes:
+        world_readable: Serve only files with the o+r bit, as tftp-hpa does.
+        clients: Networks of the clients that may read.
+        templates: Render a missing file from the template with the suffix `.j2`.
     """
 
     world_readable: bool = False
@@ -41,14 +40,18 @@ class ReadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class WritePolicy:
-    """Which files may be written.
+    """Permission to write files.
 
-    `create` allows new names and `overwrite` those that exist; `max_size` is
-    in octets, None for no limit; `mode` are the permission bits of what is
-    stored; `world_writable` asks for the o+w bit of a file that is replaced.
-
-    `quota` is how many octets, and `max_files` how many files, the whole root
-    may hold; `min_free` how many octets its file system keeps free.
+    Attributes:
+        create: Allow new files.
+        overwrite: Allow existing files to be replaced.
+        max_size: Largest file in bytes; None means no limit.
+        mode: Permission bits of stored files.
+        world_writable: Replace only files with the o+w bit.
+        clients: Networks of the clients that may write.
+        quota: Largest total size of the root in bytes.
+        max_files: Largest number of files below the root.
+        min_free: Bytes that must stay free on the file system.
     """
 
     create: bool = True
@@ -62,8 +65,8 @@ class WritePolicy:
     min_free: int | None = None
 
     @property
-    def measured(self) -> bool:
-        """Whether what the root holds matters."""
+    def needs_usage(self) -> bool:
+        """True if the usage of the root must be measured."""
         return self.quota is not None or self.max_files is not None
 
 
@@ -72,11 +75,18 @@ Policy = TypeVar("Policy", ReadPolicy, WritePolicy)
 
 @dataclass(frozen=True, slots=True)
 class Grant(Generic[Policy]):
-    """Leave to touch one name beneath one root, on the terms of one policy.
+    """Permission to access one name below one root under one policy.
 
-    Only `storage` acts on it, step by step below `root`: a grant says what
-    is allowed, not what exists. `own` steps of the name are not the client's
-    words, but lead to the directory that it has below the root.
+    A grant says what is allowed, not what exists. Only `storage` uses it, component by component
+    below `root`.
+
+    Attributes:
+        root: The root directory.
+        name: Path components below the root.
+        policy: The policy that applies.
+        symlinks: Handling of symbolic links.
+        own: Number of leading components of `name` that come from the configuration (the
+            client's own directory) and not from the request.
     """
 
     root: Path
@@ -87,13 +97,13 @@ class Grant(Generic[Policy]):
 
 
 def admits(networks: Networks, client: Address) -> bool:
-    """Whether `client` is in one of `networks`."""
+    """Return True if `client` is in one of `networks`."""
     return any(client in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
-    """The octets that come out at most, and the seconds that it may take."""
+    """Limits for rendering a template: size of the result in bytes, and time in seconds."""
 
     size: int = 1 << 20
     seconds: float = 2.0

@@ -1,10 +1,9 @@
-"""Profiles: what one kind of client needs that others do not.
+"""Profiles: adaptations for kinds of clients.
 
-    request, client > Profiles.choose > Profile
+    request, client > Profiles.choose() > Profile
 
-A client is known by what it asks for (each firmware has its own options, in
-its own order), by its address or by that of its network card. A profile is
-a pure value: what it changes is done where terms and timers are made.
+A client is recognised by its options (each firmware sends its own options in its own order),
+its address or its MAC address. A profile is a plain value; options and timers apply it.
 """
 
 import re
@@ -19,15 +18,20 @@ from tftpd.access.policy import Networks, admits
 from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Request
 
-_REMEMBERED = 64  # lists of options; one may be as long as a datagram
+_CACHED_OPTION_LISTS = 64  # an entry may be as long as a datagram
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileMatch:
-    """Which requests a profile is for; what is None matches all of them.
+    """Conditions of a profile. A condition that is None matches every request.
 
-    `request` is `Rrq` or `Wrq`; `mode` is in small letters. `macs` are
-    addresses or the octets that they begin with.
+    Attributes:
+        options: The requested options.
+        request: `Rrq` or `Wrq`.
+        mode: Transfer mode in lower case.
+        files: Patterns of the requested name.
+        clients: Networks of the client.
+        macs: MAC addresses or their first bytes.
     """
 
     options: "Fingerprint | None" = None
@@ -40,17 +44,21 @@ class ProfileMatch:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A name, and what changes for the requests that match.
+    """Adaptations for the requests that match. None means the default of the server.
 
-    `refuse` are options that are left out of the OACK, in small letters;
-    `blksize` and `windowsize` bound what is granted. Without `empty_tsize`
-    nobody is told that a file has no octets, and `rollover` is the number
-    after block 65535 where the client asks for none.
-
-    `patience` and `floor` are those of the timing, `gap` the time between
-    two packets, all in seconds; each packet is followed by `duplicates` of
-    itself. `broadcast` says whether requests to everyone are answered. What
-    is None is as the daemon has it.
+    Attributes:
+        name: Name of the profile.
+        match: Conditions.
+        refuse: Options that are never accepted, in lower case.
+        blksize: Largest block size in bytes.
+        windowsize: Largest window in blocks.
+        empty_tsize: Answer the tsize option for empty files.
+        rollover: Block number after 65535 if the client does not request the rollover option.
+        idle_timeout: Seconds without progress after which a transfer ends.
+        min_interval: Shortest retransmission interval in seconds.
+        packet_interval: Minimum time between two packets in seconds.
+        duplicates: Number of extra copies of each packet.
+        broadcast: Answer requests to a broadcast address.
     """
 
     name: str
@@ -68,30 +76,30 @@ class Profile:
 
 
 DEFAULT_PROFILE = Profile("")
-"""That of clients that no profile is for: nothing changes."""
+"""Profile of requests that match no other profile; it changes nothing."""
 
 
 class Profiles:
-    """Profiles in their order; the first that matches is a request's."""
+    """Ordered profiles; the first matching profile applies to a request."""
 
     def __init__(self, profiles: Iterable[Profile] = ()) -> None:
         self._profiles = tuple(profiles)
         self.answers_broadcasts = any(profile.broadcast for profile in self._profiles)
-        """Whether there are clients whose requests to everyone are answered."""
+        """True if a profile answers requests to broadcast addresses."""
         self.needs_mac = any(profile.match.macs for profile in self._profiles)
-        """Whether MAC addresses matter at all."""
-        # Clients of one kind ask for the same: 2 us each instead of 10.
-        self._asking = lru_cache(maxsize=_REMEMBERED)(self._find_asking)
+        """True if a profile matches MAC addresses."""
+        # Clients of one kind send equal options: 2 us per request instead of 10.
+        self._candidates = lru_cache(maxsize=_CACHED_OPTION_LISTS)(self._match_options)
 
     def __iter__(self) -> Iterator[Profile]:
         return iter(self._profiles)
 
     def choose(self, request: Request, client: Client) -> Profile:
-        """The profile of `request`, which came from `client`; `PLAIN` if there is none.
+        """Return the first profile that matches, or DEFAULT_PROFILE.
 
-        The client's MAC address matters only where nothing else is left to decide.
+        The MAC address is looked up only if all other conditions of a profile hold.
         """
-        for profile in self._asking(spelled(request.options)):
+        for profile in self._candidates(encode_options(request.options)):
             match = profile.match
             if not _matches(match, request, client):
                 continue
@@ -102,26 +110,28 @@ class Profiles:
                 return profile
         return DEFAULT_PROFILE
 
-    def _find_asking(self, asked: bytes) -> Sequence[Profile]:
-        """Those whose options are the ones that were `spelled()`."""
+    def _match_options(self, encoded: bytes) -> Sequence[Profile]:
+        """Return the profiles whose options match the result of `encode_options`."""
         profiles = self._profiles
         return [
-            one for one in profiles if one.match.options is None or one.match.options.fits(asked)
+            one
+            for one in profiles
+            if one.match.options is None or one.match.options.matches(encoded)
         ]
 
 
 def _matches(match: ProfileMatch, request: Request, client: Client) -> bool:
-    """Whether all fits but options and MAC address."""
+    """Check all conditions except options and MAC address."""
     return (
         (match.request is None or isinstance(request, match.request))
         and (match.mode is None or match.mode == request.mode.lower())
-        and (match.files is None or match.files.fit(request.filename))
+        and (match.files is None or match.files.matches(request.filename))
         and (match.clients is None or admits(match.clients, client.address))
     )
 
 
-def spelled(options: Options) -> bytes:
-    """`options` as a `Fingerprint` reads them: no NUL is in a name or a value."""
+def encode_options(options: Options) -> bytes:
+    """Return `options` as bytes for `Fingerprint`: names and values, each followed by NUL."""
     return b"".join([b"%b\0%b\0" % (name.lower(), value) for name, value in options])
 
 
@@ -129,20 +139,22 @@ _OPTION = re.compile(r"([a-z0-9._-]+)(?:=([^\s|?=]*(?:\|[^\s|?=]*)*))?(\?)?")
 
 
 class Fingerprint:
-    """The options that a client asks for: all of them, in this order.
+    """Pattern for the complete list of requested options, in their order.
 
-    Each is a name, which any value goes with, or `name=value`, or
-    `name=value|value`; one that ends with `?` may be missing. Raises
-    `ValueError` for what is not written so.
+    Each entry is `name` (any value), `name=value` or `name=value|value`. A final `?` marks an
+    option that may be missing.
+
+    Raises:
+        ValueError: An entry has another form.
     """
 
     def __init__(self, options: Iterable[str]) -> None:
         self.options = tuple(options)
         self._pattern = re.compile(b"".join(map(_option, self.options)))
 
-    def fits(self, asked: bytes) -> bool:
-        """Whether the options that were `spelled()` are these."""
-        return self._pattern.fullmatch(asked) is not None
+    def matches(self, encoded: bytes) -> bool:
+        """Return True if the result of `encode_options` matches."""
+        return self._pattern.fullmatch(encoded) is not None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fingerprint) and self.options == other.options
@@ -152,28 +164,28 @@ class Fingerprint:
 
 
 def _option(text: str) -> bytes:
-    """The regular expression for one option, which takes time in proportion to what it reads."""
+    """Return a regular expression for one option; its matching time is linear."""
     match = _OPTION.fullmatch(text)
     if match is None:
         raise ValueError("expected an option such as blksize, tsize=0 or windowsize=4|8?")
     name, values, optional = match[1], match[2], match[3]
     value = "[^\0]*" if values is None else "|".join(map(re.escape, values.split("|")))
-    missing = "?+" if optional else ""  # possessive: what was read is never read otherwise
+    missing = "?+" if optional else ""  # possessive: no backtracking
     return f"(?:{re.escape(name)}\0(?:{value})\0){missing}".encode()
 
 
 class Globs:
-    """File names: `*` is any text, slashes too, `?` a character and `[ab]` one of two.
+    """Patterns for file names: `*` matches any text with slashes, `?` a character, `[ab]` a or b.
 
-    Letter case does not matter, and a backslash is a slash.
+    Case is ignored, and a backslash is equal to a slash.
     """
 
     def __init__(self, globs: Iterable[str]) -> None:
         self.globs = tuple(globs)
         self._pattern = re.compile("|".join(map(translate, self.globs)), re.IGNORECASE)
 
-    def fit(self, filename: bytes) -> bool:
-        """Whether one of them fits the name; none does that no file system could hold."""
+    def matches(self, filename: bytes) -> bool:
+        """Return True if a pattern matches. Names over MAX_NAME_BYTES never match."""
         name = filename.decode("utf-8", "surrogateescape").replace("\\", "/")
         return len(filename) <= MAX_NAME_BYTES and self._pattern.match(name) is not None
 

@@ -1,70 +1,71 @@
-"""Rules that make one name of another before anything is looked for.
+"""Rewrite rules: change or refuse requested names before the lookup."""
 
-What is done to the names that clients ask for.
-"""
-
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tftpd.access.client import Client
 from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
 from tftpd.access.paths import RequestName
 from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
-from tftpd.access.regular.patterns import LONGEST_NAME, Pattern
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Match, Pattern
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
-MOST_APPLIED = 256
-"""Rules that apply to one name, each time counted: rules that start over may never end."""
-
-MOST_STEPS = 20_000_000
-"""Of all matches for one name (`Pattern.steps`): a fraction of a second if all were taken."""
-
-_LEAST_STEPS = 100  # what calling the expression costs, in its steps
+MAX_APPLIED_RULES = 256
+"""Largest number of rule applications for one name; rules with `restart` could loop forever."""
 
 Template = tuple[Part, ...]
-"""What takes the place of a match: octets and slots."""
+"""Replacement for a match: literal bytes and placeholders."""
 
 
-def template(text: str, pattern: Pattern) -> Template:
-    """The template that `text` is, for matches of `pattern`; raises `BadPattern`.
+def parse_template(text: str, pattern: Pattern) -> Template:
+    """Parse a replacement for matches of `pattern`.
 
-    {0} is all that matched, {1} and {name} are groups, {ip}, {ip_hex} and {mac}
-    the client; {1:lower} and {1:upper} change letters, {{ and }} are braces.
+    {0} is the whole match, {1} and {name} are groups, {ip}, {ip_hex} and {mac} describe the
+    client. {1:lower} and {1:upper} change the case; {{ and }} are literal braces.
+
+    Raises:
+        BadPattern: A placeholder is malformed or unknown.
     """
-    groups = pattern.compiled.groups
+    groups = pattern.groups
 
-    def known(key: str) -> str | None:
+    def check_key(key: str) -> str | None:
         if key.isdecimal() and key.isascii():
             return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
-        if key in pattern.compiled.groupindex:
+        if key in pattern.group_numbers:
             return None
-        return f" is neither a group nor one of {', '.join([*pattern.compiled.groupindex, *PLACEHOLDERS])}"
+        known_keys = ", ".join([*pattern.group_numbers, *PLACEHOLDERS])
+        return f" is not a group and not one of {known_keys}"
 
     try:
-        return parse(text, known)
+        return parse(text, check_key)
     except InvalidPlaceholder as error:
         raise BadPattern(str(error)) from None
 
 
-def _value(key: str, match: re.Match[bytes], client: Client) -> bytes:
-    """What a slot is filled with; a group that matched nothing gives none."""
-    if key.isdecimal():
-        return match[int(key)] or b""
-    if key in match.re.groupindex:
-        return match[key] or b""
-    return PLACEHOLDERS[key](client) or b""
+def _value(key: str, pattern: Pattern, match: Match, client: Client) -> bytes:
+    """Return the value of a placeholder; it is empty if its group took no part in the match."""
+    number = int(key) if key.isdecimal() else pattern.group_numbers.get(key)
+    return (PLACEHOLDERS[key](client) if number is None else match[number]) or b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RewriteRule:
-    """What happens to a name in which `pattern` is found, or, with `unless`, is not.
+    """One rewrite rule.
 
-    `to` takes the place of what was found. With `every` that is done as long
-    as there is something to find; then `last` ends the rules, `restart` begins
-    with the first again, and `refuse` refuses the request.
+    Attributes:
+        label: Name of the rule in the log, such as `rewrite[0]`.
+        pattern: Regular expression that is searched in the name.
+        to: Replacement for the match; None keeps the name.
+        unless: Apply the rule to names without a match instead.
+        refuse: Refuse the request.
+        last: Apply no further rules.
+        restart: Start again with the first rule.
+        repeat: Repeat the replacement until there is no further match.
+        reads: Apply the rule to read requests.
+        writes: Apply the rule to write requests.
+        clients: Networks of the clients to which the rule applies.
     """
 
     label: str
@@ -79,92 +80,93 @@ class RewriteRule:
     writes: bool = True
     clients: Networks = ANYWHERE
 
-    @property
+    @cached_property
     def needs_mac(self) -> bool:
-        """Whether it is only for clients whose MAC address is known."""
-        groups = self.pattern.compiled.groupindex
+        """True if the replacement contains {mac}; such a rule needs a known MAC address."""
+        groups = self.pattern.group_numbers
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
 
-    def concerns(self, writes: bool, client: Client) -> bool:
-        """Whether it is for such a request."""
-        if not (self.writes if writes else self.reads):
+    def applies_to(self, is_write: bool, client: Client) -> bool:
+        """Return True if the rule applies to requests of this direction and client."""
+        if not (self.writes if is_write else self.reads):
             return False
         if self.clients is not ANYWHERE and not admits(self.clients, client.address):
             return False
         return not self.needs_mac or client.mac is not None
 
 
-Note = Callable[[RewriteRule, bytes], None]
-"""Is told each rule that applies, and the name after it."""
+RuleObserver = Callable[[RewriteRule, bytes], None]
+"""Called with each applied rule and the resulting name."""
 
 
 def apply_rules(
     rules: Sequence[RewriteRule],
     filename: bytes,
-    writes: bool,
+    is_write: bool,
     client: Client,
-    note: Note = lambda rule, name: None,
+    observer: RuleObserver = lambda rule, name: None,
 ) -> RequestName:
-    """What `rules` make of `filename`; raises `Refused` where one of them does.
+    """Apply `rules` to `filename` and return the resulting name.
 
-    Refuses, too, what is too long for them or keeps them busy without end.
+    Raises:
+        RequestRefused: A rule refuses the name, the name becomes too long, or the rules do not
+            come to an end.
     """
-    named = RequestName(filename)
-    at = applied = steps = 0
-    repeats = False  # a rule that has applied already, and looks whether there is more
-    while at < len(rules):
-        rule = rules[at]
-        if not rule.concerns(writes, client):
-            at += 1
+    request_name = RequestName(filename)
+    index = applied = 0
+    repeats = False  # True while the same rule looks for a further match
+    while index < len(rules):
+        rule = rules[index]
+        if not rule.applies_to(is_write, client):
+            index += 1
             continue
-        if len(named.name) > LONGEST_NAME:
-            raise _refused("the name is too long for the rewrite rules", named)
-        steps += max(_LEAST_STEPS, rule.pattern.steps(len(named.name)))
-        if steps > MOST_STEPS or applied > MOST_APPLIED:
-            raise _refused("the rewrite rules come to no end", named)
-        match = rule.pattern.find(named.name)
+        if len(request_name.name) > MAX_NAME_BYTES:
+            raise _refused("the name is too long for the rewrite rules", request_name)
+        if applied > MAX_APPLIED_RULES:
+            raise _refused("the rewrite rules do not come to an end", request_name)
+        match = rule.pattern.find(request_name.name)
         applies = (match is None) is rule.unless
         if not applies and not repeats:
-            at += 1
+            index += 1
             continue
         if applies:
             applied += 1
-            named = _applied(rule, match, named, client)
-            note(rule, named.name)
+            request_name = _apply_rule(rule, match, request_name, client)
+            observer(rule, request_name.name)
         repeats = applies and rule.repeat
         if repeats:
             continue
         if rule.refuse:
-            raise _refused(f"{rule.label} refuses the name", named)
+            raise _refused(f"{rule.label} refuses the name", request_name)
         if rule.last:
             break
-        at = 0 if rule.restart else at + 1
-    return named
+        index = 0 if rule.restart else index + 1
+    return request_name
 
 
-def _applied(
-    rule: RewriteRule, match: re.Match[bytes] | None, named: RequestName, client: Client
+def _apply_rule(
+    rule: RewriteRule, match: Match | None, request_name: RequestName, client: Client
 ) -> RequestName:
     if match is None:
-        return named
-    groups = {key: said for key, said in match.groupdict().items() if said is not None}
+        return request_name
+    groups = rule.pattern.named_groups(match)
     if rule.to is None:
-        return named.with_groups(groups)
-    filled = expand(rule.to, lambda key: _value(key, match, client)) or b""
-    name = named.name[: match.start()] + filled + named.name[match.end() :]
-    return named.rewritten(name, rule.label, groups)
+        return request_name.with_groups(groups)
+    replacement = expand(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
+    start, end = match.span()
+    name = request_name.name[:start] + replacement + request_name.name[end:]
+    return request_name.rewritten(name, rule.label, groups)
 
 
-def _refused(why: str, named: RequestName) -> RequestRefused:
-    return named.annotate(RequestRefused(ErrorCode.ACCESS_VIOLATION, why))
+def _refused(reason: str, request_name: RequestName) -> RequestRefused:
+    return request_name.annotate(RequestRefused(ErrorCode.ACCESS_VIOLATION, reason))
 
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """How a name is understood.
+    """Rewrite rules and fallbacks of a server.
 
-    The rules rewrite it, for reads and writes. The ladder is for reads of
-    what is not there: a write goes to the very name that it says.
+    Rules apply to reads and writes. Fallbacks apply only to reads of files that do not exist.
     """
 
     rules: tuple[RewriteRule, ...] = ()
@@ -172,4 +174,4 @@ class NameRules:
 
 
 NO_RULES = NameRules()
-"""Names are what clients ask for."""
+"""Requested names are used unchanged."""

@@ -1,4 +1,4 @@
-"""Facts: what templates are told of a client that it does not say itself."""
+"""Values from the configuration that templates can use."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,12 @@ from tftpd.access.policy import Networks, admits
 
 @dataclass(frozen=True, slots=True)
 class VariableRule:
-    """Values by their names, and whom they are about; what is None is everyone.
+    """Values for some clients. A condition that is None matches every client.
 
-    `macs` are addresses or the octets that they begin with. Where there are
-    `clients` and `macs`, both must fit.
+    Attributes:
+        values: Values by name.
+        clients: Networks of the clients.
+        macs: MAC addresses or their first bytes. If both conditions are set, both must hold.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -22,28 +24,28 @@ class VariableRule:
 
 
 class VariableTable:
-    """Facts in their order: of two values of one name the later one holds."""
+    """Ordered variable rules; a later rule overrides values of earlier ones."""
 
-    def __init__(self, facts: Iterable[VariableRule] = ()) -> None:
-        self._facts = tuple(facts)
-        self.needs_mac = any(fact.macs for fact in self._facts)
-        """Whether MAC addresses matter at all."""
+    def __init__(self, rules: Iterable[VariableRule] = ()) -> None:
+        self._rules = tuple(rules)
+        self.needs_mac = any(rule.macs for rule in self._rules)
+        """True if a rule matches MAC addresses."""
 
     def __iter__(self) -> Iterator[VariableRule]:
-        return iter(self._facts)
+        return iter(self._rules)
 
-    def of(self, client: Client) -> Mapping[str, Any]:
-        """All that is known of `client`, by its names.
+    def values_for(self, client: Client) -> Mapping[str, Any]:
+        """Return all values for `client` by name.
 
-        Its MAC address is asked for only where nothing else is left to decide.
+        The MAC address is looked up only if the other condition of a rule holds.
         """
         values: dict[str, Any] = {}
-        for fact in self._facts:
-            if fact.clients is not None and not admits(fact.clients, client.address):
+        for rule in self._rules:
+            if rule.clients is not None and not admits(rule.clients, client.address):
                 continue
-            if fact.macs is not None:
+            if rule.macs is not None:
                 mac = client.mac
-                if mac is None or not any(map(mac.startswith, fact.macs)):
+                if mac is None or not any(map(mac.startswith, rule.macs)):
                     continue
-            values.update(fact.values)
+            values.update(rule.values)
         return values

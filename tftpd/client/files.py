@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.client.errors import LocalError
@@ -19,6 +19,8 @@ from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 from tftpd.storage.tempfiles import read_umask
 from tftpd.storage.upload import Upload
+
+_SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
 
 
 class FileDownload(Upload):
@@ -101,6 +103,8 @@ class SpooledDownload:
             self._write([self._decoder.decode(b"", final=True)])
         if self._announced_size is not None and self._size != self._announced_size:
             raise _size_differs(self._size, self._announced_size)
+        with translate_os_errors(ErrorText.WRITE_FAILED):
+            self._spool.flush()
 
     def discard(self) -> None:
         """Do nothing: the caller closes the spool."""
@@ -126,7 +130,7 @@ def open_spool() -> BinaryIO:
     An initramfs or a read-only container has no writable directory.
     """
     try:
-        return tempfile.TemporaryFile()
+        return cast("BinaryIO", tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES))
     except OSError:
         return BytesIO()
 

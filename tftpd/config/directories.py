@@ -1,4 +1,4 @@
-"""The keys that say what is served, and to whom."""
+"""The `directories` section: served directories and their policies."""
 
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
@@ -6,9 +6,17 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tftpd.access.fallbacks import Fallback
-from tftpd.access.mounts import SERIAL, SERIALS, Mount, Root, needs_mac, root, serials
+from tftpd.access.mounts import (
+    SERIAL,
+    SERIALS,
+    Mount,
+    Root,
+    parse_root,
+    parse_serials,
+    uses_placeholder,
+)
 from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
-from tftpd.access.regular.tree import BadPattern
+from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
 from tftpd.config.types import (
     Boolean,
@@ -19,78 +27,83 @@ from tftpd.config.types import (
     Prefix,
     RootPaths,
     Size,
+    allow_boolean_in_schema,
     bool_or_mapping,
-    choice,
-    number,
-    or_boolean,
+    int_between,
+    one_of,
 )
 
 _WRITE = WritePolicy()
 
 
 def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
-    """What the access floor takes; it asks nothing of clients from anywhere."""
+    """Return the networks. ANYWHERE itself avoids a check of the client address."""
     return ANYWHERE if clients == list(ANYWHERE) else tuple(clients)
 
 
 class ReadSection(ConfigModel):
-    """Who may read, and which files."""
+    """Read policy of a directory."""
 
-    world_readable: Boolean = Field(default=False, description="Only files with o+r.")
+    world_readable: Boolean = Field(
+        default=False, description="Serve only files that are readable for all users (o+r)."
+    )
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
-        description="Networks or addresses that are admitted; all if left out.",
+        description="Networks or addresses of the clients that have access (default: all).",
     )
     templates: Boolean = Field(
         default=False,
-        description="Whether a file that is not there is made of the one with .j2 behind its name.",
+        description="Generate a missing file from the template with the same name and the suffix "
+        ".j2.",
     )
 
-    def policy(self) -> ReadPolicy:
-        """What the access floor takes."""
+    def build_policy(self) -> ReadPolicy:
+        """Build the access.ReadPolicy that this section describes."""
         return ReadPolicy(self.world_readable, _networks(self.clients), self.templates)
 
 
 class WriteSection(ConfigModel):
-    """Who may write, and what."""
+    """Write policy of a directory."""
 
-    create: Boolean = Field(default=_WRITE.create, description="Whether new files may be made.")
+    create: Boolean = Field(default=_WRITE.create, description="Allow new files.")
     overwrite: Boolean = Field(
-        default=_WRITE.overwrite, description="Whether a file may be replaced."
+        default=_WRITE.overwrite, description="Allow existing files to be replaced."
     )
     max_size: Size | None = Field(
-        default=None, description="The largest file, such as 64MiB; no limit if left out."
+        default=None, description="Largest file, such as 64MiB (default: no limit)."
     )
     mode: FileMode = Field(
         default=_WRITE.mode,
-        description="Permission bits of what is stored.",
+        description="Permission bits of stored files.",
         json_schema_extra={"default": f"{_WRITE.mode:04o}"},
     )
-    world_writable: Boolean = Field(default=False, description="Replace only files with o+w.")
-    quota: Size | None = Field(
-        default=None, description="Octets that the whole directory may hold, such as 10GiB."
+    world_writable: Boolean = Field(
+        default=False, description="Replace only files that are writable for all users (o+w)."
     )
-    max_files: Annotated[int, number(1, 1_000_000_000)] | None = Field(
-        default=None, description="Files that the whole directory may hold."
+    quota: Size | None = Field(
+        default=None, description="Largest total size of the directory, such as 10GiB."
+    )
+    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = Field(
+        default=None, description="Largest number of files in the directory."
     )
     min_free: Size | None = Field(
-        default=None, description="Octets that stay free on its file system, such as 1GiB."
+        default=None, description="Space that must stay free on the file system, such as 1GiB."
     )
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
-        description="Networks or addresses that are admitted; all if left out.",
+        description="Networks or addresses of the clients that have access (default: all).",
     )
 
     @model_validator(mode="after")
     def _allows_something(self) -> Self:
         if not self.create and not self.overwrite:
-            raise InvalidCombination("allows nothing: create and overwrite are both false")
+            raise InvalidCombination("create and overwrite are both false: no upload is possible")
         return self
 
-    def policy(self) -> WritePolicy:
-        """What the access floor takes."""
+    def build_policy(self) -> WritePolicy:
+        """Build the access.WritePolicy that this section describes."""
         return WritePolicy(
             create=self.create,
             overwrite=self.overwrite,
@@ -105,65 +118,71 @@ class WriteSection(ConfigModel):
 
 
 class DirectorySection(ConfigModel):
-    """A directory, the prefix that clients see of it, and its policies."""
+    """A served directory, its prefix in requested names, and its policies."""
 
     path: Prefix = Field(
         default=(),
-        description="The prefix of the names that clients use; backslashes are slashes.",
+        description="Prefix of requested names that belong to this directory; backslashes count as "
+        "slashes.",
         json_schema_extra={"default": "/"},
     )
     root: RootPaths = Field(
-        description="The directory, relative to this file, or several: the first that has a file "
-        "is the one it comes from. {ip}, {ip_hex} and {mac} are the client, {serial} the number "
-        "that it puts before its names."
+        description="Directory, relative to this file, or a list: the first one that contains a "
+        "file "
+        "provides it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, "
+        "the number before the requested name."
     )
     serials: Expression | None = Field(
         default=None,
-        description="A regular expression for numbers that are {serial}; if left out, those of "
-        "Raspberry Pis, and MAC addresses.",
+        description="Regular expression for {serial} (default: serial numbers of Raspberry Pis and "
+        "MAC addresses).",
     )
-    symlinks: Annotated[Symlinks, choice(*Symlinks)] = Field(
+    symlinks: Annotated[Symlinks, one_of(*Symlinks)] = Field(
         default=Symlinks.INSIDE,
-        description="What symbolic links may do: deny follows none, inside those that lead "
-        "beneath the same root, follow all.",
+        description="Symbolic links: deny follows none, inside follows links that stay below the "
+        "same root, follow follows all.",
     )
-    fallbacks: list[Annotated[Fallback, choice(*Fallback)]] | None = Field(
+    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] | None = Field(
         default=None,
-        description="Rungs by which a name may lead here; those of names.ladder if left out.",
+        description="Fallbacks for names in this directory (default: names.fallbacks).",
     )
     read: Annotated[ReadSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None, description="Whether files may be read.", json_schema_extra=or_boolean
+        default=None,
+        description="Allow downloads.",
+        json_schema_extra=allow_boolean_in_schema,
     )
     write: Annotated[WriteSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None, description="Whether files may be written.", json_schema_extra=or_boolean
+        default=None,
+        description="Allow uploads.",
+        json_schema_extra=allow_boolean_in_schema,
     )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.read is None and self.write is None:
-            raise InvalidCombination("neither read nor write is allowed")
-        if self.serials is not None and not needs_mac(self.roots, SERIAL):
-            raise InvalidCombination('"serials" goes with a root that has {serial} in it')
+            raise InvalidCombination("expected read, write or both")
+        if self.serials is not None and not uses_placeholder(self.roots, SERIAL):
+            raise InvalidCombination('"serials" needs a root that contains {serial}')
         try:
-            self.mount()
+            self.build_mount()
         except BadPattern as error:
             raise InvalidCombination(f"serials: {error}") from None
         return self
 
     @property
     def roots(self) -> tuple[Root, ...]:
-        """What the access floor takes."""
-        return tuple(map(root, self.root))
+        """The parsed roots."""
+        return tuple(map(parse_root, self.root))
 
-    def mount(self) -> Mount:
-        """What the access floor takes."""
-        asked = needs_mac(self.roots, SERIAL)
+    def build_mount(self) -> Mount:
+        """Build the access.Mount that this section describes."""
+        asked = uses_placeholder(self.roots, SERIAL)
         return Mount(
             prefix=self.path,
             roots=self.roots,
-            read=self.read.policy() if self.read else None,
-            write=self.write.policy() if self.write else None,
+            read=self.read.build_policy() if self.read else None,
+            write=self.write.build_policy() if self.write else None,
             symlinks=self.symlinks,
             fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
-            serials=serials(self.serials or SERIALS) if asked else None,
+            serials=parse_serials(self.serials or SERIALS) if asked else None,
         )

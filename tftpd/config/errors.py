@@ -1,59 +1,65 @@
-"""What is wrong with a configuration, and where."""
+"""Problems in a configuration file and their positions."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from tftpd.access.paths import printable_text
+from tftpd.access.paths import escape_control_chars
 
 Path = tuple[str | int, ...]
-"""Keys and indexes that lead to a value of the document."""
+"""Keys and list indexes from the top of the document to a value."""
 
-_LONGEST = 60  # characters of a value that a message shows
-_WORD = re.compile(r"[\w-]{1,60}|<<|~")
+_MAX_SHOWN_CHARS = 60  # longer values are cut in messages
+_PLAIN_KEY = re.compile(r"[\w-]{1,60}|<<|~")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One message; `line` counts from 1, 0 where the file as a whole is meant."""
+    """One error message.
+
+    Attributes:
+        line: Line number from 1; 0 if the problem concerns the whole file.
+        path: Position of the value in the document.
+        text: The message.
+    """
 
     line: int
     path: Path
     text: str
 
-    def position(self) -> tuple[int, str, str]:
-        """What problems are sorted by."""
-        return self.line, dotted(self.path), self.text
+    def sort_key(self) -> tuple[int, str, str]:
+        """Return the key that sorts problems by line and path."""
+        return self.line, format_path(self.path), self.text
 
     def format(self, file: str) -> str:
-        """The message as an editor can jump to it."""
-        where = f"{file}:{self.line}" if self.line else file
-        return ": ".join(filter(None, (where, dotted(self.path), self.text)))
+        """Return the message as `FILE:LINE: PATH: TEXT`, a form that editors can jump to."""
+        position = f"{file}:{self.line}" if self.line else file
+        return ": ".join(filter(None, (position, format_path(self.path), self.text)))
 
 
 class ConfigError(Exception):
-    """All problems of one configuration file, in the order of their lines."""
+    """All problems of one configuration file, sorted by line."""
 
     def __init__(self, file: str, problems: Iterable[Problem]) -> None:
         self.file = file
-        self.problems = sorted(set(problems), key=Problem.position)
+        self.problems = sorted(set(problems), key=Problem.sort_key)
         super().__init__("\n".join(problem.format(file) for problem in self.problems))
 
 
-def dotted(path: Path) -> str:
-    """`path` as people write it: `directories[1].write.max_size`."""
+def format_path(path: Path) -> str:
+    """Return `path` in the form `directories[1].write.max_size`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in path)
     return text.removeprefix(".")
 
 
 def _key(step: str) -> str:
-    """A key as it is, or quoted where it could be taken for something else."""
-    return step if _WORD.fullmatch(step) else quoted(step)
+    """Return a key, quoted if it is not a plain word."""
+    return step if _PLAIN_KEY.fullmatch(step) else quote_value(step)
 
 
-def quoted(value: object) -> str:
-    """`value` as it was written, on one line and not too long."""
+def quote_value(value: object) -> str:
+    """Return `value` for a message: on one line, strings quoted and cut to 60 characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -64,11 +70,11 @@ def quoted(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)
-    text = printable_text(value)
-    return f'"{text}"' if len(text) <= _LONGEST else f'"{text[: _LONGEST - 3]}..."'
+    text = escape_control_chars(value)
+    return f'"{text}"' if len(text) <= _MAX_SHOWN_CHARS else f'"{text[: _MAX_SHOWN_CHARS - 3]}..."'
 
 
 def closest_match(word: object, words: Iterable[str]) -> str | None:
-    """The one of `words` that `word` is a misspelling of, if any."""
+    """Return the entry of `words` that is most similar to `word`, or None."""
     close = get_close_matches(str(word).lower(), list(words), n=1)
     return close[0] if close else None

@@ -1,8 +1,8 @@
-"""From a file to `Settings`, or to all that is wrong with it.
+"""Load a configuration file into `Settings`, or report all of its problems.
 
-text > document (lines, plain values) > Settings (pydantic)
+text > Document (plain values, lines) > Settings (pydantic)
             |                               |
-            +-- checks across entries       +-- errors, translated
+            +-- checks across entries       +-- errors, translated to our messages
 """
 
 import os
@@ -14,14 +14,21 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tftpd.access.mounts import root
-from tftpd.access.paths import printable_text, split_name
+from tftpd.access.mounts import parse_root
+from tftpd.access.paths import escape_control_chars, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
-from tftpd.config.errors import ConfigError, Problem, closest_match, dotted, quoted
+from tftpd.config.errors import (
+    ConfigError,
+    Problem,
+    closest_match,
+    format_path,
+    quote_value,
+)
+from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination
-from tftpd.config.yaml_document import Document, read
+from tftpd.config.yaml_document import Document, parse_document
 from tftpd.protocol.errors import RequestRefused
 
 # Keys of version 0.1 development snapshots, and their names today.
@@ -38,38 +45,40 @@ _RENAMED_KEYS = {
     "window_octets": "window_bytes",
 }
 
-_LARGEST = 1 << 20  # octets of a file; PyYAML takes seconds for more
+_MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 
 
-def load(path: Path) -> Settings:
-    """The settings in the file at `path`, its roots made absolute.
+def load_settings(path: Path) -> Settings:
+    """Load the configuration file at `path`; relative paths in it become absolute.
 
-    Raises `ConfigError` with every problem that was found, and nothing else.
+    Raises:
+        ConfigError: The file cannot be read or has problems. It lists all of them.
     """
-    settings, _ = load_with_lines(path)
+    settings, _ = load_settings_and_document(path)
     return settings
 
 
-def load_with_lines(path: Path) -> tuple[Settings, Document]:
-    """The same, and the document that knows the line of each key."""
-    document = read(_text(path))
+def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
+    """Like `load_settings`, but also return the document, which has the line of each key."""
+    load_shipped_profiles()  # cache them: after `--uid` the daemon may be unable to read the file
+    document = parse_document(_read_text(path))
     if document.value is None and not document.problems:
         document.add_problem((), "the file is empty")
     if document.value is not None and not isinstance(document.value, dict):
-        document.add_problem((), f"expected a mapping of keys, got {quoted(document.value)}")
+        document.add_problem((), f"expected a mapping of keys, got {quote_value(document.value)}")
     if not isinstance(document.value, dict):
         raise ConfigError(str(path), document.problems)
     _resolve_roots(document, path.parent)
     _resolve_trace(document, path.parent)
-    _find_repetitions(document)
+    _check_duplicates(document)
     settings = _validated(document)
     if settings is None or document.problems:
         raise ConfigError(str(path), document.problems)
     return settings, document
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a configuration file, for editors."""
+def build_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Settings.model_json_schema(),
@@ -77,40 +86,42 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        with open(path, "rb", opener=_at_once) as file:
-            octets = file.read(_LARGEST + 1)
-        if len(octets) > _LARGEST:
-            raise ConfigError(str(path), [Problem(0, (), "is larger than 1 MiB")])
-        return octets.decode("utf-8")
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigError(str(path), [Problem(0, (), "the file is larger than 1 MiB")])
+        return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise ConfigError(str(path), [Problem(1, (), "not a text in UTF-8")]) from None
+        raise ConfigError(str(path), [Problem(1, (), "the file is not UTF-8 text")]) from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(str(path), [Problem(0, (), f"cannot be read: {why}")]) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            str(path), [Problem(0, (), f"the file cannot be read: {reason}")]
+        ) from None
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Opens a pipe too that nobody writes to, which is empty then: a daemon must not wait."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file without waiting for the writer of a FIFO; such a FIFO reads as empty."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
 
 
 def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mappings in the list at `key`, as far as there are any."""
+    """Yield index and value of each mapping in the list at `key`, if it is a list."""
     entries = document.value.get(key)
     if isinstance(entries, list):
-        for number, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if isinstance(entry, dict):
-                yield number, entry
+                yield index, entry
 
 
 def _resolve_roots(document: Document, base: Path) -> None:
-    """Make roots absolute, from the directory of the file, and look whether they serve."""
-    for number, entry in _entries(document, "directories"):
-        path: errors.Path = ("directories", number, "root")
+    """Make roots absolute, relative to the directory of the file, and check that they exist."""
+    for index, entry in _entries(document, "directories"):
+        path: errors.Path = ("directories", index, "root")
         reads, writes = bool(entry.get("read")), bool(entry.get("write"))
         several = entry.get("root")
         if not isinstance(several, list):
@@ -126,25 +137,27 @@ def _check_root(
     if written is None:
         return
     try:
-        known = root(written)
+        parsed = parse_root(written)
     except InvalidPlaceholder:
-        return  # its own check tells
-    # A directory that one client has below it is looked for when it asks.
-    wrong = _wrong_with(str(known.path), reads, writes and not known.below)
-    if wrong:
-        document.add_problem(path, f"{printable_text(str(known.path))} {wrong}")
+        return  # the check of the field reports it
+    # The part below a placeholder depends on the client and is checked at each request.
+    fault = _describe_fault(str(parsed.path), reads, writes and not parsed.below)
+    if fault:
+        document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
-    """Make the file of a trace absolute, and look whether there can be one."""
+    """Make the file of a trace absolute and check that its directory exists."""
     entry = document.value.get("trace")
     file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
     if file is not None and not os.path.isdir(os.path.dirname(file)):
-        document.add_problem(("trace", "file"), f"{printable_text(file)} is in no directory")
+        document.add_problem(
+            ("trace", "file"), f"{escape_control_chars(file)} is not in an existing directory"
+        )
 
 
 def _resolved(entry: Any, key: str | int, base: Path) -> str | None:
-    """The path that is written at `key`, from the directory of the file; it is put there too."""
+    """Make the path at `key` absolute, store it in `entry` and return it."""
     written = entry[key] if isinstance(key, int) else entry.get(key)
     if not isinstance(written, str) or not written or "\0" in written:
         return None
@@ -152,7 +165,7 @@ def _resolved(entry: Any, key: str | int, base: Path) -> str | None:
     return str(entry[key])
 
 
-def _wrong_with(root: str, read: bool, write: bool) -> str | None:
+def _describe_fault(root: str, read: bool, write: bool) -> str | None:
     if not os.path.isdir(root):
         return "is not a directory" if os.path.lexists(root) else "does not exist"
     if read and not os.access(root, os.R_OK | os.X_OK):
@@ -162,49 +175,51 @@ def _wrong_with(root: str, read: bool, write: bool) -> str | None:
     return None
 
 
-def _find_repetitions(document: Document) -> None:
-    """Two directories of one path, profiles of one name, or listeners on one port."""
+def _check_duplicates(document: Document) -> None:
+    """Report directories with equal paths, profiles with equal names, equal listen entries."""
     paths: dict[object, int] = {}
-    for number, entry in _entries(document, "directories"):
+    for index, entry in _entries(document, "directories"):
         written = entry.get("path", "/")
         if isinstance(written, str):
             try:
                 prefix = split_name(written.encode("utf-8", "surrogateescape"))
             except RequestRefused:
                 continue
-            first = paths.setdefault(prefix, number)
-            if first != number:
-                _repeated(document, "directories", number, "path", quoted(written), first)
+            first = paths.setdefault(prefix, index)
+            if first != index:
+                _add_duplicate(document, "directories", index, "path", quote_value(written), first)
     names: dict[object, int] = {}
-    for number, entry in _entries(document, "profiles"):
+    for index, entry in _entries(document, "profiles"):
         name = entry.get("name")
         if isinstance(name, str):
-            first = names.setdefault(name, number)
-            if first != number:
-                _repeated(document, "profiles", number, "name", quoted(name), first)
+            first = names.setdefault(name, index)
+            if first != index:
+                _add_duplicate(document, "profiles", index, "name", quote_value(name), first)
     ports: dict[object, int] = {}
-    for number, entry in _entries(document, "listen"):
+    for index, entry in _entries(document, "listen"):
         address, port = entry.get("address"), entry.get("port", 69)
         if isinstance(address, str) and isinstance(port, int):
-            first = ports.setdefault((_canonical(address), port), number)
-            if first != number:
-                both = f"{quoted(address)} port {port}"
-                _repeated(document, "listen", number, "address", both, first)
+            first = ports.setdefault((_canonical(address), port), index)
+            if first != index:
+                both = f"{quote_value(address)} port {port}"
+                _add_duplicate(document, "listen", index, "address", both, first)
 
 
 def _canonical(address: str) -> str:
-    """One spelling of `address`, so that :: and 0::0 are the same."""
+    """Return the canonical form of `address`: :: and 0::0 are equal."""
     try:
         return str(ip_address(address))
     except ValueError:
         return address
 
 
-def _repeated(document: Document, key: str, number: int, field: str, said: str, first: int) -> None:
-    other = dotted((key, first))
+def _add_duplicate(
+    document: Document, key: str, index: int, field: str, value: str, first: int
+) -> None:
+    other = format_path((key, first))
     line = document.line((key, first))
-    path = (key, number, field)
-    document.add_problem(path, f"{said} is already the {field} of {other} on line {line}")
+    path = (key, index, field)
+    document.add_problem(path, f"{value} is already the {field} of {other} on line {line}")
 
 
 def _validated(document: Document) -> Settings | None:
@@ -217,7 +232,7 @@ def _validated(document: Document) -> Settings | None:
 
 
 def _translate(document: Document, error: ErrorDetails) -> None:
-    """A problem in our words for one of pydantic's errors."""
+    """Add our own message for an error of pydantic."""
     path: errors.Path = error["loc"]
     match error["type"]:
         case "extra_forbidden":
@@ -231,31 +246,31 @@ def _translate(document: Document, error: ErrorDetails) -> None:
         case "missing":
             document.add_problem(path[:-1], f'missing key "{path[-1]}"')
         case "model_type" | "model_attributes_type":
-            document.add_problem(path, f"expected a mapping, got {quoted(error['input'])}")
+            document.add_problem(path, f"expected a mapping, got {quote_value(error['input'])}")
         case "list_type":
-            document.add_problem(path, f"expected a list, got {quoted(error['input'])}")
+            document.add_problem(path, f"expected a list, got {quote_value(error['input'])}")
         case "too_long":
-            most = error["ctx"]["max_length"]
-            document.add_problem(path, f"expected at most {most} entries")
+            limit = error["ctx"]["max_length"]
+            document.add_problem(path, f"expected at most {limit} entries")
         case "too_short":
             document.add_problem(path, "expected at least one entry")
         case _:
-            _complain_of_value(document, path, error)
+            _translate_value_error(document, path, error)
 
 
-def _complain_of_value(document: Document, path: errors.Path, error: ErrorDetails) -> None:
-    said = error.get("ctx", {}).get("error")
-    if isinstance(said, InvalidCombination):
-        document.add_problem(path, str(said))
-    elif isinstance(said, ValueError):
-        expected, *hint = said.args
-        document.add_problem(path, f"{expected}, got {quoted(error['input'])}{''.join(hint)}")
+def _translate_value_error(document: Document, path: errors.Path, error: ErrorDetails) -> None:
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, InvalidCombination):
+        document.add_problem(path, str(reason))
+    elif isinstance(reason, ValueError):
+        expected, *hint = reason.args
+        document.add_problem(path, f"{expected}, got {quote_value(error['input'])}{''.join(hint)}")
     else:
-        document.add_problem(path, f"cannot be {quoted(error['input'])}")
+        document.add_problem(path, f"invalid value {quote_value(error['input'])}")
 
 
 def _model_at(path: errors.Path) -> type[BaseModel]:
-    """The model of the mapping at `path`."""
+    """Return the model of the mapping at `path`."""
     model: type[BaseModel] = Settings
     for step in path:
         if isinstance(step, str):

@@ -1,4 +1,4 @@
-"""The keys that say how the names are understood that clients ask for."""
+"""The sections `names` and `rewrite`: how requested names become file names."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,13 +7,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
 from tftpd.access.policy import ANYWHERE
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.regular.tree import BadPattern
-from tftpd.access.rewrite import RewriteRule, template
-from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, choice
+from tftpd.access.regex import BadPattern, pattern
+from tftpd.access.rewrite import RewriteRule, parse_template
+from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, one_of
 
-MOST_RULES = 500
-"""Rules of a configuration."""
+MAX_RULES = 500
+"""Largest number of rewrite rules in a configuration."""
 
 ENCODINGS = (
     *("utf-8", "latin-1", "iso-8859-2", "iso-8859-5", "iso-8859-15", "koi8-r"),
@@ -28,28 +27,29 @@ def _expression(text: str) -> str:
 
 
 Expression = Annotated[str, AfterValidator(_expression)]
-"""A regular expression whose matching takes a bounded number of steps."""
+"""A regular expression in the syntax of RE2."""
 
 
-Encoding = Annotated[str, choice(*ENCODINGS)]
-"""One that extends ASCII, so that no name gets another / or a NUL by it."""
+Encoding = Annotated[str, one_of(*ENCODINGS)]
+"""Encoding that extends ASCII: converting a name cannot add a slash or a NUL."""
 
 
 class NamesSection(ConfigModel):
-    """What is tried for a read where there is no file by the name."""
+    """Alternative names that are tried if a requested file does not exist."""
 
-    fallbacks: list[Annotated[Fallback, choice(*Fallback)]] = Field(
+    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] = Field(
         default=[],
-        description="What is mended, in this order, in the name and in what was made of it: "
-        "drive C:, trailing junk, letters in another encoding, a prefix, the case of letters.",
+        description="Fallbacks, tried in this order, also on the result of earlier ones: remove a "
+        "drive (C:), remove trailing junk, change the encoding, add or remove a prefix, ignore "
+        "case.",
     )
     encodings: list[Encoding] = Field(
         default=["utf-8", "gbk", "latin-1"],
-        description="Encodings that a name is read in and written in.",
+        description="Encodings between which names are converted.",
     )
     prefixes: list[Prefix] = Field(
         default=[(b"boot",), (b"tftpboot",)],
-        description="Prefixes that may be too many or missing.",
+        description="Prefixes that are added or removed.",
         json_schema_extra={"default": ["/boot", "/tftpboot"]},
     )
 
@@ -57,75 +57,84 @@ class NamesSection(ConfigModel):
     @classmethod
     def _are_some(cls, prefixes: list[Name]) -> list[Name]:
         if () in prefixes:
-            raise InvalidCombination("/ is before every name already")
+            raise InvalidCombination("the prefix / has no effect")
         return prefixes
 
-    def known(self) -> FallbackChain:
-        """What the access floor takes."""
+    def build_fallbacks(self) -> FallbackChain:
+        """Build the access.FallbackChain that this section describes."""
         return FallbackChain(tuple(self.fallbacks), tuple(self.encodings), tuple(self.prefixes))
 
 
 class RewriteSection(ConfigModel):
-    """A rule that makes one name of another, or refuses it."""
+    """Rule that changes a requested name or refuses the request."""
 
     match: Expression | None = Field(
         default=None,
-        description="A regular expression; the rule is for names in which it is found.",
+        description="Regular expression; the rule applies to names that contain a match.",
     )
     unless: Expression | None = Field(
-        default=None, description="Instead of match: the rule is for names in which it is not."
+        default=None,
+        description="Regular expression; the rule applies to names without a match. Use either "
+        "match or "
+        "unless.",
     )
     to: str | None = Field(
         default=None,
-        description="What takes the place of what was found; {0} is all of it, {1} and {name} "
-        "are groups, {ip}, {ip_hex} and {mac} the client; {1:lower} and {1:upper} change "
-        "letters.",
+        description="Replacement for the match. {0} is the whole match, {1} and {name} are groups, "
+        "{ip}, {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.",
     )
-    refuse: Boolean = Field(default=False, description="Whether the request is refused.")
-    last: Boolean = Field(default=False, description="Whether the rules end with this one.")
-    restart: Boolean = Field(
-        default=False, description="Whether the rules begin anew after this one."
-    )
+    refuse: Boolean = Field(default=False, description="Refuse the request.")
+    last: Boolean = Field(default=False, description="Apply no further rules.")
+    restart: Boolean = Field(default=False, description="Start again with the first rule.")
     repeat: Boolean = Field(
-        default=False, description="Whether it is done until there is nothing more to find."
+        default=False, description="Repeat the replacement until there is no further match."
     )
-    ignore_case: Boolean = Field(
-        default=False, description="Whether A to Z and a to z are found as one."
+    ignore_case: Boolean = Field(default=False, description="Ignore the case of A to Z.")
+    longest: Boolean = Field(
+        default=False,
+        description="Replace the longest match, as POSIX does, instead of the first one in the "
+        "order of the alternatives.",
     )
-    on: Annotated[Literal["read", "write", "both"], choice("read", "write", "both")] = Field(
-        default="both", description="Which requests it is for."
+    on: Annotated[Literal["read", "write", "both"], one_of("read", "write", "both")] = Field(
+        default="both", description="Requests to which the rule applies."
     )
     clients: list[Network] = Field(
         default_factory=lambda: list(ANYWHERE),
         min_length=1,
-        description="Networks or addresses that it is for; all if left out.",
+        description="Networks or addresses of clients to which the rule applies (default: all).",
     )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if (self.match is None) is (self.unless is None):
-            raise InvalidCombination('expected one of "match" and "unless"')
+            raise InvalidCombination('expected either "match" or "unless"')
         if self.to is not None and (self.unless is not None or self.refuse):
-            raise InvalidCombination('"to" goes with "match", and not with "refuse"')
+            raise InvalidCombination('"to" needs "match" and cannot be combined with "refuse"')
         if self.to is None and not (self.refuse or self.last or self.restart):
-            raise InvalidCombination('does nothing: expected "to", "refuse", "last" or "restart"')
+            raise InvalidCombination('no effect: expected "to", "refuse", "last" or "restart"')
         if self.refuse + self.last + self.restart > 1:
-            raise InvalidCombination('expected one of "refuse", "last" and "restart"')
+            raise InvalidCombination('expected only one of "refuse", "last" and "restart"')
         if self.repeat and self.to is None:
-            raise InvalidCombination('"repeat" goes with "to"')
+            raise InvalidCombination('"repeat" needs "to"')
         try:
-            self.rule("")
+            self.build_rule("")
         except BadPattern as error:
             raise InvalidCombination(str(error)) from None
         return self
 
-    def rule(self, label: str) -> RewriteRule:
-        """What the access floor takes; the log calls it `label`."""
-        expression = pattern(self.match or self.unless or "", ignore_case=self.ignore_case)
+    def build_rule(self, label: str) -> RewriteRule:
+        """Build the access.RewriteRule that this section describes.
+
+        Args:
+            label: Name of the rule in the log, such as `rewrite[0]`.
+        """
+        expression = pattern(
+            self.match or self.unless or "", ignore_case=self.ignore_case, longest=self.longest
+        )
         return RewriteRule(
             label=label,
             pattern=expression,
-            to=None if self.to is None else template(self.to, expression),
+            to=None if self.to is None else parse_template(self.to, expression),
             unless=self.unless is not None,
             refuse=self.refuse,
             last=self.last,

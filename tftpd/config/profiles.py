@@ -1,4 +1,4 @@
-"""The keys of profiles: what a kind of client is known by, and what changes for it."""
+"""The `profiles` section: how a kind of client is recognised and what changes for it."""
 
 import re
 from functools import cache
@@ -11,41 +11,41 @@ from tftpd.access.profiles import Fingerprint, Globs, Profile, ProfileMatch
 from tftpd.config.sections import Seconds
 from tftpd.config.types import (
     Boolean,
-    Check,
     ConfigModel,
     InvalidCombination,
     Network,
-    choice,
-    number,
-    seconds,
+    SchemaValidator,
+    int_between,
+    one_of,
+    seconds_between,
 )
-from tftpd.config.yaml_document import read
+from tftpd.config.yaml_document import parse_document
 from tftpd.protocol.options import BLKSIZE_RANGE, NAMES, ROLLOVER_RANGE, WINDOWSIZE_RANGE
 from tftpd.protocol.packets import Rrq, Wrq
 
-NONE = "none"
-"""What metrics call a request without a profile; no profile has that name."""
+NO_PROFILE = "none"
+"""Label of requests without a profile in metrics. No profile may have this name."""
 
-SHIPPED = Path(__file__).parent / "profiles.yaml"
-"""The profiles of known clients."""
+SHIPPED_PROFILES_PATH = Path(__file__).parent / "profiles.yaml"
+"""File with the built-in profiles."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){0,5}", re.IGNORECASE)
-_MOST_DUPLICATES = 3
-_LONGEST_GAP = 1.0  # seconds; a file of a thousand blocks then takes a quarter of an hour
+_MAX_DUPLICATES = 3
+_MAX_PACKET_INTERVAL_SECONDS = 1.0  # at this interval 1000 blocks take a quarter of an hour
 
 
 def _name(value: Any) -> str:
-    if isinstance(value, str) and _NAME.fullmatch(value) and value != NONE:
+    if isinstance(value, str) and _NAME.fullmatch(value) and value != NO_PROFILE:
         return value
-    raise ValueError("expected a name of small letters, digits, dots and dashes")
+    raise ValueError("expected a name of lower-case letters, digits, dots and dashes")
 
 
 def _mac(value: Any) -> str:
     text = value.replace("-", ":") if isinstance(value, str) else ""
     if _MAC.fullmatch(text):
         return text.lower()
-    raise ValueError('expected a MAC address, or how it begins, such as "52:54:00"')
+    raise ValueError('expected a MAC address or its first bytes, such as "52:54:00"')
 
 
 def _option(value: Any) -> str:
@@ -64,37 +64,36 @@ def _glob(value: Any) -> str:
 MacPrefix = Annotated[str, BeforeValidator(_mac), WithJsonSchema({"type": "string"})]
 Option = Annotated[str, BeforeValidator(_option), WithJsonSchema({"type": "string"})]
 Pattern = Annotated[str, BeforeValidator(_glob), WithJsonSchema({"type": "string"})]
-ProfileName = Annotated[str, Check(_name, said={"pattern": f"^{_NAME.pattern}$"})]
+ProfileName = Annotated[str, SchemaValidator(_name, schema={"pattern": f"^{_NAME.pattern}$"})]
 
 
 class ProfileMatchSection(ConfigModel):
-    """What a client is known by; all that is said must fit."""
+    """Conditions that identify a client. All given conditions must hold."""
 
     clients: list[Network] | None = Field(
-        default=None, min_length=1, description="Networks or addresses that it may have."
+        default=None, min_length=1, description="Networks or addresses of the client."
     )
     macs: list[MacPrefix] | None = Field(
         default=None,
         min_length=1,
-        description="MAC addresses that it may have, or how they begin; only of clients on "
-        "networks of this host.",
+        description="MAC addresses or prefixes; known only for clients on networks of this host.",
     )
     options: list[Option] | None = Field(
         default=None,
-        description="All options that it asks for, in their order: blksize, tsize=0, "
-        "blksize=1468|1228; with a ? at its end an option may be missing.",
+        description="All requested options in their order: blksize, tsize=0, "
+        "blksize=1468|1228. A final ? marks an option that may be missing.",
     )
-    direction: Annotated[Literal["read", "write"], choice("read", "write")] | None = Field(
-        default=None, description="What it asks to do."
+    direction: Annotated[Literal["read", "write"], one_of("read", "write")] | None = Field(
+        default=None, description="Direction of the request."
     )
-    mode: Annotated[Literal["octet", "netascii"], choice("octet", "netascii")] | None = Field(
-        default=None, description="The mode that it asks for."
+    mode: Annotated[Literal["octet", "netascii"], one_of("octet", "netascii")] | None = Field(
+        default=None, description="Transfer mode of the request."
     )
     files: list[Pattern] | None = Field(
         default=None,
         min_length=1,
-        description="Patterns of names that it may ask for, such as *.efi; letter case does not "
-        "matter, * is any text, slashes too.",
+        description="Patterns of requested names, such as *.efi. Case is ignored; * also matches "
+        "slashes.",
     )
 
     @model_validator(mode="after")
@@ -103,8 +102,8 @@ class ProfileMatchSection(ConfigModel):
             raise InvalidCombination("expected clients, macs, options, direction, mode or files")
         return self
 
-    def match(self) -> ProfileMatch:
-        """What the access floor takes."""
+    def build_match(self) -> ProfileMatch:
+        """Build the access.ProfileMatch that this section describes."""
         requests = {"read": Rrq, "write": Wrq, None: None}
         return ProfileMatch(
             options=None if self.options is None else Fingerprint(self.options),
@@ -112,48 +111,51 @@ class ProfileMatchSection(ConfigModel):
             mode=None if self.mode is None else self.mode.encode(),
             files=None if self.files is None else Globs(self.files),
             clients=None if self.clients is None else tuple(self.clients),
-            macs=None if self.macs is None else tuple(map(mac_octets, self.macs)),
+            macs=None if self.macs is None else tuple(map(mac_bytes, self.macs)),
         )
 
 
 class ProfileSection(ConfigModel):
-    """What one kind of client needs."""
+    """Adaptations for one kind of client."""
 
-    name: ProfileName = Field(description="What log, status page and metrics call it.")
-    match: ProfileMatchSection = Field(description="What a client is known by.")
-    refuse_options: list[Annotated[str, choice(*map(bytes.decode, NAMES))]] = Field(
-        default=[], description="Options that are left out of the OACK."
+    name: ProfileName = Field(description="Name in the log, on the status page and in metrics.")
+    match: ProfileMatchSection = Field(description="Conditions that identify the client.")
+    refuse_options: list[Annotated[str, one_of(*map(bytes.decode, NAMES))]] = Field(
+        default=[], description="Options that are never accepted."
     )
-    blksize: Annotated[int, number(*BLKSIZE_RANGE)] | None = Field(
-        default=None, description="Octets of a block at most."
+    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] | None = Field(
+        default=None, description="Largest block size in bytes."
     )
-    windowsize: Annotated[int, number(*WINDOWSIZE_RANGE)] | None = Field(
-        default=None, description="Blocks of a window at most."
+    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] | None = Field(
+        default=None, description="Largest window size in blocks."
     )
-    empty_tsize: Boolean = Field(
-        default=True, description="Whether it is told the size of an empty file, 0."
+    empty_tsize: Boolean = Field(default=True, description="Report tsize=0 for an empty file.")
+    rollover: Annotated[int, int_between(*ROLLOVER_RANGE)] = Field(
+        default=0,
+        description="Block number after 65535 if the client does not request the rollover option.",
     )
-    rollover: Annotated[int, number(*ROLLOVER_RANGE)] = Field(
-        default=0, description="The number after block 65535 where it does not ask for one."
+    idle_timeout: Seconds | None = Field(
+        default=None, description="Overrides the value in retransmit."
     )
-    idle_timeout: Seconds | None = Field(default=None, description="As in retransmit.")
-    min_interval: Seconds | None = Field(default=None, description="As in retransmit.")
-    packet_interval: Annotated[float, seconds(_LONGEST_GAP, none=True)] = Field(
-        default=0.0, description="Seconds from one block to the next, at least."
+    min_interval: Seconds | None = Field(
+        default=None, description="Overrides the value in retransmit."
     )
-    duplicates: Annotated[int, number(0, _MOST_DUPLICATES)] = Field(
-        default=0, description="How many copies follow each packet at once."
+    packet_interval: Annotated[float, seconds_between(_MAX_PACKET_INTERVAL_SECONDS, zero=True)] = (
+        Field(default=0.0, description="Minimum time between two blocks, in seconds.")
     )
-    broadcast: Annotated[Literal["ignore", "answer"], choice("ignore", "answer")] | None = Field(
-        default=None, description="As in listen, which holds if left out."
+    duplicates: Annotated[int, int_between(0, _MAX_DUPLICATES)] = Field(
+        default=0, description="Number of extra copies of each packet."
     )
-    source: str | None = Field(default=None, description="Where this is known from; for people.")
+    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] | None = Field(
+        default=None, description="Overrides the value in listen."
+    )
+    source: str | None = Field(default=None, description="Reference for this profile, for readers.")
 
-    def profile(self) -> Profile:
-        """What the access floor takes."""
+    def build_profile(self) -> Profile:
+        """Build the access.Profile that this section describes."""
         return Profile(
             name=self.name,
-            match=self.match.match(),
+            match=self.match.build_match(),
             refuse=frozenset(map(str.encode, self.refuse_options)),
             blksize=self.blksize,
             windowsize=self.windowsize,
@@ -167,16 +169,20 @@ class ProfileSection(ConfigModel):
         )
 
 
-class _Shipped(ConfigModel):
+class _ShippedProfiles(ConfigModel):
     profiles: list[ProfileSection]
 
 
 @cache
-def shipped() -> tuple[ProfileSection, ...]:
-    """The profiles of `SHIPPED`, in the order in which they are tried."""
-    return tuple(_Shipped.model_validate(read(SHIPPED.read_text("utf-8")).value).profiles)
+def load_shipped_profiles() -> tuple[ProfileSection, ...]:
+    """Return the built-in profiles in the order in which they are tried."""
+    return tuple(
+        _ShippedProfiles.model_validate(
+            parse_document(SHIPPED_PROFILES_PATH.read_text("utf-8")).value
+        ).profiles
+    )
 
 
-def mac_octets(mac: str) -> bytes:
-    """The octets of a `MacPrefix`."""
+def mac_bytes(mac: str) -> bytes:
+    """Return the bytes of a `MacPrefix`."""
     return bytes.fromhex(mac.replace(":", ""))

@@ -1,7 +1,4 @@
-"""The keys that say how much, how fast and how long.
-
-The keys of what an administrator watches: log, status page and packet trace.
-"""
+"""The sections `limits`, `retransmit`, `log`, `status` and `trace`."""
 
 from typing import Annotated, Self
 
@@ -17,167 +14,183 @@ from tftpd.config.types import (
     Network,
     Size,
     SocketPath,
-    at_least,
-    at_most,
-    choice,
-    number,
-    seconds,
+    int_between,
+    max_size,
+    min_size,
+    one_of,
+    seconds_between,
 )
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
 from tftpd.protocol.retransmission import RetransmitPolicy
 
-MOST_SECONDS = 3600.0
+MAX_SECONDS = 3600.0
 
-_GRANTED = OptionLimits()
-_TIMING = RetransmitPolicy()
-_RENDERED = RenderLimits()
+_DEFAULT_OPTIONS = OptionLimits()
+_DEFAULT_POLICY = RetransmitPolicy()
+_DEFAULT_RENDER = RenderLimits()
 
-_LEAST_WINDOW = 64 << 10  # octets: one block of the largest size
-_LEAST_RATE = 1 << 10  # octets per second: a block of 512 in half a second
-_LEAST_FILE, _MOST_FILE = 1 << 10, 16 << 20  # octets; they are held in memory
-_LEAST_TIME, _MOST_TIME = 0.1, 10.0  # seconds; clients ask again meanwhile
-_WINDOW_TAKES = 0.25  # seconds; the first timers of clients are those of a second
+_MIN_WINDOW_BYTES = 64 << 10  # one block of the largest size
+_MIN_BYTES_PER_SECOND = 1 << 10  # a block of 512 bytes takes half a second
+_MIN_RENDERED_BYTES, _MAX_RENDERED_BYTES = 1 << 10, 16 << 20  # rendered files stay in memory
+_MIN_RENDER_SECONDS, _MAX_RENDER_SECONDS = 0.1, 10.0  # clients repeat their request in the meantime
+_MAX_WINDOW_SECONDS = 0.25  # clients retransmit after one second at first
 
-Seconds = Annotated[float, seconds(MOST_SECONDS)]
+Seconds = Annotated[float, seconds_between(MAX_SECONDS)]
 
 
 class LimitsSection(ConfigModel):
-    """What clients get at most."""
+    """Limits for clients, transfers and bandwidth."""
 
-    blksize: Annotated[int, number(*BLKSIZE_RANGE)] = Field(
-        default=_GRANTED.blksize, description="Octets of a block."
+    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = Field(
+        default=_DEFAULT_OPTIONS.blksize, description="Largest block size in bytes."
     )
-    windowsize: Annotated[int, number(*WINDOWSIZE_RANGE)] = Field(
-        default=_GRANTED.windowsize, description="Blocks of a window."
+    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = Field(
+        default=_DEFAULT_OPTIONS.windowsize, description="Largest window size in blocks."
     )
-    window_bytes: Annotated[Size, at_least(_LEAST_WINDOW, "64KiB")] = Field(
-        default=_GRANTED.window_bytes, description="Octets of a window, at least 64KiB."
+    window_bytes: Annotated[Size, min_size(_MIN_WINDOW_BYTES, "64KiB")] = Field(
+        default=_DEFAULT_OPTIONS.window_bytes,
+        description="Largest window in bytes, at least 64KiB.",
     )
-    sessions: Annotated[int, number(1, 1_000_000)] = Field(
-        default=5000, description="Transfers at once; more requests wait for their repetition."
+    sessions: Annotated[int, int_between(1, 1_000_000)] = Field(
+        default=5000,
+        description="Concurrent transfers. Further requests are dropped; clients repeat them.",
     )
-    sessions_per_client: Annotated[int, number(1, 1_000_000)] | None = Field(
-        default=None, description="Transfers at once of one client."
+    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = Field(
+        default=None,
+        description="Concurrent transfers of one client (an IPv4 address or an IPv6 /64).",
     )
-    sessions_per_network: Annotated[int, number(1, 1_000_000)] | None = Field(
-        default=None, description="Transfers at once of one network, an IPv4 /24 or an IPv6 /64."
+    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = Field(
+        default=None, description="Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."
     )
-    half_open: Annotated[int, number(1, 1_000_000)] = Field(
+    half_open: Annotated[int, int_between(1, 1_000_000)] = Field(
         default=1000,
-        description="Transfers at once whose client has not answered yet; the oldest gives way.",
+        description="Concurrent transfers whose client has not answered yet. Beyond this number "
+        "the oldest one is evicted.",
     )
-    requests_per_second: Annotated[int, number(1, 1_000_000)] | None = Field(
-        default=None, description="Requests of one client that are taken in a second."
-    )
-
-    bandwidth: Annotated[Size, at_least(_LEAST_RATE, "1KiB")] | None = Field(
-        default=None, description="Octets per second of all transfers together."
-    )
-    session_bandwidth: Annotated[Size, at_least(_LEAST_RATE, "1KiB")] | None = Field(
-        default=None, description="Octets per second of each transfer."
+    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = Field(
+        default=None, description="Requests per second of one client."
     )
 
-    template_size: Annotated[Size, at_least(_LEAST_FILE, "1KiB"), at_most(_MOST_FILE, "16MiB")] = (
-        Field(
-            default=_RENDERED.size,
-            description="Octets of a file that is made of a template, from 1KiB to 16MiB.",
-        )
+    bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
+        default=None, description="Bytes per second of all transfers together."
     )
-    template_time: Annotated[float, seconds(_MOST_TIME, least=_LEAST_TIME)] = Field(
-        default=_RENDERED.seconds, description="Seconds that a template may take."
+    session_bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
+        default=None, description="Bytes per second of each transfer."
     )
 
-    def rendering(self) -> RenderLimits:
-        """What the access floor takes."""
+    template_size: Annotated[
+        Size, min_size(_MIN_RENDERED_BYTES, "1KiB"), max_size(_MAX_RENDERED_BYTES, "16MiB")
+    ] = Field(
+        default=_DEFAULT_RENDER.size,
+        description="Largest rendered file, from 1KiB to 16MiB.",
+    )
+    template_time: Annotated[
+        float, seconds_between(_MAX_RENDER_SECONDS, minimum=_MIN_RENDER_SECONDS)
+    ] = Field(
+        default=_DEFAULT_RENDER.seconds,
+        description="Time limit for rendering a template, in seconds.",
+    )
+
+    def render_limits(self) -> RenderLimits:
+        """Build the access.RenderLimits that this section describes."""
         return RenderLimits(self.template_size, self.template_time)
 
-    def granted(self) -> OptionLimits:
-        """What the transfer floor takes.
+    def option_limits(self) -> OptionLimits:
+        """Build the protocol.OptionLimits that this section describes.
 
-        Where transfers are slow by rule, a window takes no longer than
-        clients wait for an answer.
+        If the bandwidth is limited, the window is limited to 0.25 s of it, so that clients do
+        not time out in the middle of a window.
         """
         rates = [rate for rate in (self.bandwidth, self.session_bandwidth) if rate is not None]
         if not rates:
             return OptionLimits(self.blksize, self.windowsize, self.window_bytes)
-        most = max(DEFAULT_BLKSIZE, int(min(rates) * _WINDOW_TAKES))
-        return OptionLimits(min(self.blksize, most), self.windowsize, min(self.window_bytes, most))
+        max_bytes = max(DEFAULT_BLKSIZE, int(min(rates) * _MAX_WINDOW_SECONDS))
+        return OptionLimits(
+            min(self.blksize, max_bytes), self.windowsize, min(self.window_bytes, max_bytes)
+        )
 
 
 class RetransmitSection(ConfigModel):
-    """When packets are sent again, in seconds."""
+    """Retransmission timers, in seconds."""
 
     min_interval: Seconds = Field(
-        default=_TIMING.min_interval, description="The shortest interval."
+        default=_DEFAULT_POLICY.min_interval, description="Shortest retransmission interval."
     )
-    max_interval: Seconds = Field(default=_TIMING.max_interval, description="The longest interval.")
+    max_interval: Seconds = Field(
+        default=_DEFAULT_POLICY.max_interval, description="Longest retransmission interval."
+    )
     initial_interval: Seconds = Field(
-        default=_TIMING.initial_interval, description="The first interval."
+        default=_DEFAULT_POLICY.initial_interval, description="First retransmission interval."
     )
     idle_timeout: Seconds = Field(
-        default=_TIMING.idle_timeout, description="How long a client may be silent."
+        default=_DEFAULT_POLICY.idle_timeout,
+        description="A transfer ends when its client makes no progress for this time.",
     )
-    dally: Seconds = Field(default=_TIMING.dally, description="How long the last ACK is repeated.")
-    max_unanswered_sends: Annotated[int, number(1, 100)] = Field(
-        default=int(_TIMING.max_unanswered_sends),
-        description="How often a client that never answers is sent the first packet.",
+    dally: Seconds = Field(
+        default=_DEFAULT_POLICY.dally,
+        description="Time during which the last ACK of an upload is repeated on request.",
+    )
+    max_unanswered_sends: Annotated[int, int_between(1, 100)] = Field(
+        default=int(_DEFAULT_POLICY.max_unanswered_sends),
+        description="Number of times that the first packet is sent to a client that never answers.",
     )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if not self.min_interval <= min(self.max_interval, self.idle_timeout):
             raise InvalidCombination(
-                f"expected min_interval below max_interval and idle_timeout, got {self.min_interval:g}, "
-                f"{self.max_interval:g} and {self.idle_timeout:g}"
+                "expected min_interval below max_interval and idle_timeout, got "
+                f"{self.min_interval:g}, {self.max_interval:g} and {self.idle_timeout:g}"
             )
         return self
 
-    def timing(self) -> RetransmitPolicy:
-        """What the transfer floor takes."""
+    def build_policy(self) -> RetransmitPolicy:
+        """Build the protocol.RetransmitPolicy that this section describes."""
         return RetransmitPolicy(**self.model_dump())
 
 
-_LEAST_TRACE = 64 << 10  # octets: one packet of the largest size, about
+_MIN_TRACE_BYTES = 64 << 10  # about one packet of the largest size
 
 
 class LogSection(ConfigModel):
-    """What is logged, and how."""
+    """Log level and format."""
 
-    level: Annotated[str, choice("debug", "info", "warn", "error", "critical")] = Field(
-        default="info", description="The least level that is written."
+    level: Annotated[str, one_of("debug", "info", "warn", "error", "critical")] = Field(
+        default="info", description="Lowest level that is written."
     )
-    format: Annotated[str, choice("text", "json")] = Field(
-        default="text", description="Lines for people, or one JSON object a line."
+    format: Annotated[str, one_of("text", "json")] = Field(
+        default="text", description="text for lines, json for one JSON object per line."
     )
 
 
 class StatusSection(ConfigModel):
-    """Where the status page is: an address and port, or a Unix socket."""
+    """Address and port, or Unix socket, of the status page."""
 
     address: Address = Field(
-        default="127.0.0.1", description="An IP address; beyond loopback everyone may read it."
+        default="127.0.0.1",
+        description="IP address. On any address but loopback the page is public.",
     )
-    port: Annotated[int, number(1, 65535)] = Field(default=9169, description="The TCP port.")
+    port: Annotated[int, int_between(1, 65535)] = Field(default=9169, description="TCP port.")
     socket: SocketPath | None = Field(
-        default=None, description="A Unix socket instead, for its owner and group."
+        default=None, description="Unix socket, open to its owner and group, instead of an address."
     )
     names: list[HostName] = Field(
-        default=[], description="Host names by which browsers may ask, besides localhost."
+        default=[], description="Host names, besides localhost, that browsers may use."
     )
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
         if self.socket is not None and self.model_fields_set & {"address", "port"}:
-            raise InvalidCombination("names both a socket and an address or port")
+            raise InvalidCombination("socket cannot be combined with address or port")
         return self
 
 
 class TraceSection(ConfigModel):
-    """Whose packets are written to a file."""
+    """Packet capture of one client or network."""
 
-    client: Network = Field(description="An address, or a network.")
-    file: FilePath = Field(description="The pcap file, relative to this one.")
-    max_size: Annotated[Size, at_least(_LEAST_TRACE, "64KiB")] = Field(
-        default=16 << 20, description="Where the trace ends, at least 64KiB."
+    client: Network = Field(description="Address or network.")
+    file: FilePath = Field(description="Path of the pcap file, relative to this file.")
+    max_size: Annotated[Size, min_size(_MIN_TRACE_BYTES, "64KiB")] = Field(
+        default=16 << 20, description="Size at which the capture ends, at least 64KiB."
     )

@@ -1,9 +1,7 @@
-"""The kinds of values that a configuration has, and how they are written.
+"""Value types of the configuration and the base class of its sections.
 
-Each refuses a value with a `ValueError` that says what was expected, and
-perhaps, as a second argument, what was meant.
-
-What all mappings of the configuration have in common.
+Each type rejects a value with a `ValueError`. Its first argument says what was expected;
+an optional second argument is a hint, such as the closest valid word.
 """
 
 import os
@@ -24,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from tftpd.access.mounts import root
+from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config.errors import closest_match
@@ -32,7 +30,7 @@ from tftpd.protocol.errors import RequestRefused
 
 
 class InvalidCombination(ValueError):
-    """Values that are right one by one and not together; or that say themselves what is wrong."""
+    """Raised for valid values that conflict, or when the message already contains the value."""
 
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", re.IGNORECASE)
@@ -43,12 +41,12 @@ _UNITS = {"": 1, "b": 1} | {
 }
 
 
-# Ports below need a right that the daemon gives up.
-_LOWEST_PORT, _HIGHEST_PORT = 1024, 65535
+# Ports below 1024 need a privilege that the daemon drops.
+_MIN_PORT, _MAX_PORT = 1024, 65535
 _PORTS = re.compile(r"([0-9]{1,5})\s*-\s*([0-9]{1,5})")
 
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
-_LONGEST_SOCKET = 107  # octets that fit into sun_path of Linux
+_MAX_SOCKET_PATH_BYTES = 107  # sun_path on Linux, without the final NUL
 
 
 def _size(value: Any) -> int:
@@ -74,7 +72,7 @@ def _prefix(value: Any) -> Name:
     try:
         name = split_name(value.encode("utf-8", "surrogateescape"))
     except RequestRefused:
-        raise ValueError("expected a path of at most 4096 octets") from None
+        raise ValueError("expected a path of at most 4096 bytes") from None
     if PARENT in name:
         raise ValueError("expected a path without ..")
     return name
@@ -94,36 +92,36 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
 
 def _address(value: Any) -> str:
     try:
-        # A scope may be any octets to ipaddress, but no interface is named "\\0".
-        sound = isinstance(value, str) and value.isprintable()
-        return str(ip_address(value)) if sound else _no_address()
+        # ipaddress accepts any characters as scope, but no interface name contains a NUL.
+        is_valid = isinstance(value, str) and value.isprintable()
+        return str(ip_address(value)) if is_valid else _raise_no_address()
     except ValueError:
-        return _no_address()
+        return _raise_no_address()
 
 
-def _no_address() -> NoReturn:
+def _raise_no_address() -> NoReturn:
     raise ValueError("expected an IP address such as 192.0.2.1 or fe80::1%eth0") from None
 
 
-def _path(of: str) -> BeforeValidator:
+def _path(kind: str) -> BeforeValidator:
     def check(value: Any) -> str:
         if isinstance(value, str) and value and "\0" not in value:
             return value
-        raise ValueError(f"expected the path of a {of}")
+        raise ValueError(f"expected the path of a {kind}")
 
     return BeforeValidator(check)
 
 
 def _root(value: str) -> str:
     try:
-        root(value)
+        parse_root(value)
     except InvalidPlaceholder as error:
         raise InvalidCombination(str(error)) from None
     return value
 
 
 def _one_or_more(value: Any) -> Any:
-    """A list of paths; a single one is a list of it."""
+    """Turn a single path into a list with one entry."""
     if isinstance(value, list):
         return value
     if not isinstance(value, str) or not value or "\0" in value:
@@ -134,8 +132,8 @@ def _one_or_more(value: Any) -> Any:
 def _socket(value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError("expected an absolute path such as /run/tftpd/status.sock")
-    if len(os.fsencode(value)) > _LONGEST_SOCKET:
-        raise ValueError(f"expected a path of at most {_LONGEST_SOCKET} octets")
+    if len(os.fsencode(value)) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"expected a path of at most {_MAX_SOCKET_PATH_BYTES} bytes")
     return value
 
 
@@ -147,18 +145,18 @@ def _host_name(value: Any) -> str:
 
 def _ports(value: Any) -> str:
     match = _PORTS.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not _LOWEST_PORT <= int(match[1]) <= int(match[2]) <= _HIGHEST_PORT:
+    if match is None or not _MIN_PORT <= int(match[1]) <= int(match[2]) <= _MAX_PORT:
         raise ValueError(
-            f"expected a range of ports from {_LOWEST_PORT} to {_HIGHEST_PORT}, such as 40000-40999"
+            f"expected a range of ports from {_MIN_PORT} to {_MAX_PORT}, such as 40000-40999"
         )
     return f"{int(match[1])}-{int(match[2])}"
 
 
 Address = Annotated[str, BeforeValidator(_address)]
-"""An IPv4 or IPv6 address; a link-local one with its scope."""
+"""IPv4 or IPv6 address. A link-local address has its scope: fe80::1%eth0."""
 
 RootPath = Annotated[str, AfterValidator(_root), _path("directory")]
-"""The path of a directory of this host, perhaps with {ip}, {mac} or the like in it."""
+"""Path of a directory on this host. It may contain placeholders such as {ip} and {mac}."""
 
 RootPaths = Annotated[
     list[RootPath],
@@ -173,23 +171,23 @@ RootPaths = Annotated[
         }
     ),
 ]
-"""One such path, or several, of which the first that has a file is the one it comes from."""
+"""One root path or a list. The first root that contains a file provides it."""
 
 FilePath = Annotated[str, _path("file")]
-"""The path of a file of this host."""
+"""Path of a file on this host."""
 
 SocketPath = Annotated[str, BeforeValidator(_socket)]
-"""The path of a Unix socket, absolute."""
+"""Absolute path of a Unix socket."""
 
 HostName = Annotated[str, BeforeValidator(_host_name)]
-"""A host name, in small letters and without a dot at its end."""
+"""Host name in lower case, without a final dot."""
 
 Ports = Annotated[
     str,
     BeforeValidator(_ports),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,5} *- *[0-9]{1,5}$"}),
 ]
-"""A range of ports that need no privilege, written as 40000-40999."""
+"""Range of unprivileged ports, written as 40000-40999."""
 
 Size = Annotated[
     int,
@@ -203,39 +201,39 @@ Size = Annotated[
         }
     ),
 ]
-"""Octets, written as a number or as 64MiB, 1.5GB, 100k."""
+"""Number of bytes, written as an integer or as 64MiB, 1.5GB, 100k."""
 
 FileMode = Annotated[
     int,
     BeforeValidator(_mode),
     WithJsonSchema({"type": ["string", "integer"], "pattern": "^(0o)?[0-7]{1,4}$"}),
 ]
-"""Permission bits in octal: 0644, "0644", 644 and 0o644 are the same."""
+"""Permission bits in octal: 0644, "0644", 644 and 0o644 are equal."""
 
 Prefix = Annotated[Name, BeforeValidator(_prefix), WithJsonSchema({"type": "string"})]
-"""A path as clients see it."""
+"""Path as clients see it."""
 
 Network = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
 ]
-"""An IP network, or a single address."""
+"""IP network, or a single address."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check(BeforeValidator):
-    """A check, and what a JSON Schema says of it beside the type."""
+class SchemaValidator(BeforeValidator):
+    """Validator that adds its own keywords to the JSON Schema of the type."""
 
-    said: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    schema: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Pydantic: the schema of the type, and ours."""
-        return {**handler(core), **self.said}
+        """Return the JSON Schema of the type with the extra keywords (called by pydantic)."""
+        return {**handler(core), **self.schema}
 
 
-def at_most(size: int, text: str) -> AfterValidator:
-    """A size of no more than `size` octets, which `text` spells."""
+def max_size(size: int, text: str) -> AfterValidator:
+    """Return a validator for sizes of at most `size` bytes; `text` is its spelling."""
 
     def check(value: int) -> int:
         if value > size:
@@ -245,8 +243,8 @@ def at_most(size: int, text: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def at_least(size: int, text: str) -> AfterValidator:
-    """A size of no less than `size` octets, which `text` spells."""
+def min_size(size: int, text: str) -> AfterValidator:
+    """Return a validator for sizes of at least `size` bytes; `text` is its spelling."""
 
     def check(value: int) -> int:
         if value < size:
@@ -256,34 +254,42 @@ def at_least(size: int, text: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def number(low: int, high: int) -> Check:
-    """A whole number from `low` to `high`."""
+def int_between(low: int, high: int) -> SchemaValidator:
+    """Return a validator for integers from `low` to `high`, both included."""
 
     def check(value: Any) -> int:
         if type(value) is int and low <= value <= high:
             return value
         raise ValueError(f"expected a number from {low} to {high}")
 
-    return Check(check, said={"minimum": low, "maximum": high})
+    return SchemaValidator(check, schema={"minimum": low, "maximum": high})
 
 
-def seconds(most: float, none: bool = False, least: float = 0.0) -> Check:
-    """A time in seconds, up to `most`; from `least`, or above 0, or 0 too if `none`."""
-    closed = none or least > 0
+def seconds_between(maximum: float, zero: bool = False, minimum: float = 0.0) -> SchemaValidator:
+    """Return a validator for times in seconds.
+
+    Args:
+        maximum: Largest value.
+        zero: True if 0 is valid too.
+        minimum: Smallest value. If it is 0, values must be greater than 0 unless `zero` is set.
+    """
+    is_minimum_valid = zero or minimum > 0
 
     def check(value: Any) -> float:
-        if type(value) in (int, float) and (least < value <= most or (closed and value == least)):
+        if type(value) in (int, float) and (
+            minimum < value <= maximum or (is_minimum_valid and value == minimum)
+        ):
             return float(value)
-        start = f"from {least:g}" if closed else "more than 0 and"
-        raise ValueError(f"expected seconds, {start} up to {most:g}")
+        start = f"from {minimum:g}" if is_minimum_valid else "more than 0 and"
+        raise ValueError(f"expected seconds, {start} up to {maximum:g}")
 
-    bound = "minimum" if closed else "exclusiveMinimum"
-    # A whole number where it is one: 0, not 0.0.
-    return Check(check, said={bound: least or 0, "maximum": most})
+    bound = "minimum" if is_minimum_valid else "exclusiveMinimum"
+    # `or 0` writes the integer 0 instead of 0.0 to the schema.
+    return SchemaValidator(check, schema={bound: minimum or 0, "maximum": maximum})
 
 
-def choice(*words: str) -> Check:
-    """One of `words`."""
+def one_of(*words: str) -> SchemaValidator:
+    """Return a validator for one of `words`. Its error suggests the closest word."""
 
     def check(value: Any) -> str:
         if isinstance(value, str) and value in words:
@@ -292,7 +298,7 @@ def choice(*words: str) -> Check:
         hint = f', did you mean "{close}"?' if close else ""
         raise ValueError(f"expected one of {', '.join(words)}", hint)
 
-    return Check(check, said={"enum": [str(word) for word in words]})
+    return SchemaValidator(check, schema={"enum": [str(word) for word in words]})
 
 
 def _boolean(value: Any) -> bool:
@@ -302,17 +308,17 @@ def _boolean(value: Any) -> bool:
 
 
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
-"""`true` or `false`: not `no`, which YAML versions read in two ways."""
+"""`true` or `false`. `no` is rejected, because YAML 1.1 and 1.2 disagree about it."""
 
 
 class ConfigModel(BaseModel):
-    """A mapping with known keys; the others are problems."""
+    """Base class of all sections: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def bool_or_mapping(value: Any) -> Any:
-    """`true` stands for a mapping of defaults, `false` for none."""
+    """Convert true to an empty mapping (all defaults) and false to None."""
     if isinstance(value, bool):
         return {} if value else None
     if value is None or not isinstance(value, dict):
@@ -320,6 +326,7 @@ def bool_or_mapping(value: Any) -> Any:
     return value
 
 
-def or_boolean(schema: dict[str, Any]) -> None:
+def allow_boolean_in_schema(schema: dict[str, Any]) -> None:
+    """Add true and false to the JSON Schema of an optional section."""
     schema["anyOf"] = [{"type": "boolean"}, schema["anyOf"][0]]
     schema["default"] = False

@@ -1,4 +1,4 @@
-"""The keys of facts: what templates are told of a client."""
+"""The `variables` section: values that templates can use."""
 
 import re
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tftpd.access.variables import VariableRule
 from tftpd.config.errors import Path
-from tftpd.config.profiles import MacPrefix, mac_octets
+from tftpd.config.profiles import MacPrefix, mac_bytes
 from tftpd.config.types import ConfigModel, InvalidCombination, Network
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_DEEPEST = 8  # lists and mappings in one another
+_MAX_DEPTH = 8  # nested lists and mappings
 
 
 def _values(value: Any) -> dict[str, Any]:
-    """What templates can be told: all that the document has, by names that jinja2 takes."""
+    """Check that all names are valid in Jinja and that the nesting is limited."""
     if not isinstance(value, dict):
         raise ValueError("expected a mapping of names and values")
     if not value:
@@ -37,12 +37,12 @@ def _problems(value: Any, path: Path) -> Iterator[InitErrorDetails]:
                 yield _problem(expected, (*path, name), name)
     elif isinstance(value, list):
         inner = list(enumerate(value))
-    # `set` itself is none of them.
-    if len(path) > _DEEPEST and isinstance(value, (dict, list)):
-        yield _problem(f"expected at most {_DEEPEST} levels", path, value)
+    # The depth of `set` itself does not count.
+    if len(path) > _MAX_DEPTH and isinstance(value, (dict, list)):
+        yield _problem(f"expected at most {_MAX_DEPTH} levels", path, value)
         return
-    for step, each in inner:
-        yield from _problems(each, (*path, step))
+    for step, nested in inner:
+        yield from _problems(nested, (*path, step))
 
 
 def _problem(expected: str, path: Path, value: Any) -> InitErrorDetails:
@@ -61,29 +61,31 @@ Values = Annotated[
         }
     ),
 ]
-"""Names, and what a template finds there."""
+"""Names and values that templates can use."""
 
 
 class VariablesSection(ConfigModel):
-    """What templates are told of some clients."""
+    """Template variables for some clients."""
 
     clients: list[Network] | None = Field(
-        default=None, min_length=1, description="Networks or addresses; all if left out."
+        default=None,
+        min_length=1,
+        description="Networks or addresses of the clients (default: all).",
     )
     macs: list[MacPrefix] | None = Field(
         default=None,
         min_length=1,
-        description="MAC addresses, or how they begin; only of clients on networks of this host.",
+        description="MAC addresses or prefixes; known only for clients on networks of this host.",
     )
     set: Values = Field(
-        description="Names and values: texts, numbers, booleans, nothing, or lists and mappings "
+        description="Names and values: strings, numbers, booleans, null, and lists and mappings "
         "of these.",
     )
 
-    def fact(self) -> VariableRule:
-        """What the access floor takes."""
+    def build_rule(self) -> VariableRule:
+        """Build the access.VariableRule that this section describes."""
         return VariableRule(
             values=self.set,
             clients=None if self.clients is None else tuple(self.clients),
-            macs=None if self.macs is None else tuple(map(mac_octets, self.macs)),
+            macs=None if self.macs is None else tuple(map(mac_bytes, self.macs)),
         )

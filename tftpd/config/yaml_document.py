@@ -1,10 +1,8 @@
-"""YAML text to plain values, and the line of each.
+"""Parse YAML into plain values and record the line of each value.
 
-YAML 1.1 is a trap for the unwary: it reads `0644` as 420, `1:30` as 90,
-`no` as false, and keeps the last of two equal keys without a word. Here
-only what looks like it in every reading is a number, a boolean or nothing;
-all else stays the text that was written, and a key given twice is a
-problem.
+YAML 1.1 reads `0644` as 420, `1:30` as 90 and `no` as false, and silently keeps the last of
+two equal keys. This parser converts only scalars that all YAML versions read alike as
+integer, float, boolean or null. All other scalars stay text, and a duplicate key is a problem.
 """
 
 import re
@@ -13,23 +11,26 @@ from typing import Any
 
 import yaml
 
-from tftpd.config.errors import Path, Problem, quoted
+from tftpd.config.errors import Path, Problem, quote_value
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
 _TRUE = ("true", "True", "TRUE")
 _FALSE = ("false", "False", "FALSE")
-_NOTHING = ("", "~", "null", "Null", "NULL")
+_NULL = ("", "~", "null", "Null", "NULL")
 
-_DEEPEST = 20  # levels; ours has four
-_MOST = 100_000  # nodes, each alias counted as often as it is used
+_MAX_DEPTH = 20  # a valid configuration has four levels
+_MAX_NODES = 100_000  # an alias counts at each use
 
 
 @dataclass(slots=True)
 class Document:
-    """The values of a file, and the line on which each path begins.
+    """Values of a file and the line on which each value begins.
 
-    `value` is None where the text could not be read at all.
+    Attributes:
+        value: The top-level value, or None if the text could not be parsed.
+        lines: Line number of each path, from 1.
+        problems: Problems found so far.
     """
 
     value: Any = None
@@ -38,7 +39,7 @@ class Document:
     _nodes: int = 0
 
     def line(self, path: Path) -> int:
-        """The line of `path`, or of the nearest thing around it that is there."""
+        """Return the line of `path`, or of its nearest parent that exists."""
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -48,12 +49,12 @@ class Document:
         self.problems.append(Problem(line or self.line(path), path, text))
 
 
-class _TooMuch(Exception):
-    """The document is nested or repeated beyond what any configuration is."""
+class _DocumentTooLarge(Exception):
+    """The document exceeds the limits for depth or number of nodes."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, with the tags that were written out and no others."""
+    """PyYAML loader that keeps explicit tags only and resolves no implicit tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
@@ -63,8 +64,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read(text: str) -> Document:
-    """The document that `text` is. Never raises: see its `problems`."""
+def parse_document(text: str) -> Document:
+    """Parse `text`. Never raises; errors are in the `problems` of the document."""
     document = Document()
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -72,19 +73,19 @@ def read(text: str) -> Document:
             document.value = _value(document, node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = error.problem or error.context or "cannot be read"
-        document.problems = [Problem(mark.line + 1 if mark else 1, (), f"not YAML: {said}")]
+        message = error.problem or error.context or "cannot be read"
+        document.problems = [Problem(mark.line + 1 if mark else 1, (), f"invalid YAML: {message}")]
         document.value = None
     except yaml.reader.ReaderError as error:
         line = 1 + text.count("\n", 0, error.position)
-        document.problems = [Problem(line, (), f"not YAML: {error.reason}")]
+        document.problems = [Problem(line, (), f"invalid YAML: {error.reason}")]
     except yaml.YAMLError as error:
-        said = getattr(error, "reason", None) or "cannot be read"
-        document.problems = [Problem(1, (), f"not YAML: {said}")]
+        message = getattr(error, "reason", None) or "cannot be read"
+        document.problems = [Problem(1, (), f"invalid YAML: {message}")]
     except (ValueError, OverflowError):
         # PyYAML checks neither "\UFFFFFFFF" nor the digits of a %YAML version.
-        document.problems = [Problem(1, (), "not YAML: a number is out of range")]
-    except (_TooMuch, RecursionError):
+        document.problems = [Problem(1, (), "invalid YAML: a number is out of range")]
+    except (_DocumentTooLarge, RecursionError):
         document.problems = [Problem(1, (), "nested too deep or too large")]
         document.value = None
     return document
@@ -92,11 +93,11 @@ def read(text: str) -> Document:
 
 def _value(document: Document, node: yaml.Node, path: Path) -> Any:
     document._nodes += 1
-    if len(path) > _DEEPEST or document._nodes > _MOST:
-        raise _TooMuch
+    if len(path) > _MAX_DEPTH or document._nodes > _MAX_NODES:
+        raise _DocumentTooLarge
     document.lines.setdefault(path, node.start_mark.line + 1)
     if node.tag:
-        document.add_problem(path, f"tags are not read, got {quoted(node.tag)}")
+        document.add_problem(path, f"tags are not supported, got {quote_value(node.tag)}")
     if isinstance(node, yaml.MappingNode):
         return _mapping(document, node, path)
     if isinstance(node, yaml.SequenceNode):
@@ -106,11 +107,11 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
 
 
 def _text(document: Document, text: str, path: Path, line: int | None = None) -> str:
-    """`text`, without the half characters that "\\ud800" and its like are."""
+    """Return `text`; lone surrogates such as "\\ud800" are a problem and get replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        document.add_problem(path, f"not Unicode, got {quoted(text)}", line)
+        document.add_problem(path, f"invalid Unicode, got {quote_value(text)}", line)
         return text.encode(errors="replace").decode()
     return text
 
@@ -120,23 +121,25 @@ def _mapping(document: Document, node: yaml.MappingNode, path: Path) -> dict[str
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            document.add_problem(path, "a key must be a word", line)
+            document.add_problem(path, "keys must be scalars", line)
             continue
         key = _text(document, str(key_node.value), path, line)
-        here = (*path, key)
+        key_path = (*path, key)
         if key == "<<":
-            document.add_problem(here, "merge keys are not read; write the keys out", line)
+            document.add_problem(key_path, "merge keys are not supported; repeat the keys", line)
         elif key in mapping:
-            document.add_problem(here, f"given twice, first on line {document.lines[here]}", line)
+            document.add_problem(
+                key_path, f"duplicate key, first on line {document.lines[key_path]}", line
+            )
         else:
-            document.lines[here] = line
-            mapping[key] = _value(document, value_node, here)
+            document.lines[key_path] = line
+            mapping[key] = _value(document, value_node, key_path)
     return mapping
 
 
 def _plain(text: str) -> Any:
-    """What unquoted `text` is in every version of YAML."""
-    if text in _NOTHING:
+    """Convert an unquoted scalar if all YAML versions agree on its meaning."""
+    if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE

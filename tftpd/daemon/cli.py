@@ -13,7 +13,7 @@ from typing import Any
 
 import tftpd
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load, schema
+from tftpd.config.loader import build_schema, load_settings
 from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
-        load(Path(arguments.config))
+        load_settings(Path(arguments.config))
     except ConfigError as error:
         print_startup_error(str(error))
         return EX_CONFIG
@@ -155,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _print_schema(arguments: argparse.Namespace) -> int:
-    print(json.dumps(schema(), indent=2))
+    print(json.dumps(build_schema(), indent=2))
     return 0
 
 

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.paths import printable_text
-from tftpd.access.regular.patterns import pattern
-from tftpd.access.regular.posix import posix
-from tftpd.access.regular.tree import BadPattern, spell
-from tftpd.access.rewrite import template
-from tftpd.config.names import MOST_RULES
+from tftpd.access.paths import escape_control_chars
+from tftpd.access.regex import BadPattern, from_posix, pattern
+from tftpd.access.rewrite import parse_template
+from tftpd.config.names import MAX_RULES
 
 _EXIT_FAILURE = 1
 
 _OPERATIONS = "raegsi~GP46"  # each is one letter of the first field
 _WHITESPACE = " \t\n\v\f\r"
+_GROUP = re.compile(r"\\(?:([1-9])|.)", re.DOTALL)  # in a replacement
 _RESTART_REMARK = "after a restart in.tftpd 5.2 skips the first rule, unlike its manual"
 
 
@@ -73,13 +72,13 @@ def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
         try:
             rule, remark = _translate_line(fields)
             rules.append(
-                TranslatedRule(number, printable_text(line.strip(_WHITESPACE)), rule, remark)
+                TranslatedRule(number, escape_control_chars(line.strip(_WHITESPACE)), rule, remark)
             )
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
-    if len(rules) > MOST_RULES:
-        first = rules[MOST_RULES].line
-        problems.append((first, f"too many rules; the maximum is {MOST_RULES}"))
+    if len(rules) > MAX_RULES:
+        first = rules[MAX_RULES].line
+        problems.append((first, f"too many rules; the maximum is {MAX_RULES}"))
     return rules, problems
 
 
@@ -114,17 +113,19 @@ def _translate_line(fields: list[str]) -> tuple[str | None, str]:
     _check_operations(letters)
     if len(fields) < 2:
         raise _NotTranslatable("the regular expression is missing")
-    ignore_case = "i" in letters
-    posix(fields[1], ignore_case=ignore_case)
-    text = spell(posix(fields[1]))
-    found = pattern(text, ignore_case=ignore_case)
+    replacement = fields[2] if len(fields) > 2 and "r" in letters and "a" not in letters else ""
+    used_groups = [int(digit) for digit in _GROUP.findall(replacement) if digit]
+    text, longest = from_posix(fields[1], used_groups)
+    found = pattern(text, ignore_case="i" in letters, longest=longest)
     keys = [f"{'unless' if '~' in letters else 'match'}: {_quote(text)}"]
     if "a" in letters:
         keys.append("refuse: true")
     elif "r" in letters:
-        to = _translate_replacement(fields[2] if len(fields) > 2 else "", found.compiled.groups)
-        template(to, found)
+        to = _translate_replacement(replacement, found.groups)
+        parse_template(to, found)
         keys.append(f"to: {_quote(to)}")
+        if longest:
+            keys.append("longest: true")
     keys += _other_keys(letters)
     if not set(letters) & set("raes"):
         return None, "has no effect"
@@ -137,7 +138,7 @@ def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-            raise _NotTranslatable(f'"{printable_text(letter)}" is not an operation')
+            raise _NotTranslatable(f'"{escape_control_chars(letter)}" is not an operation')
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:
@@ -200,5 +201,5 @@ def _literal(character: str, case: str) -> str:
 
 def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _NotTranslatable("a character is not printable")
+        raise _NotTranslatable("a character is not escape_control_chars")
     return "'" + text.replace("'", "''") + "'"

@@ -5,6 +5,7 @@ that. The listening sockets are bound in the former, everything else happens in 
 """
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from twisted.python.usage import Options as UsageOptions
 
 import tftpd
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load
+from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
@@ -64,7 +65,7 @@ class Options(UsageOptions):
             logs.print_startup_error("twistd tftp: --config FILE is missing")
             raise SystemExit(EX_USAGE)
         try:
-            self["settings"] = load(Path(self["config"]))
+            self["settings"] = load_settings(Path(self["config"]))
         except ConfigError as error:
             logs.print_startup_error(str(error))
             raise SystemExit(EX_CONFIG) from None
@@ -157,6 +158,16 @@ class Daemon(Service):
     def startService(self) -> None:
         """Twisted: root is dropped; start to serve."""
         super().startService()
+        closed = _closed_directory()
+        if closed is not None:
+            self.log.critical(
+                "uid {uid} cannot read {directory}, and tftpd is installed there: change its "
+                "permissions, or install tftpd elsewhere",
+                event="package-unreadable",
+                uid=os.geteuid(),
+                directory=str(closed),
+            )
+            raise SystemExit(EX_CONFIG)
         self._use_monotonic_clock()
         self._systemd = SystemdNotifier(self._reactor, self._describe_status)
         observers = [] if self._page is None else [self._page]
@@ -210,7 +221,7 @@ class Daemon(Service):
             return
         self._systemd.reloading()
         try:
-            settings = keep_fixed_settings(self._settings, load(self._path), self.log)
+            settings = keep_fixed_settings(self._settings, load_settings(self._path), self.log)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
         except (ConfigError, BindError) as error:
             for reason in str(error).splitlines():
@@ -241,7 +252,7 @@ class Daemon(Service):
             listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
             self._serving.serve(self._settings, listening)
         if self._page is not None:
-            profiles = [profile.name for profile in self._settings.known_profiles()]
+            profiles = [profile.name for profile in self._settings.active_profiles()]
             self._page.configure(map(format_address, self.addresses), profiles)
 
     def _describe_addresses(self) -> str:
@@ -289,7 +300,7 @@ class Daemon(Service):
         if self._is_sweeping:
             return
         self._is_sweeping = True
-        writable = [mount for mount in self._settings.mounts() if mount.write is not None]
+        writable = [mount for mount in self._settings.build_mounts() if mount.write is not None]
         DeferredList(
             [
                 deferToThreadPool(
@@ -315,6 +326,18 @@ class Daemon(Service):
 
     def _log_sweep_failure(self, failure: Any) -> None:
         self.log.failure("unfinished uploads cannot be removed", failure, event="sweep_failed")
+
+
+def _closed_directory() -> Path | None:
+    """Return the first directory on the path to this package that our user cannot use.
+
+    Workers, template processes and late imports read the package after root was dropped.
+    """
+    package = Path(tftpd.__file__).parent
+    for parent in reversed(package.parents):
+        if not os.access(parent, os.X_OK, effective_ids=True):
+            return parent
+    return None if os.access(package, os.R_OK | os.X_OK, effective_ids=True) else package
 
 
 def _fire(deferred: "Deferred[None]") -> None:

@@ -138,7 +138,7 @@ def decode(datagram: bytes) -> Packet:
     """
     opcode = int.from_bytes(datagram[:2], "big")
     if len(datagram) < _MIN_PACKET:
-        if opcode in (Opcode.RRQ, Opcode.WRQ):
+        if len(datagram) >= 2 and opcode in (Opcode.RRQ, Opcode.WRQ):
             raise MalformedRequest("request without a filename")
         if datagram == _EMPTY_OACK:
             return Oack(())

@@ -108,7 +108,7 @@ class ResolvedWrite:
         """Raise `RequestRefused` if `open()` would, without a change on disk."""
 
         def check(grant: Grant[WritePolicy]) -> None:
-            tracker = UsageTracker(grant.root) if grant.policy.measured else None
+            tracker = UsageTracker(grant.root) if grant.policy.needs_usage else None
             if tracker is not None:
                 tracker.measure()
             Upload.check(grant, self.size, tracker)
@@ -151,7 +151,7 @@ def resolve_read(
         WouldBlock: The file cannot be opened without disk I/O or rendering.
     """
     mode = _parse_mode(request)
-    name = apply_rules(resolver.mounts.naming.rules, request.filename, False, client)
+    name = apply_rules(resolver.mounts.name_rules.rules, request.filename, False, client)
 
     def render_file(template: Grant[ReadPolicy], name: RequestName) -> bytes:
         return render(template, RenderContext(request.filename, name, client))
@@ -170,7 +170,7 @@ def resolve_write(
         RequestRefused: The client may not write this name.
     """
     mode = _parse_mode(request)
-    name = apply_rules(mounts.naming.rules, request.filename, True, client)
+    name = apply_rules(mounts.name_rules.rules, request.filename, True, client)
     try:
         grants = mounts.authorize_write(name.name, client)
     except RequestRefused as refused:

@@ -167,17 +167,17 @@ class Server:
             self._readers.close()
 
     def _make_config(self, settings: Settings) -> ServerConfig:
-        mounts = Mounts(settings.mounts(), settings.naming())
+        mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
         self._track_usage(mounts)
-        profiles = Profiles(known.profile() for known in settings.known_profiles())
-        facts = settings.known_facts()
+        profiles = Profiles(known.build_profile() for known in settings.active_profiles())
+        facts = settings.build_variables()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
-        self._renderer.limits = settings.limits.rendering()
+        self._renderer.limits = settings.limits.render_limits()
         return ServerConfig(
             mounts=mounts,
-            limits=settings.limits.granted(),
-            timing=settings.retransmit.timing(),
+            limits=settings.limits.option_limits(),
+            timing=settings.retransmit.build_policy(),
             admission=admission_limits(settings.limits),
             report=self._report,
             bandwidth=self._share_bandwidth(settings),
@@ -204,7 +204,7 @@ class Server:
         roots = {
             root.path
             for mount in mounts
-            if mount.write and mount.write.measured
+            if mount.write and mount.write.needs_usage
             for root in mount.roots
         }
         trackers = self._usage_trackers

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tftpd.access.fallbacks import Fallback
-from tftpd.config.profiles import NONE
+from tftpd.config.profiles import NO_PROFILE
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
@@ -58,7 +58,7 @@ class TransferCounters:
         self.retransmits: Counter[Direction] = Counter()
         self.timeouts: Counter[Direction] = Counter()
         self.options: Counter[str] = Counter()
-        self.profiles: Counter[str] = Counter({NONE: 0})
+        self.profiles: Counter[str] = Counter({NO_PROFILE: 0})
         self.resolved_names: Counter[str] = Counter()  # by resolution method
         self.stored_uploads = 0
         self.durations = {direction: Histogram(DURATION_SECONDS) for direction in Direction}
@@ -78,7 +78,7 @@ class TransferCounters:
             self.refusals[min(result.code or 0, _MAX_ERROR_CODE)] += 1
             return
         self.transfers[direction, result.outcome] += 1
-        self.profiles[result.profile or NONE] += 1
+        self.profiles[result.profile or NO_PROFILE] += 1
         self.bytes_transferred[direction] += result.bytes_transferred
         self.blocks[direction] += result.blocks
         self.retransmits[direction] += result.retransmits

@@ -152,7 +152,7 @@ class _Search:
         for candidate in self._mounts.candidates(requested.name):
             if self._lookups >= _MAX_LOOKUPS:
                 break
-            name = candidate.named(requested)
+            name = candidate.to_request_name(requested)
             try:
                 found = self._try(candidate, name)
             except _FallbackNotEnabled:
@@ -172,7 +172,7 @@ class _Search:
         raise RequestRefused(first.code, reason, first.text)
 
     def _try(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
-        if candidate.folds:
+        if candidate.ignores_case:
             return self._open_folded(candidate, name)
         self._check_enabled(candidate, name.name)
         return self._open_authorized(name)
@@ -224,7 +224,7 @@ class _Search:
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         """Open the file whose name on disk differs in letter case only."""
-        folded = self._mounts.respelled(candidate.name)
+        folded = self._mounts.normalize_prefix(candidate.name)
         grants = self._mounts.authorize_read(folded, self._client)
         self._check_enabled(candidate, folded)
         if not self._blocking:
@@ -247,7 +247,7 @@ class _Search:
         steps = name.steps
         if real.choices > 1:
             steps = (*steps, f"the first of {real.choices}")
-        spelled = self._mounts.spelled_out(folded, real.name[grant.own :])
+        spelled = self._mounts.replace_tail(folded, real.name[grant.own :])
         self._check_enabled(candidate, spelled)
         return self._open_authorized(RequestName(spelled, steps, name.groups))
 

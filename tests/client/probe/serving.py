@@ -9,6 +9,8 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
 OTHER = "192.0.2.99"
 ADDRESS = (SERVER, WELL_KNOWN)
+SIZE = 120_000
+LARGE = 700_000  # has block 65535 with 8 bytes per block; reading up to it takes 1 s
 LATENCY = 0.001  # seconds in each direction
 SUPPORTED_OPTIONS = (b"tsize", b"blksize", b"windowsize", b"timeout", b"rollover")
 
@@ -33,7 +35,7 @@ class Good:
     retransmit_interval = 1.0
     supported_options = SUPPORTED_OPTIONS
 
-    def __init__(self, size=700_000):
+    def __init__(self, size=SIZE):
         self.net = MemoryNet()
         self.size = size
         self.transfers = {}

@@ -19,6 +19,7 @@ CONTENT = random.Random(7).randbytes(600_000)
 def running(tmp_path_factory):
     with daemon(tmp_path_factory.mktemp("served")) as started:
         (started.root / "file").write_bytes(CONTENT)
+        (started.root / "small").write_bytes(CONTENT[:5000])
         yield started
 
 
@@ -50,9 +51,9 @@ def test_incomplete_transfers_are_ended_with_an_error(running):
 
 
 def test_the_report_is_printed_as_a_table(running):
-    done = probe("--port", str(running.port), "127.0.0.1", "file")
+    done = probe("--port", str(running.port), "127.0.0.1", "small")
     printed = done.stdout.decode().splitlines()
-    assert printed[0] == f"file on 127.0.0.1 port {running.port}"
+    assert printed[0] == f"small on 127.0.0.1 port {running.port}"
     assert "     1468  granted       yes" in "\n".join(printed)
     assert done.returncode == 0
 

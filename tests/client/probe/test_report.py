@@ -60,8 +60,8 @@ def test_windows_that_are_never_granted_are_one_line():
 
 
 def test_the_file_size_is_compared_with_tsize():
-    assert "file size         700,000 bytes, equal to tsize" in lines(serving.Good())
-    assert "file size         700,000 bytes, but tsize is 1,234 bytes (!)" in lines(
+    assert "file size         120,000 bytes, equal to tsize" in lines(serving.Good())
+    assert "file size         120,000 bytes, but tsize is 1,234 bytes (!)" in lines(
         serving.WrongSize()
     )
     assert "file size         100,000 bytes, no tsize" in lines(serving.IgnoresOptions(100_000))

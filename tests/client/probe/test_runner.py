@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.client.probe import serving
-from tests.client.probe.serving import ADDRESS, OTHER, run_probe
+from tests.client.probe.serving import ADDRESS, LARGE, OTHER, SIZE, run_probe
 from tests.support.fakes import SERVER
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
@@ -12,8 +12,6 @@ from tftpd.client.probe.findings import Level, derive_findings
 from tftpd.client.probe.observations import AnswerKind, AnswerOrigin, OptionResult, RolloverResult
 from tftpd.client.probe.runner import BLKSIZES, WINDOWSIZES, Probe
 from tftpd.protocol.packets import ErrorPacket
-
-SIZE = 700_000
 
 
 def probe_and_check_cleanup(server, **options):
@@ -35,7 +33,7 @@ def kinds(observed):
 
 @pytest.fixture(scope="module")
 def good():
-    server = serving.Good(SIZE)
+    server = serving.Good(LARGE)
     observed, duration = probe_and_check_cleanup(server)
     return server, observed, duration
 
@@ -64,7 +62,7 @@ def test_all_granted_options_are_observed(good):
         ("timeout", OptionResult.GRANTED),
         ("rollover", OptionResult.GRANTED),
     ]
-    assert (observed.tsize.value, observed.size) == (SIZE, SIZE)
+    assert (observed.tsize.value, observed.size) == (LARGE, LARGE)
 
 
 def test_retransmissions_of_a_correct_server_are_observed(good):
@@ -200,7 +198,7 @@ def test_a_missing_retransmission_is_found():
     [(serving.StopsAt65535, RolloverResult.NOTHING), (serving.RollsTo1, RolloverResult.ONE)],
 )
 def test_the_block_number_after_65535_is_found(server, rollover):
-    observed, _ = probe_and_check_cleanup(server())
+    observed, _ = probe_and_check_cleanup(server(LARGE))
     assert observed.rollover is rollover
     assert kinds(observed) == {"rollover"}
 
@@ -213,7 +211,7 @@ def test_a_small_file_shows_several_blocks_but_no_rollover():
 
 
 def test_block_65535_may_not_be_reached_without_windows():
-    observed, duration = probe_and_check_cleanup(serving.NoWindows())
+    observed, duration = probe_and_check_cleanup(serving.NoWindows(LARGE))
     assert observed.rollover is RolloverResult.UNKNOWN
     assert duration < 20
 
@@ -275,7 +273,7 @@ def start_probe(net):
 
 @pytest.mark.parametrize("seconds", [0.0005, 0.5, 3.0, 6.0, 8.0])
 def test_cancellation_during_any_check_leaves_nothing_open(seconds):
-    server = serving.Good()
+    server = serving.Good(LARGE)
     done, ended = start_probe(server.net)
     while server.net.clock.seconds() < seconds:
         server.net.clock.advance(0.001)

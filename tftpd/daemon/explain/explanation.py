@@ -132,8 +132,8 @@ def explain(
     """
     settings = config.settings
     peer = _peer_of(client_host)
-    mounts = Mounts(settings.mounts(), settings.naming())
-    profiles = Profiles(section.profile() for section in settings.known_profiles())
+    mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
+    profiles = Profiles(section.build_profile() for section in settings.active_profiles())
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         with closing(Neighbours()) as neighbours:
             mac = neighbours.mac(peer)
@@ -147,9 +147,9 @@ def explain(
     result = DryRun(b"", None, reason)
     resolver = FileResolver(mounts)
     if not reason:
-        limits, timing = settings.limits.granted(), settings.retransmit.timing()
-        with closing(TemplateRenderer(settings.limits.rendering())) as renderer:
-            render = template_renderer(renderer, settings.known_facts())
+        limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
+        with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
+            render = template_renderer(renderer, settings.build_variables())
             datagram = request.encode()
             single_port = listen is not None and listen.mode == "single-port"
             max_window = _first_upload_window(peer) if single_port else None
@@ -196,7 +196,7 @@ def _peer_of(host: str) -> SocketAddress:
 
 def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
     own_count = len(config.settings.profiles)
-    for index, section in enumerate(config.settings.known_profiles()):
+    for index, section in enumerate(config.settings.active_profiles()):
         if section.name == profile.name:
             changes = section.model_dump(mode="json", exclude_defaults=True)
             return {

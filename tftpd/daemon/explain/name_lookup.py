@@ -92,7 +92,7 @@ def trace_name(
         resolver: Finds files to read.
         locate: Returns `FILE:LINE` of a configuration key.
     """
-    rules = resolver.mounts.naming.rules
+    rules = resolver.mounts.name_rules.rules
     locations = {rule.label: locate("rewrite", index) for index, rule in enumerate(rules)}
     applied: list[AppliedRule] = []
     tried: list[TriedName] = []

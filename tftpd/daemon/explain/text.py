@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tftpd.access.paths import printable_name
 from tftpd.config.errors import ConfigError
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 from tftpd.daemon.explain.explanation import Explanation, JsonObject, LoadedConfig, explain
 from tftpd.daemon.service import EX_CONFIG
 from tftpd.net.packet_text import describe_packet
@@ -26,7 +26,7 @@ _MAX_HEX_BYTES = 48  # of the answer
 def run_explain(arguments: argparse.Namespace) -> int:
     """Run `tftpd explain` and return the exit status."""
     try:
-        settings, document = load_with_lines(Path(arguments.config))
+        settings, document = load_settings_and_document(Path(arguments.config))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EX_CONFIG

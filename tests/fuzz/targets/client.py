@@ -1,0 +1,121 @@
+"""Client: whatever a server sends, the transfer ends with a complete file or an exception.
+
+The data of each server port shows its sender, so that a file mixed from two senders is found.
+"""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from tests.fuzz.choices import Choices
+from tests.fuzz.harness import no_hidden_faults, scratch_directory
+from tests.fuzz.network import ObservedNetwork
+from tests.fuzz.peers import Peer, SentBlocks
+from tests.fuzz.server_files import SERVER_ADDRESS
+from tests.support.fakes import SERVER
+from tftpd.client.client import Client
+from tftpd.client.errors import TransferError
+from tftpd.client.settings import ClientSettings
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.negotiation import Mode
+from tftpd.protocol.packets import ErrorPacket, decode
+
+_STRANGER: SocketAddress = ("192.0.2.66", 3000)
+_PORTS: tuple[SocketAddress, ...] = ((SERVER, 3000), (SERVER, 3001), _STRANGER)
+_WAITS = (0.0, 0.06, 0.3, 1.0, 3.1, 9.0, 31.0)
+_MAX_SECONDS = 2000.0  # of a transfer
+_SIZES = (512, 16, 8)
+_CONTENT = bytes(range(256)) * 3
+
+
+def check(data: bytes) -> None:
+    """Act as the server, then wait until the transfer has ended."""
+    choices = Choices(data)
+    with no_hidden_faults():
+        transfer = _Transfer(choices)
+        while choices:
+            transfer.step()
+        transfer.end()
+
+
+class _Transfer:
+    """One transfer of the client with a hostile server."""
+
+    def __init__(self, choices: Choices) -> None:
+        self.choices = choices
+        self.network = ObservedNetwork(self._on_sent)
+        self.directory = scratch_directory() / "client"
+        self.directory.mkdir(exist_ok=True)
+        self.results: list[Any] = []
+        self.error_source: SocketAddress | None = None
+        self.is_download = choices.flag()
+        mode, blksize = choices.one((Mode.OCTET, Mode.NETASCII)), choices.one(_SIZES)
+        windowsize, timeout = choices.one((1, 2, 4)), choices.one((None, 1))
+        settings = ClientSettings(mode, blksize, windowsize, timeout, choices.one((None, 0, 1)))
+        self.peers = {
+            port: Peer(port, SentBlocks(number, blksize)) for number, port in enumerate(_PORTS)
+        }
+        client = Client(self.network.runtime, settings)
+        path = self.directory / "file"
+        self.deferred: Deferred[Any] = Deferred.fromCoroutine(
+            client.get(SERVER, "f", path, max_size=choices.one((None, 600)))
+            if self.is_download
+            else client.put(SERVER, "f", _CONTENT[: choices.number(len(_CONTENT))])
+        )
+        self.deferred.addBoth(self.results.append)
+
+    def step(self) -> None:
+        """Send a datagram, let time pass, hold threads, or cancel."""
+        choices = self.choices
+        match choices.number(11):
+            case 9:
+                self.network.clock.wait(choices.one(_WAITS))
+            case 10:
+                self.network.hold_threads = choices.flag()
+                self.network.run_threads()
+            case 11:
+                if choices.number(7) == 7:
+                    self.deferred.cancel()
+            case _:
+                source = choices.one((*_PORTS[:1] * 5, *_PORTS))
+                datagram = self.peers[source].choose_reply(choices)
+                self.error_source = source if datagram[:2] == b"\0\5" else None
+                for port in list(self.network.ports):
+                    self.network.deliver(datagram, source, port)
+                self.error_source = None
+        self.network.clock.wait(0.0)
+
+    def end(self) -> None:
+        """Wait for the result, and check that nothing is left but the file of a download."""
+        self.network.hold_threads = False
+        self.network.run_threads()
+        self.network.clock.wait(_MAX_SECONDS)
+        assert self.results, "the transfer never ends"
+        (result,) = self.results
+        failed = isinstance(result, Failure)
+        cancelled = failed and result.check(CancelledError) is not None
+        assert not failed or result.check(TransferError, CancelledError), f"{result!r}"
+        assert self.network.ports == {}, "a port is still open"
+        assert not self.network.clock.getDelayedCalls(), "a timer is still set"
+        contents = {path.name: path.read_bytes() for path in self.directory.iterdir()}
+        for name in contents:
+            (self.directory / name).unlink()
+        if self.is_download and not failed:
+            assert list(contents) == ["file"], f"files: {list(contents)}"
+            content = contents["file"]
+            sent = [peer.sent for peer in self.peers.values()]
+            assert any(blocks.is_complete(content, size) for blocks in sent for size in _SIZES)
+            assert len(content) == result.bytes_transferred
+        else:
+            # A download that is cancelled while it is stored may leave its file.
+            assert not contents or (cancelled and list(contents) == ["file"]), f"{list(contents)}"
+
+    def _on_sent(self, source: SocketAddress, to: SocketAddress | None, data: bytes) -> None:
+        """Check a datagram of the client."""
+        packet = decode(data)
+        assert to in (*_PORTS, SERVER_ADDRESS), f"{to} has never sent anything"
+        assert to != self.error_source, "an ERROR is answered"
+        assert to != _STRANGER or isinstance(packet, ErrorPacket), "another host is answered"
+        for peer in self.peers.values():
+            peer.receive(source, data)

@@ -1,0 +1,106 @@
+"""Check names and prose against docs/contributing/style.md.
+
+    python -m tests.support.style [PATH ...]
+
+Prints each finding as FILE:LINE and exits with 1 if there is any.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+CHECKED = [
+    *("tftpd", "tests", "bench", "docs", "conf"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+]
+SUFFIXES = {
+    *(".c", ".css", ".html", ".js", ".json", ".md", ".py", ".service", ".socket", ".svg"),
+    *(".toml", ".txt", ".yaml", ".yml"),
+}
+
+_PRIVATE_WORD = re.compile(
+    r"errands?|lanes?|rungs?|ladders?|crowd(s|ed|ing)?|witness(es|ed)?|ledgers?"
+    r"|tall(y|ies|ied)|strangers?"
+)
+_PRIVATE_PAIRS = {("in", "vain"), *((form, "way") for form in ("give", "gives", "giving", "gave"))}
+_OPENERS = {"What", "Whether", "Who", "Whose", "Those", "Where", "How"}
+
+_NAME_OR_WORD = re.compile(r"[^\W\d]+")
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+ALLOWED = {
+    # The rules themselves.
+    "docs/contributing/style.md": {"*"},
+    "tests/support/style.py": {"*"},
+    "tests/test_style.py": {"*"},
+    # Names of older configuration files, and the errors that name the new ones.
+    "tftpd/config/loader.py": {"ladder"},
+}
+"""Words that a file may use; "*" stands for all."""
+
+
+def find_private_words(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each private word.
+
+    Names are split at underscores and capital letters: `LedgerEntry` has the word "ledger".
+    """
+    words = [
+        (number, part.lower())
+        for number, line in enumerate(text.splitlines(), 1)
+        for name in _NAME_OR_WORD.findall(line)
+        for part in _PART.findall(name)
+    ]
+    yield from ((number, word) for number, word in words if _PRIVATE_WORD.fullmatch(word))
+    for (number, first), (_, second) in pairwise(words):
+        if (first, second) in _PRIVATE_PAIRS:
+            yield number, f"{first} {second}"
+
+
+def find_openers(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the first word of each docstring that begins with a forbidden word."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                words = text.split(maxsplit=1)
+                if words and words[0].strip(".,:;") in _OPENERS:
+                    yield node.lineno, words[0]
+
+
+def check(path: Path) -> Iterator[str]:
+    """Yield a line for each finding in a file of the checkout."""
+    name = str(path.relative_to(CHECKOUT))
+    allowed = ALLOWED.get(name, set())
+    text = path.read_text("utf-8")
+    findings = [(0, word) for _, word in find_private_words(name)]
+    findings += find_private_words(text)
+    for number, word in findings:
+        if not allowed & {word, "*"}:
+            yield f"{name}:{number}: {word!r} is a private word"
+    if path.suffix == ".py":
+        for number, word in find_openers(text):
+            yield f"{name}:{number}: the docstring begins with {word!r}"
+
+
+def checked_files(roots: list[str]) -> Iterator[Path]:
+    """Yield the text files at or below the paths."""
+    for root in roots:
+        path = CHECKOUT / root
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in SUFFIXES and file.is_file():
+                yield file
+
+
+def main(arguments: list[str]) -> int:
+    """Print all findings; return the exit status."""
+    findings = [line for path in checked_files(arguments or CHECKED) for line in check(path)]
+    print(*findings, f"{len(findings)} findings", sep="\n")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

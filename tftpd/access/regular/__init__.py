@@ -1,1 +1,0 @@
-"""Regular expressions over octets, with a bound on what a match costs."""
