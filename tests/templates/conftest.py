@@ -64,17 +64,18 @@ def _count_resources() -> tuple[int, list[int]]:
 
 
 def children(of: int | None = None) -> list[int]:
+<<<<<<< HEAD
     """Return the child processes of a process (default: this one), without forkservers."""
+=======
+    """Return the child processes, by default of this one, without helpers that fork daemons."""
+>>>>>>> w-storage
     parent = of or os.getpid()
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 status = Path("/proc", entry, "stat").read_text()
-                command = Path("/proc", entry, "cmdline").read_bytes()
             except OSError:
-                continue
-            if b"multiprocessing" in command:
                 continue
             if int(status.rpartition(")")[2].split()[1]) == parent:
                 found.append(int(entry))

@@ -115,7 +115,7 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def printable_text(text: str, max_chars: int | None = None) -> str:
+def escape_control_chars(text: str, max_chars: int | None = None) -> str:
     """Return `text` as one line: characters that are not printable are escaped.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from tftpd.access.paths import printable_text
+from tftpd.access.paths import escape_control_chars
 
 Path = tuple[str | int, ...]
 """Keys and list indexes from the top of the document to a value."""
@@ -70,7 +70,11 @@ def quote_value(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)
+<<<<<<< HEAD
     text = printable_text(value)
+=======
+    text = escape_control_chars(value)
+>>>>>>> w-storage
     return f'"{text}"' if len(text) <= _MAX_SHOWN_CHARS else f'"{text[: _MAX_SHOWN_CHARS - 3]}..."'
 
 

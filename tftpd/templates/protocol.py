@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from tftpd.access.paths import printable_text
+from tftpd.access.paths import escape_control_chars
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
@@ -92,7 +92,7 @@ def encode_refusal(refused: RequestRefused, last: bool = False) -> bytes:
         refused: The refusal.
         last: Whether the process ends after this message.
     """
-    reason = printable_text(refused.reason, _MAX_REASON_CHARS)
+    reason = escape_control_chars(refused.reason, _MAX_REASON_CHARS)
     body = json.dumps([refused.code, reason, refused.text]).encode()
     return encode_message(MessageKind.LAST if last else MessageKind.REFUSED, body)
 
@@ -114,7 +114,7 @@ def decode_refusal(body: bytes) -> RequestRefused:
         raise InvalidMessage from error
     if not isinstance(reason, str):
         raise InvalidMessage
-    return RequestRefused(code, printable_text(reason, _MAX_REASON_CHARS), error_text)
+    return RequestRefused(code, escape_control_chars(reason, _MAX_REASON_CHARS), error_text)
 
 
 def receive_message(

@@ -21,9 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tftpd.access.paths import (
     PARENT,
     Name,
+    escape_control_chars,
     is_reserved,
     printable_name,
-    printable_text,
     split_name,
 )
 from tftpd.access.policy import Grant, ReadPolicy
@@ -236,7 +236,7 @@ def _describe_error(error: Exception, name: str) -> str:
     template, number = _find_place(error, name)
     place = "" if template == name else f"in {_printable(template)} "
     place += f"line {number}: " if number else ""
-    return place + printable_text(_error_message(error), _MAX_ERROR_CHARS)
+    return place + escape_control_chars(_error_message(error), _MAX_ERROR_CHARS)
 
 
 def _error_message(error: Exception) -> str:

@@ -29,7 +29,14 @@ _MAX_MESSAGE_BYTES = 1 << 16
 _SEPARATOR = b"\n---\n"  # between the template and the one that it may include
 _SECRET = "7b1f5a"
 _VARIABLES = {
-    "facts": {"a": 1, "list": [1, [2]], "dict": {"b": "c"}, "items": "d", "none": None, "f": 2.5},
+    "variables": {
+        "a": 1,
+        "list": [1, [2]],
+        "dict": {"b": "c"},
+        "items": "d",
+        "none": None,
+        "f": 2.5,
+    },
     "ip": "192.0.2.7",
     "mac": None,
     "name": "{{ ''.__class__ }}",
@@ -40,8 +47,8 @@ _KNOWN_FILE = b"{'b': 'c'}[0, 1, 2]FalseFalseFalse1[1, 3]"
 _FILES = {
     "root/base.j2": "<{% block a %}1{% endblock %}{% block b %}{{ self.a() }}{% endblock %}>",
     "root/macros.j2": "{% macro m(x) %}{{ x }}{{ caller and caller(x) }}{% endmacro %}",
-    "root/sub/part.j2": "{{ facts.a }}{% include 'part.j2' %}",
-    "root/known.j2": "{{ facts.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
+    "root/sub/part.j2": "{{ variables.a }}{% include 'part.j2' %}",
+    "root/known.j2": "{{ variables.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
     "{{ x is defined }}{{ n is defined }}{{ namespace(a=1).a }}{{ [3, 1] | sort | pprint }}",
     "outside/secret.j2": _SECRET,
 }
@@ -110,7 +117,11 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
 @cache
 def _templates() -> TemplateSandbox:
     templates = TemplateSandbox()
+<<<<<<< HEAD
     for environment in (templates._environment, templates._cache.with_returns):
+=======
+    for environment in (templates._environment, templates._cache.crlf_environment):
+>>>>>>> w-storage
         _AUDIT.watch(environment)
     return templates
 
