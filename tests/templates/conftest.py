@@ -64,11 +64,7 @@ def _count_resources() -> tuple[int, list[int]]:
 
 
 def children(of: int | None = None) -> list[int]:
-<<<<<<< HEAD
-    """Return the child processes of a process (default: this one), without forkservers."""
-=======
     """Return the child processes, by default of this one, without helpers that fork daemons."""
->>>>>>> w-storage
     parent = of or os.getpid()
     found = []
     for entry in os.listdir("/proc"):

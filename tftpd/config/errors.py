@@ -70,11 +70,7 @@ def quote_value(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)
-<<<<<<< HEAD
-    text = printable_text(value)
-=======
     text = escape_control_chars(value)
->>>>>>> w-storage
     return f'"{text}"' if len(text) <= _MAX_SHOWN_CHARS else f'"{text[: _MAX_SHOWN_CHARS - 3]}..."'
 
 

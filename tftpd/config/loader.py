@@ -15,12 +15,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import parse_root
-<<<<<<< HEAD
-from tftpd.access.paths import printable_text, split_name
-from tftpd.access.placeholders import InvalidPlaceholder
-from tftpd.config import errors
-from tftpd.config.errors import ConfigError, Problem, closest_match, format_path, quote_value
-=======
 from tftpd.access.paths import escape_control_chars, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
@@ -31,7 +25,6 @@ from tftpd.config.errors import (
     format_path,
     quote_value,
 )
->>>>>>> w-storage
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination
@@ -150,11 +143,7 @@ def _check_root(
     # The part below a placeholder depends on the client and is checked at each request.
     fault = _describe_fault(str(parsed.path), reads, writes and not parsed.below)
     if fault:
-<<<<<<< HEAD
-        document.add_problem(path, f"{printable_text(str(parsed.path))} {fault}")
-=======
         document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")
->>>>>>> w-storage
 
 
 def _resolve_trace(document: Document, base: Path) -> None:
@@ -163,7 +152,7 @@ def _resolve_trace(document: Document, base: Path) -> None:
     file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
     if file is not None and not os.path.isdir(os.path.dirname(file)):
         document.add_problem(
-            ("trace", "file"), f"{printable_text(file)} is not in an existing directory"
+            ("trace", "file"), f"{escape_control_chars(file)} is not in an existing directory"
         )
 
 

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
-from tftpd.access.paths import printable_text
-=======
 from tftpd.access.paths import escape_control_chars
->>>>>>> w-storage
 from tftpd.access.regex import BadPattern, from_posix, pattern
 from tftpd.access.rewrite import parse_template
 from tftpd.config.names import MAX_RULES
@@ -76,11 +72,7 @@ def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
         try:
             rule, remark = _translate_line(fields)
             rules.append(
-<<<<<<< HEAD
-                TranslatedRule(number, printable_text(line.strip(_WHITESPACE)), rule, remark)
-=======
                 TranslatedRule(number, escape_control_chars(line.strip(_WHITESPACE)), rule, remark)
->>>>>>> w-storage
             )
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
@@ -146,11 +138,7 @@ def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-<<<<<<< HEAD
-            raise _NotTranslatable(f'"{printable_text(letter)}" is not an operation')
-=======
             raise _NotTranslatable(f'"{escape_control_chars(letter)}" is not an operation')
->>>>>>> w-storage
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:

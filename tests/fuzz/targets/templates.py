@@ -117,11 +117,7 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
 @cache
 def _templates() -> TemplateSandbox:
     templates = TemplateSandbox()
-<<<<<<< HEAD
-    for environment in (templates._environment, templates._cache.with_returns):
-=======
     for environment in (templates._environment, templates._cache.crlf_environment):
->>>>>>> w-storage
         _AUDIT.watch(environment)
     return templates
 
