@@ -18,9 +18,9 @@ from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
-    framed,
-    receive,
-    refused_by,
+    decode_refusal,
+    encode_message,
+    receive_message,
 )
 
 MAX_REFUSAL_BYTES = 64 << 10
@@ -45,7 +45,9 @@ REFUSALS = st.builds(
 )
 HEADERS = st.tuples(st.integers(0, 7).map(lambda kind: bytes([kind])), st.binary(max_size=4))
 MESSAGES = st.lists(
-    st.builds(framed, st.sampled_from(MessageKind), REFUSALS | JSON | st.binary(max_size=100))
+    st.builds(
+        encode_message, st.sampled_from(MessageKind), REFUSALS | JSON | st.binary(max_size=100)
+    )
     | st.binary(max_size=40)
     | st.tuples(HEADERS.map(b"".join), JSON).map(b"".join),
     max_size=5,
@@ -75,14 +77,14 @@ def _next_message(stream, max_size):
         return data
 
     try:
-        return receive(take, max_size)
+        return receive_message(take, max_size)
     except (EOFError, InvalidMessage):
         return None, b""
 
 
 def _is_refusal(body):
     try:
-        refused_by(body)
+        decode_refusal(body)
     except InvalidMessage:
         return False
     return True
@@ -96,7 +98,7 @@ def _check_refused(refused):
 
 
 @given(
-    st.booleans().map(lambda ready: framed(MessageKind.READY) if ready else b""),
+    st.booleans().map(lambda ready: encode_message(MessageKind.READY) if ready else b""),
     MESSAGES,
     st.sampled_from([0, 1, -9, -64, -200]),
     st.sampled_from([0, 1, 100, 1 << 16]),
@@ -118,7 +120,7 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
         while process.works:
             kind, body = _next_message(expected, max(size, MAX_REFUSAL_BYTES))
             try:
-                assert (MessageKind.FILE, process.ask(job)) == (kind, body)
+                assert (MessageKind.FILE, process.render(job)) == (kind, body)
                 assert len(body) <= size
             except RequestRefused as refused:
                 _check_refused(refused)
@@ -138,11 +140,11 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
     ids=["two lines", "a lone surrogate", "a long line", "nested too deep"],
 )
 def test_a_refusal_of_a_hostile_process_has_a_short_printable_reason(body):
-    data = framed(MessageKind.READY) + framed(MessageKind.REFUSED, body)
+    data = encode_message(MessageKind.READY) + encode_message(MessageKind.REFUSED, body)
     job = RenderJob(Grant(Path("/srv"), (b"t.j2",), ReadPolicy()), {}, 100, 5.0)
     process = _HostileProcess(data, 0)
     with closing(process), closing(process.other_end):
         process.begin()
         with pytest.raises(RequestRefused) as refused:
-            process.ask(job)
+            process.render(job)
     _check_refused(refused.value)

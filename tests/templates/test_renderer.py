@@ -34,7 +34,7 @@ def _refused(renderer, grant, variables=None):
 
 def _reason(renderer, grant):
     refused = _refused(renderer, grant)
-    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPTIMED_OUT_FAILED)
+    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPLATE_FAILED)
     return refused.reason
 
 
@@ -100,7 +100,7 @@ def test_a_directory_is_an_access_violation(renderer, template, root):
 
 
 @pytest.mark.parametrize("text", [ENDLESS, "{{ 10 ** (10 ** 10) }}"])
-def test_a_slow_template_is_wait_for_exit(renderer, template, text):
+def test_a_slow_template_is_ended(renderer, template, text):
     renderer.limits = RenderLimits(seconds=0.3)
     assert _reason(renderer, template(text)) == TIMED_OUT
     assert children() == []
@@ -400,7 +400,7 @@ def test_a_missing_template_is_reported_while_a_slow_one_is_refused(renderer, te
     assert missing.code is ErrorCode.FILE_NOT_FOUND
 
 
-def test_a_process_that_is_never_ready_is_wait_for_exit(template, monkeypatch):
+def test_a_process_that_is_never_ready_is_ended(template, monkeypatch):
     monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", FAKE_PROCESS.format("")])
     monkeypatch.setattr(process, "_START_SECONDS", 0.3)
     with closing(TemplateRenderer()) as renderer:
