@@ -74,7 +74,7 @@ def _answer_everything(listener, datagram, peer):
         # A template makes a file above the size limit.
         ("templates", sandbox, "_join", lambda pieces, size: "".join(pieces).encode()),
         # The client accepts data of another host.
-        ("client", Session, "_answer_stranger", lambda *args: Session.datagramReceived(*args)),
+        ("client", Session, "_reply_to_unknown_tid", lambda *args: Session.datagramReceived(*args)),
         # A problem has no line number.
         ("config", Document, "line", lambda self, path: 0),
     ],

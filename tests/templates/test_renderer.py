@@ -34,7 +34,7 @@ def _refused(renderer, grant, variables=None):
 
 def _reason(renderer, grant):
     refused = _refused(renderer, grant)
-    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPTIMED_OUT_FAILED)
+    assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPLATE_FAILED)
     return refused.reason
 
 
