@@ -12,7 +12,7 @@ from tests.support.daemons import daemon, until
 from tftpd.daemon.cli import main
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-TEMPLATE = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ facts.role }}\n"
+TEMPLATE = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ variables.role }}\n"
 
 VARIABLES = [
     {"set": {"role": "any"}},
@@ -28,7 +28,7 @@ def serving(tmp_path):
     (root / "cfg" / "host.j2").write_text(TEMPLATE)
     (root / "plain").write_bytes(b"plain")
     (root / "plain.j2").write_bytes(b"never")
-    (root / "broken.j2").write_text("\n{{ facts.none }}")
+    (root / "broken.j2").write_text("\n{{ variables.none }}")
     (root / "endless.j2").write_text(ENDLESS)
     with daemon(
         tmp_path,
