@@ -215,7 +215,7 @@ def test_a_fingerprint_takes_each_option_in_turn(words, options):
             del left[0]
         elif not word.endswith("?"):
             expected = False
-    assert fingerprint.fits(encode_options(tuple(options))) == (expected and not left)
+    assert fingerprint.matches(encode_options(tuple(options))) == (expected and not left)
 
 
 GLOBS = ["*", "?", "*a*", "*a*a*a*a*b", "[a-z]*", "[!a]", "[z-a]", "[", "a[", "[]]", "[[a]", "\\"]
@@ -225,7 +225,7 @@ GLOBS = ["*", "?", "*a*", "*a*a*a*a*b", "[a-z]*", "[!a]", "[z-a]", "[", "a[", "[
 def test_any_globs_match_any_name_in_bounded_time(globs, filename):
     found = Globs(globs)
     for name in (filename, filename * 1000):
-        matches = found.fit(name)
+        matches = found.matches(name)
         assert not (matches and len(name) > 4096)  # no file system has such a name
-        assert found.fit(name.replace(b"\\", b"/")) == matches
+        assert found.matches(name.replace(b"\\", b"/")) == matches
         assert matches or "*" not in globs or len(name) > 4096

@@ -1,4 +1,4 @@
-"""A server over a world, and all the octets that it answers."""
+"""Send requests to a server for a world and collect all its datagrams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ CLIENT = ("192.0.2.7", 2070)
 
 
 def mount(world: World, symlinks: Symlinks = Symlinks.INSIDE, **policies: Any) -> Mount:
-    """The root of a world, read and written by anyone."""
+    """Mount the root of a world for reading and writing."""
     read = policies.pop("read", ReadPolicy())
     write = policies.pop("write", WritePolicy(overwrite=True))
     roots = policies.pop("roots", single_root(world.root))
@@ -36,7 +36,7 @@ def serving(*mounts: Mount, naming: NameRules = NO_RULES, **offered: Any) -> Mem
 
 
 def says(server: MemoryServer, datagram: bytes, to: Any = (SERVER, WELL_KNOWN)) -> list[Any]:
-    """What comes back for it: (the port, the octets)."""
+    """Send a datagram; return the replies as (port, data)."""
     server.net.deliver(datagram, CLIENT, to)
     heard = [(source, octets) for source, _, octets in server.net.sent]
     server.net.sent.clear()
@@ -44,7 +44,7 @@ def says(server: MemoryServer, datagram: bytes, to: Any = (SERVER, WELL_KNOWN)) 
 
 
 def everything(server: MemoryServer, datagram: bytes, upload: bytes = PLANTED) -> list[bytes]:
-    """All that is ever said to who sends `datagram` and then does as it is told."""
+    """Send `datagram`, complete the transfer, and return all datagrams of the server."""
     heard = says(server, datagram)
     said = []
     while heard:
@@ -59,17 +59,17 @@ def everything(server: MemoryServer, datagram: bytes, upload: bytes = PLANTED) -
 
 
 def reads(server: MemoryServer, names: Sequence[bytes]) -> list[list[bytes]]:
-    """All that is said to who reads each of `names`."""
+    """Read each of `names`; return the datagrams of the server."""
     return [everything(server, Rrq(name, b"octet").encode()) for name in names]
 
 
 def writes(server: MemoryServer, names: Sequence[bytes]) -> list[list[bytes]]:
-    """All that is said to who writes each of `names`."""
+    """Write each of `names`; return the datagrams of the server."""
     return [everything(server, Wrq(name, b"octet").encode()) for name in names]
 
 
 def contents(said: list[bytes]) -> bytes | None:
-    """The file that came, None if it was refused by one ERROR; silence is a fault of ours."""
+    """Return the received file, or None after exactly one ERROR packet."""
     packets = [decode(octets) for octets in said]
     if all(isinstance(packet, ErrorPacket) for packet in packets):
         assert len(packets) == 1

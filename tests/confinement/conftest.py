@@ -1,4 +1,4 @@
-"""Worlds, and who the server is: root, or an ordinary user."""
+"""Fixtures: a world, and a server that runs as root or as an ordinary user."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Serve = Callable[[Callable[[], T]], T]
 
 @pytest.fixture
 def confined() -> Iterator[World]:
-    """A world; afterwards nothing is held open."""
+    """A world; checks for leaked descriptors at the end."""
     before = os.listdir("/proc/self/fd")
     with world() as made:
         yield made
@@ -26,7 +26,7 @@ def confined() -> Iterator[World]:
 
 @pytest.fixture(params=["as root", "as an ordinary user"])
 def serve(request: pytest.FixtureRequest, confined: World) -> Serve:
-    """Runs a server: as root, or as an ordinary user who is given all that is there at first."""
+    """Run a server as root, or as an ordinary user who owns the files in the root."""
     if os.geteuid() != 0:
         if request.param == "as root":
             pytest.skip("only root can be root")

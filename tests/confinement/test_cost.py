@@ -1,4 +1,4 @@
-"""What one datagram may cost at most: looks at the disk, memory, and the reactor's time."""
+"""Maximum cost of one datagram: disk lookups, memory and time of the reactor."""
 
 import os
 import time
@@ -56,7 +56,7 @@ def roots(confined):
 
 @pytest.fixture
 def looks(monkeypatch):
-    """How often the disk was looked at."""
+    """Count the disk lookups."""
     count = [0]
 
     def counting(call):
@@ -81,7 +81,7 @@ def _asking(server, looks, name):
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
-def test_a_name_is_looked_for_so_often_and_no_more(confined, roots, looks, name):
+def test_the_number_of_lookups_for_a_name_is_limited(confined, roots, looks, name):
     """One root and no ladder; and eight roots with all of it."""
     seen, _ = _asking(serving(mount(confined)), looks, name)
     assert seen <= PLAIN or name.startswith((b"inner", b"INNER"))
@@ -90,7 +90,7 @@ def test_a_name_is_looked_for_so_often_and_no_more(confined, roots, looks, name)
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
-def test_the_reactor_is_not_held_up(confined, roots, looks, name):
+def test_the_reactor_is_not_blocked(confined, roots, looks, name):
     """What is more than a moment's work waits for a thread: here it never gets one."""
     server = serving(mount(confined, roots=roots), naming=EVERYTHING)
     everything(server, Rrq(name, b"octet").encode())  # the kernel knows all of it by now
@@ -101,7 +101,7 @@ def test_the_reactor_is_not_held_up(confined, roots, looks, name):
     server.net.run_threads()
 
 
-def test_no_request_that_is_kept_is_large(confined):
+def test_a_stored_request_is_small(confined):
     """A transfer keeps its request for as long as it runs, and half_open of them are kept."""
     server = serving(mount(confined, read=ReadPolicy()))
     options = b"ab\0cd\0" * MAX_REQUEST_BYTES
@@ -122,11 +122,11 @@ def test_no_request_that_is_kept_is_large(confined):
     server.sessions.stop()
 
 
-def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, monkeypatch):
+def test_the_negative_cache_has_limited_memory(confined, roots, monkeypatch):
     """As many as are remembered, each as large as can be."""
     hour = time.time_ns() + 3600 * 10**9
     monkeypatch.setattr("tftpd.storage.negative_cache.time.time_ns", lambda: hour)
-    monkeypatch.setattr("tftpd.storage.resolver._AT_ONCE", 1000)
+    monkeypatch.setattr("tftpd.storage.resolver._MAX_NONBLOCKING_LOOKUPS", 1000)
     server = serving(mount(confined), naming=EVERYTHING)
     finder = server.listener.config.resolver
     tracemalloc.start()
@@ -136,9 +136,9 @@ def test_misses_in_any_number_take_so_much_memory_and_no_more(confined, roots, m
             for _ in range(2):
                 everything(server, Rrq(name, b"octet").encode())
         server.reports.clear()
-        kept = len(finder.negative_cache._known)
+        kept = len(finder.negative_cache._entries)
         before, _ = tracemalloc.get_traced_memory()
-        finder.negative_cache._known.clear()
+        finder.negative_cache._entries.clear()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

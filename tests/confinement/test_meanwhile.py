@@ -106,7 +106,7 @@ MEANWHILE = {
 
 @pytest.mark.parametrize("there", [False, True], ids=["a new file", "a file that is replaced"])
 @pytest.mark.parametrize("what", MEANWHILE)
-def test_an_upload_ends_inside_or_nowhere(confined, serve, what, there):
+def test_an_upload_ends_inside_the_root_or_is_refused(confined, serve, what, there):
     """Whatever is put in its way before its last block; and nothing can be read by it then."""
     if there:
         (confined.root / NAME).write_bytes(b"inside: old")
@@ -134,7 +134,7 @@ def test_an_upload_ends_inside_or_nowhere(confined, serve, what, there):
     assert after == before
 
 
-def test_an_upload_in_a_root_that_is_swapped_stays_in_the_old_one(confined, serve):
+def test_an_upload_stays_in_the_root_that_was_opened(confined, serve):
     """The directory that was checked is the one that is held, wherever it is by then."""
 
     def upload():
@@ -151,7 +151,7 @@ def test_an_upload_in_a_root_that_is_swapped_stays_in_the_old_one(confined, serv
     assert (confined.root / NAME).read_bytes() == PLANTED
 
 
-def test_what_is_read_is_what_was_opened(confined, serve):
+def test_a_read_continues_with_the_opened_file(confined, serve):
     """The name becomes a link, and then a secret, between one block and the next."""
     content = b"inside: long" * 200
     (confined.root / "inner" / "long").write_bytes(content)
@@ -173,7 +173,7 @@ def test_what_is_read_is_what_was_opened(confined, serve):
     assert contents(again) is None
 
 
-def test_a_sweep_takes_no_file_for_a_link(confined, serve):
+def test_the_cleanup_follows_no_link(confined, serve):
     """What cut-off uploads left is removed at the next start, by its name."""
     left = ".tftpd-upload-0000000000000000"
     confined.link(left, "../outside/secret")
@@ -185,7 +185,7 @@ def test_a_sweep_takes_no_file_for_a_link(confined, serve):
     assert confined.everything() == before
 
 
-def test_a_quota_counts_nothing_over_links(confined, serve):
+def test_a_quota_does_not_follow_links(confined, serve):
     """Else a link to a full disk would end all uploads, and tell how full it is."""
     (confined.outside / "large").write_bytes(bytes(100_000))
     for at in ("link", "inner/link"):

@@ -1,4 +1,4 @@
-"""File systems that are mounted beneath the root, in a mount namespace of its own."""
+"""File systems that are mounted below the root, in a separate mount namespace."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def told(confined):
     return json.loads(asked.stdout)
 
 
-def test_a_mount_point_is_a_directory_and_what_is_above_it_is_the_root(confined, told):
+def test_a_mount_point_is_served_and_its_parent_is_the_root(confined, told):
     """What is bound into the root is the administrator's word; no link in there leads on."""
     allowed = dict.fromkeys(("bound/secret", "bound-file"), SECRET)
     inside = dict.fromkeys(("bound/up/file", "over/up/file"), INSIDE[b"file"])
@@ -45,7 +45,7 @@ def test_a_mount_point_is_a_directory_and_what_is_above_it_is_the_root(confined,
     assert set(told["read"]) == set(NAMES)
 
 
-def test_nothing_is_written_where_nothing_can_be_made(confined, told):
+def test_nothing_is_written_to_mounted_system_files(confined, told):
     assert not told["planted"]
     assert (confined.outside / "planted").read_bytes() == PLANTED  # bound: a directory of the root
     assert not (confined.base / "planted").exists()

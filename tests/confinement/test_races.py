@@ -122,7 +122,7 @@ def _for_a_while(ask):
 
 @pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
 @pytest.mark.parametrize("what", RACES)
-def test_who_asks_at_any_moment_sees_nothing_of_the_outside(confined, serve, what, symlinks):
+def test_concurrent_renames_expose_no_file_outside(confined, serve, what, symlinks):
     swap, names = RACES[what](confined)
     serve(int)  # before anything moves
 
@@ -152,9 +152,7 @@ def _target_and_link(world):
 
 @pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
 @pytest.mark.parametrize("race", [_tree_and_link, _target_and_link])
-def test_who_writes_at_any_moment_changes_nothing_outside(
-    confined, serve, monkeypatch, race, symlinks
-):
+def test_concurrent_renames_change_no_file_outside(confined, serve, monkeypatch, race, symlinks):
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     swap, names = race(confined)
     serve(int)  # before anything moves
@@ -182,7 +180,7 @@ def _until_gone(swap):
     return once
 
 
-def test_the_races_are_races(confined):
+def test_the_races_succeed_without_protection(confined):
     """Without care for links the secret is seen."""
     swap, names = _file_and_link(confined)
 

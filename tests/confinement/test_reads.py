@@ -1,4 +1,4 @@
-"""Ways out for who reads: no octet of what is outside is in any datagram."""
+"""Reads: no datagram contains data of a file outside the root."""
 
 import os
 
@@ -29,14 +29,14 @@ def _refused(world, serve, symlinks, names):
 
 
 @pytest.mark.parametrize("way", BY_LINK, ids=_id)
-def test_no_link_leads_out(confined, serve, way):
+def test_no_link_reads_a_file_outside(confined, serve, way):
     way.prepare(confined)
     for symlinks in CONFINED:
         _refused(confined, serve, symlinks, way.names)
 
 
 @pytest.mark.parametrize("way", BY_KIND, ids=_id)
-def test_what_is_no_file_is_not_read(confined, serve, way):
+def test_a_file_that_is_not_regular_is_not_read(confined, serve, way):
     if way.root and os.geteuid() != 0:
         pytest.skip("only root makes devices")
     way.prepare(confined)
@@ -55,17 +55,17 @@ def _confined_by_name(world, serve, kind, symlinks):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_name_leads_out(confined, serve, kind):
+def test_no_name_reads_a_file_outside(confined, serve, kind):
     _confined_by_name(confined, serve, kind, Symlinks.INSIDE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_name_leads_out_where_links_may(confined, kind):
+def test_no_name_reads_a_file_outside_with_policy_follow(confined, kind):
     """There is none."""
     _confined_by_name(confined, lambda work: work(), kind, Symlinks.FOLLOW)
 
 
-def test_no_datagram_reads_or_writes_where_its_name_seems_to_end(confined, serve):
+def test_a_nul_byte_in_a_name_reads_and_writes_nothing_outside(confined, serve):
     before = confined.everything()
 
     def ask():
@@ -77,7 +77,7 @@ def test_no_datagram_reads_or_writes_where_its_name_seems_to_end(confined, serve
     assert confined.everything() == before
 
 
-def test_a_hard_link_is_a_file_of_the_directory(confined, serve):
+def test_a_hard_link_is_served_as_a_file_of_the_directory(confined, serve):
     """Nobody can tell the second name of a file from the first: it is served."""
     outside_by_hard_link(confined)
     (said,) = serve(lambda: reads(serving(mount(confined)), [b"hard"]))

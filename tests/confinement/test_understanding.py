@@ -1,4 +1,4 @@
-"""Ways out by what the server makes of names: ladder, rules, roots of one's own, templates."""
+"""Confinement of names that the server changes: fallbacks, rules, client directories."""
 
 from itertools import combinations
 
@@ -27,7 +27,7 @@ def _served(world, server, names, refused=False):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("each octet")])
-def test_no_rung_of_the_ladder_leads_out(confined, kind):
+def test_no_fallback_reads_a_file_outside(confined, kind):
     """With links there that lead out by what a rung makes of the name."""
     for at in ("boot", "C", "LINK", "inner/boot"):
         confined.link(at, "{outside}")
@@ -42,7 +42,7 @@ def test_no_rung_of_the_ladder_leads_out(confined, kind):
 @pytest.mark.parametrize(
     "rungs", [rungs for size in range(1, 6) for rungs in combinations(Fallback, size)], ids="-".join
 )
-def test_no_rungs_together_lead_out(confined, rungs):
+def test_no_pair_of_fallbacks_reads_a_file_outside(confined, rungs):
     confined.link("Link", "../outside")
     confined.link("\u4e2d", "..")
     names = [
@@ -70,7 +70,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("what", RULES)
-def test_no_rule_leads_out(confined, what):
+def test_no_rewrite_rule_reads_a_file_outside(confined, what):
     match, to, how = RULES[what]
     found = pattern(match)
     rule = RewriteRule("rewrite[0]", found, parse_template(to, found), **how)
@@ -95,7 +95,7 @@ SERIALS = [".*", "[^/]*", "\\.\\.", "[0-9A-Fa-f]{8}"]
 
 @pytest.mark.parametrize("known", SERIALS)
 @pytest.mark.parametrize("below", ["{serial}", "x{serial}", "{serial}/{serial}", "inner/{serial}"])
-def test_no_serial_number_leads_out(confined, below, known):
+def test_no_serial_number_reads_a_file_outside(confined, below, known):
     """Whatever the expression is that tells which those are."""
     confined.link("10000000", "{outside}")
     confined.link("20000000", "..")
@@ -141,7 +141,7 @@ def test_no_serial_number_leads_out(confined, below, known):
 
 @pytest.mark.parametrize("fact", ["{ip}", "{ip_hex}", "{mac}", "{mac:upper}", "g/{ip}"])
 @pytest.mark.parametrize("to", ["{outside}", "../outside", "..", "/", "../rootx", "{ip}"])
-def test_no_directory_of_a_clients_own_is_outside(confined, fact, to):
+def test_no_client_directory_is_outside(confined, fact, to):
     mac = bytes.fromhex("525400abcdef")
     for own in ("192.0.2.7", "C0000207", mac.hex("-"), mac.hex("-").upper(), "g/192.0.2.7"):
         confined.link(
@@ -156,7 +156,7 @@ def test_no_directory_of_a_clients_own_is_outside(confined, fact, to):
     assert confined.everything() == before
 
 
-def test_the_text_of_a_template_is_not_read(confined):
+def test_the_source_of_a_template_is_not_served(confined):
     """Nor by a name that only some file systems take for its."""
     for name in ("menu.j2", "inner/menu.j2", "menu.j2.j2", "MENU.J2", "menu.j2.", "menu.j2 "):
         (confined.root / name).write_bytes(SECRET)

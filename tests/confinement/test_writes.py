@@ -1,4 +1,4 @@
-"""Ways out for who writes: nothing outside is made, changed or taken away."""
+"""Writes: no file outside the root is created, changed or removed."""
 
 import os
 
@@ -35,13 +35,13 @@ def _refused(world, serve, symlinks, names):
 
 
 @pytest.mark.parametrize("way", [way for way in BY_LINK if "nothing" not in way.what], ids=_id)
-def test_nothing_is_written_over_a_link_that_leads_out(confined, serve, way):
+def test_no_upload_follows_a_link_out_of_the_root(confined, serve, way):
     way.prepare(confined)
     for symlinks in CONFINED:
         _refused(confined, serve, symlinks, way.names)
 
 
-def test_nothing_is_made_where_a_link_leads_to_nothing(confined, serve):
+def test_a_dangling_link_creates_no_file(confined, serve):
     for at, to in {"link": "../outside/missing", "other": "{outside}/missing"}.items():
         confined.link(at, to)
     for symlinks in CONFINED:
@@ -49,7 +49,7 @@ def test_nothing_is_made_where_a_link_leads_to_nothing(confined, serve):
 
 
 @pytest.mark.parametrize("way", BY_KIND, ids=_id)
-def test_what_is_no_file_is_not_replaced(confined, serve, way):
+def test_a_file_that_is_not_regular_is_not_replaced(confined, serve, way):
     if way.root and os.geteuid() != 0:
         pytest.skip("only root makes devices")
     way.prepare(confined)
@@ -58,7 +58,7 @@ def test_what_is_no_file_is_not_replaced(confined, serve, way):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_upload_goes_out_by_its_name(confined, serve, kind):
+def test_no_name_writes_a_file_outside(confined, serve, kind):
     """Some of the names are those of new files in the root, and nothing else."""
     before = confined.everything(), set(confined.served())
     names = out(confined.filled)[kind]
@@ -71,7 +71,7 @@ def test_no_upload_goes_out_by_its_name(confined, serve, kind):
             assert file.read() == PLANTED
 
 
-def test_a_hard_link_is_replaced_and_what_is_outside_stays_as_it_was(confined, serve):
+def test_replacing_a_hard_link_leaves_the_file_outside_unchanged(confined, serve):
     outside_by_hard_link(confined)
     serve(lambda: writes(serving(mount(confined)), [b"hard"]))
     assert (confined.root / "hard").read_bytes() == PLANTED
@@ -80,7 +80,7 @@ def test_a_hard_link_is_replaced_and_what_is_outside_stays_as_it_was(confined, s
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o777])
-def test_the_bits_of_a_file_are_the_policys_alone(confined, serve, mode):
+def test_the_mode_of_a_replaced_file_is_not_kept(confined, serve, mode):
     """What is replaced hands on neither its setuid bit nor its owner."""
     (confined.root / "file").chmod(0o6777)
     policy = WritePolicy(overwrite=True, mode=mode)
@@ -89,7 +89,7 @@ def test_the_bits_of_a_file_are_the_policys_alone(confined, serve, mode):
         assert (confined.root / name).stat().st_mode & 0o7777 == mode
 
 
-def test_an_unfinished_upload_is_neither_read_nor_written_by_any_spelling(confined, serve):
+def test_no_spelling_reads_or_writes_an_unfinished_upload(confined, serve):
     """It has been guessed, or seen in the directory."""
     left = ".tftpd-upload-0123456789abcdef"
     (confined.root / left).write_bytes(SECRET)

@@ -1,4 +1,4 @@
-"""A directory that is served, and beside it what nobody may have."""
+"""A served directory, and secret files outside it."""
 
 import hashlib
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 SECRET = b"secret-0d5c8e21"
-"""What is in every file outside. It must be in no datagram."""
+"""Content of every file outside. No datagram may contain it."""
 
 PLANTED = b"planted-71be04aa"
-"""What uploads bring. It must be in no file outside."""
+"""Content of uploads. No file outside may contain it."""
 
 INSIDE = {
     b"file": b"inside: file",
@@ -52,26 +52,26 @@ class World:
         path.symlink_to(self.filled(to))
 
     def everything(self) -> dict[str, str]:
-        """A fingerprint of each thing outside the root: what it is, whose, and what is in it."""
+        """Return a fingerprint of each file outside the root: type, owner and content."""
         return dict(_fingerprints(self.base, self.root))
 
     def served(self) -> dict[str, str]:
-        """The same of what is inside."""
+        """Return the same for the files inside the root."""
         return dict(_fingerprints(self.root, None))
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """A world where nothing but the server stands between a client and the secrets.
+    """Create a world in which only the server keeps clients from the secrets.
 
-    Every file and directory outside may be read and written by anyone.
+    Every user may read and write the files and directories outside.
     """
     with tempfile.TemporaryDirectory(prefix="confined-") as name:
         base = Path(os.path.realpath(name))
         made = World(base)
         for name, content in INSIDE.items():
             _file(made.root / os.fsdecode(name), content)
-        # A name that begins as the root's is another's.
+        # `rootx`: a sibling whose name begins with the name of the root.
         for place in (base, base / "rootx", made.outside, made.outside / "dir"):
             _file(place / "secret", SECRET)
             _file(place / "file", SECRET)
@@ -81,13 +81,13 @@ def world() -> Iterator[World]:
 
 
 def by_anyone(world: World) -> None:
-    """Have whatever is in the root by now belong to the ordinary user."""
+    """Give all files in the root to the ordinary user."""
     for path in (world.root, *world.root.rglob("*")):
         os.lchown(path, NOBODY, NOBODY)
 
 
 def as_nobody(work: Callable[[], T]) -> T:
-    """What `work` gives in a child process that is an ordinary user for good."""
+    """Run `work` as an ordinary user in a child process; return its result."""
     here, there = os.pipe()
     child = os.fork()
     if not child:

@@ -234,7 +234,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
         f"  root     {base}",
         "  step     inside: symbolic link to sub/file",
         "  step     sub: directory",
-        f"  step     file: regular file, 14 octets, mode 0644, owner {os.getuid()}:{os.getgid()}",
+        f"  step     file: regular file, 14 bytes, mode 0644, owner {os.getuid()}:{os.getgid()}",
         f"file       {base}/sub/file",
         "answer     DATA 1, 14 bytes",
         "bytes      00030001 696e2061 20646972 6563746f 7279",
@@ -247,7 +247,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
     [
         ("abroad/secret", "abroad: symbolic link to ../elsewhere", None),
         ("missing/file", "missing: No such file or directory", "No such file or directory"),
-        ("deny/inside", "inside: the name goes over a symbolic link", None),
+        ("deny/inside", "inside: the path contains a symbolic link", None),
         ("in/none", "none: No such file or directory", "No such file or directory"),
     ],
 )
@@ -364,7 +364,9 @@ def test_an_oversized_request_is_explained_like_the_server_answers(config, make_
     explanation = explain(config, request, "192.0.2.7")
     answers, _ = _answers_of_server(make_config, request, "192.0.2.7")
     assert [explanation.answer] == answers
-    assert explanation.reason == f"{MAX_REQUEST_BYTES + 9} octets are more than a request has"
+    assert explanation.reason == (
+        f"request of {MAX_REQUEST_BYTES + 9} bytes is longer than {MAX_REQUEST_BYTES} bytes"
+    )
 
 
 @pytest.mark.parametrize(("size", "granted"), [(3, True), (4, False)])
@@ -381,7 +383,7 @@ def test_the_current_usage_of_a_quota_is_applied(tmp_path, size, granted):
     assert os.listdir(tmp_path / "in") == ["there"]
 
 
-_QUOTA = "more than the quota of 10 octets"
+_QUOTA = "more than the quota of 10 bytes"
 
 CARD = bytes.fromhex("525400123456")
 
@@ -417,7 +419,7 @@ def test_the_profile_of_curl_is_shipped(config):
     explanation = explain(config, Rrq(b"empty", b"octet", options), "192.0.2.7")
     assert (explanation.profile["name"], explanation.profile["location"]) == ("curl", "shipped")
     assert explanation.profile["changes"] == {"empty_tsize": False}
-    assert "tsize" not in explanation.transfer_options.options
+    assert "tsize" not in explanation.transfer_options.option_names
 
 
 def test_a_profile_may_enable_answers_to_broadcasts(config):

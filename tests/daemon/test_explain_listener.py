@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tftpd.access.profiles import Profile
-from tftpd.config.loader import load_with_lines
+from tftpd.config.loader import load_settings_and_document
 from tftpd.daemon.explain.explanation import LoadedConfig, explain
 from tftpd.net.sockets import bind_listeners
 from tftpd.protocol.packets import Rrq, Wrq
@@ -27,7 +27,7 @@ def load(tmp_path):
     def build(mode="per-session", broadcast="ignore"):
         path = tmp_path / "tftpd.yaml"
         path.write_text(CONFIGURATION.format(mode=mode, broadcast=broadcast, root=tmp_path))
-        settings, document = load_with_lines(path)
+        settings, document = load_settings_and_document(path)
         return LoadedConfig(settings, "tftpd.yaml", document)
 
     return build

@@ -13,7 +13,7 @@ from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load_settings
 from tftpd.config.names import MAX_RULES
 from tftpd.daemon.cli import main
-from tftpd.daemon.import_map import rules_of, written
+from tftpd.daemon.import_map import format_rules, translate
 from tftpd.protocol.errors import RequestRefused
 
 MAP = """\
@@ -108,7 +108,7 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
         (r"r (a+)+ \1", "a repeated group that has alternatives or that the replacement uses: "
          "in.tftpd may find other groups"),
         ("r grün x", "not printable ASCII; other bytes are written as \\xe4"),
-        ("r x a\u200bb", "a character that cannot be printed"),
+        ("r x a\u200bb", "a character is not printable"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_translated_is_reported(import_text, line, reason):
@@ -193,7 +193,7 @@ PIECES = (
 @example("r a'b c'd")
 @example('r a"b #d\n')
 def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(text):
-    rules, problems = rules_of(text)
+    rules, problems = translate(text)
     lines = range(1, text.count("\n") + 2)
     assert all(line in lines and reason.isprintable() for line, reason in problems)
     if problems:
@@ -202,6 +202,6 @@ def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(t
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "tftpd.yaml"
         directories = ["directories:", f"  - root: {directory}", "    read: {}", ""]
-        path.write_text("\n".join([*written(rules), *directories]))
+        path.write_text("\n".join([*format_rules(rules), *directories]))
         loaded = load_settings(path)
     assert len(loaded.build_name_rules().rules) == sum(rule.rule is not None for rule in rules)

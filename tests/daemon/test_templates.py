@@ -12,7 +12,7 @@ from tests.support.daemons import daemon, until
 from tftpd.daemon.cli import main
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-TEMPLATE = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ facts.role }}\n"
+TEMPLATE = "{{ ip }} {{ server }} {{ asked }} {{ name }} {{ groups.host }} {{ variables.role }}\n"
 
 VARIABLES = [
     {"set": {"role": "any"}},
@@ -28,7 +28,7 @@ def serving(tmp_path):
     (root / "cfg" / "host.j2").write_text(TEMPLATE)
     (root / "plain").write_bytes(b"plain")
     (root / "plain.j2").write_bytes(b"never")
-    (root / "broken.j2").write_text("\n{{ facts.none }}")
+    (root / "broken.j2").write_text("\n{{ variables.none }}")
     (root / "endless.j2").write_text(ENDLESS)
     with daemon(
         tmp_path,
@@ -64,7 +64,7 @@ def test_a_file_takes_precedence_and_a_template_itself_is_not_served(serving):
 def test_the_error_of_a_template_is_logged_and_not_sent_to_the_client(serving):
     with pytest.raises(plain.ServerError) as refused:
         plain.get(serving.port, b"broken")
-    assert refused.value.args == (0, "File could not be made")
+    assert refused.value.args == (0, "File could not be generated")
     (event,) = serving.awaited(1)
     assert event["detail"].startswith("template broken.j2: line 2: ")
     assert "none" in event["detail"]
@@ -89,7 +89,7 @@ def test_an_endless_template_delays_no_other_client(serving):
     assert plain.get(serving.port, b"cfg/web2").endswith(b"web2 here\n")
     for thread in stuck:
         thread.join(20)
-    assert refusals == [(0, "File could not be made")] * len(stuck)
+    assert refusals == [(0, "File could not be generated")] * len(stuck)
 
 
 def test_a_repeated_request_is_rendered_once_and_sent_once(serving):

@@ -135,10 +135,10 @@ def text(size: int, seed: int) -> bytes:
         .randbytes(size)
         .translate(bytes(b"ab\n\r\0cde"[n % 8] for n in range(256)))
     )
-    wire = netascii.encode(letters)[:size]
+    wire = netascii.encode_netascii(letters)[:size]
     if wire.endswith(b"\r"):  # the half of a line end
         wire = wire[:-1] + b"x"
-    return netascii.Decoder().decode(wire, final=True)
+    return netascii.NetasciiDecoder().decode(wire, final=True)
 
 
 def whole(seeds: int, rollover: bool = True) -> Iterator[Cell]:

@@ -119,7 +119,7 @@ def test_two_faults_are_both():
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 511, 5000])
 def test_texts_have_their_size_as_netascii(size):
     for seed in range(20):
-        assert len(netascii.encode(text(size, seed))) == size
+        assert len(netascii.encode_netascii(text(size, seed))) == size
 
 
 def test_a_cell_is_known_by_its_name():

@@ -14,7 +14,7 @@ from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.netascii import encode
+from tftpd.protocol.netascii import encode_netascii
 from tftpd.protocol.packets import HEADER_BYTES, Ack, Data, ErrorPacket, Oack, decode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.config import ServerConfig
@@ -83,7 +83,7 @@ class CheckedServer(MemoryServer):
             if session is not None and session is not self._last_sessions.get(address):
                 self._last_sessions[address] = session
                 if isinstance(session, ReceiveSession):
-                    blksize = session.machine.terms.blksize
+                    blksize = session.machine.options.blksize
                     peer.sent = SentBlocks(len(self._uploads) + 1, blksize)
                     self._uploads[session] = peer.sent
                     peer.block = 0
@@ -163,10 +163,12 @@ def _is_block(session: AnySession, data: Data) -> bool:
     """Return True if the session may send this block."""
     if not isinstance(session, SendSession):
         return False
-    options, name = session.machine.terms, session.request_name.name
+    options, name = session.machine.options, session.request_name.name
     if name not in files.FILES or name == b"changing":
         return len(data.payload) <= options.blksize
-    content = encode(files.FILES[name]) if options.mode is Mode.NETASCII else files.FILES[name]
+    content = (
+        encode_netascii(files.FILES[name]) if options.mode is Mode.NETASCII else files.FILES[name]
+    )
     start = (data.block - 1) * options.blksize
     return content[start : start + options.blksize] == data.payload
 

@@ -62,7 +62,7 @@ def _answer_everything(listener, datagram, peer):
         # A session leaves its file open.
         ("server", SendSession, "_close_file", lambda self: None),
         # The first reply is repeated without end.
-        ("server", TransferMachine, "_worthwhile", TransferMachine._patient),
+        ("server", TransferMachine, "_may_resend", TransferMachine._may_wait),
         # An aborted upload is not removed.
         ("server", Upload, "discard", lambda self: None),
         # The last block is acknowledged before the file is stored.
@@ -72,9 +72,9 @@ def _answer_everything(listener, datagram, peer):
         # A template reads private attributes.
         ("templates", sandbox._Environment, "is_safe_attribute", lambda *args: True),
         # A template makes a file above the size limit.
-        ("templates", sandbox, "_together", lambda pieces, size: "".join(pieces).encode()),
+        ("templates", sandbox, "_join", lambda pieces, size: "".join(pieces).encode()),
         # The client accepts data of another host.
-        ("client", Session, "_answer_stranger", lambda *args: Session.datagramReceived(*args)),
+        ("client", Session, "_reply_to_unknown_tid", lambda *args: Session.datagramReceived(*args)),
         # A problem has no line number.
         ("config", Document, "line", lambda self, path: 0),
     ],

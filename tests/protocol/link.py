@@ -1,4 +1,4 @@
-"""A link in simulated time: seeded loss, a bottleneck, and the queue before it."""
+"""Simulated link with random loss, a bottleneck and a queue before it, in simulated time."""
 
 import heapq
 import random
@@ -14,25 +14,29 @@ from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 
 BLKSIZE = 1468
-_TICK = 0.001  # seconds: what a reactor's timers are good for
-_PATIENCE = 1.0  # seconds: the timer of the client
+_TIMER_RESOLUTION_SECONDS = 0.001  # as precise as the timers of a reactor
+_CLIENT_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Measured:
-    """How a transfer went: octets per second, and packets sent for each block."""
+class LinkResult:
+    """Result of a transfer: bytes per second, packets sent per block, and the outcome."""
 
     goodput: float
-    sent: float
+    sends_per_block: float
     outcome: Outcome | None
 
 
 class Link:
-    """Between a Sender and a client that is a Receiver with a slow timer.
+    """A link between a `Sender` and a client, which is a `Receiver` with a slow timer.
 
-    `loss` is the share of packets lost either way, `rate` the octets per
-    second of the bottleneck and `queue` the packets that wait before it.
-    The client answers up to `late` seconds late, by chance.
+    Args:
+        loss: Share of packets that are lost, in both directions.
+        rate: Rate of the bottleneck in bytes per second.
+        queue: Number of packets that fit into the queue before the bottleneck.
+        rtt: Round-trip time in seconds.
+        max_delay: Maximum of the client's random delay in seconds.
+        seed: Seed of the random numbers.
     """
 
     def __init__(
@@ -40,43 +44,45 @@ class Link:
         loss: float = 0.0,
         rate: float = 100e6,
         queue: float = inf,
-        roundtrip: float = 0.001,
-        late: float = 0.0,
+        rtt: float = 0.001,
+        max_delay: float = 0.0,
         seed: int = 1,
     ) -> None:
         self._loss, self._rate, self._queue = loss, rate, queue
-        self._transit = roundtrip / 2
-        self._late = late
-        self._dice = random.Random(seed)
+        self._transit = rtt / 2
+        self._max_delay = max_delay
+        self._random = random.Random(seed)
         self._now = 0.0
-        self._busy = 0.0  # until when the bottleneck is
-        self._packets: list[tuple[float, int, bool, bytes]] = []
+        self._busy_until = 0.0  # end of the bottleneck's current work
+        self._in_flight: list[tuple[float, int, bool, bytes]] = []
         self._sent = 0
         self._order = 0
         self._numbering = BlockNumbering()
 
-    def transfer(self, octets: int, windowsize: int) -> Measured:
-        """Send a file; ends in any case, by the patience of both."""
-        terms = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
-        timer = RetransmitTimer(RetransmitPolicy(), None, windowsize, self._dice.random)
-        timer.on_rtt_sample(2 * self._transit)  # as the OACK's ACK would have shown
-        sender = Sender(terms, timer, 0.0)
-        receiver = Receiver(terms, RetransmitTimer(RetransmitPolicy(), _PATIENCE), 0.0)
+    def transfer(self, size: int, windowsize: int) -> LinkResult:
+        """Send a file of `size` bytes. The transfer ends at the latest by a timeout."""
+        options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
+        timer = RetransmitTimer(RetransmitPolicy(), None, windowsize, self._random.random)
+        timer.on_rtt_sample(2 * self._transit)  # as from the ACK of an OACK
+        sender = Sender(options, timer, 0.0)
+        client_timer = RetransmitTimer(RetransmitPolicy(), _CLIENT_TIMEOUT_SECONDS)
+        receiver = Receiver(options, client_timer, 0.0)
         receiver.next_send(0.0)  # stands for the request
-        whole, self._last = divmod(octets, BLKSIZE)
-        self._blocks = whole + 1
-        sender.blocks_ready(self._blocks, self._last)
-        self._carry(sender)
+        full_blocks, self._last_size = divmod(size, BLKSIZE)
+        self._blocks = full_blocks + 1
+        sender.blocks_ready(self._blocks, self._last_size)
+        self._send_blocks(sender)
         while not sender.closed:
             self._step(sender, receiver)
-        return Measured(octets / self._now, self._sent / self._blocks, sender.outcome)
+        return LinkResult(size / self._now, self._sent / self._blocks, sender.outcome)
 
     def _step(self, sender: Sender, receiver: Receiver) -> None:
-        arrival = self._packets[0][0] if self._packets else inf
-        alarm = min((sender.deadline // _TICK + 1) * _TICK, receiver.deadline)
-        self._now = max(self._now, min(arrival, alarm))
-        if arrival <= alarm:
-            _, _, to_receiver, datagram = heapq.heappop(self._packets)
+        arrival = self._in_flight[0][0] if self._in_flight else inf
+        resolution = _TIMER_RESOLUTION_SECONDS
+        timeout = min((sender.deadline // resolution + 1) * resolution, receiver.deadline)
+        self._now = max(self._now, min(arrival, timeout))
+        if arrival <= timeout:
+            _, _, to_receiver, datagram = heapq.heappop(self._in_flight)
             (receiver if to_receiver else sender).receive(decode(datagram), self._now)
         else:
             sender.on_timeout(self._now)
@@ -84,27 +90,27 @@ class Link:
         receiver.take_payloads()
         if receiver.complete and receiver.outcome is None:
             receiver.on_stored(self._now)
-        datagram = receiver.next_send(self._now)
-        if datagram is not None:
-            late = self._dice.random() * self._late if self._late else 0.0
-            self._put(datagram, self._now + self._transit + late, to_receiver=False)
-        self._carry(sender)
+        ack = receiver.next_send(self._now)
+        if ack is not None:
+            delay = self._random.random() * self._max_delay if self._max_delay else 0.0
+            self._put(ack, self._now + self._transit + delay, to_receiver=False)
+        self._send_blocks(sender)
 
-    def _carry(self, sender: Sender) -> None:
-        burst = sender.next_send(self._now)
-        if not isinstance(burst, tuple):
+    def _send_blocks(self, sender: Sender) -> None:
+        block_range = sender.next_send(self._now)
+        if not isinstance(block_range, tuple):
             return
-        first, count = burst
+        first, count = block_range
         for index in range(first, first + count):
-            payload = bytes(self._last if index == self._blocks else BLKSIZE)
+            payload = bytes(self._last_size if index == self._blocks else BLKSIZE)
             datagram = Data(self._numbering.to_wire(index), payload).encode()
             self._sent += 1
-            waiting = max(0.0, self._busy - self._now) * self._rate / len(datagram)
-            if waiting < self._queue:
-                self._busy = max(self._busy, self._now) + len(datagram) / self._rate
-                self._put(datagram, self._busy + self._transit, to_receiver=True)
+            queued = max(0.0, self._busy_until - self._now) * self._rate / len(datagram)
+            if queued < self._queue:
+                self._busy_until = max(self._busy_until, self._now) + len(datagram) / self._rate
+                self._put(datagram, self._busy_until + self._transit, to_receiver=True)
 
     def _put(self, datagram: bytes, at: float, to_receiver: bool) -> None:
-        if self._dice.random() >= self._loss:
+        if self._random.random() >= self._loss:
             self._order += 1
-            heapq.heappush(self._packets, (at, self._order, to_receiver, datagram))
+            heapq.heappush(self._in_flight, (at, self._order, to_receiver, datagram))

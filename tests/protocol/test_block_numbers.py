@@ -1,4 +1,4 @@
-"""Block indexes and wire numbers."""
+"""Conversion between block indexes and block numbers."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,7 +14,7 @@ indexes = st.integers(0, 500_000)
     ("rollover", "numbers"),
     [(0, [65534, 65535, 0, 1]), (1, [65534, 65535, 1, 2])],
 )
-def test_numbers_go_on_at_the_rollover(rollover, numbers):
+def test_the_rollover_follows_65535(rollover, numbers):
     numbering = BlockNumbering(rollover)
     assert [numbering.to_wire(index) for index in range(65534, 65538)] == numbers
 
@@ -29,13 +29,13 @@ def test_the_second_rollover_is_like_the_first():
 
 
 @given(rollovers, indexes, st.integers(0, 65000))
-def test_what_is_ahead_is_counted(rollover, index, distance):
+def test_blocks_ahead_returns_the_distance(rollover, index, distance):
     numbering = BlockNumbering(rollover)
     assert numbering.blocks_ahead(numbering.to_wire(index + distance), index) == distance
 
 
 @given(rollovers, indexes, st.integers(0, 65000))
-def test_what_is_behind_is_counted(rollover, index, distance):
+def test_blocks_behind_returns_the_distance(rollover, index, distance):
     numbering = BlockNumbering(rollover)
     behind = max(1, index - distance)
     if index:
@@ -48,7 +48,7 @@ def test_numbers_of_consecutive_blocks_differ(rollover, index):
     assert numbering.to_wire(index) != numbering.to_wire(index + 1)
 
 
-def test_numbers_go_on_at_zero_unless_one_is_asked_for():
+def test_the_default_rollover_is_0():
     assert BlockNumbering().to_wire(65536) == 0
 
 
@@ -58,7 +58,7 @@ def test_numbers_go_on_at_zero_unless_one_is_asked_for():
 @example(1, 65472, 64)
 @example(1, 65473, 64)
 @settings(deadline=None)
-def test_the_octets_of_many_numbers_are_those_of_each(rollover, first, count):
+def test_to_bytes_agrees_with_to_wire(rollover, first, count):
     numbering = BlockNumbering(rollover)
     numbers = [numbering.to_wire(index) for index in range(first, first + count)]
     high, low = numbering.to_bytes(first, count)
@@ -68,24 +68,24 @@ def test_the_octets_of_many_numbers_are_those_of_each(rollover, first, count):
 @pytest.mark.parametrize(
     ("index", "behind"), [(1, 1), (65534, 65534), (65535, 65535), (200_000, 65535)]
 )
-def test_where_numbers_go_on_at_one_zero_lies_behind_every_block(index, behind):
+def test_with_rollover_1_the_number_0_is_behind_each_block(index, behind):
     assert BlockNumbering(1).blocks_behind(0, index) == behind
 
 
-def test_zero_is_no_number_once_the_numbers_went_on_at_one():
+def test_with_rollover_1_the_number_0_is_invalid_after_the_rollover():
     assert BlockNumbering(1).blocks_ahead(0, 65535) == 65535
     assert BlockNumbering(1).blocks_ahead(0, 200_000) == 65535
 
 
 @pytest.mark.parametrize("index", [1, 65471, 65534])
-def test_zero_is_the_number_of_block_0_alone_where_numbers_go_on_at_one(index):
+def test_with_rollover_1_only_block_0_has_the_number_0(index):
     assert BlockNumbering(1).blocks_ahead(0, index) == 65535
 
 
-def test_the_last_number_of_a_cycle_is_not_that_of_block_0():
+def test_65535_is_ahead_of_block_0():
     assert BlockNumbering(1).blocks_ahead(65535, 0) == 65535
 
 
-def test_other_rollovers_are_an_error():
+def test_other_rollovers_raise_value_error():
     with pytest.raises(ValueError, match="0 or 1"):
         BlockNumbering(2)

@@ -6,23 +6,23 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, Resource
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
-def test_every_code_has_a_text(code):
+def test_each_code_has_an_ascii_text(code):
     assert code.text.isascii()
     assert code.text
 
 
-def test_a_refusal_tells_the_peer_a_text_of_the_table_and_the_log_more():
+def test_a_refusal_has_a_standard_text_for_the_peer_and_a_reason_for_the_log():
     refused = RequestRefused(ErrorCode.ACCESS_VIOLATION, "/etc/passwd is outside")
     assert (refused.code, refused.text) == (ErrorCode.ACCESS_VIOLATION, "Access violation")
     assert (refused.reason, str(refused)) == ("/etc/passwd is outside", "/etc/passwd is outside")
 
 
-def test_a_refusal_without_more_says_the_same_to_both():
+def test_a_refusal_without_a_reason_logs_its_text():
     refused = RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.STOPPING)
     assert (refused.text, str(refused)) == ("Server is stopping", "Server is stopping")
 
 
-def test_what_is_scarce_is_refused_like_anything_else():
-    scarce = ResourceExhausted(ErrorCode.NOT_DEFINED, "EMFILE", ErrorText.OUT_OF_MEMORY)
-    assert isinstance(scarce, RequestRefused)
-    assert (scarce.code, scarce.text) == (ErrorCode.NOT_DEFINED, "Server is out of memory")
+def test_resource_exhausted_is_a_refusal():
+    error = ResourceExhausted(ErrorCode.NOT_DEFINED, "EMFILE", ErrorText.OUT_OF_MEMORY)
+    assert isinstance(error, RequestRefused)
+    assert (error.code, error.text) == (ErrorCode.NOT_DEFINED, "Server is out of memory")

@@ -1,10 +1,10 @@
-"""What both machines have in common: ends, patience and what counts as an answer."""
+"""Common behaviour of sender and receiver: outcomes, timeouts and duplicates."""
 
 from math import inf
 
 import pytest
 
-from tests.protocol.ends import OACK, TIMING, ReceiverEnd, SenderEnd
+from tests.protocol.ends import OACK, POLICY, ReceiverEnd, SenderEnd
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.negotiation import TransferOptions
@@ -18,140 +18,140 @@ DISK_FULL = RequestRefused(ErrorCode.DISK_FULL, "ENOSPC")
 
 def _sending():
     end = SenderEnd(b"aaaabbbbcccc", LOCK_STEP)
-    end.sends()
+    end.send()
     return end
 
 
-def test_what_ended_first_is_what_is_reported():
+def test_the_first_outcome_is_kept():
     end = _sending()
-    end.machine.close(Outcome.STOPPED, 0, "going down")
-    end.machine.close(Outcome.REPLACED, 5, "again")
+    end.machine.close(Outcome.STOPPED, 0, "shutdown")
+    end.machine.close(Outcome.REPLACED, 5, "replaced")
     end.machine.abort(DISK_FULL)
     machine = end.machine
-    assert (machine.outcome, machine.code, machine.detail) == (Outcome.STOPPED, 0, "going down")
-    assert end.sends() == []
+    assert (machine.outcome, machine.code, machine.detail) == (Outcome.STOPPED, 0, "shutdown")
+    assert end.send() == []
 
 
-def test_an_end_without_more_has_no_code_and_no_detail():
+def test_close_sets_no_code_and_no_detail_by_default():
     machine = _sending().machine
     machine.close(Outcome.STOPPED)
     assert (machine.closed, machine.deadline) == (True, inf)
     assert (machine.code, machine.detail) == (None, "")
 
 
-def test_a_failure_may_have_an_outcome_of_its_own_and_its_reason_is_for_the_log():
+def test_abort_sends_the_text_and_keeps_the_reason_for_the_log():
     end = _sending()
     end.machine.abort(DISK_FULL, Outcome.STOPPED)
     machine = end.machine
     assert (machine.outcome, machine.code, machine.detail) == (Outcome.STOPPED, 3, "ENOSPC")
-    assert end.sends() == [ErrorPacket(3, "Disk full or allocation exceeded")]
+    assert end.send() == [ErrorPacket(3, "Disk full or allocation exceeded")]
 
 
-def test_a_machine_begins_with_nothing_said_and_nothing_to_wait_for():
-    machine = TransferMachine(LOCK_STEP, RetransmitTimer(TIMING), 5.0)
+def test_a_new_machine_has_no_outcome_and_no_deadline():
+    machine = TransferMachine(LOCK_STEP, RetransmitTimer(POLICY), 5.0)
     assert (machine.outcome, machine.closed, machine.deadline) == (None, False, inf)
     assert (machine.retransmits, machine.timeouts, machine.peer_confirmed) == (0, 0, False)
     assert (machine.code, machine.detail) == (None, "")
     assert machine.idle_time(7.5) == 2.5
 
 
-def test_the_round_trip_is_that_of_the_last_answers():
+def test_smoothed_rtt_is_none_before_the_first_sample():
     end = _sending()
     assert end.machine.smoothed_rtt is None
-    end.hears(Ack(1), after=0.2)
+    end.receive(Ack(1), after=0.2)
     assert end.machine.smoothed_rtt == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("end", [_sending, lambda: ReceiverEnd(LOCK_STEP)], ids=["read", "write"])
-def test_time_stalls_until_the_peer_moves_the_transfer_on(end):
+def test_idle_time_counts_until_the_peer_makes_progress(end):
     end = end()
-    end.sends()
-    end.waits(3)
+    end.send()
+    end.advance(3)
     assert end.machine.idle_time(end.now) == 3
-    end.hears(Ack(1) if isinstance(end, SenderEnd) else Data(1, b"aaaa"), after=1)
+    end.receive(Ack(1) if isinstance(end, SenderEnd) else Data(1, b"aaaa"), after=1)
     assert end.machine.idle_time(end.now) == 0
     assert end.machine.peer_confirmed
 
 
-# Repeats that come within 50 ms, or within a round trip, are the network's own
+# A repeated packet within 50 ms or one round trip may be a duplicate by the network
 
 
-@pytest.mark.parametrize(
-    ("roundtrip", "early", "late"), [(0.001, 0.049, 0.051), (0.2, 0.199, 0.201)]
-)
-def test_a_repeat_within_a_round_trip_or_50_ms_is_no_answer(roundtrip, early, late):
+@pytest.mark.parametrize(("rtt", "early", "late"), [(0.001, 0.049, 0.051), (0.2, 0.199, 0.201)])
+def test_a_duplicate_ack_within_a_round_trip_or_50_ms_is_ignored(rtt, early, late):
     for after, resent in ((early, []), (late, [Data(2, b"bbbb")])):
         end = _sending()
-        assert end.hears(Ack(1), after=roundtrip) == [Data(2, b"bbbb")]
-        assert end.hears(Ack(1), after=after) == resent
+        assert end.receive(Ack(1), after=rtt) == [Data(2, b"bbbb")]
+        assert end.receive(Ack(1), after=after) == resent
 
 
-def test_a_repeat_at_the_very_end_of_that_time_is_one():
+def test_a_repeated_request_exactly_after_the_interval_is_answered():
     end = SenderEnd(b"aaaabbbbcccc", LOCK_STEP, RetransmitPolicy(initial_interval=0.5))
-    first = end.sends()
-    end.now += 0.5  # exact in binary
+    first = end.send()
+    end.now += 0.5  # 0.5 is exact in binary
     end.machine.on_request_repeated(end.now)
-    assert end.sends() == first
+    assert end.send() == first
 
 
-# Patience
+# Idle timeout and unanswered sends
 
 
 @pytest.mark.parametrize(
-    ("patience", "outcome"), [(1.0, Outcome.TIMED_OUT), (1.25, None)], ids=["over", "left"]
+    ("idle_timeout", "outcome"),
+    [(1.0, Outcome.TIMED_OUT), (1.25, None)],
+    ids=["reached", "not reached"],
 )
-def test_a_deadline_at_the_end_of_patience_is_the_end(patience, outcome):
+def test_a_deadline_at_the_idle_timeout_ends_the_transfer(idle_timeout, outcome):
     end = SenderEnd(
-        b"aaaabbbb", LOCK_STEP, RetransmitPolicy(idle_timeout=patience, initial_interval=1.0)
+        b"aaaabbbb", LOCK_STEP, RetransmitPolicy(idle_timeout=idle_timeout, initial_interval=1.0)
     )
-    first = end.sends()
-    assert end.waits(1.0) == ([] if outcome else first)
+    first = end.send()
+    assert end.advance(1.0) == ([] if outcome else first)
     assert end.machine.outcome is outcome
 
 
-def test_one_copy_is_one_copy():
+def test_max_unanswered_sends_of_one_sends_one_copy():
     end = SenderEnd(b"aaaa", LOCK_STEP, RetransmitPolicy(max_unanswered_sends=1))
-    end.sends()
-    assert end.waits(1) == []
+    end.send()
+    assert end.advance(1) == []
     assert end.machine.outcome is Outcome.TIMED_OUT
 
 
-def test_whoever_never_answers_is_waited_for_no_longer_than_patience_either():
+def test_the_idle_timeout_also_limits_a_peer_that_never_answers():
     end = ReceiverEnd(
         TransferOptions(blksize=4, oack=OACK),
         RetransmitPolicy(idle_timeout=1.5, initial_interval=1.0, max_unanswered_sends=9),
     )
-    assert end.sends() == [Oack(OACK)]
-    assert end.waits(1) == [Oack(OACK)]
-    assert end.waits(1.5) == []
+    assert end.send() == [Oack(OACK)]
+    assert end.advance(1) == [Oack(OACK)]
+    assert end.advance(1.5) == []
     assert end.machine.outcome is Outcome.TIMED_OUT
 
 
-def test_whoever_has_answered_is_sent_as_many_copies_as_patience_allows():
+def test_max_unanswered_sends_does_not_apply_after_an_answer():
     end = SenderEnd(
         b"aaaabbbb", LOCK_STEP, RetransmitPolicy(initial_interval=1.0, max_unanswered_sends=1)
     )
-    end.sends()
-    end.hears(Ack(1))
-    assert sum(bool(end.waits(1)) for _ in range(20)) > 3
+    end.send()
+    end.receive(Ack(1))
+    assert sum(bool(end.advance(1)) for _ in range(20)) > 3
 
 
 # Counters
 
 
-def test_deadlines_in_vain_are_counted():
+def test_timeouts_are_counted():
     for end in (_sending(), ReceiverEnd(LOCK_STEP)):
-        end.sends()
-        end.waits(0.5)
+        end.send()
+        end.advance(0.5)
         assert end.machine.timeouts == 0
-        end.waits(0.5)
-        end.waits(2)
+        end.advance(0.5)
+        end.advance(2)
         assert end.machine.timeouts == 2
 
 
-def test_packets_that_mean_nothing_here_leave_the_clock_alone():
+def test_unexpected_packets_do_not_change_the_deadline():
     end = _sending()
     before = end.machine.deadline
-    end.hears(Rrq(b"f", b"octet"), after=0.5)
-    end.hears(Ack(9))
+    end.receive(Rrq(b"f", b"octet"), after=0.5)
+    end.receive(Ack(9))
     assert end.machine.deadline == before

@@ -1,4 +1,4 @@
-"""Options that were asked for, and what is agreed."""
+"""Negotiation of options."""
 
 import pytest
 from hypothesis import given
@@ -12,16 +12,16 @@ READ, WRITE = Direction.READ, Direction.WRITE
 NETASCII, OCTET = Mode.NETASCII, Mode.OCTET
 
 
-def _agreed(*options, limits=None, mode=OCTET, direction=READ, size=1000):
+def _negotiate(*options, limits=None, mode=OCTET, direction=READ, size=1000):
     return negotiate(options, limits or OptionLimits(), mode, direction, size)
 
 
-def test_no_options_are_the_terms_of_rfc_1350():
-    assert _agreed() == TransferOptions(OCTET, 512, 1, None, None, 0, ())
+def test_without_options_the_defaults_of_rfc_1350_apply():
+    assert _negotiate() == TransferOptions(OCTET, 512, 1, None, None, 0, ())
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "answer"),
+    ("name", "value", "agreed_value"),
     [
         (b"blksize", b"8", b"8"),
         (b"blksize", b"65464", b"65464"),
@@ -54,9 +54,9 @@ def test_no_options_are_the_terms_of_rfc_1350():
         (b"", b"", None),
     ],
 )
-def test_each_option_is_answered_or_left_out(name, value, answer):
-    oack = () if answer is None else ((name, answer),)
-    assert _agreed((name, value)).oack == oack
+def test_each_option_is_accepted_or_left_out(name, value, agreed_value):
+    oack = () if agreed_value is None else ((name, agreed_value),)
+    assert _negotiate((name, value)).oack == oack
 
 
 @pytest.mark.parametrize(
@@ -66,74 +66,81 @@ def test_each_option_is_answered_or_left_out(name, value, answer):
     "value", [b"", b"-1", b"+1", b" 8", b"8.5", b"0x10", b"abc", b"\xff", b"9" * 5000, b"1e3"]
 )
 @pytest.mark.parametrize("direction", [READ, WRITE])
-def test_what_is_no_number_is_left_out(name, value, direction):
-    assert _agreed((name, value), direction=direction) == TransferOptions()
+def test_an_option_that_is_not_a_number_is_left_out(name, value, direction):
+    assert _negotiate((name, value), direction=direction) == TransferOptions()
 
 
-def test_order_and_spelling_are_the_clients():
-    agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"WindowSize", b"4"), (b"BlkSize", b"1024"))
+def test_the_oack_has_the_order_and_spelling_of_the_client():
+    agreed = _negotiate(
+        (b"TSIZE", b"0"), (b"x", b"y"), (b"WindowSize", b"4"), (b"BlkSize", b"1024")
+    )
     assert agreed.oack == ((b"TSIZE", b"1000"), (b"WindowSize", b"4"), (b"BlkSize", b"1024"))
     assert (agreed.blksize, agreed.windowsize, agreed.tsize) == (1024, 4, 1000)
 
 
-def test_an_option_given_twice_counts_once():
+def test_a_repeated_option_counts_once():
     first = ((b"blksize", b"1024"), (b"timeout", b"3"))
-    agreed = _agreed(*first, (b"BLKSIZE", b"8"), (b"timeout", b"9"))
+    agreed = _negotiate(*first, (b"BLKSIZE", b"8"), (b"timeout", b"9"))
     assert agreed.oack == first
 
 
-def test_an_option_that_is_no_number_does_not_stand_in_the_way_of_one_that_is():
-    assert _agreed((b"blksize", b"x"), (b"blksize", b"1024")).oack == ((b"blksize", b"1024"),)
+def test_an_invalid_option_does_not_prevent_a_later_valid_one():
+    assert _negotiate((b"blksize", b"x"), (b"blksize", b"1024")).oack == ((b"blksize", b"1024"),)
 
 
-def test_of_two_options_of_one_meaning_the_first_counts():
-    assert _agreed((b"blksize2", b"1000"), (b"blksize", b"1000")).oack == ((b"blksize2", b"512"),)
-    agreed = _agreed((b"utimeout", b"50000"), (b"timeout", b"3"))
+def test_the_first_of_two_equivalent_options_counts():
+    assert _negotiate((b"blksize2", b"1000"), (b"blksize", b"1000")).oack == (
+        (b"blksize2", b"512"),
+    )
+    agreed = _negotiate((b"utimeout", b"50000"), (b"timeout", b"3"))
     assert (agreed.oack, agreed.timeout) == (((b"utimeout", b"50000"),), 0.05)
 
 
-def test_limits_cap_and_never_raise():
+def test_limits_reduce_values_and_never_increase_them():
     limits = OptionLimits(blksize=1000, windowsize=8)
-    asked = ((b"blksize", b"1468"), (b"windowsize", b"64"))
-    assert _agreed(*asked, limits=limits).oack == ((b"blksize", b"1000"), (b"windowsize", b"8"))
-    asked = ((b"blksize", b"8"), (b"windowsize", b"2"))
-    assert _agreed(*asked, limits=limits).oack == asked
-    assert _agreed((b"blksize2", b"1024"), limits=limits).oack == ((b"blksize2", b"512"),)
+    requested = ((b"blksize", b"1468"), (b"windowsize", b"64"))
+    assert _negotiate(*requested, limits=limits).oack == (
+        (b"blksize", b"1000"),
+        (b"windowsize", b"8"),
+    )
+    requested = ((b"blksize", b"8"), (b"windowsize", b"2"))
+    assert _negotiate(*requested, limits=limits).oack == requested
+    assert _negotiate((b"blksize2", b"1024"), limits=limits).oack == ((b"blksize2", b"512"),)
 
 
-def test_a_window_is_bounded_in_octets_wherever_its_options_stand():
+def test_the_window_is_limited_in_bytes_for_any_order_of_the_options():
     limits = OptionLimits(windowsize=64, window_bytes=65536)
     for order in (1, -1):
-        asked = [(b"blksize", b"8192"), (b"windowsize", b"64")][::order]
-        assert dict(_agreed(*asked, limits=limits).oack)[b"windowsize"] == b"8"
-    large = _agreed((b"windowsize", b"2"), (b"blksize", b"65464"), limits=limits)
+        requested = [(b"blksize", b"8192"), (b"windowsize", b"64")][::order]
+        assert dict(_negotiate(*requested, limits=limits).oack)[b"windowsize"] == b"8"
+    large = _negotiate((b"windowsize", b"2"), (b"blksize", b"65464"), limits=limits)
     assert large.windowsize == 1
 
 
-def test_a_window_leaves_a_number_to_tell_it_from_none():
+def test_the_window_is_smaller_than_the_cycle_of_block_numbers():
     limits = OptionLimits(windowsize=65535)
-    asked = ((b"windowsize", b"65535"), (b"blksize", b"8"))
-    assert _agreed(*asked, limits=limits).windowsize == 65535
-    assert _agreed(*asked, (b"rollover", b"1"), limits=limits).windowsize == 65534
+    requested = ((b"windowsize", b"65535"), (b"blksize", b"8"))
+    assert _negotiate(*requested, limits=limits).windowsize == 65535
+    assert _negotiate(*requested, (b"rollover", b"1"), limits=limits).windowsize == 65534
 
 
-def test_the_size_of_a_netascii_read_is_left_out():
-    assert _agreed((b"tsize", b"0"), mode=NETASCII) == TransferOptions(mode=NETASCII)
+def test_tsize_is_left_out_for_a_netascii_read():
+    assert _negotiate((b"tsize", b"0"), mode=NETASCII) == TransferOptions(mode=NETASCII)
 
 
-def test_the_size_of_a_write_is_echoed():
-    agreed = _agreed((b"tsize", b"0123"), direction=WRITE, size=None)
+def test_tsize_of_a_write_is_returned_unchanged():
+    agreed = _negotiate((b"tsize", b"0123"), direction=WRITE, size=None)
     assert (agreed.oack, agreed.tsize) == (((b"tsize", b"0123"),), 123)
 
 
-@pytest.mark.parametrize("spelled", [b"octet", b"OCTET", b"OcTeT"])
-def test_modes_in_any_letter_case(spelled):
-    assert Mode.spelled(spelled) is OCTET
+@pytest.mark.parametrize("name", [b"octet", b"OCTET", b"OcTeT"])
+def test_modes_are_parsed_in_any_letter_case(name):
+    assert Mode.parse(name) is OCTET
 
 
-@pytest.mark.parametrize("spelled", [b"mail", b"", b"octet ", b"binary", b"\xff"])
-def test_other_modes_are_not_served(spelled):
-    assert Mode.spelled(spelled) is None
+@pytest.mark.parametrize("name", [b"mail", b"", b"octet ", b"binary", b"\xff"])
+def test_other_modes_are_not_supported(name):
+    assert Mode.parse(name) is None
 
 
 RANGES = {  # RFC 2348, 2349 and 7440
@@ -186,23 +193,23 @@ def _may_answer(name, requested, value):
 @given(NEGOTIATIONS)
 def test_an_oack_has_requested_options_in_their_order_and_spelling(negotiation):
     requested, limits, *_ = negotiation
-    terms = negotiate(*negotiation)
+    agreed = negotiate(*negotiation)
     left = iter(requested)
-    for name, value in terms.oack:
+    for name, value in agreed.oack:
         assert any(name == n and _may_answer(name, v, value) for n, v in left)
         assert name.lower() not in limits.refused
-    names = [name.lower() for name, _ in terms.oack]
+    names = [name.lower() for name, _ in agreed.oack]
     assert len(set(names)) == len(names)
     assert not {opt.BLKSIZE, opt.BLKSIZE2} <= set(names)
     assert not {opt.TIMEOUT, opt.UTIMEOUT} <= set(names)
-    assert decode(Oack(terms.oack).encode()) == Oack(terms.oack)
+    assert decode(Oack(agreed.oack).encode()) == Oack(agreed.oack)
 
 
 @given(NEGOTIATIONS)
 def test_no_value_is_above_the_limits_or_what_was_requested(negotiation):
     requested, limits, mode, direction, size = negotiation
-    terms = negotiate(*negotiation)
-    answers = {name.lower(): int(value) for name, value in terms.oack}
+    agreed = negotiate(*negotiation)
+    answers = {name.lower(): int(value) for name, value in agreed.oack}
     for name, limit in (
         (opt.BLKSIZE, limits.blksize),
         (opt.BLKSIZE2, limits.blksize),
@@ -212,81 +219,85 @@ def test_no_value_is_above_the_limits_or_what_was_requested(negotiation):
             first = next(v for n, v in requested if n.lower() == name and _may_answer(n, v, b"0"))
             assert RANGES[name][0] <= answers[name] <= min(limit, int(first))
     assert answers.get(opt.BLKSIZE2, 8).bit_count() == 1
-    assert terms.windowsize == 1 or terms.windowsize * terms.blksize <= limits.window_bytes
-    assert terms.windowsize < 65536 - terms.rollover
+    assert agreed.windowsize == 1 or agreed.windowsize * agreed.blksize <= limits.window_bytes
+    assert agreed.windowsize < 65536 - agreed.rollover
     if opt.TSIZE in answers and direction is READ:
         assert (answers[opt.TSIZE], mode) == (size, OCTET)
         assert size or limits.empty_tsize
 
 
 @given(NEGOTIATIONS)
-def test_the_terms_are_those_of_the_oack_or_the_defaults(negotiation):
+def test_the_options_in_force_are_those_of_the_oack_or_the_defaults(negotiation):
     limits = negotiation[1]
-    terms = negotiate(*negotiation)
-    answers = {name.lower(): int(value) for name, value in terms.oack}
+    agreed = negotiate(*negotiation)
+    answers = {name.lower(): int(value) for name, value in agreed.oack}
     timeout = answers.get(opt.TIMEOUT)
-    assert terms.blksize == answers.get(opt.BLKSIZE, answers.get(opt.BLKSIZE2, 512))
-    assert terms.windowsize == answers.get(opt.WINDOWSIZE, 1)
-    assert terms.rollover == answers.get(opt.ROLLOVER, limits.rollover)
-    assert terms.tsize == answers.get(opt.TSIZE)
-    assert terms.timeout == (answers[opt.UTIMEOUT] / 1e6 if opt.UTIMEOUT in answers else timeout)
+    assert agreed.blksize == answers.get(opt.BLKSIZE, answers.get(opt.BLKSIZE2, 512))
+    assert agreed.windowsize == answers.get(opt.WINDOWSIZE, 1)
+    assert agreed.rollover == answers.get(opt.ROLLOVER, limits.rollover)
+    assert agreed.tsize == answers.get(opt.TSIZE)
+    assert agreed.timeout == (answers[opt.UTIMEOUT] / 1e6 if opt.UTIMEOUT in answers else timeout)
 
 
-def test_a_refused_option_is_left_out_in_any_spelling():
+def test_a_refused_option_is_left_out_in_any_letter_case():
     limits = OptionLimits(refused=frozenset({b"blksize", b"tsize"}))
-    terms = _agreed((b"BlkSize", b"1024"), (b"tsize", b"0"), (b"windowsize", b"4"), limits=limits)
-    assert terms == TransferOptions(windowsize=4, oack=((b"windowsize", b"4"),))
+    agreed = _negotiate(
+        (b"BlkSize", b"1024"), (b"tsize", b"0"), (b"windowsize", b"4"), limits=limits
+    )
+    assert agreed == TransferOptions(windowsize=4, oack=((b"windowsize", b"4"),))
 
 
-def test_where_blksize_is_refused_blksize2_may_still_be_agreed():
+def test_blksize2_may_be_accepted_if_blksize_is_refused():
     limits = OptionLimits(refused=frozenset({b"blksize"}))
-    terms = _agreed((b"blksize", b"1400"), (b"blksize2", b"1400"), limits=limits)
-    assert terms == TransferOptions(blksize=1024, oack=((b"blksize2", b"1024"),))
+    agreed = _negotiate((b"blksize", b"1400"), (b"blksize2", b"1400"), limits=limits)
+    assert agreed == TransferOptions(blksize=1024, oack=((b"blksize2", b"1024"),))
 
 
-@pytest.mark.parametrize(("size", "told"), [(0, ()), (1, ((b"tsize", b"1"),))])
-def test_the_tsize_of_an_empty_file_can_be_left_out(size, told):
-    assert _agreed((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), size=size).oack == told
+@pytest.mark.parametrize(("size", "oack"), [(0, ()), (1, ((b"tsize", b"1"),))])
+def test_tsize_of_an_empty_file_can_be_left_out(size, oack):
+    assert (
+        _negotiate((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), size=size).oack == oack
+    )
 
 
-def test_an_upload_may_announce_that_it_is_empty_all_the_same():
-    terms = _agreed((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), direction=WRITE)
-    assert terms == TransferOptions(tsize=0, oack=((b"tsize", b"0"),))
+def test_tsize_0_of_an_upload_is_always_accepted():
+    agreed = _negotiate((b"tsize", b"0"), limits=OptionLimits(empty_tsize=False), direction=WRITE)
+    assert agreed == TransferOptions(tsize=0, oack=((b"tsize", b"0"),))
 
 
-def test_the_number_after_65535_is_ours_where_the_client_does_not_ask():
+def test_the_servers_rollover_applies_if_the_client_requests_none():
     limits = OptionLimits(rollover=1, windowsize=65535, window_bytes=1 << 40)
-    assert _agreed((b"windowsize", b"65535"), limits=limits).windowsize == 65534
-    assert _agreed(limits=limits) == TransferOptions(rollover=1)
-    assert _agreed((b"rollover", b"0"), limits=limits) == TransferOptions(
+    assert _negotiate((b"windowsize", b"65535"), limits=limits).windowsize == 65534
+    assert _negotiate(limits=limits) == TransferOptions(rollover=1)
+    assert _negotiate((b"rollover", b"0"), limits=limits) == TransferOptions(
         oack=((b"rollover", b"0"),)
     )
 
 
-def test_the_options_that_were_agreed_are_told_in_small_letters():
-    agreed = _agreed((b"TSIZE", b"0"), (b"x", b"y"), (b"BlkSize", b"1024"))
-    assert agreed.options == ("tsize", "blksize")
-    assert TransferOptions().options == ()
+def test_option_names_are_in_lower_case():
+    agreed = _negotiate((b"TSIZE", b"0"), (b"x", b"y"), (b"BlkSize", b"1024"))
+    assert agreed.option_names == ("tsize", "blksize")
+    assert TransferOptions().option_names == ()
 
 
-def test_who_is_told_the_size_may_have_asked_for_nothing_else():
-    assert _agreed((b"Tsize", b"0")).probes
-    assert not _agreed((b"blksize", b"1024")).probes
+def test_has_tsize_is_true_if_the_oack_states_the_size():
+    assert _negotiate((b"Tsize", b"0")).has_tsize
+    assert not _negotiate((b"blksize", b"1024")).has_tsize
 
 
-def test_unless_told_otherwise_all_is_granted_that_a_peer_may_ask_and_a_session_can_hold():
-    asked = ((b"blksize", b"65464"), (b"windowsize", b"65535"))
-    agreed = negotiate(asked, OptionLimits(), OCTET, READ)
+def test_default_limits():
+    requested = ((b"blksize", b"65464"), (b"windowsize", b"65535"))
+    agreed = negotiate(requested, OptionLimits(), OCTET, READ)
     assert (agreed.blksize, agreed.windowsize) == (65464, 32)  # 2 MiB
-    assert negotiate((asked[1],), OptionLimits(), OCTET, READ).windowsize == 64
+    assert negotiate((requested[1],), OptionLimits(), OCTET, READ).windowsize == 64
 
 
-def test_where_nobody_knows_the_size_of_a_file_none_is_told():
+def test_tsize_is_left_out_if_the_size_is_unknown():
     assert negotiate(((b"tsize", b"0"),), OptionLimits(), OCTET, READ) == TransferOptions()
 
 
 @pytest.mark.parametrize(
     ("option", "seconds"), [((b"timeout", b"3"), 3.0), ((b"utimeout", b"2500000"), 2.5)]
 )
-def test_timeouts_are_seconds_or_millionths_of_them(option, seconds):
-    assert _agreed(option).timeout == seconds
+def test_timeouts_are_in_seconds_or_microseconds(option, seconds):
+    assert _negotiate(option).timeout == seconds

@@ -1,10 +1,10 @@
-"""Netascii, in one piece and in many."""
+"""Netascii in one chunk and in many."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.protocol.netascii import Decoder, encode
+from tftpd.protocol.netascii import NetasciiDecoder, encode_netascii
 
 texts = st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\r\n", b"\r\0"])).map(b"".join)
 
@@ -20,32 +20,32 @@ texts = st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\r\n", b"\r\0"]))
         (b"\0", b"\0"),
     ],
 )
-def test_line_ends_are_translated_both_ways(local, wire):
-    assert encode(local) == wire
-    assert Decoder().decode(wire, final=True) == local
+def test_line_ends_are_translated_in_both_directions(local, wire):
+    assert encode_netascii(local) == wire
+    assert NetasciiDecoder().decode(wire, final=True) == local
 
 
 @pytest.mark.parametrize(
     ("wire", "local"),
     [(b"a\rb", b"a\rb"), (b"a\r", b"a\r"), (b"a\nb", b"a\nb"), (b"\r\r\n", b"\r\n")],
 )
-def test_what_is_not_netascii_is_kept(wire, local):
-    assert Decoder().decode(wire, final=True) == local
+def test_invalid_netascii_is_kept(wire, local):
+    assert NetasciiDecoder().decode(wire, final=True) == local
 
 
 @given(texts | st.binary())
-def test_nothing_is_lost(text):
-    assert Decoder().decode(encode(text), final=True) == text
+def test_decoding_returns_the_encoded_bytes(text):
+    assert NetasciiDecoder().decode(encode_netascii(text), final=True) == text
 
 
 @given(st.lists(texts))
-def test_any_chunks_encode_like_the_whole(chunks):
-    assert b"".join(map(encode, chunks)) == encode(b"".join(chunks))
+def test_chunks_are_encoded_like_the_whole_text(chunks):
+    assert b"".join(map(encode_netascii, chunks)) == encode_netascii(b"".join(chunks))
 
 
 @given(st.lists(texts))
-def test_any_chunks_decode_like_the_whole(chunks):
-    decoder = Decoder()
+def test_chunks_are_decoded_like_the_whole_text(chunks):
+    decoder = NetasciiDecoder()
     parts = [decoder.decode(chunk) for chunk in chunks]
     parts.append(decoder.decode(b"", final=True))
-    assert b"".join(parts) == Decoder().decode(b"".join(chunks), final=True)
+    assert b"".join(parts) == NetasciiDecoder().decode(b"".join(chunks), final=True)

@@ -1,4 +1,4 @@
-"""Numbers in options."""
+"""Numbers in option values."""
 
 import pytest
 from hypothesis import given
@@ -17,15 +17,15 @@ from tftpd.protocol.options import BLKSIZE_RANGE, TSIZE_RANGE, parse_int
     ],
     ids=repr,
 )  # fmt: skip
-def test_only_ascii_digits_within_the_range_are_numbers(text, value):
+def test_only_ascii_digits_within_the_range_are_accepted(text, value):
     assert parse_int(text, BLKSIZE_RANGE) == value
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_every_file_size_can_be_said(size):
+def test_each_file_size_is_accepted(size):
     assert parse_int(b"%d" % size, TSIZE_RANGE) == size
 
 
 @given(st.binary(max_size=30))
-def test_nothing_raises(text):
+def test_no_value_raises(text):
     assert parse_int(text, TSIZE_RANGE) is None or text.isdigit()

@@ -1,10 +1,10 @@
-"""The client's first exchange, as packet traces."""
+"""Packet traces of the client's request."""
 
 from math import inf
 
 import pytest
 
-from tests.protocol.ends import TIMING, TRANSIT, ReceiverEnd, SenderEnd, said
+from tests.protocol.ends import POLICY, TRANSIT_SECONDS, ReceiverEnd, SenderEnd, decode_output
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
@@ -17,7 +17,7 @@ PLAIN_WRITE = TransferRequest(Direction.WRITE, b"f")
 READ = TransferRequest(
     Direction.READ, b"f", blksize=1468, windowsize=16, tsize=0, timeout=3, rollover=1
 )
-ASKED = (
+REQUESTED = (
     (b"tsize", b"0"),
     (b"blksize", b"1468"),
     (b"windowsize", b"16"),
@@ -26,47 +26,48 @@ ASKED = (
 )
 
 
-class OpeningEnd:
-    """An Opening and its clock."""
+class RequestEnd:
+    """A `RequestMachine` with a clock."""
 
-    def __init__(self, wish, everyone=False):
+    def __init__(self, request, broadcast=False):
         self.now = 100.0
-        timer = RetransmitTimer(TIMING, wish.timeout, uniform=lambda: 0.0)
-        self.machine = RequestMachine(wish, timer, self.now, everyone)
+        timer = RetransmitTimer(POLICY, request.timeout, uniform=lambda: 0.0)
+        self.machine = RequestMachine(request, timer, self.now, broadcast)
 
-    def sends(self):
-        return said(self.machine.next_send(self.now))
+    def send(self):
+        return decode_output(self.machine.next_send(self.now))
 
-    def hears(self, packet):
-        self.now += TRANSIT
+    def receive(self, packet):
+        self.now += TRANSIT_SECONDS
         self.machine.receive(packet, self.now)
-        return self.sends()
+        return self.send()
 
-    def waits(self, seconds):
+    def advance(self, seconds):
         self.now += seconds
         self.machine.on_timeout(self.now)
-        return self.sends()
+        return self.send()
 
 
-def asking(wish):
-    end = OpeningEnd(wish)
-    end.sends()
+def sent(request):
+    """Return the end of a request that was sent once."""
+    end = RequestEnd(request)
+    end.send()
     return end
 
 
-def test_a_request_without_options_is_that_of_rfc_1350():
-    assert OpeningEnd(PLAIN_READ).sends() == [Rrq(b"f", b"octet")]
-    assert OpeningEnd(PLAIN_WRITE).sends() == [Wrq(b"f", b"octet")]
+def test_a_request_with_defaults_has_no_options():
+    assert RequestEnd(PLAIN_READ).send() == [Rrq(b"f", b"octet")]
+    assert RequestEnd(PLAIN_WRITE).send() == [Wrq(b"f", b"octet")]
     text = TransferRequest(Direction.READ, b"f", Mode.NETASCII)
-    assert OpeningEnd(text).sends() == [Rrq(b"f", b"netascii")]
+    assert RequestEnd(text).send() == [Rrq(b"f", b"netascii")]
 
 
-def test_a_request_asks_for_what_is_wanted():
-    assert OpeningEnd(READ).sends() == [Rrq(b"f", b"octet", ASKED)]
+def test_a_request_contains_the_options_that_differ_from_the_defaults():
+    assert RequestEnd(READ).send() == [Rrq(b"f", b"octet", REQUESTED)]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"filename": b""},
         {"filename": b"a\0b"},
@@ -81,47 +82,47 @@ def test_a_request_asks_for_what_is_wanted():
     ],
     ids=str,
 )
-def test_what_no_request_can_say_is_an_error(wrong):
-    with pytest.raises(ValueError, match=r"filename|is \d+ to"):
-        TransferRequest(Direction.READ, **{"filename": b"f", **wrong})
+def test_invalid_values_raise_value_error(invalid):
+    with pytest.raises(ValueError, match=r"filename|must be \d+ to"):
+        TransferRequest(Direction.READ, **{"filename": b"f", **invalid})
 
 
-def test_an_oack_makes_the_terms_and_nothing_is_sent():
-    end = asking(READ)
-    answer = Oack(((b"TSize", b"70"), (b"BLKSIZE", b"1024"), (b"windowsize", b"4"), *ASKED[3:]))
-    assert end.hears(answer) == []
-    assert end.machine.opened
-    assert end.machine.terms == TransferOptions(
+def test_an_oack_sets_the_options_and_is_not_answered_by_this_machine():
+    end = sent(READ)
+    answer = Oack(((b"TSize", b"70"), (b"BLKSIZE", b"1024"), (b"windowsize", b"4"), *REQUESTED[3:]))
+    assert end.receive(answer) == []
+    assert end.machine.accepted
+    assert end.machine.options == TransferOptions(
         blksize=1024, windowsize=4, timeout=3.0, tsize=70, rollover=1
     )
     assert (end.machine.outcome, end.machine.deadline) == (None, inf)
 
 
-def test_an_option_that_the_oack_leaves_out_has_its_default():
-    end = asking(READ)
-    end.hears(Oack(((b"blksize", b"1468"),)))
-    assert end.machine.terms == TransferOptions(blksize=1468)
+def test_an_option_missing_in_the_oack_has_its_default():
+    end = sent(READ)
+    end.receive(Oack(((b"blksize", b"1468"),)))
+    assert end.machine.options == TransferOptions(blksize=1468)
 
 
 def test_a_server_may_ignore_all_options():
-    for wish, answer in ((READ, Data(1, b"abc")), (PLAIN_WRITE, Ack(0))):
-        end = asking(wish)
-        assert end.hears(answer) == []
-        assert end.machine.opened
-        assert end.machine.terms == TransferOptions()
+    for request, answer in ((READ, Data(1, b"abc")), (PLAIN_WRITE, Ack(0))):
+        end = sent(request)
+        assert end.receive(answer) == []
+        assert end.machine.accepted
+        assert end.machine.options == TransferOptions()
 
 
-def test_an_oack_without_any_option_declines_them_all():
-    end = asking(READ)
-    assert end.hears(Oack(())) == []
-    assert end.machine.opened
-    assert end.machine.terms == TransferOptions()
+def test_an_empty_oack_declines_all_options():
+    end = sent(READ)
+    assert end.receive(Oack(())) == []
+    assert end.machine.accepted
+    assert end.machine.options == TransferOptions()
 
 
-def test_the_mode_is_that_of_the_request():
-    end = asking(TransferRequest(Direction.READ, b"f", Mode.NETASCII, blksize=100))
-    end.hears(Oack(((b"blksize", b"100"),)))
-    assert end.machine.terms.mode is Mode.NETASCII
+def test_the_mode_is_the_requested_mode():
+    end = sent(TransferRequest(Direction.READ, b"f", Mode.NETASCII, blksize=100))
+    end.receive(Oack(((b"blksize", b"100"),)))
+    assert end.machine.options.mode is Mode.NETASCII
 
 
 @pytest.mark.parametrize(
@@ -142,182 +143,182 @@ def test_the_mode_is_that_of_the_request():
     ],
     ids=str,
 )
-def test_an_oack_with_what_was_not_asked_ends_with_error_8(option):
-    end = asking(READ)
-    assert end.hears(Oack((option,))) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
+def test_an_oack_with_an_unrequested_value_is_answered_with_error_8(option):
+    end = sent(READ)
+    assert end.receive(Oack((option,))) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
     assert (end.machine.outcome, end.machine.code) == (Outcome.FAILED, 8)
-    assert not end.machine.opened
-    assert end.waits(10) == []
+    assert not end.machine.accepted
+    assert end.advance(10) == []
 
 
-def test_an_oack_that_states_an_option_twice_ends_with_error_8():
-    end = asking(READ)
-    twice = Oack(((b"blksize", b"512"), (b"Blksize", b"1024")))
-    assert end.hears(twice) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
+def test_an_oack_with_a_repeated_option_is_answered_with_error_8():
+    end = sent(READ)
+    repeated = Oack(((b"blksize", b"512"), (b"Blksize", b"1024")))
+    assert end.receive(repeated) == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
 
 
-def test_an_oack_to_a_request_without_options_ends_with_error_8():
-    end = asking(PLAIN_READ)
-    answer = end.hears(Oack(((b"blksize", b"512"),)))
+def test_an_oack_to_a_request_without_options_is_answered_with_error_8():
+    end = sent(PLAIN_READ)
+    answer = end.receive(Oack(((b"blksize", b"512"),)))
     assert answer == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
 
 
-def test_the_request_is_repeated_at_growing_intervals_until_patience_ends():
-    end = asking(PLAIN_READ)
+def test_the_request_is_repeated_at_doubling_intervals_until_the_idle_timeout():
+    end = sent(PLAIN_READ)
     times, started = [], end.now
     while end.machine.deadline < inf:
-        if end.waits(end.machine.deadline - end.now):
+        if end.advance(end.machine.deadline - end.now):
             times.append(end.now - started)
     assert times == [1, 3, 7, 15, 23]
     assert end.machine.retransmits == 5
     assert (end.machine.outcome, end.now - started) == (Outcome.TIMED_OUT, 31)
 
 
-def test_nothing_is_repeated_before_its_time():
-    end = asking(PLAIN_READ)
-    assert end.waits(0.9) == []
-    assert end.waits(0.2) == [Rrq(b"f", b"octet")]
+def test_the_request_is_not_repeated_before_the_interval():
+    end = sent(PLAIN_READ)
+    assert end.advance(0.9) == []
+    assert end.advance(0.2) == [Rrq(b"f", b"octet")]
 
 
-def test_a_timeout_that_is_asked_for_is_the_interval_of_the_request_too():
-    end = asking(READ)
-    assert end.waits(2.9) == []
-    assert end.waits(0.1) == [Rrq(b"f", b"octet", ASKED)]
-    assert end.waits(3) == [Rrq(b"f", b"octet", ASKED)]
+def test_the_requested_timeout_is_also_the_interval_of_the_request():
+    end = sent(READ)
+    assert end.advance(2.9) == []
+    assert end.advance(0.1) == [Rrq(b"f", b"octet", REQUESTED)]
+    assert end.advance(3) == [Rrq(b"f", b"octet", REQUESTED)]
 
 
-def test_an_error_is_the_end_and_is_not_answered():
-    end = asking(READ)
-    assert end.hears(ErrorPacket(1, "no such thing")) == []
+def test_an_error_ends_the_request_and_is_not_answered():
+    end = sent(READ)
+    assert end.receive(ErrorPacket(1, "no such thing")) == []
     machine = end.machine
     assert (machine.outcome, machine.code) == (Outcome.ABORTED, 1)
     assert (machine.detail, machine.closed) == ("no such thing", True)
-    assert end.hears(Data(1, b"")) == []
-    assert not machine.opened
+    assert end.receive(Data(1, b"")) == []
+    assert not machine.accepted
 
 
-def test_after_error_8_the_same_is_asked_once_more_without_options():
-    end = asking(READ)
-    assert end.hears(ErrorPacket(8, "no options")) == [Rrq(b"f", b"octet")]
-    assert end.hears(ErrorPacket(8, "no options")) == []
+def test_error_8_repeats_the_request_once_without_options():
+    end = sent(READ)
+    assert end.receive(ErrorPacket(8, "no options")) == [Rrq(b"f", b"octet")]
+    assert end.receive(ErrorPacket(8, "no options")) == []
     assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 8)
 
 
-def test_after_error_8_the_plain_request_is_the_one_repeated():
-    end = asking(TransferRequest(Direction.READ, b"f", tsize=0))
-    end.hears(ErrorPacket(8, ""))
-    assert end.waits(1) == [Rrq(b"f", b"octet")]
-    end.hears(Data(1, b"abc"))
-    assert end.machine.opened
+def test_after_error_8_the_request_without_options_is_repeated():
+    end = sent(TransferRequest(Direction.READ, b"f", tsize=0))
+    end.receive(ErrorPacket(8, ""))
+    assert end.advance(1) == [Rrq(b"f", b"octet")]
+    end.receive(Data(1, b"abc"))
+    assert end.machine.accepted
 
 
 @pytest.mark.parametrize("packet", [Data(2, b"x"), Data(0, b"x"), Ack(0), Rrq(b"f", b"octet")])
-def test_what_answers_no_rrq_is_ignored(packet):
-    end = asking(READ)
-    assert end.hears(packet) == []
-    assert (end.machine.opened, end.machine.outcome) == (False, None)
+def test_packets_that_do_not_answer_an_rrq_are_ignored(packet):
+    end = sent(READ)
+    assert end.receive(packet) == []
+    assert (end.machine.accepted, end.machine.outcome) == (False, None)
 
 
 @pytest.mark.parametrize("packet", [Data(1, b"x"), Ack(1), Wrq(b"f", b"octet")])
-def test_what_answers_no_wrq_is_ignored(packet):
-    end = asking(PLAIN_WRITE)
-    assert end.hears(packet) == []
-    assert (end.machine.opened, end.machine.outcome) == (False, None)
+def test_packets_that_do_not_answer_a_wrq_are_ignored(packet):
+    end = sent(PLAIN_WRITE)
+    assert end.receive(packet) == []
+    assert (end.machine.accepted, end.machine.outcome) == (False, None)
 
 
-def test_what_is_ignored_does_not_feed_patience():
-    end = asking(PLAIN_READ)
+def test_ignored_packets_do_not_extend_the_idle_timeout():
+    end = sent(PLAIN_READ)
     for _ in range(40):
-        end.hears(Ack(7))
-        end.waits(1)
+        end.receive(Ack(7))
+        end.advance(1)
     assert end.machine.outcome is Outcome.TIMED_OUT
 
 
-def test_the_caller_may_end_it_with_an_error():
-    end = asking(PLAIN_READ)
+def test_abort_sends_one_error():
+    end = sent(PLAIN_READ)
     end.machine.abort(RequestRefused(ErrorCode.DISK_FULL))
-    assert end.sends() == [ErrorPacket(3, ErrorCode.DISK_FULL.text)]
-    assert end.sends() == []
+    assert end.send() == [ErrorPacket(3, ErrorCode.DISK_FULL.text)]
+    assert end.send() == []
 
 
-def test_a_reader_answers_a_repeated_oack_with_its_ack_0():
+def test_a_receiver_answers_a_repeated_oack_with_ack_0():
     end = ReceiverEnd(TransferOptions(blksize=4))
-    assert end.sends() == [Ack(0)]
-    assert end.hears(Oack(()), after=0.5) == []
-    assert end.hears(Oack(()), after=0.6) == [Ack(0)]
-    end.hears(Data(1, b"abcd"))
-    assert end.hears(Oack(()), after=2) == []
+    assert end.send() == [Ack(0)]
+    assert end.receive(Oack(()), after=0.5) == []
+    assert end.receive(Oack(()), after=0.6) == [Ack(0)]
+    end.receive(Data(1, b"abcd"))
+    assert end.receive(Oack(()), after=2) == []
 
 
-def test_a_writer_answers_a_repeated_oack_with_its_first_window():
+def test_a_sender_answers_a_repeated_oack_with_its_first_window():
     end = SenderEnd(b"abcdef", TransferOptions(blksize=4, windowsize=2))
-    assert end.sends() == [Data(1, b"abcd"), Data(2, b"ef")]
-    assert end.hears(Oack(()), after=0.5) == []
-    assert end.hears(Oack(()), after=0.6) == [Data(1, b"abcd"), Data(2, b"ef")]
+    assert end.send() == [Data(1, b"abcd"), Data(2, b"ef")]
+    assert end.receive(Oack(()), after=0.5) == []
+    assert end.receive(Oack(()), after=0.6) == [Data(1, b"abcd"), Data(2, b"ef")]
 
 
-def _asking_everyone():
-    end = OpeningEnd(PLAIN_READ, everyone=True)
-    end.sends()
+def _sent_broadcast():
+    end = RequestEnd(PLAIN_READ, broadcast=True)
+    end.send()
     return end
 
 
-def test_where_everyone_is_asked_one_refusal_leaves_it_open_to_the_others():
-    end = _asking_everyone()
-    assert end.hears(ErrorPacket(1, "not here")) == []
+def test_another_server_may_accept_a_broadcast_request_after_an_error():
+    end = _sent_broadcast()
+    assert end.receive(ErrorPacket(1, "not here")) == []
     assert end.machine.outcome is None
-    assert end.hears(Data(1, b"abc")) == []
-    assert end.machine.opened
+    assert end.receive(Data(1, b"abc")) == []
+    assert end.machine.accepted
 
 
-def test_where_nobody_else_answers_by_the_deadline_the_refusal_counts():
-    end = _asking_everyone()
-    end.hears(ErrorPacket(1, "not here"))
-    assert end.waits(0.9) == []
+def test_an_error_ends_a_broadcast_request_at_the_deadline():
+    end = _sent_broadcast()
+    end.receive(ErrorPacket(1, "not here"))
+    assert end.advance(0.9) == []
     assert end.machine.outcome is None
-    assert end.waits(0.1) == []
+    assert end.advance(0.1) == []
     assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 1)
     assert end.machine.detail == "not here"
 
 
-def test_where_everyone_is_asked_error_8_brings_the_request_without_options():
-    end = OpeningEnd(TransferRequest(Direction.READ, b"f", tsize=0), everyone=True)
-    end.sends()
-    end.hears(ErrorPacket(8, "no options"))
-    assert end.waits(1) == [Rrq(b"f", b"octet")]
-    assert end.waits(1) == [Rrq(b"f", b"octet")]  # the refusal was taken once
+def test_error_8_repeats_a_broadcast_request_without_options():
+    end = RequestEnd(TransferRequest(Direction.READ, b"f", tsize=0), broadcast=True)
+    end.send()
+    end.receive(ErrorPacket(8, "no options"))
+    assert end.advance(1) == [Rrq(b"f", b"octet")]
+    assert end.advance(1) == [Rrq(b"f", b"octet")]  # the ERROR counts once
     assert end.machine.outcome is None
 
 
-def test_what_comes_after_the_answer_is_for_the_machine_that_goes_on():
-    end = asking(READ)
-    end.hears(Data(1, b"abc"))
-    assert end.hears(Oack(((b"blksize", b"1024"),))) == []
-    assert end.hears(ErrorPacket(1, "too late")) == []
-    assert (end.machine.terms, end.machine.outcome) == (TransferOptions(), None)
+def test_packets_after_the_answer_are_ignored():
+    end = sent(READ)
+    end.receive(Data(1, b"abc"))
+    assert end.receive(Oack(((b"blksize", b"1024"),))) == []
+    assert end.receive(ErrorPacket(1, "too late")) == []
+    assert (end.machine.options, end.machine.outcome) == (TransferOptions(), None)
 
 
-def test_whoever_only_asks_has_moved_nothing_yet():
-    machine = asking(READ).machine
-    machine.on_request_repeated(200.0)  # nobody asks one who asks
+def test_a_request_has_transferred_nothing():
+    machine = sent(READ).machine
+    machine.on_request_repeated(200.0)
     assert (machine.bytes_transferred, machine.blocks, machine.next_send(200.0)) == (0, 0, None)
 
 
-def test_error_8_gives_patience_from_then_on():
-    end = asking(TransferRequest(Direction.READ, b"f", tsize=0))
-    end.waits(20)
-    end.hears(ErrorPacket(8, ""))
-    end.waits(20)
+def test_error_8_restarts_the_idle_timeout():
+    end = sent(TransferRequest(Direction.READ, b"f", tsize=0))
+    end.advance(20)
+    end.receive(ErrorPacket(8, ""))
+    end.advance(20)
     assert end.machine.outcome is None
 
 
-def test_an_oack_that_is_refused_says_why_in_our_log():
-    end = asking(READ)
-    end.hears(Oack(((b"BlkSize", b"9000"),)))
-    assert end.machine.detail == "the server answers b'BlkSize' with b'9000'"
-    end = asking(PLAIN_READ)
-    end.hears(Oack(((b"multicast", b",,1"),)))
-    assert end.machine.detail == "the server answers b'multicast' with b',,1'"
+def test_the_detail_names_the_unacceptable_option():
+    end = sent(READ)
+    end.receive(Oack(((b"BlkSize", b"9000"),)))
+    assert end.machine.detail == "unacceptable option in the OACK: b'BlkSize' = b'9000'"
+    end = sent(PLAIN_READ)
+    end.receive(Oack(((b"multicast", b",,1"),)))
+    assert end.machine.detail == "unacceptable option in the OACK: b'multicast' = b',,1'"
 
 
 @pytest.mark.parametrize(
@@ -326,28 +327,28 @@ def test_an_oack_that_is_refused_says_why_in_our_log():
      (b"timeout", b"3"), (b"tsize", b"0"), (b"tsize", b"9223372036854775807"), (b"rollover", b"1")],
     ids=str,
 )  # fmt: skip
-def test_an_oack_may_state_all_from_the_least_to_what_was_asked(option):
-    end = asking(READ)
-    end.hears(Oack((option,)))
-    assert end.machine.opened
+def test_an_oack_may_have_any_value_from_the_minimum_to_the_requested_one(option):
+    end = sent(READ)
+    end.receive(Oack((option,)))
+    assert end.machine.accepted
 
 
 @pytest.mark.parametrize(
-    "least_and_most",
+    "extreme_value",
     [
         {"blksize": 8}, {"blksize": 65464}, {"windowsize": 65535}, {"timeout": 1},
         {"timeout": 255}, {"tsize": 0}, {"tsize": 2**63 - 1}, {"rollover": 0}, {"rollover": 1},
     ],
     ids=str,
 )  # fmt: skip
-def test_all_that_a_request_can_say_is_asked(least_and_most):
-    ((name, value),) = least_and_most.items()
-    asked = TransferRequest(Direction.READ, b"f", **least_and_most).options()
-    assert asked == ((name.encode(), b"%d" % value),)
+def test_the_smallest_and_largest_values_are_requested(extreme_value):
+    ((name, value),) = extreme_value.items()
+    requested = TransferRequest(Direction.READ, b"f", **extreme_value).build_options()
+    assert requested == ((name.encode(), b"%d" % value),)
 
 
-def test_what_is_wrong_with_a_wish_is_told():
-    with pytest.raises(ValueError, match=r"^a filename is not empty and has no NUL$"):
+def test_the_error_names_the_invalid_value():
+    with pytest.raises(ValueError, match=r"^filename must not be empty or contain NUL$"):
         TransferRequest(Direction.READ, b"")
-    with pytest.raises(ValueError, match=r"^blksize is 8 to 65464, not 7$"):
+    with pytest.raises(ValueError, match=r"^blksize must be 8 to 65464, got 7$"):
         TransferRequest(Direction.READ, b"f", blksize=7)

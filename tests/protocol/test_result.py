@@ -1,4 +1,4 @@
-"""Outcomes and rates, as logs and metrics read them."""
+"""Outcomes and rates, as logs and metrics show them."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from tftpd.protocol.result import Outcome, TransferResult
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_a_client_that_got_what_it_came_for_is_a_good_end(outcome):
-    good = {Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE}
-    assert outcome.successful is (outcome in good)
+def test_an_outcome_is_successful_if_the_client_got_all_that_it_needed(outcome):
+    successful = {Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE}
+    assert outcome.successful is (outcome in successful)
 
 
-def test_every_outcome_has_a_word_of_its_own():
+def test_each_outcome_has_its_text():
     assert [outcome.value for outcome in Outcome] == [
         "done", "unconfirmed", "probe", "timed out", "aborted by peer", "failed", "replaced",
         "stopped", "evicted", "refused", "dropped",
@@ -20,11 +20,11 @@ def test_every_outcome_has_a_word_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("octets", "seconds", "rate"), [(1000, 4.0, 250.0), (1000, 0.0, 0.0), (0, 2.0, 0.0)]
+    ("size", "seconds", "rate"), [(1000, 4.0, 250.0), (1000, 0.0, 0.0), (0, 2.0, 0.0)]
 )
-def test_a_rate_is_octets_a_second_and_0_where_no_time_passed(octets, seconds, rate):
+def test_the_rate_is_bytes_per_second_or_0_if_no_time_passed(size, seconds, rate):
     peer = ("127.0.0.1", 2000)
-    report = TransferResult(
-        Direction.READ, peer, b"f", Outcome.DONE, bytes_transferred=octets, seconds=seconds
+    result = TransferResult(
+        Direction.READ, peer, b"f", Outcome.DONE, bytes_transferred=size, seconds=seconds
     )
-    assert report.rate == rate
+    assert result.rate == rate

@@ -1,4 +1,4 @@
-"""When to send again."""
+"""Retransmission policy and timer."""
 
 from math import inf
 
@@ -6,35 +6,35 @@ import pytest
 
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
-TIMING = RetransmitPolicy(
+POLICY = RetransmitPolicy(
     min_interval=0.25, max_interval=8.0, initial_interval=1.0, idle_timeout=30.0, dally=12.0
 )
 
 
 def _timer(fixed=None, uniform=0.0):
-    return RetransmitTimer(TIMING, fixed, uniform=lambda: uniform)
+    return RetransmitTimer(POLICY, fixed, uniform=lambda: uniform)
 
 
-def test_before_anything_is_measured_the_interval_is_the_initial_one():
+def test_the_initial_interval_applies_before_the_first_sample():
     assert _timer().interval == 1.0
 
 
-def test_the_first_measure_counts_threefold():
-    """RFC 6298 s2.2: SRTT = R, RTTVAR = R / 2, RTO = SRTT + 4 * RTTVAR."""
+def test_the_first_sample_sets_the_interval_to_three_times_the_rtt():
+    """RFC 6298 section 2.2: SRTT = R, RTTVAR = R / 2, RTO = SRTT + 4 * RTTVAR."""
     timer = _timer()
     timer.on_rtt_sample(0.5)
     assert timer.interval == 1.5
 
 
-def test_later_measures_are_smoothed():
-    """RFC 6298 s2.3: RTTVAR = 3/4 * 0.25 + 1/4 * 0.4, SRTT = 7/8 * 0.5 + 1/8 * 0.9."""
+def test_later_samples_are_smoothed():
+    """RFC 6298 section 2.3: RTTVAR = 3/4 * 0.25 + 1/4 * 0.4, SRTT = 7/8 * 0.5 + 1/8 * 0.9."""
     timer = _timer()
     timer.on_rtt_sample(0.5)
     timer.on_rtt_sample(0.9)
     assert timer.interval == pytest.approx(0.55 + 4 * 0.2875)
 
 
-def test_the_interval_stays_between_floor_and_ceiling():
+def test_the_interval_stays_between_minimum_and_maximum():
     timer = _timer()
     timer.on_rtt_sample(0.0001)
     assert timer.interval == 0.25
@@ -42,7 +42,7 @@ def test_the_interval_stays_between_floor_and_ceiling():
     assert timer.interval == 8.0
 
 
-def test_each_loss_doubles_the_interval_until_an_answer_comes():
+def test_each_loss_doubles_the_interval_until_an_answer_arrives():
     timer = _timer()
     intervals = []
     for _ in range(5):
@@ -53,50 +53,50 @@ def test_each_loss_doubles_the_interval_until_an_answer_comes():
     assert timer.interval == pytest.approx(0.3)
 
 
-def test_jitter_adds_a_quarter_at_most():
+def test_jitter_adds_at_most_a_quarter():
     timer = _timer(uniform=1.0)
     timer.back_off()
     assert timer.interval == 2.5
 
 
-def test_a_fixed_interval_is_kept_whatever_is_measured_or_lost():
+def test_samples_and_losses_do_not_change_a_fixed_interval():
     timer = _timer(fixed=3.0, uniform=1.0)
     timer.on_rtt_sample(0.1)
     timer.back_off()
     assert timer.interval == 3.0
 
 
-def test_patience_and_dally_allow_for_three_fixed_intervals():
+def test_idle_timeout_and_dally_are_at_least_three_fixed_intervals():
     assert (_timer().idle_timeout, _timer().dally) == (30, 12)
     assert (_timer(fixed=3.0).idle_timeout, _timer(fixed=3.0).dally) == (30, 12)
     assert (_timer(fixed=20.0).idle_timeout, _timer(fixed=20.0).dally) == (60, 60)
 
 
-def test_a_clock_that_steps_back_measures_nothing():
+def test_a_negative_sample_counts_as_zero():
     timer = _timer()
     timer.on_rtt_sample(-5)
     assert timer.interval == 0.25
 
 
-def test_no_interval_is_longer_than_patience():
+def test_no_interval_is_longer_than_the_idle_timeout():
     timer = RetransmitTimer(RetransmitPolicy(idle_timeout=0.5, initial_interval=2.0))
     assert timer.interval == 0.5
 
 
-def test_windows_may_be_repeated_five_times_as_soon():
+def test_the_minimum_interval_is_a_fifth_with_windows():
     for windowsize, interval in ((1, 0.25), (2, 0.05), (64, 0.05)):
-        timer = RetransmitTimer(TIMING, None, windowsize, uniform=lambda: 0.0)
+        timer = RetransmitTimer(POLICY, None, windowsize, uniform=lambda: 0.0)
         timer.on_rtt_sample(0.0001)
         assert timer.interval == pytest.approx(interval)
 
 
-def test_unless_told_otherwise_a_timer_is_for_lock_step():
-    timer = RetransmitTimer(TIMING)
+def test_a_timer_is_for_lock_step_by_default():
+    timer = RetransmitTimer(POLICY)
     timer.on_rtt_sample(0.0001)
     assert timer.interval == 0.25
 
 
-def test_the_round_trip_is_smoothed_and_the_shortest_is_kept():
+def test_the_rtt_is_smoothed_and_the_shortest_rtt_is_kept():
     timer = _timer()
     assert (timer.smoothed_rtt, timer.min_rtt) == (None, inf)
     timer.on_rtt_sample(0.5)
@@ -111,7 +111,7 @@ def test_the_round_trip_is_smoothed_and_the_shortest_is_kept():
     assert timer.min_rtt == 0.0
 
 
-def test_an_answer_that_shows_a_loss_takes_back_what_was_waited_longer():
+def test_reset_backoff_restores_the_interval():
     timer = _timer()
     timer.on_rtt_sample(0.5)
     timer.back_off()
@@ -123,7 +123,7 @@ def test_an_answer_that_shows_a_loss_takes_back_what_was_waited_longer():
     assert timer.interval == 3.0
 
 
-def test_copies_and_gap_are_those_of_the_timing():
+def test_max_unanswered_sends_and_packet_interval_are_those_of_the_policy():
     timer = RetransmitTimer(RetransmitPolicy(max_unanswered_sends=5, packet_interval=0.002))
     assert (timer.max_unanswered_sends, timer.packet_interval) == (5, 0.002)
     assert (
@@ -132,17 +132,17 @@ def test_copies_and_gap_are_those_of_the_timing():
     ) == (3, 0.0)
 
 
-def test_clients_of_one_power_cut_do_not_stay_in_step():
+def test_jitter_spreads_the_intervals_of_several_clients():
     intervals = set()
     for _ in range(20):
-        timer = RetransmitTimer(TIMING)
+        timer = RetransmitTimer(POLICY)
         timer.back_off()
         assert 2.0 <= timer.interval < 2.5
         intervals.add(timer.interval)
     assert len(intervals) > 1
 
 
-def test_the_defaults_outlast_what_clients_do():
+def test_default_policy():
     assert RetransmitPolicy() == RetransmitPolicy(
         min_interval=0.25,
         max_interval=8.0,
@@ -154,6 +154,6 @@ def test_the_defaults_outlast_what_clients_do():
     )
 
 
-def test_without_a_fixed_interval_patience_and_dally_are_as_short_as_they_are_set():
+def test_idle_timeout_and_dally_are_unchanged_without_a_fixed_interval():
     timer = RetransmitTimer(RetransmitPolicy(idle_timeout=2.0, dally=1.0))
     assert (timer.idle_timeout, timer.dally) == (2.0, 1.0)

@@ -159,7 +159,7 @@ def test_the_reason_of_a_miss_lists_the_names_tried(offer):
     server = _with_fallbacks(offer, *Fallback)
     assert server.client().request(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
-    assert detail.startswith('No such file or directory; nor is "x\\xff" (drive), ')
+    assert detail.startswith('No such file or directory; also tried "x\\xff" (drive), ')
     assert detail.endswith(" more")
 
 
@@ -170,7 +170,9 @@ def test_a_name_that_case_folding_did_not_find_is_listed_once(offer, root):
     server.client().request(Rrq(b"seven PIPES", b"octet"))
     missing, pipes = (report.detail for report in server.reports)
     assert missing == "No such file or directory"
-    assert pipes == ('No such file or directory; nor is "seven PIPES" (case: not a regular file)')
+    assert pipes == (
+        'No such file or directory; also tried "seven PIPES" (case: not a regular file)'
+    )
 
 
 def test_a_file_without_read_permission_causes_no_fallback(offer, root):
@@ -198,10 +200,10 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
     client = Client(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
         with pytest.raises(RequestRefused):
-            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
+            FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
     for asked in (b".TFTPD-UPLOAD-1", b"c:.Tftpd-Upload-1\xff"):
         with pytest.raises(RequestRefused):
-            FileResolver(mounts).resolve(RequestName(asked), client, None, wait=True)
+            FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
 
 
 def test_a_directory_may_have_its_own_fallbacks(root):
@@ -218,12 +220,12 @@ def test_a_directory_may_have_its_own_fallbacks(root):
     for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
         try:
             found = FileResolver(mounts).resolve(
-                RequestName(asked), Client(ip_address("192.0.2.7")), None, wait=True
+                RequestName(asked), Client(ip_address("192.0.2.7")), None, blocking=True
             )
         except RequestRefused:
             continue
         found.source.close()
-        served.append((asked, found.named.name))
+        served.append((asked, found.name.name))
     assert served == [(b"seven\xff", b"seven"), (b"LOOSE/SEVEN", b"loose/seven")]
 
 

@@ -121,10 +121,10 @@ def test_refusals_have_the_right_error_codes(server, root):
 def test_a_page_on_disk_is_read_in_a_thread_and_delays_no_other_session(server, monkeypatch):
     warm = BlockRing.fill
 
-    def cold(self, count, wait):
-        if not wait and self._source.size == 1024:
+    def cold(self, n_blocks, blocking):
+        if not blocking and self._source.size == 1024:
             raise BlockingIOError
-        return warm(self, count, wait)
+        return warm(self, n_blocks, blocking)
 
     monkeypatch.setattr(BlockRing, "fill", cold)
     server.net.hold_threads = True
@@ -140,7 +140,7 @@ def test_a_session_that_ends_during_a_read_closes_its_file_after_it(server, monk
     monkeypatch.setattr(
         BlockRing,
         "fill",
-        lambda self, count, wait: warm(self, count, wait) if wait else _cold(),
+        lambda self, n_blocks, blocking: warm(self, n_blocks, blocking) if blocking else _cold(),
     )
     server.net.hold_threads = True
     client = server.client()

@@ -1,4 +1,4 @@
-"""Grants beneath a temporary root, and a look at the descriptors left."""
+"""Grants below a temporary root, and a check for leaked descriptors."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def writing(root: Path) -> Callable[..., Grant[WritePolicy]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_descriptor_is_left() -> Iterator[None]:
+def _check_descriptors() -> Iterator[None]:
     before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
     yield
     if before:

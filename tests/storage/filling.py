@@ -1,11 +1,11 @@
-"""A sink filled as a session fills it."""
+"""Fill an upload as a session does."""
 
 from collections.abc import Sequence
 
 from tftpd.storage.upload import Upload
 
 
-def fill(sink: Upload, payloads: Sequence[bytes]) -> None:
-    """Take the payloads, and write what that gathers."""
-    sink.append(payloads)
-    sink.flush_if_full()
+def fill(upload: Upload, payloads: Sequence[bytes]) -> None:
+    """Append the payloads and write them if there are enough."""
+    upload.append(payloads)
+    upload.flush_if_full()

@@ -1,4 +1,4 @@
-"""What goes wrong below: the codes that are told, and what is left behind."""
+"""File system errors: TFTP error codes, and files left behind."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ def _temporaries(root):
 
 
 def _upload(grant, content=b"x" * 100):
-    sink = Upload.open(grant, None, translate=False)
+    sink = Upload.open(grant, None, netascii=False)
     fill(sink, [content])
     return sink
 
@@ -48,7 +48,7 @@ def _upload(grant, content=b"x" * 100):
         (ErrorCode.NOT_DEFINED, [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EAGAIN]),
     ],
 )
-def test_an_error_has_its_code_and_a_text_without_a_path(code, numbers):
+def test_an_os_error_gets_its_tftp_code_and_a_text_without_a_path(code, numbers):
     text = ErrorText.READ_FAILED if code is ErrorCode.NOT_DEFINED else code.text
     for number in numbers:
         with pytest.raises(RequestRefused) as refused, translate_os_errors(ErrorText.READ_FAILED):
@@ -56,7 +56,7 @@ def test_an_error_has_its_code_and_a_text_without_a_path(code, numbers):
         assert (refused.value.code, refused.value.text) == (code, text)
 
 
-# Permissions: real ones, which root does not feel
+# Permissions, as an ordinary user: they do not apply to root
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _ordinary_user():
 
 @pytest.fixture
 def shared():
-    """A root that every user reaches, unlike pytest's own."""
+    """A root that every user can access, unlike pytest's own."""
     path = Path(tempfile.mkdtemp())
     path.chmod(0o777)
     yield path
@@ -83,7 +83,7 @@ def shared():
 
 @pytest.fixture
 def closed(shared):
-    """Names in `shared` that may not be read, and not be written."""
+    """Files in `shared` without read or write permission."""
     (shared / "closed").mkdir()
     (shared / "closed" / "file").write_bytes(b"content")
     (shared / "file").write_bytes(b"content")
@@ -95,21 +95,21 @@ def closed(shared):
 
 
 @pytest.mark.parametrize("name", [(b"file",), (b"closed", b"file")])
-def test_what_may_not_be_read_is_a_violation(closed, name):
+def test_a_file_without_read_permission_is_an_access_violation(closed, name):
     with _ordinary_user(), pytest.raises(RequestRefused) as refused:
         FileSource.open(Grant(closed, name, ReadPolicy()))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
 @pytest.mark.parametrize("name", [(b"read-only",), (b"closed", b"new")])
-def test_what_may_not_be_written_is_a_violation(closed, name):
+def test_a_file_without_write_permission_is_an_access_violation(closed, name):
     with _ordinary_user(), pytest.raises(RequestRefused) as refused:
-        Upload.open(Grant(closed, name, WritePolicy(overwrite=True)), None, translate=False)
+        Upload.open(Grant(closed, name, WritePolicy(overwrite=True)), None, netascii=False)
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     assert _temporaries(closed) == []
 
 
-# Disks that fail
+# Disk errors
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "link"])
@@ -121,11 +121,11 @@ def test_what_may_not_be_written_is_a_violation(closed, name):
         (errno.EIO, ErrorCode.NOT_DEFINED, ErrorText.WRITE_FAILED),
     ],
 )
-def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, number, code, text):
+def test_a_disk_error_leaves_no_file(root, writing, monkeypatch, call, number, code, text):
     def failing(*_, **__):
         raise OSError(number, "/dev/sda1 failed")
 
-    sink = Upload.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, netascii=False)
     fill(sink, [b"x" * 100])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_leaves_nothing(root, writing, monkeypatch, call, numb
 
 
 @pytest.mark.parametrize("failing", [os.fsync, os.close])
-def test_what_nothing_can_be_done_about_fails_no_upload(root, writing, monkeypatch, failing):
+def test_harmless_errors_do_not_fail_the_upload(root, writing, monkeypatch, failing):
     def fails(fd):
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         failing(fd)
@@ -152,9 +152,7 @@ def test_what_nothing_can_be_done_about_fails_no_upload(root, writing, monkeypat
     assert (root / "new").read_bytes() == b"x" * 100
 
 
-def test_a_directory_that_cannot_be_made_lasting_is_told_and_the_file_is_whole(
-    root, writing, monkeypatch
-):
+def test_a_failed_directory_sync_is_reported_and_the_file_is_complete(root, writing, monkeypatch):
     sync = os.fsync
 
     def fails(fd):
@@ -172,7 +170,7 @@ def test_a_directory_that_cannot_be_made_lasting_is_told_and_the_file_is_whole(
     assert (root / "new").read_bytes() == b"x" * 100
 
 
-def test_a_name_reserved_in_vain_is_given_back(root, writing, monkeypatch):
+def test_a_reserved_name_is_removed_if_the_rename_fails(root, writing, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EOPNOTSUPP, "no links, no renames")
 
@@ -184,7 +182,7 @@ def test_a_name_reserved_in_vain_is_given_back(root, writing, monkeypatch):
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-def test_a_write_that_fails_discards_the_upload(root, writing, monkeypatch):
+def test_a_failed_write_discards_the_upload(root, writing, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -199,33 +197,33 @@ def test_a_write_that_fails_discards_the_upload(root, writing, monkeypatch):
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-# Locks and sweeps
+# Locks and the cleanup of stale files
 
 
-def test_a_sweep_before_the_lock_costs_an_upload_nothing(root, writing, monkeypatch):
-    lock, swept = fcntl.flock, []
+def test_an_upload_survives_a_cleanup_before_it_has_its_lock(root, writing, monkeypatch):
+    lock, removed = fcntl.flock, []
 
-    def sweep_first(fd, how):
-        if not swept:
-            swept.append(None)
-            swept.append(remove_stale_uploads(root))
+    def clean_up_first(fd, how):
+        if not removed:
+            removed.append(None)
+            removed.append(remove_stale_uploads(root))
         lock(fd, how)
 
-    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    monkeypatch.setattr(fcntl, "flock", clean_up_first)
     _upload(writing("new")).commit()
-    assert swept == [None, 1]
+    assert removed == [None, 1]
     assert (root / "new").read_bytes() == b"x" * 100
     assert _temporaries(root) == []
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOLCK])
-def test_where_no_lock_can_be_had_the_upload_is_refused(writing, monkeypatch, number):
+def test_an_upload_is_refused_if_the_file_cannot_be_locked(writing, monkeypatch, number):
     def fails(*_):
         raise OSError(number, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", fails)
     with pytest.raises(RequestRefused) as refused:
-        Upload.open(writing("new"), None, translate=False)
+        Upload.open(writing("new"), None, netascii=False)
     assert (refused.value.code, refused.value.text) == (0, ErrorText.WRITE_FAILED)
 
 
@@ -253,7 +251,7 @@ def uploading(root):
     process.stdout.close()
 
 
-def test_what_a_kill_leaves_is_swept(root, uploading):
+def test_the_temporary_file_of_a_killed_process_is_removed(root, uploading):
     assert remove_stale_uploads(root) == 0  # it is in use
     assert len(_temporaries(root)) == 1
     uploading.send_signal(signal.SIGKILL)
@@ -263,7 +261,7 @@ def test_what_a_kill_leaves_is_swept(root, uploading):
     assert not (root / "inner" / "new").exists()
 
 
-def test_a_sweep_touches_nothing_else_and_follows_no_link(root):
+def test_the_cleanup_touches_no_other_file_and_follows_no_link(root):
     outside = root.parent / "outside" / (TEMPORARY.decode() + "0")
     outside.write_bytes(b"")
     (root / "link").symlink_to(outside.parent)
@@ -273,18 +271,18 @@ def test_a_sweep_touches_nothing_else_and_follows_no_link(root):
     assert (root / "file").exists()
 
 
-def test_a_root_that_is_a_link_is_swept(root, tmp_path):
+def test_the_cleanup_enters_a_root_that_is_a_link(root, tmp_path):
     (root / "inner" / f"{PREFIX}0").write_bytes(b"")
     (tmp_path / "current").symlink_to(root)
     assert remove_stale_uploads(tmp_path / "current") == 1
     assert _temporaries(root) == []
 
 
-def test_a_root_that_is_missing_has_nothing_to_sweep(root):
+def test_the_cleanup_of_a_missing_root_removes_nothing(root):
     assert remove_stale_uploads(root / "gone") == 0
 
 
-def test_a_left_over_that_was_made_read_only_is_swept(root, monkeypatch):
+def test_a_stale_file_that_is_read_only_is_removed(root, monkeypatch):
     (root / f"{PREFIX}0").write_bytes(b"")
     opened = os.open
 

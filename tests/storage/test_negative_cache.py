@@ -1,4 +1,4 @@
-"""What was missing is taken to be missing for as long as the directories say so."""
+"""A name is taken as missing while the searched directories are unchanged."""
 
 import os
 
@@ -13,7 +13,7 @@ MISSING = RequestRefused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A directory that was written to long ago: the clock is an hour ahead of it."""
+    """A directory that was written an hour ago, by the patched clock."""
     (tmp_path / "cfg").mkdir()
     (tmp_path / "cfg" / "file").write_bytes(b"")
     now = os.stat(tmp_path).st_ctime_ns + 3600 * 10**9
@@ -28,23 +28,23 @@ def absences():
 
 def _remembered(absences, root, *names):
     absences.put("key", MISSING, [stamp_of_missing(root, name) for name in names])
-    return absences.get("key", wait=True)
+    return absences.get("key", blocking=True)
 
 
-def test_the_refusal_is_recalled_while_nobody_writes_there(absences, root):
+def test_a_refusal_is_cached_while_the_directory_is_unchanged(absences, root):
     known = _remembered(absences, root, (b"cfg", b"none"))
     assert (known.code, str(known), known.text) == (
         ErrorCode.FILE_NOT_FOUND,
         "it is not there",
         "File not found",
     )
-    assert absences.get("another", wait=True) is None
+    assert absences.get("another", blocking=True) is None
 
 
 @pytest.mark.parametrize(
     "name", [(b"none",), (b"cfg", b"none"), (b"no", b"such", b"way"), (b"cfg", b"file", b"x")]
 )
-def test_it_is_forgotten_once_the_name_is_there(absences, root, name):
+def test_an_entry_is_dropped_when_the_name_is_created(absences, root, name):
     assert _remembered(absences, root, name) is not None
     path = root.joinpath(*map(os.fsdecode, name))
     for parent in reversed(path.parents):
@@ -52,10 +52,10 @@ def test_it_is_forgotten_once_the_name_is_there(absences, root, name):
             parent.unlink()
         parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
-def test_it_is_forgotten_once_the_tree_is_another(absences, root):
+def test_an_entry_is_dropped_when_the_tree_is_replaced(absences, root):
     served = root / "served"
     (root / "v1").mkdir()
     (root / "v2").mkdir()
@@ -63,46 +63,46 @@ def test_it_is_forgotten_once_the_tree_is_another(absences, root):
     assert _remembered(absences, served, (b"none",)) is not None
     served.unlink()
     served.symlink_to("v2")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
-def test_each_directory_that_was_asked_has_its_say(absences, root):
+def test_a_change_in_any_searched_directory_drops_the_entry(absences, root):
     assert _remembered(absences, root, (b"none",), (b"cfg", b"none")) is not None
     (root / "cfg" / "new").write_bytes(b"")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
-def test_a_directory_that_was_just_written_to_is_no_witness(absences, tmp_path):
+def test_a_directory_that_was_written_a_moment_ago_has_no_stamp(absences, tmp_path):
     assert stamp_of_missing(tmp_path, (b"none",)) is None
     assert _remembered(absences, tmp_path, (b"none",)) is None
 
 
-def test_a_link_that_leads_nowhere_is_no_absence(root):
+def test_a_dangling_link_has_no_stamp(root):
     (root / "link").symlink_to("/nowhere/yet")
     assert stamp_of_missing(root, (b"link",)) is None
     assert stamp_of_missing(root, (b"link", b"x")) is None
 
 
-def test_what_nobody_can_bear_witness_of_is_not_remembered(absences, root):
+def test_a_refusal_without_reliable_stamps_is_not_cached(absences, root):
     absences.put("key", MISSING, [])
     absences.put("key", MISSING, [stamp_of_missing(root, (b"none",)), None])
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
-def test_no_more_than_so_many_are_remembered(absences, root):
+def test_the_number_of_entries_is_limited(absences, root):
     one = stamp_of_missing(root, (b"none",))
     for number in range(5000):
         absences.put(number, MISSING, [one])
-    assert absences.get(0, wait=True) is None
-    assert absences.get(4999, wait=True) is not None
+    assert absences.get(0, blocking=True) is None
+    assert absences.get(4999, blocking=True) is not None
 
 
-def test_no_disk_is_asked_without_leave(absences, root, monkeypatch):
+def test_a_nonblocking_lookup_does_not_access_the_disk(absences, root, monkeypatch):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
-    assert absences.get("key", wait=False) is not None
-    monkeypatch.setattr(absences, "_cache", _Cold())
-    assert absences.get("key", wait=False) is None
-    assert absences.get("key", wait=True) is not None
+    assert absences.get("key", blocking=False) is not None
+    monkeypatch.setattr(absences, "_dentry_cache", _Cold())
+    assert absences.get("key", blocking=False) is None
+    assert absences.get("key", blocking=True) is not None
 
 
 class _Cold:
@@ -112,7 +112,7 @@ class _Cold:
         return False
 
 
-def test_a_long_name_is_looked_for_no_deeper_than_it_leads(root, monkeypatch):
+def test_a_long_name_is_examined_only_up_to_the_missing_step(root, monkeypatch):
     looked = []
     stat = os.stat
 
@@ -125,16 +125,16 @@ def test_a_long_name_is_looked_for_no_deeper_than_it_leads(root, monkeypatch):
     assert len(looked) <= 3
 
 
-def test_what_is_remembered_holds_on_to_nothing_else(absences, root):
+def test_an_entry_keeps_no_traceback_alive(absences, root):
     try:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "raised")
     except RequestRefused as refused:
         absences.put("key", refused, [stamp_of_missing(root, (b"none",))])
-    (kept, _) = absences._known["key"]
+    (kept, _) = absences._entries["key"]
     assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
 
 
-def test_what_is_far_down_is_not_remembered(absences, root):
+def test_a_long_directory_path_is_not_cached(absences, root):
     deep = root
     for _ in range(5):
         deep /= "d" * 100
@@ -142,13 +142,13 @@ def test_what_is_far_down_is_not_remembered(absences, root):
     assert _remembered(absences, root, (*[b"d" * 100] * 5, b"none")) is None
 
 
-def test_it_is_forgotten_with_its_directory(absences, root):
+def test_an_entry_is_dropped_when_its_directory_is_removed(absences, root):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
     os.rename(root / "cfg", root / "elsewhere")
-    assert absences.get("key", wait=True) is None
+    assert absences.get("key", blocking=True) is None
 
 
-def test_nobody_bears_witness_where_there_is_no_directory(root):
+def test_a_missing_directory_has_no_stamp(root):
     assert stamp_of_missing(root / "none", (b"file",)) is None
     assert stamp_of_missing(root, ()) is None
     assert stable_stamp(os.fsencode(root / "none")) is None

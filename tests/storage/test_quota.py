@@ -13,7 +13,7 @@ from tftpd.storage.quota import Usage, UsageTracker, check_quota
 from tftpd.storage.upload import Upload
 
 
-def test_all_regular_files_count_and_nothing_else(root):
+def test_usage_counts_regular_files_only(root):
     (root / "link").symlink_to("file")
     (root / "other").symlink_to("../outside")
     os.mkfifo(root / "pipe")
@@ -22,12 +22,12 @@ def test_all_regular_files_count_and_nothing_else(root):
     assert ledger.measure() == ledger.usage == Usage(len(b"content") + len(b"inner content"), 2)
 
 
-def test_files_that_come_and_go_are_reckoned():
-    assert Usage(10, 2).replaced(None).with_file(5) == Usage(15, 3)
-    assert Usage(10, 2).replaced(4).with_file(5) == Usage(11, 2)
+def test_usage_with_and_without_a_file():
+    assert Usage(10, 2).without_file(None).with_file(5) == Usage(15, 3)
+    assert Usage(10, 2).without_file(4).with_file(5) == Usage(11, 2)
 
 
-def test_a_root_that_is_gone_holds_nothing(tmp_path):
+def test_a_removed_root_has_no_usage(tmp_path):
     assert UsageTracker(tmp_path / "none").measure() == Usage(0, 0)
 
 
@@ -41,7 +41,7 @@ def test_a_root_that_is_gone_holds_nothing(tmp_path):
         (Usage(1, 4), WritePolicy(max_files=3), False),
     ],
 )
-def test_a_quota_holds_to_the_octet_and_to_the_file(usage, policy, fits):
+def test_a_quota_is_exact_in_bytes_and_files(usage, policy, fits):
     if fits:
         check_quota(usage, policy)
         return
@@ -74,21 +74,21 @@ def test_an_upload_within_its_quota_is_stored(root, writing, ledger):
 
 
 @pytest.mark.parametrize("policy", [{"quota": 29}, {"max_files": 2}])
-def test_one_beyond_it_is_refused_before_it_begins(root, writing, ledger, policy):
+def test_an_announced_size_beyond_the_quota_is_refused_at_the_start(root, writing, ledger, policy):
     with pytest.raises(RequestRefused, match="more than"):
         Upload.open(writing("new", **policy), 10, False, ledger)
     with pytest.raises(RequestRefused, match="more than"):
         Upload.check(writing("new", **policy), 10, ledger)
 
 
-def test_one_that_did_not_say_its_size_is_refused_in_the_end(root, writing, ledger):
+def test_an_upload_without_tsize_beyond_the_quota_is_refused_at_commit(root, writing, ledger):
     with pytest.raises(RequestRefused, match="quota") as refusal:
         _stores(writing("new", quota=25), ledger, b"x" * 10)
     assert refusal.value.code is ErrorCode.DISK_FULL
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-def test_what_is_replaced_counts_no_longer(root, writing, ledger):
+def test_a_replaced_file_does_not_count_toward_the_quota(root, writing, ledger):
     grant = writing("file", overwrite=True, quota=20, max_files=2)
     _stores(grant, ledger, b"CONTENT", size=7)
     assert (root / "file").read_bytes() == b"CONTENT"
@@ -97,13 +97,13 @@ def test_what_is_replaced_counts_no_longer(root, writing, ledger):
     assert (root / "file").read_bytes() == b"CONTENT"
 
 
-def test_what_another_hand_stored_counts(root, writing, ledger):
+def test_files_that_other_programs_stored_count(root, writing, ledger):
     (root / "more").write_bytes(b"x" * 100)
     with pytest.raises(RequestRefused, match="quota"):
         _stores(writing("new", quota=100), ledger, b"x")
 
 
-def test_two_at_once_never_exceed_it_together(root, writing, ledger):
+def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, ledger):
     grants = [writing(name, quota=30) for name in ("a", "b")]
     sinks = [Upload.open(grant, 10, False, ledger) for grant in grants]
     for sink in sinks:
@@ -114,16 +114,16 @@ def test_two_at_once_never_exceed_it_together(root, writing, ledger):
             sink.commit()
             stored += 1
     assert stored <= 1
-    assert ledger.measure().octets <= 30
+    assert ledger.measure().size <= 30
 
 
-def test_one_that_grew_too_large_leaves_room_for_a_smaller_one(root, writing, ledger):
+def test_a_smaller_upload_succeeds_after_one_beyond_the_quota(root, writing, ledger):
     with pytest.raises(RequestRefused, match="quota"):
         _stores(writing("large", quota=100), ledger, b"x" * 90)
     _stores(writing("small", quota=100), ledger, b"x" * 10, size=10)
 
 
-def test_one_without_end_is_refused_when_it_has_filled_the_quota(root, writing, ledger):
+def test_an_endless_upload_is_refused_once_it_has_filled_the_quota(root, writing, ledger):
     sink = Upload.open(writing("new", quota=100_000), None, False, ledger)
     fill(sink, [b"x" * (64 << 10)])
     with pytest.raises(RequestRefused, match="quota"):
@@ -131,33 +131,33 @@ def test_one_without_end_is_refused_when_it_has_filled_the_quota(root, writing, 
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-def test_uploads_that_nobody_sends_take_no_place_of_a_file(root, writing, ledger):
+def test_uploads_without_data_do_not_count_toward_max_files(root, writing, ledger):
     forged = [Upload.open(writing(f"{n}", max_files=3), None, False, ledger) for n in range(9)]
     _stores(writing("new", max_files=3), ledger, b"x")
     for sink in forged:
         sink.discard()
 
 
-def test_an_empty_file_is_a_file(root, writing, ledger):
+def test_an_empty_file_counts_toward_max_files(root, writing, ledger):
     _stores(writing("new", max_files=3), ledger, b"")
     ledger.usage = None  # only what is measured in the end tells
     with pytest.raises(RequestRefused, match="3 files"):
         _stores(writing("newer", max_files=3), ledger, b"")
 
 
-def test_some_space_stays_free(root, writing):
+def test_min_free_is_kept(root, writing):
     volume = os.statvfs(root)
     free = volume.f_bavail * volume.f_frsize
     Upload.check(writing("new", min_free=free // 2), 10)
-    with pytest.raises(RequestRefused, match="would be free"):
+    with pytest.raises(RequestRefused, match="would remain"):
         Upload.open(writing("new", min_free=free * 2), None, False)
 
 
-def test_space_that_is_taken_while_it_comes_ends_it(root, writing, monkeypatch):
+def test_an_upload_ends_when_free_space_falls_below_min_free(root, writing, monkeypatch):
     sink = Upload.open(writing("new", min_free=1 << 20), None, False)
     fill(sink, [b"x" * (64 << 10)])
     full = SimpleNamespace(f_bavail=10, f_frsize=4096)
     monkeypatch.setattr(os, "fstatvfs", lambda _: full)
-    with pytest.raises(RequestRefused, match="would be free"):
+    with pytest.raises(RequestRefused, match="would remain"):
         fill(sink, [b"x" * (64 << 10)])
     assert sorted(os.listdir(root)) == ["file", "inner"]

@@ -1,4 +1,4 @@
-"""Files to read: what may be opened."""
+"""Files that may be opened for reading."""
 
 import fcntl
 import os
@@ -26,7 +26,7 @@ def _make_directory(path):
 
 
 @pytest.mark.parametrize("make", [_make_fifo, _make_socket, _make_directory])
-def test_what_is_no_regular_file_is_refused_at_once(root, reading, make):
+def test_a_file_that_is_not_regular_is_refused_without_blocking(root, reading, make):
     make(root / "it")
     with pytest.raises(RequestRefused) as refused:
         FileSource.open(reading("it"))
@@ -34,7 +34,7 @@ def test_what_is_no_regular_file_is_refused_at_once(root, reading, make):
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
-def test_a_file_that_another_program_holds_a_lease_on_is_refused(root, reading):
+def test_a_file_with_a_lease_of_another_program_is_refused(root, reading):
     with (root / "file").open("r+b") as held:
         before = signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
@@ -53,7 +53,7 @@ def test_a_device_is_refused():
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
-def test_the_bit_for_all_is_asked_for_where_the_policy_says_so(root, reading):
+def test_the_world_readable_bit_is_required_if_the_policy_says_so(root, reading):
     (root / "file").chmod(0o640)
     FileSource.open(reading("file")).close()
     with pytest.raises(RequestRefused) as refused:
@@ -63,8 +63,8 @@ def test_the_bit_for_all_is_asked_for_where_the_policy_says_so(root, reading):
     FileSource.open(reading("file", world_readable=True)).close()
 
 
-def test_what_is_no_regular_file_is_never_opened(root, reading, monkeypatch):
-    """A watchdog resets the host once it was opened; a FIFO's writer takes us for its reader."""
+def test_a_file_that_is_not_regular_is_never_opened(root, reading, monkeypatch):
+    """To open a watchdog resets the host; the writer of a FIFO would see a reader."""
     os.mkfifo(root / "fifo")
     opened = []
     open_ = os.open

@@ -1,4 +1,4 @@
-"""Uploads: all of it under its name, or nothing."""
+"""Uploads: complete under their names, or not at all."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from tftpd.storage.upload import Upload
 
 
 def _store(grant, *payloads, size=None):
-    sink = Upload.open(grant, size, translate=False)
+    sink = Upload.open(grant, size, netascii=False)
     try:
         fill(sink, payloads)
         sink.commit()
@@ -29,7 +29,7 @@ def _store(grant, *payloads, size=None):
 
 def _code(grant, size=None):
     with pytest.raises(RequestRefused) as refused:
-        Upload.open(grant, size, translate=False)
+        Upload.open(grant, size, netascii=False)
     return refused.value.code
 
 
@@ -37,8 +37,8 @@ def _temporaries(root):
     return [path for path in root.rglob("*") if path.name.startswith(TEMPORARY.decode())]
 
 
-def test_an_upload_appears_whole_when_it_is_committed(root, writing):
-    sink = Upload.open(writing("inner/new"), None, translate=False)
+def test_an_upload_appears_complete_at_commit(root, writing):
+    sink = Upload.open(writing("inner/new"), None, netascii=False)
     fill(sink, [b"one ", b"two"])
     assert sink.size == 7
     assert not (root / "inner" / "new").exists()
@@ -49,7 +49,7 @@ def test_an_upload_appears_whole_when_it_is_committed(root, writing):
     assert _temporaries(root) == []
 
 
-def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
+def test_the_mode_is_that_of_the_policy_regardless_of_the_umask(root, writing):
     old = os.umask(0o077)
     try:
         _store(writing("new", mode=0o664), b"x")
@@ -58,8 +58,8 @@ def test_the_mode_is_the_policys_whatever_the_umask(root, writing):
     assert stat.S_IMODE((root / "new").stat().st_mode) == 0o664
 
 
-def test_large_uploads_are_written_as_they_come(root, writing):
-    sink = Upload.open(writing("new"), None, translate=False)
+def test_large_uploads_are_written_while_they_arrive(root, writing):
+    sink = Upload.open(writing("new"), None, netascii=False)
     for _ in range(100):
         fill(sink, [b"x" * 1468])
     assert _temporaries(root)[0].stat().st_size > 64_000
@@ -68,7 +68,7 @@ def test_large_uploads_are_written_as_they_come(root, writing):
 
 
 def test_a_discarded_upload_leaves_nothing(root, writing):
-    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
+    sink = Upload.open(writing("file", overwrite=True), None, netascii=False)
     fill(sink, [b"x" * 100_000])
     sink.discard()
     sink.discard()
@@ -76,8 +76,8 @@ def test_a_discarded_upload_leaves_nothing(root, writing):
     assert (root / "file").read_bytes() == b"content"
 
 
-def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
-    sink = Upload.open(writing("file", overwrite=True), None, translate=False)
+def test_the_old_file_stays_complete_until_the_commit(root, writing):
+    sink = Upload.open(writing("file", overwrite=True), None, netascii=False)
     fill(sink, [b"new content"])
     assert (root / "file").read_bytes() == b"content"
     sink.commit()
@@ -96,7 +96,7 @@ def test_the_old_file_stays_whole_until_the_new_one_is(root, writing):
         ("file", {"overwrite": True, "world_writable": True}, ErrorCode.ACCESS_VIOLATION),
     ],
 )
-def test_refusals_come_before_anything_is_created(root, writing, name, policy, code):
+def test_a_refused_upload_creates_nothing(root, writing, name, policy, code):
     before = sorted(root.rglob("*"))
     assert _code(writing(name, **policy)) is code
     assert sorted(root.rglob("*")) == before
@@ -111,15 +111,15 @@ def test_only_regular_files_are_replaced(root, writing):
         assert _code(grant) is ErrorCode.ACCESS_VIOLATION
 
 
-def test_a_target_that_vanishes_meanwhile_is_stored_all_the_same(root, writing):
-    sink = Upload.open(writing("file", overwrite=True, create=False), None, translate=False)
+def test_an_upload_succeeds_if_its_target_is_removed_meanwhile(root, writing):
+    sink = Upload.open(writing("file", overwrite=True, create=False), None, netascii=False)
     fill(sink, [b"new"])
     (root / "file").unlink()
     sink.commit()
     assert (root / "file").read_bytes() == b"new"
 
 
-def test_a_file_that_all_may_write_is_replaced_where_that_is_asked_for(root, writing):
+def test_the_world_writable_bit_is_required_if_the_policy_says_so(root, writing):
     (root / "file").chmod(0o666)
     _store(writing("file", overwrite=True, world_writable=True), b"new")
     assert (root / "file").read_bytes() == b"new"
@@ -130,11 +130,11 @@ def test_an_announced_size_above_the_limit_is_refused(writing):
     _store(writing("new", max_size=10), b"x" * 10, size=10)
 
 
-def test_what_is_shorter_than_announced_is_not_stored(writing, root):
+def test_a_file_shorter_than_tsize_is_not_stored(writing, root):
     with pytest.raises(RequestRefused) as refused:
         _store(writing("new"), b"x" * 9, size=10)
     assert refused.value.text == "File is shorter than its tsize"
-    assert refused.value.reason == "9 octets, and tsize announced 10"
+    assert refused.value.reason == "received 9 bytes, tsize announced 10"
     assert not (root / "new").exists()
     assert _temporaries(root) == []
     _store(writing("more"), b"x" * 11, size=10)  # who announced 0 knew no better
@@ -144,8 +144,8 @@ def test_an_announced_size_above_the_free_space_is_refused(writing):
     assert _code(writing("new"), size=1 << 60) is ErrorCode.DISK_FULL
 
 
-def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
-    sink = Upload.open(writing("new", max_size=10), None, translate=False)
+def test_data_beyond_max_size_is_refused_when_it_arrives(root, writing):
+    sink = Upload.open(writing("new", max_size=10), None, netascii=False)
     fill(sink, [b"x" * 10])
     with pytest.raises(RequestRefused) as refused:
         fill(sink, [b"x"])
@@ -157,7 +157,7 @@ def test_more_octets_than_the_limit_are_refused_as_they_come(root, writing):
 
 
 def test_two_uploads_without_overwrite_make_one_file(root, writing):
-    first, second = (Upload.open(writing("new"), None, translate=False) for _ in range(2))
+    first, second = (Upload.open(writing("new"), None, netascii=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
@@ -170,7 +170,7 @@ def test_two_uploads_without_overwrite_make_one_file(root, writing):
 
 def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     grant = writing("new", overwrite=True)
-    first, second = (Upload.open(grant, None, translate=False) for _ in range(2))
+    first, second = (Upload.open(grant, None, netascii=False) for _ in range(2))
     fill(first, [b"first"])
     fill(second, [b"second"])
     second.commit()
@@ -178,10 +178,10 @@ def test_of_two_uploads_with_overwrite_the_last_commit_wins(root, writing):
     assert (root / "new").read_bytes() == b"first"
 
 
-def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_to(root, writing):
+def test_a_link_that_replaces_the_temporary_file_is_not_followed(root, writing):
     """Root may link any file, and a link to /etc/shadow in there could be read."""
     secret = root.parent / "outside" / "secret"
-    sink = Upload.open(writing("new"), None, translate=False)
+    sink = Upload.open(writing("new"), None, netascii=False)
     fill(sink, [b"x"])
     (temporary,) = _temporaries(root)
     temporary.unlink()
@@ -191,14 +191,14 @@ def test_no_second_name_is_given_to_what_a_link_in_place_of_the_temporary_leads_
     assert (root / "new").is_symlink()
 
 
-def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
+def test_a_file_system_without_hard_links_is_supported(root, writing, monkeypatch):
     def no_links(*_, **__):
         raise PermissionError(errno.EPERM, "no links on FAT")
 
     monkeypatch.setattr(os, "link", no_links)
     _store(writing("new"), b"x")
     assert (root / "new").read_bytes() == b"x"
-    sink = Upload.open(writing("other"), None, translate=False)
+    sink = Upload.open(writing("other"), None, netascii=False)
     (root / "other").write_bytes(b"was faster")
     with pytest.raises(RequestRefused) as refused:
         sink.commit()
@@ -207,7 +207,7 @@ def test_a_file_system_without_links_is_served_too(root, writing, monkeypatch):
     assert _temporaries(root) == []
 
 
-def test_short_writes_are_carried_on(root, writing, monkeypatch):
+def test_short_writes_are_continued(root, writing, monkeypatch):
     whole = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:1000]))
     _store(writing("new"), bytes(range(256)) * 1000)
@@ -216,24 +216,24 @@ def test_short_writes_are_carried_on(root, writing, monkeypatch):
 
 @given(text=st.binary(max_size=300).map(lambda text: text.replace(b"\x01", b"\r\n")),
        cut=st.integers(1, 20))  # fmt: skip
-def test_netascii_is_translated_at_any_cut(tmp_path_factory, text, cut):
+def test_netascii_is_translated_across_block_boundaries(tmp_path_factory, text, cut):
     root = tmp_path_factory.getbasetemp()
-    wire = netascii.encode(text)
-    sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, translate=True)
+    wire = netascii.encode_netascii(text)
+    sink = Upload.open(Grant(root, (b"text",), WritePolicy(overwrite=True)), None, netascii=True)
     for at in range(0, len(wire), cut):
         fill(sink, [wire[at : at + cut]])
     sink.commit()
     assert (root / "text").read_bytes() == text
 
 
-def test_a_link_to_a_file_inside_is_written_through(root, writing):
+def test_an_upload_follows_a_link_inside_the_root(root, writing):
     (root / "link").symlink_to("inner/file")
     _store(writing("link", overwrite=True), b"new")
     assert (root / "link").is_symlink()
     assert (root / "inner" / "file").read_bytes() == b"new"
 
 
-def test_a_link_anywhere_is_written_through_where_links_are_followed(root, writing):
+def test_an_upload_follows_any_link_with_policy_follow(root, writing):
     secret = root.parent / "outside" / "secret"
     (root / "link").symlink_to(secret)
     _store(writing("link", Symlinks.FOLLOW, overwrite=True), b"new")
@@ -242,7 +242,7 @@ def test_a_link_anywhere_is_written_through_where_links_are_followed(root, writi
 
 
 @pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
-def test_a_link_out_of_the_root_is_not_written_through(root, writing, symlinks):
+def test_an_upload_does_not_follow_a_link_out_of_the_root(root, writing, symlinks):
     secret = root.parent / "outside" / "secret"
     (root / "link").symlink_to(secret)
     (root / "dir").symlink_to(secret.parent)
@@ -252,7 +252,7 @@ def test_a_link_out_of_the_root_is_not_written_through(root, writing, symlinks):
     assert secret.read_bytes() == b"secret"
 
 
-def test_a_check_leaves_everything_as_it_is(root, writing):
+def test_a_check_changes_nothing(root, writing):
     before = sorted(root.rglob("*")), root.stat().st_mtime_ns
     Upload.check(writing("new"), 100)
     assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
@@ -269,7 +269,7 @@ def test_a_check_leaves_everything_as_it_is(root, writing):
         ("new", 1 << 62, {}),
     ],
 )
-def test_a_check_refuses_what_an_opening_refuses(writing, name, size, policy):
+def test_a_check_refuses_the_same_uploads_as_open(writing, name, size, policy):
     with pytest.raises(RequestRefused) as opening:
         Upload.open(writing(name, **policy), size, False)
     with pytest.raises(RequestRefused) as check:

@@ -1,4 +1,4 @@
-"""Confinement: nothing leads out of a root that its policy does not let out."""
+"""Confinement: no name leaves the root unless its policy allows it."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ def _read(grant):
     source = FileSource.open(grant)
     try:
         content = bytearray(source.size)
-        source.read([memoryview(content)], 0, wait=True)
+        source.read([memoryview(content)], 0, blocking=True)
         return bytes(content)
     finally:
         source.close()
@@ -49,13 +49,13 @@ def test_plain_names_are_found(reading, symlinks):
 
 @pytest.mark.parametrize("symlinks", list(Symlinks))
 @pytest.mark.parametrize("name", ["missing", "missing/file", "file/below", "x" * 300])
-def test_what_is_not_there_is_not_found(reading, symlinks, name):
+def test_a_missing_name_is_file_not_found(reading, symlinks, name):
     assert _code(reading(name, symlinks)) is MISSING
 
 
 @pytest.mark.parametrize("symlinks", list(Symlinks))
 @pytest.mark.parametrize("name", ["", "inner", "/"])
-def test_directories_are_violations(reading, symlinks, name):
+def test_reading_a_directory_is_an_access_violation(reading, symlinks, name):
     assert _code(reading(name, symlinks)) is VIOLATION
 
 
@@ -94,19 +94,19 @@ def _place(root, name, target):
 
 
 @pytest.mark.parametrize(("at", "target", "name"), INSIDE)
-def test_a_link_may_point_anywhere_beneath_the_same_root(root, reading, at, target, name):
+def test_a_link_may_point_anywhere_below_the_same_root(root, reading, at, target, name):
     _place(root, at, target)
     assert b"content" in _read(reading(name, Symlinks.INSIDE))
 
 
 @pytest.mark.parametrize(("at", "target", "name"), OUTSIDE)
-def test_a_link_out_of_the_root_is_a_violation(root, reading, at, target, name):
+def test_a_link_out_of_the_root_is_an_access_violation(root, reading, at, target, name):
     _place(root, at, target)
     assert _code(reading(name, Symlinks.INSIDE)) is VIOLATION
 
 
 @pytest.mark.parametrize(("at", "target", "name"), [*INSIDE, *OUTSIDE])
-def test_no_link_is_followed_where_links_are_denied(root, reading, at, target, name):
+def test_no_link_is_followed_if_links_are_denied(root, reading, at, target, name):
     _place(root, at, target)
     assert _code(reading(name, Symlinks.DENY)) is VIOLATION
 
@@ -124,21 +124,21 @@ def test_no_link_is_followed_where_links_are_denied(root, reading, at, target, n
         ("{outside}/next", "secret", "over"),
     ],
 )
-def test_a_link_goes_where_it_says_where_links_are_followed(root, reading, at, target, name):
+def test_every_link_is_followed_if_the_policy_is_follow(root, reading, at, target, name):
     _place(root, at.format(outside=root.parent / "outside"), target)
     _link(root / "over", "../outside/next")
     assert _read(reading(name, Symlinks.FOLLOW)) == b"secret"
 
 
 @pytest.mark.parametrize("target", ["/", ".", "..", "inner", "{outside}", "loop"])
-def test_what_is_no_file_is_a_violation_where_links_are_followed_too(root, reading, target):
+def test_a_link_to_a_non_file_is_a_violation_with_policy_follow(root, reading, target):
     _place(root, "loop", "loop")
     _place(root, "link", target)
     assert _code(reading("link", Symlinks.FOLLOW)) is VIOLATION
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
-def test_a_long_way_over_links_that_are_followed_holds_few_descriptors(root, reading):
+def test_a_long_path_with_policy_follow_keeps_few_descriptors_open(root, reading):
     _link(root / "here", ".")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, hard))
@@ -154,7 +154,7 @@ def test_a_dangling_link_is_not_found(root, reading, symlinks):
     assert _code(reading("link", symlinks)) is MISSING
 
 
-def test_a_chain_of_links_is_followed_so_far(root, reading):
+def test_a_chain_of_at_most_40_links_is_followed(root, reading):
     _link(root / "link0", "file")
     for n in range(50):
         _link(root / f"link{n + 1}", f"link{n}")
@@ -162,7 +162,7 @@ def test_a_chain_of_links_is_followed_so_far(root, reading):
     assert _code(reading("link40")) is VIOLATION
 
 
-def test_a_root_may_itself_be_a_link_and_be_swapped(root, reading, tmp_path):
+def test_the_root_may_be_a_link_that_is_replaced(root, reading, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "file").write_bytes(b"new")
     (tmp_path / "current").symlink_to(root)
@@ -173,13 +173,13 @@ def test_a_root_may_itself_be_a_link_and_be_swapped(root, reading, tmp_path):
     assert _read(grant) == b"new"
 
 
-def test_an_absolute_link_by_the_real_name_of_a_linked_root_is_inside(root, tmp_path):
+def test_an_absolute_link_may_use_the_real_path_of_a_linked_root(root, tmp_path):
     (tmp_path / "current").symlink_to(root)
     _link(root / "link", str(root / "file"))
     assert _read(Grant(tmp_path / "current", (b"link",), ReadPolicy())) == b"content"
 
 
-def test_refusals_name_no_path_of_the_host(root, reading):
+def test_refusals_contain_no_path_of_the_host(root, reading):
     _link(root / "link", "/etc/passwd")
     for name in ("link", "missing", "inner"):
         with pytest.raises(RequestRefused) as refused:
@@ -189,8 +189,8 @@ def test_refusals_name_no_path_of_the_host(root, reading):
 
 @pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
 @pytest.mark.parametrize("swapped", ["directory", "file"])
-def test_a_swap_at_any_moment_never_shows_the_outside(root, reading, symlinks, swapped):
-    """A thread puts a link to the outside in the place of what is read, again and again."""
+def test_replacing_a_file_by_a_link_never_exposes_outside_files(root, reading, symlinks, swapped):
+    """A thread replaces the file or its directory by a link to the outside, in a loop."""
     secret = root.parent / "outside" / "secret"
     secret.rename(secret.with_name("file"))
     good, bad = root / "good", root / "bad"
@@ -226,7 +226,7 @@ def test_a_swap_at_any_moment_never_shows_the_outside(root, reading, symlinks, s
 
 @given(st.binary(max_size=40) | st.lists(st.sampled_from([b"..", b".", b"", b"a", b"link", b"\\"]))
        .map(b"/".join))  # fmt: skip
-def test_whatever_the_name_the_outside_is_not_read(tmp_path_factory, filename):
+def test_no_name_reads_a_file_outside_the_root(tmp_path_factory, filename):
     base = _confined(tmp_path_factory)
     mounts = Mounts([Mount((), single_root(base / "root"), read=ReadPolicy())])
     try:
@@ -251,5 +251,5 @@ def _confined(factory):
     return _BASE[0]
 
 
-def test_a_root_that_is_missing_is_not_found(root):
+def test_a_missing_root_is_file_not_found(root):
     assert _code(Grant(root / "gone", (b"file",), ReadPolicy())) is MISSING

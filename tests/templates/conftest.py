@@ -1,4 +1,4 @@
-"""Templates beneath a temporary root, and a look at what is left of processes."""
+"""Templates below a temporary root, and a check for leaked processes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def template(root: Path) -> Granting:
-    """Writes a template and gives the grant for it; without text, only the grant."""
+    """Write a template and return its grant; without text, only return the grant."""
 
     def write(
         text: str | bytes | None,
@@ -45,36 +45,33 @@ def template(root: Path) -> Granting:
 
 @pytest.fixture
 def renderer() -> Iterator[TemplateRenderer]:
-    """One whose jobs have time enough, also where much else runs."""
+    """A renderer with a generous time limit, for busy machines."""
     renderer = TemplateRenderer(RenderLimits(seconds=30.0))
     yield renderer
     renderer.close()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    before = _held()
+def _check_leaks() -> Iterator[None]:
+    before = _count_resources()
     yield
-    assert _held() == before
+    assert _count_resources() == before
 
 
-def _held() -> tuple[int, list[int]]:
-    """How many descriptors, and which processes, zombies too."""
+def _count_resources() -> tuple[int, list[int]]:
+    """Return the number of descriptors and the child processes with zombies."""
     return len(os.listdir("/proc/self/fd")), children()
 
 
 def children(of: int | None = None) -> list[int]:
-    """The processes that this one has, or another; without those that fork daemons for tests."""
+    """Return the child processes, by default of this one, without helpers that fork daemons."""
     parent = of or os.getpid()
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 status = Path("/proc", entry, "stat").read_text()
-                command = Path("/proc", entry, "cmdline").read_bytes()
             except OSError:
-                continue
-            if b"multiprocessing" in command:
                 continue
             if int(status.rpartition(")")[2].split()[1]) == parent:
                 found.append(int(entry))

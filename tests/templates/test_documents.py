@@ -9,7 +9,7 @@ from tests.support.daemons import CHECKOUT
 from tftpd.access.client import Client
 from tftpd.config.loader import load_settings
 from tftpd.templates.protocol import RenderJob
-from tftpd.templates.sandbox import Templates
+from tftpd.templates.sandbox import TemplateSandbox
 
 TEXT = (CHECKOUT / "docs/how-to/templates.md").read_text()
 REFERENCE = (CHECKOUT / "docs/reference/templates.md").read_text()
@@ -26,8 +26,8 @@ CLIENT = Client(ip_address("192.168.1.5"), lambda: bytes.fromhex("525400123456")
 
 
 @pytest.fixture
-def known(tmp_path):
-    """What a template knows of the client of the document."""
+def variables(tmp_path):
+    """Variables of a template for the client in the document."""
     (tmp_path / "t.yaml").write_text(f"directories: [{{root: ., read: true}}]\n{VARIABLES}")
     return {
         "ip": "192.168.1.5",
@@ -41,42 +41,49 @@ def known(tmp_path):
     }
 
 
-def test_there_are_examples_of_each_kind():
+def test_the_document_has_an_example_for_each_boot_loader():
     kinds = ["pxelinux.cfg/default.j2", "grub.cfg.j2", "boot.ipxe.j2", "cloud/user-data.j2"]
     assert list(EXAMPLES) == kinds
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_gives_what_the_document_says(template, known, name):
+def test_an_example_gives_the_documented_output(template, variables, name):
     text, gives = EXAMPLES[name]
-    made = Templates().render(RenderJob(template(text, name), known, 1 << 20, 2.0))
+    made = TemplateSandbox().render(RenderJob(template(text, name), variables, 1 << 20, 2.0))
     assert made.decode() == gives
 
 
-def test_all_that_a_template_knows_is_there(template, known):
+def test_the_document_lists_all_variables(template, variables):
     section = REFERENCE.partition("## Output")[0]
     rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert rows == list(known)
+    assert rows == list(variables)
     text = "".join(f"{{{{ {row} }}}}\n" for row in rows if row != "variables")
-    assert Templates().render(RenderJob(template(text), known, 1 << 20, 2.0)).decode() == (
+    assert TemplateSandbox().render(
+        RenderJob(template(text), variables, 1 << 20, 2.0)
+    ).decode() == (
         "192.168.1.5\nC0A80105\n52:54:00:12:34:56\n192.168.1.1\npxelinux.cfg/default\n"
         "/pxelinux.cfg/C0A80105\n{'host': 'web1'}\n"
     )
 
 
-def test_the_first_example_is_a_template(template, known):
+def test_the_first_example_renders(template, variables):
     text = re.search(r"```jinja\n(\{# pxelinux.*?)```", TEXT, re.DOTALL)[1]
-    assert Templates().render(RenderJob(template(text), known, 1 << 20, 2.0)).decode() == (
+    assert TemplateSandbox().render(
+        RenderJob(template(text), variables, 1 << 20, 2.0)
+    ).decode() == (
         "DEFAULT install\nLABEL install\n  KERNEL debian/vmlinuz\n"
         "  APPEND initrd=debian/initrd.gz ip=192.168.1.5 quiet\n"
     )
 
 
-def test_a_client_of_its_own_has_a_part_of_its_own(template, known):
+def test_a_template_per_host_is_included(template, variables):
     text = re.search(r"```jinja\n(\{% include \['hosts.*?)```", TEXT, re.DOTALL)[1]
     template("everyone", "hosts/default.j2")
     grant = template(text)
-    assert Templates().render(RenderJob(grant, known, 1 << 20, 2.0)) == b"everyone"
+    assert TemplateSandbox().render(RenderJob(grant, variables, 1 << 20, 2.0)) == b"everyone"
     template("web1", "hosts/52-54-00-12-34-56.j2")
-    assert Templates().render(RenderJob(grant, known, 1 << 20, 2.0)) == b"web1"
-    assert Templates().render(RenderJob(grant, {**known, "mac": None}, 1 << 20, 2.0)) == b"everyone"
+    assert TemplateSandbox().render(RenderJob(grant, variables, 1 << 20, 2.0)) == b"web1"
+    assert (
+        TemplateSandbox().render(RenderJob(grant, {**variables, "mac": None}, 1 << 20, 2.0))
+        == b"everyone"
+    )

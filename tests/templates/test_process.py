@@ -18,9 +18,9 @@ from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
-    framed,
-    receive,
-    refused_by,
+    decode_refusal,
+    encode_message,
+    receive_message,
 )
 
 MAX_REFUSAL_BYTES = 64 << 10
@@ -28,8 +28,10 @@ ERROR_TEXTS = {*(code.text for code in ErrorCode), *ErrorText}
 JSON = st.lists(
     st.sampled_from(
         [
-            *(b"[", b"]", b"[0, ", b'"why"', b", ", b'"File could not be made"', b"null", b"99"),
-            *(b'[0, "a\\nb", "File could not be made"]', b'[1, "\\ud800", ""]', b"{", b"}", b":"),
+            *(b"[", b"]", b"[0, ", b'"why"', b", "),
+            *(b'"File could not be generated"', b"null", b"99"),
+            *(b'[0, "a\\nb", "File could not be generated"]', b"{", b"}", b":"),
+            b'[1, "\\ud800", ""]',
             *(b"[" * 1100, b'[0, "' + b"a" * 1100 + b'", "Internal error"]', b"9" * 5000),
         ]
     ),
@@ -39,11 +41,13 @@ REFUSALS = st.builds(
     lambda code, reason, text: json.dumps([code, reason, text]).encode(),
     st.integers(-1, 9),
     st.text(st.characters()) | st.just("a" * 1100),
-    st.sampled_from(["", "File could not be made", "Internal error", "anything"]),
+    st.sampled_from(["", "File could not be generated", "Internal error", "anything"]),
 )
 HEADERS = st.tuples(st.integers(0, 7).map(lambda kind: bytes([kind])), st.binary(max_size=4))
 MESSAGES = st.lists(
-    st.builds(framed, st.sampled_from(MessageKind), REFUSALS | JSON | st.binary(max_size=100))
+    st.builds(
+        encode_message, st.sampled_from(MessageKind), REFUSALS | JSON | st.binary(max_size=100)
+    )
     | st.binary(max_size=40)
     | st.tuples(HEADERS.map(b"".join), JSON).map(b"".join),
     max_size=5,
@@ -73,14 +77,14 @@ def _next_message(stream, max_size):
         return data
 
     try:
-        return receive(take, max_size)
+        return receive_message(take, max_size)
     except (EOFError, InvalidMessage):
         return None, b""
 
 
 def _is_refusal(body):
     try:
-        refused_by(body)
+        decode_refusal(body)
     except InvalidMessage:
         return False
     return True
@@ -94,7 +98,7 @@ def _check_refused(refused):
 
 
 @given(
-    st.booleans().map(lambda ready: framed(MessageKind.READY) if ready else b""),
+    st.booleans().map(lambda ready: encode_message(MessageKind.READY) if ready else b""),
     MESSAGES,
     st.sampled_from([0, 1, -9, -64, -200]),
     st.sampled_from([0, 1, 100, 1 << 16]),
@@ -116,7 +120,7 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
         while process.works:
             kind, body = _next_message(expected, max(size, MAX_REFUSAL_BYTES))
             try:
-                assert (MessageKind.FILE, process.ask(job)) == (kind, body)
+                assert (MessageKind.FILE, process.render(job)) == (kind, body)
                 assert len(body) <= size
             except RequestRefused as refused:
                 _check_refused(refused)
@@ -128,7 +132,7 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
 @pytest.mark.parametrize(
     "body",
     [
-        b'[0, "a\\nb", "File could not be made"]',
+        b'[0, "a\\nb", "File could not be generated"]',
         b'[1, "\\ud800", ""]',
         b'[0, "' + b"a" * 1100 + b'", "Internal error"]',
         b"[" * 1100,
@@ -136,11 +140,11 @@ def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_man
     ids=["two lines", "a lone surrogate", "a long line", "nested too deep"],
 )
 def test_a_refusal_of_a_hostile_process_has_a_short_printable_reason(body):
-    data = framed(MessageKind.READY) + framed(MessageKind.REFUSED, body)
+    data = encode_message(MessageKind.READY) + encode_message(MessageKind.REFUSED, body)
     job = RenderJob(Grant(Path("/srv"), (b"t.j2",), ReadPolicy()), {}, 100, 5.0)
     process = _HostileProcess(data, 0)
     with closing(process), closing(process.other_end):
         process.begin()
         with pytest.raises(RequestRefused) as refused:
-            process.ask(job)
+            process.render(job)
     _check_refused(refused.value)

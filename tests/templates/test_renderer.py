@@ -1,4 +1,4 @@
-"""Templates through real processes, and all that may become of those."""
+"""Rendering in real processes, and failures of these processes."""
 
 import os
 import resource
@@ -23,47 +23,51 @@ from tftpd.templates.renderer import TemplateRenderer
 
 LIMIT = 60.0
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-LATE = "template t.j2: took more than 0.3 s"
+TIMED_OUT = "template t.j2: took more than 0.3 s"
 
 
-def _refused(renderer, grant, facts=None):
+def _refused(renderer, grant, variables=None):
     with pytest.raises(RequestRefused) as refusal:
-        renderer.render(grant, facts or {})
+        renderer.render(grant, variables or {})
     return refusal.value
 
 
-def _why(renderer, grant):
+def _reason(renderer, grant):
     refused = _refused(renderer, grant)
     assert (refused.code, refused.text) == (ErrorCode.NOT_DEFINED, ErrorText.TEMPLATE_FAILED)
     return refused.reason
 
 
-def _until(condition):
+def _wait_until(condition):
     end = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < end
         os.sched_yield()
 
 
-def _busy(pid):
-    """Whether a process has taken so much time that it must be at a job."""
-    return _spent(pid) > 0.4
+def _is_busy(pid):
+    """Return whether a process has used so much time that it must run a job."""
+    return _cpu_seconds(pid) > 0.4
 
 
-def _spent(pid):
-    """Seconds of a processor that a process has had."""
+def _cpu_seconds(pid):
+    """Return the CPU seconds of a process."""
     with open(f"/proc/{pid}/stat") as file:
         ticks = sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_file_is_made_of_a_template(renderer, template):
-    grant = template("{{ ip }} {{ name }} {{ facts.x }}\n")
-    facts = {"ip": "10.0.0.7", "name": os.fsdecode(b"\xff"), "facts": {"x": [1, None, True]}}
-    assert renderer.render(grant, facts) == b"10.0.0.7 \xff [1, None, True]\n"
+def test_a_template_is_rendered(renderer, template):
+    grant = template("{{ ip }} {{ name }} {{ variables.x }}\n")
+    variables = {
+        "ip": "10.0.0.7",
+        "name": os.fsdecode(b"\xff"),
+        "variables": {"x": [1, None, True]},
+    }
+    assert renderer.render(grant, variables) == b"10.0.0.7 \xff [1, None, True]\n"
 
 
-def test_one_process_makes_one_after_another(renderer, template):
+def test_one_process_renders_several_templates(renderer, template):
     renderer.render(template("a"), {})
     (before,) = children()
     for _ in range(3):
@@ -71,48 +75,48 @@ def test_one_process_makes_one_after_another(renderer, template):
     assert children() == [before]
 
 
-def test_no_process_is_started_before_one_is_needed(renderer):
+def test_no_process_is_started_before_the_first_job(renderer):
     assert children() == []
 
 
-def test_a_file_of_any_size_comes_whole(renderer, template):
-    renderer.bounds = RenderLimits(4 << 20, 30.0)
+def test_a_large_file_is_complete(renderer, template):
+    renderer.limits = RenderLimits(4 << 20, 30.0)
     octets = renderer.render(
         template("{% for i in range(1024) %}{{ x }}{% endfor %}"), {"x": "x" * 4096}
     )
     assert octets == b"x" * (4 << 20)
 
 
-def test_what_is_not_there_and_what_is_wrong_is_told_apart(renderer, template):
+def test_missing_and_faulty_templates_give_different_errors(renderer, template):
     missing = _refused(renderer, template(None))
     assert (missing.code, missing.text) == (ErrorCode.FILE_NOT_FOUND, ErrorCode.FILE_NOT_FOUND.text)
     grant = template("\n{{ x }}", 'sub/a"b.j2')
-    assert _why(renderer, grant) == "template sub/a\\\"b.j2: line 2: 'x' is undefined"
+    assert _reason(renderer, grant) == "template sub/a\\\"b.j2: line 2: 'x' is undefined"
 
 
-def test_a_directory_is_refused_as_when_it_is_read(renderer, template, root):
+def test_a_directory_is_an_access_violation(renderer, template, root):
     (root / "t.j2").mkdir()
     assert _refused(renderer, template(None)).code is ErrorCode.ACCESS_VIOLATION
 
 
 @pytest.mark.parametrize("text", [ENDLESS, "{{ 10 ** (10 ** 10) }}"])
-def test_what_takes_too_long_is_ended(renderer, template, text):
-    renderer.bounds = RenderLimits(seconds=0.3)
-    assert _why(renderer, template(text)) == LATE
+def test_a_slow_template_is_ended(renderer, template, text):
+    renderer.limits = RenderLimits(seconds=0.3)
+    assert _reason(renderer, template(text)) == TIMED_OUT
     assert children() == []
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("next"), {}) == b"next"
 
 
-def test_a_template_that_took_too_long_rests_until_it_is_another(renderer, template):
-    renderer.bounds = RenderLimits(seconds=0.2)
+def test_a_slow_template_is_refused_for_a_while_unless_it_changes(renderer, template):
+    renderer.limits = RenderLimits(seconds=0.2)
     grant = template(ENDLESS)
-    assert "took more than" in _why(renderer, grant)
+    assert "took more than" in _reason(renderer, grant)
     began = time.monotonic()
     for _ in range(50):
-        assert "took too long" in _why(renderer, grant)
+        assert "exceeded its time limit less than" in _reason(renderer, grant)
     assert time.monotonic() - began < 50 * 0.2
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("mended"), {}) == b"mended"
 
 
@@ -126,25 +130,25 @@ def test_a_template_that_took_too_long_rests_until_it_is_another(renderer, templ
         "{% set x = 'x' * 10 ** 8 %}{{ [x ~ 1, x ~ 2, x ~ 3, x ~ 4] | join }}",
     ],
 )
-def test_what_needs_too_much_memory_is_refused(renderer, template, text):
-    assert _why(renderer, template(text)) == "template t.j2: needs more than 256 MiB of memory"
+def test_a_template_that_needs_too_much_memory_is_refused(renderer, template, text):
+    assert _reason(renderer, template(text)) == "template t.j2: needs more than 256 MiB of memory"
     assert children() == []
     assert renderer.render(template("next"), {}) == b"next"
 
 
-def test_what_grows_too_large_costs_no_process(renderer, template):
-    renderer.bounds = RenderLimits(1 << 10, 30.0)
+def test_a_file_that_is_too_large_keeps_the_process(renderer, template):
+    renderer.limits = RenderLimits(1 << 10, 30.0)
     renderer.render(template("a"), {})
     before = children()
     grant = template("{% for i in range(99999) %}{{ i }}{% endfor %}")
-    assert _why(renderer, grant) == "template t.j2: gives more than 1024 octets"
+    assert _reason(renderer, grant) == "template t.j2: the file is larger than 1024 bytes"
     assert children() == before
 
 
-def test_a_template_that_includes_itself_costs_no_process(renderer, template):
+def test_a_template_that_includes_itself_keeps_the_process(renderer, template):
     renderer.render(template("a"), {})
     before = children()
-    assert "includes itself" in _why(renderer, template("{% include 't.j2' %}"))
+    assert "includes itself" in _reason(renderer, template("{% include 't.j2' %}"))
     assert children() == before
 
 
@@ -152,42 +156,42 @@ def test_a_template_that_includes_itself_costs_no_process(renderer, template):
     ("number", "name"),
     [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV"), (signal.SIGRTMIN + 6, "signal 40")],
 )
-def test_a_process_that_is_killed_at_work_costs_its_job(renderer, template, number, name):
+def test_killing_a_busy_process_fails_its_job(renderer, template, number, name):
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(_why, renderer, template(ENDLESS))
-        _until(children)
-        _until(lambda: _busy(children()[0]))
+        job = pool.submit(_reason, renderer, template(ENDLESS))
+        _wait_until(children)
+        _wait_until(lambda: _is_busy(children()[0]))
         os.kill(children()[0], number)
-        why = f"template t.j2: its process was ended by {name}"
-        assert job.result(LIMIT) == why
+        reason = f"template t.j2: the render process was killed by {name}"
+        assert job.result(LIMIT) == reason
     assert children() == []
     assert renderer.render(template("next"), {}) == b"next"
 
 
-def test_a_process_that_is_killed_while_it_waits_costs_nothing(renderer, template):
+def test_a_killed_idle_process_is_replaced(renderer, template):
     renderer.render(template("a"), {})
     (pid,) = children()
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
-    _ended(descriptor)
+    _wait_for_exit(descriptor)
     assert renderer.render(template("b"), {}) == b"b"
     assert len(children()) == 1
     assert pid not in children()
 
 
-def test_a_process_that_is_stopped_is_replaced(renderer, template):
+def test_a_stopped_process_is_replaced(renderer, template):
     renderer.render(template("a"), {})
     (pid,) = children()
     os.kill(pid, signal.SIGSTOP)
-    renderer.bounds = RenderLimits(seconds=0.3)
-    assert _why(renderer, template("b")) == LATE
-    renderer.bounds = RenderLimits(seconds=30.0)
+    renderer.limits = RenderLimits(seconds=0.3)
+    assert _reason(renderer, template("b")) == TIMED_OUT
+    renderer.limits = RenderLimits(seconds=30.0)
     assert renderer.render(template("b"), {}) == b"b"
     assert pid not in children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_what_tells_the_daemon_to_end_leaves_its_processes(renderer, template, number):
+def test_termination_signals_do_not_end_a_process(renderer, template, number):
     renderer.render(template("a"), {})
     (pid,) = children()
     os.kill(pid, number)
@@ -195,7 +199,7 @@ def test_what_tells_the_daemon_to_end_leaves_its_processes(renderer, template, n
     assert children() == [pid]
 
 
-def test_twenty_threads_get_what_is_theirs_from_two_processes(renderer, template):
+def test_twenty_threads_share_two_processes(renderer, template):
     template("{{ n }}", "part.j2")
     grant = template("{% for i in range(1000) %}{% include 'part.j2' %},{% endfor %}")
     most = []
@@ -212,14 +216,14 @@ def test_twenty_threads_get_what_is_theirs_from_two_processes(renderer, template
     assert max(most) == 2
 
 
-def test_others_go_on_while_one_takes_its_time(template):
+def test_a_slow_template_does_not_delay_others(template):
     with (
         closing(TemplateRenderer(RenderLimits(seconds=30.0))) as renderer,
         ThreadPoolExecutor(1) as pool,
     ):
         slow = pool.submit(_refused, renderer, template("{{ 10 ** (10 ** 10) }}", "slow.j2"))
-        _until(children)
-        _until(lambda: _busy(children()[0]))
+        _wait_until(children)
+        _wait_until(lambda: _is_busy(children()[0]))
         for _ in range(5):
             assert renderer.render(template("quick"), {}) == b"quick"
         assert not slow.done()
@@ -227,24 +231,27 @@ def test_others_go_on_while_one_takes_its_time(template):
         slow.result(LIMIT)
 
 
-def test_a_job_waits_so_long_for_its_turn_and_no_longer(template):
-    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1, patience=0.1)
+def test_a_job_waits_a_limited_time_for_a_slot(template):
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), max_processes=1, max_wait=0.1)
     with closing(renderer), ThreadPoolExecutor(1) as pool:
         slow = pool.submit(_refused, renderer, template(ENDLESS, "slow.j2"))
-        _until(children)
-        assert _why(renderer, template("quick")) == "template t.j2: waited 0.1 s for its turn"
+        _wait_until(children)
+        assert (
+            _reason(renderer, template("quick"))
+            == "template t.j2: no render process was free within 0.1 s"
+        )
         assert not slow.done()
         renderer.close()
         slow.result(LIMIT)
 
 
-def test_closing_refuses_what_runs_and_what_waits(template):
-    renderer = TemplateRenderer(RenderLimits(seconds=30.0), processes=1)
+def test_closing_refuses_running_and_waiting_jobs(template):
+    renderer = TemplateRenderer(RenderLimits(seconds=30.0), max_processes=1)
     grant = template(ENDLESS)
     with ThreadPoolExecutor(5) as pool:
         jobs = [pool.submit(_refused, renderer, grant) for _ in range(5)]
-        _until(children)
-        _until(lambda: _busy(children()[0]))
+        _wait_until(children)
+        _wait_until(lambda: _is_busy(children()[0]))
         started = time.monotonic()
         renderer.close()
         assert children() == []
@@ -254,7 +261,7 @@ def test_closing_refuses_what_runs_and_what_waits(template):
         assert time.monotonic() - started < LIMIT / 4
 
 
-def test_what_is_closed_renders_no_more(template):
+def test_a_closed_renderer_refuses_jobs(template):
     renderer = TemplateRenderer()
     renderer.close()
     renderer.close()
@@ -262,11 +269,13 @@ def test_what_is_closed_renders_no_more(template):
     assert children() == []
 
 
-def test_closing_while_processes_start_leaves_none(template):
+def test_closing_during_a_start_leaves_no_process(template):
     grant = template("a")
     for _ in range(5):
         renderer = TemplateRenderer(RenderLimits(seconds=30.0))
-        threads = [threading.Thread(target=partial(_tried, renderer, grant)) for _ in range(4)]
+        threads = [
+            threading.Thread(target=partial(_render_once, renderer, grant)) for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         renderer.close()
@@ -275,12 +284,12 @@ def test_closing_while_processes_start_leaves_none(template):
         assert children() == []
 
 
-def _tried(renderer, grant):
+def _render_once(renderer, grant):
     with suppress(RequestRefused):
         renderer.render(grant, {})
 
 
-def test_facts_that_cannot_be_told_are_our_fault_and_cost_no_process(renderer, template):
+def test_variables_that_json_cannot_encode_raise_and_keep_the_process(renderer, template):
     renderer.render(template("a"), {})
     before = children()
     with pytest.raises(TypeError):
@@ -288,7 +297,7 @@ def test_facts_that_cannot_be_told_are_our_fault_and_cost_no_process(renderer, t
     assert children() == before
 
 
-def test_without_jinja2_there_is_a_refusal_and_not_a_process_each_time(
+def test_without_jinja2_jobs_are_refused_and_no_process_is_started_again(
     template, tmp_path, monkeypatch
 ):
     counted = tmp_path / "counted"
@@ -299,24 +308,26 @@ def test_without_jinja2_there_is_a_refusal_and_not_a_process_each_time(
     monkeypatch.syspath_prepend(tmp_path / "without")
     with closing(TemplateRenderer()) as renderer:
         for _ in range(3):
-            assert _why(renderer, template("a")) == ("template t.j2: needs jinja2: there is none")
+            assert _reason(renderer, template("a")) == (
+                "template t.j2: needs jinja2: there is none"
+            )
         assert counted.read_text() == "1"
         assert children() == []
 
 
-def test_without_descriptors_there_is_a_refusal(renderer, template):
+def test_a_job_is_refused_if_no_descriptor_is_free(renderer, template):
     grant = template("a")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
     try:
-        why = _why(renderer, grant)
+        reason = _reason(renderer, grant)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert why == "template t.j2: no process could be started: Too many open files"
+    assert reason == "template t.j2: cannot start a render process: Too many open files"
     assert renderer.render(grant, {}) == b"a"
 
 
-SAYS = """
+FAKE_PROCESS = """
 import socket, sys
 s = socket.socket(fileno=0)
 {}
@@ -326,31 +337,35 @@ READY = r"s.sendall(b'\2\0\0\0\0'); s.recv(1 << 16);"
 
 
 @pytest.mark.parametrize(
-    ("does", "why"),
+    ("code", "reason"),
     [
-        ("raise SystemExit(3)", "its process ended"),
-        (r"s.sendall(b'GET / HTTP/1.0\r\n\r\n')", "its process said what it should not"),
-        (r"s.sendall(b'\4\0\0\0\1x')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\xff\xff\xff\xff')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\0\1\0\0' + b'x' * 65536)", "its process said what it should not"),
-        (READY + r"s.sendall(b'\2\0\0\0\0')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\4\0\0\0\2{}')", "its process said what it should not"),
-        (READY + r"s.sendall(b'\3\0\0\0\5ab'); s.close(); raise SystemExit", "its process ended"),
+        ("raise SystemExit(3)", "the render process ended"),
+        (r"s.sendall(b'GET / HTTP/1.0\r\n\r\n')", "the render process sent an invalid message"),
+        (r"s.sendall(b'\4\0\0\0\1x')", "the render process sent an invalid message"),
+        (READY + r"s.sendall(b'\3\xff\xff\xff\xff')", "the render process sent an invalid message"),
+        (
+            READY + r"s.sendall(b'\3\0\1\0\0' + b'x' * 65536)",
+            "the render process sent an invalid message",
+        ),
+        (READY + r"s.sendall(b'\2\0\0\0\0')", "the render process sent an invalid message"),
+        (READY + r"s.sendall(b'\4\0\0\0\2{}')", "the render process sent an invalid message"),
+        (
+            READY + r"s.sendall(b'\3\0\0\0\5ab'); s.close(); raise SystemExit",
+            "the render process ended",
+        ),
     ],
 )
-def test_what_a_process_says_is_not_trusted(template, monkeypatch, does, why):
-    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
+def test_messages_of_a_process_are_not_trusted(template, monkeypatch, code, reason):
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", FAKE_PROCESS.format(code)])
     with closing(TemplateRenderer(RenderLimits(1 << 10, 30.0))) as renderer:
-        assert _why(renderer, template("a")) == f"template t.j2: {why}"
+        assert _reason(renderer, template("a")) == f"template t.j2: {reason}"
         assert children() == []
 
 
 @pytest.mark.parametrize("then", [r"s.sendall(b'!'); s.recv(1)", "s.close(); signal.pause()"])
-def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
-    template, monkeypatch, then
-):
-    does = f"import signal; {READY} s.sendall(b'\\3\\0\\0\\0\\2ok'); {then}"
-    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
+def test_a_process_that_sends_extra_data_or_disconnects_is_replaced(template, monkeypatch, then):
+    code = f"import signal; {READY} s.sendall(b'\\3\\0\\0\\0\\2ok'); {then}"
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", FAKE_PROCESS.format(code)])
     with closing(TemplateRenderer(RenderLimits(1 << 10, 30.0))) as renderer:
         for before in ([], children()):
             assert renderer.render(template("a"), {}) == b"ok"
@@ -361,37 +376,39 @@ def test_a_process_that_says_more_than_was_asked_or_hangs_up_is_replaced(
 
 
 @pytest.mark.parametrize(
-    ("does", "why"),
+    ("code", "reason"),
     [
-        ("import signal; signal.pause()", LATE),
-        ("s.recv(1); s.close(); raise SystemExit", "template t.j2: its process ended"),
+        ("import signal; signal.pause()", TIMED_OUT),
+        ("s.recv(1); s.close(); raise SystemExit", "template t.j2: the render process ended"),
     ],
 )
-def test_a_process_that_does_not_take_its_job_costs_it(template, monkeypatch, does, why):
-    does = READY.partition(";")[0] + "; " + does
-    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format(does)])
-    with closing(TemplateRenderer(RenderLimits(seconds=0.3 if why == LATE else 30.0))) as renderer:
+def test_a_process_that_does_not_read_its_job_fails_the_job(template, monkeypatch, code, reason):
+    code = READY.partition(";")[0] + "; " + code
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", FAKE_PROCESS.format(code)])
+    with closing(
+        TemplateRenderer(RenderLimits(seconds=0.3 if reason == TIMED_OUT else 30.0))
+    ) as renderer:
         refused = _refused(renderer, template("a"), {"much": "x" * (4 << 20)})
-        assert refused.reason == why
+        assert refused.reason == reason
         assert children() == []
 
 
-def test_what_is_not_there_is_told_while_another_rests(renderer, template):
-    renderer.bounds = RenderLimits(seconds=0.3)
-    assert _why(renderer, template(ENDLESS)) == LATE
+def test_a_missing_template_is_reported_while_a_slow_one_is_refused(renderer, template):
+    renderer.limits = RenderLimits(seconds=0.3)
+    assert _reason(renderer, template(ENDLESS)) == TIMED_OUT
     missing = _refused(renderer, template(None, "none.j2"))
     assert missing.code is ErrorCode.FILE_NOT_FOUND
 
 
-def test_a_process_that_never_gets_ready_is_given_up(template, monkeypatch):
-    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", SAYS.format("")])
-    monkeypatch.setattr(process, "_STARTS_WITHIN", 0.3)
+def test_a_process_that_is_never_ready_is_ended(template, monkeypatch):
+    monkeypatch.setattr(process, "_COMMAND", [sys.executable, "-c", FAKE_PROCESS.format("")])
+    monkeypatch.setattr(process, "_START_SECONDS", 0.3)
     with closing(TemplateRenderer()) as renderer:
-        assert _why(renderer, template("a")) == "template t.j2: did not start within 0.3 s"
+        assert _reason(renderer, template("a")) == "template t.j2: did not start within 0.3 s"
         assert children() == []
 
 
-def test_a_process_has_nothing_of_the_daemon_and_may_do_little(renderer, template, tmp_path):
+def test_a_process_inherits_no_descriptor_and_has_limits(renderer, template, tmp_path):
     with open(tmp_path / "held", "w") as held:
         os.set_inheritable(held.fileno(), True)
         renderer.render(template("a"), {})
@@ -433,7 +450,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def parent(root, template):
-    """Starts a daemon that renders, with a process that waits; both, the latter as a descriptor."""
+    """Start a daemon with an idle process; return the daemon, and the process with its pidfd."""
     template("{{ ip }}")
     template(ENDLESS, "endless.j2")
     started = []
@@ -455,41 +472,41 @@ def parent(root, template):
         parent.communicate(timeout=LIMIT)
 
 
-def _ended(descriptor):
-    """Wait until the process of a descriptor is gone."""
+def _wait_for_exit(descriptor):
+    """Wait until the process of a pidfd has ended."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(LIMIT * 1000)
     os.close(descriptor)
 
 
-def test_the_daemon_does_without_jinja2(parent):
+def test_the_daemon_does_not_import_jinja2(parent):
     daemon, _, descriptor = parent(30.0)
     daemon.communicate(b"", timeout=LIMIT)
     assert daemon.returncode == 0
-    _ended(descriptor)
+    _wait_for_exit(descriptor)
 
 
-def test_a_daemon_that_has_little_memory_itself_renders(parent):
+def test_rendering_works_under_a_memory_limit_of_the_daemon(parent):
     little = "import resource; resource.setrlimit(resource.RLIMIT_AS, (250 << 20, 250 << 20))"
     daemon, pid, descriptor = parent(30.0, little)
     assert resource.prlimit(pid, resource.RLIMIT_AS) == (250 << 20, 250 << 20)
     daemon.communicate(b"", timeout=LIMIT)
     assert daemon.returncode == 0
-    _ended(descriptor)
+    _wait_for_exit(descriptor)
 
 
-def test_a_process_that_waits_ends_with_a_daemon_that_was_killed(parent):
+def test_an_idle_process_ends_after_the_daemon_was_killed(parent):
     daemon, _, descriptor = parent(30.0)
     daemon.kill()
-    _ended(descriptor)
+    _wait_for_exit(descriptor)
 
 
-def test_a_process_at_work_ends_soon_after_a_daemon_that_was_killed(parent):
+def test_a_busy_process_ends_soon_after_the_daemon_was_killed(parent):
     daemon, pid, descriptor = parent(2.0)
-    before = _spent(pid)
+    before = _cpu_seconds(pid)
     daemon.stdin.write(b"go\n")
     daemon.stdin.flush()
-    _until(lambda: _spent(pid) > before + 0.05)
+    _wait_until(lambda: _cpu_seconds(pid) > before + 0.05)
     daemon.kill()
-    _ended(descriptor)
+    _wait_for_exit(descriptor)

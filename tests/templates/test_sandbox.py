@@ -1,4 +1,4 @@
-"""What templates give, and what they do not get at."""
+"""Output of templates, and the limits of the sandbox."""
 
 import os
 from dataclasses import replace
@@ -9,35 +9,35 @@ import pytest
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates.protocol import RenderJob
-from tftpd.templates.sandbox import LONGEST, Templates
+from tftpd.templates.sandbox import MAX_TEMPLATE_BYTES, TemplateSandbox
 
-LEAVES = 1 << 20
+MAX_SIZE = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def templates():
-    """What a process has for all its jobs."""
-    return Templates()
+def sandbox():
+    """The sandbox of one process, used for all its jobs."""
+    return TemplateSandbox()
 
 
 @pytest.fixture
-def made(templates, template):
-    """What a text gives, which is that of the file `t.j2`."""
+def render(sandbox, template):
+    """Render a text that is stored as `t.j2`."""
 
-    def make(text, size=LEAVES, symlinks=Symlinks.INSIDE, world_readable=False, **facts):
+    def make(text, max_size=MAX_SIZE, symlinks=Symlinks.INSIDE, world_readable=False, **variables):
         grant = template(text, symlinks=symlinks, world_readable=world_readable)
-        return templates.render(RenderJob(grant, facts, size, 2.0))
+        return sandbox.render(RenderJob(grant, variables, max_size, 2.0))
 
     return make
 
 
 @pytest.fixture
-def refused(made):
-    """Why a text gives no file."""
+def refused(render):
+    """Return the reason why a text is refused."""
 
     def make(text, **more):
         with pytest.raises(RequestRefused) as refusal:
-            made(text, **more)
+            render(text, **more)
         assert refusal.value.code is ErrorCode.NOT_DEFINED
         assert refusal.value.text == ErrorText.TEMPLATE_FAILED
         assert "\n" not in refusal.value.reason
@@ -46,56 +46,56 @@ def refused(made):
     return make
 
 
-def test_values_come_where_they_are_named(made):
-    text = "kernel {{ facts.kernel }} ip={{ ip }} {{ groups.host | upper }}\n"
-    facts = {"ip": "10.0.0.7", "facts": {"kernel": "vmlinuz"}, "groups": {"host": "web"}}
-    assert made(text, **facts) == b"kernel vmlinuz ip=10.0.0.7 WEB\n"
+def test_variables_are_inserted(render):
+    text = "kernel {{ variables.kernel }} ip={{ ip }} {{ groups.host | upper }}\n"
+    variables = {"ip": "10.0.0.7", "variables": {"kernel": "vmlinuz"}, "groups": {"host": "web"}}
+    assert render(text, **variables) == b"kernel vmlinuz ip=10.0.0.7 WEB\n"
 
 
-def test_a_line_of_tags_leaves_nothing(made):
+def test_a_line_with_only_tags_leaves_no_output(render):
     text = "a\n  {% for x in [1, 2] %}\n  {{ x }}\n  {% endfor %}\n{# why #}\nb\n"
-    assert made(text) == b"a\n  1\n  2\nb\n"
+    assert render(text) == b"a\n  1\n  2\nb\n"
 
 
-def test_a_plus_keeps_what_a_tag_would_take(made):
-    assert made("a\n  {%+ if true +%}\nb{% endif %}\n") == b"a\n  \nb"
+def test_a_plus_sign_keeps_the_whitespace_around_a_tag(render):
+    assert render("a\n  {%+ if true +%}\nb{% endif %}\n") == b"a\n  \nb"
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n"])
-def test_the_end_of_the_file_stays(made, end):
-    assert made(b"a {{ 1 }}" + end) == b"a 1" + end
+def test_line_ends_at_the_end_of_the_file_are_kept(render, end):
+    assert render(b"a {{ 1 }}" + end) == b"a 1" + end
 
 
-def test_ends_of_lines_are_as_in_the_template(made):
-    assert made(b"a\r\n{% if true %}\r\nb\r\n{% endif %}\r\n{{ 1 }}\r\n") == b"a\r\nb\r\n1\r\n"
+def test_line_ends_are_those_of_the_template(render):
+    assert render(b"a\r\n{% if true %}\r\nb\r\n{% endif %}\r\n{{ 1 }}\r\n") == b"a\r\nb\r\n1\r\n"
 
 
-def test_nothing_is_escaped_for_html(made):
-    assert made("{{ a }} <b>", a='<"&>') == b'<"&> <b>'
+def test_nothing_is_escaped_for_html(render):
+    assert render("{{ a }} <b>", a='<"&>') == b'<"&> <b>'
 
 
-def test_an_empty_template_gives_an_empty_file(made):
-    assert made("") == b""
+def test_an_empty_template_gives_an_empty_file(render):
+    assert render("") == b""
 
 
-def test_octets_that_are_not_utf8_come_out_as_they_came(made):
+def test_bytes_that_are_not_utf8_are_kept(render):
     name = b"gr\xfc\xdfe/\xc3\xa9\xff"
-    assert made("{{ name }}", name=os.fsdecode(name)) == name
+    assert render("{{ name }}", name=os.fsdecode(name)) == name
 
 
-def test_a_template_that_is_not_utf8_is_refused_with_its_line(refused):
+def test_a_template_that_is_not_utf8_is_refused_with_a_line_number(refused):
     assert refused(b"a\nb\xff\n") == "not UTF-8 in line 2"
 
 
-def test_a_name_that_is_not_there_is_refused_with_its_line(refused):
+def test_an_undefined_variable_is_refused_with_a_line_number(refused):
     assert refused("a\n\n{{ kernel }}") == "line 3: 'kernel' is undefined"
-    why = refused("{{ facts.kernel }}", facts={})
+    why = refused("{{ variables.kernel }}", variables={})
     assert why == "line 1: 'dict object' has no attribute 'kernel'"
 
 
-def test_what_may_be_missing_can_have_a_default(made):
-    text = "{{ facts.kernel | default('vmlinuz') }} {{ 'mac' if mac else 'none' }}"
-    assert made(text, facts={}, mac=None) == b"vmlinuz none"
+def test_a_missing_variable_can_have_a_default(render):
+    text = "{{ variables.kernel | default('vmlinuz') }} {{ 'mac' if mac else 'none' }}"
+    assert render(text, variables={}, mac=None) == b"vmlinuz none"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,16 @@ def test_what_may_be_missing_can_have_a_default(made):
         ("{{ '\\ud800' }}", "UnicodeEncodeError: "),
     ],
 )
-def test_an_error_is_told_with_its_line(refused, text, why):
+def test_an_error_is_reported_with_a_line_number(refused, text, why):
     assert refused(text).startswith(why)
 
 
-def test_a_fact_comes_before_a_method_of_its_name(made):
-    assert made("{{ facts.items }} {{ facts.get }}", facts={"items": 3, "get": 4}) == b"3 4"
-    assert made("{{ facts.items() | list }}", facts={"a": 1}) == b"[('a', 1)]"
+def test_a_variable_has_priority_over_a_method_with_the_same_name(render):
+    assert (
+        render("{{ variables.items }} {{ variables.get }}", variables={"items": 3, "get": 4})
+        == b"3 4"
+    )
+    assert render("{{ variables.items() | list }}", variables={"a": 1}) == b"[('a', 1)]"
 
 
 ESCAPES = [
@@ -149,8 +152,8 @@ ESCAPES = [
     "{{ dict[1:2].mro() }}",
     "{{ dict.__code__ }}",
     "{{ (1).__class__.__base__ }}",
-    "{{ facts.__class__ }}",
-    "{{ facts | attr('__init__') }}",
+    "{{ variables.__class__ }}",
+    "{{ variables | attr('__init__') }}",
     "{{ cycler('a').next.__func__ }}",
     "{{ cycler('a').reset.__self__.__class__ }}",
     "{{ namespace().__dict__ }}",
@@ -164,11 +167,11 @@ ESCAPES = [
     "{% import 'os' as os %}{{ os }}",
     "{% do 1 %}",
     "{% debug %}",
-    "{{ facts.list.append(3) }}",
-    "{{ facts.list.insert(0, 1) }}",
-    "{{ facts.update({'a': 1}) }}",
-    "{{ facts.pop('list') }}",
-    "{{ facts.__setitem__('a', 1) }}",
+    "{{ variables.list.append(3) }}",
+    "{{ variables.list.insert(0, 1) }}",
+    "{{ variables.update({'a': 1}) }}",
+    "{{ variables.pop('list') }}",
+    "{{ variables.__setitem__('a', 1) }}",
     "{{ range(10000000) | length }}",
     "{{ ''.join.__self__.__class__ }}",
     "{{ ''.encode().__class__ }}",
@@ -179,48 +182,50 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("text", ESCAPES)
-def test_the_sandbox_holds(refused, text):
-    assert refused(text, facts={"list": [1, 2]})
+def test_an_escape_from_the_sandbox_is_refused(refused, text):
+    assert refused(text, variables={"list": [1, 2]})
 
 
-def test_a_dict_is_made_of_pairs_and_of_names(made):
-    assert made("{{ dict([('a', 1)], b=2) }} {{ dict(facts, a=3) }}", facts={"a": 1, "c": 4}) == (
-        b"{'a': 1, 'b': 2} {'a': 3, 'c': 4}"
+def test_dict_accepts_pairs_and_keywords(render):
+    assert render(
+        "{{ dict([('a', 1)], b=2) }} {{ dict(variables, a=3) }}", variables={"a": 1, "c": 4}
+    ) == (b"{'a': 1, 'b': 2} {'a': 3, 'c': 4}")
+
+
+def test_text_from_a_client_is_not_rendered_as_a_template(render):
+    assert (
+        render("{{ name }}", name="{{ ''.__class__ }}{% for %}") == b"{{ ''.__class__ }}{% for %}"
     )
 
 
-def test_text_of_a_client_is_never_a_template(made):
-    assert made("{{ name }}", name="{{ ''.__class__ }}{% for %}") == b"{{ ''.__class__ }}{% for %}"
-
-
-def test_a_file_larger_than_allowed_is_refused(made, refused):
+def test_a_file_larger_than_allowed_is_refused(render, refused):
     text = "{% for x in range(10) %}xxxxxxxxxx{% endfor %}"
-    assert made(text, size=100) == b"x" * 100
-    assert refused(text, size=99) == "gives more than 99 octets"
+    assert render(text, max_size=100) == b"x" * 100
+    assert refused(text, max_size=99) == "the file is larger than 99 bytes"
 
 
-def test_a_template_larger_than_allowed_is_refused(made, refused):
-    assert made(b" " * LONGEST) == b" " * LONGEST
-    why = refused(b" " * (LONGEST + 1))
-    assert why == f"has {LONGEST + 1} octets, a template at most {LONGEST}"
+def test_a_template_larger_than_allowed_is_refused(render, refused):
+    assert render(b" " * MAX_TEMPLATE_BYTES) == b" " * MAX_TEMPLATE_BYTES
+    why = refused(b" " * (MAX_TEMPLATE_BYTES + 1))
+    assert why == f"has {MAX_TEMPLATE_BYTES + 1} bytes, the limit is {MAX_TEMPLATE_BYTES}"
 
 
 @pytest.mark.parametrize("text", ["{% include 't.j2' %}", "{% import 't.j2' as t %}"])
 def test_a_template_that_includes_itself_is_refused(refused, text):
-    assert refused(text) == "line 1: nested too deep, or includes itself"
+    assert refused(text) == "line 1: nested too deeply, or includes itself"
 
 
 def test_a_template_that_extends_itself_is_refused(refused):
     assert refused("{% extends 't.j2' %}")
 
 
-def test_an_expression_without_end_is_refused(refused):
+def test_a_deeply_nested_expression_is_refused(refused):
     assert refused("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}") == (
-        "nested too deep, or includes itself"
+        "nested too deeply, or includes itself"
     )
 
 
-def test_others_are_included_from_beneath_the_root(made, template):
+def test_templates_below_the_root_can_be_included(render, template):
     template("{{ ip }}!", "common/part.j2")
     template("{% macro hello(x) %}hello {{ x }}{% endmacro %}", "common/macros.j2")
     template("<{% block body %}{% endblock %}>", "base.j2")
@@ -228,47 +233,47 @@ def test_others_are_included_from_beneath_the_root(made, template):
         "{% extends '/base.j2' %}{% block body %}{% include 'common//./part.j2' %}"
         "{% from 'common/macros.j2' import hello %} {{ hello('you') }}{% endblock %}"
     )
-    assert made(text, ip="10.0.0.7") == b"<10.0.0.7! hello you>"
+    assert render(text, ip="10.0.0.7") == b"<10.0.0.7! hello you>"
 
 
-def test_names_are_those_beneath_the_root_wherever_it_is_included_from(templates, template):
+def test_included_names_are_relative_to_the_root(sandbox, template):
     template("inner", "part.j2")
     template("other", "sub/part.j2")
     grant = template("{% include 'part.j2' %}", "sub/t.j2")
-    assert templates.render(RenderJob(grant, {}, LEAVES, 2.0)) == b"inner"
+    assert sandbox.render(RenderJob(grant, {}, MAX_SIZE, 2.0)) == b"inner"
 
 
-def test_names_are_those_beneath_what_is_a_clients_own(templates, root, template):
+def test_included_names_are_relative_to_the_clients_own_directory(sandbox, root, template):
     template("everyone's", "part.j2")
     template("mine", "52-54/part.j2")
     template("another's", "52-55/part.j2")
     (root / "52-54" / "link.j2").symlink_to("../part.j2")
     text = "{% include 'part.j2' %} {% include '/link.j2' %}"
     grant = replace(template(text, "52-54/sub/t.j2"), own=1)
-    assert templates.render(RenderJob(grant, {}, LEAVES, 2.0)) == b"mine everyone's"
+    assert sandbox.render(RenderJob(grant, {}, MAX_SIZE, 2.0)) == b"mine everyone's"
     for name in ("../52-55/part.j2", "52-55/part.j2", ""):
         grant = replace(template(f"{{% include '{name}' %}}", "52-54/t.j2"), own=1)
         with pytest.raises(RequestRefused):
-            templates.render(RenderJob(grant, {}, LEAVES, 2.0))
+            sandbox.render(RenderJob(grant, {}, MAX_SIZE, 2.0))
 
 
-def test_an_error_in_what_is_included_is_told_by_its_name(refused, template):
+def test_an_error_in_an_included_template_names_that_template(refused, template):
     template("\n{{ nothing }}", "part.j2")
     assert refused("{% include 'part.j2' %}") == "in part.j2 line 2: 'nothing' is undefined"
     template("\n\n{% if %}", "part.j2")
     assert refused("{% include 'part.j2' %}").startswith("in part.j2 line 3: Expected an")
 
 
-def test_what_is_not_there_can_be_passed_over(made, refused):
-    assert made("a{% include 'hosts/' ~ ip ~ '.j2' ignore missing %}b", ip="1") == b"ab"
-    assert made("{% include ['x.j2', 'y.j2'] ignore missing %}b") == b"b"
+def test_a_missing_include_can_be_ignored(render, refused):
+    assert render("a{% include 'hosts/' ~ ip ~ '.j2' ignore missing %}b", ip="1") == b"ab"
+    assert render("{% include ['x.j2', 'y.j2'] ignore missing %}b") == b"b"
     assert refused("\n{% include 'x.j2' %}") == 'line 2: there is no "x.j2"'
     assert "x.j2, y.j2" in refused("{% include ['x.j2', 'y.j2'] %}")
 
 
-def test_the_first_of_several_that_is_there_is_included(made, template):
+def test_the_first_existing_include_is_used(render, template):
     template("default", "default.j2")
-    assert made("{% include [ip ~ '.j2', 'default.j2'] %}", ip="1") == b"default"
+    assert render("{% include [ip ~ '.j2', 'default.j2'] %}", ip="1") == b"default"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,7 @@ def test_the_first_of_several_that_is_there_is_included(made, template):
     ],
 )
 @pytest.mark.parametrize("how", ["{% include 'NAME' %}", "{% import 'NAME' as x %}{{ x }}"])
-def test_nothing_is_included_from_elsewhere(refused, root, name, how):
+def test_no_file_outside_the_root_is_included(refused, root, name, how):
     (root / "link.j2").symlink_to("../outside/secret.j2")
     (root / "directory").symlink_to("../outside")
     (root / "absolute.j2").symlink_to(root.parent / "outside" / "secret.j2")
@@ -300,53 +305,61 @@ def test_nothing_is_included_from_elsewhere(refused, root, name, how):
     assert refused(how.replace("NAME", name))
 
 
-def test_an_absolute_name_is_one_beneath_the_root(made, refused, root):
+def test_an_absolute_include_is_relative_to_the_root(render, refused, root):
     secret = root.parent / "outside" / "secret.j2"
     assert f'there is no "{secret}"' in refused(f"{{% include '{secret}' %}}")
     below = root / str(secret)[1:]
     below.parent.mkdir(parents=True)
     below.write_text("beneath")
-    assert made(f"{{% include '{secret}' %}}") == b"beneath"
+    assert render(f"{{% include '{secret}' %}}") == b"beneath"
 
 
-def test_what_is_refused_is_not_passed_over(refused):
+def test_a_refused_include_cannot_be_ignored(refused):
     why = refused("{% include '../outside/secret.j2' ignore missing %}")
-    assert why == ('line 1: "../outside/secret.j2": names are those beneath the root, without ..')
+    assert why == (
+        'line 1: "../outside/secret.j2": a template name is relative to the root, without ".."'
+    )
 
 
-def test_links_are_followed_as_the_directory_has_it(made, refused, root, template):
+@pytest.mark.parametrize("name", [".tftpd-upload-1", ".TFTPD-Upload-1", "x/.Tftpd-upload-1"])
+def test_names_of_unfinished_uploads_are_reserved_in_any_letter_case(refused, template, name):
+    template("secret", name)
+    assert "reserved for unfinished uploads" in refused(f"{{% include '{name}' %}}")
+
+
+def test_the_link_policy_applies_to_includes(render, refused, root, template):
     template("inside", "real.j2")
     (root / "inner.j2").symlink_to("real.j2")
     (root / "outer.j2").symlink_to("../outside/secret.j2")
-    assert made("{% include 'inner.j2' %}") == b"inside"
+    assert render("{% include 'inner.j2' %}") == b"inside"
     assert refused("{% include 'inner.j2' %}", symlinks=Symlinks.DENY)
-    assert made("{% include 'outer.j2' %}", symlinks=Symlinks.FOLLOW) == b"secret"
+    assert render("{% include 'outer.j2' %}", symlinks=Symlinks.FOLLOW) == b"secret"
 
 
-def test_what_is_included_must_be_readable_where_the_policy_says_so(made, refused, root, template):
+def test_includes_must_be_world_readable_if_the_policy_says_so(render, refused, root, template):
     template("part", "part.j2")
     (root / "part.j2").chmod(0o640)
-    assert made("{% include 'part.j2' %}") == b"part"
+    assert render("{% include 'part.j2' %}") == b"part"
     assert "o+r" in refused("{% include 'part.j2' %}", world_readable=True)
 
 
-def test_a_template_that_is_not_there_is_a_file_that_is_not_there(templates, template):
+def test_a_missing_template_is_file_not_found(sandbox, template):
     with pytest.raises(RequestRefused) as refusal:
-        templates.render(RenderJob(template(None), {}, LEAVES, 2.0))
+        sandbox.render(RenderJob(template(None), {}, MAX_SIZE, 2.0))
     assert refusal.value.code is ErrorCode.FILE_NOT_FOUND
 
 
-def test_a_change_is_seen_at_once(made, root, template):
+def test_a_changed_template_is_used_at_once(render, root, template):
     template("1", "part.j2")
-    assert made("a{% include 'part.j2' %}") == b"a1"
+    assert render("a{% include 'part.j2' %}") == b"a1"
     before = (root / "part.j2").stat()
     (root / "part.j2").write_text("2")
     os.utime(root / "part.j2", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert made("a{% include 'part.j2' %}") == b"a2"
-    assert made("b{% include 'part.j2' %}") == b"b2"
+    assert render("a{% include 'part.j2' %}") == b"a2"
+    assert render("b{% include 'part.j2' %}") == b"b2"
 
 
-def test_what_is_the_same_is_compiled_once(made, template, monkeypatch):
+def test_an_unchanged_template_is_compiled_once(render, template, monkeypatch):
     compiled = []
     compile_ = jinja2.Environment.compile
 
@@ -358,36 +371,36 @@ def test_what_is_the_same_is_compiled_once(made, template, monkeypatch):
     template("{{ n }} once", "part.j2")
     for number in range(3):
         text = "{% for i in range(3) %}{% include 'part.j2' %}{% endfor %} once"
-        assert made(text, n=number) == b"%d once%d once%d once once" % ((number,) * 3)
+        assert render(text, n=number) == b"%d once%d once%d once once" % ((number,) * 3)
     assert compiled == ["t.j2", "part.j2"]
 
 
-@pytest.mark.parametrize(("count", "size"), [(20, LONGEST // 2), (1000, 1)])
-def test_what_was_compiled_long_ago_is_forgotten(made, templates, count, size):
+@pytest.mark.parametrize(("count", "size"), [(20, MAX_TEMPLATE_BYTES // 2), (1000, 1)])
+def test_the_cache_of_compiled_templates_is_limited(render, sandbox, count, size):
     for number in range(count):
-        made(f"{number}{' ' * size}")
-    kept = templates._compiled
+        render(f"{number}{' ' * size}")
+    kept = sandbox._cache
     assert kept._size == sum(len(octets) + 8192 for _, octets in kept._codes) <= 4 << 20
     assert len(kept._codes) < count
 
 
-def test_nothing_is_left_for_the_next_client(made, template):
+def test_no_value_remains_for_the_next_client(render, template):
     template(
         "{% set n = namespace(count=0) %}"
         "{% macro count() %}{% set n.count = n.count + 1 %}{{ n.count }}{% endmacro %}",
         "count.j2",
     )
     text = "{% import 'count.j2' as c %}{{ c.count() }}{{ c.count() }}"
-    assert made(text) == b"12"
-    assert made(text) == b"12"
+    assert render(text) == b"12"
+    assert render(text) == b"12"
 
 
-def test_facts_are_not_changed(made):
-    facts = {"a": 1}
-    made("{% set a = 2 %}{% set facts = {} %}{{ a }}", facts=facts, a=1)
-    assert facts == {"a": 1}
+def test_variables_of_the_job_are_not_changed(render):
+    variables = {"a": 1}
+    render("{% set a = 2 %}{% set variables = {} %}{{ a }}", variables=variables, a=1)
+    assert variables == {"a": 1}
 
 
-def test_what_is_wrong_is_told_in_one_line_and_not_too_long(refused):
+def test_an_error_is_one_line_of_limited_length(refused):
     assert "\\n" in refused("{{ x['a\\nb'] }}", x={})
     assert len(refused("{{ x['" + "a" * 2000 + "'] }}", x={})) < 400

@@ -113,3 +113,14 @@ def _escaped(character: str) -> str:
     if character == '"':
         return '\\"'
     return character.encode("unicode_escape").decode("ascii")
+
+
+def escape_control_chars(text: str, max_chars: int | None = None) -> str:
+    """Return `text` as one line: characters that are not printable are escaped.
+
+    Args:
+        text: The text.
+        max_chars: Maximum length of the result; the rest is cut off.
+    """
+    text = text[:max_chars]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:max_chars]

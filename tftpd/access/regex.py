@@ -25,7 +25,7 @@ _MAX_CACHE_BYTES = 1 << 18  # for the automaton states of one expression
 _TOKEN = re.compile(
     r"\\Q.*?(?:\\E|\Z)|\\."  # literal text, an escape
     r"|\[\^?\]?(?:\[:\^?\w*:\]|\\.|[^]\\])*\]"  # a character class
-    r"|\(\?(?:P?<\w*>|P?.[=!]?)|[*+?}]\+|\{,\d*\}|.",
+    r"|\(\?(?:P?<\w*>|P?.[=!]?)|(?:[*+?]|\{\d+,?\d*\})\+|\{,\d*\}|.",
     re.DOTALL,
 )
 _GROUP_NAME = re.compile(r"\(\?P?<(\w*)>")
@@ -35,7 +35,10 @@ _UNSUPPORTED = (
     (r"\\[1-9]|\(\?P=", "an expression cannot match again what a group matched"),
     (r"\(\?<?[=!]", 'there is no lookahead and no lookbehind; a rule with "unless" may help'),
     (r"\(\?>", "there are no atomic groups, and RE2 needs none; write (?:"),
-    (r"[*+?}]\+", "there is no possessive repetition, and RE2 needs none; leave out the last +"),
+    (
+        r"(?:[*+?]|\{\d+,?\d*\})\+",
+        "there is no possessive repetition, and RE2 needs none; omit the last +",
+    ),
     (r"\\Z", "the end of the name is written as $"),
     (r"\{,", "a repetition without a lower limit is written as {0,n}"),
 )

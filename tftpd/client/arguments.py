@@ -83,7 +83,7 @@ def parse_port(text: str) -> int:
 
 def parse_mode(text: str) -> Mode:
     """Parse a transfer mode; raise `ArgumentTypeError` for other text."""
-    mode = Mode.spelled(text.encode())
+    mode = Mode.parse(text.encode())
     if mode is None:
         raise argparse.ArgumentTypeError(f'invalid mode "{text}": use octet or netascii')
     return mode

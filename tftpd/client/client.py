@@ -9,7 +9,6 @@ server and removes incomplete files.
 """
 
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -60,7 +59,7 @@ class Client:
         # No limit of unanswered packets: the client itself sent the request, so that its
         # packets cannot go to a host with a forged address.
         self._policy = RetransmitPolicy(
-            idle_timeout=settings.idle_timeout, dally=_DALLY_SECONDS, max_unanswered_sends=inf
+            idle_timeout=settings.idle_timeout, dally=_DALLY_SECONDS, max_unanswered_sends=None
         )
 
     async def get(

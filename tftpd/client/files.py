@@ -14,7 +14,7 @@ from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.client.errors import LocalError
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
-from tftpd.protocol.netascii import Decoder
+from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 from tftpd.storage.tempfiles import read_umask
@@ -82,7 +82,7 @@ class SpooledDownload:
 
     def __init__(self, spool: BinaryIO, options: TransferOptions, max_size: int | None) -> None:
         self._spool = spool
-        self._decoder = Decoder() if options.mode is Mode.NETASCII else None
+        self._decoder = NetasciiDecoder() if options.mode is Mode.NETASCII else None
         self._announced_size = _announced_size(options)
         self._max_size = max_size
         self._size = 0

@@ -56,7 +56,7 @@ class ClientSession(Session[RequestMachine]):
     ) -> None:
         timer = RetransmitTimer(policy, request.timeout)
         machine = RequestMachine(request, timer, runtime.clock.seconds(), server.broadcast)
-        params = SessionParams(machine.request, server.address, self._deliver_result)
+        params = SessionParams(machine.request_packet, server.address, self._deliver_result)
         super().__init__(runtime, machine, params)
         self._transfer_request = request
         self._server = server
@@ -68,7 +68,7 @@ class ClientSession(Session[RequestMachine]):
     @property
     def options(self) -> TransferOptions:
         """The options of the transfer; the defaults until the server has answered."""
-        return self.machine.terms
+        return self.machine.options
 
     @property
     def bytes_transferred(self) -> int:
@@ -138,7 +138,7 @@ class ClientSession(Session[RequestMachine]):
         self._answer = datagram
 
     def _advance(self, now: float) -> None:
-        if self.machine.opened and not self.machine.closed:
+        if self.machine.accepted and not self.machine.closed:
             try:
                 self._start_data_session()
                 return

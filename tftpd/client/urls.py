@@ -55,7 +55,7 @@ def parse_url(url: str, encoding: str) -> RemoteFile:
         )
     mode = None
     if match["mode"] is not None:
-        mode = Mode.spelled(match["mode"].encode())
+        mode = Mode.parse(match["mode"].encode())
         if mode is None:
             raise ValueError(f'invalid mode "{match["mode"]}": use octet or netascii')
     host, port = _host_and_port(match)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from tftpd.access.paths import escape_control_chars
+
 Path = tuple[str | int, ...]
 """Keys and list indexes from the top of the document to a value."""
 
@@ -70,11 +72,6 @@ def quote_value(value: object) -> str:
         return str(value)
     text = escape_control_chars(value)
     return f'"{text}"' if len(text) <= _MAX_SHOWN_CHARS else f'"{text[: _MAX_SHOWN_CHARS - 3]}..."'
-
-
-def escape_control_chars(text: str) -> str:
-    """Return `text` with control characters escaped, so that it stays on one line."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def closest_match(word: object, words: Iterable[str]) -> str | None:

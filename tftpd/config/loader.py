@@ -15,14 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import parse_root
-from tftpd.access.paths import split_name
+from tftpd.access.paths import escape_control_chars, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
 from tftpd.config.errors import (
     ConfigError,
     Problem,
     closest_match,
-    escape_control_chars,
     format_path,
     quote_value,
 )

@@ -22,7 +22,7 @@ from tftpd.config.types import (
 )
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
-from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.protocol.retransmission import DEFAULT_MAX_UNANSWERED_SENDS, RetransmitPolicy
 
 MAX_SECONDS = 3600.0
 
@@ -132,7 +132,7 @@ class RetransmitSection(ConfigModel):
         description="Time during which the last ACK of an upload is repeated on request.",
     )
     max_unanswered_sends: Annotated[int, int_between(1, 100)] = Field(
-        default=int(_DEFAULT_POLICY.max_unanswered_sends),
+        default=DEFAULT_MAX_UNANSWERED_SENDS,
         description="Number of times that the first packet is sent to a client that never answers.",
     )
 

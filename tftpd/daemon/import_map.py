@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpd.access.paths import escape_control_chars
 from tftpd.access.regex import BadPattern, from_posix, pattern
 from tftpd.access.rewrite import parse_template
-from tftpd.config.errors import escape_control_chars
 from tftpd.config.names import MAX_RULES
 
 _EXIT_FAILURE = 1
@@ -201,5 +201,5 @@ def _literal(character: str, case: str) -> str:
 
 def _quote(text: str) -> str:
     if not text.isprintable():
-        raise _NotTranslatable("a character is not escape_control_chars")
+        raise _NotTranslatable("a character is not printable")
     return "'" + text.replace("'", "''") + "'"

@@ -62,7 +62,7 @@ class ReceiveSession(Session[Receiver]):
     @property
     def size(self) -> int | None:
         """Size that the peer announced with the option `tsize`."""
-        return self.machine.terms.tsize
+        return self.machine.options.tsize
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES:

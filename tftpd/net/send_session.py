@@ -45,7 +45,7 @@ class SendSession(Session[Sender]):
     @property
     def size(self) -> int | None:
         """Size of the file; None for netascii, whose size on the wire is not known."""
-        return self._source.size if self.machine.terms.mode is Mode.OCTET else None
+        return self._source.size if self.machine.options.mode is Mode.OCTET else None
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(ACK_PREFIX) and len(datagram) >= HEADER_BYTES:
@@ -80,14 +80,14 @@ class SendSession(Session[Sender]):
 
     def _read_ahead(self, n_blocks: int) -> None:
         try:
-            self._on_read(self._ring.fill(n_blocks, wait=False))
+            self._on_read(self._ring.fill(n_blocks, blocking=False))
         except BlockingIOError:
-            self._run_in_thread(lambda: self._ring.fill(n_blocks, wait=True), self._on_read)
+            self._run_in_thread(lambda: self._ring.fill(n_blocks, blocking=True), self._on_read)
         except RequestRefused as refused:
             self.machine.abort(refused)
 
     def _on_read(self, n_blocks: int) -> None:
-        self.machine.blocks_ready(n_blocks, self._ring.last)
+        self.machine.blocks_ready(n_blocks, self._ring.last_block_size)
 
     def _close_file(self) -> None:
         self._source.close()

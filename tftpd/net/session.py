@@ -336,7 +336,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def _make_result(self, now: float) -> TransferResult:
         machine = self.machine
-        options = machine.terms
+        options = machine.options
         return TransferResult(
             direction=self.direction,
             peer=self.peer[:2],
@@ -354,7 +354,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             blocks=machine.blocks,
             timeouts=machine.timeouts,
             rtt=machine.smoothed_rtt,
-            options=options.options,
+            options=options.option_names,
             served_name=self.request_name.name if self.request_name.steps else None,
             resolution_steps=self.request_name.steps,
             profile=self.profile.name,

@@ -1,64 +1,75 @@
-"""Wire numbers of 16 bits and the block indexes they stand for.
+"""Block numbers: conversion between block indexes and the 16-bit numbers in packets.
 
-A block index counts from 1 without end; a DATA or ACK carries only 16 bits
-of it. After 65535 the wire number goes on at 0, as nearly every client
-expects, or at 1 where the `rollover` option asks for it.
-RFC 1350 says nothing of it: its files end at 65,535 blocks.
+A block index counts from 1 without limit. A DATA or ACK packet carries only 16 bits of it, the
+block number. After number 65535 the next number is 0, as almost every client expects, or 1 if
+the `rollover` option requests it. RFC 1350 does not define a rollover: its files end at
+65,535 blocks.
 """
 
-_MAX = 0xFFFF
+_MAX_NUMBER = 0xFFFF
 
-# The octets of all wire numbers, in their order.
-_HIGH = b"".join(bytes([octet]) * 256 for octet in range(256))
-_LOW = bytes(range(256)) * 256
+# The high and the low byte of each block number, in the order of the numbers.
+_HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256))
+_LOW_BYTES = bytes(range(256)) * 256
 
 
 class BlockNumbering:
-    """Translates between block indexes and wire numbers.
+    """Conversion between block indexes and block numbers.
 
-    `rollover` is the wire number that follows 65535: 0 or 1.
+    Args:
+        rollover: The block number that follows 65535: 0 or 1.
+
+    Raises:
+        ValueError: `rollover` is neither 0 nor 1.
     """
 
     __slots__ = ("_cycle", "rollover")
 
     def __init__(self, rollover: int = 0) -> None:
         if rollover not in (0, 1):
-            raise ValueError(f"rollover is 0 or 1, not {rollover}")
+            raise ValueError(f"rollover must be 0 or 1, got {rollover}")
         self.rollover = rollover
-        self._cycle = _MAX + 1 - rollover
+        self._cycle = _MAX_NUMBER + 1 - rollover
 
     def to_wire(self, index: int) -> int:
-        """The wire number of block `index`; block 0 is the OACK or the request."""
-        if index <= _MAX:
+        """Return the block number of block `index`. Index 0 stands for the OACK or the request."""
+        if index <= _MAX_NUMBER:
             return index
         return (index - self.rollover) % self._cycle + self.rollover
 
     def to_bytes(self, first: int, count: int) -> tuple[bytes, bytes]:
-        """The high and the low octets of the wire numbers of `count` blocks from `first` on.
+        """Return the block numbers of consecutive blocks as bytes.
 
-        At most 65535 of them. With a table it is a slice for all of them.
+        Slices of a table are faster than the conversion of each number.
+
+        Args:
+            first: Index of the first block.
+            count: Number of blocks, at most 65535.
+
+        Returns:
+            The high bytes and the low bytes of the numbers, `count` bytes each.
         """
         begin = self.to_wire(first)
         end, start = begin + count, self.rollover
-        if end <= _MAX + 1:
-            return _HIGH[begin:end], _LOW[begin:end]
-        rest = slice(start, start + end - _MAX - 1)
-        return _HIGH[begin:] + _HIGH[rest], _LOW[begin:] + _LOW[rest]
+        if end <= _MAX_NUMBER + 1:
+            return _HIGH_BYTES[begin:end], _LOW_BYTES[begin:end]
+        rest = slice(start, start + end - _MAX_NUMBER - 1)
+        return _HIGH_BYTES[begin:] + _HIGH_BYTES[rest], _LOW_BYTES[begin:] + _LOW_BYTES[rest]
 
-    def blocks_ahead(self, wire: int, index: int) -> int:
-        """How many blocks `wire` lies ahead of block `index`: 0 to 65535.
+    def blocks_ahead(self, number: int, index: int) -> int:
+        """Return by how many blocks a block number is ahead of block `index`: 0 to 65535.
 
-        What lies behind shows as a large number, since 16 bits cannot tell;
-        the caller knows how far ahead a peer can be.
+        A number behind `index` gives a large result, because 16 bits cannot tell the two cases
+        apart. The caller compares the result with the number of blocks that can be ahead.
         """
         if index == 0:
-            return wire
-        if wire < self.rollover:
-            return _MAX  # where 65535 goes on at 1, 0 is the number of block 0 alone
-        return (wire - index) % self._cycle
+            return number
+        if number < self.rollover:
+            return _MAX_NUMBER  # with rollover to 1, only block 0 has the number 0
+        return (number - index) % self._cycle
 
-    def blocks_behind(self, wire: int, index: int) -> int:
-        """How many blocks `wire` lies behind block `index`: 0 to 65535."""
-        if wire < self.rollover:
-            return min(index, _MAX)
-        return -self.blocks_ahead(wire, index) % self._cycle
+    def blocks_behind(self, number: int, index: int) -> int:
+        """Return by how many blocks a block number is behind block `index`: 0 to 65535."""
+        if number < self.rollover:
+            return min(index, _MAX_NUMBER)
+        return -self.blocks_ahead(number, index) % self._cycle

@@ -1,19 +1,19 @@
-"""ERROR codes, their texts, and the two ways a peer's wish can fail.
+"""ERROR codes, their texts, and the exceptions for requests that fail.
 
-    MalformedPacket     the octets are no TFTP packet: dropped
-      MalformedRequest  an RRQ or WRQ that cannot be read: ERROR 4
-    Refused             a request that is understood and not granted
-      Scarce            not now: this host is short of something
+    MalformedPacket      the datagram is not a TFTP packet: dropped
+      MalformedRequest   an RRQ or WRQ that cannot be decoded: answered with ERROR 4
+    RequestRefused       a valid request that is not granted: answered with one ERROR
+      ResourceExhausted  this host has no free resources at the moment
 
-Texts come from the tables below and from nowhere else, so that an ERROR
-never carries a path or an exception of this host.
+The text of an ERROR comes only from the two tables in this module. Therefore an ERROR never
+reveals a path or an exception message of this host.
 """
 
 from enum import IntEnum, StrEnum
 
 
 class ErrorCode(IntEnum):
-    """ERROR codes (RFC 1350 appendix; 8 from RFC 2347)."""
+    """ERROR codes (RFC 1350 appendix; code 8 from RFC 2347)."""
 
     NOT_DEFINED = 0
     FILE_NOT_FOUND = 1
@@ -27,7 +27,7 @@ class ErrorCode(IntEnum):
 
     @property
     def text(self) -> str:
-        """The message that goes with the code on the wire."""
+        """Message that is sent with this code."""
         return _TEXTS[self]
 
 
@@ -45,42 +45,44 @@ _TEXTS = {
 
 
 class ErrorText(StrEnum):
-    """Texts of ERROR 0, whose meaning is only in its text (RFC 1350 appendix)."""
+    """Messages for ERROR 0, whose meaning is only in its message (RFC 1350 appendix)."""
 
     FILE_CHANGED = "File changed while it was being sent"
     READ_FAILED = "File could not be read"
     WRITE_FAILED = "File could not be written"
-    TEMPLATE_FAILED = "File could not be made"
+    TEMPLATE_FAILED = "File could not be generated"
     INCOMPLETE = "File is shorter than its tsize"
     STOPPING = "Server is stopping"
     TOO_MANY_TRANSFERS = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
-    CLIENT_DONE = "Client has seen enough"
+    CLIENT_DONE = "Client needs no more data"
     OUT_OF_MEMORY = "Server is out of memory"
     INTERNAL = "Internal error"
 
 
 class MalformedPacket(ValueError):
-    """The octets are no TFTP packet; they are dropped without an answer."""
+    """The datagram is not a TFTP packet. It is dropped without an answer."""
 
 
 class MalformedRequest(MalformedPacket):
-    """An RRQ or WRQ that cannot be read; its sender is told ERROR 4."""
+    """An RRQ or WRQ cannot be decoded. Its sender gets ERROR 4."""
 
 
 class RequestRefused(Exception):
-    """A request that is not granted; the listener turns it into one ERROR.
+    """A request is not granted. The listener answers it with one ERROR.
 
-    `code` and `text` go to the peer. `why` is for our own log, and may name
-    what the peer must not learn.
+    Args:
+        code: ERROR code for the peer.
+        reason: Reason for the log. It may contain facts that the peer must not learn.
+        text: Message for the peer; None for the standard message of `code`.
     """
 
-    def __init__(self, code: ErrorCode, why: str = "", text: str | None = None) -> None:
+    def __init__(self, code: ErrorCode, reason: str = "", text: str | None = None) -> None:
         self.code = code
         self.text = code.text if text is None else text
-        self.reason = why
-        super().__init__(why or self.text)
+        self.reason = reason
+        super().__init__(reason or self.text)
 
 
 class ResourceExhausted(RequestRefused):
-    """Refused for want of descriptors or memory: the same request may be granted a moment later."""
+    """This host has no free file descriptors or memory. The same request may succeed soon."""

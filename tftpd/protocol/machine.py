@@ -1,16 +1,46 @@
-"""What sender and receiver share: the clock of a transfer and its end.
+"""Base class of the state machines, and the interface that they share.
 
-The interface of both, for whoever owns the socket:
+A state machine decides which packets one end of a transfer sends. It does no I/O: it opens no
+socket or file, and it never reads a clock. The code that owns the socket (the driver) passes in
+packets and the time, sends what the machine returns, and sets one timer:
 
-    receive(packet, now)   a packet came from the peer
-    repeat(now)            the peer's request, or a server's OACK, came again
-    tick(now)              `deadline` has passed
-    outbox(now)            what to send now, asked for after each of the above
-    deadline               when to call tick(); infinite: nothing is pending
-    outcome                how it ended, None while it runs
-    over                   True once nothing more will be sent or expected
+| member                     | used by the driver                                             |
+| -------------------------- | -------------------------------------------------------------- |
+| `receive(packet, now)`     | when a packet has arrived from the peer                        |
+| `on_request_repeated(now)` | when the peer's request, or the server's OACK, arrives again   |
+| `on_timeout(now)`          | when `deadline` has passed; too early a call has no effect     |
+| `next_send(now)`           | after each of the calls above, until it returns None           |
+| `deadline`                 | the time for the next `on_timeout()`; infinite: no timer       |
+| `outcome`                  | how the transfer ended; None while it runs                     |
+| `closed`                   | True when the machine will not send or expect anything else    |
+| `abort(refused)`           | to end the transfer with one ERROR, for example on a full disk |
+| `close(outcome)`           | to end the transfer without a packet                           |
 
-Times are seconds on the caller's clock. No call raises on what a peer says.
+There are three machines: `RequestMachine` is the client's request until the server answers,
+`Sender` sends a file and `Receiver` receives one. The driver of a `Receiver`:
+
+    receiver = Receiver(options, RetransmitTimer(RetransmitPolicy()), now())
+    while True:
+        datagram = receiver.next_send(now())
+        if datagram is not None:
+            socket.sendto(datagram, peer)
+        if receiver.closed:
+            break
+        datagram = wait_for_datagram(until=receiver.deadline)
+        if datagram is None:
+            receiver.on_timeout(now())
+        else:
+            receiver.receive(decode(datagram), now())
+        file.writelines(receiver.take_payloads())
+        if receiver.complete and receiver.outcome is None:
+            receiver.on_stored(now())  # the file is on disk: the last ACK may leave
+
+`outcome` can be set before `closed`: after its last ACK a receiver dallies (RFC 1350 section 6).
+A machine that fails is closed before its ERROR is sent; `next_send()` then returns the ERROR once.
+
+All times are seconds on the driver's clock, which may have any origin and may step backward.
+No method raises an exception because of a packet: the machine ignores invalid packets, or it
+ends the transfer. The driver passes in only packets with the peer's TID (RFC 1350 section 4).
 """
 
 from math import inf
@@ -22,94 +52,123 @@ from tftpd.protocol.packets import ErrorPacket
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitTimer
 
-# A repeated ACK or request may be the network's own duplicate, which comes
-# at once; on a LAN the round trip is shorter than a busy host takes to
-# deliver it.
-_LEAST_QUIET = 0.05
+# A repeated ACK or request that comes earlier may be a duplicate by the network. On a LAN the
+# round-trip time is shorter than the time in which a busy host handles a packet.
+_MIN_QUIET_SECONDS = 0.05
 
 
 class TransferMachine:
-    """One end of a transfer, without I/O."""
+    """One end of a transfer, without I/O. See the module's docstring for its use.
 
-    def __init__(self, terms: TransferOptions, timer: RetransmitTimer, now: float) -> None:
-        self.terms = terms
+    Args:
+        options: The negotiated options.
+        timer: The retransmission timer of this transfer.
+        now: Current time in seconds.
+
+    Attributes:
+        options: The options in force.
+        outcome: How the transfer ended; None while it runs.
+        closed: True when nothing else will be sent or expected.
+        deadline: Time of the next `on_timeout()`; infinite if there is none.
+        retransmits: Number of packets that were sent again.
+        timeouts: Number of deadlines that passed without an answer.
+        code: Code of the ERROR that ended the transfer; None without an ERROR.
+        detail: Message of the peer's ERROR, or the reason on this host.
+        peer_confirmed: True when the peer has answered the first packet of this end.
+    """
+
+    def __init__(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
+        self.options = options
         self.outcome: Outcome | None = None
         self.closed = False
         self.deadline = inf
         self.retransmits = 0
-        self.timeouts = 0  # how often a deadline passed in vain
+        self.timeouts = 0
         self.code: int | None = None
         self.detail = ""
-        self.peer_confirmed = False  # the peer has shown that it got our first packet
-        self._farewell: ErrorPacket | None = None
+        self.peer_confirmed = False
+        self._pending_error: ErrorPacket | None = None
         self._timer = timer
-        self._numbering = BlockNumbering(terms.rollover)
-        self._copies = 1  # of our first packet that nobody asked for again
+        self._numbering = BlockNumbering(options.rollover)
+        self._unanswered_sends = 1  # of the first packet, not counting answers to repeated requests
         self._sent_at = now
         self._progress_at = now
 
     def close(self, outcome: Outcome, code: int | None = None, detail: str = "") -> None:
-        """Stop here without a word; `code` and `detail` say why in a report."""
+        """End the transfer without sending a packet. An earlier outcome is kept.
+
+        Args:
+            outcome: How the transfer ended.
+            code: Code of the ERROR that ended it, for the result.
+            detail: Reason, for the result.
+        """
         if self.outcome is None:
             self.outcome, self.code, self.detail = outcome, code, detail
         self.closed = True
         self.deadline = inf
 
     def abort(self, refused: RequestRefused, outcome: Outcome = Outcome.FAILED) -> None:
-        """Stop here; the peer is told by one ERROR, unless the outcome was known."""
+        """End the transfer and send one ERROR, unless the transfer had an outcome already.
+
+        Args:
+            refused: Code and message of the ERROR, and the reason for the log.
+            outcome: How the transfer ended.
+        """
         if self.outcome is None:
-            self._farewell = ErrorPacket(refused.code, refused.text)
+            self._pending_error = ErrorPacket(refused.code, refused.text)
         self.close(outcome, refused.code, str(refused))
 
     def on_request_repeated(self, now: float) -> None:
-        """The peer's request came again; one who asks itself has no such peer."""
+        """Handle a repeated request of the peer. A machine that sends requests ignores it."""
 
     @property
     def smoothed_rtt(self) -> float | None:
-        """The smoothed round trip in seconds; None before the first was measured."""
+        """Smoothed round-trip time in seconds; None before the first sample."""
         return self._timer.smoothed_rtt
 
     def idle_time(self, now: float) -> float:
-        """Seconds since the peer last moved the transfer on."""
+        """Return the seconds since the peer last made progress."""
         return now - self._progress_at
 
-    def _last_word(self) -> bytes | None:
-        """The ERROR that a failed transfer ends with, once."""
-        farewell, self._farewell = self._farewell, None
-        return None if farewell is None else farewell.encode()
+    def _take_error(self) -> bytes | None:
+        """Return the ERROR of a failed transfer at the first call, then None."""
+        error, self._pending_error = self._pending_error, None
+        return None if error is None else error.encode()
 
-    def _sent(self, now: float) -> None:
+    def _record_send(self, now: float) -> None:
         self._sent_at = now
         self.deadline = now + self._timer.interval
 
-    def _progress(self, now: float) -> None:
+    def _record_progress(self, now: float) -> None:
         self._progress_at = now
         self.peer_confirmed = True
 
-    def _quiet(self, now: float) -> bool:
-        """Whether our last packet is older than a round trip.
+    def _is_quiet(self, now: float) -> bool:
+        """Return True if the last packet of this end was sent at least a round trip ago.
 
-        Only then can the peer's repeat be an answer to it rather than a
-        duplicate that crossed it on the way.
+        Only then can a repeated packet of the peer be its answer to that packet. An earlier one
+        was already in flight.
         """
-        roundtrip = self._timer.smoothed_rtt
-        if roundtrip is None:
-            roundtrip = self._timer.interval
-        return now - self._sent_at >= max(roundtrip, _LEAST_QUIET)
+        rtt = self._timer.smoothed_rtt
+        if rtt is None:
+            rtt = self._timer.interval
+        return now - self._sent_at >= max(rtt, _MIN_QUIET_SECONDS)
 
-    def _patient(self, now: float) -> bool:
-        """Whether the peer may still be waited for."""
+    def _may_wait(self, now: float) -> bool:
+        """Return True if the peer has made progress within the idle timeout."""
         return self.idle_time(now) < self._timer.idle_timeout
 
-    def _worthwhile(self, now: float) -> bool:
-        """Whether to send once more what the peer has not answered.
+    def _may_resend(self, now: float) -> bool:
+        """Return True if an unanswered packet may be sent again, and count it.
 
-        One that never answered gets a few copies: it may never have asked.
+        The number is limited until the peer has answered: the source address of its request
+        may be forged.
         """
         if self.peer_confirmed:
-            return self._patient(now)
-        self._copies += 1
-        return self._copies <= self._timer.max_unanswered_sends and self._patient(now)
+            return self._may_wait(now)
+        self._unanswered_sends += 1
+        limit = self._timer.max_unanswered_sends
+        return (limit is None or self._unanswered_sends <= limit) and self._may_wait(now)
 
-    def _aborted(self, error: ErrorPacket) -> None:
+    def _close_by_error(self, error: ErrorPacket) -> None:
         self.close(Outcome.ABORTED, error.code, error.message)

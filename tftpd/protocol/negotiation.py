@@ -1,7 +1,8 @@
-"""What both ends agreed to: requested options x our limits -> Terms.
+"""Option negotiation: the options that apply to a transfer, and the content of the OACK.
 
-RFC 2347 (an option is accepted or left out, never added), RFC 2348, RFC
-2349, RFC 7440 s3, and tftp-hpa's utimeout, blksize2 and rollover.
+RFC 2347 defines the mechanism: an option is accepted or left out, and the server adds none. The
+options are those of RFC 2348, RFC 2349 and RFC 7440 section 3, and utimeout, blksize2 and
+rollover of tftp-hpa.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,14 @@ from tftpd.protocol.options import Option, Options
 
 
 class Mode(Enum):
-    """Transfer modes (RFC 1350 s1). `mail` is obsolete and not served."""
+    """Transfer modes (RFC 1350 section 1). The obsolete mode `mail` is not supported."""
 
     NETASCII = b"netascii"
     OCTET = b"octet"
 
     @classmethod
-    def spelled(cls, mode: bytes) -> "Mode | None":
-        """The mode that `mode` names in any letter case; None if not served."""
+    def parse(cls, mode: bytes) -> "Mode | None":
+        """Return the mode for a name in any letter case; None if it is not supported."""
         try:
             return cls(mode.lower())
         except ValueError:
@@ -28,7 +29,7 @@ class Mode(Enum):
 
 
 class Direction(Enum):
-    """Which way the octets go, as the client sees it."""
+    """Direction of the data from the client's point of view."""
 
     READ = "read"
     WRITE = "write"
@@ -36,15 +37,16 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OptionLimits:
-    """What we grant at most.
+    """Limits for the options that a server accepts.
 
-    `blksize` in octets (8..65464); `windowsize` in blocks (1..65535);
-    `window_octets` bounds their product, since a window is what a session
-    holds in memory and what a socket buffer must take at once.
-
-    Options in `refused`, their names in small letters, are never accepted,
-    nor is the tsize of a file without an octet unless `empty_tsize`.
-    `rollover` is in force where the option is not agreed.
+    Attributes:
+        blksize: Maximum block size in bytes, 8 to 65464.
+        windowsize: Maximum window size in blocks, 1 to 65535.
+        window_bytes: Maximum of block size times window size. A session holds one window in
+            memory, and a socket buffer must take it at once.
+        refused: Names of options, in lower case, that are never accepted.
+        empty_tsize: False to leave out tsize if the file to be read is empty.
+        rollover: Block number after 65535 if the option is not negotiated: 0 or 1.
     """
 
     blksize: int = 65464
@@ -57,12 +59,18 @@ class OptionLimits:
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """The options in force for one transfer, and what the OACK says.
+    """The options that apply to one transfer, and the content of the OACK.
 
-    `timeout` is the client's retransmission interval in seconds, None where
-    it left the choice to us; `tsize` is the size in octets that an upload
-    announced; `oack` is empty where no option was accepted, and then no
-    OACK is sent.
+    Attributes:
+        mode: Transfer mode.
+        blksize: Block size in bytes.
+        windowsize: Window size in blocks.
+        timeout: Retransmission interval in seconds that the client requested; None for an
+            adaptive interval.
+        tsize: Size of the file in bytes, as the OACK or a write request states it; None if
+            neither does.
+        rollover: Block number after 65535: 0 or 1.
+        oack: Options of the OACK. If it is empty, no OACK is sent.
     """
 
     mode: Mode = Mode.OCTET
@@ -74,13 +82,16 @@ class TransferOptions:
     oack: Options = ()
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """The names of the options that were accepted, in small letters."""
+    def option_names(self) -> tuple[str, ...]:
+        """Names of the accepted options in lower case."""
         return tuple(name.lower().decode() for name, _ in self.oack)
 
     @property
-    def probes(self) -> bool:
-        """Whether the size is told, as those ask for who then hang up (EDK2, pxelinux)."""
+    def has_tsize(self) -> bool:
+        """True if the OACK states the size.
+
+        Some clients only request the size and then send an ERROR (EDK2, PXELINUX).
+        """
         return any(name.lower() == opt.TSIZE for name, _ in self.oack)
 
 
@@ -91,21 +102,27 @@ def negotiate(
     direction: Direction,
     size: int | None = None,
 ) -> TransferOptions:
-    """The terms of a transfer for which the client asked `requested`.
+    """Return the options for a transfer.
 
-    `size` is that of the file to be read, in octets. An option that is
-    unknown, repeated, or whose value is out of range or no number is left
-    out (RFC 2347: as if it were never requested); nothing here raises.
+    An option is left out, as if it was not requested (RFC 2347), if it is unknown, repeated,
+    not a number or out of range. Nothing is raised.
+
+    Args:
+        requested: Options of the request, in its order.
+        limits: Limits of the server.
+        mode: Mode of the request.
+        direction: Direction of the transfer.
+        size: Size in bytes of the file to be read; None if it is unknown.
     """
-    draft = _Negotiation(limits, mode, direction, size)
+    negotiation = _Negotiation(limits, mode, direction, size)
     for option in requested:
-        draft.consider(option)
-    return draft.terms()
+        negotiation.consider(option)
+    return negotiation.result()
 
 
 @dataclass(slots=True)
 class _Negotiation:
-    """Terms in the making, option by option in the client's order."""
+    """State of a negotiation. The options are considered in the client's order."""
 
     limits: OptionLimits
     mode: Mode
@@ -120,87 +137,75 @@ class _Negotiation:
 
     def consider(self, option: Option) -> None:
         name, value = option
-        known = name.lower()
-        accept = None if known in self.limits.refused else _ACCEPT.get(known)
-        answer = accept(self, value) if accept is not None else None
-        if answer is not None:
-            self.oack.append((name, answer))
+        lower_name = name.lower()
+        rule = None if lower_name in self.limits.refused else _RULES.get(lower_name)
+        if rule is None:
+            return
+        field_name, bounds, accept = rule
+        requested = opt.parse_int(value, bounds)
+        if requested is None or getattr(self, field_name) is not None:
+            return
+        agreed_value = accept(self, requested, value)
+        if agreed_value is not None:
+            self.oack.append((name, agreed_value))
 
-    def terms(self) -> TransferOptions:
+    def result(self) -> TransferOptions:
         blksize = self.blksize or opt.DEFAULT_BLKSIZE
+        windowsize = self._limit_window(blksize)
         return TransferOptions(
             mode=self.mode,
             blksize=blksize,
-            windowsize=self._fit(blksize),
+            windowsize=windowsize,
             timeout=self.timeout,
             tsize=self.tsize,
-            rollover=self._number_after_65535(),
-            oack=tuple(self._state(option) for option in self.oack),
+            rollover=self._effective_rollover(),
+            oack=tuple(
+                (name, b"%d" % windowsize if name.lower() == opt.WINDOWSIZE else value)
+                for name, value in self.oack
+            ),
         )
 
-    def _fit(self, blksize: int) -> int:
-        """The window that the limits leave, now that the block size is known."""
+    def _limit_window(self, blksize: int) -> int:
+        """Return the window size within the limits, after the block size is known."""
         if self.windowsize is None:
             return opt.DEFAULT_WINDOWSIZE
-        # 65535 numbers in a cycle cannot tell a window of 65535 from none.
-        numbers = 65535 - self._number_after_65535()
-        return max(1, min(self.windowsize, self.limits.window_bytes // blksize, numbers))
+        # A cycle of 65535 numbers cannot distinguish a full window of 65535 from an empty one.
+        max_blocks = 65535 - self._effective_rollover()
+        return max(1, min(self.windowsize, self.limits.window_bytes // blksize, max_blocks))
 
-    def _number_after_65535(self) -> int:
+    def _effective_rollover(self) -> int:
         return self.limits.rollover if self.rollover is None else self.rollover
 
-    def _state(self, option: Option) -> Option:
-        """`option`, with the window that fits if it is the window size."""
-        name, value = option
-        if name.lower() != opt.WINDOWSIZE:
-            return option
-        return name, b"%d" % self._fit(self.blksize or opt.DEFAULT_BLKSIZE)
-
-    def _accept_blksize(self, value: bytes) -> bytes | None:
-        asked = opt.parse_int(value, opt.BLKSIZE_RANGE)
-        if asked is None or self.blksize is not None:
-            return None
-        self.blksize = min(asked, self.limits.blksize)
+    def _accept_blksize(self, requested: int, _: bytes) -> bytes:
+        self.blksize = min(requested, self.limits.blksize)
         return b"%d" % self.blksize
 
-    def _accept_blksize2(self, value: bytes) -> bytes | None:
-        """Like blksize, rounded down to a power of two (tftp-hpa)."""
-        asked = opt.parse_int(value, opt.BLKSIZE_RANGE)
-        if asked is None or self.blksize is not None:
-            return None
-        self.blksize = 1 << (min(asked, self.limits.blksize).bit_length() - 1)
+    def _accept_blksize2(self, requested: int, _: bytes) -> bytes:
+        """Accept blksize2: like blksize, but rounded down to a power of two (tftp-hpa)."""
+        self.blksize = 1 << (min(requested, self.limits.blksize).bit_length() - 1)
         return b"%d" % self.blksize
 
-    def _accept_windowsize(self, value: bytes) -> bytes | None:
-        asked = opt.parse_int(value, opt.WINDOWSIZE_RANGE)
-        if asked is None or self.windowsize is not None:
-            return None
-        self.windowsize = min(asked, self.limits.windowsize)
+    def _accept_windowsize(self, requested: int, value: bytes) -> bytes:
+        """Accept windowsize. `result()` writes the final value into the OACK."""
+        self.windowsize = min(requested, self.limits.windowsize)
         return value
 
-    def _accept_timeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.parse_int(value, opt.TIMEOUT_RANGE), 1)
-
-    def _accept_utimeout(self, value: bytes) -> bytes | None:
-        return self._take_timeout(value, opt.parse_int(value, opt.UTIMEOUT_RANGE), 1_000_000)
-
-    def _take_timeout(self, value: bytes, asked: int | None, per_second: int) -> bytes | None:
-        # Echoed to the letter: EDK2 and U-Boot end a transfer whose OACK
-        # states another timeout than they asked for.
-        if asked is None or self.timeout is not None:
-            return None
-        self.timeout = asked / per_second
+    # EDK2 and U-Boot abort a transfer if the OACK states another timeout than they requested.
+    # Therefore both kinds of timeout are returned unchanged.
+    def _accept_timeout(self, requested: int, value: bytes) -> bytes:
+        self.timeout = float(requested)
         return value
 
-    def _accept_tsize(self, value: bytes) -> bytes | None:
-        asked = opt.parse_int(value, opt.TSIZE_RANGE)
-        if asked is None or self.tsize is not None:
-            return None
+    def _accept_utimeout(self, requested: int, value: bytes) -> bytes:
+        self.timeout = requested / 1_000_000
+        return value
+
+    def _accept_tsize(self, requested: int, value: bytes) -> bytes | None:
         if self.direction is Direction.WRITE:
-            self.tsize = asked
+            self.tsize = requested
             return value
-        # A netascii file has another length on the wire than on disk, and
-        # clients take a wrong tsize (0 from atftpd) for a broken transfer.
+        # Netascii encoding changes the size of a file. Clients treat a wrong tsize (0 from
+        # atftpd) as a failed transfer.
         if self.mode is Mode.NETASCII or self.size is None:
             return None
         if self.size == 0 and not self.limits.empty_tsize:
@@ -208,20 +213,21 @@ class _Negotiation:
         self.tsize = self.size
         return b"%d" % self.size
 
-    def _accept_rollover(self, value: bytes) -> bytes | None:
-        asked = opt.parse_int(value, opt.ROLLOVER_RANGE)
-        if asked is None or self.rollover is not None:
-            return None
-        self.rollover = asked
+    def _accept_rollover(self, requested: int, value: bytes) -> bytes:
+        self.rollover = requested
         return value
 
 
-_ACCEPT: dict[bytes, Callable[[_Negotiation, bytes], bytes | None]] = {
-    opt.BLKSIZE: _Negotiation._accept_blksize,
-    opt.BLKSIZE2: _Negotiation._accept_blksize2,
-    opt.TIMEOUT: _Negotiation._accept_timeout,
-    opt.UTIMEOUT: _Negotiation._accept_utimeout,
-    opt.TSIZE: _Negotiation._accept_tsize,
-    opt.WINDOWSIZE: _Negotiation._accept_windowsize,
-    opt.ROLLOVER: _Negotiation._accept_rollover,
+# By option: the field that it sets, the range of its value, and the method that accepts a valid
+# value. The method returns the value for the OACK, or None to leave out the option.
+_RULES: dict[
+    bytes, tuple[str, tuple[int, int], Callable[[_Negotiation, int, bytes], bytes | None]]
+] = {
+    opt.BLKSIZE: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize),
+    opt.BLKSIZE2: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize2),
+    opt.TIMEOUT: ("timeout", opt.TIMEOUT_RANGE, _Negotiation._accept_timeout),
+    opt.UTIMEOUT: ("timeout", opt.UTIMEOUT_RANGE, _Negotiation._accept_utimeout),
+    opt.TSIZE: ("tsize", opt.TSIZE_RANGE, _Negotiation._accept_tsize),
+    opt.WINDOWSIZE: ("windowsize", opt.WINDOWSIZE_RANGE, _Negotiation._accept_windowsize),
+    opt.ROLLOVER: ("rollover", opt.ROLLOVER_RANGE, _Negotiation._accept_rollover),
 }

@@ -1,7 +1,7 @@
-"""The options of a request: their names, their ranges, their texts.
+"""Option names, ranges and values.
 
-RFC 2347 (the mechanism), RFC 2348 (blksize), RFC 2349 (timeout, tsize),
-RFC 7440 (windowsize); utimeout, blksize2 and rollover are tftp-hpa's.
+RFC 2347 defines the mechanism, RFC 2348 blksize, RFC 2349 timeout and tsize, RFC 7440
+windowsize. The options utimeout, blksize2 and rollover come from tftp-hpa.
 """
 
 Option = tuple[bytes, bytes]
@@ -17,27 +17,32 @@ ROLLOVER = b"rollover"
 
 NAMES = (BLKSIZE, BLKSIZE2, TIMEOUT, UTIMEOUT, TSIZE, WINDOWSIZE, ROLLOVER)
 
-DEFAULT_BLKSIZE = 512  # RFC 1350 s2
-DEFAULT_WINDOWSIZE = 1  # RFC 7440 s3
+DEFAULT_BLKSIZE = 512  # bytes, RFC 1350 section 2
+DEFAULT_WINDOWSIZE = 1  # blocks, RFC 7440 section 3
 
-BLKSIZE_RANGE = (8, 65464)  # RFC 2348
+BLKSIZE_RANGE = (8, 65464)  # bytes, RFC 2348
 TIMEOUT_RANGE = (1, 255)  # seconds, RFC 2349
-UTIMEOUT_RANGE = (10_000, 255_000_000)  # microseconds, as tftp-hpa takes them
-TSIZE_RANGE = (0, 2**63 - 1)  # octets; the largest file offset of POSIX
-WINDOWSIZE_RANGE = (1, 65535)  # RFC 7440 s3
+UTIMEOUT_RANGE = (10_000, 255_000_000)  # microseconds, the range of tftp-hpa
+TSIZE_RANGE = (0, 2**63 - 1)  # bytes, up to the largest file offset of POSIX
+WINDOWSIZE_RANGE = (1, 65535)  # blocks, RFC 7440 section 3
 ROLLOVER_RANGE = (0, 1)
 
-_LONGEST = 19  # digits of 2**63 - 1; int() of thousands of digits is slow
+_MAX_DIGITS = 19  # digits of 2**63 - 1; int() is slow for thousands of digits
 
 
 def parse_int(value: bytes, bounds: tuple[int, int]) -> int | None:
-    """The whole number that `value` spells in ASCII digits, if within `bounds`.
+    """Parse an option value as a non-negative integer in ASCII digits.
 
-    None for anything else: an empty text, a sign, a blank, a fraction, a
-    number out of range. RFC 2347 leaves such options out of the OACK.
+    Args:
+        value: The value of the option.
+        bounds: Smallest and largest valid number.
+
+    Returns:
+        The number, or None if the value is empty, has a sign, a space, a fraction or other
+        characters, or is out of range. The OACK leaves out such an option (RFC 2347).
     """
-    if not value.isdigit() or len(value) > _LONGEST:
+    if not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
-    spelled = int(value)
+    number = int(value)
     low, high = bounds
-    return spelled if low <= spelled <= high else None
+    return number if low <= number <= high else None

@@ -1,151 +1,187 @@
-"""How fast the blocks of a window leave (RFC 7440 s5, RFC 8085 s3.1).
+"""Pacing: the rate at which the blocks of a window are sent.
 
-A window leaves at once while nothing is lost. After a loss it leaves a
-little faster than the peer was seen to take blocks, so that the rate grows
-until it meets the bottleneck and then stays there. Where it no longer holds
-anything up, pacing ends.
+RFC 7440 section 6 and RFC 8085 section 3.1 demand congestion control.
 
-Not each loss is a sign of a bottleneck: where blocks came as fast as they
-had left, the rate grows in spite of it. A link that loses 1 % at random
-would else be paced down to nothing.
+`RatePacer` sends a window at once as long as nothing is lost. After a loss it sends slightly
+faster than the peer was observed to receive blocks. Thus the rate grows until it reaches the
+bottleneck, and then stays there. Pacing ends when it no longer delays blocks.
 
-Nor does each late answer show a queue: a client that is busy answers late by
-chance. So the fastest of the last windows tells how fast blocks are taken.
+Not every loss is a sign of a bottleneck. If blocks arrived as fast as they were sent, the rate
+grows in spite of a loss. Otherwise a link with 1 % random loss would slow down to the minimum.
 
-The window itself keeps its size: the receiver acknowledges nothing before
-the agreed number of blocks has come, so that a shorter one would only wait.
-Without pacing a window of 64 blocks behind a switch port that queues 32
-loses its second half each time, and waits for a timer each time.
+Not every late ACK is a sign of a queue, because a busy client answers late at random.
+Therefore the fastest of the last windows determines the observed rate.
 
-A client that is known to lose what comes too close together has a gap
-between its blocks instead, from the first one on.
+The window size does not change. A receiver sends no ACK before the agreed number of blocks has
+arrived, so a smaller window would only wait. Without pacing, a window of 64 blocks behind a
+switch port with a queue of 32 packets loses its second half each time, and each time the
+sender waits for a timer.
+
+`IntervalPacer` is for clients that are known to lose packets that arrive too close together. It
+keeps an interval between the blocks, from the first block on.
 """
 
 from math import inf
 from typing import Protocol
 
-_FAST = 2.0  # growth for each window, where no queue was seen
-_SLOW = 1.05  # and from half the rate at which the last was lost
-_GAIN = 1.25  # over the rate at which blocks were seen to arrive
-_SEEN = 8  # windows since a loss, of which the fastest counts (as BBR has it)
-_KEPT_UP = 0.95  # of the rate at which blocks left: they came as fast
-_LEAST = 0.85  # of the rate before: one loss is no proof
-_LONE = 0.75  # of it, when a window got no answer but the one before had kept up
-_DROP = 0.25  # of it, when it had not: its end or its ACK was not lost by chance
-_BURST = 8  # blocks that leave together at least; smaller windows are not paced
-_QUANTUM = 0.002  # seconds of blocks in one burst; timers tick in milliseconds
-_SLOWEST = 500.0  # blocks per second; a window of 64 takes an eighth of a second
-_INSTANT = 1e-6  # seconds, the least that is reckoned with
-_UNNOTICED = 0.001  # seconds for a whole window: no limit any more
+_FAST_GROWTH = 2.0  # factor per window, if no queue was observed
+_SLOW_GROWTH = 1.05  # the same, from half of the rate of the last loss on
+_OBSERVED_GAIN = 1.25  # factor for the observed arrival rate
+_OBSERVED_WINDOWS = 8  # windows since a loss, of which the fastest counts (as in BBR)
+_KEPT_UP_SHARE = 0.95  # share of the send rate at which blocks arrived without delay
+_MIN_LOSS_SHARE = 0.85  # minimum share of the rate after a loss: one loss is no proof
+_SINGLE_TIMEOUT_SHARE = 0.75  # share of the rate after a timeout, if the window before kept up
+_REPEATED_TIMEOUT_SHARE = 0.25  # share otherwise: the lost end or ACK was not a random loss
+_MIN_BURST_BLOCKS = 8  # blocks that are sent together; windows of up to this size are not paced
+_BURST_SECONDS = 0.002  # duration of one burst, because timers have a resolution of 1 ms
+_MIN_RATE = 500.0  # blocks per second; a window of 64 blocks takes an eighth of a second
+_MIN_ELAPSED_SECONDS = 1e-6  # lower bound of a measured time
+_UNPACED_WINDOW_SECONDS = 0.001  # a rate that sends a window in less time needs no pacing
 
 
 class Pacer(Protocol):
-    """What a Sender asks, and tells, of the pace of its blocks; as in `Pacer`."""
+    """Interface of a pacer, as the `Sender` uses it. Times are seconds on the driver's clock.
+
+    Attributes:
+        active: True if blocks are delayed at all.
+        next_at: Time at which the next block may be sent.
+    """
 
     active: bool
     next_at: float
 
-    def take(self, count: int, now: float) -> int: ...
+    def take(self, count: int, now: float) -> int:
+        """Return how many of `count` blocks may be sent now. They count as sent."""
+        ...
 
-    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None: ...
+    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
+        """Update the rate after a complete window was acknowledged.
 
-    def on_loss(self, count: int, elapsed: float) -> None: ...
+        Args:
+            count: Blocks in the window.
+            elapsed: Seconds from its first block to its ACK, without the round-trip time.
+            queued: Seconds from its last block to its ACK, without the round-trip time.
+        """
+        ...
 
-    def on_timeout(self, roundtrip: float) -> None: ...
+    def on_loss(self, count: int, elapsed: float) -> None:
+        """Update the rate after an ACK from the middle of a window.
+
+        Args:
+            count: Blocks of the window that arrived before the lost one.
+            elapsed: Seconds from the first block to the ACK, without the round-trip time.
+        """
+        ...
+
+    def on_timeout(self, rtt: float) -> None:
+        """Update the rate after a window without any answer.
+
+        Args:
+            rtt: Round-trip time in seconds.
+        """
+        ...
 
 
 class RatePacer:
-    """Tells how many blocks may leave now, and when the next may.
+    """Pacer that adapts the rate to the observed losses and arrivals.
 
-    Rates are blocks per second; times are seconds on the caller's clock.
+    Rates are in blocks per second.
+
+    Args:
+        window: Window size in blocks.
     """
 
-    __slots__ = ("_kept_up", "_lost_at", "_rate", "_seen", "_window", "active", "next_at")
+    __slots__ = ("_kept_up", "_lost_at", "_observed", "_rate", "_window", "active", "next_at")
 
     def __init__(self, window: int) -> None:
-        """`window` is its size in blocks."""
-        self.active = False  # whether blocks are held up at all
-        self.next_at = -inf  # when the next block may leave
+        self.active = False
+        self.next_at = -inf
         self._rate = inf
-        self._lost_at = inf
-        self._seen: list[float] = []  # rates of the last windows
-        self._kept_up = False  # what arrived last came as fast as it had left
+        self._lost_at = inf  # rate of the last loss
+        self._observed: list[float] = []  # arrival rates of the last windows
+        self._kept_up = False  # the last blocks arrived as fast as they were sent
         self._window = window
 
     def take(self, count: int, now: float) -> int:
-        """How many of `count` blocks may leave now; they count as gone."""
+        """Return how many of `count` blocks may be sent now. They count as sent."""
         if now < self.next_at:
             return 0
-        count = min(count, max(_BURST, int(self._rate * _QUANTUM)))
+        count = min(count, max(_MIN_BURST_BLOCKS, int(self._rate * _BURST_SECONDS)))
         self.next_at = now + count / self._rate
         return count
 
     def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
-        """A window of `count` blocks arrived whole.
-
-        It took `elapsed` from its first block to its ACK, and `queued` from
-        its last one, both without the round trip.
-        """
-        self._kept_up = queued < _QUANTUM
-        self._seen.append(count / max(elapsed, _INSTANT))
-        del self._seen[:-_SEEN]
+        """Increase the rate, or follow the observed rate if the window waited in a queue."""
+        self._kept_up = queued < _BURST_SECONDS
+        self._observed.append(count / max(elapsed, _MIN_ELAPSED_SECONDS))
+        del self._observed[:-_OBSERVED_WINDOWS]
         if self._kept_up:
             self._grow(count)
         else:
-            self._set(_GAIN * max(self._seen))
+            self._set_rate(_OBSERVED_GAIN * max(self._observed))
 
     def on_loss(self, count: int, elapsed: float) -> None:
-        """What followed the first `count` blocks was lost, as was known after `elapsed`."""
-        self._seen.clear()
-        arrival = count / max(elapsed, _INSTANT)
-        least = self._window / _UNNOTICED if self._rate == inf else _KEPT_UP * self._rate
-        self._kept_up = arrival >= least
+        """Decrease the rate, or increase it if the blocks arrived as fast as they were sent."""
+        self._observed.clear()
+        arrival_rate = count / max(elapsed, _MIN_ELAPSED_SECONDS)
+        if self._rate == inf:
+            min_arrival_rate = self._window / _UNPACED_WINDOW_SECONDS
+        else:
+            min_arrival_rate = _KEPT_UP_SHARE * self._rate
+        self._kept_up = arrival_rate >= min_arrival_rate
         if self._kept_up:
             self._grow(count)
-        elif _GAIN * arrival < self._rate:
+        elif _OBSERVED_GAIN * arrival_rate < self._rate:
             self._lost_at = self._rate
-            slower = _LEAST * self._rate if self._rate < inf else 0.0
-            self._set(max(slower, _GAIN * arrival))
+            min_rate = _MIN_LOSS_SHARE * self._rate if self._rate < inf else 0.0
+            self._set_rate(max(min_rate, _OBSERVED_GAIN * arrival_rate))
 
-    def on_timeout(self, roundtrip: float) -> None:
-        """A window got no answer at all."""
-        self._seen.clear()
-        rate = self._window / max(roundtrip, _UNNOTICED) if self._rate == inf else self._rate
+    def on_timeout(self, rtt: float) -> None:
+        """Decrease the rate: slightly after a single timeout, to a quarter otherwise."""
+        self._observed.clear()
+        rate = self._rate
+        if rate == inf:
+            rate = self._window / max(rtt, _UNPACED_WINDOW_SECONDS)
         self._lost_at = rate
-        self._set((_LONE if self._kept_up else _DROP) * rate)
+        self._set_rate((_SINGLE_TIMEOUT_SHARE if self._kept_up else _REPEATED_TIMEOUT_SHARE) * rate)
         self._kept_up = False
 
     def _grow(self, count: int) -> None:
-        growth = _FAST if self._rate < self._lost_at / 2 else _SLOW
-        self._set(self._rate * growth ** (count / self._window))
+        growth = _FAST_GROWTH if self._rate < self._lost_at / 2 else _SLOW_GROWTH
+        self._set_rate(self._rate * growth ** (count / self._window))
 
-    def _set(self, rate: float) -> None:
-        self.active = self._window > _BURST and rate * _UNNOTICED < self._window
-        self._rate = max(rate, _SLOWEST) if self.active else inf
+    def _set_rate(self, rate: float) -> None:
+        limits_window = rate * _UNPACED_WINDOW_SECONDS < self._window
+        self.active = self._window > _MIN_BURST_BLOCKS and limits_window
+        self._rate = max(rate, _MIN_RATE) if self.active else inf
 
 
 class IntervalPacer:
-    """Lets blocks leave one by one, `gap` seconds apart, whatever becomes of them."""
+    """Pacer that sends single blocks at a fixed interval, whatever is lost.
 
-    __slots__ = ("_gap", "active", "next_at")
+    Args:
+        interval: Seconds between two blocks.
+    """
 
-    def __init__(self, gap: float) -> None:
+    __slots__ = ("_interval", "active", "next_at")
+
+    def __init__(self, interval: float) -> None:
         self.active = True
         self.next_at = -inf
-        self._gap = gap
+        self._interval = interval
 
     def take(self, count: int, now: float) -> int:
-        """One block where the gap is over, else none."""
+        """Return 1 if the interval has passed, else 0."""
         if now < self.next_at:
             return 0
-        self.next_at = now + self._gap
+        self.next_at = now + self._interval
         return 1
 
     def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
-        """A window arrived whole."""
+        """Do nothing: the interval is fixed."""
 
     def on_loss(self, count: int, elapsed: float) -> None:
-        """What followed the first blocks was lost."""
+        """Do nothing: the interval is fixed."""
 
-    def on_timeout(self, roundtrip: float) -> None:
-        """A window got no answer at all."""
+    def on_timeout(self, rtt: float) -> None:
+        """Do nothing: the interval is fixed."""

@@ -1,15 +1,17 @@
-"""A client's first exchange: until the peer's terms are known (RFC 1350 s4, RFC 2347).
+"""State machine of a client's request, until the server has answered.
 
-    asking --OACK, or DATA 1 or ACK 0 in its stead--> opened
+RFC 1350 section 4, RFC 2347:
+
+    requesting --OACK, DATA 1 or ACK 0--> accepted
        |
-       +-- the same request again at each deadline; without its options
-           after ERROR 8; over where patience ends or the server refuses
+       +-- repeats the request at each deadline; repeats it without options after ERROR 8;
+           closed at the idle timeout or when the server refuses
 
-Where everyone is asked, one server's refusal is not the last word: it counts
-if no other has answered by the next deadline.
+A request to a broadcast address may get several answers. There, an ERROR of one server counts
+only if no other server has answered by the next deadline.
 
-Once `opened` a `Receiver` (RRQ) or a `Sender` (WRQ) goes on with `terms`,
-whose `oack` is empty: a client sends none.
+When `accepted` is True, a `Receiver` (read) or a `Sender` (write) continues the transfer with
+`options`. Their `oack` is empty, because a client sends no OACK.
 """
 
 from dataclasses import dataclass
@@ -26,12 +28,22 @@ from tftpd.protocol.retransmission import RetransmitTimer
 
 @dataclass(frozen=True, slots=True)
 class TransferRequest:
-    """What a client asks for.
+    """A client's request for a transfer.
 
-    `timeout` is in whole seconds. `tsize` is the size of what is written,
-    in octets, or 0 to be told that of what is read; None leaves it out, as
-    None does for `timeout` and `rollover`. Raises `ValueError` for what no
-    request can say.
+    Options with their default value, or None, are not requested.
+
+    Attributes:
+        direction: Read or write.
+        filename: Name of the file, without NUL.
+        mode: Transfer mode.
+        blksize: Block size in bytes, 8 to 65464.
+        windowsize: Window size in blocks, 1 to 65535.
+        timeout: Retransmission interval in whole seconds, 1 to 255.
+        tsize: Size of the file to write in bytes, or 0 to request the size of a file to read.
+        rollover: Block number after 65535: 0 or 1.
+
+    Raises:
+        ValueError: A value is out of range, or the filename is empty or contains NUL.
     """
 
     direction: Direction
@@ -45,7 +57,7 @@ class TransferRequest:
 
     def __post_init__(self) -> None:
         if not self.filename or b"\0" in self.filename:
-            raise ValueError("a filename is not empty and has no NUL")
+            raise ValueError("filename must not be empty or contain NUL")
         for name, value, bounds in (
             (opt.BLKSIZE, self.blksize, opt.BLKSIZE_RANGE),
             (opt.WINDOWSIZE, self.windowsize, opt.WINDOWSIZE_RANGE),
@@ -55,11 +67,11 @@ class TransferRequest:
         ):
             low, high = bounds
             if value is not None and not low <= value <= high:
-                raise ValueError(f"{name.decode()} is {low} to {high}, not {value}")
+                raise ValueError(f"{name.decode()} must be {low} to {high}, got {value}")
 
-    def options(self) -> opt.Options:
-        """The options to ask for: those that differ from what holds without them."""
-        asked = (
+    def build_options(self) -> opt.Options:
+        """Return the options to request: those that differ from their defaults."""
+        candidates = (
             (opt.TSIZE, self.tsize, None),
             (opt.BLKSIZE, self.blksize, opt.DEFAULT_BLKSIZE),
             (opt.WINDOWSIZE, self.windowsize, opt.DEFAULT_WINDOWSIZE),
@@ -68,111 +80,127 @@ class TransferRequest:
         )
         return tuple(
             (name, b"%d" % value)
-            for name, value, usual in asked
-            if value is not None and value != usual
+            for name, value, default in candidates
+            if value is not None and value != default
         )
 
 
 class RequestMachine(TransferMachine):
-    """Asks until the server answers, and checks what it answers.
+    """State machine that sends a request until the server answers, and checks the answer.
 
-    Every packet leaves from one TID; the caller takes that of the server
-    from the packet that `opened` it. `everyone`: many servers may answer.
+    All packets are sent from one TID. The driver takes the server's TID from the packet that
+    set `accepted`.
+
+    Args:
+        request: The requested transfer.
+        timer: The retransmission timer of the request.
+        now: Current time in seconds.
+        broadcast: True if several servers may answer.
+
+    Attributes:
+        accepted: True when a server has accepted the request. `options` are then in force.
+        request_packet: The packet that is sent, first with options, later perhaps without.
     """
 
     bytes_transferred = 0
     blocks = 0
 
     def __init__(
-        self, wish: TransferRequest, timer: RetransmitTimer, now: float, everyone: bool
+        self, request: TransferRequest, timer: RetransmitTimer, now: float, broadcast: bool
     ) -> None:
-        super().__init__(TransferOptions(mode=wish.mode), timer, now)
-        self.opened = False  # `terms` are those of the transfer
-        self.request = _request(wish, wish.options())
-        """What is asked: first with options, perhaps later without."""
-        self._wish = wish
-        self._everyone = everyone
-        self._refusal: ErrorPacket | None = None  # of one of many
-        self._due = True
+        super().__init__(TransferOptions(mode=request.mode), timer, now)
+        self.accepted = False
+        self.request_packet = _build_packet(request, request.build_options())
+        self._request = request
+        self._broadcast = broadcast
+        self._refusal: ErrorPacket | None = None  # from one server of a broadcast request
+        self._send_due = True
 
     def receive(self, packet: Packet, now: float) -> None:
-        """Take what the server sent. What answers no such request is ignored."""
-        if self.closed or self.opened:
+        """Handle a packet of a server. Packets that do not answer the request are ignored."""
+        if self.closed or self.accepted:
             return
         if isinstance(packet, ErrorPacket):
-            if self._everyone:
+            if self._broadcast:
                 self._refusal = packet
             else:
                 self._receive_error(packet, now)
         elif isinstance(packet, Oack):
             self._receive_oack(packet)
-        elif self._answers_plainly(packet):
-            self._open(self.terms)
+        elif self._is_answer_without_options(packet):
+            self._accept(self.options)
 
     def on_timeout(self, now: float) -> None:
-        """Ask again, or give up, if the deadline has passed."""
+        """Repeat the request or end the transfer, if the deadline has passed."""
         if self.closed or now < self.deadline:
             return
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             self._receive_error(refusal, now)
-        elif self._patient(now):
+        elif self._may_wait(now):
             self._timer.back_off()
             self.retransmits += 1
-            self._due = True
+            self._send_due = True
         else:
             self.close(Outcome.TIMED_OUT)
 
     def next_send(self, now: float) -> bytes | None:
-        """What to send now: the request, an ERROR, or nothing."""
+        """Return the datagram to send now: the request or an ERROR; None if there is none."""
         if self.closed:
-            return self._last_word()
-        if not self._due:
+            return self._take_error()
+        if not self._send_due:
             return None
-        self._due = False
-        self._sent(now)
-        return self.request.encode()
+        self._send_due = False
+        self._record_send(now)
+        return self.request_packet.encode()
 
-    def _answers_plainly(self, packet: Packet) -> bool:
-        """Whether it is the answer of a server that took no option (RFC 1350 s4)."""
-        if self._wish.direction is Direction.READ:
+    def _is_answer_without_options(self, packet: Packet) -> bool:
+        """Return True for the answer of a server that accepts no option (RFC 1350 section 4)."""
+        if self._request.direction is Direction.READ:
             return isinstance(packet, Data) and packet.block == 1
         return isinstance(packet, Ack) and packet.block == 0
 
     def _receive_error(self, error: ErrorPacket, now: float) -> None:
-        if error.code == ErrorCode.OPTION_REFUSED and self.request.options:
-            self.request = _request(self._wish, ())
-            self._progress(now)
-            self._due = True
+        if error.code == ErrorCode.OPTION_REFUSED and self.request_packet.options:
+            self.request_packet = _build_packet(self._request, ())
+            self._record_progress(now)
+            self._send_due = True
         else:
-            self._aborted(error)
+            self._close_by_error(error)
 
     def _receive_oack(self, oack: Oack) -> None:
         try:
-            self._open(self._agreed(oack))
+            self._accept(self._check_oack(oack))
         except RequestRefused as refused:
             self.abort(refused)
 
-    def _open(self, terms: TransferOptions) -> None:
-        self.terms = terms
-        self.opened = True
-        self._due = False
+    def _accept(self, options: TransferOptions) -> None:
+        self.options = options
+        self.accepted = True
+        self._send_due = False
         self.deadline = inf
 
-    def _agreed(self, oack: Oack) -> TransferOptions:
-        """The terms that `oack` states; raises `Refused` for what was not asked."""
-        asked = dict(self.request.options)
+    def _check_oack(self, oack: Oack) -> TransferOptions:
+        """Return the options of an OACK.
+
+        Raises:
+            RequestRefused: An option was not requested or is repeated, or its value is invalid.
+        """
+        requested = dict(self.request_packet.options)
         agreed: dict[bytes, int] = {}
-        for spelled, text in oack.options:
-            name = spelled.lower()
-            if name not in asked or name in agreed:
-                raise _unacceptable(spelled, text)
-            value = opt.parse_int(text, _answerable(name, int(asked[name])))
+        for original_name, text in oack.options:
+            name = original_name.lower()
+            value = None
+            if name in requested and name not in agreed:
+                value = opt.parse_int(text, _valid_answers(name, int(requested[name])))
             if value is None:
-                raise _unacceptable(spelled, text)
+                raise RequestRefused(
+                    ErrorCode.OPTION_REFUSED,
+                    f"unacceptable option in the OACK: {original_name!r} = {text!r}",
+                )
             agreed[name] = value
         return TransferOptions(
-            mode=self._wish.mode,
+            mode=self._request.mode,
             blksize=agreed.get(opt.BLKSIZE, opt.DEFAULT_BLKSIZE),
             windowsize=agreed.get(opt.WINDOWSIZE, opt.DEFAULT_WINDOWSIZE),
             timeout=agreed.get(opt.TIMEOUT),
@@ -181,21 +209,17 @@ class RequestMachine(TransferMachine):
         )
 
 
-def _request(wish: TransferRequest, options: opt.Options) -> Request:
-    kind = Rrq if wish.direction is Direction.READ else Wrq
-    return kind(wish.filename, wish.mode.value, options)
+def _build_packet(request: TransferRequest, options: opt.Options) -> Request:
+    packet_class = Rrq if request.direction is Direction.READ else Wrq
+    return packet_class(request.filename, request.mode.value, options)
 
 
-def _answerable(name: bytes, asked: int) -> tuple[int, int]:
-    """From where to where a server may answer an option for which `asked` was asked."""
+def _valid_answers(name: bytes, requested: int) -> tuple[int, int]:
+    """Return the smallest and the largest value that a server may answer to a requested one."""
     if name == opt.TSIZE:
         return opt.TSIZE_RANGE
     if name == opt.BLKSIZE:
-        return opt.BLKSIZE_RANGE[0], asked
+        return opt.BLKSIZE_RANGE[0], requested
     if name == opt.WINDOWSIZE:
-        return opt.WINDOWSIZE_RANGE[0], asked
-    return asked, asked
-
-
-def _unacceptable(name: bytes, value: bytes) -> RequestRefused:
-    return RequestRefused(ErrorCode.OPTION_REFUSED, f"the server answers {name!r} with {value!r}")
+        return opt.WINDOWSIZE_RANGE[0], requested
+    return requested, requested

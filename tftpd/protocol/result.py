@@ -1,4 +1,4 @@
-"""How a transfer ended, in numbers: what log, metrics and clients read."""
+"""Result of a transfer, for the log, the metrics, the status page and the client."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,39 +7,52 @@ from tftpd.protocol.negotiation import Direction, Mode
 
 
 class Outcome(Enum):
-    """How a transfer ended. The value is the word for logs and metrics."""
+    """End of a transfer or request. The value is the text in logs and metrics."""
 
     DONE = "done"
-    UNCONFIRMED = "unconfirmed"  # all was sent, only the last ACK never came
-    PROBE = "probe"  # the client wanted the size and hung up, as PXE firmware does
+    UNCONFIRMED = "unconfirmed"  # everything was sent, but the last ACK is missing
+    PROBE = "probe"  # the client only requested the size and then stopped, as PXE firmware does
     TIMED_OUT = "timed out"
-    ABORTED = "aborted by peer"  # by an ERROR
-    FAILED = "failed"  # by us: the disk, or a fault of our own
+    ABORTED = "aborted by peer"  # the peer sent an ERROR
+    FAILED = "failed"  # a disk error or an internal error on this host
     REPLACED = "replaced"  # the client started another transfer from the same TID
-    STOPPED = "stopped"  # the daemon went down
-    EVICTED = "evicted"  # never answered, and others needed its place
-    REFUSED = "refused"  # never began
-    DROPPED = "dropped"  # never began, and the client was not told
+    STOPPED = "stopped"  # the daemon stopped
+    EVICTED = "evicted"  # the client never answered, and other clients needed the session
+    REFUSED = "refused"  # the transfer did not start; the client got an ERROR
+    DROPPED = "dropped"  # the transfer did not start; the client got no answer
 
     @property
     def successful(self) -> bool:
-        """Whether the client got what it came for."""
+        """True if the client got all that it needed."""
         return self in (Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE)
 
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """One request, from its arrival to its end.
+    """Result of one request, from its arrival to its end.
 
-    `filename` is as the client spelled it; `octets` counts what the peer
-    acknowledged (or we stored), in file octets on the wire; `seconds` runs
-    to the last useful packet; `detail` is the ERROR's text or our reason.
-    `size` is that of the file in octets, None where nobody told; `roundtrip`
-    the smoothed measure in seconds, None where nothing was measured;
-    `timeouts` is how often a deadline passed, and `options` the names of
-    those that were agreed, in small letters. `served` is the name that the
-    file goes by here, where `by` made another of the one that was asked for.
-    `profile` names what the client was known as, empty where nobody knew it.
+    Attributes:
+        direction: Direction of the data.
+        peer: Address and port of the client.
+        filename: File name exactly as the client sent it.
+        outcome: How the transfer ended.
+        bytes_transferred: Bytes of DATA payload that the peer acknowledged (read) or that this
+            host stored (write).
+        seconds: Time from the request to the last useful packet.
+        mode: Transfer mode; None if the request was invalid.
+        blksize: Block size in bytes.
+        windowsize: Window size in blocks.
+        retransmits: Number of packets that were sent again.
+        code: Code of the ERROR that ended the transfer; None without an ERROR.
+        detail: Message of the peer's ERROR, or the reason on this host.
+        size: Size of the file in bytes; None if it is unknown.
+        blocks: Number of acknowledged blocks.
+        timeouts: Number of deadlines that passed without an answer.
+        rtt: Smoothed round-trip time in seconds; None if it was not measured.
+        options: Names of the accepted options in lower case.
+        served_name: Name of the file on this host, if `resolution_steps` changed the name.
+        resolution_steps: Rules that changed the requested name.
+        profile: Name of the client profile; empty if no profile matched.
     """
 
     direction: Direction
@@ -65,5 +78,5 @@ class TransferResult:
 
     @property
     def rate(self) -> float:
-        """Octets per second; 0.0 where no time passed."""
+        """Throughput in bytes per second; 0.0 if no time passed."""
         return self.bytes_transferred / self.seconds if self.seconds > 0 else 0.0

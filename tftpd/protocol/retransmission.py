@@ -1,9 +1,9 @@
-"""When to send again (RFC 1123 s4.2.3.2, RFC 6298).
+"""Retransmission timer (RFC 1123 section 4.2.3.2, RFC 6298).
 
-A client that sets the `timeout` option gets exactly that interval. For all
-others the interval follows the measured round trip, doubles after each
-loss with some jitter, so that the clients of one power cut do not stay in
-step, and stays between a floor and a ceiling.
+If the client negotiates the `timeout` option, the interval is exactly its value. Otherwise the
+interval follows the measured round-trip time (RTT) within a minimum and a maximum. It doubles
+after each loss. Random jitter spreads the retransmissions of clients that were switched on at
+the same time.
 """
 
 import random
@@ -11,26 +11,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-# RFC 6298 s2: gains of the smoothed round trip and of its variation.
+DEFAULT_MAX_UNANSWERED_SENDS = 3
+
+# RFC 6298 section 2: gains of the smoothed RTT and of its variation.
 _ALPHA = 1 / 8
 _BETA = 1 / 4
-_JITTER = 0.25  # share of an interval added at random after a loss
-_WINDOWED = 0.2  # share of the floor that holds where windows are agreed
-_LEAST_TRIES = 3  # intervals that patience allows for, however long each is
+_MAX_JITTER = 0.25  # share of the interval that is added at random after a loss
+_WINDOW_MIN_INTERVAL_SHARE = 0.2  # share of min_interval for a window of two or more blocks
+_MIN_TRIES = 3  # retransmissions that fit into idle_timeout and dally, for any client timeout
 
 
 @dataclass(frozen=True, slots=True)
 class RetransmitPolicy:
-    """What an administrator says of time, all in seconds.
+    """Configured times and limits of retransmission. All times are in seconds.
 
-    `floor` and `ceiling` bound the adaptive interval and `initial` is used
-    before anything is measured. `patience` is how long a peer may make no
-    progress: U-Boot repeats itself every 5 s at most ten times, so that
-    less than some 25 s would end a boot for one lost ACK. `dally` is how
-    long the last ACK of an upload is repeated: it covers two repeats of a
-    client with a 5 s timer. `copies` is how often a peer that never answered
-    is sent our first packet: the address it asked from may be somebody
-    else's. `gap` is the least time from one block to the next.
+    Attributes:
+        min_interval: Minimum of the adaptive interval.
+        max_interval: Maximum of the adaptive interval.
+        initial_interval: Interval before the first RTT sample.
+        idle_timeout: Time without progress after which a transfer ends. U-Boot sends a packet
+            again every 5 s, at most ten times. With less than about 25 s, one lost ACK would
+            end its boot.
+        dally: Time for which a receiver repeats the last ACK of a file (RFC 1350 section 6).
+            The default allows two retransmissions of a client with an interval of 5 s.
+        max_unanswered_sends: How often the first packet is sent to a peer that never answers;
+            None for no limit. The address in its request may belong to another host.
+        packet_interval: Minimum time between two blocks.
     """
 
     min_interval: float = 0.25
@@ -38,27 +44,35 @@ class RetransmitPolicy:
     initial_interval: float = 1.0
     idle_timeout: float = 30.0
     dally: float = 12.0
-    max_unanswered_sends: float = 3
+    max_unanswered_sends: int | None = DEFAULT_MAX_UNANSWERED_SENDS
     packet_interval: float = 0.0
 
 
 class RetransmitTimer:
-    """The retransmission interval of one transfer.
+    """Retransmission interval of one transfer.
 
-    `interval` is the time from a send to its repeat. `roundtrip` is the
-    smoothed measure, None before the first, `shortest` the least. `patience`,
-    `dally`, `copies` and `gap` are those of the timing, the first two longer
-    where the client's timeout is long.
-    Times are seconds on the caller's clock, which may step backward: a
-    negative measure counts as zero.
+    Args:
+        policy: The configured times and limits.
+        fixed_interval: The negotiated `timeout` in seconds; None for an adaptive interval.
+        windowsize: The negotiated window size in blocks.
+        uniform: Function that returns a random number from 0 to less than 1.
+
+    Attributes:
+        interval: Seconds from a packet to its retransmission.
+        smoothed_rtt: Smoothed round-trip time in seconds; None before the first sample.
+        min_rtt: Shortest round-trip time in seconds; infinite before the first sample.
+        idle_timeout: As in the policy, or longer if `fixed_interval` is long.
+        dally: As in the policy, or longer if `fixed_interval` is long.
+        max_unanswered_sends: As in the policy.
+        packet_interval: As in the policy.
     """
 
     __slots__ = (
         "_backoff",
-        "_fixed",
-        "_floor",
-        "_random",
-        "_timing",
+        "_fixed_interval",
+        "_min_interval",
+        "_policy",
+        "_uniform",
         "_variation",
         "dally",
         "idle_timeout",
@@ -71,34 +85,39 @@ class RetransmitTimer:
 
     def __init__(
         self,
-        timing: RetransmitPolicy,
-        fixed: float | None = None,
+        policy: RetransmitPolicy,
+        fixed_interval: float | None = None,
         windowsize: int = 1,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        """`fixed` is the client's `timeout`; `uniform` gives 0 <= x < 1."""
-        # Whoever asks for windows asks for speed, and a lost end of a window
-        # shows by nothing but this timer. In lock-step a needless repeat is
-        # the greater harm: it breaks the Raspberry Pi's first loader.
-        self._floor = timing.min_interval if windowsize == 1 else timing.min_interval * _WINDOWED
+        # A client with windows needs a high rate, and only this timer detects the lost end of a
+        # window. In lock-step an unnecessary retransmission does more harm: the
+        # Raspberry Pi's first boot loader fails after one.
+        self._min_interval = policy.min_interval
+        if windowsize > 1:
+            self._min_interval *= _WINDOW_MIN_INTERVAL_SHARE
         self.smoothed_rtt: float | None = None
         self.min_rtt = inf
-        self.idle_timeout = max(timing.idle_timeout, _LEAST_TRIES * (fixed or 0.0))
-        self.dally = max(timing.dally, _LEAST_TRIES * (fixed or 0.0))
-        self.max_unanswered_sends = timing.max_unanswered_sends
-        self.packet_interval = timing.packet_interval
-        self._timing = timing
-        self._fixed = fixed
+        self.idle_timeout = max(policy.idle_timeout, _MIN_TRIES * (fixed_interval or 0.0))
+        self.dally = max(policy.dally, _MIN_TRIES * (fixed_interval or 0.0))
+        self.max_unanswered_sends = policy.max_unanswered_sends
+        self.packet_interval = policy.packet_interval
+        self._policy = policy
+        self._fixed_interval = fixed_interval
         self._variation = 0.0
         self._backoff = 1.0
-        self._random = uniform
+        self._uniform = uniform
         self._update()
 
     def on_rtt_sample(self, elapsed: float) -> None:
-        """A send was answered after `elapsed` seconds, at the first try.
+        """Update the interval with the round-trip time of a packet that was sent once.
 
-        An answer to something sent twice must not be measured: it may
-        belong to either (Karn, RFC 6298 s3).
+        A packet that was sent twice gives no sample: the answer may belong to either copy
+        (Karn's algorithm, RFC 6298 section 3).
+
+        Args:
+            elapsed: Time from the packet to its answer in seconds. A negative value, from a
+                clock that stepped backward, counts as 0.
         """
         elapsed = max(elapsed, 0.0)
         self._backoff = 1.0
@@ -112,23 +131,23 @@ class RetransmitTimer:
         self._update()
 
     def back_off(self) -> None:
-        """The interval passed without an answer: wait longer the next time."""
-        self._backoff *= 2 * (1 + _JITTER * self._random())
+        """Double the interval, plus jitter, after an interval without an answer."""
+        self._backoff *= 2 * (1 + _MAX_JITTER * self._uniform())
         self._update()
 
     def reset_backoff(self) -> None:
-        """An answer showed a loss, not a delay: there is no reason to wait longer."""
+        """Undo the backoff: an answer showed that a packet was lost and not late."""
         if self._backoff > 1.0:
             self._backoff = 1.0
             self._update()
 
     def _update(self) -> None:
-        if self._fixed is not None:
-            self.interval = self._fixed
+        if self._fixed_interval is not None:
+            self.interval = self._fixed_interval
             return
-        timing = self._timing
+        policy = self._policy
         if self.smoothed_rtt is None:
-            base = timing.initial_interval
+            base = policy.initial_interval
         else:
-            base = max(self._floor, self.smoothed_rtt + 4 * self._variation)
-        self.interval = min(base * self._backoff, timing.max_interval, timing.idle_timeout)
+            base = max(self._min_interval, self.smoothed_rtt + 4 * self._variation)
+        self.interval = min(base * self._backoff, policy.max_interval, policy.idle_timeout)

@@ -1,18 +1,24 @@
-"""The sending end: DATA out, ACK in (RFC 1350 s2, RFC 7440 s4).
+"""State machine that sends a file: DATA out, ACK in.
 
-    opening --ACK 0--> sending --ACK of the last block--> over
-       |                  |
-       |                  +-- a window at a time: an ACK slides it, even one
-       |                      from its middle; the deadline sends it again
-       +-- only where an OACK was sent; else the first window goes out at once
+RFC 1350 section 2, RFC 7440 section 4:
 
-Sorcerer's Apprentice (RFC 1123 s4.2.3.1): a duplicate ACK is never a reason
-to send, with one exception. Some clients (tftpy's, older U-Boots) repeat
-their last ACK to ask for a lost DATA, and receivers of windows do so when
-the first block of a window is missing. Such an ACK is answered, provided
-that it comes a round trip after our last packet, that nothing we sent twice
-explains it, and that it is the first since the window last moved. A sender
-under these rules cannot be driven to double its packets for ever.
+    OACK sent --ACK 0--> sending --ACK of the last block--> closed
+                            |
+                            +-- sends one window at a time: an ACK moves it forward, also an
+                                ACK from its middle; at the deadline it is sent again
+
+Without an OACK the machine starts in the state "sending", with the first window.
+
+Sorcerer's Apprentice Syndrome (RFC 1123 section 4.2.3.1): a duplicate ACK never causes a
+retransmission, with one exception. Some clients (tftpy, older U-Boots) repeat their last ACK to
+request a lost DATA. Receivers with windows do so when the first block of a window is missing.
+Such an ACK is answered under three conditions:
+
+- It arrives at least one round trip after the last packet of this end.
+- No packet that was sent twice explains it.
+- It is the first one since the window last moved.
+
+With these rules no client can make the sender duplicate its packets without end.
 """
 
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -23,219 +29,233 @@ from tftpd.protocol.packets import Ack, ErrorPacket, Oack, Packet
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitTimer
 
-# Octets to have in hand beyond the windows: blocks are read some at a time.
-# In lock-step at 1468 octets it is one system call for 23 blocks, and small
-# enough for thousands of sessions to hold.
-_READ_AHEAD = 32 << 10
+# Bytes to read ahead of the window, because several blocks are read at once. In lock-step with
+# 1468 bytes this is one system call per 23 blocks, and thousands of sessions can hold this much.
+_READ_AHEAD_BYTES = 32 << 10
 
-# Seconds between two measures of the round trip. On a LAN thousands could
-# be made, and each costs as much as the rest of an ACK.
-_MEASURED_EACH = 0.01
+# Minimum time between two RTT samples. On a LAN there could be thousands per second, and each
+# one costs as much as the rest of an ACK.
+_RTT_SAMPLE_INTERVAL_SECONDS = 0.01
 
 
 BlockRange = tuple[int, int]
-"""The index of a block, and how many leave together from that one on."""
+"""Index of the first block, and the number of consecutive blocks to send together."""
 
 
 class Sender(TransferMachine):
-    """Sends a window of blocks and slides it on ACKs.
+    """State machine that sends windows of blocks and moves the window forward on ACKs.
 
-    It counts blocks and never sees their octets: the caller has the next
-    `wants` blocks ready, `feed()`s their number, and puts the datagrams of a
-    `Burst` from the `outbox()` on the wire.
+    It counts blocks and never sees their content. The driver prepares the next `blocks_wanted`
+    blocks and reports them with `blocks_ready()`. It sends the blocks of each `BlockRange` that
+    `next_send()` returns. The arguments are those of `TransferMachine`.
+
+    Attributes:
+        buffer_blocks: Maximum number of blocks that the driver must keep, from the first
+            unacknowledged block on.
     """
 
-    def __init__(self, terms: TransferOptions, timer: RetransmitTimer, now: float) -> None:
-        super().__init__(terms, timer, now)
-        windowsize = self._windowsize = terms.windowsize
-        ahead = -(-_READ_AHEAD // (windowsize * terms.blksize))
-        # A whole number of windows, so that a window seldom lies across the
-        # end of a ring of so many.
-        self.buffer_blocks = windowsize * (1 + ahead)
-        """The most blocks from the first unacknowledged one on that it will want."""
-        self._opening = bool(terms.oack)
-        self._due = True  # something may be sent
+    def __init__(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
+        super().__init__(options, timer, now)
+        windowsize = self._windowsize = options.windowsize
+        windows_ahead = -(-_READ_AHEAD_BYTES // (windowsize * options.blksize))
+        # A whole number of windows: in a ring buffer of this size, a window seldom wraps around.
+        self.buffer_blocks = windowsize * (1 + windows_ahead)
+        self._oack_unacked = bool(options.oack)
+        self._oack_due = True
         self._acked = 0  # index of the last acknowledged block
-        self._hand = 0  # how many blocks after `_acked` are in hand
-        self._last: int | None = None  # octets in the last block, once it is in hand
-        self._sending = 0  # how many blocks after `_acked` are on their way
-        self._highest = 0  # index of the last block ever sent
-        self._once = True  # all that is on its way was sent but once
-        self._echo = False  # what was last acknowledged was sent more than once
-        self._told = False  # a duplicate ACK of `_acked` was answered
-        self._measure_at = now
-        self._window_at = now  # when the first block of the window left
+        self._ready = 0  # number of blocks after `_acked` that the driver has ready
+        self._last_size: int | None = None  # bytes in the last block, when it is ready
+        self._in_flight = 0  # number of blocks after `_acked` that were sent
+        self._highest_sent = 0  # index of the highest block ever sent
+        self._sent_once = True  # no block in flight was sent more than once
+        self._acked_after_resend = False  # the last acknowledged block was sent more than once
+        self._duplicate_answered = False  # a duplicate ACK of `_acked` was answered
+        self._next_sample_at = now
+        self._window_sent_at = now  # when the first block of the window was sent
         self._pacer: Pacer = (
             IntervalPacer(timer.packet_interval) if timer.packet_interval else RatePacer(windowsize)
         )
 
     @property
     def blocks_wanted(self) -> int:
-        """How many blocks to feed: 0 while more than a window is in hand.
+        """Number of blocks to prepare; 0 while more than one window is ready.
 
-        Nothing before the OACK is acknowledged: thousands who ask and are
-        never heard of again must not fill the memory with their windows.
+        It is 0 until the OACK is acknowledged. Otherwise thousands of clients that never answer
+        could fill the memory with their windows.
         """
-        if self._hand > self._windowsize or self._last is not None or self._opening:
+        if self._ready > self._windowsize or self._last_size is not None or self._oack_unacked:
             return 0
-        return self.buffer_blocks - self._hand
+        return self.buffer_blocks - self._ready
 
     @property
     def blocks(self) -> int:
-        """Blocks that the peer has acknowledged."""
+        """Number of acknowledged blocks."""
         return self._acked
 
     @property
     def bytes_transferred(self) -> int:
-        """Octets of the file that the peer has acknowledged."""
-        blksize = self.terms.blksize
-        short = 0 if self._last is None or self._hand else blksize - self._last
-        return self._acked * blksize - short
+        """Bytes of payload that the peer has acknowledged."""
+        blksize = self.options.blksize
+        missing = 0 if self._last_size is None or self._ready else blksize - self._last_size
+        return self._acked * blksize - missing
 
-    def blocks_ready(self, count: int, last: int | None = None) -> None:
-        """The next `count` blocks are ready; with `last` octets in the one that ends the file."""
-        self._hand += count
-        self._last = last
+    def blocks_ready(self, count: int, last_size: int | None = None) -> None:
+        """Report that the next blocks are ready to be sent.
+
+        Args:
+            count: Number of blocks, at most `blocks_wanted`.
+            last_size: Bytes in the last of them if it ends the file, else None.
+        """
+        self._ready += count
+        self._last_size = last_size
 
     def receive(self, packet: Packet, now: float) -> None:
-        """Take what the peer sent. What belongs to no sender is ignored."""
+        """Handle a packet of the peer. Packets that a sender does not expect are ignored."""
         if self.closed:
             return
         if isinstance(packet, Ack):
             self.receive_ack(packet.block, now)
         elif isinstance(packet, Oack):
-            self.on_request_repeated(now)  # a client's first DATA were lost
+            self.on_request_repeated(now)  # the first DATA of a client were lost
         elif isinstance(packet, ErrorPacket):
             self._receive_error(packet)
 
     def on_request_repeated(self, now: float) -> None:
-        """The peer's request came again: our first reply may be lost."""
-        if not self.peer_confirmed and self._quiet(now):
+        """Repeat the first reply, which may be lost, unless the peer has answered it."""
+        if not self.peer_confirmed and self._is_quiet(now):
             self._resend()
 
     def on_timeout(self, now: float) -> None:
-        """Send again, or give up, if the deadline has passed."""
+        """Continue a paced window, send again or end the transfer, if the deadline has passed."""
         if self.closed or now < self.deadline:
             return
-        if self._pacer.active and self._sending < min(self._windowsize, self._hand):
-            return  # the deadline was that of the next blocks
-        if not self._hand and not self._opening:
+        if self._pacer.active and self._in_flight < min(self._windowsize, self._ready):
+            return  # only the pacing interval is over: next_send() returns the next blocks
+        if not self._ready and not self._oack_unacked:
             self._wait_for_blocks(now)
             return
         self.timeouts += 1
-        if self._worthwhile(now):
+        if self._may_resend(now):
             self._timer.back_off()
-            if not self._opening:
+            if not self._oack_unacked:
                 self._pacer.on_timeout(min(self._timer.min_rtt, self._timer.interval))
             self._resend()
-        elif self.peer_confirmed and self._last is not None and self._sending == self._hand:
-            # Some firmware starts what it loaded without the last ACK.
-            self.close(Outcome.UNCONFIRMED, detail="the last block was never acknowledged")
+        elif self.peer_confirmed and self._last_size is not None and self._in_flight == self._ready:
+            # Some firmware starts the loaded file without sending the last ACK.
+            self.close(Outcome.UNCONFIRMED, detail="the last block was not acknowledged")
         else:
             self.close(Outcome.TIMED_OUT)
 
     def next_send(self, now: float) -> bytes | BlockRange | None:
-        """What to send now: an OACK or ERROR, blocks, or nothing."""
+        """Return what to send now: an OACK or ERROR as bytes, a range of blocks, or None."""
         if self.closed:
-            return self._last_word()
-        if self._opening:
-            return self._opening_outbox(now)
-        start, whole = self._sending, self._hand
-        if whole > self._windowsize:
-            whole = self._windowsize
-        if start >= whole:
+            return self._take_error()
+        if self._oack_unacked:
+            return self._next_oack(now)
+        start, window_end = self._in_flight, self._ready
+        if window_end > self._windowsize:
+            window_end = self._windowsize
+        if start >= window_end:
             return None
-        end = whole
+        end = window_end
         if self._pacer.active:
-            end = start + self._pacer.take(whole - start, now)
+            end = start + self._pacer.take(window_end - start, now)
             if start == end:
                 self.deadline = self._pacer.next_at
                 return None
         if start == 0:
-            self._window_at = now
+            self._window_sent_at = now
         first, last = self._acked + start + 1, self._acked + end
-        if first > self._highest:
-            self._once = self._once or start == 0
-            self._highest = last
+        if first > self._highest_sent:
+            self._sent_once = self._sent_once or start == 0
+            self._highest_sent = last
         else:
-            self._once = False
-            self.retransmits += min(last, self._highest) - first + 1
-            self._highest = max(last, self._highest)
-        self._sending = end
+            self._sent_once = False
+            self.retransmits += min(last, self._highest_sent) - first + 1
+            self._highest_sent = max(last, self._highest_sent)
+        self._in_flight = end
         self._sent_at = now
-        self.deadline = now + self._timer.interval if end == whole else self._pacer.next_at
+        is_whole = end == window_end
+        self.deadline = now + self._timer.interval if is_whole else self._pacer.next_at
         return first, end - start
 
     def receive_ack(self, block: int, now: float) -> None:
-        """Take an ACK, which comes by the thousand, without an `Ack` made of it."""
+        """Handle an ACK packet. Faster than `receive()`, because no `Ack` object is needed.
+
+        Args:
+            block: Block number, 0 to 65535.
+            now: Current time in seconds.
+        """
         count = self._numbering.blocks_ahead(block, self._acked)
-        if self._opening:
+        if self._oack_unacked:
             if count == 0:
-                self._open(now)
-        elif 0 < count <= self._highest - self._acked:
-            self._slide(count, now)
+                self._receive_oack_ack(now)
+        elif 0 < count <= self._highest_sent - self._acked:
+            self._move_window(count, now)
         elif count == 0:
             self._receive_duplicate(now)
 
-    def _opening_outbox(self, now: float) -> bytes | None:
-        if not self._due:
+    def _next_oack(self, now: float) -> bytes | None:
+        if not self._oack_due:
             return None
-        self._due = False
-        self._sent(now)
-        return Oack(self.terms.oack).encode()
+        self._oack_due = False
+        self._record_send(now)
+        return Oack(self.options.oack).encode()
 
-    def _open(self, now: float) -> None:
+    def _receive_oack_ack(self, now: float) -> None:
         if self.retransmits == 0:
             self._timer.on_rtt_sample(now - self._sent_at)
-        self._opening = False
-        self._echo = self.retransmits > 0
-        self._progress(now)
+        self._oack_unacked = False
+        self._acked_after_resend = self.retransmits > 0
+        self._record_progress(now)
 
-    def _slide(self, count: int, now: float) -> None:
-        if self._once and now >= self._measure_at and count == self._sending:
+    def _move_window(self, count: int, now: float) -> None:
+        if self._sent_once and now >= self._next_sample_at and count == self._in_flight:
             self._timer.on_rtt_sample(now - self._sent_at)
-            self._measure_at = now + _MEASURED_EACH
-        if count < self._sending:
+            self._next_sample_at = now + _RTT_SAMPLE_INTERVAL_SECONDS
+        if count < self._in_flight:
             self._timer.reset_backoff()
-            self._pacer.on_loss(count, now - self._window_at - self._timer.min_rtt)
+            self._pacer.on_loss(count, now - self._window_sent_at - self._timer.min_rtt)
         elif self._pacer.active:
-            shortest = self._timer.min_rtt
-            queued = now - self._sent_at - shortest
-            self._pacer.on_window_acked(count, now - self._window_at - shortest, queued)
-        self._echo = not self._once
-        self._told = False
-        self._hand -= count
+            min_rtt = self._timer.min_rtt
+            queued = now - self._sent_at - min_rtt
+            self._pacer.on_window_acked(count, now - self._window_sent_at - min_rtt, queued)
+        self._acked_after_resend = not self._sent_once
+        self._duplicate_answered = False
+        self._ready -= count
         self._acked += count
-        # An ACK from the middle says that what follows it was lost: a new
-        # window starts there (RFC 7440 s4).
-        self._sending = 0
+        # An ACK from the middle means that the block after it was lost: a new window starts
+        # there (RFC 7440 section 4).
+        self._in_flight = 0
+        # _record_progress() inline: this runs once per ACK.
         self._progress_at = now
         self.peer_confirmed = True
-        if self._last is not None and not self._hand:
+        if self._last_size is not None and not self._ready:
             self.close(Outcome.DONE)
 
     def _receive_duplicate(self, now: float) -> None:
-        if self._sending and not self._told and not self._echo and self._quiet(now):
-            self._told = True
+        explained = self._duplicate_answered or self._acked_after_resend
+        if self._in_flight and not explained and self._is_quiet(now):
+            self._duplicate_answered = True
             self._resend()
 
     def _wait_for_blocks(self, now: float) -> None:
-        """A disk that is slow is not a peer that is silent: nothing is there to send again."""
-        if self._patient(now):
+        """Handle a timeout while no block is ready: the disk is slow, not the peer."""
+        if self._may_wait(now):
             self.deadline = now + self._timer.interval
         else:
-            why = "the file could not be read in time"
-            self.abort(RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.READ_FAILED))
+            reason = "the file was not read within the idle timeout"
+            self.abort(RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.READ_FAILED))
 
     def _resend(self) -> None:
-        if self._opening:
-            self._due = True
+        if self._oack_unacked:
+            self._oack_due = True
             self.retransmits += 1
         else:
-            self._sending = 0
+            self._in_flight = 0
 
     def _receive_error(self, error: ErrorPacket) -> None:
-        if self._acked == 0 and self.terms.probes:
+        if self._acked == 0 and self.options.has_tsize:
             self.close(Outcome.PROBE, error.code, error.message)
         else:
-            self._aborted(error)
+            self._close_by_error(error)

@@ -81,7 +81,7 @@ def template_variables(context: RenderContext, facts: VariableTable) -> Mapping[
         "name": os.fsdecode(context.name.name),
         "asked": os.fsdecode(context.requested),
         "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
-        "facts": facts.values_for(client),
+        "variables": facts.values_for(client),
     }
 
 

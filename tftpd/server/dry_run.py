@@ -110,7 +110,7 @@ def dry_run(
     session.begin()
     detail = session.machine.detail
     session.stop(Outcome.STOPPED)
-    return DryRun(transport.sent[0], session.machine.terms, detail)
+    return DryRun(transport.sent[0], session.machine.options, detail)
 
 
 def _refused(refused: RequestRefused) -> DryRun:

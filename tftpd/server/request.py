@@ -158,7 +158,7 @@ def resolve_read(
 
     file = resolver.resolve(name, client, render_file, blocking)
     options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
-    return ResolvedRead(file.named, file.grant, options, file.source)
+    return ResolvedRead(file.name, file.grant, options, file.source)
 
 
 def resolve_write(
@@ -182,7 +182,7 @@ def resolve_write(
 
 
 def _parse_mode(request: Request) -> Mode:
-    mode = Mode.spelled(request.mode)
+    mode = Mode.parse(request.mode)
     if mode is None:
         raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")
     return mode

@@ -173,7 +173,7 @@ class Server:
         facts = settings.build_variables()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
-        self._renderer.bounds = settings.limits.render_limits()
+        self._renderer.limits = settings.limits.render_limits()
         return ServerConfig(
             mounts=mounts,
             limits=settings.limits.option_limits(),

@@ -1,1 +1,4 @@
-"""Floor 2: files beneath a root. What may block for long says so."""
+"""Files below a root directory: resolve, read and write.
+
+Layer 2. A function that may block for long says so in its docstring.
+"""

@@ -1,4 +1,4 @@
-"""The DATA datagrams of a file, ready to leave."""
+"""Ring buffer of DATA packets that are ready to send."""
 
 from collections.abc import Sequence
 
@@ -7,75 +7,94 @@ from tftpd.protocol.block_numbers import BlockNumbering
 from tftpd.protocol.packets import HEADER_BYTES, Opcode
 from tftpd.storage.source import FileLike
 
-_VECTOR = 1024  # buffers that one system call fills at most (IOV_MAX)
-_CHUNK = 32 << 10  # octets of text translated at once
+_MAX_BUFFERS = 1024  # buffers of one preadv(2) (IOV_MAX)
+_CHUNK_BYTES = 32 << 10  # text that is translated at once
 
 
 class BlockRing:
-    """A ring of datagrams that a file is read into, each block behind its header.
+    """Ring of DATA packets; each block of the file is read behind its header.
 
-    The kernel puts the octets of a file where they leave from: a window of
-    64 blocks is one call to read and one to send, and no octet is copied
-    between them. Blocks are counted from 1.
+    The kernel writes the file's data to the place from which it is sent. A window of
+    64 blocks needs one system call to read and one to send, and no copy between them.
+    Blocks are counted from 1.
+
+    Attributes:
+        size: Size of a full datagram in bytes: the block and the header.
+        last_block_size: Size of the file's last block in bytes; None until it has been read.
+        ready: Index of the last block that has been read.
     """
 
     def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
-        """The ring holds `slots` blocks; fewer where the file has fewer."""
+        """Create the ring; the memory is allocated by the first `fill()`.
+
+        Args:
+            source: The file.
+            blksize: Block size in bytes (RFC 2348).
+            slots: Capacity in blocks. A file with fewer blocks gets a smaller ring.
+            rollover: Block number after 65535: 0 or 1.
+        """
         self.size = blksize + HEADER_BYTES
-        """Octets of a whole datagram."""
-        self.last: int | None = None
-        """Octets in the last block, once it is here."""
+        self.last_block_size: int | None = None
         self.ready = 0
-        """The last block that is here."""
         self._source = source
         self._blksize = blksize
         self._numbering = BlockNumbering(rollover)
-        self._slots = min(slots, self._most_octets() // blksize + 1)
+        self._slots = min(slots, self._max_size() // blksize + 1)
         self._ring = bytearray()
         self._view = memoryview(self._ring)
-        self._rooms: list[memoryview] = []  # the payload of each slot
-        self._offset = 0  # where in the file the next read begins
+        self._payloads: list[memoryview] = []  # by slot
+        self._offset = 0  # of the next read in the file
 
-    def fill(self, count: int, wait: bool) -> int:
-        """Read at most `count` more blocks; how many there are now to send.
+    def fill(self, count: int, blocking: bool) -> int:
+        """Read more blocks of the file into the ring.
 
-        The caller has seen to it that their slots are free. Without `wait`
-        it never waits for a disk: it raises `BlockingIOError` where no whole
-        block can be had from memory. Raises `Refused` when the file cannot
-        be read or has changed: no peer gets a mixture of two files, nor a
-        short one that looks whole.
+        Args:
+            count: Maximum number of blocks. The caller makes sure that their slots are free.
+            blocking: Whether to wait for the disk.
+
+        Returns:
+            The number of blocks that were read.
+
+        Raises:
+            BlockingIOError: Not blocking, and the next block is not in the page cache.
+            RequestRefused: The file cannot be read, or it has changed. A peer must not get
+                a mixture of two files, nor a truncated file that looks complete.
         """
         if not self._ring:
-            self._lay_out()
+            self._allocate()
         before = self.ready
-        self._read(before + min(count, _VECTOR), wait)
-        self._number(before + 1, self.ready)
+        self._read(before + min(count, _MAX_BUFFERS), blocking)
+        self._write_numbers(before + 1, self.ready)
         return self.ready - before
 
     def datagrams(self, first: int, count: int) -> Sequence[memoryview]:
-        """The datagrams of `count` blocks from `first` on, in two runs where the ring ends."""
+        """Return the datagrams of `count` blocks that begin with block `first`.
+
+        The result has one run of datagrams, or two runs if the blocks wrap around the ring.
+        """
         size, slots, view = self.size, self._slots, self._view
         slot = (first - 1) % slots
         end = slot + count
         stop = end * size
-        if self.last is not None and first + count - 1 == self.ready:
-            stop -= self._blksize - self.last
+        if self.last_block_size is not None and first + count - 1 == self.ready:
+            stop -= self._blksize - self.last_block_size
         if end <= slots:
             return (view[slot * size : stop],)
         return view[slot * size :], view[: stop - slots * size]
 
-    def _most_octets(self) -> int:
+    def _max_size(self) -> int:
+        """Return the largest number of bytes that will be sent."""
         return self._source.size
 
-    def _lay_out(self) -> None:
+    def _allocate(self) -> None:
         self._ring = bytearray(self._slots * self.size)
         self._ring[1 :: self.size] = bytes([Opcode.DATA]) * self._slots
         self._view = view = memoryview(self._ring)
         starts = range(HEADER_BYTES, len(self._ring), self.size)
-        self._rooms = [view[at : at + self._blksize] for at in starts]
+        self._payloads = [view[start : start + self._blksize] for start in starts]
 
-    def _number(self, first: int, last: int) -> None:
-        """Put the wire numbers of blocks `first` to `last` into their headers."""
+    def _write_numbers(self, first: int, last: int) -> None:
+        """Write the block numbers of blocks `first` to `last` into their headers."""
         while first <= last:
             slot = (first - 1) % self._slots
             count = min(last - first + 1, self._slots - slot)
@@ -85,64 +104,64 @@ class BlockRing:
             self._ring[begin + 3 : end : self.size] = low
             first += count
 
-    def _read(self, until: int, wait: bool) -> None:
-        """Read on until at least one more block is here, at most up to block `until`."""
+    def _read(self, until: int, blocking: bool) -> None:
+        """Read at least one more block, at most up to block `until`."""
         before, blksize, size = self.ready, self._blksize, self._source.size
         end = min(until * blksize, size)
         while self.ready == before:
             if self._offset < end:
-                got = self._source.read(self._room(self._offset, end), self._offset, wait)
-                self._offset += got
+                buffers = self._buffers(self._offset, end)
+                self._offset += self._source.read(buffers, self._offset, blocking)
             if self._offset == size and until > size // blksize:
                 self._source.check_unchanged()
-                self.last = size % blksize
+                self.last_block_size = size % blksize
                 self.ready = size // blksize + 1
             else:
                 self.ready = self._offset // blksize
 
-    def _room(self, start: int, end: int) -> list[memoryview]:
-        """Where in the ring the octets of the file from `start` to `end` belong."""
+    def _buffers(self, start: int, end: int) -> list[memoryview]:
+        """Return the parts of the ring for bytes `start` to `end` of the file."""
         first, skip = divmod(start, self._blksize)
         last, rest = divmod(end - 1, self._blksize)
         begin, stop = first % self._slots, last % self._slots + 1
-        rooms = self._rooms
-        room = rooms[begin:stop] if begin < stop else rooms[begin:] + rooms[:stop]
-        room[-1] = room[-1][: rest + 1]
-        room[0] = room[0][skip:]
-        return room
+        payloads = self._payloads
+        buffers = payloads[begin:stop] if begin < stop else payloads[begin:] + payloads[:stop]
+        buffers[-1] = buffers[-1][: rest + 1]
+        buffers[0] = buffers[0][skip:]
+        return buffers
 
 
 class NetasciiBlockRing(BlockRing):
-    """The same for netascii: what is read is translated, and then cut into blocks."""
+    """Block ring for netascii: text is translated first and then cut into blocks."""
 
     def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
         super().__init__(source, blksize, slots, rollover)
-        self._text = b""  # translated, and not yet in the ring
+        self._text = b""  # translated, but not in the ring yet
 
-    def _most_octets(self) -> int:
-        return 2 * self._source.size  # each octet of a file may become two
+    def _max_size(self) -> int:
+        return 2 * self._source.size  # each byte of the file may become two
 
-    def _read(self, until: int, wait: bool) -> None:
+    def _read(self, until: int, blocking: bool) -> None:
         blksize, size = self._blksize, self._source.size
         while len(self._text) < blksize and self._offset < size:
-            self._translate(wait)
-        text, at = self._text, 0
-        while self.ready < until and len(text) - at >= blksize:
-            self._place(text[at : at + blksize])
-            at += blksize
-        self._text = text[at:]
+            self._translate(blocking)
+        text, position = self._text, 0
+        while self.ready < until and len(text) - position >= blksize:
+            self._append_block(text[position : position + blksize])
+            position += blksize
+        self._text = text[position:]
         if self._offset == size and self.ready < until and len(self._text) < blksize:
-            self._place(self._text)
-            self.last = len(self._text)
+            self._append_block(self._text)
+            self.last_block_size = len(self._text)
 
-    def _place(self, block: bytes) -> None:
-        self._rooms[self.ready % self._slots][: len(block)] = block
+    def _append_block(self, block: bytes) -> None:
+        self._payloads[self.ready % self._slots][: len(block)] = block
         self.ready += 1
 
-    def _translate(self, wait: bool) -> None:
-        chunk = bytearray(min(_CHUNK, self._source.size - self._offset))
-        got = self._source.read([memoryview(chunk)], self._offset, wait)
-        self._offset += got
+    def _translate(self, blocking: bool) -> None:
+        chunk = bytearray(min(_CHUNK_BYTES, self._source.size - self._offset))
+        n_bytes = self._source.read([memoryview(chunk)], self._offset, blocking)
+        self._offset += n_bytes
         if self._offset == self._source.size:
             self._source.check_unchanged()
-        self._text += netascii.encode(bytes(chunk[:got]))
+        self._text += netascii.encode_netascii(bytes(chunk[:n_bytes]))

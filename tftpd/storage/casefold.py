@@ -1,4 +1,4 @@
-"""Names in directories that differ from one asked for in the case of letters only."""
+"""Case-insensitive lookup of names in directories."""
 
 import os
 from collections.abc import Iterator
@@ -13,42 +13,57 @@ from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.walk import open_parent
 
-MOST_STEPS = 32
-"""Of a name; each that is not there as it was asked for has a directory listed."""
+MAX_NAME_STEPS = 32
+"""Steps of a name. One directory is listed for each step that does not exist as requested."""
 
-MOST_ENTRIES = 10_000
-"""Of a directory; a larger one is not looked through."""
+MAX_DIRECTORY_ENTRIES = 10_000
+"""Entries of a directory. A larger directory is not searched."""
 
-_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 
 @dataclass(slots=True)
 class ScanBudget:
-    """How many entries may still be looked at for one request; and where some were."""
+    """Number of directory entries that one request may still examine.
 
-    entries: int = 2 * MOST_ENTRIES
+    Attributes:
+        entries: Entries left.
+        listed: Paths of the directories that were listed.
+    """
+
+    entries: int = 2 * MAX_DIRECTORY_ENTRIES
     listed: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """A name as the directories have it; `choices` says of how many one was taken."""
+    """A name as it is stored on disk, and the largest number of matches for one step."""
 
     name: Name
     choices: int
 
 
 def match_case_insensitive(
-    root: Path, name: Name, symlinks: Symlinks, room: ScanBudget
+    root: Path, name: Name, symlinks: Symlinks, budget: ScanBudget
 ) -> Spelling:
-    """How the directories beneath `root` spell `name`; raises `Refused` and `OSError`.
+    """Return the name on disk that differs from `name` only in letter case.
 
-    Each step is taken as it is if that is there, and otherwise as what differs
-    from it in case only: of several the first in the order of their octets.
+    An exact match of a step has priority. If several entries differ only in case, the first
+    in byte order is taken.
+
+    Args:
+        root: Directory below which to search.
+        name: The requested name.
+        symlinks: Policy for symbolic links on the path.
+        budget: Decreased by the number of entries that are examined.
+
+    Raises:
+        RequestRefused: No entry matches, or the search exceeds a limit.
+        OSError: A directory cannot be opened.
     """
-    if len(name) > MOST_STEPS:
-        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many steps to look through")
+    if len(name) > MAX_NAME_STEPS:
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many path components to search")
     real: list[bytes] = []
     choices = 1
     for step in name:
@@ -56,10 +71,10 @@ def match_case_insensitive(
             if last != step or _exists(directory, last):
                 real.append(step)
                 continue
-            room.listed.append(b"/".join((os.fsencode(root), *real)))
-            alike = _alike(directory, step, room)
-        choices = max(choices, len(alike))
-        real.append(min(alike))
+            budget.listed.append(b"/".join((os.fsencode(root), *real)))
+            matches = _find_matches(directory, step, budget)
+        choices = max(choices, len(matches))
+        real.append(min(matches))
     return Spelling(tuple(real), choices)
 
 
@@ -71,33 +86,35 @@ def _exists(directory: int, name: bytes) -> bool:
     return True
 
 
-def _alike(directory: int, step: bytes, room: ScanBudget) -> list[bytes]:
-    """The entries that are `step` but for their case: at least one; raises `Refused`."""
-    wanted = fold(step)
-    most = min(MOST_ENTRIES, room.entries)
-    alike = []
-    with _listed(directory) as entries:
-        for count, entry in enumerate(islice(entries, most + 1), 1):
-            if count > most:
-                raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many entries to look through")
-            room.entries -= 1
-            if entry.name.isascii() and len(entry.name) != len(wanted):
-                continue  # spares most of them the folding, which takes thrice as long
+def _find_matches(directory: int, step: bytes, budget: ScanBudget) -> list[bytes]:
+    """Return the entries that equal `step` except for case; raise if there are none."""
+    folded = fold(step)
+    max_entries = min(MAX_DIRECTORY_ENTRIES, budget.entries)
+    matches = []
+    with _scan(directory) as entries:
+        for count, entry in enumerate(islice(entries, max_entries + 1), 1):
+            if count > max_entries:
+                raise RequestRefused(
+                    ErrorCode.FILE_NOT_FOUND, "too many directory entries to search"
+                )
+            budget.entries -= 1
+            if entry.name.isascii() and len(entry.name) != len(folded):
+                continue  # cheap test first: folding takes three times as long
             name = os.fsencode(entry.name)
-            if fold(name) == wanted:
-                alike.append(name)
-    if not alike:
+            if fold(name) == folded:
+                matches.append(name)
+    if not matches:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "No such file or directory")
-    return alike
+    return matches
 
 
 @contextmanager
-def _listed(directory: int) -> "Iterator[Iterator[os.DirEntry[str]]]":
-    # A walk holds directories by O_PATH, which cannot be read.
+def _scan(directory: int) -> "Iterator[Iterator[os.DirEntry[str]]]":
+    # The walk opens directories with O_PATH, and such descriptors cannot be read.
     try:
-        fd = os.open(b".", _LIST | _NOATIME, dir_fd=directory)
-    except PermissionError:  # not ours, so that the time of access is not spared
-        fd = os.open(b".", _LIST, dir_fd=directory)
+        fd = os.open(b".", _LIST_FLAGS | _NOATIME, dir_fd=directory)
+    except PermissionError:  # only the owner and root may use O_NOATIME
+        fd = os.open(b".", _LIST_FLAGS, dir_fd=directory)
     try:
         with os.scandir(fd) as entries:
             yield entries

@@ -1,9 +1,8 @@
-"""Whether the kernel knows the way to a file without asking a disk.
+"""Query the kernel's dentry cache: can a path be resolved without disk I/O?
 
-Linux tells by openat2(2) with RESOLVE_CACHED (since 5.12), which goes the way
-only as far as it is in memory. That costs some 3 us, a disk thousands, and a
-server of files that is down for ever. It says nothing of leave: whoever then
-opens the file goes every step with care.
+Linux answers by openat2(2) with RESOLVE_CACHED (since 5.12). The call takes about 3 us; a
+disk may take thousands, and a file server that is down never answers. The cache does not
+check permissions: the code that then opens the file checks every step.
 """
 
 import ctypes
@@ -16,16 +15,16 @@ from typing import Any
 
 from tftpd.access.paths import Name
 
-_OPENAT2 = 437  # on all processors but Alpha
+_OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
 _RESOLVE_CACHED, _RESOLVE_BENEATH = 0x20, 0x08
 
-_KNOWN_FOR = 1.0  # seconds; memory that short of room has other worries
-_MOST_KNOWN = 4096
-_DEEPEST_KNOWN = 32  # steps of a name: a hostile one has thousands, of 40 octets each
+_ENTRY_SECONDS = 1.0  # the kernel evicts a name so soon only when memory is very short
+_MAX_ENTRIES = 4096
+_MAX_ENTRY_STEPS = 32  # a hostile name has thousands of steps of 40 bytes each
 
 
-class _How(ctypes.Structure):
+class _OpenHow(ctypes.Structure):
     """struct open_how of <linux/openat2.h>."""
 
     _fields_ = [
@@ -36,17 +35,21 @@ class _How(ctypes.Structure):
 
 
 class WouldBlock(Exception):
-    """It would take its time; the arguments are a root, and perhaps a name, that it hangs on."""
+    """The operation would block.
+
+    The arguments are the root that would be accessed, and the name of the template if a
+    template must be rendered.
+    """
 
     @property
     def needs_render(self) -> bool:
-        """Whether it is one file that takes long, since it is to be made first."""
+        """Whether the file must be rendered from a template first."""
         return len(self.args) > 1
 
 
-def _syscall() -> Any:
-    # It keeps the interpreter's lock: the call never waits, and giving the
-    # lock away would have us wait for whoever takes it.
+def _load_syscall() -> Any:
+    # PyDLL keeps the GIL: the call never blocks. After releasing the GIL, this thread
+    # would have to wait until another thread gives it back.
     call = ctypes.PyDLL(None, use_errno=True).syscall
     call.argtypes = (
         ctypes.c_long,
@@ -60,72 +63,77 @@ def _syscall() -> Any:
 
 
 class DentryCache:
-    """The kernel's memory of names, where there is one that can be asked."""
+    """Client of the kernel's dentry cache; without kernel support, nothing is cached."""
 
     def __init__(self) -> None:
         linux = sys.platform.startswith("linux") and os.uname().machine != "alpha"
-        self._call = _syscall() if linux else None
-        self._anywhere = _how(_RESOLVE_CACHED)
-        self._beneath = _how(_RESOLVE_CACHED | _RESOLVE_BENEATH)
-        self._known: set[tuple[Path, Name, bool]] = set()
-        self._until = 0.0  # when that is to be asked again
+        self._syscall = _load_syscall() if linux else None
+        self._how_cached = _open_how(_RESOLVE_CACHED)
+        self._how_beneath = _open_how(_RESOLVE_CACHED | _RESOLVE_BENEATH)
+        self._entries: set[tuple[Path, Name, bool]] = set()
+        self._expires = 0.0  # of all entries
 
-    def is_cached(self, root: Path, name: Name, follows: bool = True) -> bool:
-        """Whether it is known at once what is at `name` beneath `root`, or that nothing is.
+    def is_cached(self, root: Path, name: Name, follow: bool = True) -> bool:
+        """Return whether `name` below `root` can be resolved without disk I/O.
 
-        False where the kernel cannot be asked: then nothing is known at once.
-        What it knew a moment ago it is not asked again. Unless it `follows` links
-        out of the root, nothing is known over one: how soon the refusal comes must
-        not tell what is in memory there.
+        A positive answer is remembered for one second.
+
+        Args:
+            root: Directory that contains the name.
+            name: Steps of the name. The name may be absent from the directory, too.
+            follow: Whether links may lead out of the root. If not, the answer is False for
+                a name that passes such a link: otherwise the time until the refusal would
+                tell the client which files outside the root are in memory.
         """
-        if self._call is None:
+        if self._syscall is None:
             return False
         now = monotonic()
-        if now > self._until or len(self._known) > _MOST_KNOWN:
-            self._known.clear()
-            self._until = now + _KNOWN_FOR
-        way = root, name, follows
-        if way in self._known:
+        if now > self._expires or len(self._entries) > _MAX_ENTRIES:
+            self._entries.clear()
+            self._expires = now + _ENTRY_SECONDS
+        entry = root, name, follow
+        if entry in self._entries:
             return True
-        if not self._ask(root, name, follows):
+        if not self._query(root, name, follow):
             return False
-        if len(name) <= _DEEPEST_KNOWN:
-            self._known.add(way)
+        if len(name) <= _MAX_ENTRY_STEPS:
+            self._entries.add(entry)
         return True
 
-    def _ask(self, root: Path, name: Name, follows: bool) -> bool:
+    def _query(self, root: Path, name: Name, follow: bool) -> bool:
         path = b"/".join((os.fsencode(root), *name))
         if b"\0" in path:
-            return True  # nothing can be there
-        if follows or not name:
-            return self._has(self._open(_AT_FDCWD, path, self._anywhere))
-        top = self._open(_AT_FDCWD, os.fsencode(root), self._anywhere)
-        if top < 0:
-            return self._has(top)
+            return True  # no such file can exist
+        if follow or not name:
+            return self._close(self._open(_AT_FDCWD, path, self._how_cached))
+        directory = self._open(_AT_FDCWD, os.fsencode(root), self._how_cached)
+        if directory < 0:
+            return self._close(directory)
         try:
-            return self._has(self._open(top, b"/".join(name), self._beneath))
+            return self._close(self._open(directory, b"/".join(name), self._how_beneath))
         finally:
-            os.close(top)
+            os.close(directory)
 
-    def _open(self, where: int, path: bytes, how: _How) -> int:
-        """A descriptor, or what is wrong as a negative number."""
-        call = self._call
-        if call is None:  # another thread has just learnt it
+    def _open(self, directory: int, path: bytes, how: _OpenHow) -> int:
+        """Return a descriptor, or a negative errno."""
+        syscall = self._syscall
+        if syscall is None:  # another thread has just found that the call is not supported
             return -errno.EAGAIN
-        fd: int = call(_OPENAT2, where, path, ctypes.byref(how), ctypes.sizeof(how))
+        fd: int = syscall(_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
         return fd if fd >= 0 else -ctypes.get_errno()
 
-    def _has(self, fd: int) -> bool:
+    def _close(self, fd: int) -> bool:
+        """Close the result of `_open()`; return whether the path was in the cache."""
         if fd >= 0:
             os.close(fd)
             return True
         if -fd in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG):
-            # An old kernel, or a filter of system calls, as old container
-            # runtimes have: neither learns meanwhile.
-            self._call = None
+            # An old kernel, or the seccomp filter of an old container runtime. Neither
+            # changes while the server runs.
+            self._syscall = None
             return False
         return -fd not in (errno.EAGAIN, errno.EXDEV)
 
 
-def _how(resolve: int) -> _How:
-    return _How(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+def _open_how(resolve: int) -> _OpenHow:
+    return _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)

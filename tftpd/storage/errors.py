@@ -1,4 +1,4 @@
-"""What an error of the file system is to a peer."""
+"""Translation of file system errors to TFTP errors."""
 
 import errno
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 
-# U-Boot gives up on codes 1 and 2 and begins again, for ever, on any other:
-# what will not change by itself must be one of them.
+# U-Boot stops after codes 1 and 2 and retries for ever after any other code. An error that
+# will not go away by itself must therefore have one of these two codes.
 _CODES = {
     errno.ENOENT: ErrorCode.FILE_NOT_FOUND,
     errno.ENOTDIR: ErrorCode.FILE_NOT_FOUND,
@@ -15,9 +15,9 @@ _CODES = {
     errno.EACCES: ErrorCode.ACCESS_VIOLATION,
     errno.EPERM: ErrorCode.ACCESS_VIOLATION,
     errno.ELOOP: ErrorCode.ACCESS_VIOLATION,
-    errno.EMLINK: ErrorCode.ACCESS_VIOLATION,  # what O_NOFOLLOW says of a link on FreeBSD
+    errno.EMLINK: ErrorCode.ACCESS_VIOLATION,  # O_NOFOLLOW on a link, on FreeBSD
     errno.EISDIR: ErrorCode.ACCESS_VIOLATION,
-    errno.ENXIO: ErrorCode.ACCESS_VIOLATION,  # a socket, or a FIFO nobody reads
+    errno.ENXIO: ErrorCode.ACCESS_VIOLATION,  # a socket, or a FIFO without a reader
     errno.EOPNOTSUPP: ErrorCode.ACCESS_VIOLATION,  # a socket, on the BSDs and macOS
     errno.ENODEV: ErrorCode.ACCESS_VIOLATION,
     errno.EROFS: ErrorCode.ACCESS_VIOLATION,
@@ -28,24 +28,30 @@ _CODES = {
     errno.EEXIST: ErrorCode.FILE_EXISTS,
 }
 
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @contextmanager
-def translate_os_errors(otherwise: ErrorText) -> Iterator[None]:
-    """Turns an `OSError` into `Refused`; `otherwise` is told where no code fits."""
+def translate_os_errors(default: ErrorText) -> Iterator[None]:
+    """Convert an `OSError` in the block to `RequestRefused`.
+
+    Args:
+        default: Error text for the peer if no TFTP error code fits.
+
+    Raises:
+        RequestRefused: With the TFTP error code for the errno. The reason for the log is the
+            system's message without the path.
+        ResourceExhausted: The process or the system has no descriptors or memory left.
+    """
     try:
         yield
     except OSError as error:
-        raise refusal(error, otherwise) from error
-
-
-def refusal(error: OSError, otherwise: ErrorText) -> RequestRefused:
-    """What the peer is told of `error`, and what the log is."""
-    code = _CODES.get(error.errno or 0)
-    why = error.strerror or str(error)
-    if error.errno in _SCARCE:
-        return ResourceExhausted(ErrorCode.NOT_DEFINED, why, otherwise)
-    if code is None:
-        return RequestRefused(ErrorCode.NOT_DEFINED, why, otherwise)
-    return RequestRefused(code, why)
+        code = _CODES.get(error.errno or 0)
+        reason = error.strerror or str(error)
+        if error.errno in _EXHAUSTED:
+            refused: RequestRefused = ResourceExhausted(ErrorCode.NOT_DEFINED, reason, default)
+        elif code is None:
+            refused = RequestRefused(ErrorCode.NOT_DEFINED, reason, default)
+        else:
+            refused = RequestRefused(code, reason)
+        raise refused from error

@@ -1,9 +1,9 @@
-"""What is not there: names that were looked for, and the directories that lacked them.
+"""Negative cache: names that were not found.
 
-A loader asks for a score of names before one is there, and a hundred loaders
-ask for the same. What was missing is still missing while the directories that
-lack it are the same and were not written to: that is one question for each
-directory, not a walk for each name that the ladder makes.
+A boot loader requests about twenty names before one exists, and a hundred boot loaders
+request the same names. An entry is valid while the directories that were searched are
+unchanged. To check an entry costs one stat(2) per directory, instead of a walk for each name
+that the fallbacks try.
 """
 
 import os
@@ -18,26 +18,26 @@ from tftpd.access.paths import Name
 from tftpd.protocol.errors import RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
 
-LONGEST_KNOWN = 512
-"""Octets of a name that is remembered, and of the way to a directory."""
+MAX_CACHED_NAME_BYTES = 512
+"""Size of a name that is stored, and of the path of a directory."""
 
-_REMEMBERED = 4096  # names
-_MOST_WITNESSES = 16  # directories of one name
+_MAX_ENTRIES = 4096
+_MAX_STAMPS = 16  # directories per name
 
-# A directory that was written to a moment ago may be written to again within
-# the same tick of its clock: its time would not tell. FAT has ticks of 2 s.
-_SETTLED = 2_500_000_000  # ns
+# A directory that was written a moment ago may be written again within the same tick of the
+# file system's clock, and its timestamp would not show that. FAT has ticks of 2 s.
+_SETTLE_NANOSECONDS = 2_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryStamp:
-    """A directory that lacks what was looked for, as it was then."""
+    """State of a directory at the time when a name was missing from it."""
 
     path: bytes
     stamp: tuple[int, int, int, int]
 
-    def holds(self) -> bool:
-        """Whether it is the same directory, and nobody has written to it."""
+    def is_current(self) -> bool:
+        """Return whether the path is still the same directory and nothing has changed in it."""
         try:
             return _stamp(os.stat(self.path)) == self.stamp
         except OSError:
@@ -45,14 +45,15 @@ class DirectoryStamp:
 
 
 def stamp_of_missing(root: Path, name: Name) -> DirectoryStamp | None:
-    """The deepest directory on the way to `name`, which lacks the next step.
+    """Return the stamp of the deepest existing directory on the path of a missing name.
 
-    None where nobody can tell: a link that leads nowhere yet, or a directory
-    that was written to just now.
+    Returns:
+        The directory without the next step of the name; None if no stamp is reliable: the
+        next step is a dangling link, or the directory was written a moment ago.
     """
     path = os.fsencode(root)
-    there: tuple[bytes, os.stat_result, bytes] | None = None
-    # From the top: a name of a thousand steps mostly lacks one of the first.
+    deepest: tuple[bytes, os.stat_result, bytes] | None = None
+    # From the top: a name with a thousand steps usually fails at one of the first.
     for step in name:
         try:
             status = os.stat(path)
@@ -60,66 +61,80 @@ def stamp_of_missing(root: Path, name: Name) -> DirectoryStamp | None:
             break
         except OSError:
             return None
-        there = path, status, step
+        deepest = path, status, step
         path += b"/" + step
-    if there is None:
+    if deepest is None:
         return None
-    path, status, step = there
-    found = stable_stamp(path, status)
-    return None if found and os.path.lexists(path + b"/" + step) else found
+    path, status, step = deepest
+    stamp = stable_stamp(path, status)
+    return None if stamp and os.path.lexists(path + b"/" + step) else stamp
 
 
 def stable_stamp(path: bytes, status: os.stat_result | None = None) -> DirectoryStamp | None:
-    """The directory as it is; None if it was written to just now."""
+    """Return the stamp of a directory, or None if it was written in the last 2.5 seconds."""
     try:
         status = status or os.stat(path)
     except OSError:
         return None
-    changed = max(status.st_mtime_ns, status.st_ctime_ns)
-    return DirectoryStamp(path, _stamp(status)) if time.time_ns() - changed > _SETTLED else None
+    age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
+    return DirectoryStamp(path, _stamp(status)) if age > _SETTLE_NANOSECONDS else None
 
 
 class NegativeCache:
-    """Remembers refusals of what is not there, for as long as it is not."""
+    """Bounded LRU cache of refusals for names that do not exist."""
 
-    def __init__(self, cache: DentryCache) -> None:
-        self._cache = cache
-        self._known: OrderedDict[Hashable, tuple[RequestRefused, Sequence[DirectoryStamp]]] = (
+    def __init__(self, dentry_cache: DentryCache) -> None:
+        self._dentry_cache = dentry_cache
+        self._entries: OrderedDict[Hashable, tuple[RequestRefused, Sequence[DirectoryStamp]]] = (
             OrderedDict()
         )
-        self._lock = Lock()  # threads look for files, too
+        self._lock = Lock()  # lookups also run in threads
 
-    def get(self, key: Hashable, wait: bool) -> RequestRefused | None:
-        """The refusal for `key` if all its witnesses hold. Asks no disk, unless `wait`."""
-        known = self._known.get(key)
-        if known is None:
+    def get(self, key: Hashable, blocking: bool) -> RequestRefused | None:
+        """Return the refusal for `key` if all its directories are unchanged.
+
+        Args:
+            key: Key of the lookup.
+            blocking: Whether to wait for the disk. If not, an entry with a directory that is
+                not in the dentry cache is a miss.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        refused, witnesses = known
-        for one in witnesses:
-            if not (wait or self._cache.is_cached(Path(os.fsdecode(one.path)), ())):
+        refused, stamps = entry
+        for stamp in stamps:
+            path = Path(os.fsdecode(stamp.path))
+            if not (blocking or self._dentry_cache.is_cached(path, ())):
                 return None
-            if not one.holds():
+            if not stamp.is_current():
                 with self._lock:
-                    self._known.pop(key, None)
+                    self._entries.pop(key, None)
                 return None
-        return RequestRefused(refused.code, str(refused), refused.text)
+        return _copy(refused)
 
     def put(
-        self, key: Hashable, refused: RequestRefused, witnesses: Sequence[DirectoryStamp | None]
+        self, key: Hashable, refused: RequestRefused, stamps: Sequence[DirectoryStamp | None]
     ) -> None:
-        """`key` is refused while these hold; not if there is one too few, too many or too long."""
-        distinct = tuple(one for one in dict.fromkeys(witnesses) if one is not None)
-        if None in witnesses or not 0 < len(distinct) <= _MOST_WITNESSES:
+        """Store a refusal for as long as the directories are unchanged.
+
+        Nothing is stored if a stamp is None, if there are none or more than 16 different
+        stamps, or if a path is longer than 512 bytes.
+        """
+        distinct = tuple(stamp for stamp in dict.fromkeys(stamps) if stamp is not None)
+        if None in stamps or not 0 < len(distinct) <= _MAX_STAMPS:
             return
-        if any(len(one.path) > LONGEST_KNOWN for one in distinct):
+        if any(len(stamp.path) > MAX_CACHED_NAME_BYTES for stamp in distinct):
             return
-        # A new one: the one that was raised holds on to all that it came by.
-        refused = RequestRefused(refused.code, str(refused), refused.text)
         with self._lock:
-            self._known[key] = refused, distinct
-            self._known.move_to_end(key)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            self._entries[key] = _copy(refused), distinct
+            self._entries.move_to_end(key)
+            while len(self._entries) > _MAX_ENTRIES:
+                self._entries.popitem(last=False)
+
+
+def _copy(refused: RequestRefused) -> RequestRefused:
+    """Return a copy without the traceback, which would keep the frames of the lookup alive."""
+    return RequestRefused(refused.code, str(refused), refused.text)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""What lies below a root, for the quotas of its write policy."""
+"""Disk usage below a root, for the quotas of its write policy."""
 
 import os
 import stat
@@ -15,27 +15,26 @@ _TEMPORARY = os.fsdecode(TEMPORARY)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Octets of regular files, and how many files those are."""
+    """Total size of regular files in bytes, and their number."""
 
-    octets: int = 0
+    size: int = 0
     files: int = 0
 
-    def with_file(self, octets: int) -> "Usage":
-        """With one file more, of so many octets."""
-        return Usage(self.octets + octets, self.files + 1)
+    def with_file(self, size: int) -> "Usage":
+        """Return the usage with one more file of `size` bytes."""
+        return Usage(self.size + size, self.files + 1)
 
-    def replaced(self, octets: int | None) -> "Usage":
-        """Without a file of so many octets; None is none."""
-        return self if octets is None else Usage(self.octets - octets, self.files - 1)
+    def without_file(self, size: int | None) -> "Usage":
+        """Return the usage without a file of `size` bytes; None stands for no file."""
+        return self if size is None else Usage(self.size - size, self.files - 1)
 
 
 class UsageTracker:
-    """What was measured last of a root.
+    """The last measurement of a root directory.
 
-    It is measured anew before an upload takes its name, with what else is on
-    its way, so that no quota is ever exceeded by a file that was stored. Until
-    then `usage`, of stored files alone, says whether an upload is worth to
-    begin and to go on: others may come to nothing.
+    Before an upload is stored, the root is measured again, with the other unfinished uploads.
+    Therefore a stored file never exceeds a quota. Before that, uploads are checked against
+    `usage`, which counts stored files only, because other uploads may still fail.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,14 +43,14 @@ class UsageTracker:
         self._measured_at = time.monotonic()
 
     def age(self) -> float:
-        """Seconds since it was measured, or began to be."""
+        """Return the seconds since the start of the last measurement."""
         return time.monotonic() - self._measured_at
 
     def measure(self) -> Usage:
-        """What is there now, with unfinished uploads; blocks for as long as the walk takes.
+        """Walk the tree and return its usage with unfinished uploads; blocks.
 
-        An upload of which nothing is on disk yet does not count: whoever
-        forges addresses could keep any number of them open.
+        An upload without data on disk is not counted. Otherwise a sender of forged addresses
+        could use up the number of files.
         """
         self._measured_at = time.monotonic()
         stored, unfinished = Usage(), Usage()
@@ -60,7 +59,7 @@ class UsageTracker:
                 try:
                     status = os.lstat(os.path.join(directory, name))
                 except OSError:
-                    continue  # gone meanwhile
+                    continue  # removed in the meantime
                 if not stat.S_ISREG(status.st_mode):
                     continue
                 if not name.startswith(_TEMPORARY):
@@ -68,12 +67,12 @@ class UsageTracker:
                 elif status.st_size:
                     unfinished = unfinished.with_file(status.st_size)
         self.usage = stored
-        return Usage(stored.octets + unfinished.octets, stored.files + unfinished.files)
+        return Usage(stored.size + unfinished.size, stored.files + unfinished.files)
 
 
 def check_quota(usage: Usage, policy: WritePolicy) -> None:
-    """Whether a root may hold as much as `usage`; raises `Refused`."""
-    if policy.quota is not None and usage.octets > policy.quota:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"more than the quota of {policy.quota} octets")
+    """Raise `RequestRefused` if `usage` exceeds the quota or the number of files."""
+    if policy.quota is not None and usage.size > policy.quota:
+        raise RequestRefused(ErrorCode.DISK_FULL, f"more than the quota of {policy.quota} bytes")
     if policy.max_files is not None and usage.files > policy.max_files:
         raise RequestRefused(ErrorCode.DISK_FULL, f"more than {policy.max_files} files")

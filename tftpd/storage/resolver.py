@@ -1,15 +1,14 @@
-"""The file for a name: the one that was asked for, or one that the ladder leads to.
+"""Resolve a requested name to a file: directly, or by the fallbacks.
 
-    name > ladder > grants, one for each root > file, or what is made of its template
+    name > fallbacks > grants, one per root > file, or a file rendered from its template
 
-Each name takes the same way from the start, through mounts, policy and the walk
-beneath the root, as if the client had asked for it. So no rung leads where a
-client could not go, and what it may not read stays unread.
+Each name that a fallback produces passes the mounts, the policy and the walk below the root,
+as if the client had requested it. Therefore no fallback gives access to a file that the client
+could not request by its own name.
 """
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import starmap
 
 from tftpd.access.client import Client
 from tftpd.access.fallbacks import Candidate
@@ -21,7 +20,7 @@ from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.negative_cache import (
-    LONGEST_KNOWN,
+    MAX_CACHED_NAME_BYTES,
     DirectoryStamp,
     NegativeCache,
     stable_stamp,
@@ -30,35 +29,36 @@ from tftpd.storage.negative_cache import (
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 
 TEMPLATED = "template"
-"""What reports say of a file that was made of one."""
+"""Resolution step in results for a file that was rendered from a template."""
 
-_TOLD = 5  # names that a refusal tells
-_TOLD_OCTETS = 255  # of each
+_MAX_NAMES = 5  # in the reason of a refusal
+_MAX_NAME_BYTES = 255  # of each
 
-# A place is a name beneath one root, and takes some 50 us. So many are looked at
-# without a thread, and so many in all: a name that fits every rung has 64 others,
-# and there may be as many roots.
-_AT_ONCE = 32
-_MOST_PLACES = 128
+# One lookup is one name below one root and takes about 50 us. The limits are for lookups
+# without a thread, and for all lookups: a name that matches every fallback has 64
+# alternatives, and there may be as many roots.
+_MAX_NONBLOCKING_LOOKUPS = 32
+_MAX_LOOKUPS = 128
 
-Note = Callable[[RequestName, str], None]
-"""Is told each name that was tried, and why it was not served, or ``."""
+OnName = Callable[[RequestName, str], None]
+"""Called with each name tried and the reason it was rejected; the reason is empty for the name
+that is served."""
 
-Render = Callable[[Grant[ReadPolicy], RequestName], bytes]
-"""Makes the file by a name out of its template; blocks, and raises `Refused`."""
+RenderFile = Callable[[Grant[ReadPolicy], RequestName], bytes]
+"""Renders the file with a name from its template. Blocks, and raises `RequestRefused`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFile:
-    """A file, open and the caller's to close, and the name it was found by."""
+    """An open file and the name by which it was found; the owner of this value closes it."""
 
-    named: RequestName
+    name: RequestName
     grant: Grant[ReadPolicy]
     source: FileLike
 
 
 class FileResolver:
-    """Finds files in mounts."""
+    """Resolves requested names to files below the mounts."""
 
     def __init__(self, mounts: Mounts) -> None:
         self.mounts = mounts
@@ -67,203 +67,225 @@ class FileResolver:
 
     def resolve(
         self,
-        asked: RequestName,
+        name: RequestName,
         client: Client,
-        render: Render,
-        wait: bool,
-        note: Note | None = None,
+        render: RenderFile,
+        blocking: bool,
+        on_name: OnName | None = None,
     ) -> ResolvedFile:
-        """The file that `client` gets for `asked`; raises `Refused`.
+        """Open the file that the client gets for a name.
 
-        Without `wait` it asks no disk and makes no file, but raises `Slow`
-        where it would have to. The ladder is for what is not there: what is
-        there and may not be read, or leaves its directory, is refused at once.
-        Each name that is tried is told to `note`; then nothing is recalled.
+        The fallbacks apply to names that do not exist. A file that exists but may not be
+        read, or a link that leaves the directory, is refused at once.
+
+        Args:
+            name: The requested name, after the rewrite rules.
+            client: The client, for grants that depend on it.
+            render: Renders a template.
+            blocking: Whether to wait for the disk and to render templates.
+            on_name: Observer of the names that are tried. With an observer, the negative
+                cache is not read.
+
+        Raises:
+            RequestRefused: There is no such file, or the client may not read it.
+            WouldBlock: Not blocking, and the file is not in memory.
         """
-        key = self._key(asked, client)
-        known = None if note else self.negative_cache.get(key, wait)
-        if known is not None:
-            raise known
-        search = _Search(self, asked, client, render, wait, note or (lambda named, why: None))
+        key = self._key(name, client)
+        cached = None if on_name else self.negative_cache.get(key, blocking)
+        if cached is not None:
+            raise cached
+        search = _Search(
+            self, name, client, render, blocking, on_name or (lambda name, reason: None)
+        )
         try:
-            return search.find()
+            return search.run()
         except RequestRefused as refused:
-            if search.missing and len(asked.name) <= LONGEST_KNOWN:
-                self.negative_cache.put(key, refused, search.witnesses)
+            if search.all_missing and len(name.name) <= MAX_CACHED_NAME_BYTES:
+                self.negative_cache.put(key, refused, search.stamps)
             raise
 
-    def _key(self, asked: RequestName, client: Client) -> Hashable:
-        """What a refusal depends on besides the disk."""
+    def _key(self, name: RequestName, client: Client) -> Hashable:
+        """Return everything that a refusal depends on, except for the disk."""
         if not self.mounts.per_client:
-            return asked.name, asked.steps
+            return name.name, name.steps
         mac = client.mac if self.mounts.needs_mac else None
-        return asked.name, asked.steps, client.address, mac
+        return name.name, name.steps, client.address, mac
 
 
 class _Search:
-    """One search, and what it came by."""
-
-    __slots__ = (
-        *("_mounts", "_cache", "_asked", "_client", "_render", "_wait", "_note", "_room"),
-        "_places",
-        *("witnesses", "missing"),
-    )
+    """One search, with the state that it collects."""
 
     def __init__(
         self,
-        finder: FileResolver,
-        asked: RequestName,
+        resolver: FileResolver,
+        name: RequestName,
         client: Client,
-        render: Render,
-        wait: bool,
-        note: Note,
+        render: RenderFile,
+        blocking: bool,
+        on_name: OnName,
     ) -> None:
-        self._mounts = finder.mounts
-        self._cache = finder.cache
-        self._asked = asked
+        self._mounts = resolver.mounts
+        self._cache = resolver.cache
+        self._name = name
         self._client = client
         self._render = render
-        self._wait = wait
-        self._note = note
-        self._room = ScanBudget()
-        self._places = 0  # that were looked at
-        self.witnesses: list[DirectoryStamp | None] = []
-        self.missing = True  # nothing was refused but for not being there
+        self._blocking = blocking
+        self._on_name = on_name
+        self._budget = ScanBudget()
+        self._lookups = 0
+        self.stamps: list[DirectoryStamp | None] = []
+        self.all_missing = True  # no name was refused for another reason
 
-    def find(self) -> ResolvedFile:
-        asked = self._asked
+    def run(self) -> ResolvedFile:
+        requested = self._name
         try:
-            return self._open(asked, self._mounts.authorize_read(asked.name, self._client))
+            return self._open_authorized(requested)
         except RequestRefused as refused:
-            if not _missing(refused):
-                self.missing = False
-                raise asked.annotate(refused) from None
+            if not _is_missing(refused):
+                self.all_missing = False
+                raise requested.annotate(refused) from None
             first = refused
         if not self._mounts.fallbacks:
-            raise asked.annotate(first)
-        self._note(asked, str(first))
+            raise requested.annotate(first)
+        self._on_name(requested, str(first))
         tried: list[tuple[RequestName, str]] = []
-        for candidate in self._mounts.candidates(asked.name):
-            if self._places >= _MOST_PLACES:
+        for candidate in self._mounts.candidates(requested.name):
+            if self._lookups >= _MAX_LOOKUPS:
                 break
-            named = candidate.to_request_name(asked)
+            name = candidate.to_request_name(requested)
             try:
-                found = self._try(candidate, named)
-            except _OffLadder:
+                found = self._try(candidate, name)
+            except _FallbackNotEnabled:
                 continue
             except ResourceExhausted:
-                raise  # whether it is there nobody knows
+                raise  # unknown whether the file exists
             except RequestRefused as refused:
-                self._note(named, str(refused))
-                there = not _missing(refused)
-                self.missing = self.missing and not there
-                if there or named.name != asked.name:  # `case` looks for the same name
-                    tried.append((named, f": {refused}" if there else ""))
+                self._on_name(name, str(refused))
+                exists = not _is_missing(refused)
+                self.all_missing = self.all_missing and not exists
+                if exists or name.name != requested.name:  # `case` looks up the same name
+                    tried.append((name, f": {refused}" if exists else ""))
                 continue
-            self._note(found.named, "")
+            self._on_name(found.name, "")
             return found
-        why = f"{asked.annotate(first)}{_also(tried)}"
-        raise RequestRefused(first.code, why, first.text)
+        reason = f"{requested.annotate(first)}{_describe_tried(tried)}"
+        raise RequestRefused(first.code, reason, first.text)
 
-    def _try(self, candidate: Candidate, named: RequestName) -> ResolvedFile:
+    def _try(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         if candidate.ignores_case:
-            return self._open_folded(candidate, named)
-        self._check(candidate, named.name)
-        return self._open(named, self._mounts.authorize_read(named.name, self._client))
+            return self._open_folded(candidate, name)
+        self._check_enabled(candidate, name.name)
+        return self._open_authorized(name)
 
-    def _open(self, named: RequestName, grants: Sequence[Grant[ReadPolicy]]) -> ResolvedFile:
-        """The file beneath the first root that has it."""
-        missing = []
-        for grant in grants:
+    def _open_authorized(self, name: RequestName) -> ResolvedFile:
+        grants = self._mounts.authorize_read(name.name, self._client)
+
+        def open_stamped(grant: Grant[ReadPolicy]) -> ResolvedFile:
             try:
-                return self._open_beneath(grant, named)
+                return self._open_or_render(grant, name)
             except RequestRefused as refused:
-                if not _missing(refused):
-                    raise
-                missing.append(refused)
-                self.witnesses.append(stamp_of_missing(grant.root, grant.name))
-        raise missing[0]
+                if _is_missing(refused):
+                    self.stamps.append(stamp_of_missing(grant.root, grant.name))
+                raise
 
-    def _open_beneath(self, grant: Grant[ReadPolicy], named: RequestName) -> ResolvedFile:
-        made = grant.policy.templates
-        if made and grant.name and is_template(grant.name[-1]):
-            raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "a template is not read as it is")
+        return _first_existing(grants, open_stamped)
+
+    def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
+        templates = grant.policy.templates
+        if templates and grant.name and is_template(grant.name[-1]):
+            raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "templates are not served as files")
         try:
-            return ResolvedFile(named, grant, self._source(grant))
+            return ResolvedFile(name, grant, self._open_source(grant))
         except RequestRefused as refused:
-            if not (made and grant.name and _missing(refused)):
+            if not (templates and grant.name and _is_missing(refused)):
                 raise
             missing = refused
         template = replace(grant, name=(*grant.name[:-1], grant.name[-1] + TEMPLATE))
         try:
-            self._source(template).close()
+            self._open_source(template).close()
         except RequestRefused as refused:
-            raise (missing if _missing(refused) else refused) from None
-        if not self._wait:
+            raise (missing if _is_missing(refused) else refused) from None
+        if not self._blocking:
             raise WouldBlock(template.root, template.name)
-        octets = self._render(template, named)
-        named = named.rewritten(named.name + TEMPLATE, TEMPLATED)
-        return ResolvedFile(named, template, MemorySource(octets))
+        data = self._render(template, name)
+        rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
+        return ResolvedFile(rendered, template, MemorySource(data))
 
-    def _source(self, grant: Grant[ReadPolicy]) -> FileSource:
-        self._places += 1
-        if not self._wait and (self._places > _AT_ONCE or not self._knows(grant)):
+    def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
+        self._lookups += 1
+        if not self._blocking and (
+            self._lookups > _MAX_NONBLOCKING_LOOKUPS or not self._is_cached(grant)
+        ):
             raise WouldBlock(grant.root)
         return FileSource.open(grant)
 
-    def _knows(self, grant: Grant[ReadPolicy]) -> bool:
+    def _is_cached(self, grant: Grant[ReadPolicy]) -> bool:
         return self._cache.is_cached(grant.root, grant.name, grant.symlinks is Symlinks.FOLLOW)
 
-    def _open_folded(self, candidate: Candidate, named: RequestName) -> ResolvedFile:
-        """The file whose name the directories spell in letters of another case."""
-        name = self._mounts.normalize_prefix(candidate.name)
-        grants = self._mounts.authorize_read(name, self._client)
-        self._check(candidate, name)
-        if not self._wait:
+    def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
+        """Open the file whose name on disk differs in letter case only."""
+        folded = self._mounts.normalize_prefix(candidate.name)
+        grants = self._mounts.authorize_read(folded, self._client)
+        self._check_enabled(candidate, folded)
+        if not self._blocking:
             raise WouldBlock(grants[0].root)
-        missing = []
-        for grant in grants:
-            try:
-                return self._open_spelled(candidate, name, grant, named)
-            except RequestRefused as refused:
-                if not _missing(refused):
-                    raise
-                missing.append(refused)
-        self.witnesses += [stable_stamp(path) for path in self._room.listed]
-        raise missing[0]
+        try:
+            return _first_existing(
+                grants, lambda grant: self._open_spelled(candidate, folded, grant, name)
+            )
+        except RequestRefused as refused:
+            if _is_missing(refused):
+                self.stamps += [stable_stamp(path) for path in self._budget.listed]
+            raise
 
     def _open_spelled(
-        self, candidate: Candidate, name: bytes, grant: Grant[ReadPolicy], named: RequestName
+        self, candidate: Candidate, folded: bytes, grant: Grant[ReadPolicy], name: RequestName
     ) -> ResolvedFile:
-        self._places += 1
+        self._lookups += 1
         with translate_os_errors(ErrorText.READ_FAILED):
-            real = match_case_insensitive(grant.root, grant.name, grant.symlinks, self._room)
-        by = (*named.steps, f"the first of {real.choices}") if real.choices > 1 else named.steps
-        said = self._mounts.replace_tail(name, real.name[grant.own :])
-        self._check(candidate, said)
-        return self._open(
-            RequestName(said, by, named.groups), self._mounts.authorize_read(said, self._client)
-        )
+            real = match_case_insensitive(grant.root, grant.name, grant.symlinks, self._budget)
+        steps = name.steps
+        if real.choices > 1:
+            steps = (*steps, f"the first of {real.choices}")
+        spelled = self._mounts.replace_tail(folded, real.name[grant.own :])
+        self._check_enabled(candidate, spelled)
+        return self._open_authorized(RequestName(spelled, steps, name.groups))
 
-    def _check(self, candidate: Candidate, name: bytes) -> None:
+    def _check_enabled(self, candidate: Candidate, name: bytes) -> None:
         if not set(candidate.fallbacks) <= set(self._mounts.fallbacks_for(name)):
-            raise _OffLadder(ErrorCode.FILE_NOT_FOUND)
+            raise _FallbackNotEnabled(ErrorCode.FILE_NOT_FOUND)
 
 
-class _OffLadder(RequestRefused):
-    """The directory has a ladder without one of the rungs."""
+class _FallbackNotEnabled(RequestRefused):
+    """The directory of the name does not enable a fallback that produced the name."""
 
 
-def _missing(refused: RequestRefused) -> bool:
+def _first_existing(
+    grants: Sequence[Grant[ReadPolicy]], open_file: Callable[[Grant[ReadPolicy]], ResolvedFile]
+) -> ResolvedFile:
+    """Return the file of the first grant for which it exists; raise the first refusal else."""
+    first: RequestRefused | None = None
+    for grant in grants:
+        try:
+            return open_file(grant)
+        except RequestRefused as refused:
+            if not _is_missing(refused):
+                raise
+            first = first or refused
+    assert first is not None, "at least one grant"
+    raise first
+
+
+def _is_missing(refused: RequestRefused) -> bool:
     return refused.code is ErrorCode.FILE_NOT_FOUND or isinstance(refused, NoMatchingDirectory)
 
 
-def _told(named: RequestName, why: str) -> str:
-    return f'"{printable_name(named.name[:_TOLD_OCTETS])}" ({", ".join(named.steps)}{why})'
-
-
-def _also(tried: list[tuple[RequestName, str]]) -> str:
+def _describe_tried(tried: list[tuple[RequestName, str]]) -> str:
     if not tried:
         return ""
-    more = f" and {len(tried) - _TOLD} more" if len(tried) > _TOLD else ""
-    return f"; nor is {', '.join(starmap(_told, tried[:_TOLD]))}{more}"
+    names = ", ".join(
+        f'"{printable_name(name.name[:_MAX_NAME_BYTES])}" ({", ".join(name.steps)}{reason})'
+        for name, reason in tried[:_MAX_NAMES]
+    )
+    more = len(tried) - _MAX_NAMES
+    return f"; also tried {names}{f' and {more} more' if more > 0 else ''}"

@@ -1,7 +1,4 @@
-"""A file to be read.
-
-A file that is in memory: what was made of a template.
-"""
+"""Sources: files that a transfer reads, on disk or in memory."""
 
 import contextlib
 import errno
@@ -24,40 +21,63 @@ _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 class FileLike(Protocol):
-    """What a transfer reads: a `Source`, or what was made in memory."""
+    """File that a transfer reads.
+
+    Attributes:
+        size: Size in bytes when the file was opened.
+    """
 
     size: int
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the file; idempotent."""
 
-    def set_noatime(self) -> None: ...
+    def set_noatime(self) -> None:
+        """Stop reads from updating the access time, if this process may do so."""
 
-    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int: ...
+    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
+        """Read data from `offset` into the buffers.
 
-    def check_unchanged(self) -> None: ...
+        Args:
+            buffers: Buffers to fill in order.
+            offset: Position in the file, in bytes.
+            blocking: False: read from the page cache only, perhaps less than is available.
+
+        Returns:
+            The number of bytes read, at least 1.
+
+        Raises:
+            BlockingIOError: Not blocking, and no data is in the page cache.
+            RequestRefused: The file ends before `offset`, or it cannot be read.
+        """
+
+    def check_unchanged(self) -> None:
+        """Raise `RequestRefused` if the file was written since it was opened."""
 
 
 class FileSource:
-    """An open regular file. `size` is its length in octets when it was opened."""
+    """An open regular file; implements `FileLike`."""
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self.size = status.st_size
         self._fd = fd
-        self._changed = _stamp(status)
+        self._stamp = _stamp(status)
         self._nowait = _NOWAIT
 
     @classmethod
     def open(cls, grant: Grant[ReadPolicy]) -> "FileSource":
-        """The file that `grant` is for; raises `Refused`.
+        """Open the file of a grant.
 
-        Directories, FIFOs, devices and sockets are refused, and not opened.
+        Raises:
+            RequestRefused: The file cannot be read, or it is not a regular file. Directories,
+                FIFOs, devices and sockets are not opened.
         """
         with (
             translate_os_errors(ErrorText.READ_FAILED),
             open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
         ):
-            # A device may do something when it is opened, a watchdog reset the
-            # host; and who writes to a FIFO would take us for its reader.
+            # Check before opening: to open a device may have side effects (a watchdog resets
+            # the host), and the writer of a FIFO would take this process for its reader.
             _check_regular(os.stat(last, dir_fd=directory, follow_symlinks=False))
             fd = os.open(last, _FLAGS, dir_fd=directory)
         try:
@@ -71,100 +91,92 @@ class FileSource:
             raise
 
     def close(self) -> None:
-        """Free the descriptor; idempotent."""
+        """Close the descriptor; idempotent."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with contextlib.suppress(OSError):  # it is closed, and was read (close(2))
+            with contextlib.suppress(OSError):  # the descriptor is free in any case (close(2))
                 os.close(fd)
 
     def set_noatime(self) -> None:
-        """Have reads leave no time of access, where the owner or root reads."""
+        """Stop reads from updating the access time, if the owner or root reads."""
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETFL, _NOATIME)
 
-    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int:
-        """Fill `room` with what the file has from `offset` on; how many octets came.
-
-        Without `wait` only from the page cache: raises `BlockingIOError`
-        where nothing is there, and may give less than there is. Raises
-        `Refused` where the file ends before `offset` or cannot be read.
-        """
-        if not wait:
-            return self._read_cached(room, offset)
+    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
+        """Read data from `offset` into the buffers; see `FileLike.read`."""
+        if not blocking:
+            return self._read_cached(buffers, offset)
         with translate_os_errors(ErrorText.READ_FAILED):
-            got = _read_at(self._fd, room, offset)
-        if not got:
-            raise _changed()
-        return got
+            n_bytes = _read_at(self._fd, buffers, offset)
+        if not n_bytes:
+            raise _file_changed()
+        return n_bytes
 
     def check_unchanged(self) -> None:
-        """Raises `Refused` if the file was written to since it was opened."""
+        """Raise `RequestRefused` if the file was written since it was opened."""
         with translate_os_errors(ErrorText.READ_FAILED):
-            if _stamp(os.fstat(self._fd)) != self._changed:
-                raise _changed()
+            if _stamp(os.fstat(self._fd)) != self._stamp:
+                raise _file_changed()
 
-    def _read_cached(self, room: Sequence[memoryview], offset: int) -> int:
+    def _read_cached(self, buffers: Sequence[memoryview], offset: int) -> int:
         if self._nowait is None:
             raise BlockingIOError
         try:
-            got = os.preadv(self._fd, room, offset, self._nowait)
+            n_bytes = os.preadv(self._fd, buffers, offset, self._nowait)
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
-                self._nowait = None  # not on this file system: threads, then
-            raise BlockingIOError from error  # the read that waits will tell what it is
-        if not got:
-            raise BlockingIOError  # a file cut short, or a file system that means "cold"
-        return got
+                self._nowait = None  # this file system needs threads
+            raise BlockingIOError from error  # the blocking read reports the error itself
+        if not n_bytes:
+            raise BlockingIOError  # a truncated file, or a file system that means EAGAIN
+        return n_bytes
+
+
+class MemorySource:
+    """Data in memory, such as a rendered template; implements `FileLike`. Never blocks."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = memoryview(data)
+
+    def close(self) -> None:
+        """Do nothing: there is no descriptor."""
+
+    def set_noatime(self) -> None:
+        """Do nothing: there is no access time."""
+
+    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
+        """Copy data from `offset` into the buffers; see `FileLike.read`."""
+        position = offset
+        for buffer in buffers:
+            part = self._data[position : position + len(buffer)]
+            buffer[: len(part)] = part
+            position += len(part)
+        if position == offset:
+            raise _file_changed()
+        return position - offset
+
+    def check_unchanged(self) -> None:
+        """Do nothing: the data is immutable."""
 
 
 def _check_regular(status: os.stat_result) -> None:
-    if stat.S_ISLNK(status.st_mode):  # put there since the walk
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name goes over a symbolic link")
+    if stat.S_ISLNK(status.st_mode):  # created after the walk
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 
 
-def _read_at(fd: int, room: Sequence[memoryview], offset: int) -> int:
+def _read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
     if hasattr(os, "preadv"):
-        return os.preadv(fd, room, offset)
+        return os.preadv(fd, buffers, offset)
     os.lseek(fd, offset, os.SEEK_SET)
-    return os.readv(fd, room)
+    return os.readv(fd, buffers)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _changed() -> RequestRefused:
+def _file_changed() -> RequestRefused:
     return RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.FILE_CHANGED)
-
-
-class MemorySource:
-    """Octets to be read as a `Source` is. They never change, and no disk is waited for."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.size = len(octets)
-        self._octets = memoryview(octets)
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def set_noatime(self) -> None:
-        """There is no time of access."""
-
-    def read(self, room: Sequence[memoryview], offset: int, wait: bool) -> int:
-        """Fill `room` with what there is from `offset` on; how many octets came.
-
-        Raises `Refused` where there is nothing left.
-        """
-        at = offset
-        for part in room:
-            piece = self._octets[at : at + len(part)]
-            part[: len(piece)] = piece
-            at += len(piece)
-        if at == offset:
-            raise RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.FILE_CHANGED)
-        return at - offset
-
-    def check_unchanged(self) -> None:
-        """It is unchanged."""

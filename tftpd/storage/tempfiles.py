@@ -1,7 +1,7 @@
-"""Unfinished uploads on disk, and what a crash left of them.
+"""Temporary files of uploads, on disk.
 
-A temporary is locked while it is in use, which is how a sweep knows it from
-what nobody will finish any more.
+A temporary file is locked while its upload runs. The lock distinguishes it from a file that a
+crash has left behind.
 """
 
 import contextlib
@@ -15,13 +15,20 @@ from tftpd.access.paths import TEMPORARY
 
 EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_TRIES = 8  # for a temporary that no sweep takes away before it is locked
-_LEFT_OVER = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_ATTEMPTS = 8  # to create a file that no cleanup removes before it is locked
+_STALE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def new_temporary(directory: int) -> tuple[bytes, int]:
-    """The name of a new file in `directory`, and its locked descriptor; raises `OSError`."""
-    for _ in range(_TRIES):
+def create_temporary(directory: int) -> tuple[bytes, int]:
+    """Create a temporary file in the directory and lock it.
+
+    Returns:
+        The name of the file and its descriptor.
+
+    Raises:
+        OSError: The file cannot be created or locked.
+    """
+    for _ in range(_MAX_ATTEMPTS):
         name = TEMPORARY + secrets.token_hex(8).encode()
         fd = os.open(name, EXCLUSIVE, 0o600, dir_fd=directory)
         try:
@@ -29,36 +36,38 @@ def new_temporary(directory: int) -> tuple[bytes, int]:
                 return name, fd
         except OSError:
             os.close(fd)
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # report the first error
                 os.unlink(name, dir_fd=directory)
             raise
-        os.close(fd)  # a sweep was at it first, and removes it
-    raise BlockingIOError(errno.EAGAIN, "no temporary could be locked")
+        os.close(fd)  # `remove_stale_uploads` has locked it first, and removes it
+    raise BlockingIOError(errno.EAGAIN, "no temporary file could be locked")
 
 
 def remove_stale_uploads(root: Path) -> int:
-    """Remove what cut-off uploads left beneath `root`; how many there were.
+    """Remove temporary files of interrupted uploads below `root`; blocks during the walk.
 
-    Blocks for as long as it takes to walk the tree. Uploads of a daemon
-    that runs are locked, and left alone; so is what cannot be read.
+    Uploads of a running daemon are locked and remain. Files that cannot be read remain, too.
+
+    Returns:
+        The number of files removed.
     """
-    swept = 0
+    removed = 0
     with contextlib.suppress(OSError):
-        # fwalk itself would not enter a root that is a link.
+        # fwalk does not enter a root that is a link.
         top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for _, _, files, directory in os.fwalk(b".", dir_fd=top):
                 for name in files:
                     if name.startswith(TEMPORARY):
-                        swept += _remove_left_over(directory, name)
+                        removed += _remove_stale(directory, name)
         finally:
             os.close(top)
-    return swept
+    return removed
 
 
-def _remove_left_over(directory: int, name: bytes) -> bool:
+def _remove_stale(directory: int, name: bytes) -> bool:
     try:
-        fd = _open_left_over(directory, name)
+        fd = _open_stale(directory, name)
     except OSError:
         return False
     try:
@@ -72,17 +81,17 @@ def _remove_left_over(directory: int, name: bytes) -> bool:
     return True
 
 
-def _open_left_over(directory: int, name: bytes) -> int:
+def _open_stale(directory: int, name: bytes) -> int:
     try:
-        # NFS gives an exclusive lock only to who may write.
-        return os.open(name, os.O_WRONLY | _LEFT_OVER, dir_fd=directory)
+        # NFS grants an exclusive lock only on a descriptor that may write.
+        return os.open(name, os.O_WRONLY | _STALE_FLAGS, dir_fd=directory)
     except PermissionError:
-        # A crash late in a commit: it has the mode of the policy already.
-        return os.open(name, os.O_RDONLY | _LEFT_OVER, dir_fd=directory)
+        # After a crash late in a commit, the file already has the mode of the policy.
+        return os.open(name, os.O_RDONLY | _STALE_FLAGS, dir_fd=directory)
 
 
 def _lock(fd: int, directory: int, name: bytes) -> bool:
-    """Whether the file is ours now, and still there."""
+    """Lock the file; return False if another process has the lock or removed the file."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

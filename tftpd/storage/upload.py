@@ -1,9 +1,7 @@
-"""An upload: all of it under its name, or nothing.
+"""Uploads: a file gets its name only when it is complete and on disk.
 
-What comes in goes to a temporary file beside the target, and takes the name
-in one step when it is complete and on disk.
-
-Where an upload is to go: what is there already, and what room there is.
+The data goes to a temporary file beside the target. The temporary file then takes the name of
+the target in one step.
 """
 
 import contextlib
@@ -15,35 +13,262 @@ from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.protocol.netascii import Decoder
+from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
-from tftpd.storage.tempfiles import EXCLUSIVE, new_temporary
+from tftpd.storage.tempfiles import EXCLUSIVE, create_temporary
 from tftpd.storage.walk import open_parent
 
-_EFFECTIVE = os.access in os.supports_effective_ids
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+
+_WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
+
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class Upload:
+    """A file that is being received. `commit()` or `discard()` ends it.
+
+    Attributes:
+        size: Size of the file so far in bytes, with the data that is not written yet.
+    """
+
+    def __init__(
+        self,
+        directory: int,
+        name: bytes,
+        policy: WritePolicy,
+        size: int | None,
+        netascii: bool,
+        usage_tracker: UsageTracker | None,
+    ) -> None:
+        self.size = 0
+        self._announced_size = size or 0
+        self._temporary, self._fd = create_temporary(directory)
+        self._directory = directory  # this object closes it from now on
+        self._name = name
+        self._policy = policy
+        self._usage_tracker = usage_tracker
+        self._decoder = NetasciiDecoder() if netascii else None
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+
+    @classmethod
+    def open(
+        cls,
+        grant: Grant[WritePolicy],
+        size: int | None,
+        netascii: bool,
+        usage_tracker: UsageTracker | None = None,
+    ) -> Self:
+        """Start an upload.
+
+        Args:
+            grant: The granted name, its root and the policy.
+            size: Size that the client announced (RFC 2349 tsize), in bytes. A shorter file is
+                not stored: curl omits a block after a duplicate OACK and reports no error
+                (lib/tftp.c, tftp_tx).
+            netascii: Whether the data is netascii, to be decoded to local text.
+            usage_tracker: Tracker of the grant's root if its policy has a quota.
+
+        Raises:
+            RequestRefused: The policy or the file system refuses the file; nothing has been
+                created.
+        """
+        directory, name = open_target(grant, size, usage_tracker)
+        try:
+            with translate_os_errors(ErrorText.WRITE_FAILED):
+                return cls(directory, name, grant.policy, size, netascii, usage_tracker)
+        except BaseException:
+            os.close(directory)
+            raise
+
+    @staticmethod
+    def check(
+        grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None = None
+    ) -> None:
+        """Raise `RequestRefused` if `open()` would; create nothing.
+
+        Limits that only an attempt shows, such as a user's disk quota, are not checked.
+        """
+        directory, _ = open_target(grant, size, usage_tracker)
+        try:
+            _check_writable(directory)
+        finally:
+            os.close(directory)
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Add received data, in memory.
+
+        Raises:
+            RequestRefused: The file is too large; the upload is discarded.
+        """
+        if self._decoder is not None:
+            payloads = [self._decoder.decode(payload) for payload in payloads]
+        try:
+            self._append(payloads)
+        except RequestRefused:
+            self.discard()
+            raise
+
+    def flush_if_full(self) -> None:
+        """Write the collected data if there are at least 64 KiB.
+
+        Raises:
+            RequestRefused: The disk or the quota is full; the upload is discarded.
+        """
+        if self._pending_size < _WRITE_BYTES:
+            return
+        try:
+            _check_growth(self._usage_tracker, self._directory, self._name, self.size, self._policy)
+            self._flush()
+        except RequestRefused:
+            self.discard()
+            raise
+
+    def commit(self) -> None:
+        """Write the file to disk and give it its name; blocks until both are on disk.
+
+        Raises:
+            RequestRefused: Nothing is left of the upload. Exception: if only the sync of the
+                directory failed, the file already has its name.
+        """
+        try:
+            with translate_os_errors(ErrorText.WRITE_FAILED):
+                if self._decoder is not None:
+                    self._append([self._decoder.decode(b"", final=True)])
+                self._flush()
+                self._check_complete()
+                os.fchmod(self._fd, self._policy.mode)
+                os.fsync(self._fd)
+                self._check_quota()
+                self._take_name()
+                self._sync_directory()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the temporary file and close all descriptors; idempotent."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        # After a commit the name does not exist any longer. If the directory is not writable
+        # any longer, `remove_stale_uploads` finds the file later.
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary, dir_fd=self._directory)
+        # close(2) frees the descriptor even if it fails. The error does not matter: fsync has
+        # reported those of a committed file.
+        for descriptor in (fd, self._directory):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _append(self, payloads: Sequence[bytes]) -> None:
+        added = sum(map(len, payloads))
+        self.size += added
+        limit = self._policy.max_size
+        if limit is not None and self.size > limit:
+            raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
+        self._pending += payloads
+        self._pending_size += added
+
+    def _flush(self) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_size = 0
+        with translate_os_errors(ErrorText.WRITE_FAILED):
+            _check_free(self._directory, 0, self._policy)
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+    def _check_complete(self) -> None:
+        if self.size < self._announced_size:
+            reason = f"received {self.size} bytes, tsize announced {self._announced_size}"
+            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
+
+    def _check_quota(self) -> None:
+        tracker = self._usage_tracker
+        if tracker is None:
+            return
+        replaced_size = _size_of(self._directory, self._name)
+        usage = tracker.measure().without_file(replaced_size)
+        # The measurement contains this upload's temporary file, unless it is empty.
+        check_quota(usage if self.size else usage.with_file(0), self._policy)
+        if tracker.usage is not None:
+            tracker.usage = tracker.usage.without_file(replaced_size).with_file(self.size)
+
+    def _take_name(self) -> None:
+        if self._policy.overwrite:
+            self._rename()
+            return
+        directory = self._directory
+        try:
+            # link(2) fails if the name exists; rename(2) would replace the file. If a local
+            # user has replaced the temporary file by a symbolic link, the link's target must
+            # not get a second name (root may create such a link).
+            os.link(
+                self._temporary,
+                self._name,
+                src_dir_fd=directory,
+                dst_dir_fd=directory,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # FAT has no hard links: reserve the name, then replace the reserved file.
+            os.close(os.open(self._name, EXCLUSIVE, 0o600, dir_fd=directory))
+            try:
+                self._rename()
+            except OSError:
+                with contextlib.suppress(OSError):  # report the first error
+                    os.unlink(self._name, dir_fd=directory)
+                raise
+
+    def _rename(self) -> None:
+        directory = self._directory
+        os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def _sync_directory(self) -> None:
+        try:
+            os.fsync(self._directory)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
+                raise
 
 
 def open_target(
-    grant: Grant[WritePolicy], size: int | None, ledger: UsageTracker | None
+    grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None
 ) -> tuple[int, bytes]:
-    """Where a file of `size` octets may be made: its directory, ours to close, and its name."""
+    """Open the directory in which a file may be created.
+
+    Args:
+        grant: The granted name, its root and the policy.
+        size: Size of the file in bytes, if known.
+        usage_tracker: Tracker of the grant's root if its policy has a quota.
+
+    Returns:
+        A descriptor of the directory, which the caller closes, and the name of the file in it.
+
+    Raises:
+        RequestRefused: The policy, the permissions or the free space do not allow the file.
+    """
     policy = grant.policy
     if size is not None and policy.max_size is not None and size > policy.max_size:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} octets are more than max_size")
+        raise RequestRefused(
+            ErrorCode.DISK_FULL, f"{size} bytes are more than max_size ({policy.max_size} bytes)"
+        )
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
         open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
     ):
         _check_target(directory, last, policy)
-        # Not a duplicate of `directory`: that one may be O_PATH, which
-        # neither fsync nor flock nor fstatvfs on every kernel takes.
+        # Not a duplicate of `directory`: an O_PATH descriptor does not support fsync and
+        # flock, nor fstatvfs on every kernel.
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
-            check_free(own, size or 0, policy)
-            if ledger is not None and ledger.usage is not None:
-                grown = ledger.usage.replaced(size_of(own, last)).with_file(size or 0)
-                check_quota(grown, policy)
+            _check_free(own, size or 0, policy)
+            _check_growth(usage_tracker, own, last, size or 0, policy)
             return own, last
         except BaseException:
             os.close(own)
@@ -51,7 +276,7 @@ def open_target(
 
 
 def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
-    """Whether the policy and the permissions allow what is there to be replaced."""
+    """Check that the policy and the permissions allow to create or replace the file."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -64,251 +289,47 @@ def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
         raise RequestRefused(ErrorCode.FILE_EXISTS)
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
-    # A rename needs no leave of the file that it replaces: ask for it.
-    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
+    # rename(2) does not check the permissions of the file that it replaces.
+    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=_EFFECTIVE_IDS):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
 
 
-def check_free(directory: int, size: int, policy: WritePolicy) -> None:
-    """Raises `Refused` where `size` more octets are not free, or leave less than `min_free`."""
+def _check_free(directory: int, size: int, policy: WritePolicy) -> None:
+    """Check that `size` more bytes are free and leave `min_free` bytes."""
     if not size and policy.min_free is None:
         return
     volume = os.fstatvfs(directory)
     free = volume.f_bavail * volume.f_frsize
     if size > free:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} octets are more than is free")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
     if policy.min_free is not None and free - size < policy.min_free:
         raise RequestRefused(
-            ErrorCode.DISK_FULL, f"less than {policy.min_free} octets would be free"
+            ErrorCode.DISK_FULL, f"less than min_free ({policy.min_free} bytes) would remain"
         )
 
 
-def size_of(directory: int, name: bytes) -> int | None:
-    """Octets of the file that is there; None where there is none."""
+def _check_growth(
+    tracker: UsageTracker | None, directory: int, name: bytes, size: int, policy: WritePolicy
+) -> None:
+    """Check the quota for the last measurement plus this file of `size` bytes."""
+    if tracker is not None and tracker.usage is not None:
+        replaced_size = _size_of(directory, name)
+        check_quota(tracker.usage.without_file(replaced_size).with_file(size), policy)
+
+
+def _size_of(directory: int, name: bytes) -> int | None:
+    """Return the size of an existing file in bytes, or None."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
     except FileNotFoundError:
         return None
 
 
-def check_room_for_temporary(directory: int) -> None:
-    """What `new_temporary` would meet, as far as that can be known without it."""
-    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
+def _check_writable(directory: int) -> None:
+    """Check that a temporary file could be created, as far as possible without doing it."""
+    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE_IDS):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
     volume = os.fstatvfs(directory)
-    # Where a file system makes inodes as they are needed, it has 0 in all.
+    # A file system that creates inodes dynamically reports 0 inodes in total.
     if volume.f_files and not volume.f_favail:
-        raise RequestRefused(ErrorCode.DISK_FULL, "no inode is free")
-
-
-_GATHERED = 64 << 10  # octets that go to the file in one system call
-
-_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-
-
-class Upload:
-    """A file in the making. `commit()` or `discard()` ends it.
-
-    `octets` is how long the file is so far.
-    """
-
-    def __init__(
-        self,
-        directory: int,
-        name: bytes,
-        policy: WritePolicy,
-        size: int | None,
-        translate: bool,
-        ledger: UsageTracker | None,
-    ) -> None:
-        self.size = 0  # the pending ones included
-        self._announced = size or 0
-        self._temporary, self._fd = new_temporary(directory)
-        self._directory = directory  # ours from now on
-        self._name = name
-        self._policy = policy
-        self._ledger = ledger
-        self._decoder = Decoder() if translate else None
-        self._pending: list[bytes] = []
-        self._pending_size = 0
-
-    @classmethod
-    def open(
-        cls,
-        grant: Grant[WritePolicy],
-        size: int | None,
-        translate: bool,
-        ledger: UsageTracker | None = None,
-    ) -> Self:
-        """A sink for what `grant` allows; raises `Refused` before anything is created.
-
-        `size` is what the client says it will send, in octets, and less is not
-        stored: curl leaves out a block when an OACK comes to it twice, and
-        tells nobody (lib/tftp.c, tftp_tx). `translate` makes local text of the
-        netascii that comes; `ledger` is that of the grant's root, where its
-        policy has a quota.
-        """
-        directory, name = open_target(grant, size, ledger)
-        try:
-            with translate_os_errors(ErrorText.WRITE_FAILED):
-                return cls(directory, name, grant.policy, size, translate, ledger)
-        except BaseException:
-            os.close(directory)
-            raise
-
-    @staticmethod
-    def check(
-        grant: Grant[WritePolicy], size: int | None, ledger: UsageTracker | None = None
-    ) -> None:
-        """Raises `Refused` where `open()` would, and creates nothing.
-
-        What only an attempt can tell, such as a user's disk quota, it leaves out.
-        """
-        directory, _ = open_target(grant, size, ledger)
-        try:
-            check_room_for_temporary(directory)
-        finally:
-            os.close(directory)
-
-    def append(self, payloads: Sequence[bytes]) -> None:
-        """Take what came, in memory; raises `Refused` when it grows too large.
-
-        The upload is discarded then: a part of it is never committed.
-        """
-        if self._decoder is not None:
-            payloads = [self._decoder.decode(payload) for payload in payloads]
-        try:
-            self._append(payloads)
-        except RequestRefused:
-            self.discard()
-            raise
-
-    def flush_if_full(self) -> None:
-        """Write what was gathered if it is enough to; raises `Refused` when there is no room.
-
-        The upload is discarded then.
-        """
-        if self._pending_size < _GATHERED:
-            return
-        try:
-            self._check_growth()
-            self._flush()
-        except RequestRefused:
-            self.discard()
-            raise
-
-    def commit(self) -> None:
-        """Give the file its name, once it is on disk; blocks for as long as that takes.
-
-        Raises `Refused`, and then nothing is left, unless it is the directory
-        that did not reach the disk: the file has its name by then.
-        """
-        try:
-            with translate_os_errors(ErrorText.WRITE_FAILED):
-                if self._decoder is not None:
-                    self._append([self._decoder.decode(b"", final=True)])
-                self._flush()
-                self._check_whole()
-                os.fchmod(self._fd, self._policy.mode)
-                os.fsync(self._fd)
-                self._check_quota()
-                self._take_name()
-                self._sync_directory()
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Leave nothing of what was not committed; idempotent."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
-        # Gone already after a commit; a directory that was taken from us
-        # meanwhile keeps what the next sweep will find.
-        with contextlib.suppress(OSError):
-            os.unlink(self._temporary, dir_fd=self._directory)
-        # Closed they are whatever close says; what a file system may tell so
-        # late, fsync told of a committed file, and of no other it matters.
-        for held in (fd, self._directory):
-            with contextlib.suppress(OSError):
-                os.close(held)
-
-    def _append(self, payloads: Sequence[bytes]) -> None:
-        added = sum(map(len, payloads))
-        self.size += added
-        limit = self._policy.max_size
-        if limit is not None and self.size > limit:
-            raise RequestRefused(
-                ErrorCode.DISK_FULL, f"more than max_size, which is {limit} octets"
-            )
-        self._pending += payloads
-        self._pending_size += added
-
-    def _flush(self) -> None:
-        data = memoryview(b"".join(self._pending))
-        self._pending.clear()
-        self._pending_size = 0
-        with translate_os_errors(ErrorText.WRITE_FAILED):
-            check_free(self._directory, 0, self._policy)
-            while data:
-                data = data[os.write(self._fd, data) :]
-
-    def _check_whole(self) -> None:
-        if self.size < self._announced:
-            why = f"{self.size} octets, and tsize announced {self._announced}"
-            raise RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.INCOMPLETE)
-
-    def _check_growth(self) -> None:
-        if self._ledger is not None and self._ledger.usage is not None:
-            replaced = size_of(self._directory, self._name)
-            grown = self._ledger.usage.replaced(replaced).with_file(self.size)
-            check_quota(grown, self._policy)
-
-    def _check_quota(self) -> None:
-        ledger = self._ledger
-        if ledger is not None:
-            replaced = size_of(self._directory, self._name)
-            usage = ledger.measure().replaced(replaced)
-            # Our temporary is in it, unless it is empty.
-            check_quota(usage if self.size else usage.with_file(0), self._policy)
-            if ledger.usage is not None:
-                ledger.usage = ledger.usage.replaced(replaced).with_file(self.size)
-
-    def _take_name(self) -> None:
-        if self._policy.overwrite:
-            self._rename()
-            return
-        here = self._directory
-        try:
-            # A link fails where the name exists; a rename would replace it. Should
-            # somebody of this host have put a symbolic link in the temporary's
-            # place, what that leads to gets no second name, which root could give.
-            os.link(
-                self._temporary,
-                self._name,
-                src_dir_fd=here,
-                dst_dir_fd=here,
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # FAT has no links: reserve the name, then replace our own file.
-            os.close(os.open(self._name, EXCLUSIVE, 0o600, dir_fd=here))
-            try:
-                self._rename()
-            except OSError:
-                with contextlib.suppress(OSError):  # the first error is the one to tell
-                    os.unlink(self._name, dir_fd=here)
-                raise
-
-    def _rename(self) -> None:
-        here = self._directory
-        os.rename(self._temporary, self._name, src_dir_fd=here, dst_dir_fd=here)
-
-    def _sync_directory(self) -> None:
-        try:
-            os.fsync(self._directory)
-        except OSError as error:
-            if error.errno not in _NO_SYNC:  # CIFS and some of FUSE sync no directories
-                raise
+        raise RequestRefused(ErrorCode.DISK_FULL, "no free inode")

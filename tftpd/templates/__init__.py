@@ -1,1 +1,4 @@
-"""Floor 2: files made of templates, by processes of their own; jinja2 is in those alone."""
+"""Jinja templates, rendered in separate processes.
+
+Layer 2. Only the render processes import jinja2.
+"""

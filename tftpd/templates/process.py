@@ -1,4 +1,4 @@
-"""A process that renders, as the daemon sees it."""
+"""Render process, from the point of view of the daemon."""
 
 import os
 import signal
@@ -13,56 +13,57 @@ from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
-    framed,
-    receive,
-    refused_by,
+    decode_refusal,
+    encode_message,
+    receive_message,
 )
 
-# -P: nothing is imported from the directory that the daemon was started in.
+# -P: import nothing from the directory in which the daemon was started.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
 
-_STARTS_WITHIN = 10.0  # seconds; some 0.1 where nothing else runs
-_ENDS_WITHIN = 1.0  # seconds, once it has let go of its socket
-_LONGEST = 64 << 10  # octets of a message that is no file
-_CHUNK = 256 << 10  # octets received at once
+_START_SECONDS = 10.0  # about 0.1 s on an idle machine
+_EXIT_SECONDS = 1.0  # after the process has closed its socket
+_MAX_MESSAGE_BYTES = 64 << 10  # of a message without a file
+_CHUNK_BYTES = 256 << 10  # of one recv(2)
 
-_NONSENSE = "its process said what it should not"
+_INVALID = "the render process sent an invalid message"
 
 
 class RenderTimeout(RequestRefused):
-    """The job took too long."""
+    """The job exceeded its time limit."""
 
 
 class RenderProcess:
-    """Takes one job at a time, from one thread at a time; any may call `kill()`.
+    """One render process. It takes one job at a time, from one thread at a time.
 
-    It is started at once: raises `OSError` where that cannot be.
+    Every thread may call `kill()`. The constructor starts the process; it raises `OSError` if
+    that fails.
+
+    Attributes:
+        works: False once the process cannot take a job any longer.
     """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._socket, child_socket = socket.socketpair()
+        with child_socket:
             try:
                 self._process = subprocess.Popen(
                     _COMMAND,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    # Of ours it holds nothing: whoever waits for the end of a pipe
-                    # of the daemon's would wait for a job too.
-                    stdin=theirs.fileno(),
+                    # The process inherits no descriptor of the daemon: a reader of a pipe of
+                    # the daemon would otherwise have to wait for the job, too.
+                    stdin=child_socket.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
             except BaseException:
-                ours.close()
+                self._socket.close()
                 raise
-        self._socket = ours
         self._deadline = 0.0
         self.works = True
-        """Whether it can be given a job, as far as is known."""
 
-    @property
-    def idles(self) -> bool:
-        """Whether it waits for a job, and nobody has ended it meanwhile."""
+    def is_idle(self) -> bool:
+        """Return whether the process is alive and waits for a job."""
         if not self.works or self._process.poll() is not None:
             return False
         self._socket.setblocking(False)
@@ -72,98 +73,102 @@ class RenderProcess:
             return True
         except OSError:
             return False
-        return False  # that was its end, or what nobody asked for
+        return False  # end of file, or data that was not requested
 
     def begin(self) -> None:
-        """Wait until it is ready; raises `Refused`."""
-        self._deadline = time.monotonic() + _STARTS_WITHIN
-        kind, body = self._next(_LONGEST, f"did not start within {_STARTS_WITHIN:g} s")
+        """Wait until the process is ready; raise `RequestRefused` if it cannot start."""
+        self._deadline = time.monotonic() + _START_SECONDS
+        kind, body = self._receive(_MAX_MESSAGE_BYTES, f"did not start within {_START_SECONDS:g} s")
         if kind is not MessageKind.READY:
             self.works = False
-            raise self._refused(body)
+            raise self._decode_refusal(body)
 
-    def ask(self, job: RenderJob) -> bytes:
-        """The file that `job` is for; raises `Refused`."""
-        message = framed(MessageKind.JOB, job.encode())
+    def render(self, job: RenderJob) -> bytes:
+        """Return the file of a job; raise `RequestRefused` if there is none."""
+        message = encode_message(MessageKind.JOB, job.encode())
         self._deadline = time.monotonic() + job.seconds
-        self.works = False  # until it has answered
-        late = f"took more than {job.seconds:g} s"
+        self.works = False  # until the result is here
+        timeout_reason = f"took more than {job.seconds:g} s"
         try:
             self._socket.settimeout(job.seconds)
             self._socket.sendall(message)
         except TimeoutError:
-            raise self._failed(late, RenderTimeout) from None
+            raise self._fail(timeout_reason, RenderTimeout) from None
         except OSError:
-            raise self._failed(self._ended()) from None
-        kind, body = self._next(max(job.size, _LONGEST), late, RenderTimeout)
-        if kind is MessageKind.FILE and len(body) <= job.size:
+            raise self._fail(self._exit_reason()) from None
+        max_size = max(job.max_size, _MAX_MESSAGE_BYTES)
+        kind, body = self._receive(max_size, timeout_reason, RenderTimeout)
+        if kind is MessageKind.FILE and len(body) <= job.max_size:
             self.works = True
             return body
         if kind not in (MessageKind.REFUSED, MessageKind.LAST):
-            raise self._failed(_NONSENSE)
-        refused = self._refused(body)
+            raise self._fail(_INVALID)
+        refused = self._decode_refusal(body)
         self.works = kind is MessageKind.REFUSED
         raise refused
 
     def kill(self) -> None:
-        """End it, whatever it does; who waits for it is refused."""
+        """Kill the process; a thread that waits for its result gets `RequestRefused`."""
         self._process.kill()
 
     def close(self) -> None:
-        """Have it end, and free what it holds; idempotent."""
+        """End the process and release its resources; idempotent."""
         self.works = False
         self._socket.close()
         self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it
-            self._process.wait(_ENDS_WITHIN)
+        with suppress(subprocess.TimeoutExpired):  # a blocked disk may delay the end
+            self._process.wait(_EXIT_SECONDS)
 
-    def _next(
-        self, longest: int, late: str, kind: type[RequestRefused] = RequestRefused
+    def _receive(
+        self,
+        max_size: int,
+        timeout_reason: str,
+        timeout_class: type[RequestRefused] = RequestRefused,
     ) -> tuple[MessageKind, bytes]:
         try:
-            return receive(self._take, longest)
+            return receive_message(self._read_exactly, max_size)
         except TimeoutError:
-            raise self._failed(late, kind) from None
+            raise self._fail(timeout_reason, timeout_class) from None
         except OSError:
-            raise self._failed(self._ended()) from None
+            raise self._fail(self._exit_reason()) from None
         except InvalidMessage:
-            raise self._failed(_NONSENSE) from None
+            raise self._fail(_INVALID) from None
 
-    def _refused(self, body: bytes) -> RequestRefused:
-        """What it said; raises `Refused` where that was nothing."""
+    def _decode_refusal(self, body: bytes) -> RequestRefused:
         try:
-            return refused_by(body)
+            return decode_refusal(body)
         except InvalidMessage:
-            raise self._failed(_NONSENSE) from None
+            raise self._fail(_INVALID) from None
 
-    def _take(self, count: int) -> bytes:
-        """The next `count` octets; raises `OSError` where none come any more."""
-        octets = bytearray()
-        while len(octets) < count:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
+    def _read_exactly(self, count: int) -> bytes:
+        """Return the next `count` bytes; raise `OSError` at the end or the deadline."""
+        data = bytearray()
+        while len(data) < count:
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError
-            self._socket.settimeout(left)
-            got = self._socket.recv(min(count - len(octets), _CHUNK))
-            if not got:
+            self._socket.settimeout(remaining)
+            chunk = self._socket.recv(min(count - len(data), _CHUNK_BYTES))
+            if not chunk:
                 raise ConnectionResetError
-            octets += got
-        return bytes(octets)
+            data += chunk
+        return bytes(data)
 
-    def _failed(self, why: str, kind: type[RequestRefused] = RequestRefused) -> RequestRefused:
+    def _fail(
+        self, reason: str, error_class: type[RequestRefused] = RequestRefused
+    ) -> RequestRefused:
         self.works = False
-        return kind(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
+        return error_class(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
-    def _ended(self) -> str:
-        """Why it is gone."""
+    def _exit_reason(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(_ENDS_WITHIN)
+            status = self._process.wait(_EXIT_SECONDS)
             if status < 0:
-                return f"its process was ended by {_named(-status)}"
-        return "its process ended"
+                return f"the render process was killed by {_signal_name(-status)}"
+        return "the render process ended"
 
 
-def _named(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,7 +1,7 @@
-"""What the daemon and a process that renders tell each other, over a socket.
+"""Messages between the daemon and a render process, over a socket.
 
-Down: jobs, as JSON. Up: that it is ready; then, for each job, the octets of the
-file or why there are none. Each message has its kind and its length before it.
+The daemon sends jobs as JSON. The process reports that it is ready, and then sends for each job
+the file, or the reason why there is none. A header with kind and length precedes each message.
 """
 
 import json
@@ -12,109 +12,124 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from tftpd.access.paths import escape_control_chars
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
-_HEADER = struct.Struct("!BI")  # kind, octets that follow
+_HEADER = struct.Struct("!BI")  # kind, length of the body in bytes
 
-_LONGEST_WHY = 1000  # characters
+_MAX_REASON_CHARS = 1000
 
 
 class MessageKind(IntEnum):
-    """What a message is."""
+    """Kind of a message."""
 
     JOB = 1
     READY = 2
-    FILE = 3  # its octets are the file
+    FILE = 3  # the body is the file
     REFUSED = 4
-    LAST = 5  # refused, and this process has to end
+    LAST = 5  # refused, and this process must end
 
 
 class InvalidMessage(Exception):
-    """The other side said what nobody of ours says."""
+    """The other side sent a message that this protocol does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """A template, what it is told, and the most that may come of it.
+    """A template to render.
 
-    It may take so many seconds; who renders sees to it that it ends a little
-    later even if nobody ends it.
+    Attributes:
+        grant: The template, with its root and its policy.
+        variables: Variables of the template, as JSON values.
+        max_size: Maximum size of the file in bytes.
+        seconds: Time limit. A process that nobody ends exits itself a little later.
     """
 
     grant: Grant[ReadPolicy]
-    facts: Mapping[str, Any]
-    size: int
+    variables: Mapping[str, Any]
+    max_size: int
     seconds: float
 
     def encode(self) -> bytes:
-        """Octets for `decode()`."""
+        """Return the body of the job's message, for `decode()`."""
         grant = self.grant
-        plain = {
+        fields = {
             "root": str(grant.root),
             "name": [step.decode("latin-1") for step in grant.name],
             "symlinks": grant.symlinks,
             "own": grant.own,
             "world_readable": grant.policy.world_readable,
-            "facts": dict(self.facts),
-            "size": self.size,
+            "variables": dict(self.variables),
+            "max_size": self.max_size,
             "seconds": self.seconds,
         }
-        return json.dumps(plain).encode()  # ASCII, octets that are not UTF-8 too
+        return json.dumps(fields).encode()  # ASCII: json escapes bytes that are not UTF-8, too
 
     @staticmethod
-    def decode(octets: bytes) -> "RenderJob":
-        """What `encode()` made the octets of."""
-        said = json.loads(octets)
+    def decode(body: bytes) -> "RenderJob":
+        """Return the job of which `encode()` made `body`."""
+        fields = json.loads(body)
         grant = Grant(
-            Path(said["root"]),
-            tuple(step.encode("latin-1") for step in said["name"]),
-            ReadPolicy(world_readable=said["world_readable"]),
-            Symlinks(said["symlinks"]),
-            said["own"],
+            Path(fields["root"]),
+            tuple(step.encode("latin-1") for step in fields["name"]),
+            ReadPolicy(world_readable=fields["world_readable"]),
+            Symlinks(fields["symlinks"]),
+            fields["own"],
         )
-        return RenderJob(grant, said["facts"], said["size"], said["seconds"])
+        return RenderJob(grant, fields["variables"], fields["max_size"], fields["seconds"])
 
 
-def framed(kind: MessageKind, body: bytes = b"") -> bytes:
-    """A message."""
+def encode_message(kind: MessageKind, body: bytes = b"") -> bytes:
+    """Return a message: header and body."""
     return _HEADER.pack(kind, len(body)) + body
 
 
-def refusal(refused: RequestRefused, last: bool = False) -> bytes:
-    """A message that says why there is no file; after the `last` comes no other."""
-    body = json.dumps([refused.code, line(refused.reason), refused.text]).encode()
-    return framed(MessageKind.LAST if last else MessageKind.REFUSED, body)
+def encode_refusal(refused: RequestRefused, last: bool = False) -> bytes:
+    """Return a message with the reason why there is no file.
+
+    Args:
+        refused: The refusal.
+        last: Whether the process ends after this message.
+    """
+    reason = escape_control_chars(refused.reason, _MAX_REASON_CHARS)
+    body = json.dumps([refused.code, reason, refused.text]).encode()
+    return encode_message(MessageKind.LAST if last else MessageKind.REFUSED, body)
 
 
-def refused_by(body: bytes) -> RequestRefused:
-    """The refusal that a message is about.
+def decode_refusal(body: bytes) -> RequestRefused:
+    """Return the refusal of a message.
 
-    Its text is one of ours and its reason a line, whatever was said; raises `Garbled`.
+    The sender is not trusted: the text is always one of `ErrorText`, and the reason is one
+    printable line.
+
+    Raises:
+        InvalidMessage: The body is not a refusal.
     """
     try:
-        code, why, text = json.loads(body)
+        code, reason, text = json.loads(body)
         code = ErrorCode(code)
-        reason = ErrorText(text) if code is ErrorCode.NOT_DEFINED else None
+        error_text = ErrorText(text) if code is ErrorCode.NOT_DEFINED else None
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidMessage from error
-    if not isinstance(why, str):
+    if not isinstance(reason, str):
         raise InvalidMessage
-    return RequestRefused(code, line(why), reason)
+    return RequestRefused(code, escape_control_chars(reason, _MAX_REASON_CHARS), error_text)
 
 
-def line(text: str, longest: int = _LONGEST_WHY) -> str:
-    """So many characters of `text`, and all of them to be seen: a log has it as one line."""
-    text = text[:longest]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:longest]
+def receive_message(
+    read_exactly: Callable[[int], bytes], max_body_size: int
+) -> tuple[MessageKind, bytes]:
+    """Receive the next message.
 
+    Args:
+        read_exactly: Returns exactly the given number of bytes.
+        max_body_size: Maximum size of the body in bytes.
 
-def receive(take: Callable[[int], bytes], longest: int) -> tuple[MessageKind, bytes]:
-    """The next message; `take` gives exactly so many octets.
-
-    Raises `Garbled` for what is none, or has more than `longest` octets.
+    Raises:
+        InvalidMessage: The kind is unknown, or the body is too large.
     """
-    kind, length = _HEADER.unpack(take(_HEADER.size))
-    if kind not in list(MessageKind) or length > longest:
+    kind, length = _HEADER.unpack(read_exactly(_HEADER.size))
+    if kind not in list(MessageKind) or length > max_body_size:
         raise InvalidMessage
-    return MessageKind(kind), take(length)
+    return MessageKind(kind), read_exactly(length)

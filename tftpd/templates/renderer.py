@@ -1,9 +1,9 @@
-"""Files made of templates, a few at a time, each in a process that may fail.
+"""Pool of render processes.
 
-    a thread > render() > a turn > Process > jinja2
+    thread > render() > slot > RenderProcess > jinja2
 
-What a template does, its process does: it has its time, its memory and no more,
-and the daemon neither waits for it nor imports what it needs.
+A template runs in a separate process with limited time and memory. The daemon does not block on
+it and does not import jinja2.
 """
 
 import os
@@ -19,75 +19,75 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates.process import RenderProcess, RenderTimeout
 from tftpd.templates.protocol import RenderJob
 
-_BOUNDS = RenderLimits()
-_PROCESSES = 2
-_PATIENCE = 10.0  # seconds that a job waits for its turn
-_RESTS = 5.0  # seconds that a template is not tried again which took too long
-_ANEW = 2.0  # seconds from a start that failed to the next
-_CLOSES_WITHIN = 2.0  # seconds for the threads of jobs that were ended
+_DEFAULT_LIMITS = RenderLimits()
+_MAX_PROCESSES = 2
+_MAX_WAIT_SECONDS = 10.0  # of a job for a free slot
+_SLOW_TEMPLATE_SECONDS = 5.0  # during which a template is not tried again after a timeout
+_RESTART_SECONDS = 2.0  # from a failed start of a process to the next start
+_CLOSE_SECONDS = 2.0  # for the threads whose jobs were ended
 
 
 class TemplateRenderer:
-    """Renders templates; from any number of threads, each of which waits.
+    """Renders templates for any number of threads; each thread blocks until its file is done.
 
-    `bounds` may be set anew: they hold for the jobs that begin then. Processes
-    start when they are needed, at most `processes`, and stay.
+    Attributes:
+        limits: Size and time limits of jobs that start from now on; may be replaced.
     """
 
     def __init__(
         self,
-        bounds: RenderLimits = _BOUNDS,
-        processes: int = _PROCESSES,
-        patience: float = _PATIENCE,
+        limits: RenderLimits = _DEFAULT_LIMITS,
+        max_processes: int = _MAX_PROCESSES,
+        max_wait: float = _MAX_WAIT_SECONDS,
     ) -> None:
-        self.bounds = bounds
-        self._patience = patience
+        """Create the pool; processes start when they are needed, and remain.
+
+        Args:
+            limits: Limits of a job.
+            max_processes: Number of jobs that run at the same time.
+            max_wait: Time in seconds that a job waits for a free slot.
+        """
+        self.limits = limits
+        self._max_wait = max_wait
         self._change = threading.Condition()
-        self._free = processes  # turns that nobody has
+        self._free_slots = max_processes
         self._idle: list[RenderProcess] = []
         self._busy: set[RenderProcess] = set()
         self._closed = False
-        self._tired: dict[Hashable, float] = {}  # versions of templates, until when
-        self._broken: tuple[float, str] | None = None
+        self._slow_until: dict[Hashable, float] = {}  # by version of a template
+        self._start_failure: tuple[float, str] | None = None  # next start, reason
 
-    def render(self, template: Grant[ReadPolicy], facts: Mapping[str, Any]) -> bytes:
-        """The file that `template` gives where it knows `facts`; raises `Refused`.
+    def render(self, template: Grant[ReadPolicy], variables: Mapping[str, Any]) -> bytes:
+        """Render a template; blocks.
 
-        `facts` are what JSON has. It waits some seconds for its turn, and for
-        a process to start, and then as long as the bounds say.
+        Args:
+            template: The template, with its root and its policy.
+            variables: Variables of the template, as JSON values.
+
+        Raises:
+            RequestRefused: The template has an error, exceeds a limit, got no free slot in
+                time, or the renderer is closed.
         """
-        bounds = self.bounds
-        job = RenderJob(template, facts, bounds.size, bounds.seconds)
+        limits = self.limits
+        job = RenderJob(template, variables, limits.size, limits.seconds)
         try:
-            self._check_rested(template)
-            with self._turn(), self._process() as process:
-                self._check_rested(template)  # perhaps it is why there was no turn before
-                return process.ask(job)
+            self._check_not_slow(template)
+            with self._slot(), self._process() as process:
+                self._check_not_slow(template)  # another job may have timed out meanwhile
+                return process.render(job)
         except RequestRefused as refused:
             if self._closed:
                 raise _stopping() from None
             if refused.text != ErrorText.TEMPLATE_FAILED:
                 raise
             if isinstance(refused, RenderTimeout):
-                self._tire(template)
+                self._mark_slow(template)
             name = printable_name(b"/".join(template.name))
-            why = f"template {name}: {refused.reason}"
-            raise RequestRefused(refused.code, why, refused.text) from None
-
-    def _check_rested(self, template: Grant[ReadPolicy]) -> None:
-        """Whoever asks for one that takes too long shall not keep others from their turn."""
-        until = self._tired.get(_version(template), 0.0) if self._tired else 0.0
-        if time.monotonic() < until:
-            raise _failed(f"took too long less than {_RESTS:g} s ago")
-
-    def _tire(self, template: Grant[ReadPolicy]) -> None:
-        now = time.monotonic()
-        with self._change:
-            self._tired = {key: until for key, until in self._tired.items() if until > now}
-            self._tired[_version(template)] = now + _RESTS
+            reason = f"template {name}: {refused.reason}"
+            raise RequestRefused(refused.code, reason, refused.text) from None
 
     def close(self) -> None:
-        """End all processes; jobs that run or wait are refused. Idempotent."""
+        """End all processes; running and waiting jobs are refused. Idempotent."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -96,30 +96,42 @@ class TemplateRenderer:
                 process.kill()
         for process in idle:
             process.close()
-        with self._change:  # who had them frees them
-            self._change.wait_for(lambda: not self._busy, _CLOSES_WITHIN)
+        with self._change:  # the threads of the jobs close the busy processes
+            self._change.wait_for(lambda: not self._busy, _CLOSE_SECONDS)
+
+    def _check_not_slow(self, template: Grant[ReadPolicy]) -> None:
+        """Refuse a template that has just timed out, so that it does not occupy all slots."""
+        until = self._slow_until.get(_version(template), 0.0) if self._slow_until else 0.0
+        if time.monotonic() < until:
+            raise _failed(f"exceeded its time limit less than {_SLOW_TEMPLATE_SECONDS:g} s ago")
+
+    def _mark_slow(self, template: Grant[ReadPolicy]) -> None:
+        now = time.monotonic()
+        with self._change:
+            self._slow_until = {key: end for key, end in self._slow_until.items() if end > now}
+            self._slow_until[_version(template)] = now + _SLOW_TEMPLATE_SECONDS
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One of so many at a time."""
+    def _slot(self) -> Iterator[None]:
+        """Wait for a free slot and occupy it."""
         with self._change:
-            self._change.wait_for(lambda: self._free or self._closed, self._patience)
+            self._change.wait_for(lambda: self._free_slots or self._closed, self._max_wait)
             if self._closed:
                 raise _stopping()
-            if not self._free:
-                raise _failed(f"waited {self._patience:g} s for its turn")
-            self._free -= 1
+            if not self._free_slots:
+                raise _failed(f"no render process was free within {self._max_wait:g} s")
+            self._free_slots -= 1
         try:
             yield
         finally:
             with self._change:
-                self._free += 1
+                self._free_slots += 1
                 self._change.notify()
 
     @contextmanager
     def _process(self) -> Iterator[RenderProcess]:
-        """One that is ready, and nobody else's meanwhile."""
-        process = self._idling() or self._started()
+        """Take a process that is ready; put it back or close it at the end."""
+        process = self._take_idle() or self._start()
         try:
             yield process
         finally:
@@ -129,10 +141,10 @@ class TemplateRenderer:
                     self._busy.discard(process)
                     self._idle.append(process)
             if not keep:
-                self._free_up(process)
+                self._close_process(process)
 
-    def _idling(self) -> RenderProcess | None:
-        """The one that was used last: it is the most likely to be in memory."""
+    def _take_idle(self) -> RenderProcess | None:
+        """Take the process that was used last, whose memory is most likely not swapped out."""
         while True:
             with self._change:
                 if self._closed:
@@ -141,19 +153,19 @@ class TemplateRenderer:
                     return None
                 process = self._idle.pop()
                 self._busy.add(process)
-            if process.idles:
+            if process.is_idle():
                 return process
-            self._free_up(process)
+            self._close_process(process)
 
-    def _started(self) -> RenderProcess:
-        if self._broken is not None:
-            until, why = self._broken
-            if time.monotonic() < until:  # each attempt costs more than a refusal
-                raise _failed(why)
+    def _start(self) -> RenderProcess:
+        if self._start_failure is not None:
+            until, reason = self._start_failure
+            if time.monotonic() < until:  # a start costs more than a refusal
+                raise _failed(reason)
         try:
             process = RenderProcess()
         except OSError as error:
-            raise _failed(f"no process could be started: {error.strerror or error}") from None
+            raise _failed(f"cannot start a render process: {error.strerror or error}") from None
         with self._change:
             self._busy.add(process)
             if self._closed:
@@ -162,13 +174,13 @@ class TemplateRenderer:
             process.begin()
         except BaseException as error:
             if isinstance(error, RequestRefused):
-                self._broken = time.monotonic() + _ANEW, error.reason
-            self._free_up(process)
+                self._start_failure = time.monotonic() + _RESTART_SECONDS, error.reason
+            self._close_process(process)
             raise
-        self._broken = None
+        self._start_failure = None
         return process
 
-    def _free_up(self, process: RenderProcess) -> None:
+    def _close_process(self, process: RenderProcess) -> None:
         process.close()
         with self._change:
             self._busy.discard(process)
@@ -176,7 +188,7 @@ class TemplateRenderer:
 
 
 def _version(template: Grant[ReadPolicy]) -> Hashable:
-    """The template as it is now: one that was mended need not rest."""
+    """Return a key for the template's current version; a corrected template is tried at once."""
     try:
         changed = os.stat(b"/".join((os.fsencode(template.root), *template.name))).st_mtime_ns
     except (OSError, ValueError):
@@ -184,9 +196,9 @@ def _version(template: Grant[ReadPolicy]) -> Hashable:
     return template.root, template.name, changed
 
 
-def _failed(why: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
+def _failed(reason: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 
 def _stopping() -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, "no more files are made", ErrorText.STOPPING)
+    return RequestRefused(ErrorCode.NOT_DEFINED, "the server is stopping", ErrorText.STOPPING)

@@ -1,4 +1,4 @@
-"""Templates of jinja2, in its sandbox, and what they include beneath one root."""
+"""Jinja sandbox: renders templates, which may include others below the same root."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, MutableMapping
@@ -18,63 +18,70 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.paths import PARENT, TEMPORARY, Name, printable_name, split_name
+from tftpd.access.paths import (
+    PARENT,
+    Name,
+    escape_control_chars,
+    is_reserved,
+    printable_name,
+    split_name,
+)
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.storage.source import FileSource
-from tftpd.templates.protocol import RenderJob, line
+from tftpd.templates.protocol import RenderJob
 
-LONGEST = 1 << 20
-"""Octets of a template."""
+MAX_TEMPLATE_BYTES = 1 << 20
 
-_KEPT = 4 << 20  # octets of templates that stay compiled
-_EACH = 8 << 10  # octets that each counts as beside its own
-_LONGEST_ERROR = 300  # characters
+_CACHE_BYTES = 4 << 20  # of the source of compiled templates
+_ENTRY_BYTES = 8 << 10  # added to the source of each compiled template
+_MAX_ERROR_CHARS = 300
 
 
-class Templates:
-    """Renders, each time as if for the first time; what was compiled is kept.
+class TemplateSandbox:
+    """Renders templates; caches the compiled code, but no values between two renderings.
 
-    Lines that hold nothing but tags leave nothing, not even their ends, and
-    the ends of lines are as in the template.
+    A line that contains only block tags leaves no output. Line ends are those of the template.
     """
 
     def __init__(self) -> None:
         self._environment = _Environment(
-            loader=_Nowhere(),
+            loader=_EmptyLoader(),
             undefined=StrictUndefined,
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            cache_size=0,  # it keeps values too, from one client to the next
+            cache_size=0,  # jinja's cache would keep values of one client for the next
         )
-        self._compiled = _Compiled(self._environment)
+        self._cache = _CompiledCache(self._environment)
 
     def render(self, job: RenderJob) -> bytes:
-        """The file that `job` is for.
+        """Return the file of a job.
 
-        Raises `Refused` as a file that cannot be read does, or with all that
-        is wrong with a template in one line; and `MemoryError`.
+        Raises:
+            RequestRefused: The template cannot be read, or it has an error. The reason is one
+                line with the place and the error.
+            MemoryError: The process has no memory left.
         """
-        tree = _Tree(job.grant, self._compiled)
-        self._environment.loader = self._compiled.with_returns.loader = tree
-        name = _text(b"/".join(job.grant.name))
-        octets = _read(job.grant)
+        loader = _TreeLoader(job.grant, self._cache)
+        self._environment.loader = self._cache.crlf_environment.loader = loader
+        name = _decode_name(b"/".join(job.grant.name))
+        source = _read_template(job.grant)
         try:
-            template = tree.template(name, octets)
-            context = template.new_context(dict(job.facts))
-            return _together(template.root_render_func(context), job.size)
+            template = loader.add(name, source)
+            context = template.new_context(dict(job.variables))
+            return _join(template.root_render_func(context), job.max_size)
         except MemoryError:
             raise
         except Exception as error:
             raise RequestRefused(
-                ErrorCode.NOT_DEFINED, _told(error, name), ErrorText.TEMPLATE_FAILED
+                ErrorCode.NOT_DEFINED, _describe_error(error, name), ErrorText.TEMPLATE_FAILED
             ) from None
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, in which `facts.items` is a fact where there is one of that name."""
+    """Sandbox in which `variables.items` is the variable `items`, if there is one."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is dict and attribute in obj:
@@ -82,37 +89,37 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-class _Unfit(Exception):
-    """The text says why there is no file."""
+class _RenderError(Exception):
+    """The template gives no file; the argument is the reason."""
 
 
-class _Compiled:
-    """The code of the templates that were used last, by their names and octets.
+class _CompiledCache:
+    """Least recently used code of templates, by name and source.
 
-    They are read each time, and never old: that costs less than it seems, and
-    no time of change is fine enough to tell of every change.
+    The source is read at each use, so that the code is never outdated. That is fast enough, and
+    no timestamp is fine enough to show every change.
     """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         environment.globals.pop("lipsum")
-        environment.globals["dict"] = _dict
-        self.with_returns = environment.overlay(newline_sequence="\r\n")
+        environment.globals["dict"] = _make_dict
+        self.crlf_environment = environment.overlay(newline_sequence="\r\n")
         self._codes: OrderedDict[tuple[str, bytes], CodeType] = OrderedDict()
         self._size = 0
 
-    def template(self, name: str, octets: bytes) -> Template:
-        """One that has no values from before."""
-        returns = octets.partition(b"\n")[0].endswith(b"\r")
-        environment = self.with_returns if returns else self._environment
-        key = (name, octets)
+    def get(self, name: str, source: bytes) -> Template:
+        """Return a template without values from an earlier rendering."""
+        crlf = source.partition(b"\n")[0].endswith(b"\r")
+        environment = self.crlf_environment if crlf else self._environment
+        key = (name, source)
         code = self._codes.get(key)
         if code is None:
-            code = self._codes[key] = environment.compile(_decoded(octets), name)
-            self._size += len(octets) + _EACH
-            while self._size > _KEPT:
-                (_, dropped), _ = self._codes.popitem(last=False)
-                self._size -= len(dropped) + _EACH
+            code = self._codes[key] = environment.compile(_decode_source(source), name)
+            self._size += len(source) + _ENTRY_BYTES
+            while self._size > _CACHE_BYTES:
+                (_, evicted), _ = self._codes.popitem(last=False)
+                self._size -= len(evicted) + _ENTRY_BYTES
         else:
             self._codes.move_to_end(key)
         return environment.template_class.from_code(
@@ -120,29 +127,29 @@ class _Compiled:
         )
 
 
-def _dict(*pairs: Any, **values: Any) -> dict[Any, Any]:
-    """jinja2's `dict`, but no class: of a part of one, such as `dict[0]`, `mro()` may be asked."""
+def _make_dict(*pairs: Any, **values: Any) -> dict[Any, Any]:
+    """Do what `dict` does, as a function: a class gives access to `dict[0].mro()`."""
     return dict(*pairs, **values)
 
 
-class _Nowhere(BaseLoader):
-    """Has no templates."""
+class _EmptyLoader(BaseLoader):
+    """Loader without templates."""
 
 
-class _Tree(BaseLoader):
-    """The templates beneath the root of a grant, or beneath what is the client's own there.
+class _TreeLoader(BaseLoader):
+    """Loader of templates below the root of a grant, or below the client's own directory there.
 
-    Each stays as it is when it is first needed.
+    A template does not change during one rendering.
     """
 
-    def __init__(self, grant: Grant[ReadPolicy], compiled: _Compiled) -> None:
+    def __init__(self, grant: Grant[ReadPolicy], cache: _CompiledCache) -> None:
         self._grant = grant
-        self._compiled = compiled
+        self._cache = cache
         self._loaded: dict[str, Template] = {}
 
-    def template(self, name: str, octets: bytes) -> Template:
-        """That of these octets, which is the one of this name from now on."""
-        template = self._loaded[name] = self._compiled.template(name, octets)
+    def add(self, name: str, source: bytes) -> Template:
+        """Compile a template and use it for this name from now on."""
+        template = self._loaded[name] = self._cache.get(name, source)
         return template
 
     def load(
@@ -151,95 +158,102 @@ class _Tree(BaseLoader):
         name: str,
         globals: MutableMapping[str, Any] | None = None,  # noqa: A002  jinja2's name
     ) -> Template:
-        """jinja2: the template of a name, which is one beneath the root."""
+        """Return the template with a name below the root (called by jinja2)."""
         if name in self._loaded:
             return self._loaded[name]
         grant = self._grant
         try:
             own = grant.name[: grant.own]
-            octets = _read(replace(grant, name=(*own, *_beneath(name))))
+            source = _read_template(replace(grant, name=(*own, *_split_include(name))))
         except RequestRefused as refused:
             if refused.code is ErrorCode.FILE_NOT_FOUND:
                 raise TemplateNotFound(name) from None
-            raise _Unfit(f'"{_shown(name)}": {refused}') from None
-        return self.template(name, octets)
+            raise _RenderError(f'"{_printable(name)}": {refused}') from None
+        return self.add(name, source)
 
 
-def _beneath(name: str) -> Name:
-    """The steps of a name that a template includes; raises `Refused`."""
-    walked = split_name(name.encode("utf-8", "surrogateescape"))
-    if PARENT in walked:
+def _split_include(name: str) -> Name:
+    """Return the steps of a name that a template includes; raise `RequestRefused`."""
+    steps = split_name(_encode_name(name))
+    if PARENT in steps:
         raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "names are those beneath the root, without .."
+            ErrorCode.ACCESS_VIOLATION, 'a template name is relative to the root, without ".."'
         )
-    if any(step.startswith(TEMPORARY) for step in walked):
+    if any(map(is_reserved, steps)):
         raise RequestRefused(
             ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
         )
-    return walked
+    return steps
 
 
-def _read(grant: Grant[ReadPolicy]) -> bytes:
+def _read_template(grant: Grant[ReadPolicy]) -> bytes:
     source = FileSource.open(grant)
     try:
-        if source.size > LONGEST:
-            why = f"has {source.size} octets, a template at most {LONGEST}"
-            raise RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
-        room = bytearray(source.size)
-        at = 0
-        while at < len(room):
-            at += source.read([memoryview(room)[at:]], at, wait=True)
+        if source.size > MAX_TEMPLATE_BYTES:
+            reason = f"has {source.size} bytes, the limit is {MAX_TEMPLATE_BYTES}"
+            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
+        buffer = bytearray(source.size)
+        offset = 0
+        while offset < len(buffer):
+            offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
         source.check_unchanged()
-        return bytes(room)
+        return bytes(buffer)
     finally:
         source.close()
 
 
-def _decoded(octets: bytes) -> str:
+def _decode_source(source: bytes) -> str:
     try:
-        return octets.decode()
+        return source.decode()
     except UnicodeDecodeError as error:
-        line = 1 + octets.count(b"\n", 0, error.start)
-        raise _Unfit(f"not UTF-8 in line {line}") from None
+        line = 1 + source.count(b"\n", 0, error.start)
+        raise _RenderError(f"not UTF-8 in line {line}") from None
 
 
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
+def _decode_name(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
-def _together(pieces: Iterable[str], size: int) -> bytes:
-    """The octets of all pieces; raises `_Unfit` where there are more than `size`."""
-    octets = bytearray()
+def _encode_name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _join(pieces: Iterable[str], max_size: int) -> bytes:
+    """Return all pieces as bytes; raise `_RenderError` if they exceed `max_size` bytes."""
+    data = bytearray()
     for piece in pieces:
-        octets += piece.encode("utf-8", "surrogateescape")
-        if len(octets) > size:
-            raise _Unfit(f"gives more than {size} octets")
-    return bytes(octets)
+        data += piece.encode("utf-8", "surrogateescape")
+        if len(data) > max_size:
+            raise _RenderError(f"the file is larger than {max_size} bytes")
+    return bytes(data)
 
 
-def _told(error: Exception, name: str) -> str:
-    """Where it went wrong, and what, in one line; `name` is told by whoever asked."""
-    place, number = _place(error, name)
-    where = "" if place == name else f"in {_shown(place)} "
-    where += f"line {number}: " if number else ""
-    return where + line(_words(error), _LONGEST_ERROR)
+def _describe_error(error: Exception, name: str) -> str:
+    """Return one line with the place and the error.
+
+    The name of the requested template is omitted: the caller adds it.
+    """
+    template, number = _find_place(error, name)
+    place = "" if template == name else f"in {_printable(template)} "
+    place += f"line {number}: " if number else ""
+    return place + escape_control_chars(_error_message(error), _MAX_ERROR_CHARS)
 
 
-def _words(error: Exception) -> str:
+def _error_message(error: Exception) -> str:
     match error:
         case TemplatesNotFound():
             return str(error)
         case TemplateNotFound():
-            return f'there is no "{_shown(str(error))}"'
+            return f'there is no "{_printable(str(error))}"'
         case RecursionError():
-            return "nested too deep, or includes itself"
-        case _Unfit() | TemplateError() if error.args:
-            return str(error.args[0])  # the sandbox's and of names that are not defined, too
+            return "nested too deeply, or includes itself"
+        case _RenderError() | TemplateError() if error.args:
+            return str(error.args[0])  # TemplateError: sandbox errors and undefined names, too
     return f"{type(error).__name__}: {error}"
 
 
-def _place(error: Exception, name: str) -> tuple[str, int]:
-    """The template and the line of it that `error` comes from; line 0 is none."""
+def _find_place(error: Exception, name: str) -> tuple[str, int]:
+    """Return the template and the line that raised `error`; line 0 stands for none."""
     if isinstance(error, TemplateSyntaxError):
         return error.name or name, error.lineno
     place, number = name, 0
@@ -253,6 +267,5 @@ def _place(error: Exception, name: str) -> tuple[str, int]:
     return place, number
 
 
-def _shown(name: str) -> str:
-    """`name` as logs have it."""
-    return printable_name(name.encode("utf-8", "surrogateescape"))
+def _printable(name: str) -> str:
+    return printable_name(_encode_name(name))

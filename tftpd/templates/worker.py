@@ -1,7 +1,7 @@
-"""The process that renders: `python -m tftpd.templates.worker`, its socket as standard input.
+"""Render process: `python -m tftpd.templates.worker`, with its socket as standard input.
 
-It may neither write files nor start processes, has its memory, ends with its
-socket, and, while nobody ends it, by itself some time after a job should have.
+The process may neither write files nor start processes, and its memory is limited. It ends when
+the socket closes. A timer also ends it a second after the time limit of a job.
 """
 
 import resource
@@ -10,21 +10,28 @@ import socket
 from typing import TYPE_CHECKING
 
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.templates.protocol import MessageKind, RenderJob, framed, receive, refusal
+from tftpd.templates.protocol import (
+    MessageKind,
+    RenderJob,
+    encode_message,
+    encode_refusal,
+    receive_message,
+)
 
 if TYPE_CHECKING:
-    from tftpd.templates.sandbox import Templates
+    from tftpd.templates.sandbox import TemplateSandbox
 
-_MEMORY = 256 << 20  # octets beyond those it starts with
-_STARTS_WITH = 512 << 20  # octets, where the system does not say
-_LATE = 1.0  # seconds; who gave the job ends it before
+_EXTRA_MEMORY_BYTES = 256 << 20  # above the address space at the start
+_DEFAULT_MEMORY_BYTES = 512 << 20  # at the start, if the system does not report it
+_GRACE_SECONDS = 1.0  # the daemon ends the process earlier
 
-_LONGEST = 64 << 20  # octets of a job
+_MAX_JOB_BYTES = 64 << 20
 
 
 def main() -> None:
-    """Render until nobody wants it any more."""
-    # A terminal and systemd tell all processes of the daemon to end, which it may do later.
+    """Render jobs until the daemon closes the socket."""
+    # A terminal and systemd send these signals to all processes of the daemon. The daemon may
+    # still have transfers then, and it ends this process itself.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -33,77 +40,78 @@ def main() -> None:
     try:
         _serve(channel)
     except (EOFError, OSError):
-        return  # the daemon is gone, or wants another
+        return  # the daemon has ended, or it does not need this process any longer
 
 
 def _serve(channel: socket.socket) -> None:
     try:
-        from tftpd.templates.sandbox import Templates
+        from tftpd.templates.sandbox import TemplateSandbox
 
-        templates = Templates()
-        _bound()
+        sandbox = TemplateSandbox()
+        _set_limits()
     except ImportError as error:
-        channel.sendall(refusal(_unable(f"needs jinja2: {error}"), last=True))
+        channel.sendall(encode_refusal(_failed(f"needs jinja2: {error}"), last=True))
         return
     except (OSError, ValueError) as error:
-        channel.sendall(refusal(_unable(f"its process cannot be bounded: {error}"), last=True))
+        reason = f"cannot limit the resources of the render process: {error}"
+        channel.sendall(encode_refusal(_failed(reason), last=True))
         return
-    channel.sendall(framed(MessageKind.READY))
+    channel.sendall(encode_message(MessageKind.READY))
 
-    def take(count: int) -> bytes:
-        octets = bytearray()
-        while len(octets) < count:
-            got = channel.recv(count - len(octets))
-            if not got:
+    def read_exactly(count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            chunk = channel.recv(count - len(data))
+            if not chunk:
                 raise EOFError
-            octets += got
-        return bytes(octets)
+            data += chunk
+        return bytes(data)
 
     while True:
-        _, body = receive(take, _LONGEST)
+        _, body = receive_message(read_exactly, _MAX_JOB_BYTES)
         job = RenderJob.decode(body)
-        signal.setitimer(signal.ITIMER_REAL, job.seconds + _LATE)
-        channel.sendall(answer(templates, job))
+        signal.setitimer(signal.ITIMER_REAL, job.seconds + _GRACE_SECONDS)
+        channel.sendall(render_message(sandbox, job))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def answer(templates: "Templates", job: RenderJob) -> bytes:
-    """The message that says what `templates` make of a job."""
+def render_message(sandbox: "TemplateSandbox", job: RenderJob) -> bytes:
+    """Render a job and return the message with its result."""
     try:
-        return framed(MessageKind.FILE, templates.render(job))
+        return encode_message(MessageKind.FILE, sandbox.render(job))
     except RequestRefused as refused:
-        return refusal(refused)
+        return encode_refusal(refused)
     except MemoryError:
-        why = f"needs more than {_MEMORY >> 20} MiB of memory"
-        return refusal(_unable(why), last=True)  # what is left of it is in pieces
+        reason = f"needs more than {_EXTRA_MEMORY_BYTES >> 20} MiB of memory"
+        return encode_refusal(_failed(reason), last=True)  # the heap may be fragmented now
 
 
-def _bound() -> None:
-    """Take from this process what it does not need; raises `OSError` or `ValueError`."""
-    most = _held() + _MEMORY
-    for what, limit in (
-        (resource.RLIMIT_AS, most),
+def _set_limits() -> None:
+    """Limit the resources of this process; raise `OSError` or `ValueError`."""
+    memory = _address_space() + _EXTRA_MEMORY_BYTES
+    for kind, limit in (
+        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NPROC, 0),  # root's are not counted
+        (resource.RLIMIT_NPROC, 0),  # no effect for root
     ):
-        _, hard = resource.getrlimit(what)
+        _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
-        resource.setrlimit(what, (limit, limit))
+        resource.setrlimit(kind, (limit, limit))
 
 
-def _held() -> int:
-    """The octets of address space that it has now."""
+def _address_space() -> int:
+    """Return the size of this process's address space in bytes."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
-        return _STARTS_WITH
+        return _DEFAULT_MEMORY_BYTES
 
 
-def _unable(why: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, why, ErrorText.TEMPLATE_FAILED)
+def _failed(reason: str) -> RequestRefused:
+    return RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 
 if __name__ == "__main__":

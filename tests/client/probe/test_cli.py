@@ -145,7 +145,7 @@ def test_an_interrupt_during_a_transfer_sends_an_error():
             process.send_signal(signal.SIGINT)
             while not (printed := server.recv(1024)).startswith(b"\0\5"):
                 pass
-            assert printed == b"\0\5\0\0Client has seen enough\0"
+            assert printed == b"\0\5\0\0Client needs no more data\0"
             assert process.wait(LIMIT) == 130
         finally:
             process.kill()

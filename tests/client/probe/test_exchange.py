@@ -12,7 +12,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, decode
 
 ENDPOINT = ServerEndpoint((SERVER, WELL_KNOWN), ("192.0.2.7", 0), 1468, False)
 OTHER_HOST = ("192.0.2.99", 4000)
-FINAL_ERROR = ErrorPacket(0, "Client has seen enough")
+FINAL_ERROR = ErrorPacket(0, "Client needs no more data")
 
 
 class Receiver:

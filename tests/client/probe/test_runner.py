@@ -20,7 +20,7 @@ def probe_and_check_cleanup(server, **options):
     assert server.net.ports == {}
     assert server.net.clock.getDelayedCalls() == []
     assert {(error.code, error.message) for error in server.errors} <= {
-        (0, "Client has seen enough"),
+        (0, "Client needs no more data"),
         (8, "Option negotiation refused"),
     }
     return observed, duration

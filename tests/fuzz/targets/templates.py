@@ -1,4 +1,4 @@
-"""Templates: any template gives a file or a refusal, and reaches nothing outside its directory."""
+"""Templates: any template gives a file or a refusal and reaches nothing outside its directory."""
 
 import copy
 import resource
@@ -16,9 +16,9 @@ from tests.fuzz.choices import Choices
 from tests.fuzz.harness import scratch_directory, time_limit
 from tests.fuzz.sandbox_audit import SandboxAudit
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.templates.protocol import MessageKind, RenderJob, receive, refused_by
-from tftpd.templates.sandbox import Templates
-from tftpd.templates.worker import _held, answer
+from tftpd.templates.protocol import MessageKind, RenderJob, decode_refusal, receive_message
+from tftpd.templates.sandbox import TemplateSandbox
+from tftpd.templates.worker import _address_space, render_message
 
 _MEMORY_BYTES = 64 << 20  # more than there are
 _CPU_SECONDS = 0.1  # of a template; then it is ended, as the daemon does
@@ -29,7 +29,14 @@ _MAX_MESSAGE_BYTES = 1 << 16
 _SEPARATOR = b"\n---\n"  # between the template and the one that it may include
 _SECRET = "7b1f5a"
 _VARIABLES = {
-    "facts": {"a": 1, "list": [1, [2]], "dict": {"b": "c"}, "items": "d", "none": None, "f": 2.5},
+    "variables": {
+        "a": 1,
+        "list": [1, [2]],
+        "dict": {"b": "c"},
+        "items": "d",
+        "none": None,
+        "f": 2.5,
+    },
     "ip": "192.0.2.7",
     "mac": None,
     "name": "{{ ''.__class__ }}",
@@ -40,8 +47,8 @@ _KNOWN_FILE = b"{'b': 'c'}[0, 1, 2]FalseFalseFalse1[1, 3]"
 _FILES = {
     "root/base.j2": "<{% block a %}1{% endblock %}{% block b %}{{ self.a() }}{% endblock %}>",
     "root/macros.j2": "{% macro m(x) %}{{ x }}{{ caller and caller(x) }}{% endmacro %}",
-    "root/sub/part.j2": "{{ facts.a }}{% include 'part.j2' %}",
-    "root/known.j2": "{{ facts.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
+    "root/sub/part.j2": "{{ variables.a }}{% include 'part.j2' %}",
+    "root/known.j2": "{{ variables.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
     "{{ x is defined }}{{ n is defined }}{{ namespace(a=1).a }}{{ [3, 1] | sort | pprint }}",
     "outside/secret.j2": _SECRET,
 }
@@ -71,7 +78,7 @@ def check(data: bytes) -> None:
             _templates.cache_clear()
     assert variables == _VARIABLES, "the template has changed the variables"
     message = _render(root, b"known.j2", variables, 1 << 10)
-    kind, body = receive(BytesIO(message).read, _MAX_MESSAGE_BYTES)
+    kind, body = receive_message(BytesIO(message).read, _MAX_MESSAGE_BYTES)
     assert (kind, body) == (MessageKind.FILE, _KNOWN_FILE), (
         f"{body!r}: changed by the last template"
     )
@@ -79,14 +86,14 @@ def check(data: bytes) -> None:
 
 def _check_answer(message: bytes, size: int) -> None:
     stream = BytesIO(message)
-    kind, body = receive(stream.read, _MAX_MESSAGE_BYTES)
+    kind, body = receive_message(stream.read, _MAX_MESSAGE_BYTES)
     assert not stream.read(), "data after the message"
     assert _SECRET.encode() not in body, "a file outside the directory"
     if kind is MessageKind.FILE:
         assert len(body) <= size, f"{len(body)} bytes"
         return
     assert kind in (MessageKind.REFUSED, MessageKind.LAST)
-    reason = refused_by(body).reason
+    reason = decode_refusal(body).reason
     assert reason.isprintable(), f"{reason!r} is not one line"
     assert 0 < len(reason) <= 1000, "no reason, or a long one"
 
@@ -96,10 +103,10 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
     job = RenderJob(Grant(root, (name,), ReadPolicy()), variables, size, 1.0)
     templates = _templates()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_held() + _MEMORY_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + _MEMORY_BYTES, hard))
     try:
         with catch_warnings(action="ignore"), _AUDIT.only_below(str(root)):
-            message = answer(templates, job)
+            message = render_message(templates, job)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     if message[0] == MessageKind.LAST:
@@ -108,9 +115,9 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
 
 
 @cache
-def _templates() -> Templates:
-    templates = Templates()
-    for environment in (templates._environment, templates._compiled.with_returns):
+def _templates() -> TemplateSandbox:
+    templates = TemplateSandbox()
+    for environment in (templates._environment, templates._cache.crlf_environment):
         _AUDIT.watch(environment)
     return templates
 

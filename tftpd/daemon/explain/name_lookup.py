@@ -113,14 +113,14 @@ def trace_name(
                 name,
                 client,
                 lambda template, template_name: b"",  # the content does not affect the name
-                wait=True,
-                note=lambda *attempt: tried.append(TriedName(*attempt)),
+                blocking=True,
+                on_name=lambda *attempt: tried.append(TriedName(*attempt)),
             )
         except RequestRefused:
             pass
         else:
             found.source.close()
-            name, grant = found.named, found.grant
+            name, grant = found.name, found.grant
     return NameTrace(tuple(applied), tuple(tried), name, grant)
 
 
