@@ -71,8 +71,10 @@ def children(of: int | None = None) -> list[int]:
         if entry.isdigit():
             try:
                 status = Path("/proc", entry, "stat").read_text()
+                command = Path("/proc", entry, "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(status.rpartition(")")[2].split()[1]) == parent:
+            is_helper = b"from multiprocessing" in command
+            if int(status.rpartition(")")[2].split()[1]) == parent and not is_helper:
                 found.append(int(entry))
     return sorted(found)
