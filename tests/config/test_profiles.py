@@ -104,9 +104,9 @@ def test_a_shipped_one_is_replaced_by_its_name(loaded):
         ("{name: lab, match: {}}", "profiles[0].match: expected clients, macs, options, "
          "direction, mode or files"),
         ("{match: {mode: octet}}", 'profiles[0]: missing key "name"'),
-        ("{name: My Lab, match: {mode: octet}}", "profiles[0].name: expected a name of small "
+        ("{name: My Lab, match: {mode: octet}}", "profiles[0].name: expected a name of lower-case "
          'letters, digits, dots and dashes, got "My Lab"'),
-        ("{name: none, match: {mode: octet}}", "profiles[0].name: expected a name of small "
+        ("{name: none, match: {mode: octet}}", "profiles[0].name: expected a name of lower-case "
          'letters, digits, dots and dashes, got "none"'),
         ("{name: lab, match: {macs: [52:54:0]}}", "profiles[0].match.macs[0]: expected a MAC "
          'address or its first bytes, such as "52:54:00", got "52:54:0"'),
