@@ -2,6 +2,8 @@
 
 from ipaddress import ip_address
 
+import pytest
+
 from tftpd.access.client import Client
 
 ADDRESS = ip_address("192.0.2.7")
@@ -13,13 +15,14 @@ def test_a_client_is_an_address_and_the_one_that_it_asked():
     assert Client(ADDRESS).server == ""
 
 
-def test_its_mac_address_is_asked_for_once_even_where_nobody_knows():
-    for said in (None, b"\x52\x54\0\x12\x34\x56"):
-        asked = []
+@pytest.mark.parametrize("mac", [None, b"\x52\x54\0\x12\x34\x56"])
+def test_the_mac_address_is_looked_up_once_also_if_it_is_unknown(mac):
+    lookups = []
 
-        def neighbour(said=said, asked=asked):
-            asked.append(said)
-            return said
+    def neighbour():
+        lookups.append(mac)
+        return mac
 
-        client = Client(ADDRESS, neighbour)
-        assert (client.mac, client.mac, len(asked)) == (said, said, 1)
+    client = Client(ADDRESS, neighbour)
+    assert (client.query_mac(), client.query_mac(), client.mac) == (mac, mac, mac)
+    assert len(lookups) == 1

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.paths import RequestName, is_template, printable_name, split_name
+from tftpd.access.paths import (
+    RequestName,
+    escape_control_chars,
+    is_template,
+    printable_name,
+    split_name,
+)
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
 
@@ -137,3 +143,8 @@ def test_two_different_names_are_never_printed_alike(filename):
     assert _read_printable(text) == filename
     assert '"' not in text.replace("\\\\", "").replace('\\"', "")
     text.encode()
+
+
+def test_control_characters_are_escaped_and_the_result_is_cut():
+    assert escape_control_chars("a\nb\x1b") == "a\\nb\\x1b"
+    assert escape_control_chars("a\nbcd", max_chars=4) == "a\\nb"
