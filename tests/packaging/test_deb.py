@@ -11,10 +11,7 @@ from tests.support.plain import get
 from tests.support.programs import program
 from tftpd import __version__
 
-pytestmark = [
-    pytest.mark.check,
-    pytest.mark.xdist_group("debian packages"),  # one process builds them
-]
+pytestmark = pytest.mark.xdist_group("debian packages")  # one process builds them
 
 LIMIT = 300
 # What only tests need is not looked for, nor a compiler.
@@ -70,6 +67,7 @@ def test_the_lower_bounds_of_the_package_are_those_of_setup_cfg(name, package):
     assert f"{package} (>= {version}) " in (CHECKOUT / "debian/control").read_text()
 
 
+@pytest.mark.check
 def test_the_package_depends_on_what_carries_the_libraries_or_on_those_of_debian(packages):
     (package,) = packages.glob("tftpd-twisted_*.deb")
     depends = _run("dpkg", "--field", str(package), "Depends").strip().split(", ")
@@ -80,11 +78,13 @@ def test_the_package_depends_on_what_carries_the_libraries_or_on_those_of_debian
     assert "python3-google-re2" not in names
 
 
+@pytest.mark.check
 def test_lintian_finds_no_error_and_no_warning(packages):
     (changes,) = packages.glob("*.changes")
     _run("lintian", "--allow-root", "--fail-on", "error,warning", str(changes))
 
 
+@pytest.mark.check
 def test_everything_has_its_debian_place(root):
     for place in (
         "etc/tftpd/tftpd.yaml", "usr/bin/tftpc", "usr/bin/tftpd",
@@ -108,6 +108,7 @@ def status():
         yield f"{directory}/status"
 
 
+@pytest.mark.check
 def test_it_serves_on_the_libraries_of_the_release(root, tmp_path, status):
     if os.getuid() != 0:
         pytest.skip("only root lays a tree over /usr")
