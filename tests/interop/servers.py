@@ -39,7 +39,7 @@ class Kind:
     port: int | None = None  # where it knows one only: then in a network of its own
 
     def agrees(self, blksize: int, windowsize: int) -> tuple[int, int]:
-        """What comes of these two when a client asks for them."""
+        """Return the blksize and windowsize that the server grants for a request of both."""
         known = self.options
         return (
             blksize if "blksize" in known else 512,
@@ -139,7 +139,7 @@ def _skip(why: str) -> None:
 
 
 def _listens(pid: int, program: str, port: int) -> bool:
-    """Whether the process runs `program` already, and has the port in its network."""
+    """Return True if the process runs `program` already and has bound the port in its network."""
     here = Path("/proc", str(pid))
     if (here / "comm").read_text().strip() != program:
         return False

@@ -44,7 +44,7 @@ def load(host: Host, *titles: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where each host is, and what the server holds."""
+    """Hosts of the client, the router and the server, and the root of the server."""
 
     client: Host
     router: Host

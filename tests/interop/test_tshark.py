@@ -1,4 +1,4 @@
-"""What tshark reads in the trace of a real daemon, while that runs."""
+"""The trace of a running daemon, as tshark reads it."""
 
 import signal
 import subprocess

@@ -113,13 +113,13 @@ def _bursts(sock):
 def test_all_datagrams_are_delivered_with_their_source(pair):
     sender, receiver = pair
     assert _bursts(receiver) == []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        stranger.bind(("127.0.0.1", 0))
-        for source, datagram in ((sender, b"a"), (stranger, b"bb"), (sender, b"")):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        for source, datagram in ((sender, b"a"), (other, b"bb"), (sender, b"")):
             source.sendto(datagram, receiver.getsockname())
         assert _bursts(receiver) == [
             ([b"a"], sender.getsockname()),
-            ([b"bb"], stranger.getsockname()),
+            ([b"bb"], other.getsockname()),
             ([b""], sender.getsockname()),
         ]
 

@@ -40,7 +40,7 @@ def packages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def root(packages):
-    """What they install."""
+    """Unpack the packages into one directory."""
     there = packages / "root"
     for package in packages.glob("*.deb"):
         _run("dpkg", "-x", str(package), str(there))

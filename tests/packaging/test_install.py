@@ -1,4 +1,4 @@
-"""What a user gets: sdist, then wheel, then a fresh virtual environment."""
+"""The sdist, the wheel built from it, and an installation in a new virtual environment."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What CI installs, by exact versions and hashes, and the bounds of setup.cfg."""
+"""The lock files of CI, with exact versions and hashes, and the bounds of setup.cfg."""
 
 import re
 from pathlib import Path

@@ -54,7 +54,8 @@ class Match(Protocol):
     def __getitem__(self, group: int) -> bytes | None:
         """Return what a group matched; None if it took no part. Group 0 is the whole match."""
 
-    def span(self) -> tuple[int, int]: ...
+    def span(self) -> tuple[int, int]:
+        """Return the offsets of the match in the name, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)

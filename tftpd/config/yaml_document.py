@@ -107,7 +107,7 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
 
 
 def _text(document: Document, text: str, path: Path, line: int | None = None) -> str:
-    """Return `text`; lone surrogates such as "\\ud800" are a problem and get replaced."""
+    r"""Return `text`; lone surrogates such as "\ud800" are a problem and get replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:

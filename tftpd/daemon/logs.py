@@ -79,6 +79,7 @@ class LossTolerantObserver:
         self._reason = ""
 
     def __call__(self, event: LogEvent) -> None:
+        """Twisted: log an event, after the number of lines that were lost before it."""
         try:
             if self._lost:
                 self._log.warn(

@@ -43,7 +43,7 @@ class WouldBlock(Exception):
 
     @property
     def needs_render(self) -> bool:
-        """Whether the file must be rendered from a template first."""
+        """True if the file must be rendered from a template first."""
         return len(self.args) > 1
 
 

@@ -21,8 +21,8 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.packets import ErrorPacket, decode
 
-_STRANGER: SocketAddress = ("192.0.2.66", 3000)
-_PORTS: tuple[SocketAddress, ...] = ((SERVER, 3000), (SERVER, 3001), _STRANGER)
+_OTHER_HOST: SocketAddress = ("192.0.2.66", 3000)
+_PORTS: tuple[SocketAddress, ...] = ((SERVER, 3000), (SERVER, 3001), _OTHER_HOST)
 _WAITS = (0.0, 0.06, 0.3, 1.0, 3.1, 9.0, 31.0)
 _MAX_SECONDS = 2000.0  # of a transfer
 _SIZES = (512, 16, 8)
@@ -116,6 +116,6 @@ class _Transfer:
         packet = decode(data)
         assert to in (*_PORTS, SERVER_ADDRESS), f"{to} has never sent anything"
         assert to != self.error_source, "an ERROR is answered"
-        assert to != _STRANGER or isinstance(packet, ErrorPacket), "another host is answered"
+        assert to != _OTHER_HOST or isinstance(packet, ErrorPacket), "another host is answered"
         for peer in self.peers.values():
             peer.receive(source, data)
