@@ -2,12 +2,11 @@
 
     python -m tests.support.count_lines [PATH ...]
 
-Prints the count for each package of `tftpd` and for each other directory.
+Prints the count of each directory; by default of `tftpd`, its packages and the code around it.
 """
 
 import sys
 import tokenize
-from collections import Counter
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -15,13 +14,8 @@ BESIDE = ("bench", "docs", "tests/support", "tests/fuzz")
 """Directories of the code around the package: measurements, documentation, test support."""
 
 _LAYOUT = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENCODING,
-    tokenize.ENDMARKER,
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    *(tokenize.ENCODING, tokenize.ENDMARKER),
 }
 
 
@@ -52,14 +46,13 @@ def count_below(directory: Path) -> int:
 
 def main(arguments: list[str]) -> None:
     """Print the counts."""
-    counts: Counter[str] = Counter()
-    for root in arguments or ["tftpd", *BESIDE]:
-        for path in sorted((CHECKOUT / root).rglob("*.py")):
-            parts = path.relative_to(CHECKOUT).parts
-            counts["/".join(parts[: min(2, len(parts) - 1)])] += count_lines(path)
-    for name, count in counts.items():
-        print(f"{count:6} {name}")
-    print(f"{counts.total():6} total")
+    roots = arguments or [
+        *(f"tftpd/{path.name}" for path in sorted((CHECKOUT / "tftpd").glob("[a-z]*/"))),
+        "tftpd",
+        *BESIDE,
+    ]
+    for root in roots:
+        print(f"{count_below(CHECKOUT / root):6} {root}")
 
 
 if __name__ == "__main__":

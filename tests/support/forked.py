@@ -11,7 +11,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partialmethod
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from unittest import mock
@@ -61,13 +61,8 @@ class ForkedTwistd:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+    terminate = partialmethod(send_signal, signal.SIGTERM)
+    kill = partialmethod(send_signal, signal.SIGKILL)
 
 
 @cache

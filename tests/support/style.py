@@ -66,11 +66,10 @@ def find_private_words(text: str) -> Iterator[tuple[int, str]]:
 def find_openers(source: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the first word of each docstring that begins with a forbidden word."""
     for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Expr(value=ast.Constant(value=str(text))):
-                words = text.split(maxsplit=1)
-                if words and words[0].strip(".,:;") in _OPENERS:
-                    yield node.lineno, words[0]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            (first,) = str(node.value.value).split(maxsplit=1)[:1] or [""]
+            if first.strip(".,:;") in _OPENERS:
+                yield node.lineno, first
 
 
 def check(path: Path) -> Iterator[str]:
