@@ -8,19 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemons import RunningDaemon, daemon
+from tests.support.daemons import RunningDaemon, daemon, free_port
 from tests.support.plain import Pairs
 from tests.support.plain import request as encode_request
 
 WAIT_SECONDS = 20.0  # for an answer
 OPTIONS = (("tsize", 0), ("blksize", 1000))
-
-
-def free_tcp_port() -> int:
-    """Return a TCP port of the loopback address that is not in use."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Web:
@@ -55,7 +48,7 @@ class Web:
 @contextmanager
 def web(tmp_path: Path, **settings: Any) -> Iterator[Web]:
     """Run a daemon with a status page on a TCP port."""
-    port = free_tcp_port()
+    port = free_port(socket.SOCK_STREAM)
     status = settings.pop("status", {})
     with daemon(tmp_path, status={"port": port, **status}, **settings) as running:
         yield Web(running, port)

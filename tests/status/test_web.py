@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.status.pages import WAIT_SECONDS, SlowReader, free_tcp_port, web
+from tests.status.pages import WAIT_SECONDS, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
 
@@ -362,9 +362,9 @@ def test_a_port_in_use_ends_the_start_with_one_line(tmp_path):
         taken.listen()
         config = tmp_path / "t.yaml"
         config.write_text(
-            "listen: [{address: 127.0.0.1, port: 6969}]\n"
+            f"listen: [{{address: 127.0.0.1, port: {free_port()}}}]\n"
             f"directories: [{{root: {tmp_path}, read: true}}]\n"
-            f"status: {{port: {taken.getsockname()[1]}}}\n".replace("6969", str(free_tcp_port()))
+            f"status: {{port: {taken.getsockname()[1]}}}\n"
         )
         ended = subprocess.run(
             twistd("tftp", "--config", str(config)),

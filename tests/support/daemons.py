@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,17 @@ def answers(port: int) -> bool:
             return False
 
 
-def free_port() -> int:
-    """Return a UDP port of the loopback address that is free now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """Return a UDP or TCP port of the loopback address that is free now.
+
+    The kernel gives clients ports from 32768 on: a test in another process could take one of
+    them before the daemon does.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 21_000)
+        with socket.socket(socket.AF_INET, kind) as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def own_address() -> str:

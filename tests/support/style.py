@@ -77,11 +77,10 @@ def check(path: Path) -> Iterator[str]:
     name = str(path.relative_to(CHECKOUT))
     allowed = ALLOWED.get(name, set())
     text = path.read_text("utf-8")
-    findings = [(0, word) for _, word in find_private_words(name)]
-    findings += find_private_words(text)
-    for number, word in findings:
+    # The name of the file is line 0.
+    for number, word in find_private_words(f"{name}\n{text}"):
         if not allowed & {word, "*"}:
-            yield f"{name}:{number}: {word!r} is a private word"
+            yield f"{name}:{number - 1}: {word!r} is a private word"
     if path.suffix == ".py":
         for number, word in find_openers(text):
             yield f"{name}:{number}: the docstring begins with {word!r}"
