@@ -41,14 +41,10 @@ test: $(VENV)/.installed-test  ## Run the tests that every change must pass (4 m
 	$(PYTEST) $(PARALLEL) $(TESTS)
 
 .PHONY: lint
-lint: $(VENV)/.installed-lint  ## Run ruff and mypy
+lint: $(VENV)/.installed-lint  ## Run ruff, mypy, and the checks of spelling, names and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-# What `make lint` will run too, once all texts follow docs/contributing/style.md.
-.PHONY: prose
-prose: $(VENV)/.installed-lint  ## Check spelling, names and docstrings
 	$(BIN)/codespell
 	$(BIN)/python -m tests.support.style
 

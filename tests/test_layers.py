@@ -1,4 +1,4 @@
-"""Imports point down only: the drawing in docs/explanation/architecture.md, held to the code."""
+"""Imports point down only: the layers of docs/explanation/architecture.md."""
 
 import ast
 import sys
@@ -59,10 +59,10 @@ def _module_name(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_from_its_floor_and_below(path):
-    floor, *_ = path.relative_to(PACKAGE).parts
-    assert floor in {*LAYERS, "__init__.py"}, f"{path} is on no floor"
-    allowed = LAYERS[floor] | {floor} if floor in LAYERS else set()
+def test_a_module_imports_from_its_layer_and_below(path):
+    layer, *_ = path.relative_to(PACKAGE).parts
+    assert layer in {*LAYERS, "__init__.py"}, f"{path} is on no layer"
+    allowed = LAYERS[layer] | {layer} if layer in LAYERS else set()
     for name in _imported(path):
         top, *rest = name.split(".")
         if top == "tftpd":
@@ -75,7 +75,7 @@ def test_the_package_itself_imports_nothing():
     assert _imported(PACKAGE / "__init__.py") == []
 
 
-def test_the_reactor_is_an_argument_but_where_the_program_begins():
+def test_only_the_entry_points_import_the_reactor():
     owners = {
         str(path.relative_to(PACKAGE))
         for path in MODULES

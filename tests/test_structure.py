@@ -1,5 +1,6 @@
 """Number, size and names of modules: limits that keep the code base easy to search."""
 
+import ast
 from collections import Counter
 
 from tests.support.count_lines import BESIDE, CHECKOUT, count_below
@@ -52,3 +53,13 @@ def test_a_module_name_is_used_in_one_package_only():
     packages = {(_package(path), path.stem) for path in MODULES}
     repeated = _repeated(stem for _, stem in packages)
     assert [name for name in repeated if name not in REPEATED_NAMES] == []
+
+
+def test_a_public_class_name_is_used_once():
+    names = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert _repeated(names) == []

@@ -1,14 +1,17 @@
-"""A TFTP server on Twisted.
+"""TFTP server and client on Twisted.
 
-The folders are floors, and imports point down only:
+Each package imports only packages above it in this list:
 
-    wire      octets <-> values                          (standard library)
-    transfer  the rules of a transfer, without I/O       (wire)
-    access    who may touch which name                   (wire)
-    storage   files beneath a root                       (wire, access)
-    config    YAML -> Settings                           (wire, transfer, access)
-    net       Twisted datagrams: listener and sessions   (all above but config)
-    daemon    the twistd plugin and the `tftpd` command  (all above)
+    protocol   packets, options, state machines; no I/O
+    access     who may read or write which name
+    storage    files below a root directory
+    templates  Jinja templates in separate processes
+    config     YAML to Settings
+    net        UDP under Twisted: sockets, ports, sessions
+    server     listen, queue, admit, resolve, start sessions
+    status     status page, JSON, metrics
+    daemon     the twistd plugin and the command `tftpd`
+    client     the library and the command `tftpc`; uses protocol, access, storage and net
 """
 
 __version__ = "0.1.0"

@@ -1,18 +1,18 @@
-"""Who asks."""
+"""The client and the lookup of its MAC address."""
 
 from ipaddress import ip_address
 
 import pytest
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 
 ADDRESS = ip_address("192.0.2.7")
 
 
 def test_a_client_is_an_address_and_the_one_that_it_asked():
-    client = Client(ADDRESS, server="192.0.2.1")
+    client = ClientIdentity(ADDRESS, server="192.0.2.1")
     assert (client.address, client.server, client.mac) == (ADDRESS, "192.0.2.1", None)
-    assert Client(ADDRESS).server == ""
+    assert ClientIdentity(ADDRESS).server == ""
 
 
 @pytest.mark.parametrize("mac", [None, b"\x52\x54\0\x12\x34\x56"])
@@ -23,6 +23,6 @@ def test_the_mac_address_is_looked_up_once_also_if_it_is_unknown(mac):
         lookups.append(mac)
         return mac
 
-    client = Client(ADDRESS, neighbour)
+    client = ClientIdentity(ADDRESS, neighbour)
     assert (client.query_mac(), client.query_mac(), client.mac) == (mac, mac, mac)
     assert len(lookups) == 1

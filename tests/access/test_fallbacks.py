@@ -1,4 +1,4 @@
-"""What the ladder makes of names."""
+"""Names that fallbacks derive from a requested name."""
 
 import codecs
 from pathlib import Path
@@ -18,12 +18,12 @@ DRIVE, TRAILING, ENCODING, PREFIX, CASE = Fallback
 KNOWN = FallbackChain((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
 
 
-def climbed(name, *rungs):
-    return [candidate.name for candidate in KNOWN.candidates(name, rungs)]
+def candidate_names(name, *fallbacks):
+    return [candidate.name for candidate in KNOWN.candidates(name, fallbacks)]
 
 
 @pytest.mark.parametrize(
-    ("rung", "name", "made"),
+    ("fallback", "name", "derived"),
     [
         (DRIVE, b"C:\\Boot\\x", [b"\\Boot\\x"]),
         (DRIVE, b"/c:/x", [b"/x"]),
@@ -47,20 +47,24 @@ def climbed(name, *rungs):
         (PREFIX, b"bootx", [b"boot/bootx", b"srv/tftp/bootx"]),
     ],
 )  # fmt: skip
-def test_what_a_rung_makes(rung, name, made):
-    assert climbed(name, rung) == made
+def test_a_fallback_derives_names(fallback, name, derived):
+    assert candidate_names(name, fallback) == derived
 
 
 def test_a_name_longer_than_a_request_may_be_is_not_mended():
     longest = b"C:" + b"x" * (MAX_REPAIRED_BYTES - 2)
-    assert climbed(longest, *Fallback) != []
-    assert climbed(longest + b"x", *Fallback) == []
+    assert candidate_names(longest, *Fallback) != []
+    assert candidate_names(longest + b"x", *Fallback) == []
 
 
-def test_each_rung_takes_what_those_before_have_made():
+def test_each_fallback_also_applies_to_earlier_results():
     asked = b"D:\\boot\\X\xff"
     made = [
-        (candidate.name, [rung.value for rung in candidate.fallbacks], candidate.ignores_case)
+        (
+            candidate.name,
+            [fallback.value for fallback in candidate.fallbacks],
+            candidate.ignores_case,
+        )
         for candidate in KNOWN.candidates(asked, (DRIVE, TRAILING, CASE))
     ]
     assert made == [
@@ -74,8 +78,8 @@ def test_each_rung_takes_what_those_before_have_made():
     ]
 
 
-def test_without_rungs_there_is_nothing_to_try():
-    assert climbed(b"C:\\x\xff") == []
+def test_without_fallbacks_no_name_is_tried():
+    assert candidate_names(b"C:\\x\xff") == []
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -121,8 +125,8 @@ def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
 
 def test_there_is_an_end_to_what_is_tried():
     prefixes = tuple((b"%d" % number,) for number in range(100))
-    ladder = FallbackChain((PREFIX,), (), prefixes)
-    assert len(list(ladder.candidates(b"x", (PREFIX, CASE)))) == MAX_CANDIDATES
+    chain = FallbackChain((PREFIX,), (), prefixes)
+    assert len(list(chain.candidates(b"x", (PREFIX, CASE)))) == MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(
@@ -146,20 +150,20 @@ def test_a_prefix_is_spelled_as_it_is_configured():
     assert mounts.normalize_prefix(b"other/Y") == b"other/Y"
 
 
-def test_rungs_are_those_of_the_server_and_of_each_directory():
-    ladder = FallbackChain((DRIVE,))
+def test_fallbacks_come_from_the_server_and_from_each_directory():
+    chain = FallbackChain((DRIVE,))
     here, there = (
         Mount((), single_root(Path("/a"))),
         Mount((b"in",), single_root(Path("/b")), fallbacks=(CASE,)),
     )
-    both = Mounts([here, there], NameRules(fallbacks=ladder))
+    both = Mounts([here, there], NameRules(fallbacks=chain))
     assert both.fallbacks == (DRIVE, CASE)
     assert both.fallbacks_for(b"x") == (DRIVE,)
     assert both.fallbacks_for(b"in/x") == (CASE,)
-    assert Mounts([there], NameRules(fallbacks=ladder)).fallbacks == (CASE,)
+    assert Mounts([there], NameRules(fallbacks=chain)).fallbacks == (CASE,)
     assert (
         Mounts(
-            [Mount((), single_root(Path("/a")), fallbacks=())], NameRules(fallbacks=ladder)
+            [Mount((), single_root(Path("/a")), fallbacks=())], NameRules(fallbacks=chain)
         ).fallbacks
         == ()
     )
@@ -171,7 +175,7 @@ def test_the_defaults_make_sense():
     assert known.prefixes == ((b"boot",), (b"tftpboot",))
 
 
-def test_a_candidate_tells_the_log_which_rungs_led_to_it():
+def test_a_candidate_records_the_fallbacks_for_the_log():
     asked = RequestName(b"C:\\x\xff", ("rule",), {"model": b"x86"})
     *_, last = KNOWN.candidates(asked.name, (DRIVE, TRAILING))
     made = last.to_request_name(asked)
@@ -180,7 +184,7 @@ def test_a_candidate_tells_the_log_which_rungs_led_to_it():
 
 
 def test_a_name_too_long_has_no_prefix_to_take_away():
-    assert climbed(b"/boot/" + b"x" * 4096, PREFIX) == []
+    assert candidate_names(b"/boot/" + b"x" * 4096, PREFIX) == []
 
 
 def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():

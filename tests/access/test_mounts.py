@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, parse_root, single_root
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
-CLIENT = Client(ip_address("192.0.2.7"))
+CLIENT = ClientIdentity(ip_address("192.0.2.7"))
 
 TOP = Mount((), single_root(Path("/srv/tftp")), read=ReadPolicy())
 INCOMING = Mount((b"incoming",), single_root(Path("/srv/in")), write=WritePolicy(max_size=9))
@@ -108,7 +108,7 @@ def test_templates_are_not_written_where_they_are_rendered(name):
 
 
 def test_a_long_way_back_takes_no_longer_than_the_way_there():
-    """Each `..` copied all steps before it, and a ladder tries 64 such names."""
+    """A slow version copied all components for each `..`; fallbacks try 64 such names."""
 
     def seconds(name):
         begun = time.perf_counter()
@@ -122,11 +122,11 @@ def test_a_long_way_back_takes_no_longer_than_the_way_there():
 def test_a_policy_admits_its_clients_only():
     networks = (ip_network("192.0.2.0/24"), ip_network("fe80::/10"))
     mounts = Mounts([Mount((), TOP.roots, ReadPolicy(clients=networks), WritePolicy())])
-    assert _read(b"x", mounts, Client(ip_address("192.0.2.255"))).name == (b"x",)
-    assert _read(b"x", mounts, Client(ip_address("fe80::7"))).name == (b"x",)
-    refused = _refused(mounts.authorize_read, b"x", Client(ip_address("198.51.100.1")))
+    assert _read(b"x", mounts, ClientIdentity(ip_address("192.0.2.255"))).name == (b"x",)
+    assert _read(b"x", mounts, ClientIdentity(ip_address("fe80::7"))).name == (b"x",)
+    refused = _refused(mounts.authorize_read, b"x", ClientIdentity(ip_address("198.51.100.1")))
     assert refused is ErrorCode.ACCESS_VIOLATION
-    assert mounts.authorize_write(b"x", Client(ip_address("198.51.100.1")))
+    assert mounts.authorize_write(b"x", ClientIdentity(ip_address("198.51.100.1")))
 
 
 @pytest.mark.parametrize("filename", [b"a/" * 30000, b"../" * 20000, b"/" * 60000, b"x" * 60000])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import (
     DEFAULT_PROFILE,
     Fingerprint,
@@ -31,7 +31,7 @@ def _nobody():
 
 
 def _chosen(match, request, client=CLIENT, neighbour=_nobody):
-    chosen = Profiles([Profile("this", match)]).choose(request, Client(client, neighbour))
+    chosen = Profiles([Profile("this", match)]).choose(request, ClientIdentity(client, neighbour))
     return chosen.name == "this"
 
 
@@ -104,9 +104,9 @@ def test_every_word_of_a_match_must_fit():
 
 def test_the_first_that_matches_is_chosen():
     profiles = Profiles([Profile("uploads", ProfileMatch(request=Wrq)), Profile("a"), Profile("b")])
-    assert profiles.choose(_asked(), Client(CLIENT)).name == "a"
-    assert profiles.choose(_asked(kind=Wrq), Client(CLIENT)).name == "uploads"
-    assert Profiles().choose(_asked(), Client(CLIENT)) is DEFAULT_PROFILE
+    assert profiles.choose(_asked(), ClientIdentity(CLIENT)).name == "a"
+    assert profiles.choose(_asked(kind=Wrq), ClientIdentity(CLIENT)).name == "uploads"
+    assert Profiles().choose(_asked(), ClientIdentity(CLIENT)) is DEFAULT_PROFILE
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_the_neighbour_is_asked_once_and_only_where_it_decides():
         asked.append(CLIENT)
 
     Profiles([Profile("a", ProfileMatch(macs=[MAC], request=Wrq)), Profile("b")]).choose(
-        _asked(), Client(CLIENT, neighbour)
+        _asked(), ClientIdentity(CLIENT, neighbour)
     )
     assert asked == []
     profiles = [Profile("a", ProfileMatch(macs=[MAC])), Profile("b", ProfileMatch(macs=[MAC[:3]]))]
-    assert Profiles(profiles).choose(_asked(), Client(CLIENT, neighbour)) is DEFAULT_PROFILE
+    assert Profiles(profiles).choose(_asked(), ClientIdentity(CLIENT, neighbour)) is DEFAULT_PROFILE
     assert asked == [CLIENT]
 
 
@@ -161,7 +161,7 @@ def test_options_choose_the_profile_together_with_the_rest():
     pxe = Profile("pxe", ProfileMatch(options=Fingerprint(["tsize=0", "blksize"])))
     net = Profile("net", ProfileMatch(options=Fingerprint(["blksize"]), mode=b"netascii"))
     profiles = Profiles([pxe, net, Profile("any")])
-    client = Client(CLIENT)
+    client = ClientIdentity(CLIENT)
     sized = ((b"TSIZE", b"0"), (b"blksize", b"1468"))
     assert profiles.choose(_asked(*sized), client).name == "pxe"
     assert profiles.choose(_asked(sized[1], mode=b"NETASCII"), client).name == "net"

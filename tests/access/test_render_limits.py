@@ -1,4 +1,4 @@
-"""What a file made of a template may cost."""
+"""Limits for rendering a template."""
 
 from tftpd.access.policy import RenderLimits
 

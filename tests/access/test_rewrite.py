@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access import rewrite
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.paths import RequestName
 from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, pattern
 from tftpd.access.rewrite import RewriteRule, apply_rules, parse_template
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
-CLIENT = Client(ip_address("10.0.0.7"))
+CLIENT = ClientIdentity(ip_address("10.0.0.7"))
 
 
 def rule(match, to=None, label="r", **how):
@@ -44,7 +44,7 @@ def test_what_was_found_is_replaced(match, to, name, made):
 
 def test_each_address_has_its_own_form():
     rules = [rule("^.*$", "{ip} {ip_hex}")]
-    made = apply_rules(rules, b"x", False, Client(ip_address("2001:db8::1"))).name
+    made = apply_rules(rules, b"x", False, ClientIdentity(ip_address("2001:db8::1"))).name
     assert made == b"2001:db8::1 20010DB8000000000000000000000001"
 
 
@@ -118,7 +118,7 @@ def test_rules_are_for_reads_or_writes_and_for_some_clients():
     assert apply_rules([reads, writes], b"a", True, CLIENT).name == b"w"
     here = replace(rule("a", "b"), clients=(ip_network("10.0.0.0/8"),))
     assert apply_rules([here], b"a", False, CLIENT).name == b"b"
-    assert apply_rules([here], b"a", False, Client(ip_address("192.0.2.1"))).name == b"a"
+    assert apply_rules([here], b"a", False, ClientIdentity(ip_address("192.0.2.1"))).name == b"a"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_any_octets_come_through_rules_that_do_not_concern_them(name):
 
 
 def test_a_rule_with_the_mac_address_is_for_clients_that_have_one():
-    known = Client(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
+    known = ClientIdentity(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
     rules = [rule("^", "{mac:upper}/")]
     assert apply_rules(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
     assert apply_rules(rules, b"a", False, CLIENT) == RequestName(b"a")

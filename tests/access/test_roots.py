@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import SERIALS, Mount, Mounts, Root, parse_root, parse_serials
 from tftpd.access.paths import PARENT, SELF, TEMPORARY, split_name
 from tftpd.access.placeholders import InvalidPlaceholder, Placeholder
@@ -15,8 +15,8 @@ from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MAC = bytes.fromhex("525400abcdef")
-CLIENT = Client(ip_address("192.0.2.7"), lambda: MAC)
-STRANGER = Client(ip_address("2001:db8::7"))
+CLIENT = ClientIdentity(ip_address("192.0.2.7"), lambda: MAC)
+OTHER_CLIENT = ClientIdentity(ip_address("2001:db8::7"))
 
 
 def _ways(mount, filename, client=CLIENT):
@@ -78,9 +78,11 @@ def test_the_roots_of_a_client_are_tried_in_their_order():
 
 
 def test_a_client_whose_mac_address_nobody_knows_has_no_such_root():
-    assert _ways(_mount("/srv/{mac}", "/srv/default"), b"x", STRANGER) == [("/srv/default", b"x")]
+    assert _ways(_mount("/srv/{mac}", "/srv/default"), b"x", OTHER_CLIENT) == [
+        ("/srv/default", b"x")
+    ]
     with pytest.raises(RequestRefused) as refused:
-        _ways(_mount("/srv/{mac}"), b"x", STRANGER)
+        _ways(_mount("/srv/{mac}"), b"x", OTHER_CLIENT)
     assert refused.value.code is ErrorCode.FILE_NOT_FOUND
     assert str(refused.value) == "the client has no directory in /srv/{mac}"
 
@@ -136,7 +138,7 @@ def test_the_kernel_is_asked_once_for_a_client():
         asked.append(1)
         return MAC
 
-    client = Client(ip_address("192.0.2.7"), neighbour)
+    client = ClientIdentity(ip_address("192.0.2.7"), neighbour)
     mounts = Mounts([_mount("/srv/{mac}", "/srv/{mac:upper}")])
     assert asked == []
     assert mounts.needs_mac

@@ -1,8 +1,8 @@
-"""What is known of a client."""
+"""Template variables of a client."""
 
 from ipaddress import ip_address, ip_network
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.variables import VariableRule, VariableTable
 
 MAC = bytes.fromhex("525400123456")
@@ -11,7 +11,7 @@ ELSEWHERE = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
 
 
 def _client(neighbour):
-    return Client(ip_address("10.0.0.7"), neighbour)
+    return ClientIdentity(ip_address("10.0.0.7"), neighbour)
 
 
 def _nobody_asks():

@@ -241,7 +241,7 @@ class Transfer:
         self._wait()
 
     def _holds(self) -> bool:
-        """Whether a block is not repeated yet, or never."""
+        """Return True if the block may still be repeated by this habit."""
         gone = len(self.habits.block) - len(self._waits)
         return not self.habits.repeats_blocks or gone <= self.habits.holds
 

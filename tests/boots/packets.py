@@ -37,7 +37,7 @@ def block(kind: str, index: int, payload: bytes = b"") -> bytes:
 
 
 def options(datagram: bytes) -> dict[str, str]:
-    """Those of a request or an OACK, in their order."""
+    """Return the options of a request or an OACK, in their order."""
     strings = [word.decode("latin-1") for word in datagram[2:].split(b"\0")[:-1]]
     if opcode(datagram) in REQUESTS:
         strings = strings[2:]

@@ -31,7 +31,7 @@ _LONGEST = 7200.0  # seconds that a boot may take
 
 @dataclass(slots=True)
 class Road:
-    """What happens to datagrams, either way.
+    """Faults of datagrams in both directions.
 
     `fate` tells, for the number of a datagram, how late each of its copies
     comes: `[]` is lost, `[0.0]` is as it should be. `carried` are all, as
@@ -132,12 +132,12 @@ class Boot:
 
     @property
     def complete(self) -> bool:
-        """Whether the client came to the end of its boot."""
+        """True if the client completed its boot."""
         return len(self.transfers) == len(self.family.steps) and not self.failed
 
     @property
     def profiles(self) -> Counter[tuple[int, bytes, str]]:
-        """What each request was taken for, by port and name."""
+        """Profile of each request, by port and name."""
         return Counter(
             (report.peer[1], report.filename, report.profile) for report in self.server.reports
         )
@@ -147,7 +147,7 @@ class Boot:
         return [f"{port} {way} {packets.written(datagram)}" for port, way, datagram in self.trace]
 
     def stored(self, step: Step) -> bytes:
-        """What the server has of an upload."""
+        """Return the content of an upload on the server."""
         octets: bytes = (self.root / self.family.file(step)).read_bytes()
         return octets
 
@@ -195,7 +195,7 @@ class Boot:
             self.clock.advance(0)
 
     def _send(self) -> None:
-        """What the server has sent goes on its way."""
+        """Deliver the datagrams that the server has sent."""
         sent, self.server.net.sent = self.server.net.sent, []
         for source, to, datagram in sent:
             assert to is not None

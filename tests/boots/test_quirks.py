@@ -1,4 +1,4 @@
-"""What happens to a family that does not get what it needs: the traces are no empty promise."""
+"""Boots fail if a family does not get what it needs: the traces would notice it."""
 
 from dataclasses import replace
 

@@ -23,7 +23,7 @@ _LINE = re.compile(r"(?:\+(\d+)ms )?(\d+) ([<>]) (.*?)(?:  \(([a-z0-9-]*)\))?")
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a client does beyond RFC 1350; times are in seconds.
+    """Habits of a client beyond RFC 1350; times are in seconds.
 
     `request` and `block` are how long it waits before each repeat of its
     request and of its last packet; after the last of these waits it gives
@@ -79,7 +79,7 @@ class Step:
 
     @property
     def writes(self) -> bool:
-        """Whether it is an upload."""
+        """True for an upload."""
         return packets.opcode(self.request) == "WRQ"
 
     @property
@@ -89,7 +89,7 @@ class Step:
 
     @property
     def text(self) -> bool:
-        """Whether it is in netascii."""
+        """True for a transfer in netascii."""
         return packets.words(self.request)[1].lower() == b"netascii"
 
 
@@ -134,7 +134,7 @@ class Family:
         return content(name, (self.uploads if step.writes else self.files)[name], step.text)
 
     def wire(self, step: Step) -> bytes:
-        """What goes over the wire for it."""
+        """Return the datagram for this line of the trace."""
         octets = self.content(step)
         return octets.replace(b"\n", b"\r\n") if step.text else octets
 

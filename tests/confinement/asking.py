@@ -27,9 +27,9 @@ def mount(world: World, symlinks: Symlinks = Symlinks.INSIDE, **policies: Any) -
 
 def serving(*mounts: Mount, naming: NameRules = NO_RULES, **offered: Any) -> MemoryServer:
     def offer(report: Any) -> ServerConfig:
-        crowd = AdmissionLimits(sessions=100)
+        admission = AdmissionLimits(sessions=100)
         return ServerConfig(
-            Mounts(mounts, naming), OptionLimits(), RetransmitPolicy(), crowd, report, **offered
+            Mounts(mounts, naming), OptionLimits(), RetransmitPolicy(), admission, report, **offered
         )
 
     return MemoryServer(offer)

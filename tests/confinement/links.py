@@ -11,7 +11,7 @@ from tests.confinement.world import SECRET, World
 
 @dataclass(frozen=True)
 class Way:
-    """What the attacker tries, what is there for it, and the names that are asked for.
+    """An attack: the prepared files and the requested names.
 
     `names` may have the places of a world in them, as links have.
     """

@@ -23,7 +23,7 @@ PARENTS = [
     *("..\u202c", "\ufeff..", ".\u00ad.", "\u2066..\u2069"),
     *(".\u0307.", "..\u0338", "..\u2400", "..\u00a0", "..\u3000"),
 ]  # fmt: skip
-"""What might be taken for the directory above."""
+"""Spellings that might be taken for the parent directory."""
 
 SLASHES = [
     *("/", "//", "///", "/./", "\\", "\\\\", "/\\", "\\/", "/.//", "\\.\\"),
@@ -34,7 +34,7 @@ SLASHES = [
     # Second octets of GBK, Big5 and Shift-JIS that are a backslash
     *("\udc81\\", "\udc83\\", "\udca4\\", "\udca1\udcfe"),
 ]  # fmt: skip
-"""What might be taken for a separator."""
+"""Characters that might be taken for a separator."""
 
 PREFIXES = [
     *("", "/", "//", "\\", "./", "inner/", "inner/deep/../", "file/", "missing/", "inner\\"),
@@ -42,7 +42,7 @@ PREFIXES = [
     *("\\\\?\\", "\\\\.\\", "\\\\localhost\\c$\\", "file://", "tftp://h/"),
     *("boot/", "/tftpboot/", "\u202e", "\ufeff", "\udcff", "\x01", " ", "-", "@"),
 ]  # fmt: skip
-"""What might stand before it."""
+"""Prefixes of the parent directory."""
 
 SUFFIXES = [
     *("", " ", ".", "...", "/", "//", "/."),
@@ -50,7 +50,7 @@ SUFFIXES = [
     *("::$DATA", ":secret", "%00", "%00.0", "?"),
     *("#", "\u200b", "\u202e", "\x7f", "/../secret", ".bak"),
 ]  # fmt: skip
-"""What might stand behind it."""
+"""Suffixes of the parent directory."""
 
 ABSOLUTE = [
     *("{outside}/secret", "/{outside}/secret", "\\{outside}\\secret", "{base}/rootx/secret"),
@@ -127,7 +127,7 @@ def out(filled: Callable[[str], str]) -> dict[str, list[bytes]]:
 
 
 KINDS = list(out(str))
-"""What they are called."""
+"""Test ids of the names."""
 
 NULS = [
     b"\0\1../outside/secret",

@@ -16,7 +16,7 @@ from tftpd.protocol.packets import MAX_REQUEST_BYTES, Rrq
 from tftpd.storage.dentry_cache import DentryCache
 
 # docs/explanation/security.md states these.
-PLAIN, LADDER, AT_ONCE = 12, 2500, 1000
+PLAIN, FALLBACKS, AT_ONCE = 12, 2500, 1000
 CALLS = ("open", "stat", "lstat", "readlink", "scandir", "close")
 
 EVERYTHING = NameRules(
@@ -25,7 +25,7 @@ EVERYTHING = NameRules(
 ROOTS = 8
 
 HOSTILE = {
-    "every rung": b"C:\\boot\\\xe4\xf6/file\xff\xff",
+    "every fallback": b"C:\\boot\\\xe4\xf6/file\xff\xff",
     "steps that are not there": b"a/" * 2047,
     "a drive and steps": b"C:" + b"a/" * 1900,
     "there and back": b"a/" * 1000 + b"../" * 600,
@@ -82,16 +82,16 @@ def _asking(server, looks, name):
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_the_number_of_lookups_for_a_name_is_limited(confined, roots, looks, name):
-    """One root and no ladder; and eight roots with all of it."""
+    """One root without fallbacks, and eight roots with all of them."""
     seen, _ = _asking(serving(mount(confined)), looks, name)
     assert seen <= PLAIN or name.startswith((b"inner", b"INNER"))
     seen, _ = _asking(serving(mount(confined, roots=roots), naming=EVERYTHING), looks, name)
-    assert seen <= LADDER
+    assert seen <= FALLBACKS
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_the_reactor_is_not_blocked(confined, roots, looks, name):
-    """What is more than a moment's work waits for a thread: here it never gets one."""
+    """Lookups that cost more wait for a thread, which never runs in this test."""
     server = serving(mount(confined, roots=roots), naming=EVERYTHING)
     everything(server, Rrq(name, b"octet").encode())  # the kernel knows all of it by now
     server = serving(mount(confined, roots=roots), naming=EVERYTHING)

@@ -174,7 +174,7 @@ def test_a_read_continues_with_the_opened_file(confined, serve):
 
 
 def test_the_cleanup_follows_no_link(confined, serve):
-    """What cut-off uploads left is removed at the next start, by its name."""
+    """The next start removes files of interrupted uploads, by their name."""
     left = ".tftpd-upload-0000000000000000"
     confined.link(left, "../outside/secret")
     confined.link(f"inner/{left}", "{outside}/secret")

@@ -37,7 +37,7 @@ def told(confined):
 
 
 def test_a_mount_point_is_served_and_its_parent_is_the_root(confined, told):
-    """What is bound into the root is the administrator's word; no link in there leads on."""
+    """A bind mount inside the root is followed; links inside it that leave the root are not."""
     allowed = dict.fromkeys(("bound/secret", "bound-file"), SECRET)
     inside = dict.fromkeys(("bound/up/file", "over/up/file"), INSIDE[b"file"])
     served = {name: said.encode() for name, said in told["read"].items() if said is not None}

@@ -111,7 +111,7 @@ def _again_and_again(swap):
 
 
 def _for_a_while(ask):
-    """What was said to all that was asked, and how often that was."""
+    """Return all answers and their number."""
     until = time.monotonic() + SECONDS
     seen, times = set(), 0
     while time.monotonic() < until:
@@ -136,7 +136,7 @@ def test_concurrent_renames_expose_no_file_outside(confined, serve, what, symlin
 
 
 def _tree_and_link(world):
-    """Where uploads go."""
+    """Directory of the uploads."""
     (world.root / "it").mkdir(mode=0o777)
     (world.root / "it").chmod(0o777)
     world.link("spare", "../outside")

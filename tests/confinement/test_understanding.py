@@ -28,11 +28,11 @@ def _served(world, server, names, refused=False):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("each octet")])
 def test_no_fallback_reads_a_file_outside(confined, kind):
-    """With links there that lead out by what a rung makes of the name."""
+    """Links lead outside under the names that fallbacks derive."""
     for at in ("boot", "C", "LINK", "inner/boot"):
         confined.link(at, "{outside}")
-    ladder = FallbackChain(tuple(Fallback), ENCODINGS, TOP)
-    server = serving(mount(confined), naming=NameRules(fallbacks=ladder))
+    chain = FallbackChain(tuple(Fallback), ENCODINGS, TOP)
+    server = serving(mount(confined), naming=NameRules(fallbacks=chain))
     names = out(confined.filled)[kind]
     if kind != "lengths":
         names = [*names[::3], b"C:" + names[0] + b"\xff", b"\\BOOT\\" + names[-1] + b" "]
@@ -40,9 +40,11 @@ def test_no_fallback_reads_a_file_outside(confined, kind):
 
 
 @pytest.mark.parametrize(
-    "rungs", [rungs for size in range(1, 6) for rungs in combinations(Fallback, size)], ids="-".join
+    "fallbacks",
+    [fallbacks for size in range(1, 6) for fallbacks in combinations(Fallback, size)],
+    ids="-".join,
 )
-def test_no_pair_of_fallbacks_reads_a_file_outside(confined, rungs):
+def test_no_pair_of_fallbacks_reads_a_file_outside(confined, fallbacks):
     confined.link("Link", "../outside")
     confined.link("\u4e2d", "..")
     names = [
@@ -51,9 +53,9 @@ def test_no_pair_of_fallbacks_reads_a_file_outside(confined, rungs):
         *("\u4e2d/secret".encode("gbk"), b"C:\\..\\SECRET", b"BOOT/../FILE\xff/../../secret"),
         *(b"\x81\\..\\secret", b"..\x81\\outside", b"INNER/../../OUTSIDE/SECRET", b"C:C:/../x"),
     ]  # fmt: skip
-    for order in (rungs, rungs[::-1]):
-        ladder = FallbackChain(order, ("utf-8", "gbk", "latin-1"), TOP)
-        _served(confined, serving(mount(confined), naming=NameRules(fallbacks=ladder)), names)
+    for order in (fallbacks, fallbacks[::-1]):
+        chain = FallbackChain(order, ("utf-8", "gbk", "latin-1"), TOP)
+        _served(confined, serving(mount(confined), naming=NameRules(fallbacks=chain)), names)
 
 
 RULES = {

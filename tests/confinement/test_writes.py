@@ -81,7 +81,7 @@ def test_replacing_a_hard_link_leaves_the_file_outside_unchanged(confined, serve
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o777])
 def test_the_mode_of_a_replaced_file_is_not_kept(confined, serve, mode):
-    """What is replaced hands on neither its setuid bit nor its owner."""
+    """A replaced file passes on neither its setuid bit nor its owner."""
     (confined.root / "file").chmod(0o6777)
     policy = WritePolicy(overwrite=True, mode=mode)
     serve(lambda: writes(serving(mount(confined, write=policy)), [b"file", b"new"]))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load_settings
 from tftpd.config.names import MAX_RULES
@@ -75,7 +75,7 @@ def rules(import_text, tmp_path):
 
 def test_a_map_is_translated_into_valid_rules(import_text, rules):
     assert import_text(MAP) == (0, RULES, "")
-    client = Client(ip_address("10.0.0.7"))
+    client = ClientIdentity(ip_address("10.0.0.7"))
     for filename, is_write, name in (
         (b"C:\\boot\\BCD", False, b"/boot/BCD"),
         (b"\\tftpboot\\x/y", False, b"x/y"),
@@ -85,7 +85,7 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
     ):
         assert apply_rules(rules(MAP), filename, is_write, client).name == name
     with pytest.raises(RequestRefused):
-        apply_rules(rules(MAP), b"x", False, Client(ip_address("2001:db8::7")))
+        apply_rules(rules(MAP), b"x", False, ClientIdentity(ip_address("2001:db8::7")))
 
 
 @pytest.mark.parametrize(

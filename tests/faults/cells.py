@@ -84,7 +84,7 @@ class Cell:
 
     @property
     def wire(self) -> Faults:
-        """What happens on the way."""
+        """Faults of the link in this cell."""
         faults = Faults()
         for name in self.faults:
             faults = faults.beside((FAULTS | UNTOLD)[name])
@@ -92,17 +92,17 @@ class Cell:
 
     @property
     def survives(self) -> bool:
-        """Whether the client is to get through."""
+        """True if the transfer must complete."""
         return all(name in SURVIVED for name in self.faults)
 
     @property
     def single_port(self) -> bool:
-        """Whether the session stays on the well-known port: every second seed."""
+        """True if the session stays on the listening port: every second seed."""
         return self.seed % 2 == 0
 
     @property
     def octets(self) -> int:
-        """How long the file is on the wire."""
+        """Length of the file in the transfer mode, in bytes."""
         blksize = self.blksize
         window = min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))
         return {

@@ -37,7 +37,7 @@ _BOUND_EACH = 10.0
 
 @dataclass
 class Verdict:
-    """How a cell went; `wrong` is what should not be, empty where all is well."""
+    """Result of a cell; `wrong` lists the faults and is empty for a success."""
 
     cell: Cell
     done: bool = False  # as the client sees it

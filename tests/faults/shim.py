@@ -17,7 +17,7 @@ _PLACES = ("clock", "read", "write", "sync", "log")
 
 
 class Machine:
-    """What a daemon started with its `environment` meets. Attributes are set at any time.
+    """Faults of the daemon that runs with `environment`. Attributes can be set at any time.
 
     `clock` is by how many seconds its wall clock is ahead; the others are the
     errno by which reads, writes and syncs of files fail, and writes to the log.

@@ -83,7 +83,7 @@ def test_workers_that_are_killed_under_load_cost_their_own_transfers_only(tmp_pa
 
 
 def _anew(pids, before):
-    """Whether there are as many workers as before, and all of them others."""
+    """Return True if the number of workers is the same and all of them are new."""
     return len(pids) == len(before) and not set(pids) & set(before)
 
 

@@ -1,4 +1,4 @@
-"""What TFTP cannot tell: these say where the matrix ends, and are no promises."""
+"""Limits of the protocol: faults that TFTP cannot detect."""
 
 import pytest
 

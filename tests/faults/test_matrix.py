@@ -13,7 +13,7 @@ LONG = [(Direction.READ, "drop"), (Direction.WRITE, "late")]
 
 
 def _run(cells):
-    """How many of the transfers the client took for done; nothing may be wrong with any."""
+    """Run the cells; return how many transfers completed. No transfer may be wrong."""
     with directory() as root:
         verdicts = [judge(cell, root) for cell in cells]
     wrong = [(str(verdict.cell), verdict.wrong) for verdict in verdicts if verdict.wrong]

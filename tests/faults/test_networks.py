@@ -89,14 +89,14 @@ def test_forged_icmp_errors_of_all_kinds_stop_no_transfer(tmp_path, place, ours)
 
 
 def raw(v6):
-    """What sends ICMP as it is told to."""
+    """Program that sends ICMP messages."""
     if v6:
         return socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 
 
 def fragments(where, v6):
-    """How many fragments a host has made."""
+    """Return the number of IP fragments that a host has created."""
     if v6:
         said = where.run("cat", "/proc/net/snmp6").stdout.decode()
         return int(dict(line.split() for line in said.splitlines())["Ip6FragCreates"])

@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def tiny_disk(root, **options):
-    """What has a process find an empty tmpfs of its own at `root`."""
+    """Command that gives a process an empty tmpfs of its own at `root`."""
     if os.getuid() != 0:
         pytest.skip("only root mounts disks")
     said = ",".join(f"{name}={value}" for name, value in options.items()).encode()
@@ -36,7 +36,7 @@ def tiny_disk(root, **options):
 
 
 def told(code):
-    """Whether a transfer ended by this ERROR."""
+    """Return True if a transfer ended with this ERROR."""
     return lambda ended: isinstance(ended, ServerError) and ended.args[0] == code
 
 

@@ -17,7 +17,7 @@ PACKETS = [DATA, Ack(7), Rrq(b"f", b"octet", ((b"blksize", b"8"),)), Oack(((b"ts
 
 
 def _through(faults, packet=DATA, count=200, spacing=0.0):
-    """What comes of `count` equal datagrams, and when each does, of a way that takes 1 ms."""
+    """Return the datagrams that arrive of `count` equal ones, and their times; delay 1 ms."""
     wire = Wire(faults.link(0.001), faults.drop, "seed", faults)
     came = []
     for number in range(count):

@@ -34,7 +34,7 @@ SETTLES = 15.0  # seconds until all is as it was
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a daemon and its workers hold: descriptors by what they are, and timers."""
+    """Descriptors, by kind, and timers of a daemon and its workers."""
 
     descriptors: tuple[tuple[str, int], ...]
     timers: int
@@ -70,11 +70,11 @@ class Watched:
         return patient.Upload(self.running.port, name, content, options, **self.where(**how))
 
     def where(self, **how: Any) -> dict[str, Any]:
-        """How clients reach it."""
+        """Address at which clients reach the daemon."""
         return {"host": self.host, "address": self.address, **how}
 
     def status(self) -> dict[str, Any]:
-        """What /status says."""
+        """Return the JSON of /status."""
         connection = _Unix(self.page)
         try:
             connection.request("GET", "/status", headers={"Connection": "close"})
@@ -90,7 +90,7 @@ class Watched:
         return [self.running.process.pid, *(each["pid"] for each in workers if each["pid"])]
 
     def outcomes(self) -> Counter[str]:
-        """How the requests ended that the log tells of."""
+        """Return the outcomes of the requests in the log."""
         return Counter(event["outcome"] for event in self.running.transfers())
 
     def temporaries(self) -> list[Path]:
@@ -98,7 +98,7 @@ class Watched:
         return list(self.root.rglob(f"{os.fsdecode(TEMPORARY)}*"))
 
     def holds(self) -> Holdings:
-        """What it holds now, once that stays the same for a moment."""
+        """Return the held resources as soon as they stay constant for a moment."""
         pids, last = self.pids(), None
         while True:
             time.sleep(0.03)  # the connection that asked goes, too
@@ -179,7 +179,7 @@ def watched(
 
 
 def outcome(transfer: Callable[[], object]) -> object:
-    """What a transfer gave, or the error that it ended by."""
+    """Return the result of a transfer, or its error."""
     try:
         return transfer()
     except (AssertionError, OSError, patient.ServerError) as error:

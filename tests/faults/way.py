@@ -96,7 +96,7 @@ class Way:
             self._arrived.append((datagram, source, (host, port)))
 
     def _behind(self, port: int) -> int | None:
-        """Whose port it is at the end that was given others; None for one that is no more."""
+        """Return the port that has the given number at the other end; None if it was replaced."""
         if not self._shift or port == WELL_KNOWN:
             return port
         return (

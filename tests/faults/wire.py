@@ -15,7 +15,7 @@ _DATA = _NUMBERED[0]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What a wire does, each to this share of datagrams unless it says otherwise.
+    """Faults of a link. Each value is a share of the datagrams unless stated otherwise.
 
     At such a share of them a `burst` begins, in which all get lost for a while.
     `corrupt` flips bits as links do, and who receives drops what UDP's
@@ -74,7 +74,7 @@ class Outage:
         self._seconds = seconds
 
     def holds(self, now: float) -> bool:
-        """Whether the datagram that comes now is lost to it."""
+        """Return True if this fault drops the current datagram."""
         if self._left:
             self._left -= 1
             if not self._left:
@@ -171,5 +171,5 @@ class Wire(LinkDirection):
 
 
 def checksum(datagram: bytes) -> int:
-    """What UDP's checksum tells of a payload: the sum of its words (RFC 1071)."""
+    """Return the sum of the words of a payload, as in the UDP checksum (RFC 1071)."""
     return int.from_bytes(datagram + b"\0" * (len(datagram) % 2), "big") % 0xFFFF

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.interop.servers import KINDS, serving
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load_settings
 from tftpd.daemon.cli import main
@@ -16,7 +16,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, decode
 
 pytestmark = pytest.mark.check
 
-CLIENT = Client(ip_address("127.0.0.1"))
+CLIENT = ClientIdentity(ip_address("127.0.0.1"))
 LIMIT = 10.0
 
 MAPS = {

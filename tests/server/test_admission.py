@@ -232,7 +232,7 @@ HEADERS = 28  # bytes of the IPv4 and UDP headers
     ids=str,
 )
 def test_the_amplification_of_a_forged_request_is_bounded(server, root, request_, most):
-    """The figures are those of docs/security.md."""
+    """The figures are those of docs/explanation/security.md."""
     (root / "k").write_bytes(bytes(5000))
     victim = server().client()
     asked = request_ if isinstance(request_, bytes) else request_.encode()

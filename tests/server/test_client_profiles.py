@@ -144,8 +144,8 @@ def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}
-    floors = {one.name for one in profiles if one.min_interval is not None}
-    assert floors == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
+    slow_profiles = {one.name for one in profiles if one.min_interval is not None}
+    assert slow_profiles == {one.name for one in profiles if one.name.startswith("raspberry-pi")}
     assert {one.min_interval for one in profiles} == {None, 1.0}
     for name in ("refuse", "blksize", "windowsize", "rollover", "idle_timeout", "packet_interval"):
         assert {getattr(one, name) for one in profiles} == {getattr(DEFAULT_PROFILE, name)}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.net.sockets import client_address
 from tftpd.protocol.packets import Rrq, Wrq, decode
 from tftpd.server.dry_run import dry_run
@@ -15,7 +15,7 @@ OPTIONS = ((b"blksize", b"1000"), (b"windowsize", b"16"))
 
 
 def _run(config, packet, max_window=None):
-    client = Client(client_address(PEER))
+    client = ClientIdentity(client_address(PEER))
     result = dry_run(
         packet.encode(),
         PEER,

@@ -123,19 +123,19 @@ def test_one_client_port_may_use_two_local_addresses(server):
 
 
 def test_an_unknown_tid_gets_one_error_and_the_transfer_continues(server):
-    client, stranger = server.client(), server.client(port=666)
+    client, other = server.client(), server.client(port=666)
     client.request(READ)
-    stranger.tid = client.tid
-    assert stranger.send(b"nonsense") == [ErrorPacket(5, "Unknown transfer ID")]
-    assert stranger.send(Ack(1), ErrorPacket(0, "die"), Data(1, b"x")) == []
+    other.tid = client.tid
+    assert other.send(b"nonsense") == [ErrorPacket(5, "Unknown transfer ID")]
+    assert other.send(Ack(1), ErrorPacket(0, "die"), Data(1, b"x")) == []
     assert [packet.block for packet in client.send(Ack(1))] == [2]
 
 
 def test_an_error_from_an_unknown_tid_is_ignored(server):
-    client, stranger = server.client(), server.client(host="192.0.2.66")
+    client, other = server.client(), server.client(host="192.0.2.66")
     client.request(READ)
-    stranger.tid = client.tid
-    assert stranger.send(ErrorPacket(0, "die"), b"\0\5") == []
+    other.tid = client.tid
+    assert other.send(ErrorPacket(0, "die"), b"\0\5") == []
     assert [packet.block for packet in client.send(Ack(1))] == [2]
 
 
@@ -144,9 +144,9 @@ def test_the_number_of_replies_to_unknown_tids_is_bounded(server):
     client.request(READ)
     answers = 0
     for port in range(3000, 3100):
-        stranger = server.client(port=port)
-        stranger.tid = client.tid
-        answers += len(stranger.send(Ack(1)))
+        other = server.client(port=port)
+        other.tid = client.tid
+        answers += len(other.send(Ack(1)))
     assert answers == 32
 
 

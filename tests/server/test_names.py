@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.paths import RequestName
@@ -197,7 +197,7 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
             fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "gbk"), ((b"boot",), (b"in",)))
         ),
     )
-    client = Client(ip_address("192.0.2.7"))
+    client = ClientIdentity(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):
         with pytest.raises(RequestRefused):
             FileResolver(mounts).resolve(RequestName(asked), client, None, blocking=True)
@@ -207,20 +207,20 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
 
 
 def test_a_directory_may_have_its_own_fallbacks(root):
-    ladder = FallbackChain((Fallback.TRAILING,))
+    chain = FallbackChain((Fallback.TRAILING,))
     mounts = Mounts(
         [
             Mount((), single_root(root), read=ReadPolicy()),
             Mount((b"strict",), single_root(root), read=ReadPolicy(), fallbacks=()),
             Mount((b"loose",), single_root(root), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
         ],
-        NameRules(fallbacks=ladder),
+        NameRules(fallbacks=chain),
     )
     served = []
     for asked in (b"seven\xff", b"SEVEN", b"strict/seven\xff", b"loose/seven\xff", b"LOOSE/SEVEN"):
         try:
             found = FileResolver(mounts).resolve(
-                RequestName(asked), Client(ip_address("192.0.2.7")), None, blocking=True
+                RequestName(asked), ClientIdentity(ip_address("192.0.2.7")), None, blocking=True
             )
         except RequestRefused:
             continue

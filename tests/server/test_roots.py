@@ -35,7 +35,7 @@ def tree(tmp_path):
 def serving(offer, tree):
     """Builds a server that reads and writes these roots."""
 
-    def serve(*roots, ladder=(), mac=MAC, **policy):
+    def serve(*roots, fallbacks=(), mac=MAC, **policy):
         mount = Mount(
             (),
             tuple(parse_root(f"{tree}/{one}") for one in roots),
@@ -43,7 +43,7 @@ def serving(offer, tree):
             write=WritePolicy(**policy),
             serials=parse_serials(SERIALS),
         )
-        mounts = Mounts([mount], NameRules(fallbacks=FallbackChain(ladder)))
+        mounts = Mounts([mount], NameRules(fallbacks=FallbackChain(fallbacks)))
         return MemoryServer(
             lambda report: replace(offer(report), mounts=mounts, neighbour=lambda peer: mac)
         )
@@ -97,7 +97,7 @@ def test_no_link_escapes_the_parent_of_the_clients_directory(serving, tree, tmp_
 
 
 def test_fallbacks_are_tried_in_all_roots(serving):
-    server = serving("{mac}", "default", ladder=(Fallback.CASE,))
+    server = serving("{mac}", "default", fallbacks=(Fallback.CASE,))
     assert _got(server, b"CASE") == b"case"
     assert _got(server, b"BOOT.CFG") == b"mine"
     assert [(report.served_name, report.resolution_steps) for report in server.reports] == [
@@ -107,7 +107,7 @@ def test_fallbacks_are_tried_in_all_roots(serving):
 
 
 def test_a_serial_number_is_kept_by_a_fallback(serving):
-    server = serving("{serial}", "default", ladder=(Fallback.CASE,))
+    server = serving("{serial}", "default", fallbacks=(Fallback.CASE,))
     assert _got(server, b"10000000/START4.ELF") == b"pi"
     assert server.reports[0].served_name == b"10000000/start4.elf"
 

@@ -183,9 +183,9 @@ def test_replies_are_sent_from_the_local_address_of_the_request(server):
 
 
 def test_an_unknown_tid_gets_no_reply_and_affects_no_session(server):
-    client, stranger = server.client(), server.client(port=666)
+    client, other = server.client(), server.client(port=666)
     client.request(READ)
-    assert stranger.send(Ack(1), Data(1, b"x"), ErrorPacket(0, "die"), b"junk") == []
+    assert other.send(Ack(1), Data(1, b"x"), ErrorPacket(0, "die"), b"junk") == []
     assert client.send(Ack(1)) == [SECOND]
 
 

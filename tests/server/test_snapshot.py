@@ -69,11 +69,11 @@ def test_a_stored_upload_dallies_and_its_bytes_are_not_counted_twice(offer):
 
 
 def test_a_snapshot_describes_the_most_idle_sessions_only():
-    crowd = [
+    sessions = [
         SessionSnapshot(READ, ("a", n), b"", SessionState.RUNNING, idle=n)
         for n in range(MAX_SESSIONS)
     ]
-    taken = merge_snapshots([Snapshot(tuple(crowd)), Snapshot(tuple(crowd))])
+    taken = merge_snapshots([Snapshot(tuple(sessions)), Snapshot(tuple(sessions))])
     assert len(taken.running) == MAX_SESSIONS
     assert min(one.idle for one in taken.running) == MAX_SESSIONS / 2
 

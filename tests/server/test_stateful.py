@@ -186,10 +186,10 @@ class Boots(RuleBasedStateMachine):
         assert left == []
 
     def _offer(self, report: object, root: str = "a", number: int = 0) -> ServerConfig:
-        limits, crowd = OFFERS[number]
+        limits, admission = OFFERS[number]
         policy = WritePolicy(overwrite=True)
         mounts = Mounts([Mount((), single_root(self.top / root), read=ReadPolicy(), write=policy)])
-        return ServerConfig(mounts, limits, RetransmitPolicy(), crowd, report)
+        return ServerConfig(mounts, limits, RetransmitPolicy(), admission, report)
 
     def _begin(self, outer: int, reads: bool, name: str, content: bytes, windowsize: int) -> None:
         client = Client(self.net.runtime, ClientSettings(blksize=BLKSIZE, windowsize=windowsize))

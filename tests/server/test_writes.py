@@ -174,22 +174,22 @@ def test_blocks_that_arrive_together_are_handled_together(server, root):
 
 
 def test_a_burst_from_an_unknown_tid_gets_one_error(server):
-    client, stranger = server.client(), server.client(port=666)
+    client, other = server.client(), server.client(port=666)
     client.request(Wrq(b"in/new", b"octet"))
     protocol = server.net.ports[client.tid].protocol
-    protocol.burstReceived([Data(1, b"x").encode()] * 3, stranger.address)
-    assert stranger.receive() == [ErrorPacket(5, "Unknown transfer ID")]
+    protocol.burstReceived([Data(1, b"x").encode()] * 3, other.address)
+    assert other.receive() == [ErrorPacket(5, "Unknown transfer ID")]
 
 
 def test_space_freed_by_others_is_found_after_a_refusal(offer, root, monkeypatch):
     monkeypatch.setattr("tftpd.server.session_factory._MIN_MEASURE_AGE_SECONDS", -1.0)
     (root / "in" / "big").write_bytes(b"x" * 100)
-    ledger = UsageTracker(root / "in")
-    ledger.measure()
+    tracker = UsageTracker(root / "in")
+    tracker.measure()
     mount = Mount((), single_root(root / "in"), write=WritePolicy(quota=100))
 
     def full(report):
-        return replace(offer(report), mounts=Mounts([mount]), usage_trackers={root / "in": ledger})
+        return replace(offer(report), mounts=Mounts([mount]), usage_trackers={root / "in": tracker})
 
     server = MemoryServer(full)
     upload = Wrq(b"new", b"octet", ((b"tsize", b"1"),))

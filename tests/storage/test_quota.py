@@ -1,4 +1,4 @@
-"""What lies below a root, measured."""
+"""Usage of a root and its quota."""
 
 import os
 from contextlib import suppress
@@ -17,9 +17,9 @@ def test_usage_counts_regular_files_only(root):
     (root / "link").symlink_to("file")
     (root / "other").symlink_to("../outside")
     os.mkfifo(root / "pipe")
-    ledger = UsageTracker(root)
-    assert ledger.usage is None
-    assert ledger.measure() == ledger.usage == Usage(len(b"content") + len(b"inner content"), 2)
+    tracker = UsageTracker(root)
+    assert tracker.usage is None
+    assert tracker.measure() == tracker.usage == Usage(len(b"content") + len(b"inner content"), 2)
 
 
 def test_usage_with_and_without_a_file():
@@ -50,8 +50,8 @@ def test_a_quota_is_exact_in_bytes_and_files(usage, policy, fits):
     assert refusal.value.code is ErrorCode.DISK_FULL
 
 
-def _stores(grant, ledger, content, size=None):
-    sink = Upload.open(grant, size, False, ledger)
+def _stores(grant, tracker, content, size=None):
+    sink = Upload.open(grant, size, False, tracker)
     try:
         sink.append([content])
         sink.commit()
@@ -61,51 +61,51 @@ def _stores(grant, ledger, content, size=None):
 
 
 @pytest.fixture
-def ledger(root):
+def tracker(root):
     """Of a root that has 20 octets in two files."""
-    ledger = UsageTracker(root)
-    ledger.measure()
-    return ledger
+    tracker = UsageTracker(root)
+    tracker.measure()
+    return tracker
 
 
-def test_an_upload_within_its_quota_is_stored(root, writing, ledger):
-    _stores(writing("new", quota=30, max_files=3), ledger, b"x" * 10, size=10)
-    assert ledger.usage == Usage(30, 3)
+def test_an_upload_within_its_quota_is_stored(root, writing, tracker):
+    _stores(writing("new", quota=30, max_files=3), tracker, b"x" * 10, size=10)
+    assert tracker.usage == Usage(30, 3)
 
 
 @pytest.mark.parametrize("policy", [{"quota": 29}, {"max_files": 2}])
-def test_an_announced_size_beyond_the_quota_is_refused_at_the_start(root, writing, ledger, policy):
+def test_an_announced_size_beyond_the_quota_is_refused_at_the_start(root, writing, tracker, policy):
     with pytest.raises(RequestRefused, match="more than"):
-        Upload.open(writing("new", **policy), 10, False, ledger)
+        Upload.open(writing("new", **policy), 10, False, tracker)
     with pytest.raises(RequestRefused, match="more than"):
-        Upload.check(writing("new", **policy), 10, ledger)
+        Upload.check(writing("new", **policy), 10, tracker)
 
 
-def test_an_upload_without_tsize_beyond_the_quota_is_refused_at_commit(root, writing, ledger):
+def test_an_upload_without_tsize_beyond_the_quota_is_refused_at_commit(root, writing, tracker):
     with pytest.raises(RequestRefused, match="quota") as refusal:
-        _stores(writing("new", quota=25), ledger, b"x" * 10)
+        _stores(writing("new", quota=25), tracker, b"x" * 10)
     assert refusal.value.code is ErrorCode.DISK_FULL
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-def test_a_replaced_file_does_not_count_toward_the_quota(root, writing, ledger):
+def test_a_replaced_file_does_not_count_toward_the_quota(root, writing, tracker):
     grant = writing("file", overwrite=True, quota=20, max_files=2)
-    _stores(grant, ledger, b"CONTENT", size=7)
+    _stores(grant, tracker, b"CONTENT", size=7)
     assert (root / "file").read_bytes() == b"CONTENT"
     with pytest.raises(RequestRefused, match="quota"):
-        _stores(grant, ledger, b"CONTENTS")
+        _stores(grant, tracker, b"CONTENTS")
     assert (root / "file").read_bytes() == b"CONTENT"
 
 
-def test_files_that_other_programs_stored_count(root, writing, ledger):
+def test_files_that_other_programs_stored_count(root, writing, tracker):
     (root / "more").write_bytes(b"x" * 100)
     with pytest.raises(RequestRefused, match="quota"):
-        _stores(writing("new", quota=100), ledger, b"x")
+        _stores(writing("new", quota=100), tracker, b"x")
 
 
-def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, ledger):
+def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, tracker):
     grants = [writing(name, quota=30) for name in ("a", "b")]
-    sinks = [Upload.open(grant, 10, False, ledger) for grant in grants]
+    sinks = [Upload.open(grant, 10, False, tracker) for grant in grants]
     for sink in sinks:
         fill(sink, [b"x" * 10])
     stored = 0
@@ -114,35 +114,35 @@ def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, ledg
             sink.commit()
             stored += 1
     assert stored <= 1
-    assert ledger.measure().size <= 30
+    assert tracker.measure().size <= 30
 
 
-def test_a_smaller_upload_succeeds_after_one_beyond_the_quota(root, writing, ledger):
+def test_a_smaller_upload_succeeds_after_one_beyond_the_quota(root, writing, tracker):
     with pytest.raises(RequestRefused, match="quota"):
-        _stores(writing("large", quota=100), ledger, b"x" * 90)
-    _stores(writing("small", quota=100), ledger, b"x" * 10, size=10)
+        _stores(writing("large", quota=100), tracker, b"x" * 90)
+    _stores(writing("small", quota=100), tracker, b"x" * 10, size=10)
 
 
-def test_an_endless_upload_is_refused_once_it_has_filled_the_quota(root, writing, ledger):
-    sink = Upload.open(writing("new", quota=100_000), None, False, ledger)
+def test_an_endless_upload_is_refused_once_it_has_filled_the_quota(root, writing, tracker):
+    sink = Upload.open(writing("new", quota=100_000), None, False, tracker)
     fill(sink, [b"x" * (64 << 10)])
     with pytest.raises(RequestRefused, match="quota"):
         fill(sink, [b"x" * (64 << 10)])
     assert sorted(os.listdir(root)) == ["file", "inner"]
 
 
-def test_uploads_without_data_do_not_count_toward_max_files(root, writing, ledger):
-    forged = [Upload.open(writing(f"{n}", max_files=3), None, False, ledger) for n in range(9)]
-    _stores(writing("new", max_files=3), ledger, b"x")
+def test_uploads_without_data_do_not_count_toward_max_files(root, writing, tracker):
+    forged = [Upload.open(writing(f"{n}", max_files=3), None, False, tracker) for n in range(9)]
+    _stores(writing("new", max_files=3), tracker, b"x")
     for sink in forged:
         sink.discard()
 
 
-def test_an_empty_file_counts_toward_max_files(root, writing, ledger):
-    _stores(writing("new", max_files=3), ledger, b"")
-    ledger.usage = None  # only what is measured in the end tells
+def test_an_empty_file_counts_toward_max_files(root, writing, tracker):
+    _stores(writing("new", max_files=3), tracker, b"")
+    tracker.usage = None  # only what is measured in the end tells
     with pytest.raises(RequestRefused, match="3 files"):
-        _stores(writing("newer", max_files=3), ledger, b"")
+        _stores(writing("newer", max_files=3), tracker, b"")
 
 
 def test_min_free_is_kept(root, writing):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -230,7 +230,7 @@ def test_no_name_reads_a_file_outside_the_root(tmp_path_factory, filename):
     base = _confined(tmp_path_factory)
     mounts = Mounts([Mount((), single_root(base / "root"), read=ReadPolicy())])
     try:
-        (grant,) = mounts.authorize_read(filename, Client(ip_address("192.0.2.1")))
+        (grant,) = mounts.authorize_read(filename, ClientIdentity(ip_address("192.0.2.1")))
         content = _read(grant)
     except (RequestRefused, ValueError):
         return

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.config.loader import load_settings
 from tftpd.templates.protocol import RenderJob
 from tftpd.templates.sandbox import TemplateSandbox
@@ -22,7 +22,7 @@ EXAMPLES = {
         re.DOTALL | re.MULTILINE,
     )
 }
-CLIENT = Client(ip_address("192.168.1.5"), lambda: bytes.fromhex("525400123456"))
+CLIENT = ClientIdentity(ip_address("192.168.1.5"), lambda: bytes.fromhex("525400123456"))
 
 
 @pytest.fixture

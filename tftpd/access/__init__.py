@@ -1,1 +1,4 @@
-"""Floor 1: who may touch which name. Pure values: no file system is asked."""
+"""Access control: which client may read or write which name. Pure values, no file system.
+
+Layer 1.
+"""

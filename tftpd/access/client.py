@@ -11,7 +11,7 @@ Neighbour = Callable[[], MacAddress | None]
 """Looks up the MAC address of a client. Returns None if the client is not on a local network."""
 
 
-class Client:
+class ClientIdentity:
     """A client, identified by its address.
 
     The MAC address is looked up at the first use of `mac`, once.

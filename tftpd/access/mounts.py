@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate, Fallback, fold
 from tftpd.access.paths import PARENT, SELF, Name, is_reserved, is_template, split_name
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
@@ -51,7 +51,7 @@ class Root:
         """Keys of all placeholders in this root."""
         return frozenset().union(*map(names, self.below))
 
-    def expand_for(self, client: Client, serial: bytes | None) -> Name | None:
+    def expand_for(self, client: ClientIdentity, serial: bytes | None) -> Name | None:
         """Return the components below `path` for `client`, or None if it has no directory here.
 
         A value that is not a single valid component gives None, so that a client cannot leave
@@ -163,7 +163,7 @@ class Mount:
             policy.clients is not ANYWHERE for policy in policies
         )
 
-    def roots_for(self, name: Name, client: Client) -> Iterator[tuple[Path, Name, Name]]:
+    def roots_for(self, name: Name, client: ClientIdentity) -> Iterator[tuple[Path, Name, Name]]:
         """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
         if self.serials is not None:
@@ -207,7 +207,9 @@ class Mounts:
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._by_prefix.values())
 
-    def authorize_read(self, filename: bytes, client: Client) -> Sequence[Grant[ReadPolicy]]:
+    def authorize_read(
+        self, filename: bytes, client: ClientIdentity
+    ) -> Sequence[Grant[ReadPolicy]]:
         """Return a grant to read `filename` below each root of `client`.
 
         Raises:
@@ -216,7 +218,9 @@ class Mounts:
         mount, name = self.locate(filename)
         return _grants(mount, name, mount.read, client)
 
-    def authorize_write(self, filename: bytes, client: Client) -> Sequence[Grant[WritePolicy]]:
+    def authorize_write(
+        self, filename: bytes, client: ClientIdentity
+    ) -> Sequence[Grant[WritePolicy]]:
         """Return a grant to write `filename` below each root of `client`.
 
         Clients cannot write templates in a directory where templates are rendered.
@@ -295,7 +299,7 @@ class Mounts:
 
 
 def _grants(
-    mount: Mount, name: Name, policy: Policy | None, client: Client
+    mount: Mount, name: Name, policy: Policy | None, client: ClientIdentity
 ) -> Sequence[Grant[Policy]]:
     if policy is None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 
-PLACEHOLDERS: Mapping[str, Callable[[Client], bytes | None]] = {
+PLACEHOLDERS: Mapping[str, Callable[[ClientIdentity], bytes | None]] = {
     "ip": lambda client: str(client.address).encode("ascii"),
     "ip_hex": lambda client: client.address.packed.hex().upper().encode("ascii"),
     "mac": lambda client: client.mac and client.mac.hex("-").encode("ascii"),

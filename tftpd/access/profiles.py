@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.paths import MAX_NAME_BYTES
 from tftpd.access.policy import Networks, admits
 from tftpd.protocol.options import Options
@@ -94,7 +94,7 @@ class Profiles:
     def __iter__(self) -> Iterator[Profile]:
         return iter(self._profiles)
 
-    def choose(self, request: Request, client: Client) -> Profile:
+    def choose(self, request: Request, client: ClientIdentity) -> Profile:
         """Return the first profile that matches, or DEFAULT_PROFILE.
 
         The MAC address is looked up only if all other conditions of a profile hold.
@@ -120,7 +120,7 @@ class Profiles:
         ]
 
 
-def _matches(match: ProfileMatch, request: Request, client: Client) -> bool:
+def _matches(match: ProfileMatch, request: Request, client: ClientIdentity) -> bool:
     """Check all conditions except options and MAC address."""
     return (
         (match.request is None or isinstance(request, match.request))

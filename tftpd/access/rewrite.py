@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
 from tftpd.access.paths import RequestName
 from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
@@ -44,7 +44,7 @@ def parse_template(text: str, pattern: Pattern) -> Template:
         raise BadPattern(str(error)) from None
 
 
-def _value(key: str, pattern: Pattern, match: Match, client: Client) -> bytes:
+def _value(key: str, pattern: Pattern, match: Match, client: ClientIdentity) -> bytes:
     """Return the value of a placeholder; it is empty if its group took no part in the match."""
     number = int(key) if key.isdecimal() else pattern.group_numbers.get(key)
     return (PLACEHOLDERS[key](client) if number is None else match[number]) or b""
@@ -86,7 +86,7 @@ class RewriteRule:
         groups = self.pattern.group_numbers
         return self.to is not None and "mac" in names(self.to) and "mac" not in groups
 
-    def applies_to(self, is_write: bool, client: Client) -> bool:
+    def applies_to(self, is_write: bool, client: ClientIdentity) -> bool:
         """Return True if the rule applies to requests of this direction and client."""
         if not (self.writes if is_write else self.reads):
             return False
@@ -103,7 +103,7 @@ def apply_rules(
     rules: Sequence[RewriteRule],
     filename: bytes,
     is_write: bool,
-    client: Client,
+    client: ClientIdentity,
     observer: RuleObserver = lambda rule, name: None,
 ) -> RequestName:
     """Apply `rules` to `filename` and return the resulting name.
@@ -145,7 +145,7 @@ def apply_rules(
 
 
 def _apply_rule(
-    rule: RewriteRule, match: Match | None, request_name: RequestName, client: Client
+    rule: RewriteRule, match: Match | None, request_name: RequestName, client: ClientIdentity
 ) -> RequestName:
     if match is None:
         return request_name

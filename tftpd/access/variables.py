@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.policy import Networks, admits
 
 
@@ -34,7 +34,7 @@ class VariableTable:
     def __iter__(self) -> Iterator[VariableRule]:
         return iter(self._rules)
 
-    def values_for(self, client: Client) -> Mapping[str, Any]:
+    def values_for(self, client: ClientIdentity) -> Mapping[str, Any]:
         """Return all values for `client` by name.
 
         The MAC address is looked up only if the other condition of a rule holds.

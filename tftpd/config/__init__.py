@@ -1,1 +1,4 @@
-"""Floor 2: YAML to Settings, every problem with its line. No Twisted."""
+"""YAML to Settings. Every problem has its line number.
+
+Layer 2. No Twisted.
+"""

@@ -128,9 +128,8 @@ class DirectorySection(ConfigModel):
     )
     root: RootPaths = Field(
         description="Directory, relative to this file, or a list: the first one that contains a "
-        "file "
-        "provides it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, "
-        "the number before the requested name."
+        "file provides it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the "
+        "number before the requested name."
     )
     serials: Expression | None = Field(
         default=None,
@@ -176,7 +175,7 @@ class DirectorySection(ConfigModel):
 
     def build_mount(self) -> Mount:
         """Build the access.Mount that this section describes."""
-        asked = uses_placeholder(self.roots, SERIAL)
+        has_serial = uses_placeholder(self.roots, SERIAL)
         return Mount(
             prefix=self.path,
             roots=self.roots,
@@ -184,5 +183,5 @@ class DirectorySection(ConfigModel):
             write=self.write.build_policy() if self.write else None,
             symlinks=self.symlinks,
             fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
-            serials=parse_serials(self.serials or SERIALS) if asked else None,
+            serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

@@ -61,17 +61,17 @@ def _raise_descriptor_limit(sessions: int) -> int:
     return possible
 
 
-def template_renderer(renderer: TemplateRenderer, facts: VariableTable) -> Render:
+def template_renderer(renderer: TemplateRenderer, variables: VariableTable) -> Render:
     """Return a function that renders templates with the variables of each client."""
 
     def render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
-        return renderer.render(template, template_variables(context, facts))
+        return renderer.render(template, template_variables(context, variables))
 
     return render
 
 
-def template_variables(context: RenderContext, facts: VariableTable) -> Mapping[str, Any]:
-    """Return the variables of a template (docs/templates.md) as JSON values."""
+def template_variables(context: RenderContext, variables: VariableTable) -> Mapping[str, Any]:
+    """Return the variables of a template (docs/reference/templates.md) as JSON values."""
     client = context.client
     return {
         "ip": str(client.address),
@@ -81,7 +81,7 @@ def template_variables(context: RenderContext, facts: VariableTable) -> Mapping[
         "name": os.fsdecode(context.name.name),
         "asked": os.fsdecode(context.requested),
         "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
-        "variables": facts.values_for(client),
+        "variables": variables.values_for(client),
     }
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
 from tftpd.net.receive_session import ReceiveSession
@@ -56,7 +56,7 @@ class DryRun:
 def dry_run(
     datagram: bytes,
     peer: SocketAddress,
-    client: Client,
+    client: ClientIdentity,
     resolver: FileResolver,
     limits: OptionLimits,
     timing: RetransmitPolicy,

@@ -12,7 +12,7 @@ from functools import partial
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.port_pool import PortRange
@@ -143,7 +143,7 @@ class Listener(DatagramProtocol):
             self._drops.add(DropReason.NO_REQUEST)
             return False
         config = self.config
-        client = Client(client_address(peer), partial(config.neighbour, peer), tid[1][0])
+        client = ClientIdentity(client_address(peer), partial(config.neighbour, peer), tid[1][0])
         if self.transport.broadcast and self._ignores_broadcast(
             config.profiles.choose(packet, client)
         ):

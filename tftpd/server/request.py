@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
@@ -35,7 +35,7 @@ class RenderContext:
 
     requested: bytes
     name: RequestName
-    client: Client
+    client: ClientIdentity
 
 
 Render = Callable[[Grant[ReadPolicy], RenderContext], bytes]
@@ -130,7 +130,7 @@ class ResolvedWrite:
 
 def resolve_read(
     request: Rrq,
-    client: Client,
+    client: ClientIdentity,
     resolver: FileResolver,
     limits: OptionLimits,
     render: Render,
@@ -162,7 +162,7 @@ def resolve_read(
 
 
 def resolve_write(
-    request: Wrq, client: Client, mounts: Mounts, limits: OptionLimits
+    request: Wrq, client: ClientIdentity, mounts: Mounts, limits: OptionLimits
 ) -> ResolvedWrite:
     """Authorize a WRQ and negotiate its options.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import Profile
 from tftpd.net.interfaces import PortRequirements, SessionRuntime
 from tftpd.net.port_pool import PortRange, PortsExhausted
@@ -51,7 +51,7 @@ class IncomingRequest:
 
     packet: Request
     tid: TID
-    client: Client
+    client: ClientIdentity
     profile: Profile
     config: ServerConfig
     port: ListeningPort

@@ -10,7 +10,7 @@ could not request by its own name.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
@@ -68,7 +68,7 @@ class FileResolver:
     def resolve(
         self,
         name: RequestName,
-        client: Client,
+        client: ClientIdentity,
         render: RenderFile,
         blocking: bool,
         on_name: OnName | None = None,
@@ -104,7 +104,7 @@ class FileResolver:
                 self.negative_cache.put(key, refused, search.stamps)
             raise
 
-    def _key(self, name: RequestName, client: Client) -> Hashable:
+    def _key(self, name: RequestName, client: ClientIdentity) -> Hashable:
         """Return everything that a refusal depends on, except for the disk."""
         if not self.mounts.per_client:
             return name.name, name.steps
@@ -119,7 +119,7 @@ class _Search:
         self,
         resolver: FileResolver,
         name: RequestName,
-        client: Client,
+        client: ClientIdentity,
         render: RenderFile,
         blocking: bool,
         on_name: OnName,

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from tftpd.access.client import Client, MacAddress
+from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.mounts import Mounts
 from tftpd.access.paths import printable_name
 from tftpd.access.policy import Address, admits
@@ -137,7 +137,7 @@ def explain(
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         with closing(Neighbours()) as neighbours:
             mac = neighbours.mac(peer)
-    client = Client(client_address(peer), lambda: mac, server_host or "")
+    client = ClientIdentity(client_address(peer), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
     index, reason = _find_listener(config, client_host, server_host, profile)
     listen, listener = None, None
@@ -236,7 +236,7 @@ def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcas
 
 
 def _find_directory(
-    config: LoadedConfig, request: Request, name: NameTrace, client: Client, mounts: Mounts
+    config: LoadedConfig, request: Request, name: NameTrace, client: ClientIdentity, mounts: Mounts
 ) -> tuple[JsonObject | None, JsonObject | None, tuple[RootTrace, ...]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:

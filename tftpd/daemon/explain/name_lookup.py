@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tftpd.access.client import Client
+from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount
 from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import Grant, ReadPolicy
@@ -82,7 +82,7 @@ class NameTrace:
 
 
 def trace_name(
-    request: Request, client: Client, resolver: FileResolver, locate: Callable[..., str]
+    request: Request, client: ClientIdentity, resolver: FileResolver, locate: Callable[..., str]
 ) -> NameTrace:
     """Rewrite and look up the name of a request, as the server does.
 
@@ -151,7 +151,7 @@ class RootTrace:
 
 
 def trace_roots(
-    mount: Mount, name: Name, client: Client, grant: Grant[Any] | None, is_write: bool
+    mount: Mount, name: Name, client: ClientIdentity, grant: Grant[Any] | None, is_write: bool
 ) -> Iterator[RootTrace]:
     """Yield the trace of each root, up to the one that has the file.
 
