@@ -45,7 +45,7 @@ class ServerEndpoint:
         local: Local socket address to send from; its port is 0.
         blksize: Largest block in bytes that the path carries without fragmentation.
         broadcast: True if the address reaches several hosts: broadcast (RFC 1123
-            section 4.2.3.4) or multicast.
+            section 4.2.3.5) or multicast.
     """
 
     address: SocketAddress

@@ -49,7 +49,7 @@ def accepts_broadcast(listener_accepts: bool, profile: Profile = DEFAULT_PROFILE
     """Return True if a broadcast request with this profile is answered.
 
     Args:
-        listener_accepts: The setting of the listener (RFC 1123 section 4.2.3.4: False).
+        listener_accepts: The setting of the listener (RFC 1123 section 4.2.3.5: False).
         profile: Profile of the client, which may override the listener's setting.
     """
     return listener_accepts if profile.broadcast is None else profile.broadcast
