@@ -17,8 +17,9 @@ from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import Packet, decode
 from tftpd.protocol.result import TransferResult
 from tftpd.server.config import ServerConfig
+from tftpd.server.fair_queue import IncomingDatagram
 from tftpd.server.listener import Listener
-from tftpd.server.listening_port import SessionDemux
+from tftpd.server.listening_port import RequestProtocol, SessionDemux
 from tftpd.server.session_table import SessionTable
 
 SERVER = "127.0.0.1"  # the kernel has a route to it on every host
@@ -136,7 +137,13 @@ class MemoryNet:
                 return
             if port.observe is not None:
                 port.observe(False, datagram, port.bound, source)
-            port.protocol.datagramReceived(datagram, source)
+            if isinstance(port.protocol, RequestProtocol):
+                now = self.clock.seconds()
+                port.protocol.requestReceived(
+                    IncomingDatagram(datagram, source, port.local, port.broadcast, now)
+                )
+            else:
+                port.protocol.datagramReceived(datagram, source)
 
     def run_threads(self) -> None:
         held, self._held = self._held, []

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -14,10 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
-from tftpd.net.sockets import bind_session
+from tftpd.net.interfaces import MonotonicClock, SessionRuntime
+from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
-from tftpd.net.udp import SessionPort
 from tftpd.protocol.options import BLKSIZE_RANGE
 from tftpd.protocol.packets import HEADER_BYTES
 
@@ -57,17 +57,10 @@ class ServerEndpoint:
 def create_runtime(reactor: Any) -> SessionRuntime:
     """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
 
-    def open_port(
-        protocol: BurstProtocol, local: SocketAddress, requirements: PortRequirements
-    ) -> SessionPort:
-        port = SessionPort(reactor, bind_session(local, requirements), protocol, requirements)
-        port.start()
-        return port
-
     def in_thread(work: Callable[[], T]) -> "Deferred[T]":
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
-    return SessionRuntime(MonotonicClock(reactor), open_port, in_thread)
+    return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
 
 
 def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:

@@ -149,21 +149,22 @@ def bind_connected_twin(
     return twin
 
 
-def parse_pktinfo(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
+@lru_cache(maxsize=1024)
+def parse_pktinfo(message: tuple[int, int, bytes]) -> tuple[SocketAddress, bool] | None:
     """Return the local address that a datagram was sent to.
 
     Args:
-        ancillary: Control messages from `recvmsg`.
+        message: A control message from `recvmsg`.
 
     Returns:
         The address with port 0, and True if the datagram was sent to a broadcast or
-        multicast address. None if the kernel gave no address.
+        multicast address. None if the message has no address.
     """
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return _parse_pktinfo4(data)
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return _parse_pktinfo6(data)
+    level, kind, data = message
+    if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+        return _parse_pktinfo4(data)
+    if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+        return _parse_pktinfo6(data)
     return None
 
 
@@ -182,9 +183,10 @@ def pktinfo_cmsg(local: SocketAddress) -> list[tuple[int, int, bytes]]:
     return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
 
 
-def client_address(peer: SocketAddress) -> Any:
+@lru_cache(maxsize=4096)
+def client_address(host: str) -> Any:
     """Return the IP address of a peer, without scope; an IPv4-mapped one becomes IPv4."""
-    address = ip_address(peer[0].partition("%")[0])
+    address = ip_address(host.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
@@ -272,7 +274,6 @@ def _enable_pktinfo(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-@lru_cache(maxsize=1024)
 def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
     _, local, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
     if local == _NO_ADDRESS:
@@ -284,7 +285,6 @@ def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
     return (socket.inet_ntop(socket.AF_INET, local), 0), local != destination
 
 
-@lru_cache(maxsize=1024)
 def _parse_pktinfo6(data: bytes) -> tuple[SocketAddress, bool]:
     packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
     address = IPv6Address(packed)

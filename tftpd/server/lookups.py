@@ -120,10 +120,15 @@ class LookupQueue:
     def __len__(self) -> int:
         return len(self._lookups)
 
-    def request(self, tid: TID) -> Request | None:
-        """Return the request whose lookup is pending or running for this TID, if any."""
+    def is_repeated(self, tid: TID, request: Request) -> bool:
+        """Return True if a lookup for the same request is queued; cancel that of another one."""
         entry = self._lookups.get(tid)
-        return None if entry is None else entry[0].request
+        if entry is None:
+            return False
+        if entry[0].request == request:
+            return True
+        self.cancel(tid)
+        return False
 
     def submit(self, lookup: Lookup[T], key: Hashable, limit: int) -> None:
         """Queue a lookup and start it if fewer than four run for the same key.
@@ -139,7 +144,7 @@ class LookupQueue:
         Raises:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
-        client = client_key(lookup.tid[0])
+        client = client_key(lookup.tid[0][0])
         if len(self._lookups) >= limit:
             self._make_space(client, limit)
         root_queue = self._root_queues.setdefault(key, _RootQueue(key))
@@ -154,7 +159,7 @@ class LookupQueue:
         if entry is not None:
             lookup, root_queue = entry
             lookup.wanted = False
-            root_queue.pending.remove(client_key(tid[0]), lookup)
+            root_queue.pending.remove(client_key(tid[0][0]), lookup)
 
     def clear(self) -> None:
         """Cancel all lookups."""
@@ -174,10 +179,10 @@ class LookupQueue:
     def _pop(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
         entry = self._lookups.pop(tid, None)
         if entry is not None:
-            tids = self._clients[client_key(tid[0])]
+            tids = self._clients[client_key(tid[0][0])]
             del tids[tid]
             if not tids:
-                del self._clients[client_key(tid[0])]
+                del self._clients[client_key(tid[0][0])]
         return entry
 
     def _run(self, root_queue: _RootQueue) -> None:

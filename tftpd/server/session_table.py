@@ -6,13 +6,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.net.session import Session
 from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import (
     AdmissionLimits,
-    ClientRateLimiter,
     RequestDropped,
     SharedCounter,
     client_key,
@@ -20,6 +21,10 @@ from tftpd.server.admission import (
 )
 
 AnySession = Session[Any]
+
+# A client that repeats its request after this time without progress was restarted:
+# firmware uses the same port again after a power cycle.
+_RESTART_SECONDS = 3.0
 
 _CLEANUPS_PER_LIMIT = 16  # while `half_open` sessions arrive
 _OVERDUE_SECONDS = 1.0  # a first reply that takes longer is probably lost
@@ -63,6 +68,28 @@ class SessionTable:
         """Return the session of this TID, if any."""
         return self._open.get(tid)
 
+    def is_repeated(self, tid: TID, request: Request, now: float) -> bool:
+        """Handle a request from the TID of a session.
+
+        Firmware repeats a request before the first packet of the server can arrive; a
+        second session would send everything twice. Other firmware requests one file
+        after another from one port: then the older session is replaced.
+
+        Returns:
+            True if a running session has the same request; it repeats its reply.
+        """
+        session = self._open.get(tid)
+        if session is None:
+            return False
+        machine = session.machine
+        if session.running and session.request == request:
+            restarted = machine.peer_confirmed and machine.idle_time(now) > _RESTART_SECONDS
+            if not restarted:
+                session.on_request_repeated()
+                return True
+        session.stop(Outcome.REPLACED)
+        return False
+
     def admit(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
         """Check the rate limit and reserve a session for a new request.
 
@@ -71,7 +98,7 @@ class SessionTable:
             RequestRefused: The client or its network has too many sessions.
         """
         rate = limits.requests_per_second
-        if rate is not None and not self._rate_limiter.take(client_key(peer), rate, now):
+        if rate is not None and not self._rate_limiter.take(client_key(peer[0]), rate, now):
             raise RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         self.reserve(peer, limits, now)
 
@@ -82,12 +109,16 @@ class SessionTable:
             RequestDropped: No session is free.
             RequestRefused: The client or its network has too many sessions.
         """
-        client, network = client_key(peer), network_key(peer[0])
-        if self._is_reached(self._clients[client], limits.sessions_per_client):
-            raise _too_many(f"{self._clients[client]} sessions of this client")
-        if self._is_reached(self._networks[network], limits.sessions_per_network):
-            raise _too_many(f"{self._networks[network]} sessions of its network")
-        self._evict(limits, now)
+        if limits.sessions_per_client is not None:
+            count = self._clients[client_key(peer[0])]
+            if count >= limits.sessions_per_client:
+                raise _too_many(f"{count} sessions of this client")
+        if limits.sessions_per_network is not None:
+            count = self._networks[network_key(peer[0])]
+            if count >= limits.sessions_per_network:
+                raise _too_many(f"{count} sessions of its network")
+        if len(self._half_open) >= limits.half_open or self._counter.full(limits.sessions):
+            self._evict(limits, now)
 
     def add(self, tid: TID, session: AnySession, limits: AdmissionLimits) -> bool:
         """Add the session of a TID.
@@ -99,7 +130,7 @@ class SessionTable:
             return False
         self._open[tid] = self._half_open[tid] = session
         self._unchecked += 1
-        self._clients[client_key(tid[0])] += 1
+        self._clients[client_key(tid[0][0])] += 1
         self._networks[network_key(tid[0][0])] += 1
         return True
 
@@ -130,10 +161,6 @@ class SessionTable:
         """End all sessions. The peer of a running one gets an ERROR."""
         for session in list(self._open.values()):
             session.stop(Outcome.STOPPED, ErrorText.STOPPING)
-
-    @staticmethod
-    def _is_reached(count: int, limit: int | None) -> bool:
-        return limit is not None and count >= limit
 
     def _evict(self, limits: AdmissionLimits, now: float) -> None:
         while self._counter.full(limits.sessions) and self._dallying:
@@ -172,7 +199,7 @@ class SessionTable:
         return None
 
     def _uncount(self, tid: TID) -> None:
-        client, network = client_key(tid[0]), network_key(tid[0][0])
+        client, network = client_key(tid[0][0]), network_key(tid[0][0])
         for counter, key in ((self._clients, client), (self._networks, network)):
             counter[key] -= 1
             if not counter[key]:

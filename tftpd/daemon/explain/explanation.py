@@ -137,7 +137,7 @@ def explain(
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         with closing(Neighbours()) as neighbours:
             mac = neighbours.mac(peer)
-    client = ClientIdentity(client_address(peer), lambda: mac, server_host or "")
+    client = ClientIdentity(client_address(peer[0]), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
     index, reason = _find_listener(config, client_host, server_host, profile)
     listen, listener = None, None
@@ -213,7 +213,7 @@ def _find_listener(
     config: LoadedConfig, client_host: str, server_host: str | None, profile: Profile
 ) -> tuple[int | None, str]:
     """Return the index of the request's listener, and the reason if the request is ignored."""
-    address = client_address((server_host if server_host is not None else client_host,))
+    address = client_address(server_host if server_host is not None else client_host)
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
@@ -228,7 +228,7 @@ def _find_listener(
 
 
 def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
-    local = client_address((listen.address,))
+    local = client_address(listen.address)
     if local.version != address.version:
         return False
     is_multicast = is_broadcast and address.version == 6
