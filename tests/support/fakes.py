@@ -138,10 +138,8 @@ class MemoryNet:
             if port.observe is not None:
                 port.observe(False, datagram, port.bound, source)
             if isinstance(port.protocol, RequestProtocol):
-                now = self.clock.seconds()
-                port.protocol.requestReceived(
-                    IncomingDatagram(datagram, source, port.local, port.broadcast, now)
-                )
+                request = datagram, source, port.local, port.broadcast, self.clock.seconds()
+                port.protocol.requestReceived(IncomingDatagram(*request))
             else:
                 port.protocol.datagramReceived(datagram, source)
 

@@ -38,31 +38,6 @@ _MAX_UNKNOWN_TID_REPLIES = 32
 _UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
 
 
-class UnknownTidReplies:
-    """Replies to packets from an unknown TID with ERROR 5 (RFC 1350 section 4).
-
-    There is one reply per source and at most 32 per session.
-    """
-
-    __slots__ = ("_sources",)
-
-    def __init__(self) -> None:
-        self._sources: set[SocketAddress] = set()
-
-    def reply_to(self, datagram: bytes, source: SocketAddress) -> bytes | None:
-        """Return the ERROR to send to the source; None if it gets no reply.
-
-        An ERROR is never answered. The transfer continues undisturbed.
-        """
-        sources = self._sources
-        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
-            return None
-        if datagram.startswith(ERROR_PREFIX):
-            return None
-        sources.add(source)
-        return _UNKNOWN_TID
-
-
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
 
@@ -118,7 +93,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self.started = self._seconds() if params.started is None else params.started
         self._wakeup: IDelayedCall | None = None
         self._wakeup_time = inf
-        self._unknown_tids = UnknownTidReplies()
+        self._unknown_tids: set[SocketAddress] = set()  # those that got a reply
         self._shaper = params.shaper
         self._paused = False  # by the shaper
         self._in_thread = False  # a thread uses the file
@@ -330,9 +305,17 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._on_end()
 
     def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:
-        reply = self._unknown_tids.reply_to(datagram, source)
-        if reply is not None:
-            self.transport.write(reply, source)
+        """Reply to a packet from an unknown TID with ERROR 5 (RFC 1350 section 4).
+
+        There is one reply per source and at most 32 per session. An ERROR is never
+        answered. The transfer continues undisturbed.
+        """
+        sources = self._unknown_tids
+        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
+            return
+        if not datagram.startswith(ERROR_PREFIX):
+            sources.add(source)
+            self.transport.write(_UNKNOWN_TID, source)
 
     def _make_result(self, now: float) -> TransferResult:
         machine = self.machine

@@ -73,3 +73,7 @@ class BlockNumbering:
         if number < self.rollover:
             return min(index, _MAX_NUMBER)
         return -self.blocks_ahead(number, index) % self._cycle
+
+
+BLOCK_NUMBERINGS = (BlockNumbering(0), BlockNumbering(1))
+"""The numbering for each value of the `rollover` option; a numbering has no state."""

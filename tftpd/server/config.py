@@ -95,9 +95,14 @@ class ServerConfig:
             for profile in (DEFAULT_PROFILE, *self.profiles)
         }
 
-    def make_shaper(self, clock: Clock) -> TrafficShaper | None:
-        """Return the bandwidth limits of a new transfer; None: no limit."""
+    @cached_property
+    def has_bandwidth_limit(self) -> bool:
+        """True if a transfer has a `TrafficShaper`."""
+        return self.bandwidth is not None or self.session_bandwidth is not None
+
+    def make_shaper(self, clock: Clock) -> TrafficShaper:
+        """Return the bandwidth limits of a new transfer."""
         limits = [] if self.bandwidth is None else [self.bandwidth]
         if self.session_bandwidth is not None:
             limits.append(BandwidthLimit(self.session_bandwidth))
-        return TrafficShaper(clock, limits) if limits else None
+        return TrafficShaper(clock, limits)

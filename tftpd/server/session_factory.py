@@ -228,5 +228,5 @@ class SessionFactory:
             resolved.name,
             request.profile,
             request.arrived_at,
-            config.make_shaper(self._runtime.clock),
+            config.make_shaper(self._runtime.clock) if config.has_bandwidth_limit else None,
         )
