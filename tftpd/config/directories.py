@@ -44,19 +44,14 @@ def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
 class ReadSection(ConfigModel):
     """Read policy of a directory."""
 
-    world_readable: Boolean = Field(
-        default=False, description="Serve only files that are readable for all users (o+r)."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of the clients that have access (default: all).",
-    )
-    templates: Boolean = Field(
-        default=False,
-        description="Generate a missing file from the template with the same name and the suffix "
-        ".j2.",
-    )
+    world_readable: Boolean = False
+    """Serve only files that are readable for all users (o+r)."""
+
+    clients: list[Network] = Field(default_factory=lambda: list(ANYWHERE), min_length=1)
+    """Networks or addresses of the clients that have access (default: all)."""
+
+    templates: Boolean = False
+    """Generate a missing file from the template with the same name and the suffix .j2."""
 
     def build_policy(self) -> ReadPolicy:
         """Build the access.ReadPolicy that this section describes."""
@@ -66,35 +61,32 @@ class ReadSection(ConfigModel):
 class WriteSection(ConfigModel):
     """Write policy of a directory."""
 
-    create: Boolean = Field(default=_WRITE.create, description="Allow new files.")
-    overwrite: Boolean = Field(
-        default=_WRITE.overwrite, description="Allow existing files to be replaced."
-    )
-    max_size: Size | None = Field(
-        default=None, description="Largest file, such as 64MiB (default: no limit)."
-    )
-    mode: FileMode = Field(
-        default=_WRITE.mode,
-        description="Permission bits of stored files.",
-        json_schema_extra={"default": f"{_WRITE.mode:04o}"},
-    )
-    world_writable: Boolean = Field(
-        default=False, description="Replace only files that are writable for all users (o+w)."
-    )
-    quota: Size | None = Field(
-        default=None, description="Largest total size of the directory, such as 10GiB."
-    )
-    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = Field(
-        default=None, description="Largest number of files in the directory."
-    )
-    min_free: Size | None = Field(
-        default=None, description="Space that must stay free on the file system, such as 1GiB."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of the clients that have access (default: all).",
-    )
+    create: Boolean = _WRITE.create
+    """Allow new files."""
+
+    overwrite: Boolean = _WRITE.overwrite
+    """Allow existing files to be replaced."""
+
+    max_size: Size | None = None
+    """Largest file, such as 64MiB (default: no limit)."""
+
+    mode: FileMode = Field(default=_WRITE.mode, json_schema_extra={"default": f"{_WRITE.mode:04o}"})
+    """Permission bits of stored files."""
+
+    world_writable: Boolean = False
+    """Replace only files that are writable for all users (o+w)."""
+
+    quota: Size | None = None
+    """Largest total size of the directory, such as 10GiB."""
+
+    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = None
+    """Largest number of files in the directory."""
+
+    min_free: Size | None = None
+    """Space that must stay free on the file system, such as 1GiB."""
+
+    clients: list[Network] = Field(default_factory=lambda: list(ANYWHERE), min_length=1)
+    """Networks or addresses of the clients that have access (default: all)."""
 
     @model_validator(mode="after")
     def _allows_something(self) -> Self:
@@ -120,41 +112,37 @@ class WriteSection(ConfigModel):
 class DirectorySection(ConfigModel):
     """A served directory, its prefix in requested names, and its policies."""
 
-    path: Prefix = Field(
-        default=(),
-        description="Prefix of requested names that belong to this directory; backslashes count as "
-        "slashes.",
-        json_schema_extra={"default": "/"},
-    )
-    root: RootPaths = Field(
-        description="Directory, relative to this file, or a list: the first one that contains a "
-        "file provides it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the "
-        "number before the requested name."
-    )
-    serials: Expression | None = Field(
-        default=None,
-        description="Regular expression for {serial} (default: serial numbers of Raspberry Pis and "
-        "MAC addresses).",
-    )
-    symlinks: Annotated[Symlinks, one_of(*Symlinks)] = Field(
-        default=Symlinks.INSIDE,
-        description="Symbolic links: deny follows none, inside follows links that stay below the "
-        "same root, follow follows all.",
-    )
-    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] | None = Field(
-        default=None,
-        description="Fallbacks for names in this directory (default: names.fallbacks).",
-    )
+    path: Prefix = Field(default=(), json_schema_extra={"default": "/"})
+    """Prefix of requested names that belong to this directory; backslashes count as slashes."""
+
+    root: RootPaths
+    """Directory, relative to this file, or a list: the first one that contains a file provides
+    it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the number before the
+    requested name.
+    """
+
+    serials: Expression | None = None
+    """Regular expression for {serial} (default: serial numbers of Raspberry Pis and MAC
+    addresses).
+    """
+
+    symlinks: Annotated[Symlinks, one_of(*Symlinks)] = Symlinks.INSIDE
+    """Symbolic links: deny follows none, inside follows links that stay below the same root,
+    follow follows all.
+    """
+
+    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] | None = None
+    """Fallbacks for names in this directory (default: names.fallbacks)."""
+
     read: Annotated[ReadSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Allow downloads.",
-        json_schema_extra=allow_boolean_in_schema,
+        default=None, json_schema_extra=allow_boolean_in_schema
     )
+    """Allow downloads."""
+
     write: Annotated[WriteSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Allow uploads.",
-        json_schema_extra=allow_boolean_in_schema,
+        default=None, json_schema_extra=allow_boolean_in_schema
     )
+    """Allow uploads."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -37,21 +37,18 @@ Encoding = Annotated[str, one_of(*ENCODINGS)]
 class NamesSection(ConfigModel):
     """Alternative names that are tried if a requested file does not exist."""
 
-    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] = Field(
-        default=[],
-        description="Fallbacks, tried in this order, also on the result of earlier ones: remove a "
-        "drive (C:), remove trailing junk, change the encoding, add or remove a prefix, ignore "
-        "case.",
-    )
-    encodings: list[Encoding] = Field(
-        default=["utf-8", "gbk", "latin-1"],
-        description="Encodings between which names are converted.",
-    )
+    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] = Field(default=[])
+    """Fallbacks, tried in this order, also on the result of earlier ones: remove a drive (C:),
+    remove trailing junk, change the encoding, add or remove a prefix, ignore case.
+    """
+
+    encodings: list[Encoding] = Field(default=["utf-8", "gbk", "latin-1"])
+    """Encodings between which names are converted."""
+
     prefixes: list[Prefix] = Field(
-        default=[(b"boot",), (b"tftpboot",)],
-        description="Prefixes that are added or removed.",
-        json_schema_extra={"default": ["/boot", "/tftpboot"]},
+        default=[(b"boot",), (b"tftpboot",)], json_schema_extra={"default": ["/boot", "/tftpboot"]}
     )
+    """Prefixes that are added or removed."""
 
     @field_validator("prefixes")
     @classmethod
@@ -68,41 +65,43 @@ class NamesSection(ConfigModel):
 class RewriteSection(ConfigModel):
     """Rule that changes a requested name or refuses the request."""
 
-    match: Expression | None = Field(
-        default=None,
-        description="Regular expression; the rule applies to names that contain a match.",
-    )
-    unless: Expression | None = Field(
-        default=None,
-        description="Regular expression; the rule applies to names without a match. Use either "
-        "match or "
-        "unless.",
-    )
-    to: str | None = Field(
-        default=None,
-        description="Replacement for the match. {0} is the whole match, {1} and {name} are groups, "
-        "{ip}, {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.",
-    )
-    refuse: Boolean = Field(default=False, description="Refuse the request.")
-    last: Boolean = Field(default=False, description="Apply no further rules.")
-    restart: Boolean = Field(default=False, description="Start again with the first rule.")
-    repeat: Boolean = Field(
-        default=False, description="Repeat the replacement until there is no further match."
-    )
-    ignore_case: Boolean = Field(default=False, description="Ignore the case of A to Z.")
-    longest: Boolean = Field(
-        default=False,
-        description="Replace the longest match, as POSIX does, instead of the first one in the "
-        "order of the alternatives.",
-    )
-    on: Annotated[Literal["read", "write", "both"], one_of("read", "write", "both")] = Field(
-        default="both", description="Requests to which the rule applies."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of clients to which the rule applies (default: all).",
-    )
+    match: Expression | None = None
+    """Regular expression; the rule applies to names that contain a match."""
+
+    unless: Expression | None = None
+    """Regular expression; the rule applies to names without a match. Use either match or unless.
+    """
+
+    to: str | None = None
+    """Replacement for the match. {0} is the whole match, {1} and {name} are groups, {ip},
+    {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.
+    """
+
+    refuse: Boolean = False
+    """Refuse the request."""
+
+    last: Boolean = False
+    """Apply no further rules."""
+
+    restart: Boolean = False
+    """Start again with the first rule."""
+
+    repeat: Boolean = False
+    """Repeat the replacement until there is no further match."""
+
+    ignore_case: Boolean = False
+    """Ignore the case of A to Z."""
+
+    longest: Boolean = False
+    """Replace the longest match, as POSIX does, instead of the first one in the order of the
+    alternatives.
+    """
+
+    on: Annotated[Literal["read", "write", "both"], one_of("read", "write", "both")] = "both"
+    """Requests to which the rule applies."""
+
+    clients: list[Network] = Field(default_factory=lambda: list(ANYWHERE), min_length=1)
+    """Networks or addresses of clients to which the rule applies (default: all)."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

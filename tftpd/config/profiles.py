@@ -70,31 +70,25 @@ ProfileName = Annotated[str, SchemaValidator(_name, schema={"pattern": f"^{_NAME
 class ProfileMatchSection(ConfigModel):
     """Conditions that identify a client. All given conditions must hold."""
 
-    clients: list[Network] | None = Field(
-        default=None, min_length=1, description="Networks or addresses of the client."
-    )
-    macs: list[MacPrefix] | None = Field(
-        default=None,
-        min_length=1,
-        description="MAC addresses or prefixes; known only for clients on networks of this host.",
-    )
-    options: list[Option] | None = Field(
-        default=None,
-        description="All requested options in their order: blksize, tsize=0, "
-        "blksize=1468|1228. A final ? marks an option that may be missing.",
-    )
-    direction: Annotated[Literal["read", "write"], one_of("read", "write")] | None = Field(
-        default=None, description="Direction of the request."
-    )
-    mode: Annotated[Literal["octet", "netascii"], one_of("octet", "netascii")] | None = Field(
-        default=None, description="Transfer mode of the request."
-    )
-    files: list[Pattern] | None = Field(
-        default=None,
-        min_length=1,
-        description="Patterns of requested names, such as *.efi. Case is ignored; * also matches "
-        "slashes.",
-    )
+    clients: list[Network] | None = Field(default=None, min_length=1)
+    """Networks or addresses of the client."""
+
+    macs: list[MacPrefix] | None = Field(default=None, min_length=1)
+    """MAC addresses or prefixes; known only for clients on networks of this host."""
+
+    options: list[Option] | None = None
+    """All requested options in their order: blksize, tsize=0, blksize=1468|1228. A final ? marks
+    an option that may be missing.
+    """
+
+    direction: Annotated[Literal["read", "write"], one_of("read", "write")] | None = None
+    """Direction of the request."""
+
+    mode: Annotated[Literal["octet", "netascii"], one_of("octet", "netascii")] | None = None
+    """Transfer mode of the request."""
+
+    files: list[Pattern] | None = Field(default=None, min_length=1)
+    """Patterns of requested names, such as *.efi. Case is ignored; * also matches slashes."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -118,38 +112,46 @@ class ProfileMatchSection(ConfigModel):
 class ProfileSection(ConfigModel):
     """Adaptations for one kind of client."""
 
-    name: ProfileName = Field(description="Name in the log, on the status page and in metrics.")
-    match: ProfileMatchSection = Field(description="Conditions that identify the client.")
-    refuse_options: list[Annotated[str, one_of(*map(bytes.decode, NAMES))]] = Field(
-        default=[], description="Options that are never accepted."
-    )
-    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] | None = Field(
-        default=None, description="Largest block size in bytes."
-    )
-    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] | None = Field(
-        default=None, description="Largest window size in blocks."
-    )
-    empty_tsize: Boolean = Field(default=True, description="Report tsize=0 for an empty file.")
-    rollover: Annotated[int, int_between(*ROLLOVER_RANGE)] = Field(
-        default=0,
-        description="Block number after 65535 if the client does not request the rollover option.",
-    )
-    idle_timeout: Seconds | None = Field(
-        default=None, description="Overrides the value in retransmit."
-    )
-    min_interval: Seconds | None = Field(
-        default=None, description="Overrides the value in retransmit."
-    )
+    name: ProfileName
+    """Name in the log, on the status page and in metrics."""
+
+    match: ProfileMatchSection
+    """Conditions that identify the client."""
+
+    refuse_options: list[Annotated[str, one_of(*map(bytes.decode, NAMES))]] = Field(default=[])
+    """Options that are never accepted."""
+
+    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] | None = None
+    """Largest block size in bytes."""
+
+    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] | None = None
+    """Largest window size in blocks."""
+
+    empty_tsize: Boolean = True
+    """Report tsize=0 for an empty file."""
+
+    rollover: Annotated[int, int_between(*ROLLOVER_RANGE)] = 0
+    """Block number after 65535 if the client does not request the rollover option."""
+
+    idle_timeout: Seconds | None = None
+    """Overrides the value in retransmit."""
+
+    min_interval: Seconds | None = None
+    """Overrides the value in retransmit."""
+
     packet_interval: Annotated[float, seconds_between(_MAX_PACKET_INTERVAL_SECONDS, zero=True)] = (
-        Field(default=0.0, description="Minimum time between two blocks, in seconds.")
+        0.0
     )
-    duplicates: Annotated[int, int_between(0, _MAX_DUPLICATES)] = Field(
-        default=0, description="Number of extra copies of each packet."
-    )
-    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] | None = Field(
-        default=None, description="Overrides the value in listen."
-    )
-    source: str | None = Field(default=None, description="Reference for this profile, for readers.")
+    """Minimum time between two blocks, in seconds."""
+
+    duplicates: Annotated[int, int_between(0, _MAX_DUPLICATES)] = 0
+    """Number of extra copies of each packet."""
+
+    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] | None = None
+    """Overrides the value in listen."""
+
+    source: str | None = None
+    """Reference for this profile, for readers."""
 
     def build_profile(self) -> Profile:
         """Build the access.Profile that this section describes."""

@@ -42,55 +42,49 @@ Seconds = Annotated[float, seconds_between(MAX_SECONDS)]
 class LimitsSection(ConfigModel):
     """Limits for clients, transfers and bandwidth."""
 
-    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = Field(
-        default=_DEFAULT_OPTIONS.blksize, description="Largest block size in bytes."
-    )
-    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = Field(
-        default=_DEFAULT_OPTIONS.windowsize, description="Largest window size in blocks."
-    )
-    window_bytes: Annotated[Size, min_size(_MIN_WINDOW_BYTES, "64KiB")] = Field(
-        default=_DEFAULT_OPTIONS.window_bytes,
-        description="Largest window in bytes, at least 64KiB.",
-    )
-    sessions: Annotated[int, int_between(1, 1_000_000)] = Field(
-        default=5000,
-        description="Concurrent transfers. Further requests are dropped; clients repeat them.",
-    )
-    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None,
-        description="Concurrent transfers of one client (an IPv4 address or an IPv6 /64).",
-    )
-    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None, description="Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."
-    )
-    half_open: Annotated[int, int_between(1, 1_000_000)] = Field(
-        default=1000,
-        description="Concurrent transfers whose client has not answered yet. Beyond this number "
-        "the oldest one is evicted.",
-    )
-    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None, description="Requests per second of one client."
-    )
+    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = _DEFAULT_OPTIONS.blksize
+    """Largest block size in bytes."""
 
-    bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
-        default=None, description="Bytes per second of all transfers together."
+    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = _DEFAULT_OPTIONS.windowsize
+    """Largest window size in blocks."""
+
+    window_bytes: Annotated[Size, min_size(_MIN_WINDOW_BYTES, "64KiB")] = (
+        _DEFAULT_OPTIONS.window_bytes
     )
-    session_bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
-        default=None, description="Bytes per second of each transfer."
-    )
+    """Largest window in bytes, at least 64KiB."""
+
+    sessions: Annotated[int, int_between(1, 1_000_000)] = 5000
+    """Concurrent transfers. Further requests are dropped; clients repeat them."""
+
+    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Concurrent transfers of one client (an IPv4 address or an IPv6 /64)."""
+
+    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."""
+
+    half_open: Annotated[int, int_between(1, 1_000_000)] = 1000
+    """Concurrent transfers whose client has not answered yet. Beyond this number the oldest one
+    is evicted.
+    """
+
+    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Requests per second of one client."""
+
+    bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = None
+    """Bytes per second of all transfers together."""
+
+    session_bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = None
+    """Bytes per second of each transfer."""
 
     template_size: Annotated[
         Size, min_size(_MIN_RENDERED_BYTES, "1KiB"), max_size(_MAX_RENDERED_BYTES, "16MiB")
-    ] = Field(
-        default=_DEFAULT_RENDER.size,
-        description="Largest rendered file, from 1KiB to 16MiB.",
-    )
+    ] = _DEFAULT_RENDER.size
+    """Largest rendered file, from 1KiB to 16MiB."""
+
     template_time: Annotated[
         float, seconds_between(_MAX_RENDER_SECONDS, minimum=_MIN_RENDER_SECONDS)
-    ] = Field(
-        default=_DEFAULT_RENDER.seconds,
-        description="Time limit for rendering a template, in seconds.",
-    )
+    ] = _DEFAULT_RENDER.seconds
+    """Time limit for rendering a template, in seconds."""
 
     def render_limits(self) -> RenderLimits:
         """Build the access.RenderLimits that this section describes."""
@@ -114,27 +108,23 @@ class LimitsSection(ConfigModel):
 class RetransmitSection(ConfigModel):
     """Retransmission timers, in seconds."""
 
-    min_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.min_interval, description="Shortest retransmission interval."
-    )
-    max_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.max_interval, description="Longest retransmission interval."
-    )
-    initial_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.initial_interval, description="First retransmission interval."
-    )
-    idle_timeout: Seconds = Field(
-        default=_DEFAULT_POLICY.idle_timeout,
-        description="A transfer ends when its client makes no progress for this time.",
-    )
-    dally: Seconds = Field(
-        default=_DEFAULT_POLICY.dally,
-        description="Time during which the last ACK of an upload is repeated on request.",
-    )
-    max_unanswered_sends: Annotated[int, int_between(1, 100)] = Field(
-        default=DEFAULT_MAX_UNANSWERED_SENDS,
-        description="Number of times that the first packet is sent to a client that never answers.",
-    )
+    min_interval: Seconds = _DEFAULT_POLICY.min_interval
+    """Shortest retransmission interval."""
+
+    max_interval: Seconds = _DEFAULT_POLICY.max_interval
+    """Longest retransmission interval."""
+
+    initial_interval: Seconds = _DEFAULT_POLICY.initial_interval
+    """First retransmission interval."""
+
+    idle_timeout: Seconds = _DEFAULT_POLICY.idle_timeout
+    """A transfer ends when its client makes no progress for this time."""
+
+    dally: Seconds = _DEFAULT_POLICY.dally
+    """Time during which the last ACK of an upload is repeated on request."""
+
+    max_unanswered_sends: Annotated[int, int_between(1, 100)] = DEFAULT_MAX_UNANSWERED_SENDS
+    """Number of times that the first packet is sent to a client that never answers."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -156,28 +146,27 @@ _MIN_TRACE_BYTES = 64 << 10  # about one packet of the largest size
 class LogSection(ConfigModel):
     """Log level and format."""
 
-    level: Annotated[str, one_of("debug", "info", "warn", "error", "critical")] = Field(
-        default="info", description="Lowest level that is written."
-    )
-    format: Annotated[str, one_of("text", "json")] = Field(
-        default="text", description="text for lines, json for one JSON object per line."
-    )
+    level: Annotated[str, one_of("debug", "info", "warn", "error", "critical")] = "info"
+    """Lowest level that is written."""
+
+    format: Annotated[str, one_of("text", "json")] = "text"
+    """text for lines, json for one JSON object per line."""
 
 
 class StatusSection(ConfigModel):
     """Address and port, or Unix socket, of the status page."""
 
-    address: Address = Field(
-        default="127.0.0.1",
-        description="IP address. On any address but loopback the page is public.",
-    )
-    port: Annotated[int, int_between(1, 65535)] = Field(default=9169, description="TCP port.")
-    socket: SocketPath | None = Field(
-        default=None, description="Unix socket, open to its owner and group, instead of an address."
-    )
-    names: list[HostName] = Field(
-        default=[], description="Host names, besides localhost, that browsers may use."
-    )
+    address: Address = "127.0.0.1"
+    """IP address. On any address but loopback the page is public."""
+
+    port: Annotated[int, int_between(1, 65535)] = 9169
+    """TCP port."""
+
+    socket: SocketPath | None = None
+    """Unix socket, open to its owner and group, instead of an address."""
+
+    names: list[HostName] = Field(default=[])
+    """Host names, besides localhost, that browsers may use."""
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
@@ -189,8 +178,11 @@ class StatusSection(ConfigModel):
 class TraceSection(ConfigModel):
     """Packet capture of one client or network."""
 
-    client: Network = Field(description="Address or network.")
-    file: FilePath = Field(description="Path of the pcap file, relative to this file.")
-    max_size: Annotated[Size, min_size(_MIN_TRACE_BYTES, "64KiB")] = Field(
-        default=16 << 20, description="Size at which the capture ends, at least 64KiB."
-    )
+    client: Network
+    """Address or network."""
+
+    file: FilePath
+    """Path of the pcap file, relative to this file."""
+
+    max_size: Annotated[Size, min_size(_MIN_TRACE_BYTES, "64KiB")] = 16 << 20
+    """Size at which the capture ends, at least 64KiB."""

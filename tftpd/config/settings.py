@@ -47,26 +47,24 @@ from tftpd.config.variables import VariablesSection
 class ListenSection(ConfigModel):
     """A listening address."""
 
-    address: Address = Field(description="IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses.")
-    port: Annotated[int, int_between(1, 65535)] = Field(default=69, description="UDP port.")
-    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] = Field(
-        default="ignore",
-        description="Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or "
-        "answer.",
-    )
+    address: Address
+    """IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses."""
+
+    port: Annotated[int, int_between(1, 65535)] = 69
+    """UDP port."""
+
+    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] = "ignore"
+    """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
+
     mode: Annotated[Literal["per-session", "single-port"], one_of("per-session", "single-port")] = (
-        Field(
-            default="per-session",
-            description="per-session: each transfer has its own port. single-port: all transfers "
-            "use "
-            "this port, which works behind NAT.",
-        )
+        "per-session"
     )
-    session_ports: Ports | None = Field(
-        default=None,
-        description="Port range of the transfers, for firewalls, such as 40000-40999 "
-        "(default: any).",
-    )
+    """per-session: each transfer has its own port. single-port: all transfers use this port,
+    which works behind NAT.
+    """
+
+    session_ports: Ports | None = None
+    """Port range of the transfers, for firewalls, such as 40000-40999 (default: any)."""
 
     @model_validator(mode="after")
     def _one_mode(self) -> Self:
@@ -95,57 +93,51 @@ class Settings(ConfigModel):
     """The whole configuration; immutable."""
 
     listen: list[ListenSection] = Field(
-        default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")],
-        min_length=1,
-        description="Listening addresses (default: all addresses, port 69).",
+        default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")], min_length=1
     )
-    directories: list[DirectorySection] = Field(min_length=1, description="Served directories.")
-    rewrite: list[RewriteSection] = Field(
-        default=[],
-        max_length=MAX_RULES,
-        description="Rules that change requested names, applied in order.",
-    )
-    names: Annotated[NamesSection, _SECTION] = Field(
-        default=NamesSection(),
-        description="Alternative names that are tried if a file does not exist.",
-    )
-    variables: list[VariablesSection] = Field(
-        default=[],
-        description="Values for templates. All matching entries apply; a later entry overrides an "
-        "earlier one.",
-    )
-    limits: Annotated[LimitsSection, _SECTION] = Field(
-        default=LimitsSection(), description="Limits for clients, transfers and bandwidth."
-    )
-    retransmit: Annotated[RetransmitSection, _SECTION] = Field(
-        default=RetransmitSection(), description="Retransmission timers."
-    )
-    profiles: list[ProfileSection] = Field(
-        default=[],
-        description="Adaptations for kinds of clients; the first matching profile applies.",
-    )
-    shipped_profiles: Boolean = Field(
-        default=True, description="Use the built-in profiles after these."
-    )
-    log: Annotated[LogSection, _SECTION] = Field(
-        default=LogSection(), description="Log level and format."
-    )
-    trace: TraceSection | None = Field(
-        default=None, description="Packet capture of one client, for tshark and tcpdump."
-    )
-    status: Annotated[StatusSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Status page, JSON and Prometheus metrics.",
-        json_schema_extra=allow_boolean_in_schema,
-    )
-    workers: Annotated[int, int_between(1, 64)] = Field(
-        default=1, description="Number of worker processes; use one for each CPU."
-    )
+    """Listening addresses (default: all addresses, port 69)."""
 
-    drain_timeout: Annotated[float, seconds_between(MAX_SECONDS, zero=True)] = Field(
-        default=10.0,
-        description="Seconds that running transfers may continue when the daemon stops.",
+    directories: list[DirectorySection] = Field(min_length=1)
+    """Served directories."""
+
+    rewrite: list[RewriteSection] = Field(default=[], max_length=MAX_RULES)
+    """Rules that change requested names, applied in order."""
+
+    names: Annotated[NamesSection, _SECTION] = NamesSection()
+    """Alternative names that are tried if a file does not exist."""
+
+    variables: list[VariablesSection] = Field(default=[])
+    """Values for templates. All matching entries apply; a later entry overrides an earlier one.
+    """
+
+    limits: Annotated[LimitsSection, _SECTION] = LimitsSection()
+    """Limits for clients, transfers and bandwidth."""
+
+    retransmit: Annotated[RetransmitSection, _SECTION] = RetransmitSection()
+    """Retransmission timers."""
+
+    profiles: list[ProfileSection] = Field(default=[])
+    """Adaptations for kinds of clients; the first matching profile applies."""
+
+    shipped_profiles: Boolean = True
+    """Use the built-in profiles after these."""
+
+    log: Annotated[LogSection, _SECTION] = LogSection()
+    """Log level and format."""
+
+    trace: TraceSection | None = None
+    """Packet capture of one client, for tshark and tcpdump."""
+
+    status: Annotated[StatusSection | None, BeforeValidator(bool_or_mapping)] = Field(
+        default=None, json_schema_extra=allow_boolean_in_schema
     )
+    """Status page, JSON and Prometheus metrics."""
+
+    workers: Annotated[int, int_between(1, 64)] = 1
+    """Number of worker processes; use one for each CPU."""
+
+    drain_timeout: Annotated[float, seconds_between(MAX_SECONDS, zero=True)] = 10.0
+    """Seconds that running transfers may continue when the daemon stops."""
 
     def active_profiles(self) -> list[ProfileSection]:
         """Return the profiles of this file, then the built-in ones that it does not override."""

@@ -311,10 +311,25 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 """`true` or `false`. `no` is rejected, because YAML 1.1 and 1.2 disagree about it."""
 
 
-class ConfigModel(BaseModel):
-    """Base class of all sections: immutable, and unknown keys are errors."""
+def _join_lines(schema: dict[str, Any]) -> None:
+    """Write each description in the JSON Schema of a section on one line."""
+    for key in schema.get("properties", {}).values():
+        if "description" in key:
+            key["description"] = " ".join(key["description"].split())
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class ConfigModel(BaseModel):
+    """Base class of all sections: immutable, and unknown keys are errors.
+
+    The docstring of a key is its description in the JSON Schema and in the manual page.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_join_lines,
+    )
 
 
 def bool_or_mapping(value: Any) -> Any:

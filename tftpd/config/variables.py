@@ -67,20 +67,14 @@ Values = Annotated[
 class VariablesSection(ConfigModel):
     """Template variables for some clients."""
 
-    clients: list[Network] | None = Field(
-        default=None,
-        min_length=1,
-        description="Networks or addresses of the clients (default: all).",
-    )
-    macs: list[MacPrefix] | None = Field(
-        default=None,
-        min_length=1,
-        description="MAC addresses or prefixes; known only for clients on networks of this host.",
-    )
-    set: Values = Field(
-        description="Names and values: strings, numbers, booleans, null, and lists and mappings "
-        "of these.",
-    )
+    clients: list[Network] | None = Field(default=None, min_length=1)
+    """Networks or addresses of the clients (default: all)."""
+
+    macs: list[MacPrefix] | None = Field(default=None, min_length=1)
+    """MAC addresses or prefixes; known only for clients on networks of this host."""
+
+    set: Values
+    """Names and values: strings, numbers, booleans, null, and lists and mappings of these."""
 
     def build_rule(self) -> VariableRule:
         """Build the access.VariableRule that this section describes."""
