@@ -1,9 +1,8 @@
 """The `directories` section: served directories and their policies."""
 
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import (
@@ -15,30 +14,23 @@ from tftpd.access.mounts import (
     parse_serials,
     uses_placeholder,
 )
-from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
 from tftpd.config.types import (
     Boolean,
+    Clients,
     ConfigModel,
     FileMode,
     InvalidCombination,
-    Network,
     Prefix,
     RootPaths,
     Size,
-    allow_boolean_in_schema,
-    bool_or_mapping,
+    Switch,
     int_between,
-    one_of,
 )
 
 _WRITE = WritePolicy()
-
-
-def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
-    """Return the networks. ANYWHERE itself avoids a check of the client address."""
-    return ANYWHERE if clients == list(ANYWHERE) else tuple(clients)
 
 
 class ReadSection(ConfigModel):
@@ -47,15 +39,11 @@ class ReadSection(ConfigModel):
     world_readable: Boolean = False
     """Serve only files that are readable for all users (o+r)."""
 
-    clients: list[Network] = Field(default_factory=lambda: list(ANYWHERE), min_length=1)
+    clients: Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
     templates: Boolean = False
     """Generate a missing file from the template with the same name and the suffix .j2."""
-
-    def build_policy(self) -> ReadPolicy:
-        """Build the access.ReadPolicy that this section describes."""
-        return ReadPolicy(self.world_readable, _networks(self.clients), self.templates)
 
 
 class WriteSection(ConfigModel):
@@ -85,7 +73,7 @@ class WriteSection(ConfigModel):
     min_free: Size | None = None
     """Space that must stay free on the file system, such as 1GiB."""
 
-    clients: list[Network] = Field(default_factory=lambda: list(ANYWHERE), min_length=1)
+    clients: Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
     @model_validator(mode="after")
@@ -93,20 +81,6 @@ class WriteSection(ConfigModel):
         if not self.create and not self.overwrite:
             raise InvalidCombination("create and overwrite are both false: no upload is possible")
         return self
-
-    def build_policy(self) -> WritePolicy:
-        """Build the access.WritePolicy that this section describes."""
-        return WritePolicy(
-            create=self.create,
-            overwrite=self.overwrite,
-            max_size=self.max_size,
-            mode=self.mode,
-            world_writable=self.world_writable,
-            clients=_networks(self.clients),
-            quota=self.quota,
-            max_files=self.max_files,
-            min_free=self.min_free,
-        )
 
 
 class DirectorySection(ConfigModel):
@@ -126,22 +100,18 @@ class DirectorySection(ConfigModel):
     addresses).
     """
 
-    symlinks: Annotated[Symlinks, one_of(*Symlinks)] = Symlinks.INSIDE
+    symlinks: Symlinks = Symlinks.INSIDE
     """Symbolic links: deny follows none, inside follows links that stay below the same root,
     follow follows all.
     """
 
-    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] | None = None
+    fallbacks: tuple[Fallback, ...] | None = None
     """Fallbacks for names in this directory (default: names.fallbacks)."""
 
-    read: Annotated[ReadSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None, json_schema_extra=allow_boolean_in_schema
-    )
+    read: Switch[ReadSection] = None
     """Allow downloads."""
 
-    write: Annotated[WriteSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None, json_schema_extra=allow_boolean_in_schema
-    )
+    write: Switch[WriteSection] = None
     """Allow uploads."""
 
     @model_validator(mode="after")
@@ -167,9 +137,9 @@ class DirectorySection(ConfigModel):
         return Mount(
             prefix=self.path,
             roots=self.roots,
-            read=self.read.build_policy() if self.read else None,
-            write=self.write.build_policy() if self.write else None,
+            read=ReadPolicy(**dict(self.read)) if self.read else None,
+            write=WritePolicy(**dict(self.write)) if self.write else None,
             symlinks=self.symlinks,
-            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
+            fallbacks=self.fallbacks,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

@@ -1,6 +1,7 @@
 """The sections `limits`, `retransmit`, `log`, `status` and `trace`."""
 
-from typing import Annotated, Self
+from math import inf
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,10 +16,8 @@ from tftpd.config.types import (
     Size,
     SocketPath,
     int_between,
-    max_size,
-    min_size,
-    one_of,
     seconds_between,
+    size_between,
 )
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
@@ -30,13 +29,10 @@ _DEFAULT_OPTIONS = OptionLimits()
 _DEFAULT_POLICY = RetransmitPolicy()
 _DEFAULT_RENDER = RenderLimits()
 
-_MIN_WINDOW_BYTES = 64 << 10  # one block of the largest size
-_MIN_BYTES_PER_SECOND = 1 << 10  # a block of 512 bytes takes half a second
-_MIN_RENDERED_BYTES, _MAX_RENDERED_BYTES = 1 << 10, 16 << 20  # rendered files stay in memory
-_MIN_RENDER_SECONDS, _MAX_RENDER_SECONDS = 0.1, 10.0  # clients repeat their request in the meantime
+_MIN_BANDWIDTH = "1KiB"  # a block of 512 bytes takes half a second
 _MAX_WINDOW_SECONDS = 0.25  # clients retransmit after one second at first
 
-Seconds = Annotated[float, seconds_between(MAX_SECONDS)]
+Seconds = Annotated[float, seconds_between(None, MAX_SECONDS)]
 
 
 class LimitsSection(ConfigModel):
@@ -48,9 +44,8 @@ class LimitsSection(ConfigModel):
     windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = _DEFAULT_OPTIONS.windowsize
     """Largest window size in blocks."""
 
-    window_bytes: Annotated[Size, min_size(_MIN_WINDOW_BYTES, "64KiB")] = (
-        _DEFAULT_OPTIONS.window_bytes
-    )
+    # One block of the largest size.
+    window_bytes: Annotated[Size, size_between("64KiB")] = _DEFAULT_OPTIONS.window_bytes
     """Largest window in bytes, at least 64KiB."""
 
     sessions: Annotated[int, int_between(1, 1_000_000)] = 5000
@@ -70,20 +65,18 @@ class LimitsSection(ConfigModel):
     requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = None
     """Requests per second of one client."""
 
-    bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = None
+    bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of all transfers together."""
 
-    session_bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = None
+    session_bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of each transfer."""
 
-    template_size: Annotated[
-        Size, min_size(_MIN_RENDERED_BYTES, "1KiB"), max_size(_MAX_RENDERED_BYTES, "16MiB")
-    ] = _DEFAULT_RENDER.size
+    # Rendered files stay in memory.
+    template_size: Annotated[Size, size_between("1KiB", "16MiB")] = _DEFAULT_RENDER.size
     """Largest rendered file, from 1KiB to 16MiB."""
 
-    template_time: Annotated[
-        float, seconds_between(_MAX_RENDER_SECONDS, minimum=_MIN_RENDER_SECONDS)
-    ] = _DEFAULT_RENDER.seconds
+    # Clients repeat their request in the meantime.
+    template_time: Annotated[float, seconds_between(0.1, 10.0)] = _DEFAULT_RENDER.seconds
     """Time limit for rendering a template, in seconds."""
 
     def render_limits(self) -> RenderLimits:
@@ -96,12 +89,12 @@ class LimitsSection(ConfigModel):
         If the bandwidth is limited, the window is limited to 0.25 s of it, so that clients do
         not time out in the middle of a window.
         """
-        rates = [rate for rate in (self.bandwidth, self.session_bandwidth) if rate is not None]
-        if not rates:
-            return OptionLimits(self.blksize, self.windowsize, self.window_bytes)
-        max_bytes = max(DEFAULT_BLKSIZE, int(min(rates) * _MAX_WINDOW_SECONDS))
+        bandwidth = min(self.bandwidth or inf, self.session_bandwidth or inf)
+        max_bytes = max(DEFAULT_BLKSIZE, bandwidth * _MAX_WINDOW_SECONDS)
         return OptionLimits(
-            min(self.blksize, max_bytes), self.windowsize, min(self.window_bytes, max_bytes)
+            int(min(self.blksize, max_bytes)),
+            self.windowsize,
+            int(min(self.window_bytes, max_bytes)),
         )
 
 
@@ -140,16 +133,13 @@ class RetransmitSection(ConfigModel):
         return RetransmitPolicy(**self.model_dump())
 
 
-_MIN_TRACE_BYTES = 64 << 10  # about one packet of the largest size
-
-
 class LogSection(ConfigModel):
     """Log level and format."""
 
-    level: Annotated[str, one_of("debug", "info", "warn", "error", "critical")] = "info"
+    level: Literal["debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level that is written."""
 
-    format: Annotated[str, one_of("text", "json")] = "text"
+    format: Literal["text", "json"] = "text"
     """text for lines, json for one JSON object per line."""
 
 
@@ -184,5 +174,6 @@ class TraceSection(ConfigModel):
     file: FilePath
     """Path of the pcap file, relative to this file."""
 
-    max_size: Annotated[Size, min_size(_MIN_TRACE_BYTES, "64KiB")] = 16 << 20
+    # About one packet of the largest size.
+    max_size: Annotated[Size, size_between("64KiB")] = 16 << 20
     """Size at which the capture ends, at least 64KiB."""

@@ -13,7 +13,7 @@ settings.active_profiles()           ProfileSection; build_profile() gives acces
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tftpd.access.mounts import Mount
 from tftpd.access.rewrite import NameRules
@@ -35,10 +35,8 @@ from tftpd.config.types import (
     ConfigModel,
     InvalidCombination,
     Ports,
-    allow_boolean_in_schema,
-    bool_or_mapping,
+    Switch,
     int_between,
-    one_of,
     seconds_between,
 )
 from tftpd.config.variables import VariablesSection
@@ -53,12 +51,10 @@ class ListenSection(ConfigModel):
     port: Annotated[int, int_between(1, 65535)] = 69
     """UDP port."""
 
-    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] = "ignore"
+    broadcast: Literal["ignore", "answer"] = "ignore"
     """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
 
-    mode: Annotated[Literal["per-session", "single-port"], one_of("per-session", "single-port")] = (
-        "per-session"
-    )
+    mode: Literal["per-session", "single-port"] = "per-session"
     """per-session: each transfer has its own port. single-port: all transfers use this port,
     which works behind NAT.
     """
@@ -81,14 +77,6 @@ class ListenSection(ConfigModel):
         return int(low), int(high)
 
 
-def _section(value: Any) -> Any:
-    """Treat an empty section as a section with all defaults."""
-    return {} if value is None else value
-
-
-_SECTION = BeforeValidator(_section)
-
-
 class Settings(ConfigModel):
     """The whole configuration; immutable."""
 
@@ -103,17 +91,17 @@ class Settings(ConfigModel):
     rewrite: list[RewriteSection] = Field(default=[], max_length=MAX_RULES)
     """Rules that change requested names, applied in order."""
 
-    names: Annotated[NamesSection, _SECTION] = NamesSection()
+    names: NamesSection = NamesSection()
     """Alternative names that are tried if a file does not exist."""
 
     variables: list[VariablesSection] = Field(default=[])
     """Values for templates. All matching entries apply; a later entry overrides an earlier one.
     """
 
-    limits: Annotated[LimitsSection, _SECTION] = LimitsSection()
+    limits: LimitsSection = LimitsSection()
     """Limits for clients, transfers and bandwidth."""
 
-    retransmit: Annotated[RetransmitSection, _SECTION] = RetransmitSection()
+    retransmit: RetransmitSection = RetransmitSection()
     """Retransmission timers."""
 
     profiles: list[ProfileSection] = Field(default=[])
@@ -122,22 +110,26 @@ class Settings(ConfigModel):
     shipped_profiles: Boolean = True
     """Use the built-in profiles after these."""
 
-    log: Annotated[LogSection, _SECTION] = LogSection()
+    log: LogSection = LogSection()
     """Log level and format."""
 
     trace: TraceSection | None = None
     """Packet capture of one client, for tshark and tcpdump."""
 
-    status: Annotated[StatusSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None, json_schema_extra=allow_boolean_in_schema
-    )
+    status: Switch[StatusSection] = None
     """Status page, JSON and Prometheus metrics."""
 
     workers: Annotated[int, int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""
 
-    drain_timeout: Annotated[float, seconds_between(MAX_SECONDS, zero=True)] = 10.0
+    drain_timeout: Annotated[float, seconds_between(0, MAX_SECONDS)] = 10.0
     """Seconds that running transfers may continue when the daemon stops."""
+
+    @field_validator("names", "limits", "retransmit", "log", mode="before")
+    @classmethod
+    def _use_defaults(cls, section: Any) -> Any:
+        """Treat an empty section as a section with all defaults."""
+        return {} if section is None else section
 
     def active_profiles(self) -> list[ProfileSection]:
         """Return the profiles of this file, then the built-in ones that it does not override."""
@@ -158,7 +150,5 @@ class Settings(ConfigModel):
 
     def build_name_rules(self) -> NameRules:
         """Build the rewrite rules and fallbacks for names."""
-        rules = (
-            entry.build_rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite)
-        )
+        rules = [rule.build_rule(f"rewrite[{n}]") for n, rule in enumerate(self.rewrite)]
         return NameRules(tuple(rules), self.names.build_fallbacks())
