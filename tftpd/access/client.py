@@ -1,8 +1,8 @@
 """A TFTP client: its address and, on local networks, its MAC address."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tftpd.access.policy import Address
+from tftpd.access.policy import Address, Networks, admits
 
 MacAddress = bytes
 """MAC address, 6 bytes."""
@@ -46,3 +46,16 @@ class ClientIdentity:
         if not self._is_looked_up:
             self._mac, self._is_looked_up = self._neighbour(), True
         return self._mac
+
+    def matches(self, networks: Networks | None, macs: Sequence[bytes] | None) -> bool:
+        """Return True if the client meets all conditions that are not None.
+
+        The MAC address is looked up only if the networks contain the client.
+
+        Args:
+            networks: Networks of the client.
+            macs: MAC addresses or their first bytes.
+        """
+        if networks is not None and not admits(networks, self.address):
+            return False
+        return macs is None or (self.mac is not None and self.mac.startswith(tuple(macs)))

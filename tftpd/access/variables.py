@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.policy import Networks, admits
+from tftpd.access.policy import Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,6 @@ class VariableTable:
         """
         values: dict[str, Any] = {}
         for rule in self._rules:
-            if rule.clients is not None and not admits(rule.clients, client.address):
-                continue
-            if rule.macs is not None:
-                mac = client.mac
-                if mac is None or not any(map(mac.startswith, rule.macs)):
-                    continue
-            values.update(rule.values)
+            if client.matches(rule.clients, rule.macs):
+                values.update(rule.values)
         return values
