@@ -1,12 +1,11 @@
 """The JSON view of the status, for the page and for programs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import tftpd
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
@@ -19,41 +18,15 @@ from tftpd.status.boots import (
     judge,
     short_name,
 )
-from tftpd.status.counters import RESOLUTION_METHODS
 from tftpd.status.file_kinds import classify
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonInfo:
-    """Facts about the daemon.
-
-    Attributes:
-        started: Time of the start, on the history's clock, in seconds.
-        config_file: The configuration file.
-        listeners: The listen addresses.
-    """
-
-    started: float
-    config_file: str | None
-    listeners: tuple[str, ...]
-
-
-def status(
-    info: DaemonInfo,
-    state: str,
-    snapshot: Snapshot,
-    history: History,
-    resolved_names: Mapping[str, int],
-    since: int = 0,
-) -> dict[str, Any]:
-    """Return the whole status.
+def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> dict[str, Any]:
+    """Return the part of the status about sessions, requests and clients.
 
     Args:
-        info: Facts about the daemon.
-        state: starting, serving or draining.
         snapshot: The running sessions.
         history: The requests that ended.
-        resolved_names: Number of files found by another name, for each resolution method.
         since: The `number` of an earlier answer. Only later changes are included.
     """
     now = history.seconds()
@@ -65,11 +38,6 @@ def status(
     hosts += [host for host in running if host not in clients]
     unknown = ClientHistory()
     return {
-        "version": tftpd.__version__,
-        "state": state,
-        "uptime": round(now - info.started, 1),
-        "config_file": info.config_file,
-        "listeners": info.listeners,
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
         "sessions": {
@@ -78,7 +46,6 @@ def status(
             }
             for direction in Direction
         },
-        "resolved_names": {method: resolved_names[method] for method in RESOLUTION_METHODS},
         "running": [_running_to_json(session) for session in snapshot.running],
         "ended": [_ended_to_json(ended) for ended in history.ended if ended.number > since],
         "clients": [

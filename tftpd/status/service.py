@@ -1,26 +1,24 @@
 """The status service: collects results and serves them over HTTP."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+import tftpd
 from tftpd.config.sections import StatusSection
 from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
-from tftpd.status.counters import TransferCounters
-from tftpd.status.json_view import DaemonInfo, status
-from tftpd.status.metrics import CONTENT_TYPE, exposition
+from tftpd.status.json_view import requests_to_json
+from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
 from tftpd.status.web import JSON, Answer, Handler, is_allowed_host, site
 
 _PAGE = Path(__file__).parent / "page"
@@ -53,10 +51,12 @@ class StatusService:
         self._section = section
         self._counters = TransferCounters()
         self._history = History()
-        self._info = DaemonInfo(self._history.seconds(), None if path is None else str(path), ())
+        self._started = self._history.seconds()
+        self._config_file = path
+        self._listeners: tuple[str, ...] = ()
         self._state = "starting"
         self._source: SnapshotSource | None = None
-        self._port: IListeningPort | None = None
+        self._port: Any = None
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
         self._waiting: list[Deferred[Snapshot]] = []
@@ -75,11 +75,13 @@ class StatusService:
             SystemExit: The port cannot be bound. The reason was logged.
         """
         if self._section.socket is None:
-            self._listen(self._listen_tcp, f"{self._section.address} port {self._section.port}")
+            address, port = self._section.address, self._section.port
+            where = f"{address} port {port}"
+            self._listen(where, self._reactor.listenTCP, port, interface=address)
 
     def configure(self, addresses: Iterable[str], profiles: Iterable[str]) -> None:
         """Show these listen addresses, and count transfers of these profiles, from now on."""
-        self._info = replace(self._info, listeners=tuple(addresses))
+        self._listeners = tuple(addresses)
         self._counters.add_profiles(profiles)
 
     def start(self, source: SnapshotSource) -> None:
@@ -88,7 +90,10 @@ class StatusService:
         self._state = "serving"
         path, address, port = self._section.socket, self._section.address, self._section.port
         if path is not None:
-            self._listen(self._listen_unix, path)
+            # Twisted sets the mode between bind and listen, so nobody can connect before that.
+            # wantPID: a lock file tells a socket in use from one that a crash has left.
+            listen = self._reactor.listenUNIX
+            self._listen(path, listen, path, mode=_SOCKET_MODE, wantPID=True)
             self.log.info("status page on {socket}", event="status_listening", socket=path)
             return
         url = f"http://{format_address((address, port))}/"
@@ -107,20 +112,16 @@ class StatusService:
 
     def count_reload(self, *, succeeded: bool) -> None:
         """Count a reload of the configuration."""
-        self._counters.reloads[succeeded] += 1
+        self._counters.count_reload(succeeded)
 
     def stop(self) -> "Deferred[None]":
         """Close the port. Fires when it is closed."""
         self._state = "draining"
-        port, self._port = self._port, None
-        if port is None:
-            return succeed(None)
-        stop: Callable[[], Any] = port.stopListening
-        return maybeDeferred(stop)
+        return maybeDeferred(self._port.stopListening) if self._port else succeed(None)
 
-    def _listen(self, listen: Callable[[Any], IListeningPort], where: str) -> None:
+    def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
         try:
-            self._port = listen(site(self._handlers(), self._is_allowed_host))
+            self._port = listen(address, site(self._handlers(), self._is_allowed_host), **options)
         except (CannotListenError, OSError) as error:
             reason = getattr(error, "socketError", error)
             self.log.critical(
@@ -130,16 +131,6 @@ class StatusService:
                 reason=getattr(reason, "strerror", None) or str(reason),
             )
             raise SystemExit(1) from None
-
-    def _listen_tcp(self, factory: Any) -> Any:
-        return self._reactor.listenTCP(self._section.port, factory, interface=self._section.address)
-
-    def _listen_unix(self, factory: Any) -> Any:
-        # Twisted sets the mode between bind and listen, so nobody can connect before that.
-        # wantPID: a lock file tells a socket in use from one that a crash has left.
-        return self._reactor.listenUNIX(
-            self._section.socket, factory, mode=_SOCKET_MODE, wantPID=True
-        )
 
     def _is_allowed_host(self, header: str | None) -> bool:
         # A browser cannot open a Unix socket.
@@ -165,9 +156,16 @@ class StatusService:
         since = _parse_number(request.args.get(b"since", [b""])[0])
 
         def answer(snapshot: Snapshot) -> Answer:
-            names = self._counters.resolved_names
-            view = status(self._info, self._state, snapshot, self._history, names, since)
-            return Answer(json.dumps(view, separators=(",", ":")).encode(), JSON)
+            status = {
+                "version": tftpd.__version__,
+                "state": self._state,
+                "uptime": round(self._history.seconds() - self._started, 1),
+                "config_file": self._config_file and str(self._config_file),
+                "listeners": self._listeners,
+                "resolved_names": self._counters.resolved_names(),
+                **requests_to_json(snapshot, self._history, since),
+            }
+            return Answer(json.dumps(status, separators=(",", ":")).encode(), JSON)
 
         return self._take_snapshot().addCallback(answer)
 
