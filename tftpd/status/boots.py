@@ -116,12 +116,10 @@ class ClientHistory:
                 self.previous = judge(self.steps, ())
             self.boots += 1
             self.steps = [step]
-            return
-        merged = _merge(self.steps[-1], step)
-        if merged is not None:
-            self.steps[-1] = merged
-            return
-        self.steps.append(step)
+        elif _is_similar(self.steps[-1], step):
+            self.steps[-1] = _merge(self.steps[-1], step)
+        else:
+            self.steps.append(step)
         if len(self.steps) > _MAX_STEPS:
             del self.steps[1]  # the first step identifies the start of a boot
 
@@ -303,12 +301,15 @@ def _step_of(result: TransferResult, now: float) -> BootStep:
     )
 
 
-def _merge(last: BootStep, step: BootStep) -> BootStep | None:
-    """Return both steps as one if they are refusals of the same kind or modules, else None."""
-    is_similar = (last.kind, last.outcome, last.code) == (step.kind, step.outcome, step.code)
-    is_module = step.kind is FileKind.MODULE and step.is_complete
-    if not is_similar or not (is_module or step.outcome is Outcome.REFUSED):
-        return None
+def _is_similar(last: BootStep, step: BootStep) -> bool:
+    """Return whether both steps are refusals for the same reason, or modules."""
+    if (last.kind, last.outcome, last.code) != (step.kind, step.outcome, step.code):
+        return False
+    return step.outcome is Outcome.REFUSED or (step.kind is FileKind.MODULE and step.is_complete)
+
+
+def _merge(last: BootStep, step: BootStep) -> BootStep:
+    """Return both steps as one."""
     return replace(
         step,
         names=(*last.names, *step.names)[-_MAX_NAMES:],

@@ -9,19 +9,11 @@ from typing import Any
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
-from tftpd.status.boots import (
-    BootStep,
-    ClientHistory,
-    EndedRequest,
-    History,
-    count_blocks,
-    judge,
-    short_name,
-)
+from tftpd.status import boots
 from tftpd.status.file_kinds import classify
 
 
-def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> dict[str, Any]:
+def requests_to_json(snapshot: Snapshot, history: boots.History, since: int = 0) -> dict[str, Any]:
     """Return the part of the status about sessions, requests and clients.
 
     Args:
@@ -36,7 +28,7 @@ def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> di
     clients = history.clients
     hosts = [host for host in clients if clients[host].changed > since or host in running]
     hosts += [host for host in running if host not in clients]
-    unknown = ClientHistory()
+    unknown = boots.ClientHistory()
     return {
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
@@ -64,14 +56,14 @@ def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
         "client": session.peer[0],
         "port": session.peer[1],
         "direction": session.direction.value,
-        "file": short_name(session.filename),
+        "file": boots.short_name(session.filename),
         "kind": classify(session.filename, session.direction).value,
         "state": session.state.value,
         "bytes": n_bytes,
         "size": size,
         "percent": percent,
         "block": session.blocks,
-        "blocks": count_blocks(size, session.blksize),
+        "blocks": boots.count_blocks(size, session.blksize),
         "rate": round(n_bytes / session.age) if session.age > 0 else 0,
         "blksize": session.blksize,
         "windowsize": session.windowsize,
@@ -111,12 +103,12 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     }
 
 
-def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
+def _ended_to_json(ended: boots.EndedRequest) -> dict[str, Any]:
     result = ended.result
     return {
         "number": ended.number,
         "time": datetime.fromtimestamp(ended.time, UTC).isoformat(timespec="milliseconds"),
-        **result_to_json(result, short_name),
+        **result_to_json(result, boots.short_name),
         "successful": result.outcome.successful,
         "size": result.size,
         "block": result.blocks,
@@ -127,9 +119,9 @@ def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
 
 
 def _client_to_json(
-    host: str, client: ClientHistory, running: Sequence[SessionSnapshot], now: float
+    host: str, client: boots.ClientHistory, running: Sequence[SessionSnapshot], now: float
 ) -> dict[str, Any]:
-    verdict = judge(client.steps, running)
+    verdict = boots.judge(client.steps, running)
     idle_times = [now - step.ended for step in client.steps[-1:]]
     idle_times += [session.idle for session in running]
     return {
@@ -144,7 +136,7 @@ def _client_to_json(
     }
 
 
-def _step_to_json(step: BootStep, boot_began: float, now: float) -> dict[str, Any]:
+def _step_to_json(step: boots.BootStep, boot_began: float, now: float) -> dict[str, Any]:
     return {
         "kind": step.kind.value,
         "file": step.name,

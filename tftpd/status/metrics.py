@@ -9,16 +9,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, product
+from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, core
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import tftpd
@@ -181,46 +175,49 @@ class _TftpdCollector(Collector):
         self._counters = counters
         self._snapshot = snapshot
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         about = {"version": tftpd.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("tftpd_build", "Versions of tftpd and Python.", about)
+        yield core.InfoMetricFamily("tftpd_build", "Versions of tftpd and Python.", about)
         yield from self._collect_snapshot()
         for name, (text, labels) in _COUNTERS.items():
-            counter = CounterMetricFamily(f"tftpd_{name}", text, labels=list(labels))
-            yield _add_samples(counter, self._counters.counts[name])
+            counts = self._counters.counts[name]
+            yield _family(core.CounterMetricFamily, name, text, labels, counts)
         for name, (text, labels, bounds) in _HISTOGRAMS.items():
-            family = HistogramMetricFamily(f"tftpd_{name}", text, labels=list(labels))
+            family = core.HistogramMetricFamily(f"tftpd_{name}", text, labels=list(labels))
             upper_bounds = [*(str(float(bound)) for bound in bounds), "+Inf"]
             for values, histogram in self._counters.histograms[name].items():
                 buckets = zip(upper_bounds, accumulate(histogram.counts), strict=True)
                 family.add_metric(values, list(buckets), histogram.sum)
             yield family
 
-    def _collect_snapshot(self) -> Iterator[Metric]:
-        sessions, n_bytes = self._snapshot.sessions, self._snapshot.bytes_transferred
-        workers = self._snapshot.workers
-        yield _add_samples(
-            GaugeMetricFamily("tftpd_sessions", "Open sessions.", labels=["direction", "state"]),
-            {
-                (direction.value, state.value): sessions.get((direction, state), 0)
-                for direction, state in product(Direction, SessionState)
-            },
-        )
+    def _collect_snapshot(self) -> Iterator[core.Metric]:
+        gauge, counter = core.GaugeMetricFamily, core.CounterMetricFamily
+        sessions = {
+            (direction.value, state.value): self._snapshot.sessions.get((direction, state), 0)
+            for direction, state in product(Direction, SessionState)
+        }
+        yield _family(gauge, "sessions", "Open sessions.", ["direction", "state"], sessions)
+        n_bytes = {
+            (direction.value,): self._snapshot.bytes_transferred.get(direction, 0)
+            for direction in Direction
+        }
         text = "Bytes that running transfers have moved."
-        yield _add_samples(
-            GaugeMetricFamily("tftpd_running_bytes", text, labels=["direction"]),
-            {(direction.value,): n_bytes.get(direction, 0) for direction in Direction},
-        )
-        restarts = sum(worker.restarts for worker in workers)
-        yield CounterMetricFamily("tftpd_worker_restarts", "Workers that were replaced.", restarts)
-        silent = sum(not worker.answers for worker in workers)
-        yield GaugeMetricFamily("tftpd_workers_unresponsive", "Workers that do not answer.", silent)
+        yield _family(gauge, "running_bytes", text, ["direction"], n_bytes)
+        restarts = {(): sum(worker.restarts for worker in self._snapshot.workers)}
+        yield _family(counter, "worker_restarts", "Workers that were replaced.", [], restarts)
+        silent = {(): sum(not worker.answers for worker in self._snapshot.workers)}
+        yield _family(gauge, "workers_unresponsive", "Workers that do not answer.", [], silent)
 
 
-def _add_samples(
-    family: CounterMetricFamily | GaugeMetricFamily, numbers: Mapping[tuple[str, ...], int]
-) -> Metric:
-    """Return the family with a sample for each tuple of label values."""
+def _family(
+    family_class: "type[core.CounterMetricFamily | core.GaugeMetricFamily]",
+    name: str,
+    text: str,
+    labels: Iterable[str],
+    numbers: Mapping[Any, int],
+) -> core.Metric:
+    """Return a metric family with a number for each tuple of label values."""
+    family = family_class(f"tftpd_{name}", text, labels=list(labels))
     for values, number in numbers.items():
         family.add_metric(values, number)
     return family

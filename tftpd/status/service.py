@@ -22,13 +22,6 @@ from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
 from tftpd.status.web import JSON, Answer, Handler, is_allowed_host, site
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {
-    b"/": ("index.html", b"text/html; charset=utf-8"),
-    b"/style.css": ("style.css", b"text/css; charset=utf-8"),
-    b"/script.js": ("script.js", b"text/javascript; charset=utf-8"),
-    b"/icon.svg": ("icon.svg", b"image/svg+xml"),
-}
-
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
 _SOCKET_MODE = 0o660
 _MAX_NUMBER_DIGITS = 18
@@ -76,8 +69,8 @@ class StatusService:
         """
         if self._section.socket is None:
             address, port = self._section.address, self._section.port
-            where = f"{address} port {port}"
-            self._listen(where, self._reactor.listenTCP, port, interface=address)
+            listen = self._reactor.listenTCP
+            self._listen(f"{address} port {port}", listen, port, interface=address)
 
     def configure(self, addresses: Iterable[str], profiles: Iterable[str]) -> None:
         """Show these listen addresses, and count transfers of these profiles, from now on."""
@@ -137,15 +130,15 @@ class StatusService:
         return self._section.socket is not None or is_allowed_host(header, self._section.names)
 
     def _handlers(self) -> dict[bytes, Handler]:
-        handlers: dict[bytes, Handler] = {
+        return {
+            b"/": _serve_file("index.html", b"text/html; charset=utf-8"),
+            b"/style.css": _serve_file("style.css", b"text/css; charset=utf-8"),
+            b"/script.js": _serve_file("script.js", b"text/javascript; charset=utf-8"),
+            b"/icon.svg": _serve_file("icon.svg", b"image/svg+xml"),
             b"/health": self._answer_health,
             b"/status": self._answer_status,
             b"/metrics": self._answer_metrics,
         }
-        for path, (name, media_type) in _FILES.items():
-            answer = Answer((_PAGE / name).read_bytes(), media_type)
-            handlers[path] = lambda request, answer=answer: answer  # type: ignore[misc]
-        return handlers
 
     def _answer_health(self, request: Request) -> Answer:
         if self._state == "serving":
@@ -193,6 +186,11 @@ class StatusService:
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(snapshot)
+
+
+def _serve_file(name: str, media_type: bytes) -> Handler:
+    answer = Answer((_PAGE / name).read_bytes(), media_type)
+    return lambda request: answer
 
 
 def _parse_number(text: bytes) -> int:
