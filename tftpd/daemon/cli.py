@@ -44,20 +44,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="print the JSON Schema of the configuration")
 
     install = commands.add_parser("install-units", help="install systemd units and a configuration")
-    install.add_argument(
-        "--prefix",
-        default="/usr/local",
-        metavar="DIR",
-        help="install the units in DIR/lib/systemd/system (default: %(default)s)",
-    )
-    install.add_argument(
-        "--root", default="/", metavar="DIR", help="install everything below DIR, for a package"
-    )
-    install.add_argument(
-        "--socket", action="store_true", help="let systemd bind the port (socket activation)"
-    )
-    install.add_argument("--dry-run", action="store_true", help="print what would be done")
-    install.add_argument("--force", action="store_true", help="overwrite an existing configuration")
+    add = install.add_argument
+    help_text = "install the units in DIR/lib/systemd/system (default: %(default)s)"
+    add("--prefix", default="/usr/local", metavar="DIR", help=help_text)
+    add("--root", default="/", metavar="DIR", help="install everything below DIR, for a package")
+    add("--socket", action="store_true", help="let systemd bind the port (socket activation)")
+    add("--dry-run", action="store_true", help="print what would be done")
+    add("--force", action="store_true", help="overwrite an existing configuration")
     return top
 
 
@@ -68,21 +61,14 @@ def _add_explain(commands: Any) -> None:
         description="Explains how the daemon would answer a request, and why. Changes nothing. "
         "Exits with 0 if the request is granted and 1 if it is refused.",
     )
-    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
-    explain.add_argument(
-        "--client", required=True, type=_address, metavar="ADDRESS", help="the client's address"
-    )
-    explain.add_argument(
-        "--to", type=_address, metavar="ADDRESS", help="the request's destination address"
-    )
-    explain.add_argument(
-        "--mac",
-        type=_mac,
-        metavar="MAC",
-        help="the client's MAC address (default: from this host's neighbour table)",
-    )
-    explain.add_argument("--mode", default="octet", help="octet (the default) or netascii")
-    explain.add_argument(
+    add = explain.add_argument
+    add("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    add("--client", required=True, type=_address, metavar="ADDRESS", help="the client's address")
+    add("--to", type=_address, metavar="ADDRESS", help="the request's destination address")
+    help_text = "the client's MAC address (default: from this host's neighbour table)"
+    add("--mac", type=_mac, metavar="MAC", help=help_text)
+    add("--mode", default="octet", help="octet (the default) or netascii")
+    add(
         "--option",
         action="append",
         default=[],
@@ -90,12 +76,10 @@ def _add_explain(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the request, such as blksize=1468; may be repeated",
     )
-    explain.add_argument(
-        "--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root"
-    )
-    explain.add_argument("--json", action="store_true", help="print one JSON object")
-    explain.add_argument("direction", choices=("read", "write"), help="the kind of request")
-    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the requested file name")
+    add("--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root")
+    add("--json", action="store_true", help="print one JSON object")
+    add("direction", choices=("read", "write"), help="the kind of request")
+    add("name", type=os.fsencode, metavar="NAME", help="the requested file name")
 
 
 def _address(text: str) -> str:

@@ -29,16 +29,15 @@ class _InstallError(Exception):
 
 def install_units(arguments: argparse.Namespace) -> int:
     """Install the files, print each step and the next commands; return the exit status."""
+    os.umask(0o022)  # everyone may read what is installed, whatever root's umask is
     try:
         for step in _plan(arguments):
             if not arguments.dry_run:
                 step.run()
             print(f"{step.verb:6} {step.path}")
-    except OSError as error:
-        print(f"tftpd: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except _InstallError as error:
-        print(f"tftpd: {error}", file=sys.stderr)
+    except (OSError, _InstallError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"tftpd: {reason}", file=sys.stderr)
         return 1
     if not arguments.dry_run:
         list(getPlugins(IServiceMaker))  # writes Twisted's plugin cache, which needs root
@@ -63,12 +62,14 @@ class InstallStep:
             OSError: The path cannot be changed.
         """
         if self.verb == "make":
-            _make_directory(self.path)
+            self.path.mkdir(parents=True)
         elif self.verb == "remove":
             self.path.unlink()
         elif self.verb == "write":
-            _make_directory(self.path.parent)
-            _write_atomically(self.path, self.text)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.new")
+            temporary.write_text(self.text, "utf-8")
+            temporary.replace(self.path)
 
 
 def _plan(arguments: argparse.Namespace) -> Iterator[InstallStep]:
@@ -135,18 +136,3 @@ def _quote(word: str) -> str:
     """Quote for a unit, where % starts a specifier and $ a variable."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if " " in word else word
-
-
-def _make_directory(directory: Path) -> None:
-    """Create the directory and its parents with mode 755, regardless of root's umask."""
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir()
-        directory.chmod(0o755)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, "utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)

@@ -6,10 +6,11 @@ worker ends when the pipe closes, so it never outlives the daemon.
 
 import gc
 import mmap
+import pickle
 import signal
 import socket
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +18,6 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
@@ -26,22 +26,12 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.ipc import (
-    COUNTER_FD,
-    DRAIN,
-    SOCKETS_FD,
-    Channel,
-    WorkerConfig,
-    encode_drained,
-    encode_event,
-    encode_result,
-    encode_snapshot,
-)
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import TransferResult
 from tftpd.server.admission import SharedCounter
 from tftpd.server.server import Server
-from tftpd.server.snapshot import QUESTION
+from tftpd.server.snapshot import QUESTION, to_plain
 
 
 @implementer(IHalfCloseableProtocol)
@@ -50,10 +40,15 @@ class Worker(Channel):
 
     transport: StandardIO
 
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(self._on_message)
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        """Create the worker.
+
+        Args:
+            reactor: The reactor.
+            sock: Brings the listening sockets.
+        """
         self._reactor = reactor
-        self._socket = socket.socket(fileno=SOCKETS_FD)
+        self._socket = sock
         self._server: Server | None = None
         self._drain_timeout = 0.0
         self._ended: Deferred[None] = Deferred()
@@ -69,6 +64,24 @@ class Worker(Channel):
         self._end_transfers()
         self.transport.loseConnection()
         return self._ended
+
+    def send_event(self, event: LogEvent) -> None:
+        """Send a log event to the daemon."""
+        text = formatEvent(event)
+        if "log_failure" in event:
+            text += "\n" + event["log_failure"].getTraceback()
+        level = event.get("log_level", LogLevel.info).name
+        namespace = event.get("log_namespace") or "-"
+        self._send("event", [level, namespace, event.get("event"), text])
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: the daemon has sent a message."""
+        if string == DRAIN:
+            self.drain()
+        elif string == QUESTION:
+            self._send_snapshot()
+        else:
+            self._configure(pickle.loads(string))
 
     def readConnectionLost(self) -> None:
         """Twisted: the daemon has closed its pipe and waits for the end."""
@@ -91,18 +104,10 @@ class Worker(Channel):
         if server is not None:
             server.stop()
 
-    def _on_message(self, message: bytes) -> None:
-        if message == DRAIN:
-            self.drain()
-        elif message == QUESTION:
-            self._send_snapshot()
-        else:
-            self._configure(WorkerConfig.decode(message))
-
     def _send_snapshot(self) -> None:
         if self._server is not None:
             snapshot = self._server.snapshot()
-            snapshot.addCallback(lambda taken: self.sendString(encode_snapshot(taken)))
+            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
 
     def _configure(self, config: WorkerConfig) -> None:
         if self._server is None:
@@ -115,7 +120,8 @@ class Worker(Channel):
 
     def _start(self, config: WorkerConfig) -> Server:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(config.settings.log.level))
-        observer = FilteringLogObserver(_PipeObserver(self.sendString), [level])
+        # Any callable works; the annotation of Twisted is stricter.
+        observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
         number = config.number
@@ -124,27 +130,14 @@ class Worker(Channel):
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 
+    def _send(self, kind: str, value: Any) -> None:
+        self.sendString(encode(kind, value))
+
     def _send_drained(self, address: SocketAddress) -> None:
-        self.sendString(encode_drained(address))
+        self._send("drained", address)
 
     def _send_result(self, result: TransferResult) -> None:
-        self.sendString(encode_result(result))
-
-
-@implementer(ILogObserver)
-class _PipeObserver:
-    """Log observer that sends each event to the daemon."""
-
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        self._send = send
-
-    def __call__(self, event: LogEvent) -> None:
-        text = formatEvent(event)
-        if "log_failure" in event:
-            text += "\n" + event["log_failure"].getTraceback()
-        level = event.get("log_level", LogLevel.info).name
-        namespace = event.get("log_namespace") or "-"
-        self._send(encode_event(level, namespace, event.get("event"), text))
+        self._send("result", asdict(result))
 
 
 def main() -> None:
@@ -155,7 +148,7 @@ def main() -> None:
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the daemon and its workers; the daemon ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker(reactor)
+    worker = Worker(reactor, socket.socket(fileno=SOCKETS_FD))
     StandardIO(worker)
     reactor.addSystemEventTrigger("before", "shutdown", worker.stop)
     reactor.run()

@@ -4,17 +4,16 @@ import os
 import socket
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.mounts import Mounts
 from tftpd.access.paths import printable_name
 from tftpd.access.policy import Address, admits
 from tftpd.access.profiles import Profile, Profiles
-from tftpd.config.directories import DirectorySection
 from tftpd.config.settings import ListenSection, Settings
+from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
-from tftpd.daemon.explain.name_lookup import NameTrace, RootTrace, trace_name, trace_roots
+from tftpd.daemon.explain.name_lookup import JsonObject, NameTrace, trace_name, trace_roots
 from tftpd.net.packet_text import describe_packet
 from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
@@ -31,7 +30,7 @@ from tftpd.templates.renderer import TemplateRenderer
 
 _CLIENT_PORT = 2070  # arbitrary; no decision depends on it
 
-JsonObject = dict[str, Any]
+_SHOWN_OPTIONS = ("blksize", "windowsize", "timeout", "tsize", "rollover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,70 +46,9 @@ class LoadedConfig:
         line = self.document.lines.get(path)
         return "default" if line is None else f"{self.file}:{line}"
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The decision about a request. The attributes are in the order of the decisions.
-
-    Attributes:
-        request: The request.
-        client: The client's IP address.
-        mac: The client's MAC address; None if it is unknown or no rule depends on it.
-        listener: The listener that receives the request; None if there is none.
-        name: The history of the name.
-        profile: The client's profile and its effects; None if no profile matches.
-        directory: The directory of the name; None if there is none.
-        policy: The directory's read or write policy; None if it has none.
-        roots: The roots that were searched. The last one has the file.
-        limits: The limits.
-        options: Each requested option and its granted value.
-        transfer_options: The negotiated options; None if the request is refused.
-        answer: The first datagram of the answer; None if the request is ignored.
-        granted: Whether a transfer starts.
-        reason: The reason for a refusal, as the log has it.
-    """
-
-    request: Request
-    client: str
-    mac: str | None
-    listener: JsonObject | None
-    name: NameTrace
-    profile: JsonObject | None
-    directory: JsonObject | None
-    policy: JsonObject | None
-    roots: tuple[RootTrace, ...]
-    limits: JsonObject
-    options: list[JsonObject]
-    transfer_options: TransferOptions | None
-    answer: bytes | None
-    granted: bool
-    reason: str
-
-    def to_json(self) -> JsonObject:
-        """Return the object that `--json` prints."""
-        options = self.transfer_options
-        roots = [root.to_json() for root in self.roots]
-        return {
-            "request": describe_packet(self.request.encode()),
-            "client": self.client,
-            "mac": self.mac,
-            "uid": os.geteuid(),
-            "listener": self.listener,
-            **self.name.to_json(),
-            "profile": self.profile,
-            "directory": self.directory,
-            "policy": self.policy,
-            "roots": roots,
-            "steps": roots[-1]["steps"] if roots else [],
-            "file": roots[-1]["file"] if roots else None,
-            "limits": self.limits,
-            "options": self.options,
-            "transfer_options": None if options is None else _options_to_json(options),
-            "answer": None if self.answer is None else describe_packet(self.answer),
-            "answer_hex": None if self.answer is None else self.answer.hex(),
-            "granted": self.granted,
-            "reason": self.reason,
-        }
+    def describe(self, section: ConfigModel, *path: str | int) -> JsonObject:
+        """Return the keys and the location of the section at `path`."""
+        return section.model_dump(mode="json") | {"location": self.locate(*path)}
 
 
 def explain(
@@ -119,7 +57,7 @@ def explain(
     client_host: str,
     server_host: str | None = None,
     mac: MacAddress | None = None,
-) -> Explanation:
+) -> JsonObject:
     """Explain what the server answers to a request. Nothing is sent or changed.
 
     Args:
@@ -129,6 +67,11 @@ def explain(
         server_host: The destination address of the request; None for any listener.
         mac: The client's MAC address. The default is this host's neighbour table, if a rule
             depends on the address.
+
+    Returns:
+        The object that `--json` prints. A stage that the request does not reach is None or
+        empty. `mac` is None if it is unknown or no rule depends on it. The last one of `roots`
+        has the file. `answer` is the first datagram; None if the request is ignored.
     """
     settings = config.settings
     peer = _peer_of(client_host)
@@ -139,42 +82,44 @@ def explain(
             mac = neighbours.mac(peer)
     client = ClientIdentity(client_address(peer[0]), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
-    index, reason = _find_listener(config, client_host, server_host, profile)
-    listen, listener = None, None
-    if index is not None:
-        listen = settings.listen[index]
-        listener = listen.model_dump(mode="json") | {"location": config.locate("listen", index)}
-    result = DryRun(b"", None, reason)
+    listener, reason = _find_listener(config, client_host, server_host, profile)
     resolver = FileResolver(mounts)
+    result = DryRun(b"", None, reason)
     if not reason:
         limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
+        is_single_port = listener is not None and listener["mode"] == "single-port"
+        max_window = _first_upload_window(peer) if is_single_port else None
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
             render = template_renderer(renderer, settings.build_variables())
             datagram = request.encode()
-            single_port = listen is not None and listen.mode == "single-port"
-            max_window = _first_upload_window(peer) if single_port else None
             result = dry_run(
                 datagram, peer, client, resolver, limits, timing, profile, render, max_window
             )
     name = trace_name(request, client, resolver, config.locate)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
-    return Explanation(
-        request=request,
-        client=client_host,
-        mac=None if mac is None else mac.hex(":"),
-        listener=listener,
-        name=name,
-        profile=_describe_profile(config, profile),
-        directory=directory,
-        policy=policy,
-        roots=roots,
-        limits=settings.limits.model_dump(mode="json") | {"location": config.locate("limits")},
-        options=_compare_options(request, result.options),
-        transfer_options=result.options,
-        answer=result.reply or None,
-        granted=not reason and result.granted,
-        reason=result.reason,
-    )
+    return {
+        "request": describe_packet(request.encode()),
+        "client": client_host,
+        "mac": None if mac is None else mac.hex(":"),
+        "uid": os.geteuid(),
+        "listener": listener,
+        "rules": name.rules,
+        "tried": name.tried,
+        "name": printable_name(name.name.name),
+        "profile": _describe_profile(config, profile),
+        "directory": directory,
+        "policy": policy,
+        "roots": roots,
+        "steps": roots[-1]["steps"] if roots else [],
+        "file": roots[-1]["file"] if roots else None,
+        "limits": config.describe(settings.limits, "limits"),
+        "options": _compare_options(request, result.options),
+        "transfer_options": _describe_options(result.options),
+        "answer": describe_packet(result.reply) if result.reply else None,
+        "answer_hex": result.reply.hex() or None,
+        "granted": not reason and result.granted,
+        "reason": result.reason,
+    }
 
 
 def _first_upload_window(peer: SocketAddress) -> int:
@@ -211,20 +156,20 @@ def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | No
 
 def _find_listener(
     config: LoadedConfig, client_host: str, server_host: str | None, profile: Profile
-) -> tuple[int | None, str]:
-    """Return the index of the request's listener, and the reason if the request is ignored."""
+) -> tuple[JsonObject | None, str]:
+    """Return the request's listener, and the reason if the request is ignored."""
     address = client_address(server_host if server_host is not None else client_host)
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
     for index, listen in enumerate(config.settings.listen):
         if _receives(listen, address, server_host is None, is_broadcast):
+            listener = config.describe(listen, "listen", index)
             if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
-                return index, "broadcast requests are ignored here (broadcast: ignore)"
-            return index, ""
-    if server_host is None:
-        return None, f"no listener receives requests over IPv{address.version}"
-    return None, f"no listener receives requests to {server_host}"
+                return listener, "broadcast requests are ignored here (broadcast: ignore)"
+            return listener, ""
+    target = f"over IPv{address.version}" if server_host is None else f"to {server_host}"
+    return None, f"no listener receives requests {target}"
 
 
 def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
@@ -237,12 +182,12 @@ def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcas
 
 def _find_directory(
     config: LoadedConfig, request: Request, name: NameTrace, client: ClientIdentity, mounts: Mounts
-) -> tuple[JsonObject | None, JsonObject | None, tuple[RootTrace, ...]]:
+) -> tuple[JsonObject | None, JsonObject | None, list[JsonObject]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:
         mount, rest = mounts.locate(name.name.name)
     except RequestRefused:
-        return None, None, ()
+        return None, None, []
     sections = config.settings.directories
     index = next(n for n, section in enumerate(sections) if section.path == mount.prefix)
     directory = {
@@ -252,14 +197,15 @@ def _find_directory(
         "location": config.locate("directories", index),
     }
     kind = "read" if isinstance(request, Rrq) else "write"
-    policy = _describe_policy(sections[index], kind, client.address)
-    if policy is not None:
-        policy["location"] = config.locate("directories", index, kind)
+    policy = _describe_policy(config, index, kind, client.address)
     roots = trace_roots(mount, rest, client, name.grant, kind == "write")
-    return directory, policy, tuple(roots)
+    return directory, policy, list(roots)
 
 
-def _describe_policy(directory: DirectorySection, kind: str, client: Address) -> JsonObject | None:
+def _describe_policy(
+    config: LoadedConfig, index: int, kind: str, client: Address
+) -> JsonObject | None:
+    directory = config.settings.directories[index]
     section = directory.read if kind == "read" else directory.write
     if section is None:
         return None
@@ -267,28 +213,30 @@ def _describe_policy(directory: DirectorySection, kind: str, client: Address) ->
     if "mode" in policy:
         policy["mode"] = f"{policy['mode']:04o}"
     networks = (str(network) for network in section.clients if admits((network,), client))
-    return {"kind": kind, **policy, "admitted_by": next(networks, None)}
+    location = config.locate("directories", index, kind)
+    return {"kind": kind, **policy, "admitted_by": next(networks, None), "location": location}
 
 
 def _compare_options(request: Request, options: TransferOptions | None) -> list[JsonObject]:
     """Return each requested option with the value in the OACK, None if it is left out."""
     if options is None:
         return []
-    granted = list(options.oack)
+    granted = dict(options.oack)  # in the client's spelling; of equal names, the first counts
     compared = []
     for name, value in request.options:
-        # The OACK has the client's order and spelling.
-        is_granted = bool(granted) and granted[0][0] == name
+        answer = granted.pop(name, None)
         compared.append(
             {
                 "name": printable_name(name),
                 "requested": printable_name(value),
-                "granted": printable_name(granted.pop(0)[1]) if is_granted else None,
+                "granted": None if answer is None else printable_name(answer),
             }
         )
     return compared
 
 
-def _options_to_json(options: TransferOptions) -> JsonObject:
-    names = ("blksize", "windowsize", "timeout", "tsize", "rollover")
-    return {"mode": options.mode.value.decode()} | {name: getattr(options, name) for name in names}
+def _describe_options(options: TransferOptions | None) -> JsonObject | None:
+    if options is None:
+        return None
+    shown = {name: getattr(options, name) for name in _SHOWN_OPTIONS}
+    return {"mode": options.mode.value.decode(), **shown}

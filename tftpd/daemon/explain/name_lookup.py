@@ -1,8 +1,12 @@
-"""Trace how a requested name becomes a file: rewrite rules, fallbacks, steps below each root."""
+"""Trace how a requested name becomes a file: rewrite rules, fallbacks, steps below each root.
+
+The traces are values for JSON: `--json` prints them.
+"""
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from tftpd.access.client import ClientIdentity
@@ -13,72 +17,27 @@ from tftpd.access.rewrite import RewriteRule, apply_rules
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import Request, Wrq
 from tftpd.storage.resolver import FileResolver
-from tftpd.storage.walk import WalkTrace, trace_walk
+from tftpd.storage.walk import WalkStep, trace_walk
+
+JsonObject = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedRule:
-    """A rewrite rule that matched.
-
-    Attributes:
-        rule: Label of the rule.
-        location: `FILE:LINE` of the rule.
-        name: The name after the rule.
-        effect: Another effect of the rule: refuse, last, restart, repeat or empty.
-    """
-
-    rule: str
-    location: str
-    name: bytes
-    effect: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TriedName:
-    """A name that was looked up. `reason` tells why it was not served; empty if it was."""
-
-    name: RequestName
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NameTrace:
     """The history of a name.
 
     Attributes:
-        rules: The rules that matched.
-        tried: The names that were looked up after that, with the fallbacks.
         name: The name at the end.
         grant: The grant of the file that was found, None if there is none.
+        rules: The rewrite rules that matched, with the name after each and its other effect.
+        tried: The names that were looked up after that, with the fallbacks. `reason` tells why
+            a name was not served; it is empty if the name was served.
     """
 
-    rules: tuple[AppliedRule, ...]
-    tried: tuple[TriedName, ...]
     name: RequestName
     grant: Grant[ReadPolicy] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the keys that `--json` shows."""
-        return {
-            "rules": [
-                {
-                    "rule": applied.rule,
-                    "location": applied.location,
-                    "name": printable_name(applied.name),
-                    "effect": applied.effect,
-                }
-                for applied in self.rules
-            ],
-            "tried": [
-                {
-                    "name": printable_name(tried.name.name),
-                    "steps": tried.name.steps,
-                    "reason": tried.reason,
-                }
-                for tried in self.tried
-            ],
-            "name": printable_name(self.name.name),
-        }
+    rules: list[JsonObject] = field(default_factory=list)
+    tried: list[JsonObject] = field(default_factory=list)
 
 
 def trace_name(
@@ -94,34 +53,37 @@ def trace_name(
     """
     rules = resolver.mounts.name_rules.rules
     locations = {rule.label: locate("rewrite", index) for index, rule in enumerate(rules)}
-    applied: list[AppliedRule] = []
-    tried: list[TriedName] = []
+    trace = NameTrace(RequestName(request.filename))
 
     def note_rule(rule: RewriteRule, name: bytes) -> None:
-        applied.append(AppliedRule(rule.label, locations[rule.label], name, _effect_of(rule)))
+        trace.name = RequestName(name)  # the last one if the name is refused
+        trace.rules.append(
+            {
+                "rule": rule.label,
+                "location": locations[rule.label],
+                "name": printable_name(name),
+                "effect": _effect_of(rule),
+            }
+        )
+
+    def note_attempt(name: RequestName, reason: str) -> None:
+        tried = {"name": printable_name(name.name), "steps": name.steps, "reason": reason}
+        trace.tried.append(tried)
 
     is_write = isinstance(request, Wrq)
-    try:
-        name = apply_rules(rules, request.filename, is_write, client, note_rule)
-    except RequestRefused:
-        name = RequestName(applied[-1].name if applied else request.filename)
-        return NameTrace(tuple(applied), (), name)
-    grant = None
-    if not is_write:
-        try:
+    with suppress(RequestRefused):
+        trace.name = apply_rules(rules, request.filename, is_write, client, note_rule)
+        if not is_write:
             found = resolver.resolve(
-                name,
+                trace.name,
                 client,
                 lambda template, template_name: b"",  # the content does not affect the name
                 blocking=True,
-                on_name=lambda *attempt: tried.append(TriedName(*attempt)),
+                on_name=note_attempt,
             )
-        except RequestRefused:
-            pass
-        else:
             found.source.close()
-            name, grant = found.name, found.grant
-    return NameTrace(tuple(applied), tuple(tried), name, grant)
+            trace.name, trace.grant = found.name, found.grant
+    return trace
 
 
 def _effect_of(rule: RewriteRule) -> str:
@@ -129,31 +91,12 @@ def _effect_of(rule: RewriteRule) -> str:
     return next((effect for effect in effects if getattr(rule, effect)), "")
 
 
-@dataclass(frozen=True, slots=True)
-class RootTrace:
-    """A root directory that was searched, and the steps of the name below it."""
-
-    root: str
-    walk: WalkTrace
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` shows."""
-        path = self.walk.path
-        return {
-            "root": self.root,
-            "steps": [
-                {"name": printable_name(step.name), "found": step.found}
-                | ({} if step.target is None else {"target": printable_name(step.target)})
-                for step in self.walk.steps
-            ],
-            "file": None if path is None else printable_name(path),
-        }
-
-
 def trace_roots(
     mount: Mount, name: Name, client: ClientIdentity, grant: Grant[Any] | None, is_write: bool
-) -> Iterator[RootTrace]:
-    """Yield the trace of each root, up to the one that has the file.
+) -> Iterator[JsonObject]:
+    """Yield each root that was searched, up to the one that has the file.
+
+    Each root has its path, the steps of the name below it, and the file at their end.
 
     Args:
         mount: The mount of the name.
@@ -168,7 +111,16 @@ def trace_roots(
         if grant is not None and is_served:
             components = grant.name  # a template has another name
         walk = trace_walk(path, components, mount.symlinks)
-        yield RootTrace(printable_name(b"/".join((os.fsencode(path), *prefix))), walk)
+        yield {
+            "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
+            "steps": [_describe_step(step) for step in walk.steps],
+            "file": None if walk.path is None else printable_name(walk.path),
+        }
         exists = walk.path is not None and (is_write or os.path.lexists(walk.path))
         if is_served or (grant is None and exists):
             return
+
+
+def _describe_step(step: WalkStep) -> JsonObject:
+    target = {} if step.target is None else {"target": printable_name(step.target)}
+    return {"name": printable_name(step.name), "found": step.found, **target}
