@@ -11,14 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.errors import ExitStatus, LocalError
-from tftpd.client.jobs import (
-    TransferJob,
-    UsageError,
-    parse_downloads,
-    parse_probe,
-    parse_uploads,
-)
+from tftpd.client.errors import ExitStatus, LocalError, UsageError
+from tftpd.client.jobs import TransferJob, parse_downloads, parse_probe, parse_uploads
 from tftpd.client.urls import is_url
 
 

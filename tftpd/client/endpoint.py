@@ -5,13 +5,11 @@ Also creates the runtime of client sessions from a reactor.
 
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.errors import LocalError
@@ -32,8 +30,6 @@ _PATH_MTU = {
 _ETHERNET_MTU_BYTES = 1500  # used if the kernel does not report the path MTU
 
 _IS_LINUX = sys.platform.startswith("linux")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +53,7 @@ class ServerEndpoint:
 def create_runtime(reactor: Any) -> SessionRuntime:
     """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
 
-    def in_thread(work: Callable[[], T]) -> "Deferred[T]":
-        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
-
+    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
 
 
@@ -85,7 +79,8 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
         raise LocalError(f"{host}: invalid host name: {error}") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     if local is not None:
-        found = [entry for entry in found if entry[0] == _literal_family(local)]
+        local_family = socket.AF_INET6 if ":" in local else socket.AF_INET
+        found = [entry for entry in found if entry[0] == local_family]
     problem = f"{host} has no address of the same family as the local address {local}"
     for family, _, _, _, address in found:
         try:
@@ -122,7 +117,3 @@ def _path_blksize(sock: socket.socket) -> int:
     level, option, header_bytes = _PATH_MTU[socket.AddressFamily(sock.family)]
     mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
     return max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
-
-
-def _literal_family(literal: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in literal else socket.AF_INET

@@ -4,14 +4,11 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tftpd.client.errors import UsageError
 from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
 from tftpd.protocol.negotiation import Mode
 
 STDIO = "-"  # standard input or output
-
-
-class UsageError(Exception):
-    """Invalid command line; the text is the message for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ def parse_downloads(arguments: Namespace) -> list[TransferJob]:
     """Return the jobs of `get`; raise `UsageError` if the arguments do not fit together."""
     first, *names = arguments.what
     if is_url(first):
-        remotes = [_parse_url(url, arguments.encoding) for url in arguments.what]
+        remotes = [_check_name(parse_url(url, arguments.encoding)) for url in arguments.what]
     elif names:
         remotes = [remote_file(first, name, arguments.encoding) for name in names]
     else:
@@ -42,7 +39,7 @@ def parse_uploads(arguments: Namespace) -> list[TransferJob]:
     *files, url = arguments.what
     if not files:
         raise UsageError('missing argument: use "tftpc put FILE URL"')
-    base = _parse_url(url, arguments.encoding, may_be_directory=True)
+    base = parse_url(url, arguments.encoding)
     is_directory = base.name.endswith(b"/") or not base.name
     if not is_directory and len(files) > 1:
         raise UsageError(f'URL without a slash at its end: "{url}"; several files need one')
@@ -52,9 +49,8 @@ def parse_uploads(arguments: Namespace) -> list[TransferJob]:
         if is_directory and file == STDIO:
             raise UsageError(f'missing file name in "{url}": standard input has no name')
         if is_directory:
-            remote = replace(base, name=base.name + _encode(Path(file).name, arguments.encoding))
-        _check_name(remote)
-        jobs.append(TransferJob(remote, None if file == STDIO else Path(file)))
+            remote = replace(base, name=base.name + Path(file).name.encode(arguments.encoding))
+        jobs.append(TransferJob(_check_name(remote), None if file == STDIO else Path(file)))
     return jobs
 
 
@@ -62,7 +58,7 @@ def parse_probe(arguments: Namespace) -> RemoteFile:
     """Return the file of `probe`; raise `UsageError` if the arguments do not fit together."""
     first, *names = arguments.what
     if is_url(first) and not names:
-        remote = _parse_url(first, arguments.encoding)
+        remote = _check_name(parse_url(first, arguments.encoding))
     elif not is_url(first) and len(names) == 1:
         remote = remote_file(first, names[0], arguments.encoding)
     else:
@@ -81,15 +77,11 @@ def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
         encoding: Encoding of the name on the server.
 
     Raises:
-        UsageError: The port, the name or the encoding is invalid.
+        UsageError: The port or the name is invalid.
+        UnicodeError: The encoding does not have a character of the name.
     """
-    try:
-        address, port = parse_host(host)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    remote = RemoteFile(address, _encode(name, encoding), port)
-    _check_name(remote)
-    return remote
+    address, port = parse_host(host)
+    return _check_name(RemoteFile(address, name.encode(encoding), port))
 
 
 def destination(remote: RemoteFile, output: str | None) -> Path | None:
@@ -113,23 +105,7 @@ def destination(remote: RemoteFile, output: str | None) -> Path | None:
     return Path(output or ".", last.decode("utf-8", "surrogateescape"))
 
 
-def _parse_url(url: str, encoding: str, may_be_directory: bool = False) -> RemoteFile:
-    try:
-        remote = parse_url(url, encoding)
-    except (ValueError, LookupError) as error:
-        raise UsageError(str(error)) from error
-    if not may_be_directory:
-        _check_name(remote)
-    return remote
-
-
-def _encode(name: str, encoding: str) -> bytes:
-    try:
-        return name.encode(encoding)
-    except (UnicodeError, LookupError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _check_name(remote: RemoteFile) -> None:
+def _check_name(remote: RemoteFile) -> RemoteFile:
     if not remote.name or b"\0" in remote.name:
         raise UsageError("invalid file name: a name is not empty and contains no NUL character")
+    return remote

@@ -8,7 +8,7 @@ import cmd
 import os
 import shlex
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape, iglob
@@ -18,8 +18,8 @@ from typing import Any
 
 from tftpd.client.arguments import parse_mode, parse_natural, parse_port
 from tftpd.client.commands import parse_settings
-from tftpd.client.errors import ExitStatus
-from tftpd.client.jobs import TransferJob, UsageError, destination, remote_file
+from tftpd.client.errors import ExitStatus, UsageError
+from tftpd.client.jobs import TransferJob, destination, remote_file
 from tftpd.client.urls import RemoteFile
 from tftpd.protocol.negotiation import Mode
 
@@ -168,7 +168,7 @@ class Shell(cmd.Cmd):
         """Run one command; print an error message if it is invalid."""
         try:
             return bool(super().onecmd(line))
-        except (UsageError, ValueError, ArgumentTypeError) as error:
+        except (UsageError, ValueError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
             self._set_status(ExitStatus.BAD_USAGE)
             return False

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from tftpd.client.arguments import parse_mode, parse_port
+from tftpd.client.errors import UsageError
 from tftpd.protocol.negotiation import Mode
 
 SCHEME = "tftp://"
@@ -16,7 +18,6 @@ _URL = re.compile(
     rf"tftp://{_HOST}/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?", re.IGNORECASE | re.DOTALL
 )
 _HOST_AND_PORT = re.compile(_HOST, re.IGNORECASE)
-_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +46,14 @@ def parse_url(url: str, encoding: str) -> RemoteFile:
             taken as they are.
 
     Raises:
-        ValueError: The URL has another form, or its port or mode is invalid.
-        LookupError: The encoding is unknown.
+        UsageError: The URL has another form, or its port or mode is invalid.
+        UnicodeError: The encoding does not have a character of the name.
     """
     match = _URL.fullmatch(url)
     if match is None:
-        raise ValueError(
-            f'invalid URL "{url}": the form is tftp://host[:port]/path[;mode=octet|netascii]'
-        )
-    mode = None
-    if match["mode"] is not None:
-        mode = Mode.parse(match["mode"].encode())
-        if mode is None:
-            raise ValueError(f'invalid mode "{match["mode"]}": use octet or netascii')
+        form = "tftp://host[:port]/path[;mode=octet|netascii]"
+        raise UsageError(f'invalid URL "{url}": the form is {form}')
+    mode = None if match["mode"] is None else parse_mode(match["mode"])
     host, port = _host_and_port(match)
     return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
 
@@ -68,7 +64,7 @@ def parse_host(text: str) -> tuple[str, int | None]:
     Text of any other form is returned as a host.
 
     Raises:
-        ValueError: The port is not 1 to 65535.
+        UsageError: The port is not 1 to 65535.
     """
     match = _HOST_AND_PORT.fullmatch(text)
     return (text, None) if match is None else _host_and_port(match)
@@ -76,7 +72,4 @@ def parse_host(text: str) -> tuple[str, int | None]:
 
 def _host_and_port(match: re.Match[str]) -> tuple[str, int | None]:
     host = match["host"] or match["literal"].replace("%25", "%")
-    port = None if match["port"] is None else int(match["port"])
-    if port is not None and port not in _PORTS:
-        raise ValueError(f"invalid port {port}: a port is 1 to 65535")
-    return host, port
+    return host, None if match["port"] is None else parse_port(match["port"])

@@ -40,7 +40,7 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
         server = await runtime.in_thread(lambda: resolve_server(remote.host, port, arguments.local))
         if server.broadcast:
             raise LocalError(f"{remote.host} is a broadcast or multicast address: probe one server")
-        probe = Probe(runtime, server, remote.host, remote.name, arguments.patience, print_step)
+        probe = Probe(runtime, server, remote.host, remote.name, arguments.idle_timeout, print_step)
         observed = await probe.run()
     except LocalError as error:
         print(f"tftpc: {error}", file=sys.stderr)
