@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
-PYTHONS ?= python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 QUICK ?= $(addprefix tests/,protocol access storage config net server)
 
 # Processes that run tests: three for two processors, since a third of the time is waiting.

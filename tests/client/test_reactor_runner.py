@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from tftpd.client.reactor_runner import run_reactor
 
 async def work():
-    return 1 // 0
+    raise ValueError("the reason")
 
 sys.exit(run_reactor(reactor, work()))
 """
@@ -26,4 +26,4 @@ def test_an_unexpected_exception_is_printed_and_exits_with_1():
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.rstrip().endswith(b"ZeroDivisionError: integer division or modulo by zero")
+    assert done.stderr.rstrip().endswith(b"ValueError: the reason")

@@ -1,8 +1,8 @@
-"""Runs the whole matrix, or the cells that are named.
+"""Run all cells of the matrix of faults, or the cells that are named.
 
     python -m tests.faults [--seeds N] [--short] [--jobs N] [CELL ...]
 
-Exits with 1 where anything was wrong, and names the cells.
+Prints each transfer that fails a check. Exits with 1 if there is any.
 """
 
 import argparse
@@ -13,66 +13,71 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.faults.cells import FAULTS, UNTOLD, Cell, whole
-from tests.faults.judging import Verdict, directory, judge
+from tests.faults.cell_runner import Verdict, run_cell, temporary_directory
+from tests.faults.cells import FAULTS, UNDETECTABLE, Cell, all_cells
 
 
-def _judged(cell: Cell) -> Verdict:
-    with directory() as root:
-        return judge(cell, root)
+def _run(cell: Cell) -> Verdict:
+    with temporary_directory() as root:
+        return run_cell(cell, root)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=2, help="of each cell; default 2")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds for each cell (2)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--part", type=int, default=1, help="only each so manieth cell")
+    parser.add_argument("--part", type=int, default=1, help="run every Nth cell only (1)")
     parser.add_argument("--short", action="store_true", help="no file beyond block 65535")
-    parser.add_argument("cells", nargs="*", metavar="CELL", type=Cell.named)
+    parser.add_argument("cells", nargs="*", metavar="CELL", type=Cell.parse)
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run, and tell what was seen."""
+    """Run the cells and print the results; return the exit status."""
     arguments = _arguments()
-    cells = arguments.cells or list(whole(arguments.seeds, not arguments.short))[:: arguments.part]
-    # The long ones first, so that the last process does not end alone.
-    cells.sort(key=lambda cell: cell.octets // cell.blksize, reverse=True)
-    began = time.monotonic()
+    cells = arguments.cells or list(all_cells(arguments.seeds, not arguments.short))
+    if not arguments.cells:
+        cells = cells[:: arguments.part]
+    # Long transfers first, so that no process is still busy with one when the others end.
+    cells.sort(key=lambda cell: cell.wire_bytes // cell.blksize, reverse=True)
+    start = time.monotonic()
     with multiprocessing.Pool(arguments.jobs) as pool:
-        verdicts = pool.imap_unordered(_judged, cells, chunksize=8 if len(cells) > 1000 else 1)
-        wrong = _tell(verdicts, talkative=bool(arguments.cells))
-    print(f"{len(cells)} transfers in {time.monotonic() - began:.0f} s, {wrong} wrong")
-    return 1 if wrong else 0
+        verdicts = pool.imap_unordered(_run, cells, chunksize=8 if len(cells) > 1000 else 1)
+        failed = _print_results(verdicts, verbose=bool(arguments.cells))
+    print(f"{len(cells)} transfers in {time.monotonic() - start:.0f} s, {failed} failed")
+    return 1 if failed else 0
 
 
-def _tell(verdicts: Iterable[Verdict], talkative: bool) -> int:
-    """Print what is wrong, and a line for each fault; how many were wrong."""
-    wrong = 0
-    ran: Counter[str] = Counter()
-    done: Counter[str] = Counter()
-    unheard: Counter[str] = Counter()
-    carried: Counter[str] = Counter()
-    longest: dict[str, float] = dict.fromkeys(FAULTS | UNTOLD, 0.0)
-    quiet: dict[str, float] = dict.fromkeys(FAULTS | UNTOLD, 0.0)
+def _print_results(verdicts: Iterable[Verdict], verbose: bool) -> int:
+    """Print the failures and a line for each fault; return the number of failed transfers."""
+    failed = 0
+    transfers: Counter[str] = Counter()
+    complete: Counter[str] = Counter()
+    unconfirmed: Counter[str] = Counter()
+    datagrams: Counter[str] = Counter()
+    longest: dict[str, float] = dict.fromkeys(FAULTS | UNDETECTABLE, 0.0)
+    idle_after: dict[str, float] = dict.fromkeys(FAULTS | UNDETECTABLE, 0.0)
     for verdict in verdicts:
-        if verdict.wrong or talkative:
-            print(verdict.cell, *verdict.wrong or ["well"], verdict.error, sep="\n    ", flush=True)
-            if talkative:
-                print(f"    {verdict.ended:.3f} {verdict.quiet:.3f} s, {verdict.carried} datagrams")
-        wrong += bool(verdict.wrong)
+        if verdict.failures or verbose:
+            lines = verdict.failures or ["all checks passed"]
+            print(verdict.cell, *lines, verdict.error, sep="\n    ", flush=True)
+            if verbose:
+                times = f"{verdict.client_end:.3f} {verdict.idle_at:.3f} s"
+                print(f"    {times}, {verdict.datagrams} datagrams")
+        failed += bool(verdict.failures)
         for name in verdict.cell.faults:
-            ran[name] += 1
-            done[name] += verdict.done
-            unheard[name] += verdict.unheard
-            carried[name] += verdict.carried
-            longest[name] = max(longest[name], verdict.ended)
-            quiet[name] = max(quiet[name], verdict.quiet - verdict.ended)
-    print("fault      transfers    done unheard  datagrams  longest  after")
-    for name in (name for name in FAULTS | UNTOLD if ran[name]):
-        numbers = f"{ran[name]:>10}{done[name]:>8}{unheard[name]:>8}{carried[name]:>11}"
-        print(f"{name:<10}{numbers}{longest[name]:>9.0f}{quiet[name]:>7.0f}")
-    return wrong
+            transfers[name] += 1
+            complete[name] += verdict.complete
+            unconfirmed[name] += verdict.unconfirmed
+            datagrams[name] += verdict.datagrams
+            longest[name] = max(longest[name], verdict.client_end)
+            idle_after[name] = max(idle_after[name], verdict.idle_at - verdict.client_end)
+    print("fault      transfers complete unconfirmed  datagrams  longest  idle after")
+    for name in (name for name in FAULTS | UNDETECTABLE if transfers[name]):
+        counts = f"{transfers[name]:>10}{complete[name]:>9}{unconfirmed[name]:>12}"
+        times = f"{longest[name]:>9.0f}{idle_after[name]:>12.0f}"
+        print(f"{name:<10}{counts}{datagrams[name]:>11}{times}")
+    return failed
 
 
 if __name__ == "__main__":

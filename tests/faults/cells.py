@@ -1,4 +1,4 @@
-"""The matrix: what is transferred, how, and what happens to it on the way."""
+"""Cells of the matrix of faults: each is one transfer with its options, file and faults."""
 
 import itertools
 import random
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 
-from tests.faults.wire import Faults
+from tests.faults.faulty_link import Faults
 from tftpd.protocol import netascii
 from tftpd.protocol.negotiation import Direction, Mode, OptionLimits
 
 BLKSIZES = (8, 512, 1428, 65464)
 WINDOWSIZES = (1, 4, 64)
-SIZES = ("empty", "octet", "short", "block", "over", "windows")
-ROLLOVER = "rollover"  # beyond block 65535
+SIZES = ("empty", "byte", "short", "block", "over", "windows")
+ROLLOVER = "rollover"  # a file beyond block 65535
 
-# What TFTP survives, two at once too: whoever asks is served, however long it takes.
-SURVIVED = {
+# A transfer completes with any one or two of these faults, however long it takes.
+RECOVERABLE = {
     "none": Faults(),
     "duplicate": Faults(duplicate=0.2),
     "reorder": Faults(reorder=0.2),
@@ -25,10 +25,10 @@ SURVIVED = {
     "delay": Faults(delay=0.3),
     "disk": Faults(disk=0.4),
 }
-# What may end it, by chance or by its nature, and never without an error at
-# whoever has not got the file. Patience is some six or seven tries: of 10 %
-# that get lost, one in a million times all of them do.
-ENDURED = {
+# A transfer may fail with these faults. Then the side that has not got the file gets an error.
+# The idle timeout allows six or seven retransmissions. With a loss of 10 % all copies of a packet
+# are lost once in a million times.
+MAY_FAIL = {
     "drop": Faults(drop=0.1),
     "burst": Faults(burst=0.03),
     "corrupt": Faults(corrupt=0.1),
@@ -38,18 +38,18 @@ ENDURED = {
     "shorten": Faults(shorten=0.03),
     "stray": Faults(stray=0.05),
     "rebind": Faults(rebind=12),
-    # Longer than a server asks one that has not answered yet.
+    # Longer than a server retransmits to a client that has never answered.
     "silence": Faults(silence=12, silent=8.0),
     "dead": Faults(silence=12, silent=inf),
 }
-FAULTS = SURVIVED | ENDURED
-# What the octets of a packet do not show: no part of the matrix.
-UNTOLD = {"swap": Faults(swap=1.0), "cut": Faults(shorten=1.0)}
+FAULTS = RECOVERABLE | MAY_FAIL
+# TFTP cannot detect these faults; they are not part of the matrix.
+UNDETECTABLE = {"swap": Faults(swap=1.0), "cut": Faults(shorten=1.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One transfer of the matrix; `seed` makes its file, its losses and its jitter."""
+    """One transfer of the matrix. `seed` determines its file, losses and delays."""
 
     direction: Direction
     mode: Mode
@@ -68,9 +68,9 @@ class Cell:
         )
 
     @classmethod
-    def named(cls, name: str) -> "Cell":
-        """The cell that is written so; raises `ValueError`."""
-        direction, mode, shape, size, faults, seed = name.split("-")
+    def parse(cls, text: str) -> "Cell":
+        """Return the cell with this name; raises `ValueError`."""
+        direction, mode, shape, size, faults, seed = text.split("-")
         blksize, windowsize = shape.split("x")
         return cls(
             Direction(direction),
@@ -83,17 +83,17 @@ class Cell:
         )
 
     @property
-    def wire(self) -> Faults:
+    def link_faults(self) -> Faults:
         """Faults of the link in this cell."""
         faults = Faults()
         for name in self.faults:
-            faults = faults.beside((FAULTS | UNTOLD)[name])
+            faults = faults.combine((FAULTS | UNDETECTABLE)[name])
         return faults
 
     @property
-    def survives(self) -> bool:
+    def must_complete(self) -> bool:
         """True if the transfer must complete."""
-        return all(name in SURVIVED for name in self.faults)
+        return all(name in RECOVERABLE for name in self.faults)
 
     @property
     def single_port(self) -> bool:
@@ -101,13 +101,13 @@ class Cell:
         return self.seed % 2 == 0
 
     @property
-    def octets(self) -> int:
+    def wire_bytes(self) -> int:
         """Length of the file in the transfer mode, in bytes."""
         blksize = self.blksize
         window = min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))
         return {
             "empty": 0,
-            "octet": 1,
+            "byte": 1,
             "short": blksize - 1,
             "block": blksize,
             "over": blksize + 1,
@@ -116,60 +116,65 @@ class Cell:
         }[self.size]
 
     def content(self) -> bytes:
-        """The file."""
-        make = text if self.mode is Mode.NETASCII else octets
-        return make(self.octets, self.seed)
+        """Return the content of the file."""
+        make = random_text if self.mode is Mode.NETASCII else random_bytes
+        return make(self.wire_bytes, self.seed)
 
 
 @lru_cache(maxsize=64)
-def octets(size: int, seed: int) -> bytes:
-    """Any octets, `size` of them."""
+def random_bytes(size: int, seed: int) -> bytes:
+    """Return `size` bytes of any value."""
     return random.Random(seed).randbytes(size)
 
 
 @lru_cache(maxsize=64)
-def text(size: int, seed: int) -> bytes:
-    """Text with all kinds of line ends, which takes `size` octets as netascii."""
+def random_text(size: int, seed: int) -> bytes:
+    """Return text with all kinds of line ends that has `size` bytes as netascii."""
     letters = (
         random.Random(seed)
         .randbytes(size)
         .translate(bytes(b"ab\n\r\0cde"[n % 8] for n in range(256)))
     )
     wire = netascii.encode_netascii(letters)[:size]
-    if wire.endswith(b"\r"):  # the half of a line end
+    if wire.endswith(b"\r"):  # the first byte of a line end
         wire = wire[:-1] + b"x"
     return netascii.NetasciiDecoder().decode(wire, final=True)
 
 
-def whole(seeds: int, rollover: bool = True) -> Iterator[Cell]:
-    """All cells: each fault and each pair of them; the long files, if wanted, with each fault."""
+def all_cells(seeds: int, rollover: bool = True) -> Iterator[Cell]:
+    """Yield all cells: each fault and each pair of faults.
+
+    Args:
+        seeds: Number of seeds for each combination.
+        rollover: Also run files beyond block 65535, with each single fault.
+    """
     kinds = [*itertools.combinations(FAULTS, 1), *itertools.combinations(list(FAULTS)[1:], 2)]
     shapes = list(itertools.product(Direction, Mode, BLKSIZES, WINDOWSIZES, SIZES))
     long = list(itertools.product(Direction, Mode, (8,), WINDOWSIZES, (ROLLOVER,)))
     for seed in range(1, seeds + 1):
         for faults in kinds:
-            yield from _sensible(shapes, faults, seed)
+            yield from _valid_cells(shapes, faults, seed)
     for name in FAULTS if rollover else ():
-        yield from _sensible(long, (name,), 1)
+        yield from _valid_cells(long, (name,), 1)
 
 
 def sample(faults: tuple[str, ...], count: int, seed: int) -> list[Cell]:
-    """`count` cells with these faults, drawn from all but the long files."""
-    dice = random.Random(f"{seed} {faults}")
+    """Return `count` random cells with these faults, without files beyond block 65535."""
+    generator = random.Random(f"{seed} {faults}")
     shapes = list(itertools.product(Direction, Mode, BLKSIZES, WINDOWSIZES, SIZES))
     return [
         cell
-        for shape in dice.sample(shapes, count)
-        for cell in _sensible([shape], faults, dice.randrange(1, 1000))
+        for shape in generator.sample(shapes, count)
+        for cell in _valid_cells([shape], faults, generator.randrange(1, 1000))
     ]
 
 
 Shape = tuple[Direction, Mode, int, int, str]
 
 
-def _sensible(shapes: list[Shape], faults: tuple[str, ...], seed: int) -> Iterator[Cell]:
+def _valid_cells(shapes: list[Shape], faults: tuple[str, ...], seed: int) -> Iterator[Cell]:
     for shape in shapes:
         cell = Cell(*shape, faults, seed)
-        # Of a text nobody is told the size: a shortened block is the last one.
+        # A netascii transfer has no tsize: its receiver takes a shortened block for the last one.
         if cell.mode is Mode.OCTET or "shorten" not in faults:
             yield cell

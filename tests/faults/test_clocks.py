@@ -1,4 +1,4 @@
-"""The wall clock of a machine is set, and a daemon stands still, while transfers run."""
+"""Steps of the wall clock, and a stopped daemon, during transfers."""
 
 import os
 import re
@@ -9,90 +9,93 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.shim import Machine
-from tests.faults.watching import watched
+from tests.faults.fault_injection import FaultInjector
+from tests.faults.watched_daemon import watched_daemon
 from tests.support.daemons import CHECKOUT
 
 HOUR, YEARS = 3600, 10 * 365 * 86400
 CONTENT = bytes(range(256)) * 64
 
 
-def test_a_clock_that_is_set_moves_no_transfer(tmp_path):
-    machine = Machine(tmp_path)
-    with watched(tmp_path, environment=machine.environment) as watch:
-        (watch.root / "file").write_bytes(CONTENT)
-        before = watch.status()["uptime"]
-        reading, writing = watch.download(b"file"), watch.upload(b"new", CONTENT)
-        with reading, writing:
+def test_steps_of_the_wall_clock_do_not_affect_transfers(tmp_path):
+    faults = FaultInjector(tmp_path)
+    with watched_daemon(tmp_path, environment=faults.environment) as watched:
+        (watched.root / "file").write_bytes(CONTENT)
+        before = watched.status()["uptime"]
+        download, upload = watched.download(b"file"), watched.upload(b"new", CONTENT)
+        with download, upload:
             for count, step in enumerate((HOUR, -HOUR, YEARS, -YEARS, 0), 3):
-                machine.set(clock=step)
-                reading.more(3)
-                writing.more(3)
-                assert watch.get(b"file", ("blksize", 8192)) == CONTENT
-                watch.running.awaited(count)
-            assert reading.rest() == CONTENT
-            writing.rest()
-        assert (watch.root / "new").read_bytes() == CONTENT
-        assert 0 <= watch.status()["uptime"] - before < HOUR
-        seconds = [event["seconds"] for event in watch.running.transfers()]
-        assert all(0 <= each < HOUR for each in seconds)
-        years = {event["time"][:4] for event in watch.running.events()}
-        assert len(years) == 3  # it is the daemon's clock that was set
+                faults.set(clock=step)
+                download.more(3)
+                upload.more(3)
+                assert watched.get(b"file", ("blksize", 8192)) == CONTENT
+                watched.running.awaited(count)
+            assert download.rest() == CONTENT
+            upload.rest()
+        assert (watched.root / "new").read_bytes() == CONTENT
+        assert 0 <= watched.status()["uptime"] - before < HOUR
+        seconds = [event["seconds"] for event in watched.running.transfers()]
+        assert all(0 <= duration < HOUR for duration in seconds)
+        years = {event["time"][:4] for event in watched.running.events()}
+        assert len(years) == 3  # the log shows that the steps took effect
 
 
-def test_timers_go_on_under_a_clock_that_is_set(tmp_path):
-    machine = Machine(tmp_path)
-    with watched(
-        tmp_path, environment=machine.environment, retransmit={"idle_timeout": 1}
-    ) as watch:
-        (watch.root / "file").write_bytes(CONTENT)
-        with watch.download(b"file").more(2) as silent:
-            said = silent.hear()
+def test_timers_fire_after_steps_of_the_wall_clock(tmp_path):
+    faults = FaultInjector(tmp_path)
+    with watched_daemon(
+        tmp_path, environment=faults.environment, retransmit={"idle_timeout": 1}
+    ) as watched:
+        (watched.root / "file").write_bytes(CONTENT)
+        with watched.download(b"file").more(2) as client:
+            block = client.receive()
             for step in (HOUR, -HOUR):
-                machine.set(clock=step)
-                assert silent.hear() == said  # it comes again
-            watch.running.awaited(3)
-        assert watch.outcomes()["timed out"] == 1
+                faults.set(clock=step)
+                assert client.receive() == block  # a retransmission
+            watched.running.awaited(3)
+        assert watched.outcomes()["timed out"] == 1
 
 
-def test_nobody_waits_by_the_time_of_day():
-    """A machine that was suspended, or whose clock is set, has seen no time pass."""
-    asks = re.compile(
+def test_only_timestamps_use_the_wall_clock():
+    """A suspend, or a step of the wall clock, does not expire timers."""
+    wall_clock = re.compile(
         r"\btime\.time(_ns)?\b|from time import .*\btime\b|datetime\.(now|utcnow|today)\b"
     )
     package = CHECKOUT / "tftpd"
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
-    assert {name for name, text in files.items() if asks.search(text)} == {
-        "status/boots.py",  # when a transfer ended
-        "server/packet_capture.py",  # when a packet came
-        "storage/negative_cache.py",  # how old a directory's time is
+    assert {name for name, text in files.items() if wall_clock.search(text)} == {
+        "status/boots.py",  # end of a transfer
+        "server/packet_capture.py",  # arrival of a packet
+        "storage/negative_cache.py",  # age of the time of modification of a directory
     }
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other clocks")
-def test_the_clock_that_is_asked_stands_still_with_the_machine():
-    asked = time.get_clock_info("monotonic").implementation
-    assert asked == "clock_gettime(CLOCK_MONOTONIC)"  # not CLOCK_BOOTTIME: clock_gettime(2)
+def test_the_monotonic_clock_of_python_stops_during_a_suspend():
+    implementation = time.get_clock_info("monotonic").implementation
+    assert (
+        implementation == "clock_gettime(CLOCK_MONOTONIC)"
+    )  # not CLOCK_BOOTTIME: clock_gettime(2)
 
 
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.nightly)])
-def test_a_daemon_that_stood_still_goes_on_with_those_who_waited(tmp_path, seconds):
-    """As under a debugger, in a machine that is migrated, or on one that swaps."""
+def test_a_stopped_daemon_continues_its_transfers_when_it_runs_again(tmp_path, seconds):
+    """A debugger, the migration of a virtual machine and swapping stop a process, too."""
     with (
-        watched(tmp_path, retransmit={"idle_timeout": 20}) as watch,
-        ThreadPoolExecutor() as waiting,
+        watched_daemon(tmp_path, retransmit={"idle_timeout": 20}) as watched,
+        ThreadPoolExecutor() as executor,
     ):
-        (watch.root / "file").write_bytes(CONTENT)
-        reading, writing = watch.download(b"file").more(3), watch.upload(b"new", CONTENT).more(3)
-        with reading, writing:
-            os.kill(watch.running.process.pid, signal.SIGSTOP)
-            read, written = waiting.submit(reading.rest), waiting.submit(writing.rest)
-            late = waiting.submit(watch.get, b"file")
-            time.sleep(seconds)  # that is what is tried
-            assert not any(each.done() for each in (read, written, late))
-            os.kill(watch.running.process.pid, signal.SIGCONT)
-            assert read.result() == late.result() == CONTENT
+        (watched.root / "file").write_bytes(CONTENT)
+        download = watched.download(b"file").more(3)
+        upload = watched.upload(b"new", CONTENT).more(3)
+        with download, upload:
+            os.kill(watched.running.process.pid, signal.SIGSTOP)
+            read, written = executor.submit(download.rest), executor.submit(upload.rest)
+            new = executor.submit(watched.get, b"file")
+            time.sleep(seconds)  # duration of the stop
+            assert not any(transfer.done() for transfer in (read, written, new))
+            os.kill(watched.running.process.pid, signal.SIGCONT)
+            assert read.result() == new.result() == CONTENT
             written.result()
-        assert (watch.root / "new").read_bytes() == CONTENT
-        watch.running.awaited(5)
-        assert watch.outcomes() == {"done": 5}
+        assert (watched.root / "new").read_bytes() == CONTENT
+        watched.running.awaited(5)
+        assert watched.outcomes() == {"done": 5}

@@ -1,4 +1,4 @@
-"""Some cells with sockets, the reactor and the relay's thread."""
+"""Transfers over real sockets through a relay with faults."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.faults.cells import FAULTS
-from tests.faults.wire import Faults, Wire
+from tests.faults.faulty_link import Faults, FaultyLink
 from tests.support.relay import Relay
 from tftpd.client.client import Client
 from tftpd.client.endpoint import create_runtime
-from tftpd.client.settings import ClientSettings as Wishes
+from tftpd.client.settings import ClientSettings
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
 from tftpd.net.interfaces import PortRequirements
@@ -26,12 +26,12 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import Outcome
 
 HOST = "127.0.0.1"
-MILD = ("drop", "duplicate", "reorder", "corrupt", "rate")
-SIZE = 60_000  # octets
+MILD_FAULTS = ("drop", "duplicate", "reorder", "corrupt", "rate")
+SIZE = 60_000  # bytes
 
 
 class FaultyLoopback(TestCase):
-    """A daemon in this process, and a bad wire before it."""
+    """Daemon in this process, behind a relay with faults."""
 
     timeout = 60
 
@@ -39,32 +39,32 @@ class FaultyLoopback(TestCase):
         self.root = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.root)
         directory = {"root": str(self.root), "read": True, "write": {"overwrite": True}}
-        settings = Settings.model_validate({"directories": [directory]})
+        server_settings = Settings.model_validate({"directories": [directory]})
         listen = ListenSection.model_construct(address=HOST, port=0)
-        daemon = Daemon(reactor, settings.model_copy(update={"listen": [listen]}))
+        daemon = Daemon(reactor, server_settings.model_copy(update={"listen": [listen]}))
         daemon.privilegedStartService()
         daemon.startService()
         self.addCleanup(daemon.stopService)
         self.server = daemon.addresses[0][1]
 
-    def _behind(self, faults: Faults) -> int:
-        """The port of a relay that does this to what passes, and the same each time."""
-        wire = partial(Wire, faults=faults)
-        relay = Relay((HOST, self.server), faults.link(0.001), direction=wire)
+    def _start_relay(self, faults: Faults) -> int:
+        """Start a relay with these faults; return its port. The same seed is used each time."""
+        direction = partial(FaultyLink, faults=faults)
+        relay = Relay((HOST, self.server), faults.link(0.001), direction=direction)
         return self.enterContext(relay).address[1]
 
-    def _client(self, wishes: Wishes) -> Client:
-        """One that does not dally beyond the end of the test."""
-        real = create_runtime(reactor)
+    def _client(self, settings: ClientSettings) -> Client:
+        """Return a client whose sessions stop dallying at the end of the test."""
+        runtime = create_runtime(reactor)
 
         def open_port(session: Session[Any], local: SocketAddress, needs: PortRequirements) -> Any:
             self.addCleanup(session.stop, Outcome.STOPPED)
-            return real.open_port(session, local, needs)
+            return runtime.open_port(session, local, needs)
 
-        return Client(replace(real, open_port=open_port), wishes)
+        return Client(replace(runtime, open_port=open_port), settings)
 
-    async def _transfers(self, faults: Faults, wishes: Wishes) -> None:
-        port, client = self._behind(faults), self._client(wishes)
+    async def _transfers(self, faults: Faults, settings: ClientSettings) -> None:
+        port, client = self._start_relay(faults), self._client(settings)
         content = os.urandom(SIZE)
         (self.root / "f").write_bytes(content)
         got = self.root / "got"
@@ -75,16 +75,17 @@ class FaultyLoopback(TestCase):
         self.assertEqual([report.outcome for report in reports], [Outcome.DONE] * 2)
         self.assertTrue(got.read_bytes() == content == (self.root / "new").read_bytes())
 
-    def test_each_mild_fault(self) -> "Deferred[Any]":
-        """One after the other, in windows."""
-
+    def test_windows_are_intact_after_each_mild_fault(self) -> "Deferred[Any]":
         async def run() -> None:
-            for name in MILD:
-                await self._transfers(FAULTS[name], Wishes(blksize=1428, windowsize=8))
+            for name in MILD_FAULTS:
+                await self._transfers(FAULTS[name], ClientSettings(blksize=1428, windowsize=8))
 
         return Deferred.fromCoroutine(run())
 
-    def test_two_faults_in_lock_step(self) -> "Deferred[Any]":
-        """Blocks that go one by one, of which some are lost and some come twice."""
+    def test_lock_step_transfers_are_intact_after_loss_duplicates_and_reordering(
+        self,
+    ) -> "Deferred[Any]":
         faults = Faults(drop=0.03, duplicate=0.2, reorder=0.2)
-        return Deferred.fromCoroutine(self._transfers(faults, Wishes(blksize=1428, windowsize=1)))
+        return Deferred.fromCoroutine(
+            self._transfers(faults, ClientSettings(blksize=1428, windowsize=1))
+        )

@@ -1,9 +1,9 @@
-"""ICMP errors that nobody's router has sent, about datagrams that we are said to have."""
+"""Forged ICMP errors about datagrams that the daemon has never sent."""
 
 import socket
 import struct
 
-# Type and codes of RFC 792, 1122, 1191 and 1812, all that carry what they are about.
+# Types and codes of RFC 792, 1122, 1191 and 1812 that contain the original datagram.
 ICMP = [
     *((3, code) for code in range(16)),  # unreachable: net, host, protocol, port, too large, ...
     (4, 0),  # source quench
@@ -13,7 +13,7 @@ ICMP = [
     *((12, code) for code in range(3)),  # parameter problem
 ]
 
-# The same of RFC 4443, 6550, 7112 and 8883; a code or two beyond them, which nobody knows.
+# The same of RFC 4443, 6550, 7112 and 8883, and the next codes, which are not assigned.
 ICMPV6 = [
     *((1, code) for code in range(10)),  # unreachable: no route, prohibited, address, port, ...
     (2, 0),  # too large
@@ -23,18 +23,18 @@ ICMPV6 = [
 
 TOO_LARGE = (3, 4), (2, 0)
 
-_SAID = 512  # octets of the block that an error is about
+_PAYLOAD_BYTES = 512  # length of the block that the error is about
 
 
-def about(
-    kind: int, code: int, source: tuple[str, int], target: tuple[str, int], more: int = 0
+def icmp_error(
+    kind: int, code: int, source: tuple[str, int], target: tuple[str, int], mtu: int = 0
 ) -> bytes:
-    """An ICMP error about a block that `source` is said to have sent; `more` is the MTU.
+    """Return an ICMP error about a block from `source` to `target`.
 
-    Those of IPv6 have no checksum yet: the kernel makes it, which knows both addresses.
+    The checksum of ICMPv6 is left out: the kernel computes it, because it covers both addresses.
     """
     v6 = ":" in source[0]
-    length = 8 + 4 + _SAID
+    length = 8 + 4 + _PAYLOAD_BYTES
     family = socket.AF_INET6 if v6 else socket.AF_INET
     ends = [socket.inet_pton(family, host) for host, _ in (source, target)]
     if v6:
@@ -44,7 +44,7 @@ def about(
             "!BBHHHBBH4s4s", 0x45, 0, 20 + length, 1, 0, 64, socket.IPPROTO_UDP, 0, *ends
         )
     udp = struct.pack("!HHHH", source[1], target[1], length, 0)
-    body = struct.pack("!BBHI", kind, code, 0, more) + ip + udp + b"\0\3\0\1"
+    body = struct.pack("!BBHI", kind, code, 0, mtu) + ip + udp + b"\0\3\0\1"
     return body if v6 else body[:2] + _checksum(body) + body[4:]
 
 

@@ -1,5 +1,5 @@
-/* Faults of a machine on demand: preloaded into a daemon, which goes by the numbers in a
- * file that the test writes. Each is an errno, 0 where nothing is wrong. */
+/* Faults of system calls, preloaded into a daemon. The test writes one number for each fault to
+ * a shared file: an errno, or 0 for no fault. CLOCK is an offset in seconds. */
 
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS
@@ -17,18 +17,18 @@
 
 enum { CLOCK, READ, WRITE, SYNC, LOG, COUNT };
 
-static volatile int64_t healthy[COUNT];
-static volatile int64_t *faults = healthy;
+static volatile int64_t no_faults[COUNT];
+static volatile int64_t *faults = no_faults;
 
-__attribute__((constructor)) static void begin(void)
+__attribute__((constructor)) static void map_faults(void)
 {
     const char *path = getenv("FAULTS");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
-    void *at = mmap(NULL, COUNT * sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
-    if (at != MAP_FAILED)
-        faults = at;
+    void *shared = mmap(NULL, COUNT * sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
+    if (shared != MAP_FAILED)
+        faults = shared;
     close(fd);
 }
 
@@ -43,7 +43,7 @@ __attribute__((constructor)) static void begin(void)
         return -1; \
     }
 
-static int stored(int fd)
+static int is_regular_file(int fd)
 {
     struct stat status;
     return fd > 2 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
@@ -52,10 +52,10 @@ static int stored(int fd)
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
     REAL(clock_gettime);
-    int done = real(clock, now);
+    int result = real(clock, now);
     if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
         now->tv_sec += faults[CLOCK];
-    return done;
+    return result;
 }
 
 int gettimeofday(struct timeval *restrict now, void *restrict zone)
@@ -95,7 +95,7 @@ ssize_t write(int fd, const void *from, size_t count)
     REAL(write);
     if (fd == 1)
         FAIL(LOG)
-    if (faults[WRITE] && stored(fd))
+    if (faults[WRITE] && is_regular_file(fd))
         FAIL(WRITE)
     return real(fd, from, count);
 }
