@@ -52,7 +52,6 @@ class ServerEndpoint:
 
 def create_runtime(reactor: Any) -> SessionRuntime:
     """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
-
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
 
