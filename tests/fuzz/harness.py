@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor  # noqa: F401, opens its descriptors before they are counted
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import provider
 

@@ -75,6 +75,11 @@ class ClientRateLimiter:
         self._max_clients = max_clients
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def has_token(self, client: str, rate: int, now: float) -> bool:
+        """Return True if `take` would."""
+        tokens, since = self._buckets.get(client, (1.0, now))
+        return tokens + (now - since) * rate >= 1.0
+
     def take(self, client: str, rate: int, now: float) -> bool:
         """Take one token of the client's bucket.
 

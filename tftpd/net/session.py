@@ -56,6 +56,7 @@ class SessionParams:
         on_report: Called once with the result, when the outcome is known.
         on_end: Called once, when all resources are released. Between the two calls the
             session may be dallying (RFC 1350 section 6).
+        on_confirmed: Called once with the time, when the peer has answered the first packet.
         name: Name under which the file was found; None: the name in the request.
         profile: Profile of the client.
         started: Time of the request on the session's clock; None: now.
@@ -66,6 +67,7 @@ class SessionParams:
     peer: SocketAddress
     on_report: Callable[[TransferResult], None]
     on_end: Callable[[], None] = _do_nothing
+    on_confirmed: Callable[[float], None] | None = None
     name: RequestName | None = None
     profile: Profile = DEFAULT_PROFILE
     started: float | None = None
@@ -89,6 +91,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._runtime = runtime
         self._on_report = params.on_report
         self._on_end = params.on_end
+        self._on_confirmed = params.on_confirmed
         self._seconds = runtime.clock.seconds
         self.started = self._seconds() if params.started is None else params.started
         self._wakeup: IDelayedCall | None = None
@@ -223,6 +226,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _finish_turn(self, now: float) -> None:
         """Report the outcome, end the session, or set the timer."""
         machine = self.machine
+        if machine.peer_confirmed and self._on_confirmed is not None:
+            on_confirmed, self._on_confirmed = self._on_confirmed, None
+            on_confirmed(now)
         if machine.outcome is not None:
             if not self._reported:
                 self._reported = True

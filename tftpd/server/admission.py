@@ -72,7 +72,11 @@ class CountArray(Protocol):
 
 
 class SharedCounter:
-    """Counter of sessions over all worker processes."""
+    """Counter of sessions over all worker processes.
+
+    Attributes:
+        counts: The sessions of each process.
+    """
 
     def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
         """Initialize the counter.
@@ -82,12 +86,8 @@ class SharedCounter:
                 its sessions are released by setting its number to 0.
             own: Index of this process, the only number that it writes.
         """
-        self._counts = [0] if counts is None else counts
+        self.counts = [0] if counts is None else counts
         self._own = own
-
-    def full(self, limit: int) -> bool:
-        """Return True if the counter has reached the limit."""
-        return sum(self._counts) >= limit
 
     def acquire(self, limit: int) -> bool:
         """Increment the counter unless it has reached the limit.
@@ -98,15 +98,15 @@ class SharedCounter:
         Returns:
             False if the limit was reached.
         """
-        self._counts[self._own] += 1
-        if sum(self._counts) <= limit:
+        self.counts[self._own] += 1
+        if sum(self.counts) <= limit:
             return True
         self.release()
         return False
 
     def release(self) -> None:
         """Decrement the counter."""
-        self._counts[self._own] -= 1
+        self.counts[self._own] -= 1
 
 
 class DropReason(Enum):

@@ -138,9 +138,9 @@ class Listener(RequestProtocol):
         if is_broadcast and not accepts_broadcast(self.broadcast, profiles.choose(packet, client)):
             self._drops.add(DropReason.BROADCAST)
             return None
-        if self._sessions.is_repeated(tid, packet, arrived_at) or self._lookups.is_repeated(
-            tid, packet
-        ):
+        sessions, lookups = self._sessions, self._lookups
+        is_repeated = sessions.is_repeated(tid, packet, arrived_at, self.single_port)
+        if is_repeated or lookups.is_repeated(tid, packet):
             self._drops.add(DropReason.REPEATED)
             return None
         return IncomingRequest(

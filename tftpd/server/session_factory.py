@@ -1,6 +1,7 @@
 """Resolve requests and start their sessions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from twisted.logger import Logger
 
@@ -19,7 +20,7 @@ from tftpd.server.admission import DropCounters, DropReason, RequestDropped
 from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
-from tftpd.server.session_table import AnySession, SessionTable
+from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.upload import Upload
 
@@ -46,6 +47,7 @@ class IncomingRequest:
         single_port: True if the session stays on `port`.
         arrived_at: Time of arrival on the clock of the runtime.
         started: True after its session has started.
+        entry: Place of its session in the table, when there is one.
     """
 
     packet: Request
@@ -58,6 +60,7 @@ class IncomingRequest:
     single_port: bool
     arrived_at: float
     started: bool = False
+    entry: SessionEntry = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class SessionFactory:
             release(resolved)
             raise
         tid = request.tid
-        if not self._sessions.add(tid, session, request.config.admission):
+        if not self._sessions.add(request.entry, session, request.config.admission):
             session.abandon()  # another process took the last slot meanwhile
             self._drops.add(DropReason.SESSION_LIMIT)
             return
@@ -210,21 +213,20 @@ class SessionFactory:
         self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite
     ) -> SessionParams:
         tid, config, sessions = request.tid, request.config, self._sessions
+        entry = request.entry = SessionEntry(tid)
         port_sessions = request.port.sessions
 
         def on_report(result: TransferResult) -> None:
-            sessions.dally(tid)
+            sessions.dally(entry)
             port_sessions.upload_done(tid)
             config.report(result)
-
-        def on_end() -> None:
-            sessions.remove(tid)
 
         return SessionParams(
             request.packet,
             tid[0],
             on_report,
-            on_end,
+            partial(sessions.remove, entry),
+            partial(sessions.confirm, entry),
             resolved.name,
             request.profile,
             request.arrived_at,
