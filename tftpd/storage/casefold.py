@@ -1,8 +1,9 @@
 """Case-insensitive lookup of names in directories."""
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,13 +14,12 @@ from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.walk import open_parent
 
-MAX_NAME_STEPS = 32
-"""Steps of a name. One directory is listed for each step that does not exist as requested."""
+MAX_NAME_COMPONENTS = 32
+"""Components of a name. A directory is listed for each one that does not exist as requested."""
 
 MAX_DIRECTORY_ENTRIES = 10_000
 """Entries of a directory. A larger directory is not searched."""
 
-_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 
@@ -36,20 +36,12 @@ class ScanBudget:
     listed: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """A name as it is stored on disk, and the largest number of matches for one step."""
-
-    name: Name
-    choices: int
-
-
 def match_case_insensitive(
     root: Path, name: Name, symlinks: Symlinks, budget: ScanBudget
-) -> Spelling:
-    """Return the name on disk that differs from `name` only in letter case.
+) -> tuple[Name, int]:
+    """Find the name on disk that differs from `name` only in letter case.
 
-    An exact match of a step has priority. If several entries differ only in case, the first
+    An exact match of a component has priority. If several entries differ only in case, the first
     in byte order is taken.
 
     Args:
@@ -58,24 +50,27 @@ def match_case_insensitive(
         symlinks: Policy for symbolic links on the path.
         budget: Decreased by the number of entries that are examined.
 
+    Returns:
+        The name on disk, and the largest number of matches for one component.
+
     Raises:
         RequestRefused: No entry matches, or the search exceeds a limit.
         OSError: A directory cannot be opened.
     """
-    if len(name) > MAX_NAME_STEPS:
+    if len(name) > MAX_NAME_COMPONENTS:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many path components to search")
     real: list[bytes] = []
     choices = 1
-    for step in name:
-        with open_parent(root, (*real, step), symlinks) as (directory, last):
-            if last != step or _exists(directory, last):
-                real.append(step)
+    for component in name:
+        with open_parent(root, (*real, component), symlinks) as (directory, last):
+            if last != component or _exists(directory, last):
+                real.append(component)
                 continue
             budget.listed.append(b"/".join((os.fsencode(root), *real)))
-            matches = _find_matches(directory, step, budget)
+            matches = _find_matches(directory, component, budget)
         choices = max(choices, len(matches))
         real.append(min(matches))
-    return Spelling(tuple(real), choices)
+    return tuple(real), choices
 
 
 def _exists(directory: int, name: bytes) -> bool:
@@ -86,9 +81,9 @@ def _exists(directory: int, name: bytes) -> bool:
     return True
 
 
-def _find_matches(directory: int, step: bytes, budget: ScanBudget) -> list[bytes]:
-    """Return the entries that equal `step` except for case; raise if there are none."""
-    folded = fold(step)
+def _find_matches(directory: int, component: bytes, budget: ScanBudget) -> list[bytes]:
+    """Return the entries that equal `component` except for case; raise if there are none."""
+    folded = fold(component)
     max_entries = min(MAX_DIRECTORY_ENTRIES, budget.entries)
     matches = []
     with _scan(directory) as entries:
@@ -111,11 +106,10 @@ def _find_matches(directory: int, step: bytes, budget: ScanBudget) -> list[bytes
 @contextmanager
 def _scan(directory: int) -> "Iterator[Iterator[os.DirEntry[str]]]":
     # The walk opens directories with O_PATH, and such descriptors cannot be read.
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        fd = os.open(b".", _LIST_FLAGS | _NOATIME, dir_fd=directory)
-    except PermissionError:  # only the owner and root may use O_NOATIME
-        fd = os.open(b".", _LIST_FLAGS, dir_fd=directory)
-    try:
+        with suppress(PermissionError):  # only the owner and root may use O_NOATIME
+            fcntl.fcntl(fd, fcntl.F_SETFL, _NOATIME)
         with os.scandir(fd) as entries:
             yield entries
     finally:

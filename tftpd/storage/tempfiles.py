@@ -66,19 +66,15 @@ def remove_stale_uploads(root: Path) -> int:
 
 
 def _remove_stale(directory: int, name: bytes) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         fd = _open_stale(directory, name)
-    except OSError:
-        return False
-    try:
-        if not _lock(fd, directory, name):
-            return False
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+        try:
+            if _lock(fd, directory, name):
+                os.unlink(name, dir_fd=directory)
+                return True
+        finally:
+            os.close(fd)
+    return False
 
 
 def _open_stale(directory: int, name: bytes) -> int:

@@ -139,7 +139,9 @@ class Upload:
                 if self._decoder is not None:
                     self._append([self._decoder.decode(b"", final=True)])
                 self._flush()
-                self._check_complete()
+                if self.size < self._announced_size:
+                    reason = f"received {self.size} bytes, tsize announced {self._announced_size}"
+                    raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
                 os.fchmod(self._fd, self._policy.mode)
                 os.fsync(self._fd)
                 self._check_quota()
@@ -181,21 +183,14 @@ class Upload:
             while data:
                 data = data[os.write(self._fd, data) :]
 
-    def _check_complete(self) -> None:
-        if self.size < self._announced_size:
-            reason = f"received {self.size} bytes, tsize announced {self._announced_size}"
-            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
-
     def _check_quota(self) -> None:
         tracker = self._usage_tracker
         if tracker is None:
             return
         replaced_size = _size_of(self._directory, self._name)
-        usage = tracker.measure().without_file(replaced_size)
-        # The measurement contains this upload's temporary file, unless it is empty.
-        check_quota(usage if self.size else usage.with_file(0), self._policy)
-        if tracker.usage is not None:
-            tracker.usage = tracker.usage.without_file(replaced_size).with_file(self.size)
+        usage = tracker.measure(own=self._temporary)
+        check_quota(usage.with_file(self.size, replaced_size), self._policy)
+        tracker.usage = tracker.usage.with_file(self.size, replaced_size)
 
     def _take_name(self) -> None:
         if self._policy.overwrite:
@@ -312,9 +307,8 @@ def _check_growth(
     tracker: UsageTracker | None, directory: int, name: bytes, size: int, policy: WritePolicy
 ) -> None:
     """Check the quota for the last measurement plus this file of `size` bytes."""
-    if tracker is not None and tracker.usage is not None:
-        replaced_size = _size_of(directory, name)
-        check_quota(tracker.usage.without_file(replaced_size).with_file(size), policy)
+    if tracker is not None:
+        check_quota(tracker.usage.with_file(size, _size_of(directory, name)), policy)
 
 
 def _size_of(directory: int, name: bytes) -> int | None:
