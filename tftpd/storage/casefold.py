@@ -12,7 +12,7 @@ from tftpd.access.fallbacks import fold
 from tftpd.access.paths import Name
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.walk import open_parent
+from tftpd.storage.walk import lstat_at, open_parent
 
 MAX_NAME_COMPONENTS = 32
 """Components of a name. A directory is listed for each one that does not exist as requested."""
@@ -63,7 +63,7 @@ def match_case_insensitive(
     choices = 1
     for component in name:
         with open_parent(root, (*real, component), symlinks) as (directory, last):
-            if last != component or _exists(directory, last):
+            if last != component or lstat_at(directory, last):
                 real.append(component)
                 continue
             budget.listed.append(b"/".join((os.fsencode(root), *real)))
@@ -71,14 +71,6 @@ def match_case_insensitive(
         choices = max(choices, len(matches))
         real.append(min(matches))
     return tuple(real), choices
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _find_matches(directory: int, component: bytes, budget: ScanBudget) -> list[bytes]:

@@ -97,15 +97,8 @@ class FileResolver:
         cached = None if on_name else self.negative_cache.get(key, blocking)
         if cached is not None:
             raise cached
-        search = _Search(
-            self.mounts,
-            self.cache,
-            name,
-            client,
-            render,
-            blocking,
-            on_name or (lambda name, reason: None),
-        )
+        observer = on_name or _ignore_name
+        search = _Search(self.mounts, self.cache, name, client, render, blocking, observer)
         try:
             return search.run()
         except RequestRefused as refused:
@@ -177,16 +170,25 @@ class _Search:
 
     def _open_authorized(self, name: RequestName) -> ResolvedFile:
         grants = self.mounts.authorize_read(name.name, self.client)
+        return self._open_first(grants, lambda grant: self._open_or_render(grant, name))
 
-        def open_stamped(grant: Grant[ReadPolicy]) -> ResolvedFile:
+    def _open_first(
+        self,
+        grants: Sequence[Grant[ReadPolicy]],
+        open_file: Callable[[Grant[ReadPolicy]], ResolvedFile],
+    ) -> ResolvedFile:
+        """Return the file of the first grant for which it exists; raise the first refusal else."""
+        first: RequestRefused | None = None
+        for grant in grants:
             try:
-                return self._open_or_render(grant, name)
+                return open_file(grant)
             except RequestRefused as refused:
-                if _is_missing(refused):
-                    self.stamps.append(stamp_of_missing(grant.root, grant.name))
-                raise
-
-        return _first_existing(grants, open_stamped)
+                if not _is_missing(refused):
+                    raise
+                self.stamps.append(stamp_of_missing(grant.root, grant.name))
+                first = first or refused
+        assert first is not None, "at least one grant"
+        raise first
 
     def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
         templates = grant.policy.templates
@@ -211,14 +213,12 @@ class _Search:
 
     def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
         self.lookups += 1
-        if not self.blocking and (
-            self.lookups > _MAX_NONBLOCKING_LOOKUPS or not self._is_cached(grant)
-        ):
-            raise WouldBlock(grant.root)
+        if not self.blocking:
+            follow = grant.symlinks is Symlinks.FOLLOW
+            is_cached = self.cache.is_cached(grant.root, grant.name, follow)
+            if self.lookups > _MAX_NONBLOCKING_LOOKUPS or not is_cached:
+                raise WouldBlock(grant.root)
         return FileSource.open(grant)
-
-    def _is_cached(self, grant: Grant[ReadPolicy]) -> bool:
-        return self.cache.is_cached(grant.root, grant.name, grant.symlinks is Symlinks.FOLLOW)
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         """Open the file whose name on disk differs in letter case only."""
@@ -228,7 +228,7 @@ class _Search:
         if not self.blocking:
             raise WouldBlock(grants[0].root)
         try:
-            return _first_existing(
+            return self._open_first(
                 grants, lambda grant: self._open_spelled(candidate, folded, grant, name)
             )
         except RequestRefused as refused:
@@ -260,20 +260,8 @@ class _FallbackNotEnabled(RequestRefused):
     """The directory of the name does not enable a fallback that produced the name."""
 
 
-def _first_existing(
-    grants: Sequence[Grant[ReadPolicy]], open_file: Callable[[Grant[ReadPolicy]], ResolvedFile]
-) -> ResolvedFile:
-    """Return the file of the first grant for which it exists; raise the first refusal else."""
-    first: RequestRefused | None = None
-    for grant in grants:
-        try:
-            return open_file(grant)
-        except RequestRefused as refused:
-            if not _is_missing(refused):
-                raise
-            first = first or refused
-    assert first is not None, "at least one grant"
-    raise first
+def _ignore_name(name: RequestName, reason: str) -> None:
+    """Observe nothing."""
 
 
 def _is_missing(refused: RequestRefused) -> bool:

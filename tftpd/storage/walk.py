@@ -50,6 +50,14 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
         yield walk.open_parent(name)
 
 
+def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
+    """Return the status of a file, or of a link itself; None if the name does not exist."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 class Walk:
     """Open directories from the root to the current directory.
 
