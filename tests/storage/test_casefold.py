@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tftpd.access.policy import Symlinks
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage import casefold
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
@@ -19,7 +19,8 @@ def tree(tmp_path):
 
 
 def _match(root, *name, symlinks=Symlinks.INSIDE, budget=None):
-    return match_case_insensitive(root, name, symlinks, budget or ScanBudget())
+    grant = Grant(root, name, ReadPolicy(), symlinks)
+    return match_case_insensitive(grant, budget or ScanBudget())
 
 
 def test_each_component_gets_the_spelling_of_the_directory(tree):

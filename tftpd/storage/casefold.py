@@ -3,14 +3,14 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 from tftpd.access.fallbacks import fold
 from tftpd.access.paths import Name
-from tftpd.access.policy import Symlinks
+from tftpd.access.policy import Grant
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.walk import lstat_at, open_parent
 
@@ -36,18 +36,14 @@ class ScanBudget:
     listed: list[bytes] = field(default_factory=list)
 
 
-def match_case_insensitive(
-    root: Path, name: Name, symlinks: Symlinks, budget: ScanBudget
-) -> tuple[Name, int]:
-    """Find the name on disk that differs from `name` only in letter case.
+def match_case_insensitive(grant: Grant[Any], budget: ScanBudget) -> tuple[Name, int]:
+    """Find the name on disk that differs from the grant's name only in letter case.
 
     An exact match of a component has priority. If several entries differ only in case, the first
     in byte order is taken.
 
     Args:
-        root: Directory below which to search.
-        name: The requested name.
-        symlinks: Policy for symbolic links on the path.
+        grant: The requested name, its root and the policy for links.
         budget: Decreased by the number of entries that are examined.
 
     Returns:
@@ -57,16 +53,16 @@ def match_case_insensitive(
         RequestRefused: No entry matches, or the search exceeds a limit.
         OSError: A directory cannot be opened.
     """
-    if len(name) > MAX_NAME_COMPONENTS:
+    if len(grant.name) > MAX_NAME_COMPONENTS:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many path components to search")
     real: list[bytes] = []
     choices = 1
-    for component in name:
-        with open_parent(root, (*real, component), symlinks) as (directory, last):
+    for component in grant.name:
+        with open_parent(grant.root, (*real, component), grant.symlinks) as (directory, last):
             if last != component or lstat_at(directory, last):
                 real.append(component)
                 continue
-            budget.listed.append(b"/".join((os.fsencode(root), *real)))
+            budget.listed.append(b"/".join((os.fsencode(grant.root), *real)))
             matches = _find_matches(directory, component, budget)
         choices = max(choices, len(matches))
         real.append(min(matches))
@@ -81,9 +77,8 @@ def _find_matches(directory: int, component: bytes, budget: ScanBudget) -> list[
     with _scan(directory) as entries:
         for count, entry in enumerate(islice(entries, max_entries + 1), 1):
             if count > max_entries:
-                raise RequestRefused(
-                    ErrorCode.FILE_NOT_FOUND, "too many directory entries to search"
-                )
+                reason = "too many directory entries to search"
+                raise RequestRefused(ErrorCode.FILE_NOT_FOUND, reason)
             budget.entries -= 1
             if entry.name.isascii() and len(entry.name) != len(folded):
                 continue  # cheap test first: folding takes three times as long
@@ -95,14 +90,12 @@ def _find_matches(directory: int, component: bytes, budget: ScanBudget) -> list[
     return matches
 
 
-@contextmanager
-def _scan(directory: int) -> "Iterator[Iterator[os.DirEntry[str]]]":
+def _scan(directory: int) -> "AbstractContextManager[Iterator[os.DirEntry[str]]]":
     # The walk opens directories with O_PATH, and such descriptors cannot be read.
     fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
         with suppress(PermissionError):  # only the owner and root may use O_NOATIME
             fcntl.fcntl(fd, fcntl.F_SETFL, _NOATIME)
-        with os.scandir(fd) as entries:
-            yield entries
+        return os.scandir(fd)  # of a duplicate of the descriptor
     finally:
         os.close(fd)

@@ -227,29 +227,22 @@ class _Search:
         self._check_enabled(candidate, folded)
         if not self.blocking:
             raise WouldBlock(grants[0].root)
+
+        def open_spelled(grant: Grant[ReadPolicy]) -> ResolvedFile:
+            self.lookups += 1
+            with translate_os_errors(ErrorText.READ_FAILED):
+                real, choices = match_case_insensitive(grant, self.budget)
+            steps = (*name.steps, f"the first of {choices}") if choices > 1 else name.steps
+            spelled = self.mounts.replace_tail(folded, real[grant.own :])
+            self._check_enabled(candidate, spelled)
+            return self._open_authorized(RequestName(spelled, steps, name.groups))
+
         try:
-            return self._open_first(
-                grants, lambda grant: self._open_spelled(candidate, folded, grant, name)
-            )
+            return self._open_first(grants, open_spelled)
         except RequestRefused as refused:
             if _is_missing(refused):
                 self.stamps += [stable_stamp(path) for path in self.budget.listed]
             raise
-
-    def _open_spelled(
-        self, candidate: Candidate, folded: bytes, grant: Grant[ReadPolicy], name: RequestName
-    ) -> ResolvedFile:
-        self.lookups += 1
-        with translate_os_errors(ErrorText.READ_FAILED):
-            real, choices = match_case_insensitive(
-                grant.root, grant.name, grant.symlinks, self.budget
-            )
-        steps = name.steps
-        if choices > 1:
-            steps = (*steps, f"the first of {choices}")
-        spelled = self.mounts.replace_tail(folded, real[grant.own :])
-        self._check_enabled(candidate, spelled)
-        return self._open_authorized(RequestName(spelled, steps, name.groups))
 
     def _check_enabled(self, candidate: Candidate, name: bytes) -> None:
         if not set(candidate.fallbacks) <= set(self.mounts.fallbacks_for(name)):

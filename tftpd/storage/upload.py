@@ -280,9 +280,8 @@ def _open_target(
     """
     policy = grant.policy
     if size is not None and policy.max_size is not None and size > policy.max_size:
-        raise RequestRefused(
-            ErrorCode.DISK_FULL, f"{size} bytes are more than max_size ({policy.max_size} bytes)"
-        )
+        reason = f"{size} bytes are more than max_size ({policy.max_size} bytes)"
+        raise RequestRefused(ErrorCode.DISK_FULL, reason)
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
         open_parent(grant.root, grant.name, grant.symlinks) as (parent, last),

@@ -43,9 +43,8 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
         OSError: A directory does not exist.
     """
     if not name:
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "the name refers to the root directory itself"
-        )
+        reason = "the name refers to the root directory itself"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
     with closing(Walk(root, symlinks)) as walk:
         yield walk.open_parent(name)
 
@@ -58,6 +57,10 @@ def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
         return None
 
 
+def _ignore_step(component: bytes, found: str, target: bytes | None) -> None:
+    """Observe nothing."""
+
+
 class Walk:
     """Open directories from the root to the current directory.
 
@@ -65,12 +68,7 @@ class Walk:
         current: The component that the walk opens now, or the root at the start.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        symlinks: Symlinks,
-        on_step: OnStep = lambda component, found, target: None,
-    ) -> None:
+    def __init__(self, root: Path, symlinks: Symlinks, on_step: OnStep = _ignore_step) -> None:
         self.current = os.fsencode(root)
         self._directories: list[int] = []
         self._root = root
