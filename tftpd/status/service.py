@@ -19,7 +19,7 @@ from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
-from tftpd.status.web import JSON, Answer, Handler, is_allowed_host, site
+from tftpd.status.web import JSON, Answer, Handler, site
 
 _PAGE = Path(__file__).parent / "page"
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
@@ -114,7 +114,9 @@ class StatusService:
 
     def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
         try:
-            self._port = listen(address, site(self._handlers(), self._is_allowed_host), **options)
+            # A browser cannot open a Unix socket, so every Host header is allowed there.
+            names = None if self._section.socket else self._section.names
+            self._port = listen(address, site(self._handlers(), names), **options)
         except (CannotListenError, OSError) as error:
             reason = getattr(error, "socketError", error)
             self.log.critical(
@@ -124,10 +126,6 @@ class StatusService:
                 reason=getattr(reason, "strerror", None) or str(reason),
             )
             raise SystemExit(1) from None
-
-    def _is_allowed_host(self, header: str | None) -> bool:
-        # A browser cannot open a Unix socket.
-        return self._section.socket is not None or is_allowed_host(header, self._section.names)
 
     def _handlers(self) -> dict[bytes, Handler]:
         return {

@@ -54,17 +54,15 @@ Handler = Callable[[Request], "Answer | Deferred[Answer]"]
 """Returns the response to a GET or HEAD request."""
 
 
-def site(
-    handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
-) -> IProtocolFactory:
+def site(handlers: Mapping[bytes, Handler], names: Collection[str] | None) -> IProtocolFactory:
     """Return the factory of the HTTP server.
 
     Args:
         handlers: The handler of each path.
-        is_allowed: Returns whether a request with this Host header is answered.
+        names: The allowed host names (see `is_allowed_host`); None allows all.
     """
     # `_Channel` limits the whole connection instead of idle times.
-    factory = _Site(_Root(handlers, is_allowed), requestFactory=_Request, timeout=None)
+    factory = _Site(_Root(handlers, names), requestFactory=_Request, timeout=None)
     factory.displayTracebacks = False
     return factory
 
@@ -128,12 +126,10 @@ class _Root(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(
-        self, handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
-    ) -> None:
+    def __init__(self, handlers: Mapping[bytes, Handler], names: Collection[str] | None) -> None:
         super().__init__()
         self._handlers = handlers
-        self._is_allowed = is_allowed
+        self._names = names
 
     def render(self, request: Request) -> int:
         """Twisted: answer now or later."""
@@ -147,7 +143,7 @@ class _Root(Resource):
         return NOT_DONE_YET
 
     def _answer(self, request: Request) -> "Answer | Deferred[Answer]":
-        if not self._is_allowed(request.getHeader("host")):
+        if self._names is not None and not is_allowed_host(request.getHeader("host"), self._names):
             return Answer(b"the host name is not in status.names\n", code=403)
         handler = self._handlers.get(request.path)
         if handler is None:

@@ -2,12 +2,13 @@
 
 Linux answers by openat2(2) with RESOLVE_CACHED (since 5.12). The call takes about 3 us; a
 disk may take thousands, and a file server that is down never answers. The cache does not
-check permissions: the code that then opens the file checks every step.
+check permissions: the code that then opens the file checks every component.
 """
 
 import ctypes
 import errno
 import os
+import struct
 import sys
 from pathlib import Path
 from time import monotonic
@@ -19,19 +20,14 @@ _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
 _RESOLVE_CACHED, _RESOLVE_BENEATH = 0x20, 0x08
 
+# struct open_how of <linux/openat2.h>: flags, mode, resolve.
+_FLAGS = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
+_HOW_CACHED = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
+_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH)
+
 _ENTRY_SECONDS = 1.0  # the kernel evicts a name so soon only when memory is very short
 _MAX_ENTRIES = 4096
-_MAX_ENTRY_STEPS = 32  # a hostile name has thousands of steps of 40 bytes each
-
-
-class _OpenHow(ctypes.Structure):
-    """struct open_how of <linux/openat2.h>."""
-
-    _fields_ = [
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    ]
+_MAX_ENTRY_COMPONENTS = 32  # a hostile name has thousands of them, of 40 bytes each
 
 
 class WouldBlock(Exception):
@@ -51,13 +47,8 @@ def _load_syscall() -> Any:
     # PyDLL keeps the GIL: the call never blocks. After releasing the GIL, this thread
     # would have to wait until another thread gives it back.
     call = ctypes.PyDLL(None, use_errno=True).syscall
-    call.argtypes = (
-        ctypes.c_long,
-        ctypes.c_long,
-        ctypes.c_char_p,
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-    )
+    number, text, size = ctypes.c_long, ctypes.c_char_p, ctypes.c_size_t
+    call.argtypes = (number, number, text, text, size)
     call.restype = ctypes.c_long
     return call
 
@@ -68,8 +59,6 @@ class DentryCache:
     def __init__(self) -> None:
         linux = sys.platform.startswith("linux") and os.uname().machine != "alpha"
         self._syscall = _load_syscall() if linux else None
-        self._how_cached = _open_how(_RESOLVE_CACHED)
-        self._how_beneath = _open_how(_RESOLVE_CACHED | _RESOLVE_BENEATH)
         self._entries: set[tuple[Path, Name, bool]] = set()
         self._expires = 0.0  # of all entries
 
@@ -80,7 +69,7 @@ class DentryCache:
 
         Args:
             root: Directory that contains the name.
-            name: Steps of the name. The name may be absent from the directory, too.
+            name: Components of the name, which may be absent from the directory, too.
             follow: Whether links may lead out of the root. If not, the answer is False for
                 a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
@@ -96,7 +85,7 @@ class DentryCache:
             return True
         if not self._query(root, name, follow):
             return False
-        if len(name) <= _MAX_ENTRY_STEPS:
+        if len(name) <= _MAX_ENTRY_COMPONENTS:
             self._entries.add(entry)
         return True
 
@@ -105,25 +94,12 @@ class DentryCache:
         if b"\0" in path:
             return True  # no such file can exist
         if follow or not name:
-            return self._close(self._open(_AT_FDCWD, path, self._how_cached))
-        directory = self._open(_AT_FDCWD, os.fsencode(root), self._how_cached)
-        if directory < 0:
-            return self._close(directory)
-        try:
-            return self._close(self._open(directory, b"/".join(name), self._how_beneath))
-        finally:
-            os.close(directory)
-
-    def _open(self, directory: int, path: bytes, how: _OpenHow) -> int:
-        """Return a descriptor, or a negative errno."""
-        syscall = self._syscall
-        if syscall is None:  # another thread has just found that the call is not supported
-            return -errno.EAGAIN
-        fd: int = syscall(_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
-        return fd if fd >= 0 else -ctypes.get_errno()
-
-    def _close(self, fd: int) -> bool:
-        """Close the result of `_open()`; return whether the path was in the cache."""
+            fd = self._open(_AT_FDCWD, path, _HOW_CACHED)
+        else:
+            fd = directory = self._open(_AT_FDCWD, os.fsencode(root), _HOW_CACHED)
+            if directory >= 0:
+                fd = self._open(directory, b"/".join(name), _HOW_BENEATH)
+                os.close(directory)
         if fd >= 0:
             os.close(fd)
             return True
@@ -134,6 +110,10 @@ class DentryCache:
             return False
         return -fd not in (errno.EAGAIN, errno.EXDEV)
 
-
-def _open_how(resolve: int) -> _OpenHow:
-    return _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+    def _open(self, directory: int, path: bytes, how: bytes) -> int:
+        """Return a descriptor, or a negative errno."""
+        syscall = self._syscall
+        if syscall is None:  # another thread has just found that the call is not supported
+            return -errno.EAGAIN
+        fd: int = syscall(_OPENAT2, directory, path, how, len(how))
+        return fd if fd >= 0 else -ctypes.get_errno()

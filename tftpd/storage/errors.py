@@ -46,12 +46,8 @@ def translate_os_errors(default: ErrorText) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = _CODES.get(error.errno or 0)
+        code = _CODES.get(error.errno or 0, ErrorCode.NOT_DEFINED)
         reason = error.strerror or str(error)
-        if error.errno in _EXHAUSTED:
-            refused: RequestRefused = ResourceExhausted(ErrorCode.NOT_DEFINED, reason, default)
-        elif code is None:
-            refused = RequestRefused(ErrorCode.NOT_DEFINED, reason, default)
-        else:
-            refused = RequestRefused(code, reason)
-        raise refused from error
+        text = default if code is ErrorCode.NOT_DEFINED else None
+        refused = ResourceExhausted if error.errno in _EXHAUSTED else RequestRefused
+        raise refused(code, reason, text) from error

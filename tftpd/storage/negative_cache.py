@@ -80,14 +80,15 @@ def stable_stamp(path: bytes, status: os.stat_result | None = None) -> Directory
     return DirectoryStamp(path, _stamp(status)) if age > _SETTLE_NANOSECONDS else None
 
 
+_Entry = tuple[RequestRefused, Sequence[DirectoryStamp]]
+
+
 class NegativeCache:
     """Bounded LRU cache of refusals for names that do not exist."""
 
     def __init__(self, dentry_cache: DentryCache) -> None:
         self._dentry_cache = dentry_cache
-        self._entries: OrderedDict[Hashable, tuple[RequestRefused, Sequence[DirectoryStamp]]] = (
-            OrderedDict()
-        )
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = Lock()  # lookups also run in threads
 
     def get(self, key: Hashable, blocking: bool) -> RequestRefused | None:

@@ -145,6 +145,9 @@ class MemorySource:
     def set_noatime(self) -> None:
         """Do nothing: there is no access time."""
 
+    def check_unchanged(self) -> None:
+        """Do nothing: the data is immutable."""
+
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Copy data from `offset` into the buffers; see `FileLike.read`."""
         position = offset
@@ -155,9 +158,6 @@ class MemorySource:
         if position == offset:
             raise _file_changed()
         return position - offset
-
-    def check_unchanged(self) -> None:
-        """Do nothing: the data is immutable."""
 
 
 def _check_regular(status: os.stat_result) -> None:
