@@ -1,6 +1,7 @@
 """A TFTP client: its address and, on local networks, its MAC address."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from tftpd.access.policy import Address, Networks, admits
 
@@ -22,30 +23,21 @@ class ClientIdentity:
         server: Local address to which the client sent its request, as text.
     """
 
-    __slots__ = ("_is_looked_up", "_mac", "_neighbour", "address", "server")
-
     def __init__(
-        self,
-        address: Address,
-        neighbour: Neighbour = lambda: None,
-        server: str = "",
+        self, address: Address, neighbour: Neighbour = lambda: None, server: str = ""
     ) -> None:
         self.address = address
         self.server = server
         self._neighbour = neighbour
-        self._mac: MacAddress | None = None
-        self._is_looked_up = False
 
-    @property
+    @cached_property
     def mac(self) -> MacAddress | None:
         """MAC address; None if unknown. The first use queries it."""
-        return self._mac if self._is_looked_up else self.query_mac()
+        return self._neighbour()
 
     def query_mac(self) -> MacAddress | None:
         """Query the MAC address now, in this thread, and keep it."""
-        if not self._is_looked_up:
-            self._mac, self._is_looked_up = self._neighbour(), True
-        return self._mac
+        return self.mac
 
     def matches(self, networks: Networks | None, macs: Sequence[bytes] | None) -> bool:
         """Return True if the client meets all conditions that are not None.

@@ -1,7 +1,7 @@
 """Values from the configuration that templates can use."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tftpd.access.client import ClientIdentity
@@ -18,7 +18,7 @@ class VariableRule:
         macs: MAC addresses or their first bytes. If both conditions are set, both must hold.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any]
     clients: Networks | None = None
     macs: Sequence[bytes] | None = None
 

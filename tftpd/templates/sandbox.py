@@ -22,8 +22,8 @@ from tftpd.access.paths import (
     PARENT,
     Name,
     escape_control_chars,
-    is_reserved,
     printable_name,
+    refuse_reserved,
     split_name,
 )
 from tftpd.access.policy import Grant, ReadPolicy
@@ -179,10 +179,7 @@ def _split_include(name: str) -> Name:
         raise RequestRefused(
             ErrorCode.ACCESS_VIOLATION, 'a template name is relative to the root, without ".."'
         )
-    if any(map(is_reserved, steps)):
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
-        )
+    refuse_reserved(steps)
     return steps
 
 
