@@ -152,10 +152,8 @@ def open_log(path: str | None, foreground: bool) -> TextIO:
 
 def is_journal(out: TextIO) -> bool:
     """Return whether `out` is connected to the journal (JOURNAL_STREAM in systemd.exec(5))."""
-    status = _stat(out)
-    if status is None:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    status, stream = _stat(out), os.environ.get("JOURNAL_STREAM")
+    return status is not None and stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def print_startup_error(text: str) -> None:

@@ -10,7 +10,7 @@ import pickle
 import signal
 import socket
 import time
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -27,8 +27,6 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
-from tftpd.net.types import SocketAddress
-from tftpd.protocol.result import TransferResult
 from tftpd.server.admission import SharedCounter
 from tftpd.server.server import Server
 from tftpd.server.snapshot import QUESTION, to_plain
@@ -124,20 +122,14 @@ class Worker(Channel):
         observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
-        number = config.number
-        counter = SharedCounter(counts, number)
-        server = Server(self._reactor, self._send_result, counter, number, self._send_drained)
+        counter = SharedCounter(counts, config.number)
+        send_result, send_drained = partial(self._send, "result"), partial(self._send, "drained")
+        server = Server(self._reactor, send_result, counter, config.number, send_drained)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 
     def _send(self, kind: str, value: Any) -> None:
         self.sendString(encode(kind, value))
-
-    def _send_drained(self, address: SocketAddress) -> None:
-        self._send("drained", address)
-
-    def _send_result(self, result: TransferResult) -> None:
-        self._send("result", asdict(result))
 
 
 def main() -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings_and_document
-from tftpd.daemon.explain.explanation import LoadedConfig, explain
-from tftpd.daemon.explain.name_lookup import JsonObject
+from tftpd.daemon.explain.explanation import JsonObject, LoadedConfig, explain
 from tftpd.daemon.service import EX_CONFIG
 from tftpd.protocol.packets import Rrq, Wrq
 
