@@ -117,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cannot be translated.
     """
     arguments = parser().parse_args(argv)
-    return _COMMANDS[arguments.command](arguments)
+    try:
+        return _COMMANDS[arguments.command](arguments)
+    except ConfigError as error:
+        print_startup_error(str(error))
+        return EX_CONFIG
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -129,11 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    try:
-        load_settings(Path(arguments.config))
-    except ConfigError as error:
-        print_startup_error(str(error))
-        return EX_CONFIG
+    load_settings(Path(arguments.config))
     print(f"{arguments.config}: no problems")
     return 0
 

@@ -37,11 +37,9 @@ def import_map(arguments: argparse.Namespace) -> int:
     file = arguments.map
     try:
         text = Path(file).read_bytes().decode("utf-8")
-    except OSError as error:
-        print(f"{file}: {error.strerror}", file=sys.stderr)
-        return _EXIT_FAILURE
-    except UnicodeDecodeError:
-        print(f"{file}: the file is not UTF-8", file=sys.stderr)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8"
+        print(f"{file}: {reason}", file=sys.stderr)
         return _EXIT_FAILURE
     lines, problems = translate(text)
     if problems:

@@ -231,21 +231,17 @@ def _find_problem(sock: socket.socket) -> str | None:
     name = sock.getsockname()
     if sock.type != socket.SOCK_DGRAM:
         return f"a socket that is not a UDP socket: {format_address(name)}; use ListenDatagram="
-    if sock.family == socket.AF_INET6 and _accepts_ipv4(sock, IPv6Address(name[0])):
-        # The kernel does not tell broadcasts from unicasts on such a socket, and policies and
-        # logs would see IPv4 addresses in two forms.
-        return (
-            f"a socket that accepts both IPv4 and IPv6: {format_address(name)}; "
-            "use two sockets with BindIPv6Only=ipv6-only"
-        )
+    if sock.family == socket.AF_INET6:
+        address = IPv6Address(name[0])
+        v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        # The kernel does not tell broadcasts from unicasts on a socket with IPv4, and policies
+        # and logs would see IPv4 addresses in two forms.
+        if address.ipv4_mapped is not None or (address.is_unspecified and not v6only):
+            return (
+                f"a socket that accepts both IPv4 and IPv6: {format_address(name)}; "
+                "use two sockets with BindIPv6Only=ipv6-only"
+            )
     return None
-
-
-def _accepts_ipv4(sock: socket.socket, address: IPv6Address) -> bool:
-    if address.ipv4_mapped is not None:
-        return True
-    v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    return address.is_unspecified and not v6only
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,7 +9,6 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
@@ -60,10 +59,16 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
         out: The destination.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    if is_journal(out):
-        to_text = _add_priority(_format_json if form == "json" else _format_without_time)
-    else:
-        to_text = _format_json if form == "json" else _format_text
+    has_priority = is_journal(out)
+    format_text = _format_without_time if has_priority else _format_text
+    format_event = _format_json if form == "json" else format_text
+
+    def to_text(event: LogEvent) -> str | None:
+        text = format_event(event)
+        if text and has_priority:
+            return _prefix_priority(text, event.get("log_level", LogLevel.info))
+        return text
+
     write = FileLogObserver(nonblocking(out), to_text)
     return FilteringLogObserver(LossTolerantObserver(write), [predicate])
 
@@ -221,14 +226,6 @@ def _stat(out: TextIO) -> os.stat_result | None:
         return os.fstat(out.fileno())
     except (AttributeError, OSError, ValueError):
         return None  # it has no descriptor
-
-
-def _add_priority(to_text: Callable[[LogEvent], str | None]) -> Callable[[LogEvent], str | None]:
-    def format_event(event: LogEvent) -> str | None:
-        text = to_text(event)
-        return text and _prefix_priority(text, event.get("log_level", LogLevel.info))
-
-    return format_event
 
 
 def _prefix_priority(text: str, level: Any) -> str:

@@ -213,14 +213,8 @@ def _trace_name(
 
     def note_rule(rule: RewriteRule, name: bytes) -> None:
         trace.name = RequestName(name)  # the last one if the name is refused
-        trace.rules.append(
-            {
-                "rule": rule.label,
-                "location": locations[rule.label],
-                "name": printable_name(name),
-                "effect": _effect_of(rule),
-            }
-        )
+        applied = {"rule": rule.label, "location": locations[rule.label]}
+        trace.rules.append(applied | {"name": printable_name(name), "effect": _effect_of(rule)})
 
     def note_attempt(name: RequestName, reason: str) -> None:
         tried = {"name": printable_name(name.name), "steps": name.steps, "reason": reason}
@@ -323,18 +317,16 @@ def _compare_options(request: Request, options: TransferOptions | None) -> list[
     """Return each requested option with the value in the OACK, None if it is left out."""
     if options is None:
         return []
-    granted = dict(options.oack)  # in the client's spelling; of equal names, the first counts
-    compared = []
-    for name, value in request.options:
-        answer = granted.pop(name, None)
-        compared.append(
-            {
-                "name": printable_name(name),
-                "requested": printable_name(value),
-                "granted": None if answer is None else printable_name(answer),
-            }
-        )
-    return compared
+    # The OACK has the client's spelling. Of equal names, it answers the first.
+    granted = {name: printable_name(value) for name, value in options.oack}
+    return [
+        {
+            "name": printable_name(name),
+            "requested": printable_name(value),
+            "granted": granted.pop(name, None),
+        }
+        for name, value in request.options
+    ]
 
 
 def _describe_options(options: TransferOptions | None) -> JsonObject | None:

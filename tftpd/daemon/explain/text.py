@@ -8,10 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings_and_document
 from tftpd.daemon.explain.explanation import JsonObject, LoadedConfig, explain
-from tftpd.daemon.service import EX_CONFIG
 from tftpd.protocol.packets import Rrq, Wrq
 
 _EXIT_REFUSED = 1
@@ -22,12 +20,12 @@ _MAX_HEX_BYTES = 48  # of the answer
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    """Run `tftpd explain` and return the exit status."""
-    try:
-        settings, document = load_settings_and_document(Path(arguments.config))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EX_CONFIG
+    """Run `tftpd explain` and return the exit status.
+
+    Raises:
+        ConfigError: The configuration has problems.
+    """
+    settings, document = load_settings_and_document(Path(arguments.config))
     # After loading: the daemon, too, reads its configuration as root.
     if arguments.user is not None:
         try:
