@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,11 +85,10 @@ def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
 
 
 def _write_step(path: Path, text: str) -> _Step:
-    try:
-        is_same = path.read_text() == text
-    except OSError:
-        is_same = False
-    return "keep" if is_same else "write", path, text
+    with suppress(OSError):
+        if path.read_text() == text:
+            return "keep", path, text
+    return "write", path, text
 
 
 def _shipped(name: str) -> str:

@@ -192,9 +192,6 @@ class _PipeWriter(io.TextIOBase):
         self._is_stalled = False  # the reader
         self._next_wait = 0.0
 
-    def fileno(self) -> int:
-        return self._out.fileno()
-
     def write(self, text: str) -> int:
         # The rest of a truncated line is lost. It must not corrupt the next line.
         data = ("\n" * self._is_mid_line + text).encode(self._encoding, "backslashreplace")
@@ -246,10 +243,8 @@ def _format_text(event: LogEvent) -> str | None:
     )
 
 
-@lru_cache(maxsize=2)
-def _format_second(second: int) -> str:
-    """Format a time once per second; it took half of the time of a line."""
-    return formatTime(second)
+# Format a time once per second; it took half of the time of a line.
+_format_second = lru_cache(maxsize=2)(formatTime)
 
 
 def _format_json(event: LogEvent) -> str:

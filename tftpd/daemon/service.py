@@ -184,10 +184,8 @@ class Daemon(Service):
             self._page.start(self._serving)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
-        for address in self.addresses:
-            self.log.info(
-                "serving on {address}", event="listening", address=format_address(address)
-            )
+        for address in map(format_address, self.addresses):
+            self.log.info("serving on {address}", event="listening", address=address)
         self._sweep()
         self._reactor.callWhenRunning(self._systemd.ready)
 

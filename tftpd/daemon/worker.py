@@ -51,12 +51,6 @@ class Worker(Channel):
         self._drain_timeout = 0.0
         self._ended: Deferred[None] = Deferred()
 
-    def drain(self) -> None:
-        """Accept no more requests. End after the last transfer, or after `drain_timeout`."""
-        if self._server is not None:
-            self._server.drain().addCallback(lambda _: self.stop())
-            self._reactor.callLater(self._drain_timeout, self.stop)
-
     def stop(self) -> "Deferred[None]":
         """End all transfers. Fires when the daemon has received the last message."""
         self._end_transfers()
@@ -74,12 +68,16 @@ class Worker(Channel):
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the daemon has sent a message."""
-        if string == DRAIN:
-            self.drain()
-        elif string == QUESTION:
-            self._send_snapshot()
-        else:
+        if string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
+        elif self._server is None:
+            return  # its transfers have ended already
+        elif string == QUESTION:
+            snapshot = self._server.snapshot()
+            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
+        else:
+            self._server.drain().addCallback(lambda _: self.stop())
+            self._reactor.callLater(self._drain_timeout, self.stop)
 
     def readConnectionLost(self) -> None:
         """Twisted: the daemon has closed its pipe and waits for the end."""
@@ -101,11 +99,6 @@ class Worker(Channel):
         server, self._server = self._server, None
         if server is not None:
             server.stop()
-
-    def _send_snapshot(self) -> None:
-        if self._server is not None:
-            snapshot = self._server.snapshot()
-            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
 
     def _configure(self, config: WorkerConfig) -> None:
         if self._server is None:

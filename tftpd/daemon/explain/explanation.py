@@ -13,7 +13,7 @@ from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.access.rewrite import RewriteRule, apply_rules
-from tftpd.config.settings import ListenSection, Settings
+from tftpd.config.settings import Settings
 from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
 from tftpd.net.packet_text import describe_packet
@@ -137,11 +137,10 @@ def _peer_of(host: str) -> SocketAddress:
     """Return the address as a socket reports it."""
     if ":" not in host:
         return host, _CLIENT_PORT
-    _, _, scope = host.partition("%")
-    try:
-        return host, _CLIENT_PORT, 0, socket.if_nametoindex(scope) if scope else 0
-    except OSError:
-        return host, _CLIENT_PORT, 0, 0
+    scope_id = 0
+    with suppress(OSError):  # the address has no scope, or this host has no such interface
+        scope_id = socket.if_nametoindex(host.partition("%")[2])
+    return host, _CLIENT_PORT, 0, scope_id
 
 
 def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
@@ -167,22 +166,18 @@ def _find_listener(
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
+    takes_any = server_host is None or (is_broadcast and address.version == 6)
     for index, listen in enumerate(config.settings.listen):
-        if _receives(listen, address, server_host is None, is_broadcast):
+        local = client_address((listen.address,))
+        if local.version != address.version:
+            continue
+        if takes_any or local == address or local.is_unspecified:
             listener = config.describe(listen, "listen", index)
             if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
                 return listener, "broadcast requests are ignored here (broadcast: ignore)"
             return listener, ""
     target = f"over IPv{address.version}" if server_host is None else f"to {server_host}"
     return None, f"no listener receives requests {target}"
-
-
-def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
-    local = client_address((listen.address,))
-    if local.version != address.version:
-        return False
-    is_multicast = is_broadcast and address.version == 6
-    return is_any or local == address or local.is_unspecified or is_multicast
 
 
 @dataclass(slots=True)

@@ -62,7 +62,11 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
     yield "rights", f"uid {explanation['uid']}"
     listener = explanation["listener"]
     yield "listener", _format_section(listener, "{address} port {port}", "address", "port")
-    yield from _profile_stages(explanation["profile"])
+    profile = explanation["profile"]
+    yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
+    if profile is not None:
+        yield "  matches", _format_items(profile["match"])
+        yield "  changes", _format_items(profile["changes"]) or "nothing"
     for rule in explanation["rules"]:
         effect = f", {rule['effect']}" if rule["effect"] else ""
         yield "rewrite", f"{rule['name']}, by {rule['rule']}{effect} ({rule['location']})"
@@ -91,13 +95,6 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
         end = "..." if len(answer) > _MAX_HEX_BYTES else ""
         yield "bytes", answer[:_MAX_HEX_BYTES].hex(" ", -4) + end
     yield ("granted", "") if explanation["granted"] else ("refused", explanation["reason"])
-
-
-def _profile_stages(profile: JsonObject | None) -> Iterator[tuple[str, str]]:
-    yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
-    if profile is not None:
-        yield "  matches", _format_items(profile["match"])
-        yield "  changes", _format_items(profile["changes"]) or "nothing"
 
 
 def _format_policy(policy: JsonObject | None) -> str:
