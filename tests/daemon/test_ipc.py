@@ -1,7 +1,6 @@
 """Messages between the daemon and a worker are decoded to equal values."""
 
 import pickle
-from dataclasses import asdict
 
 import pytest
 from twisted.internet.task import Clock
@@ -52,7 +51,7 @@ def _worker(on_result=_unexpected, on_drained=_unexpected):
 @pytest.mark.parametrize("result", RESULTS)
 def test_a_result_is_decoded(result):
     received = []
-    _worker(on_result=received.append).stringReceived(encode("result", asdict(result)))
+    _worker(on_result=received.append).stringReceived(encode("result", result))
     assert received == [result]
 
 
@@ -86,7 +85,7 @@ def test_messages_are_separated_however_the_pipe_splits_them():
     received = []
     worker = _worker(on_result=received.append)
     for result in RESULTS:
-        message = encode("result", asdict(result))
+        message = encode("result", result)
         for byte in len(message).to_bytes(4, "big") + message:
             worker.outReceived(bytes([byte]))
     assert received == RESULTS

@@ -22,17 +22,19 @@ from tftpd.daemon.service import EX_CONFIG
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line. It stores the subcommand in `command`."""
+    """Return the parser of the command line. It stores the subcommand's function in `run`."""
     top = argparse.ArgumentParser(prog="tftpd", description="TFTP server on Twisted.")
     version = f"tftpd {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="show the version")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")
     run.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="report all problems of a configuration")
     check.add_argument("config", metavar="FILE", help="configuration file")
+    check.set_defaults(run=_check)
 
     _add_explain(commands)
 
@@ -40,8 +42,10 @@ def parser() -> argparse.ArgumentParser:
         "import-map", help="translate a map file of tftp-hpa into rewrite rules"
     )
     translate.add_argument("map", metavar="FILE", help="the --map-file of in.tftpd")
+    translate.set_defaults(run=import_map)
 
-    commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(run=_print_schema)
 
     install = commands.add_parser("install-units", help="install systemd units and a configuration")
     add = install.add_argument
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--socket", action="store_true", help="let systemd bind the port (socket activation)")
     add("--dry-run", action="store_true", help="print what would be done")
     add("--force", action="store_true", help="overwrite an existing configuration")
+    install.set_defaults(run=install_units)
     return top
 
 
@@ -80,6 +85,7 @@ def _add_explain(commands: Any) -> None:
     add("--json", action="store_true", help="print one JSON object")
     add("direction", choices=("read", "write"), help="the kind of request")
     add("name", type=os.fsencode, metavar="NAME", help="the requested file name")
+    explain.set_defaults(run=run_explain)
 
 
 def _address(text: str) -> str:
@@ -117,7 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     cannot be translated.
     """
     arguments = parser().parse_args(argv)
-    return _COMMANDS[arguments.command](arguments)
+    try:
+        status: int = arguments.run(arguments)
+        return status
+    except ConfigError as error:
+        print_startup_error(str(error))
+        return EX_CONFIG
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -129,11 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    try:
-        load_settings(Path(arguments.config))
-    except ConfigError as error:
-        print_startup_error(str(error))
-        return EX_CONFIG
+    load_settings(Path(arguments.config))
     print(f"{arguments.config}: no problems")
     return 0
 
@@ -141,16 +148,6 @@ def _check(arguments: argparse.Namespace) -> int:
 def _print_schema(arguments: argparse.Namespace) -> int:
     print(json.dumps(build_schema(), indent=2))
     return 0
-
-
-_COMMANDS = {
-    "run": _run,
-    "check": _check,
-    "explain": run_explain,
-    "import-map": import_map,
-    "schema": _print_schema,
-    "install-units": install_units,
-}
 
 
 if __name__ == "__main__":

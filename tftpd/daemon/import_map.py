@@ -3,7 +3,6 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from tftpd.access.paths import escape_control_chars
@@ -37,11 +36,9 @@ def import_map(arguments: argparse.Namespace) -> int:
     file = arguments.map
     try:
         text = Path(file).read_bytes().decode("utf-8")
-    except OSError as error:
-        print(f"{file}: {error.strerror}", file=sys.stderr)
-        return _EXIT_FAILURE
-    except UnicodeDecodeError:
-        print(f"{file}: the file is not UTF-8", file=sys.stderr)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8"
+        print(f"{file}: {reason}", file=sys.stderr)
         return _EXIT_FAILURE
     lines, problems = translate(text)
     if problems:
@@ -62,7 +59,7 @@ def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
     translated: list[int] = []
     problems: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        fields = list(_split_fields(line))
+        fields = _split_fields(line)
         if not fields:
             continue
         try:
@@ -80,18 +77,14 @@ def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
 
 
 # in.tftpd's fields: a backslash keeps whitespace or # in a field; a # starts a comment.
-_FIELD = re.compile(r"[ \t\n\v\f\r]*((?:\\.|[^ \t\n\v\f\r#\\])+\\?|\\$)", re.DOTALL)
+_FIELD = r"(?:[ \t\n\v\f\r]*((?:\\.|[^ \t\n\v\f\r#\\])+\\?|\\$))?"
+_FIELDS = re.compile(_FIELD * 3, re.DOTALL)
 
 
-def _split_fields(line: str) -> Iterator[str]:
-    """Yield up to three fields."""
-    position = 0
-    for _ in range(3):
-        match = _FIELD.match(line, position)
-        if match is None:
-            return
-        yield match[1]
-        position = match.end()
+def _split_fields(line: str) -> list[str]:
+    """Return up to three fields."""
+    match = _FIELDS.match(line)
+    return [field for field in match.groups() if field] if match else []
 
 
 def _translate_line(fields: list[str]) -> list[str]:

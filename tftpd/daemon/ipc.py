@@ -18,7 +18,7 @@ A worker parses packets from untrusted peers, so the daemon must not unpickle wh
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -64,9 +64,10 @@ def encode(kind: str, value: Any) -> bytes:
     return json.dumps([kind, value], default=_to_json).encode()
 
 
-def _to_json(value: Enum | bytes) -> Any:
-    plain = value.value if isinstance(value, Enum) else value
-    return plain.decode("latin-1") if isinstance(plain, bytes) else plain
+def _to_json(value: TransferResult | Enum | bytes) -> Any:
+    if isinstance(value, TransferResult):
+        return asdict(value)
+    return value.value if isinstance(value, Enum) else value.decode("latin-1")
 
 
 def result_from_json(fields: dict[str, Any]) -> TransferResult:

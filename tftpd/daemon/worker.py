@@ -10,7 +10,7 @@ import pickle
 import signal
 import socket
 import time
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -27,8 +27,6 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
-from tftpd.net.types import SocketAddress
-from tftpd.protocol.result import TransferResult
 from tftpd.server.admission import SharedCounter
 from tftpd.server.server import Server
 from tftpd.server.snapshot import QUESTION, to_plain
@@ -53,12 +51,6 @@ class Worker(Channel):
         self._drain_timeout = 0.0
         self._ended: Deferred[None] = Deferred()
 
-    def drain(self) -> None:
-        """Accept no more requests. End after the last transfer, or after `drain_timeout`."""
-        if self._server is not None:
-            self._server.drain().addCallback(lambda _: self.stop())
-            self._reactor.callLater(self._drain_timeout, self.stop)
-
     def stop(self) -> "Deferred[None]":
         """End all transfers. Fires when the daemon has received the last message."""
         self._end_transfers()
@@ -76,12 +68,16 @@ class Worker(Channel):
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the daemon has sent a message."""
-        if string == DRAIN:
-            self.drain()
-        elif string == QUESTION:
-            self._send_snapshot()
-        else:
+        if string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
+        elif self._server is None:
+            return  # its transfers have ended already
+        elif string == QUESTION:
+            snapshot = self._server.snapshot()
+            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
+        else:
+            self._server.drain().addCallback(lambda _: self.stop())
+            self._reactor.callLater(self._drain_timeout, self.stop)
 
     def readConnectionLost(self) -> None:
         """Twisted: the daemon has closed its pipe and waits for the end."""
@@ -104,11 +100,6 @@ class Worker(Channel):
         if server is not None:
             server.stop()
 
-    def _send_snapshot(self) -> None:
-        if self._server is not None:
-            snapshot = self._server.snapshot()
-            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
-
     def _configure(self, config: WorkerConfig) -> None:
         if self._server is None:
             self._server = self._start(config)
@@ -124,20 +115,14 @@ class Worker(Channel):
         observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
-        number = config.number
-        counter = SharedCounter(counts, number)
-        server = Server(self._reactor, self._send_result, counter, number, self._send_drained)
+        counter = SharedCounter(counts, config.number)
+        send_result, send_drained = partial(self._send, "result"), partial(self._send, "drained")
+        server = Server(self._reactor, send_result, counter, config.number, send_drained)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 
     def _send(self, kind: str, value: Any) -> None:
         self.sendString(encode(kind, value))
-
-    def _send_drained(self, address: SocketAddress) -> None:
-        self._send("drained", address)
-
-    def _send_result(self, result: TransferResult) -> None:
-        self._send("result", asdict(result))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -100,11 +100,12 @@ class WorkerPool:
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when all workers have finished their transfers."""
-        return _all_ended([slot.drain() for slot in self._slots])
+        drained = gatherResults([slot.drain() for slot in self._slots])
+        return drained.addCallback(lambda _: None)
 
     def stop(self) -> "Deferred[None]":
         """End all transfers. Fires when all workers have ended."""
-        stopped = _all_ended([slot.stop() for slot in self._slots])
+        stopped = gatherResults([slot.stop() for slot in self._slots])
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
@@ -243,7 +244,3 @@ def restart_delay(short_lives: int) -> float:
     doublings = min(short_lives, 10)  # a larger power overflows a float after some hours
     delay = min(_MAX_DELAY_SECONDS, _MIN_DELAY_SECONDS * 2**doublings)
     return delay if short_lives > 1 else 0.0
-
-
-def _all_ended(deferreds: "list[Deferred[None]]") -> "Deferred[None]":
-    return DeferredList(deferreds).addCallback(lambda _: None)

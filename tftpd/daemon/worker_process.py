@@ -55,7 +55,6 @@ class WorkerProcess(Channel, ProcessProtocol):
         self._observer = observer
         self._on_drained = on_drained
         self._on_ended = on_ended
-        self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
     def spawn(self) -> None:
@@ -120,8 +119,7 @@ class WorkerProcess(Channel, ProcessProtocol):
         self._on_ended(text, time.monotonic() - self._started)
 
     def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
-        logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))
-        logger.emit(
+        Logger(namespace=namespace).emit(
             LogLevel.lookupByName(level),
             "worker {worker}: {message}",
             event=event,

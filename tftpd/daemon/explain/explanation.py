@@ -2,35 +2,40 @@
 
 import os
 import socket
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 from tftpd.access.client import ClientIdentity, MacAddress
-from tftpd.access.mounts import Mounts
-from tftpd.access.paths import printable_name
-from tftpd.access.policy import Address, admits
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.paths import Name, RequestName, printable_name
+from tftpd.access.policy import Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
-from tftpd.config.settings import ListenSection, Settings
+from tftpd.access.rewrite import RewriteRule, apply_rules
+from tftpd.config.settings import Settings
 from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
-from tftpd.daemon.explain.name_lookup import JsonObject, NameTrace, trace_name, trace_roots
 from tftpd.net.packet_text import describe_packet
 from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.packets import Request, Rrq
+from tftpd.protocol.packets import Request, Rrq, Wrq
 from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
 from tftpd.server.listener import accepts_broadcast
 from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.neighbours import Neighbours
 from tftpd.storage.resolver import FileResolver
+from tftpd.storage.walk import WalkStep, trace_walk
 from tftpd.templates.renderer import TemplateRenderer
 
 _CLIENT_PORT = 2070  # arbitrary; no decision depends on it
 
 _SHOWN_OPTIONS = ("blksize", "windowsize", "timeout", "tsize", "rollover")
+
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def explain(
             result = dry_run(
                 datagram, peer, client, resolver, limits, timing, profile, render, max_window
             )
-    name = trace_name(request, client, resolver, config.locate)
+    name = _trace_name(config, request, client, resolver)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
     return {
         "request": describe_packet(request.encode()),
@@ -132,11 +137,10 @@ def _peer_of(host: str) -> SocketAddress:
     """Return the address as a socket reports it."""
     if ":" not in host:
         return host, _CLIENT_PORT
-    _, _, scope = host.partition("%")
-    try:
-        return host, _CLIENT_PORT, 0, socket.if_nametoindex(scope) if scope else 0
-    except OSError:
-        return host, _CLIENT_PORT, 0, 0
+    scope_id = 0
+    with suppress(OSError):  # the address has no scope, or this host has no such interface
+        scope_id = socket.if_nametoindex(host.partition("%")[2])
+    return host, _CLIENT_PORT, 0, scope_id
 
 
 def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
@@ -162,8 +166,12 @@ def _find_listener(
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
+    takes_any = server_host is None or (is_broadcast and address.version == 6)
     for index, listen in enumerate(config.settings.listen):
-        if _receives(listen, address, server_host is None, is_broadcast):
+        local = client_address(listen.address)
+        if local.version != address.version:
+            continue
+        if takes_any or local == address or local.is_unspecified:
             listener = config.describe(listen, "listen", index)
             if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
                 return listener, "broadcast requests are ignored here (broadcast: ignore)"
@@ -172,16 +180,64 @@ def _find_listener(
     return None, f"no listener receives requests {target}"
 
 
-def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
-    local = client_address(listen.address)
-    if local.version != address.version:
-        return False
-    is_multicast = is_broadcast and address.version == 6
-    return is_any or local == address or local.is_unspecified or is_multicast
+@dataclass(slots=True)
+class _NameTrace:
+    """The history of a name.
+
+    Attributes:
+        name: The name at the end.
+        grant: The grant of the file that was found, None if there is none.
+        rules: The rewrite rules that matched, with the name after each and its other effect.
+        tried: The names that were looked up after that, with the fallbacks. `reason` tells why
+            a name was not served; it is empty if the name was served.
+    """
+
+    name: RequestName
+    grant: Grant[ReadPolicy] | None = None
+    rules: list[JsonObject] = field(default_factory=list)
+    tried: list[JsonObject] = field(default_factory=list)
+
+
+def _trace_name(
+    config: LoadedConfig, request: Request, client: ClientIdentity, resolver: FileResolver
+) -> _NameTrace:
+    """Rewrite and look up the name of a request, as the server does."""
+    rules = resolver.mounts.name_rules.rules
+    locations = {rule.label: config.locate("rewrite", index) for index, rule in enumerate(rules)}
+    trace = _NameTrace(RequestName(request.filename))
+
+    def note_rule(rule: RewriteRule, name: bytes) -> None:
+        trace.name = RequestName(name)  # the last one if the name is refused
+        applied = {"rule": rule.label, "location": locations[rule.label]}
+        trace.rules.append(applied | {"name": printable_name(name), "effect": _effect_of(rule)})
+
+    def note_attempt(name: RequestName, reason: str) -> None:
+        tried = {"name": printable_name(name.name), "steps": name.steps, "reason": reason}
+        trace.tried.append(tried)
+
+    is_write = isinstance(request, Wrq)
+    with suppress(RequestRefused):
+        trace.name = apply_rules(rules, request.filename, is_write, client, note_rule)
+        if not is_write:
+            found = resolver.resolve(
+                trace.name,
+                client,
+                lambda template, template_name: b"",  # the content does not affect the name
+                blocking=True,
+                on_name=note_attempt,
+            )
+            found.source.close()
+            trace.name, trace.grant = found.name, found.grant
+    return trace
+
+
+def _effect_of(rule: RewriteRule) -> str:
+    effects = ("refuse", "last", "restart", "repeat")
+    return next((effect for effect in effects if getattr(rule, effect)), "")
 
 
 def _find_directory(
-    config: LoadedConfig, request: Request, name: NameTrace, client: ClientIdentity, mounts: Mounts
+    config: LoadedConfig, request: Request, name: _NameTrace, client: ClientIdentity, mounts: Mounts
 ) -> tuple[JsonObject | None, JsonObject | None, list[JsonObject]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:
@@ -198,7 +254,7 @@ def _find_directory(
     }
     kind = "read" if isinstance(request, Rrq) else "write"
     policy = _describe_policy(config, index, kind, client.address)
-    roots = trace_roots(mount, rest, client, name.grant, kind == "write")
+    roots = _trace_roots(mount, rest, client, name.grant, kind == "write")
     return directory, policy, list(roots)
 
 
@@ -217,22 +273,55 @@ def _describe_policy(
     return {"kind": kind, **policy, "admitted_by": next(networks, None), "location": location}
 
 
+def _trace_roots(
+    mount: Mount, name: Name, client: ClientIdentity, grant: Grant[Any] | None, is_write: bool
+) -> Iterator[JsonObject]:
+    """Yield each root that was searched, up to the one that has the file.
+
+    Each root has its path, the steps of the name below it, and the file at their end.
+
+    Args:
+        mount: The mount of the name.
+        name: The name below the mount.
+        client: The client, which may have a root of its own.
+        grant: The grant of the file that was found, if any.
+        is_write: True for a WRQ, whose file need not exist.
+    """
+    for path, prefix, rest in mount.roots_for(name, client):
+        components = prefix + rest
+        is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
+        if grant is not None and is_served:
+            components = grant.name  # a template has another name
+        walk = trace_walk(path, components, mount.symlinks)
+        yield {
+            "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
+            "steps": [_describe_step(step) for step in walk.steps],
+            "file": None if walk.path is None else printable_name(walk.path),
+        }
+        exists = walk.path is not None and (is_write or os.path.lexists(walk.path))
+        if is_served or (grant is None and exists):
+            return
+
+
+def _describe_step(step: WalkStep) -> JsonObject:
+    target = {} if step.target is None else {"target": printable_name(step.target)}
+    return {"name": printable_name(step.name), "found": step.found, **target}
+
+
 def _compare_options(request: Request, options: TransferOptions | None) -> list[JsonObject]:
     """Return each requested option with the value in the OACK, None if it is left out."""
     if options is None:
         return []
-    granted = dict(options.oack)  # in the client's spelling; of equal names, the first counts
-    compared = []
-    for name, value in request.options:
-        answer = granted.pop(name, None)
-        compared.append(
-            {
-                "name": printable_name(name),
-                "requested": printable_name(value),
-                "granted": None if answer is None else printable_name(answer),
-            }
-        )
-    return compared
+    # The OACK has the client's spelling. Of equal names, it answers the first.
+    granted = {name: printable_name(value) for name, value in options.oack}
+    return [
+        {
+            "name": printable_name(name),
+            "requested": printable_name(value),
+            "granted": granted.pop(name, None),
+        }
+        for name, value in request.options
+    ]
 
 
 def _describe_options(options: TransferOptions | None) -> JsonObject | None:

@@ -8,11 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings_and_document
-from tftpd.daemon.explain.explanation import LoadedConfig, explain
-from tftpd.daemon.explain.name_lookup import JsonObject
-from tftpd.daemon.service import EX_CONFIG
+from tftpd.daemon.explain.explanation import JsonObject, LoadedConfig, explain
 from tftpd.protocol.packets import Rrq, Wrq
 
 _EXIT_REFUSED = 1
@@ -23,12 +20,12 @@ _MAX_HEX_BYTES = 48  # of the answer
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    """Run `tftpd explain` and return the exit status."""
-    try:
-        settings, document = load_settings_and_document(Path(arguments.config))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EX_CONFIG
+    """Run `tftpd explain` and return the exit status.
+
+    Raises:
+        ConfigError: The configuration has problems.
+    """
+    settings, document = load_settings_and_document(Path(arguments.config))
     # After loading: the daemon, too, reads its configuration as root.
     if arguments.user is not None:
         try:
@@ -65,7 +62,11 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
     yield "rights", f"uid {explanation['uid']}"
     listener = explanation["listener"]
     yield "listener", _format_section(listener, "{address} port {port}", "address", "port")
-    yield from _profile_stages(explanation["profile"])
+    profile = explanation["profile"]
+    yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
+    if profile is not None:
+        yield "  matches", _format_items(profile["match"])
+        yield "  changes", _format_items(profile["changes"]) or "nothing"
     for rule in explanation["rules"]:
         effect = f", {rule['effect']}" if rule["effect"] else ""
         yield "rewrite", f"{rule['name']}, by {rule['rule']}{effect} ({rule['location']})"
@@ -94,13 +95,6 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
         end = "..." if len(answer) > _MAX_HEX_BYTES else ""
         yield "bytes", answer[:_MAX_HEX_BYTES].hex(" ", -4) + end
     yield ("granted", "") if explanation["granted"] else ("refused", explanation["reason"])
-
-
-def _profile_stages(profile: JsonObject | None) -> Iterator[tuple[str, str]]:
-    yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
-    if profile is not None:
-        yield "  matches", _format_items(profile["match"])
-        yield "  changes", _format_items(profile["changes"]) or "nothing"
 
 
 def _format_policy(policy: JsonObject | None) -> str:
