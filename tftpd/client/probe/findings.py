@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tftpd.access.paths import printable_name
-from tftpd.client.probe.firmware import boot_failure_reason
 from tftpd.client.probe.observations import (
     AnswerKind,
     AnswerOrigin,
@@ -17,10 +16,10 @@ from tftpd.client.probe.observations import (
     OptionObservation,
     OptionResult,
     RolloverResult,
-    ThroughputSample,
 )
-from tftpd.client.probe.rollover import MAX_BLOCK_NUMBER
+from tftpd.client.probe.session_checks import MAX_BLOCK_NUMBER
 from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.options import DEFAULT_BLKSIZE, DEFAULT_WINDOWSIZE
 
 _SHORT_FILE_BYTES = 65536  # a shorter file fits into one block of the largest size, or nearly
 _SLOW_ANSWER_SECONDS = 1.0
@@ -31,19 +30,14 @@ _RASPBERRY_PI_BLKSIZE = 1024  # of the boot loader, which cannot count beyond bl
 _MAX_LISTED = 3
 _MAX_RANDOM_RETRANSMITS = 3  # more of them in one sample are not chance
 _MIN_RATE_SAMPLE_BYTES = 64 << 10  # the rate of a shorter transfer means nothing
-_MIN_COMPARED_SAMPLES = 2
 _MIN_SPEEDUP = 1.2
 _NUMBER_WORDS = {2: "two", 3: "three"}
 
-_OPTION_FAILURES = (
-    (
-        OptionResult.REFUSED,
-        "refused",
-        "refuses a request with {} (ERROR 8), instead of ignoring it",
-    ),
-    (OptionResult.FAILED, "failed", "answers a request with {} with an ERROR"),
-    (OptionResult.SILENT, "silent", "does not answer a request with {}"),
-)
+_OPTION_FAILURES = {
+    OptionResult.REFUSED: "refuses a request with {} (ERROR 8), instead of ignoring it",
+    OptionResult.FAILED: "answers a request with {} with an ERROR",
+    OptionResult.SILENT: "does not answer a request with {}",
+}
 
 
 class Level(Enum):
@@ -145,7 +139,7 @@ def _check_options(observed: Observations) -> Iterator[Finding]:
         yield from _check_option(option, [entry for entry in entries if entry.option == option])
     unrequested = list(dict.fromkeys(name for entry in entries for name in entry.unrequested))
     if unrequested:
-        names = ", ".join(printable_name(name.encode()) for name in unrequested)
+        names = ", ".join(map(printable_name, unrequested))
         text = f"the OACK contains options that were not requested ({names}): UEFI and "
         yield Finding(Level.BREAKS, "options-unasked", text + "pxelinux then end the transfer")
 
@@ -157,12 +151,12 @@ def _check_option(option: str, entries: list[OptionObservation]) -> Iterator[Fin
         value = "an invalid value" if entry.value is None else entry.value
         text = f"the server answers {option} {entry.requested} with {value}, which is not allowed: "
         yield Finding(Level.BREAKS, f"{option}-illegal", text + "clients end the transfer")
-    for result, kind, text in _OPTION_FAILURES:
+    for result, text in _OPTION_FAILURES.items():
         n_failed = sum(entry.result is result for entry in entries)
         if option != "rollover" and n_failed:
             adverb = "" if n_failed == len(entries) else "sometimes "
             sentence = f"the server {adverb}{text.format(option)}"
-            yield Finding(Level.RISK, f"{option}-{kind}", sentence)
+            yield Finding(Level.RISK, f"{option}-{result.name.lower()}", sentence)
 
 
 def _check_lost_blocks(observed: Observations) -> Iterator[Finding]:
@@ -187,26 +181,22 @@ def _check_lost_blocks(observed: Observations) -> Iterator[Finding]:
 
 
 def _check_windows(observed: Observations) -> Iterator[Finding]:
-    granted = [
-        (entry, entry.value, entry.blocks)
+    windows = [
+        (entry.value, entry.blocks, entry.file_ended)
         for entry in observed.windowsizes
-        if entry.value and entry.value > 1
+        if entry.blocks is not None and entry.value and entry.value > 1
     ]
-    if not granted:
-        if any(entry.result is OptionResult.IGNORED for entry in observed.windowsizes):
-            text = "the server ignores windowsize: every block waits for its ACK, which is slow"
-            yield Finding(Level.NOTE, "windowsize-none", text)
-        return
-    for entry, size, blocks in granted:
-        if blocks is not None and blocks < size and not entry.file_ended:
-            text = f"only {blocks} of the {size} blocks of a window arrived: "
-            yield Finding(Level.RISK, "window-short", text + "blocks are lost, or were not sent")
-            break
-    for _, size, blocks in granted:
-        if blocks is not None and blocks > size:
-            text = f"the server sends more than the {size} blocks of a window without an ACK"
-            yield Finding(Level.BREAKS, "window-long", text)
-            break
+    if not windows and any(e.result is OptionResult.IGNORED for e in observed.windowsizes):
+        text = "the server ignores windowsize: every block waits for its ACK, which is slow"
+        yield Finding(Level.NOTE, "windowsize-none", text)
+    short = [(size, blocks) for size, blocks, ended in windows if blocks < size and not ended]
+    for size, blocks in short[:1]:
+        text = f"only {blocks} of the {size} blocks of a window arrived: "
+        yield Finding(Level.RISK, "window-short", text + "blocks are lost, or were not sent")
+    long = [size for size, blocks, _ in windows if blocks > size]
+    for size in long[:1]:
+        text = f"the server sends more than the {size} blocks of a window without an ACK"
+        yield Finding(Level.BREAKS, "window-long", text)
 
 
 def _check_firmware(observed: Observations) -> Iterator[Finding]:
@@ -214,9 +204,8 @@ def _check_firmware(observed: Observations) -> Iterator[Finding]:
         return  # "other-address" reports the same for all of them
     reasons: dict[str, list[str]] = {}
     for entry in observed.firmware_answers:
-        reason = boot_failure_reason(entry)
-        if reason is not None:
-            reasons.setdefault(reason, []).append(entry.firmware)
+        if entry.failure_reason is not None:
+            reasons.setdefault(entry.failure_reason, []).append(entry.firmware)
     for reason, names in reasons.items():
         text = f"{_join_words(names)} cannot read the file: {reason}"
         yield Finding(Level.BREAKS, "firmware", text)
@@ -282,26 +271,22 @@ def _check_throughput(observed: Observations) -> Iterator[Finding]:
             f"repeat {worst.retransmits} ACKs: blocks are lost"
         )
         yield Finding(Level.RISK, "loss", text)
-    yield from _find_fastest(observed.samples)
 
 
-def _find_fastest(samples: tuple[ThroughputSample, ...]) -> Iterator[Finding]:
+def _check_fastest(observed: Observations) -> Iterator[Finding]:
     rates = {
-        sample: sample.rate
-        for sample in samples
+        (sample.blksize, sample.windowsize): sample.rate
+        for sample in observed.samples
         if sample.rate and sample.n_bytes >= _MIN_RATE_SAMPLE_BYTES
     }
-    default = next((rate for sample, rate in rates.items() if _has_default_options(sample)), None)
-    if default is None or len(rates) < _MIN_COMPARED_SAMPLES:
+    default = rates.get((DEFAULT_BLKSIZE, DEFAULT_WINDOWSIZE))
+    if default is None:
         return
-    best = max(rates, key=lambda sample: rates[sample])
-    factor = rates[best] / default
+    blksize, windowsize = max(rates, key=lambda options: rates[options])
+    factor = rates[blksize, windowsize] / default
     if factor >= _MIN_SPEEDUP:
-        text = (
-            f"blksize {best.blksize} with windowsize {best.windowsize} is fastest: "
-            f"{factor:.1f} times the rate of a client without options"
-        )
-        yield Finding(Level.NOTE, "fastest", text)
+        text = f"blksize {blksize} with windowsize {windowsize} is fastest: {factor:.1f} times "
+        yield Finding(Level.NOTE, "fastest", text + "the rate of a client without options")
 
 
 def _check_file_size(observed: Observations) -> Iterator[Finding]:
@@ -312,10 +297,6 @@ def _check_file_size(observed: Observations) -> Iterator[Finding]:
             "use a file of several MiB"
         )
         yield Finding(Level.NOTE, "short-file", text)
-
-
-def _has_default_options(sample: ThroughputSample) -> bool:
-    return (sample.blksize, sample.windowsize) == (512, 1)
 
 
 def _join_words(words: list[str]) -> str:
@@ -335,5 +316,6 @@ _RULES: tuple[Callable[[Observations], Iterator[Finding]], ...] = (
     _check_repetition,
     _check_rollover,
     _check_throughput,
+    _check_fastest,
     _check_file_size,
 )

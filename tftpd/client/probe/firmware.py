@@ -7,13 +7,7 @@ and PxeBcMtftp.c, U-Boot's net/tftp.c, GRUB's net/tftp.c, syslinux's core/fs/pxe
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tftpd.client.probe.observations import (
-    AnswerKind,
-    AnswerOrigin,
-    FirmwareAnswer,
-    OptionResult,
-    ServerAnswer,
-)
+from tftpd.client.probe.observations import AnswerKind, AnswerOrigin, OptionResult, ServerAnswer
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Options
 
@@ -29,26 +23,26 @@ class Firmware:
     options: Options
     rules: tuple[AnswerRule, ...] = ()
 
+    def failure_reason(self, answer: ServerAnswer, first_block_bytes: int | None) -> str | None:
+        """Return the reason why this firmware cannot read the file.
 
-def boot_failure_reason(entry: FirmwareAnswer) -> str | None:
-    """Return the reason why this firmware cannot read the file.
+        Args:
+            answer: Answer to the request of this firmware.
+            first_block_bytes: Size of the first block; None if it did not arrive.
 
-    None means that the probe found no reason.
-    """
-    answer = entry.answer
-    if answer.kind is AnswerKind.NOTHING:
-        return "the server does not answer this request"
-    if answer.kind is AnswerKind.ERROR:
-        return f"the server refuses this request with ERROR {answer.code}"
-    if answer.origin is AnswerOrigin.OTHER_ADDRESS:
-        return "the answer comes from another address"
-    for rule in _RULES[entry.firmware]:
-        reason = rule(answer)
-        if reason is not None:
-            return reason
-    if entry.first_block_bytes is None:
-        return "the first block never arrives"
-    return None
+        Returns:
+            The reason; None if the probe found none.
+        """
+        if answer.kind is AnswerKind.NOTHING:
+            return "the server does not answer this request"
+        if answer.kind is AnswerKind.ERROR:
+            return f"the server refuses this request with ERROR {answer.code}"
+        if answer.origin is AnswerOrigin.OTHER_ADDRESS:
+            return "the answer comes from another address"
+        for rule in self.rules:
+            if reason := rule(answer):
+                return reason
+        return "the first block never arrives" if first_block_bytes is None else None
 
 
 def _reject_unrequested(answer: ServerAnswer) -> str | None:
@@ -116,5 +110,3 @@ FIRMWARE = (
         (_reject_other_timeout, _reject_larger_values),
     ),
 )
-
-_RULES = {firmware.name: firmware.rules for firmware in FIRMWARE}

@@ -118,7 +118,7 @@ class OptionObservation:
     requested: int
     result: OptionResult
     value: int | None = None
-    unrequested: tuple[str, ...] = ()
+    unrequested: tuple[bytes, ...] = ()
     first_block_bytes: int | None = None
     blocks: int | None = None
     file_ended: bool = False
@@ -192,14 +192,22 @@ class RolloverResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FirmwareAnswer:
-    """Answer to the request that a boot firmware sends, and the size of the first block."""
+    """Answer to the request that a boot firmware sends.
+
+    Attributes:
+        firmware: Name of the firmware.
+        answer: Answer of the server.
+        first_block_bytes: Size of the first block; None if no block arrived.
+        failure_reason: Reason why the firmware cannot read the file; None if none was found.
+    """
 
     firmware: str
     answer: ServerAnswer
-    first_block_bytes: int | None = None
+    first_block_bytes: int | None
+    failure_reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observations:
     """All observations of a probe.
 
@@ -245,18 +253,21 @@ class Observations:
     @property
     def arriving_blksizes(self) -> tuple[int, ...]:
         """Block sizes that are granted and whose first block arrives, in rising order."""
-        usable = (entry for entry in self.blksizes if entry.is_usable)
-        return _sorted_values(entry for entry in usable if entry.first_block_bytes == entry.value)
+        return _usable_values(e for e in self.blksizes if e.first_block_bytes == e.value)
 
     @property
     def lost_blksizes(self) -> tuple[int, ...]:
         """Block sizes that are granted but whose blocks never arrive, in rising order."""
-        usable = (entry for entry in self.blksizes if entry.is_usable)
-        return _sorted_values(entry for entry in usable if entry.first_block_bytes is None)
+        return _usable_values(e for e in self.blksizes if e.first_block_bytes is None)
+
+    @property
+    def granted_windowsizes(self) -> tuple[int, ...]:
+        """Window sizes that are granted, in rising order."""
+        return _usable_values(self.windowsizes)
 
 
-def _sorted_values(entries: Iterable[OptionObservation]) -> tuple[int, ...]:
-    return tuple(sorted({entry.value for entry in entries if entry.value}))
+def _usable_values(entries: Iterable[OptionObservation]) -> tuple[int, ...]:
+    return tuple(sorted({entry.value for entry in entries if entry.is_usable and entry.value}))
 
 
 def _compare_values(name: bytes, requested: bytes, value: bytes) -> OptionResult:

@@ -1,14 +1,13 @@
 """Report of a probe: a table for people, or an object for JSON."""
 
+import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict
 from enum import Enum
-from typing import Any
 
 from tftpd.access.paths import printable_name
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.firmware import boot_failure_reason
 from tftpd.client.probe.observations import (
     AnswerKind,
     AnswerOrigin,
@@ -53,20 +52,17 @@ def format_report(observed: Observations, findings: tuple[Finding, ...]) -> str:
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
-def build_json(
-    observed: Observations, findings: tuple[Finding, ...], status: int
-) -> dict[str, Any]:
-    """Return the report as an object for `json.dumps`.
+def format_json(observed: Observations, findings: tuple[Finding, ...], status: int) -> str:
+    """Return the report as one JSON object.
 
     Its keys are the attributes of `Observations`, `findings`, and the exit status as `status`.
     """
-    values: dict[str, Any] = _to_json(observed)
-    for entry, converted in zip(observed.firmware_answers, values["firmware_answers"], strict=True):
-        converted["failure_reason"] = boot_failure_reason(entry)
+    values = asdict(observed)
     for sample, converted in zip(observed.samples, values["samples"], strict=True):
         converted["bytes"] = converted.pop("n_bytes")
         converted["rate"] = sample.rate
-    return {**values, "findings": [_to_json(finding) for finding in findings], "status": status}
+    values |= {"findings": [asdict(finding) for finding in findings], "status": status}
+    return json.dumps(values, default=_to_json)
 
 
 def _format_summary(observed: Observations) -> Iterator[str]:
@@ -187,7 +183,7 @@ def _format_firmware(observed: Observations) -> Iterator[str]:
             text = "DATA without OACK"
         else:
             text = f"ERROR {answer.code}" if answer.kind is AnswerKind.ERROR else "none"
-        boots = "yes" if boot_failure_reason(entry) is None else "NO"
+        boots = "yes" if entry.failure_reason is None else "NO"
         yield f"{entry.firmware:<14}{text:<50}{boots}"
 
 
@@ -234,11 +230,5 @@ def _format_line(label: str, text: str) -> str:
     return f"{label:<{_LABEL_COLUMNS}}{text}"
 
 
-def _to_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return value.decode("ascii", "backslashreplace")
-    return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value
+def _to_json(value: Enum | bytes) -> object:
+    return value.value if isinstance(value, Enum) else value.decode("ascii", "backslashreplace")
