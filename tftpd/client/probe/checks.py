@@ -7,22 +7,10 @@ observed; `findings` interprets it.
 from dataclasses import replace
 
 from tftpd.client.handshake import host_of
-from tftpd.client.probe.exchange import (
-    ProbeTarget,
-    RawExchange,
-    ReceivedPacket,
-    open_exchange,
-)
-from tftpd.client.probe.observations import (
-    AnswerKind,
-    AnswerOrigin,
-    OptionObservation,
-    Repetition,
-    ServerAnswer,
-)
+from tftpd.client.probe import observations as obs
+from tftpd.client.probe.exchange import ProbeTarget, RawExchange, ReceivedPacket, open_exchange
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
-from tftpd.protocol.options import Options
 from tftpd.protocol.packets import Ack, ErrorPacket, Oack
 
 FIRST_RETRY_SECONDS = 1.0  # doubled for each further retransmission of the request
@@ -53,7 +41,7 @@ class Checks:
         self._seconds = target.runtime.clock.seconds
         self._copy_seconds = _COPY_SECONDS
 
-    async def request_file(self, options: Options = ()) -> ServerAnswer:
+    async def request_file(self, options: opt.Options = ()) -> obs.ServerAnswer:
         """Return the answer to a request with these options."""
         with open_exchange(self._target) as exchange:
             answer, _ = await self._request(exchange, options)
@@ -62,14 +50,16 @@ class Checks:
             self._copy_seconds = min(seconds, _MAX_COPY_SECONDS)
         return answer
 
-    async def request_first_block(self, options: Options) -> tuple[ServerAnswer, int | None]:
+    async def request_first_block(
+        self, options: opt.Options
+    ) -> tuple[obs.ServerAnswer, int | None]:
         """Return the answer and the size of the first block; None if no block arrives."""
         with open_exchange(self._target) as exchange:
             answer, received = await self._request(exchange, options)
             block = await self._receive_first_block(exchange, received)
         return answer, None if block is None else len(block.payload)
 
-    async def check_blksize(self, requested: int) -> OptionObservation:
+    async def check_blksize(self, requested: int) -> obs.OptionObservation:
         """Request a block size in bytes, and observe whether such a block arrives."""
         answer, size = await self.request_first_block(encode_option(opt.BLKSIZE, requested))
         observation = _observe_option(opt.BLKSIZE, requested, answer)
@@ -77,12 +67,12 @@ class Checks:
         file_ended = size is not None and size < blksize
         return replace(observation, first_block_bytes=size, file_ended=file_ended)
 
-    async def check_option(self, name: bytes, requested: int) -> OptionObservation:
+    async def check_option(self, name: bytes, requested: int) -> obs.OptionObservation:
         """Request one option, and observe the answer."""
         answer = await self.request_file(encode_option(name, requested))
         return _observe_option(name, requested, answer)
 
-    async def check_windowsize(self, requested: int) -> OptionObservation:
+    async def check_windowsize(self, requested: int) -> obs.OptionObservation:
         """Request a window size in blocks, and count the blocks before the server waits."""
         options = encode_option(opt.WINDOWSIZE, requested)
         with open_exchange(self._target) as exchange:
@@ -94,7 +84,7 @@ class Checks:
             blocks, file_ended = await self._count_window(exchange, block, 2 * observation.value)
         return replace(observation, blocks=blocks, file_ended=file_ended)
 
-    async def check_repetition(self, options: Options, max_wait: float) -> Repetition:
+    async def check_repetition(self, options: opt.Options, max_wait: float) -> obs.Repetition:
         """Observe which packets the server sends more than once.
 
         Args:
@@ -106,18 +96,18 @@ class Checks:
         repetition = await self._measure_retransmission(max_wait)
         return replace(repetition, copies=copies, transfers=transfers)
 
-    async def _measure_retransmission(self, max_wait: float) -> Repetition:
+    async def _measure_retransmission(self, max_wait: float) -> obs.Repetition:
         with open_exchange(self._target) as exchange:
             _, first = await self._request(exchange, ())
             if first is None or not first.is_block(1):
-                return Repetition()
+                return obs.Repetition()
             until = first.received_at + max_wait
             second = await exchange.receive_block(1, first.source, until)
         if second is None or not second.is_block(1):
-            return Repetition(max_wait, is_malformed=exchange.malformed > 0)
-        return Repetition(max_wait, second.received_at - first.received_at)
+            return obs.Repetition(max_wait, is_malformed=exchange.malformed > 0)
+        return obs.Repetition(max_wait, second.received_at - first.received_at)
 
-    async def _count_copies(self, options: Options) -> tuple[int, ...]:
+    async def _count_copies(self, options: opt.Options) -> tuple[int, ...]:
         """Return the number of copies of blocks 2, 3 and 4 after a duplicate ACK of block 1.
 
         Each copy is acknowledged, as by the clients in RFC 1123 section 4.2.3.1. The result is
@@ -156,8 +146,8 @@ class Checks:
         return len(sources)
 
     async def _request(
-        self, exchange: RawExchange, options: Options
-    ) -> tuple[ServerAnswer, ReceivedPacket | None]:
+        self, exchange: RawExchange, options: opt.Options
+    ) -> tuple[obs.ServerAnswer, ReceivedPacket | None]:
         """Send the request until it is answered; return the answer and its packet."""
         started = self._seconds()
         until = started + self.idle_timeout
@@ -168,12 +158,12 @@ class Checks:
             requests += 1
             received = await _receive_answer(exchange, min(self._seconds() + interval, until))
             interval *= 2
-        answer = ServerAnswer(options, requests=requests, malformed=exchange.malformed)
+        answer = obs.ServerAnswer(options, requests=requests, malformed=exchange.malformed)
         if received is None:
             return answer, None
         answer = replace(
             answer,
-            kind=AnswerKind.DATA,
+            kind=obs.AnswerKind.DATA,
             address=str(received.source[0]),
             port=int(received.source[1]),
             origin=self._origin(received.source),
@@ -181,16 +171,16 @@ class Checks:
         )
         match received.packet:
             case Oack(granted):
-                answer = replace(answer, kind=AnswerKind.OACK, options=granted)
+                answer = replace(answer, kind=obs.AnswerKind.OACK, options=granted)
             case ErrorPacket(code, text):
-                answer = replace(answer, kind=AnswerKind.ERROR, code=code, text=text)
+                answer = replace(answer, kind=obs.AnswerKind.ERROR, code=code, text=text)
         return answer, received
 
-    def _origin(self, source: SocketAddress) -> AnswerOrigin:
+    def _origin(self, source: SocketAddress) -> obs.AnswerOrigin:
         server = self._target.server.address
         if host_of(source) != host_of(server):
-            return AnswerOrigin.OTHER_ADDRESS
-        return AnswerOrigin.SAME_PORT if source[1] == server[1] else AnswerOrigin.OWN_PORT
+            return obs.AnswerOrigin.OTHER_ADDRESS
+        return obs.AnswerOrigin.SAME_PORT if source[1] == server[1] else obs.AnswerOrigin.OWN_PORT
 
     async def _receive_first_block(
         self, exchange: RawExchange, answer: ReceivedPacket | None
@@ -252,13 +242,13 @@ async def _receive_answer(exchange: RawExchange, until: float) -> ReceivedPacket
     return None
 
 
-def encode_option(name: bytes, value: int) -> Options:
+def encode_option(name: bytes, value: int) -> opt.Options:
     """Return the options of a request with one option."""
     return ((name, b"%d" % value),)
 
 
-def _observe_option(name: bytes, requested: int, answer: ServerAnswer) -> OptionObservation:
+def _observe_option(name: bytes, requested: int, answer: obs.ServerAnswer) -> obs.OptionObservation:
     text = answer.option_value(name)
     value = None if text is None else opt.parse_int(text, opt.TSIZE_RANGE)
     result = answer.option_result(name)
-    return OptionObservation(name.decode(), requested, result, value, answer.unrequested)
+    return obs.OptionObservation(name.decode(), requested, result, value, answer.unrequested)

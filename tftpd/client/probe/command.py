@@ -10,12 +10,12 @@ from typing import Any
 
 from tftpd.client.endpoint import create_runtime, resolve_server
 from tftpd.client.errors import ExitStatus, LocalError, server_error_class
+from tftpd.client.jobs import RemoteFile
+from tftpd.client.probe import observations as obs
 from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.findings import Finding, Level, derive_findings
-from tftpd.client.probe.observations import AnswerKind, Observations
 from tftpd.client.probe.report import format_json, format_report
 from tftpd.client.probe.runner import Probe
-from tftpd.client.urls import RemoteFile
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -55,12 +55,12 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
     return status
 
 
-def exit_status(observed: Observations, findings: tuple[Finding, ...]) -> ExitStatus:
+def exit_status(observed: obs.Observations, findings: tuple[Finding, ...]) -> ExitStatus:
     """Return the exit status of a probe."""
     answer = observed.answer
-    if answer.kind is AnswerKind.NOTHING and not answer.malformed:
+    if answer.kind is obs.AnswerKind.NOTHING and not answer.malformed:
         return ExitStatus.TIMED_OUT
-    if answer.kind is AnswerKind.ERROR:
+    if answer.kind is obs.AnswerKind.ERROR:
         return server_error_class(answer.code).exit_status
     is_broken = any(finding.level is Level.BREAKS for finding in findings)
     return ExitStatus.FAILED if is_broken else ExitStatus.DONE

@@ -2,23 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from tftpd.client.probe import observations as obs
 from tftpd.client.probe.checks import Checks, encode_option
 from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.firmware import FIRMWARE
-from tftpd.client.probe.observations import (
-    AnswerKind,
-    AnswerOrigin,
-    FirmwareAnswer,
-    Observations,
-    OptionObservation,
-    OptionResult,
-    RolloverResult,
-)
-from tftpd.client.probe.session_checks import (
-    MAX_BLOCK_NUMBER,
-    detect_rollover,
-    measure_throughput,
-)
+from tftpd.client.probe.session_checks import MAX_BLOCK_NUMBER, detect_rollover, measure_throughput
 from tftpd.protocol import options as opt
 
 BLKSIZES = (512, 1024, 1428, 1432, 1448, 1468, 2048, 4096, 8192, 16384, 65464)
@@ -54,7 +42,7 @@ class Probe:
         self._on_step = on_step
         self._checks = Checks(target, idle_timeout)
 
-    async def run(self) -> Observations:
+    async def run(self) -> obs.Observations:
         """Run the checks and return their observations.
 
         Only the first check runs if the server does not answer it with a block.
@@ -66,18 +54,18 @@ class Probe:
         answer = await self._checks.request_file()
         address, port = self._target.server.address[:2]
         name = self._target.name.decode("utf-8", "surrogateescape")
-        observed = Observations(self._host, address, port, name, answer)
-        if answer.kind is AnswerKind.DATA:
+        observed = obs.Observations(self._host, address, port, name, answer)
+        if answer.kind is obs.AnswerKind.DATA:
             self._checks.idle_timeout = min(self._idle_timeout, _SHORT_TIMEOUT_SECONDS)
             await self._check_options(observed)
             await self._check_firmware(observed)
-            if answer.origin is not AnswerOrigin.OTHER_ADDRESS:  # which our sessions ignore
+            if answer.origin is not obs.AnswerOrigin.OTHER_ADDRESS:  # which our sessions ignore
                 await self._check_throughput(observed)
             await self._check_repetition(observed)
             await self._check_rollover(observed)
         return observed
 
-    async def _check_options(self, observed: Observations) -> None:
+    async def _check_options(self, observed: obs.Observations) -> None:
         self._on_step("options")
         checks = self._checks
         observed.tsize = await checks.check_option(opt.TSIZE, 0)
@@ -94,10 +82,10 @@ class Probe:
         self,
         option: str,
         values: Sequence[int],
-        check: Callable[[int], Awaitable[OptionObservation]],
-    ) -> tuple[OptionObservation, ...]:
+        check: Callable[[int], Awaitable[obs.OptionObservation]],
+    ) -> tuple[obs.OptionObservation, ...]:
         """Check rising values until two in a row have failed."""
-        done: list[OptionObservation] = []
+        done: list[obs.OptionObservation] = []
         for value in values:
             self._on_step(f"{option} {value}")
             done.append(await check(value))
@@ -105,14 +93,14 @@ class Probe:
                 break
         return tuple(done)
 
-    async def _check_firmware(self, observed: Observations) -> None:
+    async def _check_firmware(self, observed: obs.Observations) -> None:
         for firmware in FIRMWARE:
             self._on_step(f"request of {firmware.name}")
             answer, size = await self._checks.request_first_block(firmware.options)
             reason = firmware.failure_reason(answer, size)
-            observed.firmware_answers += (FirmwareAnswer(firmware.name, answer, size, reason),)
+            observed.firmware_answers += (obs.FirmwareAnswer(firmware.name, answer, size, reason),)
 
-    async def _check_throughput(self, observed: Observations) -> None:
+    async def _check_throughput(self, observed: obs.Observations) -> None:
         blksizes = {opt.DEFAULT_BLKSIZE, *observed.arriving_blksizes}
         if _ETHERNET_BLKSIZE in blksizes:
             blksizes.difference_update(_SIMILAR_BLKSIZES)
@@ -127,7 +115,7 @@ class Probe:
             if sample.is_complete and observed.size is None:
                 observed.size = sample.n_bytes
 
-    async def _check_repetition(self, observed: Observations) -> None:
+    async def _check_repetition(self, observed: obs.Observations) -> None:
         self._on_step("repeated packets")
         size = observed.known_size
         is_small = size is not None and size < _SMALL_FILE_BYTES
@@ -135,13 +123,13 @@ class Probe:
         max_wait = self._idle_timeout + _EXTRA_WAIT_SECONDS
         observed.repetition = await self._checks.check_repetition(options, max_wait)
 
-    async def _check_rollover(self, observed: Observations) -> None:
+    async def _check_rollover(self, observed: obs.Observations) -> None:
         self._on_step("block number after 65535")
         smallest = await self._checks.check_option(opt.BLKSIZE, _SMALL_BLKSIZE)
         blksize = smallest.value if smallest.is_usable and smallest.value else opt.DEFAULT_BLKSIZE
         size = observed.known_size
         if size is not None and size < MAX_BLOCK_NUMBER * blksize:
-            observed.rollover = RolloverResult.TOO_SMALL
+            observed.rollover = obs.RolloverResult.TOO_SMALL
             return
         windowsize = opt.DEFAULT_WINDOWSIZE
         if _ROLLOVER_WINDOWSIZE in observed.granted_windowsizes:
@@ -149,12 +137,12 @@ class Probe:
             options = encode_option(opt.WINDOWSIZE, _ROLLOVER_WINDOWSIZE)
             if smallest.is_usable:
                 options = (*encode_option(opt.BLKSIZE, _SMALL_BLKSIZE), *options)
-            if (await self._checks.request_file(options)).kind is AnswerKind.OACK:
+            if (await self._checks.request_file(options)).kind is obs.AnswerKind.OACK:
                 windowsize = _ROLLOVER_WINDOWSIZE
         observed.rollover = await detect_rollover(self._target, blksize, windowsize)
 
 
-def _has_timed_out(entry: OptionObservation) -> bool:
+def _has_timed_out(entry: obs.OptionObservation) -> bool:
     """Return True if a check received no data."""
     has_no_data = entry.first_block_bytes is None and not entry.blocks
-    return entry.result is OptionResult.SILENT or (entry.is_usable and has_no_data)
+    return entry.result is obs.OptionResult.SILENT or (entry.is_usable and has_no_data)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from math import inf
 
 from tftpd.client.handshake import DownloadSession
+from tftpd.client.probe import observations as obs
 from tftpd.client.probe.exchange import ProbeTarget
-from tftpd.client.probe.observations import RolloverResult, ThroughputSample
 from tftpd.net.interfaces import Clock
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -84,8 +84,9 @@ class RolloverSession(DownloadSession):
         session = self._data_session
         if session and session.machine.blocks == MAX_BLOCK_NUMBER:
             block = int.from_bytes(datagram[2:HEADER_BYTES], "big")
-            is_late = block >= MAX_BLOCK_NUMBER - self.options.windowsize  # in the last window
-            if datagram.startswith(DATA_PREFIX) and peer == self.peer and not is_late:
+            # A block of the last window may be late.
+            is_next = block < MAX_BLOCK_NUMBER - self.machine.options.windowsize
+            if datagram.startswith(DATA_PREFIX) and peer == self.peer and is_next:
                 self.next_block = block
                 self.stop(Outcome.STOPPED, ErrorText.CLIENT_DONE)
                 return
@@ -99,7 +100,7 @@ class RolloverSession(DownloadSession):
 
 async def measure_throughput(
     target: ProbeTarget, blksize: int, windowsize: int, idle_timeout: float
-) -> ThroughputSample:
+) -> obs.ThroughputSample:
     """Read the beginning of a file and return the throughput.
 
     Args:
@@ -120,7 +121,7 @@ async def measure_throughput(
     has_failed = result.outcome is not Outcome.DONE and not is_ended_by_probe
     # A transfer that failed may have no negotiated options: report the requested ones.
     options = request if has_failed else result
-    return ThroughputSample(
+    return obs.ThroughputSample(
         blksize=options.blksize,
         windowsize=options.windowsize,
         n_bytes=sink.n_bytes,
@@ -131,7 +132,7 @@ async def measure_throughput(
     )
 
 
-async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) -> RolloverResult:
+async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) -> obs.RolloverResult:
     """Read a file until the block after 65535, and return that block's number.
 
     Args:
@@ -150,15 +151,16 @@ async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) ->
     session = RolloverSession(target.runtime, request, policy, server, sink.open)
     result = await _run_for(_MAX_ROLLOVER_SECONDS, session, target)
     if session.next_block is not None:
-        results = {0: RolloverResult.ZERO, 1: RolloverResult.ONE}
-        return results.get(session.next_block, RolloverResult.OTHER)
+        results = {0: obs.RolloverResult.ZERO, 1: obs.RolloverResult.ONE}
+        return results.get(session.next_block, obs.RolloverResult.OTHER)
     if result.outcome is Outcome.DONE:
-        return RolloverResult.TOO_SMALL
-    if result.blocks == MAX_BLOCK_NUMBER and result.outcome is Outcome.TIMED_OUT:
-        return RolloverResult.NOTHING
-    if result.blocks == MAX_BLOCK_NUMBER and result.outcome is Outcome.ABORTED:
-        return RolloverResult.ERROR
-    return RolloverResult.UNKNOWN
+        return obs.RolloverResult.TOO_SMALL
+    if result.blocks < MAX_BLOCK_NUMBER:
+        return obs.RolloverResult.UNKNOWN
+    if result.outcome is Outcome.TIMED_OUT:
+        return obs.RolloverResult.NOTHING
+    has_error = result.outcome is Outcome.ABORTED
+    return obs.RolloverResult.ERROR if has_error else obs.RolloverResult.UNKNOWN
 
 
 async def _run_for(
