@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.client.errors import UsageError
-from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
+from tftpd.client.jobs import RemoteFile, is_url, parse_host, parse_url
 from tftpd.protocol.negotiation import Mode
 
 

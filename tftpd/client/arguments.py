@@ -16,6 +16,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="tftpc", description="TFTP client")
     version = f"tftpc {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="print the version")
+    # For the commands that do not have all of these options.
+    top.set_defaults(
+        output=None, max_size=None, quiet=False, verbose=False, trace=False, json=False
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -44,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
         help="local files, or - for standard input; the last argument is the URL, "
         "which must end with / if there are several files",
     )  # fmt: skip
-    put.set_defaults(output=None, max_size=None)
     _add_transfer_options(put)
 
     probe = commands.add_parser("probe", help="test how a server behaves and why a boot may fail")
@@ -61,8 +64,6 @@ def parser() -> argparse.ArgumentParser:
     prompt.add_argument(
         "at", nargs="?", type=parse_port, metavar="PORT", help="server port (default: 69)"
     )
-    prompt.set_defaults(quiet=False, verbose=False, trace=False, json=False)
-    prompt.set_defaults(output=None, max_size=None)
     _add_request_options(prompt)
     return top
 

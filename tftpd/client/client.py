@@ -118,7 +118,7 @@ class Client:
         server = await self._resolve(host, port)
         request = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
         session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
-        return await self._run(session, progress, lambda: session.options.tsize)
+        return await self._run(session, progress, lambda: session.machine.options.tsize)
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
         local = self._settings.local

@@ -92,27 +92,19 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
 def _connect_endpoint(
     family: socket.AddressFamily, address: SocketAddress, local: str
 ) -> ServerEndpoint:
+    """Connect a UDP socket, which sends nothing, and read the path MTU from it."""
     numeric = socket.AI_NUMERICHOST
     local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
+    broadcast = ip_address(address[0].partition("%")[0]).is_multicast
+    level, option, header_bytes = _PATH_MTU[family]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.bind(local_address)
-        is_broadcast = _connect(sock, address)
-        return ServerEndpoint(address, local_address, _path_blksize(sock), is_broadcast)
-
-
-def _connect(sock: socket.socket, address: SocketAddress) -> bool:
-    """Connect a UDP socket, which sends nothing. Return True for broadcast and multicast."""
-    try:
-        sock.connect(address)
-    except PermissionError:  # the kernel reports a broadcast address with EACCES
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sock.connect(address)
-        return True
-    return ip_address(address[0].partition("%")[0]).is_multicast
-
-
-def _path_blksize(sock: socket.socket) -> int:
-    """Return the largest block in bytes that fits into one packet of a connected socket."""
-    level, option, header_bytes = _PATH_MTU[socket.AddressFamily(sock.family)]
-    mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
-    return max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
+        try:
+            sock.connect(address)
+        except PermissionError:  # the kernel reports a broadcast address with EACCES
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.connect(address)
+            broadcast = True
+        mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
+    blksize = max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
+    return ServerEndpoint(address, local_address, blksize, broadcast)

@@ -71,11 +71,6 @@ class ClientSession(Session[RequestMachine], Generic[File]):
         self._result: Deferred[TransferResult] = Deferred()
 
     @property
-    def options(self) -> TransferOptions:
-        """The options of the transfer; the defaults until the server has answered."""
-        return self.machine.options
-
-    @property
     def bytes_transferred(self) -> int:
         """Number of file bytes that have arrived so far, counted by the receiving side."""
         if self._data_session is None:
@@ -97,18 +92,14 @@ class ClientSession(Session[RequestMachine], Generic[File]):
         except OSError as error:
             self.abandon()
             raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
+        if self._server.broadcast:
+            self.transport.setBroadcastAllowed(True)
         self.begin()
         try:
             return await self._result
         except CancelledError:
             self.stop(Outcome.STOPPED, ErrorText.CANCELLED)
             raise
-
-    def begin(self) -> None:
-        """Send the request, after the port was opened."""
-        if self._server.broadcast:
-            self.transport.setBroadcastAllowed(True)
-        super().begin()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Handle a datagram from the server or from another address."""
@@ -192,8 +183,9 @@ class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):
         return PortRequirements(datagram_bytes, request.windowsize * datagram_bytes, receives=True)
 
     def _create_data_session(self, params: SessionParams) -> ReceiveSession:
-        sink = self._file(self.options)
-        return ReceiveSession(self._runtime, self.options, self._policy, params, sink)
+        options = self.machine.options
+        sink = self._file(options)
+        return ReceiveSession(self._runtime, options, self._policy, params, sink)
 
     def _close_file(self) -> None:
         """Do nothing: only the session for the data has a file."""
@@ -208,7 +200,8 @@ class UploadSession(ClientSession[FileLike]):
         return PortRequirements(_MAX_CONTROL_PACKET_BYTES, window_bytes, receives=False)
 
     def _create_data_session(self, params: SessionParams) -> SendSession:
-        return SendSession(self._runtime, self.options, self._policy, params, self._file)
+        options = self.machine.options
+        return SendSession(self._runtime, options, self._policy, params, self._file)
 
     def _close_file(self) -> None:
         self._file.close()
