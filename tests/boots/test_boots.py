@@ -1,90 +1,93 @@
-"""Boots as each family of clients does them, on a road that loses nothing."""
+"""Boots of each client family over a network without faults."""
 
 import random
 from collections import Counter
 
 import pytest
 
+from tests.boots.boot import Boot
 from tests.boots.packets import opcode
-from tests.boots.playing import Boot
-from tests.boots.trace import MORE, families, parsed
+from tests.boots.trace import MORE, load_families, parse_line
 
-EVERYONE = pytest.mark.parametrize("family", families(), ids=lambda family: family.key)
+EACH_FAMILY = pytest.mark.parametrize("family", load_families(), ids=lambda family: family.key)
 
 
-def _slow():
-    """Families, and how slow they may be without asking again themselves."""
-    for family in families():
-        soonest = min(family.habits.request + family.habits.block)
+def _slow_families():
+    """Yield each family with processing times per datagram that cause no retransmission."""
+    for family in load_families():
+        shortest = min(family.habits.request_intervals + family.habits.packet_intervals)
         windows = any(b"windowsize" in step.request for step in family.steps)
-        for slowest in (0.0, 0.02) if windows else (0.0, 0.02, 0.2):
-            if slowest <= soonest / 4:
-                yield family, slowest
+        for seconds in (0.0, 0.02) if windows else (0.0, 0.02, 0.2):
+            if seconds <= shortest / 4:
+                yield family, seconds
 
 
-@EVERYONE
-def test_a_boot_is_what_its_trace_says(tree, family):
+@EACH_FAMILY
+def test_a_boot_has_the_packets_of_its_trace(tree, family):
     boot = Boot(family, tree(family))
-    assert _as_traced(boot.lines(), family.trace) is None
-    assert [(one.step.name, one.failed) for one in boot.failed] == []
+    assert _difference(boot.lines(), family.trace) is None
+    assert [(transfer.step.name, transfer.failure) for transfer in boot.failed] == []
     assert boot.complete
 
 
-@EVERYONE
-def test_each_file_arrives_to_the_octet_and_nothing_is_left(tree, family):
+@EACH_FAMILY
+def test_all_files_arrive_intact_and_no_resources_are_left(tree, family):
     boot = Boot(family, tree(family))
-    for one in boot.transfers:
-        if one.step.writes:
-            assert boot.stored(one.step) == family.content(one.step)
-        elif not one.step.misses and one.step.abort is None:
-            assert one.octets == family.wire(one.step)
+    for transfer in boot.transfers:
+        step = transfer.step
+        if step.writes:
+            assert boot.stored(step) == family.content(step)
+        elif not step.gets_error and step.abort is None:
+            assert transfer.received == family.wire(step)
     assert boot.server.idle
 
 
-@EVERYONE
-def test_each_request_is_known_as_what_it_is_from(tree, family):
+@EACH_FAMILY
+def test_each_request_gets_the_profile_of_its_family(tree, family):
     boot = Boot(family, tree(family))
-    known = Counter((step.port, step.name, step.profile) for step in family.steps)
-    assert boot.profiles == known
+    expected = Counter((step.port, step.name, step.profile) for step in family.steps)
+    assert boot.profiles == expected
 
 
-@pytest.mark.parametrize(("family", "slowest"), list(_slow()), ids=str)
-def test_nothing_is_sent_twice_to_who_lost_nothing(tree, family, slowest):
-    """Though it takes its time, now a little and now more: a repeat breaks the Raspberry Pi."""
-    dice = random.Random(family.key)
-    boot = Boot(family, tree(family), thinks=lambda: dice.uniform(0, slowest))
+@pytest.mark.parametrize(("family", "max_seconds"), list(_slow_families()), ids=str)
+def test_a_slow_client_without_loss_gets_no_duplicate(tree, family, max_seconds):
+    """A duplicate makes a Raspberry Pi hang."""
+    generator = random.Random(family.key)
+    boot = Boot(family, tree(family), processing_time=lambda: generator.uniform(0, max_seconds))
     assert boot.complete
-    said = [said for said in boot.tids if opcode(said[2]) != "ERROR"]
-    assert len(said) == len(set(said))
+    sent = [datagram for datagram in boot.server_datagrams if opcode(datagram[2]) != "ERROR"]
+    assert len(sent) == len(set(sent))
 
 
 @pytest.mark.parametrize(
-    "family", [one for one in families() if one.habits.duplicate == "confused"], ids=str
+    "family",
+    [family for family in load_families() if family.habits.on_duplicate == "hang"],
+    ids=str,
 )
-def test_who_is_confused_by_a_repeat_may_be_busy_for_a_moment(tree, family):
-    """0.9 s, once, at any packet."""
-    heard = sum(" < " in line for line in Boot(family, tree(family)).lines())
-    for busy in range(heard):
-        stalls = [0.9 if at == busy else 0.0 for at in range(heard)]
-        assert Boot(family, tree(family), thinks=iter(stalls).__next__).complete
+def test_a_client_that_hangs_after_duplicates_may_be_busy_for_900_ms(tree, family):
+    """The client is busy once, at any packet."""
+    packets = sum(" < " in line for line in Boot(family, tree(family)).lines())
+    for busy in range(packets):
+        times = [0.9 if index == busy else 0.0 for index in range(packets)]
+        assert Boot(family, tree(family), processing_time=iter(times).__next__).complete
 
 
-def _as_traced(lines, trace):
-    """None where `lines` are what the trace has; else the first that is not."""
-    left = list(lines)
+def _difference(lines, trace):
+    """Return the first difference between a boot and its trace, or None."""
+    remaining = list(lines)
     more = False
-    for expected in map(str.strip, trace):
-        if expected == MORE:
+    for line in map(str.strip, trace):
+        if line == MORE:
             more = True
             continue
-        _, port, way, said, _ = parsed(expected)
-        expected = f"{port} {way} {said}"
-        while more and left and left[0] != expected:
-            if not left[0].split(" ")[2].startswith(("DATA", "ACK")):
+        _, port, direction, packet, _ = parse_line(line)
+        expected = f"{port} {direction} {packet}"
+        while more and remaining and remaining[0] != expected:
+            if not remaining[0].split(" ")[2].startswith(("DATA", "ACK")):
                 break
-            del left[0]
+            del remaining[0]
         more = False
-        if not left or left[0] != expected:
-            return {"expected": expected, "but": left[:3]}
-        del left[0]
-    return {"more": left[:3]} if left else None
+        if not remaining or remaining[0] != expected:
+            return {"expected": expected, "found": remaining[:3]}
+        del remaining[0]
+    return {"after the end": remaining[:3]} if remaining else None

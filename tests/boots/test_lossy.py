@@ -1,58 +1,58 @@
-"""The same boots where datagrams are lost, doubled and late: whole, or given up by the client.
+"""The same boots with lost, duplicated and late datagrams.
 
-Which ones is told by seeds, and by the number of the one datagram that is lost.
+Seeds choose the datagrams; one test loses each datagram in turn.
 """
 
 import pytest
 
-from tests.boots.client import CONFUSED, MISLED, SILENCE
-from tests.boots.playing import Boot, Road, losing, rough
-from tests.boots.trace import families
+from tests.boots.boot import Boot, Network, lossy_network, network_without
+from tests.boots.client import HANGS, MIXED_UP, TIMED_OUT
+from tests.boots.trace import load_families
 
-EVERYONE = pytest.mark.parametrize("family", families(), ids=lambda family: family.key)
+EACH_FAMILY = pytest.mark.parametrize("family", load_families(), ids=lambda family: family.key)
 SEEDS = range(12)
 
 
-def _is_sound(boot):
-    """Octets are right as far as they came, and who gave up did so by its own patience."""
+def _check(boot):
+    """Check that received bytes are right and that only timeouts of the client end transfers."""
     family = boot.family
-    for one in boot.transfers:
-        step = one.step
-        if one.failed == MISLED:
-            continue  # nothing that a server could do about
-        assert one.failed in (None, SILENCE, CONFUSED), (step.name, one.failed)
+    for transfer in boot.transfers:
+        step = transfer.step
+        if transfer.failure == MIXED_UP:
+            continue  # a server cannot prevent this
+        assert transfer.failure in (None, TIMED_OUT, HANGS), (step.name, transfer.failure)
         if step.writes:
-            if one.failed is None:
+            if transfer.failure is None:
                 assert boot.stored(step) == family.content(step)
-        elif not step.misses:
+        elif not step.gets_error:
             wire = family.wire(step)
-            assert wire.startswith(one.octets)
-            assert one.failed or step.abort or one.octets == wire
-        if one.failed == SILENCE and family.habits.counts == "each":
-            assert one.quiet == pytest.approx(one.patience)
+            assert wire.startswith(transfer.received)
+            assert transfer.failure or step.abort or transfer.received == wire
+        if transfer.failure == TIMED_OUT and family.habits.intervals_per == "packet":
+            assert transfer.idle_time == pytest.approx(transfer.idle_timeout)
     assert boot.server.idle
 
 
-@EVERYONE
+@EACH_FAMILY
 @pytest.mark.parametrize("percent", [5, 15])
-def test_as_many_boots_complete_as_the_trace_says(tree, family, percent):
+def test_the_expected_number_of_boots_completes_with_loss(tree, family, percent):
     complete = 0
     for seed in SEEDS:
-        boot = Boot(family, tree(family), rough(seed, percent), seed)
-        _is_sound(boot)
+        boot = Boot(family, tree(family), lossy_network(seed, percent), seed)
+        _check(boot)
         complete += boot.complete
-    assert complete >= family.completes[percent], complete
+    assert complete >= family.min_complete[percent], complete
 
 
-@EVERYONE
-def test_no_boot_ends_with_the_loss_of_one_datagram(tree, family):
-    """Unless the loss makes the server repeat what the family cannot bear to hear twice."""
-    road = Road()
-    Boot(family, tree(family), road)
-    ended = set()
-    for number, lost in enumerate(road.carried):
-        boot = Boot(family, tree(family), losing(number))
-        _is_sound(boot)
+@EACH_FAMILY
+def test_a_boot_survives_each_single_loss(tree, family):
+    """Only a loss after which the server's retransmission makes the client hang is fatal."""
+    network = Network()
+    Boot(family, tree(family), network)
+    fatal = set()
+    for index, lost in enumerate(network.carried):
+        boot = Boot(family, tree(family), network_without(index))
+        _check(boot)
         if not boot.complete:
-            ended.add(lost.rpartition(" ")[0])
-    assert ended == set(family.ends_with)
+            fatal.add(lost.rpartition(" ")[0])
+    assert fatal == set(family.fatal_losses)

@@ -1,9 +1,9 @@
-"""The file of a client family: who it is, how it behaves, and its boot as a packet trace.
+"""File of a client family: the client, its habits, and its boot as a packet trace.
 
-A line of the trace is `PORT > what the client says` or `PORT < what it hears`;
-`...` stands for more DATA and ACKs. A request has the profile that it gets in
-parentheses, and `+5ms` before it where it leaves so long after the request
-before it; else it leaves when all before it is over.
+A line of the trace is `PORT > packet of the client` or `PORT < packet of the server`; `...` stands
+for further DATA and ACK packets. A request has the name of its profile in parentheses. `+5ms`
+before a request is the time since the previous one. A request without a time is sent when all
+previous transfers have ended.
 """
 
 import re
@@ -25,55 +25,64 @@ _LINE = re.compile(r"(?:\+(\d+)ms )?(\d+) ([<>]) (.*?)(?:  \(([a-z0-9-]*)\))?")
 class Habits:
     """Habits of a client beyond RFC 1350; times are in seconds.
 
-    `request` and `block` are how long it waits before each repeat of its
-    request and of its last packet; after the last of these waits it gives
-    up. What it does not repeat, it waits for (`repeats_blocks`). With
-    `counts: all` the waits are those of a whole transfer, with `each` every
-    block has them anew.
-
-    A DATA that it has already it `acks`; or the `last` one only; or it acks
-    its last one whichever it was (`always-last`), or does so `once`, or it
-    `ignores` it, or is `confused` for good. One `beyond` the next makes it ack
-    its `last` one, `once`, or it `ignores` it, or `fails`. An OACK after the
-    first DATA (`oack_again`) it `ignores` or `acks`, or it `restarts` at block
-    0, or `fails`; `confused` is who bears no second OACK at all. An uploader
-    `ignores` an ACK that is not its block's, or `sends` its block again.
-
-    `refuses` are faults of an OACK that end the transfer by this ERROR:
-    `unasked`, `larger`, `timeout` (another one), `empty` (tsize 0);
-    `needs_oack`: without one it never begins. `tid: any` takes packets of any
-    port of the server. Of its `block` waits the first that it `holds` end
-    without a repeat. `pads` is the length of its ACKs.
+    Attributes:
+        request_intervals: Waits before each retransmission of the request; after the last one
+            the client gives up.
+        packet_intervals: The same for its last packet.
+        retransmits_packets: False if the client only waits during `packet_intervals`.
+        intervals_per: `packet` if each packet has all intervals, `transfer` if they are counted
+            over the whole transfer.
+        on_duplicate: Reaction to a DATA that it already has: `ack` it, `ack-last` (the last block
+            if the duplicate is that block), `always-ack-last`, `ack-last-once`, `ignore` or
+            `hang`.
+        on_gap: Reaction to a DATA after the next block: `ack-last`, `ack-last-once`, `ignore`
+            or `fail`.
+        on_late_oack: Reaction to an OACK after the first DATA: `ignore`, `ack`, `restart` at
+            block 0 or `fail`; with `hang` any second OACK makes it hang.
+        on_old_ack: Reaction of an upload to an ACK of another block: `ignore` or `resend`.
+        rejects: Errors of an OACK and the ERROR that ends the transfer: `unrequested`, `larger`,
+            `timeout` (a different value), `empty` (tsize 0).
+        requires_oack: The transfer does not start without an OACK.
+        tid: `first` for the port of the first reply, `any` for all ports of the server.
+        silent_intervals: Number of the first packet intervals without a retransmission.
+        ack_bytes: Length of ACK packets; 4 without padding.
     """
 
-    request: tuple[float, ...] = (5.0,) * 5
-    block: tuple[float, ...] = (5.0,) * 5
-    repeats_blocks: bool = True
-    counts: str = "each"
-    duplicate: str = "acks"
-    beyond: str = "ignores"
-    oack_again: str = "ignores"
-    ack_again: str = "ignores"
-    refuses: dict[str, str] = field(default_factory=dict)
-    needs_oack: bool = False
+    request_intervals: tuple[float, ...] = (5.0,) * 5
+    packet_intervals: tuple[float, ...] = (5.0,) * 5
+    retransmits_packets: bool = True
+    intervals_per: str = "packet"
+    on_duplicate: str = "ack"
+    on_gap: str = "ignore"
+    on_late_oack: str = "ignore"
+    on_old_ack: str = "ignore"
+    rejects: dict[str, str] = field(default_factory=dict)
+    requires_oack: bool = False
     tid: str = "first"
-    holds: int = 0
-    pads: int = 4
+    silent_intervals: int = 0
+    ack_bytes: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request from `port`, so many seconds `after` the one before, or when all are over.
+    """One request.
 
-    It ends with its file, an ERROR that it hears (`misses`), or its own
-    `abort`, when it hears `abort_at`.
+    Attributes:
+        port: Port of the client.
+        request: The datagram.
+        profile: Name of the profile that the server chooses.
+        after: Seconds since the previous request; None if the client waits for the end of all
+            transfers.
+        gets_error: The transfer ends with an ERROR of the server.
+        abort: ERROR with which the client ends the transfer.
+        abort_at: Packet of the server after which the client sends `abort`.
     """
 
     port: int
     request: bytes
     profile: str
     after: float | None
-    misses: bool = False
+    gets_error: bool = False
     abort: bytes | None = None
     abort_at: str = ""
 
@@ -84,25 +93,30 @@ class Step:
 
     @property
     def name(self) -> bytes:
-        """As it is asked for."""
-        return packets.words(self.request)[0]
+        """Requested name."""
+        return packets.strings(self.request)[0]
 
     @property
     def text(self) -> bool:
         """True for a transfer in netascii."""
-        return packets.words(self.request)[1].lower() == b"netascii"
+        return packets.strings(self.request)[1].lower() == b"netascii"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """A client and its boot.
 
-    `files` are those of the server, `uploads` those that the client has,
-    with their sizes; `names` tell the file that another name stands for.
-    `settings` are keys of the configuration besides the directory,
-    `completes` how many of twelve boots complete at least where so many
-    percent of the datagrams are lost, and `ends_with` of what kinds the loss of
-    one datagram ends a boot.
+    Attributes:
+        key: Name of the file without its suffix.
+        client: Description of the client.
+        sources: Source of each fact.
+        files: Files of the server with their sizes.
+        uploads: Files of the client with their sizes.
+        names: Files by the requested names that differ from theirs.
+        settings: Keys of the configuration besides the directory.
+        broadcast: The client broadcasts its requests.
+        min_complete: Of twelve boots so many complete at least, by the loss in percent.
+        fatal_losses: Packets without which a boot fails.
     """
 
     key: str
@@ -116,102 +130,106 @@ class Family:
     names: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     broadcast: bool = False
-    completes: dict[int, int] = field(default_factory=dict)
-    ends_with: tuple[str, ...] = ()
+    min_complete: dict[int, int] = field(default_factory=dict)
+    fatal_losses: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.key
 
     def file(self, step: Step) -> str:
-        """The name of the file that a step is about."""
-        asked = step.name.decode("latin-1")
-        plain = "/".join(part for part in re.split(r"[\\/]", asked) if part)
-        return self.names.get(asked, plain)
+        """Return the name of the file that a step transfers."""
+        requested = step.name.decode("latin-1")
+        plain = "/".join(part for part in re.split(r"[\\/]", requested) if part)
+        return self.names.get(requested, plain)
 
     def content(self, step: Step) -> bytes:
-        """The octets of that file."""
+        """Return the content of that file."""
         name = self.file(step)
         return content(name, (self.uploads if step.writes else self.files)[name], step.text)
 
     def wire(self, step: Step) -> bytes:
-        """Return the datagram for this line of the trace."""
-        octets = self.content(step)
-        return octets.replace(b"\n", b"\r\n") if step.text else octets
+        """Return the content of that file in the transfer mode of the step."""
+        data = self.content(step)
+        return data.replace(b"\n", b"\r\n") if step.text else data
 
 
 def content(name: str, size: int, text: bool = False) -> bytes:
-    """The octets of a file; they begin nowhere the same."""
+    """Return the content of a file; no two blocks are equal, except in text."""
     if text:
         return (b"a line of %s\n" % name.encode() * size)[: size - 1] + b"\n"
     return Random(name).randbytes(size)
 
 
-def families() -> list[Family]:
-    """All of them, by name."""
-    return [read(path) for path in sorted(FAMILIES.glob("*.yaml"))]
+def load_families() -> list[Family]:
+    """Return all families in the order of their names."""
+    return [load_family(path) for path in sorted(FAMILIES.glob("*.yaml"))]
 
 
-def read(path: Path) -> Family:
-    """The family of a file; raises `ValueError` for a line that is none."""
-    said = yaml.safe_load(path.read_text())
-    lines = tuple(said["trace"].splitlines())
-    known = {one.name for one in fields(Family)} - {"key", "habits", "trace", "steps"}
-    if unknown := set(said) - known - {"habits", "trace"}:
+def load_family(path: Path) -> Family:
+    """Load the file of a family; raises `ValueError` for an invalid line."""
+    document = yaml.safe_load(path.read_text())
+    lines = tuple(document["trace"].splitlines())
+    keys = {entry.name for entry in fields(Family)} - {"key", "habits", "trace", "steps"}
+    if unknown := set(document) - keys - {"habits", "trace"}:
         raise ValueError(f"{path.name}: {unknown}")
     return Family(
         key=path.stem,
-        habits=_habits(said.get("habits", {})),
+        habits=_habits(document.get("habits", {})),
         trace=lines,
         steps=tuple(_steps(lines)),
-        **{name: said[name] for name in known & set(said)},
+        **{name: document[name] for name in keys & set(document)},
     )
 
 
-def parsed(line: str) -> tuple[str | None, int, str, str, str | None]:
-    """Milliseconds, port, direction, datagram and profile of a line."""
+def parse_line(line: str) -> tuple[str | None, int, str, str, str | None]:
+    """Return the milliseconds, port, direction, packet and profile of a line."""
     match = _LINE.fullmatch(line.strip())
     if match is None:
-        raise ValueError(f"no line of a trace: {line}")
-    after, port, way, said, profile = match.groups()
-    return after, int(port), way, said, profile
+        raise ValueError(f"invalid line of a trace: {line}")
+    after, port, direction, packet, profile = match.groups()
+    return after, int(port), direction, packet, profile
 
 
-def _habits(said: dict[str, Any]) -> Habits:
-    waits = {key: tuple(_seconds(said[key])) for key in ("request", "block") if key in said}
-    return Habits(**said | waits)
+def _habits(document: dict[str, Any]) -> Habits:
+    intervals = {
+        key: tuple(_seconds(document[key]))
+        for key in ("request_intervals", "packet_intervals")
+        if key in document
+    }
+    return Habits(**document | intervals)
 
 
-def _seconds(waits: list[Any]) -> list[float]:
-    """Each is a number, or `6 x 4`: that often so many seconds."""
-    out: list[float] = []
-    for wait in waits:
-        times, _, seconds = str(wait).rpartition(" x ")
-        out += [float(seconds)] * int(times or 1)
-    return out
+def _seconds(intervals: list[Any]) -> list[float]:
+    """Expand a list of numbers and of `6 x 4` (six times 4 seconds)."""
+    seconds: list[float] = []
+    for interval in intervals:
+        count, _, duration = str(interval).rpartition(" x ")
+        seconds += [float(duration)] * int(count or 1)
+    return seconds
 
 
 def _steps(lines: tuple[str, ...]) -> list[Step]:
     steps: list[Step] = []
-    heard: dict[int, tuple[int, str]] = {}  # of a port: the step, and what it heard last
+    last_received: dict[int, tuple[int, str]] = {}  # by port: index of the step, and packet
     for line in lines:
         if line.strip() == MORE:
             continue
-        after, port, way, said, profile = parsed(line)
-        if said.split()[0] in packets.REQUESTS:
+        after, port, direction, packet, profile = parse_line(line)
+        if packet.split()[0] in packets.REQUESTS:
             if profile is None:
                 raise ValueError(f"no profile: {line}")
-            heard[port] = len(steps), ""
+            last_received[port] = len(steps), ""
             delay = None if after is None else int(after) / 1000
-            steps.append(Step(port, packets.octets(said), profile, delay))
+            steps.append(Step(port, packets.from_text(packet), profile, delay))
             continue
-        at, last = heard[port]
-        one = steps[at]
-        if way == "<":
-            heard[port] = at, said
-            if said.startswith("ERROR"):
-                steps[at] = replace(one, misses=True)
-        elif said.startswith("ERROR"):
-            # What the client stops at: the OACK, or the very DATA.
-            mark = last if last.startswith("DATA") else last.split()[0]
-            steps[at] = replace(one, abort=packets.octets(said), abort_at=mark)
+        index, last = last_received[port]
+        step = steps[index]
+        if direction == "<":
+            last_received[port] = index, packet
+            if packet.startswith("ERROR"):
+                steps[index] = replace(step, gets_error=True)
+        elif packet.startswith("ERROR"):
+            # The client aborts after an OACK with any options, or after one certain DATA.
+            trigger = last if last.startswith("DATA") else last.split()[0]
+            steps[index] = replace(step, abort=packets.from_text(packet), abort_at=trigger)
     return steps

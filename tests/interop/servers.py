@@ -1,7 +1,7 @@
-"""Other people's servers, as Debian has them: how each runs on loopback, and what it knows.
+"""Servers of other projects, as Debian packages them, on loopback.
 
-One that the machine lacks is skipped by name, unless TFTPD_INTEROP is
-`required`: then its tests fail.
+A test is skipped if its server is not installed. It fails instead if the environment variable
+TFTPD_INTEROP is `required`.
 """
 
 import os
@@ -18,32 +18,36 @@ import pytest
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
 from tests.support.daemons import free_port, until
 
-_SBIN = "/usr/sbin"  # where servers are, and users' paths are not
+_SBIN = "/usr/sbin"  # often missing in PATH of ordinary users
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A server, `options` of which are those it has been left.
+class ServerKind:
+    """Kind of server.
 
-    `command` gives its command line for a port and a directory. `refused`
-    is a name that it takes no upload under, None where it takes none at
-    all; `least` the smallest blksize it agrees to.
+    Attributes:
+        name: Name for test ids and messages.
+        program: Name of the executable.
+        command: Function that returns the arguments for a port and a root directory.
+        options: TFTP options that the server grants.
+        refused_name: Name for which it refuses an upload; None if it refuses all uploads.
+        min_blksize: Smallest blksize that it grants.
+        port: The only port it can use, if there is one. It then runs in its own network namespace.
     """
 
     name: str
     program: str
     command: Callable[[int, Path], list[str]]
     options: frozenset[str] = frozenset({"blksize", "tsize"})
-    refused: str | None = None
-    least: int = 8
-    port: int | None = None  # where it knows one only: then in a network of its own
+    refused_name: str | None = None
+    min_blksize: int = 8
+    port: int | None = None
 
-    def agrees(self, blksize: int, windowsize: int) -> tuple[int, int]:
+    def granted(self, blksize: int, windowsize: int) -> tuple[int, int]:
         """Return the blksize and windowsize that the server grants for a request of both."""
-        known = self.options
         return (
-            blksize if "blksize" in known else 512,
-            windowsize if "windowsize" in known else 1,
+            blksize if "blksize" in self.options else 512,
+            windowsize if "windowsize" in self.options else 1,
         )
 
 
@@ -73,24 +77,32 @@ _ALL = frozenset({"blksize", "tsize", "windowsize"})
 _NONE = ("--no-blksize", "--no-tsize", "--no-timeout", "--no-windowsize")
 
 KINDS = [
-    Kind("atftpd", "atftpd", _atftpd(), _ALL, refused="../above", least=64),  # room for its OACK
-    Kind("atftpd-plain", "atftpd", _atftpd(*_NONE), frozenset(), refused="../above", least=512),
-    Kind("in.tftpd", "in.tftpd", _hpa, refused="locked"),
-    Kind("dnsmasq", "dnsmasq", _dnsmasq, port=69),
+    # Its OACK needs 64 bytes.
+    ServerKind("atftpd", "atftpd", _atftpd(), _ALL, refused_name="../above", min_blksize=64),
+    ServerKind(
+        "atftpd-plain",
+        "atftpd",
+        _atftpd(*_NONE),
+        frozenset(),
+        refused_name="../above",
+        min_blksize=512,
+    ),
+    ServerKind("in.tftpd", "in.tftpd", _hpa, refused_name="locked"),
+    ServerKind("dnsmasq", "dnsmasq", _dnsmasq, port=69),
 ]
 
 
 @dataclass
-class Serving:
-    """A server that runs, what it serves, and how its network is entered."""
+class RunningServer:
+    """Running server, its root directory and URL, and the command that enters its namespace."""
 
-    kind: Kind
+    kind: ServerKind
     root: Path
     url: str
     enter: list[str]
 
     def tftpc(self, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[bytes]":
-        """Run our client where the server can be reached."""
+        """Run our client in the network namespace of the server."""
         return subprocess.run(
             [*self.enter, *TFTPC, *arguments],
             cwd=cwd, env=ENVIRONMENT, capture_output=True, timeout=LIMIT,
@@ -98,49 +110,49 @@ class Serving:
 
 
 @contextmanager
-def serving(kind: Kind, root: Path) -> Iterator[Serving]:
-    """Run a server for as long as the block takes."""
+def running_server(kind: ServerKind, root: Path) -> Iterator[RunningServer]:
+    """Run a server during the block."""
     program = _program(kind)
     if os.getuid() != 0:
-        pytest.skip(f"{kind.name} starts as root only")
+        pytest.skip(f"{kind.name} must be started as root")
     root.chmod(0o777)
     port = kind.port or free_port()
     command = [program, *kind.command(port, root)]
     if kind.port is not None:
         up = 'ip link set lo up && exec "$0" "$@"'
         command = ["unshare", "--net", "sh", "-c", up, *command]
-    quiet = subprocess.DEVNULL
+    null = subprocess.DEVNULL
     process = subprocess.Popen(
-        command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        command, stdin=null, stdout=null, stderr=null, start_new_session=True
     )
     try:
         until(lambda: process.poll() is not None or _listens(process.pid, kind.program, port))
         assert process.poll() is None, f"{kind.name} does not start"
         enter = [] if kind.port is None else ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
-        yield Serving(kind, root, f"tftp://127.0.0.1:{port}", enter)
+        yield RunningServer(kind, root, f"tftp://127.0.0.1:{port}", enter)
     finally:
-        # With the children that in.tftpd has for transfers; they share its group.
+        # The process group contains the children of in.tftpd that run transfers.
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(LIMIT)
 
 
-def _program(kind: Kind) -> str:
+def _program(kind: ServerKind) -> str:
     path = shutil.which(kind.program, path=f"{os.environ['PATH']}:{_SBIN}")
-    # Debian's atftpd goes by the name of in.tftpd too.
+    # Debian's atftpd has a link with the name in.tftpd.
     if path is None or (kind.program == "in.tftpd" and Path(path).resolve().name == "atftpd"):
         _skip(f"{kind.name} is not installed")
     return path
 
 
-def _skip(why: str) -> None:
+def _skip(reason: str) -> None:
     if os.environ.get("TFTPD_INTEROP") == "required":
-        pytest.fail(why)
-    pytest.skip(why)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _listens(pid: int, program: str, port: int) -> bool:
-    """Return True if the process runs `program` already and has bound the port in its network."""
-    here = Path("/proc", str(pid))
-    if (here / "comm").read_text().strip() != program:
+    """Return True if the process executes `program` and has bound the port."""
+    process = Path("/proc", str(pid))
+    if (process / "comm").read_text().strip() != program:
         return False
-    return f":{port:04X} " in (here / "net" / "udp").read_text()
+    return f":{port:04X} " in (process / "net" / "udp").read_text()

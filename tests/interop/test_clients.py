@@ -1,4 +1,4 @@
-"""Real clients against a real daemon: curl, tftp-hpa, atftp and busybox."""
+"""Clients of other projects with our daemon: curl, tftp-hpa, atftp and busybox."""
 
 import random
 import subprocess
@@ -112,7 +112,7 @@ def _run(command, **how):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_client_downloads(running, client, size, tmp_path):
+def test_a_client_downloads_a_file(running, client, size, tmp_path):
     (running.root / f"get{size}").write_bytes(_content(size))
     done = _run(client.get(running.port, f"get{size}", str(tmp_path / "got")))
     assert done.returncode == 0, done.stderr
@@ -120,7 +120,7 @@ def test_a_client_downloads(running, client, size, tmp_path):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_client_uploads(running, client, size, tmp_path):
+def test_a_client_uploads_a_file(running, client, size, tmp_path):
     name = f"put-{type(client).__name__}-{size}"
     (tmp_path / "local").write_bytes(_content(size))
     done = _run(client.put(running.port, str(tmp_path / "local"), name))
@@ -128,17 +128,17 @@ def test_a_client_uploads(running, client, size, tmp_path):
     assert (running.root / name).read_bytes() == _content(size)
 
 
-def test_a_client_shows_why_a_file_is_refused(running, client, tmp_path):
+def test_a_client_reports_a_missing_file(running, client, tmp_path):
     done = _run(client.get(running.port, "no-such-file", str(tmp_path / "got")))
     if client.name == "curl":
         assert done.returncode == 68  # CURLE_TFTP_NOTFOUND
         return
-    if client.name != "tftp":  # tftp-hpa's client tells it, and exits with 0
+    if client.name != "tftp":  # tftp-hpa prints the error and exits with 0
         assert done.returncode != 0
     assert b"not found" in (done.stdout + done.stderr).lower()
 
 
-def test_netascii_from_a_real_client(running, tmp_path):
+def test_tftp_hpa_reads_and_writes_netascii(running, tmp_path):
     program("tftp")
     text = b"one\ntwo\r\nthree"
     (running.root / "text").write_bytes(text)

@@ -1,6 +1,6 @@
-"""The nftables rules of docs/how-to/firewalls.md: transfers pass, through NAT too.
+"""Transfers through the nftables rules of docs/how-to/firewalls.md, also through NAT.
 
-A client, a router and a server, each in a network namespace of its own.
+Client, router and server have their own network namespaces.
 """
 
 import os
@@ -24,20 +24,20 @@ CONTENT = os.urandom(3_000_000)
 SERVER = "10.0.2.10"
 ROUTER = "10.0.1.1"
 
-# Of one to each side of the router: its interface there, its address, and the other end's.
-CABLES = (("clients", ROUTER, "10.0.1.10"), ("servers", "10.0.2.1", SERVER))
+# Links of the router: its interface, its address, and the address of the other end.
+LINKS = (("clients", ROUTER, "10.0.1.10"), ("servers", "10.0.2.1", SERVER))
 
 
 def rules(title: str) -> str:
-    """A block of the page, by the comment that it begins with."""
+    """Return a block of rules of the page; `title` is its first comment."""
     page = (CHECKOUT / "docs/how-to/firewalls.md").read_text()
     found = re.search(rf"^```text\n# {title}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found, f"the page has no rules called {title!r}"
     return found[1]
 
 
-def load(host: Host, *titles: str) -> None:
-    """Have rules of the page hold there."""
+def load_rules(host: Host, *titles: str) -> None:
+    """Load rules of the page on a host."""
     for title in titles:
         host.run("nft", "-f", "-", input=rules(title).encode())
 
@@ -52,21 +52,21 @@ class Network:
     root: Path
 
     def get(
-        self, address: str = SERVER, patience: int = 10
+        self, address: str = SERVER, max_seconds: int = 10
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Read a file, by windows of large blocks."""
+        """Read a file with windows of large blocks."""
         return self.client.attempt(
-            *("curl", "--silent", "--max-time", str(patience), "--tftp-blksize", "1428"),
+            *("curl", "--silent", "--max-time", str(max_seconds), "--tftp-blksize", "1428"),
             f"tftp://{address}/big",
         )
 
     def put(self, data: bytes, address: str = SERVER) -> "subprocess.CompletedProcess[bytes]":
-        """Write one."""
+        """Write a file."""
         url = f"tftp://{address}/new"
         return self.client.attempt("curl", "--silent", "-m", "10", "-T", "-", url, input=data)
 
-    def passes(self, address: str = SERVER) -> None:
-        """Both ways, whole."""
+    def check_transfers(self, address: str = SERVER) -> None:
+        """Check that a read and a write arrive intact."""
         assert self.get(address).stdout == CONTENT
         assert self.put(CONTENT[:100_000], address).returncode == 0
         until(lambda: (self.root / "new").read_bytes() == CONTENT[:100_000])
@@ -78,15 +78,15 @@ SINGLE_PORT = pytest.mark.parametrize("network", [f"{ALL}, mode: single-port"], 
 
 @pytest.fixture
 def network(tmp_path, request):
-    """The three hosts with cables, and a daemon on port 69 of the server.
+    """Create the three hosts, and a daemon on port 69 of the server.
 
-    Its parameter is the entry that it listens by.
+    The parameter is the entry of `listen` in the configuration.
     """
     for name in ("nft", "curl"):
         program(name)
     with ExitStack() as stack:
         client, router, server = (stack.enter_context(host()) for _ in range(3))
-        for (name, near, far), end in zip(CABLES, (client, server), strict=True):
+        for (name, near, far), end in zip(LINKS, (client, server), strict=True):
             router.run(*f"ip link add {name} type veth peer eth0 netns {end.pid}".split())
             for place, device, address in ((router, name, near), (end, "eth0", far)):
                 place.run("ip", "address", "add", f"{address}/24", "dev", device)
@@ -120,65 +120,65 @@ def _daemon(server: Host, tmp_path: Path, listen: str) -> Iterator[None]:
         process.wait(LIMIT)
 
 
-def test_through_a_router_and_filters_on_both_ends(network):
-    load(network.server, "server")
-    load(network.router, "router")
-    load(network.client, "client")
-    network.passes()
+def test_transfers_pass_filters_on_client_router_and_server(network):
+    load_rules(network.server, "server")
+    load_rules(network.router, "router")
+    load_rules(network.client, "client")
+    network.check_transfers()
 
 
-def test_without_its_helper_the_router_lets_no_answer_through(network):
-    load(network.router, "router")
+def test_a_router_without_the_helper_drops_replies(network):
+    load_rules(network.router, "router")
     network.router.run("nft", "flush", "chain", "inet", "filter", "helper")
-    assert network.get(patience=2).stdout == b""
+    assert network.get(max_seconds=2).stdout == b""
 
 
-def test_clients_behind_nat(network):
-    load(network.router, "router", "masquerade")
-    network.server.run("ip", "route", "del", "default")  # it knows the router only
-    network.passes()
+def test_clients_behind_nat_can_transfer_files(network):
+    load_rules(network.router, "router", "masquerade")
+    network.server.run("ip", "route", "del", "default")  # the server can reach the router only
+    network.check_transfers()
 
 
-def test_a_server_behind_nat(network):
-    load(network.router, "router", "forwarded port")
+def test_a_server_behind_nat_serves_files(network):
+    load_rules(network.router, "router", "forwarded port")
     network.client.run("ip", "route", "del", "default")
-    network.passes(ROUTER)
+    network.check_transfers(ROUTER)
 
 
 @pytest.mark.parametrize("network", [f"{ALL}, session_ports: 40000-44999"], indirect=True)
-def test_a_server_whose_filter_follows_no_connections(network):
+def test_a_stateless_filter_needs_session_ports(network):
     page = (CHECKOUT / "docs/how-to/firewalls.md").read_text()
     assert "`listen[].session_ports: 40000-44999`" in page
-    load(network.server, "stateless server")
-    network.passes()
+    load_rules(network.server, "stateless server")
+    network.check_transfers()
 
 
 def _rewrite_ports(network):
-    """NAT whose clients have other ports beyond it, without a helper that knows TFTP."""
+    """Load NAT rules that change the ports of clients, without the helper for TFTP."""
     changed = rules("masquerade").replace("masquerade\n", "masquerade random\n")
     assert "random" in changed
     network.router.run("nft", "-f", "-", input=changed.encode())
     network.server.run("ip", "route", "del", "default")
 
 
-def test_nat_without_its_helper_lets_no_answer_through(network):
+def test_nat_without_the_helper_drops_replies(network):
     _rewrite_ports(network)
-    assert network.get(patience=2).stdout == b""
+    assert network.get(max_seconds=2).stdout == b""
 
 
 @SINGLE_PORT
-def test_a_single_port_needs_no_helper_behind_nat(network, tmp_path):
+def test_single_port_mode_needs_no_helper_for_clients_behind_nat(network, tmp_path):
     _rewrite_ports(network)
-    network.passes()
+    network.check_transfers()
     tftpc = (sys.executable, "-m", "tftpd.client.cli", "get", "--windowsize", "16")
     network.client.run(*tftpc, f"tftp://{SERVER}/big", cwd=tmp_path)
     assert (tmp_path / "big").read_bytes() == CONTENT
     log = (tmp_path / "log").read_text()
-    assert log.count("by 10.0.2.1:") == 3  # all of them by the router's address
+    assert log.count("by 10.0.2.1:") == 3  # the server sees the address of the router
 
 
 @SINGLE_PORT
-def test_a_single_port_needs_no_helper_where_it_is_forwarded(network):
-    load(network.router, "forwarded port")
+def test_single_port_mode_needs_no_helper_for_a_forwarded_port(network):
+    load_rules(network.router, "forwarded port")
     network.client.run("ip", "route", "del", "default")
-    network.passes(ROUTER)
+    network.check_transfers(ROUTER)

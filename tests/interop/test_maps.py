@@ -1,4 +1,4 @@
-"""Maps of tftp-hpa's in.tftpd: what it makes of a name, and what our rules do."""
+"""Name maps of tftp-hpa's in.tftpd: our imported rules give the same names."""
 
 import socket
 from dataclasses import replace
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.interop.servers import KINDS, serving
+from tests.interop.servers import KINDS, running_server
 from tftpd.access.client import ClientIdentity
 from tftpd.access.rewrite import apply_rules
 from tftpd.config.loader import load_settings
@@ -29,7 +29,7 @@ MAPS = {
         ["/tftpboot/a/b", "/tftpbootx", "/x", "x86PC/UNDI/pxelinux.0", "x86PC/y", "a.cfg",
          "a.conf", "a.cfgx"],
     ),
-    "facts": (
+    "variables": (
         "r ^menu$ menus/\\i-\\x\n"
         "r ^low$ \\L\\xQ\\E\\xQ\\U\\0\nr ^gone(x)?$ [\\1\\7]\\\\\\ \\#\\q\n",
         ["menu", "low", "gone", "gonex", "other"],
@@ -54,8 +54,8 @@ MAPS = {
 }  # fmt: skip
 
 
-def _asked(url, name):
-    """The answer of the server at `url`: content, or the code of its ERROR."""
+def _request(url, name):
+    """Read a file; return its content, or the code of the ERROR."""
     port = int(url.rsplit(":", 1)[1])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(LIMIT)
@@ -70,7 +70,7 @@ def _asked(url, name):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
+def test_imported_rules_rewrite_names_as_in_tftpd_does(name, tmp_path, capsys):
     text, names = MAPS[name]
     (tmp_path / "map").write_text(text)
     (tmp_path / "root").mkdir()
@@ -79,21 +79,21 @@ def test_our_rules_lead_where_those_of_the_map_lead(name, tmp_path, capsys):
     (tmp_path / "t.yaml").write_text("directories: [{root: root, read: true}]\n" + out)
     rules = load_settings(tmp_path / "t.yaml").build_name_rules().rules
     expected = {}
-    for asked in names:
+    for requested in names:
         try:
-            made = apply_rules(rules, asked.encode(), False, CLIENT).name.decode()
+            rewritten = apply_rules(rules, requested.encode(), False, CLIENT).name.decode()
         except RequestRefused:
-            expected[asked] = 2
+            expected[requested] = 2
             continue
-        expected[asked] = made.encode()
-        file = tmp_path / "root" / made.lstrip("/")
+        expected[requested] = rewritten.encode()
+        file = tmp_path / "root" / rewritten.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(made)
+        file.write_text(rewritten)
         file.chmod(0o644)
     (kind,) = (kind for kind in KINDS if kind.name == "in.tftpd")
     command = kind.command
     mapped = replace(
         kind, command=lambda port, root: ["-m", str(tmp_path / "map"), *command(port, root)]
     )
-    with serving(mapped, tmp_path / "root") as server:
-        assert {asked: _asked(server.url, asked) for asked in names} == expected
+    with running_server(mapped, tmp_path / "root") as server:
+        assert {requested: _request(server.url, requested) for requested in names} == expected

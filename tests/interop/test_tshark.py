@@ -1,4 +1,4 @@
-"""The trace of a running daemon, as tshark reads it."""
+"""Packet traces of a running daemon, read by tshark."""
 
 import signal
 import subprocess
@@ -25,15 +25,15 @@ def tshark():
 
 
 def _read(tshark, file, port):
-    """Source, destination, opcode and block of each packet; all checksums are good."""
+    """Return source, destination, opcode and block of each packet, and check the checksums."""
     command = [tshark, "-r", str(file), "-d", f"udp.port=={port},tftp", "-T", "fields"]
     command += ["-o", "udp.check_checksum:TRUE", "-o", "ip.defragment:FALSE"]
     command += [part for field in FIELDS for part in ("-e", field)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     packets = []
-    for line in ran.stdout.splitlines():
+    for line in done.stdout.splitlines():
         four, six, source, to4, to6, to, opcode, checksum, block = line.split("\t")
-        assert checksum == "1", line  # good
+        assert checksum == "1", line  # the checksum is correct
         packets.append(
             ((four or six, int(source)), (to4 or to6, int(to)), int(opcode), int(block or "0", 0))
         )
@@ -50,7 +50,7 @@ def _traced(tmp_path, host, port, **settings):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_boot_is_read_packet_by_packet(tshark, tmp_path, host):
+def test_a_trace_has_each_packet_of_a_client(tshark, tmp_path, host):
     port = free_port()
     with _traced(tmp_path, host, port) as running:
         (running.root / "file").write_bytes(bytes(70_000))
@@ -58,13 +58,13 @@ def test_a_boot_is_read_packet_by_packet(tshark, tmp_path, host):
             get(port, b"missing", host=host)
         running.awaited(1)
         get(port, b"file", [("blksize", 65464)], host=host)
-        running.awaited(2)  # the last ACK of the one comes before the next request
+        running.awaited(2)  # the last ACK precedes the next request
         put(port, b"new", b"x" * 600, [("blksize", 512)], host=host)
         running.awaited(3)
         packets = _read(tshark, tmp_path / "trace.pcap", port)
-    ours = (host, port)
-    asked = [packet for packet in packets if ours in packet[:2]]
-    assert [(to == ours, opcode) for _, to, opcode, _ in asked] == [
+    server = (host, port)
+    at_listener = [packet for packet in packets if server in packet[:2]]
+    assert [(to == server, opcode) for _, to, opcode, _ in at_listener] == [
         (True, RRQ),
         (False, ERROR),
         (True, RRQ),
@@ -88,7 +88,7 @@ def test_a_boot_is_read_packet_by_packet(tshark, tmp_path, host):
         assert {frozenset(packet[:2]) for packet in session} == {frozenset((client, tid))}
 
 
-def test_a_transfer_on_the_listening_port_is_there_once(tshark, tmp_path):
+def test_a_trace_has_each_packet_of_the_single_port_once(tshark, tmp_path):
     port = free_port()
     listen = [{"address": "127.0.0.1", "port": port, "mode": "single-port"}]
     with _traced(tmp_path, "127.0.0.1", port) as running:
@@ -101,18 +101,18 @@ def test_a_transfer_on_the_listening_port_is_there_once(tshark, tmp_path):
         put(port, b"new", b"x" * 600, [("blksize", 512), ("windowsize", 2)])
         running.awaited(3)
         packets = _read(tshark, tmp_path / "trace.pcap", port)
-    ours = ("127.0.0.1", port)
-    assert [(to == ours, opcode, block) for _, to, opcode, block in packets] == [
+    server = ("127.0.0.1", port)
+    assert [(to == server, opcode, block) for _, to, opcode, block in packets] == [
         *[(True, RRQ, 0), (False, ERROR, 0)],
         *[(True, RRQ, 0), (False, OACK, 0), (True, ACK, 0)],
         *[(False, DATA, 1), (False, DATA, 2), (True, ACK, 2)],
         *[(True, WRQ, 0), (False, OACK, 0)],
         *[(True, DATA, 1), (True, DATA, 2), (False, ACK, 2)],
     ]
-    assert all(ours in packet[:2] for packet in packets)
+    assert all(server in packet[:2] for packet in packets)
 
 
-def test_each_worker_has_a_file_of_its_own(tshark, tmp_path):
+def test_each_worker_writes_its_own_file(tshark, tmp_path):
     port = free_port()
     with _traced(tmp_path, "127.0.0.1", port, workers=2) as running:
         (running.root / "file").write_bytes(b"content")
@@ -124,7 +124,7 @@ def test_each_worker_has_a_file_of_its_own(tshark, tmp_path):
     assert sorted(opcodes) == sorted([RRQ, DATA, ACK] * 8)
 
 
-def test_a_reload_begins_and_ends_a_trace(tshark, tmp_path):
+def test_a_reload_starts_and_stops_a_trace(tshark, tmp_path):
     port = free_port()
     with daemon(tmp_path, listen=[{"address": "127.0.0.1", "port": port}]) as running:
         config, file = tmp_path / "tftpd.yaml", tmp_path / "trace.pcap"

@@ -72,14 +72,14 @@ class Transfers(TestCase):
 
     @pytest.mark.check
     @deferred
-    async def test_33_mib_are_read_at_512_octets(self) -> None:
-        """Over 65,535 blocks: the numbers go on at 0."""
+    async def test_a_read_of_33_mib_with_blksize_512_is_intact(self) -> None:
+        """After block 65,535 the numbers continue at 0."""
         await self._reads(33 * MIB)
 
     @pytest.mark.check
     @deferred
-    async def test_33_mib_are_written_at_512_octets(self) -> None:
-        """Over 65,535 blocks: the numbers go on at 0."""
+    async def test_a_write_of_33_mib_with_blksize_512_is_intact(self) -> None:
+        """After block 65,535 the numbers continue at 0."""
         await self._writes(33 * MIB)
 
     @deferred
@@ -93,7 +93,7 @@ class Transfers(TestCase):
         await self._writes(66_000 * 8, *options, rollover=1)
 
     @deferred
-    async def test_windows_and_block_sizes(self) -> None:
+    async def test_each_block_size_and_window_size_is_served(self) -> None:
         for blksize in (8, 512, 1468, 8192, 65464):
             for windowsize in (1, 2, 7, 16):
                 if blksize * windowsize > 100_000:  # exceeds the receive buffer of a client
@@ -104,7 +104,7 @@ class Transfers(TestCase):
                 await self._writes(size, *options)
 
     @deferred
-    async def test_edges_of_size(self) -> None:
+    async def test_files_around_multiples_of_the_block_size_are_intact(self) -> None:
         for size in (0, 1, 511, 512, 513, 1024):
             await self._reads(size)
             await self._writes(size)
@@ -112,7 +112,7 @@ class Transfers(TestCase):
             await self._writes(size, ("windowsize", 4), ("tsize", size))
 
     @deferred
-    async def test_netascii(self) -> None:
+    async def test_netascii_is_converted_in_both_directions(self) -> None:
         (self.root / "file").write_bytes(b"one\ntwo\r\n" * 1000)
         got = await self._client(get, self.port, b"file", mode=b"netascii")
         self.assertEqual(got, b"one\r\ntwo\r\0\r\n" * 1000)
@@ -120,13 +120,13 @@ class Transfers(TestCase):
         self.assertEqual((self.root / "new").read_bytes(), b"one\ntwo\r\n" * 1000)
 
     @deferred
-    async def test_ipv6(self) -> None:
+    async def test_transfers_work_over_ipv6(self) -> None:
         self.port = self._serve("::1")
         await self._reads(5000, ("blksize", 1428), host="::1")
         await self._writes(5000, ("blksize", 1428), host="::1")
 
     @deferred
-    async def test_a_wildcard_answers_from_the_address_that_was_asked(self) -> None:
+    async def test_a_wildcard_listener_answers_from_the_requested_address(self) -> None:
         self.port = self._serve("0.0.0.0")
         await self._reads(5000, host="127.0.0.2")
         await self._writes(5000, host="127.4.5.6")
@@ -136,6 +136,6 @@ class Transfers(TestCase):
             self.assertEqual(error.args[0], 1)
 
     @deferred
-    async def test_a_missing_file(self) -> None:
+    async def test_a_missing_file_gets_error_1(self) -> None:
         error = await self.assertFailure(self._client(get, self.port, b"nope"), ServerError)
         self.assertEqual(error.args, (1, "File not found"))

@@ -1,4 +1,4 @@
-"""The Debian packages: built for the release that this runs on, judged, and served from."""
+"""Debian packages: they build for this release, pass lintian, and their daemon serves."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tftpd import __version__
 pytestmark = pytest.mark.xdist_group("debian packages")  # one process builds them
 
 LIMIT = 300
-# What only tests need is not looked for, nor a compiler.
+# Build dependencies are not checked: those of the tests and a compiler may be missing.
 ENVIRONMENT = {
     **os.environ, "PYTHONPATH": "", "DEB_BUILD_OPTIONS": "nocheck", "DPKG_BUILDPACKAGE": "-d",
 }  # fmt: skip
@@ -30,24 +30,24 @@ def _run(*command, **how):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """A directory with the packages."""
+    """Build the packages; return their directory."""
     for name in ("dpkg-buildpackage", "dh_python3", "lintian", "curl"):
         program(name)
-    into = tmp_path_factory.mktemp("deb")
-    _run(str(CHECKOUT / "packaging/deb"), str(into), cwd="/")
-    return into
+    directory = tmp_path_factory.mktemp("deb")
+    _run(str(CHECKOUT / "packaging/deb"), str(directory), cwd="/")
+    return directory
 
 
 @pytest.fixture(scope="module")
 def root(packages):
     """Unpack the packages into one directory."""
-    there = packages / "root"
+    root = packages / "root"
     for package in packages.glob("*.deb"):
-        _run("dpkg", "-x", str(package), str(there))
-    return there
+        _run("dpkg", "-x", str(package), str(root))
+    return root
 
 
-def test_the_version_of_the_package_is_ours():
+def test_the_package_has_the_version_of_tftpd():
     changelog = (CHECKOUT / "debian/changelog").read_text()
     assert changelog.startswith(f"tftpd-twisted ({__version__}) ")
 
@@ -68,12 +68,12 @@ def test_the_lower_bounds_of_the_package_are_those_of_setup_cfg(name, package):
 
 
 @pytest.mark.check
-def test_the_package_depends_on_what_carries_the_libraries_or_on_those_of_debian(packages):
+def test_the_package_depends_on_its_library_package_or_on_those_of_debian(packages):
     (package,) = packages.glob("tftpd-twisted_*.deb")
     depends = _run("dpkg", "--field", str(package), "Depends").strip().split(", ")
     names = {dependency.split(" ")[0] for dependency in depends}
-    carried = list(packages.glob("tftpd-twisted-libs_*.deb"))
-    expected = {"tftpd-twisted-libs"} if carried else {"python3-pydantic", "python3-re2"}
+    library_packages = list(packages.glob("tftpd-twisted-libs_*.deb"))
+    expected = {"tftpd-twisted-libs"} if library_packages else {"python3-pydantic", "python3-re2"}
     assert expected <= names
     assert "python3-google-re2" not in names
 
@@ -85,7 +85,7 @@ def test_lintian_finds_no_error_and_no_warning(packages):
 
 
 @pytest.mark.check
-def test_everything_has_its_debian_place(root):
+def test_files_are_installed_in_the_directories_of_debian(root):
     for place in (
         "etc/tftpd/tftpd.yaml", "usr/bin/tftpc", "usr/bin/tftpd",
         "usr/lib/python3/dist-packages/tftpd/daemon/service.py",
@@ -103,36 +103,36 @@ def test_everything_has_its_debian_place(root):
 
 @pytest.fixture
 def status():
-    """The path of a socket, which may be no longer than 107 octets."""
+    """Return a path for a socket; its maximum length is 107 bytes."""
     with tempfile.TemporaryDirectory() as directory:
         yield f"{directory}/status"
 
 
 @pytest.mark.check
-def test_it_serves_on_the_libraries_of_the_release(root, tmp_path, status):
+def test_the_daemon_serves_with_the_libraries_of_the_release(root, tmp_path, status):
     if os.getuid() != 0:
-        pytest.skip("only root lays a tree over /usr")
+        pytest.skip("only root can mount an overlay")
     port = free_port()
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "t.yaml").write_text(
         f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
         f"directories: [{{root: ., read: true}}]\nstatus: {{socket: {status}}}\n"
     )
-    over = f'mount -t overlay none -o "lowerdir={root}/usr:/usr" /usr && exec "$0" "$@"'
-    command = ["unshare", "--mount", "sh", "-c", over, "/usr/bin/tftpd", "run", "--config"]
+    mount = f'mount -t overlay none -o "lowerdir={root}/usr:/usr" /usr && exec "$0" "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "/usr/bin/tftpd", "run", "--config"]
     process = subprocess.Popen(
         [*command, str(tmp_path / "t.yaml")],
         cwd="/", env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        said = b""
-        while b"serving on" not in said:
+        output = b""
+        while b"serving on" not in output:
             line = process.stdout.readline()
-            assert line, said.decode()
-            said += line
+            assert line, output.decode()
+            output += line
         assert get(port, b"file") == b"content"
-        shown = _run("curl", "--silent", "--unix-socket", status, "http://localhost/metrics")
-        assert "\ntftpd_" in shown
+        metrics = _run("curl", "--silent", "--unix-socket", status, "http://localhost/metrics")
+        assert "\ntftpd_" in metrics
     finally:
         process.terminate()
         process.wait(20)

@@ -14,12 +14,10 @@ import pytest
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
 
-pytestmark = pytest.mark.xdist_group("installation")  # one process builds it
+pytestmark = pytest.mark.xdist_group("installation")  # one process builds the files
 
 LIMIT = 300
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*"
-)
+IGNORED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*")
 
 
 def _run(*command, **how):
@@ -31,9 +29,9 @@ def _run(*command, **how):
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory):
-    """The sdist of this checkout."""
+    """Build the sdist of this checkout."""
     base = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(CHECKOUT, base / "checkout", ignore=LEFT_OUT)
+    shutil.copytree(CHECKOUT, base / "checkout", ignore=IGNORED)
     build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
     _run(sys.executable, "-c", build, str(base), cwd=base / "checkout")
     (path,) = base.glob("tftpd-*.tar.gz")
@@ -43,7 +41,7 @@ def sdist(tmp_path_factory):
 def _build_wheel(sdist, directory, modified):
     """Build a wheel from the sdist, whose files get the time of modification `modified`."""
     with tarfile.open(sdist) as archive:
-        # `filter=` is unknown to Python 3.11.2, and its absence warned of by 3.13.
+        # Python 3.11.2 does not support `filter=`; Python 3.13 warns if there is no filter.
         archive.extraction_filter = lambda member, path: member
         archive.extractall(directory)
     (source,) = directory.iterdir()
@@ -58,13 +56,13 @@ def _build_wheel(sdist, directory, modified):
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
-    """The wheel built from the sdist."""
+    """Build the wheel from the sdist."""
     return _build_wheel(sdist, tmp_path_factory.mktemp("wheel"), 1_000_000_000)
 
 
 @pytest.fixture(scope="module")
 def installed(wheel):
-    """A fresh virtual environment with the wheel; what it needs is borrowed from ours."""
+    """Install the wheel into a new virtual environment, without its dependencies."""
     venv = wheel.parent / "venv"
     _run(sys.executable, "-m", "venv", str(venv))
     _run(str(venv / "bin/pip"), "install", "--quiet", "--no-deps", "--no-index", str(wheel))
@@ -73,15 +71,16 @@ def installed(wheel):
 
 @pytest.fixture
 def environment():
+    """Return variables with which the new environment uses the libraries of this one."""
     return dict(os.environ, PYTHONPATH=sysconfig.get_path("purelib"))
 
 
-def test_the_wheel_is_the_same_octets_again_from_the_same_source(sdist, wheel, tmp_path):
+def test_the_same_source_gives_an_identical_wheel(sdist, wheel, tmp_path):
     again = _build_wheel(sdist, tmp_path / "again", 1_600_000_000)
     assert again.read_bytes() == wheel.read_bytes()
 
 
-def test_the_sdist_has_what_its_tests_and_users_need(sdist):
+def test_the_sdist_has_the_files_that_tests_and_users_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
@@ -95,7 +94,7 @@ def test_the_sdist_has_what_its_tests_and_users_need(sdist):
         assert needed in names
 
 
-def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel):
+def test_the_wheel_has_the_package_and_the_plugin_and_no_file_of_twisted(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert "tftpd/py.typed" in names
@@ -128,18 +127,18 @@ def test_an_installation_has_the_manual_pages_and_the_completions(installed):
 @pytest.mark.check
 def test_an_installed_twistd_knows_the_plugin(installed, environment, tmp_path):
     run = "from twisted.scripts.twistd import run; run()"
-    shown = _run(str(installed / "bin/python"), "-c", run, "--help", cwd=tmp_path, env=environment)
-    assert "A TFTP server." in shown
+    output = _run(str(installed / "bin/python"), "-c", run, "--help", cwd=tmp_path, env=environment)
+    assert "A TFTP server." in output
 
 
 @pytest.mark.check
-def test_an_installation_brings_its_units(installed, environment, tmp_path):
+def test_an_installed_program_installs_its_units(installed, environment, tmp_path):
     command = [str(installed / "bin/tftpd"), "install-units", "--root", str(tmp_path / "root")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
-    # Some machines have their Python in a home directory, which is no place for a service.
-    hidden = "which services cannot access" in done.stderr
-    assert done.returncode == hidden, done.stderr
-    if not hidden:
+    # A service cannot use a Python in a home directory.
+    inaccessible = "which services cannot access" in done.stderr
+    assert done.returncode == inaccessible, done.stderr
+    if not inaccessible:
         unit = tmp_path / "root/usr/local/lib/systemd/system/tftpd.service"
         assert f"ExecStart={installed}/bin/tftpd run " in unit.read_text()
 

@@ -1,4 +1,4 @@
-"""The lock files of CI, with exact versions and hashes, and the bounds of setup.cfg."""
+"""Lock files with exact versions and hashes, and the lower bounds of setup.cfg."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ _PIN = re.compile(
 
 
 def _pins(path: Path) -> dict[str, str]:
-    """The versions of a lock file; fails on a line that is not a version with its hashes."""
+    """Return the versions of a lock file; fail if a line is not a version with hashes."""
     text = path.read_text().replace("\\\n", "")
     lines = [
         " ".join(line.split()) for line in text.splitlines() if not line.lstrip().startswith("#")
@@ -27,7 +27,7 @@ def _pins(path: Path) -> dict[str, str]:
     return {pin["name"]: pin["version"] for pin in pins if pin}
 
 
-def _asked(*extras: str) -> list[Requirement]:
+def _requirements(*extras: str) -> list[Requirement]:
     return [Requirement(line) for line in required(*extras).values()]
 
 
@@ -38,19 +38,19 @@ def test_a_lock_has_versions_with_hashes_and_names_no_host(name):
     assert "/" not in re.sub("^#.*", "", path.read_text(), flags=re.MULTILINE)
 
 
-def test_ci_has_all_that_is_asked_for_at_versions_that_are_admitted():
+def test_ci_txt_has_an_allowed_version_of_each_requirement():
     pins = _pins(CHECKOUT / "requirements/ci.txt")
-    for asked in _asked("test", "lint", "docs"):
-        assert pins[canonicalize_name(asked.name)] in asked.specifier, asked
+    for requirement in _requirements("test", "lint", "docs"):
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_the_oldest_are_the_lowest_that_are_admitted():
+def test_oldest_txt_has_the_lowest_allowed_version_of_each_requirement():
     pins = _pins(CHECKOUT / "requirements/oldest.txt")
-    for asked in _asked("test"):
-        (bound,) = asked.specifier
-        assert bound.operator == ">=", asked
-        assert Version(pins[canonicalize_name(asked.name)]) == Version(bound.version)
+    for requirement in _requirements("test"):
+        (bound,) = requirement.specifier
+        assert bound.operator == ">=", requirement
+        assert Version(pins[canonicalize_name(requirement.name)]) == Version(bound.version)
 
 
-def test_a_client_needs_no_other_tqdm_than_the_tests():
+def test_the_client_and_the_tests_require_the_same_tqdm():
     assert required("client").items() <= required("test").items()

@@ -1,4 +1,4 @@
-"""systemd's view of the units: nothing unknown in them, and how exposed the daemon is."""
+"""Units checked by systemd-analyze: valid keys, and the exposure of the daemon."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def analyze():
 
 @pytest.fixture
 def tree(tmp_path):
-    """A file system with the units, what they depend on, and the programs that they name."""
+    """Create a root directory with the units, their dependencies and their programs."""
     units = tmp_path / "etc/systemd/system"
     shutil.copytree(SHIPPED, units)
     system = tmp_path / "usr/lib/systemd/system"
@@ -46,7 +46,7 @@ def tree(tmp_path):
 @pytest.mark.parametrize(
     "unit", ["tftpd.service", "tftpd.socket", "tftpd@lab.service", "tftpd@192.0.2.1.socket"]
 )
-def test_systemd_finds_nothing_wrong_with_a_unit(analyze, tree, unit, socket):
+def test_systemd_accepts_the_units(analyze, tree, unit, socket):
     if not socket:
         shutil.rmtree(tree / "etc/systemd/system/tftpd.service.d")
     verified = analyze("verify", f"--root={tree}", unit)
@@ -54,8 +54,8 @@ def test_systemd_finds_nothing_wrong_with_a_unit(analyze, tree, unit, socket):
 
 
 @pytest.mark.check
-def test_systemd_would_find_a_misspelt_key(analyze, tree):
-    """The test above can fail."""
+def test_systemd_reports_a_misspelt_key(analyze, tree):
+    """Shows that the previous test can fail."""
     unit = tree / "etc/systemd/system/tftpd.service"
     unit.write_text(unit.read_text().replace("WatchdogSec", "WatchdogSecs"))
     verified = analyze("verify", f"--root={tree}", "tftpd.service")
@@ -64,27 +64,27 @@ def test_systemd_would_find_a_misspelt_key(analyze, tree):
 
 @pytest.mark.check
 @pytest.mark.parametrize(
-    ("unit", "socket", "most"),
+    ("unit", "socket", "max_exposure"),
     [("tftpd.service", False, 1.3), ("tftpd.service", True, 1.0), ("tftpd@.service", False, 1.3)],
 )
-def test_the_daemon_is_hardly_exposed(analyze, tmp_path, unit, socket, most):
+def test_the_exposure_of_the_daemon_is_low(analyze, tmp_path, unit, socket, max_exposure):
     shutil.copy(SHIPPED / unit, tmp_path)
     if socket:
         shutil.copytree(SHIPPED / "tftpd.service.d", tmp_path / "tftpd.service.d")
     path = str(tmp_path / unit)
-    done = analyze("security", "--offline=true", f"--threshold={round(most * 10)}", path)
+    done = analyze("security", "--offline=true", f"--threshold={round(max_exposure * 10)}", path)
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found, done.stderr
-    assert float(found[1]) <= most
+    assert float(found[1]) <= max_exposure
     assert done.returncode == 0
 
 
-def test_the_units_of_the_checkout_are_those_of_the_package():
+def test_the_units_in_conf_are_those_of_the_package():
     names = {path.relative_to(SHIPPED) for path in SHIPPED.rglob("*") if path.is_file()}
     assert len(names) == 6
     for name in names:
-        there = CHECKOUT / "conf/systemd" / name
-        assert there.read_text() == (SHIPPED / name).read_text()
+        link = CHECKOUT / "conf/systemd" / name
+        assert link.read_text() == (SHIPPED / name).read_text()
 
 
 def _settings(name):
@@ -92,15 +92,15 @@ def _settings(name):
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_the_template_is_the_unit_but_for_its_names():
+def test_the_template_unit_differs_from_the_unit_in_names_only():
     template = [line.replace(" for %i", "").replace("tftpd@%i", "tftpd") for line in
                 _settings("tftpd@.service")]  # fmt: skip
     assert [line.replace("%i", "tftpd") for line in template] == _settings("tftpd.service")
 
 
-def test_the_configuration_of_the_service_loads(tmp_path):
+def test_the_configuration_of_the_service_is_valid(tmp_path):
     text = (SHIPPED / "tftpd.yaml").read_text()
-    # With what is commented out, which an administrator may put in.
+    # An administrator may enable the settings that are commented out.
     text = re.sub(r"^( *)#(\S| *\S+:( |$)|  - )", r"\1\2", text, flags=re.MULTILINE)
     for root in ("srv/tftp", "var/lib/tftpd/upload"):
         (tmp_path / root).mkdir(parents=True)
