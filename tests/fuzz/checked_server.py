@@ -92,7 +92,7 @@ class CheckedServer(MemoryServer):
         """Wait until all transfers have ended, and check files, results and amplification."""
         self.net.hold_threads = False
         self.net.run_threads()
-        self.net.clock.wait(_MAX_SECONDS)
+        self.advance(_MAX_SECONDS)
         assert self.idle, "a session, port or timer is left"
         stored = files.stored_uploads()
         for name, content in stored.items():
