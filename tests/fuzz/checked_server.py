@@ -152,6 +152,7 @@ class CheckedServer(MemoryServer):
 
     def _sender(self, source: SocketAddress, to: SocketAddress) -> AnySession | None:
         """Return the session that sends from an address; two may have one peer."""
+        protocol: object
         if source == files.SERVER_ADDRESS:
             protocol = self.port.sessions.by_tid.get((to, self.port.local))
         else:
