@@ -11,10 +11,10 @@ from tftpd.protocol.result import Outcome
 from tftpd.server.admission import (
     AdmissionLimits,
     DropReason,
-    SharedCounter,
     client_key,
     network_key,
 )
+from tftpd.server.session_table import SharedCounter
 
 READ = Rrq(b"kilo", b"octet")
 BLKSIZE_8 = ((b"blksize", b"8"),)

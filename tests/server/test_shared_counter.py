@@ -2,7 +2,7 @@
 
 import mmap
 
-from tftpd.server.admission import SharedCounter
+from tftpd.server.session_table import SharedCounter
 
 
 def test_one_process_can_acquire_up_to_the_limit():

@@ -193,9 +193,10 @@ class MemoryServer:
         self.net = net or MemoryNet()
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
-        self.listener = Listener(
-            self.net.runtime, make_config(self.reports.append), self.sessions, **listener
-        )
+        config = make_config(self.reports.append)
+        for root in (root for mount in config.mounts for root in mount.roots):
+            config.resolver.cache.learn_root(root.path)
+        self.listener = Listener(self.net.runtime, config, self.sessions, **listener)
         self.port = self.net.bind(self.listener, (SERVER, WELL_KNOWN))
 
     def client(self, host: str = "192.0.2.7", port: int = 2070) -> "Client":

@@ -1,6 +1,7 @@
 """A TFTP client: its address and, on local networks, its MAC address."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from tftpd.access.policy import Address, Networks, admits
@@ -12,28 +13,24 @@ Neighbour = Callable[[], MacAddress | None]
 """Looks up the MAC address of a client. Returns None if the client is not on a local network."""
 
 
+@dataclass(eq=False)
 class ClientIdentity:
     """A client, identified by its address.
 
-    The MAC address is looked up at the first use of `mac`, once.
-
-    Args:
+    Attributes:
         address: Address of the client; IPv4-mapped IPv6 addresses are folded to IPv4.
         neighbour: Looks up the MAC address in the kernel's neighbour table.
         server: Local address to which the client sent its request, as text.
     """
 
-    def __init__(
-        self, address: Address, neighbour: Neighbour = lambda: None, server: str = ""
-    ) -> None:
-        self.address = address
-        self.server = server
-        self._neighbour = neighbour
+    address: Address
+    neighbour: Neighbour = lambda: None
+    server: str = ""
 
     @cached_property
     def mac(self) -> MacAddress | None:
         """MAC address; None if unknown. The first use queries it."""
-        return self._neighbour()
+        return self.neighbour()
 
     def query_mac(self) -> MacAddress | None:
         """Query the MAC address now, in this thread, and keep it."""

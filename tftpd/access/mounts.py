@@ -11,6 +11,8 @@ the same care for symbolic links as the rest of the name.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 
 from tftpd.access.client import ClientIdentity
@@ -43,6 +45,10 @@ SERIAL = "serial"
 
 SERIALS = "[0-9A-Fa-f]{8,16}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
 """Serial numbers of Raspberry Pis, and MAC addresses in their form (TFTP_PREFIX=2)."""
+
+
+_CACHED_NAMES = 256  # a name has up to 4096 bytes
+_ANY_CLIENT = ClientIdentity(ip_address("0.0.0.0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +197,7 @@ class Mounts:
         )
         self.renders = any(mount.read and mount.read.templates for mount in self)
         self.per_client = any(mount.per_client for mount in self)
+        self._common_read_grants = lru_cache(maxsize=_CACHED_NAMES)(self._find_common_read_grants)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._by_prefix.values())
@@ -203,8 +210,7 @@ class Mounts:
         Raises:
             RequestRefused: No directory matches, or its policy denies the request.
         """
-        mount, name = self.locate(filename)
-        return _grants(mount, name, mount.read, client)
+        return self._common_read_grants(filename) or self._read_grants(filename, client)
 
     def authorize_write(
         self, filename: bytes, client: ClientIdentity
@@ -222,6 +228,15 @@ class Mounts:
                 ErrorCode.ACCESS_VIOLATION, "templates cannot be written by clients"
             )
         return _grants(mount, name, mount.write, client)
+
+    def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:
+        mount, name = self.locate(filename)
+        return _grants(mount, name, mount.read, client)
+
+    def _find_common_read_grants(self, filename: bytes) -> Sequence[Grant[ReadPolicy]]:
+        """Return the grants of all clients; none if they depend on the client."""
+        mount, name = self.locate(filename)
+        return () if mount.per_client else _grants(mount, name, mount.read, _ANY_CLIENT)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
         """Return the mount of `filename` and the components below its prefix.

@@ -27,8 +27,8 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
-from tftpd.server.admission import SharedCounter
 from tftpd.server.server import Server
+from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, to_plain
 
 

@@ -5,12 +5,10 @@ It is dropped if a reply would serve a flooding client or would do harm: firmwar
 up after an ERROR, but repeats an unanswered request until there is a free session.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Protocol
 
 from tftpd.net.sockets import client_address
 
@@ -59,54 +57,6 @@ def client_key(host: str) -> str:
     """
     address = client_address(host)
     return network_key(host) if isinstance(address, IPv6Address) else str(address)
-
-
-class CountArray(Protocol):
-    """Array of numbers: a list, or a view of shared memory."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-
-    def __setitem__(self, index: int, value: int, /) -> None: ...
-
-    def __iter__(self) -> Iterator[int]: ...
-
-
-class SharedCounter:
-    """Counter of sessions over all worker processes.
-
-    Attributes:
-        counts: The sessions of each process.
-    """
-
-    def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
-        """Initialize the counter.
-
-        Args:
-            counts: One number per process, in shared memory. If a process was killed,
-                its sessions are released by setting its number to 0.
-            own: Index of this process, the only number that it writes.
-        """
-        self.counts = [0] if counts is None else counts
-        self._own = own
-
-    def acquire(self, limit: int) -> bool:
-        """Increment the counter unless it has reached the limit.
-
-        Increment, then check: if two processes race for the last slot, both may fail,
-        but they cannot both succeed.
-
-        Returns:
-            False if the limit was reached.
-        """
-        self.counts[self._own] += 1
-        if sum(self.counts) <= limit:
-            return True
-        self.release()
-        return False
-
-    def release(self) -> None:
-        """Decrement the counter."""
-        self.counts[self._own] -= 1
 
 
 class DropReason(Enum):

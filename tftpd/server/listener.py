@@ -140,7 +140,7 @@ class Listener(RequestProtocol):
             return None
         sessions, lookups = self._sessions, self._lookups
         is_repeated = sessions.is_repeated(tid, packet, arrived_at, self.single_port)
-        if is_repeated or lookups.is_repeated(tid, packet):
+        if is_repeated or (tid in lookups.by_tid and lookups.is_repeated(tid, packet)):
             self._drops.add(DropReason.REPEATED)
             return None
         return IncomingRequest(

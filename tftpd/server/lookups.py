@@ -96,7 +96,11 @@ class _TimedCall(Generic[T]):
 
 
 class LookupQueue:
-    """Pending and running lookups by the TIDs of their clients."""
+    """Pending and running lookups.
+
+    Attributes:
+        by_tid: The lookups and their queues, by the TIDs of the clients.
+    """
 
     def __init__(
         self,
@@ -112,17 +116,17 @@ class LookupQueue:
         """
         self._in_thread = in_thread
         self._charge = charge
-        self._lookups: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
+        self.by_tid: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
         self._clients: dict[str, dict[TID, None]] = {}  # TIDs of each client, in order
         self._root_queues: dict[Hashable, _RootQueue] = {}
         self._may_block_at = 0.0  # monotonic time in seconds
 
     def __len__(self) -> int:
-        return len(self._lookups)
+        return len(self.by_tid)
 
     def is_repeated(self, tid: TID, request: Request) -> bool:
         """Return True if a lookup for the same request is queued; cancel that of another one."""
-        entry = self._lookups.get(tid)
+        entry = self.by_tid.get(tid)
         if entry is None:
             return False
         if entry[0].request == request:
@@ -145,10 +149,10 @@ class LookupQueue:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
         client = client_key(lookup.tid[0][0])
-        if len(self._lookups) >= limit:
+        if len(self.by_tid) >= limit:
             self._make_space(client, limit)
         root_queue = self._root_queues.setdefault(key, _RootQueue(key))
-        self._lookups[lookup.tid] = lookup, root_queue
+        self.by_tid[lookup.tid] = lookup, root_queue
         self._clients.setdefault(client, {})[lookup.tid] = None
         root_queue.pending.push(client, lookup, size=0)  # `limit` bounds the queue
         self._run(root_queue)
@@ -163,7 +167,7 @@ class LookupQueue:
 
     def clear(self) -> None:
         """Cancel all lookups."""
-        for tid in list(self._lookups):
+        for tid in list(self.by_tid):
             self.cancel(tid)
 
     def _make_space(self, client: str, limit: int) -> None:
@@ -172,12 +176,12 @@ class LookupQueue:
         if len(most) <= len(self._clients.get(client, ())) + 1:
             raise dropped
         tid = next(reversed(most))
-        lookup, _ = self._lookups[tid]
+        lookup, _ = self.by_tid[tid]
         self.cancel(tid)
         lookup.then(dropped)
 
     def _pop(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
-        entry = self._lookups.pop(tid, None)
+        entry = self.by_tid.pop(tid, None)
         if entry is not None:
             tids = self._clients[client_key(tid[0][0])]
             del tids[tid]

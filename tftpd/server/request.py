@@ -104,7 +104,11 @@ class ResolvedWrite:
 
         def create(grant: Grant[WritePolicy]) -> Upload:
             follow = grant.symlinks is Symlinks.FOLLOW
-            if not (blocking or cache.is_cached(grant.root, grant.name[:-1], follow)):
+            if blocking:
+                cache.learn_root(grant.root)
+            elif not (
+                cache.is_local(grant.root) and cache.is_cached(grant.root, grant.name[:-1], follow)
+            ):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
             return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)

@@ -23,7 +23,7 @@ from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
 from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import TransferResult
-from tftpd.server.admission import DropCounters, SharedCounter
+from tftpd.server.admission import DropCounters
 from tftpd.server.config import ServerConfig
 from tftpd.server.config_builder import admission_limits, template_renderer
 from tftpd.server.fair_queue import RequestQueue
@@ -32,7 +32,7 @@ from tftpd.server.listening_port import ListeningPort
 from tftpd.server.lookups import LookupPool
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import CaptureConfig, PacketCapture
-from tftpd.server.session_table import SessionTable
+from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer

@@ -9,7 +9,7 @@ can cause takes anything from a client that has answered:
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -22,7 +22,6 @@ from tftpd.protocol.result import Outcome
 from tftpd.server.admission import (
     AdmissionLimits,
     RequestDropped,
-    SharedCounter,
     client_key,
     network_key,
 )
@@ -35,6 +34,54 @@ _RESTART_SECONDS = 3.0
 
 _OVERDUE_SECONDS = 1.0  # a reply that takes longer is probably lost
 _UNPROVEN_RATE_FACTOR = 4  # requests per request that is answered: the others may be forged
+
+
+class CountArray(Protocol):
+    """Array of numbers: a list, or a view of shared memory."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+class SharedCounter:
+    """Counter of sessions over all worker processes.
+
+    Attributes:
+        counts: The sessions of each process.
+    """
+
+    def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
+        """Initialize the counter.
+
+        Args:
+            counts: One number per process, in shared memory. If a process was killed,
+                its sessions are released by setting its number to 0.
+            own: Index of this process, the only number that it writes.
+        """
+        self.counts = [0] if counts is None else counts
+        self._own = own
+
+    def acquire(self, limit: int) -> bool:
+        """Increment the counter unless it has reached the limit.
+
+        Increment, then check: if two processes race for the last slot, both may fail,
+        but they cannot both succeed.
+
+        Returns:
+            False if the limit was reached.
+        """
+        self.counts[self._own] += 1
+        if sum(self.counts) <= limit:
+            return True
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Decrement the counter."""
+        self.counts[self._own] -= 1
 
 
 @dataclass(slots=True, eq=False)

@@ -3,6 +3,9 @@
 Linux answers by openat2(2) with RESOLVE_CACHED (since 5.12). The call takes about 3 us; a
 disk may take thousands, and a file server that is down never answers. The cache does not
 check permissions: the code that then opens the file checks every component.
+
+Network file systems ask their server although the name is cached. Therefore only roots on
+file systems of a list count as cached; a thread finds out which ones these are.
 """
 
 import ctypes
@@ -10,6 +13,7 @@ import errno
 import os
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,12 +22,25 @@ from tftpd.access.paths import Name
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
-_RESOLVE_CACHED, _RESOLVE_BENEATH = 0x20, 0x08
+_RESOLVE_CACHED, _RESOLVE_BENEATH, _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_XDEV = 0x20, 8, 4, 1
 
 # struct open_how of <linux/openat2.h>: flags, mode, resolve.
 _FLAGS = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
 _HOW_CACHED = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
-_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH)
+_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV)
+_HOW_NO_LINKS = struct.pack(
+    "=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
+)
+
+# Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
+# NFS, CIFS and FUSE, may wait for a server.
+_LOCAL_TYPES = {
+    *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E),  # ext4 to bcachefs
+    *(0x01021994, 0x858458F6, 0x794C7630),  # tmpfs, ramfs, overlayfs
+    *(0x73717368, 0xE0F5E1E2, 0x9660, 0x15013346),  # squashfs, erofs, iso9660, udf
+    *(0x4D44, 0x2011BAB0, 0x7366746E, 0x3153464A, 0x52654973),  # vfat, exfat, ntfs3, jfs, reiserfs
+}
+_ROOT_SECONDS = 60.0  # a root may become a mount point
 
 _ENTRY_SECONDS = 1.0  # the kernel evicts a name so soon only when memory is very short
 _MAX_ENTRIES = 4096
@@ -61,6 +78,47 @@ class DentryCache:
         self._syscall = _load_syscall() if linux else None
         self._entries: set[tuple[Path, Name, bool]] = set()
         self._expires = 0.0  # of all entries
+        # By root: its path, and the time until which it is known to be local.
+        self._local_roots: dict[Path, tuple[bytes, float]] = {}
+        self._local_devices: set[int] = set()
+
+    def learn_root(self, root: Path) -> None:
+        """Find out if a root is on a local file system; blocks."""
+        if self._syscall is not None and not self.is_local(root) and _is_local_type(root):
+            with suppress(OSError):
+                self._local_devices.add(os.stat(root).st_dev)
+                self._local_roots[root] = os.fsencode(root), monotonic() + _ROOT_SECONDS
+
+    def is_local(self, root: Path) -> bool:
+        """Return True if `learn_root` has found in the last minute that a root is local."""
+        known = self._local_roots.get(root)
+        return known is not None and monotonic() < known[1]
+
+    def is_local_device(self, device: int) -> bool:
+        """Return True if a device number (st_dev) belongs to a local root."""
+        return device in self._local_devices
+
+    def open_path(self, root: Path, name: Name) -> int:
+        """Open a name below a local root without disk I/O.
+
+        Args:
+            root: Directory that contains the name.
+            name: Components of the name.
+
+        Returns:
+            An O_PATH descriptor; -1 if the root is not local, a component is a symbolic link,
+            absent or not cached, or the name leaves the root's file system.
+        """
+        encoded, expires = self._local_roots.get(root, (b"", 0.0))
+        path = b"/".join(name)
+        if monotonic() > expires or b"\0" in path:
+            return -1
+        directory = self._open(_AT_FDCWD, encoded, _HOW_CACHED)
+        if directory < 0:
+            return -1
+        fd = self._open(directory, path, _HOW_NO_LINKS)
+        os.close(directory)
+        return fd
 
     def is_cached(self, root: Path, name: Name, follow: bool = True) -> bool:
         """Return whether `name` below `root` can be resolved without disk I/O.
@@ -117,3 +175,11 @@ class DentryCache:
             return -errno.EAGAIN
         fd: int = syscall(_OPENAT2, directory, path, how, len(how))
         return fd if fd >= 0 else -ctypes.get_errno()
+
+
+def _is_local_type(path: Path) -> bool:
+    """Return True if a path is on a file system of the list (statfs(2))."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs begins with a long: the type
+    if ctypes.CDLL(None).statfs(os.fsencode(path), buffer) != 0:
+        return False
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF in _LOCAL_TYPES

@@ -105,7 +105,10 @@ class NegativeCache:
         refused, stamps = entry
         for stamp in stamps:
             path = Path(os.fsdecode(stamp.path))
-            if not (blocking or self._dentry_cache.is_cached(path, ())):
+            cache = self._dentry_cache
+            if not (
+                blocking or (cache.is_local_device(stamp.stamp[0]) and cache.is_cached(path, ()))
+            ):
                 return None
             if not stamp.is_current():
                 with self._lock:

@@ -90,6 +90,10 @@ class FileResolver:
             RequestRefused: There is no such file, or the client may not read it.
             WouldBlock: Not blocking, and the file is not in memory.
         """
+        if not blocking and on_name is None:
+            file = self._open_cached(name, client)
+            if file is not None:
+                return file
         # Everything that a refusal depends on, except for the disk.
         key: tuple[Hashable, ...] = (name.name, name.steps)
         if self.mounts.per_client:
@@ -105,6 +109,20 @@ class FileResolver:
             if search.all_missing and len(name.name) <= MAX_CACHED_NAME_BYTES:
                 self.negative_cache.put(key, refused, search.stamps)
             raise
+
+    def _open_cached(self, name: RequestName, client: ClientIdentity) -> ResolvedFile | None:
+        """Open the file below its first root if all that it needs is in memory.
+
+        Most requests are for such a file. For the others the search finds out the reason.
+        """
+        try:
+            grant = self.mounts.authorize_read(name.name, client)[0]
+        except RequestRefused:
+            return None
+        if grant.policy.templates and grant.name and is_template(grant.name[-1]):
+            return None
+        source = FileSource.open_cached(grant, self.cache)
+        return None if source is None else ResolvedFile(name, grant, source)
 
 
 @dataclass
@@ -215,9 +233,13 @@ class _Search:
         self.lookups += 1
         if not self.blocking:
             follow = grant.symlinks is Symlinks.FOLLOW
-            is_cached = self.cache.is_cached(grant.root, grant.name, follow)
+            is_cached = self.cache.is_local(grant.root) and self.cache.is_cached(
+                grant.root, grant.name, follow
+            )
             if self.lookups > _MAX_NONBLOCKING_LOOKUPS or not is_cached:
                 raise WouldBlock(grant.root)
+        else:
+            self.cache.learn_root(grant.root)
         return FileSource.open(grant)
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:

@@ -10,11 +10,14 @@ from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.errors import refusal_for, translate_os_errors
 from tftpd.storage.walk import open_parent
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_REOPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -61,7 +64,7 @@ class FileSource:
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self.size = status.st_size
         self._fd = fd
-        self._stamp = _stamp(status)
+        self._stamp = (status.st_size, status.st_mtime_ns)
         self._nowait = _NOWAIT
 
     @classmethod
@@ -90,6 +93,27 @@ class FileSource:
             os.close(fd)
             raise
 
+    @classmethod
+    def open_cached(cls, grant: Grant[ReadPolicy], cache: DentryCache) -> "FileSource | None":
+        """Open the file of a grant if that needs no disk I/O and no link is on its path.
+
+        Returns:
+            None in all other cases, and if the file must not be read: `open()` tells why.
+        """
+        path_fd = cache.open_path(grant.root, grant.name)
+        if path_fd < 0:
+            return None
+        try:
+            status = os.fstat(path_fd)
+            is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
+            if not (stat.S_ISREG(status.st_mode) and is_readable):
+                return None
+            return cls(os.open(b"/proc/self/fd/%d" % path_fd, _REOPEN_FLAGS), status)
+        except OSError:
+            return None
+        finally:
+            os.close(path_fd)
+
     def close(self) -> None:
         """Close the descriptor; idempotent."""
         if self._fd >= 0:
@@ -114,9 +138,12 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         """Raise `RequestRefused` if the file was written since it was opened."""
-        with translate_os_errors(ErrorText.READ_FAILED):
-            if _stamp(os.fstat(self._fd)) != self._stamp:
-                raise _file_changed()
+        try:
+            status = os.fstat(self._fd)
+        except OSError as error:
+            raise refusal_for(error, ErrorText.READ_FAILED) from error
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            raise _file_changed()
 
     def _read_cached(self, buffers: Sequence[memoryview], offset: int) -> int:
         if self._nowait is None:
@@ -172,10 +199,6 @@ def _read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         return os.preadv(fd, buffers, offset)
     os.lseek(fd, offset, os.SEEK_SET)
     return os.readv(fd, buffers)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
 
 
 def _file_changed() -> RequestRefused:
