@@ -6,7 +6,7 @@ import pytest
 
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
-from tftpd.storage.negative_cache import NegativeCache, stable_stamp, stamp_of_missing
+from tftpd.storage.negative_cache import DirectoryStamp, NegativeCache
 
 MISSING = RequestRefused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 
@@ -27,7 +27,7 @@ def absences():
 
 
 def _remembered(absences, root, *names):
-    absences.put("key", MISSING, [stamp_of_missing(root, name) for name in names])
+    absences.put("key", MISSING, [DirectoryStamp.of_missing(root, name) for name in names])
     return absences.get("key", blocking=True)
 
 
@@ -73,24 +73,24 @@ def test_a_change_in_any_searched_directory_drops_the_entry(absences, root):
 
 
 def test_a_directory_that_was_written_a_moment_ago_has_no_stamp(absences, tmp_path):
-    assert stamp_of_missing(tmp_path, (b"none",)) is None
+    assert DirectoryStamp.of_missing(tmp_path, (b"none",)) is None
     assert _remembered(absences, tmp_path, (b"none",)) is None
 
 
 def test_a_dangling_link_has_no_stamp(root):
     (root / "link").symlink_to("/nowhere/yet")
-    assert stamp_of_missing(root, (b"link",)) is None
-    assert stamp_of_missing(root, (b"link", b"x")) is None
+    assert DirectoryStamp.of_missing(root, (b"link",)) is None
+    assert DirectoryStamp.of_missing(root, (b"link", b"x")) is None
 
 
 def test_a_refusal_without_reliable_stamps_is_not_cached(absences, root):
     absences.put("key", MISSING, [])
-    absences.put("key", MISSING, [stamp_of_missing(root, (b"none",)), None])
+    absences.put("key", MISSING, [DirectoryStamp.of_missing(root, (b"none",)), None])
     assert absences.get("key", blocking=True) is None
 
 
 def test_the_number_of_entries_is_limited(absences, root):
-    one = stamp_of_missing(root, (b"none",))
+    one = DirectoryStamp.of_missing(root, (b"none",))
     for number in range(5000):
         absences.put(number, MISSING, [one])
     assert absences.get(0, blocking=True) is None
@@ -117,7 +117,7 @@ class _Cold:
         return False
 
 
-def test_a_long_name_is_examined_only_up_to_the_missing_step(root, monkeypatch):
+def test_a_long_name_is_examined_only_up_to_the_missing_component(root, monkeypatch):
     looked = []
     stat = os.stat
 
@@ -126,7 +126,7 @@ def test_a_long_name_is_examined_only_up_to_the_missing_step(root, monkeypatch):
         return stat(path, **how)
 
     monkeypatch.setattr(os, "stat", counting)
-    assert stamp_of_missing(root, (b"cfg", *[b"a"] * 1000)) is not None
+    assert DirectoryStamp.of_missing(root, (b"cfg", *[b"a"] * 1000)) is not None
     assert len(looked) <= 3
 
 
@@ -134,7 +134,7 @@ def test_an_entry_keeps_no_traceback_alive(absences, root):
     try:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "raised")
     except RequestRefused as refused:
-        absences.put("key", refused, [stamp_of_missing(root, (b"none",))])
+        absences.put("key", refused, [DirectoryStamp.of_missing(root, (b"none",))])
     (kept, _) = absences._entries["key"]
     assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
 
@@ -154,6 +154,6 @@ def test_an_entry_is_dropped_when_its_directory_is_removed(absences, root):
 
 
 def test_a_missing_directory_has_no_stamp(root):
-    assert stamp_of_missing(root / "none", (b"file",)) is None
-    assert stamp_of_missing(root, ()) is None
-    assert stable_stamp(os.fsencode(root / "none")) is None
+    assert DirectoryStamp.of_missing(root / "none", (b"file",)) is None
+    assert DirectoryStamp.of_missing(root, ()) is None
+    assert DirectoryStamp.of(os.fsencode(root / "none")) is None

@@ -147,7 +147,7 @@ def test_an_empty_file_counts_toward_max_files(root, writing, tracker):
 def test_min_free_is_kept(root, writing):
     volume = os.statvfs(root)
     free = volume.f_bavail * volume.f_frsize
-    Upload.check(writing("new", min_free=free // 2), 10)
+    Upload.check(writing("new", min_free=free // 2), 10, None)
     with pytest.raises(RequestRefused, match="would remain"):
         Upload.open(writing("new", min_free=free * 2), None, False)
 

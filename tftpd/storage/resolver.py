@@ -19,13 +19,7 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, Resource
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import translate_os_errors
-from tftpd.storage.negative_cache import (
-    MAX_CACHED_NAME_BYTES,
-    DirectoryStamp,
-    NegativeCache,
-    stable_stamp,
-    stamp_of_missing,
-)
+from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 
 TEMPLATED = "template"
@@ -203,7 +197,7 @@ class _Search:
             except RequestRefused as refused:
                 if not _is_missing(refused):
                     raise
-                self.stamps.append(stamp_of_missing(grant.root, grant.name))
+                self.stamps.append(DirectoryStamp.of_missing(grant.root, grant.name))
                 first = first or refused
         assert first is not None, "at least one grant"
         raise first
@@ -263,7 +257,7 @@ class _Search:
             return self._open_first(grants, open_spelled)
         except RequestRefused as refused:
             if _is_missing(refused):
-                self.stamps += [stable_stamp(path) for path in self.budget.listed]
+                self.stamps += [DirectoryStamp.of(path) for path in self.budget.listed]
             raise
 
     def _check_enabled(self, candidate: Candidate, name: bytes) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
@@ -131,7 +132,11 @@ class FileSource:
         if not blocking:
             return self._read_cached(buffers, offset)
         with translate_os_errors(ErrorText.READ_FAILED):
-            n_bytes = _read_at(self._fd, buffers, offset)
+            if hasattr(os, "preadv"):
+                n_bytes = os.preadv(self._fd, buffers, offset)
+            else:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                n_bytes = os.readv(self._fd, buffers)
         if not n_bytes:
             raise _file_changed()
         return n_bytes
@@ -164,7 +169,7 @@ class MemorySource:
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
-        self._data = memoryview(data)
+        self._file = BytesIO(data)
 
     def close(self) -> None:
         """Do nothing: there is no descriptor."""
@@ -177,14 +182,11 @@ class MemorySource:
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Copy data from `offset` into the buffers; see `FileLike.read`."""
-        position = offset
-        for buffer in buffers:
-            part = self._data[position : position + len(buffer)]
-            buffer[: len(part)] = part
-            position += len(part)
-        if position == offset:
+        self._file.seek(offset)
+        n_bytes = sum(self._file.readinto(buffer) for buffer in buffers)
+        if not n_bytes:
             raise _file_changed()
-        return position - offset
+        return n_bytes
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -192,13 +194,6 @@ def _check_regular(status: os.stat_result) -> None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
-
-
-def _read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, buffers, offset)
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.readv(fd, buffers)
 
 
 def _file_changed() -> RequestRefused:

@@ -51,7 +51,7 @@ class Upload:
         grant: Grant[WritePolicy],
         size: int | None,
         netascii: bool,
-        usage_tracker: UsageTracker | None = None,
+        tracker: UsageTracker | None = None,
     ) -> Self:
         """Start an upload.
 
@@ -61,24 +61,22 @@ class Upload:
                 not stored: curl omits a block after a duplicate OACK and reports no error
                 (lib/tftp.c, tftp_tx).
             netascii: Whether the data is netascii, to be decoded to local text.
-            usage_tracker: Tracker of the grant's root if its policy has a quota.
+            tracker: Tracker of the grant's root if its policy has a quota.
 
         Raises:
             RequestRefused: The policy or the file system refuses the file; nothing has been
                 created.
         """
-        with _open_target(grant, size, usage_tracker) as target:
+        with _open_target(grant, size, tracker) as target:
             return cls(target, size, netascii)
 
     @staticmethod
-    def check(
-        grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None = None
-    ) -> None:
+    def check(grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None) -> None:
         """Raise `RequestRefused` if `open()` would; create nothing.
 
         Limits that only an attempt shows, such as a user's disk quota, are not checked.
         """
-        with _open_target(grant, size, usage_tracker) as target:
+        with _open_target(grant, size, tracker) as target:
             target.check_writable()
         os.close(target.directory)
 
@@ -90,11 +88,7 @@ class Upload:
         """
         if self._decoder is not None:
             payloads = [self._decoder.decode(payload) for payload in payloads]
-        try:
-            self._append(payloads)
-        except RequestRefused:
-            self.discard()
-            raise
+        self._append(payloads)
 
     def flush_if_full(self) -> None:
         """Write the collected data if there are at least 64 KiB.
@@ -153,6 +147,7 @@ class Upload:
         self.size += added
         limit = self._target.policy.max_size
         if limit is not None and self.size > limit:
+            self.discard()
             raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
         self._pending += payloads
         self._pending_size += added
@@ -175,13 +170,13 @@ class _Target:
         directory: Descriptor of the directory.
         name: Name of the file in it.
         policy: Policy for new and replaced files.
-        usage_tracker: Tracker of the root if the policy has a quota.
+        tracker: Tracker of the root if the policy has a quota.
     """
 
     directory: int
     name: bytes
     policy: WritePolicy
-    usage_tracker: UsageTracker | None
+    tracker: UsageTracker | None
 
     def check_writable(self) -> None:
         """Check that a temporary file could be created, as far as possible without doing it."""
@@ -207,17 +202,16 @@ class _Target:
 
     def check_growth(self, size: int) -> None:
         """Check the quota for the last measurement plus this file of `size` bytes."""
-        if self.usage_tracker is not None:
-            usage = self.usage_tracker.usage.with_file(size, self._replaced_size())
-            check_quota(usage, self.policy)
+        if self.tracker is not None:
+            check_quota(self.tracker.usage.with_file(size, self._replaced_size()), self.policy)
 
     def check_quota(self, size: int, temporary: bytes) -> None:
         """Check the quota for a new measurement plus this file, and count the file."""
-        tracker = self.usage_tracker
+        tracker = self.tracker
         if tracker is not None:
             replaced_size = self._replaced_size()
-            usage = tracker.measure(own=temporary).with_file(size, replaced_size)
-            check_quota(usage, self.policy)
+            usage = tracker.measure(own=temporary)
+            check_quota(usage.with_file(size, replaced_size), self.policy)
             tracker.usage = tracker.usage.with_file(size, replaced_size)
 
     def take_name(self, temporary: bytes) -> None:
@@ -263,14 +257,14 @@ class _Target:
 
 @contextlib.contextmanager
 def _open_target(
-    grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None
+    grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None
 ) -> Iterator[_Target]:
     """Open the directory in which a file may be created.
 
     Args:
         grant: The granted name, its root and the policy.
         size: Size of the file in bytes, if known.
-        usage_tracker: Tracker of the grant's root if its policy has a quota.
+        tracker: Tracker of the grant's root if its policy has a quota.
 
     Yields:
         The target. Its directory is closed if the block raises an exception.
@@ -290,7 +284,7 @@ def _open_target(
         # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,
         # nor fstatvfs on every kernel.
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        target = _Target(own, last, policy, usage_tracker)
+        target = _Target(own, last, policy, tracker)
         try:
             target.check_free(size or 0)
             target.check_growth(size or 0)
