@@ -93,8 +93,8 @@ class FallbackChain:
                 return _encoded(name, self.encodings)
             case Fallback.PREFIX:
                 return _prefixed(name, self.prefixes)
-            case Fallback.CASE:
-                return (name,)  # the lookup ignores the case
+            case _:
+                return (name,)  # CASE: the lookup ignores upper and lower case
 
 
 NO_FALLBACKS = FallbackChain()

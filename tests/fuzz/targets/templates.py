@@ -110,7 +110,7 @@ def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> by
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + _MEMORY_BYTES, hard))
     try:
         with catch_warnings(action="ignore"), _AUDIT.only_below(str(root)):
-            message = render_message(templates, job)
+            message = render_message(templates.render, job)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     if message[0] == MessageKind.LAST:
