@@ -4,81 +4,87 @@ import os
 
 import pytest
 
-from tests.confinement.asking import contents, everything, mount, reads, serving
-from tests.confinement.links import BY_KIND, BY_LINK, Way, outside_by_hard_link
-from tests.confinement.names import KINDS, NULS, out
-from tests.confinement.world import INSIDE, SECRET
+from tests.confinement.attacks import FILE_TYPE_ATTACKS, LINK_ATTACKS, Attack, create_hard_link
+from tests.confinement.hostile_names import DATAGRAMS_WITH_NULS, KINDS, hostile_names
+from tests.confinement.requests import (
+    create_server,
+    mount_root,
+    read_all,
+    received_file,
+    run_transfer,
+)
+from tests.confinement.served_tree import INSIDE, SECRET
 from tftpd.access.policy import Symlinks
 
 CONFINED = [Symlinks.DENY, Symlinks.INSIDE]
 
 
-def _id(value):
-    return value.what if isinstance(value, Way) else None
+def _title(value):
+    return value.title if isinstance(value, Attack) else None
 
 
-def _refused(world, serve, symlinks, names):
-    """None of `names` is anything but refused, and nothing outside is touched."""
-    before = world.everything()
-    names = [os.fsencode(world.filled(name)) for name in names]
-    heard = serve(lambda: reads(serving(mount(world, symlinks)), names))
-    for name, said in zip(names, heard, strict=True):
-        assert SECRET not in b"".join(said), (symlinks, name)
-        assert contents(said) is None, (symlinks, name)
-    assert world.everything() == before
+def _check_refused(tree, serve, symlinks, names):
+    """Check that each name is refused, and that no file outside is changed."""
+    before = tree.outside_fingerprints()
+    names = [os.fsencode(tree.expand(name)) for name in names]
+    replies = serve(lambda: read_all(create_server(mount_root(tree, symlinks)), names))
+    for name, datagrams in zip(names, replies, strict=True):
+        assert SECRET not in b"".join(datagrams), (symlinks, name)
+        assert received_file(datagrams) is None, (symlinks, name)
+    assert tree.outside_fingerprints() == before
 
 
-@pytest.mark.parametrize("way", BY_LINK, ids=_id)
-def test_no_link_reads_a_file_outside(confined, serve, way):
-    way.prepare(confined)
+@pytest.mark.parametrize("attack", LINK_ATTACKS, ids=_title)
+def test_no_link_reads_a_file_outside(tree, serve, attack):
+    attack.prepare(tree)
     for symlinks in CONFINED:
-        _refused(confined, serve, symlinks, way.names)
+        _check_refused(tree, serve, symlinks, attack.names)
 
 
-@pytest.mark.parametrize("way", BY_KIND, ids=_id)
-def test_a_file_that_is_not_regular_is_not_read(confined, serve, way):
-    if way.root and os.geteuid() != 0:
-        pytest.skip("only root makes devices")
-    way.prepare(confined)
+@pytest.mark.parametrize("attack", FILE_TYPE_ATTACKS, ids=_title)
+def test_a_file_that_is_not_regular_is_not_read(tree, serve, attack):
+    if attack.root and os.geteuid() != 0:
+        pytest.skip("only root can create devices")
+    attack.prepare(tree)
     for symlinks in Symlinks:
-        _refused(confined, serve, symlinks, way.names)
+        _check_refused(tree, serve, symlinks, attack.names)
 
 
-def _confined_by_name(world, serve, kind, symlinks):
-    before = world.everything()
-    names = out(world.filled)[kind]
-    heard = serve(lambda: reads(serving(mount(world, symlinks)), names))
-    for name, said in zip(names, heard, strict=True):
-        assert SECRET not in b"".join(said), name
-        assert contents(said) in (None, *INSIDE.values()), name
-    assert world.everything() == before
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_name_reads_a_file_outside(confined, serve, kind):
-    _confined_by_name(confined, serve, kind, Symlinks.INSIDE)
+def _check_names(tree, serve, kind, symlinks):
+    before = tree.outside_fingerprints()
+    names = hostile_names(tree.expand)[kind]
+    replies = serve(lambda: read_all(create_server(mount_root(tree, symlinks)), names))
+    for name, datagrams in zip(names, replies, strict=True):
+        assert SECRET not in b"".join(datagrams), name
+        assert received_file(datagrams) in (None, *INSIDE.values()), name
+    assert tree.outside_fingerprints() == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_name_reads_a_file_outside_with_policy_follow(confined, kind):
-    """There is none."""
-    _confined_by_name(confined, lambda work: work(), kind, Symlinks.FOLLOW)
+def test_no_name_reads_a_file_outside(tree, serve, kind):
+    _check_names(tree, serve, kind, Symlinks.INSIDE)
 
 
-def test_a_nul_byte_in_a_name_reads_and_writes_nothing_outside(confined, serve):
-    before = confined.everything()
-
-    def ask():
-        server = serving(mount(confined))
-        return [everything(server, datagram) for datagram in NULS]
-
-    for datagram, said in zip(NULS, serve(ask), strict=True):
-        assert SECRET not in b"".join(said), datagram
-    assert confined.everything() == before
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_name_reads_a_file_outside_with_policy_follow(tree, kind):
+    """`follow` allows links out of the root; this tree has no links."""
+    _check_names(tree, lambda work: work(), kind, Symlinks.FOLLOW)
 
 
-def test_a_hard_link_is_served_as_a_file_of_the_directory(confined, serve):
-    """Nobody can tell the second name of a file from the first: it is served."""
-    outside_by_hard_link(confined)
-    (said,) = serve(lambda: reads(serving(mount(confined)), [b"hard"]))
-    assert contents(said) == SECRET
+def test_a_nul_byte_in_a_name_reads_and_writes_nothing_outside(tree, serve):
+    before = tree.outside_fingerprints()
+
+    def request_all():
+        server = create_server(mount_root(tree))
+        return [run_transfer(server, datagram) for datagram in DATAGRAMS_WITH_NULS]
+
+    for datagram, datagrams in zip(DATAGRAMS_WITH_NULS, serve(request_all), strict=True):
+        assert SECRET not in b"".join(datagrams), datagram
+    assert tree.outside_fingerprints() == before
+
+
+def test_a_hard_link_is_served_as_a_file_of_the_directory(tree, serve):
+    """A server cannot distinguish the names of a file, so that a hard link is served."""
+    create_hard_link(tree)
+    (datagrams,) = serve(lambda: read_all(create_server(mount_root(tree)), [b"hard"]))
+    assert received_file(datagrams) == SECRET

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from tests.confinement.asking import mount, reads, serving, writes
-from tests.confinement.links import BY_KIND, BY_LINK, Way, outside_by_hard_link
-from tests.confinement.names import KINDS, out
-from tests.confinement.world import PLANTED, SECRET
+from tests.confinement.attacks import FILE_TYPE_ATTACKS, LINK_ATTACKS, Attack, create_hard_link
+from tests.confinement.hostile_names import KINDS, hostile_names
+from tests.confinement.requests import create_server, mount_root, read_all, write_all
+from tests.confinement.served_tree import PLANTED, SECRET
 from tftpd.access.policy import Symlinks, WritePolicy
 from tftpd.protocol.packets import ErrorPacket, decode
 
@@ -15,102 +15,106 @@ CONFINED = [Symlinks.DENY, Symlinks.INSIDE]
 
 
 @pytest.fixture(autouse=True)
-def _disks_are_not_waited_for(monkeypatch):
-    """Hundreds of uploads: whether they outlast a power cut is for other tests."""
+def _no_fsync(monkeypatch):
+    """Disable fsync, which is not tested here, for hundreds of uploads."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
-def _id(value):
-    return value.what if isinstance(value, Way) else None
+def _title(value):
+    return value.title if isinstance(value, Attack) else None
 
 
-def _refused(world, serve, symlinks, names):
-    before = world.everything(), set(world.served())
-    names = [os.fsencode(world.filled(name)) for name in names]
-    heard = serve(lambda: writes(serving(mount(world, symlinks)), names))
-    for name, said in zip(names, heard, strict=True):
-        (error,) = map(decode, said)
+def _check_refused(tree, serve, symlinks, names):
+    before = tree.outside_fingerprints(), set(tree.root_fingerprints())
+    names = [os.fsencode(tree.expand(name)) for name in names]
+    replies = serve(lambda: write_all(create_server(mount_root(tree, symlinks)), names))
+    for name, datagrams in zip(names, replies, strict=True):
+        (error,) = map(decode, datagrams)
         assert isinstance(error, ErrorPacket), (symlinks, name)
-    assert (world.everything(), set(world.served())) == before
+    assert (tree.outside_fingerprints(), set(tree.root_fingerprints())) == before
 
 
-@pytest.mark.parametrize("way", [way for way in BY_LINK if "nothing" not in way.what], ids=_id)
-def test_no_upload_follows_a_link_out_of_the_root(confined, serve, way):
-    way.prepare(confined)
+@pytest.mark.parametrize(
+    "attack", [attack for attack in LINK_ATTACKS if "dangling" not in attack.title], ids=_title
+)
+def test_no_upload_follows_a_link_out_of_the_root(tree, serve, attack):
+    attack.prepare(tree)
     for symlinks in CONFINED:
-        _refused(confined, serve, symlinks, way.names)
+        _check_refused(tree, serve, symlinks, attack.names)
 
 
-def test_a_dangling_link_creates_no_file(confined, serve):
+def test_a_dangling_link_creates_no_file(tree, serve):
     for at, to in {"link": "../outside/missing", "other": "{outside}/missing"}.items():
-        confined.link(at, to)
+        tree.link(at, to)
     for symlinks in CONFINED:
-        _refused(confined, serve, symlinks, ("link", "other", "link/file"))
+        _check_refused(tree, serve, symlinks, ("link", "other", "link/file"))
 
 
-@pytest.mark.parametrize("way", BY_KIND, ids=_id)
-def test_a_file_that_is_not_regular_is_not_replaced(confined, serve, way):
-    if way.root and os.geteuid() != 0:
-        pytest.skip("only root makes devices")
-    way.prepare(confined)
+@pytest.mark.parametrize("attack", FILE_TYPE_ATTACKS, ids=_title)
+def test_a_file_that_is_not_regular_is_not_replaced(tree, serve, attack):
+    if attack.root and os.geteuid() != 0:
+        pytest.skip("only root can create devices")
+    attack.prepare(tree)
     for symlinks in Symlinks:
-        _refused(confined, serve, symlinks, way.names)
+        _check_refused(tree, serve, symlinks, attack.names)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_name_writes_a_file_outside(confined, serve, kind):
-    """Some of the names are those of new files in the root, and nothing else."""
-    before = confined.everything(), set(confined.served())
-    names = out(confined.filled)[kind]
+def test_no_name_writes_a_file_outside(tree, serve, kind):
+    """Some of the names create new files in the root, with the content of the upload."""
+    before = tree.outside_fingerprints(), set(tree.root_fingerprints())
+    names = hostile_names(tree.expand)[kind]
     for symlinks in (Symlinks.INSIDE, Symlinks.FOLLOW) if len(names) < 100 else (Symlinks.INSIDE,):
-        for said in serve(lambda s=symlinks: writes(serving(mount(confined, s)), names)):
-            assert SECRET not in b"".join(said)
-    assert confined.everything() == before[0]
-    for path in set(confined.served()) - before[1]:
+        for datagrams in serve(
+            lambda s=symlinks: write_all(create_server(mount_root(tree, s)), names)
+        ):
+            assert SECRET not in b"".join(datagrams)
+    assert tree.outside_fingerprints() == before[0]
+    for path in set(tree.root_fingerprints()) - before[1]:
         with open(path, "rb") as file:
             assert file.read() == PLANTED
 
 
-def test_replacing_a_hard_link_leaves_the_file_outside_unchanged(confined, serve):
-    outside_by_hard_link(confined)
-    serve(lambda: writes(serving(mount(confined)), [b"hard"]))
-    assert (confined.root / "hard").read_bytes() == PLANTED
-    assert (confined.outside / "secret").read_bytes() == SECRET
-    assert (confined.outside / "secret").stat().st_nlink == 1
+def test_replacing_a_hard_link_leaves_the_file_outside_unchanged(tree, serve):
+    create_hard_link(tree)
+    serve(lambda: write_all(create_server(mount_root(tree)), [b"hard"]))
+    assert (tree.root / "hard").read_bytes() == PLANTED
+    assert (tree.outside / "secret").read_bytes() == SECRET
+    assert (tree.outside / "secret").stat().st_nlink == 1
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o777])
-def test_the_mode_of_a_replaced_file_is_not_kept(confined, serve, mode):
+def test_the_mode_of_a_replaced_file_is_not_kept(tree, serve, mode):
     """A replaced file passes on neither its setuid bit nor its owner."""
-    (confined.root / "file").chmod(0o6777)
+    (tree.root / "file").chmod(0o6777)
     policy = WritePolicy(overwrite=True, mode=mode)
-    serve(lambda: writes(serving(mount(confined, write=policy)), [b"file", b"new"]))
+    serve(lambda: write_all(create_server(mount_root(tree, write=policy)), [b"file", b"new"]))
     for name in ("file", "new"):
-        assert (confined.root / name).stat().st_mode & 0o7777 == mode
+        assert (tree.root / name).stat().st_mode & 0o7777 == mode
 
 
-def test_no_spelling_reads_or_writes_an_unfinished_upload(confined, serve):
-    """It has been guessed, or seen in the directory."""
-    left = ".tftpd-upload-0123456789abcdef"
-    (confined.root / left).write_bytes(SECRET)
-    (confined.root / "inner" / left).write_bytes(SECRET)
+def test_no_spelling_reads_or_writes_an_unfinished_upload(tree, serve):
+    """The client knows the name of the temporary file."""
+    name_of_upload = ".tftpd-upload-0123456789abcdef"
+    (tree.root / name_of_upload).write_bytes(SECRET)
+    (tree.root / "inner" / name_of_upload).write_bytes(SECRET)
     places = ("", "inner/", "/", "./", "\\", "inner/../")
-    spelled = (
-        left,
-        left.upper(),
-        left.title(),
-        f"{left}/",
-        f"{left}/x",
+    spellings = (
+        name_of_upload,
+        name_of_upload.upper(),
+        name_of_upload.title(),
+        f"{name_of_upload}/",
+        f"{name_of_upload}/x",
         ".tftpd-upload-",
-        f"C:{left}",
+        f"C:{name_of_upload}",
     )
-    names = [os.fsencode(place + name) for place in places for name in spelled]
+    names = [os.fsencode(place + name) for place in places for name in spellings]
 
-    def ask():
-        server = serving(mount(confined))
-        return reads(server, names) + writes(server, names)
+    def request_all():
+        server = create_server(mount_root(tree))
+        return read_all(server, names) + write_all(server, names)
 
-    for name, said in zip(names * 2, serve(ask), strict=True):
-        assert SECRET not in b"".join(said), name
-    for place in (confined.root, confined.root / "inner"):
-        assert (place / left).read_bytes() == SECRET
+    for name, datagrams in zip(names * 2, serve(request_all), strict=True):
+        assert SECRET not in b"".join(datagrams), name
+    for place in (tree.root, tree.root / "inner"):
+        assert (place / name_of_upload).read_bytes() == SECRET

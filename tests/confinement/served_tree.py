@@ -1,4 +1,4 @@
-"""A served directory, and secret files outside it."""
+"""Served directory with secret files outside it."""
 
 import hashlib
 import os
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
-    """`root` is served; `outside`, and all else in `base`, is not."""
+class ServedTree:
+    """Directory `base` with the served directory `root`. No other file in `base` is served."""
 
     base: Path
 
@@ -41,73 +41,74 @@ class World:
     def outside(self) -> Path:
         return self.base / "outside"
 
-    def filled(self, text: str) -> str:
-        """`text`, in which {base}, {root} and {outside} are paths, and {self} is this process."""
-        places = {"base": self.base, "root": self.root, "outside": self.outside}
-        return text.format(**places, self=os.getpid())
+    def expand(self, text: str) -> str:
+        """Replace {base}, {root} and {outside} by paths, and {self} by the process ID."""
+        paths = {"base": self.base, "root": self.root, "outside": self.outside}
+        return text.format(**paths, self=os.getpid())
 
-    def link(self, at: str, to: str) -> None:
-        path = self.root / at
+    def link(self, name: str, to: str) -> None:
+        """Create a symbolic link in the root."""
+        path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(self.filled(to))
+        path.symlink_to(self.expand(to))
 
-    def everything(self) -> dict[str, str]:
+    def outside_fingerprints(self) -> dict[str, str]:
         """Return a fingerprint of each file outside the root: type, owner and content."""
         return dict(_fingerprints(self.base, self.root))
 
-    def served(self) -> dict[str, str]:
-        """Return the same for the files inside the root."""
+    def root_fingerprints(self) -> dict[str, str]:
+        """Return a fingerprint of each file inside the root."""
         return dict(_fingerprints(self.root, None))
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """Create a world in which only the server keeps clients from the secrets.
+def served_tree() -> Iterator[ServedTree]:
+    """Create a tree whose secrets only the server protects.
 
     Every user may read and write the files and directories outside.
     """
     with tempfile.TemporaryDirectory(prefix="confined-") as name:
         base = Path(os.path.realpath(name))
-        made = World(base)
+        tree = ServedTree(base)
         for name, content in INSIDE.items():
-            _file(made.root / os.fsdecode(name), content)
+            _file(tree.root / os.fsdecode(name), content)
         # `rootx`: a sibling whose name begins with the name of the root.
-        for place in (base, base / "rootx", made.outside, made.outside / "dir"):
-            _file(place / "secret", SECRET)
-            _file(place / "file", SECRET)
+        for directory in (base, base / "rootx", tree.outside, tree.outside / "dir"):
+            _file(directory / "secret", SECRET)
+            _file(directory / "file", SECRET)
         for path in (base, *base.rglob("*")):
             path.chmod(0o777 if path.is_dir() else 0o666)
-        yield made
+        yield tree
 
 
-def by_anyone(world: World) -> None:
-    """Give all files in the root to the ordinary user."""
-    for path in (world.root, *world.root.rglob("*")):
+def give_to_nobody(tree: ServedTree) -> None:
+    """Make the ordinary user the owner of all files in the root."""
+    for path in (tree.root, *tree.root.rglob("*")):
         os.lchown(path, NOBODY, NOBODY)
 
 
 def as_nobody(work: Callable[[], T]) -> T:
     """Run `work` as an ordinary user in a child process; return its result."""
-    here, there = os.pipe()
+    reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            said: object = work()
+            result: object = work()
         except BaseException as error:
-            said = error
-        with os.fdopen(there, "wb") as out:
-            pickle.dump(said, out)
+            result = error
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
         os._exit(0)
-    os.close(there)
-    with os.fdopen(here, "rb") as answer:
-        said = pickle.load(answer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        result = pickle.load(pipe)
     os.waitpid(child, 0)
-    if isinstance(said, BaseException):
-        raise said
-    return said
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def _file(path: Path, content: bytes) -> None:
@@ -115,9 +116,9 @@ def _file(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _fingerprints(top: Path, without: Path | None) -> Iterator[tuple[str, str]]:
+def _fingerprints(top: Path, excluded: Path | None) -> Iterator[tuple[str, str]]:
     for path in sorted(top.rglob("*")):
-        if without is not None and (path == without or without in path.parents):
+        if excluded is not None and (path == excluded or excluded in path.parents):
             continue
         status = path.lstat()
         if path.is_symlink():
@@ -126,5 +127,5 @@ def _fingerprints(top: Path, without: Path | None) -> Iterator[tuple[str, str]]:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
             content = ""
-        what = (status.st_mode, status.st_uid, status.st_nlink, status.st_ino, content)
-        yield str(path), repr(what)
+        fingerprint = (status.st_mode, status.st_uid, status.st_nlink, status.st_ino, content)
+        yield str(path), repr(fingerprint)
