@@ -79,11 +79,6 @@ def test_what_one_client_gets_changes_nothing_for_the_next():
     assert facts.values_for(CLIENT) == {"a": 1}
 
 
-def test_facts_can_be_listed():
-    first, second = VariableRule({"a": 1}), VariableRule({"b": 2})
-    assert list(VariableTable([first, second])) == [first, second]
-
-
 def test_a_fact_of_another_hides_none_that_comes_after_it():
     facts = VariableTable(
         [

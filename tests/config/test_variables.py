@@ -43,7 +43,7 @@ variables:
 """
         )
     )
-    assert list(settings.build_variables()) == [
+    assert settings.build_variables().rules == [
         VariableRule(
             {
                 "domain": "example.org",
@@ -64,7 +64,7 @@ variables:
 
 def test_without_facts_there_are_none(written):
     settings = load_settings(written(""))
-    assert list(settings.build_variables()) == []
+    assert settings.build_variables().rules == []
     assert settings.limits.render_limits() == RenderLimits(1 << 20, 2.0)
 
 
@@ -103,7 +103,7 @@ def test_values_are_nested_eight_deep_at_most(written):
     def nested(levels):
         return f"variables: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
 
-    assert load_settings(written(nested(8))).build_variables()
+    assert load_settings(written(nested(8))).build_variables().rules
     (problem,) = _problems(written(nested(9)))
     assert problem == (
         f"t.yaml:2: variables[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
