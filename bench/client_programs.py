@@ -69,11 +69,7 @@ def compare_clients(
         create_file(root / "file", size)
         for server in servers:
             windowsizes = _WINDOWSIZES if server.windows else _WINDOWSIZES[:1]
-            with (
-                suppress(Unavailable),
-                tempfile.TemporaryDirectory() as work,
-                running(server, root, Path(work)) as peer,
-            ):
+            with suppress(Unavailable), running(server, root) as peer:
                 for upload, windowsize in product((False, True), windowsizes):
                     name = f"{'put' if upload else 'get'}{windowsize}"
                     row = Row(name, f"{server.name}, windowsize {windowsize}", Unit.RATE)

@@ -9,7 +9,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -94,24 +94,26 @@ class Client:
         self.socket.setblocking(False)
 
     def on_readable(self) -> None:
-        """Receive the datagrams that have arrived. The default discards them."""
-        try:
-            while True:
-                self.socket.recv_into(BUFFER)
-        except OSError:  # no more datagrams, or an ICMP error
-            return
+        """Receive the datagrams that have arrived. The default discards them.
+
+        Raises:
+            BlockingIOError: There are no more datagrams. The loop ignores it.
+            OSError: The socket failed. The loop ends the client.
+        """
+        while True:
+            self.socket.recv_into(BUFFER)
 
     def on_tick(self, now: float) -> None:
-        """Check timers. The loop calls this about 20 times a second."""
+        """Check timers. The loop calls this about 20 times a second.
+
+        Raises:
+            OSError: The socket failed. The loop ends the client.
+        """
 
     def fail(self, reason: str) -> None:
         """End the client without success."""
         self.failure = reason
         self.done = True
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
 
 
 class TransferClient(Client, ABC):
@@ -157,19 +159,14 @@ class TransferClient(Client, ABC):
         self.socket.sendto(self._request, (self._job.host, self._job.port))
 
     def on_readable(self) -> None:
-        try:
-            if not self.answered_at:
-                self._receive_first()
-            elif self._uses_gro:
-                self._receive_coalesced()
-            elif self._windowsize == 1:
-                self._on_packet(0, self.socket.recv_into(BUFFER))
-            else:
-                self._receive_many()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.fail(f"socket: {error.strerror}")
+        if not self.answered_at:
+            self._receive_first()
+        elif self._uses_gro:
+            self._receive_coalesced()
+        elif self._windowsize == 1:
+            self._on_packet(0, self.socket.recv_into(BUFFER))
+        else:
+            self._receive_many()
 
     def on_tick(self, now: float) -> None:
         """Repeat the last packet after a timeout; give up after `Job.retries` repeats."""
@@ -184,13 +181,10 @@ class TransferClient(Client, ABC):
             self.fail("no answer")
             return
         self._idle_since = now
-        try:
-            if self.answered_at:
-                self._repeat()
-            else:
-                self.send_request()
-        except OSError as error:
-            self.fail(f"socket: {error.strerror}")
+        if self.answered_at:
+            self._repeat()
+        else:
+            self.send_request()
 
     @abstractmethod
     def _repeat(self) -> None:
@@ -302,12 +296,11 @@ class ReadClient(TransferClient):
 
 
 class WriteClient(TransferClient):
-    """Client that writes a file. It sends a window in one system call if the kernel can."""
+    """Client that writes a file. It sends a window in one system call (UDP_SEGMENT)."""
 
     _acked = 0  # index of the last acknowledged block
     _sent = 0  # index of the last block that was sent
     _repeated = False  # a repeated ACK was answered
-    _segments = True  # UDP_SEGMENT works
 
     def _on_negotiated(self) -> None:
         self._blocks = len(self._content) // self._blksize + 1
@@ -347,42 +340,28 @@ class WriteClient(TransferClient):
             pieces.append(HEADER.pack(DATA, block & 0xFFFF))
             pieces.append(content[(block - 1) * size : block * size])
         segments = min(_MAX_SEGMENTS, _MAX_PAYLOAD_BYTES // (size + 4))
-        if len(pieces) > 2 and segments > 1 and self._segments:
-            ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size + 4))]
-            try:
-                for at in range(0, len(pieces), 2 * segments):
-                    self.socket.sendmsg(pieces[at : at + 2 * segments], ancillary)
-                return
-            except ConnectionRefusedError:
-                raise
-            except OSError:
-                self._segments = False
-        for at in range(0, len(pieces), 2):
-            self.socket.sendmsg(pieces[at : at + 2])
+        segmented = len(pieces) > 2 and segments > 1
+        ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size + 4))] if segmented else []
+        for at in range(0, len(pieces), 2 * segments):
+            self.socket.sendmsg(pieces[at : at + 2 * segments], ancillary)
 
 
+@dataclass
 class ClientLoop:
     """Event loop that runs clients in one thread, up to a maximum at the same time.
 
-    Args:
+    Attributes:
         clients: The clients to run. None means that the next one is not due yet.
         on_end: Called with each client that has ended, before its socket is closed.
         max_running: Maximum of clients that run at the same time.
         blocking: The only client blocks in its socket, which saves one system call per packet.
     """
 
-    def __init__(
-        self,
-        clients: Iterator[Client | None],
-        on_end: Callable[[Any], None],
-        max_running: int,
-        blocking: bool = False,
-    ) -> None:
-        self._clients = clients
-        self._on_end = on_end
-        self._max_running = max_running
-        self._blocking = blocking
-        self._running: dict[int, Client] = {}  # by descriptor
+    clients: Iterator[Client | None]
+    on_end: Callable[[Any], None]
+    max_running: int
+    blocking: bool = False
+    _running: dict[int, Client] = field(default_factory=dict)  # by descriptor
 
     def run(self, limit: float) -> None:
         """Run until all clients have ended, or end them after `limit` seconds."""
@@ -390,27 +369,25 @@ class ClientLoop:
         next_tick = 0.0
         with select.epoll() as epoll:
             while (self._start_clients(epoll) or self._running) and (now := monotonic()) < deadline:
-                if self._blocking:
+                if self.blocking:
                     readable = list(self._running)
                 else:
                     readable = [fd for fd, _ in epoll.poll(TICK_SECONDS, _MAX_EVENTS)]
                 for fd in readable:
-                    self._running[fd].on_readable()
-                    self._check_end(fd)
+                    client = self._running[fd]
+                    self._call(client, client.on_readable)
                 if now >= next_tick:
                     next_tick = now + TICK_SECONDS
-                    for fd in list(self._running):
-                        self._running[fd].on_tick(now)
-                        self._check_end(fd)
-            for fd in list(self._running):
-                self._running[fd].fail("out of time")
-                self._check_end(fd)
+                    for client in list(self._running.values()):
+                        self._call(client, client.on_tick, now)
+            for client in list(self._running.values()):
+                self._call(client, client.fail, "out of time")
 
     def _start_clients(self, epoll: select.epoll) -> bool:
         """Start the clients that are due. Return False if there are no more."""
-        while len(self._running) < self._max_running:
+        while len(self._running) < self.max_running:
             try:
-                client = next(self._clients)
+                client = next(self.clients)
             except StopIteration:
                 return False
             if client is None:
@@ -419,12 +396,18 @@ class ClientLoop:
             epoll.register(client.socket, select.EPOLLIN)
         return True
 
-    def _check_end(self, fd: int) -> None:
-        client = self._running[fd]
+    def _call(self, client: Client, method: Callable[..., None], *arguments: Any) -> None:
+        """Call a method of a client, and handle its errors and the end of the client."""
+        try:
+            method(*arguments)
+        except BlockingIOError:
+            pass  # no more datagrams
+        except OSError as error:
+            client.fail(f"socket: {error.strerror}")
         if client.done:
-            del self._running[fd]
-            self._on_end(client)
-            client.close()  # which also removes it from the epoll set
+            del self._running[client.socket.fileno()]
+            self.on_end(client)
+            client.socket.close()  # which also removes it from the epoll set
 
 
 def encode_request(job: Job, name: str, size: int) -> bytes:

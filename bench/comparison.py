@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from time import monotonic
@@ -73,8 +73,7 @@ def _measure(server: Server, scenario: Scenario, cell: Cell, root: Path) -> floa
     if scenario.load.windowsize > 1 and not server.windows:
         raise Unavailable("no windowsize option")
     with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tftpd-bench-")))
-        started = stack.enter_context(running(server, root, work))
+        started = stack.enter_context(running(server, root))
         if scenario.unit is Unit.SESSION_MEMORY:
             cell.values.append(_memory_per_session(started, scenario, root) / 1024)
             return started.startup
@@ -106,9 +105,10 @@ def _memory_per_session(started: RunningServer, scenario: Scenario, root: Path) 
     with ExitStack() as stack:
         for number in range(job.clients + 1):
             client = ReadClient(job, content, job.name, blocking=True)
-            stack.callback(client.close)
+            stack.enter_context(client.socket)
             while not client.answered_at and not client.done:
-                client.on_readable()  # answers an OACK with ACK 0, so that block 1 is sent
+                with suppress(BlockingIOError):
+                    client.on_readable()  # answers an OACK with ACK 0, so that block 1 is sent
                 client.on_tick(monotonic())
             if client.failure:
                 raise TimeoutError(f"{client.failure} to session {number + 1} of {job.clients}")

@@ -2,18 +2,17 @@
 
 import multiprocessing
 import os
-import random
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from random import Random
 from statistics import median
 
-from bench.clients import BUFFER, HEADER, Client, ClientLoop, Job, encode_request
+from bench.clients import HEADER, ClientLoop, Job, ReadClient, encode_request
 from bench.comparison import Progress, served_directory
 from bench.load import Result, create_file, run_load
 from bench.processes import memory_bytes
@@ -26,7 +25,7 @@ SIZES = {1: 8 * MIB, 16: 32 * MIB}  # file size by windowsize, for some tenths o
 WARM_UP_SECONDS = 2.0  # of an attack, before the first read
 RECOVERY_SECONDS = 10.0  # after an attack, before the memory is read again
 
-_FILE = "attacked"  # name of the file that the attacks request
+_FILE, _SIZE = "attacked", 64 * KIB  # name and size of the file that the attacks request
 _SOURCE = "127.0.0.2"  # so that the attackers cannot use the ports of the well-behaved client
 _LIMIT_SECONDS = 60.0
 _BATCH = 16  # datagrams between two looks at the clock
@@ -54,7 +53,7 @@ def missing(port: int, pid: int, limit: float) -> None:
 
 def malformed(port: int, pid: int, limit: float) -> None:
     """Send 20,000 malformed datagrams per second."""
-    generator = random.Random(1)
+    generator = Random(1)
     datagrams = [malformed_datagram(generator) for _ in range(1000)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for number in _paced(20_000, limit):
@@ -63,13 +62,14 @@ def malformed(port: int, pid: int, limit: float) -> None:
 
 def slow_clients(port: int, pid: int, limit: float) -> None:
     """Read with 1,000 clients that acknowledge one block every 4 s."""
-    clients = (SlowClient(port) for _ in range(1000))
+    job, content = Job(HOST, port, blksize=1468), Random(_SIZE).randbytes(_SIZE)
+    clients = (SlowClient(job, content, _FILE) for _ in range(1000))
     ClientLoop(clients, lambda client: None, max_running=1000).run(limit)
 
 
 def unknown_tids(port: int, pid: int, limit: float) -> None:
     """Send packets from an unknown TID to all ports of the server but its well-known port."""
-    generator = random.Random(2)
+    generator = Random(2)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for block in _paced(500, limit):
             for tid in list(udp_ports(pid) - {port}) * 8:
@@ -84,26 +84,19 @@ ATTACKS: dict[str, Callable[[int, int, float], None]] = {
 }
 
 
-class SlowClient(Client):
+class SlowClient(ReadClient):
     """Client that reads a file and acknowledges one block every 4 s."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self._ack_at = self.started
-        self._ack: tuple[bytes, tuple[str, int]] | None = None
-        _send(self.socket, _read_request(_FILE), port)
+    _block = 0
+    _ack_at = 0.0
 
-    def on_readable(self) -> None:
-        with suppress(OSError):
-            while True:
-                _, server = self.socket.recvfrom_into(BUFFER)
-                opcode, block = HEADER.unpack_from(BUFFER)
-                self._ack = HEADER.pack(4, block if opcode == 3 else 0), server  # an OACK has none
+    def _acknowledge(self, number: int) -> None:
+        self._block = number
 
     def on_tick(self, now: float) -> None:
-        if self._ack and now >= self._ack_at:
+        if self.answered_at and now >= self._ack_at:
             self._ack_at = now + 4.0
-            self.socket.sendto(*self._ack)
+            super()._acknowledge(self._block)
 
 
 def measure_attacks(server: Server, attacks: Sequence[str], rounds: int, progress: Progress) -> str:
@@ -117,12 +110,8 @@ def measure_attacks(server: Server, attacks: Sequence[str], rounds: int, progres
     alone: dict[int, Result] = {}
     for attack in ["none", *attacks]:
         progress(f"{server.name}: {attack}")
-        with (
-            served_directory() as root,
-            tempfile.TemporaryDirectory() as work,
-            running(server, root, Path(work)) as started,
-        ):
-            create_file(root / _FILE, 64 * KIB)
+        with served_directory() as root, running(server, root) as started:
+            create_file(root / _FILE, _SIZE)
             attacker = _spawn.Process(target=_run_attack, args=(attack, started.port, started.pid))
             attacker.start()
             try:
@@ -182,13 +171,9 @@ def udp_ports(pid: int) -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[9] in inodes}
 
 
-def _read_request(name: str) -> bytes:
-    return encode_request(Job(blksize=1468), name, 0)
-
-
 def _send_request(port: int, name: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        _send(sock, _read_request(name), port)
+        _send(sock, encode_request(Job(blksize=1468), name, 0), port)
 
 
 def _send(sock: socket.socket, datagram: bytes, port: int) -> None:

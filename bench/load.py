@@ -61,11 +61,6 @@ class Result:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def default_processes() -> int:
-    """Return the number of processors, less one for the server, but at least 1."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
 def run_load(job: Job, processes: int | None = None, root: Path | None = None) -> Result:
     """Run the transfers of a job.
 
@@ -75,7 +70,8 @@ def run_load(job: Job, processes: int | None = None, root: Path | None = None) -
         root: Directory of the server. Uploads are compared there and removed. An upload that
             differs counts as failed.
     """
-    count = min(processes or default_processes(), job.clients)
+    spare = max(1, len(os.sched_getaffinity(0)) - 1)  # one processor is for the server
+    count = min(processes or spare, job.clients)
     barrier = _spawn.Barrier(count, timeout=_START_SECONDS)
     result = Result()
     with ProcessPoolExecutor(count, _spawn, _set_barrier, (barrier,)) as pool:

@@ -2,9 +2,7 @@
 
 import signal
 import subprocess
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 from bench.comparison import served_directory
 from bench.load import create_file, run_load
@@ -24,23 +22,22 @@ def profile(scenario: Scenario) -> str:
     Raises:
         Unavailable: py-spy is not installed, or may not trace processes.
     """
-    with served_directory() as root, tempfile.TemporaryDirectory() as work:
+    with served_directory() as root, running(SERVERS[OURS], root) as server:
         create_file(root / scenario.file, scenario.size)
-        output = Path(work, "samples")
-        with running(SERVERS[OURS], root, Path(work)) as server:
-            job = scenario.job(server.port, root)
-            command = [find_program("py-spy"), "record", *_PY_SPY_OPTIONS]
-            command += ["--pid", str(server.pid), "--output", str(output)]
-            sampler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            assert sampler.stdout is not None
-            sampler.stdout.readline()  # the sampler is attached, or has failed
-            try:
-                cpu_before = cpu_seconds(server.pid)
-                result = run_load(job, root=root)
-                cpu = cpu_seconds(server.pid) - cpu_before
-            finally:
-                sampler.send_signal(signal.SIGINT)
-                messages, _ = sampler.communicate(timeout=_STOP_SECONDS)
+        job = scenario.job(server.port, root)
+        output = server.work / "samples"
+        command = [find_program("py-spy"), "record", *_PY_SPY_OPTIONS]
+        command += ["--pid", str(server.pid), "--output", str(output)]
+        sampler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert sampler.stdout is not None
+        sampler.stdout.readline()  # the sampler is attached, or has failed
+        try:
+            cpu_before = cpu_seconds(server.pid)
+            result = run_load(job, root=root)
+            cpu = cpu_seconds(server.pid) - cpu_before
+        finally:
+            sampler.send_signal(signal.SIGINT)
+            messages, _ = sampler.communicate(timeout=_STOP_SECONDS)
         if not output.exists():
             raise Unavailable(f"py-spy failed: {messages.decode(errors='replace').strip()}")
         blocks = job.transfers * (scenario.size // job.blksize + 1)

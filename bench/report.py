@@ -69,20 +69,21 @@ class Row:
         """Return the medians of the programs that have results."""
         return {name: median(cell.values) for name, cell in self.cells.items() if cell.values}
 
-    def best(self, without: str = "") -> str | None:
-        """Return the name of the best program, or None if there is none."""
-        medians = self.medians()
-        medians.pop(without, None)
-        choose = max if self.unit.more_is_better else min
-        return choose(medians, key=lambda name: medians[name]) if medians else None
+    def compare(self, ours: str) -> tuple[float | None, str]:
+        """Compare our program with the best of the others.
 
-    def ratio(self, name: str, other: str | None) -> float | None:
-        """Return how many times as good `name` is as `other`; above 1 it is better."""
+        Returns:
+            How many times as good ours is, above 1 if better, and the name of the other one.
+            The first is None if a result is missing or 0.
+        """
         medians = self.medians()
-        mine, theirs = medians.get(name, 0.0), medians.get(other or "", 0.0)
+        mine = medians.pop(ours, 0.0)
+        choose = max if self.unit.more_is_better else min
+        peer = choose(medians, key=medians.__getitem__, default="")
+        theirs = medians.get(peer, 0.0)
         if mine <= 0 or theirs <= 0:
-            return None
-        return mine / theirs if self.unit.more_is_better else theirs / mine
+            return None, peer
+        return mine / theirs if self.unit.more_is_better else theirs / mine, peer
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Report:
         document = asdict(self)
         for row, entry in zip(self.rows, document["rows"], strict=True):
             entry["medians"] = row.medians()
-            entry["ratio"] = row.ratio(self.ours, row.best(without=self.ours))
+            entry["ratio"], _ = row.compare(self.ours)
         path.write_text(json.dumps(document, indent=1, default=lambda unit: unit.value) + "\n")
 
     def write_chart(self, path: Path) -> None:
@@ -116,8 +117,7 @@ class Report:
         """
         shapes = [f'<text x="5" y="15">{self.ours} relative to the best peer</text>']
         for row in self.rows:
-            peer = row.best(without=self.ours)
-            ratio = row.ratio(self.ours, peer)
+            ratio, peer = row.compare(self.ours)
             if ratio is None:
                 continue
             y = 20 * len(shapes)
@@ -142,8 +142,7 @@ class Report:
         return f"{self.heading}\n\n{results}\n\n{cpu_table}\n\n{notes}".rstrip()
 
     def _line(self, row: Row) -> list[str]:
-        peer = row.best(without=self.ours)
-        ratio = row.ratio(self.ours, peer)
+        ratio, peer = row.compare(self.ours)
         last = "-" if ratio is None else f"{format_number(ratio)} ({peer})"
         cells = self._cells(row, _format_result)
         return [row.scenario, row.description, row.unit.value, *cells, last]

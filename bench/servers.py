@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.support.daemons import CHECKOUT, free_port
 
@@ -127,23 +128,30 @@ def read_version(program: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers. `startup` is the time in seconds from its start to its answer."""
+    """A server that answers.
+
+    Attributes:
+        pid: Its process.
+        port: Its port.
+        startup: Time in seconds from its start to its answer.
+        work: Directory of its configuration and its log.
+    """
 
     pid: int
     port: int
     startup: float
+    work: Path
 
 
 @contextmanager
 def running(
-    server: Server, root: Path, work: Path, port: int | None = None, config: str | None = None
+    server: Server, root: Path, port: int | None = None, config: str | None = None
 ) -> Iterator[RunningServer]:
     """Run a server during the block.
 
     Args:
         server: The program.
         root: Directory that it serves.
-        work: Directory for its configuration and its log.
         port: Port to use; a free one if None.
         config: Configuration of our server; one listener and one directory if None.
 
@@ -152,26 +160,28 @@ def running(
     """
     port = server.port or port or free_port()
     config = config or _CONFIG.format(host=HOST, port=port, root=root)
-    (work / "tftpd.yaml").write_text(config)
-    output = work / "output"
-    began = time.monotonic()
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            server.command_line(port, root, work),
-            cwd=work,
-            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        if not _wait_for_answer(process, port, began + _START_SECONDS):
-            lines = output.read_text(errors="replace").strip().split("\n")
-            raise Unavailable(f"does not answer: {lines[-1] or 'no output'}")
-        yield RunningServer(process.pid, port, time.monotonic() - began)
-    finally:
-        _stop(process)
+    with TemporaryDirectory(prefix="tftpd-bench-") as directory:
+        work = Path(directory)
+        (work / "tftpd.yaml").write_text(config)
+        output = work / "output"
+        began = time.monotonic()
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                server.command_line(port, root, work),
+                cwd=work,
+                env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            if not _wait_for_answer(process, port, began + _START_SECONDS):
+                lines = output.read_text(errors="replace").strip().split("\n")
+                raise Unavailable(f"does not answer: {lines[-1] or 'no output'}")
+            yield RunningServer(process.pid, port, time.monotonic() - began, work)
+        finally:
+            _stop(process)
 
 
 def _wait_for_answer(process: "subprocess.Popen[bytes]", port: int, deadline: float) -> bool:

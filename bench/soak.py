@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 from bench.clients import TICK_SECONDS, Client, ClientLoop
-from bench.comparison import Progress
+from bench.comparison import Progress, served_directory
 from bench.processes import ProcessUsage, read_tree
 from bench.report import markdown_table
-from bench.servers import HOST, OURS, SERVERS, running
+from bench.servers import HOST, OURS, SERVERS, RunningServer, running
 from bench.soak_workload import NO_ANSWER, Task, Workload
 from tests.support.relay import Link, Relay
 from tftpd.access.paths import TEMPORARY
@@ -179,42 +178,40 @@ class SoakReport:
         return median([group[number].rss_bytes for group in groups if number < len(group)] or [0])
 
 
+@dataclass
 class SoakTest:
     """Soak test of a server that runs already.
 
-    Args:
+    Attributes:
         plan: Durations and rate.
         workload: Configuration of the server, and the tasks.
-        pid: Process of the server.
-        work: Working directory of the server.
+        server: The server.
         progress: Called with a line for each sample.
     """
 
-    def __init__(
-        self, plan: Plan, workload: Workload, pid: int, work: Path, progress: Progress
-    ) -> None:
-        self._report = SoakReport(plan.load)
-        self._plan = plan
-        self._workload = workload
-        self._pid = pid
-        self._work = work
-        self._progress = progress
+    plan: Plan
+    workload: Workload
+    server: RunningServer
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._report = SoakReport(self.plan.load)
         self._tasks: dict[Client, Task] = {}
 
     def run(self) -> SoakReport:
         """Run the load between two measurements without load."""
         self._measure_idle(at=-1.0)
-        loop = ClientLoop(self._start_clients(), self._on_end, self._plan.max_tasks)
-        loop.run(self._plan.load + _TASK_SECONDS)
+        loop = ClientLoop(self._start_clients(), self._on_end, self.plan.max_tasks)
+        loop.run(self.plan.load + _TASK_SECONDS)
         self._reload(with_temporary=False)
-        time.sleep(self._plan.rest)
-        self._measure_idle(at=self._plan.load + self._plan.rest)
-        self._report.log_errors = find_log_errors(self._work)
+        time.sleep(self.plan.rest)
+        self._measure_idle(at=self.plan.load + self.plan.rest)
+        self._report.log_errors = find_log_errors(self.server.work)
         return self._report
 
     def _start_clients(self) -> Iterator[Client | None]:
         """Start tasks at the planned rate; take samples and reload the server."""
-        plan, reloads = self._plan, 0
+        plan, reloads = self.plan, 0
         began = next_start = time.monotonic()
         while (now := time.monotonic()) < began + plan.load:
             at = now - began
@@ -229,7 +226,7 @@ class SoakTest:
             # Starts that were missed at the maximum of tasks are not made up for.
             interval = 1 / plan.rate if at >= plan.surge else 0.0
             next_start = max(next_start, now - TICK_SECONDS) + interval
-            task = self._workload.next_task()
+            task = self.workload.next_task()
             self._tasks[task.client] = task
             yield task.client
 
@@ -239,29 +236,29 @@ class SoakTest:
     def _measure_idle(self, at: float) -> None:
         """Wait until all workers answer, take a sample and count wake-ups."""
         deadline = time.monotonic() + _READY_SECONDS
-        while count_sessions(self._workload.status) < 0 and time.monotonic() < deadline:
+        while count_sessions(self.workload.status) < 0 and time.monotonic() < deadline:
             time.sleep(_SETTLE_SECONDS)
         time.sleep(_SETTLE_SECONDS)
         self._sample(at)
-        before = sum(process.wakeups for process in read_tree(self._pid))
-        time.sleep(self._plan.idle)
-        after = sum(process.wakeups for process in read_tree(self._pid))
-        self._report.wakeups.append((after - before) / self._plan.idle)
+        before = sum(process.wakeups for process in read_tree(self.server.pid))
+        time.sleep(self.plan.idle)
+        after = sum(process.wakeups for process in read_tree(self.server.pid))
+        self._report.wakeups.append((after - before) / self.plan.idle)
 
     def _sample(self, at: float) -> None:
         prefix = os.fsdecode(TEMPORARY)
-        files = (name for _, _, names in os.walk(self._workload.base) for name in names)
+        files = (name for _, _, names in os.walk(self.workload.base) for name in names)
         temporary = sum(name.startswith(prefix) for name in files)
-        processes = read_tree(self._pid)  # before the connection to the status page
-        sample = Sample(at, processes, count_sessions(self._workload.status), temporary)
+        processes = read_tree(self.server.pid)  # before the connection to the status page
+        sample = Sample(at, processes, count_sessions(self.workload.status), temporary)
         self._report.samples.append(sample)
-        self._progress(str(sample))
+        self.progress(str(sample))
 
     def _reload(self, with_temporary: bool) -> None:
-        config = self._work / "tftpd.yaml"
-        config.with_suffix(".new").write_text(self._workload.config(with_temporary))
+        config = self.server.work / "tftpd.yaml"
+        config.with_suffix(".new").write_text(self.workload.config(with_temporary))
         config.with_suffix(".new").rename(config)
-        os.kill(self._pid, signal.SIGHUP)
+        os.kill(self.server.pid, signal.SIGHUP)
 
 
 def run_soak(plan: Plan, progress: Progress) -> SoakReport:
@@ -271,17 +268,16 @@ def run_soak(plan: Plan, progress: Progress) -> SoakReport:
         plan: Durations and rate.
         progress: Called with a line for each sample.
     """
-    with TemporaryDirectory(prefix="tftpd-soak-") as directory:
-        work = Path(directory)
-        workload = Workload(work / "site", plan.seed, plan.workers, plan.idle_timeout)
+    with served_directory() as root:
+        workload = Workload(root, plan.seed, plan.workers, plan.idle_timeout)
         workload.create_files()
         config = workload.config(with_temporary=False)
         with (
-            running(SERVERS[OURS], workload.base, work, workload.direct, config) as server,
+            running(SERVERS[OURS], root, workload.direct, config) as server,
             Relay((HOST, workload.direct), _LINK, _MAX_FLOWS) as relay,
         ):
             workload.relay = relay.address[1]
-            return SoakTest(plan, workload, server.pid, work, progress).run()
+            return SoakTest(plan, workload, server, progress).run()
 
 
 def find_log_errors(work: Path) -> list[str]:
@@ -298,7 +294,7 @@ def count_sessions(status: Path) -> int:
         try:
             sock.connect(str(status))
             sock.sendall(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+            answer = sock.makefile("rb").read()
         except OSError:
             return -1
     document = json.loads(answer.partition(b"\r\n\r\n")[2])

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from string import Template
@@ -62,29 +62,36 @@ class Task:
     kind: str = ""
 
 
+@dataclass
 class Workload:
     """Files, configuration and random tasks of a soak test.
 
     The tasks are the same for the same seed.
 
-    Args:
+    Attributes:
         base: Directory for the files of the server.
         seed: Seed of the random generator.
         workers: Worker processes of the server.
         idle_timeout: Seconds without an answer after which the server ends a transfer.
-
-    Attributes:
         relay: Port of a relay with a lossy link to the server; to be set before the first task.
+        direct: Port of the listener whose sessions have their own ports.
+        single: Port of the listener in single-port mode.
+        temporary: Port of the listener that is added and removed.
+        status: Socket of the status page.
     """
 
-    def __init__(self, base: Path, seed: int, workers: int, idle_timeout: float) -> None:
-        self.base = base
-        self.status = base / "status.sock"
-        self.direct, self.single, self.temporary = free_port(), free_port(), free_port()
-        self.relay = 0
-        self._random = Random(seed)
-        self.workers = workers
-        self.idle_timeout = idle_timeout
+    base: Path
+    seed: int
+    workers: int
+    idle_timeout: float
+    relay: int = 0
+    direct: int = field(default_factory=free_port)
+    single: int = field(default_factory=free_port)
+    temporary: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.status = self.base / "status.sock"
+        self._random = Random(self.seed)
         self._number = 0
 
     def create_files(self) -> None:
@@ -178,19 +185,13 @@ class Workload:
     def abandon(self) -> Task:
         """Start a transfer that the client leaves."""
         job = self._job(windowsize=1, blksize=512, upload=self._number % 2 == 0)
-        name = f"in/left-{self._number}" if job.upload else "1000000"
+        name = "in/left" if job.upload else "1000000"
         client_class = AbandoningWriteClient if job.upload else AbandoningReadClient
         client = client_class(job, self._content("files/1000000"), name)
         client.manner = self._random.choice(("close", "error", "silence"))
         client.leave_after = self._random.uniform(0.005, 0.2)
         client.hold = _HOLD * self.idle_timeout
-        stored = self.base / f"incoming/left-{self._number}"
-
-        def remove() -> str:
-            stored.unlink(missing_ok=True)  # the transfer may end before the client leaves
-            return ""
-
-        return Task(client, check=remove)
+        return Task(client)
 
     def half_open(self) -> Task:
         """Send a request and never answer."""

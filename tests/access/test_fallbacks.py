@@ -2,6 +2,7 @@
 
 import codecs
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback,
 from tftpd.access.mounts import Mount, Mounts, single_root
 from tftpd.access.paths import PARENT, RequestName, split_name
 from tftpd.access.rewrite import NameRules
-from tftpd.config.names import ENCODINGS, NamesSection
+from tftpd.config.names import Encoding, NamesSection
 from tftpd.protocol.errors import RequestRefused
 
 DRIVE, TRAILING, ENCODING, PREFIX, CASE = Fallback
@@ -82,7 +83,7 @@ def test_without_fallbacks_no_name_is_tried():
     assert candidate_names(b"C:\\x\xff") == []
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", get_args(Encoding))
 def test_every_encoding_leaves_separators_dots_and_nul_alone(encoding):
     codecs.lookup(encoding)
     for character in "\0/.:" + "abcXYZ019":
@@ -98,7 +99,7 @@ _HOSTILE = st.lists(
     ),
     max_size=9,
 ).map(b"".join)
-_EVERY = FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"in", b"deep")))
+_EVERY = FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"in", b"deep")))
 
 
 @settings(deadline=None)  # the first one loads encodings

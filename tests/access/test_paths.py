@@ -88,7 +88,6 @@ def test_what_made_a_name_is_told_once_and_what_was_found_is_kept():
         .rewritten(b"d", "other", {"rest": b"x"})
     )
     assert made == RequestName(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
-    assert asked.with_groups({}) is asked
 
 
 def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():

@@ -18,14 +18,12 @@ def _report(*rows):
 
 def test_the_ratio_compares_the_median_with_that_of_the_best_peer():
     row = _row(ours=[100, 300, 200], a=[50, 60, 500], b=[80, 80])
-    assert row.best(without="ours") == "b"
-    assert row.ratio("ours", "b") == 2.5
+    assert row.compare("ours") == (2.5, "b")
 
 
 def test_the_ratio_is_inverted_if_less_is_better():
     row = _row(Unit.STARTUP, ours=[10], a=[5], b=[20])
-    assert row.best(without="ours") == "a"
-    assert row.ratio("ours", "a") == 0.5
+    assert row.compare("ours") == (0.5, "a")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +32,7 @@ def test_the_ratio_is_inverted_if_less_is_better():
     ids=["no peer", "no result of ours", "zero", "zero of the peer"],
 )
 def test_there_is_no_ratio_without_both_results(row):
-    assert row.ratio("ours", row.best(without="ours")) is None
+    assert row.compare("ours")[0] is None
 
 
 def test_json_has_the_results_and_the_ratios(tmp_path):

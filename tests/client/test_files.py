@@ -92,7 +92,7 @@ def options(tsize, mode=Mode.OCTET):
 )
 def test_a_spooled_download_of_a_wrong_size_is_rejected(tsize, max_size, payloads, code):
     def download():
-        sink = SpooledDownload(io.BytesIO(), options(tsize), max_size)
+        sink = SpooledDownload(io.BytesIO(), max_size, options(tsize))
         sink.append(payloads)
         sink.commit()
 
@@ -103,7 +103,7 @@ def test_a_spooled_download_of_a_wrong_size_is_rejected(tsize, max_size, payload
 
 def test_a_spooled_download_converts_netascii():
     spool = io.BytesIO()
-    download = SpooledDownload(spool, options(3, Mode.NETASCII), None)
+    download = SpooledDownload(spool, None, options(3, Mode.NETASCII))
     download.append([b"one\r", b"\ntwo\r"])
     download.commit()
     assert spool.getvalue() == b"one\ntwo\r"

@@ -15,9 +15,8 @@ import pytest
 from tests.client.test_cli import ENVIRONMENT, LIMIT, TFTPC
 from tests.support.daemons import daemon
 from tftpd.client.arguments import parser
-from tftpd.client.jobs import TransferJob
+from tftpd.client.jobs import RemoteFile, TransferJob
 from tftpd.client.shell import Shell
-from tftpd.client.urls import RemoteFile
 from tftpd.protocol.negotiation import Mode
 
 HOST = "192.0.2.1"

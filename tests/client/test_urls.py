@@ -2,7 +2,8 @@
 
 import pytest
 
-from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
+from tftpd.client.errors import UsageError
+from tftpd.client.jobs import RemoteFile, is_url, parse_host, parse_url
 from tftpd.protocol.negotiation import Mode
 
 
@@ -42,7 +43,7 @@ def test_non_ascii_characters_are_encoded():
     ],
 )  # fmt: skip
 def test_an_invalid_url_is_rejected(url):
-    with pytest.raises(ValueError, match=r"form|port|mode"):
+    with pytest.raises(UsageError, match=r"form|port|mode"):
         parse_url(url, "utf-8")
 
 
@@ -68,5 +69,5 @@ def test_a_host_and_an_optional_port_are_parsed(text, host, port):
 
 
 def test_an_invalid_port_is_rejected():
-    with pytest.raises(ValueError, match="invalid port 65536"):
+    with pytest.raises(UsageError, match="invalid port 65536"):
         parse_host("host:65536")

@@ -220,7 +220,7 @@ lisen: 3
         't.yaml:22: log.level: expected one of debug, info, warn, error, critical, got "inf",'
         ' did you mean "info"?',
         "t.yaml:23: retransmit: expected min_interval below max_interval and idle_timeout, got "
-        "9, 3 and 30",
+        "9, 3 and 75",
         't.yaml:24: lisen: unknown key, did you mean "listen"?',
     ]
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tftpd.access.profiles import Fingerprint, Globs, Profile, ProfileMatch
+from tftpd.access.profiles import Profile, ProfileMatch, compile_globs, fingerprint
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.profiles import load_shipped_profiles
@@ -56,10 +56,10 @@ profiles:
     assert known.build_profile() == Profile(
         "star64",
         ProfileMatch(
-            options=Fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
+            options=fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
             request=Wrq,
             mode=b"netascii",
-            files=Globs(["*.img"]),
+            files=compile_globs(["*.img"]),
             clients=(ip_network("10.0.7.0/24"),),
             macs=(bytes.fromhex("6ccf39"), bytes.fromhex("525400123456")),
         ),
@@ -79,7 +79,7 @@ profiles:
 def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
     settings = loaded("profiles: [{name: lab, match: {options: []}}]")
     assert settings.active_profiles()[0].build_profile() == Profile(
-        "lab", ProfileMatch(options=Fingerprint([]))
+        "lab", ProfileMatch(options=fingerprint([]))
     )
 
 

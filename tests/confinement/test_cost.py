@@ -3,6 +3,7 @@
 import os
 import time
 import tracemalloc
+from typing import get_args
 
 import pytest
 
@@ -11,7 +12,7 @@ from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import parse_root
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.rewrite import NameRules
-from tftpd.config.names import ENCODINGS
+from tftpd.config.names import Encoding
 from tftpd.protocol.packets import MAX_REQUEST_BYTES, Rrq
 from tftpd.storage.dentry_cache import DentryCache
 
@@ -19,8 +20,13 @@ from tftpd.storage.dentry_cache import DentryCache
 MAX_LOOKUPS_WITHOUT_FALLBACKS, MAX_LOOKUPS_WITH_FALLBACKS, MAX_LOOKUPS_IN_REACTOR = 12, 2500, 1000
 SYSTEM_CALLS = ("open", "stat", "lstat", "readlink", "scandir", "close")
 
+<<<<<<< HEAD
+EVERYTHING = NameRules(
+    fallbacks=FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"tftpboot",)))
+=======
 ALL_FALLBACKS = NameRules(
     fallbacks=FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"tftpboot",)))
+>>>>>>> tests-text
 )
 ROOTS = 8
 

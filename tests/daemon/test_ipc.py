@@ -1,9 +1,14 @@
 """Messages between the daemon and a worker are decoded to equal values."""
 
+import pickle
+
 import pytest
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import Channel, WorkerConfig, dispatch, encode_event, encode_result
+from tftpd.daemon.ipc import WorkerConfig, encode
+from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 
@@ -38,19 +43,34 @@ def _unexpected(*arguments):
     raise AssertionError(arguments)
 
 
+def _worker(on_result=_unexpected, on_drained=_unexpected):
+    """Return the daemon's end of worker 7."""
+    return WorkerProcess(Clock(), 7, -1, on_result, on_drained, _unexpected)
+
+
 @pytest.mark.parametrize("result", RESULTS)
 def test_a_result_is_decoded(result):
     received = []
-    dispatch(encode_result(result), received.append, _unexpected, _unexpected, _unexpected)
+    _worker(on_result=received.append).stringReceived(encode("result", result))
     assert received == [result]
 
 
-def test_a_log_event_is_decoded():
+def test_a_drained_address_is_decoded():
     received = []
-    event = ("warn", "name.space", "event_name", "é\n\udce4")
-    message = encode_event(*event)
-    dispatch(message, _unexpected, lambda *args: received.append(args), _unexpected, _unexpected)
-    assert received == [event]
+    address = ("fe80::1%eth0", 69, 0, 2)
+    _worker(on_drained=received.append).stringReceived(encode("drained", address))
+    assert received == [address]
+
+
+def test_a_log_event_is_decoded_and_logged():
+    received = []
+    globalLogPublisher.addObserver(received.append)
+    message = encode("event", ["warn", "name.space", "event_name", "é\n\udce4"])
+    _worker().stringReceived(message)
+    globalLogPublisher.removeObserver(received.append)
+    (event,) = received
+    assert (event["log_level"].name, event["log_namespace"]) == ("warn", "name.space")
+    assert (event["event"], event["message"], event["worker"]) == ("event_name", "é\n\udce4", 7)
 
 
 def test_a_configuration_is_decoded(tmp_path):
@@ -58,12 +78,14 @@ def test_a_configuration_is_decoded(tmp_path):
         {"directories": [{"root": str(tmp_path), "read": {"clients": ["10.0.0.0/8"]}}]}
     )
     config = WorkerConfig(settings, settings.listen, number=1)
-    assert WorkerConfig.decode(config.encode()) == config
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_messages_are_separated_however_the_pipe_splits_them():
     received = []
-    channel = Channel(received.append)
-    for byte in b"\0\0\0\3one\0\0\0\0\0\0\0\3two":
-        channel.dataReceived(bytes([byte]))
-    assert received == [b"one", b"", b"two"]
+    worker = _worker(on_result=received.append)
+    for result in RESULTS:
+        message = encode("result", result)
+        for byte in len(message).to_bytes(4, "big") + message:
+            worker.outReceived(bytes([byte]))
+    assert received == RESULTS

@@ -33,8 +33,8 @@ class NotifierHarness:
         self._sock, name = manager
         self.clock = Clock()
         self.status = "serving"
-        self.environment = {"NOTIFY_SOCKET": name, **environment}
-        self.systemd = SystemdNotifier(self.clock, lambda: self.status, self.environment)
+        os.environ.update({"NOTIFY_SOCKET": name, **environment})
+        self.systemd = SystemdNotifier(self.clock, lambda: self.status)
 
     def receive(self):
         """Return the messages since the last call, as lists of lines."""
@@ -56,8 +56,9 @@ def test_ready_is_sent_with_the_status(manager):
 
 
 def test_the_variables_are_removed_from_the_environment(manager):
-    harness = NotifierHarness(manager, WATCHDOG_USEC="1000000", WATCHDOG_PID=str(os.getpid()))
-    assert harness.environment == {}
+    variables = {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}
+    NotifierHarness(manager, **variables)
+    assert not os.environ.keys() & {"NOTIFY_SOCKET", *variables}
 
 
 def test_the_watchdog_is_notified_twice_per_timeout(manager):
@@ -132,9 +133,10 @@ def test_stopping_extends_the_timeout(manager):
 
 
 @pytest.mark.parametrize("name", ["", "relative", "/no/such/socket", "@no-such-socket"])
-def test_without_a_listening_socket_nothing_happens(name):
+def test_without_a_listening_socket_nothing_happens(monkeypatch, name):
     clock = Clock()
-    systemd = SystemdNotifier(clock, lambda: "serving", {"NOTIFY_SOCKET": name} if name else {})
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    systemd = SystemdNotifier(clock, lambda: "serving")
     systemd.ready()
     systemd.reloading()
     systemd.stopping()
@@ -142,9 +144,10 @@ def test_without_a_listening_socket_nothing_happens(name):
     assert clock.getDelayedCalls() == []
 
 
-def test_without_systemd_no_timer_is_started():
+def test_without_systemd_no_timer_is_started(monkeypatch):
     clock = Clock()
-    SystemdNotifier(clock, lambda: "serving", {"WATCHDOG_USEC": "1000000"}).ready()
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    SystemdNotifier(clock, lambda: "serving").ready()
     assert clock.getDelayedCalls() == []
 
 
@@ -172,9 +175,11 @@ def test_inherited_descriptors_are_not_passed_to_children(tmp_path):
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
     ],
 )
-def test_descriptors_for_another_process_are_ignored(environment):
-    assert inherited(environment) == []
-    assert environment == {}
+def test_descriptors_for_another_process_are_ignored(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert inherited() == []
+    assert not os.environ.keys() & environment.keys()
 
 
 # The real daemon

@@ -4,14 +4,15 @@ import os
 import socket
 
 import pytest
+from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import dispatch
+from tftpd.daemon.ipc import SOCKETS_FD
 from tftpd.daemon.listen_sockets import DrainTracker
-from tftpd.daemon.worker import _PipeObserver
+from tftpd.daemon.worker import Worker
 from tftpd.daemon.worker_pool import WorkerPool
 from tftpd.daemon.worker_process import WorkerProcess
 from tftpd.server.snapshot import WorkerState
@@ -73,6 +74,18 @@ def test_the_snapshot_shows_an_empty_slot(full):
     assert snapshots[0].workers == (WorkerState(0, None, -1, False),)
 
 
+class PipeReactor(Clock):
+    """A reactor whose processes have a `Pipe` and read nothing.
+
+    Attributes:
+        remote: The process's end of the socket that brings listening sockets.
+    """
+
+    def spawnProcess(self, process, *command, **how):
+        process.makeConnection(Pipe())
+        self.remote = socket.socket(fileno=os.dup(how["childFDs"][SOCKETS_FD]))
+
+
 class Pipe:
     """Transport of a worker's process that records messages and signals."""
 
@@ -89,12 +102,12 @@ class Pipe:
 @pytest.fixture
 def worker():
     """Return a worker process that reads nothing, and the other end of its socket."""
-    process = WorkerProcess(Clock(), 7, lambda report: None, lambda address: None, lambda *_: None)
-    process.transport = Pipe()
-    local, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with local, remote:
-        process.connect(local)
-        yield process, remote
+    reactor = PipeReactor()
+    process = WorkerProcess(reactor, 7, -1, print, print, lambda *_: None)
+    process.spawn()
+    with reactor.remote:
+        yield process, reactor.remote
+    process.processEnded(Failure(ProcessDone(0)))
 
 
 def test_a_worker_that_stops_reading_its_socket_is_killed(worker):
@@ -122,12 +135,15 @@ def test_standard_error_of_a_worker_is_logged(worker, events):
     assert (event["log_level"].name, message) == ("error", "worker 7: Fatal Python error: \ufffd")
 
 
-def test_a_failure_in_a_worker_is_logged_with_its_traceback():
-    sent, received = [], []
-    log = Logger(namespace="tftpd.net", observer=_PipeObserver(sent.append))
+def test_a_failure_in_a_worker_is_logged_with_its_traceback(worker, events):
+    process, _ = worker
+    remote = Worker(Clock(), None)
+    remote.transport = Pipe()
+    log = Logger(namespace="tftpd.net", observer=remote.send_event)
     log.failure("fault in a session", Failure(ZeroDivisionError("by nothing")))
-    dispatch(sent[0], print, lambda *event: received.append(event), print, print)
-    ((level, namespace, _, text),) = received
-    assert (level, namespace) == ("critical", "tftpd.net")
+    process.outReceived(remote.transport.messages[0])
+    (event,) = events
+    assert (event["log_level"].name, event["log_namespace"]) == ("critical", "tftpd.net")
+    text = event["message"]
     assert text.startswith("fault in a session\nTraceback")
     assert text.rstrip().endswith("ZeroDivisionError: by nothing")

@@ -92,7 +92,7 @@ class CheckedServer(MemoryServer):
         """Wait until all transfers have ended, and check files, results and amplification."""
         self.net.hold_threads = False
         self.net.run_threads()
-        self.net.clock.wait(_MAX_SECONDS)
+        self.advance(_MAX_SECONDS)
         assert self.idle, "a session, port or timer is left"
         stored = files.stored_uploads()
         for name, content in stored.items():
@@ -130,26 +130,34 @@ class CheckedServer(MemoryServer):
         if isinstance(packet, ErrorPacket):
             assert len(datagram) <= _MAX_ERROR_BYTES, "a long ERROR"
             return
-        session = self._session(to) or self._last_sessions.get(to)
+        session = self._sender(source, to) or self._last_sessions.get(to)
         assert session is not None, "a datagram without a session"
         if isinstance(packet, Data):
             assert _is_block(session, packet), "wrong data"
         elif isinstance(packet, Ack):
-            self._check_stored(to, packet)
+            self._check_stored(session, packet)
         else:
             assert isinstance(packet, Oack), "a server sends no request"
 
-    def _check_stored(self, to: SocketAddress, ack: Ack) -> None:
+    def _check_stored(self, session: AnySession, ack: Ack) -> None:
         """Check that the file is complete when the server acknowledges its last block."""
-        session = self._session(to)
-        upload = self._uploads.get(session) if session is not None else None
-        if session is None or upload is None or not ack.block or not upload.ends_at(ack.block):
+        upload = self._uploads.get(session)
+        if upload is None or not ack.block or not upload.ends_at(ack.block):
             return
         name = self._stored_name(session.request_name.name)
         content = files.stored_uploads().get(name)
         assert content is not None, f"{name!r} is acknowledged but not stored"
         if name.startswith(files.NEW_FILES):  # another client may replace files elsewhere
             assert upload.is_complete(content), f"{name!r} has another content"
+
+    def _sender(self, source: SocketAddress, to: SocketAddress) -> AnySession | None:
+        """Return the session that sends from an address; two may have one peer."""
+        protocol: object
+        if source == files.SERVER_ADDRESS:
+            protocol = self.port.sessions.by_tid.get((to, self.port.local))
+        else:
+            protocol = self.net.ports[source].protocol
+        return next((session for session in self.sessions if session is protocol), None)
 
     def _session(self, address: SocketAddress) -> AnySession | None:
         return self.sessions.find((address, self.port.local))

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor  # noqa: F401, opens its descriptors before they are counted
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import provider
 
@@ -98,7 +99,7 @@ def no_hidden_faults() -> Iterator[None]:
         if "log_failure" in event:
             failures.append(event["log_failure"].value)
 
-    descriptors = _open_descriptors()
+    descriptors = len(os.listdir("/proc/self/fd"))
     globalLogPublisher.addObserver(observe)
     try:
         yield
@@ -106,11 +107,7 @@ def no_hidden_faults() -> Iterator[None]:
         globalLogPublisher.removeObserver(observe)
     if failures:
         raise failures[0]
-    assert _open_descriptors() == descriptors, "a descriptor is still open"
-
-
-def _open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    assert len(os.listdir("/proc/self/fd")) == descriptors, "a descriptor is still open"
 
 
 def memory_directory() -> str | None:

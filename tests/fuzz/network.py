@@ -1,7 +1,6 @@
 """A clock and a network in memory for the server and client targets."""
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -12,11 +11,12 @@ from tftpd.net.types import SocketAddress
 
 _MAX_TIMERS_AT_ONCE = 2000
 
+Datagram = tuple[SocketAddress, SocketAddress | None, bytes]
 Observe = Callable[[SocketAddress, SocketAddress | None, bytes], None]
 
 
 class SteppingClock(Clock):
-    """A clock that moves from timer to timer and detects timers that never let time pass."""
+    """A clock that detects timers that never let time pass."""
 
     _last_set = -1.0
     _timers_set = 0
@@ -26,15 +26,6 @@ class SteppingClock(Clock):
         self._last_set = self.rightNow
         assert self._timers_set < _MAX_TIMERS_AT_ONCE, "timers without end while no time passes"
         return super().callLater(delay, *args, **kwargs)
-
-    def wait(self, seconds: float) -> None:
-        """Advance by this time, and stop at the time of each timer."""
-        end = self.rightNow + seconds
-        while (due := min((call.getTime() for call in self.calls), default=inf)) <= end:
-            # A sum of differences could be less than the time of the timer.
-            self.rightNow = max(due, self.rightNow)
-            self.advance(0)
-        self.rightNow = end
 
 
 class ObservedNetwork(MemoryNet):
@@ -49,9 +40,8 @@ class ObservedNetwork(MemoryNet):
         self.sent.observe = observe
 
 
-class _ObservedList(list[tuple[SocketAddress, SocketAddress | None, bytes]]):
+class _ObservedList(list[Datagram]):
     observe: Observe
 
-    def append(self, datagram: tuple[SocketAddress, SocketAddress | None, bytes]) -> None:
-        super().append(datagram)
+    def append(self, datagram: Datagram) -> None:
         self.observe(*datagram)

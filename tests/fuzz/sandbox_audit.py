@@ -70,7 +70,10 @@ class SandboxAudit:
             return get
 
         def limited_operation(context: Any, operator: str, left: Any, right: Any) -> Any:
-            _limit_numbers(operator, left, right)
+            if isinstance(left, int) and isinstance(right, int):
+                power_bits = left.bit_length() * abs(right) if operator == "**" else 0
+                if max(left.bit_length(), right.bit_length(), power_bits) > _MAX_NUMBER_BITS:
+                    raise OverflowError("the number is too large for this target")
             return sandbox.binop_table[operator](left, right)
 
         call = sandbox.call
@@ -104,12 +107,3 @@ class SandboxAudit:
             case "os.listdir":
                 return bool(arguments[0] == _CODECS)
         return event in _ALLOWED_EVENTS
-
-
-def _limit_numbers(operator: str, left: Any, right: Any) -> None:
-    """Raise OverflowError if a calculation with integers would take too long."""
-    if isinstance(left, int) and isinstance(right, int):
-        bits = max(left.bit_length(), right.bit_length())
-        power_bits = left.bit_length() * abs(right) if operator == "**" else 0
-        if max(bits, power_bits) > _MAX_NUMBER_BITS:
-            raise OverflowError("the number is too large for this target")

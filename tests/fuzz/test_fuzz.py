@@ -24,7 +24,7 @@ from tftpd.storage.upload import Upload
 from tftpd.templates import sandbox
 
 _MUTATIONS = 60
-_preadv, _on_request = os.preadv, Listener.datagramReceived
+_preadv, _on_request = os.preadv, Listener.requestReceived
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -48,15 +48,15 @@ def _fails(check, data):
     return False
 
 
-def _answer_everything(listener, datagram, peer):
-    listener.transport.write(b"\0\5\0\4\0", peer)
+def _answer_everything(listener, incoming):
+    listener.transport.write(b"\0\5\0\4\0", incoming.peer)
 
 
 @pytest.mark.parametrize(
     ("target", "owner", "name", "fault"),
     [
         # The listener answers invalid requests.
-        ("server", Listener, "datagramReceived", _answer_everything),
+        ("server", Listener, "requestReceived", _answer_everything),
         # A session leaves its port open.
         ("server", Session, "_end", lambda self: None),
         # A session leaves its file open.

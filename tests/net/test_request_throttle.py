@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from tests.support.fakes import MemoryServer
+from tests.support.fakes import MemoryNet, MemoryServer
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.protocol.packets import Ack, Rrq, Wrq
 from tftpd.server.admission import AdmissionLimits
@@ -85,9 +85,10 @@ def charging(offer):
     """A server for two half-open sessions, and the CPU seconds that it has charged."""
     charged = []
     limits = AdmissionLimits(sessions=100, half_open=2)
-    server = MemoryServer(lambda report: replace(offer(report), admission=limits))
-    runtime = replace(server.net.runtime, clock=Busy(), charge_wasted_cpu=charged.append)
-    server.listener._runtime = runtime
+    net = MemoryNet()
+    net.clock = Busy()
+    server = MemoryServer(lambda report: replace(offer(report), admission=limits), net)
+    server.listener._runtime = replace(net.runtime, charge_wasted_cpu=charged.append)
     return server, charged
 
 

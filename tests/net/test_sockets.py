@@ -11,7 +11,7 @@ IP_PKTINFO = 8
 
 def _told(ours, destination):
     data = bytes(4) + socket.inet_aton(ours) + socket.inet_aton(destination)
-    return parse_pktinfo([(socket.IPPROTO_IP, IP_PKTINFO, data)])
+    return parse_pktinfo((socket.IPPROTO_IP, IP_PKTINFO, data))
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
-from tftpd.net import udp
+from tftpd.net import session_port
 from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
-from tftpd.net.sockets import bind_listeners, bind_session, client_address
-from tftpd.net.udp import SessionPort, UDPPort
+from tftpd.net.session_port import SessionPort, bind_session
+from tftpd.net.sockets import bind_listeners, client_address
+from tftpd.net.udp import UDPPort
 from tftpd.server.admission import DropCounters
 from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listening_port import ListeningPort
@@ -41,7 +42,11 @@ class RecordingProtocol(BurstProtocol):
         self.stopped = 0
 
     def datagramReceived(self, datagram, peer):
-        self.datagrams.append((datagram, peer, getattr(self.transport, "local", None)))
+        self.datagrams.append((datagram, peer, None))
+
+    def requestReceived(self, incoming):
+        self.datagrams.append((incoming.datagram, incoming.peer, incoming.local))
+        self.was_broadcast = incoming.broadcast
 
     def stopProtocol(self):
         self.stopped += 1
@@ -51,7 +56,7 @@ def listening(readers, sock, protocol):
     """Return a listening port whose requests are never delayed."""
     throttle = RequestThrottle()
     queue = RequestQueue(throttle, WallClock(), DropCounters())
-    return ListeningPort(readers, sock, protocol, queue, throttle.transfer_active)
+    return ListeningPort(readers, sock, protocol, queue, throttle)
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_a_wildcard_port_reports_the_local_address_of_a_request(opened, asked):
     port.doRead()
     ((datagram, peer, local),) = port._protocol.datagrams
     assert (datagram, peer[0], local[0]) == (b"hi", "127.0.0.1", asked)
-    assert not port.broadcast
+    assert not port._protocol.was_broadcast
 
 
 def test_an_ipv6_wildcard_port_reports_the_local_address_and_ignores_ipv4(opened):
@@ -110,7 +115,7 @@ def test_a_session_sends_from_the_local_address_of_its_request(opened):
         client.settimeout(2)
         client.sendto(b"hi", ("127.0.0.9", port.getHost().port))
         port.doRead()
-        session = opened(bind_session(port.local, NEEDS), UDPPort, 100)
+        session = opened(bind_session(port._protocol.datagrams[0][2], NEEDS), UDPPort, 100)
         session.write(b"there", client.getsockname())
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
@@ -137,8 +142,8 @@ def test_a_broadcast_datagram_is_recognised(opened):
         client.sendto(b"all", ("127.255.255.255", port.getHost().port))
     port.doRead()
     assert len(port._protocol.datagrams) == 1
-    assert port.broadcast
-    assert port.local[0] == "127.0.0.1"
+    assert port._protocol.was_broadcast
+    assert port._protocol.datagrams[0][2][0] == "127.0.0.1"
 
 
 def test_a_send_error_is_ignored(opened):
@@ -255,7 +260,7 @@ def test_datagrams_that_arrived_before_connect_keep_their_source(opened, monkeyp
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(udp, "bind_connected_twin", twin)
+    monkeypatch.setattr(session_port, "bind_connected_twin", twin)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
@@ -265,7 +270,7 @@ def test_a_session_continues_if_no_second_socket_can_be_opened(opened, monkeypat
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
+    monkeypatch.setattr(session_port, "bind_connected_twin", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
         one.writeBurst(b"x", 100, _name(two))
@@ -355,7 +360,7 @@ def test_binding_a_port_in_use_raises_oserror_and_leaves_no_socket(opened):
     ],
 )
 def test_the_client_address_has_no_scope_and_no_ipv4_mapping(peer, address):
-    assert str(client_address(peer)) == address
+    assert str(client_address(peer[0])) == address
 
 
 def test_the_monotonic_clock_ignores_the_wall_clock():

@@ -7,7 +7,7 @@ import pytest
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
 POLICY = RetransmitPolicy(
-    min_interval=0.25, max_interval=8.0, initial_interval=1.0, idle_timeout=30.0, dally=12.0
+    min_interval=0.25, max_interval=8.0, initial_interval=1.0, idle_timeout=75.0, dally=12.0
 )
 
 
@@ -67,9 +67,13 @@ def test_samples_and_losses_do_not_change_a_fixed_interval():
 
 
 def test_idle_timeout_and_dally_are_at_least_three_fixed_intervals():
-    assert (_timer().idle_timeout, _timer().dally) == (30, 12)
-    assert (_timer(fixed=3.0).idle_timeout, _timer(fixed=3.0).dally) == (30, 12)
-    assert (_timer(fixed=20.0).idle_timeout, _timer(fixed=20.0).dally) == (60, 60)
+    assert (_timer().idle_timeout, _timer().dally) == (75, 12)
+    assert (_timer(fixed=3.0).idle_timeout, _timer(fixed=3.0).dally) == (75, 12)
+    assert (_timer(fixed=30.0).idle_timeout, _timer(fixed=30.0).dally) == (90, 90)
+
+
+def test_a_client_cannot_keep_its_session_longer_than_120_s_without_progress():
+    assert (_timer(fixed=255.0).idle_timeout, _timer(fixed=255.0).dally) == (120, 120)
 
 
 def test_a_negative_sample_counts_as_zero():
@@ -147,7 +151,7 @@ def test_default_policy():
         min_interval=0.25,
         max_interval=8.0,
         initial_interval=1.0,
-        idle_timeout=30.0,
+        idle_timeout=75.0,
         dally=12.0,
         max_unanswered_sends=3,
         packet_interval=0.0,

@@ -5,18 +5,19 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
+from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import (
     AdmissionLimits,
-    ClientRateLimiter,
     DropReason,
-    SharedCounter,
     client_key,
     network_key,
 )
+from tftpd.server.session_table import SharedCounter
 
 READ = Rrq(b"kilo", b"octet")
+BLKSIZE_8 = ((b"blksize", b"8"),)
 TOO_MANY = ErrorPacket(0, "Too many transfers at once")
 
 
@@ -42,9 +43,14 @@ def _begin(client):
     return client
 
 
+def _begin_and_answer(client):
+    assert isinstance(_begin(client).send(Ack(1))[0], Data)
+    return client
+
+
 def test_the_sessions_of_one_client_are_limited_over_all_its_ports(server):
     few = server(sessions_per_client=2)
-    first, _ = (_begin(few.client(port=port)) for port in (1, 2))
+    first, _ = (_begin_and_answer(few.client(port=port)) for port in (1, 2))
     assert few.client(port=3).request(READ) == [TOO_MANY]
     _begin(few.client("192.0.2.8"))
     assert (_outcomes(few), few.reports[0].code) == ([Outcome.REFUSED], 0)
@@ -57,9 +63,10 @@ def test_a_stored_upload_does_not_count_against_the_limits(server, limit):
     few = server(**{limit: 1})
     for port in (1, 2, 3):
         client = few.client(port=port)
-        assert client.request(Wrq(b"in/%d" % port, b"octet")) == [Ack(0)]
+        assert client.request(Wrq(b"in/%d" % port, b"octet", BLKSIZE_8)) != []
+        assert client.send(Data(1, b"12345678")) == [Ack(1)]
         assert few.client(port=9).request(READ) == [TOO_MANY]
-        assert client.send(Data(1, b"x")) == [Ack(1)]
+        assert client.send(Data(2, b"x")) == [Ack(2)]
     assert len(few.sessions) == 3  # dallying
     _begin(few.client(port=4))
     few.advance(60)
@@ -84,9 +91,20 @@ def test_a_repeated_request_does_not_count_as_a_session(server):
 def test_the_sessions_of_one_network_are_limited(server, hosts, other):
     few = server(sessions_per_network=2)
     for host in hosts:
-        _begin(few.client(host))
+        _begin_and_answer(few.client(host))
     assert few.client(hosts[0], port=9).request(READ) == [TOO_MANY]
     _begin(few.client(other))
+
+
+@pytest.mark.parametrize("limit", ["sessions_per_client", "sessions_per_network"])
+def test_forged_requests_do_not_use_up_the_sessions_of_a_client(server, limit):
+    few = server(**{limit: 2})
+    answered = _begin_and_answer(few.client(port=1))
+    for port in range(2, 30):
+        _begin(few.client(port=port))
+    assert len(few.sessions) == 2
+    assert answered.send(Ack(2)) == [Data(3, b"")]
+    _begin_and_answer(few.client(port=30))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +169,19 @@ def test_at_the_session_limit_an_overdue_half_open_session_is_evicted(server):
     assert _outcomes(few) == [Outcome.DROPPED, Outcome.EVICTED]
 
 
+def test_at_the_session_limit_the_client_with_most_sessions_gives_one_to_another(server):
+    few = server(sessions=3)
+    holders = [few.client(port=port) for port in (1, 2, 3)]
+    for client in holders:
+        _begin_and_answer(client)
+        few.advance(0.4)
+    other = few.client("192.0.2.8")
+    assert (holders[0].receive(), other.request(READ)) != ([], [])
+    few.advance(1)
+    _begin_and_answer(other)
+    assert Outcome.EVICTED in _outcomes(few)
+
+
 def test_at_the_limit_of_answered_sessions_requests_are_dropped(server):
     few = server(sessions=2)
     for port in (1, 2):
@@ -182,13 +213,23 @@ def test_a_session_slot_that_another_process_took_meanwhile_is_not_used(server):
 
 def test_requests_beyond_the_rate_of_a_client_are_dropped(server):
     slow = server(requests_per_second=2)
-    asked = [slow.client(port=port).request(READ) for port in (1, 2, 3)]
-    assert [len(packets) for packets in asked] == [1, 1, 0]
+    for port in (1, 2):
+        _begin_and_answer(slow.client(port=port))
+    assert slow.client(port=3).request(READ) == []
     assert _outcomes(slow) == [Outcome.DROPPED]
     _begin(slow.client("192.0.2.8"))
     slow.advance(0.55)
-    _begin(slow.client(port=3))
+    _begin_and_answer(slow.client(port=3))
     assert slow.client(port=4).request(READ) == []
+
+
+def test_requests_that_are_not_answered_have_a_rate_of_their_own(server):
+    slow = server(requests_per_second=2)
+    for port in range(8):  # four times the rate
+        _begin(slow.client(port=port))
+    assert slow.client(port=9).request(READ) == []
+    slow.advance(0.13)
+    _begin_and_answer(slow.client(port=9))
 
 
 def test_the_number_of_token_buckets_is_bounded():
@@ -260,12 +301,12 @@ SAME_NETWORK = ("2001:db8::1", "2001:db8::ffff:1")
     ],
 )
 def test_the_client_key_is_an_ipv4_address_or_a_64_of_ipv6(host, key):
-    assert client_key((host, 2070)) == key
+    assert client_key(host) == key
 
 
 def test_two_addresses_of_one_ipv6_network_share_the_session_limit_of_a_client(server):
     few = server(sessions_per_client=1)
-    first = _begin(few.client(SAME_NETWORK[0]))
+    first = _begin_and_answer(few.client(SAME_NETWORK[0]))
     assert few.client(SAME_NETWORK[1]).request(READ) == [TOO_MANY]
     _begin(few.client("2001:db8:0:1::1"))
     first.send(ErrorPacket(0, "enough"))
@@ -274,12 +315,12 @@ def test_two_addresses_of_one_ipv6_network_share_the_session_limit_of_a_client(s
 
 def test_two_addresses_of_one_ipv6_network_share_the_rate_of_a_client(server):
     slow = server(requests_per_second=1)
-    _begin(slow.client(SAME_NETWORK[0]))
+    _begin_and_answer(slow.client(SAME_NETWORK[0]))
     assert slow.client(SAME_NETWORK[1]).request(READ) == []
     _begin(slow.client("2001:db8:0:1::1"))
 
 
 def test_an_ipv4_mapped_address_is_the_client_of_the_ipv4_address(server):
     slow = server(requests_per_second=1)
-    _begin(slow.client("192.0.2.7"))
+    _begin_and_answer(slow.client("192.0.2.7"))
     assert slow.client("::ffff:192.0.2.7").request(READ) == []

@@ -15,7 +15,7 @@ OPTIONS = ((b"blksize", b"1000"), (b"windowsize", b"16"))
 
 
 def _run(config, packet, max_window=None):
-    client = ClientIdentity(client_address(PEER))
+    client = ClientIdentity(client_address(PEER[0]))
     result = dry_run(
         packet.encode(),
         PEER,

@@ -23,7 +23,7 @@ class Fixture:
         self.handled = []
 
     def add(self, host, port=1, datagram=b"x"):
-        self.queue.add(IncomingDatagram(datagram, (host, port), LOCAL, False))
+        self.queue.add(IncomingDatagram(datagram, (host, port), LOCAL, False, self.clock.seconds()))
 
     def serve(self):
         """Return the peers that are handled in one turn."""

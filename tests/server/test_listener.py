@@ -88,6 +88,34 @@ def test_a_different_request_from_the_same_tid_replaces_the_old_transfer(server)
     assert len(server.sessions) == 1
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [Rrq(b"none", b"octet"), b"\0\1x", Wrq(b"in/evil", b"octet"), Rrq(b"seven", b"octet")],
+    ids=str,
+)
+def test_a_request_that_nobody_answers_does_not_end_a_transfer_of_its_tid(server, forged):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1))
+    tid = client.tid
+    client.request(forged)
+    client.advance(9)
+    client.tid = tid
+    assert client.send(Ack(2)) == [Data(3, b"")]
+    client.send(Ack(3))
+    assert Outcome.DONE in _outcomes(server)
+
+
+def test_a_transfer_that_makes_progress_is_replaced_when_the_new_one_is_answered(server):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1))
+    assert client.request(Wrq(b"in/new", b"octet")) == [Ack(0)]
+    assert _outcomes(server) == []
+    assert client.send(Data(1, b"x")) == [Ack(1)]
+    assert _outcomes(server) == [Outcome.REPLACED, Outcome.DONE]
+
+
 def test_the_same_name_with_other_options_is_a_different_request(server):
     client = server.client()
     client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"1024"),)))

@@ -48,9 +48,7 @@ class Shared:
         self.throttle = RequestThrottle(self.clock.seconds)
         self.drops = DropCounters()
         queue = RequestQueue(self.throttle, self.clock, self.drops)
-        self.port = ListeningPort(
-            Readers(), sock, RecordingProtocol(), queue, self.throttle.transfer_active
-        )
+        self.port = ListeningPort(Readers(), sock, RecordingProtocol(), queue, self.throttle)
         self.port.start()
         self.address = (asked, sock.getsockname()[1])
         self.client = socket.socket(sock.family, socket.SOCK_DGRAM)

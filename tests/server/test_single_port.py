@@ -125,7 +125,7 @@ def test_an_error_from_the_peer_ends_its_transfer(server, state):
         assert server.idle
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", [state for state in STATES if state is not _midway])
 @pytest.mark.parametrize("request_", [OTHER, Wrq(b"in/other", b"octet")], ids=["read", "write"])
 def test_another_request_starts_another_transfer_in_every_state(server, state, request_):
     client = server.client()
@@ -133,8 +133,24 @@ def test_another_request_starts_another_transfer_in_every_state(server, state, r
     answer = Data(1, b"1234567") if request_ is OTHER else Ack(0)
     assert client.request(request_) == [answer]
     assert len(server.sessions) == len(server.port.sessions) == 1
-    running = state in (_reading, _midway, _negotiating, _writing)
+    running = state in (_reading, _negotiating, _writing)
     assert (Outcome.REPLACED in _outcomes(server)) == running
+
+
+@pytest.mark.parametrize("request_", [OTHER, Rrq(b"none", b"octet"), b"\0\1x"], ids=str)
+def test_another_request_does_not_end_a_transfer_that_makes_progress(server, request_):
+    client = server.client()
+    _midway(client)
+    assert client.request(request_) == []
+    assert client.send(Ack(2)) == [Data(3, b"")]
+
+
+def test_another_request_replaces_a_transfer_that_has_paused(server):
+    client = server.client()
+    _midway(client)
+    client.advance(3.5)
+    assert client.request(OTHER) == [Data(1, b"1234567")]
+    assert _outcomes(server) == [Outcome.REPLACED]
 
 
 def test_a_repeated_request_starts_no_second_session(server):
@@ -214,8 +230,10 @@ def test_an_upload_can_end_while_a_thread_uses_its_file(server, root):
     client.request(WRITE)
     assert client.send(Data(1, b"x")) == []
     assert client.send(ErrorPacket(0, "stop")) == []
-    assert client.request(OTHER) == [Data(1, b"1234567")]
+    assert client.request(OTHER) == []
     server.net.run_threads()
+    assert client.receive() == [Ack(1)]
+    assert client.request(OTHER) == [Data(1, b"1234567")]
 
 
 def test_upload_windows_fit_the_receive_buffer(server):

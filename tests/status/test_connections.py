@@ -14,7 +14,7 @@ BODY = b"x" * 1000
 
 def connect(clock, handler=lambda request: Answer(BODY)):
     """Return the server's protocol and transport of a connection to a site with one path."""
-    factory = site({b"/": handler}, lambda host: True)
+    factory = site({b"/": handler}, names=None)
     protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4000))
     protocol.callLater = clock.callLater
     transport = StringTransport()

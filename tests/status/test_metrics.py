@@ -11,8 +11,7 @@ from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot, WorkerState
-from tftpd.status.counters import TransferCounters
-from tftpd.status.metrics import exposition
+from tftpd.status.metrics import TransferCounters, exposition
 
 READ, WRITE = Direction.READ, Direction.WRITE
 HOSTILE = b'"} 1\nforged_total{a="b'
@@ -53,7 +52,7 @@ def _families(results=(), snapshot=None):
     for result in results:
         counters(result)
     counters.add_drops({DropReason.SESSION_LIMIT: 4})
-    counters.reloads[False] += 1
+    counters.count_reload(succeeded=False)
     text = exposition(counters, snapshot or Snapshot()).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tftpd.access.policy import Symlinks
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage import casefold
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
@@ -19,26 +19,27 @@ def tree(tmp_path):
 
 
 def _match(root, *name, symlinks=Symlinks.INSIDE, budget=None):
-    return match_case_insensitive(root, name, symlinks, budget or ScanBudget())
+    grant = Grant(root, name, ReadPolicy(), symlinks)
+    return match_case_insensitive(grant, budget or ScanBudget())
 
 
-def test_each_step_gets_the_spelling_of_the_directory(tree):
+def test_each_component_gets_the_spelling_of_the_directory(tree):
     found = _match(tree, b"BOOT", b"fonts", b"WGL4_boot.TTF")
-    assert (found.name, found.choices) == ((b"Boot", b"Fonts", b"wgl4_Boot.ttf"), 1)
+    assert found == ((b"Boot", b"Fonts", b"wgl4_Boot.ttf"), 1)
 
 
 def test_an_exact_match_has_priority_and_costs_no_scan(tree):
     (tree / "boot").mkdir()
     (tree / "boot" / "bcd").write_bytes(b"small")
     budget = ScanBudget()
-    assert _match(tree, b"boot", b"bcd", budget=budget).name == (b"boot", b"bcd")
+    assert _match(tree, b"boot", b"bcd", budget=budget) == ((b"boot", b"bcd"), 1)
     assert budget == ScanBudget()
 
 
 def test_the_first_match_in_byte_order_is_taken(tree):
     for name in ("file", "FILE", "File"):
         (tree / name).write_bytes(b"")
-    assert _match(tree, b"fiLE") == casefold.Spelling((b"FILE",), 3)
+    assert _match(tree, b"fiLE") == ((b"FILE",), 3)
 
 
 def test_a_missing_name_is_file_not_found(tree):
@@ -51,7 +52,7 @@ def test_a_missing_name_is_file_not_found(tree):
 
 def test_letter_case_outside_ascii_is_ignored_too(tree):
     (tree / "Grün").write_bytes(b"")
-    assert _match(tree, "GRÜN".encode()).name == ("Grün".encode(),)
+    assert _match(tree, "GRÜN".encode()) == (("Grün".encode(),), 1)
 
 
 def test_the_number_of_examined_entries_is_limited(tree, monkeypatch):
@@ -70,9 +71,9 @@ def test_the_number_of_examined_entries_is_limited(tree, monkeypatch):
     assert str(refused.value) == "too many directory entries to search"
 
 
-def test_a_name_with_too_many_steps_is_refused(tree):
+def test_a_name_with_too_many_components_is_refused(tree):
     with pytest.raises(RequestRefused):
-        _match(tree, *[b"x"] * (casefold.MAX_NAME_STEPS + 1))
+        _match(tree, *[b"x"] * (casefold.MAX_NAME_COMPONENTS + 1))
 
 
 def test_the_link_policy_applies_to_case_insensitive_names(tree):
@@ -81,13 +82,14 @@ def test_the_link_policy_applies_to_case_insensitive_names(tree):
     (outside / "Secret").write_bytes(b"secret")
     (tree / "Out").symlink_to(outside)
     (tree / "In").symlink_to("Boot")
-    assert _match(tree, b"IN").name == (b"In",)
-    assert _match(tree, b"In", b"bcd").name == (b"In", b"BCD")
+    assert _match(tree, b"IN") == ((b"In",), 1)
+    assert _match(tree, b"In", b"bcd") == ((b"In", b"BCD"), 1)
     for name in ((b"Out", b"secret"), (b"OUT", b"Secret")):
         with pytest.raises(RequestRefused) as refused:
             _match(tree, *name)
         assert refused.value.code is ErrorCode.ACCESS_VIOLATION
-    assert _match(tree, b"OUT", b"SECRET", symlinks=Symlinks.FOLLOW).name == (b"Out", b"Secret")
+    found = _match(tree, b"OUT", b"SECRET", symlinks=Symlinks.FOLLOW)
+    assert found == ((b"Out", b"Secret"), 1)
 
 
 def test_no_descriptor_is_leaked(tree):

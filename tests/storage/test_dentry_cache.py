@@ -2,12 +2,15 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.storage import dentry_cache
 from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.source import FileSource
 
 
 @pytest.fixture
@@ -82,3 +85,71 @@ def test_an_unsupported_system_call_is_tried_once(monkeypatch, tmp_path, error):
     assert not cache.is_cached(tmp_path, ())
     assert not cache.is_cached(tmp_path, ())
     assert len(asked) == 1
+
+
+@pytest.fixture
+def tree(cache, tmp_path):
+    """A root with files, links and a device-like file; the cache knows that it is local."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("dir/file")
+    (tmp_path / "dirlink").symlink_to("dir")
+    os.mkfifo(tmp_path / "fifo")
+    cache.learn_root(tmp_path)
+    return tmp_path
+
+
+def _grant(root, *name, world_readable=False):
+    return Grant(root, name, ReadPolicy(world_readable=world_readable))
+
+
+def test_a_file_in_memory_is_opened_without_a_walk(cache, tree):
+    source = FileSource.open_cached(_grant(tree, b"dir", b"file"), cache)
+    buffer = bytearray(7)
+    assert (source.size, source.read([memoryview(buffer)], 0, blocking=True)) == (7, 7)
+    source.close()
+    assert buffer == b"content"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        (b"link",),
+        (b"dirlink", b"file"),
+        (b"fifo",),
+        (b"dir",),
+        (),
+        (b"none",),
+        (b"a\0b",),
+        (b"..",),
+    ],
+)
+def test_everything_else_is_left_to_the_walk(cache, tree, name):
+    descriptors = os.listdir("/proc/self/fd")
+    assert FileSource.open_cached(_grant(tree, *name), cache) is None
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_a_file_that_not_all_may_read_is_left_to_the_walk(cache, tree):
+    (tree / "dir" / "file").chmod(0o600)
+    assert FileSource.open_cached(_grant(tree, b"dir", b"file", world_readable=True), cache) is None
+
+
+def test_a_root_is_local_only_for_a_minute_after_a_thread_has_found_out(
+    cache, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_bytes(b"x")
+    assert cache.open_path(tmp_path, (b"file",)) == -1
+    cache.learn_root(tmp_path)
+    os.close(cache.open_path(tmp_path, (b"file",)))
+    later = time.monotonic() + 61
+    monkeypatch.setattr("tftpd.storage.dentry_cache.monotonic", lambda: later)
+    assert not cache.is_local(tmp_path)
+    assert cache.open_path(tmp_path, (b"file",)) == -1
+
+
+@pytest.mark.parametrize("root", ["/proc", "/sys", "/no-such-directory"])
+def test_a_root_on_another_type_of_file_system_is_not_local(cache, root):
+    cache.learn_root(Path(root))
+    assert not cache.is_local(Path(root))
+    assert cache.open_path(Path(root), (b"version",)) == -1

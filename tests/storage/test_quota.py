@@ -18,13 +18,12 @@ def test_usage_counts_regular_files_only(root):
     (root / "other").symlink_to("../outside")
     os.mkfifo(root / "pipe")
     tracker = UsageTracker(root)
-    assert tracker.usage is None
     assert tracker.measure() == tracker.usage == Usage(len(b"content") + len(b"inner content"), 2)
 
 
-def test_usage_with_and_without_a_file():
-    assert Usage(10, 2).without_file(None).with_file(5) == Usage(15, 3)
-    assert Usage(10, 2).without_file(4).with_file(5) == Usage(11, 2)
+def test_a_file_is_added_or_replaces_another():
+    assert Usage(10, 2).with_file(5) == Usage(15, 3)
+    assert Usage(10, 2).with_file(5, replaced_size=4) == Usage(11, 2)
 
 
 def test_a_removed_root_has_no_usage(tmp_path):
@@ -140,7 +139,7 @@ def test_uploads_without_data_do_not_count_toward_max_files(root, writing, track
 
 def test_an_empty_file_counts_toward_max_files(root, writing, tracker):
     _stores(writing("new", max_files=3), tracker, b"")
-    tracker.usage = None  # only what is measured in the end tells
+    tracker.usage = Usage()  # only what is measured in the end tells
     with pytest.raises(RequestRefused, match="3 files"):
         _stores(writing("newer", max_files=3), tracker, b"")
 
@@ -148,7 +147,7 @@ def test_an_empty_file_counts_toward_max_files(root, writing, tracker):
 def test_min_free_is_kept(root, writing):
     volume = os.statvfs(root)
     free = volume.f_bavail * volume.f_frsize
-    Upload.check(writing("new", min_free=free // 2), 10)
+    Upload.check(writing("new", min_free=free // 2), 10, None)
     with pytest.raises(RequestRefused, match="would remain"):
         Upload.open(writing("new", min_free=free * 2), None, False)
 

@@ -254,7 +254,7 @@ def test_an_upload_does_not_follow_a_link_out_of_the_root(root, writing, symlink
 
 def test_a_check_changes_nothing(root, writing):
     before = sorted(root.rglob("*")), root.stat().st_mtime_ns
-    Upload.check(writing("new"), 100)
+    Upload.check(writing("new"), 100, None)
     assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
 
 
@@ -273,5 +273,5 @@ def test_a_check_refuses_the_same_uploads_as_open(writing, name, size, policy):
     with pytest.raises(RequestRefused) as opening:
         Upload.open(writing(name, **policy), size, False)
     with pytest.raises(RequestRefused) as check:
-        Upload.check(writing(name, **policy), size)
+        Upload.check(writing(name, **policy), size, None)
     assert (check.value.code, check.value.reason) == (opening.value.code, opening.value.reason)

@@ -17,8 +17,9 @@ from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import Packet, decode
 from tftpd.protocol.result import TransferResult
 from tftpd.server.config import ServerConfig
+from tftpd.server.fair_queue import IncomingDatagram
 from tftpd.server.listener import Listener
-from tftpd.server.listening_port import SessionDemux
+from tftpd.server.listening_port import RequestProtocol, SessionDemux
 from tftpd.server.session_table import SessionTable
 
 SERVER = "127.0.0.1"  # the kernel has a route to it on every host
@@ -136,7 +137,11 @@ class MemoryNet:
                 return
             if port.observe is not None:
                 port.observe(False, datagram, port.bound, source)
-            port.protocol.datagramReceived(datagram, source)
+            if isinstance(port.protocol, RequestProtocol):
+                request = datagram, source, port.local, port.broadcast, self.clock.seconds()
+                port.protocol.requestReceived(IncomingDatagram(*request))
+            else:
+                port.protocol.datagramReceived(datagram, source)
 
     def run_threads(self) -> None:
         held, self._held = self._held, []
@@ -188,9 +193,10 @@ class MemoryServer:
         self.net = net or MemoryNet()
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
-        self.listener = Listener(
-            self.net.runtime, make_config(self.reports.append), self.sessions, **listener
-        )
+        config = make_config(self.reports.append)
+        for root in (root for mount in config.mounts for root in mount.roots):
+            config.resolver.cache.learn_root(root.path)
+        self.listener = Listener(self.net.runtime, config, self.sessions, **listener)
         self.port = self.net.bind(self.listener, (SERVER, WELL_KNOWN))
 
     def client(self, host: str = "192.0.2.7", port: int = 2070) -> "Client":

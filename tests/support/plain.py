@@ -36,32 +36,24 @@ def get(
     rollover: int = 0,
 ) -> bytes:
     """Read a file and acknowledge each window."""
-    agreed = dict(options)
     with _socket(host) as sock:
-        sock.sendto(request(1, name, options, mode), (host, port))
-        packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer comes from another address"
+        packet, tid, agreed = _exchange(sock, host, port, request(1, name, options, mode))
         if packet[:2] == b"\0\6":
-            agreed = _agreed(packet)
             sock.sendto(b"\0\4\0\0", tid)
             packet = _from(sock, tid)
-        else:
-            agreed = {}
         blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
         blocks, number = [], 0
         while True:
             _check(packet, 3)
-            expected = struct.pack("!H", number + 1 if number < 65535 else rollover)
-            if packet[2:4] != expected:
-                packet = _from(sock, tid)
-                continue
-            number = number + 1 if number < 65535 else rollover
-            blocks.append(packet[4:])
-            last = len(packet) < 4 + blksize
-            if last or len(blocks) % window == 0:
-                sock.sendto(b"\0\4" + packet[2:4], tid)
-            if last:
-                return b"".join(blocks)
+            expected = number + 1 if number < 65535 else rollover
+            if packet[2:4] == struct.pack("!H", expected):
+                number = expected
+                blocks.append(packet[4:])
+                last = len(packet) < 4 + blksize
+                if last or len(blocks) % window == 0:
+                    sock.sendto(b"\0\4" + packet[2:4], tid)
+                if last:
+                    return b"".join(blocks)
             packet = _from(sock, tid)
 
 
@@ -76,11 +68,8 @@ def put(
 ) -> None:
     """Write a file and wait for an ACK after each window."""
     with _socket(host) as sock:
-        sock.sendto(request(2, name, options, mode), (host, port))
-        packet, tid = sock.recvfrom(70000)
-        assert tid[0] == host, "the answer comes from another address"
-        agreed = _agreed(packet) if packet[:2] == b"\0\6" else {}
-        if not agreed:
+        packet, tid, agreed = _exchange(sock, host, port, request(2, name, options, mode))
+        if packet[:2] != b"\0\6":
             _check(packet, 4)
         blksize, window = int(agreed.get("blksize", 512)), int(agreed.get("windowsize", 1))
         number = 0
@@ -89,12 +78,11 @@ def put(
             number = number + 1 if number < 65535 else rollover
             header = struct.pack("!HH", 3, number)
             sock.sendto(header + block, tid)
-            if count == len(blocks) or count % window == 0:
+            awaits_ack = count == len(blocks) or count % window == 0
+            while awaits_ack:
                 packet = _from(sock, tid)
                 _check(packet, 4)
-                while packet[2:4] != header[2:4]:
-                    packet = _from(sock, tid)
-                    _check(packet, 4)
+                awaits_ack = packet[2:4] != header[2:4]
 
 
 def received_after(sock: socket.socket, header: bytes) -> tuple[bytes, object]:
@@ -118,6 +106,17 @@ def _socket(host: str) -> socket.socket:
     return sock
 
 
+def _exchange(
+    sock: socket.socket, host: str, port: int, datagram: bytes
+) -> tuple[bytes, object, dict[str, str]]:
+    """Send a request; return the first answer, its source and the options of an OACK."""
+    sock.sendto(datagram, (host, port))
+    packet, tid = sock.recvfrom(70000)
+    assert tid[0] == host, "the answer comes from another address"
+    fields = packet[2:].decode().split("\0")[:-1] if packet[:2] == b"\0\6" else []
+    return packet, tid, dict(zip(fields[::2], fields[1::2], strict=True))
+
+
 def _from(sock: socket.socket, tid: object) -> bytes:
     while True:
         packet, source = sock.recvfrom(70000)
@@ -129,8 +128,3 @@ def _check(packet: bytes, opcode: int) -> None:
     if packet[:2] == b"\0\5":
         raise ServerError(packet[3], packet[4:].rstrip(b"\0").decode())
     assert packet[:2] == bytes((0, opcode)), packet[:4]
-
-
-def _agreed(packet: bytes) -> dict[str, str]:
-    words = packet[2:].decode().split("\0")[:-1]
-    return dict(zip(words[::2], words[1::2], strict=True))

@@ -13,9 +13,12 @@ import random
 import select
 import socket
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from time import monotonic
 from typing import Self
 
@@ -25,7 +28,7 @@ Send = Callable[[bytes], None]
 _MAX_DATAGRAM_BYTES = 65536
 _MAX_DATAGRAMS_PER_EVENT = 64  # so that one busy socket does not delay the others
 _MAX_EVENTS = 256
-_IDLE_SECONDS = 1.0  # longest wait until the thread checks whether it must stop
+_MAX_WAIT_SECONDS = 0.05  # until the thread checks whether it must stop
 _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; root may exceed net.core.rmem_max
 _RECEIVE_BUFFER_BYTES = 4 << 20
 
@@ -57,7 +60,6 @@ class LinkDirection:
     def __init__(self, link: Link, loss: float, seed: str) -> None:
         self.lost = 0  # at random
         self.overflowed = 0  # dropped because the queue was full
-        self.passed = 0
         self._link = link
         self._loss = loss
         self._random = random.Random(seed)
@@ -104,7 +106,6 @@ class LinkDirection:
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= now:
             _, _, datagram, send = heapq.heappop(in_flight)
-            self.passed += 1
             send(datagram)
         return in_flight[0][0] if in_flight else None
 
@@ -128,11 +129,6 @@ class Flow:
         if self.tid is not None:
             _send(self.server_side, datagram, self.tid)
 
-    def close(self) -> None:
-        """Close the sockets. Datagrams in flight are lost."""
-        self.client_side.close()
-        self.server_side.close()
-
 
 class Relay:
     """Relay in a thread of its own, used as a context manager.
@@ -155,15 +151,13 @@ class Relay:
         self.up = direction(link, link.loss_up, f"{link.seed} up")
         self._server = server
         self._max_flows = max_flows
-        self._flows: OrderedDict[Address, Flow] = OrderedDict()
-        self._by_descriptor: dict[int, tuple[Flow, bool]] = {}  # True for the client's side
-        self._socket = _open_socket(server[0])
-        self._stop_sender, self._stop_receiver = socket.socketpair()
+        self._flows: dict[Address, Flow] = {}  # the oldest first
+        self._readers: dict[int, Callable[[], None]] = {}  # by descriptor
         # Opened before any flow, so that its descriptor is below 1024: `select` needs that.
         self._epoll = select.epoll()
-        self._epoll.register(self._socket, select.EPOLLIN)
-        self._epoll.register(self._stop_receiver, select.EPOLLIN)
-        self._stopping = False
+        self._socket = _open_socket(server[0])
+        self._add_reader(self._socket, self._read_requests)
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     @property
@@ -177,82 +171,68 @@ class Relay:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stopping = True
-        self._stop_sender.send(b"!")
+        self._stopping.set()
         self._thread.join()
-        for flow in self._flows.values():
-            flow.close()
-        for sock in (self._socket, self._stop_sender, self._stop_receiver):
-            sock.close()
+        for flow in list(self._flows.values()):
+            self._close_flow(flow)
+        self._socket.close()
         self._epoll.close()
 
     def _run(self) -> None:
-        next_arrival: float | None = None
-        while not self._stopping:
-            wait = _IDLE_SECONDS if next_arrival is None else max(0.0, next_arrival - monotonic())
+        next_arrival = inf
+        while not self._stopping.is_set():
+            wait = max(0.0, min(_MAX_WAIT_SECONDS, next_arrival - monotonic()))
             # epoll's own timeout has a resolution of 1 ms, which is too coarse for a rate.
             select.select([self._epoll], [], [], wait)
             # Requests first: a request that came before the ACKs of its flow opens no new flow.
             listener = self._socket.fileno()
             readable = [fd for fd, _ in self._epoll.poll(0, _MAX_EVENTS)]
             for fd in sorted(readable, key=lambda fd: fd != listener):
-                self._on_readable(fd)
+                if fd in self._readers:  # a request may have closed this flow
+                    self._readers[fd]()
             now = monotonic()
-            arrivals = [at for side in (self.down, self.up) if (at := side.deliver(now))]
-            next_arrival = min(arrivals, default=None)
+            next_arrival = min(side.deliver(now) or inf for side in (self.down, self.up))
 
-    def _on_readable(self, fd: int) -> None:
-        if fd == self._socket.fileno():
-            for datagram, client in _receive(self._socket):
-                self._on_request(datagram, client)
-        elif fd in self._by_descriptor:
-            flow, from_client = self._by_descriptor[fd]
-            if from_client:
-                self._on_client_datagrams(flow)
-            else:
-                self._on_server_datagrams(flow)
+    def _read_requests(self) -> None:
+        for datagram, client in _receive(self._socket):
+            flow = self._flows.get(client)
+            if flow is not None and flow.is_established:  # a new transfer from a port used before
+                self._close_flow(flow)
+                flow = None
+            sock = (flow or self._open_flow(client)).server_side
+            self.up.offer(datagram, partial(_send, sock, to=self._server), monotonic())
 
-    def _on_request(self, datagram: bytes, client: Address) -> None:
-        flow = self._flows.get(client)
-        if flow is not None and flow.is_established:  # a new transfer from a port used before
-            self._close_flow(flow)
-            flow = None
-        if flow is None:
-            flow = self._open_flow(client)
-        sock = flow.server_side
-        self.up.offer(datagram, lambda request: _send(sock, request, self._server), monotonic())
-
-    def _on_client_datagrams(self, flow: Flow) -> None:
+    def _read_client(self, flow: Flow) -> None:
         flow.is_established = True
         for datagram, source in _receive(flow.client_side):
             if source == flow.client:
                 self.up.offer(datagram, flow.send_to_server, monotonic())
 
-    def _on_server_datagrams(self, flow: Flow) -> None:
+    def _read_server(self, flow: Flow) -> None:
         for datagram, source in _receive(flow.server_side):
             # After a repeated request some servers answer from two ports. The client would
             # send ERROR 5 to the second one, so only the first one passes.
-            if flow.tid not in (None, source):
-                continue
-            if self.down.offer(datagram, flow.send_to_client, monotonic()):
+            is_first = flow.tid in (None, source)
+            if is_first and self.down.offer(datagram, flow.send_to_client, monotonic()):
                 flow.tid = source
 
     def _open_flow(self, client: Address) -> Flow:
         if len(self._flows) >= self._max_flows:
             self._close_flow(next(iter(self._flows.values())))
-        flow = Flow(self._server[0], client)
-        self._flows[client] = flow
-        for sock, from_client in ((flow.client_side, True), (flow.server_side, False)):
-            self._by_descriptor[sock.fileno()] = flow, from_client
-            self._epoll.register(sock, select.EPOLLIN)
+        flow = self._flows[client] = Flow(self._server[0], client)
+        self._add_reader(flow.client_side, partial(self._read_client, flow))
+        self._add_reader(flow.server_side, partial(self._read_server, flow))
         return flow
 
     def _close_flow(self, flow: Flow) -> None:
         del self._flows[flow.client]
         for sock in (flow.client_side, flow.server_side):
-            del self._by_descriptor[sock.fileno()]
-            self._epoll.unregister(sock)
-        flow.close()
+            del self._readers[sock.fileno()]
+            sock.close()  # which also removes it from the epoll set
+
+    def _add_reader(self, sock: socket.socket, read: Callable[[], None]) -> None:
+        self._readers[sock.fileno()] = read
+        self._epoll.register(sock, select.EPOLLIN)
 
 
 def enlarge_receive_buffer(sock: socket.socket) -> None:
@@ -274,16 +254,12 @@ def _open_socket(host: str) -> socket.socket:
 def _receive(sock: socket.socket) -> list[tuple[bytes, Address]]:
     """Return the datagrams that have arrived, up to a limit."""
     received: list[tuple[bytes, Address]] = []
-    try:
+    with suppress(OSError):  # no more datagrams, or an ICMP error
         while len(received) < _MAX_DATAGRAMS_PER_EVENT:
             received.append(sock.recvfrom(_MAX_DATAGRAM_BYTES))
-    except OSError:  # no more datagrams, or an ICMP error
-        pass
     return received
 
 
 def _send(sock: socket.socket, datagram: bytes, to: Address) -> None:
-    try:
+    with suppress(OSError):  # counts as a loss
         sock.sendto(datagram, to)
-    except OSError:  # counts as a loss
-        return

@@ -64,7 +64,7 @@ class _HostileProcess(RenderProcess):
         self._socket, self.other_end = socket.socketpair()
         self.other_end.sendall(data)
         self.other_end.shutdown(socket.SHUT_WR)
-        self.works = True
+        self.works = False
 
 
 def _next_message(stream, max_size):

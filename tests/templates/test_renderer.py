@@ -289,11 +289,11 @@ def _render_once(renderer, grant):
         renderer.render(grant, {})
 
 
-def test_variables_that_json_cannot_encode_raise_and_keep_the_process(renderer, template):
+def test_variables_that_cannot_be_pickled_raise_and_keep_the_process(renderer, template):
     renderer.render(template("a"), {})
     before = children()
     with pytest.raises(TypeError):
-        renderer.render(template("a"), {"ip": object()})
+        renderer.render(template("a"), {"ip": threading.Lock()})
     assert children() == before
 
 

@@ -1,8 +1,10 @@
 """A TFTP client: its address and, on local networks, its MAC address."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from tftpd.access.policy import Address
+from tftpd.access.policy import Address, Networks, admits
 
 MacAddress = bytes
 """MAC address, 6 bytes."""
@@ -11,38 +13,38 @@ Neighbour = Callable[[], MacAddress | None]
 """Looks up the MAC address of a client. Returns None if the client is not on a local network."""
 
 
+@dataclass(eq=False)
 class ClientIdentity:
     """A client, identified by its address.
 
-    The MAC address is looked up at the first use of `mac`, once.
-
-    Args:
+    Attributes:
         address: Address of the client; IPv4-mapped IPv6 addresses are folded to IPv4.
         neighbour: Looks up the MAC address in the kernel's neighbour table.
         server: Local address to which the client sent its request, as text.
     """
 
-    __slots__ = ("_is_looked_up", "_mac", "_neighbour", "address", "server")
+    address: Address
+    neighbour: Neighbour = lambda: None
+    server: str = ""
 
-    def __init__(
-        self,
-        address: Address,
-        neighbour: Neighbour = lambda: None,
-        server: str = "",
-    ) -> None:
-        self.address = address
-        self.server = server
-        self._neighbour = neighbour
-        self._mac: MacAddress | None = None
-        self._is_looked_up = False
-
-    @property
+    @cached_property
     def mac(self) -> MacAddress | None:
         """MAC address; None if unknown. The first use queries it."""
-        return self._mac if self._is_looked_up else self.query_mac()
+        return self.neighbour()
 
     def query_mac(self) -> MacAddress | None:
         """Query the MAC address now, in this thread, and keep it."""
-        if not self._is_looked_up:
-            self._mac, self._is_looked_up = self._neighbour(), True
-        return self._mac
+        return self.mac
+
+    def matches(self, networks: Networks | None, macs: Sequence[bytes] | None) -> bool:
+        """Return True if the client meets all conditions that are not None.
+
+        The MAC address is looked up only if the networks contain the client.
+
+        Args:
+            networks: Networks of the client.
+            macs: MAC addresses or their first bytes.
+        """
+        if networks is not None and not admits(networks, self.address):
+            return False
+        return macs is None or (self.mac is not None and self.mac.startswith(tuple(macs)))

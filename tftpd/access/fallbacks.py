@@ -6,8 +6,10 @@ the results of the fallbacks before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 from tftpd.access.paths import Name, RequestName, split_name
 
@@ -63,26 +65,23 @@ class FallbackChain:
         """
         if len(name) > MAX_REPAIRED_BYTES:
             return
-        found = [Candidate(name)]
-        seen = {(name, False)}
+        found = {(name, False): Candidate(name)}
         for fallback in fallbacks:
-            for candidate in tuple(found):
+            for candidate in tuple(found.values()):
                 for derived in self._apply(candidate, fallback):
-                    if (derived.name, derived.ignores_case) in seen or not derived.name:
+                    key = (derived.name, derived.ignores_case)
+                    if key in found or not derived.name:
                         continue
                     if len(found) > MAX_CANDIDATES:
                         return
-                    seen.add((derived.name, derived.ignores_case))
-                    found.append(derived)
+                    found[key] = derived
                     yield derived
 
     def _apply(self, candidate: Candidate, fallback: Fallback) -> Iterator[Candidate]:
         steps = (*candidate.fallbacks, fallback)
-        if fallback is Fallback.CASE:
-            yield Candidate(candidate.name, steps, ignores_case=True)
-            return
+        ignores_case = candidate.ignores_case or fallback is Fallback.CASE
         for name in self._repair(candidate.name, fallback):
-            yield Candidate(name, steps, candidate.ignores_case)
+            yield Candidate(name, steps, ignores_case)
 
     def _repair(self, name: bytes, fallback: Fallback) -> Iterable[bytes]:
         match fallback:
@@ -92,8 +91,10 @@ class FallbackChain:
                 return _without_junk(name)
             case Fallback.ENCODING:
                 return _encoded(name, self.encodings)
-            case _:
+            case Fallback.PREFIX:
                 return _prefixed(name, self.prefixes)
+            case _:
+                return (name,)  # CASE: the lookup ignores upper and lower case
 
 
 NO_FALLBACKS = FallbackChain()
@@ -133,16 +134,9 @@ def _without_junk(name: bytes) -> Iterator[bytes]:
 def _encoded(name: bytes, encodings: Sequence[str]) -> Iterator[bytes]:
     if name.isascii():
         return
-    for source in encodings:
-        try:
-            text = name.decode(source)
-        except UnicodeDecodeError:
-            continue
-        for target in encodings:
-            try:
-                yield text.encode(target)
-            except UnicodeEncodeError:
-                continue
+    for source, target in product(encodings, repeat=2):
+        with suppress(UnicodeError):
+            yield name.decode(source).encode(target)
 
 
 def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:

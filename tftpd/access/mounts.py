@@ -10,12 +10,23 @@ the same care for symbolic links as the rest of the name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate, Fallback, fold
-from tftpd.access.paths import PARENT, SELF, Name, is_reserved, is_template, split_name
+from tftpd.access.paths import (
+    PARENT,
+    SELF,
+    Name,
+    escape_control_chars,
+    is_reserved,
+    is_template,
+    refuse_reserved,
+    split_name,
+)
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import (
     ANYWHERE,
@@ -36,15 +47,21 @@ SERIALS = "[0-9A-Fa-f]{8,16}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
 """Serial numbers of Raspberry Pis, and MAC addresses in their form (TFTP_PREFIX=2)."""
 
 
+_CACHED_NAMES = 256  # a name has up to 4096 bytes
+_ANY_CLIENT = ClientIdentity(ip_address("0.0.0.0"))
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """A directory, and components below it that contain placeholders for the client."""
 
     path: Path
     below: tuple[tuple[Part, ...], ...] = ()
+    text: str = field(default="", compare=False)
+    """The root as it is written in the configuration."""
 
     def __str__(self) -> str:
-        return "/".join((str(self.path).rstrip("/"), *map(_format_parts, self.below)))
+        return self.text or str(self.path)
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -76,10 +93,11 @@ def parse_root(text: str) -> Root:
     Raises:
         InvalidPlaceholder: A placeholder is malformed or unknown.
     """
-    components = [parse(component, _check_key) for component in Path(text).parts]
-    first = next((i for i, parts in enumerate(components) if names(parts)), len(components))
-    path = Path(*(_to_text(parts) for parts in components[:first]))
-    return Root(path, tuple(components[first:]))
+    components = Path(text).parts
+    parsed = [parse(component, _check_key) for component in components]
+    first = next((n for n, parts in enumerate(parsed) if names(parts)), len(parsed))
+    static = [part.replace("{{", "{").replace("}}", "}") for part in components[:first]]
+    return Root(Path(*static), tuple(parsed[first:]), escape_control_chars(text))
 
 
 def single_root(path: Path) -> tuple[Root, ...]:
@@ -87,26 +105,13 @@ def single_root(path: Path) -> tuple[Root, ...]:
     return (Root(path),)
 
 
-@dataclass(frozen=True, slots=True)
-class Serials:
-    """Recognises a serial number as first component of a name and removes it."""
-
-    pattern: Pattern
-
-    def split(self, name: Name) -> tuple[bytes | None, Name]:
-        """Return the serial number before `name`, or None, and the rest of the name."""
-        if len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES and self.pattern.find(name[0]):
-            return name[0], name[1:]
-        return None, name
-
-
-def parse_serials(text: str) -> Serials:
-    """Return a matcher for serial numbers that match the regular expression `text` completely.
+def parse_serials(text: str) -> Pattern:
+    """Return a pattern for serial numbers that match the regular expression `text` completely.
 
     Raises:
         BadPattern: The expression is invalid.
     """
-    return Serials(pattern(f"^({text})$"))
+    return pattern(f"^({text})$")
 
 
 def uses_placeholder(roots: Sequence[Root], key: str) -> bool:
@@ -116,21 +121,6 @@ def uses_placeholder(roots: Sequence[Root], key: str) -> bool:
 
 def _check_key(key: str) -> str | None:
     return None if key == SERIAL else f" is not one of {', '.join([*PLACEHOLDERS, SERIAL])}"
-
-
-def _to_text(parts: Sequence[Part]) -> str:
-    return b"".join(part for part in parts if isinstance(part, bytes)).decode(
-        "utf-8", "surrogateescape"
-    )
-
-
-def _format_parts(parts: Sequence[Part]) -> str:
-    return "".join(
-        part.decode("utf-8", "replace")
-        if isinstance(part, bytes)
-        else "{" + ":".join(filter(None, (part.key, part.case))) + "}"
-        for part in parts
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +134,7 @@ class Mount:
         write: Write policy; None refuses all uploads.
         symlinks: Handling of symbolic links.
         fallbacks: Fallbacks for this mount; None means those of the server.
-        serials: Recognises serial numbers before names, if a root contains {serial}.
+        serials: Pattern of serial numbers before names, if a root contains {serial}.
     """
 
     prefix: Name
@@ -153,21 +143,25 @@ class Mount:
     write: WritePolicy | None = None
     symlinks: Symlinks = Symlinks.INSIDE
     fallbacks: tuple[Fallback, ...] | None = None
-    serials: Serials | None = None
+    serials: Pattern | None = None
 
     @property
     def per_client(self) -> bool:
         """True if different clients may get different files."""
-        policies = [policy for policy in (self.read, self.write) if policy is not None]
         return any(root.below for root in self.roots) or any(
-            policy.clients is not ANYWHERE for policy in policies
+            policy.clients != ANYWHERE for policy in (self.read, self.write) if policy
         )
 
     def roots_for(self, name: Name, client: ClientIdentity) -> Iterator[tuple[Path, Name, Name]]:
         """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
-        if self.serials is not None:
-            serial, name = self.serials.split(name)
+        if (
+            self.serials is not None
+            and len(name) > 1
+            and len(name[0]) <= MAX_NAME_BYTES
+            and self.serials.find(name[0])
+        ):
+            serial, name = name[0], name[1:]
         for root in self.roots:
             own: Name | None = root.expand_for(client, serial) if root.below else ()
             if own is not None:
@@ -203,6 +197,7 @@ class Mounts:
         )
         self.renders = any(mount.read and mount.read.templates for mount in self)
         self.per_client = any(mount.per_client for mount in self)
+        self._common_read_grants = lru_cache(maxsize=_CACHED_NAMES)(self._find_common_read_grants)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._by_prefix.values())
@@ -215,8 +210,7 @@ class Mounts:
         Raises:
             RequestRefused: No directory matches, or its policy denies the request.
         """
-        mount, name = self.locate(filename)
-        return _grants(mount, name, mount.read, client)
+        return self._common_read_grants(filename) or self._read_grants(filename, client)
 
     def authorize_write(
         self, filename: bytes, client: ClientIdentity
@@ -234,6 +228,15 @@ class Mounts:
                 ErrorCode.ACCESS_VIOLATION, "templates cannot be written by clients"
             )
         return _grants(mount, name, mount.write, client)
+
+    def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:
+        mount, name = self.locate(filename)
+        return _grants(mount, name, mount.read, client)
+
+    def _find_common_read_grants(self, filename: bytes) -> Sequence[Grant[ReadPolicy]]:
+        """Return the grants of all clients; none if they depend on the client."""
+        mount, name = self.locate(filename)
+        return () if mount.per_client else _grants(mount, name, mount.read, _ANY_CLIENT)
 
     def locate(self, filename: bytes) -> tuple[Mount, Name]:
         """Return the mount of `filename` and the components below its prefix.
@@ -303,12 +306,9 @@ def _grants(
 ) -> Sequence[Grant[Policy]]:
     if policy is None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
-    if policy.clients is not ANYWHERE and not admits(policy.clients, client.address):
+    if not admits(policy.clients, client.address):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
-    if any(map(is_reserved, name)):
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
-        )
+    refuse_reserved(name)
     grants = [
         Grant(path, own + rest, policy, mount.symlinks, len(own))
         for path, own, rest in mount.roots_for(name, client)

@@ -6,7 +6,6 @@ firmware has, and POSIX file systems have no encoding either.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
@@ -24,8 +23,6 @@ PARENT = b".."
 
 MAX_NAME_BYTES = 4096  # PATH_MAX on Linux
 
-NO_GROUPS: Mapping[str, bytes] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class RequestName:
@@ -39,18 +36,14 @@ class RequestName:
 
     name: bytes
     steps: tuple[str, ...] = ()
-    groups: Mapping[str, bytes] = field(default_factory=lambda: NO_GROUPS)
+    groups: Mapping[str, bytes] = field(default_factory=dict)
 
     def rewritten(
-        self, name: bytes, step: str, groups: Mapping[str, bytes] = NO_GROUPS
+        self, name: bytes, step: str, groups: Mapping[str, bytes] | None = None
     ) -> "RequestName":
         """Return the result `name` of the step `step`, with the groups that it matched."""
         steps = self.steps if step in self.steps else (*self.steps, step)
-        return RequestName(name, steps, self.groups).with_groups(groups)
-
-    def with_groups(self, groups: Mapping[str, bytes]) -> "RequestName":
-        """Return the same name with additional groups."""
-        return RequestName(self.name, self.steps, {**self.groups, **groups}) if groups else self
+        return RequestName(name, steps, {**self.groups, **(groups or {})})
 
     def annotate(self, refused: RequestRefused) -> RequestRefused:
         """Return `refused` with this name and its steps added to the reason."""
@@ -84,6 +77,13 @@ def is_reserved(component: bytes) -> bool:
     return component[: len(TEMPORARY)].lower() == TEMPORARY
 
 
+def refuse_reserved(name: Name) -> None:
+    """Raise `RequestRefused` if a component of `name` is reserved."""
+    if any(map(is_reserved, name)):
+        reason = "the name is reserved for unfinished uploads"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+
+
 def is_template(component: bytes) -> bool:
     """Return True for the name of a template.
 
@@ -99,19 +99,16 @@ def printable_name(filename: bytes) -> str:
     Valid UTF-8 is kept; other bytes, quotes, backslashes and control characters are escaped, so
     that a peer cannot forge a log line.
     """
-    text = filename.decode("utf-8", "surrogateescape")
-    if text.isprintable() and '"' not in text and "\\" not in text:
+    quoted = filename.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    text = quoted.decode("utf-8", "backslashreplace")
+    if text.isprintable():
         return text
-    return "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    if "\x80" <= character <= "\xff":  # a byte is shown as \\x80 instead
+    if "\x80" <= character <= "\xff":  # the byte 0x80 is shown as \\x80 instead
         return f"\\u{ord(character):04x}"
-    if character == '"':
-        return '\\"'
     return character.encode("unicode_escape").decode("ascii")
 
 

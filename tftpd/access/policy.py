@@ -98,7 +98,7 @@ class Grant(Generic[Policy]):
 
 def admits(networks: Networks, client: Address) -> bool:
     """Return True if `client` is in one of `networks`."""
-    return any(client in network for network in networks)
+    return networks == ANYWHERE or any(client in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,11 @@ matches any byte.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import re2
-
-from tftpd.access.paths import NO_GROUPS
 
 MAX_NAME_BYTES = 256
 """Length of a name or a part of it that is searched, in bytes."""
@@ -75,8 +73,6 @@ class Pattern:
 
     def named_groups(self, match: Match) -> Mapping[str, bytes]:
         """Return what the groups with a name matched, without those that took no part."""
-        if not self.group_numbers:
-            return NO_GROUPS
         found = {name: match[number] for name, number in self.group_numbers.items()}
         return {name: part for name, part in found.items() if part is not None}
 
@@ -123,14 +119,19 @@ def _check_characters(text: str) -> None:
         raise BadPattern("not printable ASCII; other bytes are written as \\xe4")
 
 
+def _refuse(token: str, unsupported: Iterable[tuple[str, str]]) -> None:
+    """Raise `BadPattern` if an expression of a table matches the token."""
+    for expression, reason in unsupported:
+        if re.match(expression, token, re.DOTALL):
+            raise BadPattern(f"{token}: {reason}")
+
+
 def _check(text: str) -> list[str]:
     """Refuse what RE2 does not refuse clearly; return the names of the groups."""
     _check_characters(text)
     names = []
     for token in _TOKEN.findall(text):
-        for unsupported, reason in _UNSUPPORTED:
-            if re.match(unsupported, token):
-                raise BadPattern(f"{token}: {reason}")
+        _refuse(token, _UNSUPPORTED)
         if group := _GROUP_NAME.fullmatch(token):
             if not group[1].isidentifier():
                 raise BadPattern(f"{token}: the name of a group begins with a letter")
@@ -176,9 +177,7 @@ def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]
     before = ""
     for match in _POSIX_TOKEN.finditer(text):
         token = match[0]
-        for unsupported, reason in _POSIX_UNSUPPORTED:
-            if re.match(unsupported, token, re.DOTALL):
-                raise BadPattern(f"{token}: {reason}")
+        _refuse(token, _POSIX_UNSUPPORTED)
         if token.startswith(_REPEATS) and before[:1] in ("", *_REPEATS, "(", "|", "^", "$"):
             raise BadPattern(f"{token}: nothing to repeat, or a repetition of a repetition")
         before = _POSIX_ESCAPES.get(token, token)
@@ -192,13 +191,17 @@ def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]
 
 @dataclass(slots=True)
 class _Group:
-    """A group of an expression while it is read; the whole expression is group 0."""
+    """A group of an expression while it is read; the whole expression is group 0.
+
+    Attributes:
+        number: Number of the group.
+        is_choice: True if the group has alternatives.
+        operators: Those of `|`, `^` and `$` in the group and in the groups inside it.
+    """
 
     number: int
-    is_choice: bool = False  # the group has alternatives
-    has_choice: bool = False  # the group or one inside it has
-    has_start: bool = False
-    has_end: bool = False
+    is_choice: bool = False
+    operators: set[str] = field(default_factory=set)
 
 
 def _needs_longest(tokens: list[str], used: Collection[int]) -> bool:
@@ -211,38 +214,33 @@ def _needs_longest(tokens: list[str], used: Collection[int]) -> bool:
     count = 0
     needs_longest = False
     for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
-        group = groups[-1]
         if token == "(":
             count += 1
             groups.append(_Group(count))
         elif token == ")" and len(groups) > 1:
+            group = groups.pop()
             is_used = any(group.number <= number <= count for number in used)
             _check_group(group, following[:1], bool(used), is_used)
             needs_longest = needs_longest or following.startswith(_REPEATS)
-            groups.pop()
-            groups[-1].has_choice |= group.has_choice
-            groups[-1].has_start |= group.has_start
-            groups[-1].has_end |= group.has_end
-        elif token == "|":
-            group.is_choice = group.has_choice = needs_longest = True
-        elif token == "^":
-            group.has_start = True
-        elif token == "$":
-            group.has_end = True
+            groups[-1].operators |= group.operators
+        elif token in ("|", "^", "$"):
+            groups[-1].operators.add(token)
+            if token == "|":
+                groups[-1].is_choice = needs_longest = True
     _check_group(groups[0], "", bool(used), False)
     return needs_longest
 
 
 def _check_group(group: _Group, repetition: str, uses_groups: bool, is_used: bool) -> None:
     """Refuse what the GNU C library matches otherwise, as comparing millions of matches shows."""
-    if repetition in _REPEATS and (group.has_start or group.has_end):
+    if repetition in _REPEATS and group.operators & {"^", "$"}:
         raise BadPattern("^ or $ in a repeated group, which in.tftpd does not match reliably")
-    if uses_groups and group.is_choice and group.has_end:
+    if uses_groups and group.is_choice and "$" in group.operators:
         raise BadPattern(
             "alternatives with $, and a replacement that uses groups: in.tftpd may find other "
             "groups; write a line for each alternative"
         )
-    if repetition in ("*", "+", "{") and (is_used or (uses_groups and group.has_choice)):
+    if repetition in ("*", "+", "{") and (is_used or (uses_groups and "|" in group.operators)):
         raise BadPattern(
             "a repeated group that has alternatives or that the replacement uses: in.tftpd may "
             "find other groups"

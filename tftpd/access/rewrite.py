@@ -1,7 +1,7 @@
 """Rewrite rules: change or refuse requested names before the lookup."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tftpd.access.client import ClientIdentity
@@ -88,11 +88,11 @@ class RewriteRule:
 
     def applies_to(self, is_write: bool, client: ClientIdentity) -> bool:
         """Return True if the rule applies to requests of this direction and client."""
-        if not (self.writes if is_write else self.reads):
-            return False
-        if self.clients is not ANYWHERE and not admits(self.clients, client.address):
-            return False
-        return not self.needs_mac or client.mac is not None
+        return (
+            (self.writes if is_write else self.reads)
+            and admits(self.clients, client.address)
+            and (not self.needs_mac or client.mac is not None)
+        )
 
 
 RuleObserver = Callable[[RewriteRule, bytes], None]
@@ -151,7 +151,7 @@ def _apply_rule(
         return request_name
     groups = rule.pattern.named_groups(match)
     if rule.to is None:
-        return request_name.with_groups(groups)
+        return replace(request_name, groups={**request_name.groups, **groups})
     replacement = expand(rule.to, lambda key: _value(key, rule.pattern, match, client)) or b""
     start, end = match.span()
     name = request_name.name[:start] + replacement + request_name.name[end:]

@@ -1,11 +1,11 @@
 """Values from the configuration that templates can use."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.policy import Networks, admits
+from tftpd.access.policy import Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class VariableRule:
         macs: MAC addresses or their first bytes. If both conditions are set, both must hold.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any]
     clients: Networks | None = None
     macs: Sequence[bytes] | None = None
 
@@ -41,11 +41,6 @@ class VariableTable:
         """
         values: dict[str, Any] = {}
         for rule in self._rules:
-            if rule.clients is not None and not admits(rule.clients, client.address):
-                continue
-            if rule.macs is not None:
-                mac = client.mac
-                if mac is None or not any(map(mac.startswith, rule.macs)):
-                    continue
-            values.update(rule.values)
+            if client.matches(rule.clients, rule.macs):
+                values.update(rule.values)
         return values

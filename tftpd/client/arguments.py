@@ -4,6 +4,7 @@ import argparse
 from math import inf
 
 import tftpd
+from tftpd.client.errors import UsageError
 from tftpd.protocol.negotiation import Mode
 
 _TRANSFER_TIMEOUT_SECONDS = 30.0
@@ -15,6 +16,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="tftpc", description="TFTP client")
     version = f"tftpc {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="print the version")
+    # For the commands that do not have all of these options.
+    top.set_defaults(
+        output=None, max_size=None, quiet=False, verbose=False, trace=False, json=False
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -43,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
         help="local files, or - for standard input; the last argument is the URL, "
         "which must end with / if there are several files",
     )  # fmt: skip
-    put.set_defaults(output=None, max_size=None)
     _add_transfer_options(put)
 
     probe = commands.add_parser("probe", help="test how a server behaves and why a boot may fail")
@@ -60,32 +64,30 @@ def parser() -> argparse.ArgumentParser:
     prompt.add_argument(
         "at", nargs="?", type=parse_port, metavar="PORT", help="server port (default: 69)"
     )
-    prompt.set_defaults(quiet=False, verbose=False, trace=False, json=False)
-    prompt.set_defaults(output=None, max_size=None)
     _add_request_options(prompt)
     return top
 
 
 def parse_natural(text: str) -> int:
-    """Parse a non-negative integer; raise `ArgumentTypeError` for other text."""
+    """Parse a non-negative integer; raise `UsageError` for other text."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'not a non-negative integer: "{text}"')
+        raise UsageError(f'not a non-negative integer: "{text}"')
     return int(text)
 
 
 def parse_port(text: str) -> int:
-    """Parse a UDP port; raise `ArgumentTypeError` for other text."""
+    """Parse a UDP port; raise `UsageError` for other text."""
     port = parse_natural(text)
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"invalid port {text}: a port is 1 to 65535")
+        raise UsageError(f"invalid port {text}: a port is 1 to 65535")
     return port
 
 
 def parse_mode(text: str) -> Mode:
-    """Parse a transfer mode; raise `ArgumentTypeError` for other text."""
+    """Parse a transfer mode; raise `UsageError` for other text."""
     mode = Mode.parse(text.encode())
     if mode is None:
-        raise argparse.ArgumentTypeError(f'invalid mode "{text}": use octet or netascii')
+        raise UsageError(f'invalid mode "{text}": use octet or netascii')
     return mode
 
 
@@ -131,12 +133,13 @@ def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) ->
         help="server port if the URL has none (default: 69)",
     )  # fmt: skip
     add(
-        "--patience", type=_parse_seconds, default=idle_timeout, metavar="SECONDS",
+        "--patience", type=_parse_seconds, default=idle_timeout, dest="idle_timeout",
+        metavar="SECONDS",
         help=f"fail if the server sends nothing for this time (default: {idle_timeout:g})",
     )  # fmt: skip
     add("--local", metavar="ADDRESS", help="local IP address to send from (default: any)")
     add(
-        "--encoding", default="utf-8", metavar="NAME",
+        "--encoding", type=_parse_encoding, default="utf-8", metavar="NAME",
         help="encoding of file names on the server (default: utf-8)",
     )  # fmt: skip
 
@@ -147,5 +150,13 @@ def _parse_seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < inf:
-        raise argparse.ArgumentTypeError(f'not a number of seconds: "{text}"')
+        raise UsageError(f'not a number of seconds: "{text}"')
     return seconds
+
+
+def _parse_encoding(text: str) -> str:
+    try:
+        "a".encode(text)
+    except LookupError as error:
+        raise UsageError(str(error)) from error
+    return text

@@ -11,15 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
-from tftpd.client.errors import ExitStatus, LocalError
-from tftpd.client.jobs import (
-    TransferJob,
-    UsageError,
-    parse_downloads,
-    parse_probe,
-    parse_uploads,
-)
-from tftpd.client.urls import is_url
+from tftpd.client.errors import ExitStatus, LocalError, UsageError
+from tftpd.client.jobs import TransferJob, is_url, parse_downloads, parse_probe, parse_uploads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,12 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return _COMMANDS[arguments.command](arguments)
-    except (UsageError, ValueError) as error:
+    except (UsageError, ValueError, LocalError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
-        return ExitStatus.BAD_USAGE
-    except LocalError as error:
-        print(f"tftpc: {error}", file=sys.stderr)
-        return error.exit_status
+        return error.exit_status if isinstance(error, LocalError) else ExitStatus.BAD_USAGE
     except KeyboardInterrupt:  # before the reactor has installed its signal handler
         return ExitStatus.INTERRUPTED
 

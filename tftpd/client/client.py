@@ -9,15 +9,15 @@ server and removes incomplete files.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
 
 from tftpd.client.endpoint import ServerEndpoint, create_runtime, resolve_server
-from tftpd.client.errors import LocalError, transfer_error
+from tftpd.client.errors import transfer_error, translate_to_local_error
 from tftpd.client.files import FileDownload, SpooledDownload, copy_spool, open_source, open_spool
 from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
 from tftpd.client.settings import ClientSettings
@@ -39,8 +39,6 @@ _PROGRESS_INTERVAL_SECONDS = 0.2
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes so far and the size of the file; None if it is unknown."""
-
-T = TypeVar("T")
 
 _DEFAULT_SETTINGS = ClientSettings()
 
@@ -74,24 +72,14 @@ class Client:
     ) -> TransferResult:
         """Read a file from a server; see the function `get`."""
         if isinstance(to, str | Path):
-            path = Path(to)
-            return await self._download(
-                host,
-                name,
-                port,
-                progress,
-                lambda options: FileDownload.create(path, options, max_size),
-            )
+            open_file = partial(FileDownload.create, Path(to), max_size)
+            return await self._download(host, name, port, progress, open_file)
         spool = await self._runtime.in_thread(open_spool)
         try:
-            result = await self._download(
-                host,
-                name,
-                port,
-                progress,
-                lambda options: SpooledDownload(spool, options, max_size),
-            )
-            await self._run_in_thread(lambda: copy_spool(spool, to))
+            open_sink = partial(SpooledDownload, spool, max_size)
+            result = await self._download(host, name, port, progress, open_sink)
+            with translate_to_local_error():
+                await self._runtime.in_thread(lambda: copy_spool(spool, to))
             return result
         finally:
             spool.close()
@@ -130,7 +118,7 @@ class Client:
         server = await self._resolve(host, port)
         request = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
         session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
-        return await self._run(session, progress, lambda: session.options.tsize)
+        return await self._run(session, progress, lambda: session.machine.options.tsize)
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
         local = self._settings.local
@@ -138,37 +126,27 @@ class Client:
 
     async def _run(
         self,
-        session: ClientSession,
+        session: ClientSession[Any],
         progress: Progress | None,
         total: Callable[[], int | None],
     ) -> TransferResult:
-        if progress is None:
+        report = progress or _ignore_progress
+        loop = LoopingCall(lambda: report(session.bytes_transferred, total()))
+        loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
+        loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
+        try:
             result = await session.run()
-        else:
-            loop = LoopingCall(lambda: progress(session.bytes_transferred, total()))
-            loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
-            loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
-            try:
-                result = await session.run()
-            finally:
-                if loop.running:
-                    loop.stop()
+        finally:
+            if loop.running:
+                loop.stop()
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result)
-        if progress is not None:
-            progress(result.bytes_transferred, total())
+        report(result.bytes_transferred, total())
         return result
-
-    async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread; raise `LocalError` for an `OSError`."""
-        try:
-            return await self._runtime.in_thread(work)
-        except OSError as error:
-            raise LocalError(error.strerror or str(error)) from error
 
     async def _open_source(self, source: Path | bytes | BinaryIO) -> FileLike:
         # A thread cannot be cancelled: a file that it opens after a cancellation is closed.
-        opened: Deferred[FileLike] = Deferred(lambda _: None)
+        opened: Deferred[FileLike] = Deferred()
 
         def deliver(file: FileLike) -> None:
             if opened.called:
@@ -176,15 +154,13 @@ class Client:
             else:
                 opened.callback(file)
 
-        def fail(failure: Failure) -> None:
-            if not opened.called:
-                opened.errback(failure)
-
-        self._runtime.in_thread(lambda: open_source(source)).addCallbacks(deliver, fail)
-        try:
+        self._runtime.in_thread(lambda: open_source(source)).addCallbacks(deliver, opened.errback)
+        with translate_to_local_error():
             return await opened
-        except OSError as error:
-            raise LocalError(error.strerror or str(error)) from error
+
+
+def _ignore_progress(n_bytes: int, total: int | None) -> None:
+    pass
 
 
 async def get(

@@ -1,12 +1,10 @@
 """Runs the transfers of one command one after the other, and prints the results."""
 
 import json
-import shutil
 import sys
-import tempfile
 from argparse import Namespace
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +12,8 @@ from typing import Any, BinaryIO
 from tftpd.access.paths import printable_name
 from tftpd.client.client import Client, Progress
 from tftpd.client.endpoint import create_runtime
-from tftpd.client.errors import LocalError, TransferError
-from tftpd.client.files import translate_spool_errors
+from tftpd.client.errors import TransferError, translate_to_local_error
+from tftpd.client.files import copy_to_temporary
 from tftpd.client.jobs import TransferJob
 from tftpd.client.output import PacketPrinter, progress_bar
 from tftpd.client.settings import ClientSettings
@@ -50,10 +48,7 @@ class CommandRunner:
         self._output = sys.stderr if arguments.output == "-" else sys.stdout
         if arguments.command == "put" and any(job.local is None for job in jobs):
             # Before the reactor runs: a thread that reads from a terminal cannot be stopped.
-            with translate_spool_errors():
-                self._stdin = tempfile.NamedTemporaryFile()  # noqa: SIM115, deleted with the runner
-                shutil.copyfileobj(sys.stdin.buffer, self._stdin)
-                self._stdin.flush()
+            self._stdin = copy_to_temporary(sys.stdin.buffer)
 
     async def run_all(self) -> int:
         """Run all transfers; return the exit status of the first one that failed, or 0."""
@@ -74,8 +69,8 @@ class CommandRunner:
 
     async def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
         remote = job.remote
-        mode = remote.mode or self._settings.mode
-        client = Client(self._runtime, replace(self._settings, mode=mode))
+        settings = replace(self._settings, mode=remote.mode or self._settings.mode)
+        client = Client(self._runtime, settings)
         host, name, port = remote.host, remote.name, remote.port or self._arguments.port
         if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
@@ -122,15 +117,8 @@ class CommandRunner:
 
 def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
-    settings = ClientSettings(
-        mode=arguments.mode,
-        blksize=arguments.blksize,
-        windowsize=arguments.windowsize,
-        timeout=arguments.timeout,
-        rollover=arguments.rollover,
-        local=arguments.local,
-        idle_timeout=arguments.patience,
-    )
+    names = [field.name for field in fields(ClientSettings)]
+    settings = ClientSettings(**{name: getattr(arguments, name) for name in names})
     settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
     return settings
 
@@ -145,7 +133,5 @@ def _open_destination(local: Path | None) -> AbstractContextManager[Path | Binar
         return nullcontext(sys.stdout.buffer)
     if local.is_file() or not local.exists():
         return nullcontext(local)
-    try:
+    with translate_to_local_error(f"{local}: "):
         return local.open("wb")
-    except OSError as error:
-        raise LocalError(f"{local}: {error.strerror}") from error

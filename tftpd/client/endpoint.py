@@ -5,19 +5,17 @@ Also creates the runtime of client sessions from a reactor.
 
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
-from tftpd.net.sockets import bind_session
+from tftpd.net.interfaces import MonotonicClock, SessionRuntime
+from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
-from tftpd.net.udp import SessionPort
 from tftpd.protocol.options import BLKSIZE_RANGE
 from tftpd.protocol.packets import HEADER_BYTES
 
@@ -32,8 +30,6 @@ _PATH_MTU = {
 _ETHERNET_MTU_BYTES = 1500  # used if the kernel does not report the path MTU
 
 _IS_LINUX = sys.platform.startswith("linux")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +52,8 @@ class ServerEndpoint:
 
 def create_runtime(reactor: Any) -> SessionRuntime:
     """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
-
-    def open_port(
-        protocol: BurstProtocol, local: SocketAddress, requirements: PortRequirements
-    ) -> SessionPort:
-        port = SessionPort(reactor, bind_session(local, requirements), protocol, requirements)
-        port.start()
-        return port
-
-    def in_thread(work: Callable[[], T]) -> "Deferred[T]":
-        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
-
-    return SessionRuntime(MonotonicClock(reactor), open_port, in_thread)
+    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
 
 
 def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
@@ -92,7 +78,8 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
         raise LocalError(f"{host}: invalid host name: {error}") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     if local is not None:
-        found = [entry for entry in found if entry[0] == _literal_family(local)]
+        local_family = socket.AF_INET6 if ":" in local else socket.AF_INET
+        found = [entry for entry in found if entry[0] == local_family]
     problem = f"{host} has no address of the same family as the local address {local}"
     for family, _, _, _, address in found:
         try:
@@ -105,31 +92,19 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
 def _connect_endpoint(
     family: socket.AddressFamily, address: SocketAddress, local: str
 ) -> ServerEndpoint:
+    """Connect a UDP socket, which sends nothing, and read the path MTU from it."""
     numeric = socket.AI_NUMERICHOST
     local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
+    broadcast = ip_address(address[0].partition("%")[0]).is_multicast
+    level, option, header_bytes = _PATH_MTU[family]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.bind(local_address)
-        is_broadcast = _connect(sock, address)
-        return ServerEndpoint(address, local_address, _path_blksize(sock), is_broadcast)
-
-
-def _connect(sock: socket.socket, address: SocketAddress) -> bool:
-    """Connect a UDP socket, which sends nothing. Return True for broadcast and multicast."""
-    try:
-        sock.connect(address)
-    except PermissionError:  # the kernel reports a broadcast address with EACCES
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sock.connect(address)
-        return True
-    return ip_address(address[0].partition("%")[0]).is_multicast
-
-
-def _path_blksize(sock: socket.socket) -> int:
-    """Return the largest block in bytes that fits into one packet of a connected socket."""
-    level, option, header_bytes = _PATH_MTU[socket.AddressFamily(sock.family)]
-    mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
-    return max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
-
-
-def _literal_family(literal: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in literal else socket.AF_INET
+        try:
+            sock.connect(address)
+        except PermissionError:  # the kernel reports a broadcast address with EACCES
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.connect(address)
+            broadcast = True
+        mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
+    blksize = max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
+    return ServerEndpoint(address, local_address, blksize, broadcast)

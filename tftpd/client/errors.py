@@ -9,8 +9,12 @@ TransferError
   TimedOut           the server did not answer, or stopped answering
   BadAnswer          the server violated the protocol, or the file size differs from `tsize`
   LocalError         a local file or port, or a host name that cannot be resolved
+UsageError         invalid command line
 """
 
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import ClassVar
 
@@ -29,6 +33,10 @@ class ExitStatus(IntEnum):
     REFUSED = 4
     TIMED_OUT = 5
     INTERRUPTED = 130
+
+
+class UsageError(ArgumentTypeError):
+    """Invalid command line; the text is the message for the user."""
 
 
 class TransferError(Exception):
@@ -84,6 +92,19 @@ class BadAnswer(TransferError):
 
 class LocalError(TransferError):
     """A local file or port cannot be used, or the host name cannot be resolved."""
+
+
+@contextmanager
+def translate_to_local_error(text: str = "") -> Iterator[None]:
+    """Raise `LocalError` for an `OSError`.
+
+    Args:
+        text: Beginning of the message, before the text of the `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(text + (error.strerror or str(error))) from error
 
 
 _SERVER_ERRORS: dict[int | None, type[ServerError]] = {

@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
-from tftpd.client.errors import LocalError
+from tftpd.client.errors import translate_to_local_error
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.netascii import NetasciiDecoder
@@ -32,13 +30,13 @@ class FileDownload(Upload):
     announced_size: int | None = None
 
     @classmethod
-    def create(cls, path: Path, options: TransferOptions, max_size: int | None) -> "FileDownload":
+    def create(cls, path: Path, max_size: int | None, options: TransferOptions) -> "FileDownload":
         """Create the temporary file that becomes `path`.
 
         Args:
             path: The local file; an existing file is replaced.
-            options: The options of the transfer.
             max_size: Largest file in bytes; None for no limit.
+            options: The options of the transfer.
 
         Raises:
             RequestRefused: The file cannot be created, or is larger than `max_size`.
@@ -53,15 +51,11 @@ class FileDownload(Upload):
     def append(self, payloads: Sequence[bytes]) -> None:
         """Append blocks; raise `RequestRefused` if the file exceeds the announced size."""
         super().append(payloads)
-        if self.announced_size is not None and self.size > self.announced_size:
-            self.discard()
-            raise _size_differs(self.size, self.announced_size)
+        _check_announced(self.size, self.announced_size)
 
     def commit(self) -> None:
         """Rename the file to its final name; raise `RequestRefused` if the size differs."""
-        if self.announced_size is not None and self.size != self.announced_size:
-            self.discard()
-            raise _size_differs(self.size, self.announced_size)
+        _check_announced(self.size, self.announced_size, is_complete=True)
         super().commit()
 
 
@@ -73,14 +67,14 @@ class SpooledDownload:
 
     Args:
         spool: The spool file (see `open_spool`).
-        options: The options of the transfer.
         max_size: Largest file in bytes; None for no limit.
+        options: The options of the transfer.
 
     Raises:
         RequestRefused: The announced size is larger than `max_size`.
     """
 
-    def __init__(self, spool: BinaryIO, options: TransferOptions, max_size: int | None) -> None:
+    def __init__(self, spool: BinaryIO, max_size: int | None, options: TransferOptions) -> None:
         self._spool = spool
         self._decoder = NetasciiDecoder() if options.mode is Mode.NETASCII else None
         self._announced_size = _announced_size(options)
@@ -101,8 +95,7 @@ class SpooledDownload:
         """Complete the spool; raise `RequestRefused` if the size is not the announced one."""
         if self._decoder is not None:
             self._write([self._decoder.decode(b"", final=True)])
-        if self._announced_size is not None and self._size != self._announced_size:
-            raise _size_differs(self._size, self._announced_size)
+        _check_announced(self._size, self._announced_size, is_complete=True)
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.flush()
 
@@ -112,8 +105,7 @@ class SpooledDownload:
     def _write(self, payloads: Sequence[bytes]) -> None:
         self._size += sum(map(len, payloads))
         self._check_max_size(self._size)
-        if self._announced_size is not None and self._size > self._announced_size:
-            raise _size_differs(self._size, self._announced_size)
+        _check_announced(self._size, self._announced_size)
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.writelines(payloads)
 
@@ -154,30 +146,24 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
     """
     if isinstance(source, bytes):
         return MemorySource(source)
-    if not isinstance(source, Path):
-        return _copy_to_temporary(source)
-    with source.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode):
-            return FileSource(os.dup(file.fileno()), status)
-        return _copy_to_temporary(file)
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _file_source(file) if source.is_file() else open_source(file)
+    with copy_to_temporary(source) as copy:
+        return _file_source(copy)
 
 
-@contextmanager
-def translate_spool_errors() -> Iterator[None]:
-    """Raise `LocalError` for an `OSError` while input is copied to a temporary file."""
-    try:
-        yield
-    except OSError as error:
-        text = f"cannot copy the input to a temporary file (see TMPDIR): {error.strerror}"
-        raise LocalError(text) from error
+def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
+    """Return a temporary file with the data of a stream; raise `LocalError` if this fails."""
+    with translate_to_local_error("cannot copy the input to a temporary file (see TMPDIR): "):
+        copy = tempfile.NamedTemporaryFile()  # noqa: SIM115, the caller closes it
+        shutil.copyfileobj(stream, copy)
+        copy.flush()
+        return copy
 
 
-def _copy_to_temporary(stream: BinaryIO) -> FileSource:
-    with translate_spool_errors(), tempfile.TemporaryFile() as spool:
-        shutil.copyfileobj(stream, spool)
-        spool.flush()
-        return FileSource(os.dup(spool.fileno()), os.fstat(spool.fileno()))
+def _file_source(file: IO[bytes]) -> FileSource:
+    return FileSource(os.dup(file.fileno()), os.fstat(file.fileno()))
 
 
 def _announced_size(options: TransferOptions) -> int | None:
@@ -185,6 +171,10 @@ def _announced_size(options: TransferOptions) -> int | None:
     return options.tsize if options.mode is Mode.OCTET else None
 
 
-def _size_differs(size: int, announced_size: int) -> RequestRefused:
-    reason = f"the server announced {announced_size} bytes, but sent {size}"
-    return RequestRefused(ErrorCode.ILLEGAL_OPERATION, reason)
+def _check_announced(size: int, announced_size: int | None, is_complete: bool = False) -> None:
+    """Raise `RequestRefused` if the size differs from the announced one."""
+    if announced_size is None:
+        return
+    if size > announced_size or (is_complete and size < announced_size):
+        reason = f"the server announced {announced_size} bytes, but sent {size}"
+        raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, reason)

@@ -10,9 +10,9 @@ when the transfer ends.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
@@ -32,8 +32,10 @@ from tftpd.storage.source import FileLike
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
 _MAX_CONTROL_PACKET_BYTES = 1024
 
+File = TypeVar("File")
 
-class ClientSession(Session[RequestMachine]):
+
+class ClientSession(Session[RequestMachine], Generic[File]):
     """Base class of a client's transfers. Sends a request until the server answers.
 
     The first answer determines the server's TID. It may come from any port of the server's
@@ -45,6 +47,7 @@ class ClientSession(Session[RequestMachine]):
         request: The file and the options to request.
         policy: Retransmission intervals of the transfer.
         server: The server's address and the local address.
+        file: The local file; see the subclasses.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ClientSession(Session[RequestMachine]):
         request: TransferRequest,
         policy: RetransmitPolicy,
         server: ServerEndpoint,
+        file: File,
     ) -> None:
         timer = RetransmitTimer(policy, request.timeout)
         machine = RequestMachine(request, timer, runtime.clock.seconds(), server.broadcast)
@@ -61,14 +65,10 @@ class ClientSession(Session[RequestMachine]):
         self._transfer_request = request
         self._server = server
         self._policy = policy
+        self._file = file
         self._answer = b""
         self._data_session: Session[Any] | None = None
-        self._result: Deferred[TransferResult] = Deferred(self._cancel)
-
-    @property
-    def options(self) -> TransferOptions:
-        """The options of the transfer; the defaults until the server has answered."""
-        return self.machine.options
+        self._result: Deferred[TransferResult] = Deferred()
 
     @property
     def bytes_transferred(self) -> int:
@@ -92,14 +92,14 @@ class ClientSession(Session[RequestMachine]):
         except OSError as error:
             self.abandon()
             raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
-        self.begin()
-        return await self._result
-
-    def begin(self) -> None:
-        """Send the request, after the port was opened."""
         if self._server.broadcast:
             self.transport.setBroadcastAllowed(True)
-        super().begin()
+        self.begin()
+        try:
+            return await self._result
+        except CancelledError:
+            self.stop(Outcome.STOPPED, ErrorText.CANCELLED)
+            raise
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Handle a datagram from the server or from another address."""
@@ -166,67 +166,33 @@ class ClientSession(Session[RequestMachine]):
 
     def _deliver_result(self, result: TransferResult) -> None:
         # In the next turn of the reactor: a session reports before it has closed its file.
-        self._runtime.clock.callLater(0, partial(self._fire, result))
-
-    def _fire(self, result: TransferResult) -> None:
-        if not self._result.called:
-            self._result.callback(result)
-
-    def _cancel(self, _: Any) -> None:
-        self.stop(Outcome.STOPPED, ErrorText.CANCELLED)
+        self._runtime.clock.callLater(0, partial(self._result.callback, result))
 
 
-class DownloadSession(ClientSession):
+class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):
     """A download.
 
-    Args:
-        open_sink: Opens the destination once the options of the transfer are known; raises
-            `RequestRefused` if this fails.
+    Its `file` opens the destination once the options of the transfer are known, and raises
+    `RequestRefused` if this fails.
     """
 
-    def __init__(
-        self,
-        runtime: SessionRuntime,
-        request: TransferRequest,
-        policy: RetransmitPolicy,
-        server: ServerEndpoint,
-        open_sink: Callable[[TransferOptions], UploadSink],
-    ) -> None:
-        super().__init__(runtime, request, policy, server)
-        self._open_sink = open_sink
-
     def _port_requirements(self) -> PortRequirements:
+        request = self._transfer_request
         # One byte more than a full block: a longer block is detected, not truncated.
-        block_bytes = self._transfer_request.blksize + HEADER_BYTES + 1
-        datagram_bytes = max(_MAX_CONTROL_PACKET_BYTES, block_bytes)
-        window_bytes = self._transfer_request.windowsize * datagram_bytes
-        return PortRequirements(datagram_bytes, window_bytes, receives=True)
+        datagram_bytes = max(_MAX_CONTROL_PACKET_BYTES, request.blksize + HEADER_BYTES + 1)
+        return PortRequirements(datagram_bytes, request.windowsize * datagram_bytes, receives=True)
 
     def _create_data_session(self, params: SessionParams) -> ReceiveSession:
-        sink = self._open_sink(self.options)
-        return ReceiveSession(self._runtime, self.options, self._policy, params, sink)
+        options = self.machine.options
+        sink = self._file(options)
+        return ReceiveSession(self._runtime, options, self._policy, params, sink)
 
     def _close_file(self) -> None:
         """Do nothing: only the session for the data has a file."""
 
 
-class UploadSession(ClientSession):
-    """An upload.
-
-    Args:
-        source: The file to send; the session closes it.
-    """
-
-    def __init__(
-        self,
-        runtime: SessionRuntime,
-        request: TransferRequest,
-        policy: RetransmitPolicy,
-        server: ServerEndpoint,
-        source: FileLike,
-    ) -> None:
-        super().__init__(runtime, request, policy, server)
-        self._source = source
+class UploadSession(ClientSession[FileLike]):
+    """An upload. The session closes its `file`."""
 
     def _port_requirements(self) -> PortRequirements:
         request = self._transfer_request
@@ -234,10 +200,11 @@ class UploadSession(ClientSession):
         return PortRequirements(_MAX_CONTROL_PACKET_BYTES, window_bytes, receives=False)
 
     def _create_data_session(self, params: SessionParams) -> SendSession:
-        return SendSession(self._runtime, self.options, self._policy, params, self._source)
+        options = self.machine.options
+        return SendSession(self._runtime, options, self._policy, params, self._file)
 
     def _close_file(self) -> None:
-        self._source.close()
+        self._file.close()
 
 
 def host_of(address: SocketAddress) -> SocketAddress:

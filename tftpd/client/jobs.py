@@ -1,17 +1,40 @@
-"""Files that a command line names: one `TransferJob` for each. Does not import Twisted."""
+"""Files that a command line names: one `TransferJob` for each. Does not import Twisted.
 
+A file on a server is a host and a name, or a URL: `tftp://host[:port]/path[;mode=octet]`
+(RFC 3617).
+"""
+
+import re
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
-from tftpd.client.urls import RemoteFile, is_url, parse_host, parse_url
+from tftpd.client.arguments import parse_mode, parse_port
+from tftpd.client.errors import UsageError
 from tftpd.protocol.negotiation import Mode
 
 STDIO = "-"  # standard input or output
+SCHEME = "tftp://"
+
+_HOST = (
+    r"(?:\[(?P<literal>[0-9a-f:.]+(?:%(?:25)?[\w.-]+)?)\]|(?P<host>[^\[\]@:/]+))"
+    r"(?::(?P<port>\d{1,5}))?"
+)
+_URL = re.compile(
+    rf"tftp://{_HOST}/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?", re.IGNORECASE | re.DOTALL
+)
+_HOST_AND_PORT = re.compile(_HOST, re.IGNORECASE)
 
 
-class UsageError(Exception):
-    """Invalid command line; the text is the message for the user."""
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file on a server. `port` and `mode` are None if the user did not give them."""
+
+    host: str
+    name: bytes
+    port: int | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +45,50 @@ class TransferJob:
     local: Path | None
 
 
+def is_url(text: str) -> bool:
+    """Return True if `text` begins with `tftp://`; otherwise it is a host or a local file."""
+    return text[: len(SCHEME)].lower() == SCHEME
+
+
+def parse_url(url: str, encoding: str) -> RemoteFile:
+    """Parse a TFTP URL.
+
+    The file name begins after the slash that ends the host: `tftp://h//x` names `/x`.
+
+    Args:
+        url: The URL.
+        encoding: Encoding of non-ASCII characters in the name. Percent-encoded bytes are
+            taken as they are.
+
+    Raises:
+        UsageError: The URL has another form, or its port or mode is invalid.
+        UnicodeError: The encoding does not have a character of the name.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        form = "tftp://host[:port]/path[;mode=octet|netascii]"
+        raise UsageError(f'invalid URL "{url}": the form is {form}')
+    mode = None if match["mode"] is None else parse_mode(match["mode"])
+    host, port = _host_and_port(match)
+    return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
+
+
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Split `host[:port]`; an IPv6 address with a port must be in brackets.
+
+    Text of any other form is returned as a host.
+
+    Raises:
+        UsageError: The port is not 1 to 65535.
+    """
+    match = _HOST_AND_PORT.fullmatch(text)
+    return (text, None) if match is None else _host_and_port(match)
+
+
 def parse_downloads(arguments: Namespace) -> list[TransferJob]:
     """Return the jobs of `get`; raise `UsageError` if the arguments do not fit together."""
-    first, *names = arguments.what
-    if is_url(first):
-        remotes = [_parse_url(url, arguments.encoding) for url in arguments.what]
-    elif names:
-        remotes = [remote_file(first, name, arguments.encoding) for name in names]
-    else:
+    remotes = _parse_remotes(arguments)
+    if not remotes:
         raise UsageError('missing file: use "tftpc get URL" or "tftpc get HOST PATH"')
     output = arguments.output
     if len(remotes) > 1 and output not in (None, STDIO) and not Path(output).is_dir():
@@ -42,7 +101,7 @@ def parse_uploads(arguments: Namespace) -> list[TransferJob]:
     *files, url = arguments.what
     if not files:
         raise UsageError('missing argument: use "tftpc put FILE URL"')
-    base = _parse_url(url, arguments.encoding, may_be_directory=True)
+    base = parse_url(url, arguments.encoding)
     is_directory = base.name.endswith(b"/") or not base.name
     if not is_directory and len(files) > 1:
         raise UsageError(f'URL without a slash at its end: "{url}"; several files need one')
@@ -52,24 +111,19 @@ def parse_uploads(arguments: Namespace) -> list[TransferJob]:
         if is_directory and file == STDIO:
             raise UsageError(f'missing file name in "{url}": standard input has no name')
         if is_directory:
-            remote = replace(base, name=base.name + _encode(Path(file).name, arguments.encoding))
-        _check_name(remote)
-        jobs.append(TransferJob(remote, None if file == STDIO else Path(file)))
+            remote = replace(base, name=base.name + Path(file).name.encode(arguments.encoding))
+        jobs.append(TransferJob(_check_name(remote), None if file == STDIO else Path(file)))
     return jobs
 
 
 def parse_probe(arguments: Namespace) -> RemoteFile:
     """Return the file of `probe`; raise `UsageError` if the arguments do not fit together."""
-    first, *names = arguments.what
-    if is_url(first) and not names:
-        remote = _parse_url(first, arguments.encoding)
-    elif not is_url(first) and len(names) == 1:
-        remote = remote_file(first, names[0], arguments.encoding)
-    else:
+    remotes = _parse_remotes(arguments)
+    if len(remotes) != 1:
         raise UsageError('probe needs one file: use "tftpc probe URL" or "tftpc probe HOST PATH"')
-    if remote.mode is Mode.NETASCII:
+    if remotes[0].mode is Mode.NETASCII:
         raise UsageError("probe does not support netascii: it reads in octet mode")
-    return remote
+    return remotes[0]
 
 
 def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
@@ -81,15 +135,11 @@ def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
         encoding: Encoding of the name on the server.
 
     Raises:
-        UsageError: The port, the name or the encoding is invalid.
+        UsageError: The port or the name is invalid.
+        UnicodeError: The encoding does not have a character of the name.
     """
-    try:
-        address, port = parse_host(host)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    remote = RemoteFile(address, _encode(name, encoding), port)
-    _check_name(remote)
-    return remote
+    address, port = parse_host(host)
+    return _check_name(RemoteFile(address, name.encode(encoding), port))
 
 
 def destination(remote: RemoteFile, output: str | None) -> Path | None:
@@ -113,23 +163,20 @@ def destination(remote: RemoteFile, output: str | None) -> Path | None:
     return Path(output or ".", last.decode("utf-8", "surrogateescape"))
 
 
-def _parse_url(url: str, encoding: str, may_be_directory: bool = False) -> RemoteFile:
-    try:
-        remote = parse_url(url, encoding)
-    except (ValueError, LookupError) as error:
-        raise UsageError(str(error)) from error
-    if not may_be_directory:
-        _check_name(remote)
+def _parse_remotes(arguments: Namespace) -> list[RemoteFile]:
+    """Return the files of a command line: URLs, or a host and names."""
+    first, *names = arguments.what
+    if is_url(first):
+        return [_check_name(parse_url(url, arguments.encoding)) for url in arguments.what]
+    return [remote_file(first, name, arguments.encoding) for name in names]
+
+
+def _check_name(remote: RemoteFile) -> RemoteFile:
+    if not remote.name or b"\0" in remote.name:
+        raise UsageError("invalid file name: a name is not empty and contains no NUL character")
     return remote
 
 
-def _encode(name: str, encoding: str) -> bytes:
-    try:
-        return name.encode(encoding)
-    except (UnicodeError, LookupError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _check_name(remote: RemoteFile) -> None:
-    if not remote.name or b"\0" in remote.name:
-        raise UsageError("invalid file name: a name is not empty and contains no NUL character")
+def _host_and_port(match: re.Match[str]) -> tuple[str, int | None]:
+    host = match["host"] or match["literal"].replace("%25", "%")
+    return host, None if match["port"] is None else parse_port(match["port"])

@@ -1,15 +1,14 @@
 """Running coroutines under a Twisted reactor, in the main thread or in a thread of its own."""
 
-import sys
+import traceback
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
 from threading import Thread
 from typing import Any, Self
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.python.failure import Failure
+from twisted.internet.threads import blockingCallFromThread
 
 from tftpd.client.errors import ExitStatus
 
@@ -24,29 +23,27 @@ def run_reactor(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int
     Returns:
         The exit status; 130 after Ctrl-C, 1 after an unexpected exception.
     """
-    statuses: list[int] = []
+    status = ExitStatus.FAILED
 
-    def start() -> None:
-        running = Deferred.fromCoroutine(work)
-        # Ctrl-C stops the reactor. The cancelled transfer sends an ERROR to the server first.
-        reactor.addSystemEventTrigger("before", "shutdown", running.cancel)
-        running.addCallbacks(statuses.append, fail)
-        running.addBoth(stop)
-
-    def fail(failure: Failure) -> None:
-        if failure.check(CancelledError) is None:
-            failure.printTraceback(sys.stderr)  # the command has no log
-            statuses.append(ExitStatus.FAILED)
-        else:
-            statuses.append(ExitStatus.INTERRUPTED)
-
-    def stop(_: object) -> None:
+    async def run() -> None:
+        nonlocal status
+        try:
+            status = ExitStatus(await work)
+        except CancelledError:
+            status = ExitStatus.INTERRUPTED
+        except Exception:
+            traceback.print_exc()  # the command has no log
         with suppress(ReactorNotRunning):  # the reactor is stopping already
             reactor.stop()
 
+    def start() -> None:
+        # Ctrl-C stops the reactor. The cancelled transfer sends an ERROR to the server first.
+        running = Deferred.fromCoroutine(run())
+        reactor.addSystemEventTrigger("before", "shutdown", running.cancel)
+
     reactor.callWhenRunning(start)
     reactor.run()
-    return statuses[0]
+    return status
 
 
 class ReactorThread:
@@ -71,21 +68,14 @@ class ReactorThread:
         Raises:
             KeyboardInterrupt: The user pressed Ctrl-C. The coroutine was cancelled.
         """
-        done: Future[int] = Future()
         running: list[Deferred[int]] = []
 
-        def start() -> None:
-            deferred = Deferred.fromCoroutine(work)
-            running.append(deferred)
-            deferred.addCallbacks(
-                done.set_result, lambda failure: done.set_exception(failure.value)
-            )
+        def start() -> "Deferred[int]":
+            running.append(Deferred.fromCoroutine(work))
+            return running[0]
 
-        self._reactor.callFromThread(start)
         try:
-            return done.result()
+            return blockingCallFromThread(self._reactor, start)  # type: ignore[arg-type]  # a bug of mypy
         except KeyboardInterrupt:
-            self._reactor.callFromThread(lambda: running[0].cancel())
-            with suppress(CancelledError):
-                done.result()
+            blockingCallFromThread(self._reactor, lambda: running[0].cancel())
             raise

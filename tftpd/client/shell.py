@@ -8,7 +8,7 @@ import cmd
 import os
 import shlex
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape, iglob
@@ -18,18 +18,13 @@ from typing import Any
 
 from tftpd.client.arguments import parse_mode, parse_natural, parse_port
 from tftpd.client.commands import parse_settings
-from tftpd.client.errors import ExitStatus
-from tftpd.client.jobs import TransferJob, UsageError, destination, remote_file
-from tftpd.client.urls import RemoteFile
+from tftpd.client.errors import ExitStatus, UsageError
+from tftpd.client.jobs import RemoteFile, TransferJob, destination, remote_file
 from tftpd.protocol.negotiation import Mode
 
 _MAX_HISTORY_LINES = 1000
 _SWITCH_VALUES = {"on": True, "off": False}
-_STATUS_LINES = (
-    ("host", "port"),
-    ("mode", "blksize", "windowsize", "timeout"),
-    ("verbose", "trace"),
-)
+_STATUS_LINES = ("host port", "mode blksize windowsize timeout", "verbose trace")
 
 JobRunner = Callable[[Namespace, list[TransferJob]], int]
 """Runs jobs with the settings of a command line; returns the exit status."""
@@ -136,8 +131,7 @@ class Shell(cmd.Cmd):
         """Usage: status - print the server and the settings."""
         self._split(line, "status", 0, 0)
         for names in _STATUS_LINES:
-            values = (f"{name} {_format_value(getattr(self._arguments, name))}" for name in names)
-            self._print(", ".join(values))
+            self._print(", ".join(map(self._format_setting, names.split())))
 
     def do_quit(self, line: str) -> bool:
         """Usage: quit - leave; the end of the input does the same."""
@@ -168,7 +162,7 @@ class Shell(cmd.Cmd):
         """Run one command; print an error message if it is invalid."""
         try:
             return bool(super().onecmd(line))
-        except (UsageError, ValueError, ArgumentTypeError) as error:
+        except (UsageError, ValueError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
             self._set_status(ExitStatus.BAD_USAGE)
             return False
@@ -226,7 +220,7 @@ class Shell(cmd.Cmd):
             changed = _replace(self._arguments, **{name: parse(word)})
             parse_settings(changed)
             self._arguments = changed
-        self._print(f"{name} {_format_value(getattr(self._arguments, name))}")
+        self._print(self._format_setting(name))
 
     def _switch(self, name: str, line: str) -> None:
         value = not getattr(self._arguments, name)
@@ -235,7 +229,10 @@ class Shell(cmd.Cmd):
                 raise UsageError(f'invalid value "{word}": {name} is on or off')
             value = _SWITCH_VALUES[word]
         setattr(self._arguments, name, value)
-        self._print(f"{name} {_format_value(value)}")
+        self._print(self._format_setting(name))
+
+    def _format_setting(self, name: str) -> str:
+        return f"{name} {_format_value(getattr(self._arguments, name))}"
 
     def _print(self, text: str) -> None:
         print(text, file=self.stdout, flush=True)

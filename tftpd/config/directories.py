@@ -1,9 +1,8 @@
 """The `directories` section: served directories and their policies."""
 
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import (
@@ -15,86 +14,67 @@ from tftpd.access.mounts import (
     parse_serials,
     uses_placeholder,
 )
-from tftpd.access.policy import ANYWHERE, Networks, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.config.names import Expression
 from tftpd.config.types import (
     Boolean,
+    Clients,
     ConfigModel,
     FileMode,
     InvalidCombination,
-    Network,
     Prefix,
     RootPaths,
     Size,
-    allow_boolean_in_schema,
-    bool_or_mapping,
+    Switch,
     int_between,
-    one_of,
 )
 
 _WRITE = WritePolicy()
 
 
-def _networks(clients: list[IPv4Network | IPv6Network]) -> Networks:
-    """Return the networks. ANYWHERE itself avoids a check of the client address."""
-    return ANYWHERE if clients == list(ANYWHERE) else tuple(clients)
-
-
 class ReadSection(ConfigModel):
     """Read policy of a directory."""
 
-    world_readable: Boolean = Field(
-        default=False, description="Serve only files that are readable for all users (o+r)."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of the clients that have access (default: all).",
-    )
-    templates: Boolean = Field(
-        default=False,
-        description="Generate a missing file from the template with the same name and the suffix "
-        ".j2.",
-    )
+    world_readable: Boolean = False
+    """Serve only files that are readable for all users (o+r)."""
 
-    def build_policy(self) -> ReadPolicy:
-        """Build the access.ReadPolicy that this section describes."""
-        return ReadPolicy(self.world_readable, _networks(self.clients), self.templates)
+    clients: Clients
+    """Networks or addresses of the clients that have access (default: all)."""
+
+    templates: Boolean = False
+    """Generate a missing file from the template with the same name and the suffix .j2."""
 
 
 class WriteSection(ConfigModel):
     """Write policy of a directory."""
 
-    create: Boolean = Field(default=_WRITE.create, description="Allow new files.")
-    overwrite: Boolean = Field(
-        default=_WRITE.overwrite, description="Allow existing files to be replaced."
-    )
-    max_size: Size | None = Field(
-        default=None, description="Largest file, such as 64MiB (default: no limit)."
-    )
-    mode: FileMode = Field(
-        default=_WRITE.mode,
-        description="Permission bits of stored files.",
-        json_schema_extra={"default": f"{_WRITE.mode:04o}"},
-    )
-    world_writable: Boolean = Field(
-        default=False, description="Replace only files that are writable for all users (o+w)."
-    )
-    quota: Size | None = Field(
-        default=None, description="Largest total size of the directory, such as 10GiB."
-    )
-    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = Field(
-        default=None, description="Largest number of files in the directory."
-    )
-    min_free: Size | None = Field(
-        default=None, description="Space that must stay free on the file system, such as 1GiB."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of the clients that have access (default: all).",
-    )
+    create: Boolean = _WRITE.create
+    """Allow new files."""
+
+    overwrite: Boolean = _WRITE.overwrite
+    """Allow existing files to be replaced."""
+
+    max_size: Size | None = None
+    """Largest file, such as 64MiB (default: no limit)."""
+
+    mode: FileMode = Field(default=_WRITE.mode, json_schema_extra={"default": f"{_WRITE.mode:04o}"})
+    """Permission bits of stored files."""
+
+    world_writable: Boolean = False
+    """Replace only files that are writable for all users (o+w)."""
+
+    quota: Size | None = None
+    """Largest total size of the directory, such as 10GiB."""
+
+    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = None
+    """Largest number of files in the directory."""
+
+    min_free: Size | None = None
+    """Space that must stay free on the file system, such as 1GiB."""
+
+    clients: Clients
+    """Networks or addresses of the clients that have access (default: all)."""
 
     @model_validator(mode="after")
     def _allows_something(self) -> Self:
@@ -102,59 +82,37 @@ class WriteSection(ConfigModel):
             raise InvalidCombination("create and overwrite are both false: no upload is possible")
         return self
 
-    def build_policy(self) -> WritePolicy:
-        """Build the access.WritePolicy that this section describes."""
-        return WritePolicy(
-            create=self.create,
-            overwrite=self.overwrite,
-            max_size=self.max_size,
-            mode=self.mode,
-            world_writable=self.world_writable,
-            clients=_networks(self.clients),
-            quota=self.quota,
-            max_files=self.max_files,
-            min_free=self.min_free,
-        )
-
 
 class DirectorySection(ConfigModel):
     """A served directory, its prefix in requested names, and its policies."""
 
-    path: Prefix = Field(
-        default=(),
-        description="Prefix of requested names that belong to this directory; backslashes count as "
-        "slashes.",
-        json_schema_extra={"default": "/"},
-    )
-    root: RootPaths = Field(
-        description="Directory, relative to this file, or a list: the first one that contains a "
-        "file provides it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the "
-        "number before the requested name."
-    )
-    serials: Expression | None = Field(
-        default=None,
-        description="Regular expression for {serial} (default: serial numbers of Raspberry Pis and "
-        "MAC addresses).",
-    )
-    symlinks: Annotated[Symlinks, one_of(*Symlinks)] = Field(
-        default=Symlinks.INSIDE,
-        description="Symbolic links: deny follows none, inside follows links that stay below the "
-        "same root, follow follows all.",
-    )
-    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] | None = Field(
-        default=None,
-        description="Fallbacks for names in this directory (default: names.fallbacks).",
-    )
-    read: Annotated[ReadSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Allow downloads.",
-        json_schema_extra=allow_boolean_in_schema,
-    )
-    write: Annotated[WriteSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Allow uploads.",
-        json_schema_extra=allow_boolean_in_schema,
-    )
+    path: Prefix = Field(default=(), json_schema_extra={"default": "/"})
+    """Prefix of requested names that belong to this directory; backslashes count as slashes."""
+
+    root: RootPaths
+    """Directory, relative to this file, or a list: the first one that contains a file provides
+    it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the number before the
+    requested name.
+    """
+
+    serials: Expression | None = None
+    """Regular expression for {serial} (default: serial numbers of Raspberry Pis and MAC
+    addresses).
+    """
+
+    symlinks: Symlinks = Symlinks.INSIDE
+    """Symbolic links: deny follows none, inside follows links that stay below the same root,
+    follow follows all.
+    """
+
+    fallbacks: tuple[Fallback, ...] | None = None
+    """Fallbacks for names in this directory (default: names.fallbacks)."""
+
+    read: Switch[ReadSection] = None
+    """Allow downloads."""
+
+    write: Switch[WriteSection] = None
+    """Allow uploads."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -179,9 +137,9 @@ class DirectorySection(ConfigModel):
         return Mount(
             prefix=self.path,
             roots=self.roots,
-            read=self.read.build_policy() if self.read else None,
-            write=self.write.build_policy() if self.write else None,
+            read=ReadPolicy(**dict(self.read)) if self.read else None,
+            write=WritePolicy(**dict(self.write)) if self.write else None,
             symlinks=self.symlinks,
-            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
+            fallbacks=self.fallbacks,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

@@ -74,7 +74,10 @@ def quote_value(value: object) -> str:
     return f'"{text}"' if len(text) <= _MAX_SHOWN_CHARS else f'"{text[: _MAX_SHOWN_CHARS - 3]}..."'
 
 
-def closest_match(word: object, words: Iterable[str]) -> str | None:
-    """Return the entry of `words` that is most similar to `word`, or None."""
-    close = get_close_matches(str(word).lower(), list(words), n=1)
-    return close[0] if close else None
+def suggest(word: object, words: Iterable[str]) -> str:
+    """Return a hint for a message: the entry of `words` that is most similar to a string.
+
+    The hint is empty if no entry is similar, or if `word` is not a string.
+    """
+    close = get_close_matches(word.lower(), list(words), n=1) if isinstance(word, str) else []
+    return f', did you mean "{close[0]}"?' if close else ""

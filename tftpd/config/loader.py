@@ -6,30 +6,24 @@ text > Document (plain values, lines) > Settings (pydantic)
 """
 
 import os
+import re
 from collections.abc import Iterator
-from ipaddress import ip_address
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import parse_root
-from tftpd.access.paths import escape_control_chars, split_name
+from tftpd.access.paths import escape_control_chars
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.config import errors
-from tftpd.config.errors import (
-    ConfigError,
-    Problem,
-    closest_match,
-    format_path,
-    quote_value,
-)
+from tftpd.config.errors import ConfigError, Problem, format_path, quote_value, suggest
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
-from tftpd.config.types import InvalidCombination
+from tftpd.config.types import InvalidCombination, parse_address, parse_prefix
 from tftpd.config.yaml_document import Document, parse_document
-from tftpd.protocol.errors import RequestRefused
 
 # Keys of version 0.1 development snapshots, and their names today.
 _RENAMED_KEYS = {
@@ -68,8 +62,7 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
         document.add_problem((), f"expected a mapping of keys, got {quote_value(document.value)}")
     if not isinstance(document.value, dict):
         raise ConfigError(str(path), document.problems)
-    _resolve_roots(document, path.parent)
-    _resolve_trace(document, path.parent)
+    _resolve_paths(document, path.parent)
     _check_duplicates(document)
     settings = _validated(document)
     if settings is None or document.problems:
@@ -118,54 +111,45 @@ def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]
                 yield index, entry
 
 
-def _resolve_roots(document: Document, base: Path) -> None:
-    """Make roots absolute, relative to the directory of the file, and check that they exist."""
+def _resolve_paths(document: Document, base: Path) -> None:
+    """Make paths absolute, relative to the directory of the file, and check that they exist."""
+    base = Path(os.path.realpath(base))
     for index, entry in _entries(document, "directories"):
         path: errors.Path = ("directories", index, "root")
-        reads, writes = bool(entry.get("read")), bool(entry.get("write"))
-        several = entry.get("root")
-        if not isinstance(several, list):
-            _check_root(document, path, _resolved(entry, "root", base), reads, writes)
-            continue
-        for at, _ in enumerate(several):
-            _check_root(document, (*path, at), _resolved(several, at, base), reads, writes)
+        if isinstance(roots := entry.get("root"), list):
+            for n, root in enumerate(roots):
+                if _is_path(root):
+                    roots[n] = _resolve_root(document, (*path, n), base, root, entry)
+        elif _is_path(roots):
+            entry["root"] = _resolve_root(document, path, base, roots, entry)
+    trace = document.value.get("trace")
+    if isinstance(trace, dict) and _is_path(trace.get("file")):
+        trace["file"] = file = os.path.normpath(base / trace["file"])
+        if not os.path.isdir(os.path.dirname(file)):
+            problem = f"{escape_control_chars(file)} is not in an existing directory"
+            document.add_problem(("trace", "file"), problem)
 
 
-def _check_root(
-    document: Document, path: errors.Path, written: str | None, reads: bool, writes: bool
-) -> None:
-    if written is None:
-        return
-    try:
-        parsed = parse_root(written)
-    except InvalidPlaceholder:
-        return  # the check of the field reports it
-    # The part below a placeholder depends on the client and is checked at each request.
-    fault = _describe_fault(str(parsed.path), reads, writes and not parsed.below)
-    if fault:
-        document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")
+def _is_path(value: Any) -> TypeGuard[str]:
+    """Return True for a valid path. The check of its key reports other values."""
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
-def _resolve_trace(document: Document, base: Path) -> None:
-    """Make the file of a trace absolute and check that its directory exists."""
-    entry = document.value.get("trace")
-    file = _resolved(entry, "file", base) if isinstance(entry, dict) else None
-    if file is not None and not os.path.isdir(os.path.dirname(file)):
-        document.add_problem(
-            ("trace", "file"), f"{escape_control_chars(file)} is not in an existing directory"
-        )
+def _resolve_root(
+    document: Document, path: errors.Path, base: Path, root: str, entry: dict[str, Any]
+) -> str:
+    absolute = os.path.normpath(base / root)
+    with suppress(InvalidPlaceholder):  # the check of the key reports it
+        parsed = parse_root(absolute)
+        # The part below a placeholder depends on the client and is checked at each request.
+        is_written = bool(entry.get("write")) and not parsed.below
+        fault = _describe_fault(parsed.path, bool(entry.get("read")), is_written)
+        if fault:
+            document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")
+    return absolute
 
 
-def _resolved(entry: Any, key: str | int, base: Path) -> str | None:
-    """Make the path at `key` absolute, store it in `entry` and return it."""
-    written = entry[key] if isinstance(key, int) else entry.get(key)
-    if not isinstance(written, str) or not written or "\0" in written:
-        return None
-    entry[key] = os.path.normpath(os.path.join(os.path.realpath(base), written))
-    return str(entry[key])
-
-
-def _describe_fault(root: str, read: bool, write: bool) -> str | None:
+def _describe_fault(root: Path, read: bool, write: bool) -> str | None:
     if not os.path.isdir(root):
         return "is not a directory" if os.path.lexists(root) else "does not exist"
     if read and not os.access(root, os.R_OK | os.X_OK):
@@ -177,49 +161,35 @@ def _describe_fault(root: str, read: bool, write: bool) -> str | None:
 
 def _check_duplicates(document: Document) -> None:
     """Report directories with equal paths, profiles with equal names, equal listen entries."""
-    paths: dict[object, int] = {}
-    for index, entry in _entries(document, "directories"):
-        written = entry.get("path", "/")
-        if isinstance(written, str):
+    for key, field in (("directories", "path"), ("profiles", "name"), ("listen", "address")):
+        first: dict[object, int] = {}
+        for index, entry in _entries(document, key):
             try:
-                prefix = split_name(written.encode("utf-8", "surrogateescape"))
-            except RequestRefused:
+                identity, text = _identify(key, entry)
+            except ValueError:
+                continue  # the check of the key reports it
+            if first.setdefault(identity, index) == index:
                 continue
-            first = paths.setdefault(prefix, index)
-            if first != index:
-                _add_duplicate(document, "directories", index, "path", quote_value(written), first)
-    names: dict[object, int] = {}
-    for index, entry in _entries(document, "profiles"):
-        name = entry.get("name")
-        if isinstance(name, str):
-            first = names.setdefault(name, index)
-            if first != index:
-                _add_duplicate(document, "profiles", index, "name", quote_value(name), first)
-    ports: dict[object, int] = {}
-    for index, entry in _entries(document, "listen"):
-        address, port = entry.get("address"), entry.get("port", 69)
-        if isinstance(address, str) and isinstance(port, int):
-            first = ports.setdefault((_canonical(address), port), index)
-            if first != index:
-                both = f"{quote_value(address)} port {port}"
-                _add_duplicate(document, "listen", index, "address", both, first)
+            other = (key, first[identity])
+            line = document.line(other)
+            problem = f"{text} is already the {field} of {format_path(other)} on line {line}"
+            document.add_problem((key, index, field), problem)
 
 
-def _canonical(address: str) -> str:
-    """Return the canonical form of `address`: :: and 0::0 are equal."""
-    try:
-        return str(ip_address(address))
-    except ValueError:
-        return address
+def _identify(key: str, entry: dict[str, Any]) -> tuple[object, str]:
+    """Return what must be unique in the entries of the list at `key`, and its text for messages.
 
-
-def _add_duplicate(
-    document: Document, key: str, index: int, field: str, value: str, first: int
-) -> None:
-    other = format_path((key, first))
-    line = document.line((key, first))
-    path = (key, index, field)
-    document.add_problem(path, f"{value} is already the {field} of {other} on line {line}")
+    Raises:
+        ValueError: The value is invalid.
+    """
+    if key == "directories":
+        written = entry.get("path", "/")
+        return parse_prefix(written), quote_value(written)
+    if key == "profiles":
+        return str(entry.get("name")), quote_value(entry.get("name"))
+    port = str(entry.get("port", 69))
+    address = entry.get("address")
+    return (parse_address(address), port), f"{quote_value(address)} port {port}"
 
 
 def _validated(document: Document) -> Settings | None:
@@ -234,39 +204,39 @@ def _validated(document: Document) -> Settings | None:
 def _translate(document: Document, error: ErrorDetails) -> None:
     """Add our own message for an error of pydantic."""
     path: errors.Path = error["loc"]
+    context = error.get("ctx", {})
+    got = f", got {quote_value(error['input'])}"
     match error["type"]:
         case "extra_forbidden":
             known = _model_at(path[:-1]).model_fields
-            if (new_name := _RENAMED_KEYS.get(str(path[-1]))) in known:
-                document.add_problem(path, f'unknown key: it is now called "{new_name}"')
-                return
-            close = closest_match(path[-1], known)
-            hint = f', did you mean "{close}"?' if close else ""
-            document.add_problem(path, f"unknown key{hint}")
+            new_name = _RENAMED_KEYS.get(str(path[-1]))
+            is_renamed = new_name in known
+            hint = f': it is now called "{new_name}"' if is_renamed else suggest(path[-1], known)
+            text = f"unknown key{hint}"
         case "missing":
-            document.add_problem(path[:-1], f'missing key "{path[-1]}"')
+            text = f'missing key "{path[-1]}"'
+            path = path[:-1]
         case "model_type" | "model_attributes_type":
-            document.add_problem(path, f"expected a mapping, got {quote_value(error['input'])}")
-        case "list_type":
-            document.add_problem(path, f"expected a list, got {quote_value(error['input'])}")
+            text = f"expected a mapping{got}"
+        case "list_type" | "tuple_type":
+            text = f"expected a list{got}"
+        case "bool_type":
+            text = f"expected true or false{got}"
+        case "literal_error" | "enum":
+            words = re.findall("'([^']+)'", context["expected"])
+            text = f"expected one of {', '.join(words)}{got}{suggest(error['input'], words)}"
         case "too_long":
-            limit = error["ctx"]["max_length"]
-            document.add_problem(path, f"expected at most {limit} entries")
+            text = f"expected at most {context['max_length']} entries"
+        case "too_short" if error["input"]:
+            return  # all entries are invalid and have their own errors
         case "too_short":
-            document.add_problem(path, "expected at least one entry")
+            text = "expected at least one entry"
+        case "value_error":
+            is_complete = isinstance(context["error"], InvalidCombination)
+            text = f"{context['error']}{'' if is_complete else got}"
         case _:
-            _translate_value_error(document, path, error)
-
-
-def _translate_value_error(document: Document, path: errors.Path, error: ErrorDetails) -> None:
-    reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, InvalidCombination):
-        document.add_problem(path, str(reason))
-    elif isinstance(reason, ValueError):
-        expected, *hint = reason.args
-        document.add_problem(path, f"{expected}, got {quote_value(error['input'])}{''.join(hint)}")
-    else:
-        document.add_problem(path, f"invalid value {quote_value(error['input'])}")
+            text = f"invalid value {quote_value(error['input'])}"
+    document.add_problem(path, text)
 
 
 def _model_at(path: errors.Path) -> type[BaseModel]:

@@ -6,19 +6,19 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
-from tftpd.access.policy import ANYWHERE
 from tftpd.access.regex import BadPattern, pattern
 from tftpd.access.rewrite import RewriteRule, parse_template
-from tftpd.config.types import Boolean, ConfigModel, InvalidCombination, Network, Prefix, one_of
+from tftpd.config.types import Boolean, Clients, ConfigModel, InvalidCombination, Prefix
 
 MAX_RULES = 500
 """Largest number of rewrite rules in a configuration."""
 
-ENCODINGS = (
-    *("utf-8", "latin-1", "iso-8859-2", "iso-8859-5", "iso-8859-15", "koi8-r"),
-    *("cp437", "cp850", "cp866", "cp1250", "cp1251", "cp1252"),
-    *("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
-)
+Encoding = Literal[  # noqa: RUF041  one row for each kind
+    Literal["utf-8", "latin-1", "iso-8859-2", "iso-8859-5", "iso-8859-15", "koi8-r"],
+    Literal["cp437", "cp850", "cp866", "cp1250", "cp1251", "cp1252"],
+    Literal["gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"],
+]
+"""Encoding that extends ASCII: converting a name cannot add a slash or a NUL."""
 
 
 def _expression(text: str) -> str:
@@ -30,79 +30,74 @@ Expression = Annotated[str, AfterValidator(_expression)]
 """A regular expression in the syntax of RE2."""
 
 
-Encoding = Annotated[str, one_of(*ENCODINGS)]
-"""Encoding that extends ASCII: converting a name cannot add a slash or a NUL."""
-
-
 class NamesSection(ConfigModel):
     """Alternative names that are tried if a requested file does not exist."""
 
-    fallbacks: list[Annotated[Fallback, one_of(*Fallback)]] = Field(
-        default=[],
-        description="Fallbacks, tried in this order, also on the result of earlier ones: remove a "
-        "drive (C:), remove trailing junk, change the encoding, add or remove a prefix, ignore "
-        "case.",
+    fallbacks: tuple[Fallback, ...] = ()
+    """Fallbacks, tried in this order, also on the result of earlier ones: remove a drive (C:),
+    remove trailing junk, change the encoding, add or remove a prefix, ignore case.
+    """
+
+    encodings: tuple[Encoding, ...] = ("utf-8", "gbk", "latin-1")
+    """Encodings between which names are converted."""
+
+    prefixes: tuple[Prefix, ...] = Field(
+        default=((b"boot",), (b"tftpboot",)), json_schema_extra={"default": ["/boot", "/tftpboot"]}
     )
-    encodings: list[Encoding] = Field(
-        default=["utf-8", "gbk", "latin-1"],
-        description="Encodings between which names are converted.",
-    )
-    prefixes: list[Prefix] = Field(
-        default=[(b"boot",), (b"tftpboot",)],
-        description="Prefixes that are added or removed.",
-        json_schema_extra={"default": ["/boot", "/tftpboot"]},
-    )
+    """Prefixes that are added or removed."""
 
     @field_validator("prefixes")
     @classmethod
-    def _are_some(cls, prefixes: list[Name]) -> list[Name]:
+    def _are_some(cls, prefixes: tuple[Name, ...]) -> tuple[Name, ...]:
         if () in prefixes:
             raise InvalidCombination("the prefix / has no effect")
         return prefixes
 
     def build_fallbacks(self) -> FallbackChain:
         """Build the access.FallbackChain that this section describes."""
-        return FallbackChain(tuple(self.fallbacks), tuple(self.encodings), tuple(self.prefixes))
+        return FallbackChain(**dict(self))
 
 
 class RewriteSection(ConfigModel):
     """Rule that changes a requested name or refuses the request."""
 
-    match: Expression | None = Field(
-        default=None,
-        description="Regular expression; the rule applies to names that contain a match.",
-    )
-    unless: Expression | None = Field(
-        default=None,
-        description="Regular expression; the rule applies to names without a match. Use either "
-        "match or "
-        "unless.",
-    )
-    to: str | None = Field(
-        default=None,
-        description="Replacement for the match. {0} is the whole match, {1} and {name} are groups, "
-        "{ip}, {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.",
-    )
-    refuse: Boolean = Field(default=False, description="Refuse the request.")
-    last: Boolean = Field(default=False, description="Apply no further rules.")
-    restart: Boolean = Field(default=False, description="Start again with the first rule.")
-    repeat: Boolean = Field(
-        default=False, description="Repeat the replacement until there is no further match."
-    )
-    ignore_case: Boolean = Field(default=False, description="Ignore the case of A to Z.")
-    longest: Boolean = Field(
-        default=False,
-        description="Replace the longest match, as POSIX does, instead of the first one in the "
-        "order of the alternatives.",
-    )
-    on: Annotated[Literal["read", "write", "both"], one_of("read", "write", "both")] = Field(
-        default="both", description="Requests to which the rule applies."
-    )
-    clients: list[Network] = Field(
-        default_factory=lambda: list(ANYWHERE),
-        min_length=1,
-        description="Networks or addresses of clients to which the rule applies (default: all).",
-    )
+    match: Expression | None = None
+    """Regular expression; the rule applies to names that contain a match."""
+
+    unless: Expression | None = None
+    """Regular expression; the rule applies to names without a match. Use either match or unless.
+    """
+
+    to: str | None = None
+    """Replacement for the match. {0} is the whole match, {1} and {name} are groups, {ip},
+    {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.
+    """
+
+    refuse: Boolean = False
+    """Refuse the request."""
+
+    last: Boolean = False
+    """Apply no further rules."""
+
+    restart: Boolean = False
+    """Start again with the first rule."""
+
+    repeat: Boolean = False
+    """Repeat the replacement until there is no further match."""
+
+    ignore_case: Boolean = False
+    """Ignore the case of A to Z."""
+
+    longest: Boolean = False
+    """Replace the longest match, as POSIX does, instead of the first one in the order of the
+    alternatives.
+    """
+
+    on: Literal["read", "write", "both"] = "both"
+    """Requests to which the rule applies."""
+
+    clients: Clients
+    """Networks or addresses of clients to which the rule applies (default: all)."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -142,5 +137,5 @@ class RewriteSection(ConfigModel):
             repeat=self.repeat,
             reads=self.on != "write",
             writes=self.on != "read",
-            clients=ANYWHERE if self.clients == list(ANYWHERE) else tuple(self.clients),
+            clients=self.clients,
         )

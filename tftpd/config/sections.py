@@ -1,6 +1,7 @@
 """The sections `limits`, `retransmit`, `log`, `status` and `trace`."""
 
-from typing import Annotated, Self
+from math import inf
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,10 +16,8 @@ from tftpd.config.types import (
     Size,
     SocketPath,
     int_between,
-    max_size,
-    min_size,
-    one_of,
     seconds_between,
+    size_between,
 )
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
@@ -30,67 +29,55 @@ _DEFAULT_OPTIONS = OptionLimits()
 _DEFAULT_POLICY = RetransmitPolicy()
 _DEFAULT_RENDER = RenderLimits()
 
-_MIN_WINDOW_BYTES = 64 << 10  # one block of the largest size
-_MIN_BYTES_PER_SECOND = 1 << 10  # a block of 512 bytes takes half a second
-_MIN_RENDERED_BYTES, _MAX_RENDERED_BYTES = 1 << 10, 16 << 20  # rendered files stay in memory
-_MIN_RENDER_SECONDS, _MAX_RENDER_SECONDS = 0.1, 10.0  # clients repeat their request in the meantime
+_MIN_BANDWIDTH = "1KiB"  # a block of 512 bytes takes half a second
 _MAX_WINDOW_SECONDS = 0.25  # clients retransmit after one second at first
 
-Seconds = Annotated[float, seconds_between(MAX_SECONDS)]
+Seconds = Annotated[float, seconds_between(None, MAX_SECONDS)]
 
 
 class LimitsSection(ConfigModel):
     """Limits for clients, transfers and bandwidth."""
 
-    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = Field(
-        default=_DEFAULT_OPTIONS.blksize, description="Largest block size in bytes."
-    )
-    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = Field(
-        default=_DEFAULT_OPTIONS.windowsize, description="Largest window size in blocks."
-    )
-    window_bytes: Annotated[Size, min_size(_MIN_WINDOW_BYTES, "64KiB")] = Field(
-        default=_DEFAULT_OPTIONS.window_bytes,
-        description="Largest window in bytes, at least 64KiB.",
-    )
-    sessions: Annotated[int, int_between(1, 1_000_000)] = Field(
-        default=5000,
-        description="Concurrent transfers. Further requests are dropped; clients repeat them.",
-    )
-    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None,
-        description="Concurrent transfers of one client (an IPv4 address or an IPv6 /64).",
-    )
-    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None, description="Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."
-    )
-    half_open: Annotated[int, int_between(1, 1_000_000)] = Field(
-        default=1000,
-        description="Concurrent transfers whose client has not answered yet. Beyond this number "
-        "the oldest one is evicted.",
-    )
-    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = Field(
-        default=None, description="Requests per second of one client."
-    )
+    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = _DEFAULT_OPTIONS.blksize
+    """Largest block size in bytes."""
 
-    bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
-        default=None, description="Bytes per second of all transfers together."
-    )
-    session_bandwidth: Annotated[Size, min_size(_MIN_BYTES_PER_SECOND, "1KiB")] | None = Field(
-        default=None, description="Bytes per second of each transfer."
-    )
+    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = _DEFAULT_OPTIONS.windowsize
+    """Largest window size in blocks."""
 
-    template_size: Annotated[
-        Size, min_size(_MIN_RENDERED_BYTES, "1KiB"), max_size(_MAX_RENDERED_BYTES, "16MiB")
-    ] = Field(
-        default=_DEFAULT_RENDER.size,
-        description="Largest rendered file, from 1KiB to 16MiB.",
-    )
-    template_time: Annotated[
-        float, seconds_between(_MAX_RENDER_SECONDS, minimum=_MIN_RENDER_SECONDS)
-    ] = Field(
-        default=_DEFAULT_RENDER.seconds,
-        description="Time limit for rendering a template, in seconds.",
-    )
+    # One block of the largest size.
+    window_bytes: Annotated[Size, size_between("64KiB")] = _DEFAULT_OPTIONS.window_bytes
+    """Largest window in bytes, at least 64KiB."""
+
+    sessions: Annotated[int, int_between(1, 1_000_000)] = 5000
+    """Concurrent transfers. Further requests are dropped; clients repeat them."""
+
+    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Concurrent transfers of one client (an IPv4 address or an IPv6 /64)."""
+
+    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."""
+
+    half_open: Annotated[int, int_between(1, 1_000_000)] = 1000
+    """Concurrent transfers whose client has not answered yet. Beyond this number the oldest one
+    is evicted.
+    """
+
+    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = None
+    """Requests per second of one client."""
+
+    bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
+    """Bytes per second of all transfers together."""
+
+    session_bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
+    """Bytes per second of each transfer."""
+
+    # Rendered files stay in memory.
+    template_size: Annotated[Size, size_between("1KiB", "16MiB")] = _DEFAULT_RENDER.size
+    """Largest rendered file, from 1KiB to 16MiB."""
+
+    # Clients repeat their request in the meantime.
+    template_time: Annotated[float, seconds_between(0.1, 10.0)] = _DEFAULT_RENDER.seconds
+    """Time limit for rendering a template, in seconds."""
 
     def render_limits(self) -> RenderLimits:
         """Build the access.RenderLimits that this section describes."""
@@ -102,39 +89,35 @@ class LimitsSection(ConfigModel):
         If the bandwidth is limited, the window is limited to 0.25 s of it, so that clients do
         not time out in the middle of a window.
         """
-        rates = [rate for rate in (self.bandwidth, self.session_bandwidth) if rate is not None]
-        if not rates:
-            return OptionLimits(self.blksize, self.windowsize, self.window_bytes)
-        max_bytes = max(DEFAULT_BLKSIZE, int(min(rates) * _MAX_WINDOW_SECONDS))
+        bandwidth = min(self.bandwidth or inf, self.session_bandwidth or inf)
+        max_bytes = max(DEFAULT_BLKSIZE, bandwidth * _MAX_WINDOW_SECONDS)
         return OptionLimits(
-            min(self.blksize, max_bytes), self.windowsize, min(self.window_bytes, max_bytes)
+            int(min(self.blksize, max_bytes)),
+            self.windowsize,
+            int(min(self.window_bytes, max_bytes)),
         )
 
 
 class RetransmitSection(ConfigModel):
     """Retransmission timers, in seconds."""
 
-    min_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.min_interval, description="Shortest retransmission interval."
-    )
-    max_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.max_interval, description="Longest retransmission interval."
-    )
-    initial_interval: Seconds = Field(
-        default=_DEFAULT_POLICY.initial_interval, description="First retransmission interval."
-    )
-    idle_timeout: Seconds = Field(
-        default=_DEFAULT_POLICY.idle_timeout,
-        description="A transfer ends when its client makes no progress for this time.",
-    )
-    dally: Seconds = Field(
-        default=_DEFAULT_POLICY.dally,
-        description="Time during which the last ACK of an upload is repeated on request.",
-    )
-    max_unanswered_sends: Annotated[int, int_between(1, 100)] = Field(
-        default=DEFAULT_MAX_UNANSWERED_SENDS,
-        description="Number of times that the first packet is sent to a client that never answers.",
-    )
+    min_interval: Seconds = _DEFAULT_POLICY.min_interval
+    """Shortest retransmission interval."""
+
+    max_interval: Seconds = _DEFAULT_POLICY.max_interval
+    """Longest retransmission interval."""
+
+    initial_interval: Seconds = _DEFAULT_POLICY.initial_interval
+    """First retransmission interval."""
+
+    idle_timeout: Seconds = _DEFAULT_POLICY.idle_timeout
+    """A transfer ends when its client makes no progress for this time."""
+
+    dally: Seconds = _DEFAULT_POLICY.dally
+    """Time during which the last ACK of an upload is repeated on request."""
+
+    max_unanswered_sends: Annotated[int, int_between(1, 100)] = DEFAULT_MAX_UNANSWERED_SENDS
+    """Number of times that the first packet is sent to a client that never answers."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -150,34 +133,30 @@ class RetransmitSection(ConfigModel):
         return RetransmitPolicy(**self.model_dump())
 
 
-_MIN_TRACE_BYTES = 64 << 10  # about one packet of the largest size
-
-
 class LogSection(ConfigModel):
     """Log level and format."""
 
-    level: Annotated[str, one_of("debug", "info", "warn", "error", "critical")] = Field(
-        default="info", description="Lowest level that is written."
-    )
-    format: Annotated[str, one_of("text", "json")] = Field(
-        default="text", description="text for lines, json for one JSON object per line."
-    )
+    level: Literal["debug", "info", "warn", "error", "critical"] = "info"
+    """Lowest level that is written."""
+
+    format: Literal["text", "json"] = "text"
+    """text for lines, json for one JSON object per line."""
 
 
 class StatusSection(ConfigModel):
     """Address and port, or Unix socket, of the status page."""
 
-    address: Address = Field(
-        default="127.0.0.1",
-        description="IP address. On any address but loopback the page is public.",
-    )
-    port: Annotated[int, int_between(1, 65535)] = Field(default=9169, description="TCP port.")
-    socket: SocketPath | None = Field(
-        default=None, description="Unix socket, open to its owner and group, instead of an address."
-    )
-    names: list[HostName] = Field(
-        default=[], description="Host names, besides localhost, that browsers may use."
-    )
+    address: Address = "127.0.0.1"
+    """IP address. On any address but loopback the page is public."""
+
+    port: Annotated[int, int_between(1, 65535)] = 9169
+    """TCP port."""
+
+    socket: SocketPath | None = None
+    """Unix socket, open to its owner and group, instead of an address."""
+
+    names: list[HostName] = Field(default=[])
+    """Host names, besides localhost, that browsers may use."""
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
@@ -189,8 +168,12 @@ class StatusSection(ConfigModel):
 class TraceSection(ConfigModel):
     """Packet capture of one client or network."""
 
-    client: Network = Field(description="Address or network.")
-    file: FilePath = Field(description="Path of the pcap file, relative to this file.")
-    max_size: Annotated[Size, min_size(_MIN_TRACE_BYTES, "64KiB")] = Field(
-        default=16 << 20, description="Size at which the capture ends, at least 64KiB."
-    )
+    client: Network
+    """Address or network."""
+
+    file: FilePath
+    """Path of the pcap file, relative to this file."""
+
+    # About one packet of the largest size.
+    max_size: Annotated[Size, size_between("64KiB")] = 16 << 20
+    """Size at which the capture ends, at least 64KiB."""

@@ -13,7 +13,7 @@ settings.active_profiles()           ProfileSection; build_profile() gives acces
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tftpd.access.mounts import Mount
 from tftpd.access.rewrite import NameRules
@@ -35,10 +35,8 @@ from tftpd.config.types import (
     ConfigModel,
     InvalidCombination,
     Ports,
-    allow_boolean_in_schema,
-    bool_or_mapping,
+    Switch,
     int_between,
-    one_of,
     seconds_between,
 )
 from tftpd.config.variables import VariablesSection
@@ -47,26 +45,22 @@ from tftpd.config.variables import VariablesSection
 class ListenSection(ConfigModel):
     """A listening address."""
 
-    address: Address = Field(description="IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses.")
-    port: Annotated[int, int_between(1, 65535)] = Field(default=69, description="UDP port.")
-    broadcast: Annotated[Literal["ignore", "answer"], one_of("ignore", "answer")] = Field(
-        default="ignore",
-        description="Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or "
-        "answer.",
-    )
-    mode: Annotated[Literal["per-session", "single-port"], one_of("per-session", "single-port")] = (
-        Field(
-            default="per-session",
-            description="per-session: each transfer has its own port. single-port: all transfers "
-            "use "
-            "this port, which works behind NAT.",
-        )
-    )
-    session_ports: Ports | None = Field(
-        default=None,
-        description="Port range of the transfers, for firewalls, such as 40000-40999 "
-        "(default: any).",
-    )
+    address: Address
+    """IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses."""
+
+    port: Annotated[int, int_between(1, 65535)] = 69
+    """UDP port."""
+
+    broadcast: Literal["ignore", "answer"] = "ignore"
+    """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
+
+    mode: Literal["per-session", "single-port"] = "per-session"
+    """per-session: each transfer has its own port. single-port: all transfers use this port,
+    which works behind NAT.
+    """
+
+    session_ports: Ports | None = None
+    """Port range of the transfers, for firewalls, such as 40000-40999 (default: any)."""
 
     @model_validator(mode="after")
     def _one_mode(self) -> Self:
@@ -83,69 +77,59 @@ class ListenSection(ConfigModel):
         return int(low), int(high)
 
 
-def _section(value: Any) -> Any:
-    """Treat an empty section as a section with all defaults."""
-    return {} if value is None else value
-
-
-_SECTION = BeforeValidator(_section)
-
-
 class Settings(ConfigModel):
     """The whole configuration; immutable."""
 
     listen: list[ListenSection] = Field(
-        default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")],
-        min_length=1,
-        description="Listening addresses (default: all addresses, port 69).",
+        default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")], min_length=1
     )
-    directories: list[DirectorySection] = Field(min_length=1, description="Served directories.")
-    rewrite: list[RewriteSection] = Field(
-        default=[],
-        max_length=MAX_RULES,
-        description="Rules that change requested names, applied in order.",
-    )
-    names: Annotated[NamesSection, _SECTION] = Field(
-        default=NamesSection(),
-        description="Alternative names that are tried if a file does not exist.",
-    )
-    variables: list[VariablesSection] = Field(
-        default=[],
-        description="Values for templates. All matching entries apply; a later entry overrides an "
-        "earlier one.",
-    )
-    limits: Annotated[LimitsSection, _SECTION] = Field(
-        default=LimitsSection(), description="Limits for clients, transfers and bandwidth."
-    )
-    retransmit: Annotated[RetransmitSection, _SECTION] = Field(
-        default=RetransmitSection(), description="Retransmission timers."
-    )
-    profiles: list[ProfileSection] = Field(
-        default=[],
-        description="Adaptations for kinds of clients; the first matching profile applies.",
-    )
-    shipped_profiles: Boolean = Field(
-        default=True, description="Use the built-in profiles after these."
-    )
-    log: Annotated[LogSection, _SECTION] = Field(
-        default=LogSection(), description="Log level and format."
-    )
-    trace: TraceSection | None = Field(
-        default=None, description="Packet capture of one client, for tshark and tcpdump."
-    )
-    status: Annotated[StatusSection | None, BeforeValidator(bool_or_mapping)] = Field(
-        default=None,
-        description="Status page, JSON and Prometheus metrics.",
-        json_schema_extra=allow_boolean_in_schema,
-    )
-    workers: Annotated[int, int_between(1, 64)] = Field(
-        default=1, description="Number of worker processes; use one for each CPU."
-    )
+    """Listening addresses (default: all addresses, port 69)."""
 
-    drain_timeout: Annotated[float, seconds_between(MAX_SECONDS, zero=True)] = Field(
-        default=10.0,
-        description="Seconds that running transfers may continue when the daemon stops.",
-    )
+    directories: list[DirectorySection] = Field(min_length=1)
+    """Served directories."""
+
+    rewrite: list[RewriteSection] = Field(default=[], max_length=MAX_RULES)
+    """Rules that change requested names, applied in order."""
+
+    names: NamesSection = NamesSection()
+    """Alternative names that are tried if a file does not exist."""
+
+    variables: list[VariablesSection] = Field(default=[])
+    """Values for templates. All matching entries apply; a later entry overrides an earlier one.
+    """
+
+    limits: LimitsSection = LimitsSection()
+    """Limits for clients, transfers and bandwidth."""
+
+    retransmit: RetransmitSection = RetransmitSection()
+    """Retransmission timers."""
+
+    profiles: list[ProfileSection] = Field(default=[])
+    """Adaptations for kinds of clients; the first matching profile applies."""
+
+    shipped_profiles: Boolean = True
+    """Use the built-in profiles after these."""
+
+    log: LogSection = LogSection()
+    """Log level and format."""
+
+    trace: TraceSection | None = None
+    """Packet capture of one client, for tshark and tcpdump."""
+
+    status: Switch[StatusSection] = None
+    """Status page, JSON and Prometheus metrics."""
+
+    workers: Annotated[int, int_between(1, 64)] = 1
+    """Number of worker processes; use one for each CPU."""
+
+    drain_timeout: Annotated[float, seconds_between(0, MAX_SECONDS)] = 10.0
+    """Seconds that running transfers may continue when the daemon stops."""
+
+    @field_validator("names", "limits", "retransmit", "log", mode="before")
+    @classmethod
+    def _use_defaults(cls, section: Any) -> Any:
+        """Treat an empty section as a section with all defaults."""
+        return {} if section is None else section
 
     def active_profiles(self) -> list[ProfileSection]:
         """Return the profiles of this file, then the built-in ones that it does not override."""
@@ -166,7 +150,5 @@ class Settings(ConfigModel):
 
     def build_name_rules(self) -> NameRules:
         """Build the rewrite rules and fallbacks for names."""
-        rules = (
-            entry.build_rule(f"rewrite[{number}]") for number, entry in enumerate(self.rewrite)
-        )
+        rules = [rule.build_rule(f"rewrite[{n}]") for n, rule in enumerate(self.rewrite)]
         return NameRules(tuple(rules), self.names.build_fallbacks())

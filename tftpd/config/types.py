@@ -1,15 +1,16 @@
 """Value types of the configuration and the base class of its sections.
 
-Each type rejects a value with a `ValueError`. Its first argument says what was expected;
-an optional second argument is a hint, such as the closest valid word.
+Each type rejects a value with a `ValueError` that says what was expected.
 """
 
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, NoReturn
+from math import inf
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    Strict,
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema
@@ -25,7 +27,7 @@ from pydantic_core import CoreSchema
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
 from tftpd.access.placeholders import InvalidPlaceholder
-from tftpd.config.errors import closest_match
+from tftpd.access.policy import ANYWHERE
 from tftpd.protocol.errors import RequestRefused
 
 
@@ -45,12 +47,27 @@ _UNITS = {"": 1, "b": 1} | {
 _MIN_PORT, _MAX_PORT = 1024, 65535
 _PORTS = re.compile(r"([0-9]{1,5})\s*-\s*([0-9]{1,5})")
 
-_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 _MAX_SOCKET_PATH_BYTES = 107  # sun_path on Linux, without the final NUL
 
 
+def matching(pattern: str, expected: str) -> BeforeValidator:
+    """Return a validator for strings that match a regular expression completely.
+
+    Args:
+        pattern: The regular expression.
+        expected: Description of valid values for the error message.
+    """
+
+    def check(value: Any) -> str:
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return value
+        raise ValueError(f"expected {expected}")
+
+    return BeforeValidator(check)
+
+
 def _size(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if type(value) is int and value >= 0:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or match[2].lower() not in _UNITS:
@@ -59,14 +76,15 @@ def _size(value: Any) -> int:
 
 
 def _mode(value: Any) -> int:
-    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
-    match = re.fullmatch(r"(?:0o)?([0-7]{1,4})", text)
-    if match is None or int(match[1], 8) > 0o777:
+    text = str(value) if type(value) in (int, str) else ""
+    match = re.fullmatch(r"(?:0o)?(0?[0-7]{1,3})", text)
+    if match is None:
         raise ValueError("expected permission bits such as 0644")
     return int(match[1], 8)
 
 
-def _prefix(value: Any) -> Name:
+def parse_prefix(value: Any) -> Name:
+    """Return the components of a path as clients see it; raise `ValueError` for other values."""
     if not isinstance(value, str):
         raise ValueError("expected a path such as /boot")
     try:
@@ -79,40 +97,27 @@ def _prefix(value: Any) -> Name:
 
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
-    if not isinstance(value, str):
-        raise ValueError("expected a network such as 10.0.0.0/8")
-    try:
-        return ip_network(value)
-    except ValueError as error:
-        if "host bits" in str(error):
-            whole = ip_network(value, strict=False)
-            raise ValueError(f"expected a network such as {whole}") from None
-        raise ValueError("expected a network such as 10.0.0.0/8") from None
+    example = "10.0.0.0/8"
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return ip_network(value)
+        with suppress(ValueError):  # the network of an address with host bits
+            example = str(ip_network(value, strict=False))
+    raise ValueError(f"expected a network such as {example}")
 
 
-def _address(value: Any) -> str:
-    try:
-        # ipaddress accepts any characters as scope, but no interface name contains a NUL.
-        is_valid = isinstance(value, str) and value.isprintable()
-        return str(ip_address(value)) if is_valid else _raise_no_address()
-    except ValueError:
-        return _raise_no_address()
+def parse_address(value: Any) -> str:
+    """Return an IP address in canonical form; raise `ValueError` for other values."""
+    # ipaddress accepts any characters as scope, but no interface name contains a NUL.
+    if isinstance(value, str) and value.isprintable():
+        with suppress(ValueError):
+            return str(ip_address(value))
+    raise ValueError("expected an IP address such as 192.0.2.1 or fe80::1%eth0")
 
 
-def _raise_no_address() -> NoReturn:
-    raise ValueError("expected an IP address such as 192.0.2.1 or fe80::1%eth0") from None
-
-
-def _path(kind: str) -> BeforeValidator:
-    def check(value: Any) -> str:
-        if isinstance(value, str) and value and "\0" not in value:
-            return value
-        raise ValueError(f"expected the path of a {kind}")
-
-    return BeforeValidator(check)
-
-
-def _root(value: str) -> str:
+def _root(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("expected the path of a directory")
     try:
         parse_root(value)
     except InvalidPlaceholder as error:
@@ -120,27 +125,14 @@ def _root(value: str) -> str:
     return value
 
 
-def _one_or_more(value: Any) -> Any:
-    """Turn a single path into a list with one entry."""
-    if isinstance(value, list):
-        return value
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("expected the path of a directory")
-    return [_root(value)]
+def _root_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [_root(value)]
 
 
-def _socket(value: Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise ValueError("expected an absolute path such as /run/tftpd/status.sock")
-    if len(os.fsencode(value)) > _MAX_SOCKET_PATH_BYTES:
+def _socket(path: str) -> str:
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
         raise ValueError(f"expected a path of at most {_MAX_SOCKET_PATH_BYTES} bytes")
-    return value
-
-
-def _host_name(value: Any) -> str:
-    if isinstance(value, str) and _HOST_NAME.fullmatch(value):
-        return value.lower().removesuffix(".")
-    raise ValueError("expected a host name such as boot.example.org")
+    return path
 
 
 def _ports(value: Any) -> str:
@@ -152,16 +144,13 @@ def _ports(value: Any) -> str:
     return f"{int(match[1])}-{int(match[2])}"
 
 
-Address = Annotated[str, BeforeValidator(_address)]
+Address = Annotated[str, BeforeValidator(parse_address)]
 """IPv4 or IPv6 address. A link-local address has its scope: fe80::1%eth0."""
 
-RootPath = Annotated[str, AfterValidator(_root), _path("directory")]
-"""Path of a directory on this host. It may contain placeholders such as {ip} and {mac}."""
-
 RootPaths = Annotated[
-    list[RootPath],
+    list[Annotated[str, BeforeValidator(_root)]],
     Field(min_length=1),
-    BeforeValidator(_one_or_more),
+    BeforeValidator(_root_list),
     WithJsonSchema(
         {
             "anyOf": [
@@ -171,15 +160,25 @@ RootPaths = Annotated[
         }
     ),
 ]
-"""One root path or a list. The first root that contains a file provides it."""
+"""Path of a directory on this host, or a list. A path may contain placeholders such as {mac}."""
 
-FilePath = Annotated[str, _path("file")]
+FilePath = Annotated[str, matching(r"[^\0]+", "the path of a file")]
 """Path of a file on this host."""
 
-SocketPath = Annotated[str, BeforeValidator(_socket)]
+SocketPath = Annotated[
+    str,
+    matching(r"/[^\0]*", "an absolute path such as /run/tftpd/status.sock"),
+    AfterValidator(_socket),
+]
 """Absolute path of a Unix socket."""
 
-HostName = Annotated[str, BeforeValidator(_host_name)]
+HostName = Annotated[
+    str,
+    matching(
+        r"(?i)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", "a host name such as boot.example.org"
+    ),
+    AfterValidator(lambda name: name.lower().removesuffix(".")),
+]
 """Host name in lower case, without a final dot."""
 
 Ports = Annotated[
@@ -210,13 +209,18 @@ FileMode = Annotated[
 ]
 """Permission bits in octal: 0644, "0644", 644 and 0o644 are equal."""
 
-Prefix = Annotated[Name, BeforeValidator(_prefix), WithJsonSchema({"type": "string"})]
+Prefix = Annotated[Name, BeforeValidator(parse_prefix), WithJsonSchema({"type": "string"})]
 """Path as clients see it."""
 
 Network = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
 ]
 """IP network, or a single address."""
+
+Clients = Annotated[
+    tuple[Network, ...], Field(min_length=1, default_factory=lambda: tuple(ANYWHERE))
+]
+"""Networks of clients; the default is ANYWHERE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,23 +236,15 @@ class SchemaValidator(BeforeValidator):
         return {**handler(core), **self.schema}
 
 
-def max_size(size: int, text: str) -> AfterValidator:
-    """Return a validator for sizes of at most `size` bytes; `text` is its spelling."""
+def size_between(minimum: str, maximum: str | None = None) -> AfterValidator:
+    """Return a validator for sizes. The limits are written as in a configuration: 64KiB."""
+    low, high = _size(minimum), inf if maximum is None else _size(maximum)
 
     def check(value: int) -> int:
-        if value > size:
-            raise ValueError(f"expected at most {text}")
-        return value
-
-    return AfterValidator(check)
-
-
-def min_size(size: int, text: str) -> AfterValidator:
-    """Return a validator for sizes of at least `size` bytes; `text` is its spelling."""
-
-    def check(value: int) -> int:
-        if value < size:
-            raise ValueError(f"expected at least {text}")
+        if value < low:
+            raise ValueError(f"expected at least {minimum}")
+        if value > high:
+            raise ValueError(f"expected at most {maximum}")
         return value
 
     return AfterValidator(check)
@@ -265,68 +261,62 @@ def int_between(low: int, high: int) -> SchemaValidator:
     return SchemaValidator(check, schema={"minimum": low, "maximum": high})
 
 
-def seconds_between(maximum: float, zero: bool = False, minimum: float = 0.0) -> SchemaValidator:
-    """Return a validator for times in seconds.
-
-    Args:
-        maximum: Largest value.
-        zero: True if 0 is valid too.
-        minimum: Smallest value. If it is 0, values must be greater than 0 unless `zero` is set.
-    """
-    is_minimum_valid = zero or minimum > 0
+def seconds_between(minimum: float | None, maximum: float) -> SchemaValidator:
+    """Return a validator for times in seconds. If `minimum` is None, values must be above 0."""
 
     def check(value: Any) -> float:
-        if type(value) in (int, float) and (
-            minimum < value <= maximum or (is_minimum_valid and value == minimum)
-        ):
+        is_number = type(value) in (int, float)
+        if is_number and (value > 0 if minimum is None else value >= minimum) and value <= maximum:
             return float(value)
-        start = f"from {minimum:g}" if is_minimum_valid else "more than 0 and"
+        start = "more than 0 and" if minimum is None else f"from {minimum:g}"
         raise ValueError(f"expected seconds, {start} up to {maximum:g}")
 
-    bound = "minimum" if is_minimum_valid else "exclusiveMinimum"
-    # `or 0` writes the integer 0 instead of 0.0 to the schema.
-    return SchemaValidator(check, schema={bound: minimum or 0, "maximum": maximum})
+    low = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
+    return SchemaValidator(check, schema={**low, "maximum": maximum})
 
 
-def one_of(*words: str) -> SchemaValidator:
-    """Return a validator for one of `words`. Its error suggests the closest word."""
-
-    def check(value: Any) -> str:
-        if isinstance(value, str) and value in words:
-            return value
-        close = closest_match(value, words) if isinstance(value, str) else None
-        hint = f', did you mean "{close}"?' if close else ""
-        raise ValueError(f"expected one of {', '.join(words)}", hint)
-
-    return SchemaValidator(check, schema={"enum": [str(word) for word in words]})
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("expected true or false")
-
-
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Boolean = Annotated[bool, Strict()]
 """`true` or `false`. `no` is rejected, because YAML 1.1 and 1.2 disagree about it."""
 
 
+def _join_lines(schema: dict[str, Any]) -> None:
+    """Write each description in the JSON Schema of a section on one line."""
+    for key in schema.get("properties", {}).values():
+        if "description" in key:
+            key["description"] = " ".join(key["description"].split())
+
+
 class ConfigModel(BaseModel):
-    """Base class of all sections: immutable, and unknown keys are errors."""
+    """Base class of all sections: immutable, and unknown keys are errors.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The docstring of a key is its description in the JSON Schema and in the manual page.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_join_lines,
+    )
 
 
-def bool_or_mapping(value: Any) -> Any:
+def _bool_or_mapping(value: Any) -> Any:
     """Convert true to an empty mapping (all defaults) and false to None."""
     if isinstance(value, bool):
         return {} if value else None
-    if value is None or not isinstance(value, dict):
+    if not isinstance(value, dict):
         raise ValueError("expected true, false or a mapping")
     return value
 
 
-def allow_boolean_in_schema(schema: dict[str, Any]) -> None:
-    """Add true and false to the JSON Schema of an optional section."""
+def _allow_boolean(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "boolean"}, schema["anyOf"][0]]
     schema["default"] = False
+
+
+Section = TypeVar("Section", bound=ConfigModel)
+
+Switch = Annotated[
+    Section | None, BeforeValidator(_bool_or_mapping), Field(json_schema_extra=_allow_boolean)
+]
+"""Section that `true` enables with all defaults; None if it is absent or `false`."""

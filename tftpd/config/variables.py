@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tftpd.access.variables import VariableRule
 from tftpd.config.errors import Path
-from tftpd.config.profiles import MacPrefix, mac_bytes
-from tftpd.config.types import ConfigModel, InvalidCombination, Network
+from tftpd.config.profiles import ClientConditions
+from tftpd.config.types import InvalidCombination
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _MAX_DEPTH = 8  # nested lists and mappings
@@ -28,20 +28,16 @@ def _values(value: Any) -> dict[str, Any]:
 
 
 def _problems(value: Any, path: Path) -> Iterator[InitErrorDetails]:
-    inner: list[tuple[str | int, Any]] = []
-    if isinstance(value, dict):
-        inner = list(value.items())
-        for name in value:
-            if not _NAME.fullmatch(name):
-                expected = "expected a name of letters, digits and underscores"
-                yield _problem(expected, (*path, name), name)
-    elif isinstance(value, list):
-        inner = list(enumerate(value))
-    # The depth of `set` itself does not count.
-    if len(path) > _MAX_DEPTH and isinstance(value, (dict, list)):
+    if not isinstance(value, (dict, list)):
+        return
+    if len(path) > _MAX_DEPTH:  # the depth of `set` itself does not count
         yield _problem(f"expected at most {_MAX_DEPTH} levels", path, value)
         return
-    for step, nested in inner:
+    for step, nested in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(step, str) and not _NAME.fullmatch(step):
+            yield _problem(
+                "expected a name of letters, digits and underscores", (*path, step), step
+            )
         yield from _problems(nested, (*path, step))
 
 
@@ -64,28 +60,12 @@ Values = Annotated[
 """Names and values that templates can use."""
 
 
-class VariablesSection(ConfigModel):
+class VariablesSection(ClientConditions):
     """Template variables for some clients."""
 
-    clients: list[Network] | None = Field(
-        default=None,
-        min_length=1,
-        description="Networks or addresses of the clients (default: all).",
-    )
-    macs: list[MacPrefix] | None = Field(
-        default=None,
-        min_length=1,
-        description="MAC addresses or prefixes; known only for clients on networks of this host.",
-    )
-    set: Values = Field(
-        description="Names and values: strings, numbers, booleans, null, and lists and mappings "
-        "of these.",
-    )
+    set: Values
+    """Names and values: strings, numbers, booleans, null, and lists and mappings of these."""
 
     def build_rule(self) -> VariableRule:
         """Build the access.VariableRule that this section describes."""
-        return VariableRule(
-            values=self.set,
-            clients=None if self.clients is None else tuple(self.clients),
-            macs=None if self.macs is None else tuple(map(mac_bytes, self.macs)),
-        )
+        return VariableRule(self.set, self.clients, self.mac_prefixes)

@@ -88,10 +88,9 @@ def _shorten(text: bytes) -> str:
 
 
 def _describe_reason(code: int | None, detail: str) -> str:
-    parts = [] if code is None else [f"ERROR {code}"]
-    if detail:
-        parts.append(detail)
-    return f" ({': '.join(parts)})" if parts else ""
+    error = "" if code is None else f"ERROR {code}"
+    reason = ": ".join(filter(None, (error, detail)))
+    return f" ({reason})" if reason else ""
 
 
 def _describe_transfer(result: TransferResult) -> str:

@@ -22,17 +22,19 @@ from tftpd.daemon.service import EX_CONFIG
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line. It stores the subcommand in `command`."""
+    """Return the parser of the command line. It stores the subcommand's function in `run`."""
     top = argparse.ArgumentParser(prog="tftpd", description="TFTP server on Twisted.")
     version = f"tftpd {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="show the version")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")
     run.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="report all problems of a configuration")
     check.add_argument("config", metavar="FILE", help="configuration file")
+    check.set_defaults(run=_check)
 
     _add_explain(commands)
 
@@ -40,24 +42,20 @@ def parser() -> argparse.ArgumentParser:
         "import-map", help="translate a map file of tftp-hpa into rewrite rules"
     )
     translate.add_argument("map", metavar="FILE", help="the --map-file of in.tftpd")
+    translate.set_defaults(run=import_map)
 
-    commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(run=_print_schema)
 
     install = commands.add_parser("install-units", help="install systemd units and a configuration")
-    install.add_argument(
-        "--prefix",
-        default="/usr/local",
-        metavar="DIR",
-        help="install the units in DIR/lib/systemd/system (default: %(default)s)",
-    )
-    install.add_argument(
-        "--root", default="/", metavar="DIR", help="install everything below DIR, for a package"
-    )
-    install.add_argument(
-        "--socket", action="store_true", help="let systemd bind the port (socket activation)"
-    )
-    install.add_argument("--dry-run", action="store_true", help="print what would be done")
-    install.add_argument("--force", action="store_true", help="overwrite an existing configuration")
+    add = install.add_argument
+    help_text = "install the units in DIR/lib/systemd/system (default: %(default)s)"
+    add("--prefix", default="/usr/local", metavar="DIR", help=help_text)
+    add("--root", default="/", metavar="DIR", help="install everything below DIR, for a package")
+    add("--socket", action="store_true", help="let systemd bind the port (socket activation)")
+    add("--dry-run", action="store_true", help="print what would be done")
+    add("--force", action="store_true", help="overwrite an existing configuration")
+    install.set_defaults(run=install_units)
     return top
 
 
@@ -68,21 +66,14 @@ def _add_explain(commands: Any) -> None:
         description="Explains how the daemon would answer a request, and why. Changes nothing. "
         "Exits with 0 if the request is granted and 1 if it is refused.",
     )
-    explain.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
-    explain.add_argument(
-        "--client", required=True, type=_address, metavar="ADDRESS", help="the client's address"
-    )
-    explain.add_argument(
-        "--to", type=_address, metavar="ADDRESS", help="the request's destination address"
-    )
-    explain.add_argument(
-        "--mac",
-        type=_mac,
-        metavar="MAC",
-        help="the client's MAC address (default: from this host's neighbour table)",
-    )
-    explain.add_argument("--mode", default="octet", help="octet (the default) or netascii")
-    explain.add_argument(
+    add = explain.add_argument
+    add("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    add("--client", required=True, type=_address, metavar="ADDRESS", help="the client's address")
+    add("--to", type=_address, metavar="ADDRESS", help="the request's destination address")
+    help_text = "the client's MAC address (default: from this host's neighbour table)"
+    add("--mac", type=_mac, metavar="MAC", help=help_text)
+    add("--mode", default="octet", help="octet (the default) or netascii")
+    add(
         "--option",
         action="append",
         default=[],
@@ -90,12 +81,11 @@ def _add_explain(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the request, such as blksize=1468; may be repeated",
     )
-    explain.add_argument(
-        "--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root"
-    )
-    explain.add_argument("--json", action="store_true", help="print one JSON object")
-    explain.add_argument("direction", choices=("read", "write"), help="the kind of request")
-    explain.add_argument("name", type=os.fsencode, metavar="NAME", help="the requested file name")
+    add("--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root")
+    add("--json", action="store_true", help="print one JSON object")
+    add("direction", choices=("read", "write"), help="the kind of request")
+    add("name", type=os.fsencode, metavar="NAME", help="the requested file name")
+    explain.set_defaults(run=run_explain)
 
 
 def _address(text: str) -> str:
@@ -133,7 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     cannot be translated.
     """
     arguments = parser().parse_args(argv)
-    return _COMMANDS[arguments.command](arguments)
+    try:
+        status: int = arguments.run(arguments)
+        return status
+    except ConfigError as error:
+        print_startup_error(str(error))
+        return EX_CONFIG
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -145,11 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    try:
-        load_settings(Path(arguments.config))
-    except ConfigError as error:
-        print_startup_error(str(error))
-        return EX_CONFIG
+    load_settings(Path(arguments.config))
     print(f"{arguments.config}: no problems")
     return 0
 
@@ -157,16 +148,6 @@ def _check(arguments: argparse.Namespace) -> int:
 def _print_schema(arguments: argparse.Namespace) -> int:
     print(json.dumps(build_schema(), indent=2))
     return 0
-
-
-_COMMANDS = {
-    "run": _run,
-    "check": _check,
-    "explain": run_explain,
-    "import-map": import_map,
-    "schema": _print_schema,
-    "install-units": install_units,
-}
 
 
 if __name__ == "__main__":

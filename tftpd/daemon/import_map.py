@@ -3,8 +3,6 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tftpd.access.paths import escape_control_chars
@@ -16,29 +14,21 @@ _EXIT_FAILURE = 1
 
 _OPERATIONS = "raegsi~GP46"  # each is one letter of the first field
 _WHITESPACE = " \t\n\v\f\r"
-_GROUP = re.compile(r"\\(?:([1-9])|.)", re.DOTALL)  # in a replacement
-_RESTART_REMARK = "after a restart in.tftpd 5.2 skips the first rule, unlike its manual"
+# In a replacement:
+_GROUP = re.compile(r"\\(?:([1-9])|.)", re.DOTALL)
+_CHARACTER = re.compile(r"\\(.)|.", re.DOTALL)
+_KEYS = {
+    "i": "ignore_case: true",
+    "G": "on: read",
+    "P": "on: write",
+    "4": "clients: [0.0.0.0/0]",
+    "6": 'clients: ["::/0"]',
+}
+_RESTART_REMARK = "# after a restart in.tftpd 5.2 skips the first rule, unlike its manual"
 
 
 class _NotTranslatable(ValueError):
     """A line that no rule of tftpd can express. The text is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class TranslatedRule:
-    """The translation of one line.
-
-    Attributes:
-        line: Number of the line.
-        text: The line, printable.
-        rule: The rule as YAML; None if the line has no effect.
-        remark: A comment for the administrator.
-    """
-
-    line: int
-    text: str
-    rule: str | None
-    remark: str = ""
 
 
 def import_map(arguments: argparse.Namespace) -> int:
@@ -46,69 +36,59 @@ def import_map(arguments: argparse.Namespace) -> int:
     file = arguments.map
     try:
         text = Path(file).read_bytes().decode("utf-8")
-    except OSError as error:
-        print(f"{file}: {error.strerror}", file=sys.stderr)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8"
+        print(f"{file}: {reason}", file=sys.stderr)
         return _EXIT_FAILURE
-    except UnicodeDecodeError:
-        print(f"{file}: the file is not UTF-8", file=sys.stderr)
-        return _EXIT_FAILURE
-    rules, problems = translate(text)
+    lines, problems = translate(text)
     if problems:
-        for line, reason in problems:
-            print(f"{file}:{line}: {reason}", file=sys.stderr)
+        for number, reason in problems:
+            print(f"{file}:{number}: {reason}", file=sys.stderr)
         return _EXIT_FAILURE
-    print(*format_rules(rules), sep="\n")
+    print(*lines, sep="\n")
     return 0
 
 
-def translate(text: str) -> tuple[list[TranslatedRule], list[tuple[int, str]]]:
-    """Return the rules of a map, and the line number and reason of each failure."""
-    rules: list[TranslatedRule] = []
+def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
+    """Translate a map.
+
+    Returns:
+        The lines of the YAML section `rewrite`, and the line number and reason of each failure.
+    """
+    section: list[str] = []
+    translated: list[int] = []
     problems: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        fields = list(_split_fields(line))
+        fields = _split_fields(line)
         if not fields:
             continue
         try:
-            rule, remark = _translate_line(fields)
-            rules.append(
-                TranslatedRule(number, escape_control_chars(line.strip(_WHITESPACE)), rule, remark)
-            )
+            rule = _translate_line(fields)
         except (_NotTranslatable, BadPattern) as error:
             problems.append((number, str(error)))
-    if len(rules) > MAX_RULES:
-        first = rules[MAX_RULES].line
-        problems.append((first, f"too many rules; the maximum is {MAX_RULES}"))
-    return rules, problems
-
-
-def format_rules(rules: list[TranslatedRule]) -> Iterator[str]:
-    """Yield the lines of the YAML section `rewrite:`."""
-    yield "rewrite:" if any(rule.rule for rule in rules) else "rewrite: []"
-    for rule in rules:
-        yield f"  # {rule.line}: {rule.text}"
-        if rule.remark:
-            yield f"  # {rule.remark}"
-        if rule.rule is not None:
-            yield f"  - {rule.rule}"
+            continue
+        translated.append(number)
+        section.append(f"  # {number}: {escape_control_chars(line.strip(_WHITESPACE))}")
+        section += [f"  {rule_line}" for rule_line in rule]
+    if len(translated) > MAX_RULES:
+        problems.append((translated[MAX_RULES], f"too many rules; the maximum is {MAX_RULES}"))
+    is_empty = all(line.startswith("  #") for line in section)
+    return ["rewrite: []" if is_empty else "rewrite:", *section], problems
 
 
 # in.tftpd's fields: a backslash keeps whitespace or # in a field; a # starts a comment.
-_FIELD = re.compile(r"[ \t\n\v\f\r]*((?:\\.|[^ \t\n\v\f\r#\\])+\\?|\\$)", re.DOTALL)
+_FIELD = r"(?:[ \t\n\v\f\r]*((?:\\.|[^ \t\n\v\f\r#\\])+\\?|\\$))?"
+_FIELDS = re.compile(_FIELD * 3, re.DOTALL)
 
 
-def _split_fields(line: str) -> Iterator[str]:
-    """Yield up to three fields."""
-    position = 0
-    for _ in range(3):
-        match = _FIELD.match(line, position)
-        if match is None:
-            return
-        yield match[1]
-        position = match.end()
+def _split_fields(line: str) -> list[str]:
+    """Return up to three fields."""
+    match = _FIELDS.match(line)
+    return [field for field in match.groups() if field] if match else []
 
 
-def _translate_line(fields: list[str]) -> tuple[str | None, str]:
+def _translate_line(fields: list[str]) -> list[str]:
+    """Return the rule as YAML, after a remark if there is one."""
     letters = fields[0]
     _check_operations(letters)
     if len(fields) < 2:
@@ -126,12 +106,19 @@ def _translate_line(fields: list[str]) -> tuple[str | None, str]:
         keys.append(f"to: {_quote(to)}")
         if longest:
             keys.append("longest: true")
-    keys += _other_keys(letters)
+        if "g" in letters:
+            keys.append("repeat: true")
+    if "e" in letters and "a" not in letters:
+        keys.append("last: true")
+    if _restarts(letters):
+        keys.append("restart: true")
+    keys += [key for letter, key in _KEYS.items() if letter in letters]
     if not set(letters) & set("raes"):
-        return None, "has no effect"
+        return ["# has no effect"]
     if "4" in letters and "6" in letters:
-        return None, "matches no client"
-    return f"{{{', '.join(keys)}}}", _RESTART_REMARK if _restarts(letters) else ""
+        return ["# matches no client"]
+    rule = f"- {{{', '.join(keys)}}}"
+    return [_RESTART_REMARK, rule] if _restarts(letters) else [rule]
 
 
 def _check_operations(letters: str) -> None:
@@ -155,41 +142,19 @@ def _restarts(letters: str) -> bool:
     return "s" in letters and not set(letters) & set("ae")
 
 
-def _other_keys(letters: str) -> Iterator[str]:
-    if "a" not in letters:
-        if "r" in letters and "g" in letters:
-            yield "repeat: true"
-        if "e" in letters:
-            yield "last: true"
-        elif "s" in letters:
-            yield "restart: true"
-    if "i" in letters:
-        yield "ignore_case: true"
-    for letter, key in (("G", "on: read"), ("P", "on: write")):
-        if letter in letters:
-            yield key
-    for letter, network in (("4", "0.0.0.0/0"), ("6", '"::/0"')):
-        if letter in letters:
-            yield f"clients: [{network}]"
-
-
 def _translate_replacement(text: str, groups: int) -> str:
     """Return the template for a replacement of in.tftpd."""
-    result, case, at = "", "", 0
-    while at < len(text):
-        character, at = text[at], at + 1
-        if character != "\\" or at == len(text):
-            result += _literal(character, case)
-            continue
-        character, at = text[at], at + 1
-        if character in "ULE":
-            case = {"U": ":upper", "L": ":lower", "E": ""}[character]
-        elif character.isdigit() and character.isascii():
-            result += f"{{{character}{case}}}" if int(character) <= groups else ""
-        elif character in "ix":
-            result += f"{{{'ip' if character == 'i' else 'ip_hex'}{case}}}"
+    result, case = "", ""
+    for match in _CHARACTER.finditer(text):
+        escaped = match[1] or ""
+        if escaped and escaped in "ULE":
+            case = {"U": ":upper", "L": ":lower", "E": ""}[escaped]
+        elif escaped.isdigit() and escaped.isascii():
+            result += f"{{{escaped}{case}}}" if int(escaped) <= groups else ""
+        elif escaped and escaped in "ix":
+            result += f"{{{'ip' if escaped == 'i' else 'ip_hex'}{case}}}"
         else:
-            result += _literal(character, case)
+            result += _literal(escaped or match[0], case)
     return result
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,22 +23,25 @@ _SERVED = Path("/srv/tftp")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))  # by ProtectHome=
 
 
+# The verb write, make, remove or keep; the path, and the text to write.
+_Step = tuple[str, Path, str]
+
+
 class _InstallError(Exception):
     """The units cannot be installed. The text is one line."""
 
 
 def install_units(arguments: argparse.Namespace) -> int:
     """Install the files, print each step and the next commands; return the exit status."""
+    os.umask(0o022)  # everyone may read what is installed, whatever root's umask is
     try:
-        for step in _plan(arguments):
+        for verb, path, text in _plan(arguments):
             if not arguments.dry_run:
-                step.run()
-            print(f"{step.verb:6} {step.path}")
-    except OSError as error:
-        print(f"tftpd: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except _InstallError as error:
-        print(f"tftpd: {error}", file=sys.stderr)
+                _run_step(verb, path, text)
+            print(f"{verb:6} {path}")
+    except (OSError, _InstallError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"tftpd: {reason}", file=sys.stderr)
         return 1
     if not arguments.dry_run:
         list(getPlugins(IServiceMaker))  # writes Twisted's plugin cache, which needs root
@@ -48,30 +51,19 @@ def install_units(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class InstallStep:
-    """One step of the installation. The verb is write, make, remove or keep."""
-
-    verb: str
-    path: Path
-    text: str = ""
-
-    def run(self) -> None:
-        """Run the step.
-
-        Raises:
-            OSError: The path cannot be changed.
-        """
-        if self.verb == "make":
-            _make_directory(self.path)
-        elif self.verb == "remove":
-            self.path.unlink()
-        elif self.verb == "write":
-            _make_directory(self.path.parent)
-            _write_atomically(self.path, self.text)
+def _run_step(verb: str, path: Path, text: str) -> None:
+    if verb == "make":
+        path.mkdir(parents=True)
+    elif verb == "remove":
+        path.unlink()
+    elif verb == "write":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
 
 
-def _plan(arguments: argparse.Namespace) -> Iterator[InstallStep]:
+def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
     """Yield the steps. An existing configuration stays unless `--force` is given."""
     root = Path(arguments.root)
     units = root / (Path(arguments.prefix).absolute() / "lib/systemd/system").relative_to("/")
@@ -82,22 +74,21 @@ def _plan(arguments: argparse.Namespace) -> Iterator[InstallStep]:
     if arguments.socket:
         yield _write_step(units / _DROP_IN, _shipped(_DROP_IN))
     elif (units / _DROP_IN).exists():
-        yield InstallStep("remove", units / _DROP_IN)
+        yield "remove", units / _DROP_IN, ""
     config = root / _CONFIG.relative_to("/")
     if config.exists() and not arguments.force:
-        yield InstallStep("keep", config)
+        yield "keep", config, ""
     else:
         yield _write_step(config, _shipped(_CONFIG.name))
     served = root / _SERVED.relative_to("/")
-    yield InstallStep("keep" if served.is_dir() else "make", served)
+    yield "keep" if served.is_dir() else "make", served, ""
 
 
-def _write_step(path: Path, text: str) -> InstallStep:
-    try:
-        is_same = path.read_text() == text
-    except OSError:
-        is_same = False
-    return InstallStep("keep" if is_same else "write", path, text)
+def _write_step(path: Path, text: str) -> _Step:
+    with suppress(OSError):
+        if path.read_text() == text:
+            return "keep", path, text
+    return "write", path, text
 
 
 def _shipped(name: str) -> str:
@@ -135,18 +126,3 @@ def _quote(word: str) -> str:
     """Quote for a unit, where % starts a specifier and $ a variable."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if " " in word else word
-
-
-def _make_directory(directory: Path) -> None:
-    """Create the directory and its parents with mode 755, regardless of root's umask."""
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir()
-        directory.chmod(0o755)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, "utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)

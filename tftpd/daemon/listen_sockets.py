@@ -18,6 +18,14 @@ from tftpd.net.types import SocketAddress
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
+_NOT_PERMITTED = "not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+_BIND_ERRORS = {
+    errno.EADDRINUSE: "the port is in use by another program",
+    errno.EACCES: _NOT_PERMITTED,
+    errno.EPERM: _NOT_PERMITTED,
+    errno.EADDRNOTAVAIL: "this host has no such address",
+}
+
 _log = Logger()
 
 
@@ -77,7 +85,7 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     _check_inherited(inherited, settings)
     if inherited and "listen" not in settings.model_fields_set:
         return [replace(entry, listen=_default_listen(entry.address)) for entry in inherited]
-    removed = [held_by_name[name] for name in held_by_name if name not in configured]
+    removed = [entry for entry in held if entry.name not in configured]
     with ExitStack() as undo:
         bound = []
         for listen in settings.listen:
@@ -90,7 +98,7 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
             try:
                 sockets = bind_listeners(listen.address, listen.port, settings.workers, shared)
             except OSError as error:
-                reason = _explain_bind_error(error)
+                reason = _BIND_ERRORS.get(error.errno or 0, error.strerror or str(error))
                 if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
                     _log.warn(
                         "not listening on {where}: {reason}",
@@ -223,32 +231,18 @@ def _find_problem(sock: socket.socket) -> str | None:
     name = sock.getsockname()
     if sock.type != socket.SOCK_DGRAM:
         return f"a socket that is not a UDP socket: {format_address(name)}; use ListenDatagram="
-    if sock.family == socket.AF_INET6 and _accepts_ipv4(sock, IPv6Address(name[0])):
-        # The kernel does not tell broadcasts from unicasts on such a socket, and policies and
-        # logs would see IPv4 addresses in two forms.
-        return (
-            f"a socket that accepts both IPv4 and IPv6: {format_address(name)}; "
-            "use two sockets with BindIPv6Only=ipv6-only"
-        )
+    if sock.family == socket.AF_INET6:
+        address = IPv6Address(name[0])
+        v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        # The kernel does not tell broadcasts from unicasts on a socket with IPv4, and policies
+        # and logs would see IPv4 addresses in two forms.
+        if address.ipv4_mapped is not None or (address.is_unspecified and not v6only):
+            return (
+                f"a socket that accepts both IPv4 and IPv6: {format_address(name)}; "
+                "use two sockets with BindIPv6Only=ipv6-only"
+            )
     return None
-
-
-def _accepts_ipv4(sock: socket.socket, address: IPv6Address) -> bool:
-    if address.ipv4_mapped is not None:
-        return True
-    v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    return address.is_unspecified and not v6only
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _explain_bind_error(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use by another program"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this host has no such address"
-    return error.strerror or str(error)

@@ -9,7 +9,6 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
@@ -60,10 +59,16 @@ def observer(level: str, form: str, out: TextIO) -> ILogObserver:
         out: The destination.
     """
     predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
-    if is_journal(out):
-        to_text = _add_priority(_format_json if form == "json" else _format_without_time)
-    else:
-        to_text = _format_json if form == "json" else _format_text
+    has_priority = is_journal(out)
+    format_text = _format_without_time if has_priority else _format_text
+    format_event = _format_json if form == "json" else format_text
+
+    def to_text(event: LogEvent) -> str | None:
+        text = format_event(event)
+        if text and has_priority:
+            return _prefix_priority(text, event.get("log_level", LogLevel.info))
+        return text
+
     write = FileLogObserver(nonblocking(out), to_text)
     return FilteringLogObserver(LossTolerantObserver(write), [predicate])
 
@@ -152,10 +157,8 @@ def open_log(path: str | None, foreground: bool) -> TextIO:
 
 def is_journal(out: TextIO) -> bool:
     """Return whether `out` is connected to the journal (JOURNAL_STREAM in systemd.exec(5))."""
-    status = _stat(out)
-    if status is None:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    status, stream = _stat(out), os.environ.get("JOURNAL_STREAM")
+    return status is not None and stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def print_startup_error(text: str) -> None:
@@ -188,9 +191,6 @@ class _PipeWriter(io.TextIOBase):
         self._is_mid_line = False
         self._is_stalled = False  # the reader
         self._next_wait = 0.0
-
-    def fileno(self) -> int:
-        return self._out.fileno()
 
     def write(self, text: str) -> int:
         # The rest of a truncated line is lost. It must not corrupt the next line.
@@ -225,14 +225,6 @@ def _stat(out: TextIO) -> os.stat_result | None:
         return None  # it has no descriptor
 
 
-def _add_priority(to_text: Callable[[LogEvent], str | None]) -> Callable[[LogEvent], str | None]:
-    def format_event(event: LogEvent) -> str | None:
-        text = to_text(event)
-        return text and _prefix_priority(text, event.get("log_level", LogLevel.info))
-
-    return format_event
-
-
 def _prefix_priority(text: str, level: Any) -> str:
     """Prefix each line: the journal stores a line as an entry, by default as information."""
     return _LINE.sub(f"<{_PRIORITIES[level]}>", text)
@@ -251,10 +243,8 @@ def _format_text(event: LogEvent) -> str | None:
     )
 
 
-@lru_cache(maxsize=2)
-def _format_second(second: int) -> str:
-    """Format a time once per second; it took half of the time of a line."""
-    return formatTime(second)
+# Format a time once per second; it took half of the time of a line.
+_format_second = lru_cache(maxsize=2)(formatTime)
 
 
 def _format_json(event: LogEvent) -> str:

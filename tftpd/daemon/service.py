@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -28,13 +28,7 @@ from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
-from tftpd.daemon.listen_sockets import (
-    BindError,
-    DrainTracker,
-    ListenSocket,
-    adopt,
-    bind,
-)
+from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool
 from tftpd.net.packet_text import format_address
@@ -101,6 +95,7 @@ class Daemon(Service):
     """
 
     log = Logger()
+    _page: "StatusService | None" = None
 
     def __init__(
         self,
@@ -127,11 +122,13 @@ class Daemon(Service):
         self._reopen_log = reopen_log
         self._bound: list[ListenSocket] = []
         self._drains = DrainTracker()
-        self._page = _status_page(reactor, settings, path)
+        if settings.status is not None:  # only then are its libraries imported
+            from tftpd.status.service import StatusService
+
+            self._page = StatusService(reactor, settings.status, path)
         self._undo = ExitStack()
         self._reloads = Debouncer(reactor, self.reload)
-        self._is_sweeping = False
-        self._sweep_again = False
+        self._sweeps = DeferredLock()
 
     @property
     def addresses(self) -> list[SocketAddress]:
@@ -187,10 +184,8 @@ class Daemon(Service):
             self._page.start(self._serving)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
-        for address in self.addresses:
-            self.log.info(
-                "serving on {address}", event="listening", address=format_address(address)
-            )
+        for address in map(format_address, self.addresses):
+            self.log.info("serving on {address}", event="listening", address=address)
         self._sweep()
         self._reactor.callWhenRunning(self._systemd.ready)
 
@@ -293,39 +288,33 @@ class Daemon(Service):
     def _sweep(self) -> None:
         """Remove what remains of uploads after a crash or `kill -9`.
 
-        Only one sweep runs at a time. Repeated reloads must not occupy all threads with walks
-        through large trees.
+        At most one sweep runs and one waits. Repeated reloads must not occupy all threads with
+        walks through large trees.
         """
-        self._sweep_again = self._is_sweeping
-        if self._is_sweeping:
-            return
-        self._is_sweeping = True
+        if not self._sweeps.waiting:
+            self._sweeps.run(self._sweep_roots)
+
+    def _sweep_roots(self) -> "Deferred[Any]":
         writable = [mount for mount in self._settings.build_mounts() if mount.write is not None]
-        DeferredList(
-            [
-                deferToThreadPool(
-                    self._reactor, self._reactor.getThreadPool(), remove_stale_uploads, root
-                ).addCallbacks(self._log_removed, self._log_sweep_failure, callbackArgs=(root,))
-                for root in {root.path for mount in writable for root in mount.roots}
-            ]
-        ).addCallback(lambda _: self._end_sweep())
+        roots = {root.path for mount in writable for root in mount.roots}
+        return DeferredList([self._sweep_root(root) for root in roots])
 
-    def _end_sweep(self) -> None:
-        self._is_sweeping = False
-        if self._sweep_again:
-            self._sweep()
+    def _sweep_root(self, root: Path) -> "Deferred[None]":
+        def log_removed(count: int) -> None:
+            if count:
+                self.log.info(
+                    "removed {count} unfinished uploads below {root}",
+                    event="stale_uploads_removed",
+                    count=count,
+                    root=str(root),
+                )
 
-    def _log_removed(self, count: int, root: Path) -> None:
-        if count:
-            self.log.info(
-                "removed {count} unfinished uploads below {root}",
-                event="stale_uploads_removed",
-                count=count,
-                root=str(root),
-            )
-
-    def _log_sweep_failure(self, failure: Any) -> None:
-        self.log.failure("unfinished uploads cannot be removed", failure, event="sweep_failed")
+        threads = self._reactor.getThreadPool()
+        removed = deferToThreadPool(self._reactor, threads, remove_stale_uploads, root)
+        text = "unfinished uploads cannot be removed"
+        return removed.addCallbacks(
+            log_removed, partial(self.log.failure, text, event="sweep_failed")
+        )
 
 
 def _closed_directory() -> Path | None:
@@ -343,12 +332,3 @@ def _closed_directory() -> Path | None:
 def _fire(deferred: "Deferred[None]") -> None:
     if not deferred.called:
         deferred.callback(None)
-
-
-def _status_page(reactor: Any, settings: Settings, path: Path | None) -> "StatusService | None":
-    """Return the status page if it is configured. Only then are its libraries imported."""
-    if settings.status is None:
-        return None
-    from tftpd.status.service import StatusService
-
-    return StatusService(reactor, settings.status, path)

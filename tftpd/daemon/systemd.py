@@ -7,7 +7,7 @@ systemd has not started the daemon.
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -25,24 +25,20 @@ class SystemdNotifier:
     restarts a daemon that hangs.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        status: Callable[[], str],
-        environment: MutableMapping[str, str] = os.environ,
-    ) -> None:
+    def __init__(self, clock: IReactorTime, status: Callable[[], str]) -> None:
         """Create the notifier.
+
+        systemd's variables are removed from the environment, so that child processes cannot
+        notify on behalf of the daemon.
 
         Args:
             clock: The reactor.
             status: Returns the line that `systemctl status` shows.
-            environment: The environment. systemd's variables are removed from it, so that
-                child processes cannot notify on behalf of the daemon.
         """
         self._clock = clock
         self._status = status
-        self._path = environment.pop("NOTIFY_SOCKET", "")
-        self._watchdog_seconds = _pop_watchdog_seconds(environment)
+        self._path = os.environ.pop("NOTIFY_SOCKET", "")
+        self._watchdog_seconds = _pop_watchdog_seconds()
         self._note = ""
         self._sent_status = ""
         self._calls: list[LoopingCall] = []
@@ -105,13 +101,13 @@ class SystemdNotifier:
             return  # the daemon serves even if systemd does not listen
 
 
-def inherited(environment: MutableMapping[str, str] = os.environ) -> list[int]:
+def inherited() -> list[int]:
     """Return the descriptors of the sockets that systemd has opened for this process.
 
-    Child processes do not inherit them, and the variables are removed from `environment`.
+    Child processes do not inherit them, and the variables are removed from the environment.
     """
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    environment.pop("LISTEN_FDNAMES", None)
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
     descriptors = list(range(_FIRST_FD, _FIRST_FD + int(count)))
@@ -120,9 +116,9 @@ def inherited(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     return descriptors
 
 
-def _pop_watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
+def _pop_watchdog_seconds() -> float | None:
     """Return the watchdog's timeout in seconds, or None if there is no watchdog."""
-    pid, timeout = environment.pop("WATCHDOG_PID", ""), environment.pop("WATCHDOG_USEC", "")
+    pid, timeout = os.environ.pop("WATCHDOG_PID", ""), os.environ.pop("WATCHDOG_USEC", "")
     if pid not in ("", str(os.getpid())) or not timeout.isdecimal() or not int(timeout):
         return None
     return int(timeout) / _MICROSECONDS

@@ -6,10 +6,11 @@ worker ends when the pipe closes, so it never outlives the daemon.
 
 import gc
 import mmap
+import pickle
 import signal
 import socket
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +18,6 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
@@ -26,22 +26,10 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.ipc import (
-    COUNTER_FD,
-    DRAIN,
-    SOCKETS_FD,
-    Channel,
-    WorkerConfig,
-    encode_drained,
-    encode_event,
-    encode_result,
-    encode_snapshot,
-)
-from tftpd.net.types import SocketAddress
-from tftpd.protocol.result import TransferResult
-from tftpd.server.admission import SharedCounter
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
 from tftpd.server.server import Server
-from tftpd.server.snapshot import QUESTION
+from tftpd.server.session_table import SharedCounter
+from tftpd.server.snapshot import QUESTION, to_plain
 
 
 @implementer(IHalfCloseableProtocol)
@@ -50,25 +38,46 @@ class Worker(Channel):
 
     transport: StandardIO
 
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(self._on_message)
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        """Create the worker.
+
+        Args:
+            reactor: The reactor.
+            sock: Brings the listening sockets.
+        """
         self._reactor = reactor
-        self._socket = socket.socket(fileno=SOCKETS_FD)
+        self._socket = sock
         self._server: Server | None = None
         self._drain_timeout = 0.0
         self._ended: Deferred[None] = Deferred()
-
-    def drain(self) -> None:
-        """Accept no more requests. End after the last transfer, or after `drain_timeout`."""
-        if self._server is not None:
-            self._server.drain().addCallback(lambda _: self.stop())
-            self._reactor.callLater(self._drain_timeout, self.stop)
 
     def stop(self) -> "Deferred[None]":
         """End all transfers. Fires when the daemon has received the last message."""
         self._end_transfers()
         self.transport.loseConnection()
         return self._ended
+
+    def send_event(self, event: LogEvent) -> None:
+        """Send a log event to the daemon."""
+        text = formatEvent(event)
+        if "log_failure" in event:
+            text += "\n" + event["log_failure"].getTraceback()
+        level = event.get("log_level", LogLevel.info).name
+        namespace = event.get("log_namespace") or "-"
+        self._send("event", [level, namespace, event.get("event"), text])
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: the daemon has sent a message."""
+        if string not in (DRAIN, QUESTION):
+            self._configure(pickle.loads(string))
+        elif self._server is None:
+            return  # its transfers have ended already
+        elif string == QUESTION:
+            snapshot = self._server.snapshot()
+            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
+        else:
+            self._server.drain().addCallback(lambda _: self.stop())
+            self._reactor.callLater(self._drain_timeout, self.stop)
 
     def readConnectionLost(self) -> None:
         """Twisted: the daemon has closed its pipe and waits for the end."""
@@ -91,19 +100,6 @@ class Worker(Channel):
         if server is not None:
             server.stop()
 
-    def _on_message(self, message: bytes) -> None:
-        if message == DRAIN:
-            self.drain()
-        elif message == QUESTION:
-            self._send_snapshot()
-        else:
-            self._configure(WorkerConfig.decode(message))
-
-    def _send_snapshot(self) -> None:
-        if self._server is not None:
-            snapshot = self._server.snapshot()
-            snapshot.addCallback(lambda taken: self.sendString(encode_snapshot(taken)))
-
     def _configure(self, config: WorkerConfig) -> None:
         if self._server is None:
             self._server = self._start(config)
@@ -115,36 +111,18 @@ class Worker(Channel):
 
     def _start(self, config: WorkerConfig) -> Server:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(config.settings.log.level))
-        observer = FilteringLogObserver(_PipeObserver(self.sendString), [level])
+        # Any callable works; the annotation of Twisted is stricter.
+        observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
-        number = config.number
-        counter = SharedCounter(counts, number)
-        server = Server(self._reactor, self._send_result, counter, number, self._send_drained)
+        counter = SharedCounter(counts, config.number)
+        send_result, send_drained = partial(self._send, "result"), partial(self._send, "drained")
+        server = Server(self._reactor, send_result, counter, config.number, send_drained)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 
-    def _send_drained(self, address: SocketAddress) -> None:
-        self.sendString(encode_drained(address))
-
-    def _send_result(self, result: TransferResult) -> None:
-        self.sendString(encode_result(result))
-
-
-@implementer(ILogObserver)
-class _PipeObserver:
-    """Log observer that sends each event to the daemon."""
-
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        self._send = send
-
-    def __call__(self, event: LogEvent) -> None:
-        text = formatEvent(event)
-        if "log_failure" in event:
-            text += "\n" + event["log_failure"].getTraceback()
-        level = event.get("log_level", LogLevel.info).name
-        namespace = event.get("log_namespace") or "-"
-        self._send(encode_event(level, namespace, event.get("event"), text))
+    def _send(self, kind: str, value: Any) -> None:
+        self.sendString(encode(kind, value))
 
 
 def main() -> None:
@@ -155,7 +133,7 @@ def main() -> None:
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the daemon and its workers; the daemon ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker(reactor)
+    worker = Worker(reactor, socket.socket(fileno=SOCKETS_FD))
     StandardIO(worker)
     reactor.addSystemEventTrigger("before", "shutdown", worker.stop)
     reactor.run()

@@ -6,27 +6,22 @@ socket for its successor, to which the kernel sends the same clients.
 
 import mmap
 import os
-import socket
-import sys
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, WorkerConfig
+from tftpd.daemon.ipc import DRAIN, WorkerConfig
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.daemon.worker_process import WorkerProcess
-from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, WorkerState, merge_snapshots
-
-# -P: nothing is imported from twistd's working directory.
-_COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
 _COUNTER_BYTES = 8  # of one session counter in the shared memory
 
@@ -70,17 +65,15 @@ class WorkerPool:
             drains.on_worker_ended(number)
             clean_up()
 
-        self._slots = [
-            WorkerSlot(
-                reactor,
-                number,
-                self._counter_fd,
-                partial(on_ended, number),
-                fan_out(AccessLog(worker=number), *observers),
-                partial(drains.on_drained, number),
+        self._slots = []
+        for number in range(count):
+            observer = fan_out(AccessLog(worker=number), *observers)
+            on_drained = partial(drains.on_drained, number)
+            make_worker = partial(
+                WorkerProcess, reactor, number, self._counter_fd, observer, on_drained
             )
-            for number in range(count)
-        ]
+            slot = WorkerSlot(reactor, number, make_worker, partial(on_ended, number))
+            self._slots.append(slot)
 
     @property
     def transfers(self) -> int:
@@ -98,7 +91,7 @@ class WorkerPool:
         for number, slot in enumerate(self._slots):
             config = WorkerConfig(settings, listens, number)
             descriptors = [entry.sockets[number].fileno() for entry in bound]
-            slot.configure(config.encode(), descriptors, settings.drain_timeout)
+            slot.configure(pickle.dumps(config), descriptors, settings.drain_timeout)
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the merged snapshot of all workers that answer in time."""
@@ -107,11 +100,12 @@ class WorkerPool:
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when all workers have finished their transfers."""
-        return _all_ended([slot.drain() for slot in self._slots])
+        drained = gatherResults([slot.drain() for slot in self._slots])
+        return drained.addCallback(lambda _: None)
 
     def stop(self) -> "Deferred[None]":
         """End all transfers. Fires when all workers have ended."""
-        stopped = _all_ended([slot.stop() for slot in self._slots])
+        stopped = gatherResults([slot.stop() for slot in self._slots])
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
@@ -122,27 +116,21 @@ class WorkerSlot:
         self,
         reactor: Any,
         number: int,
-        counter_fd: int,
+        make_worker: Callable[[Callable[[str, float], None]], WorkerProcess],
         on_ended: Callable[[], None],
-        observer: Observer,
-        on_drained: Callable[[SocketAddress], None],
     ) -> None:
         """Create an empty slot; `configure` starts the first worker.
 
         Args:
             reactor: The reactor.
             number: Number of the worker.
-            counter_fd: Shared memory with the session counters.
+            make_worker: Creates a worker, which calls its argument when it ends.
             on_ended: Called after each end of a worker.
-            observer: Called with each result.
-            on_drained: Called with each removed address that the worker has drained.
         """
         self._reactor = reactor
         self._number = number
-        self._counter_fd = counter_fd
+        self._make_worker = make_worker
         self._on_ended = on_ended
-        self._observer = observer
-        self._on_drained = on_drained
         self._restarts = -1  # the first start does not count
         self._config = b""
         self._descriptors: list[int] = []
@@ -151,7 +139,7 @@ class WorkerSlot:
         self._worker: WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
         self._is_ending = False
-        self._waiting_for_end: list[Deferred[None]] = []
+        self._ended: Deferred[None] = Deferred()
 
     @property
     def is_running(self) -> bool:
@@ -162,7 +150,7 @@ class WorkerSlot:
         """Configure the worker and its successors.
 
         Args:
-            config: An encoded `WorkerConfig`.
+            config: A pickled `WorkerConfig`.
             descriptors: The listening sockets that belong to it.
             drain_timeout: How long `drain` waits for running transfers, in seconds.
         """
@@ -182,19 +170,21 @@ class WorkerSlot:
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when the worker has ended."""
-        return self._end(DRAIN, self._drain_seconds)
+        if self._worker is not None:
+            self._worker.sendString(DRAIN)
+        return self._end(self._drain_seconds)
 
     def stop(self) -> "Deferred[None]":
         """End the worker's transfers. Fires when the worker has ended."""
-        return self._end(None, _STOP_TIMEOUT_SECONDS)
+        if self._worker is not None:
+            self._worker.transport.closeStdin()
+        return self._end(_STOP_TIMEOUT_SECONDS)
 
     def _start(self) -> None:
         self._restart = None
-        worker = WorkerProcess(
-            self._reactor, self._number, self._observer, self._on_drained, self._on_worker_ended
-        )
+        worker = self._make_worker(self._on_worker_ended)
         try:
-            sock = self._spawn(worker)
+            worker.spawn()
         except OSError as error:  # out of descriptors, processes or memory
             self._short_lives += 1
             reason = error.strerror or str(error)
@@ -202,7 +192,6 @@ class WorkerSlot:
             return
         self._restarts += 1
         self._worker = worker
-        worker.connect(sock)
         worker.configure(self._config, self._descriptors)
         _log.info(
             "worker {worker} is process {pid}",
@@ -210,29 +199,6 @@ class WorkerSlot:
             worker=self._number,
             pid=worker.transport.pid,
         )
-
-    def _spawn(self, worker: WorkerProcess) -> socket.socket:
-        """Start the process; return the socket that passes listening sockets to it."""
-        local, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with remote:
-            try:
-                self._reactor.spawnProcess(
-                    worker,
-                    _COMMAND[0],
-                    _COMMAND,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    childFDs={
-                        0: "w",
-                        1: "r",
-                        2: "r",
-                        SOCKETS_FD: remote.fileno(),
-                        COUNTER_FD: self._counter_fd,
-                    },
-                )
-            except BaseException:
-                local.close()
-                raise
-        return local
 
     def _start_later(self, message: str, reason: str) -> None:
         delay = restart_delay(self._short_lives)
@@ -245,18 +211,15 @@ class WorkerSlot:
         )
         self._restart = self._reactor.callLater(delay, self._start)
 
-    def _end(self, message: bytes | None, timeout: float) -> "Deferred[None]":
+    def _end(self, timeout: float) -> "Deferred[None]":
         self._is_ending = True
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
         if self._worker is None:
             return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._waiting_for_end.append(ended)
-        self._worker.dismiss(message)
         kill = self._reactor.callLater(timeout, self._worker.kill)
-        return ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+        return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
     def _add_state(self, snapshot: Snapshot | None, pid: int | None) -> Snapshot:
         state = WorkerState(self._number, pid, self._restarts, snapshot is not None)
@@ -266,8 +229,7 @@ class WorkerSlot:
         self._worker = None
         self._on_ended()
         if self._is_ending:
-            for ended in self._waiting_for_end:
-                ended.callback(None)
+            self._ended.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
         self._start_later("worker {worker} ended ({reason})", reason)
@@ -282,7 +244,3 @@ def restart_delay(short_lives: int) -> float:
     doublings = min(short_lives, 10)  # a larger power overflows a float after some hours
     delay = min(_MAX_DELAY_SECONDS, _MIN_DELAY_SECONDS * 2**doublings)
     return delay if short_lives > 1 else 0.0
-
-
-def _all_ended(deferreds: "list[Deferred[None]]") -> "Deferred[None]":
-    return DeferredList(deferreds).addCallback(lambda _: None)

@@ -1,6 +1,9 @@
 """The daemon's end of one worker process."""
 
+import json
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +16,15 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from tftpd.daemon.access_log import Observer
-from tftpd.daemon.ipc import Channel, dispatch
+from tftpd.daemon.ipc import COUNTER_FD, SOCKETS_FD, Channel, result_from_json
 from tftpd.net.types import SocketAddress
-from tftpd.server.snapshot import SnapshotRequest
+from tftpd.server.snapshot import SnapshotRequest, from_plain
+
+# -P: nothing is imported from twistd's working directory.
+_COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
 
-class WorkerProcess(ProcessProtocol):
+class WorkerProcess(Channel, ProcessProtocol):
     """Process protocol of one worker, from its start to its end."""
 
     transport: IProcessTransport
@@ -27,35 +33,49 @@ class WorkerProcess(ProcessProtocol):
         self,
         reactor: Any,
         number: int,
+        counter_fd: int,
         observer: Observer,
         on_drained: Callable[[SocketAddress], None],
         on_ended: Callable[[str, float], None],
     ) -> None:
-        """Create the protocol; `spawnProcess` starts the process.
+        """Create the protocol; `spawn` starts the process.
 
         Args:
             reactor: The reactor.
             number: Number of the worker.
+            counter_fd: Shared memory with the session counters.
             observer: Called with each result of the worker.
             on_drained: Called with each removed address that has no session any longer.
             on_ended: Called with the reason of the end and the lifetime in seconds.
         """
-        self.snapshots = SnapshotRequest(reactor, self._send)
+        self.snapshots = SnapshotRequest(reactor, self.sendString)
+        self._reactor = reactor
         self._number = number
+        self._counter_fd = counter_fd
         self._observer = observer
         self._on_drained = on_drained
         self._on_ended = on_ended
-        self._channel = Channel(self._on_message)
-        self._loggers: dict[str, Logger] = {}
         self._started = time.monotonic()
 
-    def connect(self, sock: socket.socket) -> None:
-        """Pass listening sockets through `sock` from now on. The protocol closes it."""
-        sock.setblocking(False)
-        self._socket = sock
+    def spawn(self) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: There are not enough descriptors, processes or memory.
+        """
+        self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: self._counter_fd}
+        with remote:
+            try:
+                self._reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
+            except BaseException:
+                self._socket.close()
+                raise
 
     def configure(self, config: bytes, descriptors: list[int]) -> None:
-        """Send an encoded `WorkerConfig` and the listening sockets that belong to it."""
+        """Send a pickled `WorkerConfig` and the listening sockets that belong to it."""
         try:
             socket.send_fds(self._socket, [b"-"], descriptors)
         except BlockingIOError:
@@ -63,18 +83,7 @@ class WorkerProcess(ProcessProtocol):
         except OSError:
             return  # it has ended, and processEnded follows
         else:
-            self._send(config)
-
-    def dismiss(self, message: bytes | None) -> None:
-        """Ask the worker to end.
-
-        Args:
-            message: `DRAIN`, or None to end the running transfers at once.
-        """
-        if message is None:
-            self.transport.closeStdin()
-        else:
-            self._send(message)
+            self.sendString(config)
 
     def kill(self) -> None:
         """Kill the process, if it still runs."""
@@ -82,8 +91,20 @@ class WorkerProcess(ProcessProtocol):
             self.transport.signalProcess("KILL")
 
     def outReceived(self, data: bytes) -> None:
-        """Twisted: the worker has sent messages."""
-        self._channel.dataReceived(data)
+        """Twisted: the worker has sent a part of its messages."""
+        self.dataReceived(data)
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: the worker has sent a message."""
+        kind, value = json.loads(string)
+        if kind == "result":
+            self._observer(result_from_json(value))
+        elif kind == "event":
+            self._log_event(*value)
+        elif kind == "snapshot":
+            self.snapshots.answered(from_plain(value))
+        else:
+            self._on_drained(tuple(value))
 
     def errReceived(self, data: bytes) -> None:
         """Twisted: the interpreter has written an error, outside of the worker's log."""
@@ -97,17 +118,8 @@ class WorkerProcess(ProcessProtocol):
         text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
         self._on_ended(text, time.monotonic() - self._started)
 
-    def _send(self, message: bytes) -> None:
-        self.transport.write(len(message).to_bytes(4, "big") + message)
-
-    def _on_message(self, message: bytes) -> None:
-        dispatch(
-            message, self._observer, self._log_event, self.snapshots.answered, self._on_drained
-        )
-
     def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
-        logger = self._loggers.setdefault(namespace, Logger(namespace=namespace))
-        logger.emit(
+        Logger(namespace=namespace).emit(
             LogLevel.lookupByName(level),
             "worker {worker}: {message}",
             event=event,

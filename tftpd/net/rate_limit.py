@@ -1,13 +1,16 @@
-"""Limits on bandwidth, on requests during transfers, on repeated actions and log lines.
+"""Limits on bandwidth, on requests, on repeated actions and log lines.
 
 `BandwidthLimit` and `TrafficShaper` limit transfers. Bytes count when they are sent or
 received; then the transfer pauses until the rate allows the next ones. A window is
 sent as a whole, so a limit holds on average over some windows.
 
+`ClientRateLimiter` limits the requests of each client.
+
 `RequestThrottle` limits requests while transfers are active. A request costs as much
 CPU time as about 20 blocks, and more requests may arrive than the server can answer.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
@@ -59,6 +62,44 @@ class TrafficShaper:
         self.until = max(limit.spend(n_bytes, now) for limit in self._limits)
 
 
+_MAX_RATE_CLIENTS = 65536  # clients with a token bucket; the least recent one is removed
+
+
+class ClientRateLimiter:
+    """Token bucket per client for its requests.
+
+    A bucket is needed only until it is full again. The number of buckets is bounded.
+    """
+
+    def __init__(self, max_clients: int = _MAX_RATE_CLIENTS) -> None:
+        self._max_clients = max_clients
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def has_token(self, client: str, rate: int, now: float) -> bool:
+        """Return True if `take` would."""
+        tokens, since = self._buckets.get(client, (1.0, now))
+        return tokens + (now - since) * rate >= 1.0
+
+    def take(self, client: str, rate: int, now: float) -> bool:
+        """Take one token of the client's bucket.
+
+        Args:
+            client: Key of the client (see `client_key`).
+            rate: Requests per second.
+            now: Monotonic time in seconds.
+
+        Returns:
+            False if the bucket is empty.
+        """
+        tokens, since = self._buckets.pop(client, (float(rate), now))
+        tokens = min(float(rate), tokens + max(0.0, now - since) * rate)
+        allowed = tokens >= 1.0
+        self._buckets[client] = (tokens - allowed, now)
+        if len(self._buckets) > self._max_clients:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
 _CHARGE_FACTOR = 3.0  # delay per CPU second: rejected requests get at most a quarter
 _ACTIVE_SECONDS = 0.005  # time after its last datagram for which a transfer counts as active
 _MAX_DELAY_SECONDS = 0.05
@@ -70,30 +111,33 @@ class RequestThrottle:
     CPU time spent on a request that is rejected is charged; requests are then held back
     for three times that long (50 ms at most), so a flood gets at most a quarter of the
     CPU. A request that becomes a transfer costs nothing.
+
+    Attributes:
+        delayed_until: Time until which requests wait if a transfer is active.
     """
 
-    __slots__ = ("_active_until", "_delayed_until", "_seconds")
+    __slots__ = ("_active_until", "delayed_until", "seconds")
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         """Initialize the throttle with a monotonic clock."""
-        self._seconds = seconds
+        self.seconds = seconds
         self._active_until = 0.0
-        self._delayed_until = 0.0
+        self.delayed_until = 0.0
 
     def transfer_active(self) -> None:
         """Note that a transfer received a datagram."""
-        self._active_until = self._seconds() + _ACTIVE_SECONDS
+        self._active_until = self.seconds() + _ACTIVE_SECONDS
 
     def charge(self, seconds: float) -> None:
         """Charge CPU seconds spent on a request that was rejected."""
-        now = self._seconds()
-        delayed_until = max(now, self._delayed_until) + _CHARGE_FACTOR * seconds
-        self._delayed_until = min(delayed_until, now + _MAX_DELAY_SECONDS)
+        now = self.seconds()
+        delayed_until = max(now, self.delayed_until) + _CHARGE_FACTOR * seconds
+        self.delayed_until = min(delayed_until, now + _MAX_DELAY_SECONDS)
 
     @property
     def delay(self) -> float:
         """Seconds until the next request may be handled; 0 if there is no active transfer."""
-        return max(0.0, min(self._delayed_until, self._active_until) - self._seconds())
+        return max(0.0, min(self.delayed_until, self._active_until) - self.seconds())
 
 
 _PAUSE_FACTOR = 4.0  # pause per second of the action: the action uses 20 % of the time

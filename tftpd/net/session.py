@@ -38,31 +38,6 @@ _MAX_UNKNOWN_TID_REPLIES = 32
 _UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
 
 
-class UnknownTidReplies:
-    """Replies to packets from an unknown TID with ERROR 5 (RFC 1350 section 4).
-
-    There is one reply per source and at most 32 per session.
-    """
-
-    __slots__ = ("_sources",)
-
-    def __init__(self) -> None:
-        self._sources: set[SocketAddress] = set()
-
-    def reply_to(self, datagram: bytes, source: SocketAddress) -> bytes | None:
-        """Return the ERROR to send to the source; None if it gets no reply.
-
-        An ERROR is never answered. The transfer continues undisturbed.
-        """
-        sources = self._sources
-        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
-            return None
-        if datagram.startswith(ERROR_PREFIX):
-            return None
-        sources.add(source)
-        return _UNKNOWN_TID
-
-
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
 
@@ -81,6 +56,7 @@ class SessionParams:
         on_report: Called once with the result, when the outcome is known.
         on_end: Called once, when all resources are released. Between the two calls the
             session may be dallying (RFC 1350 section 6).
+        on_confirmed: Called once with the time, when the peer has answered the first packet.
         name: Name under which the file was found; None: the name in the request.
         profile: Profile of the client.
         started: Time of the request on the session's clock; None: now.
@@ -91,6 +67,7 @@ class SessionParams:
     peer: SocketAddress
     on_report: Callable[[TransferResult], None]
     on_end: Callable[[], None] = _do_nothing
+    on_confirmed: Callable[[float], None] | None = None
     name: RequestName | None = None
     profile: Profile = DEFAULT_PROFILE
     started: float | None = None
@@ -114,11 +91,12 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._runtime = runtime
         self._on_report = params.on_report
         self._on_end = params.on_end
+        self._on_confirmed = params.on_confirmed
         self._seconds = runtime.clock.seconds
         self.started = self._seconds() if params.started is None else params.started
         self._wakeup: IDelayedCall | None = None
         self._wakeup_time = inf
-        self._unknown_tids = UnknownTidReplies()
+        self._unknown_tids: set[SocketAddress] = set()  # those that got a reply
         self._shaper = params.shaper
         self._paused = False  # by the shaper
         self._in_thread = False  # a thread uses the file
@@ -248,6 +226,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _finish_turn(self, now: float) -> None:
         """Report the outcome, end the session, or set the timer."""
         machine = self.machine
+        if machine.peer_confirmed and self._on_confirmed is not None:
+            on_confirmed, self._on_confirmed = self._on_confirmed, None
+            on_confirmed(now)
         if machine.outcome is not None:
             if not self._reported:
                 self._reported = True
@@ -330,9 +311,17 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._on_end()
 
     def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:
-        reply = self._unknown_tids.reply_to(datagram, source)
-        if reply is not None:
-            self.transport.write(reply, source)
+        """Reply to a packet from an unknown TID with ERROR 5 (RFC 1350 section 4).
+
+        There is one reply per source and at most 32 per session. An ERROR is never
+        answered. The transfer continues undisturbed.
+        """
+        sources = self._unknown_tids
+        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
+            return
+        if not datagram.startswith(ERROR_PREFIX):
+            sources.add(source)
+            self.transport.write(_UNKNOWN_TID, source)
 
     def _make_result(self, now: float) -> TransferResult:
         machine = self.machine

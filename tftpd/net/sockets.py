@@ -9,17 +9,13 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from tftpd.net.interfaces import PortRequirements
 from tftpd.net.types import SocketAddress
+from tftpd.net.udp import allow_fragments, open_udp_socket
 
-_DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
 _LISTENER_BUFFER_BYTES = 4 << 20  # for the requests of many clients that boot at one time
 
 _LINUX = sys.platform.startswith("linux")
 _IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
-_IP_MTU_DISCOVER = 10
-_IPV6_MTU_DISCOVER = 23
-_PMTUDISC_DONT = 0
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination in the header
 _NO_ADDRESS = bytes(4)
 _MIN_MULTICAST = 224  # first byte of an IPv4 address; from here on no unicast addresses
@@ -83,87 +79,33 @@ def prepare_listener(sock: socket.socket) -> None:
     sock.setblocking(False)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         _enlarge_buffer(sock, option)
-    _allow_fragments(sock)
+    allow_fragments(sock)
     _enable_pktinfo(sock)
 
 
 def listener_receive_buffer(family: int) -> int:
     """Return the receive buffer in bytes that a listening socket gets on this host."""
-    with _socket(family) as sock:
+    with open_udp_socket(family) as sock:
         _enlarge_buffer(sock, socket.SO_RCVBUF)
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
-def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
-    """Bind a socket for one session.
-
-    The port is random, as RFC 1350 section 4 requires of a TID: the kernel chooses it,
-    or `needs.ports` if that is set.
-
-    Args:
-        local: Address whose host is bound; its port is ignored.
-        needs: Requirements of the session.
-
-    Raises:
-        OSError: No port could be bound.
-    """
-    host, _, *rest = local
-    sock = _socket(socket.AF_INET6 if rest else socket.AF_INET)
-    try:
-        _prepare_session(sock, needs)
-        if needs.ports is None:
-            sock.bind((host, 0, *rest))
-        else:
-            needs.ports.bind(sock, local)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def bind_connected_twin(
-    sock: socket.socket, peer: SocketAddress, needs: PortRequirements
-) -> socket.socket:
-    """Bind a second socket to the port of `sock` and connect it to the peer.
-
-    From then on it receives all datagrams of the peer, and `sock` those of other hosts.
-    The first datagrams in its buffer may come from other hosts, because they arrived
-    before `connect`.
-
-    Raises:
-        OSError: The socket could not be created, bound or connected.
-    """
-    twin = _socket(sock.family)
-    try:
-        for end in (sock, twin):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _prepare_session(twin, needs)
-        twin.bind(sock.getsockname())
-        twin.connect(peer)
-        # No third socket may share the port.
-        for end in (sock, twin):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    except BaseException:
-        twin.close()
-        raise
-    return twin
-
-
-def parse_pktinfo(ancillary: list[tuple[int, int, bytes]]) -> tuple[SocketAddress, bool] | None:
+@lru_cache(maxsize=1024)
+def parse_pktinfo(message: tuple[int, int, bytes]) -> tuple[SocketAddress, bool] | None:
     """Return the local address that a datagram was sent to.
 
     Args:
-        ancillary: Control messages from `recvmsg`.
+        message: A control message from `recvmsg`.
 
     Returns:
         The address with port 0, and True if the datagram was sent to a broadcast or
-        multicast address. None if the kernel gave no address.
+        multicast address. None if the message has no address.
     """
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return _parse_pktinfo4(data)
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return _parse_pktinfo6(data)
+    level, kind, data = message
+    if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+        return _parse_pktinfo4(data)
+    if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+        return _parse_pktinfo6(data)
     return None
 
 
@@ -182,9 +124,10 @@ def pktinfo_cmsg(local: SocketAddress) -> list[tuple[int, int, bytes]]:
     return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
 
 
-def client_address(peer: SocketAddress) -> Any:
+@lru_cache(maxsize=4096)
+def client_address(host: str) -> Any:
     """Return the IP address of a peer, without scope; an IPv4-mapped one becomes IPv4."""
-    address = ip_address(peer[0].partition("%")[0])
+    address = ip_address(host.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
@@ -212,7 +155,7 @@ def _reuse_allowed(sockets: Sequence[socket.socket]) -> Iterator[None]:
 def _bind_listener(
     family: int, name: SocketAddress, beside: bool, reuse_port: bool = False
 ) -> socket.socket:
-    sock = _socket(family)
+    sock = open_udp_socket(family)
     try:
         if beside:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -231,37 +174,11 @@ def _bind_listener(
 
 def _enlarge_buffer(sock: socket.socket, option: int) -> None:
     """Enlarge a socket buffer; never shrink one that a privileged process has set."""
-    with _socket(sock.family) as scratch:
+    with open_udp_socket(sock.family) as scratch:
         scratch.setsockopt(socket.SOL_SOCKET, option, _LISTENER_BUFFER_BYTES)
         allowed = scratch.getsockopt(socket.SOL_SOCKET, option)
     if allowed > sock.getsockopt(socket.SOL_SOCKET, option):
         sock.setsockopt(socket.SOL_SOCKET, option, _LISTENER_BUFFER_BYTES)
-
-
-def _socket(family: int) -> socket.socket:
-    if not _LINUX:
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        return sock
-    # SOCK_NONBLOCK saves a system call.
-    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-
-
-def _prepare_session(sock: socket.socket, needs: PortRequirements) -> None:
-    _allow_fragments(sock)
-    if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
-        option = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-        sock.setsockopt(socket.SOL_SOCKET, option, 2 * needs.window_bytes)
-
-
-def _allow_fragments(sock: socket.socket) -> None:
-    """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
-    if not _LINUX:
-        return
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
 
 
 def _enable_pktinfo(sock: socket.socket) -> None:
@@ -272,7 +189,6 @@ def _enable_pktinfo(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-@lru_cache(maxsize=1024)
 def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
     _, local, destination = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
     if local == _NO_ADDRESS:
@@ -284,7 +200,6 @@ def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
     return (socket.inet_ntop(socket.AF_INET, local), 0), local != destination
 
 
-@lru_cache(maxsize=1024)
 def _parse_pktinfo6(data: bytes) -> tuple[SocketAddress, bool]:
     packed, interface = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
     address = IPv6Address(packed)

@@ -1,4 +1,4 @@
-"""UDP ports under a Twisted reactor.
+"""UDP port under a Twisted reactor: the base class of the listening and the session ports.
 
 Replaces `reactor.listenUDP`, whose port does not report the local address of a
 datagram, drops the scope of an IPv6 peer, truncates long datagrams silently, logs two
@@ -6,6 +6,7 @@ lines per session, and raises from `write()` when a datagram is merely lost.
 """
 
 import socket
+import sys
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -15,17 +16,37 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
-from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
-from tftpd.net.sockets import bind_connected_twin
-from tftpd.net.types import Buffer, SocketAddress
+from tftpd.net.types import SocketAddress
 
 MAX_READS = 64
 """Datagrams read in one turn of the reactor, so that timers and other sockets are served
 in a packet storm."""
 
-# Sends before a session gets a connected socket. `connect` costs what it saves on five.
-_SENDS_UNTIL_CONNECT = 16
+
+_LINUX = sys.platform.startswith("linux")
+_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # saves a system call
+
+# Arguments of `setsockopt` to send without the DF flag. IP_MTU_DISCOVER and
+# IPV6_MTU_DISCOVER are 10 and 23, IP_PMTUDISC_DONT is 0.
+_ALLOW_FRAGMENTS = {
+    int(socket.AF_INET): (socket.IPPROTO_IP, 10, 0),
+    int(socket.AF_INET6): (socket.IPPROTO_IPV6, 23, 0),
+}
+
+
+def open_udp_socket(family: int) -> socket.socket:
+    """Return a non-blocking socket whose datagrams may be fragmented."""
+    sock = socket.socket(family, socket.SOCK_DGRAM | _NONBLOCK)
+    if not _NONBLOCK:
+        sock.setblocking(False)
+    allow_fragments(sock)
+    return sock
+
+
+def allow_fragments(sock: socket.socket) -> None:
+    """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
+    if _LINUX:
+        sock.setsockopt(*_ALLOW_FRAGMENTS[sock.family])
 
 
 class ReaderRegistry(Protocol):
@@ -128,151 +149,3 @@ class UDPPort:
     def logPrefix(self) -> str:
         """Return the name of this reader in the reactor's log."""
         return type(self._protocol).__name__
-
-
-@implementer(BurstTransport)
-class SessionPort(UDPPort):
-    """Port of one session: one read per event, and bursts if windows are used.
-
-    In lockstep there is one datagram to read. A second read would cost 1.2 us for an
-    EAGAIN; another call of `doRead` costs 0.5 us.
-
-    A transfer that lasts for a while gets a `ConnectedSocket` to its peer.
-    """
-
-    _protocol: BurstProtocol
-
-    def __init__(
-        self,
-        readers: ReaderRegistry,
-        sock: socket.socket,
-        protocol: BurstProtocol,
-        needs: PortRequirements,
-    ) -> None:
-        super().__init__(readers, sock, protocol, needs.max_datagram_bytes)
-        self._needs = needs
-        self._sender = SegmentedSender(sock)
-        self._has_gro = (
-            needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
-        )
-        # If windows are received, connect before the first one: blocks that arrive on
-        # two sockets would not be read in order.
-        self._sends_until_connect = 0 if self._has_gro else _SENDS_UNTIL_CONNECT
-        self._connected: ConnectedSocket | None = None
-
-    def doRead(self) -> None:
-        """Deliver the next datagram, or all that arrived together."""
-        if self._has_gro:
-            recv_coalesced(self._socket, self._protocol.burstReceived)
-            return
-        try:
-            datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
-        except OSError:
-            return  # spurious event
-        self._protocol.datagramReceived(datagram, peer)
-
-    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
-        """Send datagrams with as few system calls as possible. Errors are ignored."""
-        try:
-            if self._connected is not None:
-                self._connected.send(data, size)
-                return
-            if self._sends_until_connect == 0:
-                self._connect(peer)
-            self._sends_until_connect -= 1
-            self._sender.send(data, size, peer)
-        except OSError:
-            return
-
-    def stopListening(self) -> "Deferred[None]":
-        """Close both sockets at once and stop the protocol; idempotent."""
-        if self._connected is not None:
-            self._connected.close()
-            self._connected = None
-        ports = self._needs.ports
-        if ports is None or not self._open:
-            return super().stopListening()
-        number: int = self._socket.getsockname()[1]
-        stopped = super().stopListening()
-        ports.release(number)
-        return stopped
-
-    def _connect(self, peer: SocketAddress) -> None:
-        try:
-            sock = bind_connected_twin(self._socket, peer, self._needs)
-        except OSError:
-            return  # no descriptor is free: continue with one socket
-        kind = GroSocket if self._has_gro and enable_gro(sock) else ConnectedSocket
-        self._connected = kind(self._readers, sock, peer, self._protocol, self._max_datagram_bytes)
-        self._connected.start()
-
-
-@implementer(IReadDescriptor)
-class ConnectedSocket:
-    """Second socket on a session's port, connected to the peer.
-
-    The kernel does not look up a route per block, and Python does not convert addresses
-    to text and back: 32 lockstep clients reach 1.13 times the throughput. The first
-    socket remains for packets from unknown TIDs, which get ERROR 5.
-    """
-
-    def __init__(
-        self,
-        readers: ReaderRegistry,
-        sock: socket.socket,
-        peer: SocketAddress,
-        protocol: BurstProtocol,
-        max_datagram_bytes: int,
-    ) -> None:
-        self.send = SegmentedSender(sock).send
-        self.fileno = sock.fileno
-        self._readers = readers
-        self._socket = sock
-        self._recv = sock.recv
-        self._peer = peer
-        self._protocol = protocol
-        self._deliver = protocol.datagramReceived
-        self._max_datagram_bytes = max_datagram_bytes
-
-    def start(self) -> None:
-        """Start reading. First deliver the datagrams that arrived before `connect`."""
-        self._readers.addReader(self)
-        self._drain()
-
-    def _drain(self) -> None:
-        for _ in range(MAX_READS):
-            try:
-                datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
-            except OSError:
-                return
-            self._deliver(datagram, peer)
-
-    def doRead(self) -> None:
-        """Deliver the next datagram of the peer."""
-        try:
-            datagram = self._recv(self._max_datagram_bytes)
-        except OSError:
-            return  # spurious event, or ICMP: the peer's port is closed
-        self._deliver(datagram, self._peer)
-
-    def close(self) -> None:
-        """Stop reading and close the socket."""
-        self._readers.removeReader(self)
-        self._socket.close()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Ignore that the reactor drops this descriptor; the port closes it."""
-
-    def logPrefix(self) -> str:
-        """Return the name of this reader in the reactor's log."""
-        return "connected"
-
-
-class GroSocket(ConnectedSocket):
-    """Connected socket that receives windows with UDP_GRO."""
-
-    def doRead(self) -> None:
-        """Deliver the datagrams that arrived together."""
-        recv_coalesced(self._socket, self._protocol.burstReceived)
-
-    _drain = doRead  # `recvmsg` reports the sender, so other senders are recognised

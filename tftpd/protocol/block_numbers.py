@@ -6,11 +6,11 @@ the `rollover` option requests it. RFC 1350 does not define a rollover: its file
 65,535 blocks.
 """
 
-_MAX_NUMBER = 0xFFFF
+MAX_NUMBER = 0xFFFF
 
-# The high and the low byte of each block number, in the order of the numbers.
-_HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256))
-_LOW_BYTES = bytes(range(256)) * 256
+HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256))
+LOW_BYTES = bytes(range(256)) * 256
+"""The high and the low byte of each block number, in the order of the numbers."""
 
 
 class BlockNumbering:
@@ -29,11 +29,11 @@ class BlockNumbering:
         if rollover not in (0, 1):
             raise ValueError(f"rollover must be 0 or 1, got {rollover}")
         self.rollover = rollover
-        self._cycle = _MAX_NUMBER + 1 - rollover
+        self._cycle = MAX_NUMBER + 1 - rollover
 
     def to_wire(self, index: int) -> int:
         """Return the block number of block `index`. Index 0 stands for the OACK or the request."""
-        if index <= _MAX_NUMBER:
+        if index <= MAX_NUMBER:
             return index
         return (index - self.rollover) % self._cycle + self.rollover
 
@@ -51,10 +51,10 @@ class BlockNumbering:
         """
         begin = self.to_wire(first)
         end, start = begin + count, self.rollover
-        if end <= _MAX_NUMBER + 1:
-            return _HIGH_BYTES[begin:end], _LOW_BYTES[begin:end]
-        rest = slice(start, start + end - _MAX_NUMBER - 1)
-        return _HIGH_BYTES[begin:] + _HIGH_BYTES[rest], _LOW_BYTES[begin:] + _LOW_BYTES[rest]
+        if end <= MAX_NUMBER + 1:
+            return HIGH_BYTES[begin:end], LOW_BYTES[begin:end]
+        rest = slice(start, start + end - MAX_NUMBER - 1)
+        return HIGH_BYTES[begin:] + HIGH_BYTES[rest], LOW_BYTES[begin:] + LOW_BYTES[rest]
 
     def blocks_ahead(self, number: int, index: int) -> int:
         """Return by how many blocks a block number is ahead of block `index`: 0 to 65535.
@@ -65,11 +65,15 @@ class BlockNumbering:
         if index == 0:
             return number
         if number < self.rollover:
-            return _MAX_NUMBER  # with rollover to 1, only block 0 has the number 0
+            return MAX_NUMBER  # with rollover to 1, only block 0 has the number 0
         return (number - index) % self._cycle
 
     def blocks_behind(self, number: int, index: int) -> int:
         """Return by how many blocks a block number is behind block `index`: 0 to 65535."""
         if number < self.rollover:
-            return min(index, _MAX_NUMBER)
+            return min(index, MAX_NUMBER)
         return -self.blocks_ahead(number, index) % self._cycle
+
+
+BLOCK_NUMBERINGS = (BlockNumbering(0), BlockNumbering(1))
+"""The numbering for each value of the `rollover` option; a numbering has no state."""

@@ -45,7 +45,7 @@ ends the transfer. The driver passes in only packets with the peer's TID (RFC 13
 
 from math import inf
 
-from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import ErrorPacket
@@ -89,7 +89,7 @@ class TransferMachine:
         self.peer_confirmed = False
         self._pending_error: ErrorPacket | None = None
         self._timer = timer
-        self._numbering = BlockNumbering(options.rollover)
+        self._numbering = BLOCK_NUMBERINGS[options.rollover]
         self._unanswered_sends = 1  # of the first packet, not counting answers to repeated requests
         self._sent_at = now
         self._progress_at = now

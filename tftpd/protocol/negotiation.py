@@ -22,10 +22,11 @@ class Mode(Enum):
     @classmethod
     def parse(cls, mode: bytes) -> "Mode | None":
         """Return the mode for a name in any letter case; None if it is not supported."""
-        try:
-            return cls(mode.lower())
-        except ValueError:
-            return None
+        return MODES.get(mode.lower())
+
+
+MODES = {mode.value: mode for mode in Mode}
+"""The modes by their names in lower case."""
 
 
 class Direction(Enum):

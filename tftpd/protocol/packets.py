@@ -176,7 +176,16 @@ def _decode_error(datagram: bytes) -> ErrorPacket:
     return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
 
 
-def _decode_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
+def _decode_rrq(datagram: bytes) -> Rrq:
+    return Rrq(*_split_request(datagram))
+
+
+def _decode_wrq(datagram: bytes) -> Wrq:
+    return Wrq(*_split_request(datagram))
+
+
+def _split_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
+    """Return filename, mode and options."""
     if len(datagram) > MAX_REQUEST_BYTES:
         raise MalformedRequest(
             f"request of {len(datagram)} bytes is longer than {MAX_REQUEST_BYTES} bytes"
@@ -186,7 +195,8 @@ def _decode_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
     # filename or after the mode is missing.
     if len(fields) < 2:
         raise MalformedRequest("filename or mode without a final NUL")
-    return filename, fields[0], _decode_options(fields[1:])
+    mode, *fields = fields
+    return filename, mode, _decode_options(fields) if len(fields) > 1 else ()
 
 
 def _decode_options(fields: list[bytes]) -> Options:
@@ -211,8 +221,8 @@ def _encode_options(options: Options) -> bytes:
 
 
 _DECODERS: dict[int, Callable[[bytes], Packet]] = {
-    Opcode.RRQ: lambda datagram: Rrq(*_decode_request(datagram)),
-    Opcode.WRQ: lambda datagram: Wrq(*_decode_request(datagram)),
+    Opcode.RRQ: _decode_rrq,
+    Opcode.WRQ: _decode_wrq,
     Opcode.DATA: _decode_data,
     Opcode.ACK: _decode_ack,
     Opcode.ERROR: _decode_error,

@@ -18,7 +18,8 @@ _ALPHA = 1 / 8
 _BETA = 1 / 4
 _MAX_JITTER = 0.25  # share of the interval that is added at random after a loss
 _WINDOW_MIN_INTERVAL_SHARE = 0.2  # share of min_interval for a window of two or more blocks
-_MIN_TRIES = 3  # retransmissions that fit into idle_timeout and dally, for any client timeout
+_MIN_TRIES = 3  # retransmissions that fit into idle_timeout and dally
+_MAX_REQUESTED_SECONDS = 120.0  # longest idle_timeout and dally for the `timeout` of a client
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,9 @@ class RetransmitPolicy:
         min_interval: Minimum of the adaptive interval.
         max_interval: Maximum of the adaptive interval.
         initial_interval: Interval before the first RTT sample.
-        idle_timeout: Time without progress after which a transfer ends. U-Boot sends a packet
-            again every 5 s, at most ten times. With less than about 25 s, one lost ACK would
-            end its boot.
+        idle_timeout: Time without progress after which a transfer ends; the default is as
+            long as tftpd-hpa waits. U-Boot sends a packet again every 5 s, at most ten times.
+            With less than about 25 s, one lost ACK would end its boot.
         dally: Time for which a receiver repeats the last ACK of a file (RFC 1350 section 6).
             The default allows two retransmissions of a client with an interval of 5 s.
         max_unanswered_sends: How often the first packet is sent to a peer that never answers;
@@ -42,7 +43,7 @@ class RetransmitPolicy:
     min_interval: float = 0.25
     max_interval: float = 8.0
     initial_interval: float = 1.0
-    idle_timeout: float = 30.0
+    idle_timeout: float = 75.0
     dally: float = 12.0
     max_unanswered_sends: int | None = DEFAULT_MAX_UNANSWERED_SENDS
     packet_interval: float = 0.0
@@ -61,7 +62,8 @@ class RetransmitTimer:
         interval: Seconds from a packet to its retransmission.
         smoothed_rtt: Smoothed round-trip time in seconds; None before the first sample.
         min_rtt: Shortest round-trip time in seconds; infinite before the first sample.
-        idle_timeout: As in the policy, or longer if `fixed_interval` is long.
+        idle_timeout: As in the policy, or up to 120 s if `fixed_interval` is long: a client
+            could keep its session for 765 s otherwise.
         dally: As in the policy, or longer if `fixed_interval` is long.
         max_unanswered_sends: As in the policy.
         packet_interval: As in the policy.
@@ -98,8 +100,9 @@ class RetransmitTimer:
             self._min_interval *= _WINDOW_MIN_INTERVAL_SHARE
         self.smoothed_rtt: float | None = None
         self.min_rtt = inf
-        self.idle_timeout = max(policy.idle_timeout, _MIN_TRIES * (fixed_interval or 0.0))
-        self.dally = max(policy.dally, _MIN_TRIES * (fixed_interval or 0.0))
+        requested = min(_MIN_TRIES * (fixed_interval or 0.0), _MAX_REQUESTED_SECONDS)
+        self.idle_timeout = max(policy.idle_timeout, requested)
+        self.dally = max(policy.dally, requested)
         self.max_unanswered_sends = policy.max_unanswered_sends
         self.packet_interval = policy.packet_interval
         self._policy = policy

@@ -5,18 +5,12 @@ It is dropped if a reply would serve a flooding client or would do harm: firmwar
 up after an ERROR, but repeats an unanswered request until there is a free session.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Protocol
 
 from tftpd.net.sockets import client_address
-from tftpd.net.types import SocketAddress
-
-_MAX_RATE_CLIENTS = 65536  # clients with a token bucket; the least recent one is removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,107 +39,24 @@ class RequestDropped(Exception):
     """A request that gets no reply; the text is the reason."""
 
 
-class ClientRateLimiter:
-    """Token bucket per client for its requests.
-
-    A bucket is needed only until it is full again. The number of buckets is bounded.
-    """
-
-    def __init__(self, max_clients: int = _MAX_RATE_CLIENTS) -> None:
-        self._max_clients = max_clients
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str, rate: int, now: float) -> bool:
-        """Take one token of the client's bucket.
-
-        Args:
-            client: Key of the client (see `client_key`).
-            rate: Requests per second.
-            now: Monotonic time in seconds.
-
-        Returns:
-            False if the bucket is empty.
-        """
-        tokens, since = self._buckets.pop(client, (float(rate), now))
-        tokens = min(float(rate), tokens + max(0.0, now - since) * rate)
-        allowed = tokens >= 1.0
-        self._buckets[client] = (tokens - allowed, now)
-        if len(self._buckets) > self._max_clients:
-            self._buckets.popitem(last=False)
-        return allowed
-
-
 @lru_cache(maxsize=4096)
 def network_key(host: str) -> str:
     """Return the common key of the hosts of one network: a /24 of IPv4, a /64 of IPv6."""
-    address = client_address((host, 0))
+    address = client_address(host)
     if isinstance(address, IPv6Address):
         return f"{int(address) >> 64:x}"
     return str(address).rpartition(".")[0]
 
 
-def client_key(peer: SocketAddress) -> str:
+@lru_cache(maxsize=4096)
+def client_key(host: str) -> str:
     """Return the key of a client, for every limit and queue per client.
 
     An IPv6 host may use any address of its /64, so the key is that network. An
     IPv4-mapped address has the key of the IPv4 address.
     """
-    host: str = peer[0]
-    return _ipv6_client_key(host) if ":" in host else host
-
-
-@lru_cache(maxsize=4096)
-def _ipv6_client_key(host: str) -> str:
-    address = client_address((host, 0))
+    address = client_address(host)
     return network_key(host) if isinstance(address, IPv6Address) else str(address)
-
-
-class CountArray(Protocol):
-    """Array of numbers: a list, or a view of shared memory."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-
-    def __setitem__(self, index: int, value: int, /) -> None: ...
-
-    def __iter__(self) -> Iterator[int]: ...
-
-
-class SharedCounter:
-    """Counter of sessions over all worker processes."""
-
-    def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
-        """Initialize the counter.
-
-        Args:
-            counts: One number per process, in shared memory. If a process was killed,
-                its sessions are released by setting its number to 0.
-            own: Index of this process, the only number that it writes.
-        """
-        self._counts = [0] if counts is None else counts
-        self._own = own
-
-    def full(self, limit: int) -> bool:
-        """Return True if the counter has reached the limit."""
-        return sum(self._counts) >= limit
-
-    def acquire(self, limit: int) -> bool:
-        """Increment the counter unless it has reached the limit.
-
-        Increment, then check: if two processes race for the last slot, both may fail,
-        but they cannot both succeed.
-
-        Returns:
-            False if the limit was reached.
-        """
-        self._counts[self._own] += 1
-        if sum(self._counts) <= limit:
-            return True
-        self.release()
-        return False
-
-    def release(self) -> None:
-        """Decrement the counter."""
-        self._counts[self._own] -= 1
 
 
 class DropReason(Enum):

@@ -8,7 +8,8 @@ from pathlib import Path
 from tftpd.access.client import MacAddress
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile, Profiles
-from tftpd.net.rate_limit import BandwidthLimit
+from tftpd.net.interfaces import Clock
+from tftpd.net.rate_limit import BandwidthLimit, TrafficShaper
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.result import TransferResult
@@ -86,20 +87,22 @@ class ServerConfig:
         """True if a client's MAC address matters after its profile is chosen."""
         return self.mounts.needs_mac or self.mounts.renders
 
-    def options_for(self, profile: Profile) -> tuple[OptionLimits, RetransmitPolicy]:
-        """Return option limits and retransmission policy of a transfer with this profile."""
-        return self._options_by_profile[profile.name]
-
-    def bandwidth_limits(self) -> list[BandwidthLimit]:
-        """Return the bandwidth limits of a new transfer."""
-        limits = [] if self.bandwidth is None else [self.bandwidth]
-        if self.session_bandwidth is not None:
-            limits.append(BandwidthLimit(self.session_bandwidth))
-        return limits
-
     @cached_property
-    def _options_by_profile(self) -> dict[str, tuple[OptionLimits, RetransmitPolicy]]:
+    def options_by_profile(self) -> dict[str, tuple[OptionLimits, RetransmitPolicy]]:
+        """Option limits and retransmission policy by the name of the client's profile."""
         return {
             profile.name: (limits_for(profile, self.limits), timing_for(profile, self.timing))
             for profile in (DEFAULT_PROFILE, *self.profiles)
         }
+
+    @cached_property
+    def has_bandwidth_limit(self) -> bool:
+        """True if a transfer has a `TrafficShaper`."""
+        return self.bandwidth is not None or self.session_bandwidth is not None
+
+    def make_shaper(self, clock: Clock) -> TrafficShaper:
+        """Return the bandwidth limits of a new transfer."""
+        limits = [] if self.bandwidth is None else [self.bandwidth]
+        if self.session_bandwidth is not None:
+            limits.append(BandwidthLimit(self.session_bandwidth))
+        return TrafficShaper(clock, limits)

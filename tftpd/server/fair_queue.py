@@ -99,12 +99,14 @@ class IncomingDatagram(NamedTuple):
         peer: Address of the sender.
         local: Local address that it was sent to, or that replies must come from.
         broadcast: True if it was sent to a broadcast or multicast address.
+        arrived_at: Time when it was read, in seconds of the runtime's clock.
     """
 
     datagram: bytes
     peer: SocketAddress
     local: SocketAddress
     broadcast: bool
+    arrived_at: float
 
 
 class RequestQueue:
@@ -112,6 +114,9 @@ class RequestQueue:
 
     Datagrams that do not fit are dropped and counted in `drops`. While transfers are
     active, the throttle may hold the queue back.
+
+    Attributes:
+        is_empty: True if no datagram waits.
     """
 
     def __init__(
@@ -126,13 +131,15 @@ class RequestQueue:
         self._drops = drops
         self._max_bytes = max_bytes
         self._queue: FairQueue[IncomingDatagram] = FairQueue(max_bytes)
+        self.is_empty = True
         self._next_turn: IDelayedCall | None = None
 
     def add(self, incoming: IncomingDatagram) -> None:
         """Append a datagram, or drop it if the client's share of the queue is full."""
         size = len(incoming.datagram) + _OVERHEAD_BYTES
-        if not self._queue.push(client_key(incoming.peer), incoming, size):
+        if not self._queue.push(client_key(incoming.peer[0]), incoming, size):
             self._drops.add(DropReason.QUEUE_FULL)
+        self.is_empty = False
 
     def serve(self, handle: Callable[[IncomingDatagram], None]) -> None:
         """Handle up to eight datagrams, unless the throttle delays requests.
@@ -144,6 +151,7 @@ class RequestQueue:
             if not queue or throttle.delay > 0:
                 break
             handle(queue.pop())
+        self.is_empty = not queue
         if queue and self._next_turn is None:
             self._next_turn = self._clock.callLater(
                 throttle.delay, partial(self._serve_again, handle)
@@ -152,6 +160,7 @@ class RequestQueue:
     def clear(self) -> None:
         """Remove all datagrams and cancel the scheduled call."""
         self._queue = FairQueue(self._max_bytes)
+        self.is_empty = True
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None

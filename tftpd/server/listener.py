@@ -9,7 +9,6 @@ Replies are sent from the local address of the request.
 
 from functools import partial
 
-from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from tftpd.access.client import ClientIdentity
@@ -28,19 +27,16 @@ from tftpd.protocol.errors import (
     ResourceExhausted,
 )
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.packets import ErrorPacket, Request, Rrq, Wrq, decode
+from tftpd.protocol.packets import ErrorPacket, Rrq, Wrq, decode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropCounters, DropReason, RequestDropped
 from tftpd.server.config import ServerConfig
-from tftpd.server.listening_port import ListeningPort
+from tftpd.server.fair_queue import IncomingDatagram
+from tftpd.server.listening_port import ListeningPort, RequestProtocol
 from tftpd.server.lookups import Lookup, LookupQueue
 from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory, release
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
-
-# A client that repeats its request after this time without progress was restarted:
-# firmware uses the same port again after a power cycle.
-_RESTART_SECONDS = 3.0
 
 _REJECTIONS = (RequestRefused, RequestDropped, MemoryError)
 
@@ -55,7 +51,7 @@ def accepts_broadcast(listener_accepts: bool, profile: Profile = DEFAULT_PROFILE
     return listener_accepts if profile.broadcast is None else profile.broadcast
 
 
-class Listener(DatagramProtocol):
+class Listener(RequestProtocol):
     """Protocol of one listening port. Several listeners share one session table.
 
     A reload sets new values of these attributes, which apply to later requests.
@@ -86,11 +82,12 @@ class Listener(DatagramProtocol):
         self.ports = ports
         self.single_port = single_port
         self._runtime = runtime
+        self._seconds = runtime.clock.seconds
         self._sessions = sessions
         self._drops = drops or DropCounters()
         self._factory = SessionFactory(runtime, sessions, self._drops)
         self._lookups = LookupQueue(runtime.run_lookup, runtime.charge_wasted_cpu)
-        self._malformed_log = LogLimiter(runtime.clock.seconds)
+        self._malformed_log = LogLimiter(self._seconds)
 
     @property
     def pending_lookups(self) -> int:
@@ -101,58 +98,52 @@ class Listener(DatagramProtocol):
         """Cancel all lookups. No session starts on this port any more."""
         self._lookups.clear()
 
-    def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
+    def requestReceived(self, incoming: IncomingDatagram) -> None:
         """Handle a datagram that belongs to no session.
 
         A datagram that is not a request gets no reply: two servers that reply to each
         other's errors would never stop (CVE-2024-2169).
         """
-        if self._ignores_broadcast() and not self.config.profiles.answers_broadcasts:
-            self._drops.add(DropReason.BROADCAST)
-            return
-        seconds, sessions = self._runtime.clock.seconds, self._sessions
-        start, evicted = seconds(), sessions.evicted
+        evicted = self._sessions.evicted
         started = False
         try:
-            started = self._receive(datagram, peer)
+            request = self._accept(incoming)
+            if request is not None:
+                started = self._serve(request)
         except Exception:
-            self.log.failure(
-                "internal error in a request from {peer}", event="request_failed", peer=peer
-            )
-        if not started or sessions.evicted > evicted:
-            self._runtime.charge_wasted_cpu(seconds() - start)
+            self._log_internal_error(incoming.peer)
+        if not started or self._sessions.evicted > evicted:
+            self._runtime.charge_wasted_cpu(self._seconds() - incoming.arrived_at)
 
-    def _receive(self, datagram: bytes, peer: SocketAddress) -> bool:
-        """Handle a datagram; return True if a session started."""
-        tid = (peer, self.transport.local)
+    def _accept(self, incoming: IncomingDatagram) -> IncomingRequest | None:
+        """Decode a datagram; return None if it is not a new request for this listener."""
+        datagram, peer, local, is_broadcast, arrived_at = incoming
+        config = self.config
+        profiles = config.profiles
+        if is_broadcast and not (self.broadcast or profiles.answers_broadcasts):
+            self._drops.add(DropReason.BROADCAST)
+            return None
+        tid = (peer, local)
         try:
             packet = decode(datagram)
-        except MalformedRequest as malformed:
-            if self._ignores_broadcast():
-                self._drops.add(DropReason.BROADCAST)
-                return False
-            self._drops.add(DropReason.MALFORMED)
-            if tid not in self.transport.sessions:  # an ERROR would end its transfer
-                self._send_error(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)), tid)
-                self._log_malformed(malformed, peer)
-            return False
-        except MalformedPacket:
-            self._drops.add(DropReason.MALFORMED)
-            return False
+        except MalformedPacket as malformed:
+            self._reject_malformed(malformed, tid, is_broadcast)
+            return None
         if not isinstance(packet, Rrq | Wrq):
             self._drops.add(DropReason.NO_REQUEST)
-            return False
-        config = self.config
-        client = ClientIdentity(client_address(peer), partial(config.neighbour, peer), tid[1][0])
-        if self.transport.broadcast and self._ignores_broadcast(
-            config.profiles.choose(packet, client)
-        ):
+            return None
+        client = ClientIdentity(
+            client_address(peer[0]), partial(config.neighbour, peer), server=local[0]
+        )
+        if is_broadcast and not accepts_broadcast(self.broadcast, profiles.choose(packet, client)):
             self._drops.add(DropReason.BROADCAST)
-            return False
-        if not self._is_new(packet, tid):
-            return False
-        now = self._runtime.clock.seconds()
-        request = IncomingRequest(
+            return None
+        sessions, lookups = self._sessions, self._lookups
+        is_repeated = sessions.is_repeated(tid, packet, arrived_at, self.single_port)
+        if is_repeated or (tid in lookups.by_tid and lookups.is_repeated(tid, packet)):
+            self._drops.add(DropReason.REPEATED)
+            return None
+        return IncomingRequest(
             packet,
             tid,
             client,
@@ -161,59 +152,45 @@ class Listener(DatagramProtocol):
             self.transport,
             self.ports,
             self.single_port,
-            now,
+            arrived_at,
         )
-        try:
-            self._sessions.admit(peer, config.admission, now)
-            request.profile = config.profiles.choose(packet, client)
-            self._resolve(request)
-        except _REJECTIONS as reason:
-            self._reject(request, reason)
-        return request.started
 
-    def _ignores_broadcast(self, profile: Profile = DEFAULT_PROFILE) -> bool:
-        """Return True if the current datagram is a broadcast that is not answered."""
-        return self.transport.broadcast and not accepts_broadcast(self.broadcast, profile)
-
-    def _log_malformed(self, reason: MalformedRequest, peer: SocketAddress) -> None:
+    def _reject_malformed(self, reason: MalformedPacket, tid: TID, is_broadcast: bool) -> None:
+        """Count a malformed datagram; a malformed request gets an ERROR."""
+        is_request = isinstance(reason, MalformedRequest)
+        if is_request and is_broadcast and not self.broadcast:
+            self._drops.add(DropReason.BROADCAST)
+            return
+        self._drops.add(DropReason.MALFORMED)
+        if not is_request or tid in self.transport.sessions.by_tid:
+            return  # an ERROR would end the transfer of this TID
+        self._send_error(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(reason)), tid)
         suffix = self._malformed_log.suffix()
         if suffix is not None:
             message = "malformed request from {peer}: {reason}{suffix}"
-            fields = {"peer": peer, "reason": str(reason), "suffix": suffix}
+            fields = {"peer": tid[0], "reason": str(reason), "suffix": suffix}
             self.log.info(message, event="malformed_request", **fields)
 
-    def _is_new(self, packet: Request, tid: TID) -> bool:
-        """Return True if a request starts a transfer; pass a repeated one to its session.
+    def _serve(self, request: IncomingRequest) -> bool:
+        """Resolve a request and start its session, now or after a lookup in a thread.
 
-        Firmware repeats a request before the first packet of the server can arrive; a
-        second session would send everything twice. Other firmware requests one file
-        after another from one port.
+        Returns:
+            True if the session has started.
         """
-        session = self._sessions.find(tid)
-        if session is not None and session.running:
-            idle_time = session.machine.idle_time(self._runtime.clock.seconds())
-            restarted = session.machine.peer_confirmed and idle_time > _RESTART_SECONDS
-            if session.request == packet and not restarted:
-                session.on_request_repeated()
-                self._drops.add(DropReason.REPEATED)
-                return False
-        if session is not None:
-            session.stop(Outcome.REPLACED)
-        if self._lookups.request(tid) == packet:
-            self._drops.add(DropReason.REPEATED)
-            return False
-        self._lookups.cancel(tid)
-        return True
-
-    def _resolve(self, request: IncomingRequest) -> None:
-        """Resolve a request and start its session, now or after a lookup in a thread."""
+        config = request.config
         try:
-            resolved = self._factory.resolve(request, blocking=False)
-        except WouldBlock as slow:
-            self._defer(request, slow)
-        else:
-            self._factory.start(request, resolved)
-            request.started = True
+            self._sessions.admit(request.tid[0], config.admission, request.arrived_at)
+            request.profile = config.profiles.choose(request.packet, request.client)
+            try:
+                resolved = self._factory.resolve(request, blocking=False)
+            except WouldBlock as slow:
+                self._defer(request, slow)
+            else:
+                self._factory.start(request, resolved)
+                request.started = True
+        except _REJECTIONS as reason:
+            self._reject(request, reason)
+        return request.started  # a lookup may have finished at once
 
     def _defer(self, request: IncomingRequest, slow: WouldBlock) -> None:
         if request.config.needs_mac:
@@ -239,17 +216,12 @@ class Listener(DatagramProtocol):
         except _REJECTIONS as reason:
             self._reject(request, reason)
         except Exception:
-            self.log.failure(
-                "internal error in a request from {peer}",
-                event="request_failed",
-                peer=request.tid[0],
-            )
+            self._log_internal_error(request.tid[0])
 
     def _start_deferred(self, request: IncomingRequest, resolved: ResolvedRequest) -> None:
         """Start a session after its lookup, if the limits still allow it."""
         try:
-            limits, now = request.config.admission, self._runtime.clock.seconds()
-            self._sessions.reserve(request.tid[0], limits, now)
+            self._sessions.reserve(request.tid[0], request.config.admission, self._seconds())
         except BaseException:
             release(resolved)
             raise
@@ -269,6 +241,10 @@ class Listener(DatagramProtocol):
 
     def _send_error(self, refused: RequestRefused, tid: TID) -> None:
         self.transport.reply(ErrorPacket(refused.code, refused.text).encode(), tid)
+
+    def _log_internal_error(self, peer: SocketAddress) -> None:
+        message = "internal error in a request from {peer}"
+        self.log.failure(message, event="request_failed", peer=peer)
 
     def _report_rejected(
         self, request: IncomingRequest, outcome: Outcome, code: int | None, reason: Exception

@@ -14,6 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.segmentation import SegmentedSender
 from tftpd.net.sockets import PKTINFO_ANCILLARY_BYTES, parse_pktinfo, pktinfo_cmsg
 from tftpd.net.types import TID, Buffer, SocketAddress
@@ -45,6 +46,9 @@ class SessionDemux:
 
     Datagrams for a session that receives windows are kept until `flush()`, so that it
     handles blocks that arrived together in one call.
+
+    Attributes:
+        by_tid: The sessions by TID.
     """
 
     def __init__(self, on_empty: Callable[[], None]) -> None:
@@ -54,21 +58,21 @@ class SessionDemux:
             on_empty: Called when the last session has ended.
         """
         self._on_empty = on_empty
-        self._protocols: dict[TID, BurstProtocol] = {}
+        self.by_tid: dict[TID, BurstProtocol] = {}
         self._uploads: set[TID] = set()
         self._window_uploads: set[TID] = set()  # with more than one block per ACK
         self._pending: dict[TID, list[bytes]] = {}
 
     def __len__(self) -> int:
-        return len(self._protocols)
+        return len(self.by_tid)
 
     def __contains__(self, tid: TID) -> bool:
-        return tid in self._protocols
+        return tid in self.by_tid
 
     @property
     def single_lockstep(self) -> bool:
         """True if there is one session, and its client sends one packet at a time."""
-        return len(self._protocols) == 1 and not self._window_uploads
+        return len(self.by_tid) == 1 and not self._window_uploads
 
     @property
     def uploads(self) -> int:
@@ -79,7 +83,7 @@ class SessionDemux:
         self, tid: TID, protocol: BurstProtocol, transport: BurstTransport, needs: PortRequirements
     ) -> None:
         """Dispatch the datagrams of `tid` to `protocol`, and connect it to its transport."""
-        self._protocols[tid] = protocol
+        self.by_tid[tid] = protocol
         if needs.receives:
             self._uploads.add(tid)
         if needs.receives and needs.window_bytes > needs.max_datagram_bytes:
@@ -92,12 +96,12 @@ class SessionDemux:
 
     def unregister(self, tid: TID) -> None:
         """Remove and stop the session of `tid`; idempotent."""
-        protocol = self._protocols.pop(tid, None)
+        protocol = self.by_tid.pop(tid, None)
         self._uploads.discard(tid)
         self._window_uploads.discard(tid)
         if protocol is not None:
             protocol.doStop()
-            if not self._protocols:
+            if not self.by_tid:
                 self._on_empty()
 
     def dispatch(self, datagram: bytes, tid: TID) -> bool:
@@ -106,7 +110,7 @@ class SessionDemux:
         Returns:
             False if it is for the listener: a request, or no session has this TID.
         """
-        protocol = self._protocols.get(tid)
+        protocol = self.by_tid.get(tid)
         if protocol is None:
             return False
         if datagram[:2] in _REQUEST_PREFIXES:
@@ -124,32 +128,37 @@ class SessionDemux:
             return
         pending, self._pending = self._pending, {}
         for tid, datagrams in pending.items():
-            protocol = self._protocols.get(tid)
+            protocol = self.by_tid.get(tid)
             if protocol is not None:
                 protocol.burstReceived(datagrams, tid[0])
+
+
+class RequestProtocol(DatagramProtocol):
+    """Protocol of a listening port."""
+
+    def requestReceived(self, incoming: IncomingDatagram) -> None:
+        """Handle a datagram that belongs to no session."""
 
 
 class ListeningPort(UDPPort):
     """Port that receives requests and reports the local address of each datagram.
 
     Attributes:
-        local: During the delivery of a datagram, the local address to reply from.
-        broadcast: During the delivery of a datagram, True if it was sent to a broadcast
-            or multicast address.
         observe: Called with each datagram that belongs to no session; None: no observer.
             A session is observed with `SessionRuntime.tap`.
         sessions: Sessions in single-port mode.
     """
 
     takes_requests = True  # see `EpollReader`
+    _protocol: RequestProtocol
 
     def __init__(
         self,
         readers: ReaderRegistry,
         sock: socket.socket,
-        protocol: DatagramProtocol,
+        protocol: RequestProtocol,
         queue: RequestQueue,
-        on_transfer_active: Callable[[], None],
+        throttle: RequestThrottle,
     ) -> None:
         """Initialize the port.
 
@@ -158,51 +167,59 @@ class ListeningPort(UDPPort):
             sock: Socket from `bind_listeners` or `prepare_listener`.
             protocol: Listener that handles the requests.
             queue: Queue of requests.
-            on_transfer_active: Called when sessions on this port received datagrams.
+            throttle: Delays requests while transfers are active.
         """
         super().__init__(readers, sock, protocol, _MAX_DATAGRAM_BYTES)
         self._queue = queue
-        self._on_transfer_active = on_transfer_active
+        self._throttle = throttle
         self._bound: SocketAddress = sock.getsockname()
         self._on_drained: Callable[[], None] | None = None  # set while requests are dropped
         self.sessions = SessionDemux(self._close_if_draining)
-        self.local = self._bound
-        self.broadcast = False
         self.observe: DatagramObserver | None = None
 
     def doRead(self) -> None:
         """Read the datagrams in the socket's buffer, up to a bounded number; handle a few.
 
-        All requests are moved to the queue, so that those of a flooding client do not
-        fill the socket's buffer, which has no share per client.
+        A request is handled at once if it is alone. Otherwise all requests are moved to
+        the queue, so that those of a flooding client do not fill the socket's buffer,
+        which has no share per client.
         """
-        sessions, queue, active = self.sessions, self._queue, False
+        arrived = self._read()
+        queue, throttle = self._queue, self._throttle
+        if len(arrived) == 1 and queue.is_empty and throttle.delayed_until <= arrived[0].arrived_at:
+            self._protocol.requestReceived(arrived[0])
+            return
+        for incoming in arrived:
+            queue.add(incoming)
+        queue.serve(self._protocol.requestReceived)
+
+    def _read(self) -> list[IncomingDatagram]:
+        """Dispatch the datagrams of sessions; return the other ones."""
+        sessions, arrived, active = self.sessions, [], False
+        now = self._throttle.seconds()
         for _ in range(MAX_READS):
             if not self._open:
-                return
+                return []
             try:
                 datagram, ancillary, _, peer = self._socket.recvmsg(
                     _MAX_DATAGRAM_BYTES, PKTINFO_ANCILLARY_BYTES
                 )
             except OSError:
                 break  # empty, or an ICMP error that belongs to no session
-            local, broadcast = parse_pktinfo(ancillary) or (self._bound, False)
-            if sessions and sessions.dispatch(datagram, (peer, local)):
+            found = parse_pktinfo(ancillary[0]) if ancillary else None
+            local, broadcast = found or (self._bound, False)
+            if sessions.by_tid and sessions.dispatch(datagram, (peer, local)):
                 active = True
                 if sessions.single_lockstep:
                     break  # it has sent one packet; another read would cost 2 us
             elif self._on_drained is None:
                 if self.observe is not None:
                     self.observe(False, datagram, (local[0], self._bound[1]), peer)
-                queue.add(IncomingDatagram(datagram, peer, local, broadcast))
-        sessions.flush()
+                arrived.append(IncomingDatagram(datagram, peer, local, broadcast, now))
         if active:
-            self._on_transfer_active()
-        queue.serve(self._handle)
-
-    def _handle(self, incoming: IncomingDatagram) -> None:
-        self.local, self.broadcast = incoming.local, incoming.broadcast
-        self._protocol.datagramReceived(incoming.datagram, incoming.peer)
+            sessions.flush()
+            self._throttle.transfer_active()
+        return arrived
 
     def reply(self, datagram: bytes, tid: TID) -> None:
         """Send one datagram from the local address of `tid`. Errors are ignored."""

@@ -96,7 +96,11 @@ class _TimedCall(Generic[T]):
 
 
 class LookupQueue:
-    """Pending and running lookups by the TIDs of their clients."""
+    """Pending and running lookups.
+
+    Attributes:
+        by_tid: The lookups and their queues, by the TIDs of the clients.
+    """
 
     def __init__(
         self,
@@ -112,18 +116,23 @@ class LookupQueue:
         """
         self._in_thread = in_thread
         self._charge = charge
-        self._lookups: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
+        self.by_tid: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
         self._clients: dict[str, dict[TID, None]] = {}  # TIDs of each client, in order
         self._root_queues: dict[Hashable, _RootQueue] = {}
         self._may_block_at = 0.0  # monotonic time in seconds
 
     def __len__(self) -> int:
-        return len(self._lookups)
+        return len(self.by_tid)
 
-    def request(self, tid: TID) -> Request | None:
-        """Return the request whose lookup is pending or running for this TID, if any."""
-        entry = self._lookups.get(tid)
-        return None if entry is None else entry[0].request
+    def is_repeated(self, tid: TID, request: Request) -> bool:
+        """Return True if a lookup for the same request is queued; cancel that of another one."""
+        entry = self.by_tid.get(tid)
+        if entry is None:
+            return False
+        if entry[0].request == request:
+            return True
+        self.cancel(tid)
+        return False
 
     def submit(self, lookup: Lookup[T], key: Hashable, limit: int) -> None:
         """Queue a lookup and start it if fewer than four run for the same key.
@@ -139,11 +148,11 @@ class LookupQueue:
         Raises:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
-        client = client_key(lookup.tid[0])
-        if len(self._lookups) >= limit:
+        client = client_key(lookup.tid[0][0])
+        if len(self.by_tid) >= limit:
             self._make_space(client, limit)
         root_queue = self._root_queues.setdefault(key, _RootQueue(key))
-        self._lookups[lookup.tid] = lookup, root_queue
+        self.by_tid[lookup.tid] = lookup, root_queue
         self._clients.setdefault(client, {})[lookup.tid] = None
         root_queue.pending.push(client, lookup, size=0)  # `limit` bounds the queue
         self._run(root_queue)
@@ -154,11 +163,11 @@ class LookupQueue:
         if entry is not None:
             lookup, root_queue = entry
             lookup.wanted = False
-            root_queue.pending.remove(client_key(tid[0]), lookup)
+            root_queue.pending.remove(client_key(tid[0][0]), lookup)
 
     def clear(self) -> None:
         """Cancel all lookups."""
-        for tid in list(self._lookups):
+        for tid in list(self.by_tid):
             self.cancel(tid)
 
     def _make_space(self, client: str, limit: int) -> None:
@@ -167,17 +176,17 @@ class LookupQueue:
         if len(most) <= len(self._clients.get(client, ())) + 1:
             raise dropped
         tid = next(reversed(most))
-        lookup, _ = self._lookups[tid]
+        lookup, _ = self.by_tid[tid]
         self.cancel(tid)
         lookup.then(dropped)
 
     def _pop(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
-        entry = self._lookups.pop(tid, None)
+        entry = self.by_tid.pop(tid, None)
         if entry is not None:
-            tids = self._clients[client_key(tid[0])]
+            tids = self._clients[client_key(tid[0][0])]
             del tids[tid]
             if not tids:
-                del self._clients[client_key(tid[0])]
+                del self._clients[client_key(tid[0][0])]
         return entry
 
     def _run(self, root_queue: _RootQueue) -> None:

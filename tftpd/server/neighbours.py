@@ -60,7 +60,7 @@ class Neighbours:
     def mac(self, client: SocketAddress) -> MacAddress | None:
         """Return the MAC address of a client; None if the kernel has no entry."""
         try:
-            address = client_address(client)
+            address = client_address(client[0])
             family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
             interface = client[3] if address.is_link_local and len(client) > 3 else 0
             interface = interface or self._find_interface(family, address.packed)

@@ -195,7 +195,7 @@ class PacketCapture:
         return ProtocolTap(protocol, partial(self._observe_session, self._writer))
 
     def _matches(self, peer: SocketAddress) -> bool:
-        return self._config is not None and client_address(peer) in self._config.clients
+        return self._config is not None and client_address(peer[0]) in self._config.clients
 
     def _observe_request(
         self, outgoing: bool, datagram: bytes, local: SocketAddress, peer: SocketAddress

@@ -10,7 +10,7 @@ raises `WouldBlock`; then all steps run again in a thread.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
@@ -18,7 +18,14 @@ from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewrite import apply_rules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
+from tftpd.protocol.negotiation import (
+    MODES,
+    Direction,
+    Mode,
+    OptionLimits,
+    TransferOptions,
+    negotiate,
+)
 from tftpd.protocol.packets import Request, Rrq, Wrq
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.quota import UsageTracker
@@ -97,7 +104,11 @@ class ResolvedWrite:
 
         def create(grant: Grant[WritePolicy]) -> Upload:
             follow = grant.symlinks is Symlinks.FOLLOW
-            if not (blocking or cache.is_cached(grant.root, grant.name[:-1], follow)):
+            if blocking:
+                cache.learn_root(grant.root)
+            elif not (
+                cache.is_local(grant.root) and cache.is_cached(grant.root, grant.name[:-1], follow)
+            ):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
             return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)
@@ -150,14 +161,20 @@ def resolve_read(
         RequestRefused: The client gets no file.
         WouldBlock: The file cannot be opened without disk I/O or rendering.
     """
-    mode = _parse_mode(request)
-    name = apply_rules(resolver.mounts.name_rules.rules, request.filename, False, client)
+    mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
+    name = RequestName(request.filename)
+    rules = resolver.mounts.name_rules.rules
+    if rules:
+        name = apply_rules(rules, request.filename, False, client)
 
     def render_file(template: Grant[ReadPolicy], name: RequestName) -> bytes:
         return render(template, RenderContext(request.filename, name, client))
 
     file = resolver.resolve(name, client, render_file, blocking)
-    options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
+    if request.options:
+        options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
+    else:
+        options = TransferOptions(mode, rollover=limits.rollover)
     return ResolvedRead(file.name, file.grant, options, file.source)
 
 
@@ -169,7 +186,7 @@ def resolve_write(
     Raises:
         RequestRefused: The client may not write this name.
     """
-    mode = _parse_mode(request)
+    mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
     name = apply_rules(mounts.name_rules.rules, request.filename, True, client)
     try:
         grants = mounts.authorize_write(name.name, client)
@@ -181,8 +198,5 @@ def resolve_write(
     return ResolvedWrite(name, grants, options, options.tsize if mode is Mode.OCTET else None)
 
 
-def _parse_mode(request: Request) -> Mode:
-    mode = Mode.parse(request.mode)
-    if mode is None:
-        raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")
-    return mode
+def _refuse_mode(request: Request) -> NoReturn:
+    raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +17,13 @@ from tftpd.access.profiles import Profiles
 from tftpd.config.sections import TraceSection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.epoll import EpollReader, readers_for
-from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements, SessionRuntime
+from tftpd.net.interfaces import MonotonicClock, SessionRuntime
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
-from tftpd.net.sockets import bind_session
+from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
-from tftpd.net.udp import SessionPort
 from tftpd.protocol.result import TransferResult
-from tftpd.server.admission import DropCounters, SharedCounter
+from tftpd.server.admission import DropCounters
 from tftpd.server.config import ServerConfig
 from tftpd.server.config_builder import admission_limits, template_renderer
 from tftpd.server.fair_queue import RequestQueue
@@ -32,7 +32,7 @@ from tftpd.server.listening_port import ListeningPort
 from tftpd.server.lookups import LookupPool
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import CaptureConfig, PacketCapture
-from tftpd.server.session_table import SessionTable
+from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
@@ -90,7 +90,7 @@ class Server:
         self._capture = PacketCapture()
         self._runtime = SessionRuntime(
             MonotonicClock(reactor),
-            self._open_port,
+            partial(open_session_port, self._readers),
             self._in_thread,
             self._capture.tap,
             self._lookup_pool,
@@ -253,14 +253,7 @@ class Server:
     def _make_port(self, sock: socket.socket, listener: Listener) -> ListeningPort:
         throttle = self._throttle
         queue = RequestQueue(throttle, self._runtime.clock, self._drops)
-        return ListeningPort(self._readers, sock, listener, queue, throttle.transfer_active)
-
-    def _open_port(
-        self, protocol: BurstProtocol, local: SocketAddress, needs: PortRequirements
-    ) -> SessionPort:
-        port = SessionPort(self._readers, bind_session(local, needs), protocol, needs)
-        port.start()
-        return port
+        return ListeningPort(self._readers, sock, listener, queue, throttle)
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
         try:

@@ -1,6 +1,7 @@
 """Resolve requests and start their sessions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from twisted.logger import Logger
 
@@ -8,7 +9,6 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import Profile
 from tftpd.net.interfaces import PortRequirements, SessionRuntime
 from tftpd.net.port_pool import PortRange, PortsExhausted
-from tftpd.net.rate_limit import TrafficShaper
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import SessionParams
@@ -20,7 +20,7 @@ from tftpd.server.admission import DropCounters, DropReason, RequestDropped
 from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
-from tftpd.server.session_table import AnySession, SessionTable
+from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.upload import Upload
 
@@ -47,6 +47,7 @@ class IncomingRequest:
         single_port: True if the session stays on `port`.
         arrived_at: Time of arrival on the clock of the runtime.
         started: True after its session has started.
+        entry: Place of its session in the table, when there is one.
     """
 
     packet: Request
@@ -59,6 +60,7 @@ class IncomingRequest:
     single_port: bool
     arrived_at: float
     started: bool = False
+    entry: SessionEntry = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class SessionFactory:
         """
         if isinstance(request.packet, Rrq):
             config = request.config
-            limits, _ = config.options_for(request.profile)
+            limits, _ = config.options_by_profile[request.profile.name]
             return resolve_read(
                 request.packet, request.client, config.resolver, limits, config.render, blocking
             )
@@ -134,11 +136,37 @@ class SessionFactory:
         except BaseException:
             release(resolved)
             raise
-        self._start(session, request, needs)
+        tid = request.tid
+        if not self._sessions.add(request.entry, session, request.config.admission):
+            session.abandon()  # another process took the last slot meanwhile
+            self._drops.add(DropReason.SESSION_LIMIT)
+            return
+        try:
+            # Only a port that is observed has sessions that are.
+            protocol = session if request.port.observe is None else self._runtime.tap(session)
+            if request.single_port:
+                request.port.attach_session(protocol, tid, needs)
+            else:
+                self._runtime.open_port(protocol, tid[1], needs)
+        except PortsExhausted as exhausted:
+            session.abandon()
+            raise RequestDropped(exhausted.strerror) from None
+        except (OSError, MemoryError) as error:
+            # Drop silently: the client retries, and a port may be free by then.
+            session.abandon()
+            self._drops.add(DropReason.NO_PORT)
+            self.log.error(
+                "cannot open a port for {peer}: {error}; request dropped",
+                event="port_unavailable",
+                peer=tid[0],
+                error=str(error),
+            )
+        else:
+            session.begin()
 
     def _resolve_write(self, request: IncomingRequest, packet: Wrq, blocking: bool) -> OpenedWrite:
         config = request.config
-        limits, _ = config.options_for(request.profile)
+        limits, _ = config.options_by_profile[request.profile.name]
         if request.single_port:
             limits = limit_upload_window(limits, request.port.upload_window_budget)
         write = resolve_write(packet, request.client, config.mounts, limits)
@@ -163,7 +191,7 @@ class SessionFactory:
         self, request: IncomingRequest, resolved: ResolvedRead
     ) -> tuple[AnySession, PortRequirements]:
         options = resolved.options
-        _, timing = request.config.options_for(request.profile)
+        _, timing = request.config.options_by_profile[request.profile.name]
         params = self._make_params(request, resolved)
         session = SendSession(self._runtime, options, timing, params, resolved.source)
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES)
@@ -173,7 +201,7 @@ class SessionFactory:
         self, request: IncomingRequest, opened: OpenedWrite
     ) -> tuple[AnySession, PortRequirements]:
         options = opened.write.options
-        _, timing = request.config.options_for(request.profile)
+        _, timing = request.config.options_by_profile[request.profile.name]
         params = self._make_params(request, opened.write)
         session = ReceiveSession(self._runtime, options, timing, params, opened.upload)
         max_bytes = options.blksize + HEADER_BYTES + 1  # one more reveals an overlong block
@@ -185,54 +213,22 @@ class SessionFactory:
         self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite
     ) -> SessionParams:
         tid, config, sessions = request.tid, request.config, self._sessions
+        entry = request.entry = SessionEntry(tid)
         port_sessions = request.port.sessions
-        limits = config.bandwidth_limits()
 
         def on_report(result: TransferResult) -> None:
-            sessions.dally(tid)
+            sessions.dally(entry)
             port_sessions.upload_done(tid)
             config.report(result)
-
-        def on_end() -> None:
-            sessions.remove(tid)
 
         return SessionParams(
             request.packet,
             tid[0],
             on_report,
-            on_end,
+            partial(sessions.remove, entry),
+            partial(sessions.confirm, entry),
             resolved.name,
             request.profile,
             request.arrived_at,
-            TrafficShaper(self._runtime.clock, limits) if limits else None,
+            config.make_shaper(self._runtime.clock) if config.has_bandwidth_limit else None,
         )
-
-    def _start(
-        self, session: AnySession, request: IncomingRequest, needs: PortRequirements
-    ) -> None:
-        tid = request.tid
-        if not self._sessions.add(tid, session, request.config.admission):
-            session.abandon()  # another process took the last slot meanwhile
-            self._drops.add(DropReason.SESSION_LIMIT)
-            return
-        try:
-            protocol = self._runtime.tap(session)
-            if request.single_port:
-                request.port.attach_session(protocol, tid, needs)
-            else:
-                self._runtime.open_port(protocol, tid[1], needs)
-        except PortsExhausted as exhausted:
-            session.abandon()
-            raise RequestDropped(exhausted.strerror) from None
-        except (OSError, MemoryError) as error:
-            # Drop silently: the client retries, and a port may be free by then.
-            session.abandon()
-            self._drops.add(DropReason.NO_PORT)
-            self.log.error(
-                "cannot open a port for {peer}: {error}; request dropped",
-                event="port_unavailable",
-                peer=tid[0],
-                error=str(error),
-            )
-        else:
-            session.begin()

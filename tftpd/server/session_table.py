@@ -1,39 +1,123 @@
-"""Table of open sessions by the TIDs of their clients, with the limits on new ones."""
+"""Table of open sessions by the TIDs of their clients, with the limits on new ones.
 
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+Source addresses can be forged until a client has answered. So nothing that one datagram
+can cause takes anything from a client that has answered:
+
+- Half-open sessions, whose clients have not answered, give their places to newer requests.
+- A request from the TID of a moving transfer replaces it only after its sender has answered.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.net.session import Session
 from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import (
     AdmissionLimits,
-    ClientRateLimiter,
     RequestDropped,
-    SharedCounter,
     client_key,
     network_key,
 )
 
 AnySession = Session[Any]
 
-_CLEANUPS_PER_LIMIT = 16  # while `half_open` sessions arrive
-_OVERDUE_SECONDS = 1.0  # a first reply that takes longer is probably lost
+# A client that sends a request after this time without progress was restarted: firmware
+# uses the same port again after a power cycle.
+_RESTART_SECONDS = 3.0
+
+_OVERDUE_SECONDS = 1.0  # a reply that takes longer is probably lost
+_UNPROVEN_RATE_FACTOR = 4  # requests per request that is answered: the others may be forged
+
+
+class CountArray(Protocol):
+    """Array of numbers: a list, or a view of shared memory."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+class SharedCounter:
+    """Counter of sessions over all worker processes.
+
+    Attributes:
+        counts: The sessions of each process.
+    """
+
+    def __init__(self, counts: CountArray | None = None, own: int = 0) -> None:
+        """Initialize the counter.
+
+        Args:
+            counts: One number per process, in shared memory. If a process was killed,
+                its sessions are released by setting its number to 0.
+            own: Index of this process, the only number that it writes.
+        """
+        self.counts = [0] if counts is None else counts
+        self._own = own
+
+    def acquire(self, limit: int) -> bool:
+        """Increment the counter unless it has reached the limit.
+
+        Increment, then check: if two processes race for the last slot, both may fail,
+        but they cannot both succeed.
+
+        Returns:
+            False if the limit was reached.
+        """
+        self.counts[self._own] += 1
+        if sum(self.counts) <= limit:
+            return True
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Decrement the counter."""
+        self.counts[self._own] -= 1
+
+
+@dataclass(slots=True, eq=False)
+class SessionEntry:
+    """Place of one session in the table.
+
+    Attributes:
+        tid: TID of its client.
+        session: The session; set by `SessionTable.add`.
+        rate: Limit of the client's requests per second.
+        older: Running transfer of the same TID that this session replaces as soon as its
+            client has answered.
+        client: Key of the client.
+        network: Key of the client's network.
+    """
+
+    tid: TID
+    session: AnySession = field(init=False)
+    rate: int | None = None
+    older: "SessionEntry | None" = None
+    client: str = ""
+    network: str = ""
+
+
+_Entries = dict[SessionEntry, None]  # an ordered set
 
 
 class SessionTable:
     """Finds the session of a client and keeps the number of sessions within the limits.
 
-    If the limit is reached, a dallying session ends for a new one: its file is stored
-    and its last ACK was sent. If there are too many half-open sessions, the oldest one
-    is evicted.
+    If the limit is reached, these sessions end for a new one, in this order: a dallying
+    one, whose file is stored and whose last ACK was sent; the oldest half-open one; the
+    one with the longest pause, of the client with most sessions.
 
     Attributes:
-        evicted: Number of half-open sessions evicted so far.
+        evicted: Number of sessions evicted so far.
     """
 
     def __init__(self, counter: SharedCounter | None = None) -> None:
@@ -43,25 +127,60 @@ class SessionTable:
             counter: Counts the sessions of all processes; None: this process is alone.
         """
         self._counter = counter or SharedCounter()
-        self._rate_limiter = ClientRateLimiter()
-        self._open: dict[TID, AnySession] = {}
-        self._half_open: dict[TID, AnySession] = {}  # includes some that have replied since
-        self._unchecked = 0  # sessions added since `_half_open` was last cleaned up
-        self._dallying: dict[TID, AnySession] = {}  # in the order of their outcomes
-        self._clients: Counter[str] = Counter()  # without dallying sessions
-        self._networks: Counter[str] = Counter()
+        self._unproven_rates = ClientRateLimiter()
+        self._proven_rates = ClientRateLimiter()
+        self._open: _Entries = {}
+        self._by_tid: dict[TID, SessionEntry] = {}  # the newest one of each TID
+        self._half_open: _Entries = {}  # from oldest to newest
+        self._dallying: _Entries = {}  # in the order of their outcomes
+        self._by_client: dict[str, _Entries] = {}  # without dallying sessions
+        self._by_network: dict[str, _Entries] = {}
         self._idle_waiters: list[Deferred[None]] = []
         self.evicted = 0
 
     def __iter__(self) -> Iterator[AnySession]:
-        return iter(self._open.values())
+        return (entry.session for entry in self._open)
 
     def __len__(self) -> int:
         return len(self._open)
 
     def find(self, tid: TID) -> AnySession | None:
         """Return the session of this TID, if any."""
-        return self._open.get(tid)
+        entry = self._by_tid.get(tid)
+        return None if entry is None else entry.session
+
+    def is_repeated(self, tid: TID, request: Request, now: float, shares_port: bool) -> bool:
+        """Handle a request from a TID that may have a session.
+
+        Firmware repeats a request before the first packet of the server can arrive; a
+        second session would send everything twice. Other firmware requests one file
+        after another from one port: then the older session is replaced, but not one that
+        makes progress, because the request may be forged.
+
+        Args:
+            tid: TID of the request.
+            request: The request.
+            now: Current time in seconds.
+            shares_port: True if two sessions of one TID could not be told apart
+                (single-port mode).
+
+        Returns:
+            True if nothing is left to do for this request.
+        """
+        entry = self._by_tid.get(tid)
+        if entry is None:
+            return False
+        session = entry.session
+        machine = session.machine
+        is_moving = machine.peer_confirmed and machine.idle_time(now) <= _RESTART_SECONDS
+        if session.running and session.request == request:
+            if is_moving or not machine.peer_confirmed:
+                session.on_request_repeated()
+                return True
+        elif session.running and is_moving:
+            return shares_port
+        session.stop(Outcome.REPLACED)
+        return False
 
     def admit(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
         """Check the rate limit and reserve a session for a new request.
@@ -71,8 +190,13 @@ class SessionTable:
             RequestRefused: The client or its network has too many sessions.
         """
         rate = limits.requests_per_second
-        if rate is not None and not self._rate_limiter.take(client_key(peer), rate, now):
-            raise RequestDropped(f"rate limit exceeded ({rate} requests per second)")
+        if rate is not None:
+            client = client_key(peer[0])
+            if not (
+                self._proven_rates.has_token(client, rate, now)
+                and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
+            ):
+                raise RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         self.reserve(peer, limits, now)
 
     def reserve(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
@@ -82,14 +206,22 @@ class SessionTable:
             RequestDropped: No session is free.
             RequestRefused: The client or its network has too many sessions.
         """
-        client, network = client_key(peer), network_key(peer[0])
-        if self._is_reached(self._clients[client], limits.sessions_per_client):
-            raise _too_many(f"{self._clients[client]} sessions of this client")
-        if self._is_reached(self._networks[network], limits.sessions_per_network):
-            raise _too_many(f"{self._networks[network]} sessions of its network")
-        self._evict(limits, now)
+        if limits.sessions_per_client is not None:
+            entries = self._by_client.get(client_key(peer[0]), {})
+            if len(entries) >= limits.sessions_per_client and not self._evict_unproven(entries):
+                raise _too_many(f"{len(entries)} sessions of this client")
+        if limits.sessions_per_network is not None:
+            entries = self._by_network.get(network_key(peer[0]), {})
+            if len(entries) >= limits.sessions_per_network:
+                own = [entry for entry in entries if entry.client == client_key(peer[0])]
+                if not self._evict_unproven(own):
+                    raise _too_many(f"{len(entries)} sessions of its network")
+        if len(self._half_open) >= limits.half_open:
+            self._evict(next(iter(self._half_open)))
+        if sum(self._counter.counts) >= limits.sessions:
+            self._make_room(client_key(peer[0]), limits.sessions, now)
 
-    def add(self, tid: TID, session: AnySession, limits: AdmissionLimits) -> bool:
+    def add(self, entry: SessionEntry, session: AnySession, limits: AdmissionLimits) -> bool:
         """Add the session of a TID.
 
         Returns:
@@ -97,26 +229,45 @@ class SessionTable:
         """
         if not self._counter.acquire(limits.sessions):
             return False
-        self._open[tid] = self._half_open[tid] = session
-        self._unchecked += 1
-        self._clients[client_key(tid[0])] += 1
-        self._networks[network_key(tid[0][0])] += 1
+        host = entry.tid[0][0]
+        entry.session, entry.rate = session, limits.requests_per_second
+        entry.client, entry.network = client_key(host), network_key(host)
+        entry.older = self._by_tid.get(entry.tid)
+        self._by_tid[entry.tid] = entry
+        self._open[entry] = self._half_open[entry] = None
+        self._by_client.setdefault(entry.client, {})[entry] = None
+        self._by_network.setdefault(entry.network, {})[entry] = None
         return True
 
-    def dally(self, tid: TID) -> None:
-        """Note that the transfer of this TID has its outcome; its session may dally."""
-        if tid in self._open:
-            self._dallying[tid] = self._open[tid]
-            self._uncount(tid)
+    def confirm(self, entry: SessionEntry, now: float) -> None:
+        """Note that the client of a session has answered its first packet."""
+        self._half_open.pop(entry, None)
+        if entry.rate is not None:
+            self._proven_rates.take(entry.client, entry.rate, now)
+        if entry.older is not None:
+            older, entry.older = entry.older, None
+            older.session.stop(Outcome.REPLACED)
+
+    def dally(self, entry: SessionEntry) -> None:
+        """Note that the transfer of a session has its outcome; the session may dally."""
+        if entry in self._open:
+            self._dallying[entry] = None
+            self._uncount(entry)
             self._check_idle()
 
-    def remove(self, tid: TID) -> None:
-        """Remove the session of this TID, if any."""
-        if self._open.pop(tid, None) is not None:
-            self._counter.release()
-            if self._dallying.pop(tid, None) is None:
-                self._uncount(tid)
-        self._half_open.pop(tid, None)
+    def remove(self, entry: SessionEntry) -> None:
+        """Remove a session; idempotent."""
+        if entry not in self._open:
+            return
+        del self._open[entry]
+        self._counter.release()
+        self._half_open.pop(entry, None)
+        self._dallying.pop(entry, None)
+        self._uncount(entry)
+        if self._by_tid.get(entry.tid) is entry:
+            del self._by_tid[entry.tid]
+            if entry.older is not None and entry.older in self._open:
+                self._by_tid[entry.tid] = entry.older
         self._check_idle()
 
     def idle(self) -> "Deferred[None]":
@@ -128,61 +279,54 @@ class SessionTable:
 
     def stop(self) -> None:
         """End all sessions. The peer of a running one gets an ERROR."""
-        for session in list(self._open.values()):
+        for session in list(self):
             session.stop(Outcome.STOPPED, ErrorText.STOPPING)
 
-    @staticmethod
-    def _is_reached(count: int, limit: int | None) -> bool:
-        return limit is not None and count >= limit
+    def _make_room(self, client: str, limit: int, now: float) -> None:
+        """End a session for a request of this client, or raise `RequestDropped`."""
+        if self._dallying:
+            next(iter(self._dallying)).session.stop(Outcome.DONE)
+        elif self._half_open and _idle_time(next(iter(self._half_open)), now) >= _OVERDUE_SECONDS:
+            self._evict(next(iter(self._half_open)))
+        elif self._by_client:
+            entries = max(self._by_client.values(), key=len)
+            slowest = max(entries, key=lambda entry: _idle_time(entry, now))
+            own = len(self._by_client.get(client, ()))
+            if len(entries) > own + 1 and _idle_time(slowest, now) >= _OVERDUE_SECONDS:
+                self._evict(slowest)
+        if sum(self._counter.counts) >= limit:
+            raise RequestDropped(f"session limit reached ({limit})")
 
-    def _evict(self, limits: AdmissionLimits, now: float) -> None:
-        while self._counter.full(limits.sessions) and self._dallying:
-            next(iter(self._dallying.values())).stop(Outcome.DONE)
-        full = self._counter.full(limits.sessions)
-        oldest = None
-        if full or len(self._half_open) >= limits.half_open:
-            oldest = self._oldest_half_open(limits.half_open)
-        if oldest is not None and (
-            len(self._half_open) >= limits.half_open
-            or (full and oldest.machine.idle_time(now) >= _OVERDUE_SECONDS)
-        ):
-            oldest.stop(Outcome.EVICTED)
-            self.evicted += 1
-        if self._counter.full(limits.sessions):
-            raise RequestDropped(f"session limit reached ({limits.sessions})")
+    def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
+        """Evict the oldest half-open session among some; return False if there is none."""
+        for entry in entries:
+            if entry in self._half_open:
+                self._evict(entry)
+                return True
+        return False
 
-    def _oldest_half_open(self, limit: int) -> AnySession | None:
-        """Return the session that has waited longest for its client's first reply.
+    def _evict(self, entry: SessionEntry) -> None:
+        entry.session.stop(Outcome.EVICTED)
+        self.evicted += 1
 
-        Sessions that have replied are removed from `_half_open` now and then: a search
-        for each request of a flood would cost more than to serve the request.
-        """
-        if self._unchecked * _CLEANUPS_PER_LIMIT >= limit:
-            self._unchecked = 0
-            self._half_open = {
-                tid: session
-                for tid, session in self._half_open.items()
-                if not session.machine.peer_confirmed
-            }
-        while self._half_open:
-            tid, oldest = next(iter(self._half_open.items()))
-            if not oldest.machine.peer_confirmed:
-                return oldest
-            del self._half_open[tid]
-        return None
-
-    def _uncount(self, tid: TID) -> None:
-        client, network = client_key(tid[0]), network_key(tid[0][0])
-        for counter, key in ((self._clients, client), (self._networks, network)):
-            counter[key] -= 1
-            if not counter[key]:
-                del counter[key]
+    def _uncount(self, entry: SessionEntry) -> None:
+        for groups, key in ((self._by_client, entry.client), (self._by_network, entry.network)):
+            group = groups.get(key)
+            if group is not None:
+                group.pop(entry, None)
+                if not group:
+                    del groups[key]
 
     def _check_idle(self) -> None:
         if self._idle_waiters and len(self._dallying) == len(self._open):
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
                 waiter.callback(None)
+
+
+def _idle_time(entry: SessionEntry, now: float) -> float:
+    idle_time: float = entry.session.machine.idle_time(now)
+    return idle_time
 
 
 def _too_many(reason: str) -> RequestRefused:

@@ -30,13 +30,8 @@ _NEW_BOOT_SECONDS = 120.0
 _STUCK_SECONDS = 5.0  # without progress; firmware retransmits after 1 to 5 s
 
 _COMPLETE = (Outcome.DONE, Outcome.UNCONFIRMED)
-_BROKEN = (
-    Outcome.TIMED_OUT,
-    Outcome.ABORTED,
-    Outcome.FAILED,
-    Outcome.STOPPED,
-    Outcome.EVICTED,
-)
+_EXPIRED = (Outcome.TIMED_OUT, Outcome.EVICTED)
+_BROKEN = (*_EXPIRED, Outcome.ABORTED, Outcome.FAILED, Outcome.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +40,7 @@ class BootStep:
 
     Attributes:
         names: The latest names, for display.
+        position: The latest acknowledged block, for display.
         began: Start of the first request, on the history's clock, in seconds.
         ended: End of the last request.
         count: Number of requests.
@@ -56,9 +52,7 @@ class BootStep:
     code: int | None
     detail: str
     bytes_transferred: int
-    size: int | None
-    blocks: int
-    blksize: int
+    position: str
     began: float
     ended: float
     count: int = 1
@@ -72,6 +66,11 @@ class BootStep:
     def is_complete(self) -> bool:
         """True if the whole file was transferred."""
         return self.outcome in _COMPLETE
+
+    @property
+    def is_missing(self) -> bool:
+        """True if the file was not found."""
+        return self.outcome is Outcome.REFUSED and self.code == ErrorCode.FILE_NOT_FOUND
 
 
 class VerdictCode(Enum):
@@ -117,12 +116,10 @@ class ClientHistory:
                 self.previous = judge(self.steps, ())
             self.boots += 1
             self.steps = [step]
-            return
-        merged = _merge(self.steps[-1], step)
-        if merged is not None:
-            self.steps[-1] = merged
-            return
-        self.steps.append(step)
+        elif _is_similar(self.steps[-1], step):
+            self.steps[-1] = _merge(self.steps[-1], step)
+        else:
+            self.steps.append(step)
         if len(self.steps) > _MAX_STEPS:
             del self.steps[1]  # the first step identifies the start of a boot
 
@@ -232,10 +229,10 @@ def _judge_running(session: SessionSnapshot) -> Verdict:
 
 
 def _judge_broken(step: BootStep) -> Verdict:
-    where = f"{_position(step)}, {step.name}"
-    if step.outcome in (Outcome.TIMED_OUT, Outcome.EVICTED):
+    where = f"{step.position}, {step.name}"
+    if step.outcome in _EXPIRED:
         text = f"timed out at {where}"
-        if step.blocks == 0:
+        if not step.bytes_transferred:
             text = f"timed out: nothing of {step.name} was acknowledged"
         return Verdict(VerdictCode.TIMED_OUT, text)
     detail = f": {step.detail}" if step.detail else ""
@@ -245,7 +242,7 @@ def _judge_broken(step: BootStep) -> Verdict:
 
 
 def _judge_refused(step: BootStep) -> Verdict:
-    if step.code == ErrorCode.FILE_NOT_FOUND:
+    if step.is_missing:
         return Verdict(VerdictCode.NOT_FOUND, f"{step.name} not found")
     reason = step.detail or f"ERROR {step.code}"
     return Verdict(VerdictCode.REFUSED, f"{step.name} refused: {reason}")
@@ -254,10 +251,7 @@ def _judge_refused(step: BootStep) -> Verdict:
 def _judge_incomplete(steps: Sequence[BootStep]) -> Verdict:
     """Judge a boot without a complete or broken transfer."""
     last = steps[-1]
-    is_missing = [
-        step.outcome is Outcome.REFUSED and step.code == ErrorCode.FILE_NOT_FOUND for step in steps
-    ]
-    if all(is_missing):
+    if all(step.is_missing for step in steps):
         count = sum(step.count for step in steps)
         names = last.name if count == 1 else f"{count} names"
         return Verdict(VerdictCode.NOT_FOUND, f"not found only: {names}")
@@ -288,7 +282,7 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def _position(transfer: SessionSnapshot | BootStep) -> str:
+def _position(transfer: SessionSnapshot | TransferResult) -> str:
     total = count_blocks(transfer.size, transfer.blksize)
     return f"block {transfer.blocks}" if total is None else f"block {transfer.blocks} of {total}"
 
@@ -301,26 +295,25 @@ def _step_of(result: TransferResult, now: float) -> BootStep:
         code=result.code,
         detail=short_name(result.detail.encode("utf-8", "surrogateescape")),
         bytes_transferred=result.bytes_transferred,
-        size=result.size,
-        blocks=result.blocks,
-        blksize=result.blksize,
+        position=_position(result),
         began=now - result.seconds,
         ended=now,
     )
 
 
-def _merge(last: BootStep, step: BootStep) -> BootStep | None:
-    """Return both steps as one if they are refusals of the same kind or modules, else None."""
-    is_similar = (last.kind, last.outcome, last.code) == (step.kind, step.outcome, step.code)
-    is_module = step.kind is FileKind.MODULE and step.is_complete
-    if not is_similar or not (is_module or step.outcome is Outcome.REFUSED):
-        return None
+def _is_similar(last: BootStep, step: BootStep) -> bool:
+    """Return whether both steps are refusals for the same reason, or modules."""
+    if (last.kind, last.outcome, last.code) != (step.kind, step.outcome, step.code):
+        return False
+    return step.outcome is Outcome.REFUSED or (step.kind is FileKind.MODULE and step.is_complete)
+
+
+def _merge(last: BootStep, step: BootStep) -> BootStep:
+    """Return both steps as one."""
     return replace(
         step,
         names=(*last.names, *step.names)[-_MAX_NAMES:],
         bytes_transferred=last.bytes_transferred + step.bytes_transferred,
-        blocks=last.blocks + step.blocks,
-        size=None,
         began=last.began,
         count=last.count + step.count,
     )

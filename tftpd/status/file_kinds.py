@@ -33,45 +33,25 @@ def classify(filename: bytes, direction: Direction) -> FileKind:
     return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), FileKind.FILE)
 
 
-def _any(*patterns: bytes) -> re.Pattern[bytes]:
-    return re.compile(b"|".join(patterns))
-
-
 # No nested repetition: peers choose the names, and matching must stay fast.
-_PATTERNS = (
-    (
-        FileKind.CONFIG,
-        _any(
-            rb"(^|/)pxelinux\.cfg/",
-            rb"\.(cfg|conf|config|ipxe|ini|ks|preseed|yaml|yml|json|txt|scr|uimg)$",
-            rb"(^|/)grub\.cfg",
-            rb"(^|/)(bcd|cmdline|menu|default)$",
-            rb"(^|/)config\.",
-        ),
-    ),
-    (FileKind.MODULE, _any(rb"\.(mod|lst|c32|pf2|mui)$", rb"(^|/)(locale|fonts)/")),
-    (
-        FileKind.INITRD,
-        _any(
-            rb"(^|/)(initrd|initramfs|uinitrd|ramdisk|rootfs|modloop)[^/]*$",
-            rb"\.(cpio|cpio\.gz|squashfs)$",
-        ),
-    ),
-    (
-        FileKind.KERNEL,
-        _any(
-            rb"(^|/)(vmlinu[xz]|bzimage|zimage|uimage|linux|kernel|xen|memdisk|mboot)[^/]*$",
-            rb"(^|/)image(\.gz)?$",
-            rb"\.(fit|itb|krn|lkrn)$",
-        ),
-    ),
-    (
-        FileKind.LOADER,
-        _any(
-            rb"\.(0|efi|k?k?pxe|n12|com|elf|bios)$",
-            rb"(^|/)(bootcode|u-boot|bootmgr|loader|ldlinux)[^/]*$",
-            rb"(^|/)core\.img$",
-        ),
-    ),
-    (FileKind.IMAGE, _any(rb"\.(iso|img|wim|vhd|vhdx|sdi|bin|dsk|raw|qcow2)(\.gz|\.xz)?$")),
-)
+_PATTERNS = [
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        (FileKind.CONFIG, rb"(^|/)pxelinux\.cfg/"),
+        (FileKind.CONFIG, rb"\.(cfg|conf|config|ipxe|ini|ks|preseed|yaml|yml|json|txt|scr|uimg)$"),
+        (FileKind.CONFIG, rb"(^|/)(grub\.cfg|config\.)"),
+        (FileKind.CONFIG, rb"(^|/)(bcd|cmdline|menu|default)$"),
+        (FileKind.MODULE, rb"\.(mod|lst|c32|pf2|mui)$"),
+        (FileKind.MODULE, rb"(^|/)(locale|fonts)/"),
+        (FileKind.INITRD, rb"(^|/)(initrd|initramfs|uinitrd|ramdisk|rootfs|modloop)[^/]*$"),
+        (FileKind.INITRD, rb"\.(cpio|cpio\.gz|squashfs)$"),
+        (FileKind.KERNEL, rb"(^|/)(vmlinu[xz]|bzimage|zimage|uimage|linux|kernel)[^/]*$"),
+        (FileKind.KERNEL, rb"(^|/)(xen|memdisk|mboot)[^/]*$"),
+        (FileKind.KERNEL, rb"(^|/)image(\.gz)?$"),
+        (FileKind.KERNEL, rb"\.(fit|itb|krn|lkrn)$"),
+        (FileKind.LOADER, rb"\.(0|efi|k?k?pxe|n12|com|elf|bios)$"),
+        (FileKind.LOADER, rb"(^|/)(bootcode|u-boot|bootmgr|loader|ldlinux)[^/]*$"),
+        (FileKind.LOADER, rb"(^|/)core\.img$"),
+        (FileKind.IMAGE, rb"\.(iso|img|wim|vhd|vhdx|sdi|bin|dsk|raw|qcow2)(\.gz|\.xz)?$"),
+    )
+]

@@ -1,59 +1,24 @@
 """The JSON view of the status, for the page and for programs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import tftpd
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
-from tftpd.status.boots import (
-    BootStep,
-    ClientHistory,
-    EndedRequest,
-    History,
-    count_blocks,
-    judge,
-    short_name,
-)
-from tftpd.status.counters import RESOLUTION_METHODS
+from tftpd.status import boots
 from tftpd.status.file_kinds import classify
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonInfo:
-    """Facts about the daemon.
-
-    Attributes:
-        started: Time of the start, on the history's clock, in seconds.
-        config_file: The configuration file.
-        listeners: The listen addresses.
-    """
-
-    started: float
-    config_file: str | None
-    listeners: tuple[str, ...]
-
-
-def status(
-    info: DaemonInfo,
-    state: str,
-    snapshot: Snapshot,
-    history: History,
-    resolved_names: Mapping[str, int],
-    since: int = 0,
-) -> dict[str, Any]:
-    """Return the whole status.
+def requests_to_json(snapshot: Snapshot, history: boots.History, since: int = 0) -> dict[str, Any]:
+    """Return the part of the status about sessions, requests and clients.
 
     Args:
-        info: Facts about the daemon.
-        state: starting, serving or draining.
         snapshot: The running sessions.
         history: The requests that ended.
-        resolved_names: Number of files found by another name, for each resolution method.
         since: The `number` of an earlier answer. Only later changes are included.
     """
     now = history.seconds()
@@ -63,13 +28,8 @@ def status(
     clients = history.clients
     hosts = [host for host in clients if clients[host].changed > since or host in running]
     hosts += [host for host in running if host not in clients]
-    unknown = ClientHistory()
+    unknown = boots.ClientHistory()
     return {
-        "version": tftpd.__version__,
-        "state": state,
-        "uptime": round(now - info.started, 1),
-        "config_file": info.config_file,
-        "listeners": info.listeners,
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
         "sessions": {
@@ -78,7 +38,6 @@ def status(
             }
             for direction in Direction
         },
-        "resolved_names": {method: resolved_names[method] for method in RESOLUTION_METHODS},
         "running": [_running_to_json(session) for session in snapshot.running],
         "ended": [_ended_to_json(ended) for ended in history.ended if ended.number > since],
         "clients": [
@@ -97,14 +56,14 @@ def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
         "client": session.peer[0],
         "port": session.peer[1],
         "direction": session.direction.value,
-        "file": short_name(session.filename),
+        "file": boots.short_name(session.filename),
         "kind": classify(session.filename, session.direction).value,
         "state": session.state.value,
         "bytes": n_bytes,
         "size": size,
         "percent": percent,
         "block": session.blocks,
-        "blocks": count_blocks(size, session.blksize),
+        "blocks": boots.count_blocks(size, session.blksize),
         "rate": round(n_bytes / session.age) if session.age > 0 else 0,
         "blksize": session.blksize,
         "windowsize": session.windowsize,
@@ -144,12 +103,12 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     }
 
 
-def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
+def _ended_to_json(ended: boots.EndedRequest) -> dict[str, Any]:
     result = ended.result
     return {
         "number": ended.number,
         "time": datetime.fromtimestamp(ended.time, UTC).isoformat(timespec="milliseconds"),
-        **result_to_json(result, short_name),
+        **result_to_json(result, boots.short_name),
         "successful": result.outcome.successful,
         "size": result.size,
         "block": result.blocks,
@@ -160,9 +119,9 @@ def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
 
 
 def _client_to_json(
-    host: str, client: ClientHistory, running: Sequence[SessionSnapshot], now: float
+    host: str, client: boots.ClientHistory, running: Sequence[SessionSnapshot], now: float
 ) -> dict[str, Any]:
-    verdict = judge(client.steps, running)
+    verdict = boots.judge(client.steps, running)
     idle_times = [now - step.ended for step in client.steps[-1:]]
     idle_times += [session.idle for session in running]
     return {
@@ -177,7 +136,7 @@ def _client_to_json(
     }
 
 
-def _step_to_json(step: BootStep, boot_began: float, now: float) -> dict[str, Any]:
+def _step_to_json(step: boots.BootStep, boot_began: float, now: float) -> dict[str, Any]:
     return {
         "kind": step.kind.value,
         "file": step.name,

@@ -1,44 +1,163 @@
-"""Metrics in Prometheus' text format.
+"""Metrics in Prometheus' text format: counters that only grow, and the present state.
 
 All labels have a closed set of values: directions, states, outcomes, error codes, profiles,
 resolution methods. Peers choose file names and addresses, so these are never labels.
 """
 
 import platform
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, product
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, core
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import tftpd
+from tftpd.access.fallbacks import Fallback
+from tftpd.config.profiles import NO_PROFILE
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import NAMES
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot
-from tftpd.status.counters import RESOLUTION_METHODS, Histogram, TransferCounters
+from tftpd.storage.resolver import TEMPLATED
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
-# A label, and the key of the counter for each of its values.
-_BY_DIRECTION = ("direction", {direction.value: direction for direction in Direction})
-_BY_CODE = ("code", {str(code.value): code.value for code in ErrorCode})
-_BY_REASON = ("reason", {reason.value: reason for reason in DropReason})
-_BY_OPTION = ("option", {name.decode(): name.decode() for name in NAMES})
-_BY_METHOD = ("method", {method: method for method in RESOLUTION_METHODS})
-_BY_RESULT = ("result", {"ok": True, "failed": False})
+_REWRITE = "rewrite"
+_RESOLUTION_METHODS = (*(fallback.value for fallback in Fallback), _REWRITE, TEMPLATED)
+"""Methods that resolve a requested name to a file with another name."""
 
-_OUTCOMES = [outcome for outcome in Outcome if outcome not in (Outcome.REFUSED, Outcome.DROPPED)]
+_UNCOUNTED = (Outcome.REFUSED, Outcome.DROPPED)  # requests without a transfer
+
+# Labels and their values.
+_BY_DIRECTION = {"direction": [direction.value for direction in Direction]}
+_BY_OUTCOME = {
+    "outcome": [outcome.value.replace(" ", "_") for outcome in Outcome if outcome not in _UNCOUNTED]
+}
+_BY_CODE = {"code": [str(code.value) for code in ErrorCode]}
+_BY_REASON = {"reason": [reason.value for reason in DropReason]}
+_BY_OPTION = {"option": [name.decode() for name in NAMES]}
+_BY_METHOD = {"method": _RESOLUTION_METHODS}
+_BY_RESULT = {"result": ["ok", "failed"]}
+_BY_PROFILE = {"profile": [NO_PROFILE]}  # `add_profiles()` adds the others
+
+_Labels = Mapping[str, Iterable[str]]
+
+_COUNTERS: dict[str, tuple[str, _Labels]] = {
+    "requests": ("Requests, including refused ones.", _BY_DIRECTION),
+    "refusals": ("Requests that were refused, by error code.", _BY_CODE),
+    "dropped_requests": ("Requests above a limit that got no answer.", _BY_DIRECTION),
+    "dropped_datagrams": ("Datagrams to a listening port that started no session.", _BY_REASON),
+    "options": ("Options that were negotiated.", _BY_OPTION),
+    "reloads": ("Reloads of the configuration.", _BY_RESULT),
+    "transfers": ("Transfers that ended.", _BY_DIRECTION | _BY_OUTCOME),
+    "profile_transfers": ("Transfers that ended.", _BY_PROFILE),
+    "resolved_names": ("Transfers of files that were found by another name.", _BY_METHOD),
+    "transferred_bytes": ("Bytes of ended transfers.", _BY_DIRECTION),
+    "blocks": ("Blocks of ended transfers.", _BY_DIRECTION),
+    "retransmits": ("Packets sent again.", _BY_DIRECTION),
+    "timeouts": ("Retransmission timeouts.", _BY_DIRECTION),
+    "stored_uploads": ("Files that were stored.", {}),
+}
+"""Help text and labels of each counter."""
+
+_DURATIONS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_RTTS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+_BLKSIZES = (512, 1024, 1432, 1468, 4096, 8192, 16384, 65464)  # 1432, 1468: an MTU of 1500
+_WINDOWSIZES = (1, 2, 4, 8, 16, 32, 64, 256, 65535)
+
+_HISTOGRAMS: dict[str, tuple[str, _Labels, tuple[float, ...]]] = {
+    "transfer_duration_seconds": ("Duration of transfers.", _BY_DIRECTION, _DURATIONS),
+    "rtt_seconds": ("Smoothed round-trip time at the end of a transfer.", {}, _RTTS),
+    "blksize_bytes": ("Block size of transfers.", {}, _BLKSIZES),
+    "windowsize_blocks": ("Window size of transfers.", {}, _WINDOWSIZES),
+}
+"""Help text, labels and upper bounds of the buckets of each histogram."""
+
+_MAX_ERROR_CODE = 8  # RFC 2347; the server sends no higher one
+
+
+class _Histogram:
+    """Number of values in each bucket, and their sum."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)  # the last one is above all bounds
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class TransferCounters:
+    """Observer of results that counts everything the metrics show.
+
+    Every combination of label values is present from the start, so that `rate()` is defined.
+    """
+
+    def __init__(self) -> None:
+        self.counts = {
+            name: Counter(dict.fromkeys(product(*labels.values()), 0))
+            for name, (_, labels) in _COUNTERS.items()
+        }
+        self.histograms = {
+            name: {values: _Histogram(bounds) for values in product(*labels.values())}
+            for name, (_, labels, bounds) in _HISTOGRAMS.items()
+        }
+
+    def __call__(self, result: TransferResult) -> None:
+        """Count a request that has ended."""
+        counts, histograms = self.counts, self.histograms
+        direction = (result.direction.value,)
+        counts["requests"][direction] += 1
+        if result.outcome is Outcome.DROPPED:
+            counts["dropped_requests"][direction] += 1
+            return
+        if result.outcome is Outcome.REFUSED:
+            counts["refusals"][(str(min(result.code or 0, _MAX_ERROR_CODE)),)] += 1
+            return
+        counts["transfers"][(*direction, result.outcome.value.replace(" ", "_"))] += 1
+        counts["profile_transfers"][(result.profile or NO_PROFILE,)] += 1
+        counts["transferred_bytes"][direction] += result.bytes_transferred
+        counts["blocks"][direction] += result.blocks
+        counts["retransmits"][direction] += result.retransmits
+        counts["timeouts"][direction] += result.timeouts
+        for option in result.options:
+            counts["options"][(option,)] += 1
+        for method in _resolution_methods(result.resolution_steps):
+            counts["resolved_names"][(method,)] += 1
+        if result.direction is Direction.WRITE and result.outcome is Outcome.DONE:
+            counts["stored_uploads"][()] += 1
+        histograms["transfer_duration_seconds"][direction].add(result.seconds)
+        histograms["blksize_bytes"][()].add(result.blksize)
+        histograms["windowsize_blocks"][()].add(result.windowsize)
+        if result.rtt is not None:
+            histograms["rtt_seconds"][()].add(result.rtt)
+
+    def count_reload(self, succeeded: bool) -> None:
+        """Count a reload of the configuration."""
+        self.counts["reloads"][("ok" if succeeded else "failed",)] += 1
+
+    def add_profiles(self, names: Iterable[str]) -> None:
+        """Start the counters of these profiles at 0."""
+        self.counts["profile_transfers"].update({(name,): 0 for name in names})
+
+    def add_drops(self, drops: Mapping[DropReason, int]) -> None:
+        """Add datagrams that started no session and have no result."""
+        self.counts["dropped_datagrams"].update(
+            {(reason.value,): count for reason, count in drops.items()}
+        )
+
+    def resolved_names(self) -> dict[str, int]:
+        """Return the number of files found by another name, for each resolution method."""
+        return {method: count for (method,), count in self.counts["resolved_names"].items()}
 
 
 def exposition(counters: TransferCounters, snapshot: Snapshot) -> bytes:
@@ -50,134 +169,61 @@ def exposition(counters: TransferCounters, snapshot: Snapshot) -> bytes:
 
 
 class _TftpdCollector(Collector):
-    """Metric families of tftpd. Every label value is always present, so `rate()` has a start."""
+    """Metric families of tftpd."""
 
     def __init__(self, counters: TransferCounters, snapshot: Snapshot) -> None:
         self._counters = counters
         self._snapshot = snapshot
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         about = {"version": tftpd.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("tftpd_build", "Versions of tftpd and Python.", about)
+        yield core.InfoMetricFamily("tftpd_build", "Versions of tftpd and Python.", about)
         yield from self._collect_snapshot()
-        yield from self._collect_requests()
-        yield from self._collect_transfers()
-
-    def _collect_snapshot(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        sessions = GaugeMetricFamily(
-            "tftpd_sessions", "Open sessions.", labels=["direction", "state"]
-        )
-        for direction in Direction:
-            for state in SessionState:
-                count = snapshot.sessions.get((direction, state), 0)
-                sessions.add_metric([direction.value, state.value], count)
-        yield sessions
-        running = GaugeMetricFamily(
-            "tftpd_running_bytes", "Bytes that running transfers have moved.", labels=["direction"]
-        )
-        for direction in Direction:
-            running.add_metric([direction.value], snapshot.bytes_transferred.get(direction, 0))
-        yield running
-        yield CounterMetricFamily(
-            "tftpd_worker_restarts",
-            "Workers that were replaced.",
-            sum(worker.restarts for worker in snapshot.workers),
-        )
-        yield GaugeMetricFamily(
-            "tftpd_workers_unresponsive",
-            "Workers that do not answer.",
-            sum(not worker.answers for worker in snapshot.workers),
-        )
-
-    def _collect_requests(self) -> Iterator[Metric]:
-        counters = self._counters
-        for name, text, label, numbers in (
-            ("requests", "Requests, including refused ones.", _BY_DIRECTION, counters.requests),
-            ("refusals", "Requests that were refused, by error code.", _BY_CODE, counters.refusals),
-            (
-                "dropped_requests",
-                "Requests above a limit that got no answer.",
-                _BY_DIRECTION,
-                counters.dropped_requests,
-            ),
-            (
-                "dropped_datagrams",
-                "Datagrams to a listening port that started no session.",
-                _BY_REASON,
-                counters.dropped_datagrams,
-            ),
-            ("options", "Options that were negotiated.", _BY_OPTION, counters.options),
-            ("reloads", "Reloads of the configuration.", _BY_RESULT, counters.reloads),
-        ):
-            yield _counter(name, text, label, numbers)
-
-    def _collect_transfers(self) -> Iterator[Metric]:
-        counters = self._counters
-        transfers = CounterMetricFamily(
-            "tftpd_transfers", "Transfers that ended.", labels=["direction", "outcome"]
-        )
-        for direction in Direction:
-            for outcome in _OUTCOMES:
-                labels = [direction.value, outcome.value.replace(" ", "_")]
-                transfers.add_metric(labels, counters.transfers[direction, outcome])
-        yield transfers
-        by_profile = ("profile", {name: name for name in counters.profiles})
-        for name, text, label, numbers in (
-            ("profile_transfers", "Transfers that ended.", by_profile, counters.profiles),
-            (
-                "resolved_names",
-                "Transfers of files that were found by another name.",
-                _BY_METHOD,
-                counters.resolved_names,
-            ),
-            (
-                "transferred_bytes",
-                "Bytes of ended transfers.",
-                _BY_DIRECTION,
-                counters.bytes_transferred,
-            ),
-            ("blocks", "Blocks of ended transfers.", _BY_DIRECTION, counters.blocks),
-            ("retransmits", "Packets sent again.", _BY_DIRECTION, counters.retransmits),
-            ("timeouts", "Retransmission timeouts.", _BY_DIRECTION, counters.timeouts),
-        ):
-            yield _counter(name, text, label, numbers)
-        yield CounterMetricFamily(
-            "tftpd_stored_uploads", "Files that were stored.", counters.stored_uploads
-        )
-        durations = HistogramMetricFamily(
-            "tftpd_transfer_duration_seconds", "Duration of transfers.", labels=["direction"]
-        )
-        for direction in Direction:
-            durations.add_metric([direction.value], *_buckets(counters.durations[direction]))
-        yield durations
-        for name, text, histogram in (
-            ("rtt_seconds", "Smoothed round-trip time at the end of a transfer.", counters.rtts),
-            ("blksize_bytes", "Block size of transfers.", counters.blksizes),
-            ("windowsize_blocks", "Window size of transfers.", counters.windowsizes),
-        ):
-            family = HistogramMetricFamily(f"tftpd_{name}", text, labels=[])
-            family.add_metric([], *_buckets(histogram))
+        for name, (text, labels) in _COUNTERS.items():
+            counts = self._counters.counts[name]
+            yield _family(core.CounterMetricFamily, name, text, labels, counts)
+        for name, (text, labels, bounds) in _HISTOGRAMS.items():
+            family = core.HistogramMetricFamily(f"tftpd_{name}", text, labels=list(labels))
+            upper_bounds = [*(str(float(bound)) for bound in bounds), "+Inf"]
+            for values, histogram in self._counters.histograms[name].items():
+                buckets = zip(upper_bounds, accumulate(histogram.counts), strict=True)
+                family.add_metric(values, list(buckets), histogram.sum)
             yield family
 
+    def _collect_snapshot(self) -> Iterator[core.Metric]:
+        gauge, counter = core.GaugeMetricFamily, core.CounterMetricFamily
+        sessions = {
+            (direction.value, state.value): self._snapshot.sessions.get((direction, state), 0)
+            for direction, state in product(Direction, SessionState)
+        }
+        yield _family(gauge, "sessions", "Open sessions.", ["direction", "state"], sessions)
+        n_bytes = {
+            (direction.value,): self._snapshot.bytes_transferred.get(direction, 0)
+            for direction in Direction
+        }
+        text = "Bytes that running transfers have moved."
+        yield _family(gauge, "running_bytes", text, ["direction"], n_bytes)
+        restarts = {(): sum(worker.restarts for worker in self._snapshot.workers)}
+        yield _family(counter, "worker_restarts", "Workers that were replaced.", [], restarts)
+        silent = {(): sum(not worker.answers for worker in self._snapshot.workers)}
+        yield _family(gauge, "workers_unresponsive", "Workers that do not answer.", [], silent)
 
-def _counter(
-    name: str, text: str, label: tuple[str, Mapping[str, Any]], numbers: Mapping[Any, int]
-) -> Metric:
-    """Return a counter with one label."""
-    label_name, keys = label
-    family = CounterMetricFamily(f"tftpd_{name}", text, labels=[label_name])
-    for value, key in keys.items():
-        family.add_metric([value], numbers[key])
+
+def _family(
+    family_class: "type[core.CounterMetricFamily | core.GaugeMetricFamily]",
+    name: str,
+    text: str,
+    labels: Iterable[str],
+    numbers: Mapping[Any, int],
+) -> core.Metric:
+    """Return a metric family with a number for each tuple of label values."""
+    family = family_class(f"tftpd_{name}", text, labels=list(labels))
+    for values, number in numbers.items():
+        family.add_metric(values, number)
     return family
 
 
-def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Return the cumulative buckets and the sum."""
-    total = 0
-    buckets = []
-    bounds = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets, histogram.sum
+def _resolution_methods(steps: Iterable[str]) -> set[str]:
+    """Return the `_RESOLUTION_METHODS` in a result's steps, which also number the rules."""
+    methods = {_REWRITE if step.startswith("rewrite[") else step for step in steps}
+    return methods & set(_RESOLUTION_METHODS)

@@ -1,36 +1,27 @@
 """The status service: collects results and serves them over HTTP."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+import tftpd
 from tftpd.config.sections import StatusSection
 from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.boots import History
-from tftpd.status.counters import TransferCounters
-from tftpd.status.json_view import DaemonInfo, status
-from tftpd.status.metrics import CONTENT_TYPE, exposition
-from tftpd.status.web import JSON, Answer, Handler, is_allowed_host, site
+from tftpd.status.json_view import requests_to_json
+from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
+from tftpd.status.web import JSON, Answer, Handler, site
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {
-    b"/": ("index.html", b"text/html; charset=utf-8"),
-    b"/style.css": ("style.css", b"text/css; charset=utf-8"),
-    b"/script.js": ("script.js", b"text/javascript; charset=utf-8"),
-    b"/icon.svg": ("icon.svg", b"image/svg+xml"),
-}
-
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
 _SOCKET_MODE = 0o660
 _MAX_NUMBER_DIGITS = 18
@@ -53,10 +44,12 @@ class StatusService:
         self._section = section
         self._counters = TransferCounters()
         self._history = History()
-        self._info = DaemonInfo(self._history.seconds(), None if path is None else str(path), ())
+        self._started = self._history.seconds()
+        self._config_file = path
+        self._listeners: tuple[str, ...] = ()
         self._state = "starting"
         self._source: SnapshotSource | None = None
-        self._port: IListeningPort | None = None
+        self._port: Any = None
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
         self._waiting: list[Deferred[Snapshot]] = []
@@ -75,11 +68,13 @@ class StatusService:
             SystemExit: The port cannot be bound. The reason was logged.
         """
         if self._section.socket is None:
-            self._listen(self._listen_tcp, f"{self._section.address} port {self._section.port}")
+            address, port = self._section.address, self._section.port
+            listen = self._reactor.listenTCP
+            self._listen(f"{address} port {port}", listen, port, interface=address)
 
     def configure(self, addresses: Iterable[str], profiles: Iterable[str]) -> None:
         """Show these listen addresses, and count transfers of these profiles, from now on."""
-        self._info = replace(self._info, listeners=tuple(addresses))
+        self._listeners = tuple(addresses)
         self._counters.add_profiles(profiles)
 
     def start(self, source: SnapshotSource) -> None:
@@ -88,7 +83,10 @@ class StatusService:
         self._state = "serving"
         path, address, port = self._section.socket, self._section.address, self._section.port
         if path is not None:
-            self._listen(self._listen_unix, path)
+            # Twisted sets the mode between bind and listen, so nobody can connect before that.
+            # wantPID: a lock file tells a socket in use from one that a crash has left.
+            listen = self._reactor.listenUNIX
+            self._listen(path, listen, path, mode=_SOCKET_MODE, wantPID=True)
             self.log.info("status page on {socket}", event="status_listening", socket=path)
             return
         url = f"http://{format_address((address, port))}/"
@@ -107,20 +105,18 @@ class StatusService:
 
     def count_reload(self, *, succeeded: bool) -> None:
         """Count a reload of the configuration."""
-        self._counters.reloads[succeeded] += 1
+        self._counters.count_reload(succeeded)
 
     def stop(self) -> "Deferred[None]":
         """Close the port. Fires when it is closed."""
         self._state = "draining"
-        port, self._port = self._port, None
-        if port is None:
-            return succeed(None)
-        stop: Callable[[], Any] = port.stopListening
-        return maybeDeferred(stop)
+        return maybeDeferred(self._port.stopListening) if self._port else succeed(None)
 
-    def _listen(self, listen: Callable[[Any], IListeningPort], where: str) -> None:
+    def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
         try:
-            self._port = listen(site(self._handlers(), self._is_allowed_host))
+            # A browser cannot open a Unix socket, so every Host header is allowed there.
+            names = None if self._section.socket else self._section.names
+            self._port = listen(address, site(self._handlers(), names), **options)
         except (CannotListenError, OSError) as error:
             reason = getattr(error, "socketError", error)
             self.log.critical(
@@ -131,30 +127,16 @@ class StatusService:
             )
             raise SystemExit(1) from None
 
-    def _listen_tcp(self, factory: Any) -> Any:
-        return self._reactor.listenTCP(self._section.port, factory, interface=self._section.address)
-
-    def _listen_unix(self, factory: Any) -> Any:
-        # Twisted sets the mode between bind and listen, so nobody can connect before that.
-        # wantPID: a lock file tells a socket in use from one that a crash has left.
-        return self._reactor.listenUNIX(
-            self._section.socket, factory, mode=_SOCKET_MODE, wantPID=True
-        )
-
-    def _is_allowed_host(self, header: str | None) -> bool:
-        # A browser cannot open a Unix socket.
-        return self._section.socket is not None or is_allowed_host(header, self._section.names)
-
     def _handlers(self) -> dict[bytes, Handler]:
-        handlers: dict[bytes, Handler] = {
+        return {
+            b"/": _serve_file("index.html", b"text/html; charset=utf-8"),
+            b"/style.css": _serve_file("style.css", b"text/css; charset=utf-8"),
+            b"/script.js": _serve_file("script.js", b"text/javascript; charset=utf-8"),
+            b"/icon.svg": _serve_file("icon.svg", b"image/svg+xml"),
             b"/health": self._answer_health,
             b"/status": self._answer_status,
             b"/metrics": self._answer_metrics,
         }
-        for path, (name, media_type) in _FILES.items():
-            answer = Answer((_PAGE / name).read_bytes(), media_type)
-            handlers[path] = lambda request, answer=answer: answer  # type: ignore[misc]
-        return handlers
 
     def _answer_health(self, request: Request) -> Answer:
         if self._state == "serving":
@@ -165,9 +147,16 @@ class StatusService:
         since = _parse_number(request.args.get(b"since", [b""])[0])
 
         def answer(snapshot: Snapshot) -> Answer:
-            names = self._counters.resolved_names
-            view = status(self._info, self._state, snapshot, self._history, names, since)
-            return Answer(json.dumps(view, separators=(",", ":")).encode(), JSON)
+            status = {
+                "version": tftpd.__version__,
+                "state": self._state,
+                "uptime": round(self._history.seconds() - self._started, 1),
+                "config_file": self._config_file and str(self._config_file),
+                "listeners": self._listeners,
+                "resolved_names": self._counters.resolved_names(),
+                **requests_to_json(snapshot, self._history, since),
+            }
+            return Answer(json.dumps(status, separators=(",", ":")).encode(), JSON)
 
         return self._take_snapshot().addCallback(answer)
 
@@ -195,6 +184,11 @@ class StatusService:
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(snapshot)
+
+
+def _serve_file(name: str, media_type: bytes) -> Handler:
+    answer = Answer((_PAGE / name).read_bytes(), media_type)
+    return lambda request: answer
 
 
 def _parse_number(text: bytes) -> int:

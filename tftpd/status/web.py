@@ -15,12 +15,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, TimeoutMixin, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
-from zope.interface import implementer
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
@@ -56,48 +54,17 @@ Handler = Callable[[Request], "Answer | Deferred[Answer]"]
 """Returns the response to a GET or HEAD request."""
 
 
-def site(
-    handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
-) -> IProtocolFactory:
+def site(handlers: Mapping[bytes, Handler], names: Collection[str] | None) -> IProtocolFactory:
     """Return the factory of the HTTP server.
 
     Args:
         handlers: The handler of each path.
-        is_allowed: Returns whether a request with this Host header is answered.
+        names: The allowed host names (see `is_allowed_host`); None allows all.
     """
-    # `_TimeLimitedConnection` limits the whole connection instead of idle times.
-    inner = _Site(_Root(handlers, is_allowed), requestFactory=_Request, timeout=None)
-    inner.displayTracebacks = False
-    return _LimitedFactory(inner)
-
-
-class _TimeLimitedConnection(ProtocolWrapper, TimeoutMixin):
-    """A connection that is aborted after 30 s, even if the client sends or reads slowly."""
-
-    def makeConnection(self, transport: Any) -> None:
-        """Twisted: a client has connected."""
-        super().makeConnection(transport)
-        self.setTimeout(_CONNECTION_TIMEOUT_SECONDS)
-
-    def timeoutConnection(self) -> None:
-        """Twisted: the time is over; drop unsent data."""
-        self.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted: the connection has ended."""
-        self.setTimeout(None)
-        super().connectionLost(reason)
-
-
-class _LimitedFactory(WrappingFactory):
-    """Limits the number of connections."""
-
-    noisy = False
-    protocol = _TimeLimitedConnection
-
-    def buildProtocol(self, addr: Any) -> Any:
-        """Twisted: a client connects; None closes the connection."""
-        return super().buildProtocol(addr) if len(self.protocols) < _MAX_CONNECTIONS else None
+    # `_Channel` limits the whole connection instead of idle times.
+    factory = _Site(_Root(handlers, names), requestFactory=_Request, timeout=None)
+    factory.displayTracebacks = False
+    return factory
 
 
 class _Request(Request):
@@ -108,11 +75,29 @@ class _Request(Request):
 
 
 class _Channel(HTTPChannel):
-    """Allows one request per connection.
+    """A connection with one request.
 
-    Twisted answers all pipelined requests. A client that sends a thousand of them and reads
-    nothing would fill the memory with answers.
+    It is aborted after 30 s, even if the client sends or reads slowly. Twisted answers all
+    pipelined requests: a client that sends a thousand of them and reads nothing would fill the
+    memory with answers.
     """
+
+    transport: Any
+    site: "_Site"
+
+    def connectionMade(self) -> None:
+        """Twisted: a client has connected."""
+        super().connectionMade()
+        abort = self.transport.abortConnection  # drops unsent data
+        self._deadline = self.callLater(_CONNECTION_TIMEOUT_SECONDS, abort)
+        self.site.n_connections += 1
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the connection has ended."""
+        if self._deadline.active():
+            self._deadline.cancel()
+        self.site.n_connections -= 1
+        super().connectionLost(reason)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Twisted: return whether more requests may follow."""
@@ -125,31 +110,26 @@ class _Site(Site):
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
+    n_connections = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Twisted: a client connects; None closes the connection."""
+        return super().buildProtocol(addr) if self.n_connections < _MAX_CONNECTIONS else None
 
     def log(self, request: Any) -> None:
         """Twisted: a request was answered; log nothing."""
 
 
-@implementer(IResource)
-class _Root:
+class _Root(Resource):
     """The resource of all paths."""
 
     isLeaf = True
-    server = None
     log = Logger()
 
-    def __init__(
-        self, handlers: Mapping[bytes, Handler], is_allowed: Callable[[str | None], bool]
-    ) -> None:
+    def __init__(self, handlers: Mapping[bytes, Handler], names: Collection[str] | None) -> None:
+        super().__init__()
         self._handlers = handlers
-        self._is_allowed = is_allowed
-
-    def getChildWithDefault(self, name: bytes, request: Any) -> Any:
-        """Twisted: never called on a leaf."""
-        return self
-
-    def putChild(self, path: bytes, child: Any) -> None:
-        """Twisted: a leaf has no children."""
+        self._names = names
 
     def render(self, request: Request) -> int:
         """Twisted: answer now or later."""
@@ -163,7 +143,7 @@ class _Root:
         return NOT_DONE_YET
 
     def _answer(self, request: Request) -> "Answer | Deferred[Answer]":
-        if not self._is_allowed(request.getHeader("host")):
+        if self._names is not None and not is_allowed_host(request.getHeader("host"), self._names):
             return Answer(b"the host name is not in status.names\n", code=403)
         handler = self._handlers.get(request.path)
         if handler is None:
@@ -200,7 +180,10 @@ def is_allowed_host(header: str | None, names: Collection[str]) -> bool:
     """
     if header is None:
         return True
-    host = _host_of(header.strip().lower())
+    match = _HOST.fullmatch(header.strip().lower())
+    if match is None:
+        return False
+    host = (match[1] or match[2]).removesuffix(".")
     if host == "localhost" or host in names:
         return True
     try:
@@ -208,9 +191,3 @@ def is_allowed_host(header: str | None, names: Collection[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _host_of(header: str) -> str:
-    """Return the header without port and IPv6 brackets, or an empty string if it is invalid."""
-    match = _HOST.fullmatch(header)
-    return (match[1] or match[2]).removesuffix(".") if match else ""

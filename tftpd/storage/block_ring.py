@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tftpd.protocol import netascii
-from tftpd.protocol.block_numbers import BlockNumbering
+from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS, HIGH_BYTES, LOW_BYTES, MAX_NUMBER
 from tftpd.protocol.packets import HEADER_BYTES, Opcode
 from tftpd.storage.source import FileLike
 
@@ -38,7 +38,7 @@ class BlockRing:
         self.ready = 0
         self._source = source
         self._blksize = blksize
-        self._numbering = BlockNumbering(rollover)
+        self._numbering = BLOCK_NUMBERINGS[rollover]
         self._slots = min(slots, self._max_size() // blksize + 1)
         self._ring = bytearray()
         self._view = memoryview(self._ring)
@@ -98,7 +98,10 @@ class BlockRing:
         while first <= last:
             slot = (first - 1) % self._slots
             count = min(last - first + 1, self._slots - slot)
-            high, low = self._numbering.to_bytes(first, count)
+            if last <= MAX_NUMBER:  # most files end before the numbers start again
+                high, low = HIGH_BYTES[first : first + count], LOW_BYTES[first : first + count]
+            else:
+                high, low = self._numbering.to_bytes(first, count)
             begin, end = slot * self.size, (slot + count) * self.size
             self._ring[begin + 2 : end : self.size] = high
             self._ring[begin + 3 : end : self.size] = low

@@ -1,25 +1,25 @@
 """Case-insensitive lookup of names in directories."""
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 from tftpd.access.fallbacks import fold
 from tftpd.access.paths import Name
-from tftpd.access.policy import Symlinks
+from tftpd.access.policy import Grant
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.walk import open_parent
+from tftpd.storage.walk import lstat_at, open_parent
 
-MAX_NAME_STEPS = 32
-"""Steps of a name. One directory is listed for each step that does not exist as requested."""
+MAX_NAME_COMPONENTS = 32
+"""Components of a name. A directory is listed for each one that does not exist as requested."""
 
 MAX_DIRECTORY_ENTRIES = 10_000
 """Entries of a directory. A larger directory is not searched."""
 
-_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 
@@ -36,67 +36,49 @@ class ScanBudget:
     listed: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """A name as it is stored on disk, and the largest number of matches for one step."""
+def match_case_insensitive(grant: Grant[Any], budget: ScanBudget) -> tuple[Name, int]:
+    """Find the name on disk that differs from the grant's name only in letter case.
 
-    name: Name
-    choices: int
-
-
-def match_case_insensitive(
-    root: Path, name: Name, symlinks: Symlinks, budget: ScanBudget
-) -> Spelling:
-    """Return the name on disk that differs from `name` only in letter case.
-
-    An exact match of a step has priority. If several entries differ only in case, the first
+    An exact match of a component has priority. If several entries differ only in case, the first
     in byte order is taken.
 
     Args:
-        root: Directory below which to search.
-        name: The requested name.
-        symlinks: Policy for symbolic links on the path.
+        grant: The requested name, its root and the policy for links.
         budget: Decreased by the number of entries that are examined.
+
+    Returns:
+        The name on disk, and the largest number of matches for one component.
 
     Raises:
         RequestRefused: No entry matches, or the search exceeds a limit.
         OSError: A directory cannot be opened.
     """
-    if len(name) > MAX_NAME_STEPS:
+    if len(grant.name) > MAX_NAME_COMPONENTS:
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "too many path components to search")
     real: list[bytes] = []
     choices = 1
-    for step in name:
-        with open_parent(root, (*real, step), symlinks) as (directory, last):
-            if last != step or _exists(directory, last):
-                real.append(step)
+    for component in grant.name:
+        with open_parent(grant.root, (*real, component), grant.symlinks) as (directory, last):
+            if last != component or lstat_at(directory, last):
+                real.append(component)
                 continue
-            budget.listed.append(b"/".join((os.fsencode(root), *real)))
-            matches = _find_matches(directory, step, budget)
+            budget.listed.append(b"/".join((os.fsencode(grant.root), *real)))
+            matches = _find_matches(directory, component, budget)
         choices = max(choices, len(matches))
         real.append(min(matches))
-    return Spelling(tuple(real), choices)
+    return tuple(real), choices
 
 
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _find_matches(directory: int, step: bytes, budget: ScanBudget) -> list[bytes]:
-    """Return the entries that equal `step` except for case; raise if there are none."""
-    folded = fold(step)
+def _find_matches(directory: int, component: bytes, budget: ScanBudget) -> list[bytes]:
+    """Return the entries that equal `component` except for case; raise if there are none."""
+    folded = fold(component)
     max_entries = min(MAX_DIRECTORY_ENTRIES, budget.entries)
     matches = []
     with _scan(directory) as entries:
         for count, entry in enumerate(islice(entries, max_entries + 1), 1):
             if count > max_entries:
-                raise RequestRefused(
-                    ErrorCode.FILE_NOT_FOUND, "too many directory entries to search"
-                )
+                reason = "too many directory entries to search"
+                raise RequestRefused(ErrorCode.FILE_NOT_FOUND, reason)
             budget.entries -= 1
             if entry.name.isascii() and len(entry.name) != len(folded):
                 continue  # cheap test first: folding takes three times as long
@@ -108,15 +90,12 @@ def _find_matches(directory: int, step: bytes, budget: ScanBudget) -> list[bytes
     return matches
 
 
-@contextmanager
-def _scan(directory: int) -> "Iterator[Iterator[os.DirEntry[str]]]":
+def _scan(directory: int) -> "AbstractContextManager[Iterator[os.DirEntry[str]]]":
     # The walk opens directories with O_PATH, and such descriptors cannot be read.
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        fd = os.open(b".", _LIST_FLAGS | _NOATIME, dir_fd=directory)
-    except PermissionError:  # only the owner and root may use O_NOATIME
-        fd = os.open(b".", _LIST_FLAGS, dir_fd=directory)
-    try:
-        with os.scandir(fd) as entries:
-            yield entries
+        with suppress(PermissionError):  # only the owner and root may use O_NOATIME
+            fcntl.fcntl(fd, fcntl.F_SETFL, _NOATIME)
+        return os.scandir(fd)  # of a duplicate of the descriptor
     finally:
         os.close(fd)

@@ -2,13 +2,18 @@
 
 Linux answers by openat2(2) with RESOLVE_CACHED (since 5.12). The call takes about 3 us; a
 disk may take thousands, and a file server that is down never answers. The cache does not
-check permissions: the code that then opens the file checks every step.
+check permissions: the code that then opens the file checks every component.
+
+Network file systems ask their server although the name is cached. Therefore only roots on
+file systems of a list count as cached; a thread finds out which ones these are.
 """
 
 import ctypes
 import errno
 import os
+import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,21 +22,29 @@ from tftpd.access.paths import Name
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
-_RESOLVE_CACHED, _RESOLVE_BENEATH = 0x20, 0x08
+_RESOLVE_CACHED, _RESOLVE_BENEATH, _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_XDEV = 0x20, 8, 4, 1
+
+# struct open_how of <linux/openat2.h>: flags, mode, resolve.
+_FLAGS = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
+_HOW_CACHED = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
+_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV)
+_HOW_NO_LINKS = struct.pack(
+    "=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
+)
+
+# Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
+# NFS, CIFS and FUSE, may wait for a server.
+_LOCAL_TYPES = {
+    *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E),  # ext4 to bcachefs
+    *(0x01021994, 0x858458F6, 0x794C7630),  # tmpfs, ramfs, overlayfs
+    *(0x73717368, 0xE0F5E1E2, 0x9660, 0x15013346),  # squashfs, erofs, iso9660, udf
+    *(0x4D44, 0x2011BAB0, 0x7366746E, 0x3153464A, 0x52654973),  # vfat, exfat, ntfs3, jfs, reiserfs
+}
+_ROOT_SECONDS = 60.0  # a root may become a mount point
 
 _ENTRY_SECONDS = 1.0  # the kernel evicts a name so soon only when memory is very short
 _MAX_ENTRIES = 4096
-_MAX_ENTRY_STEPS = 32  # a hostile name has thousands of steps of 40 bytes each
-
-
-class _OpenHow(ctypes.Structure):
-    """struct open_how of <linux/openat2.h>."""
-
-    _fields_ = [
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    ]
+_MAX_ENTRY_COMPONENTS = 32  # a hostile name has thousands of them, of 40 bytes each
 
 
 class WouldBlock(Exception):
@@ -51,13 +64,8 @@ def _load_syscall() -> Any:
     # PyDLL keeps the GIL: the call never blocks. After releasing the GIL, this thread
     # would have to wait until another thread gives it back.
     call = ctypes.PyDLL(None, use_errno=True).syscall
-    call.argtypes = (
-        ctypes.c_long,
-        ctypes.c_long,
-        ctypes.c_char_p,
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-    )
+    number, text, size = ctypes.c_long, ctypes.c_char_p, ctypes.c_size_t
+    call.argtypes = (number, number, text, text, size)
     call.restype = ctypes.c_long
     return call
 
@@ -68,10 +76,49 @@ class DentryCache:
     def __init__(self) -> None:
         linux = sys.platform.startswith("linux") and os.uname().machine != "alpha"
         self._syscall = _load_syscall() if linux else None
-        self._how_cached = _open_how(_RESOLVE_CACHED)
-        self._how_beneath = _open_how(_RESOLVE_CACHED | _RESOLVE_BENEATH)
         self._entries: set[tuple[Path, Name, bool]] = set()
         self._expires = 0.0  # of all entries
+        # By root: its path, and the time until which it is known to be local.
+        self._local_roots: dict[Path, tuple[bytes, float]] = {}
+        self._local_devices: set[int] = set()
+
+    def learn_root(self, root: Path) -> None:
+        """Find out if a root is on a local file system; blocks."""
+        if self._syscall is not None and not self.is_local(root) and _is_local_type(root):
+            with suppress(OSError):
+                self._local_devices.add(os.stat(root).st_dev)
+                self._local_roots[root] = os.fsencode(root), monotonic() + _ROOT_SECONDS
+
+    def is_local(self, root: Path) -> bool:
+        """Return True if `learn_root` has found in the last minute that a root is local."""
+        known = self._local_roots.get(root)
+        return known is not None and monotonic() < known[1]
+
+    def is_local_device(self, device: int) -> bool:
+        """Return True if a device number (st_dev) belongs to a local root."""
+        return device in self._local_devices
+
+    def open_path(self, root: Path, name: Name) -> int:
+        """Open a name below a local root without disk I/O.
+
+        Args:
+            root: Directory that contains the name.
+            name: Components of the name.
+
+        Returns:
+            An O_PATH descriptor; -1 if the root is not local, a component is a symbolic link,
+            absent or not cached, or the name leaves the root's file system.
+        """
+        encoded, expires = self._local_roots.get(root, (b"", 0.0))
+        path = b"/".join(name)
+        if monotonic() > expires or b"\0" in path:
+            return -1
+        directory = self._open(_AT_FDCWD, encoded, _HOW_CACHED)
+        if directory < 0:
+            return -1
+        fd = self._open(directory, path, _HOW_NO_LINKS)
+        os.close(directory)
+        return fd
 
     def is_cached(self, root: Path, name: Name, follow: bool = True) -> bool:
         """Return whether `name` below `root` can be resolved without disk I/O.
@@ -80,7 +127,7 @@ class DentryCache:
 
         Args:
             root: Directory that contains the name.
-            name: Steps of the name. The name may be absent from the directory, too.
+            name: Components of the name, which may be absent from the directory, too.
             follow: Whether links may lead out of the root. If not, the answer is False for
                 a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
@@ -96,7 +143,7 @@ class DentryCache:
             return True
         if not self._query(root, name, follow):
             return False
-        if len(name) <= _MAX_ENTRY_STEPS:
+        if len(name) <= _MAX_ENTRY_COMPONENTS:
             self._entries.add(entry)
         return True
 
@@ -105,25 +152,12 @@ class DentryCache:
         if b"\0" in path:
             return True  # no such file can exist
         if follow or not name:
-            return self._close(self._open(_AT_FDCWD, path, self._how_cached))
-        directory = self._open(_AT_FDCWD, os.fsencode(root), self._how_cached)
-        if directory < 0:
-            return self._close(directory)
-        try:
-            return self._close(self._open(directory, b"/".join(name), self._how_beneath))
-        finally:
-            os.close(directory)
-
-    def _open(self, directory: int, path: bytes, how: _OpenHow) -> int:
-        """Return a descriptor, or a negative errno."""
-        syscall = self._syscall
-        if syscall is None:  # another thread has just found that the call is not supported
-            return -errno.EAGAIN
-        fd: int = syscall(_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
-        return fd if fd >= 0 else -ctypes.get_errno()
-
-    def _close(self, fd: int) -> bool:
-        """Close the result of `_open()`; return whether the path was in the cache."""
+            fd = self._open(_AT_FDCWD, path, _HOW_CACHED)
+        else:
+            fd = directory = self._open(_AT_FDCWD, os.fsencode(root), _HOW_CACHED)
+            if directory >= 0:
+                fd = self._open(directory, b"/".join(name), _HOW_BENEATH)
+                os.close(directory)
         if fd >= 0:
             os.close(fd)
             return True
@@ -134,6 +168,18 @@ class DentryCache:
             return False
         return -fd not in (errno.EAGAIN, errno.EXDEV)
 
+    def _open(self, directory: int, path: bytes, how: bytes) -> int:
+        """Return a descriptor, or a negative errno."""
+        syscall = self._syscall
+        if syscall is None:  # another thread has just found that the call is not supported
+            return -errno.EAGAIN
+        fd: int = syscall(_OPENAT2, directory, path, how, len(how))
+        return fd if fd >= 0 else -ctypes.get_errno()
 
-def _open_how(resolve: int) -> _OpenHow:
-    return _OpenHow(getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+
+def _is_local_type(path: Path) -> bool:
+    """Return True if a path is on a file system of the list (statfs(2))."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs begins with a long: the type
+    if ctypes.CDLL(None).statfs(os.fsencode(path), buffer) != 0:
+        return False
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF in _LOCAL_TYPES

@@ -46,12 +46,13 @@ def translate_os_errors(default: ErrorText) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = _CODES.get(error.errno or 0)
-        reason = error.strerror or str(error)
-        if error.errno in _EXHAUSTED:
-            refused: RequestRefused = ResourceExhausted(ErrorCode.NOT_DEFINED, reason, default)
-        elif code is None:
-            refused = RequestRefused(ErrorCode.NOT_DEFINED, reason, default)
-        else:
-            refused = RequestRefused(code, reason)
-        raise refused from error
+        raise refusal_for(error, default) from error
+
+
+def refusal_for(error: OSError, default: ErrorText) -> RequestRefused:
+    """Return the refusal for an `OSError`; see `translate_os_errors`."""
+    code = _CODES.get(error.errno or 0, ErrorCode.NOT_DEFINED)
+    reason = error.strerror or str(error)
+    text = default if code is ErrorCode.NOT_DEFINED else None
+    refused = ResourceExhausted if error.errno in _EXHAUSTED else RequestRefused
+    return refused(code, reason, text)

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Self
 
 from tftpd.access.paths import Name
 from tftpd.protocol.errors import RequestRefused
@@ -36,6 +37,37 @@ class DirectoryStamp:
     path: bytes
     stamp: tuple[int, int, int, int]
 
+    @classmethod
+    def of(cls, path: bytes, status: os.stat_result | None = None) -> Self | None:
+        """Return the stamp of a directory, or None if it was written in the last 2.5 seconds."""
+        try:
+            status = status or os.stat(path)
+        except OSError:
+            return None
+        age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
+        return cls(path, _stamp(status)) if age > _SETTLE_NANOSECONDS else None
+
+    @classmethod
+    def of_missing(cls, root: Path, name: Name) -> Self | None:
+        """Return the stamp of the deepest existing directory on the path of a missing name.
+
+        Returns:
+            The directory without the next component of the name; None if no stamp is reliable:
+            the component is a dangling link, or the directory was written a moment ago.
+        """
+        path = os.fsencode(root)
+        stamp = None
+        # From the top: a name with a thousand components usually fails at one of the first.
+        for component in name:
+            try:
+                stamp = cls.of(path, os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            except OSError:
+                return None
+            path += b"/" + component
+        return None if stamp and os.path.lexists(path) else stamp
+
     def is_current(self) -> bool:
         """Return whether the path is still the same directory and nothing has changed in it."""
         try:
@@ -44,40 +76,7 @@ class DirectoryStamp:
             return False
 
 
-def stamp_of_missing(root: Path, name: Name) -> DirectoryStamp | None:
-    """Return the stamp of the deepest existing directory on the path of a missing name.
-
-    Returns:
-        The directory without the next step of the name; None if no stamp is reliable: the
-        next step is a dangling link, or the directory was written a moment ago.
-    """
-    path = os.fsencode(root)
-    deepest: tuple[bytes, os.stat_result, bytes] | None = None
-    # From the top: a name with a thousand steps usually fails at one of the first.
-    for step in name:
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            break
-        except OSError:
-            return None
-        deepest = path, status, step
-        path += b"/" + step
-    if deepest is None:
-        return None
-    path, status, step = deepest
-    stamp = stable_stamp(path, status)
-    return None if stamp and os.path.lexists(path + b"/" + step) else stamp
-
-
-def stable_stamp(path: bytes, status: os.stat_result | None = None) -> DirectoryStamp | None:
-    """Return the stamp of a directory, or None if it was written in the last 2.5 seconds."""
-    try:
-        status = status or os.stat(path)
-    except OSError:
-        return None
-    age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
-    return DirectoryStamp(path, _stamp(status)) if age > _SETTLE_NANOSECONDS else None
+_Entry = tuple[RequestRefused, Sequence[DirectoryStamp]]
 
 
 class NegativeCache:
@@ -85,9 +84,7 @@ class NegativeCache:
 
     def __init__(self, dentry_cache: DentryCache) -> None:
         self._dentry_cache = dentry_cache
-        self._entries: OrderedDict[Hashable, tuple[RequestRefused, Sequence[DirectoryStamp]]] = (
-            OrderedDict()
-        )
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = Lock()  # lookups also run in threads
 
     def get(self, key: Hashable, blocking: bool) -> RequestRefused | None:
@@ -104,7 +101,10 @@ class NegativeCache:
         refused, stamps = entry
         for stamp in stamps:
             path = Path(os.fsdecode(stamp.path))
-            if not (blocking or self._dentry_cache.is_cached(path, ())):
+            cache = self._dentry_cache
+            if not (
+                blocking or (cache.is_local_device(stamp.stamp[0]) and cache.is_cached(path, ()))
+            ):
                 return None
             if not stamp.is_current():
                 with self._lock:

@@ -10,8 +10,6 @@ from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
-_TEMPORARY = os.fsdecode(TEMPORARY)
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -20,13 +18,9 @@ class Usage:
     size: int = 0
     files: int = 0
 
-    def with_file(self, size: int) -> "Usage":
-        """Return the usage with one more file of `size` bytes."""
-        return Usage(self.size + size, self.files + 1)
-
-    def without_file(self, size: int | None) -> "Usage":
-        """Return the usage without a file of `size` bytes; None stands for no file."""
-        return self if size is None else Usage(self.size - size, self.files - 1)
+    def with_file(self, size: int, replaced_size: int | None = None) -> "Usage":
+        """Return the usage with a file of `size` bytes, in place of another one if given."""
+        return Usage(self.size + size - (replaced_size or 0), self.files + (replaced_size is None))
 
 
 class UsageTracker:
@@ -35,10 +29,13 @@ class UsageTracker:
     Before an upload is stored, the root is measured again, with the other unfinished uploads.
     Therefore a stored file never exceeds a quota. Before that, uploads are checked against
     `usage`, which counts stored files only, because other uploads may still fail.
+
+    Attributes:
+        usage: Usage of the stored files; nothing before the first measurement.
     """
 
     def __init__(self, root: Path) -> None:
-        self.usage: Usage | None = None
+        self.usage = Usage()
         self._root = root
         self._measured_at = time.monotonic()
 
@@ -46,15 +43,18 @@ class UsageTracker:
         """Return the seconds since the start of the last measurement."""
         return time.monotonic() - self._measured_at
 
-    def measure(self) -> Usage:
+    def measure(self, own: bytes = b"") -> Usage:
         """Walk the tree and return its usage with unfinished uploads; blocks.
 
         An upload without data on disk is not counted. Otherwise a sender of forged addresses
         could use up the number of files.
+
+        Args:
+            own: Name of the temporary file of an upload that is not counted.
         """
         self._measured_at = time.monotonic()
         stored, unfinished = Usage(), Usage()
-        for directory, _, names in os.walk(self._root):
+        for directory, _, names in os.walk(os.fsencode(self._root)):
             for name in names:
                 try:
                     status = os.lstat(os.path.join(directory, name))
@@ -62,9 +62,9 @@ class UsageTracker:
                     continue  # removed in the meantime
                 if not stat.S_ISREG(status.st_mode):
                     continue
-                if not name.startswith(_TEMPORARY):
+                if not name.startswith(TEMPORARY):
                     stored = stored.with_file(status.st_size)
-                elif status.st_size:
+                elif status.st_size and name != own:
                     unfinished = unfinished.with_file(status.st_size)
         self.usage = stored
         return Usage(stored.size + unfinished.size, stored.files + unfinished.files)

@@ -8,7 +8,7 @@ could not request by its own name.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate
@@ -19,13 +19,7 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, Resource
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import translate_os_errors
-from tftpd.storage.negative_cache import (
-    MAX_CACHED_NAME_BYTES,
-    DirectoryStamp,
-    NegativeCache,
-    stable_stamp,
-    stamp_of_missing,
-)
+from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 
 TEMPLATED = "template"
@@ -90,13 +84,19 @@ class FileResolver:
             RequestRefused: There is no such file, or the client may not read it.
             WouldBlock: Not blocking, and the file is not in memory.
         """
-        key = self._key(name, client)
+        if not blocking and on_name is None:
+            file = self._open_cached(name, client)
+            if file is not None:
+                return file
+        # Everything that a refusal depends on, except for the disk.
+        key: tuple[Hashable, ...] = (name.name, name.steps)
+        if self.mounts.per_client:
+            key = (*key, client.address, client.mac if self.mounts.needs_mac else None)
         cached = None if on_name else self.negative_cache.get(key, blocking)
         if cached is not None:
             raise cached
-        search = _Search(
-            self, name, client, render, blocking, on_name or (lambda name, reason: None)
-        )
+        observer = on_name or _ignore_name
+        search = _Search(self.mounts, self.cache, name, client, render, blocking, observer)
         try:
             return search.run()
         except RequestRefused as refused:
@@ -104,40 +104,43 @@ class FileResolver:
                 self.negative_cache.put(key, refused, search.stamps)
             raise
 
-    def _key(self, name: RequestName, client: ClientIdentity) -> Hashable:
-        """Return everything that a refusal depends on, except for the disk."""
-        if not self.mounts.per_client:
-            return name.name, name.steps
-        mac = client.mac if self.mounts.needs_mac else None
-        return name.name, name.steps, client.address, mac
+    def _open_cached(self, name: RequestName, client: ClientIdentity) -> ResolvedFile | None:
+        """Open the file below its first root if all that it needs is in memory.
+
+        Most requests are for such a file. For the others the search finds out the reason.
+        """
+        try:
+            grant = self.mounts.authorize_read(name.name, client)[0]
+        except RequestRefused:
+            return None
+        if grant.policy.templates and grant.name and is_template(grant.name[-1]):
+            return None
+        source = FileSource.open_cached(grant, self.cache)
+        return None if source is None else ResolvedFile(name, grant, source)
 
 
+@dataclass
 class _Search:
-    """One search, with the state that it collects."""
+    """One search, with the state that it collects.
 
-    def __init__(
-        self,
-        resolver: FileResolver,
-        name: RequestName,
-        client: ClientIdentity,
-        render: RenderFile,
-        blocking: bool,
-        on_name: OnName,
-    ) -> None:
-        self._mounts = resolver.mounts
-        self._cache = resolver.cache
-        self._name = name
-        self._client = client
-        self._render = render
-        self._blocking = blocking
-        self._on_name = on_name
-        self._budget = ScanBudget()
-        self._lookups = 0
-        self.stamps: list[DirectoryStamp | None] = []
-        self.all_missing = True  # no name was refused for another reason
+    Attributes:
+        all_missing: No name was refused for another reason than that it does not exist.
+    """
+
+    mounts: Mounts
+    cache: DentryCache
+    name: RequestName
+    client: ClientIdentity
+    render: RenderFile
+    blocking: bool
+    on_name: OnName
+    budget: ScanBudget = field(default_factory=ScanBudget)
+    lookups: int = 0
+    stamps: list[DirectoryStamp | None] = field(default_factory=list)
+    all_missing: bool = True
 
     def run(self) -> ResolvedFile:
-        requested = self._name
+        requested = self.name
         try:
             return self._open_authorized(requested)
         except RequestRefused as refused:
@@ -145,12 +148,12 @@ class _Search:
                 self.all_missing = False
                 raise requested.annotate(refused) from None
             first = refused
-        if not self._mounts.fallbacks:
+        if not self.mounts.fallbacks:
             raise requested.annotate(first)
-        self._on_name(requested, str(first))
+        self.on_name(requested, str(first))
         tried: list[tuple[RequestName, str]] = []
-        for candidate in self._mounts.candidates(requested.name):
-            if self._lookups >= _MAX_LOOKUPS:
+        for candidate in self.mounts.candidates(requested.name):
+            if self.lookups >= _MAX_LOOKUPS:
                 break
             name = candidate.to_request_name(requested)
             try:
@@ -160,13 +163,13 @@ class _Search:
             except ResourceExhausted:
                 raise  # unknown whether the file exists
             except RequestRefused as refused:
-                self._on_name(name, str(refused))
+                self.on_name(name, str(refused))
                 exists = not _is_missing(refused)
                 self.all_missing = self.all_missing and not exists
                 if exists or name.name != requested.name:  # `case` looks up the same name
                     tried.append((name, f": {refused}" if exists else ""))
                 continue
-            self._on_name(found.name, "")
+            self.on_name(found.name, "")
             return found
         reason = f"{requested.annotate(first)}{_describe_tried(tried)}"
         raise RequestRefused(first.code, reason, first.text)
@@ -178,17 +181,26 @@ class _Search:
         return self._open_authorized(name)
 
     def _open_authorized(self, name: RequestName) -> ResolvedFile:
-        grants = self._mounts.authorize_read(name.name, self._client)
+        grants = self.mounts.authorize_read(name.name, self.client)
+        return self._open_first(grants, lambda grant: self._open_or_render(grant, name))
 
-        def open_stamped(grant: Grant[ReadPolicy]) -> ResolvedFile:
+    def _open_first(
+        self,
+        grants: Sequence[Grant[ReadPolicy]],
+        open_file: Callable[[Grant[ReadPolicy]], ResolvedFile],
+    ) -> ResolvedFile:
+        """Return the file of the first grant for which it exists; raise the first refusal else."""
+        first: RequestRefused | None = None
+        for grant in grants:
             try:
-                return self._open_or_render(grant, name)
+                return open_file(grant)
             except RequestRefused as refused:
-                if _is_missing(refused):
-                    self.stamps.append(stamp_of_missing(grant.root, grant.name))
-                raise
-
-        return _first_existing(grants, open_stamped)
+                if not _is_missing(refused):
+                    raise
+                self.stamps.append(DirectoryStamp.of_missing(grant.root, grant.name))
+                first = first or refused
+        assert first is not None, "at least one grant"
+        raise first
 
     def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
         templates = grant.policy.templates
@@ -205,54 +217,51 @@ class _Search:
             self._open_source(template).close()
         except RequestRefused as refused:
             raise (missing if _is_missing(refused) else refused) from None
-        if not self._blocking:
+        if not self.blocking:
             raise WouldBlock(template.root, template.name)
-        data = self._render(template, name)
+        data = self.render(template, name)
         rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
         return ResolvedFile(rendered, template, MemorySource(data))
 
     def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
-        self._lookups += 1
-        if not self._blocking and (
-            self._lookups > _MAX_NONBLOCKING_LOOKUPS or not self._is_cached(grant)
-        ):
-            raise WouldBlock(grant.root)
+        self.lookups += 1
+        if not self.blocking:
+            follow = grant.symlinks is Symlinks.FOLLOW
+            is_cached = self.cache.is_local(grant.root) and self.cache.is_cached(
+                grant.root, grant.name, follow
+            )
+            if self.lookups > _MAX_NONBLOCKING_LOOKUPS or not is_cached:
+                raise WouldBlock(grant.root)
+        else:
+            self.cache.learn_root(grant.root)
         return FileSource.open(grant)
-
-    def _is_cached(self, grant: Grant[ReadPolicy]) -> bool:
-        return self._cache.is_cached(grant.root, grant.name, grant.symlinks is Symlinks.FOLLOW)
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         """Open the file whose name on disk differs in letter case only."""
-        folded = self._mounts.normalize_prefix(candidate.name)
-        grants = self._mounts.authorize_read(folded, self._client)
+        folded = self.mounts.normalize_prefix(candidate.name)
+        grants = self.mounts.authorize_read(folded, self.client)
         self._check_enabled(candidate, folded)
-        if not self._blocking:
+        if not self.blocking:
             raise WouldBlock(grants[0].root)
+
+        def open_spelled(grant: Grant[ReadPolicy]) -> ResolvedFile:
+            self.lookups += 1
+            with translate_os_errors(ErrorText.READ_FAILED):
+                real, choices = match_case_insensitive(grant, self.budget)
+            steps = (*name.steps, f"the first of {choices}") if choices > 1 else name.steps
+            spelled = self.mounts.replace_tail(folded, real[grant.own :])
+            self._check_enabled(candidate, spelled)
+            return self._open_authorized(RequestName(spelled, steps, name.groups))
+
         try:
-            return _first_existing(
-                grants, lambda grant: self._open_spelled(candidate, folded, grant, name)
-            )
+            return self._open_first(grants, open_spelled)
         except RequestRefused as refused:
             if _is_missing(refused):
-                self.stamps += [stable_stamp(path) for path in self._budget.listed]
+                self.stamps += [DirectoryStamp.of(path) for path in self.budget.listed]
             raise
 
-    def _open_spelled(
-        self, candidate: Candidate, folded: bytes, grant: Grant[ReadPolicy], name: RequestName
-    ) -> ResolvedFile:
-        self._lookups += 1
-        with translate_os_errors(ErrorText.READ_FAILED):
-            real = match_case_insensitive(grant.root, grant.name, grant.symlinks, self._budget)
-        steps = name.steps
-        if real.choices > 1:
-            steps = (*steps, f"the first of {real.choices}")
-        spelled = self._mounts.replace_tail(folded, real.name[grant.own :])
-        self._check_enabled(candidate, spelled)
-        return self._open_authorized(RequestName(spelled, steps, name.groups))
-
     def _check_enabled(self, candidate: Candidate, name: bytes) -> None:
-        if not set(candidate.fallbacks) <= set(self._mounts.fallbacks_for(name)):
+        if not set(candidate.fallbacks) <= set(self.mounts.fallbacks_for(name)):
             raise _FallbackNotEnabled(ErrorCode.FILE_NOT_FOUND)
 
 
@@ -260,20 +269,8 @@ class _FallbackNotEnabled(RequestRefused):
     """The directory of the name does not enable a fallback that produced the name."""
 
 
-def _first_existing(
-    grants: Sequence[Grant[ReadPolicy]], open_file: Callable[[Grant[ReadPolicy]], ResolvedFile]
-) -> ResolvedFile:
-    """Return the file of the first grant for which it exists; raise the first refusal else."""
-    first: RequestRefused | None = None
-    for grant in grants:
-        try:
-            return open_file(grant)
-        except RequestRefused as refused:
-            if not _is_missing(refused):
-                raise
-            first = first or refused
-    assert first is not None, "at least one grant"
-    raise first
+def _ignore_name(name: RequestName, reason: str) -> None:
+    """Observe nothing."""
 
 
 def _is_missing(refused: RequestRefused) -> bool:

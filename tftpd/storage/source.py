@@ -6,15 +6,19 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.errors import refusal_for, translate_os_errors
 from tftpd.storage.walk import open_parent
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_REOPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -61,7 +65,7 @@ class FileSource:
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self.size = status.st_size
         self._fd = fd
-        self._stamp = _stamp(status)
+        self._stamp = (status.st_size, status.st_mtime_ns)
         self._nowait = _NOWAIT
 
     @classmethod
@@ -90,6 +94,27 @@ class FileSource:
             os.close(fd)
             raise
 
+    @classmethod
+    def open_cached(cls, grant: Grant[ReadPolicy], cache: DentryCache) -> "FileSource | None":
+        """Open the file of a grant if that needs no disk I/O and no link is on its path.
+
+        Returns:
+            None in all other cases, and if the file must not be read: `open()` tells why.
+        """
+        path_fd = cache.open_path(grant.root, grant.name)
+        if path_fd < 0:
+            return None
+        try:
+            status = os.fstat(path_fd)
+            is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
+            if not (stat.S_ISREG(status.st_mode) and is_readable):
+                return None
+            return cls(os.open(b"/proc/self/fd/%d" % path_fd, _REOPEN_FLAGS), status)
+        except OSError:
+            return None
+        finally:
+            os.close(path_fd)
+
     def close(self) -> None:
         """Close the descriptor; idempotent."""
         if self._fd >= 0:
@@ -107,16 +132,23 @@ class FileSource:
         if not blocking:
             return self._read_cached(buffers, offset)
         with translate_os_errors(ErrorText.READ_FAILED):
-            n_bytes = _read_at(self._fd, buffers, offset)
+            if hasattr(os, "preadv"):
+                n_bytes = os.preadv(self._fd, buffers, offset)
+            else:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                n_bytes = os.readv(self._fd, buffers)
         if not n_bytes:
             raise _file_changed()
         return n_bytes
 
     def check_unchanged(self) -> None:
         """Raise `RequestRefused` if the file was written since it was opened."""
-        with translate_os_errors(ErrorText.READ_FAILED):
-            if _stamp(os.fstat(self._fd)) != self._stamp:
-                raise _file_changed()
+        try:
+            status = os.fstat(self._fd)
+        except OSError as error:
+            raise refusal_for(error, ErrorText.READ_FAILED) from error
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            raise _file_changed()
 
     def _read_cached(self, buffers: Sequence[memoryview], offset: int) -> int:
         if self._nowait is None:
@@ -137,7 +169,7 @@ class MemorySource:
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
-        self._data = memoryview(data)
+        self._file = BytesIO(data)
 
     def close(self) -> None:
         """Do nothing: there is no descriptor."""
@@ -145,19 +177,16 @@ class MemorySource:
     def set_noatime(self) -> None:
         """Do nothing: there is no access time."""
 
-    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
-        """Copy data from `offset` into the buffers; see `FileLike.read`."""
-        position = offset
-        for buffer in buffers:
-            part = self._data[position : position + len(buffer)]
-            buffer[: len(part)] = part
-            position += len(part)
-        if position == offset:
-            raise _file_changed()
-        return position - offset
-
     def check_unchanged(self) -> None:
         """Do nothing: the data is immutable."""
+
+    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
+        """Copy data from `offset` into the buffers; see `FileLike.read`."""
+        self._file.seek(offset)
+        n_bytes = sum(self._file.readinto(buffer) for buffer in buffers)
+        if not n_bytes:
+            raise _file_changed()
+        return n_bytes
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -165,17 +194,6 @@ def _check_regular(status: os.stat_result) -> None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
-
-
-def _read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, buffers, offset)
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.readv(fd, buffers)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
 
 
 def _file_changed() -> RequestRefused:

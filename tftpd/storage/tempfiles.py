@@ -53,32 +53,24 @@ def remove_stale_uploads(root: Path) -> int:
     """
     removed = 0
     with contextlib.suppress(OSError):
-        # fwalk does not enter a root that is a link.
-        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for _, _, files, directory in os.fwalk(b".", dir_fd=top):
-                for name in files:
-                    if name.startswith(TEMPORARY):
-                        removed += _remove_stale(directory, name)
-        finally:
-            os.close(top)
+        # fwalk does not enter a root that is a link, unless a slash follows.
+        for _, _, files, directory in os.fwalk(os.path.join(os.fsencode(root), b"")):
+            for name in files:
+                if name.startswith(TEMPORARY):
+                    removed += _remove_stale(directory, name)
     return removed
 
 
 def _remove_stale(directory: int, name: bytes) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         fd = _open_stale(directory, name)
-    except OSError:
-        return False
-    try:
-        if not _lock(fd, directory, name):
-            return False
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+        try:
+            if _lock(fd, directory, name):
+                os.unlink(name, dir_fd=directory)
+                return True
+        finally:
+            os.close(fd)
+    return False
 
 
 def _open_stale(directory: int, name: bytes) -> int:

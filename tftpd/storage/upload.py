@@ -8,7 +8,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
@@ -17,7 +18,7 @@ from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import EXCLUSIVE, create_temporary
-from tftpd.storage.walk import open_parent
+from tftpd.storage.walk import lstat_at, open_parent
 
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -32,24 +33,14 @@ class Upload:
 
     Attributes:
         size: Size of the file so far in bytes, with the data that is not written yet.
+        announced_size: Size that the client announced, in bytes, if any.
     """
 
-    def __init__(
-        self,
-        directory: int,
-        name: bytes,
-        policy: WritePolicy,
-        size: int | None,
-        netascii: bool,
-        usage_tracker: UsageTracker | None,
-    ) -> None:
+    def __init__(self, target: "_Target", size: int | None, netascii: bool) -> None:
         self.size = 0
-        self._announced_size = size or 0
-        self._temporary, self._fd = create_temporary(directory)
-        self._directory = directory  # this object closes it from now on
-        self._name = name
-        self._policy = policy
-        self._usage_tracker = usage_tracker
+        self.announced_size = size
+        self._temporary, self._fd = create_temporary(target.directory)
+        self._target = target  # this object closes its directory from now on
         self._decoder = NetasciiDecoder() if netascii else None
         self._pending: list[bytes] = []
         self._pending_size = 0
@@ -60,7 +51,7 @@ class Upload:
         grant: Grant[WritePolicy],
         size: int | None,
         netascii: bool,
-        usage_tracker: UsageTracker | None = None,
+        tracker: UsageTracker | None = None,
     ) -> Self:
         """Start an upload.
 
@@ -70,33 +61,24 @@ class Upload:
                 not stored: curl omits a block after a duplicate OACK and reports no error
                 (lib/tftp.c, tftp_tx).
             netascii: Whether the data is netascii, to be decoded to local text.
-            usage_tracker: Tracker of the grant's root if its policy has a quota.
+            tracker: Tracker of the grant's root if its policy has a quota.
 
         Raises:
             RequestRefused: The policy or the file system refuses the file; nothing has been
                 created.
         """
-        directory, name = open_target(grant, size, usage_tracker)
-        try:
-            with translate_os_errors(ErrorText.WRITE_FAILED):
-                return cls(directory, name, grant.policy, size, netascii, usage_tracker)
-        except BaseException:
-            os.close(directory)
-            raise
+        with _open_target(grant, size, tracker) as target:
+            return cls(target, size, netascii)
 
     @staticmethod
-    def check(
-        grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None = None
-    ) -> None:
+    def check(grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None) -> None:
         """Raise `RequestRefused` if `open()` would; create nothing.
 
         Limits that only an attempt shows, such as a user's disk quota, are not checked.
         """
-        directory, _ = open_target(grant, size, usage_tracker)
-        try:
-            _check_writable(directory)
-        finally:
-            os.close(directory)
+        with _open_target(grant, size, tracker) as target:
+            target.check_writable()
+        os.close(target.directory)
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add received data, in memory.
@@ -106,11 +88,7 @@ class Upload:
         """
         if self._decoder is not None:
             payloads = [self._decoder.decode(payload) for payload in payloads]
-        try:
-            self._append(payloads)
-        except RequestRefused:
-            self.discard()
-            raise
+        self._append(payloads)
 
     def flush_if_full(self) -> None:
         """Write the collected data if there are at least 64 KiB.
@@ -121,7 +99,7 @@ class Upload:
         if self._pending_size < _WRITE_BYTES:
             return
         try:
-            _check_growth(self._usage_tracker, self._directory, self._name, self.size, self._policy)
+            self._target.check_growth(self.size)
             self._flush()
         except RequestRefused:
             self.discard()
@@ -139,12 +117,13 @@ class Upload:
                 if self._decoder is not None:
                     self._append([self._decoder.decode(b"", final=True)])
                 self._flush()
-                self._check_complete()
-                os.fchmod(self._fd, self._policy.mode)
+                if self.announced_size is not None and self.size < self.announced_size:
+                    reason = f"received {self.size} bytes, tsize announced {self.announced_size}"
+                    raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
+                os.fchmod(self._fd, self._target.policy.mode)
                 os.fsync(self._fd)
-                self._check_quota()
-                self._take_name()
-                self._sync_directory()
+                self._target.check_quota(self.size, self._temporary)
+                self._target.take_name(self._temporary)
         finally:
             self.discard()
 
@@ -156,18 +135,19 @@ class Upload:
         # After a commit the name does not exist any longer. If the directory is not writable
         # any longer, `remove_stale_uploads` finds the file later.
         with contextlib.suppress(OSError):
-            os.unlink(self._temporary, dir_fd=self._directory)
+            os.unlink(self._temporary, dir_fd=self._target.directory)
         # close(2) frees the descriptor even if it fails. The error does not matter: fsync has
         # reported those of a committed file.
-        for descriptor in (fd, self._directory):
+        for descriptor in (fd, self._target.directory):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
     def _append(self, payloads: Sequence[bytes]) -> None:
         added = sum(map(len, payloads))
         self.size += added
-        limit = self._policy.max_size
+        limit = self._target.policy.max_size
         if limit is not None and self.size > limit:
+            self.discard()
             raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
         self._pending += payloads
         self._pending_size += added
@@ -177,112 +157,150 @@ class Upload:
         self._pending.clear()
         self._pending_size = 0
         with translate_os_errors(ErrorText.WRITE_FAILED):
-            _check_free(self._directory, 0, self._policy)
+            self._target.check_free(0)
             while data:
                 data = data[os.write(self._fd, data) :]
 
-    def _check_complete(self) -> None:
-        if self.size < self._announced_size:
-            reason = f"received {self.size} bytes, tsize announced {self._announced_size}"
-            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
 
-    def _check_quota(self) -> None:
-        tracker = self._usage_tracker
-        if tracker is None:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The name that an upload gets when it is complete.
+
+    Attributes:
+        directory: Descriptor of the directory.
+        name: Name of the file in it.
+        policy: Policy for new and replaced files.
+        tracker: Tracker of the root if the policy has a quota.
+    """
+
+    directory: int
+    name: bytes
+    policy: WritePolicy
+    tracker: UsageTracker | None
+
+    def check_writable(self) -> None:
+        """Check that a temporary file could be created, as far as possible without doing it."""
+        if not _may_access(b".", os.W_OK | os.X_OK, self.directory):
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
+        volume = os.fstatvfs(self.directory)
+        # A file system that creates inodes dynamically reports 0 inodes in total.
+        if volume.f_files and not volume.f_favail:
+            raise RequestRefused(ErrorCode.DISK_FULL, "no free inode")
+
+    def check_free(self, size: int) -> None:
+        """Check that `size` more bytes are free and leave `min_free` bytes."""
+        min_free = self.policy.min_free
+        if not size and min_free is None:
             return
-        replaced_size = _size_of(self._directory, self._name)
-        usage = tracker.measure().without_file(replaced_size)
-        # The measurement contains this upload's temporary file, unless it is empty.
-        check_quota(usage if self.size else usage.with_file(0), self._policy)
-        if tracker.usage is not None:
-            tracker.usage = tracker.usage.without_file(replaced_size).with_file(self.size)
+        volume = os.fstatvfs(self.directory)
+        free = volume.f_bavail * volume.f_frsize
+        if size > free:
+            raise RequestRefused(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
+        if min_free is not None and free - size < min_free:
+            reason = f"less than min_free ({min_free} bytes) would remain"
+            raise RequestRefused(ErrorCode.DISK_FULL, reason)
 
-    def _take_name(self) -> None:
-        if self._policy.overwrite:
-            self._rename()
-            return
-        directory = self._directory
+    def check_growth(self, size: int) -> None:
+        """Check the quota for the last measurement plus this file of `size` bytes."""
+        if self.tracker is not None:
+            check_quota(self.tracker.usage.with_file(size, self._replaced_size()), self.policy)
+
+    def check_quota(self, size: int, temporary: bytes) -> None:
+        """Check the quota for a new measurement plus this file, and count the file."""
+        tracker = self.tracker
+        if tracker is not None:
+            replaced_size = self._replaced_size()
+            usage = tracker.measure(own=temporary)
+            check_quota(usage.with_file(size, replaced_size), self.policy)
+            tracker.usage = tracker.usage.with_file(size, replaced_size)
+
+    def take_name(self, temporary: bytes) -> None:
+        """Give the temporary file its name; blocks until the name is on disk."""
+        if self.policy.overwrite:
+            self._rename(temporary)
+        else:
+            self._link(temporary)
         try:
-            # link(2) fails if the name exists; rename(2) would replace the file. If a local
-            # user has replaced the temporary file by a symbolic link, the link's target must
-            # not get a second name (root may create such a link).
-            os.link(
-                self._temporary,
-                self._name,
-                src_dir_fd=directory,
-                dst_dir_fd=directory,
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # FAT has no hard links: reserve the name, then replace the reserved file.
-            os.close(os.open(self._name, EXCLUSIVE, 0o600, dir_fd=directory))
-            try:
-                self._rename()
-            except OSError:
-                with contextlib.suppress(OSError):  # report the first error
-                    os.unlink(self._name, dir_fd=directory)
-                raise
-
-    def _rename(self) -> None:
-        directory = self._directory
-        os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
-
-    def _sync_directory(self) -> None:
-        try:
-            os.fsync(self._directory)
+            os.fsync(self.directory)
         except OSError as error:
             if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
                 raise
 
+    def _link(self, temporary: bytes) -> None:
+        """Give the temporary file a name that does not exist."""
+        fd = self.directory
+        try:
+            # link(2) fails if the name exists; rename(2) would replace the file. If a local
+            # user has replaced the temporary file by a symbolic link, the link's target must
+            # not get a second name (root may create such a link).
+            os.link(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # FAT has no hard links: reserve the name, then replace the reserved file.
+            os.close(os.open(self.name, EXCLUSIVE, 0o600, dir_fd=fd))
+            try:
+                self._rename(temporary)
+            except OSError:
+                with contextlib.suppress(OSError):  # report the first error
+                    os.unlink(self.name, dir_fd=fd)
+                raise
 
-def open_target(
-    grant: Grant[WritePolicy], size: int | None, usage_tracker: UsageTracker | None
-) -> tuple[int, bytes]:
+    def _rename(self, temporary: bytes) -> None:
+        fd = self.directory
+        os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
+
+    def _replaced_size(self) -> int | None:
+        status = lstat_at(self.directory, self.name)
+        return None if status is None else status.st_size
+
+
+@contextlib.contextmanager
+def _open_target(
+    grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None
+) -> Iterator[_Target]:
     """Open the directory in which a file may be created.
 
     Args:
         grant: The granted name, its root and the policy.
         size: Size of the file in bytes, if known.
-        usage_tracker: Tracker of the grant's root if its policy has a quota.
+        tracker: Tracker of the grant's root if its policy has a quota.
 
-    Returns:
-        A descriptor of the directory, which the caller closes, and the name of the file in it.
+    Yields:
+        The target. Its directory is closed if the block raises an exception.
 
     Raises:
         RequestRefused: The policy, the permissions or the free space do not allow the file.
     """
     policy = grant.policy
     if size is not None and policy.max_size is not None and size > policy.max_size:
-        raise RequestRefused(
-            ErrorCode.DISK_FULL, f"{size} bytes are more than max_size ({policy.max_size} bytes)"
-        )
+        reason = f"{size} bytes are more than max_size ({policy.max_size} bytes)"
+        raise RequestRefused(ErrorCode.DISK_FULL, reason)
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
-        open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
+        open_parent(grant.root, grant.name, grant.symlinks) as (parent, last),
     ):
-        _check_target(directory, last, policy)
-        # Not a duplicate of `directory`: an O_PATH descriptor does not support fsync and
-        # flock, nor fstatvfs on every kernel.
-        own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        _check_file(parent, last, policy)
+        # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,
+        # nor fstatvfs on every kernel.
+        own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        target = _Target(own, last, policy, tracker)
         try:
-            _check_free(own, size or 0, policy)
-            _check_growth(usage_tracker, own, last, size or 0, policy)
-            return own, last
+            target.check_free(size or 0)
+            target.check_growth(size or 0)
+            yield target
         except BaseException:
             os.close(own)
             raise
 
 
-def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
+def _check_file(directory: int, name: bytes, policy: WritePolicy) -> None:
     """Check that the policy and the permissions allow to create or replace the file."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
+    status = lstat_at(directory, name)
+    if status is None:
         if policy.create:
             return
-        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "new files may not be created") from None
+        raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "new files may not be created")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
     if not policy.overwrite:
@@ -290,46 +308,9 @@ def _check_target(directory: int, name: bytes, policy: WritePolicy) -> None:
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
     # rename(2) does not check the permissions of the file that it replaces.
-    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=_EFFECTIVE_IDS):
+    if not _may_access(name, os.W_OK, directory):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
 
 
-def _check_free(directory: int, size: int, policy: WritePolicy) -> None:
-    """Check that `size` more bytes are free and leave `min_free` bytes."""
-    if not size and policy.min_free is None:
-        return
-    volume = os.fstatvfs(directory)
-    free = volume.f_bavail * volume.f_frsize
-    if size > free:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
-    if policy.min_free is not None and free - size < policy.min_free:
-        raise RequestRefused(
-            ErrorCode.DISK_FULL, f"less than min_free ({policy.min_free} bytes) would remain"
-        )
-
-
-def _check_growth(
-    tracker: UsageTracker | None, directory: int, name: bytes, size: int, policy: WritePolicy
-) -> None:
-    """Check the quota for the last measurement plus this file of `size` bytes."""
-    if tracker is not None and tracker.usage is not None:
-        replaced_size = _size_of(directory, name)
-        check_quota(tracker.usage.without_file(replaced_size).with_file(size), policy)
-
-
-def _size_of(directory: int, name: bytes) -> int | None:
-    """Return the size of an existing file in bytes, or None."""
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return None
-
-
-def _check_writable(directory: int) -> None:
-    """Check that a temporary file could be created, as far as possible without doing it."""
-    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE_IDS):
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
-    volume = os.fstatvfs(directory)
-    # A file system that creates inodes dynamically reports 0 inodes in total.
-    if volume.f_files and not volume.f_favail:
-        raise RequestRefused(ErrorCode.DISK_FULL, "no free inode")
+def _may_access(name: bytes, mode: int, directory: int) -> bool:
+    return os.access(name, mode, dir_fd=directory, effective_ids=_EFFECTIVE_IDS)

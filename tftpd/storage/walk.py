@@ -1,4 +1,4 @@
-"""Walk below a root directory, step by step, without leaving it.
+"""Walk below a root directory, component by component, without leaving it.
 
 Each directory is opened relative to the previous one with O_NOFOLLOW. The open descriptor is
 the directory that was checked: a rename or a new link a moment later changes nothing. The walk
@@ -8,9 +8,10 @@ reads symbolic links and follows them itself.
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tftpd.access.paths import PARENT, SELF, Name
@@ -20,6 +21,9 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
 
+OnStep = Callable[[bytes, str, bytes | None], None]
+"""Called with each component passed, the type of its file, and the target of a link."""
+
 
 @contextmanager
 def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, bytes]]:
@@ -27,11 +31,11 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
 
     Args:
         root: Directory below which the walk stays.
-        name: Steps of the name.
+        name: Components of the name.
         symlinks: Policy for symbolic links on the path.
 
     Yields:
-        A descriptor of the directory, and the last step of the name in it. The last step is
+        A descriptor of the directory, and the last component of the name in it. That file is
         not a symbolic link, unless one was created since: open it with O_NOFOLLOW.
 
     Raises:
@@ -39,28 +43,40 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
         OSError: A directory does not exist.
     """
     if not name:
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "the name refers to the root directory itself"
-        )
-    walk = Walk(root, symlinks)
-    try:
+        reason = "the name refers to the root directory itself"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+    with closing(Walk(root, symlinks)) as walk:
         yield walk.open_parent(name)
-    finally:
-        walk.close()
+
+
+def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
+    """Return the status of a file, or of a link itself; None if the name does not exist."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _ignore_step(component: bytes, found: str, target: bytes | None) -> None:
+    """Observe nothing."""
 
 
 class Walk:
-    """Open directories from the root to the current directory."""
+    """Open directories from the root to the current directory.
 
-    def __init__(self, root: Path, symlinks: Symlinks) -> None:
-        # Opened for each request, so that a rename can replace the whole tree.
-        self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
+    Attributes:
+        current: The component that the walk opens now, or the root at the start.
+    """
+
+    def __init__(self, root: Path, symlinks: Symlinks, on_step: OnStep = _ignore_step) -> None:
+        self.current = os.fsencode(root)
+        self._directories: list[int] = []
         self._root = root
+        self._on_step = on_step
         self._symlinks = symlinks
         self._follow = symlinks is Symlinks.FOLLOW
         self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follow else _DIRECTORY
         self._n_links = 0
-        self._real_root: Path | None = None
 
     def close(self) -> None:
         """Close the directories."""
@@ -71,29 +87,32 @@ class Walk:
         """Walk to the directory of `name`.
 
         Returns:
-            The descriptor of the directory, which `close()` closes, and the last step.
+            The descriptor of the directory, which `close()` closes, and the last component.
         """
+        # Opened for each request, so that a rename can replace the whole tree.
+        self._directories.append(os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW))
         pending = list(reversed(name))
         while pending:
-            step = pending.pop()
-            if step == PARENT:
+            component = self.current = pending.pop()
+            if component == PARENT:
                 self._ascend()
                 continue
             # With Symlinks.FOLLOW, the kernel follows links to directories.
-            target = None if self._follow and pending else self._read_link(step)
+            target = None if self._follow and pending else self._read_link(component)
             if target is not None:
                 pending += reversed(self._resolve_target(target))
             elif pending:
-                self._descend(step)
+                self._descend(component)
             else:
-                return self._directories[-1], step
+                return self._directories[-1], component
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
 
-    def _descend(self, step: bytes) -> None:
-        fd = os.open(step, self._flags, dir_fd=self._directories[-1])
+    def _descend(self, component: bytes) -> None:
+        fd = os.open(component, self._flags, dir_fd=self._directories[-1])
         if self._follow:  # the kernel resolves `..`: the parents are not needed
             os.close(self._directories.pop())
         self._directories.append(fd)
+        self._on_step(component, "directory", None)
 
     def _ascend(self) -> None:
         if self._follow:
@@ -102,11 +121,12 @@ class Walk:
         if len(self._directories) == 1:
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
         os.close(self._directories.pop())
+        self._on_step(PARENT, "directory", None)
 
-    def _read_link(self, step: bytes) -> bytes | None:
-        """Return the target of the link `step`, or None if it is not a link."""
+    def _read_link(self, component: bytes) -> bytes | None:
+        """Return the target of a link, or None if the component is not a link."""
         try:
-            target = os.readlink(step, dir_fd=self._directories[-1])
+            target = os.readlink(component, dir_fd=self._directories[-1])
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None  # not a link, or absent: the code that opens it reports that
@@ -116,30 +136,33 @@ class Walk:
         self._n_links += 1
         if self._n_links > _MAX_LINKS:
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
+        self._on_step(component, "symbolic link", target)
         return target
 
     def _resolve_target(self, target: bytes) -> list[bytes]:
-        """Return the steps of a link's target; for an absolute target, go to the root first."""
-        steps = [step for step in target.split(b"/") if step not in (b"", SELF)]
+        """Return the components of a link's target; go to the root first if it is absolute."""
+        components = _split(target)
         if not target.startswith(b"/"):
-            return steps
+            return components
         if self._follow:
             self._descend(b"/")
-            return steps
-        for root in self._root_names():
-            root_steps = [os.fsencode(part) for part in root.absolute().parts[1:]]
-            if steps[: len(root_steps)] == root_steps:
+            return components
+        for root in self._root_names:
+            if components[: len(root)] == root:
                 while len(self._directories) > 1:
                     os.close(self._directories.pop())
-                return steps[len(root_steps) :]
+                return components[len(root) :]
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
 
-    def _root_names(self) -> Iterator[Path]:
-        """Yield the names by which a link may refer to the root."""
-        yield self._root
-        if self._real_root is None:  # only once: realpath looks up every parent directory
-            self._real_root = Path(os.path.realpath(self._root))
-        yield self._real_root
+    @cached_property  # realpath looks up every parent directory
+    def _root_names(self) -> list[list[bytes]]:
+        """Components of the names by which a link may refer to the root."""
+        real = Path(os.path.realpath(self._root))
+        return [_split(os.fsencode(root.absolute())) for root in (self._root, real)]
+
+
+def _split(path: bytes) -> list[bytes]:
+    return [component for component in path.split(b"/") if component not in (b"", SELF)]
 
 
 _FILE_TYPES = {
@@ -155,12 +178,12 @@ _FILE_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WalkStep:
-    """One step of a name.
+    """One step of a walk.
 
     Attributes:
-        name: The step.
-        found: Description of the file at this step, or the reason why the walk ends here.
-        target: Target of the symbolic link, if the step is one and the walk followed it.
+        name: The component.
+        found: Description of its file, or the reason why the walk ends here.
+        target: Target of the symbolic link, if the file is one and the walk followed it.
     """
 
     name: bytes
@@ -181,49 +204,17 @@ def trace_walk(root: Path, name: Name, symlinks: Symlinks) -> WalkTrace:
 
     Errors of the walk are part of the result; they are not raised.
     """
-    try:
-        walk = _TracingWalk(root, symlinks)
-    except OSError as error:
-        return WalkTrace((WalkStep(os.fsencode(root), _describe_error(error)),))
-    try:
-        directory, last = walk.open_parent(name)
-        walk.add_step(last, _describe_file(directory, last))
-        return WalkTrace(tuple(walk.steps), os.path.join(_directory_path(directory, root), last))
-    except (RequestRefused, OSError) as error:
-        walk.add_step(walk.current, _describe_error(error))
-        return WalkTrace(tuple(walk.steps))
-    finally:
-        walk.close()
-
-
-class _TracingWalk(Walk):
-    """Walk that records its steps."""
-
-    def __init__(self, root: Path, symlinks: Symlinks) -> None:
-        super().__init__(root, symlinks)
-        self.steps: list[WalkStep] = []
-        self.current = b""
-
-    def add_step(self, step: bytes, found: str, target: bytes | None = None) -> None:
-        self.steps.append(WalkStep(step, found, target))
-
-    def _descend(self, step: bytes) -> None:
-        self.current = step
-        super()._descend(step)
-        self.add_step(step, "directory")
-
-    def _ascend(self) -> None:
-        self.current = PARENT
-        super()._ascend()
-        if not self._follow:  # with Symlinks.FOLLOW, `_descend` has added it
-            self.add_step(PARENT, "directory")
-
-    def _read_link(self, step: bytes) -> bytes | None:
-        self.current = step
-        target = super()._read_link(step)
-        if target is not None:
-            self.add_step(step, "symbolic link", target)
-        return target
+    steps: list[WalkStep] = []
+    path = None
+    walk = Walk(root, symlinks, lambda *step: steps.append(WalkStep(*step)))
+    with closing(walk):
+        try:
+            directory, last = walk.open_parent(name)
+            steps.append(WalkStep(last, _describe_file(directory, last)))
+            path = os.path.join(_directory_path(directory, root), last)
+        except (RequestRefused, OSError) as error:
+            steps.append(WalkStep(walk.current, _describe_error(error)))
+    return WalkTrace(tuple(steps), path)
 
 
 def _describe_file(directory: int, name: bytes) -> str:

@@ -1,21 +1,26 @@
 """Render process, from the point of view of the daemon."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import RequestRefused
 from tftpd.templates.protocol import (
     InvalidMessage,
     MessageKind,
     RenderJob,
     decode_refusal,
     encode_message,
+    read_exactly,
     receive_message,
+    template_failed,
 )
 
 # -P: import nothing from the directory in which the daemon was started.
@@ -24,9 +29,7 @@ _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
 _START_SECONDS = 10.0  # about 0.1 s on an idle machine
 _EXIT_SECONDS = 1.0  # after the process has closed its socket
 _MAX_MESSAGE_BYTES = 64 << 10  # of a message without a file
-_CHUNK_BYTES = 256 << 10  # of one recv(2)
-
-_INVALID = "the render process sent an invalid message"
+_SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
 
 
 class RenderTimeout(RequestRefused):
@@ -40,7 +43,7 @@ class RenderProcess:
     that fails.
 
     Attributes:
-        works: False once the process cannot take a job any longer.
+        works: True if the process can take a job.
     """
 
     def __init__(self) -> None:
@@ -59,51 +62,41 @@ class RenderProcess:
             except BaseException:
                 self._socket.close()
                 raise
-        self._deadline = 0.0
-        self.works = True
+        self.works = False  # until `begin()`
 
     def is_idle(self) -> bool:
         """Return whether the process is alive and waits for a job."""
         if not self.works or self._process.poll() is not None:
             return False
-        self._socket.setblocking(False)
-        try:
-            self._socket.recv(1)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False  # end of file, or data that was not requested
+        readable = select.poll()
+        readable.register(self._socket, select.POLLIN)
+        return not readable.poll(0)  # neither end of file nor data that was not requested
 
     def begin(self) -> None:
         """Wait until the process is ready; raise `RequestRefused` if it cannot start."""
-        self._deadline = time.monotonic() + _START_SECONDS
-        kind, body = self._receive(_MAX_MESSAGE_BYTES, f"did not start within {_START_SECONDS:g} s")
-        if kind is not MessageKind.READY:
-            self.works = False
-            raise self._decode_refusal(body)
+        deadline = time.monotonic() + _START_SECONDS
+        with self._translate_errors(template_failed(f"did not start within {_START_SECONDS:g} s")):
+            kind, body = self._receive(_MAX_MESSAGE_BYTES, deadline)
+            if kind is not MessageKind.READY:
+                raise decode_refusal(body)
+        self.works = True
 
     def render(self, job: RenderJob) -> bytes:
         """Return the file of a job; raise `RequestRefused` if there is none."""
         message = encode_message(MessageKind.JOB, job.encode())
-        self._deadline = time.monotonic() + job.seconds
+        deadline = time.monotonic() + job.seconds
         self.works = False  # until the result is here
-        timeout_reason = f"took more than {job.seconds:g} s"
-        try:
+        timeout = template_failed(f"took more than {job.seconds:g} s", RenderTimeout)
+        with self._translate_errors(timeout):
             self._socket.settimeout(job.seconds)
             self._socket.sendall(message)
-        except TimeoutError:
-            raise self._fail(timeout_reason, RenderTimeout) from None
-        except OSError:
-            raise self._fail(self._exit_reason()) from None
-        max_size = max(job.max_size, _MAX_MESSAGE_BYTES)
-        kind, body = self._receive(max_size, timeout_reason, RenderTimeout)
-        if kind is MessageKind.FILE and len(body) <= job.max_size:
-            self.works = True
-            return body
-        if kind not in (MessageKind.REFUSED, MessageKind.LAST):
-            raise self._fail(_INVALID)
-        refused = self._decode_refusal(body)
+            kind, body = self._receive(max(job.max_size, _MAX_MESSAGE_BYTES), deadline)
+            if kind is MessageKind.FILE and len(body) <= job.max_size:
+                self.works = True
+                return body
+            if kind not in (MessageKind.REFUSED, MessageKind.LAST):
+                raise InvalidMessage
+            refused = decode_refusal(body)
         self.works = kind is MessageKind.REFUSED
         raise refused
 
@@ -119,57 +112,25 @@ class RenderProcess:
         with suppress(subprocess.TimeoutExpired):  # a blocked disk may delay the end
             self._process.wait(_EXIT_SECONDS)
 
-    def _receive(
-        self,
-        max_size: int,
-        timeout_reason: str,
-        timeout_class: type[RequestRefused] = RequestRefused,
-    ) -> tuple[MessageKind, bytes]:
+    def _receive(self, max_size: int, deadline: float) -> tuple[MessageKind, bytes]:
+        return receive_message(partial(read_exactly, self._socket, deadline=deadline), max_size)
+
+    @contextmanager
+    def _translate_errors(self, timeout: RequestRefused) -> Iterator[None]:
+        """Raise `RequestRefused` for errors of the socket and invalid messages."""
         try:
-            return receive_message(self._read_exactly, max_size)
+            yield
         except TimeoutError:
-            raise self._fail(timeout_reason, timeout_class) from None
+            raise timeout from None
         except OSError:
-            raise self._fail(self._exit_reason()) from None
+            raise template_failed(self._exit_reason()) from None
         except InvalidMessage:
-            raise self._fail(_INVALID) from None
-
-    def _decode_refusal(self, body: bytes) -> RequestRefused:
-        try:
-            return decode_refusal(body)
-        except InvalidMessage:
-            raise self._fail(_INVALID) from None
-
-    def _read_exactly(self, count: int) -> bytes:
-        """Return the next `count` bytes; raise `OSError` at the end or the deadline."""
-        data = bytearray()
-        while len(data) < count:
-            remaining = self._deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            self._socket.settimeout(remaining)
-            chunk = self._socket.recv(min(count - len(data), _CHUNK_BYTES))
-            if not chunk:
-                raise ConnectionResetError
-            data += chunk
-        return bytes(data)
-
-    def _fail(
-        self, reason: str, error_class: type[RequestRefused] = RequestRefused
-    ) -> RequestRefused:
-        self.works = False
-        return error_class(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
+            raise template_failed("the render process sent an invalid message") from None
 
     def _exit_reason(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             status = self._process.wait(_EXIT_SECONDS)
             if status < 0:
-                return f"the render process was killed by {_signal_name(-status)}"
+                name = _SIGNAL_NAMES.get(-status, f"signal {-status}")
+                return f"the render process was killed by {name}"
         return "the render process ended"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,22 +1,26 @@
 """Messages between the daemon and a render process, over a socket.
 
-The daemon sends jobs as JSON. The process reports that it is ready, and then sends for each job
-the file, or the reason why there is none. A header with kind and length precedes each message.
+The daemon sends jobs, pickled. The process reports that it is ready, and then sends for each job
+the file, or the reason why there is none as JSON: the daemon does not trust the process. A header
+with kind and length precedes each message.
 """
 
 import json
+import pickle
+import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 from tftpd.access.paths import escape_control_chars
-from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
 _HEADER = struct.Struct("!BI")  # kind, length of the body in bytes
+_CHUNK_BYTES = 256 << 10  # of one recv(2)
 
 _MAX_REASON_CHARS = 1000
 
@@ -53,31 +57,18 @@ class RenderJob:
 
     def encode(self) -> bytes:
         """Return the body of the job's message, for `decode()`."""
-        grant = self.grant
-        fields = {
-            "root": str(grant.root),
-            "name": [step.decode("latin-1") for step in grant.name],
-            "symlinks": grant.symlinks,
-            "own": grant.own,
-            "world_readable": grant.policy.world_readable,
-            "variables": dict(self.variables),
-            "max_size": self.max_size,
-            "seconds": self.seconds,
-        }
-        return json.dumps(fields).encode()  # ASCII: json escapes bytes that are not UTF-8, too
+        return pickle.dumps(self)
 
     @staticmethod
     def decode(body: bytes) -> "RenderJob":
         """Return the job of which `encode()` made `body`."""
-        fields = json.loads(body)
-        grant = Grant(
-            Path(fields["root"]),
-            tuple(step.encode("latin-1") for step in fields["name"]),
-            ReadPolicy(world_readable=fields["world_readable"]),
-            Symlinks(fields["symlinks"]),
-            fields["own"],
-        )
-        return RenderJob(grant, fields["variables"], fields["max_size"], fields["seconds"])
+        job: RenderJob = pickle.loads(body)
+        return job
+
+
+def template_failed(reason: str, kind: type[RequestRefused] = RequestRefused) -> RequestRefused:
+    """Return the refusal of a template that gives no file."""
+    return kind(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 
 def encode_message(kind: MessageKind, body: bytes = b"") -> bytes:
@@ -115,6 +106,31 @@ def decode_refusal(body: bytes) -> RequestRefused:
     if not isinstance(reason, str):
         raise InvalidMessage
     return RequestRefused(code, escape_control_chars(reason, _MAX_REASON_CHARS), error_text)
+
+
+def read_exactly(channel: socket.socket, count: int, deadline: float | None = None) -> bytes:
+    """Return the next `count` bytes of a socket.
+
+    Args:
+        channel: The socket.
+        count: Number of bytes.
+        deadline: Monotonic time at which the bytes must have arrived; None: wait for any time.
+
+    Raises:
+        OSError: The other side has closed the socket, or TimeoutError at the deadline.
+    """
+    data = bytearray()
+    while len(data) < count:
+        if deadline is not None:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            channel.settimeout(remaining)
+        chunk = channel.recv(min(count - len(data), _CHUNK_BYTES))
+        if not chunk:
+            raise ConnectionResetError
+        data += chunk
+    return bytes(data)
 
 
 def receive_message(

@@ -17,7 +17,7 @@ from tftpd.access.paths import printable_name
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates.process import RenderProcess, RenderTimeout
-from tftpd.templates.protocol import RenderJob
+from tftpd.templates.protocol import RenderJob, template_failed
 
 _DEFAULT_LIMITS = RenderLimits()
 _MAX_PROCESSES = 2
@@ -55,7 +55,7 @@ class TemplateRenderer:
         self._busy: set[RenderProcess] = set()
         self._closed = False
         self._slow_until: dict[Hashable, float] = {}  # by version of a template
-        self._start_failure: tuple[float, str] | None = None  # next start, reason
+        self._start_failure = 0.0, ""  # time of the next start, reason
 
     def render(self, template: Grant[ReadPolicy], variables: Mapping[str, Any]) -> bytes:
         """Render a template; blocks.
@@ -83,8 +83,7 @@ class TemplateRenderer:
             if isinstance(refused, RenderTimeout):
                 self._mark_slow(template)
             name = printable_name(b"/".join(template.name))
-            reason = f"template {name}: {refused.reason}"
-            raise RequestRefused(refused.code, reason, refused.text) from None
+            raise template_failed(f"template {name}: {refused.reason}") from None
 
     def close(self) -> None:
         """End all processes; running and waiting jobs are refused. Idempotent."""
@@ -103,7 +102,8 @@ class TemplateRenderer:
         """Refuse a template that has just timed out, so that it does not occupy all slots."""
         until = self._slow_until.get(_version(template), 0.0) if self._slow_until else 0.0
         if time.monotonic() < until:
-            raise _failed(f"exceeded its time limit less than {_SLOW_TEMPLATE_SECONDS:g} s ago")
+            seconds = f"{_SLOW_TEMPLATE_SECONDS:g} s"
+            raise template_failed(f"exceeded its time limit less than {seconds} ago")
 
     def _mark_slow(self, template: Grant[ReadPolicy]) -> None:
         now = time.monotonic()
@@ -119,7 +119,7 @@ class TemplateRenderer:
             if self._closed:
                 raise _stopping()
             if not self._free_slots:
-                raise _failed(f"no render process was free within {self._max_wait:g} s")
+                raise template_failed(f"no render process was free within {self._max_wait:g} s")
             self._free_slots -= 1
         try:
             yield
@@ -131,8 +131,10 @@ class TemplateRenderer:
     @contextmanager
     def _process(self) -> Iterator[RenderProcess]:
         """Take a process that is ready; put it back or close it at the end."""
-        process = self._take_idle() or self._start()
+        process = self._take_idle() or self._spawn()
         try:
+            if not process.works:
+                self._begin(process)
             yield process
         finally:
             with self._change:
@@ -147,8 +149,6 @@ class TemplateRenderer:
         """Take the process that was used last, whose memory is most likely not swapped out."""
         while True:
             with self._change:
-                if self._closed:
-                    raise _stopping()
                 if not self._idle:
                     return None
                 process = self._idle.pop()
@@ -157,28 +157,27 @@ class TemplateRenderer:
                 return process
             self._close_process(process)
 
-    def _start(self) -> RenderProcess:
-        if self._start_failure is not None:
-            until, reason = self._start_failure
-            if time.monotonic() < until:  # a start costs more than a refusal
-                raise _failed(reason)
+    def _spawn(self) -> RenderProcess:
+        until, reason = self._start_failure
+        if time.monotonic() < until:  # a start costs more than a refusal
+            raise template_failed(reason)
         try:
             process = RenderProcess()
         except OSError as error:
-            raise _failed(f"cannot start a render process: {error.strerror or error}") from None
+            reason = f"cannot start a render process: {error.strerror or error}"
+            raise template_failed(reason) from None
         with self._change:
             self._busy.add(process)
             if self._closed:
                 process.kill()
+        return process
+
+    def _begin(self, process: RenderProcess) -> None:
         try:
             process.begin()
-        except BaseException as error:
-            if isinstance(error, RequestRefused):
-                self._start_failure = time.monotonic() + _RESTART_SECONDS, error.reason
-            self._close_process(process)
+        except RequestRefused as refused:
+            self._start_failure = time.monotonic() + _RESTART_SECONDS, refused.reason
             raise
-        self._start_failure = None
-        return process
 
     def _close_process(self, process: RenderProcess) -> None:
         process.close()
@@ -194,10 +193,6 @@ def _version(template: Grant[ReadPolicy]) -> Hashable:
     except (OSError, ValueError):
         changed = None
     return template.root, template.name, changed
-
-
-def _failed(reason: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 
 def _stopping() -> RequestRefused:

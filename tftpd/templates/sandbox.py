@@ -1,7 +1,7 @@
 """Jinja sandbox: renders templates, which may include others below the same root."""
 
-from collections import OrderedDict
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from types import CodeType
 from typing import Any
@@ -22,14 +22,14 @@ from tftpd.access.paths import (
     PARENT,
     Name,
     escape_control_chars,
-    is_reserved,
     printable_name,
+    refuse_reserved,
     split_name,
 )
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.source import FileSource
-from tftpd.templates.protocol import RenderJob
+from tftpd.templates.protocol import RenderJob, template_failed
 
 MAX_TEMPLATE_BYTES = 1 << 20
 
@@ -46,7 +46,6 @@ class TemplateSandbox:
 
     def __init__(self) -> None:
         self._environment = _Environment(
-            loader=_EmptyLoader(),
             undefined=StrictUndefined,
             autoescape=False,
             trim_blocks=True,
@@ -75,9 +74,7 @@ class TemplateSandbox:
         except MemoryError:
             raise
         except Exception as error:
-            raise RequestRefused(
-                ErrorCode.NOT_DEFINED, _describe_error(error, name), ErrorText.TEMPLATE_FAILED
-            ) from None
+            raise template_failed(_describe_error(error, name)) from None
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -105,7 +102,7 @@ class _CompiledCache:
         environment.globals.pop("lipsum")
         environment.globals["dict"] = _make_dict
         self.crlf_environment = environment.overlay(newline_sequence="\r\n")
-        self._codes: OrderedDict[tuple[str, bytes], CodeType] = OrderedDict()
+        self._codes: dict[tuple[str, bytes], CodeType] = {}
         self._size = 0
 
     def get(self, name: str, source: bytes) -> Template:
@@ -113,15 +110,15 @@ class _CompiledCache:
         crlf = source.partition(b"\n")[0].endswith(b"\r")
         environment = self.crlf_environment if crlf else self._environment
         key = (name, source)
-        code = self._codes.get(key)
+        code = self._codes.pop(key, None)
         if code is None:
-            code = self._codes[key] = environment.compile(_decode_source(source), name)
+            code = environment.compile(_decode_source(source), name)
             self._size += len(source) + _ENTRY_BYTES
-            while self._size > _CACHE_BYTES:
-                (_, evicted), _ = self._codes.popitem(last=False)
-                self._size -= len(evicted) + _ENTRY_BYTES
-        else:
-            self._codes.move_to_end(key)
+        self._codes[key] = code  # the last one is the most recently used
+        while self._size > _CACHE_BYTES:
+            oldest = next(iter(self._codes))
+            del self._codes[oldest]
+            self._size -= len(oldest[1]) + _ENTRY_BYTES
         return environment.template_class.from_code(
             environment, code, environment.make_globals(None)
         )
@@ -130,10 +127,6 @@ class _CompiledCache:
 def _make_dict(*pairs: Any, **values: Any) -> dict[Any, Any]:
     """Do what `dict` does, as a function: a class gives access to `dict[0].mro()`."""
     return dict(*pairs, **values)
-
-
-class _EmptyLoader(BaseLoader):
-    """Loader without templates."""
 
 
 class _TreeLoader(BaseLoader):
@@ -152,12 +145,7 @@ class _TreeLoader(BaseLoader):
         template = self._loaded[name] = self._cache.get(name, source)
         return template
 
-    def load(
-        self,
-        environment: Environment,
-        name: str,
-        globals: MutableMapping[str, Any] | None = None,  # noqa: A002  jinja2's name
-    ) -> Template:
+    def load(self, environment: Environment, name: str, globals: Any = None) -> Template:  # noqa: A002  jinja2's name
         """Return the template with a name below the root (called by jinja2)."""
         if name in self._loaded:
             return self._loaded[name]
@@ -173,33 +161,25 @@ class _TreeLoader(BaseLoader):
 
 
 def _split_include(name: str) -> Name:
-    """Return the steps of a name that a template includes; raise `RequestRefused`."""
-    steps = split_name(_encode_name(name))
-    if PARENT in steps:
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, 'a template name is relative to the root, without ".."'
-        )
-    if any(map(is_reserved, steps)):
-        raise RequestRefused(
-            ErrorCode.ACCESS_VIOLATION, "the name is reserved for unfinished uploads"
-        )
-    return steps
+    """Return the components of a name that a template includes; raise `RequestRefused`."""
+    components = split_name(_encode_name(name))
+    if PARENT in components:
+        reason = 'a template name is relative to the root, without ".."'
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+    refuse_reserved(components)
+    return components
 
 
 def _read_template(grant: Grant[ReadPolicy]) -> bytes:
-    source = FileSource.open(grant)
-    try:
+    with closing(FileSource.open(grant)) as source:
         if source.size > MAX_TEMPLATE_BYTES:
-            reason = f"has {source.size} bytes, the limit is {MAX_TEMPLATE_BYTES}"
-            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
+            raise template_failed(f"has {source.size} bytes, the limit is {MAX_TEMPLATE_BYTES}")
         buffer = bytearray(source.size)
         offset = 0
         while offset < len(buffer):
             offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
         source.check_unchanged()
         return bytes(buffer)
-    finally:
-        source.close()
 
 
 def _decode_source(source: bytes) -> str:

@@ -7,19 +7,20 @@ the socket closes. A timer also ends it a second after the time limit of a job.
 import resource
 import signal
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import RequestRefused
 from tftpd.templates.protocol import (
     MessageKind,
     RenderJob,
     encode_message,
     encode_refusal,
+    read_exactly,
     receive_message,
+    template_failed,
 )
-
-if TYPE_CHECKING:
-    from tftpd.templates.sandbox import TemplateSandbox
 
 _EXTRA_MEMORY_BYTES = 256 << 20  # above the address space at the start
 _DEFAULT_MEMORY_BYTES = 512 << 20  # at the start, if the system does not report it
@@ -36,54 +37,39 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    channel = socket.socket(fileno=0)
-    try:
-        _serve(channel)
-    except (EOFError, OSError):
-        return  # the daemon has ended, or it does not need this process any longer
+    with suppress(OSError):  # the daemon has ended, or it does not need this process any longer
+        _serve(socket.socket(fileno=0))
 
 
 def _serve(channel: socket.socket) -> None:
     try:
         from tftpd.templates.sandbox import TemplateSandbox
 
-        sandbox = TemplateSandbox()
+        render = TemplateSandbox().render
         _set_limits()
-    except ImportError as error:
-        channel.sendall(encode_refusal(_failed(f"needs jinja2: {error}"), last=True))
-        return
-    except (OSError, ValueError) as error:
-        reason = f"cannot limit the resources of the render process: {error}"
-        channel.sendall(encode_refusal(_failed(reason), last=True))
+    except (ImportError, OSError, ValueError) as error:
+        is_missing = isinstance(error, ImportError)
+        fault = "needs jinja2" if is_missing else "cannot limit the resources of the render process"
+        channel.sendall(encode_refusal(template_failed(f"{fault}: {error}"), last=True))
         return
     channel.sendall(encode_message(MessageKind.READY))
-
-    def read_exactly(count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            chunk = channel.recv(count - len(data))
-            if not chunk:
-                raise EOFError
-            data += chunk
-        return bytes(data)
-
     while True:
-        _, body = receive_message(read_exactly, _MAX_JOB_BYTES)
+        _, body = receive_message(partial(read_exactly, channel), _MAX_JOB_BYTES)
         job = RenderJob.decode(body)
         signal.setitimer(signal.ITIMER_REAL, job.seconds + _GRACE_SECONDS)
-        channel.sendall(render_message(sandbox, job))
+        channel.sendall(render_message(render, job))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def render_message(sandbox: "TemplateSandbox", job: RenderJob) -> bytes:
+def render_message(render: Callable[[RenderJob], bytes], job: RenderJob) -> bytes:
     """Render a job and return the message with its result."""
     try:
-        return encode_message(MessageKind.FILE, sandbox.render(job))
+        return encode_message(MessageKind.FILE, render(job))
     except RequestRefused as refused:
         return encode_refusal(refused)
     except MemoryError:
         reason = f"needs more than {_EXTRA_MEMORY_BYTES >> 20} MiB of memory"
-        return encode_refusal(_failed(reason), last=True)  # the heap may be fragmented now
+        return encode_refusal(template_failed(reason), last=True)  # the heap may be fragmented now
 
 
 def _set_limits() -> None:
@@ -108,10 +94,6 @@ def _address_space() -> int:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return _DEFAULT_MEMORY_BYTES
-
-
-def _failed(reason: str) -> RequestRefused:
-    return RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.endpoint import ServerEndpoint
+from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.runner import Probe
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
@@ -279,7 +280,8 @@ def run_probe(server, idle_timeout=5.0, max_seconds=120.0):
     """Return the observations of a probe, and its duration in seconds."""
     net = server.net
     endpoint = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
-    probe = Probe(net.runtime, endpoint, SERVER, b"f", idle_timeout, lambda _: None)
+    target = ProbeTarget(net.runtime, endpoint, b"f")
+    probe = Probe(target, SERVER, idle_timeout, lambda _: None)
     ended = []
     Deferred.fromCoroutine(probe.run()).addBoth(ended.append)
     while not ended:

@@ -54,7 +54,7 @@ def kinds_and_levels(**observed):
 HEALTHY = ("healthy", "note")
 THREE_LOST = (blksize(1468, 1468), blksize(2048), blksize(4096))
 PLAIN = sampled(512, 1, 1e6)
-NO_BLOCK = FirmwareAnswer("GRUB", ServerAnswer(kind=AnswerKind.DATA))
+NO_BLOCK = FirmwareAnswer("GRUB", ServerAnswer(kind=AnswerKind.DATA), None, "no block arrives")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ NO_BLOCK = FirmwareAnswer("GRUB", ServerAnswer(kind=AnswerKind.DATA))
         (
             {
                 "other_options": (
-                    OptionObservation("timeout", 3, OptionResult.GRANTED, 3, ("blksize",)),
+                    OptionObservation("timeout", 3, OptionResult.GRANTED, 3, (b"blksize",)),
                 )
             },
             {("options-unasked", "breaks")},
@@ -186,10 +186,10 @@ def test_the_most_severe_finding_comes_first():
 
 
 def test_firmware_with_the_same_failure_is_listed_together():
-    gone = ServerAnswer(kind=AnswerKind.NOTHING)
-    answers = tuple(FirmwareAnswer(name, gone) for name in ("iPXE", "GRUB", "U-Boot"))
+    names = ("iPXE", "GRUB", "U-Boot")
+    answers = tuple(FirmwareAnswer(name, ServerAnswer(), None, "no answer") for name in names)
     assert texts(firmware_answers=answers) == [
-        "iPXE, GRUB and U-Boot cannot read the file: the server does not answer this request"
+        "iPXE, GRUB and U-Boot cannot read the file: no answer"
     ]
 
 

@@ -2,24 +2,23 @@
 
 import pytest
 
-from tftpd.client.probe.firmware import FIRMWARE, boot_failure_reason
+from tftpd.client.probe.firmware import FIRMWARE
 from tftpd.client.probe.observations import (
     AnswerKind,
     AnswerOrigin,
-    FirmwareAnswer,
     OptionResult,
     ServerAnswer,
 )
 
-REQUESTS = {firmware.name: firmware.options for firmware in FIRMWARE}
-ALL = set(REQUESTS)
-EDK2, GRUB, IPXE, PXELINUX, U_BOOT = REQUESTS
+ALL = {firmware.name for firmware in FIRMWARE}
+EDK2, GRUB, IPXE, PXELINUX, U_BOOT = (firmware.name for firmware in FIRMWARE)
 
 
 def rejecting_firmware(change=None, first_block_bytes=512, **answer):
     """Return the firmware that rejects a correct OACK with `change` applied."""
     rejecting = set()
-    for name, requested in REQUESTS.items():
+    for firmware in FIRMWARE:
+        requested = firmware.options
         granted = {key: b"9" if key == b"tsize" else value for key, value in requested}
         options = tuple((change or dict)(granted).items())
         attributes = {
@@ -27,15 +26,9 @@ def rejecting_firmware(change=None, first_block_bytes=512, **answer):
             "options": options,
             "origin": AnswerOrigin.OWN_PORT,
         } | answer
-        if (
-            boot_failure_reason(
-                FirmwareAnswer(
-                    name, ServerAnswer(requested=requested, **attributes), first_block_bytes
-                )
-            )
-            is not None
-        ):
-            rejecting.add(name)
+        given = ServerAnswer(requested=requested, **attributes)
+        if firmware.failure_reason(given, first_block_bytes) is not None:
+            rejecting.add(firmware.name)
     return rejecting
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.client.probe import serving
 from tests.client.probe.serving import run_probe
 from tftpd.client.probe.findings import derive_findings
-from tftpd.client.probe.report import build_json, format_report
+from tftpd.client.probe.report import format_json, format_report
 
 SERVERS = [
     serving.Good, serving.Silent, serving.Malformed, serving.Missing, serving.GrantsTooMuch,
@@ -30,7 +30,7 @@ def test_lines_fit_a_terminal_and_are_printable(observed):
 
 def test_the_object_contains_all_observations_and_findings(observed):
     findings = derive_findings(observed)
-    converted = json.loads(json.dumps(build_json(observed, findings, 1)))
+    converted = json.loads(format_json(observed, findings, 1))
     assert converted["answer"]["kind"] == observed.answer.kind.value
     assert [entry["requested"] for entry in converted["blksizes"]] == [
         entry.requested for entry in observed.blksizes

@@ -8,6 +8,7 @@ from tests.client.probe.serving import ADDRESS, LARGE, OTHER, SIZE, run_probe
 from tests.support.fakes import SERVER
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
+from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.findings import Level, derive_findings
 from tftpd.client.probe.observations import AnswerKind, AnswerOrigin, OptionResult, RolloverResult
 from tftpd.client.probe.runner import BLKSIZES, WINDOWSIZES, Probe
@@ -134,7 +135,7 @@ def test_larger_values_than_requested_are_illegal():
 
 def test_unrequested_options_are_found():
     observed, _ = probe_and_check_cleanup(serving.AddsOptions())
-    assert {entry.unrequested for entry in observed.blksizes} == {("blksize2",)}
+    assert {entry.unrequested for entry in observed.blksizes} == {(b"blksize2",)}
     assert kinds(observed) >= {"options-unasked", "firmware"}
 
 
@@ -169,6 +170,11 @@ def test_answers_from_another_address_end_the_probe_without_throughput():
     assert kinds(observed) == {"other-address"}
 
 
+def test_the_block_after_65535_may_come_from_another_address():
+    observed, _ = probe_and_check_cleanup(serving.OtherAddress(LARGE))
+    assert observed.rollover is RolloverResult.ZERO
+
+
 def test_answers_from_the_port_of_the_request_are_no_problem():
     observed, _ = probe_and_check_cleanup(serving.SinglePort())
     assert (observed.answer.origin, observed.answer.port) == (AnswerOrigin.SAME_PORT, 69)
@@ -201,6 +207,17 @@ def test_the_block_number_after_65535_is_found(server, rollover):
     observed, _ = probe_and_check_cleanup(server(LARGE))
     assert observed.rollover is rollover
     assert kinds(observed) == {"rollover"}
+
+
+def test_an_error_after_block_65535_is_found():
+    class FailsAfter65535(serving.StopsAt65535):
+        def handle_ack(self, transfer, ack):
+            super().handle_ack(transfer, ack)
+            if ack.block == 65535:
+                self.send_packet(ErrorPacket(0, "too long"), transfer)
+
+    observed, _ = probe_and_check_cleanup(FailsAfter65535(LARGE))
+    assert observed.rollover is RolloverResult.ERROR
 
 
 def test_a_small_file_shows_several_blocks_but_no_rollover():
@@ -264,7 +281,7 @@ def test_a_malformed_retransmission_is_observed():
 
 def start_probe(net):
     endpoint = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
-    probe = Probe(net.runtime, endpoint, SERVER, b"f", 5.0, lambda _: None)
+    probe = Probe(ProbeTarget(net.runtime, endpoint, b"f"), SERVER, 5.0, lambda _: None)
     ended = []
     done = Deferred.fromCoroutine(probe.run())
     done.addErrback(lambda failure: ended.append(failure.type))

@@ -13,7 +13,7 @@ from tests.fuzz.harness import no_hidden_faults, scratch_directory
 from tests.fuzz.network import ObservedNetwork
 from tests.fuzz.peers import Peer, SentBlocks
 from tests.fuzz.server_files import SERVER_ADDRESS
-from tests.support.fakes import SERVER
+from tests.support.fakes import SERVER, let_pass
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
@@ -70,7 +70,7 @@ class _Transfer:
         choices = self.choices
         match choices.number(11):
             case 9:
-                self.network.clock.wait(choices.one(_WAITS))
+                let_pass(self.network.clock, choices.one(_WAITS))
             case 10:
                 self.network.hold_threads = choices.flag()
                 self.network.run_threads()
@@ -84,13 +84,13 @@ class _Transfer:
                 for port in list(self.network.ports):
                     self.network.deliver(datagram, source, port)
                 self.error_source = None
-        self.network.clock.wait(0.0)
+        let_pass(self.network.clock, 0.0)
 
     def end(self) -> None:
         """Wait for the result, and check that nothing is left but the file of a download."""
         self.network.hold_threads = False
         self.network.run_threads()
-        self.network.clock.wait(_MAX_SECONDS)
+        let_pass(self.network.clock, _MAX_SECONDS)
         assert self.results, "the transfer never ends"
         (result,) = self.results
         failed = isinstance(result, Failure)

@@ -31,7 +31,7 @@ def _step(choices: Choices, server: CheckedServer) -> None:
         case kind if kind < 10:
             _send(choices, server, is_request=kind < 3)
         case 10 | 11:
-            server.net.clock.wait(choices.one(_WAITS))
+            server.advance(choices.one(_WAITS))
         case 12:
             server.net.hold_threads = choices.flag()
             server.threads_were_held |= server.net.hold_threads

@@ -6,21 +6,12 @@ observed; `findings` interprets it.
 
 from dataclasses import replace
 
-from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.handshake import host_of
-from tftpd.client.probe.exchange import RawExchange, ReceivedPacket, open_exchange
-from tftpd.client.probe.observations import (
-    AnswerKind,
-    AnswerOrigin,
-    OptionObservation,
-    Repetition,
-    ServerAnswer,
-)
-from tftpd.net.interfaces import SessionRuntime
+from tftpd.client.probe import observations as obs
+from tftpd.client.probe.exchange import ProbeTarget, RawExchange, ReceivedPacket, open_exchange
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
-from tftpd.protocol.options import Options
-from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Rrq
+from tftpd.protocol.packets import Ack, ErrorPacket, Oack
 
 FIRST_RETRY_SECONDS = 1.0  # doubled for each further retransmission of the request
 _ACK_RETRY_SECONDS = 0.7  # retransmission interval of ACK 0 while block 1 does not arrive
@@ -40,67 +31,60 @@ class Checks:
     """Checks of one file of one server. All of them raise `LocalError` if no port can be opened.
 
     Args:
-        runtime: Clock, ports and threads.
-        server: The server.
-        name: Name of the file.
+        target: The server and the file.
         idle_timeout: Maximum time to wait for an answer, in seconds.
     """
 
-    def __init__(
-        self, runtime: SessionRuntime, server: ServerEndpoint, name: bytes, idle_timeout: float
-    ) -> None:
+    def __init__(self, target: ProbeTarget, idle_timeout: float) -> None:
         self.idle_timeout = idle_timeout
-        self._runtime = runtime
-        self._seconds = runtime.clock.seconds
-        self._server = server
-        self._name = name
+        self._target = target
+        self._seconds = target.runtime.clock.seconds
         self._copy_seconds = _COPY_SECONDS
 
-    async def request_file(self, options: Options = ()) -> ServerAnswer:
+    async def request_file(self, options: opt.Options = ()) -> obs.ServerAnswer:
         """Return the answer to a request with these options."""
-        with open_exchange(self._runtime, self._server) as exchange:
+        with open_exchange(self._target) as exchange:
             answer, _ = await self._request(exchange, options)
         if answer.seconds is not None and answer.requests == 1:
             seconds = _COPY_SECONDS + _COPY_ROUND_TRIPS * answer.seconds
             self._copy_seconds = min(seconds, _MAX_COPY_SECONDS)
         return answer
 
-    async def request_first_block(self, options: Options) -> tuple[ServerAnswer, int | None]:
+    async def request_first_block(
+        self, options: opt.Options
+    ) -> tuple[obs.ServerAnswer, int | None]:
         """Return the answer and the size of the first block; None if no block arrives."""
-        with open_exchange(self._runtime, self._server) as exchange:
+        with open_exchange(self._target) as exchange:
             answer, received = await self._request(exchange, options)
             block = await self._receive_first_block(exchange, received)
-        return answer, None if block is None else len(_payload(block))
+        return answer, None if block is None else len(block.payload)
 
-    async def check_blksize(self, requested: int) -> OptionObservation:
+    async def check_blksize(self, requested: int) -> obs.OptionObservation:
         """Request a block size in bytes, and observe whether such a block arrives."""
-        answer, size = await self.request_first_block(_option(opt.BLKSIZE, requested))
+        answer, size = await self.request_first_block(encode_option(opt.BLKSIZE, requested))
         observation = _observe_option(opt.BLKSIZE, requested, answer)
         blksize = observation.value or opt.DEFAULT_BLKSIZE
         file_ended = size is not None and size < blksize
         return replace(observation, first_block_bytes=size, file_ended=file_ended)
 
-    async def check_option(self, name: bytes, requested: int) -> OptionObservation:
+    async def check_option(self, name: bytes, requested: int) -> obs.OptionObservation:
         """Request one option, and observe the answer."""
-        answer = await self.request_file(_option(name, requested))
+        answer = await self.request_file(encode_option(name, requested))
         return _observe_option(name, requested, answer)
 
-    async def check_windowsize(self, requested: int) -> OptionObservation:
+    async def check_windowsize(self, requested: int) -> obs.OptionObservation:
         """Request a window size in blocks, and count the blocks before the server waits."""
-        with open_exchange(self._runtime, self._server) as exchange:
-            answer, received = await self._request(exchange, _option(opt.WINDOWSIZE, requested))
+        options = encode_option(opt.WINDOWSIZE, requested)
+        with open_exchange(self._target) as exchange:
+            answer, received = await self._request(exchange, options)
             observation = _observe_option(opt.WINDOWSIZE, requested, answer)
-            if received is None or not observation.value:
+            if not observation.value:
                 return observation
-            first = await self._receive_first_block(exchange, received)
-            if first is None:
-                return replace(observation, blocks=0)
-            if len(_payload(first)) < opt.DEFAULT_BLKSIZE:
-                return replace(observation, blocks=1, file_ended=True)
-            blocks, file_ended = await self._count_window(exchange, 2 * observation.value)
+            block = await self._receive_first_block(exchange, received)
+            blocks, file_ended = await self._count_window(exchange, block, 2 * observation.value)
         return replace(observation, blocks=blocks, file_ended=file_ended)
 
-    async def check_repetition(self, options: Options, max_wait: float) -> Repetition:
+    async def check_repetition(self, options: opt.Options, max_wait: float) -> obs.Repetition:
         """Observe which packets the server sends more than once.
 
         Args:
@@ -112,179 +96,159 @@ class Checks:
         repetition = await self._measure_retransmission(max_wait)
         return replace(repetition, copies=copies, transfers=transfers)
 
-    async def _measure_retransmission(self, max_wait: float) -> Repetition:
-        with open_exchange(self._runtime, self._server) as exchange:
+    async def _measure_retransmission(self, max_wait: float) -> obs.Repetition:
+        with open_exchange(self._target) as exchange:
             _, first = await self._request(exchange, ())
-            if first is None or not _is_block(first, 1):
-                return Repetition()
-            while packet := await exchange.receive(first.received_at + max_wait):
-                if _is_block(packet, 1) and packet.source == first.source:
-                    return Repetition(max_wait, packet.received_at - first.received_at)
-            return Repetition(max_wait, is_malformed=exchange.malformed > 0)
+            if first is None or not first.is_block(1):
+                return obs.Repetition()
+            until = first.received_at + max_wait
+            second = await exchange.receive_block(1, first.source, until)
+        if second is None or not second.is_block(1):
+            return obs.Repetition(max_wait, is_malformed=exchange.malformed > 0)
+        return obs.Repetition(max_wait, second.received_at - first.received_at)
 
-    async def _count_copies(self, options: Options) -> tuple[int, ...]:
+    async def _count_copies(self, options: opt.Options) -> tuple[int, ...]:
         """Return the number of copies of blocks 2, 3 and 4 after a duplicate ACK of block 1.
 
         Each copy is acknowledged, as by the clients in RFC 1123 section 4.2.3.1. The result is
         shorter if the file has fewer blocks.
         """
         counts = []
-        with open_exchange(self._runtime, self._server) as exchange:
+        with open_exchange(self._target) as exchange:
             _, received = await self._request(exchange, options)
-            block = await self._receive_first_block(exchange, received)
-            if block is None:
+            first = await self._receive_first_block(exchange, received)
+            if first is None:
                 return ()
-            blksize = len(_payload(block))
-            last, n_acks = 1, 2
+            n_acks = 2
             for number in _COUNTED_BLOCKS:
                 for _ in range(n_acks):
-                    exchange.send(Ack(last), block.source)
-                block, n_acks = await self._receive_copies(exchange, number, block)
+                    exchange.send(Ack(number - 1), first.source)
+                n_acks, size = await self._count_block(exchange, number, first.source)
                 if n_acks == 0:
                     break
                 counts.append(n_acks)
-                last = number
-                if len(_payload(block)) < blksize:
+                if size < len(first.payload):
                     break
         return tuple(counts)
 
     async def _count_transfers(self) -> int | None:
         """Return the number of ports that answer a request that is sent twice from one port."""
-        with open_exchange(self._runtime, self._server) as exchange:
+        with open_exchange(self._target) as exchange:
             _, packet = await self._request(exchange, ())
-            if packet is None or not _is_block(packet, 1):
+            if packet is None or not packet.is_block(1):
                 return None
             sources = {packet.source}
-            exchange.send(self._rrq(()), self._server.address)
+            exchange.send_request(())
             until = self._seconds() + _SECOND_TRANSFER_SECONDS
             while packet := await exchange.receive(until):
-                if _is_block(packet, 1):
+                if packet.is_block(1):
                     sources.add(packet.source)
         return len(sources)
 
-    def _rrq(self, options: Options) -> Rrq:
-        return Rrq(self._name, b"octet", options)
-
     async def _request(
-        self, exchange: RawExchange, options: Options
-    ) -> tuple[ServerAnswer, ReceivedPacket | None]:
+        self, exchange: RawExchange, options: opt.Options
+    ) -> tuple[obs.ServerAnswer, ReceivedPacket | None]:
         """Send the request until it is answered; return the answer and its packet."""
         started = self._seconds()
         until = started + self.idle_timeout
         interval, requests = FIRST_RETRY_SECONDS, 0
         received = None
         while received is None and self._seconds() < until:
-            exchange.send(self._rrq(options), self._server.address)
+            exchange.send_request(options)
             requests += 1
             received = await _receive_answer(exchange, min(self._seconds() + interval, until))
             interval *= 2
+        answer = obs.ServerAnswer(options, requests=requests, malformed=exchange.malformed)
         if received is None:
-            return ServerAnswer(options, requests=requests, malformed=exchange.malformed), None
-        packet = received.packet
-        error = packet if isinstance(packet, ErrorPacket) else None
-        answer = ServerAnswer(
-            requested=options,
-            kind=_answer_kind(packet),
-            options=packet.options if isinstance(packet, Oack) else (),
-            code=error.code if error else None,
-            text=error.message if error else "",
+            return answer, None
+        answer = replace(
+            answer,
+            kind=obs.AnswerKind.DATA,
             address=str(received.source[0]),
             port=int(received.source[1]),
             origin=self._origin(received.source),
             seconds=received.received_at - started,
-            requests=requests,
-            malformed=exchange.malformed,
         )
+        match received.packet:
+            case Oack(granted):
+                answer = replace(answer, kind=obs.AnswerKind.OACK, options=granted)
+            case ErrorPacket(code, text):
+                answer = replace(answer, kind=obs.AnswerKind.ERROR, code=code, text=text)
         return answer, received
 
-    def _origin(self, source: SocketAddress) -> AnswerOrigin:
-        if host_of(source) != host_of(self._server.address):
-            return AnswerOrigin.OTHER_ADDRESS
-        is_same_port = source[1] == self._server.address[1]
-        return AnswerOrigin.SAME_PORT if is_same_port else AnswerOrigin.OWN_PORT
+    def _origin(self, source: SocketAddress) -> obs.AnswerOrigin:
+        server = self._target.server.address
+        if host_of(source) != host_of(server):
+            return obs.AnswerOrigin.OTHER_ADDRESS
+        return obs.AnswerOrigin.SAME_PORT if source[1] == server[1] else obs.AnswerOrigin.OWN_PORT
 
     async def _receive_first_block(
         self, exchange: RawExchange, answer: ReceivedPacket | None
     ) -> ReceivedPacket | None:
         """Return block 1. After an OACK, send ACK 0 until the block arrives."""
-        if answer is None or isinstance(answer.packet, ErrorPacket):
-            return None
-        if isinstance(answer.packet, Data):
-            return answer
+        if answer is None or not isinstance(answer.packet, Oack):
+            return answer if answer and answer.is_block(1) else None
         until = self._seconds() + self.idle_timeout
         while self._seconds() < until:
             exchange.send(Ack(0), answer.source)
             retry_at = min(self._seconds() + _ACK_RETRY_SECONDS, until)
-            while received := await exchange.receive(retry_at):
-                if received.source == answer.source and _is_block(received, 1):
-                    return received
-                is_error = isinstance(received.packet, ErrorPacket)
-                if received.source == answer.source and is_error:
-                    return None
+            received = await exchange.receive_block(1, answer.source, retry_at)
+            if received is not None:
+                return received if received.is_block(1) else None
         return None
 
-    async def _count_window(self, exchange: RawExchange, max_blocks: int) -> tuple[int, bool]:
-        """Count the blocks after the first one until the server waits for an ACK.
+    async def _count_window(
+        self, exchange: RawExchange, block: ReceivedPacket | None, max_blocks: int
+    ) -> tuple[int, bool]:
+        """Count the blocks until the server waits for an ACK.
+
+        Args:
+            exchange: The exchange.
+            block: The first block; None if it did not arrive.
+            max_blocks: Number of blocks that are counted at most.
 
         Returns:
-            The number of blocks, including the first one, and True if the file ended.
+            The number of blocks, and True if the file ended.
         """
-        blocks, until = 1, self._seconds() + self._copy_seconds
-        while blocks < max_blocks:
-            received = await exchange.receive(until)
-            if received is None or isinstance(received.packet, ErrorPacket):
-                break
-            if _is_block(received, blocks + 1):
-                blocks, until = blocks + 1, received.received_at + self._copy_seconds
-                if len(_payload(received)) < opt.DEFAULT_BLKSIZE:
-                    return blocks, True
+        blocks = 0
+        while block is not None and block.is_block(blocks + 1) and blocks < max_blocks:
+            blocks += 1
+            if len(block.payload) < opt.DEFAULT_BLKSIZE:
+                return blocks, True
+            until = block.received_at + self._copy_seconds
+            block = await exchange.receive_block(blocks + 1, block.source, until)
         return blocks, False
 
-    async def _receive_copies(
-        self, exchange: RawExchange, block: int, previous: ReceivedPacket
-    ) -> tuple[ReceivedPacket, int]:
-        """Return the first copy of `block`, or `previous`, and the number of copies."""
-        first, count, until = previous, 0, self._seconds() + self.idle_timeout
+    async def _count_block(
+        self, exchange: RawExchange, number: int, source: SocketAddress
+    ) -> tuple[int, int]:
+        """Return the number of copies of a block, and the size of the block in bytes."""
+        count, size, until = 0, 0, self._seconds() + self.idle_timeout
         while count < _MAX_COPIES:
-            received = await exchange.receive(until)
-            if received is None:
+            received = await exchange.receive_block(number, source, until)
+            if received is None or not received.is_block(number):
                 break
-            if received.source == previous.source and _is_block(received, block):
-                if count == 0:
-                    first, until = received, received.received_at + self._copy_seconds
-                count += 1
-        return first, count
+            if count == 0:
+                size, until = len(received.payload), received.received_at + self._copy_seconds
+            count += 1
+        return count, size
 
 
 async def _receive_answer(exchange: RawExchange, until: float) -> ReceivedPacket | None:
     """Return the next packet that can answer a read request."""
     while received := await exchange.receive(until):
-        if isinstance(received.packet, Oack | ErrorPacket) or _is_block(received, 1):
+        if isinstance(received.packet, Oack | ErrorPacket) or received.is_block(1):
             return received
     return None
 
 
-def _option(name: bytes, value: int) -> Options:
+def encode_option(name: bytes, value: int) -> opt.Options:
+    """Return the options of a request with one option."""
     return ((name, b"%d" % value),)
 
 
-def _observe_option(name: bytes, requested: int, answer: ServerAnswer) -> OptionObservation:
+def _observe_option(name: bytes, requested: int, answer: obs.ServerAnswer) -> obs.OptionObservation:
     text = answer.option_value(name)
     value = None if text is None else opt.parse_int(text, opt.TSIZE_RANGE)
-    unrequested = tuple(other.decode("ascii", "replace") for other in answer.unrequested)
     result = answer.option_result(name)
-    return OptionObservation(name.decode(), requested, result, value, unrequested)
-
-
-def _is_block(received: ReceivedPacket, block: int) -> bool:
-    return isinstance(received.packet, Data) and received.packet.block == block
-
-
-def _payload(received: ReceivedPacket) -> bytes:
-    return received.packet.payload if isinstance(received.packet, Data) else b""
-
-
-def _answer_kind(packet: Packet) -> AnswerKind:
-    if isinstance(packet, Data):
-        return AnswerKind.DATA
-    return AnswerKind.OACK if isinstance(packet, Oack) else AnswerKind.ERROR
+    return obs.OptionObservation(name.decode(), requested, result, value, answer.unrequested)

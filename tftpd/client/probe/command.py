@@ -4,18 +4,18 @@ Exit statuses: 0 nothing found that prevents boots, 1 such a problem was found, 
 4 refused, 5 no answer.
 """
 
-import json
 import sys
 from argparse import Namespace
 from typing import Any
 
 from tftpd.client.endpoint import create_runtime, resolve_server
 from tftpd.client.errors import ExitStatus, LocalError, server_error_class
+from tftpd.client.jobs import RemoteFile
+from tftpd.client.probe import observations as obs
+from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.findings import Finding, Level, derive_findings
-from tftpd.client.probe.observations import AnswerKind, Observations
-from tftpd.client.probe.report import build_json, format_report
+from tftpd.client.probe.report import format_json, format_report
 from tftpd.client.probe.runner import Probe
-from tftpd.client.urls import RemoteFile
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -40,8 +40,8 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
         server = await runtime.in_thread(lambda: resolve_server(remote.host, port, arguments.local))
         if server.broadcast:
             raise LocalError(f"{remote.host} is a broadcast or multicast address: probe one server")
-        probe = Probe(runtime, server, remote.host, remote.name, arguments.patience, print_step)
-        observed = await probe.run()
+        target = ProbeTarget(runtime, server, remote.name)
+        observed = await Probe(target, remote.host, arguments.idle_timeout, print_step).run()
     except LocalError as error:
         print(f"tftpc: {error}", file=sys.stderr)
         return error.exit_status
@@ -50,19 +50,17 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
             print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
     findings = derive_findings(observed)
     status = exit_status(observed, findings)
-    if arguments.json:
-        print(json.dumps(build_json(observed, findings, status)))
-    else:
-        print(format_report(observed, findings))
+    report = format_json(observed, findings, status)
+    print(report if arguments.json else format_report(observed, findings))
     return status
 
 
-def exit_status(observed: Observations, findings: tuple[Finding, ...]) -> ExitStatus:
+def exit_status(observed: obs.Observations, findings: tuple[Finding, ...]) -> ExitStatus:
     """Return the exit status of a probe."""
     answer = observed.answer
-    if answer.kind is AnswerKind.NOTHING and not answer.malformed:
+    if answer.kind is obs.AnswerKind.NOTHING and not answer.malformed:
         return ExitStatus.TIMED_OUT
-    if answer.kind is AnswerKind.ERROR:
+    if answer.kind is obs.AnswerKind.ERROR:
         return server_error_class(answer.code).exit_status
     is_broken = any(finding.level is Level.BREAKS for finding in findings)
     return ExitStatus.FAILED if is_broken else ExitStatus.DONE

@@ -3,25 +3,19 @@
 Packets from any address are received, also duplicates: a probe has to see them.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredQueue, QueueOverflow
 
 from tftpd.client.endpoint import ServerEndpoint
-from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import (
-    BurstProtocol,
-    BurstTransport,
-    Clock,
-    PortRequirements,
-    SessionRuntime,
-)
+from tftpd.client.errors import translate_to_local_error
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket
-from tftpd.protocol.packets import Data, ErrorPacket, Oack, Packet, decode
+from tftpd.protocol.options import Options
+from tftpd.protocol.packets import Data, ErrorPacket, Oack, Packet, Rrq, decode
 
 # Queue of received packets. It holds a window of 64 blocks; a flood is dropped.
 _MAX_QUEUED_PACKETS = 256
@@ -33,12 +27,36 @@ _REQUIREMENTS = PortRequirements(max_datagram_bytes=65536, window_bytes=4 << 20,
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """The file that a probe reads.
+
+    Attributes:
+        runtime: Clock, ports and threads.
+        server: The server.
+        name: Name of the file.
+    """
+
+    runtime: SessionRuntime
+    server: ServerEndpoint
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReceivedPacket:
     """A packet with its source address and its time of arrival in seconds."""
 
     packet: Packet
     source: SocketAddress
     received_at: float
+
+    @property
+    def payload(self) -> bytes:
+        """Payload of a block; empty for other packets."""
+        return self.packet.payload if isinstance(self.packet, Data) else b""
+
+    def is_block(self, number: int) -> bool:
+        """Return True for DATA with this block number."""
+        return isinstance(self.packet, Data) and self.packet.block == number
 
 
 class RawExchange(BurstProtocol):
@@ -51,11 +69,11 @@ class RawExchange(BurstProtocol):
     noisy = False
     transport: BurstTransport
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, target: ProbeTarget) -> None:
         self.malformed = 0
-        self._clock = clock
-        self._queue: deque[ReceivedPacket] = deque()
-        self._waiting: Deferred[None] | None = None
+        self._target = target
+        self._clock = target.runtime.clock
+        self._queue: DeferredQueue[ReceivedPacket] = DeferredQueue(_MAX_QUEUED_PACKETS)
         self._open_transfers: set[SocketAddress] = set()
 
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
@@ -65,10 +83,16 @@ class RawExchange(BurstProtocol):
         except MalformedPacket:
             self.malformed += 1
             return
-        if len(self._queue) < _MAX_QUEUED_PACKETS:
-            self._track_transfer(packet, peer)
-            self._queue.append(ReceivedPacket(packet, peer, self._clock.seconds()))
-        self._wake()
+        if isinstance(packet, Data | Oack) and len(self._open_transfers) < _MAX_OPEN_TRANSFERS:
+            self._open_transfers.add(peer)
+        elif isinstance(packet, ErrorPacket):
+            self._open_transfers.discard(peer)
+        with suppress(QueueOverflow):
+            self._queue.put(ReceivedPacket(packet, peer, self._clock.seconds()))
+
+    def send_request(self, options: Options) -> None:
+        """Request the file."""
+        self.send(Rrq(self._target.name, b"octet", options), self._target.server.address)
 
     def send(self, packet: Packet, to: SocketAddress) -> None:
         """Send a packet."""
@@ -76,56 +100,39 @@ class RawExchange(BurstProtocol):
 
     async def receive(self, until: float) -> ReceivedPacket | None:
         """Return the next packet that arrives until the time `until`, in seconds; else None."""
-        while not self._queue:
-            remaining = until - self._clock.seconds()
-            if remaining <= 0:
-                return None
-            self._waiting = Deferred()
-            timer = self._clock.callLater(remaining, self._wake)
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-                if timer.active():
-                    timer.cancel()
-        if self._queue[0].received_at > until:
-            return None
-        return self._queue.popleft()
+        remaining = max(0.0, until - self._clock.seconds())
+        received = self._queue.get()
+        received.addTimeout(remaining, self._clock, lambda *_: None)  # type: ignore[arg-type]  # callLater suffices
+        return await received
 
-    def transfer_finished(self, source: SocketAddress) -> None:
-        """Note that the transfer with `source` is complete, so that it gets no ERROR."""
-        self._open_transfers.discard(source)
+    async def receive_block(
+        self, number: int, source: SocketAddress, until: float
+    ) -> ReceivedPacket | None:
+        """Return the next block `number` or ERROR from `source`; None if none arrives in time."""
+        while received := await self.receive(until):
+            if received.source == source and (
+                received.is_block(number) or isinstance(received.packet, ErrorPacket)
+            ):
+                return received
+        return None
 
     def close(self) -> None:
         """End every open transfer with an ERROR, and close the port."""
         for source in self._open_transfers:
             self.send(ErrorPacket(ErrorCode.NOT_DEFINED, ErrorText.CLIENT_DONE), source)
-        self._open_transfers.clear()
         self.transport.stopListening()
-
-    def _track_transfer(self, packet: Packet, peer: SocketAddress) -> None:
-        if isinstance(packet, Data | Oack) and len(self._open_transfers) < _MAX_OPEN_TRANSFERS:
-            self._open_transfers.add(peer)
-        elif isinstance(packet, ErrorPacket):
-            self._open_transfers.discard(peer)
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.called:
-            self._waiting.callback(None)
 
 
 @contextmanager
-def open_exchange(runtime: SessionRuntime, server: ServerEndpoint) -> Iterator[RawExchange]:
+def open_exchange(target: ProbeTarget) -> Iterator[RawExchange]:
     """Yield an exchange on a port of its own, and close it at the end.
 
     Raises:
         LocalError: The port cannot be opened.
     """
-    exchange = RawExchange(runtime.clock)
-    try:
-        runtime.open_port(exchange, server.local, _REQUIREMENTS)
-    except OSError as error:
-        raise LocalError(f"cannot open a UDP port: {error.strerror}") from error
+    exchange = RawExchange(target)
+    with translate_to_local_error("cannot open a UDP port: "):
+        target.runtime.open_port(exchange, target.server.local, _REQUIREMENTS)
     try:
         yield exchange
     finally:

@@ -9,9 +9,9 @@ from enum import Enum
 
 from tftpd.protocol import options as opt
 from tftpd.protocol.errors import ErrorCode
-from tftpd.protocol.options import Options
 
-_REDUCIBLE_OPTIONS = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}
+# Ranges of the options that a server may lower.
+_RANGES = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}
 
 
 class AnswerKind(Enum):
@@ -61,9 +61,9 @@ class ServerAnswer:
         malformed: Number of datagrams that were not TFTP packets.
     """
 
-    requested: Options = ()
+    requested: opt.Options = ()
     kind: AnswerKind = AnswerKind.NOTHING
-    options: Options = ()
+    options: opt.Options = ()
     code: int | None = None
     text: str = ""
     address: str | None = None
@@ -90,13 +90,16 @@ class ServerAnswer:
         if self.kind is AnswerKind.ERROR:
             is_refused = self.code == ErrorCode.OPTION_REFUSED
             return OptionResult.REFUSED if is_refused else OptionResult.FAILED
-        value = self.option_value(name)
-        if value is None:
+        text = self.option_value(name)
+        if text is None:
             return OptionResult.IGNORED
-        if name == opt.TSIZE:
-            is_number = opt.parse_int(value, opt.TSIZE_RANGE) is not None
-            return OptionResult.GRANTED if is_number else OptionResult.ILLEGAL
-        return _compare_values(name, dict(self.requested)[name], value)
+        value = opt.parse_int(text, _RANGES.get(name, opt.TSIZE_RANGE))
+        requested = int(dict(self.requested)[name])
+        if value is None or (name != opt.TSIZE and value > requested):
+            return OptionResult.ILLEGAL
+        if value == requested or name == opt.TSIZE:
+            return OptionResult.GRANTED
+        return OptionResult.LOWERED if name in _RANGES else OptionResult.ILLEGAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class OptionObservation:
     requested: int
     result: OptionResult
     value: int | None = None
-    unrequested: tuple[str, ...] = ()
+    unrequested: tuple[bytes, ...] = ()
     first_block_bytes: int | None = None
     blocks: int | None = None
     file_ended: bool = False
@@ -192,14 +195,22 @@ class RolloverResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FirmwareAnswer:
-    """Answer to the request that a boot firmware sends, and the size of the first block."""
+    """Answer to the request that a boot firmware sends.
+
+    Attributes:
+        firmware: Name of the firmware.
+        answer: Answer of the server.
+        first_block_bytes: Size of the first block; None if no block arrived.
+        failure_reason: Reason why the firmware cannot read the file; None if none was found.
+    """
 
     firmware: str
     answer: ServerAnswer
-    first_block_bytes: int | None = None
+    first_block_bytes: int | None
+    failure_reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observations:
     """All observations of a probe.
 
@@ -245,27 +256,18 @@ class Observations:
     @property
     def arriving_blksizes(self) -> tuple[int, ...]:
         """Block sizes that are granted and whose first block arrives, in rising order."""
-        usable = (entry for entry in self.blksizes if entry.is_usable)
-        return _sorted_values(entry for entry in usable if entry.first_block_bytes == entry.value)
+        return _usable_values(e for e in self.blksizes if e.first_block_bytes == e.value)
 
     @property
     def lost_blksizes(self) -> tuple[int, ...]:
         """Block sizes that are granted but whose blocks never arrive, in rising order."""
-        usable = (entry for entry in self.blksizes if entry.is_usable)
-        return _sorted_values(entry for entry in usable if entry.first_block_bytes is None)
+        return _usable_values(e for e in self.blksizes if e.first_block_bytes is None)
+
+    @property
+    def granted_windowsizes(self) -> tuple[int, ...]:
+        """Window sizes that are granted, in rising order."""
+        return _usable_values(self.windowsizes)
 
 
-def _sorted_values(entries: Iterable[OptionObservation]) -> tuple[int, ...]:
-    return tuple(sorted({entry.value for entry in entries if entry.value}))
-
-
-def _compare_values(name: bytes, requested: bytes, value: bytes) -> OptionResult:
-    if value == requested:
-        return OptionResult.GRANTED
-    bounds = _REDUCIBLE_OPTIONS.get(name)
-    if bounds is None:
-        return OptionResult.ILLEGAL
-    number = opt.parse_int(value, bounds)
-    if number is None or number > int(requested):
-        return OptionResult.ILLEGAL
-    return OptionResult.GRANTED if number == int(requested) else OptionResult.LOWERED
+def _usable_values(entries: Iterable[OptionObservation]) -> tuple[int, ...]:
+    return tuple(sorted({entry.value for entry in entries if entry.is_usable and entry.value}))

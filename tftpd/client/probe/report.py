@@ -1,25 +1,14 @@
 """Report of a probe: a table for people, or an object for JSON."""
 
+import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict
 from enum import Enum
-from typing import Any
 
 from tftpd.access.paths import printable_name
+from tftpd.client.probe import observations as obs
 from tftpd.client.probe.findings import Finding, Level
-from tftpd.client.probe.firmware import boot_failure_reason
-from tftpd.client.probe.observations import (
-    AnswerKind,
-    AnswerOrigin,
-    Observations,
-    OptionObservation,
-    OptionResult,
-    Repetition,
-    RolloverResult,
-    ServerAnswer,
-    ThroughputSample,
-)
 from tftpd.client.probe.runner import BLKSIZES
 from tftpd.protocol import options as opt
 
@@ -31,14 +20,14 @@ _LEVEL_WORDS = {Level.BREAKS: "FAILS", Level.RISK: "risk", Level.NOTE: "note"}
 _MIN_RATE_SAMPLE_BYTES = 16 << 10  # the rate of a shorter transfer means nothing
 _MAX_MILLISECONDS = 0.9995  # seconds; shorter times are printed in milliseconds
 _ORIGIN_TEXTS = {
-    AnswerOrigin.OWN_PORT: "a new port for each transfer",
-    AnswerOrigin.SAME_PORT: "the port of the request",
-    AnswerOrigin.OTHER_ADDRESS: "NOT the address of the request",
+    obs.AnswerOrigin.OWN_PORT: "a new port for each transfer",
+    obs.AnswerOrigin.SAME_PORT: "the port of the request",
+    obs.AnswerOrigin.OTHER_ADDRESS: "NOT the address of the request",
     None: "",
 }
 
 
-def format_report(observed: Observations, findings: tuple[Finding, ...]) -> str:
+def format_report(observed: obs.Observations, findings: tuple[Finding, ...]) -> str:
     """Return the report as text.
 
     The lines have at most `MAX_LINE_COLUMNS` columns, unless names or addresses are long.
@@ -53,33 +42,30 @@ def format_report(observed: Observations, findings: tuple[Finding, ...]) -> str:
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
-def build_json(
-    observed: Observations, findings: tuple[Finding, ...], status: int
-) -> dict[str, Any]:
-    """Return the report as an object for `json.dumps`.
+def format_json(observed: obs.Observations, findings: tuple[Finding, ...], status: int) -> str:
+    """Return the report as one JSON object.
 
     Its keys are the attributes of `Observations`, `findings`, and the exit status as `status`.
     """
-    values: dict[str, Any] = _to_json(observed)
-    for entry, converted in zip(observed.firmware_answers, values["firmware_answers"], strict=True):
-        converted["failure_reason"] = boot_failure_reason(entry)
+    values = asdict(observed)
     for sample, converted in zip(observed.samples, values["samples"], strict=True):
         converted["bytes"] = converted.pop("n_bytes")
         converted["rate"] = sample.rate
-    return {**values, "findings": [_to_json(finding) for finding in findings], "status": status}
+    values |= {"findings": [asdict(finding) for finding in findings], "status": status}
+    return json.dumps(values, default=_to_json)
 
 
-def _format_summary(observed: Observations) -> Iterator[str]:
+def _format_summary(observed: obs.Observations) -> Iterator[str]:
     answer = observed.answer
     address = "" if observed.host == observed.address else f" ({observed.address})"
     name = printable_name(observed.name.encode("utf-8", "surrogateescape"))
     yield f"{name} on {observed.host}{address} port {observed.port}"
     yield ""
-    if answer.kind is AnswerKind.NOTHING:
+    if answer.kind is obs.AnswerKind.NOTHING:
         yield _format_line("answer", f"none to {answer.requests} requests")
         return
     yield _format_line("first answer", _format_answer(answer))
-    if answer.kind is not AnswerKind.DATA:
+    if answer.kind is not obs.AnswerKind.DATA:
         return
     origin = _ORIGIN_TEXTS[answer.origin]
     yield _format_line("source", f"{answer.address} port {answer.port}, {origin}")
@@ -90,22 +76,22 @@ def _format_summary(observed: Observations) -> Iterator[str]:
         yield from _format_repetition(observed.repetition)
     rollover = observed.rollover
     if rollover is not None:
-        is_unknown = rollover in (RolloverResult.TOO_SMALL, RolloverResult.UNKNOWN)
+        is_unknown = rollover in (obs.RolloverResult.TOO_SMALL, obs.RolloverResult.UNKNOWN)
         text = rollover.value if is_unknown else f"followed by {rollover.value}"
         yield _format_line("block 65535", text)
 
 
-def _format_answer(answer: ServerAnswer) -> str:
+def _format_answer(answer: obs.ServerAnswer) -> str:
     if answer.seconds is None:
         return ""
     tries = "" if answer.requests == 1 else f", to request {answer.requests}"
-    if answer.kind is AnswerKind.ERROR:
+    if answer.kind is obs.AnswerKind.ERROR:
         text = printable_name(answer.text.encode("utf-8", "replace"))
         return f"ERROR {answer.code}, {text}, after {_format_seconds(answer.seconds)}{tries}"
     return f"after {_format_seconds(answer.seconds)}{tries}"
 
 
-def _format_size(observed: Observations) -> str:
+def _format_size(observed: obs.Observations) -> str:
     size = observed.size
     tsize = None if observed.tsize is None else observed.tsize.value
     if tsize is None:
@@ -117,7 +103,7 @@ def _format_size(observed: Observations) -> str:
     return f"{size:,} bytes, but tsize is {tsize:,} bytes (!)"
 
 
-def _format_repetition(repetition: Repetition) -> Iterator[str]:
+def _format_repetition(repetition: obs.Repetition) -> Iterator[str]:
     if repetition.interval is not None:
         text = f"the block is sent again after {_format_seconds(repetition.interval)}"
         yield _format_line("missing ACK", text)
@@ -136,7 +122,7 @@ def _format_repetition(repetition: Repetition) -> Iterator[str]:
         yield _format_line("duplicate request", text)
 
 
-def _format_blksizes(observed: Observations) -> Iterator[str]:
+def _format_blksizes(observed: obs.Observations) -> Iterator[str]:
     if not observed.blksizes:
         return
     samples = {sample.blksize: sample for sample in observed.samples if sample.windowsize == 1}
@@ -148,7 +134,7 @@ def _format_blksizes(observed: Observations) -> Iterator[str]:
         yield f"{'larger':>9}  not tested"
 
 
-def _format_windowsizes(observed: Observations) -> Iterator[str]:
+def _format_windowsizes(observed: obs.Observations) -> Iterator[str]:
     entries = observed.windowsizes
     if not entries:
         return
@@ -168,13 +154,15 @@ def _format_windowsizes(observed: Observations) -> Iterator[str]:
         yield _format_row(entry, blocks + whole_file, samples.get(entry.value or 1))
 
 
-def _format_row(entry: OptionObservation, arrival: str, sample: ThroughputSample | None) -> str:
+def _format_row(
+    entry: obs.OptionObservation, arrival: str, sample: obs.ThroughputSample | None
+) -> str:
     rate = _format_rate(sample) if entry.is_usable else ""
     row = f"{entry.requested:>9}  {_format_result(entry):<14}{arrival:<16}{rate:>14}"
     return row.rstrip()
 
 
-def _format_firmware(observed: Observations) -> Iterator[str]:
+def _format_firmware(observed: obs.Observations) -> Iterator[str]:
     if not observed.firmware_answers:
         return
     yield f"{'firmware':<14}{'answer to its request':<50}boots"
@@ -183,11 +171,11 @@ def _format_firmware(observed: Observations) -> Iterator[str]:
         if answer.options:
             pairs = ((printable_name(n), printable_name(v)) for n, v in answer.options)
             text = " ".join(f"{name}={value}" for name, value in pairs)
-        elif answer.kind is AnswerKind.DATA:
+        elif answer.kind is obs.AnswerKind.DATA:
             text = "DATA without OACK"
         else:
-            text = f"ERROR {answer.code}" if answer.kind is AnswerKind.ERROR else "none"
-        boots = "yes" if boot_failure_reason(entry) is None else "NO"
+            text = f"ERROR {answer.code}" if answer.kind is obs.AnswerKind.ERROR else "none"
+        boots = "yes" if entry.failure_reason is None else "NO"
         yield f"{entry.firmware:<14}{text:<50}{boots}"
 
 
@@ -202,13 +190,13 @@ def _format_findings(findings: tuple[Finding, ...]) -> Iterator[str]:
         )
 
 
-def _format_result(entry: OptionObservation) -> str:
-    if entry.result is OptionResult.ILLEGAL and entry.value is not None:
+def _format_result(entry: obs.OptionObservation) -> str:
+    if entry.result is obs.OptionResult.ILLEGAL and entry.value is not None:
         return f"{entry.value} (!)"
-    return str(entry.value if entry.result is OptionResult.LOWERED else entry.result.value)
+    return str(entry.value if entry.result is obs.OptionResult.LOWERED else entry.result.value)
 
 
-def _format_arrival(entry: OptionObservation) -> str:
+def _format_arrival(entry: obs.OptionObservation) -> str:
     if not entry.is_usable:
         return ""
     if entry.first_block_bytes is None:
@@ -216,7 +204,7 @@ def _format_arrival(entry: OptionObservation) -> str:
     return f"{entry.first_block_bytes} (whole)" if entry.file_ended else "yes"
 
 
-def _format_rate(sample: ThroughputSample | None) -> str:
+def _format_rate(sample: obs.ThroughputSample | None) -> str:
     if sample is None:
         return ""
     if sample.failure:
@@ -234,11 +222,5 @@ def _format_line(label: str, text: str) -> str:
     return f"{label:<{_LABEL_COLUMNS}}{text}"
 
 
-def _to_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return value.decode("ascii", "backslashreplace")
-    return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value
+def _to_json(value: Enum | bytes) -> object:
+    return value.value if isinstance(value, Enum) else value.decode("ascii", "backslashreplace")

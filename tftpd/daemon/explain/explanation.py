@@ -2,34 +2,38 @@
 
 import os
 import socket
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from tftpd.access.client import ClientIdentity, MacAddress
-from tftpd.access.mounts import Mounts
-from tftpd.access.paths import printable_name
-from tftpd.access.policy import Address, admits
+from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.paths import Name, RequestName, printable_name
+from tftpd.access.policy import Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
-from tftpd.config.directories import DirectorySection
-from tftpd.config.settings import ListenSection, Settings
+from tftpd.access.rewrite import RewriteRule, apply_rules
+from tftpd.config.settings import Settings
+from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
-from tftpd.daemon.explain.name_lookup import NameTrace, RootTrace, trace_name, trace_roots
 from tftpd.net.packet_text import describe_packet
 from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.packets import Request, Rrq
+from tftpd.protocol.packets import Request, Rrq, Wrq
 from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
 from tftpd.server.listener import accepts_broadcast
 from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.neighbours import Neighbours
 from tftpd.storage.resolver import FileResolver
+from tftpd.storage.walk import WalkStep, trace_walk
 from tftpd.templates.renderer import TemplateRenderer
 
 _CLIENT_PORT = 2070  # arbitrary; no decision depends on it
+
+_SHOWN_OPTIONS = ("blksize", "windowsize", "timeout", "tsize", "rollover")
 
 JsonObject = dict[str, Any]
 
@@ -47,70 +51,9 @@ class LoadedConfig:
         line = self.document.lines.get(path)
         return "default" if line is None else f"{self.file}:{line}"
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The decision about a request. The attributes are in the order of the decisions.
-
-    Attributes:
-        request: The request.
-        client: The client's IP address.
-        mac: The client's MAC address; None if it is unknown or no rule depends on it.
-        listener: The listener that receives the request; None if there is none.
-        name: The history of the name.
-        profile: The client's profile and its effects; None if no profile matches.
-        directory: The directory of the name; None if there is none.
-        policy: The directory's read or write policy; None if it has none.
-        roots: The roots that were searched. The last one has the file.
-        limits: The limits.
-        options: Each requested option and its granted value.
-        transfer_options: The negotiated options; None if the request is refused.
-        answer: The first datagram of the answer; None if the request is ignored.
-        granted: Whether a transfer starts.
-        reason: The reason for a refusal, as the log has it.
-    """
-
-    request: Request
-    client: str
-    mac: str | None
-    listener: JsonObject | None
-    name: NameTrace
-    profile: JsonObject | None
-    directory: JsonObject | None
-    policy: JsonObject | None
-    roots: tuple[RootTrace, ...]
-    limits: JsonObject
-    options: list[JsonObject]
-    transfer_options: TransferOptions | None
-    answer: bytes | None
-    granted: bool
-    reason: str
-
-    def to_json(self) -> JsonObject:
-        """Return the object that `--json` prints."""
-        options = self.transfer_options
-        roots = [root.to_json() for root in self.roots]
-        return {
-            "request": describe_packet(self.request.encode()),
-            "client": self.client,
-            "mac": self.mac,
-            "uid": os.geteuid(),
-            "listener": self.listener,
-            **self.name.to_json(),
-            "profile": self.profile,
-            "directory": self.directory,
-            "policy": self.policy,
-            "roots": roots,
-            "steps": roots[-1]["steps"] if roots else [],
-            "file": roots[-1]["file"] if roots else None,
-            "limits": self.limits,
-            "options": self.options,
-            "transfer_options": None if options is None else _options_to_json(options),
-            "answer": None if self.answer is None else describe_packet(self.answer),
-            "answer_hex": None if self.answer is None else self.answer.hex(),
-            "granted": self.granted,
-            "reason": self.reason,
-        }
+    def describe(self, section: ConfigModel, *path: str | int) -> JsonObject:
+        """Return the keys and the location of the section at `path`."""
+        return section.model_dump(mode="json") | {"location": self.locate(*path)}
 
 
 def explain(
@@ -119,7 +62,7 @@ def explain(
     client_host: str,
     server_host: str | None = None,
     mac: MacAddress | None = None,
-) -> Explanation:
+) -> JsonObject:
     """Explain what the server answers to a request. Nothing is sent or changed.
 
     Args:
@@ -129,6 +72,11 @@ def explain(
         server_host: The destination address of the request; None for any listener.
         mac: The client's MAC address. The default is this host's neighbour table, if a rule
             depends on the address.
+
+    Returns:
+        The object that `--json` prints. A stage that the request does not reach is None or
+        empty. `mac` is None if it is unknown or no rule depends on it. The last one of `roots`
+        has the file. `answer` is the first datagram; None if the request is ignored.
     """
     settings = config.settings
     peer = _peer_of(client_host)
@@ -137,44 +85,46 @@ def explain(
     if mac is None and (profiles.needs_mac or mounts.needs_mac or mounts.renders):
         with closing(Neighbours()) as neighbours:
             mac = neighbours.mac(peer)
-    client = ClientIdentity(client_address(peer), lambda: mac, server_host or "")
+    client = ClientIdentity(client_address(peer[0]), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
-    index, reason = _find_listener(config, client_host, server_host, profile)
-    listen, listener = None, None
-    if index is not None:
-        listen = settings.listen[index]
-        listener = listen.model_dump(mode="json") | {"location": config.locate("listen", index)}
-    result = DryRun(b"", None, reason)
+    listener, reason = _find_listener(config, client_host, server_host, profile)
     resolver = FileResolver(mounts)
+    result = DryRun(b"", None, reason)
     if not reason:
         limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
+        is_single_port = listener is not None and listener["mode"] == "single-port"
+        max_window = _first_upload_window(peer) if is_single_port else None
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
             render = template_renderer(renderer, settings.build_variables())
             datagram = request.encode()
-            single_port = listen is not None and listen.mode == "single-port"
-            max_window = _first_upload_window(peer) if single_port else None
             result = dry_run(
                 datagram, peer, client, resolver, limits, timing, profile, render, max_window
             )
-    name = trace_name(request, client, resolver, config.locate)
+    name = _trace_name(config, request, client, resolver)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
-    return Explanation(
-        request=request,
-        client=client_host,
-        mac=None if mac is None else mac.hex(":"),
-        listener=listener,
-        name=name,
-        profile=_describe_profile(config, profile),
-        directory=directory,
-        policy=policy,
-        roots=roots,
-        limits=settings.limits.model_dump(mode="json") | {"location": config.locate("limits")},
-        options=_compare_options(request, result.options),
-        transfer_options=result.options,
-        answer=result.reply or None,
-        granted=not reason and result.granted,
-        reason=result.reason,
-    )
+    return {
+        "request": describe_packet(request.encode()),
+        "client": client_host,
+        "mac": None if mac is None else mac.hex(":"),
+        "uid": os.geteuid(),
+        "listener": listener,
+        "rules": name.rules,
+        "tried": name.tried,
+        "name": printable_name(name.name.name),
+        "profile": _describe_profile(config, profile),
+        "directory": directory,
+        "policy": policy,
+        "roots": roots,
+        "steps": roots[-1]["steps"] if roots else [],
+        "file": roots[-1]["file"] if roots else None,
+        "limits": config.describe(settings.limits, "limits"),
+        "options": _compare_options(request, result.options),
+        "transfer_options": _describe_options(result.options),
+        "answer": describe_packet(result.reply) if result.reply else None,
+        "answer_hex": result.reply.hex() or None,
+        "granted": not reason and result.granted,
+        "reason": result.reason,
+    }
 
 
 def _first_upload_window(peer: SocketAddress) -> int:
@@ -187,11 +137,10 @@ def _peer_of(host: str) -> SocketAddress:
     """Return the address as a socket reports it."""
     if ":" not in host:
         return host, _CLIENT_PORT
-    _, _, scope = host.partition("%")
-    try:
-        return host, _CLIENT_PORT, 0, socket.if_nametoindex(scope) if scope else 0
-    except OSError:
-        return host, _CLIENT_PORT, 0, 0
+    scope_id = 0
+    with suppress(OSError):  # the address has no scope, or this host has no such interface
+        scope_id = socket.if_nametoindex(host.partition("%")[2])
+    return host, _CLIENT_PORT, 0, scope_id
 
 
 def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | None:
@@ -211,38 +160,90 @@ def _describe_profile(config: LoadedConfig, profile: Profile) -> JsonObject | No
 
 def _find_listener(
     config: LoadedConfig, client_host: str, server_host: str | None, profile: Profile
-) -> tuple[int | None, str]:
-    """Return the index of the request's listener, and the reason if the request is ignored."""
-    address = client_address((server_host if server_host is not None else client_host,))
+) -> tuple[JsonObject | None, str]:
+    """Return the request's listener, and the reason if the request is ignored."""
+    address = client_address(server_host if server_host is not None else client_host)
     is_broadcast = server_host is not None and (
         address.is_multicast or server_host == "255.255.255.255"
     )
+    takes_any = server_host is None or (is_broadcast and address.version == 6)
     for index, listen in enumerate(config.settings.listen):
-        if _receives(listen, address, server_host is None, is_broadcast):
+        local = client_address(listen.address)
+        if local.version != address.version:
+            continue
+        if takes_any or local == address or local.is_unspecified:
+            listener = config.describe(listen, "listen", index)
             if is_broadcast and not accepts_broadcast(listen.broadcast == "answer", profile):
-                return index, "broadcast requests are ignored here (broadcast: ignore)"
-            return index, ""
-    if server_host is None:
-        return None, f"no listener receives requests over IPv{address.version}"
-    return None, f"no listener receives requests to {server_host}"
+                return listener, "broadcast requests are ignored here (broadcast: ignore)"
+            return listener, ""
+    target = f"over IPv{address.version}" if server_host is None else f"to {server_host}"
+    return None, f"no listener receives requests {target}"
 
 
-def _receives(listen: ListenSection, address: Address, is_any: bool, is_broadcast: bool) -> bool:
-    local = client_address((listen.address,))
-    if local.version != address.version:
-        return False
-    is_multicast = is_broadcast and address.version == 6
-    return is_any or local == address or local.is_unspecified or is_multicast
+@dataclass(slots=True)
+class _NameTrace:
+    """The history of a name.
+
+    Attributes:
+        name: The name at the end.
+        grant: The grant of the file that was found, None if there is none.
+        rules: The rewrite rules that matched, with the name after each and its other effect.
+        tried: The names that were looked up after that, with the fallbacks. `reason` tells why
+            a name was not served; it is empty if the name was served.
+    """
+
+    name: RequestName
+    grant: Grant[ReadPolicy] | None = None
+    rules: list[JsonObject] = field(default_factory=list)
+    tried: list[JsonObject] = field(default_factory=list)
+
+
+def _trace_name(
+    config: LoadedConfig, request: Request, client: ClientIdentity, resolver: FileResolver
+) -> _NameTrace:
+    """Rewrite and look up the name of a request, as the server does."""
+    rules = resolver.mounts.name_rules.rules
+    locations = {rule.label: config.locate("rewrite", index) for index, rule in enumerate(rules)}
+    trace = _NameTrace(RequestName(request.filename))
+
+    def note_rule(rule: RewriteRule, name: bytes) -> None:
+        trace.name = RequestName(name)  # the last one if the name is refused
+        applied = {"rule": rule.label, "location": locations[rule.label]}
+        trace.rules.append(applied | {"name": printable_name(name), "effect": _effect_of(rule)})
+
+    def note_attempt(name: RequestName, reason: str) -> None:
+        tried = {"name": printable_name(name.name), "steps": name.steps, "reason": reason}
+        trace.tried.append(tried)
+
+    is_write = isinstance(request, Wrq)
+    with suppress(RequestRefused):
+        trace.name = apply_rules(rules, request.filename, is_write, client, note_rule)
+        if not is_write:
+            found = resolver.resolve(
+                trace.name,
+                client,
+                lambda template, template_name: b"",  # the content does not affect the name
+                blocking=True,
+                on_name=note_attempt,
+            )
+            found.source.close()
+            trace.name, trace.grant = found.name, found.grant
+    return trace
+
+
+def _effect_of(rule: RewriteRule) -> str:
+    effects = ("refuse", "last", "restart", "repeat")
+    return next((effect for effect in effects if getattr(rule, effect)), "")
 
 
 def _find_directory(
-    config: LoadedConfig, request: Request, name: NameTrace, client: ClientIdentity, mounts: Mounts
-) -> tuple[JsonObject | None, JsonObject | None, tuple[RootTrace, ...]]:
+    config: LoadedConfig, request: Request, name: _NameTrace, client: ClientIdentity, mounts: Mounts
+) -> tuple[JsonObject | None, JsonObject | None, list[JsonObject]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:
         mount, rest = mounts.locate(name.name.name)
     except RequestRefused:
-        return None, None, ()
+        return None, None, []
     sections = config.settings.directories
     index = next(n for n, section in enumerate(sections) if section.path == mount.prefix)
     directory = {
@@ -252,14 +253,15 @@ def _find_directory(
         "location": config.locate("directories", index),
     }
     kind = "read" if isinstance(request, Rrq) else "write"
-    policy = _describe_policy(sections[index], kind, client.address)
-    if policy is not None:
-        policy["location"] = config.locate("directories", index, kind)
-    roots = trace_roots(mount, rest, client, name.grant, kind == "write")
-    return directory, policy, tuple(roots)
+    policy = _describe_policy(config, index, kind, client.address)
+    roots = _trace_roots(mount, rest, client, name.grant, kind == "write")
+    return directory, policy, list(roots)
 
 
-def _describe_policy(directory: DirectorySection, kind: str, client: Address) -> JsonObject | None:
+def _describe_policy(
+    config: LoadedConfig, index: int, kind: str, client: Address
+) -> JsonObject | None:
+    directory = config.settings.directories[index]
     section = directory.read if kind == "read" else directory.write
     if section is None:
         return None
@@ -267,28 +269,63 @@ def _describe_policy(directory: DirectorySection, kind: str, client: Address) ->
     if "mode" in policy:
         policy["mode"] = f"{policy['mode']:04o}"
     networks = (str(network) for network in section.clients if admits((network,), client))
-    return {"kind": kind, **policy, "admitted_by": next(networks, None)}
+    location = config.locate("directories", index, kind)
+    return {"kind": kind, **policy, "admitted_by": next(networks, None), "location": location}
+
+
+def _trace_roots(
+    mount: Mount, name: Name, client: ClientIdentity, grant: Grant[Any] | None, is_write: bool
+) -> Iterator[JsonObject]:
+    """Yield each root that was searched, up to the one that has the file.
+
+    Each root has its path, the steps of the name below it, and the file at their end.
+
+    Args:
+        mount: The mount of the name.
+        name: The name below the mount.
+        client: The client, which may have a root of its own.
+        grant: The grant of the file that was found, if any.
+        is_write: True for a WRQ, whose file need not exist.
+    """
+    for path, prefix, rest in mount.roots_for(name, client):
+        components = prefix + rest
+        is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
+        if grant is not None and is_served:
+            components = grant.name  # a template has another name
+        walk = trace_walk(path, components, mount.symlinks)
+        yield {
+            "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
+            "steps": [_describe_step(step) for step in walk.steps],
+            "file": None if walk.path is None else printable_name(walk.path),
+        }
+        exists = walk.path is not None and (is_write or os.path.lexists(walk.path))
+        if is_served or (grant is None and exists):
+            return
+
+
+def _describe_step(step: WalkStep) -> JsonObject:
+    target = {} if step.target is None else {"target": printable_name(step.target)}
+    return {"name": printable_name(step.name), "found": step.found, **target}
 
 
 def _compare_options(request: Request, options: TransferOptions | None) -> list[JsonObject]:
     """Return each requested option with the value in the OACK, None if it is left out."""
     if options is None:
         return []
-    granted = list(options.oack)
-    compared = []
-    for name, value in request.options:
-        # The OACK has the client's order and spelling.
-        is_granted = bool(granted) and granted[0][0] == name
-        compared.append(
-            {
-                "name": printable_name(name),
-                "requested": printable_name(value),
-                "granted": printable_name(granted.pop(0)[1]) if is_granted else None,
-            }
-        )
-    return compared
+    # The OACK has the client's spelling. Of equal names, it answers the first.
+    granted = {name: printable_name(value) for name, value in options.oack}
+    return [
+        {
+            "name": printable_name(name),
+            "requested": printable_name(value),
+            "granted": granted.pop(name, None),
+        }
+        for name, value in request.options
+    ]
 
 
-def _options_to_json(options: TransferOptions) -> JsonObject:
-    names = ("blksize", "windowsize", "timeout", "tsize", "rollover")
-    return {"mode": options.mode.value.decode()} | {name: getattr(options, name) for name in names}
+def _describe_options(options: TransferOptions | None) -> JsonObject | None:
+    if options is None:
+        return None
+    shown = {name: getattr(options, name) for name in _SHOWN_OPTIONS}
+    return {"mode": options.mode.value.decode(), **shown}

@@ -8,12 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tftpd.access.paths import printable_name
-from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings_and_document
-from tftpd.daemon.explain.explanation import Explanation, JsonObject, LoadedConfig, explain
-from tftpd.daemon.service import EX_CONFIG
-from tftpd.net.packet_text import describe_packet
+from tftpd.daemon.explain.explanation import JsonObject, LoadedConfig, explain
 from tftpd.protocol.packets import Rrq, Wrq
 
 _EXIT_REFUSED = 1
@@ -24,12 +20,12 @@ _MAX_HEX_BYTES = 48  # of the answer
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    """Run `tftpd explain` and return the exit status."""
-    try:
-        settings, document = load_settings_and_document(Path(arguments.config))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EX_CONFIG
+    """Run `tftpd explain` and return the exit status.
+
+    Raises:
+        ConfigError: The configuration has problems.
+    """
+    settings, document = load_settings_and_document(Path(arguments.config))
     # After loading: the daemon, too, reads its configuration as root.
     if arguments.user is not None:
         try:
@@ -42,13 +38,13 @@ def run_explain(arguments: argparse.Namespace) -> int:
     config = LoadedConfig(settings, arguments.config, document)
     explanation = explain(config, request, arguments.client, arguments.to, arguments.mac)
     if arguments.json:
-        print(json.dumps(explanation.to_json(), indent=2))
+        print(json.dumps(explanation, indent=2))
     else:
         print(*format_lines(explanation), sep="\n")
-    return 0 if explanation.granted else _EXIT_REFUSED
+    return 0 if explanation["granted"] else _EXIT_REFUSED
 
 
-def format_lines(explanation: Explanation) -> Iterator[str]:
+def format_lines(explanation: JsonObject) -> Iterator[str]:
     """Yield one line for each stage of the decision."""
     for title, text in _stages(explanation):
         yield f"{title:{_TITLE_CHARS}}{text}".rstrip()
@@ -60,50 +56,45 @@ def _drop_privileges(user: pwd.struct_passwd) -> None:
     os.setuid(user.pw_uid)
 
 
-def _stages(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    client = ", ".join(filter(None, (explanation.client, explanation.mac)))
-    yield "request", f"{describe_packet(explanation.request.encode())}, from {client}"
-    yield "rights", f"uid {os.geteuid()}"
-    listener = explanation.listener
-    yield (
-        "listener",
-        _format_section(listener, "{address} port {port}", "address", "port"),
-    )
-    yield from _profile_stages(explanation.profile)
-    for rule in explanation.name.rules:
-        effect = f", {rule.effect}" if rule.effect else ""
-        yield "rewrite", f"{printable_name(rule.name)}, by {rule.rule}{effect} ({rule.location})"
-    for tried in explanation.name.tried:
-        steps = f", by {', '.join(tried.name.steps)}" if tried.name.steps else ""
-        yield "name", f"{printable_name(tried.name.name)}{steps}: {tried.reason or 'is served'}"
-    yield "directory", _format_section(explanation.directory, "{path} is {root}", "path", "root")
-    if explanation.directory is not None:
-        yield "policy", _format_policy(explanation.policy)
-        for root in explanation.roots:
-            yield "  root", root.root
-            for step in root.walk.steps:
-                target = "" if step.target is None else f" to {printable_name(step.target)}"
-                yield "  step", f"{printable_name(step.name)}: {step.found}{target}"
-        if explanation.roots and explanation.roots[-1].walk.path is not None:
-            yield "file", printable_name(explanation.roots[-1].walk.path)
-    yield "limits", _format_keys(explanation.limits)
-    for option in explanation.options:
-        granted = option["granted"]
-        outcome = "left out" if granted is None else f"granted {granted}"
-        yield "option", f"{option['name']}={option['requested']}: {outcome}"
-    answer = explanation.answer
-    yield "answer", "none" if answer is None else describe_packet(answer)
-    if answer is not None:
-        end = "..." if len(answer) > _MAX_HEX_BYTES else ""
-        yield "bytes", answer[:_MAX_HEX_BYTES].hex(" ", -4) + end
-    yield ("granted", "") if explanation.granted else ("refused", explanation.reason)
-
-
-def _profile_stages(profile: JsonObject | None) -> Iterator[tuple[str, str]]:
+def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
+    client = ", ".join(filter(None, (explanation["client"], explanation["mac"])))
+    yield "request", f"{explanation['request']}, from {client}"
+    yield "rights", f"uid {explanation['uid']}"
+    listener = explanation["listener"]
+    yield "listener", _format_section(listener, "{address} port {port}", "address", "port")
+    profile = explanation["profile"]
     yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
     if profile is not None:
         yield "  matches", _format_items(profile["match"])
         yield "  changes", _format_items(profile["changes"]) or "nothing"
+    for rule in explanation["rules"]:
+        effect = f", {rule['effect']}" if rule["effect"] else ""
+        yield "rewrite", f"{rule['name']}, by {rule['rule']}{effect} ({rule['location']})"
+    for tried in explanation["tried"]:
+        steps = f", by {', '.join(tried['steps'])}" if tried["steps"] else ""
+        yield "name", f"{tried['name']}{steps}: {tried['reason'] or 'is served'}"
+    directory = explanation["directory"]
+    yield "directory", _format_section(directory, "{path} is {root}", "path", "root")
+    if directory is not None:
+        yield "policy", _format_policy(explanation["policy"])
+        for root in explanation["roots"]:
+            yield "  root", root["root"]
+            for step in root["steps"]:
+                target = f" to {step['target']}" if "target" in step else ""
+                yield "  step", f"{step['name']}: {step['found']}{target}"
+        if explanation["file"] is not None:
+            yield "file", explanation["file"]
+    yield "limits", _format_keys(explanation["limits"])
+    for option in explanation["options"]:
+        granted = option["granted"]
+        outcome = "left out" if granted is None else f"granted {granted}"
+        yield "option", f"{option['name']}={option['requested']}: {outcome}"
+    yield "answer", explanation["answer"] or "none"
+    if explanation["answer_hex"] is not None:
+        answer = bytes.fromhex(explanation["answer_hex"])
+        end = "..." if len(answer) > _MAX_HEX_BYTES else ""
+        yield "bytes", answer[:_MAX_HEX_BYTES].hex(" ", -4) + end
+    yield ("granted", "") if explanation["granted"] else ("refused", explanation["reason"])
 
 
 def _format_policy(policy: JsonObject | None) -> str:

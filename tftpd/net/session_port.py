@@ -1,0 +1,255 @@
+"""Port of one session: its socket, and a second one that is connected to the peer."""
+
+import socket
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
+from tftpd.net.types import Buffer, SocketAddress
+from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort, open_udp_socket
+
+_DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
+
+# Sends before a session gets a connected socket. `connect` costs what it saves on five.
+_SENDS_UNTIL_CONNECT = 16
+
+
+def open_session_port(
+    readers: ReaderRegistry,
+    protocol: BurstProtocol,
+    local: SocketAddress,
+    needs: PortRequirements,
+) -> "SessionPort":
+    """Bind an ephemeral port and start a session on it.
+
+    Args:
+        readers: Registry that watches the socket.
+        protocol: The session.
+        local: Address whose host is bound; its port is ignored.
+        needs: Requirements of the session.
+
+    Raises:
+        OSError: No port could be bound.
+    """
+    port = SessionPort(readers, bind_session(local, needs), protocol, needs)
+    port.start()
+    return port
+
+
+def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
+    """Bind a socket for one session.
+
+    The port is random, as RFC 1350 section 4 requires of a TID: the kernel chooses it,
+    or `needs.ports` if that is set.
+
+    Args:
+        local: Address whose host is bound; its port is ignored.
+        needs: Requirements of the session.
+
+    Raises:
+        OSError: No port could be bound.
+    """
+    host, _, *rest = local
+    sock = open_udp_socket(socket.AF_INET6 if rest else socket.AF_INET)
+    try:
+        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
+            _enlarge_buffer(sock, needs)
+        if needs.ports is None:
+            sock.bind((host, 0, *rest))
+        else:
+            needs.ports.bind(sock, local)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_connected_twin(
+    sock: socket.socket, peer: SocketAddress, needs: PortRequirements
+) -> socket.socket:
+    """Bind a second socket to the port of `sock` and connect it to the peer.
+
+    From then on it receives all datagrams of the peer, and `sock` those of other hosts.
+    The first datagrams in its buffer may come from other hosts, because they arrived
+    before `connect`.
+
+    Raises:
+        OSError: The socket could not be created, bound or connected.
+    """
+    twin = open_udp_socket(sock.family)
+    try:
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
+            _enlarge_buffer(twin, needs)
+        twin.bind(sock.getsockname())
+        twin.connect(peer)
+        # No third socket may share the port.
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except BaseException:
+        twin.close()
+        raise
+    return twin
+
+
+def _enlarge_buffer(sock: socket.socket, needs: PortRequirements) -> None:
+    option = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
+    sock.setsockopt(socket.SOL_SOCKET, option, 2 * needs.window_bytes)
+
+
+@implementer(BurstTransport)
+class SessionPort(UDPPort):
+    """Port of one session: one read per event, and bursts if windows are used.
+
+    In lockstep there is one datagram to read. A second read would cost 1.2 us for an
+    EAGAIN; another call of `doRead` costs 0.5 us.
+
+    A transfer that lasts for a while gets a `ConnectedSocket` to its peer.
+    """
+
+    _protocol: BurstProtocol
+
+    def __init__(
+        self,
+        readers: ReaderRegistry,
+        sock: socket.socket,
+        protocol: BurstProtocol,
+        needs: PortRequirements,
+    ) -> None:
+        super().__init__(readers, sock, protocol, needs.max_datagram_bytes)
+        self._needs = needs
+        self._sender: SegmentedSender | None = None
+        self._has_gro = (
+            needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
+        )
+        # If windows are received, connect before the first one: blocks that arrive on
+        # two sockets would not be read in order.
+        self._sends_until_connect = 0 if self._has_gro else _SENDS_UNTIL_CONNECT
+        self._connected: ConnectedSocket | None = None
+
+    def doRead(self) -> None:
+        """Deliver the next datagram, or all that arrived together."""
+        if self._has_gro:
+            recv_coalesced(self._socket, self._protocol.burstReceived)
+            return
+        try:
+            datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
+        except OSError:
+            return  # spurious event
+        self._protocol.datagramReceived(datagram, peer)
+
+    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
+        """Send datagrams with as few system calls as possible. Errors are ignored."""
+        try:
+            if self._connected is not None:
+                self._connected.send(data, size)
+                return
+            if self._sends_until_connect == 0:
+                self._connect(peer)
+            self._sends_until_connect -= 1
+            if len(data) <= size:
+                self._socket.sendto(data, peer)
+                return
+            if self._sender is None:
+                self._sender = SegmentedSender(self._socket)
+            self._sender.send(data, size, peer)
+        except OSError:
+            return
+
+    def stopListening(self) -> "Deferred[None]":
+        """Close both sockets at once and stop the protocol; idempotent."""
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
+        ports = self._needs.ports
+        if ports is None or not self._open:
+            return super().stopListening()
+        number: int = self._socket.getsockname()[1]
+        stopped = super().stopListening()
+        ports.release(number)
+        return stopped
+
+    def _connect(self, peer: SocketAddress) -> None:
+        try:
+            sock = bind_connected_twin(self._socket, peer, self._needs)
+        except OSError:
+            return  # no descriptor is free: continue with one socket
+        kind = GroSocket if self._has_gro and enable_gro(sock) else ConnectedSocket
+        self._connected = kind(self._readers, sock, peer, self._protocol, self._max_datagram_bytes)
+        self._connected.start()
+
+
+@implementer(IReadDescriptor)
+class ConnectedSocket:
+    """Second socket on a session's port, connected to the peer.
+
+    The kernel does not look up a route per block, and Python does not convert addresses
+    to text and back: 32 lockstep clients reach 1.13 times the throughput. The first
+    socket remains for packets from unknown TIDs, which get ERROR 5.
+    """
+
+    def __init__(
+        self,
+        readers: ReaderRegistry,
+        sock: socket.socket,
+        peer: SocketAddress,
+        protocol: BurstProtocol,
+        max_datagram_bytes: int,
+    ) -> None:
+        self.send = SegmentedSender(sock).send
+        self.fileno = sock.fileno
+        self._readers = readers
+        self._socket = sock
+        self._recv = sock.recv
+        self._peer = peer
+        self._protocol = protocol
+        self._deliver = protocol.datagramReceived
+        self._max_datagram_bytes = max_datagram_bytes
+
+    def start(self) -> None:
+        """Start reading. First deliver the datagrams that arrived before `connect`."""
+        self._readers.addReader(self)
+        self._drain()
+
+    def _drain(self) -> None:
+        for _ in range(MAX_READS):
+            try:
+                datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
+            except OSError:
+                return
+            self._deliver(datagram, peer)
+
+    def doRead(self) -> None:
+        """Deliver the next datagram of the peer."""
+        try:
+            datagram = self._recv(self._max_datagram_bytes)
+        except OSError:
+            return  # spurious event, or ICMP: the peer's port is closed
+        self._deliver(datagram, self._peer)
+
+    def close(self) -> None:
+        """Stop reading and close the socket."""
+        self._readers.removeReader(self)
+        self._socket.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Ignore that the reactor drops this descriptor; the port closes it."""
+
+    def logPrefix(self) -> str:
+        """Return the name of this reader in the reactor's log."""
+        return "connected"
+
+
+class GroSocket(ConnectedSocket):
+    """Connected socket that receives windows with UDP_GRO."""
+
+    def doRead(self) -> None:
+        """Deliver the datagrams that arrived together."""
+        recv_coalesced(self._socket, self._protocol.burstReceived)
+
+    _drain = doRead  # `recvmsg` reports the sender, so other senders are recognised
