@@ -69,13 +69,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _load(options: argparse.Namespace) -> int:
-    options.servers = [OURS]
-    return _peers(options)
-
-
 def _peers(options: argparse.Namespace) -> int:
-    servers = [SERVERS[name] for name in options.servers or SERVERS]
+    names = [OURS] if options.command == "load" else options.servers or SERVERS
+    servers = [SERVERS[name] for name in names]
     scenarios = {name: SCENARIOS[name] for name in options.scenarios or SCENARIOS}
     rows = compare_servers(servers, scenarios, options.rounds, _progress)
     return _finish(options, [server.name for server in servers], rows)
@@ -128,7 +124,7 @@ def _progress(line: str) -> None:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "load": _load,
+    "load": _peers,
     "peers": _peers,
     "clients": _clients,
     "profile": _profile,

@@ -138,6 +138,11 @@ class Relay:
         link: Properties of the link.
         max_flows: Number of transfers to keep. A new one evicts the oldest.
         direction: Factory for a direction of the link: `LinkDirection` or a subclass.
+
+    Attributes:
+        address: Address for the requests of the clients.
+        down: Direction from the server to the clients.
+        up: Direction from the clients to the server.
     """
 
     def __init__(
@@ -156,15 +161,10 @@ class Relay:
         # Opened before any flow, so that its descriptor is below 1024: `select` needs that.
         self._epoll = select.epoll()
         self._socket = _open_socket(server[0])
+        self.address: Address = self._socket.getsockname()
         self._add_reader(self._socket, self._read_requests)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
-
-    @property
-    def address(self) -> Address:
-        """Address for the requests of the clients."""
-        host, port = self._socket.getsockname()
-        return host, port
 
     def __enter__(self) -> Self:
         self._thread.start()
