@@ -2,6 +2,7 @@
 
 import copy
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ _INTERRUPTIBLE = ("jinja2.nodes", "jinja2.optimizer", "jinja2.visitor", "jinja2.
 _MAX_FILE_BYTES = (1 << 16, 100, 0)
 _MAX_MESSAGE_BYTES = 1 << 16
 _SEPARATOR = b"\n---\n"  # between the template and the one that it may include
-_SECRET = "7b1f5a"
+_SECRET = b"7b1f5a"  # in outside/secret.j2
 _ADMIN_VARIABLES = {"a": 1, "list": [1, [2]], "dict": {"b": "c"}, "items": "d", "none": None}
 _VARIABLES = {
     "variables": {**_ADMIN_VARIABLES, "f": 2.5},
@@ -37,15 +38,8 @@ _VARIABLES = {
     "asked": "a\nb\udcff",
     "groups": {"a": "{% for %}"},
 }
-_KNOWN_FILE = b"{'b': 'c'}[0, 1, 2]FalseFalseFalse1[1, 3]"
-_FILES = {
-    "root/base.j2": "<{% block a %}1{% endblock %}{% block b %}{{ self.a() }}{% endblock %}>",
-    "root/macros.j2": "{% macro m(x) %}{{ x }}{{ caller and caller(x) }}{% endmacro %}",
-    "root/sub/part.j2": "{{ variables.a }}{% include 'part.j2' %}",
-    "root/known.j2": "{{ variables.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
-    "{{ x is defined }}{{ n is defined }}{{ namespace(a=1).a }}{{ [3, 1] | sort | pprint }}",
-    "outside/secret.j2": _SECRET,
-}
+_KNOWN_FILE = b"{'b': 'c'}\n[0, 1, 2]\nFalse\nFalse\nFalse\n1\n[1, 3]\n"
+_FILES = Path(__file__).parents[1] / "template_files"
 
 _AUDIT = SandboxAudit()
 
@@ -81,7 +75,7 @@ def _check_answer(message: bytes, size: int) -> tuple[MessageKind, bytes]:
     stream = BytesIO(message)
     kind, body = receive_message(stream.read, _MAX_MESSAGE_BYTES)
     assert not stream.read(), "data after the message"
-    assert _SECRET.encode() not in body, "a file outside the directory"
+    assert _SECRET not in body, "a file outside the directory"
     if kind is MessageKind.FILE:
         assert len(body) <= size, f"{len(body)} bytes"
     else:
@@ -119,10 +113,7 @@ def _templates() -> TemplateSandbox:
 @cache
 def _template_root() -> Path:
     base = scratch_directory() / "templates"
-    for name, text in _FILES.items():
-        path = base / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    shutil.copytree(_FILES, base)
     (base / "root/link.j2").symlink_to("../outside/secret.j2")
     return base / "root"
 
