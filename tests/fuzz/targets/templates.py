@@ -130,10 +130,9 @@ def _cpu_limit() -> Iterator[None]:
         if "__jinja_template__" in module or module.get("__name__") in _INTERRUPTIBLE:
             raise _TimeIsUp
 
-    previous = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.signal(signal.SIGVTALRM, interrupt)
     signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS, _RETRY_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
