@@ -58,8 +58,9 @@ class LimitsSection(ConfigModel):
     """Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."""
 
     half_open: Annotated[int, int_between(1, 1_000_000)] = 1000
-    """Concurrent transfers whose client has not answered yet. Beyond this number the oldest one
-    is evicted.
+    """Concurrent transfers whose client has not answered yet.
+
+    Beyond this number the oldest one is evicted.
     """
 
     requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = None
