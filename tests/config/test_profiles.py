@@ -139,6 +139,15 @@ def test_a_mistake_is_told_with_its_line(loaded, line, problem):
     assert str(told.value).endswith(f"t.yaml:{number}: {problem}")
 
 
+def test_profiles_without_a_name_are_not_duplicates(loaded):
+    with pytest.raises(ConfigError) as told:
+        loaded("profiles: [{match: {mode: octet}}, {match: {mode: octet}}]")
+    assert [str(problem.path) for problem in told.value.problems] == [
+        "('profiles', 0)",
+        "('profiles', 1)",
+    ]
+
+
 def test_every_shipped_profile_says_where_it_is_known_from():
     assert all(profile.source for profile in load_shipped_profiles())
     assert len({profile.name for profile in load_shipped_profiles()}) == len(
