@@ -43,11 +43,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("command", nargs="?", choices=_COMMANDS, default="peers", help="default: peers")
     for option, names in {
@@ -69,13 +66,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _load(options: argparse.Namespace) -> int:
-    options.servers = [OURS]
-    return _peers(options)
-
-
 def _peers(options: argparse.Namespace) -> int:
-    servers = [SERVERS[name] for name in options.servers or SERVERS]
+    names = [OURS] if options.command == "load" else options.servers or SERVERS
+    servers = [SERVERS[name] for name in names]
     scenarios = {name: SCENARIOS[name] for name in options.scenarios or SCENARIOS}
     rows = compare_servers(servers, scenarios, options.rounds, _progress)
     return _finish(options, [server.name for server in servers], rows)
@@ -128,7 +121,7 @@ def _progress(line: str) -> None:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "load": _load,
+    "load": _peers,
     "peers": _peers,
     "clients": _clients,
     "profile": _profile,

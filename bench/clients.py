@@ -163,8 +163,6 @@ class TransferClient(Client, ABC):
             self._receive_first()
         elif self._uses_gro:
             self._receive_coalesced()
-        elif self._windowsize == 1:
-            self._on_packet(0, self.socket.recv_into(BUFFER))
         else:
             self._receive_many()
 
@@ -215,7 +213,7 @@ class TransferClient(Client, ABC):
         """Set up the transfer with the negotiated options."""
 
     def _receive_many(self) -> None:
-        for _ in range(_MAX_DATAGRAMS_PER_EVENT):
+        for _ in range(min(self._windowsize, _MAX_DATAGRAMS_PER_EVENT)):
             self._on_packet(0, self.socket.recv_into(BUFFER))
             if self.done:
                 return

@@ -42,9 +42,8 @@ def compare_servers(
         for name, scenario in scenarios.items():
             create_file(root / scenario.file, scenario.size)
             row = Row(name, scenario.describe(), scenario.unit)
-            row.cells = {server.name: Cell() for server in servers}
             for number, server in product(range(rounds), servers):
-                cell = row.cells[server.name]
+                cell = row.cells.setdefault(server.name, Cell())
                 if cell.reason:
                     continue
                 progress(f"{name}, round {number + 1}: {server.name}")

@@ -1,6 +1,5 @@
 """Effect of attacks on a well-behaved client: reads a file alone, and during each attack."""
 
-import multiprocessing
 import os
 import socket
 import time
@@ -14,7 +13,7 @@ from statistics import median
 
 from bench.clients import HEADER, ClientLoop, Job, ReadClient, encode_request
 from bench.comparison import Progress, served_directory
-from bench.load import Result, create_file, run_load
+from bench.load import SPAWN, Result, create_file, run_load
 from bench.processes import memory_bytes
 from bench.report import markdown_table
 from bench.scenarios import KIB, MIB
@@ -29,8 +28,6 @@ _FILE, _SIZE = "attacked", 64 * KIB  # name and size of the file that the attack
 _SOURCE = "127.0.0.2"  # so that the attackers cannot use the ports of the well-behaved client
 _LIMIT_SECONDS = 60.0
 _BATCH = 16  # datagrams between two looks at the clock
-
-_spawn = multiprocessing.get_context("spawn")
 
 
 def half_open(port: int, pid: int, limit: float) -> None:
@@ -112,7 +109,7 @@ def measure_attacks(server: Server, attacks: Sequence[str], rounds: int, progres
         progress(f"{server.name}: {attack}")
         with served_directory() as root, running(server, root) as started:
             create_file(root / _FILE, _SIZE)
-            attacker = _spawn.Process(target=_run_attack, args=(attack, started.port, started.pid))
+            attacker = SPAWN.Process(target=_run_attack, args=(attack, started.port, started.pid))
             attacker.start()
             try:
                 time.sleep(WARM_UP_SECONDS)

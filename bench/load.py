@@ -17,7 +17,7 @@ _STORE_SECONDS = 1.0  # a server may write for so long after the last ACK
 _POLL_SECONDS = 0.02
 _MAX_FAILURES = 3  # reasons that a process reports
 
-_spawn = multiprocessing.get_context("spawn")  # fork() would copy the threads' locks
+SPAWN = multiprocessing.get_context("spawn")  # fork() would copy the threads' locks
 _start = Barrier(1)  # replaced in a process of the generator
 
 
@@ -72,9 +72,9 @@ def run_load(job: Job, processes: int | None = None, root: Path | None = None) -
     """
     spare = max(1, len(os.sched_getaffinity(0)) - 1)  # one processor is for the server
     count = min(processes or spare, job.clients)
-    barrier = _spawn.Barrier(count, timeout=_START_SECONDS)
+    barrier = SPAWN.Barrier(count, timeout=_START_SECONDS)
     result = Result()
-    with ProcessPoolExecutor(count, _spawn, _set_barrier, (barrier,)) as pool:
+    with ProcessPoolExecutor(count, SPAWN, _set_barrier, (barrier,)) as pool:
         for part in pool.map(run_job, _split_job(job, count)):
             result.add(part)
     if job.upload and root is not None:

@@ -13,9 +13,12 @@ from math import log2
 from pathlib import Path
 from statistics import median
 
+from jinja2 import Template
+
 from bench.load import Result
 from bench.scenarios import Unit
 
+_CHART = Path(__file__).with_name("chart.svg.j2")
 _OCTAVE_PIXELS, _MAX_OCTAVES = 35, 4.5  # in the chart, an octave is a factor of 2
 
 
@@ -115,22 +118,14 @@ class Report:
 
         The scale is logarithmic. A bar to the right means that our result is better.
         """
-        shapes = [f'<text x="5" y="15">{self.ours} relative to the best peer</text>']
+        bars = []
         for row in self.rows:
             ratio, peer = row.compare(self.ours)
-            if ratio is None:
-                continue
-            y = 20 * len(shapes)
-            width = _OCTAVE_PIXELS * max(-_MAX_OCTAVES, min(_MAX_OCTAVES, log2(ratio)))
-            bar = f'x="{680 + min(0, width):.0f}" width="{abs(width):.0f}" height="14"'
-            shapes.append(
-                f'<text x="5" y="{y + 15}">{row.description}, {row.unit.value}</text>'
-                f'<rect {bar} y="{y + 3}" fill="{"#2ca02c" if width > 0 else "#d62728"}"/>'
-                f'<text x="850" y="{y + 15}">{format_number(ratio)} times {peer}</text>'
-            )
-        size = f'width="1000" height="{20 * len(shapes) + 10}" font-family="sans-serif"'
-        attributes = f'xmlns="http://www.w3.org/2000/svg" {size} font-size="12"'
-        path.write_text(f"<svg {attributes}>\n" + "\n".join(shapes) + "\n</svg>\n")
+            if ratio is not None:
+                width = _OCTAVE_PIXELS * max(-_MAX_OCTAVES, min(_MAX_OCTAVES, log2(ratio)))
+                bars.append((row, width, format_number(ratio), peer))
+        chart = Template(_CHART.read_text(), autoescape=True)
+        path.write_text(chart.render(ours=self.ours, bars=bars) + "\n")
 
     def __str__(self) -> str:
         titles = ["scenario", "parameters", "unit", *self.programs, "ratio to the best peer"]

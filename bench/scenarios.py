@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from bench.clients import Job
 from bench.servers import HOST
@@ -67,20 +68,18 @@ class Scenario:
         return text
 
 
-def _load(transfers: int, clients: int = 1, blksize: int = _BLKSIZE, windowsize: int = 1) -> Job:
-    gro = windowsize == 64
-    return Job(
-        transfers=transfers, clients=clients, blksize=blksize, windowsize=windowsize, gro=gro
-    )
+def _load(transfers: int, **options: Any) -> Job:
+    return Job(transfers=transfers, **{"blksize": _BLKSIZE, **options})
 
 
 def _lossy(loss: float) -> Scenario:
     # 100 MB/s and 0.1 ms are near a gigabit network. The relay takes about 10 us per datagram,
     # so a faster link would measure the relay itself.
     link = Link(loss, loss, rate=100e6, queue=1000, delay=0.0001, seed=1)
-    return Scenario(4 * MIB, replace(_load(3, windowsize=64), limit=20), link=link)
+    return Scenario(4 * MIB, _load(3, **_WIN64, limit=20), link=link)
 
 
+_WIN64 = {"windowsize": 64, "gro": True}
 _BOTTLENECK = Link(rate=10e6, queue=64)
 
 SCENARIOS = {
@@ -89,18 +88,18 @@ SCENARIOS = {
     "lock1468x32": Scenario(MIB, _load(96, clients=32)),
     "lock65464": Scenario(32 * MIB, _load(8, blksize=65464)),
     "win16": Scenario(32 * MIB, _load(4, windowsize=16)),
-    "win64": Scenario(32 * MIB, replace(_load(4, windowsize=64), gro=False)),
-    "win64g": Scenario(32 * MIB, _load(8, windowsize=64)),
-    "win64x32": Scenario(32 * MIB, _load(64, clients=32, windowsize=64)),
+    "win64": Scenario(32 * MIB, _load(4, windowsize=64)),
+    "win64g": Scenario(32 * MIB, _load(8, **_WIN64)),
+    "win64x32": Scenario(32 * MIB, _load(64, clients=32, **_WIN64)),
     "small": Scenario(4 * KIB, _load(3000, clients=16), unit=Unit.TRANSFERS),
     "boot256": Scenario(MIB, _load(256, clients=256)),
     "boot2000": Scenario(64 * KIB, _load(2000, clients=2000)),
     "idle": Scenario(MIB, _load(1000, clients=1000), unit=Unit.SESSION_MEMORY),
-    "up1468": Scenario(MIB, replace(_load(8), upload=True)),
-    "upwin16": Scenario(32 * MIB, replace(_load(2, windowsize=16), upload=True)),
+    "up1468": Scenario(MIB, _load(8, upload=True)),
+    "upwin16": Scenario(32 * MIB, _load(2, windowsize=16, upload=True)),
     "loss0.1": _lossy(0.001),
     "loss1": _lossy(0.01),
     "loss5": _lossy(0.05),
-    "bottleneck": Scenario(16 * MIB, _load(1, windowsize=64), link=_BOTTLENECK),
-    "bottleneckx4": Scenario(4 * MIB, _load(4, clients=4, windowsize=64), link=_BOTTLENECK),
+    "bottleneck": Scenario(16 * MIB, _load(1, **_WIN64), link=_BOTTLENECK),
+    "bottleneckx4": Scenario(4 * MIB, _load(4, clients=4, **_WIN64), link=_BOTTLENECK),
 }

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from tempfile import TemporaryDirectory
+
+import yaml
 
 from tests.support.daemons import CHECKOUT, free_port
 
@@ -26,15 +29,7 @@ _STOP_SECONDS = 5.0
 _PROBE_INTERVAL = 0.005  # seconds; the resolution of the start-up time
 _PROBE = b"\0\1no-such-file\0octet\0"
 
-_CONFIG = """\
-listen:
-  - {{address: {host}, port: {port}}}
-directories:
-  - path: /
-    root: {root}
-    read: true
-    write: {{create: true, overwrite: true}}
-"""
+_CONFIG = Path(__file__).with_name("tftpd.yaml")
 
 
 class Unavailable(Exception):
@@ -47,7 +42,7 @@ class Server:
 
     Attributes:
         name: Name in the reports.
-        command: Program and arguments; {port}, {root}, {work} and {user} are replaced.
+        command: Program and arguments. {host}, {port}, {root}, {work} and {user} are replaced.
         port: Port, if the program cannot use another one.
         needs_root: The program must be started by root.
         has_cpu_time: The CPU time can be read. That of children is lost if the program does not
@@ -66,7 +61,8 @@ class Server:
 
     def command_line(self, port: int, root: Path, work: Path) -> list[str]:
         """Return the program and its arguments, or raise `Unavailable` if it cannot run here."""
-        values = {"port": port, "root": root, "work": work, "user": getpass.getuser()}
+        values = {"host": HOST, "port": port, "root": root, "work": work}
+        values["user"] = getpass.getuser()
         name, *arguments = (word.format(**values) for word in self.command.split())
         program = find_program(name)
         # Debian's atftpd installs a link named in.tftpd if tftpd-hpa is absent.
@@ -77,33 +73,8 @@ class Server:
         return [program, *arguments]
 
 
-_SERVERS = (
-    Server(OURS, "twistd -n --pidfile= --logfile={work}/log tftp --config {work}/tftpd.yaml"),
-    Server(
-        "in.tftpd",
-        f"in.tftpd -L -a {HOST}:{{port}} -c -u {{user}} -s {{root}}",
-        needs_root=True,  # for chroot()
-        has_cpu_time=False,
-        windows=False,
-    ),
-    Server(
-        "atftpd",
-        "atftpd --daemon --no-fork --maxthread 4000 --user {user} --verbose=0"
-        f" --port {{port}} --bind-address {HOST} {{root}}",
-    ),
-    Server(
-        "dnsmasq",
-        "dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user={user} --port=0"
-        " --enable-tftp --tftp-max=4000 --tftp-root={root}"
-        f" --listen-address={HOST} --bind-interfaces --log-facility={{work}}/log",
-        port=69,
-        needs_root=True,
-        uploads=False,
-        windows=False,
-    ),
-    Server("rs-tftpd", f"rs-tftpd -i {HOST} -p {{port}} -d {{root}}"),
-)
-SERVERS = {server.name: server for server in _SERVERS}
+_SERVERS = yaml.safe_load(Path(__file__).with_name("servers.yaml").read_text())
+SERVERS = {name: Server(name, **keys) for name, keys in _SERVERS.items()}
 
 
 def find_program(name: str) -> str:
@@ -159,7 +130,7 @@ def running(
         Unavailable: The server does not answer.
     """
     port = server.port or port or free_port()
-    config = config or _CONFIG.format(host=HOST, port=port, root=root)
+    config = config or Template(_CONFIG.read_text()).substitute(host=HOST, port=port, root=root)
     with TemporaryDirectory(prefix="tftpd-bench-") as directory:
         work = Path(directory)
         (work / "tftpd.yaml").write_text(config)

@@ -15,6 +15,7 @@ from bench.clients import TICK_SECONDS, Client, ClientLoop
 from bench.comparison import Progress, served_directory
 from bench.processes import ProcessUsage, read_tree
 from bench.report import markdown_table
+from bench.scenarios import MIB
 from bench.servers import HOST, OURS, SERVERS, RunningServer, running
 from bench.soak_workload import NO_ANSWER, Task, Workload
 from tests.support.relay import Link, Relay
@@ -34,7 +35,6 @@ _LOG_ERRORS = ("Traceback (most recent call last)", "Unhandled", "[critical")
 _READY_SECONDS = 60.0  # limit for all workers to start
 _SETTLE_SECONDS = 1.0  # until the connection to the status page is closed
 _TASK_SECONDS = 120.0  # limit for the last tasks
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Sample:
 
     def __str__(self) -> str:
         processes = "; ".join(
-            f"{one.rss_bytes / _MIB:.1f} MiB, {one.descriptors} descriptors, {one.threads} threads"
+            f"{one.rss_bytes / MIB:.1f} MiB, {one.descriptors} descriptors, {one.threads} threads"
             for one in self.processes
         )
         uses = f"{self.sessions} sessions, {self.temporary_files} temporary files"
@@ -146,7 +146,7 @@ class SoakReport:
                 yield f"{after.threads} threads, {before.threads} before"
             early, late = self._memory(number, sixth=1), self._memory(number, sixth=5)
             if early and late > early + MAX_MEMORY_GROWTH:
-                yield f"{late / _MIB:.1f} MiB of memory, {early / _MIB:.1f} MiB after the warm-up"
+                yield f"{late / MIB:.1f} MiB of memory, {early / MIB:.1f} MiB after the warm-up"
         if last.sessions:
             yield f"{last.sessions} sessions are left (-1: the status page does not answer)"
         if last.temporary_files:
@@ -247,8 +247,7 @@ class SoakTest:
 
     def _sample(self, at: float) -> None:
         prefix = os.fsdecode(TEMPORARY)
-        files = (name for _, _, names in os.walk(self.workload.base) for name in names)
-        temporary = sum(name.startswith(prefix) for name in files)
+        temporary = len(list(self.workload.base.rglob(f"{prefix}*")))
         processes = read_tree(self.server.pid)  # before the connection to the status page
         sample = Sample(at, processes, count_sessions(self.workload.status), temporary)
         self._report.samples.append(sample)

@@ -27,15 +27,7 @@ HOST = {
 COMPLETERS = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "HOST": HOST}
 
 # bash passes `--mode=octet` as three words, and shtab expects two.
-JOIN_WORDS = """() {
-  local word words=()
-  for word in "${COMP_WORDS[@]:0:COMP_CWORD}"; do
-    [[ $word == = ]] || words+=("$word")
-  done
-  words+=("${COMP_WORDS[COMP_CWORD]#=}")
-  local COMP_WORDS=("${words[@]}") COMP_CWORD=$((${#words[@]} - 1))
-
-  local completing_word="""
+JOIN_WORDS = Path(__file__).with_name("join_words.bash").read_text()
 
 
 def add_completers(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +47,8 @@ def add_completers(parser: argparse.ArgumentParser) -> None:
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:
     """Return the script of one shell."""
-    script = shtab.complete(parser, shell).replace("() {\n  local completing_word=", JOIN_WORDS)
+    script = shtab.complete(parser, shell)
+    script = re.sub(r"(?<=\{\n)(?=  local completing_word=)", lambda _: JOIN_WORDS, script)
     if shell == "zsh":
         # Accept `--option=value`, and complete each operand of a list, not the first alone.
         script = re.sub(r'(--[\w-]+)(\}"|)(\[.*\]:)', r"\1=\2\3", script)

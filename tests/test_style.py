@@ -28,7 +28,7 @@ def test_private_words_are_found_in_prose_and_in_names(text, words):
     [
         ("Return the size.", []),
         ("What is read.", ["What"]),
-        ("Who: a client.", ["Who:"]),
+        ("Who: a client.", ["Who"]),
         ("Whatever comes.", []),
         ("", []),
     ],

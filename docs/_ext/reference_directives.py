@@ -36,9 +36,7 @@ class ConfigKeys(SphinxDirective):
         """Return one `confval` description for each key."""
         self.env.note_reread()
         path = "".join(self.arguments)
-        mapping = dict(mappings(SCHEMA)).get(path)
-        if mapping is None:
-            raise self.error(f"the configuration has no mapping {path!r}")
+        mapping = dict(mappings(SCHEMA))[path]
         text = ""
         for name, key in mapping["properties"].items():
             about = describe_key(key, required=name in mapping.get("required", ()))

@@ -79,11 +79,6 @@ def test_changes_to_the_values_of_a_client_do_not_affect_others():
     assert table.values_for(CLIENT) == {"a": 1}
 
 
-def test_variable_rules_can_be_listed():
-    first, second = VariableRule({"a": 1}), VariableRule({"b": 2})
-    assert list(VariableTable([first, second])) == [first, second]
-
-
 def test_a_rule_for_other_clients_does_not_affect_later_rules():
     table = VariableTable(
         [

@@ -43,7 +43,7 @@ variables:
 """
         )
     )
-    assert list(settings.build_variables()) == [
+    assert settings.build_variables().rules == [
         VariableRule(
             {
                 "domain": "example.org",
@@ -64,7 +64,7 @@ variables:
 
 def test_without_the_section_there_are_no_variables(write_config):
     settings = load_settings(write_config(""))
-    assert list(settings.build_variables()) == []
+    assert settings.build_variables().rules == []
     assert settings.limits.render_limits() == RenderLimits(1 << 20, 2.0)
 
 
@@ -103,7 +103,7 @@ def test_values_may_be_nested_eight_levels_deep(write_config):
     def nested(levels):
         return f"variables: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
 
-    assert load_settings(write_config(nested(8))).build_variables()
+    assert load_settings(write_config(nested(8))).build_variables().rules
     (problem,) = _problems(write_config(nested(9)))
     assert problem == (
         f"t.yaml:2: variables[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"

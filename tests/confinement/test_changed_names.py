@@ -1,6 +1,7 @@
 """Confinement of names that the server changes: fallbacks, rules, client directories."""
 
 from itertools import combinations
+from typing import get_args
 
 import pytest
 
@@ -12,7 +13,7 @@ from tftpd.access.mounts import parse_root, parse_serials
 from tftpd.access.policy import ReadPolicy
 from tftpd.access.regex import pattern
 from tftpd.access.rewrite import NameRules, RewriteRule, parse_template
-from tftpd.config.names import ENCODINGS
+from tftpd.config.names import Encoding
 
 TOP = ((b"boot",), (b"tftpboot",), (b"inner",))
 
@@ -31,7 +32,7 @@ def test_no_fallback_reads_a_file_outside(tree, kind):
     """Links lead outside under the names that fallbacks derive."""
     for at in ("boot", "C", "LINK", "inner/boot"):
         tree.link(at, "{outside}")
-    chain = FallbackChain(tuple(Fallback), ENCODINGS, TOP)
+    chain = FallbackChain(tuple(Fallback), get_args(Encoding), TOP)
     server = create_server(mount_root(tree), naming=NameRules(fallbacks=chain))
     names = hostile_names(tree.expand)[kind]
     if kind != "long names":

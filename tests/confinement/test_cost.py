@@ -20,13 +20,8 @@ from tftpd.storage.dentry_cache import DentryCache
 MAX_LOOKUPS_WITHOUT_FALLBACKS, MAX_LOOKUPS_WITH_FALLBACKS, MAX_LOOKUPS_IN_REACTOR = 12, 2500, 1000
 SYSTEM_CALLS = ("open", "stat", "lstat", "readlink", "scandir", "close")
 
-<<<<<<< HEAD
-EVERYTHING = NameRules(
-    fallbacks=FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"tftpboot",)))
-=======
 ALL_FALLBACKS = NameRules(
-    fallbacks=FallbackChain(tuple(Fallback), ENCODINGS, ((b"boot",), (b"tftpboot",)))
->>>>>>> tests-text
+    fallbacks=FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"tftpboot",)))
 )
 ROOTS = 8
 

@@ -60,16 +60,15 @@ class CheckedServer(MemoryServer):
 
     def deliver(self, peer: Peer, datagram: bytes, to: SocketAddress) -> None:
         """Deliver a datagram; an ERROR or an invalid request must not be answered."""
-        is_request = datagram[:2] in (b"\0\1", b"\0\2") and to == files.SERVER_ADDRESS
+        is_well_known = to == files.SERVER_ADDRESS
+        is_request = datagram[:2] in (b"\0\1", b"\0\2") and is_well_known
         if is_request:
             self.requests += 1
             peer.requests += 1
             peer.request_bytes += len(datagram)
         else:
             peer.has_only_sent_requests = False
-        has_session = (
-            to != files.SERVER_ADDRESS or (peer.address, self.port.local) in self.port.sessions
-        )
+        has_session = not is_well_known or (peer.address, self.port.local) in self.port.sessions
         if datagram[:2] == b"\0\5" or not (is_request or has_session):
             self._silent_to = peer.address
         self.net.deliver(datagram, peer.address, to)

@@ -54,15 +54,15 @@ def load_target(target: str) -> Check:
     return check_property
 
 
-def corpus_files(target: str) -> list[Path]:
-    """Return the files of a corpus in the order of their names."""
-    return sorted((CORPUS / target).glob("[!.]*"))
+def read_corpus(target: str) -> list[bytes]:
+    """Return the inputs of a corpus in the order of the names of their files."""
+    return [path.read_bytes() for path in sorted((CORPUS / target).glob("[!.]*"))]
 
 
 def mutations(target: str, count: int, seed: int) -> Iterator[bytes]:
     """Generate mutated corpus files; the same ones for the same seed."""
     generator = random.Random(f"{target} {seed}")
-    samples = [path.read_bytes() for path in corpus_files(target)]
+    samples = read_corpus(target)
     for _ in range(count):
         data = generator.choice(samples)
         for _ in range(generator.randint(1, 6)):

@@ -17,6 +17,7 @@ OPTIONS = (
     *((b"rollover", b"0"), (b"rollover", b"1"), (b"utimeout", b"10000"), (b"blksize2", b"1000")),
     (b"multicast", b""),
 )
+_ERROR_TEXTS = ("stop", "", "\x1b[31m")
 
 
 @dataclass
@@ -42,10 +43,8 @@ class SentBlocks:
         """Return True if the content is a file of these blocks, from the first to a last one."""
         blksize = blksize or self.blksize
         full_blocks, rest = divmod(len(content), blksize)
-        blocks = [
-            *((block, blksize) for block in range(1, full_blocks + 1)),
-            (full_blocks + 1, rest),
-        ]
+        blocks = [(block, blksize) for block in range(1, full_blocks + 1)]
+        blocks.append((full_blocks + 1, rest))
         data = b"".join(self._data(block, size) for block, size in blocks)
         return self.sizes.issuperset(blocks) and content == data
 
@@ -88,9 +87,7 @@ class Peer:
             case 2 | 3:
                 return self._choose_data(choices)
             case 4 if choices.flag():
-                return ErrorPacket(
-                    choices.number(9), choices.one(("stop", "", "\x1b[31m"))
-                ).encode()
+                return ErrorPacket(choices.number(9), choices.one(_ERROR_TEXTS)).encode()
             case 4:
                 return Oack(_choose_options(choices)).encode()
             case 5:

@@ -65,14 +65,9 @@ def restore_files() -> None:
 
 def configurations(on_result: Callable[[TransferResult], None]) -> list[ServerConfig]:
     """Return the configurations of `server.yaml`; the server starts with the first."""
-    return [
-        replace(
-            config,
-            report=on_result,
-            usage_trackers={served_root() / "over": UsageTracker(served_root() / "over")},
-        )
-        for config in _load_configurations()
-    ]
+    root, configs = served_root() / "over", _load_configurations()
+    trackers = {root: UsageTracker(root)}
+    return [replace(config, report=on_result, usage_trackers=trackers) for config in configs]
 
 
 @cache

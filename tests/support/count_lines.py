@@ -46,12 +46,8 @@ def count_below(directory: Path) -> int:
 
 def main(arguments: list[str]) -> None:
     """Print the counts."""
-    roots = arguments or [
-        *(f"tftpd/{path.name}" for path in sorted((CHECKOUT / "tftpd").glob("[a-z]*/"))),
-        "tftpd",
-        *BESIDE,
-    ]
-    for root in roots:
+    packages = [f"tftpd/{path.name}" for path in sorted((CHECKOUT / "tftpd").glob("[a-z]*/"))]
+    for root in arguments or [*packages, "tftpd", *BESIDE]:
         print(f"{count_below(CHECKOUT / root):6} {root}")
 
 

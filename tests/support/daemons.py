@@ -176,10 +176,8 @@ def daemon(
         assert process.poll() is None, log.read_text()
         yield running
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STARTS_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STARTS_WITHIN)
+        process.kill()  # no effect after its end
+        process.wait()

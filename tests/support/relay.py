@@ -27,7 +27,6 @@ Send = Callable[[bytes], None]
 
 _MAX_DATAGRAM_BYTES = 65536
 _MAX_DATAGRAMS_PER_EVENT = 64  # so that one busy socket does not delay the others
-_MAX_EVENTS = 256
 _MAX_WAIT_SECONDS = 0.05  # until the thread checks whether it must stop
 _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; root may exceed net.core.rmem_max
 _RECEIVE_BUFFER_BYTES = 4 << 20
@@ -138,6 +137,11 @@ class Relay:
         link: Properties of the link.
         max_flows: Number of transfers to keep. A new one evicts the oldest.
         direction: Factory for a direction of the link: `LinkDirection` or a subclass.
+
+    Attributes:
+        address: Address for the requests of the clients.
+        down: Direction from the server to the clients.
+        up: Direction from the clients to the server.
     """
 
     def __init__(
@@ -156,15 +160,10 @@ class Relay:
         # Opened before any flow, so that its descriptor is below 1024: `select` needs that.
         self._epoll = select.epoll()
         self._socket = _open_socket(server[0])
+        self.address: Address = self._socket.getsockname()
         self._add_reader(self._socket, self._read_requests)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
-
-    @property
-    def address(self) -> Address:
-        """Address for the requests of the clients."""
-        host, port = self._socket.getsockname()
-        return host, port
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -186,8 +185,7 @@ class Relay:
             select.select([self._epoll], [], [], wait)
             # Requests first: a request that came before the ACKs of its flow opens no new flow.
             listener = self._socket.fileno()
-            readable = [fd for fd, _ in self._epoll.poll(0, _MAX_EVENTS)]
-            for fd in sorted(readable, key=lambda fd: fd != listener):
+            for fd, _ in sorted(self._epoll.poll(0), key=lambda event: event[0] != listener):
                 if fd in self._readers:  # a request may have closed this flow
                     self._readers[fd]()
             now = monotonic()

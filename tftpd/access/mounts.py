@@ -28,15 +28,7 @@ from tftpd.access.paths import (
     split_name,
 )
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
-from tftpd.access.policy import (
-    ANYWHERE,
-    Grant,
-    Policy,
-    ReadPolicy,
-    Symlinks,
-    WritePolicy,
-    admits,
-)
+from tftpd.access.policy import ANYWHERE, Grant, Policy, ReadPolicy, Symlinks, WritePolicy, admits
 from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -74,17 +66,17 @@ class Root:
         A value that is not a single valid component gives None, so that a client cannot leave
         the root.
         """
-        components = []
-        for parts in self.below:
-            component = expand(
-                parts, lambda key: serial if key == SERIAL else PLACEHOLDERS[key](client)
-            )
-            if not component or component in (SELF, PARENT) or b"/" in component:
-                return None
-            if is_reserved(component):
-                return None
-            components.append(component)
-        return tuple(components)
+
+        def value(key: str) -> bytes | None:
+            return serial if key == SERIAL else PLACEHOLDERS[key](client)
+
+        components = tuple(expand(parts, value) or b"" for parts in self.below)
+        return components if all(map(_is_valid, components)) else None
+
+
+def _is_valid(component: bytes) -> bool:
+    is_name = component not in (b"", SELF, PARENT) and b"/" not in component
+    return is_name and not is_reserved(component)
 
 
 def parse_root(text: str) -> Root:
@@ -155,15 +147,11 @@ class Mount:
     def roots_for(self, name: Name, client: ClientIdentity) -> Iterator[tuple[Path, Name, Name]]:
         """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
-        if (
-            self.serials is not None
-            and len(name) > 1
-            and len(name[0]) <= MAX_NAME_BYTES
-            and self.serials.find(name[0])
-        ):
+        is_searched = len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES
+        if self.serials and is_searched and self.serials.find(name[0]):
             serial, name = name[0], name[1:]
         for root in self.roots:
-            own: Name | None = root.expand_for(client, serial) if root.below else ()
+            own = root.expand_for(client, serial)
             if own is not None:
                 yield root.path, own, name
 
@@ -188,9 +176,8 @@ class Mounts:
         self._by_prefix = {mount.prefix: mount for mount in mounts}
         self._deepest = max(map(len, self._by_prefix), default=0)
         specific = [fallback for mount in self for fallback in mount.fallbacks or ()]
-        general = (
-            name_rules.fallbacks.fallbacks if any(mount.fallbacks is None for mount in self) else ()
-        )
+        uses_general = any(mount.fallbacks is None for mount in self)
+        general = name_rules.fallbacks.fallbacks if uses_general else ()
         self.fallbacks = tuple(dict.fromkeys((*general, *specific)))
         self.needs_mac = any(uses_placeholder(mount.roots, "mac") for mount in self) or any(
             rule.needs_mac for rule in name_rules.rules
@@ -224,9 +211,8 @@ class Mounts:
         """
         mount, name = self.locate(filename)
         if mount.read and mount.read.templates and name and is_template(name[-1]):
-            raise RequestRefused(
-                ErrorCode.ACCESS_VIOLATION, "templates cannot be written by clients"
-            )
+            reason = "templates cannot be written by clients"
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
         return _grants(mount, name, mount.write, client)
 
     def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:

@@ -22,13 +22,9 @@ PLACEHOLDERS: Mapping[str, Callable[[ClientIdentity], bytes | None]] = {
 The value is None if it is unknown for the client.
 """
 
-CASES: Mapping[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    "upper": bytes.upper,
-    "lower": bytes.lower,
-}
+CASES = {"upper": bytes.upper, "lower": bytes.lower}
 
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(\w+)(?::(\w+))?\}|[{}]")
+_PLACEHOLDER = re.compile(r"(\{\{|\}\}|\{\w+(?::\w+)?\}|[{}])")
 
 
 class InvalidPlaceholder(ValueError):
@@ -59,13 +55,11 @@ def parse(text: str, check_key: Callable[[str], str | None]) -> tuple[Part, ...]
     """
     if "\0" in text:
         raise InvalidPlaceholder("a name cannot contain NUL")
-    parts: list[Part] = []
-    end = 0
-    for match in _PLACEHOLDER.finditer(text):
-        parts.append(text[end : match.start()].encode("utf-8", "surrogateescape"))
-        parts.append(_part(match, check_key))
-        end = match.end()
-    parts.append(text[end:].encode("utf-8", "surrogateescape"))
+    # `split` returns literal texts, and between them the matches of the group.
+    parts = [
+        _part(token, check_key) if index % 2 else token.encode("utf-8", "surrogateescape")
+        for index, token in enumerate(_PLACEHOLDER.split(text))
+    ]
     return tuple(part for part in parts if part)
 
 
@@ -82,21 +76,20 @@ def expand(parts: Collection[Part], value: Callable[[str], bytes | None]) -> byt
             replacement = value(part.key)
             if replacement is None:
                 return None
-            expanded.append(CASES[part.case](replacement))
+            expanded.append(CASES[part.case](replacement) if part.case else replacement)
         else:
             expanded.append(part)
     return b"".join(expanded)
 
 
-def _part(match: re.Match[str], check_key: Callable[[str], str | None]) -> Part:
-    key, case = match[1], match[2] or ""
-    if match[0] in ("{{", "}}"):
-        return match[0][:1].encode()
-    if key is None:
-        raise InvalidPlaceholder(f'a single "{match[0]}": write it twice for a literal brace')
-    if case not in CASES:
-        raise InvalidPlaceholder(f"{match[0]}: expected :upper or :lower after the key")
-    fault = None if key in PLACEHOLDERS else check_key(key)
-    if fault is not None:
-        raise InvalidPlaceholder(f"{match[0]}{fault}")
+def _part(token: str, check_key: Callable[[str], str | None]) -> Part:
+    if token in ("{{", "}}"):
+        return token[:1].encode()
+    key, _, case = token[1:-1].partition(":")
+    if not key:
+        raise InvalidPlaceholder(f'a single "{token}": write it twice for a literal brace')
+    if case and case not in CASES:
+        raise InvalidPlaceholder(f"{token}: expected :upper or :lower after the key")
+    if key not in PLACEHOLDERS and (fault := check_key(key)):
+        raise InvalidPlaceholder(f"{token}{fault}")
     return Placeholder(key, case)

@@ -7,7 +7,6 @@ matches any byte.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import re2
 
@@ -46,14 +45,8 @@ class BadPattern(ValueError):
     """The text is not a supported regular expression."""
 
 
-class Match(Protocol):
-    """Position of a match in a name (the part of RE2's match object that is used here)."""
-
-    def __getitem__(self, group: int) -> bytes | None:
-        """Return what a group matched; None if it took no part. Group 0 is the whole match."""
-
-    def span(self) -> tuple[int, int]:
-        """Return the offsets of the match in the name, in bytes."""
+Match = re.Match[bytes]
+"""Position of a match in a name. RE2's match objects have the interface of `re.Match`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ def parse_template(text: str, pattern: Pattern) -> Template:
     Raises:
         BadPattern: A placeholder is malformed or unknown.
     """
-    groups = pattern.groups
 
     def check_key(key: str) -> str | None:
         if key.isdecimal() and key.isascii():
-            return f": there are {groups} groups" if len(key) > 3 or int(key) > groups else None
+            is_known = len(key) <= 3 and int(key) <= pattern.groups
+            return None if is_known else f": there are {pattern.groups} groups"
         if key in pattern.group_numbers:
             return None
         known_keys = ", ".join([*pattern.group_numbers, *PLACEHOLDERS])
@@ -83,8 +83,8 @@ class RewriteRule:
     @cached_property
     def needs_mac(self) -> bool:
         """True if the replacement contains {mac}; such a rule needs a known MAC address."""
-        groups = self.pattern.group_numbers
-        return self.to is not None and "mac" in names(self.to) and "mac" not in groups
+        groups = self.pattern.group_numbers.keys()
+        return self.to is not None and "mac" in names(self.to) - groups
 
     def applies_to(self, is_write: bool, client: ClientIdentity) -> bool:
         """Return True if the rule applies to requests of this direction and client."""

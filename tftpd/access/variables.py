@@ -1,6 +1,6 @@
 """Values from the configuration that templates can use."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,16 @@ class VariableRule:
     macs: Sequence[bytes] | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class VariableTable:
     """Ordered variable rules; a later rule overrides values of earlier ones."""
 
-    def __init__(self, rules: Iterable[VariableRule] = ()) -> None:
-        self._rules = tuple(rules)
-        self.needs_mac = any(rule.macs for rule in self._rules)
-        """True if a rule matches MAC addresses."""
+    rules: Sequence[VariableRule] = ()
 
-    def __iter__(self) -> Iterator[VariableRule]:
-        return iter(self._rules)
+    @property
+    def needs_mac(self) -> bool:
+        """True if a rule matches MAC addresses."""
+        return any(rule.macs for rule in self.rules)
 
     def values_for(self, client: ClientIdentity) -> Mapping[str, Any]:
         """Return all values for `client` by name.
@@ -40,7 +40,7 @@ class VariableTable:
         The MAC address is looked up only if the other condition of a rule holds.
         """
         values: dict[str, Any] = {}
-        for rule in self._rules:
+        for rule in self.rules:
             if client.matches(rule.clients, rule.macs):
                 values.update(rule.values)
         return values

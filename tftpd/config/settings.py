@@ -146,7 +146,7 @@ class Settings(ConfigModel):
 
     def build_variables(self) -> VariableTable:
         """Build the table of template variables."""
-        return VariableTable(entry.build_rule() for entry in self.variables)
+        return VariableTable([entry.build_rule() for entry in self.variables])
 
     def build_name_rules(self) -> NameRules:
         """Build the rewrite rules and fallbacks for names."""

@@ -293,10 +293,7 @@ class ConfigModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_join_lines,
+        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_join_lines
     )
 
 

@@ -50,11 +50,7 @@ Values = Annotated[
     dict[str, Any],
     BeforeValidator(_values),
     WithJsonSchema(
-        {
-            "type": "object",
-            "minProperties": 1,
-            "propertyNames": {"pattern": f"^{_NAME.pattern}$"},
-        }
+        {"type": "object", "minProperties": 1, "propertyNames": {"pattern": f"^{_NAME.pattern}$"}}
     ),
 ]
 """Names and values that templates can use."""

@@ -2,6 +2,7 @@
 
 import copy
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,7 @@ from tests.fuzz.choices import Choices
 from tests.fuzz.harness import scratch_directory, time_limit
 from tests.fuzz.sandbox_audit import SandboxAudit
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.templates.protocol import (
-    MessageKind,
-    RenderJob,
-    decode_refusal,
-    encode_message,
-    receive_message,
-)
+from tftpd.templates.protocol import MessageKind, RenderJob, decode_refusal, receive_message
 from tftpd.templates.sandbox import TemplateSandbox
 from tftpd.templates.worker import _address_space, render_message
 
@@ -33,31 +28,18 @@ _INTERRUPTIBLE = ("jinja2.nodes", "jinja2.optimizer", "jinja2.visitor", "jinja2.
 _MAX_FILE_BYTES = (1 << 16, 100, 0)
 _MAX_MESSAGE_BYTES = 1 << 16
 _SEPARATOR = b"\n---\n"  # between the template and the one that it may include
-_SECRET = "7b1f5a"
+_SECRET = b"7b1f5a"  # in outside/secret.j2
+_ADMIN_VARIABLES = {"a": 1, "list": [1, [2]], "dict": {"b": "c"}, "items": "d", "none": None}
 _VARIABLES = {
-    "variables": {
-        "a": 1,
-        "list": [1, [2]],
-        "dict": {"b": "c"},
-        "items": "d",
-        "none": None,
-        "f": 2.5,
-    },
+    "variables": {**_ADMIN_VARIABLES, "f": 2.5},
     "ip": "192.0.2.7",
     "mac": None,
     "name": "{{ ''.__class__ }}",
     "asked": "a\nb\udcff",
     "groups": {"a": "{% for %}"},
 }
-_KNOWN_FILE = b"{'b': 'c'}[0, 1, 2]FalseFalseFalse1[1, 3]"
-_FILES = {
-    "root/base.j2": "<{% block a %}1{% endblock %}{% block b %}{{ self.a() }}{% endblock %}>",
-    "root/macros.j2": "{% macro m(x) %}{{ x }}{{ caller and caller(x) }}{% endmacro %}",
-    "root/sub/part.j2": "{{ variables.a }}{% include 'part.j2' %}",
-    "root/known.j2": "{{ variables.dict }}{{ range(3) | list }}{{ lipsum is defined }}"
-    "{{ x is defined }}{{ n is defined }}{{ namespace(a=1).a }}{{ [3, 1] | sort | pprint }}",
-    "outside/secret.j2": _SECRET,
-}
+_KNOWN_FILE = b"{'b': 'c'}\n[0, 1, 2]\nFalse\nFalse\nFalse\n1\n[1, 3]\n"
+_FILES = Path(__file__).parents[1] / "template_files"
 
 _AUDIT = SandboxAudit()
 
@@ -84,22 +66,24 @@ def check(data: bytes) -> None:
             _templates.cache_clear()
     assert variables == _VARIABLES, "the template has changed the variables"
     message = _render(root, b"known.j2", variables, 1 << 10)
-    known = encode_message(MessageKind.FILE, _KNOWN_FILE)
-    assert message == known, f"{message!r}: changed by the last template"
+    known = _check_answer(message, 1 << 10)
+    assert known == (MessageKind.FILE, _KNOWN_FILE), f"{known}: changed by the last template"
 
 
-def _check_answer(message: bytes, size: int) -> None:
+def _check_answer(message: bytes, size: int) -> tuple[MessageKind, bytes]:
+    """Return the kind and the body of an answer."""
     stream = BytesIO(message)
     kind, body = receive_message(stream.read, _MAX_MESSAGE_BYTES)
     assert not stream.read(), "data after the message"
-    assert _SECRET.encode() not in body, "a file outside the directory"
+    assert _SECRET not in body, "a file outside the directory"
     if kind is MessageKind.FILE:
         assert len(body) <= size, f"{len(body)} bytes"
-        return
-    assert kind in (MessageKind.REFUSED, MessageKind.LAST)
-    reason = decode_refusal(body).reason
-    assert reason.isprintable(), f"{reason!r} is not one line"
-    assert 0 < len(reason) <= 1000, "no reason, or a long one"
+    else:
+        assert kind in (MessageKind.REFUSED, MessageKind.LAST)
+        reason = decode_refusal(body).reason
+        assert reason.isprintable(), f"{reason!r} is not one line"
+        assert 0 < len(reason) <= 1000, "no reason, or a long one"
+    return kind, body
 
 
 def _render(root: Path, name: bytes, variables: dict[str, Any], size: int) -> bytes:
@@ -129,10 +113,7 @@ def _templates() -> TemplateSandbox:
 @cache
 def _template_root() -> Path:
     base = scratch_directory() / "templates"
-    for name, text in _FILES.items():
-        path = base / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    shutil.copytree(_FILES, base)
     (base / "root/link.j2").symlink_to("../outside/secret.j2")
     return base / "root"
 
@@ -149,10 +130,9 @@ def _cpu_limit() -> Iterator[None]:
         if "__jinja_template__" in module or module.get("__name__") in _INTERRUPTIBLE:
             raise _TimeIsUp
 
-    previous = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.signal(signal.SIGVTALRM, interrupt)
     signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS, _RETRY_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
