@@ -9,7 +9,7 @@ from tftpd.access.client import ClientIdentity
 ADDRESS = ip_address("192.0.2.7")
 
 
-def test_a_client_is_an_address_and_the_one_that_it_asked():
+def test_a_client_has_its_address_and_the_address_of_the_request():
     client = ClientIdentity(ADDRESS, server="192.0.2.1")
     assert (client.address, client.server, client.mac) == (ADDRESS, "192.0.2.1", None)
     assert ClientIdentity(ADDRESS).server == ""

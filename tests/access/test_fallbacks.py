@@ -16,11 +16,11 @@ from tftpd.config.names import Encoding, NamesSection
 from tftpd.protocol.errors import RequestRefused
 
 DRIVE, TRAILING, ENCODING, PREFIX, CASE = Fallback
-KNOWN = FallbackChain((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
+CHAIN = FallbackChain((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
 
 
 def candidate_names(name, *fallbacks):
-    return [candidate.name for candidate in KNOWN.candidates(name, fallbacks)]
+    return [candidate.name for candidate in CHAIN.candidates(name, fallbacks)]
 
 
 @pytest.mark.parametrize(
@@ -52,27 +52,27 @@ def test_a_fallback_derives_names(fallback, name, derived):
     assert candidate_names(name, fallback) == derived
 
 
-def test_a_name_longer_than_a_request_may_be_is_not_mended():
+def test_a_name_longer_than_the_maximum_has_no_candidates():
     longest = b"C:" + b"x" * (MAX_REPAIRED_BYTES - 2)
     assert candidate_names(longest, *Fallback) != []
     assert candidate_names(longest + b"x", *Fallback) == []
 
 
 def test_each_fallback_also_applies_to_earlier_results():
-    asked = b"D:\\boot\\X\xff"
-    made = [
+    requested = b"D:\\boot\\X\xff"
+    candidates = [
         (
             candidate.name,
             [fallback.value for fallback in candidate.fallbacks],
             candidate.ignores_case,
         )
-        for candidate in KNOWN.candidates(asked, (DRIVE, TRAILING, CASE))
+        for candidate in CHAIN.candidates(requested, (DRIVE, TRAILING, CASE))
     ]
-    assert made == [
+    assert candidates == [
         (b"\\boot\\X\xff", ["drive"], False),
         (b"D:\\boot\\X", ["trailing"], False),
         (b"\\boot\\X", ["drive", "trailing"], False),
-        (asked, ["case"], True),
+        (requested, ["case"], True),
         (b"\\boot\\X\xff", ["drive", "case"], True),
         (b"D:\\boot\\X", ["trailing", "case"], True),
         (b"\\boot\\X", ["drive", "trailing", "case"], True),
@@ -84,7 +84,7 @@ def test_without_fallbacks_no_name_is_tried():
 
 
 @pytest.mark.parametrize("encoding", get_args(Encoding))
-def test_every_encoding_leaves_separators_dots_and_nul_alone(encoding):
+def test_every_encoding_keeps_ascii_characters(encoding):
     codecs.lookup(encoding)
     for character in "\0/.:" + "abcXYZ019":
         assert character.encode(encoding) == character.encode("ascii")
@@ -102,15 +102,17 @@ _HOSTILE = st.lists(
 _EVERY = FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"in", b"deep")))
 
 
-@settings(deadline=None)  # the first one loads encodings
+@settings(deadline=None)  # the first example loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
     root = Mounts([Mount((b"in",), single_root(Path("/srv/in")))], NameRules(fallbacks=_EVERY))
-    made = list(root.candidates(name))
-    assert len(made) <= MAX_CANDIDATES
-    assert name not in [candidate.name for candidate in made if not candidate.ignores_case]
-    assert len({(candidate.name, candidate.ignores_case) for candidate in made}) == len(made)
-    for candidate in made:
+    candidates = list(root.candidates(name))
+    assert len(candidates) <= MAX_CANDIDATES
+    assert name not in [candidate.name for candidate in candidates if not candidate.ignores_case]
+    assert len({(candidate.name, candidate.ignores_case) for candidate in candidates}) == len(
+        candidates
+    )
+    for candidate in candidates:
         assert candidate.name
         assert b"\0" not in candidate.name
         for filename in (candidate.name, root.normalize_prefix(candidate.name)):
@@ -124,21 +126,21 @@ def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
             assert split_name(b"/".join(beneath)) == beneath
 
 
-def test_there_is_an_end_to_what_is_tried():
+def test_the_number_of_candidates_is_limited():
     prefixes = tuple((b"%d" % number,) for number in range(100))
     chain = FallbackChain((PREFIX,), (), prefixes)
     assert len(list(chain.candidates(b"x", (PREFIX, CASE)))) == MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [(b"BCD", b"bcd"), ("ÄÖ".encode(), "äö".encode()), (b"\xff\xc4A", b"\xff\xc4a")],
 )
-def test_names_that_differ_in_case_fold_to_the_same(one, other):
-    assert fold(one) == fold(other)
+def test_names_that_differ_in_case_fold_to_the_same(first, second):
+    assert fold(first) == fold(second)
 
 
-def test_a_prefix_is_spelled_as_it_is_configured():
+def test_a_prefix_gets_the_spelling_of_the_configuration():
     mounts = Mounts(
         [
             Mount((), single_root(Path("/a"))),
@@ -151,7 +153,7 @@ def test_a_prefix_is_spelled_as_it_is_configured():
     assert mounts.normalize_prefix(b"other/Y") == b"other/Y"
 
 
-def test_fallbacks_come_from_the_server_and_from_each_directory():
+def test_a_directory_may_replace_the_fallbacks_of_the_server():
     chain = FallbackChain((DRIVE,))
     here, there = (
         Mount((), single_root(Path("/a"))),
@@ -170,31 +172,33 @@ def test_fallbacks_come_from_the_server_and_from_each_directory():
     )
 
 
-def test_the_defaults_make_sense():
-    known = NamesSection().build_fallbacks()
-    assert known.fallbacks == ()
-    assert known.prefixes == ((b"boot",), (b"tftpboot",))
+def test_the_defaults_have_no_fallbacks_and_two_prefixes():
+    chain = NamesSection().build_fallbacks()
+    assert chain.fallbacks == ()
+    assert chain.prefixes == ((b"boot",), (b"tftpboot",))
 
 
 def test_a_candidate_records_the_fallbacks_for_the_log():
-    asked = RequestName(b"C:\\x\xff", ("rule",), {"model": b"x86"})
-    *_, last = KNOWN.candidates(asked.name, (DRIVE, TRAILING))
-    made = last.to_request_name(asked)
-    assert (made.name, made.steps) == (b"\\x", ("rule", "drive", "trailing"))
-    assert made.groups == {"model": b"x86"}
+    requested = RequestName(b"C:\\x\xff", ("rule",), {"model": b"x86"})
+    *_, last = CHAIN.candidates(requested.name, (DRIVE, TRAILING))
+    candidates = last.to_request_name(requested)
+    assert (candidates.name, candidates.steps) == (b"\\x", ("rule", "drive", "trailing"))
+    assert candidates.groups == {"model": b"x86"}
 
 
-def test_a_name_too_long_has_no_prefix_to_take_away():
+def test_a_name_that_is_too_long_keeps_its_prefix():
     assert candidate_names(b"/boot/" + b"x" * 4096, PREFIX) == []
 
 
-def test_a_name_is_spelled_as_it_was_found_from_its_mount_on():
+def test_the_part_of_a_name_below_its_mount_gets_the_spelling_on_disk():
     mounts = Mounts([Mount((), single_root(Path("/a"))), Mount((b"in",), single_root(Path("/b")))])
     assert mounts.replace_tail(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
     assert mounts.replace_tail(b"in/d/File", (b"file",)) == b"in/d/file"
     assert mounts.replace_tail(b"d/File", (b"D", b"FILE")) == b"D/FILE"
 
 
-def test_a_name_in_any_case_stays_one_whatever_is_mended_after_it():
-    made = [(one.name, one.ignores_case) for one in KNOWN.candidates(b"C:\\x", (CASE, DRIVE))]
-    assert made == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]
+def test_later_fallbacks_keep_ignoring_letter_case():
+    candidates = [
+        (first.name, first.ignores_case) for first in CHAIN.candidates(b"C:\\x", (CASE, DRIVE))
+    ]
+    assert candidates == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]

@@ -1,4 +1,4 @@
-"""Which mount a name lies in, and what its policies say."""
+"""The mount of a name, and the decisions of its policies."""
 
 import time
 from ipaddress import ip_address, ip_network
@@ -48,7 +48,7 @@ def _refused(authorize, filename, client=CLIENT):
         (b"", Grant(TOP.roots[0].path, (), ReadPolicy())),
     ],
 )
-def test_the_longest_prefix_decides(filename, grant):
+def test_the_mount_with_the_longest_prefix_is_used(filename, grant):
     assert _read(filename) == grant
 
 
@@ -71,7 +71,7 @@ def test_a_write_policy_gives_a_grant_to_write():
         b"a/" * 700 + b"../" * 701,
     ],
 )
-def test_parents_never_leave_the_mount_that_was_entered(filename):
+def test_parent_steps_do_not_leave_the_mount(filename):
     assert _refused(MOUNTS.authorize_read, filename) is ErrorCode.ACCESS_VIOLATION
 
 
@@ -94,26 +94,26 @@ def test_names_of_unfinished_uploads_are_reserved():
 
 
 @pytest.mark.parametrize("name", [TEMPORARY.upper() + b"0", b"dir/.TFTPD-upload-0"])
-def test_they_are_reserved_where_file_systems_know_no_case(name):
+def test_names_of_unfinished_uploads_are_reserved_in_any_letter_case(name):
     assert _refused(MOUNTS.authorize_read, name) is ErrorCode.ACCESS_VIOLATION
     assert _refused(MOUNTS.authorize_write, b"incoming/" + name) is ErrorCode.ACCESS_VIOLATION
 
 
 @pytest.mark.parametrize("name", [b"x.j2", b"a/X.J2", b"x.j2.", b"x.j2 . ", b"x.J2::$DATA"])
-def test_templates_are_not_written_where_they_are_rendered(name):
+def test_templates_cannot_be_written_in_a_directory_that_renders_them(name):
     both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
     assert _refused(Mounts([both]).authorize_write, name) is ErrorCode.ACCESS_VIOLATION
     plain = Mount((), TOP.roots, ReadPolicy(), WritePolicy(overwrite=True))
     assert Mounts([plain]).authorize_write(name, CLIENT)
 
 
-def test_a_long_way_back_takes_no_longer_than_the_way_there():
-    """A slow version copied all components for each `..`; fallbacks try 64 such names."""
+def test_many_parent_steps_take_linear_time():
+    """A quadratic algorithm would copy all steps for each `..`; fallbacks try 64 such names."""
 
     def seconds(name):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         _read(name)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     there, back = b"a/" * 1600, b"a/" * 1000 + b"../" * 600
     assert min(seconds(back) for _ in range(20)) < 2 * min(seconds(there) for _ in range(20))
@@ -130,7 +130,7 @@ def test_a_policy_admits_its_clients_only():
 
 
 @pytest.mark.parametrize("filename", [b"a/" * 30000, b"../" * 20000, b"/" * 60000, b"x" * 60000])
-def test_a_datagram_full_of_steps_is_refused_or_small(filename):
+def test_a_name_of_60_kilobytes_is_refused(filename):
     assert _refused(MOUNTS.authorize_read, filename) in (
         ErrorCode.FILE_NOT_FOUND,
         ErrorCode.ACCESS_VIOLATION,
@@ -139,7 +139,7 @@ def test_a_datagram_full_of_steps_is_refused_or_small(filename):
 
 @given(st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b", b"incoming"])).map(b"/".join)
        | st.binary(max_size=60))  # fmt: skip
-def test_whatever_the_name_a_grant_is_clean(filename):
+def test_a_grant_has_no_empty_or_dot_steps_for_any_name(filename):
     try:
         grant = _read(filename)
     except RequestRefused:
@@ -187,7 +187,7 @@ def test_an_unfinished_upload_is_neither_read_nor_written(suffix, directory):
             authorize(name, CLIENT)
 
 
-def test_the_log_is_told_that_it_was_a_template():
+def test_the_reason_says_that_templates_cannot_be_written():
     both = Mount((), TOP.roots, ReadPolicy(templates=True), WritePolicy(overwrite=True))
     with pytest.raises(RequestRefused, match=r"^templates cannot be written by clients$"):
         Mounts([both]).authorize_write(b"x.j2", CLIENT)
@@ -207,7 +207,7 @@ OPEN = Mounts(
 
 
 @pytest.mark.parametrize("filename", [b"a/../x", b"a/b/../x", b"a/b/c/../../x", b"a/c/../../x"])
-def test_no_parent_leads_from_one_mount_to_another_though_both_may_be_read(filename):
+def test_parent_steps_do_not_lead_to_another_readable_mount(filename):
     assert _refused(OPEN.authorize_read, filename) is ErrorCode.ACCESS_VIOLATION
 
 
@@ -220,18 +220,18 @@ def test_no_parent_leads_from_one_mount_to_another_though_both_may_be_read(filen
         (b"x/y/../../a/z", "/a", (b"z",)),
     ],
 )
-def test_within_a_mount_a_parent_goes_back_one_step(filename, root, name):
+def test_a_parent_step_within_a_mount_is_resolved(filename, root, name):
     grant = _read(filename, OPEN)
     assert (str(grant.root), grant.name) == (root, name)
 
 
-def test_the_log_is_told_why_a_name_was_refused():
+def test_a_refusal_has_its_reason_for_the_log():
     here = Mount(
         (b"here",), single_root(Path("/h")), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None
     )
     own = Mount((b"own",), (parse_root("/x/{mac}"), parse_root("/y/{mac}")), ReadPolicy())
     mounts = Mounts([here, own, INCOMING])
-    for filename, why in (
+    for filename, reason in (
         (b"here/../x", "the name leaves its directory"),
         (b"elsewhere", "no directory is configured for the name"),
         (b"incoming/x", "the directory has no policy for this"),
@@ -241,10 +241,10 @@ def test_the_log_is_told_why_a_name_was_refused():
     ):
         with pytest.raises(RequestRefused) as refused:
             mounts.authorize_read(filename, CLIENT)
-        assert str(refused.value) == why
+        assert str(refused.value) == reason
 
 
-def test_it_is_known_whether_there_are_templates_and_what_differs_from_client_to_client():
+def test_mounts_report_if_they_render_templates_or_depend_on_the_client():
     assert (OPEN.renders, OPEN.per_client) == (False, False)
     assert Mounts([Mount((), single_root(Path("/a")), ReadPolicy(templates=True))]).renders
     assert Mounts([Mount((), (parse_root("/a/{ip}"),), ReadPolicy())]).per_client

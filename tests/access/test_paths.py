@@ -1,4 +1,4 @@
-"""Filenames as steps, and as text for logs."""
+"""Filenames as steps, and as printable text for logs."""
 
 import pytest
 from hypothesis import given
@@ -30,11 +30,11 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
         (b"a b", (b"a b",)),
     ],
 )
-def test_steps(filename, parts):
+def test_a_name_is_split_into_steps(filename, parts):
     assert split_name(filename) == parts
 
 
-def test_a_name_that_no_file_system_holds_is_not_found():
+def test_a_name_longer_than_4096_bytes_is_file_not_found():
     assert len(split_name(b"a" * 4096)) == 1
     with pytest.raises(RequestRefused) as refused:
         split_name(b"a" * 4097)
@@ -45,7 +45,7 @@ def test_a_name_that_no_file_system_holds_is_not_found():
     st.lists(st.sampled_from([b"/", b"\\", b".", b"..", b"a"])).map(b"".join)
     | st.binary(max_size=200)
 )
-def test_steps_are_clean(filename):
+def test_steps_are_not_empty_and_contain_no_separator(filename):
     for step in split_name(filename):
         assert step not in (b"", b".")
         assert b"/" not in step
@@ -53,7 +53,7 @@ def test_steps_are_clean(filename):
 
 
 @pytest.mark.parametrize(
-    ("filename", "shown"),
+    ("filename", "printed"),
     [
         (b"boot/vmlinuz", "boot/vmlinuz"),
         ("grün".encode(), "grün"),
@@ -66,35 +66,35 @@ def test_steps_are_clean(filename):
         ("\u2028".encode(), "\\u2028"),
     ],
 )
-def test_names_are_shown_on_one_line_and_unforged(filename, shown):
-    assert printable_name(filename) == shown
+def test_control_characters_and_quotes_are_escaped(filename, printed):
+    assert printable_name(filename) == printed
 
 
 @pytest.mark.parametrize("control", ["\u0080", "\u0085", "\u00a0", "\u00ad"], ids=ascii)
-def test_a_character_is_not_shown_like_an_octet_that_is_no_text(control):
+def test_a_control_character_is_printed_differently_from_an_invalid_byte(control):
     assert printable_name(control.encode()) != printable_name(control.encode("latin-1"))
 
 
 @given(st.binary(max_size=100))
-def test_whatever_the_name_its_line_is_printable(filename):
+def test_any_name_is_printable(filename):
     assert printable_name(filename).isprintable()
 
 
-def test_what_made_a_name_is_told_once_and_what_was_found_is_kept():
-    asked = RequestName(b"a", groups={"kind": b"efi"})
-    made = (
-        asked.rewritten(b"b", "rule")
+def test_repeated_rules_are_listed_once_and_groups_are_kept():
+    requested = RequestName(b"a", groups={"kind": b"efi"})
+    rewritten = (
+        requested.rewritten(b"b", "rule")
         .rewritten(b"c", "rule")
         .rewritten(b"d", "other", {"rest": b"x"})
     )
-    assert made == RequestName(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
+    assert rewritten == RequestName(b"d", ("rule", "other"), {"kind": b"efi", "rest": b"x"})
 
 
-def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():
+def test_a_refusal_adds_the_name_to_the_log_and_keeps_the_text_for_the_peer():
     refused = RequestRefused(ErrorCode.NOT_DEFINED, "errno 5", ErrorText.READ_FAILED)
-    told = RequestName(b"b\xff", ("first", "second")).annotate(refused)
-    assert (told.code, told.text) == (ErrorCode.NOT_DEFINED, "File could not be read")
-    assert str(told) == 'errno 5 ("b\\xff" by first, second)'
+    annotated = RequestName(b"b\xff", ("first", "second")).annotate(refused)
+    assert (annotated.code, annotated.text) == (ErrorCode.NOT_DEFINED, "File could not be read")
+    assert str(annotated) == 'errno 5 ("b\\xff" by first, second)'
     assert RequestName(b"b").annotate(refused) is refused
 
 
@@ -103,11 +103,11 @@ def test_a_refusal_tells_the_log_the_name_and_the_peer_what_it_told_before():
     [(b"a.j2", True), (b"A.J2", True), (b"a.j2. .", True), (b"a.j2::$DATA", True),
      (b"a.j2X", False), (b"a.j2XX", False), (b"a:b.j2", False), (b"a", False)],
 )  # fmt: skip
-def test_templates_are_known_in_any_spelling_that_a_file_system_takes_for_one(name, template):
+def test_templates_are_recognised_in_every_spelling_that_a_file_system_accepts(name, template):
     assert is_template(name) is template
 
 
-def test_the_log_is_told_that_a_name_was_too_long():
+def test_the_reason_says_that_the_name_is_too_long():
     assert split_name(b"x" * 4096)
     with pytest.raises(RequestRefused, match=r"^the name is too long$"):
         split_name(b"x" * 4097)
@@ -137,7 +137,7 @@ def _read_printable(text):
 @given(
     st.binary(max_size=100) | st.text(max_size=50).map(lambda name: name.encode("utf-8", "replace"))
 )
-def test_two_different_names_are_never_printed_alike(filename):
+def test_different_names_are_printed_differently(filename):
     text = printable_name(filename)
     assert _read_printable(text) == filename
     assert '"' not in text.replace("\\\\", "").replace('\\"', "")

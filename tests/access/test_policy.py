@@ -10,7 +10,7 @@ LAN = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("fe80
 
 
 @pytest.mark.parametrize("client", ["0.0.0.0", "255.255.255.255", "::", "fe80::7", "2001:db8::1"])
-def test_anywhere_is_every_address_of_both_families(client):
+def test_anywhere_admits_every_address_of_both_families(client):
     assert admits(ANYWHERE, ip_address(client))
 
 
@@ -28,26 +28,26 @@ def test_anywhere_is_every_address_of_both_families(client):
         ("fec0::7", False),
     ],
 )
-def test_a_network_admits_its_addresses_to_the_last_one(client, admitted):
+def test_a_network_admits_its_first_and_last_address(client, admitted):
     assert admits(LAN, ip_address(client)) is admitted
 
 
-def test_no_network_admits_nobody():
+def test_an_empty_list_of_networks_admits_no_client():
     assert not admits((), ip_address("192.0.2.7"))
 
 
-def test_a_network_of_one_family_says_nothing_of_the_other():
+def test_a_network_admits_no_address_of_the_other_family():
     assert not admits((ip_network("0.0.0.0/0"),), ip_address("::1"))
     assert not admits((ip_network("::/0"),), ip_address("127.0.0.1"))
 
 
-def test_unless_told_more_a_write_policy_adds_files_and_changes_none():
+def test_the_default_write_policy_creates_files_and_overwrites_none():
     assert WritePolicy() == WritePolicy(
         create=True, overwrite=False, max_size=None, mode=0o644, world_writable=False
     )
 
 
-def test_a_policy_is_a_value():
+def test_policies_with_equal_fields_are_equal():
     assert ReadPolicy(clients=LAN) == ReadPolicy(world_readable=False, clients=LAN)
     assert {ReadPolicy(), ReadPolicy(world_readable=True), ReadPolicy()} == {
         ReadPolicy(),
@@ -64,5 +64,5 @@ def test_a_policy_is_a_value():
         (WritePolicy(max_files=0), True),
     ],
 )
-def test_what_a_root_holds_matters_where_there_is_a_quota(policy, measured):
+def test_usage_is_needed_with_a_quota_or_a_limit_of_files(policy, measured):
     assert policy.needs_usage is measured

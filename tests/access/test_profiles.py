@@ -1,4 +1,4 @@
-"""Which profile a request has: the first whose every word fits."""
+"""The profile of a request: the first one whose keys all match."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
@@ -23,21 +23,21 @@ CLIENT = IPv4Address("10.0.0.7")
 MAC = bytes.fromhex("525400123456")
 
 
-def _asked(*options, name=b"boot.img", mode=b"octet", kind=Rrq):
+def _request(*options, name=b"boot.img", mode=b"octet", kind=Rrq):
     return kind(name, mode, options)
 
 
-def _nobody():
+def _no_neighbour():
     return None
 
 
-def _chosen(match, request, client=CLIENT, neighbour=_nobody):
+def _chosen(match, request, client=CLIENT, neighbour=_no_neighbour):
     chosen = Profiles([Profile("this", match)]).choose(request, ClientIdentity(client, neighbour))
     return chosen.name == "this"
 
 
 @pytest.mark.parametrize(
-    ("pattern", "options", "fits"),
+    ("pattern", "options", "matching"),
     [
         ([], [], True),
         ([], [(b"tsize", b"0")], False),
@@ -57,24 +57,24 @@ def _chosen(match, request, client=CLIENT, neighbour=_nobody):
         (["blksize"], [(b"blksize", b"\xff\n ")], True),
     ],
 )
-def test_options_fit_in_their_order_and_with_their_values(pattern, options, fits):
-    assert bool(fingerprint(pattern).fullmatch(encode_options(tuple(options)))) is fits
+def test_options_match_by_order_and_value(pattern, options, matching):
+    assert bool(fingerprint(pattern).fullmatch(encode_options(tuple(options)))) is matching
 
 
 @pytest.mark.parametrize("text", ["", "=1", "tsize=0=1", "blk size", "a|b", "?", "tsize=0??"])
-def test_what_is_no_option_is_refused(text):
+def test_an_invalid_option_pattern_is_refused(text):
     with pytest.raises(ValueError, match="expected an option such as"):
         fingerprint([text])
 
 
-def test_a_peer_cannot_make_the_pattern_take_long():
+def test_matching_options_takes_no_exponential_time():
     pattern = fingerprint(["a?"] * 60 + ["b"])
     options = ((b"a", b"1" * 1000),) * 59
     assert not pattern.fullmatch(encode_options(options))
 
 
 @pytest.mark.parametrize(
-    ("glob", "name", "fits"),
+    ("glob", "name", "matching"),
     [
         ("*.efi", b"/EFI/BOOT/BOOTX64.EFI", True),
         ("*.efi", b"boot.efi.sig", False),
@@ -85,61 +85,65 @@ def test_a_peer_cannot_make_the_pattern_take_long():
         ("*a*a*a*a*a*b", b"a" * 4096, False),
     ],
 )
-def test_names_fit_in_any_letter_case(glob, name, fits):
-    assert matches_globs(name, compile_globs(["x", glob])) is fits
+def test_names_match_in_any_letter_case(glob, name, matching):
+    assert matches_globs(name, compile_globs(["x", glob])) is matching
 
 
-def test_every_word_of_a_match_must_fit():
-    assert _chosen(ProfileMatch(), _asked())
-    assert _chosen(ProfileMatch(request=Wrq), _asked(kind=Wrq))
-    assert not _chosen(ProfileMatch(request=Wrq), _asked())
-    assert _chosen(ProfileMatch(mode=b"netascii"), _asked(mode=b"NetASCII"))
-    assert not _chosen(ProfileMatch(mode=b"netascii"), _asked())
+def test_every_key_of_a_match_must_match():
+    assert _chosen(ProfileMatch(), _request())
+    assert _chosen(ProfileMatch(request=Wrq), _request(kind=Wrq))
+    assert not _chosen(ProfileMatch(request=Wrq), _request())
+    assert _chosen(ProfileMatch(mode=b"netascii"), _request(mode=b"NetASCII"))
+    assert not _chosen(ProfileMatch(mode=b"netascii"), _request())
     network = [IPv4Network("10.0.0.0/24")]
-    assert _chosen(ProfileMatch(clients=network), _asked())
-    assert not _chosen(ProfileMatch(clients=network), _asked(), IPv4Address("10.0.1.7"))
-    assert not _chosen(ProfileMatch(clients=network), _asked(), IPv6Address("fe80::1"))
-    assert not _chosen(ProfileMatch(clients=network, files=compile_globs(["*.efi"])), _asked())
-    assert _chosen(ProfileMatch(clients=network, files=compile_globs(["*.efi", "*.img"])), _asked())
+    assert _chosen(ProfileMatch(clients=network), _request())
+    assert not _chosen(ProfileMatch(clients=network), _request(), IPv4Address("10.0.1.7"))
+    assert not _chosen(ProfileMatch(clients=network), _request(), IPv6Address("fe80::1"))
+    assert not _chosen(ProfileMatch(clients=network, files=compile_globs(["*.efi"])), _request())
+    assert _chosen(
+        ProfileMatch(clients=network, files=compile_globs(["*.efi", "*.img"])), _request()
+    )
 
 
-def test_the_first_that_matches_is_chosen():
+def test_the_first_matching_profile_is_chosen():
     profiles = Profiles([Profile("uploads", ProfileMatch(request=Wrq)), Profile("a"), Profile("b")])
-    assert profiles.choose(_asked(), ClientIdentity(CLIENT)).name == "a"
-    assert profiles.choose(_asked(kind=Wrq), ClientIdentity(CLIENT)).name == "uploads"
-    assert Profiles().choose(_asked(), ClientIdentity(CLIENT)) is DEFAULT_PROFILE
+    assert profiles.choose(_request(), ClientIdentity(CLIENT)).name == "a"
+    assert profiles.choose(_request(kind=Wrq), ClientIdentity(CLIENT)).name == "uploads"
+    assert Profiles().choose(_request(), ClientIdentity(CLIENT)) is DEFAULT_PROFILE
 
 
 @pytest.mark.parametrize(
-    ("macs", "fits"),
+    ("macs", "matching"),
     [([MAC], True), ([b"\x01", MAC[:3]], True), ([MAC[1:]], False), ([], False)],
 )
-def test_a_mac_address_is_known_by_its_first_octets(macs, fits):
-    assert _chosen(ProfileMatch(macs=macs), _asked(), neighbour=lambda: MAC) is fits
-    assert not _chosen(ProfileMatch(macs=macs), _asked())
+def test_a_mac_address_matches_by_its_first_bytes(macs, matching):
+    assert _chosen(ProfileMatch(macs=macs), _request(), neighbour=lambda: MAC) is matching
+    assert not _chosen(ProfileMatch(macs=macs), _request())
 
 
-def test_the_neighbour_is_asked_once_and_only_where_it_decides():
-    asked = []
+def test_the_mac_address_is_looked_up_once_and_only_if_it_matters():
+    lookups = []
 
     def neighbour():
-        asked.append(CLIENT)
+        lookups.append(CLIENT)
 
     Profiles([Profile("a", ProfileMatch(macs=[MAC], request=Wrq)), Profile("b")]).choose(
-        _asked(), ClientIdentity(CLIENT, neighbour)
+        _request(), ClientIdentity(CLIENT, neighbour)
     )
-    assert asked == []
+    assert lookups == []
     profiles = [Profile("a", ProfileMatch(macs=[MAC])), Profile("b", ProfileMatch(macs=[MAC[:3]]))]
-    assert Profiles(profiles).choose(_asked(), ClientIdentity(CLIENT, neighbour)) is DEFAULT_PROFILE
-    assert asked == [CLIENT]
+    assert (
+        Profiles(profiles).choose(_request(), ClientIdentity(CLIENT, neighbour)) is DEFAULT_PROFILE
+    )
+    assert lookups == [CLIENT]
 
 
-def test_it_is_known_whether_mac_addresses_matter():
+def test_profiles_report_if_they_need_mac_addresses():
     assert not Profiles([Profile("a")]).needs_mac
     assert Profiles([Profile("a"), Profile("b", ProfileMatch(macs=[MAC]))]).needs_mac
 
 
-def test_it_is_known_whether_anybody_is_answered_who_asks_everyone():
+def test_profiles_report_if_they_answer_broadcasts():
     assert not Profiles([Profile("a"), Profile("b", broadcast=False)]).answers_broadcasts
     assert Profiles([Profile("a"), Profile("b", broadcast=True)]).answers_broadcasts
 
@@ -149,28 +153,28 @@ def test_profiles_can_be_listed():
     assert list(Profiles([first, second])) == [first, second]
 
 
-def test_patterns_are_values():
+def test_patterns_of_equal_words_are_equal():
     assert fingerprint(["a", "b"]) == fingerprint(("a", "b")) != fingerprint(["b", "a"])
     assert compile_globs(["a", "b"]) == compile_globs(("a", "b")) != compile_globs(["b", "a"])
 
 
-def test_options_choose_the_profile_together_with_the_rest():
+def test_a_profile_is_chosen_by_options_and_mode():
     pxe = Profile("pxe", ProfileMatch(options=fingerprint(["tsize=0", "blksize"])))
     net = Profile("net", ProfileMatch(options=fingerprint(["blksize"]), mode=b"netascii"))
     profiles = Profiles([pxe, net, Profile("any")])
     client = ClientIdentity(CLIENT)
-    sized = ((b"TSIZE", b"0"), (b"blksize", b"1468"))
-    assert profiles.choose(_asked(*sized), client).name == "pxe"
-    assert profiles.choose(_asked(sized[1], mode=b"NETASCII"), client).name == "net"
-    assert profiles.choose(_asked(sized[1]), client).name == "any"
-    assert profiles.choose(_asked(*sized), client).name == "pxe"  # remembered by its options
+    options = ((b"TSIZE", b"0"), (b"blksize", b"1468"))
+    assert profiles.choose(_request(*options), client).name == "pxe"
+    assert profiles.choose(_request(options[1], mode=b"NETASCII"), client).name == "net"
+    assert profiles.choose(_request(options[1]), client).name == "any"
+    assert profiles.choose(_request(*options), client).name == "pxe"  # cached by its options
 
 
-def test_a_name_of_4096_octets_may_fit():
+def test_a_name_of_4096_bytes_can_match():
     assert matches_globs(b"a" * 4096, compile_globs(["*"]))
 
 
-def test_what_is_no_option_is_told_in_these_words():
+def test_the_error_of_an_invalid_option_pattern_has_examples():
     with pytest.raises(ValueError, match=r"^expected an option such as blksize, tsize=0 or "):
         fingerprint(["?"])
 
@@ -193,7 +197,7 @@ OPTIONS = st.lists(
 
 
 @given(WORDS, OPTIONS)
-def test_a_fingerprint_takes_each_option_in_turn(words, options):
+def test_a_fingerprint_matches_as_a_simple_matcher_does(words, options):
     try:
         pattern = fingerprint(words)
     except ValueError:
@@ -218,6 +222,6 @@ def test_any_globs_match_any_name_in_bounded_time(globs, filename):
     pattern = compile_globs(globs)
     for name in (filename, filename * 1000):
         matches = matches_globs(name, pattern)
-        assert not (matches and len(name) > 4096)  # no file system has such a name
+        assert not (matches and len(name) > 4096)  # longer than any path of a file system
         assert matches_globs(name.replace(b"\\", b"/"), pattern) == matches
         assert matches or "*" not in globs or len(name) > 4096

@@ -1,4 +1,4 @@
-"""Regular expressions: syntax that is accepted, matches, and expressions of POSIX."""
+"""Regular expressions: accepted syntax, matches, and POSIX expressions of imported maps."""
 
 import ctypes
 import re
@@ -17,7 +17,7 @@ from tftpd.access.regex import (
     pattern,
 )
 
-# Expressions that a backtracking matcher needs exponential or cubic time for.
+# A backtracking matcher needs exponential or cubic time for these expressions.
 SLOW_ELSEWHERE = [
     "^(a+)+$",
     "(a*)*b",
@@ -197,7 +197,7 @@ def test_any_text_is_an_expression_or_is_refused(text, is_posix):
         return
 
 
-# --- expressions of POSIX ---
+# --- POSIX expressions ---
 
 _EXTENDED, _ICASE = 1, 2
 

@@ -3,5 +3,5 @@
 from tftpd.access.policy import RenderLimits
 
 
-def test_unless_told_otherwise_a_template_makes_a_mebibyte_in_two_seconds():
+def test_the_default_limits_are_1_mib_and_2_seconds():
     assert RenderLimits() == RenderLimits(size=1024 * 1024, seconds=2.0)

@@ -1,4 +1,4 @@
-"""Rules that rewrite names: what they make of them, and where they end."""
+"""Rules that rewrite names: their results and their limits."""
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -17,13 +17,15 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 CLIENT = ClientIdentity(ip_address("10.0.0.7"))
 
 
-def rule(match, to=None, label="r", **how):
-    found = pattern(match)
-    return RewriteRule(label, found, None if to is None else parse_template(to, found), **how)
+def rule(match, to=None, label="r", **options):
+    compiled = pattern(match)
+    return RewriteRule(
+        label, compiled, None if to is None else parse_template(to, compiled), **options
+    )
 
 
 @pytest.mark.parametrize(
-    ("match", "to", "name", "made"),
+    ("match", "to", "name", "rewritten"),
     [
         ("^pxelinux", "bios/pxelinux", b"pxelinux.0", b"bios/pxelinux.0"),
         (r"\.cfg$", "", b"a.cfg", b"a"),
@@ -38,18 +40,18 @@ def rule(match, to=None, label="r", **how):
         ("none", "b", b"aa", b"aa"),
     ],
 )
-def test_what_was_found_is_replaced(match, to, name, made):
-    assert apply_rules([rule(match, to)], name, False, CLIENT).name == made
+def test_the_match_is_replaced(match, to, name, rewritten):
+    assert apply_rules([rule(match, to)], name, False, CLIENT).name == rewritten
 
 
-def test_each_address_has_its_own_form():
+def test_placeholders_support_ipv6_addresses():
     rules = [rule("^.*$", "{ip} {ip_hex}")]
-    made = apply_rules(rules, b"x", False, ClientIdentity(ip_address("2001:db8::1"))).name
-    assert made == b"2001:db8::1 20010DB8000000000000000000000001"
+    rewritten = apply_rules(rules, b"x", False, ClientIdentity(ip_address("2001:db8::1"))).name
+    assert rewritten == b"2001:db8::1 20010DB8000000000000000000000001"
 
 
 @pytest.mark.parametrize(
-    ("to", "why"),
+    ("to", "reason"),
     [
         ("{2}", "{2}: there are 1 groups"),
         ("{9999}", "{9999}: there are 1 groups"),
@@ -61,34 +63,34 @@ def test_each_address_has_its_own_form():
         ("a\0b", "a name cannot contain NUL"),
     ],
 )
-def test_what_is_no_template_is_told(to, why):
+def test_an_invalid_template_is_an_error_with_its_reason(to, reason):
     with pytest.raises(BadPattern) as bad:
         parse_template(to, pattern("(?P<name>x)"))
-    assert str(bad.value) == why
+    assert str(bad.value) == reason
 
 
-def test_rules_follow_each_other_and_are_named():
+def test_rules_are_applied_in_order_and_listed():
     rules = [rule("a", "b", "first"), rule("b", "c", "second"), rule("x", "y", "third")]
     assert apply_rules(rules, b"a", False, CLIENT) == RequestName(b"c", ("first", "second"))
     assert apply_rules(rules, b"q", False, CLIENT) == RequestName(b"q")
 
 
-def test_the_last_rule_ends_them():
+def test_a_rule_with_last_ends_the_rules():
     rules = [rule("a", "b", last=True), rule("b", "c")]
     assert apply_rules(rules, b"a", False, CLIENT).name == b"b"
     assert apply_rules(rules, b"b", False, CLIENT).name == b"c"
 
 
-def test_a_rule_may_begin_them_anew():
+def test_a_rule_with_restart_restarts_the_rules():
     rules = [rule("^c", "d"), rule("^a", "b"), rule("^b", "c", restart=True)]
     assert apply_rules(rules, b"a", False, CLIENT).name == b"d"
 
 
-def test_a_rule_may_replace_all_that_it_finds():
+def test_a_rule_with_repeat_replaces_all_matches():
     assert apply_rules([rule(r"\\", "/", repeat=True)], b"a\\b\\c", False, CLIENT).name == b"a/b/c"
 
 
-def test_after_the_last_replacement_a_rule_ends_them_or_begins_them_anew():
+def test_last_and_restart_apply_after_all_repetitions():
     ends = [rule("a", "b", repeat=True, last=True), rule("b", "c")]
     assert apply_rules(ends, b"aa", False, CLIENT).name == b"bb"
     assert apply_rules(ends, b"bb", False, CLIENT).name == b"cb"
@@ -96,7 +98,7 @@ def test_after_the_last_replacement_a_rule_ends_them_or_begins_them_anew():
     assert apply_rules(anew, b"aa", False, CLIENT).name == b"c"
 
 
-def test_a_rule_may_be_for_names_without_something():
+def test_a_rule_with_unless_applies_to_names_without_a_match():
     rules = [rule("^boot/", unless=True, refuse=True, label="rewrite[0]")]
     assert apply_rules(rules, b"boot/x", False, CLIENT).name == b"boot/x"
     with pytest.raises(RequestRefused) as refused:
@@ -105,14 +107,14 @@ def test_a_rule_may_be_for_names_without_something():
     assert str(refused.value) == "rewrite[0] refuses the name"
 
 
-def test_a_refusal_tells_what_the_name_had_become():
+def test_the_reason_of_a_refusal_has_the_rewritten_name():
     rules = [rule("a", "\x1b", "rewrite[0]"), rule("^", refuse=True, label="rewrite[1]")]
     with pytest.raises(RequestRefused) as refused:
         apply_rules(rules, b"a", False, CLIENT)
     assert str(refused.value) == 'rewrite[1] refuses the name ("\\x1b" by rewrite[0])'
 
 
-def test_rules_are_for_reads_or_writes_and_for_some_clients():
+def test_a_rule_can_be_limited_to_reads_writes_or_clients():
     reads, writes = rule("a", "r", writes=False), rule("a", "w", reads=False)
     assert apply_rules([reads, writes], b"a", False, CLIENT).name == b"r"
     assert apply_rules([reads, writes], b"a", True, CLIENT).name == b"w"
@@ -129,9 +131,9 @@ def test_rules_are_for_reads_or_writes_and_for_some_clients():
         [rule("", restart=True)],
         [rule("^", "a", repeat=True)],
     ],
-    ids=["round and round", "over and over", "on and on", "longer and longer"],
+    ids=["alternating", "repeated", "unchanged", "growing"],
 )
-def test_rules_without_end_refuse_the_name(rules):
+def test_endless_rules_refuse_the_name(rules):
     applied = []
     with pytest.raises(RequestRefused) as refused:
         apply_rules(rules, b"a", False, CLIENT, lambda rule, name: applied.append(name))
@@ -139,7 +141,7 @@ def test_rules_without_end_refuse_the_name(rules):
     assert len(applied) <= rewrite.MAX_APPLIED_RULES + 1
 
 
-def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
+def test_a_name_that_is_too_long_for_the_rules_is_refused():
     refusing = [rule("secret", refuse=True)]
     with pytest.raises(RequestRefused):
         apply_rules(refusing, b"./" * 200 + b"secret", False, CLIENT)
@@ -149,7 +151,7 @@ def test_a_name_too_long_for_the_rules_is_refused_rather_than_let_past():
 
 
 @given(st.binary(max_size=MAX_NAME_BYTES))
-def test_any_octets_come_through_rules_that_do_not_concern_them(name):
+def test_rules_without_a_match_keep_any_bytes(name):
     rules = [rule("^none$", "x"), rule("^(.*)$", "{1}"), rule("none", refuse=True)]
     try:
         assert apply_rules(rules, name, False, CLIENT).name == name
@@ -157,60 +159,60 @@ def test_any_octets_come_through_rules_that_do_not_concern_them(name):
         assert b"none" in name
 
 
-def test_a_rule_with_the_mac_address_is_for_clients_that_have_one():
-    known = ClientIdentity(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
+def test_a_rule_with_mac_is_skipped_if_the_mac_address_is_unknown():
+    client = ClientIdentity(ip_address("10.0.0.7"), lambda: bytes.fromhex("525400abcdef"))
     rules = [rule("^", "{mac:upper}/")]
-    assert apply_rules(rules, b"a", False, known).name == b"52-54-00-AB-CD-EF/a"
+    assert apply_rules(rules, b"a", False, client).name == b"52-54-00-AB-CD-EF/a"
     assert apply_rules(rules, b"a", False, CLIENT) == RequestName(b"a")
     assert apply_rules([rule("(?P<mac>a)", "{mac}b")], b"a", False, CLIENT).name == b"ab"
 
 
-def test_named_groups_are_kept_whatever_the_rule_does():
+def test_named_groups_are_kept_for_templates():
     sees = rule("^(?P<kind>[a-z]+)/(?P<none>x)?", last=True)
     assert apply_rules([sees], b"efi/y", False, CLIENT) == RequestName(
         b"efi/y", (), {"kind": b"efi"}
     )
     both = [rule("^(?P<kind>[a-z]+)", "{kind}", "first"), rule("(?P<rest>y)", "z", "second")]
-    made = apply_rules(both, b"efi/y", False, CLIENT)
-    assert made == RequestName(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
+    rewritten = apply_rules(both, b"efi/y", False, CLIENT)
+    assert rewritten == RequestName(b"efi/z", ("first", "second"), {"kind": b"efi", "rest": b"y"})
 
 
-def test_a_refusal_says_which_bound_it_was():
+def test_the_reason_of_a_refusal_names_the_exceeded_limit():
     with pytest.raises(RequestRefused, match=r"^the name is too long for the rewrite rules$"):
         apply_rules([rule("x")], b"a" * (MAX_NAME_BYTES + 1), False, CLIENT)
     with pytest.raises(RequestRefused, match=r"^the rewrite rules do not come to an end$"):
         apply_rules([rule("", restart=True)], b"a", False, CLIENT)
 
 
-def test_rules_without_end_are_left_after_one_more_than_may_apply():
-    most = rewrite.MAX_APPLIED_RULES
+def test_endless_rules_stop_one_rule_after_the_maximum():
+    maximum = rewrite.MAX_APPLIED_RULES
     applied = []
     with pytest.raises(RequestRefused):
         apply_rules(
-            [rule("", restart=True)], b"a", False, CLIENT, lambda *told: applied.append(told)
+            [rule("", restart=True)], b"a", False, CLIENT, lambda *reports: applied.append(reports)
         )
-    assert len(applied) == most + 1
+    assert len(applied) == maximum + 1
 
 
-def test_each_rule_that_applies_is_told_with_the_name_after_it():
+def test_each_applied_rule_is_reported_with_its_result():
     first, second, never = rule("a", "b"), rule("b", "c"), rule("x", "y")
-    told = []
-    apply_rules([first, never, second], b"a", False, CLIENT, lambda *said: told.append(said))
-    assert told == [(first, b"b"), (second, b"c")]
+    reports = []
+    apply_rules([first, never, second], b"a", False, CLIENT, lambda *report: reports.append(report))
+    assert reports == [(first, b"b"), (second, b"c")]
 
 
-def test_rules_that_do_not_concern_a_request_are_passed_over_wherever_they_stand():
+def test_rules_for_other_requests_are_skipped_at_any_position():
     writes = rule("a", "w", reads=False)
     rules = [rule("a", "b"), writes, rule("x", "y"), writes, writes, rule("b", "c")]
     assert apply_rules(rules, b"a", False, CLIENT).name == b"c"
 
 
-def test_a_group_by_its_name_that_matched_nothing_is_nothing():
+def test_a_named_group_without_a_match_is_empty():
     assert apply_rules([rule("x(?P<y>y)?", "[{y}]")], b"ax", False, CLIENT).name == b"a[]"
 
 
 @pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
-def test_a_group_that_there_is_not_is_told_however_long_its_number(number):
+def test_a_missing_group_is_an_error_for_any_length_of_its_number(number):
     with pytest.raises(BadPattern, match="there are 1 groups"):
         parse_template(f"{{{number}}}", pattern("(x)"))
     assert parse_template("{001}", pattern("(x)"))

@@ -14,78 +14,78 @@ def _client(neighbour):
     return ClientIdentity(ip_address("10.0.0.7"), neighbour)
 
 
-def _nobody_asks():
-    raise AssertionError("the MAC address does not matter")
+def _unexpected_lookup():
+    raise AssertionError("no rule needs the MAC address")
 
 
-CLIENT = _client(_nobody_asks)
+CLIENT = _client(_unexpected_lookup)
 
 
-def test_without_facts_nothing_is_known():
+def test_without_rules_a_client_has_no_variables():
     assert VariableTable().values_for(CLIENT) == {}
     assert not VariableTable().needs_mac
 
 
-def test_what_fits_is_merged_and_the_later_holds():
-    facts = VariableTable(
+def test_matching_rules_are_merged_and_the_later_value_is_used():
+    table = VariableTable(
         [
             VariableRule({"disk": "sda", "console": {"port": "ttyS0"}}),
             VariableRule({"disk": "vda"}, clients=ELSEWHERE),
             VariableRule({"console": {"speed": 9600}, "menu": True}, clients=NET),
         ]
     )
-    assert facts.values_for(CLIENT) == {
+    assert table.values_for(CLIENT) == {
         "disk": "sda",
-        "console": {"speed": 9600},  # whole: not merged with the one before
+        "console": {"speed": 9600},  # replaces the whole value of the previous rule
         "menu": True,
     }
 
 
-def test_a_mac_fits_whole_or_by_how_it_begins():
-    facts = VariableTable(
+def test_a_mac_address_matches_completely_or_by_prefix():
+    table = VariableTable(
         [
             VariableRule({"vendor": "qemu"}, macs=[MAC[:3]]),
             VariableRule({"host": "a"}, macs=[b"\0" * 6, MAC]),
             VariableRule({"host": "b"}, macs=[b"\0" * 6]),
         ]
     )
-    assert facts.needs_mac
-    assert facts.values_for(_client(lambda: MAC)) == {"vendor": "qemu", "host": "a"}
-    assert facts.values_for(_client(lambda: None)) == {}
+    assert table.needs_mac
+    assert table.values_for(_client(lambda: MAC)) == {"vendor": "qemu", "host": "a"}
+    assert table.values_for(_client(lambda: None)) == {}
 
 
-def test_both_conditions_must_fit():
-    facts = VariableTable([VariableRule({"a": 1}, clients=NET, macs=[MAC])])
-    assert facts.values_for(_client(lambda: MAC)) == {"a": 1}
-    assert facts.values_for(_client(lambda: b"\1" * 6)) == {}
+def test_both_conditions_must_match():
+    table = VariableTable([VariableRule({"a": 1}, clients=NET, macs=[MAC])])
+    assert table.values_for(_client(lambda: MAC)) == {"a": 1}
+    assert table.values_for(_client(lambda: b"\1" * 6)) == {}
 
 
-def test_the_mac_is_asked_for_once_and_only_where_it_decides():
-    asked = []
+def test_the_mac_address_is_looked_up_once_and_only_if_it_matters():
+    lookups = []
 
     def neighbour():
-        asked.append(1)
+        lookups.append(1)
 
     VariableTable(
         [VariableRule({"a": 1}, macs=[MAC]), VariableRule({"a": 1}, macs=[MAC])]
     ).values_for(_client(neighbour))
-    assert asked == [1]
+    assert lookups == [1]
     VariableTable([VariableRule({"a": 1}, clients=ELSEWHERE, macs=[MAC])]).values_for(CLIENT)
 
 
-def test_what_one_client_gets_changes_nothing_for_the_next():
-    facts = VariableTable([VariableRule({"a": 1})])
-    facts.values_for(CLIENT)["a"] = 2
-    assert facts.values_for(CLIENT) == {"a": 1}
+def test_changes_to_the_values_of_a_client_do_not_affect_others():
+    table = VariableTable([VariableRule({"a": 1})])
+    table.values_for(CLIENT)["a"] = 2
+    assert table.values_for(CLIENT) == {"a": 1}
 
 
-def test_a_fact_of_another_hides_none_that_comes_after_it():
-    facts = VariableTable(
+def test_a_rule_for_other_clients_does_not_affect_later_rules():
+    table = VariableTable(
         [
             VariableRule({"a": 1}, macs=[b"\0" * 6]),
             VariableRule({"b": 2}),
             VariableRule({"c": 3}, ELSEWHERE),
         ]
     )
-    assert facts.values_for(_client(lambda: MAC)) == {"b": 2}
-    assert facts.values_for(_client(lambda: None)) == {"b": 2}
+    assert table.values_for(_client(lambda: MAC)) == {"b": 2}
+    assert table.values_for(_client(lambda: None)) == {"b": 2}

@@ -87,7 +87,7 @@ def test_a_problem_in_a_soak_test_is_the_exit_status(capsys, monkeypatch):
     assert "PROBLEM: the log has: Traceback" in capsys.readouterr().out
 
 
-def test_hostile_passes_the_attacks_on(capsys, monkeypatch):
+def test_hostile_measures_the_chosen_attacks(capsys, monkeypatch):
     monkeypatch.setattr(program, "measure_attacks", lambda server, attacks, *_: f"{attacks}")
     assert program.main(["hostile", "--attacks", "requests"]) == 0
     assert "['requests']" in capsys.readouterr().out

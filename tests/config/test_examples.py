@@ -1,4 +1,4 @@
-"""The files that are shipped."""
+"""Configurations and the schema in conf/."""
 
 import json
 
@@ -12,7 +12,7 @@ SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").gl
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_a_shipped_configuration_loads(path, tmp_path):
+def test_a_shipped_configuration_is_valid(path, tmp_path):
     text = path.read_text()
     for line in text.splitlines():
         if line.strip().startswith("root: /"):
@@ -32,14 +32,14 @@ def test_a_shipped_configuration_names_its_schema(path):
     assert (path.parent / name).resolve() == CHECKOUT / "conf/tftpd.schema.json"
 
 
-# Older ones write the same otherwise.
+# Older versions of pydantic write the same schema in another form.
 @pytest.mark.skipif(pydantic.VERSION.startswith(("2.9.", "2.10.")), reason="needs pydantic 2.11")
 def test_the_exported_schema_is_current():
     exported = (CHECKOUT / "conf/tftpd.schema.json").read_text()
     assert exported == json.dumps(build_schema(), indent=2) + "\n"
 
 
-def test_the_schema_has_ranges_words_and_defaults_as_they_are_written():
+def test_the_schema_has_ranges_choices_and_defaults():
     kinds = build_schema()["$defs"]
     port = kinds["ListenSection"]["properties"]["port"]
     assert (port["minimum"], port["maximum"]) == (1, 65535)

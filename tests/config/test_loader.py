@@ -1,4 +1,4 @@
-"""Configuration files: what they give, and the messages for what is wrong."""
+"""Configuration files: their settings, and the messages for problems."""
 
 import os
 import random
@@ -21,8 +21,8 @@ from tftpd.protocol.retransmission import RetransmitPolicy
 
 
 @pytest.fixture
-def written(tmp_path, monkeypatch):
-    """Writes a configuration beside two directories, `srv` and `in`."""
+def write_config(tmp_path, monkeypatch):
+    """Return a function that writes a configuration beside two directories, `srv` and `in`."""
     (tmp_path / "srv").mkdir()
     (tmp_path / "in").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -37,8 +37,8 @@ def written(tmp_path, monkeypatch):
 MINIMAL = "directories:\n  - {root: srv, read: true}\n"
 
 
-def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
-    settings = load_settings(written(MINIMAL))
+def test_a_minimal_configuration_has_defaults(write_config, tmp_path):
+    settings = load_settings(write_config(MINIMAL))
     assert settings.build_mounts() == [Mount((), single_root(tmp_path / "srv"), read=ReadPolicy())]
     assert settings.limits.option_limits() == OptionLimits()
     assert settings.limits.sessions == 5000
@@ -49,9 +49,9 @@ def test_little_is_needed_and_the_rest_has_defaults(written, tmp_path):
     assert listen == [("0.0.0.0", 69, "ignore"), ("::", 69, "ignore")]
 
 
-def test_everything_can_be_said(written, tmp_path):
+def test_every_setting_can_be_configured(write_config, tmp_path):
     settings = load_settings(
-        written(
+        write_config(
             """
 listen:
   - {address: fe80::1%lo, port: 6969, broadcast: answer}
@@ -87,17 +87,19 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
 
 
 @pytest.mark.parametrize(
-    ("text", "octets"),
+    ("text", "n_bytes"),
     [("0", 0), ("1000", 1000), ("64k", 65536), ("64KiB", 65536), ("64kb", 64000),
      ("2 GiB", 2 << 30), ("1.5MB", 1_500_000), ("9b", 9)],
 )  # fmt: skip
-def test_sizes(written, text, octets):
-    settings = load_settings(written(f"directories: [{{root: in, write: {{max_size: {text}}}}}]"))
-    assert settings.build_mounts()[0].write.max_size == octets
+def test_sizes_are_parsed_with_their_units(write_config, text, n_bytes):
+    settings = load_settings(
+        write_config(f"directories: [{{root: in, write: {{max_size: {text}}}}}]")
+    )
+    assert settings.build_mounts()[0].write.max_size == n_bytes
 
 
 @pytest.mark.parametrize(
-    ("text", "blksize", "octets"),
+    ("text", "blksize", "n_bytes"),
     [
         ("bandwidth: 1MB", 65464, 250_000),
         ("session_bandwidth: 100kB", 25_000, 25_000),
@@ -105,20 +107,20 @@ def test_sizes(written, text, octets):
         ("bandwidth: 1KiB, session_bandwidth: 100kB", 512, 512),
     ],
 )
-def test_where_transfers_are_slow_by_rule_windows_are_small(written, text, blksize, octets):
-    granted = load_settings(written(MINIMAL + f"limits: {{{text}}}\n")).limits.option_limits()
-    assert (granted.blksize, granted.window_bytes) == (blksize, octets)
+def test_bandwidth_limits_reduce_blocks_and_windows(write_config, text, blksize, n_bytes):
+    granted = load_settings(write_config(MINIMAL + f"limits: {{{text}}}\n")).limits.option_limits()
+    assert (granted.blksize, granted.window_bytes) == (blksize, n_bytes)
 
 
 @pytest.mark.parametrize("text", ["40000-40999", '"40000 - 40999"'])
-def test_ranges_of_ports(written, text):
+def test_port_ranges_are_parsed(write_config, text):
     listen = f"listen: [{{address: 127.0.0.1, session_ports: {text}}}]"
-    assert load_settings(written(MINIMAL + listen)).listen[0].ports == (40000, 40999)
+    assert load_settings(write_config(MINIMAL + listen)).listen[0].ports == (40000, 40999)
 
 
 @pytest.mark.parametrize("text", ["0644", "644", '"0644"', "0o644"])
-def test_file_modes_are_octal(written, text):
-    settings = load_settings(written(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
+def test_file_modes_are_octal(write_config, text):
+    settings = load_settings(write_config(f"directories: [{{root: in, write: {{mode: {text}}}}}]"))
     assert settings.build_mounts()[0].write.mode == 0o644
 
 
@@ -131,36 +133,36 @@ def test_file_modes_are_octal(written, text):
         ("{socket: /run/tftpd/status.sock}", StatusSection(socket="/run/tftpd/status.sock")),
     ],
 )
-def test_the_status_page(written, text, status):
-    assert load_settings(written(MINIMAL + f"status: {text}")).status == status
+def test_the_status_page_can_be_configured(write_config, text, status):
+    assert load_settings(write_config(MINIMAL + f"status: {text}")).status == status
 
 
-def test_patience_alone_may_be_shortened(written):
+def test_idle_timeout_can_be_set_alone(write_config):
     timing = load_settings(
-        written(MINIMAL + "retransmit: {idle_timeout: 3}")
+        write_config(MINIMAL + "retransmit: {idle_timeout: 3}")
     ).retransmit.build_policy()
     assert timing == RetransmitPolicy(idle_timeout=3)
 
 
-def test_empty_sections_are_sections_of_defaults(written):
-    settings = load_settings(written(MINIMAL + "limits:\nretransmit:\nlog:\n"))
+def test_empty_sections_have_defaults(write_config):
+    settings = load_settings(write_config(MINIMAL + "limits:\nretransmit:\nlog:\n"))
     assert settings.limits.option_limits() == OptionLimits()
 
 
-def test_roots_are_relative_to_the_file(written, tmp_path):
+def test_roots_are_relative_to_the_file(write_config, tmp_path):
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
     assert load_settings(conf / "t.yaml").build_mounts()[0].roots == single_root(tmp_path / "srv")
 
 
-def _said(path: Path) -> list[str]:
+def _problems(path: Path) -> list[str]:
     with pytest.raises(ConfigError) as refused:
         load_settings(path)
     return str(refused.value).splitlines()
 
 
-def test_all_problems_are_told_together_in_the_order_of_their_lines(written, tmp_path):
+def test_all_problems_are_reported_in_the_order_of_their_lines(write_config, tmp_path):
     text = """\
 listen:
   - {address: 127.0.0.1, port: 6969}
@@ -188,7 +190,7 @@ retransmit: {min_interval: 9, max_interval: 3}
 lisen: 3
 """
     here = tmp_path
-    assert _said(written(text)) == [
+    assert _problems(write_config(text)) == [
         't.yaml:3: listen[1].address: "127.0.0.1" port 6969 is already the address of listen[0]'
         " on line 2",
         "t.yaml:4: listen[2].address: expected an IP address such as 192.0.2.1 or fe80::1%eth0,"
@@ -226,7 +228,7 @@ lisen: 3
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("", "t.yaml:1: the file is empty"),
         ("# nothing", "t.yaml:1: the file is empty"),
@@ -323,56 +325,58 @@ lisen: 3
                               ("[40000, 40001]", "a list"), ("-1-40000", '"-1-40000"')]),
     ],
 )  # fmt: skip
-def test_one_message_each(written, text, said):
-    assert _said(written(text)) == [said]
+def test_each_problem_has_one_message(write_config, text, problem):
+    assert _problems(write_config(text)) == [problem]
 
 
-def test_files_that_cannot_be_read(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("binary").write_bytes(b"\xff\xfe\0")
     Path("huge").write_bytes(b"#" * (1 << 20) + b"\n")
-    assert _said(Path("huge")) == ["huge: the file is larger than 1 MiB"]
-    assert _said(Path("missing")) == ["missing: the file cannot be read: No such file or directory"]
-    assert _said(Path(".")) == [".: the file cannot be read: Is a directory"]
-    assert _said(Path("binary")) == ["binary:1: the file is not UTF-8 text"]
+    assert _problems(Path("huge")) == ["huge: the file is larger than 1 MiB"]
+    assert _problems(Path("missing")) == [
+        "missing: the file cannot be read: No such file or directory"
+    ]
+    assert _problems(Path(".")) == [".: the file cannot be read: Is a directory"]
+    assert _problems(Path("binary")) == ["binary:1: the file is not UTF-8 text"]
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+def test_a_pipe_without_a_writer_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (said,) = _said(tmp_path / "pipe")
-    assert said.endswith("the file is empty")
+    (problem,) = _problems(tmp_path / "pipe")
+    assert problem.endswith("the file is empty")
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])
-def test_roots_must_be_usable(written, monkeypatch, tmp_path, kind):
-    path = written(f"directories: [{{root: in, {kind}: true}}]")
+def test_roots_must_be_usable(write_config, monkeypatch, tmp_path, kind):
+    path = write_config(f"directories: [{{root: in, {kind}: true}}]")
     monkeypatch.setattr(os, "access", lambda *_: False)
     verb = {"read": "readable", "write": "writable"}[kind]
-    assert _said(path) == [f"t.yaml:1: directories[0].root: {tmp_path}/in is not {verb}"]
+    assert _problems(path) == [f"t.yaml:1: directories[0].root: {tmp_path}/in is not {verb}"]
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_whatever_the_file_says_it_is_read_or_refused(written, seed):
-    dice = random.Random(seed)
+def test_any_file_is_loaded_or_has_problems(write_config, seed):
+    generator = random.Random(seed)
     text = bytearray((CHECKOUT / "conf/tftpd.yaml").read_bytes())
-    for _ in range(dice.randint(1, 12)):
-        at = dice.randrange(len(text))
-        match dice.randrange(3):
+    for _ in range(generator.randint(1, 12)):
+        position = generator.randrange(len(text))
+        match generator.randrange(3):
             case 0:
-                text[at] = dice.choice(b"{}[]:,&*!|>'\"%@`-#?~ \n\t\0\xff0a")
+                text[position] = generator.choice(b"{}[]:,&*!|>'\"%@`-#?~ \n\t\0\xff0a")
             case 1:
-                del text[at : at + dice.randint(1, 20)]
+                del text[position : position + generator.randint(1, 20)]
             case 2:
-                text[at:at] = text[at : at + dice.randint(1, 40)]
-    path = written("")
+                text[position:position] = text[position : position + generator.randint(1, 40)]
+    path = write_config("")
     path.write_bytes(text)
     with suppress(ConfigError):
         load_settings(path)
 
 
-def test_rules_are_read_in_order_with_what_they_do(written):
+def test_rewrite_rules_are_loaded_in_order(write_config):
     settings = load_settings(
-        written(
+        write_config(
             MINIMAL + "rewrite:\n"
             "  - {match: '^(?P<a>x)', to: '{a:upper}', on: read, last: true, ignore_case: true}\n"
             "  - {unless: '^boot/', refuse: true, on: write, clients: [10.0.0.0/8]}\n"
@@ -405,22 +409,22 @@ def test_rules_are_read_in_order_with_what_they_do(written):
          '.on: expected one of read, write, both, got "reads", did you mean "read"?'),
     ],
 )  # fmt: skip
-def test_a_rule_that_cannot_be_is_told_with_its_line(written, rule, problem):
+def test_an_invalid_rewrite_rule_is_reported_with_its_line(write_config, rule, problem):
     with pytest.raises(ConfigError) as error:
-        load_settings(written(f"{MINIMAL}rewrite:\n  - {rule}\n"))
+        load_settings(write_config(f"{MINIMAL}rewrite:\n  - {rule}\n"))
     assert str(error.value) == f"t.yaml:4: rewrite[0]{problem}"
 
 
-def test_there_is_an_end_to_how_many_rules_there_are(written):
+def test_the_number_of_rewrite_rules_is_limited(write_config):
     rules = "  - {match: a, to: b}\n" * 501
     with pytest.raises(ConfigError) as error:
-        load_settings(written(f"{MINIMAL}rewrite:\n{rules}"))
+        load_settings(write_config(f"{MINIMAL}rewrite:\n{rules}"))
     assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"
 
 
-def test_the_ladder_is_read(written):
+def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
     settings = load_settings(
-        written(
+        write_config(
             "directories:\n"
             "  - {root: srv, read: true}\n"
             "  - {path: /in, root: in, read: true, fallbacks: [case]}\n"
@@ -444,9 +448,9 @@ def test_the_ladder_is_read(written):
         ("{fallbacks: case}", '.fallbacks: expected a list, got "case"'),
     ],
 )  # fmt: skip
-def test_a_ladder_that_cannot_be_is_told(written, names, problem):
+def test_an_invalid_section_names_is_reported_with_its_line(write_config, names, problem):
     with pytest.raises(ConfigError) as error:
-        load_settings(written(f"{MINIMAL}names: {names}\n"))
+        load_settings(write_config(f"{MINIMAL}names: {names}\n"))
     assert str(error.value).startswith(f"t.yaml:3: names{problem}")
 
 
@@ -469,7 +473,7 @@ def test_a_ladder_that_cannot_be_is_told(written, names, problem):
         ),
     ],
 )
-def test_an_old_key_gets_an_error_that_names_the_new_key(written, section, old, new):
+def test_an_old_key_gets_an_error_that_names_the_new_key(write_config, section, old, new):
     problem = f't.yaml:3: {old}: unknown key: it is now called "{new}"'
     with pytest.raises(ConfigError, match=re.escape(problem)):
-        load_settings(written(MINIMAL + section))
+        load_settings(write_config(MINIMAL + section))

@@ -1,4 +1,4 @@
-"""Profiles as they are written, and what is wrong with them."""
+"""Profiles in a configuration, and the messages for problems."""
 
 from ipaddress import ip_network
 from typing import get_args
@@ -16,8 +16,8 @@ MINIMAL = "directories: [{root: ., read: true}]\n"
 
 
 @pytest.fixture
-def loaded(tmp_path, monkeypatch):
-    """Loads a configuration that says these profiles."""
+def load(tmp_path, monkeypatch):
+    """Return a function that loads a configuration with these profiles."""
     monkeypatch.chdir(tmp_path)
 
     def load_with(text):
@@ -28,8 +28,8 @@ def loaded(tmp_path, monkeypatch):
     return load_with
 
 
-def test_everything_of_a_profile_can_be_said(loaded):
-    settings = loaded(
+def test_every_key_of_a_profile_can_be_configured(load):
+    settings = load(
         """
 shipped_profiles: false
 profiles:
@@ -54,8 +54,8 @@ profiles:
     source: seen here
 """
     )
-    (known,) = settings.active_profiles()
-    assert known.build_profile() == Profile(
+    (section,) = settings.active_profiles()
+    assert section.build_profile() == Profile(
         "star64",
         ProfileMatch(
             options=fingerprint(["timeout=5", "tsize=0?", "blksize=1468|512"]),
@@ -78,22 +78,22 @@ profiles:
     )
 
 
-def test_a_profile_that_says_nothing_more_changes_nothing(loaded):
-    settings = loaded("profiles: [{name: lab, match: {options: []}}]")
+def test_a_profile_without_settings_has_defaults(load):
+    settings = load("profiles: [{name: lab, match: {options: []}}]")
     assert settings.active_profiles()[0].build_profile() == Profile(
         "lab", ProfileMatch(options=fingerprint([]))
     )
 
 
-def test_those_of_the_file_come_before_those_that_are_shipped(loaded):
-    names = [profile.name for profile in loaded("").active_profiles()]
+def test_configured_profiles_come_before_shipped_ones(load):
+    names = [profile.name for profile in load("").active_profiles()]
     assert names == [profile.name for profile in load_shipped_profiles()]
-    settings = loaded("profiles: [{name: lab, match: {mode: octet}}]")
+    settings = load("profiles: [{name: lab, match: {mode: octet}}]")
     assert [profile.name for profile in settings.active_profiles()] == ["lab", *names]
 
 
-def test_a_shipped_one_is_replaced_by_its_name(loaded):
-    settings = loaded("profiles: [{name: u-boot, match: {mode: octet}, duplicates: 1}]")
+def test_a_profile_replaces_the_shipped_one_of_the_same_name(load):
+    settings = load("profiles: [{name: u-boot, match: {mode: octet}, duplicates: 1}]")
     names = [profile.name for profile in settings.active_profiles()]
     assert names.count("u-boot") == 1
     assert settings.active_profiles()[0].duplicates == 1
@@ -134,27 +134,27 @@ def test_a_shipped_one_is_replaced_by_its_name(loaded):
          'profiles[1].name: "a" is already the name of profiles[0] on line 3'),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_line(loaded, line, problem):
-    with pytest.raises(ConfigError) as told:
-        loaded(f"profiles:\n  - {line}\n")
+def test_a_problem_of_a_profile_is_reported_with_its_line(load, line, problem):
+    with pytest.raises(ConfigError) as error:
+        load(f"profiles:\n  - {line}\n")
     number = 4 if "\n" in line else 3
-    assert str(told.value).endswith(f"t.yaml:{number}: {problem}")
+    assert str(error.value).endswith(f"t.yaml:{number}: {problem}")
 
 
 def test_every_known_option_can_be_refused():
     assert get_args(OptionName) == tuple(map(bytes.decode, NAMES))
 
 
-def test_profiles_without_a_name_are_not_duplicates(loaded):
-    with pytest.raises(ConfigError) as told:
-        loaded("profiles: [{match: {mode: octet}}, {match: {mode: octet}}]")
-    assert [str(problem.path) for problem in told.value.problems] == [
+def test_profiles_without_a_name_are_not_duplicates(load):
+    with pytest.raises(ConfigError) as error:
+        load("profiles: [{match: {mode: octet}}, {match: {mode: octet}}]")
+    assert [str(problem.path) for problem in error.value.problems] == [
         "('profiles', 0)",
         "('profiles', 1)",
     ]
 
 
-def test_every_shipped_profile_says_where_it_is_known_from():
+def test_every_shipped_profile_has_a_source_and_a_unique_name():
     assert all(profile.source for profile in load_shipped_profiles())
     assert len({profile.name for profile in load_shipped_profiles()}) == len(
         load_shipped_profiles()

@@ -1,4 +1,4 @@
-"""The keys of facts, and those of templates' limits."""
+"""The section `variables`, and the limits of templates."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,8 +12,8 @@ from tftpd.config.loader import load_settings
 
 
 @pytest.fixture
-def written(tmp_path, monkeypatch):
-    """Writes a configuration that serves, and more."""
+def write_config(tmp_path, monkeypatch):
+    """Return a function that writes a valid configuration with more sections."""
     (tmp_path / "srv").mkdir()
     monkeypatch.chdir(tmp_path)
 
@@ -25,14 +25,14 @@ def written(tmp_path, monkeypatch):
 
 
 def _problems(path):
-    with pytest.raises(ConfigError) as wrong:
+    with pytest.raises(ConfigError) as error:
         load_settings(path)
-    return str(wrong.value).splitlines()
+    return str(error.value).splitlines()
 
 
-def test_facts_are_read_as_they_are_written(written):
+def test_variables_keep_their_types(write_config):
     settings = load_settings(
-        written(
+        write_config(
             """
 variables:
   - set: {domain: example.org, debug: no, mode: 0644, quiet: true, speed: 115200, part: 1.5}
@@ -62,15 +62,15 @@ variables:
     ]
 
 
-def test_without_facts_there_are_none(written):
-    settings = load_settings(written(""))
+def test_without_the_section_there_are_no_variables(write_config):
+    settings = load_settings(write_config(""))
     assert settings.build_variables().rules == []
     assert settings.limits.render_limits() == RenderLimits(1 << 20, 2.0)
 
 
-def test_what_is_wrong_is_told_where_it_is(written):
+def test_problems_of_variables_are_reported_with_their_lines(write_config):
     assert _problems(
-        written(
+        write_config(
             """
 variables:
   - {}
@@ -99,25 +99,25 @@ variables:
     ]
 
 
-def test_values_are_nested_eight_deep_at_most(written):
+def test_values_may_be_nested_eight_levels_deep(write_config):
     def nested(levels):
         return f"variables: [{{set: {{a: {'[' * levels}1{']' * levels}}}}}]"
 
-    assert load_settings(written(nested(8))).build_variables().rules
-    (problem,) = _problems(written(nested(9)))
+    assert load_settings(write_config(nested(8))).build_variables().rules
+    (problem,) = _problems(write_config(nested(9)))
     assert problem == (
         f"t.yaml:2: variables[0].set.a{'[0]' * 8}: expected at most 8 levels, got a list"
     )
 
 
-def test_limits_of_templates_have_ranges(written):
-    settings = load_settings(written("limits: {template_size: 16MiB, template_time: 0.1}"))
+def test_limits_of_templates_have_ranges(write_config):
+    settings = load_settings(write_config("limits: {template_size: 16MiB, template_time: 0.1}"))
     assert settings.limits.render_limits() == RenderLimits(16 << 20, 0.1)
-    assert _problems(written("limits: {template_size: 17MiB, template_time: 11}")) == [
+    assert _problems(write_config("limits: {template_size: 17MiB, template_time: 11}")) == [
         't.yaml:2: limits.template_size: expected at most 16MiB, got "17MiB"',
         "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 11",
     ]
-    assert _problems(written("limits: {template_size: 1000, template_time: 0}")) == [
+    assert _problems(write_config("limits: {template_size: 1000, template_time: 0}")) == [
         "t.yaml:2: limits.template_size: expected at least 1KiB, got 1000",
         "t.yaml:2: limits.template_time: expected seconds, from 0.1 up to 10, got 0",
     ]

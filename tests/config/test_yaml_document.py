@@ -1,4 +1,4 @@
-"""YAML text to plain values with their lines."""
+"""YAML text as plain values with their lines."""
 
 import pytest
 
@@ -31,7 +31,7 @@ from tftpd.config.yaml_document import parse_document
         ("{a: [1, x]}", {"a": [1, "x"]}),
     ],
 )
-def test_only_what_has_one_reading_is_more_than_text(text, value):
+def test_only_unambiguous_scalars_are_not_text(text, value):
     document = parse_document(f"key: {text}")
     assert (document.value, document.problems) == ({"key": value}, [])
 
@@ -70,11 +70,11 @@ def test_every_path_has_its_line():
     ids=["twice", "merge", "key", "open", "alias", "documents", "NUL", "later NUL", "escape",
          "escape 2", "version", "half", "half key", "tag", "deep", "deeper", "loop"],
 )  # fmt: skip
-def test_what_is_wrong_is_a_problem_with_its_line(text, problem):
+def test_invalid_yaml_is_a_problem_with_its_line(text, problem):
     assert parse_document(text).problems == [problem]
 
 
-def test_an_alias_bomb_is_small():
+def test_an_alias_bomb_is_refused():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     assert parse_document("\n".join(lines)).problems == [
@@ -82,5 +82,5 @@ def test_an_alias_bomb_is_small():
     ]
 
 
-def test_several_repeated_keys_are_all_told():
+def test_all_repeated_keys_are_reported():
     assert [problem.line for problem in parse_document("a: 1\na: 2\nb: 1\nb: 2").problems] == [2, 4]

@@ -27,7 +27,7 @@ def _logged(form, level="debug"):
     return Logger(namespace="n", observer=publisher), out
 
 
-def test_json_is_one_flat_object_a_line():
+def test_each_line_of_the_json_log_is_one_flat_object():
     log, out = _logged("json")
     log.info("{who} did {what}", who="x", what=3, thing=object())
     (line,) = out.getvalue().splitlines()
@@ -47,13 +47,13 @@ def test_a_failure_has_its_traceback_in_the_object():
     assert "ZeroDivisionError" in record["traceback"]
 
 
-def test_text_is_a_line_with_time_and_level():
+def test_each_line_of_the_text_log_has_a_time_and_a_level():
     log, out = _logged("text")
     log.warn("careful")
     assert out.getvalue().endswith(" [n#warn] careful\n")
 
 
-def test_text_is_what_twistd_writes():
+def test_the_text_log_has_the_format_of_twistd():
     log, out = _logged("text")
     twistds = io.StringIO()
     theirs = Logger(namespace="n", observer=textFileLogObserver(twistds))
@@ -85,7 +85,7 @@ def test_the_journal_gets_a_priority_on_each_line_and_no_time(journal, level, pr
     assert lines() == [f"<{priority}>[n#{level}] one", f"<{priority}>\ttwo"]
 
 
-def test_a_traceback_is_an_error_of_the_journal_as_a_whole(journal):
+def test_each_line_of_a_traceback_has_the_priority_of_an_error(journal):
     out, lines = journal
     log = Logger(namespace="n", observer=LogPublisher(observer("debug", "text", out)))
     log.failure("oh", Failure(ZeroDivisionError("zero")))
@@ -94,7 +94,7 @@ def test_a_traceback_is_an_error_of_the_journal_as_a_whole(journal):
     assert {line[:3] for line in lines()} == {"<2>"}
 
 
-def test_json_in_the_journal_has_its_priority_too(journal):
+def test_a_json_line_in_the_journal_has_its_priority(journal):
     out, lines = journal
     log = Logger(namespace="n", observer=LogPublisher(observer("debug", "json", out)))
     log.error("trouble")
@@ -103,7 +103,7 @@ def test_json_in_the_journal_has_its_priority_too(journal):
     assert json.loads(line[3:])["message"] == "trouble"
 
 
-def test_only_the_journal_itself_gets_priorities(journal, tmp_path):
+def test_only_the_journal_gets_priorities(journal, tmp_path):
     """`JOURNAL_STREAM` is inherited by what writes elsewhere."""
     with (tmp_path / "other").open("w+") as other:
         log = Logger(namespace="n", observer=LogPublisher(observer("debug", "text", other)))
@@ -112,7 +112,7 @@ def test_only_the_journal_itself_gets_priorities(journal, tmp_path):
         assert other.read().endswith(" [n#error] trouble\n")
 
 
-def test_what_keeps_the_daemon_from_starting_is_an_error_of_the_journal(journal, monkeypatch):
+def test_a_failed_start_is_an_error_in_the_journal(journal, monkeypatch):
     out, lines = journal
     monkeypatch.setattr("sys.stderr", out)
     print_startup_error("t.yaml:1: one\nt.yaml:2: two")
@@ -121,7 +121,7 @@ def test_what_keeps_the_daemon_from_starting_is_an_error_of_the_journal(journal,
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_is_below_the_level_is_left_out(form):
+def test_events_below_the_level_are_not_logged(form):
     log, out = _logged(form, level="warn")
     log.info("chatter")
     assert out.getvalue() == ""
@@ -181,7 +181,7 @@ OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
     ],
     ids=lambda value: value.outcome.name if isinstance(value, TransferResult) else "",
 )  # fmt: skip
-def test_a_transfer_is_one_line(lines, result, line):
+def test_a_transfer_has_one_line(lines, result, line):
     AccessLog()(result)
     assert lines() == [line]
 

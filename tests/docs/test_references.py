@@ -81,7 +81,7 @@ def test_every_cited_file_of_the_code_exists(path):
 
 
 @pytest.mark.parametrize("path", [*TOP, *PAGES], ids=page_id)
-def test_every_link_to_another_page_leads_somewhere(path):
+def test_every_link_to_another_page_has_a_target(path):
     broken = []
     for target in _LINK.findall(prose(path)):
         if re.match(r"\w+:", target):

@@ -18,7 +18,9 @@ _SIZE = 100_000
 
 @pytest.fixture
 def server(offer, root):
-    profiles = Profiles(known.build_profile() for known in load_shipped_profiles())
+    profiles = Profiles(
+        name_of_profile.build_profile() for name_of_profile in load_shipped_profiles()
+    )
     return MemoryServer(lambda report: replace(offer(report), profiles=profiles))
 
 
@@ -26,7 +28,7 @@ def _options(text):
     return tuple((name, value) for name, _, value in (o.partition(b"=") for o in text.split()))
 
 
-def _asked(server, root, request):
+def _request(server, root, request):
     """Return the first reply and the name of the profile."""
     if isinstance(request, Rrq):
         path = root / request.filename.decode().strip("/")
@@ -87,8 +89,8 @@ def _asked(server, root, request):
     ],
 )  # fmt: skip
 def test_a_client_is_recognised_by_its_first_read(server, root, profile, name, options, oack):
-    answer, known = _asked(server, root, Rrq(name, b"octet", _options(options)))
-    assert (answer, known) == ([Oack(_options(oack))], profile)
+    answer, name_of_profile = _request(server, root, Rrq(name, b"octet", _options(options)))
+    assert (answer, name_of_profile) == ([Oack(_options(oack))], profile)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,8 @@ def test_a_client_is_recognised_by_its_first_read(server, root, profile, name, o
     ],
 )
 def test_a_request_without_options_gets_data_at_once(server, root, profile, name, mode):
-    answer, known = _asked(server, root, Rrq(name, mode))
-    assert ([(type(one), one.block) for one in answer], known) == ([(Data, 1)], profile)
+    answer, name_of_profile = _request(server, root, Rrq(name, mode))
+    assert ([(type(one), one.block) for one in answer], name_of_profile) == ([(Data, 1)], profile)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_a_request_without_options_gets_data_at_once(server, root, profile, name
     ],
 )
 def test_a_client_is_recognised_by_its_first_write(server, root, profile, options):
-    answer, known = _asked(server, root, Wrq(b"in/new", b"octet", _options(options)))
-    assert (answer, known) == ([Oack(_options(options))], profile)
+    answer, name_of_profile = _request(server, root, Wrq(b"in/new", b"octet", _options(options)))
+    assert (answer, name_of_profile) == ([Oack(_options(options))], profile)
 
 
 def test_curl_gets_no_tsize_of_an_empty_file_and_others_do(server):
@@ -140,7 +142,7 @@ def test_requests_for_missing_files_have_the_profile_of_the_boot_loader(server):
 
 def test_shipped_profiles_never_raise_limits_and_match_options_or_names_only():
     """Such profiles work behind routers and cost no netlink query."""
-    profiles = [known.build_profile() for known in load_shipped_profiles()]
+    profiles = [name_of_profile.build_profile() for name_of_profile in load_shipped_profiles()]
     assert not Profiles(profiles).needs_mac
     assert not Profiles(profiles).answers_broadcasts
     assert {one.name for one in profiles if not one.empty_tsize} == {"curl"}

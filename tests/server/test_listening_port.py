@@ -215,9 +215,9 @@ def test_a_flooding_client_does_not_fill_the_socket_buffer(shared):
         normal.sendto(b"\0\1once", fixture.address)
         fixture.port.doRead()
         fixture.clock.advance(0)
-    heard = [datagram for datagram, _, _ in fixture.port._protocol.datagrams[1:]]
-    assert heard.index(b"\0\1once") < 3
-    assert len(heard) == 61
+    received = [datagram for datagram, _, _ in fixture.port._protocol.datagrams[1:]]
+    assert received.index(b"\0\1once") < 3
+    assert len(received) == 61
 
 
 def test_the_throttle_delays_requests_and_not_sessions(shared):

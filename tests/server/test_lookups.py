@@ -357,7 +357,7 @@ def _not_found():
     raise FileNotFoundError
 
 
-def test_failed_lookups_that_finish_at_once_are_charged_by_the_caller(disk):
+def test_the_listener_charges_failed_lookups_that_finish_at_once(disk):
     disk.submit(1, _not_found)
     assert disk.charged == []
     disk.submit(2, _not_found, quick=False)

@@ -25,12 +25,12 @@ ip neigh add fe80::7 lladdr 52:54:00:00:00:09 dev here nud stale
 ip route add 198.51.100.0/24 via 192.0.2.254
 """
 
-_ASK = """
+_LOOK_UP = """
 import json, socket
 from tftpd.server.neighbours import Neighbours
 neighbours = Neighbours()
 scope = socket.if_nametoindex("here")
-said = []
+macs = []
 for peer in (
     ("192.0.2.7", 2070),
     ("::ffff:192.0.2.7", 2070, 0, 0),
@@ -44,15 +44,15 @@ for peer in (
     ("::1", 2070, 0, 0),
 ):
     mac = neighbours.mac(peer)
-    said.append(mac and mac.hex(":"))
+    macs.append(mac and mac.hex(":"))
 neighbours.close()
-print(json.dumps(said))
+print(json.dumps(macs))
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
 def test_the_mac_address_of_a_neighbour_is_found_and_not_that_of_a_routed_host():
-    commands = f"set -e\n{_NETWORK}\nexec {sys.executable} -c '{_ASK}'"
+    commands = f"set -e\n{_NETWORK}\nexec {sys.executable} -c '{_LOOK_UP}'"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", commands],
         capture_output=True,

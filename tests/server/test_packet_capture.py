@@ -60,10 +60,10 @@ def events():
 
 def _lines(path):
     """Return the packets of a capture as text."""
-    octets, at, lines = path.read_bytes(), 24, []
-    while at < len(octets):
-        size = struct.unpack_from("=IIII", octets, at)[2]
-        packet, at = octets[at + 16 : at + 16 + size], at + 16 + size
+    data, position, lines = path.read_bytes(), 24, []
+    while position < len(data):
+        size = struct.unpack_from("=IIII", data, position)[2]
+        packet, position = data[position + 16 : position + 16 + size], position + 16 + size
         source, to = (ip_address(packet[here : here + 4]) for here in (12, 16))
         ports = struct.unpack_from("!HH", packet, 20)
         lines.append(f"{source}:{ports[0]} > {to}:{ports[1]} {describe_packet(packet[28:])}")

@@ -22,24 +22,24 @@ RECORD = 16  # bytes of the header of each packet
 
 def _packets(path):
     """Return the packets of a file with their times."""
-    octets = path.read_bytes()
-    assert octets[:HEAD] == struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
-    at = HEAD
+    data = path.read_bytes()
+    assert data[:HEAD] == struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    position = HEAD
     packets = []
-    while at < len(octets):
-        seconds, micros, here, whole = struct.unpack_from("=IIII", octets, at)
+    while position < len(data):
+        seconds, micros, here, whole = struct.unpack_from("=IIII", data, position)
         assert here == whole
-        packets.append((seconds + micros / 1e6, octets[at + RECORD : at + RECORD + here]))
-        at += RECORD + here
-    assert at == len(octets)
+        packets.append((seconds + micros / 1e6, data[position + RECORD : position + RECORD + here]))
+        position += RECORD + here
+    assert position == len(data)
     return packets
 
 
-def _folded(octets):
+def _folded(data):
     """Return the sum of RFC 1071; 0xffff if the checksum in the data is right."""
     total = 0
-    for at in range(0, len(octets), 2):
-        total += int.from_bytes(octets[at : at + 2].ljust(2, b"\0"), "big")
+    for position in range(0, len(data), 2):
+        total += int.from_bytes(data[position : position + 2].ljust(2, b"\0"), "big")
         total = (total & 0xFFFF) + (total >> 16)
     return total
 
@@ -78,7 +78,7 @@ def test_a_captured_ipv6_packet_has_its_headers(tmp_path, datagram):
 
 def test_a_packet_that_exceeds_the_size_is_left_out(tmp_path):
     capture = PcapWriter(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
-    added = [capture.add(0.0, OURS, THEIRS, octets) for octets in (b"four", b"four5", b"four")]
+    added = [capture.add(0.0, OURS, THEIRS, data) for data in (b"four", b"four5", b"four")]
     assert added == [True, False, True]
     assert not capture.add(0.0, OURS, THEIRS, b"")
     capture.close()
@@ -128,7 +128,7 @@ def test_a_partial_write_leaves_only_whole_packets(tmp_path, monkeypatch):
     capture = PcapWriter(path, 1 << 20)
     capture.add(0.0, OURS, THEIRS, b"whole")
     really = os.write
-    monkeypatch.setattr(os, "write", lambda fd, octets: really(fd, octets[: len(octets) // 2]))
+    monkeypatch.setattr(os, "write", lambda fd, data: really(fd, data[: len(data) // 2]))
     with pytest.raises(OSError, match="bytes were written"):
         capture.add(0.0, OURS, THEIRS, b"half")
     monkeypatch.undo()

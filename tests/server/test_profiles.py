@@ -55,12 +55,12 @@ def test_a_profile_refuses_and_limits_options(serving):
     client.send(ErrorPacket(0, ""))
 
 
-@pytest.mark.parametrize(("name", "told"), [(b"empty", ()), (b"seven", ((b"tsize", b"7"),))])
-def test_the_tsize_of_an_empty_file_is_left_out(serving, name, told):
+@pytest.mark.parametrize(("name", "tsize"), [(b"empty", ()), (b"seven", ((b"tsize", b"7"),))])
+def test_the_tsize_of_an_empty_file_is_left_out(serving, name, tsize):
     client = serving(Profile("curl", empty_tsize=False)).client()
     options = ((b"tsize", b"0"), (b"blksize", b"512"))
     answer = client.request(Rrq(name, b"octet", options))
-    assert answer == [Oack((*told, (b"blksize", b"512")))]
+    assert answer == [Oack((*tsize, (b"blksize", b"512")))]
     client.send(ErrorPacket(0, ""))
 
 
@@ -75,11 +75,11 @@ def test_block_numbers_roll_over_to_1_if_the_profile_says_so(serving, root):
     client = serving(Profile("loader", rollover=1)).client()
     client.request(Rrq(b"long", b"octet", ((b"blksize", b"8"), (b"windowsize", b"64"))))
     last = 0
-    heard = client.send(Ack(0))
-    while last + len(heard) < 65535:
-        last += len(heard)
-        heard = client.send(Ack(last))
-    assert [packet.block for packet in heard] == [*range(last + 1, 65536), 1]
+    received = client.send(Ack(0))
+    while last + len(received) < 65535:
+        last += len(received)
+        received = client.send(Ack(last))
+    assert [packet.block for packet in received] == [*range(last + 1, 65536), 1]
     client.send(ErrorPacket(0, ""))
 
 
@@ -132,8 +132,8 @@ def test_blocks_are_sent_with_the_packet_interval(serving):
     server = serving(Profile("frail", packet_interval=0.05))
     client = server.client()
     client.request(Rrq(b"kilo", b"octet", ((b"windowsize", b"3"),)))
-    heard = client.send(Ack(0))
-    assert [packet.block for packet in heard] == [1]
+    received = client.send(Ack(0))
+    assert [packet.block for packet in received] == [1]
     assert [packet.block for packet in client.advance(0.05)] == [2]
     assert [packet.block for packet in client.advance(0.05)] == [3]
     client.send(Ack(3))
@@ -190,8 +190,8 @@ def test_duplicates_count_against_the_bandwidth(serving, root):
     for duplicates in (0, 1):
         server = serving(Profile("star64", duplicates=duplicates), session_bandwidth=5000)
         client = server.client()
-        heard = client.request(Rrq(b"five", b"octet"))
+        received = client.request(Rrq(b"five", b"octet"))
         while not server.reports:
-            heard = client.send(Ack(heard[-1].block)) if heard else client.advance(0.05)
+            received = client.send(Ack(received[-1].block)) if received else client.advance(0.05)
         seconds.append(server.net.clock.seconds())
     assert seconds == [pytest.approx(0.9, abs=0.1), pytest.approx(1.8, abs=0.1)]

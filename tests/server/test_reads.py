@@ -159,12 +159,12 @@ def _cold():
 def test_a_file_that_shrinks_ends_with_an_error_instead_of_a_short_block(server, root):
     (root / "big").write_bytes(b"x" * 300_000)
     client = server.client()
-    heard = client.request(Rrq(b"big", b"octet"))
+    received = client.request(Rrq(b"big", b"octet"))
     os.truncate(root / "big", 100_000)
-    while isinstance(heard[-1], Data):
-        assert len(heard[-1].payload) == 512
-        heard = client.send(Ack(heard[-1].block))
-    assert heard[-1] == ErrorPacket(0, "File changed while it was being sent")
+    while isinstance(received[-1], Data):
+        assert len(received[-1].payload) == 512
+        received = client.send(Ack(received[-1].block))
+    assert received[-1] == ErrorPacket(0, "File changed while it was being sent")
     assert _outcomes(server) == [Outcome.FAILED]
 
 

@@ -81,7 +81,7 @@ def test_the_status_shows_a_running_transfer_and_then_its_result(tmp_path):
         assert metrics["process_open_fds",] > 0
 
 
-def test_who_is_known_is_named(tmp_path):
+def test_a_recognised_client_has_the_name_of_its_profile(tmp_path):
     grub = (("blksize", 1024), ("tsize", 0))
     lab = {"name": "lab", "match": {"files": ["lab/*"]}}
     with web(tmp_path, profiles=[lab]) as page:

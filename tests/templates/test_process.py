@@ -103,7 +103,7 @@ def _check_refused(refused):
     st.sampled_from([0, 1, -9, -64, -200]),
     st.sampled_from([0, 1, 100, 1 << 16]),
 )
-def test_any_bytes_of_a_process_are_a_file_or_a_refusal_and_none_is_read_too_many(
+def test_any_bytes_of_a_process_give_a_file_or_a_refusal_within_the_limit(
     ready, messages, status, size
 ):
     expected = io.BytesIO(ready + messages)

@@ -67,7 +67,7 @@ REFUSALS = st.builds(RequestRefused, st.sampled_from(list(ErrorCode)[1:]), REASO
 
 
 @given(JOBS, st.binary())
-def test_any_job_is_received_as_it_was_sent_and_no_byte_more(job, following):
+def test_any_job_is_received_as_it_was_sent(job, following):
     stream = io.BytesIO(encode_message(MessageKind.JOB, job.encode()) + following)
     kind, body = receive_message(stream.read, 1 << 20)
     assert (kind, RenderJob.decode(body), stream.read()) == (MessageKind.JOB, job, following)
