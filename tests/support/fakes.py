@@ -59,6 +59,9 @@ class MemoryPort:
         for start in range(0, len(data), size):
             self.write(bytes(data[start : start + size]), peer)
 
+    def readPending(self) -> None:
+        pass
+
     def stopListening(self) -> "Deferred[None]":
         if self.net.ports.pop(self.bound, None) is not None:
             self.protocol.doStop()

@@ -67,6 +67,7 @@ class EpollReader:
         poll, readers, listener_fds = self._epoll.poll, self._readers, self._listener_fds
         for _ in range(_MAX_ROUNDS):
             events = poll(0, _MAX_EVENTS)
+            self._throttle.has_backlog = len(events) == _MAX_EVENTS
             if not events:
                 return
             n_transfers = len(events)

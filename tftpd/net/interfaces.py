@@ -44,6 +44,9 @@ class BurstTransport(IUDPTransport):
     def writeBurst(data: Buffer, size: int, peer: SocketAddress) -> None:  # noqa: N805
         """Send `data` to the peer in datagrams of `size` bytes; the last one may be shorter."""
 
+    def readPending() -> None:  # noqa: N805
+        """Deliver the datagrams that wait in the socket's buffer."""
+
 
 class Clock(Protocol):
     """Monotonic time in seconds, and delayed calls."""

@@ -110,19 +110,23 @@ class RequestThrottle:
 
     CPU time spent on a request that is rejected is charged; requests are then held back
     for three times that long (50 ms at most), so a flood gets at most a quarter of the
-    CPU. A request that becomes a transfer costs nothing.
+    CPU. A request that becomes a transfer costs nothing, but no transfer starts while
+    many sockets wait to be read: more transfers would only make each of them slower,
+    until their clients give up.
 
     Attributes:
         delayed_until: Time until which requests wait if a transfer is active.
+        has_backlog: True if transfers have more datagrams than can be handled at once.
     """
 
-    __slots__ = ("_active_until", "delayed_until", "seconds")
+    __slots__ = ("_active_until", "delayed_until", "has_backlog", "seconds")
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         """Initialize the throttle with a monotonic clock."""
         self.seconds = seconds
         self._active_until = 0.0
         self.delayed_until = 0.0
+        self.has_backlog = False
 
     def transfer_active(self) -> None:
         """Note that a transfer received a datagram."""

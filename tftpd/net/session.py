@@ -266,6 +266,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _wake(self) -> None:
         self._wakeup = None
         self._wakeup_time = inf
+        # Under load the peer's answer may have arrived and not have been read yet.
+        self.transport.readPending()
+        if self._ended:
+            return
         now = self._seconds()
         if not self._paused:
             self.machine.on_timeout(now)

@@ -1,5 +1,6 @@
 """Port of one session: its socket, and a second one that is connected to the peer."""
 
+import select
 import socket
 
 from twisted.internet.defer import Deferred
@@ -161,6 +162,17 @@ class SessionPort(UDPPort):
         except OSError:
             return
 
+    def readPending(self) -> None:
+        """Deliver the datagrams that wait in the buffers of both sockets."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        for _ in range(MAX_READS):
+            if not (self._open and poll.poll(0)):
+                break
+            self.doRead()
+        if self._connected is not None:
+            self._connected.drain()
+
     def stopListening(self) -> "Deferred[None]":
         """Close both sockets at once and stop the protocol; idempotent."""
         if self._connected is not None:
@@ -214,9 +226,10 @@ class ConnectedSocket:
     def start(self) -> None:
         """Start reading. First deliver the datagrams that arrived before `connect`."""
         self._readers.addReader(self)
-        self._drain()
+        self.drain()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Deliver the datagrams that wait in the buffer, with their senders."""
         for _ in range(MAX_READS):
             try:
                 datagram, peer = self._socket.recvfrom(self._max_datagram_bytes)
@@ -252,4 +265,4 @@ class GroSocket(ConnectedSocket):
         """Deliver the datagrams that arrived together."""
         recv_coalesced(self._socket, self._protocol.burstReceived)
 
-    _drain = doRead  # `recvmsg` reports the sender, so other senders are recognised
+    drain = doRead  # `recvmsg` reports the sender, so other senders are recognised

@@ -12,12 +12,13 @@ from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
 from tftpd.net.rate_limit import RequestThrottle
-from tftpd.net.types import SocketAddress
+from tftpd.net.types import TID, SocketAddress
 from tftpd.server.admission import DropCounters, DropReason, client_key
 
-_MAX_REQUESTS_PER_TURN = 8  # of the reactor; a request costs as much as 20 blocks
-_MAX_QUEUE_BYTES = 1 << 19  # about 1,800 requests, which take a second in the worst case
+_MAX_REQUESTS_PER_TURN = 8  # of the reactor; a request costs as much as 10 blocks
+_MAX_QUEUE_BYTES = 1 << 20  # about 3,600 requests, which take a second in the worst case
 _OVERHEAD_BYTES = 256  # memory per datagram besides its data
+_RETRY_SECONDS = 0.002  # until requests are tried again while transfers have a backlog
 
 T = TypeVar("T")
 
@@ -25,20 +26,20 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """Bounded queue of items from many clients.
 
-    A client may use at most as many bytes as it leaves free for the others (dynamic
-    thresholds, as in switch buffers). The limit adapts without configuration: a single
-    client can fill half of the queue, two clients a third each.
+    A client may fill the whole queue while others send nothing. When the queue is full,
+    a client with fewer items gets the place of the newest item of the client with most.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes = max_bytes
         self._queues: OrderedDict[Hashable, deque[tuple[T, int]]] = OrderedDict()
-        self._used_bytes: dict[Hashable, int] = {}
+        self._by_length: dict[int, dict[Hashable, None]] = {}  # clients by number of items
+        self._max_length = 0
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def push(self, client: Hashable, item: T, size: int) -> bool:
+    def push(self, client: Hashable, item: T, size: int) -> list[T]:
         """Append an item to the client's queue.
 
         Args:
@@ -48,18 +49,26 @@ class FairQueue(Generic[T]):
                 by other means.
 
         Returns:
-            False if the client's share of the queue is full; the item is not stored.
+            The items that are dropped for it, or the item itself if no client has more
+            items than this one.
         """
-        used = self._used_bytes.get(client, 0)
-        if used + size > self._free_bytes - size:
-            return False
+        dropped: list[T] = []
         queue = self._queues.get(client)
+        length = 0 if queue is None else len(queue)
+        while size > self._free_bytes:
+            if self._max_length <= length + 1:
+                return [*dropped, item]
+            largest = next(iter(self._by_length[self._max_length]))
+            newest, freed = self._queues[largest].pop()
+            self._free_bytes += freed
+            self._set_length(largest, self._max_length, self._max_length - 1)
+            dropped.append(newest)
         if queue is None:
             queue = self._queues[client] = deque()
         queue.append((item, size))
-        self._used_bytes[client] = used + size
         self._free_bytes -= size
-        return True
+        self._set_length(client, length, length + 1)
+        return dropped
 
     def pop(self) -> T:
         """Remove and return the next client's oldest item.
@@ -71,10 +80,8 @@ class FairQueue(Generic[T]):
         item, size = queue.popleft()
         self._free_bytes += size
         if queue:
-            self._used_bytes[client] -= size
             self._queues[client] = queue  # the client moves to the end of the round
-        else:
-            del self._used_bytes[client]
+        self._set_length(client, len(queue) + 1, len(queue))
         return item
 
     def remove(self, client: Hashable, item: T) -> None:
@@ -84,11 +91,21 @@ class FairQueue(Generic[T]):
             if queued is item:
                 del queue[index]
                 self._free_bytes += size
-                self._used_bytes[client] -= size
+                self._set_length(client, len(queue) + 1, len(queue))
+                if not queue:
+                    del self._queues[client]
                 break
-        if not queue:
-            self._queues.pop(client, None)
-            self._used_bytes.pop(client, None)
+
+    def _set_length(self, client: Hashable, before: int, after: int) -> None:
+        """Note that the number of a client's items has changed by one."""
+        if before:
+            del self._by_length[before][client]
+        if after:
+            self._by_length.setdefault(after, {})[client] = None
+        if after > self._max_length or not self._by_length.get(self._max_length):
+            self._max_length = after
+        if before and not self._by_length[before]:
+            del self._by_length[before]
 
 
 class IncomingDatagram(NamedTuple):
@@ -112,11 +129,12 @@ class IncomingDatagram(NamedTuple):
 class RequestQueue:
     """Queue of requests that have not been handled yet.
 
-    Datagrams that do not fit are dropped and counted in `drops`. While transfers are
-    active, the throttle may hold the queue back.
+    A repeated request keeps the place of the first one. Datagrams that do not fit are
+    dropped and counted in `drops`. While transfers are active, the throttle may hold the
+    queue back.
 
     Attributes:
-        is_empty: True if no datagram waits.
+        waiting: The queued datagrams and their TIDs.
     """
 
     def __init__(
@@ -131,15 +149,20 @@ class RequestQueue:
         self._drops = drops
         self._max_bytes = max_bytes
         self._queue: FairQueue[IncomingDatagram] = FairQueue(max_bytes)
-        self.is_empty = True
+        self.waiting: set[tuple[bytes, TID]] = set()
         self._next_turn: IDelayedCall | None = None
 
     def add(self, incoming: IncomingDatagram) -> None:
-        """Append a datagram, or drop it if the client's share of the queue is full."""
+        """Append a datagram; drop one if there is no space."""
+        key = incoming.datagram, (incoming.peer, incoming.local)
+        if key in self.waiting:
+            self._drops.add(DropReason.REPEATED)
+            return
+        self.waiting.add(key)
         size = len(incoming.datagram) + _OVERHEAD_BYTES
-        if not self._queue.push(client_key(incoming.peer[0]), incoming, size):
+        for dropped in self._queue.push(client_key(incoming.peer[0]), incoming, size):
+            self.waiting.discard((dropped.datagram, (dropped.peer, dropped.local)))
             self._drops.add(DropReason.QUEUE_FULL)
-        self.is_empty = False
 
     def serve(self, handle: Callable[[IncomingDatagram], None]) -> None:
         """Handle up to eight datagrams, unless the throttle delays requests.
@@ -148,19 +171,19 @@ class RequestQueue:
         """
         queue, throttle = self._queue, self._throttle
         for _ in range(_MAX_REQUESTS_PER_TURN):
-            if not queue or throttle.delay > 0:
+            if not queue or throttle.has_backlog or throttle.delay > 0:
                 break
-            handle(queue.pop())
-        self.is_empty = not queue
+            incoming = queue.pop()
+            self.waiting.discard((incoming.datagram, (incoming.peer, incoming.local)))
+            handle(incoming)
         if queue and self._next_turn is None:
-            self._next_turn = self._clock.callLater(
-                throttle.delay, partial(self._serve_again, handle)
-            )
+            delay = max(throttle.delay, _RETRY_SECONDS if throttle.has_backlog else 0.0)
+            self._next_turn = self._clock.callLater(delay, partial(self._serve_again, handle))
 
     def clear(self) -> None:
         """Remove all datagrams and cancel the scheduled call."""
         self._queue = FairQueue(self._max_bytes)
-        self.is_empty = True
+        self.waiting.clear()
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None

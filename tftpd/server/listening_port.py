@@ -186,7 +186,8 @@ class ListeningPort(UDPPort):
         """
         arrived = self._read()
         queue, throttle = self._queue, self._throttle
-        if len(arrived) == 1 and queue.is_empty and throttle.delayed_until <= arrived[0].arrived_at:
+        is_alone = len(arrived) == 1 and not queue.waiting and not throttle.has_backlog
+        if is_alone and throttle.delayed_until <= arrived[0].arrived_at:
             self._protocol.requestReceived(arrived[0])
             return
         for incoming in arrived:
@@ -291,6 +292,9 @@ class SharedPortTransport:
             self._send(data, size, peer)
         except OSError:
             return
+
+    def readPending(self) -> None:
+        """Do nothing: each turn of the reactor reads what waits in the shared socket."""
 
     def stopListening(self) -> "Deferred[None]":
         """Remove the session from the port and stop it; idempotent."""

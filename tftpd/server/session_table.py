@@ -306,8 +306,13 @@ class SessionTable:
         return False
 
     def _evict(self, entry: SessionEntry) -> None:
-        entry.session.stop(Outcome.EVICTED)
-        self.evicted += 1
+        """Evict a session, unless the answer of its client waits in its socket."""
+        is_unproven = entry in self._half_open
+        if is_unproven:
+            entry.session.transport.readPending()
+        if entry in self._open and is_unproven == (entry in self._half_open):
+            entry.session.stop(Outcome.EVICTED)
+            self.evicted += 1
 
     def _uncount(self, entry: SessionEntry) -> None:
         for groups, key in ((self._by_client, entry.client), (self._by_network, entry.network)):
