@@ -19,9 +19,9 @@ of any client in use are rejected or cut off.
 """
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile, zip_longest
 from typing import ClassVar
 
 from tftpd.protocol.errors import MalformedPacket, MalformedRequest
@@ -38,7 +38,6 @@ MAX_OPTIONS = 64
 
 _TWO_WORDS = struct.Struct("!HH")
 _MIN_PACKET_BYTES = 4  # the size of an ACK; a request or an OACK is longer
-_EMPTY_OACK = b"\0\6"  # atftpd sends it if it accepts none of the options that it knows
 
 
 class Opcode(IntEnum):
@@ -149,39 +148,29 @@ def decode(datagram: bytes) -> Packet:
         MalformedRequest: An RRQ or WRQ is incomplete or longer than `MAX_REQUEST_BYTES`.
         MalformedPacket: The datagram is not a TFTP packet.
     """
-    opcode = int.from_bytes(datagram[:2], "big")
+    opcode, number = int.from_bytes(datagram[:2], "big"), int.from_bytes(datagram[2:4], "big")
     if len(datagram) < _MIN_PACKET_BYTES:
         if len(datagram) >= 2 and opcode in (Opcode.RRQ, Opcode.WRQ):
             raise MalformedRequest("request without a filename")
-        if datagram == _EMPTY_OACK:
+        if datagram == OACK_PREFIX:  # atftpd sends it if it accepts none of the known options
             return Oack(())
         raise MalformedPacket(f"datagram of {len(datagram)} bytes is too short for a packet")
-    decoder = _DECODERS.get(opcode)
-    if decoder is None:
-        raise MalformedPacket(f"unknown opcode {opcode}")
-    return decoder(datagram)
-
-
-def _decode_data(datagram: bytes) -> Data:
-    return Data(int.from_bytes(datagram[2:4], "big"), datagram[4:])
-
-
-def _decode_ack(datagram: bytes) -> Ack:
-    # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
-    return Ack(int.from_bytes(datagram[2:4], "big"))
-
-
-def _decode_error(datagram: bytes) -> ErrorPacket:
-    message = datagram[4:].split(b"\0", 1)[0]
-    return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
-
-
-def _decode_rrq(datagram: bytes) -> Rrq:
-    return Rrq(*_split_request(datagram))
-
-
-def _decode_wrq(datagram: bytes) -> Wrq:
-    return Wrq(*_split_request(datagram))
+    match opcode:
+        case Opcode.RRQ:
+            return Rrq(*_split_request(datagram))
+        case Opcode.WRQ:
+            return Wrq(*_split_request(datagram))
+        case Opcode.DATA:
+            return Data(number, datagram[4:])
+        case Opcode.ACK:
+            # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
+            return Ack(number)
+        case Opcode.ERROR:
+            message = datagram[4:].split(b"\0", 1)[0]
+            return ErrorPacket(number, message.decode("utf-8", "replace"))
+        case Opcode.OACK:
+            return Oack(_decode_options(datagram[2:].split(b"\0")))
+    raise MalformedPacket(f"unknown opcode {opcode}")
 
 
 def _split_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
@@ -207,24 +196,9 @@ def _decode_options(fields: list[bytes]) -> Options:
     decoded as empty.
     """
     strings = fields[:-1][: 2 * MAX_OPTIONS]
-    pairs = []
-    for at in range(0, len(strings), 2):
-        name = strings[at]
-        if not name:
-            break
-        pairs.append((name, strings[at + 1] if at + 1 < len(strings) else b""))
-    return tuple(pairs)
+    pairs = zip_longest(strings[::2], strings[1::2], fillvalue=b"")
+    return tuple(takewhile(lambda pair: pair[0], pairs))
 
 
 def _encode_options(options: Options) -> bytes:
     return b"".join(name + b"\0" + value + b"\0" for name, value in options)
-
-
-_DECODERS: dict[int, Callable[[bytes], Packet]] = {
-    Opcode.RRQ: _decode_rrq,
-    Opcode.WRQ: _decode_wrq,
-    Opcode.DATA: _decode_data,
-    Opcode.ACK: _decode_ack,
-    Opcode.ERROR: _decode_error,
-    Opcode.OACK: lambda datagram: Oack(_decode_options(datagram[2:].split(b"\0"))),
-}
