@@ -19,9 +19,9 @@ of any client in use are rejected or cut off.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import takewhile, zip_longest
 from typing import ClassVar
 
 from tftpd.protocol.errors import MalformedPacket, MalformedRequest
@@ -148,29 +148,17 @@ def decode(datagram: bytes) -> Packet:
         MalformedRequest: An RRQ or WRQ is incomplete or longer than `MAX_REQUEST_BYTES`.
         MalformedPacket: The datagram is not a TFTP packet.
     """
-    opcode, number = int.from_bytes(datagram[:2], "big"), int.from_bytes(datagram[2:4], "big")
+    opcode = int.from_bytes(datagram[:2], "big")
     if len(datagram) < _MIN_PACKET_BYTES:
         if len(datagram) >= 2 and opcode in (Opcode.RRQ, Opcode.WRQ):
             raise MalformedRequest("request without a filename")
         if datagram == OACK_PREFIX:  # atftpd sends it if it accepts none of the known options
             return Oack(())
         raise MalformedPacket(f"datagram of {len(datagram)} bytes is too short for a packet")
-    match opcode:
-        case Opcode.RRQ:
-            return Rrq(*_split_request(datagram))
-        case Opcode.WRQ:
-            return Wrq(*_split_request(datagram))
-        case Opcode.DATA:
-            return Data(number, datagram[4:])
-        case Opcode.ACK:
-            # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
-            return Ack(number)
-        case Opcode.ERROR:
-            message = datagram[4:].split(b"\0", 1)[0]
-            return ErrorPacket(number, message.decode("utf-8", "replace"))
-        case Opcode.OACK:
-            return Oack(_decode_options(datagram[2:].split(b"\0")))
-    raise MalformedPacket(f"unknown opcode {opcode}")
+    decoder = _DECODERS.get(opcode)
+    if decoder is None:
+        raise MalformedPacket(f"unknown opcode {opcode}")
+    return decoder(datagram)
 
 
 def _split_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
@@ -196,9 +184,31 @@ def _decode_options(fields: list[bytes]) -> Options:
     decoded as empty.
     """
     strings = fields[:-1][: 2 * MAX_OPTIONS]
-    pairs = zip_longest(strings[::2], strings[1::2], fillvalue=b"")
-    return tuple(takewhile(lambda pair: pair[0], pairs))
+    names, values = strings[::2], [*strings[1::2], b""]
+    if b"" in names:
+        del names[names.index(b"") :]
+    return tuple(zip(names, values, strict=False))
 
 
 def _encode_options(options: Options) -> bytes:
     return b"".join(name + b"\0" + value + b"\0" for name, value in options)
+
+
+def _decode_error(datagram: bytes) -> ErrorPacket:
+    message = datagram[4:].split(b"\0", 1)[0]
+    return ErrorPacket(_decode_number(datagram), message.decode("utf-8", "replace"))
+
+
+def _decode_number(datagram: bytes) -> int:
+    return int.from_bytes(datagram[2:4], "big")
+
+
+_DECODERS: dict[int, Callable[[bytes], Packet]] = {
+    Opcode.RRQ: lambda datagram: Rrq(*_split_request(datagram)),
+    Opcode.WRQ: lambda datagram: Wrq(*_split_request(datagram)),
+    Opcode.DATA: lambda datagram: Data(_decode_number(datagram), datagram[4:]),
+    # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
+    Opcode.ACK: lambda datagram: Ack(_decode_number(datagram)),
+    Opcode.ERROR: _decode_error,
+    Opcode.OACK: lambda datagram: Oack(_decode_options(datagram[2:].split(b"\0"))),
+}
