@@ -196,19 +196,15 @@ def _encode_options(options: Options) -> bytes:
 
 def _decode_error(datagram: bytes) -> ErrorPacket:
     message = datagram[4:].split(b"\0", 1)[0]
-    return ErrorPacket(_decode_number(datagram), message.decode("utf-8", "replace"))
-
-
-def _decode_number(datagram: bytes) -> int:
-    return int.from_bytes(datagram[2:4], "big")
+    return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
 
 
 _DECODERS: dict[int, Callable[[bytes], Packet]] = {
     Opcode.RRQ: lambda datagram: Rrq(*_split_request(datagram)),
     Opcode.WRQ: lambda datagram: Wrq(*_split_request(datagram)),
-    Opcode.DATA: lambda datagram: Data(_decode_number(datagram), datagram[4:]),
+    Opcode.DATA: lambda datagram: Data(int.from_bytes(datagram[2:4], "big"), datagram[4:]),
     # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
-    Opcode.ACK: lambda datagram: Ack(_decode_number(datagram)),
+    Opcode.ACK: lambda datagram: Ack(int.from_bytes(datagram[2:4], "big")),
     Opcode.ERROR: _decode_error,
     Opcode.OACK: lambda datagram: Oack(_decode_options(datagram[2:].split(b"\0"))),
 }
