@@ -106,9 +106,7 @@ class ResolvedWrite:
             follow = grant.symlinks is Symlinks.FOLLOW
             if blocking:
                 cache.learn_root(grant.root)
-            elif not (
-                cache.is_local(grant.root) and cache.is_cached(grant.root, grant.name[:-1], follow)
-            ):
+            elif not cache.is_cached(grant.root, grant.name[:-1], follow):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
             return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)

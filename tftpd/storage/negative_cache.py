@@ -99,12 +99,9 @@ class NegativeCache:
         if entry is None:
             return None
         refused, stamps = entry
+        is_cached = self._dentry_cache.is_directory_cached
         for stamp in stamps:
-            path = Path(os.fsdecode(stamp.path))
-            cache = self._dentry_cache
-            if not (
-                blocking or (cache.is_local_device(stamp.stamp[0]) and cache.is_cached(path, ()))
-            ):
+            if not (blocking or is_cached(stamp.path, device=stamp.stamp[0])):
                 return None
             if not stamp.is_current():
                 with self._lock:

@@ -225,15 +225,13 @@ class _Search:
 
     def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
         self.lookups += 1
-        if not self.blocking:
-            follow = grant.symlinks is Symlinks.FOLLOW
-            is_cached = self.cache.is_local(grant.root) and self.cache.is_cached(
-                grant.root, grant.name, follow
-            )
-            if self.lookups > _MAX_NONBLOCKING_LOOKUPS or not is_cached:
-                raise WouldBlock(grant.root)
-        else:
+        follow = grant.symlinks is Symlinks.FOLLOW
+        if self.blocking:
             self.cache.learn_root(grant.root)
+        elif self.lookups > _MAX_NONBLOCKING_LOOKUPS or not self.cache.is_cached(
+            grant.root, grant.name, follow
+        ):
+            raise WouldBlock(grant.root)
         return FileSource.open(grant)
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
