@@ -19,18 +19,21 @@ from time import monotonic
 from typing import Any
 
 from tftpd.access.paths import Name
+from tftpd.access.policy import Symlinks
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
-_RESOLVE_CACHED, _RESOLVE_BENEATH, _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_XDEV = 0x20, 8, 4, 1
+_CACHED, _BENEATH, _NO_SYMLINKS, _NO_XDEV = 0x20, 8, 4, 1  # RESOLVE_*
 
-# struct open_how of <linux/openat2.h>: flags, mode, resolve.
-_FLAGS = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
-_HOW_CACHED = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
-_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV)
-_HOW_NO_LINKS = struct.pack(
-    "=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
-)
+
+def _pack_open_how(resolve: int) -> bytes:
+    # struct open_how of <linux/openat2.h>: flags, mode, resolve.
+    return struct.pack("=QQQ", getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+
+
+_HOW_CACHED = _pack_open_how(_CACHED)
+_HOW_BENEATH = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV)
+_HOW_NO_LINKS = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV | _NO_SYMLINKS)
 
 # Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
 # NFS, CIFS and FUSE, may wait for a server.
@@ -107,17 +110,17 @@ class DentryCache:
         """
         return self._open_below(root, b"/".join(name), _HOW_NO_LINKS)
 
-    def is_cached(self, root: Path, name: Name, follow: bool) -> bool:
+    def is_cached(self, root: Path, name: Name, symlinks: Symlinks) -> bool:
         """Return True if a root is local and `name` can be resolved without disk I/O.
 
         Args:
             root: Directory that contains the name.
             name: Components of the name, which may be absent from the directory, too.
-            follow: Whether links may lead out of the root. If not, the answer is False for
-                a name that passes such a link: otherwise the time until the refusal would
+            symlinks: Policy for links. If they may not lead out of the root, the answer is False
+                for a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
         """
-        how = _HOW_CACHED if follow else _HOW_BENEATH
+        how = _HOW_CACHED if symlinks is Symlinks.FOLLOW else _HOW_BENEATH
         return self._is_resolved(self._open_below(root, b"/".join(name) or b".", how))
 
     def is_directory_cached(self, path: bytes, device: int) -> bool:

@@ -80,7 +80,7 @@ _Entry = tuple[RequestRefused, Sequence[DirectoryStamp]]
 
 
 class NegativeCache:
-    """Bounded LRU cache of refusals for names that do not exist."""
+    """Bounded FIFO cache of refusals for names that do not exist."""
 
     def __init__(self, dentry_cache: DentryCache) -> None:
         self._dentry_cache = dentry_cache
@@ -124,7 +124,6 @@ class NegativeCache:
             return
         with self._lock:
             self._entries[key] = _copy(refused), distinct
-            self._entries.move_to_end(key)
             while len(self._entries) > _MAX_ENTRIES:
                 self._entries.popitem(last=False)
 
