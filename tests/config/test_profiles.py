@@ -9,7 +9,7 @@ from tftpd.access.profiles import Profile, ProfileMatch, compile_globs, fingerpr
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.profiles import OptionName, load_shipped_profiles
-from tftpd.protocol.options import NAMES
+from tftpd.protocol.options import RANGES
 from tftpd.protocol.packets import Wrq
 
 MINIMAL = "directories: [{root: ., read: true}]\n"
@@ -142,7 +142,7 @@ def test_a_problem_of_a_profile_is_reported_with_its_line(load, line, problem):
 
 
 def test_every_known_option_can_be_refused():
-    assert get_args(OptionName) == tuple(map(bytes.decode, NAMES))
+    assert get_args(OptionName) == tuple(map(bytes.decode, RANGES))
 
 
 def test_profiles_without_a_name_are_not_duplicates(load):

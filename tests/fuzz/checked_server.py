@@ -1,14 +1,14 @@
 """A server in memory that checks its invariants: what it may send and store."""
 
+import errno
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tests.fuzz import server_files as files
 from tests.fuzz.network import ObservedNetwork
 from tests.fuzz.peers import Peer, SentBlocks
 from tests.support.fakes import MemoryServer
-from tftpd.access.paths import TEMPORARY, Name
+from tftpd.access.paths import TEMPORARY
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
@@ -33,12 +33,12 @@ AnySession = Session[Any]
 
 
 class _FakeDentryCache(DentryCache):
-    """A cache that has every name, or none while `cold` is set."""
+    """The kernel's cache, or an empty one while `cold` is set."""
 
     cold = False
 
-    def knows(self, root: Path, name: Name, follows: bool = True) -> bool:
-        return not self.cold
+    def _open(self, directory: int, path: bytes, how: bytes) -> int:
+        return -errno.EAGAIN if self.cold else super()._open(directory, path, how)
 
 
 class CheckedServer(MemoryServer):

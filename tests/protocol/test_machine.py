@@ -52,6 +52,7 @@ def test_a_new_machine_has_no_outcome_and_no_deadline():
     assert (machine.outcome, machine.closed, machine.deadline) == (None, False, inf)
     assert (machine.retransmits, machine.timeouts, machine.peer_confirmed) == (0, 0, False)
     assert (machine.code, machine.detail) == (None, "")
+    assert not machine.is_finishing
     assert machine.idle_time(7.5) == 2.5
 
 

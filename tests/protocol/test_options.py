@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftpd.protocol.options import BLKSIZE_RANGE, TSIZE_RANGE, parse_int
+from tftpd.protocol.options import BLKSIZE, RANGES, TSIZE, parse_int
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ from tftpd.protocol.options import BLKSIZE_RANGE, TSIZE_RANGE, parse_int
     ids=repr,
 )  # fmt: skip
 def test_only_ascii_digits_within_the_range_are_accepted(text, value):
-    assert parse_int(text, BLKSIZE_RANGE) == value
+    assert parse_int(text, RANGES[BLKSIZE]) == value
 
 
 @given(st.integers(0, 2**63 - 1))
 def test_each_file_size_is_accepted(size):
-    assert parse_int(b"%d" % size, TSIZE_RANGE) == size
+    assert parse_int(b"%d" % size, RANGES[TSIZE]) == size
 
 
 @given(st.binary(max_size=30))
 def test_no_value_raises(text):
-    assert parse_int(text, TSIZE_RANGE) is None or text.isdigit()
+    assert parse_int(text, RANGES[TSIZE]) is None or text.isdigit()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.protocol.link import Link
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.pacing import IntervalPacer, RatePacer
+from tftpd.protocol.pacing import Pacer
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
@@ -58,11 +58,11 @@ def test_without_loss_no_block_is_repeated_or_delayed():
 
 
 def test_a_pacer_is_inactive_before_a_loss():
-    assert not RatePacer(64).active
+    assert not Pacer(64).active
 
 
 def test_a_loss_sets_the_rate_to_125_percent_of_the_arrival_rate():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.04)
     assert pacer.active
     assert pacer.take(64, now=0.0) == 8  # the minimum; 2 ms of 1250 blocks per second are fewer
@@ -72,13 +72,13 @@ def test_a_loss_sets_the_rate_to_125_percent_of_the_arrival_rate():
 
 
 def test_a_loss_on_a_fast_link_does_not_start_pacing():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.0001)
     assert not pacer.active
 
 
 def test_repeated_timeouts_quarter_the_rate_down_to_the_minimum():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     bursts = []
     for _ in range(8):
         pacer.on_timeout(rtt=0.001)
@@ -90,7 +90,7 @@ def test_repeated_timeouts_quarter_the_rate_down_to_the_minimum():
 
 
 def test_the_first_timeout_keeps_75_percent_of_the_rate_and_the_next_25_percent():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.01)  # 5000 blocks per second
     pacer.on_window_acked(64, elapsed=0.0128, queued=0.0)
     rates = []
@@ -102,7 +102,7 @@ def test_the_first_timeout_keeps_75_percent_of_the_rate_and_the_next_25_percent(
 
 
 def test_blocks_that_arrive_at_the_send_rate_increase_the_rate_in_spite_of_a_loss():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.01)
     pacer.on_loss(32, elapsed=32 / 4900)
     pacer.take(8, 10.0)
@@ -110,7 +110,7 @@ def test_blocks_that_arrive_at_the_send_rate_increase_the_rate_in_spite_of_a_los
 
 
 def test_complete_windows_end_the_pacing():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.04)
     for _ in range(6):
         pacer.on_window_acked(64, elapsed=0.05, queued=0.0)
@@ -118,7 +118,7 @@ def test_complete_windows_end_the_pacing():
 
 
 def test_queued_windows_keep_the_rate_near_the_arrival_rate():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.04)
     for _ in range(20):
         pacer.on_window_acked(64, elapsed=0.0128, queued=0.005)  # 5000 blocks per second
@@ -126,7 +126,7 @@ def test_queued_windows_keep_the_rate_near_the_arrival_rate():
 
 
 def test_the_fastest_of_the_last_eight_windows_determines_the_rate():
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.04)
     for elapsed in (0.0128, *[0.02] * 7):
         pacer.on_window_acked(64, elapsed, queued=0.005)
@@ -137,7 +137,7 @@ def test_the_fastest_of_the_last_eight_windows_determines_the_rate():
 
 @pytest.mark.parametrize("loss", ["partial", "timeout"])
 def test_after_a_loss_only_later_windows_count(loss):
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.04)
     pacer.on_window_acked(64, 0.0128, queued=0.005)
     if loss == "partial":
@@ -149,7 +149,7 @@ def test_after_a_loss_only_later_windows_count(loss):
 
 
 def test_windows_of_eight_blocks_are_not_paced():
-    pacer = RatePacer(8)
+    pacer = Pacer(8)
     pacer.on_timeout(rtt=0.001)
     assert not pacer.active
 
@@ -187,7 +187,7 @@ def test_packet_interval_applies_after_a_loss():
     assert (sender.next_send(0.2), sender.next_send(0.2)) == ((1, 1), None)
 
 
-# Rates of a RatePacer
+# Adaptive rates
 
 
 def _rate(pacer, start):
@@ -197,7 +197,7 @@ def _rate(pacer, start):
 
 def _paced():
     """Return a pacer at 5000 blocks per second that has not met a bottleneck."""
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed=0.01)
     return pacer
 
@@ -224,7 +224,7 @@ def test_the_rate_doubles_up_to_half_of_the_rate_of_the_last_loss_and_then_grows
 
 @pytest.mark.parametrize("elapsed", [0.000625, 0.0001, 0.0, -1.0])
 def test_a_fast_window_before_any_pacing_makes_the_next_timeout_a_single_one(elapsed):
-    pacer = RatePacer(64)
+    pacer = Pacer(64)
     pacer.on_loss(40, elapsed)  # at 64000 blocks per second or more there is no limit
     assert not pacer.active
     pacer.on_timeout(rtt=0.001)
@@ -250,7 +250,7 @@ def test_an_arrival_rate_near_the_send_rate_is_not_a_limit():
 
 def test_the_rate_after_a_first_timeout_is_based_on_one_window_per_round_trip():
     for rtt, rate in ((0.01, 1600), (0.0001, 16000)):
-        pacer = RatePacer(64)
+        pacer = Pacer(64)
         pacer.on_timeout(rtt)
         assert _rate(pacer, 10.0) == pytest.approx(rate)
 
@@ -260,12 +260,12 @@ def test_blocks_may_be_sent_exactly_at_next_at():
     assert pacer.take(64, 0.0) == 10  # 2 ms of 5000 blocks per second
     assert pacer.take(54, pacer.next_at) == 10
     assert pacer.take(3, pacer.next_at) == 3
-    pacer = IntervalPacer(0.5)
+    pacer = Pacer(4, interval=0.5)
     assert (pacer.take(4, 1.0), pacer.take(3, 1.25), pacer.take(3, 1.5)) == (1, 0, 1)
 
 
-def test_losses_do_not_change_the_interval_of_an_interval_pacer():
-    pacer = IntervalPacer(0.5)
+def test_losses_do_not_change_a_fixed_interval():
+    pacer = Pacer(4, interval=0.5)
     pacer.on_window_acked(4, 1.0, 0.0)
     pacer.on_loss(4, 1.0)
     pacer.on_timeout(1.0)
@@ -274,7 +274,7 @@ def test_losses_do_not_change_the_interval_of_an_interval_pacer():
 
 def test_windows_of_nine_blocks_are_paced():
     for window, active in ((8, False), (9, True)):
-        pacer = RatePacer(window)
+        pacer = Pacer(window)
         pacer.on_timeout(rtt=0.01)
         assert pacer.active is active
 

@@ -127,15 +127,6 @@ def test_reset_backoff_restores_the_interval():
     assert timer.interval == 3.0
 
 
-def test_max_unanswered_sends_and_packet_interval_are_those_of_the_policy():
-    timer = RetransmitTimer(RetransmitPolicy(max_unanswered_sends=5, packet_interval=0.002))
-    assert (timer.max_unanswered_sends, timer.packet_interval) == (5, 0.002)
-    assert (
-        RetransmitTimer(RetransmitPolicy()).max_unanswered_sends,
-        RetransmitTimer(RetransmitPolicy()).packet_interval,
-    ) == (3, 0.0)
-
-
 def test_jitter_spreads_the_intervals_of_several_clients():
     intervals = set()
     for _ in range(20):

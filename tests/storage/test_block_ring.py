@@ -199,7 +199,6 @@ def test_a_nonblocking_read_without_data_is_repeated_in_blocking_mode(opened, mo
 
 def test_all_reads_block_without_preadv2(opened, monkeypatch):
     monkeypatch.setattr(source_module, "_NOWAIT", None)
-    monkeypatch.delattr(os, "preadv")
     blocks = opened(b"abc", 8)
     with pytest.raises(BlockingIOError):
         blocks.take(1, blocking=False)

@@ -110,10 +110,7 @@ def test_a_nonblocking_lookup_does_not_access_the_disk(absences, root, monkeypat
 class _Cold:
     """A kernel that has forgotten everything."""
 
-    def is_local_device(self, device):
-        return True
-
-    def is_cached(self, root, name):
+    def is_directory_cached(self, path, device):
         return False
 
 

@@ -16,7 +16,7 @@ from tftpd.client.errors import LocalError
 from tftpd.net.interfaces import MonotonicClock, SessionRuntime
 from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.options import BLKSIZE_RANGE
+from tftpd.protocol.options import BLKSIZE, RANGES
 from tftpd.protocol.packets import HEADER_BYTES
 
 # Socket option for the path MTU of a connected socket: level, option (IP_MTU, IPV6_MTU; the
@@ -102,5 +102,6 @@ def _connect_endpoint(
             sock.connect(address)
             broadcast = True
         mtu = sock.getsockopt(level, option) if sys.platform == "linux" else _ETHERNET_MTU_BYTES
-    blksize = max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
+    low, high = RANGES[BLKSIZE]
+    blksize = max(low, min(mtu - header_bytes - HEADER_BYTES, high))
     return ServerEndpoint(address, local_address, blksize, broadcast)

@@ -18,7 +18,7 @@ from tftpd.config.types import (
     seconds_between,
 )
 from tftpd.config.yaml_document import parse_document
-from tftpd.protocol.options import BLKSIZE_RANGE, ROLLOVER_RANGE, WINDOWSIZE_RANGE
+from tftpd.protocol.options import BLKSIZE, RANGES, ROLLOVER, WINDOWSIZE
 from tftpd.protocol.packets import Rrq, Wrq
 
 NO_PROFILE = "none"
@@ -125,16 +125,16 @@ class ProfileSection(ConfigModel):
     refuse_options: tuple[OptionName, ...] = ()
     """Options that are never accepted."""
 
-    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] | None = None
+    blksize: Annotated[int, int_between(*RANGES[BLKSIZE])] | None = None
     """Largest block size in bytes."""
 
-    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] | None = None
+    windowsize: Annotated[int, int_between(*RANGES[WINDOWSIZE])] | None = None
     """Largest window size in blocks."""
 
     empty_tsize: Boolean = True
     """Report tsize=0 for an empty file."""
 
-    rollover: Annotated[int, int_between(*ROLLOVER_RANGE)] = 0
+    rollover: Annotated[int, int_between(*RANGES[ROLLOVER])] = 0
     """Block number after 65535 if the client does not request the rollover option."""
 
     idle_timeout: Seconds | None = None

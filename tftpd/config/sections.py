@@ -20,7 +20,7 @@ from tftpd.config.types import (
     size_between,
 )
 from tftpd.protocol.negotiation import OptionLimits
-from tftpd.protocol.options import BLKSIZE_RANGE, DEFAULT_BLKSIZE, WINDOWSIZE_RANGE
+from tftpd.protocol.options import BLKSIZE, DEFAULT_BLKSIZE, RANGES, WINDOWSIZE
 from tftpd.protocol.retransmission import DEFAULT_MAX_UNANSWERED_SENDS, RetransmitPolicy
 
 MAX_SECONDS = 3600.0
@@ -39,10 +39,10 @@ Count = Annotated[int, int_between(1, 1_000_000)]
 class LimitsSection(ConfigModel):
     """Limits for clients, transfers and bandwidth."""
 
-    blksize: Annotated[int, int_between(*BLKSIZE_RANGE)] = _DEFAULT_OPTIONS.blksize
+    blksize: Annotated[int, int_between(*RANGES[BLKSIZE])] = _DEFAULT_OPTIONS.blksize
     """Largest block size in bytes."""
 
-    windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = _DEFAULT_OPTIONS.windowsize
+    windowsize: Annotated[int, int_between(*RANGES[WINDOWSIZE])] = _DEFAULT_OPTIONS.windowsize
     """Largest window size in blocks."""
 
     # The minimum is one block of the largest size.

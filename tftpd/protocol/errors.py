@@ -5,43 +5,39 @@
     RequestRefused       a valid request that is not granted: answered with one ERROR
       ResourceExhausted  this host has no free resources at the moment
 
-The text of an ERROR comes only from the two tables in this module. Therefore an ERROR never
+The text of an ERROR comes only from the two enumerations in this module. Therefore an ERROR never
 reveals a path or an exception message of this host.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Self
 
 
 class ErrorCode(IntEnum):
-    """ERROR codes (RFC 1350 appendix; code 8 from RFC 2347)."""
+    """ERROR codes (RFC 1350 appendix; code 8 from RFC 2347).
 
-    NOT_DEFINED = 0
-    FILE_NOT_FOUND = 1
-    ACCESS_VIOLATION = 2
-    DISK_FULL = 3
-    ILLEGAL_OPERATION = 4
-    UNKNOWN_TID = 5
-    FILE_EXISTS = 6
-    NO_SUCH_USER = 7
-    OPTION_REFUSED = 8
+    Attributes:
+        text: Message that is sent with the code.
+    """
 
-    @property
-    def text(self) -> str:
-        """Message that is sent with this code."""
-        return _TEXTS[self]
+    NOT_DEFINED = 0, "Internal error"
+    FILE_NOT_FOUND = 1, "File not found"
+    ACCESS_VIOLATION = 2, "Access violation"
+    DISK_FULL = 3, "Disk full or allocation exceeded"
+    ILLEGAL_OPERATION = 4, "Illegal TFTP operation"
+    UNKNOWN_TID = 5, "Unknown transfer ID"
+    FILE_EXISTS = 6, "File already exists"
+    NO_SUCH_USER = 7, "No such user"
+    OPTION_REFUSED = 8, "Option negotiation refused"
 
+    text: str
 
-_TEXTS = {
-    ErrorCode.NOT_DEFINED: "Internal error",
-    ErrorCode.FILE_NOT_FOUND: "File not found",
-    ErrorCode.ACCESS_VIOLATION: "Access violation",
-    ErrorCode.DISK_FULL: "Disk full or allocation exceeded",
-    ErrorCode.ILLEGAL_OPERATION: "Illegal TFTP operation",
-    ErrorCode.UNKNOWN_TID: "Unknown transfer ID",
-    ErrorCode.FILE_EXISTS: "File already exists",
-    ErrorCode.NO_SUCH_USER: "No such user",
-    ErrorCode.OPTION_REFUSED: "Option negotiation refused",
-}
+    def __new__(cls, code: int, text: str = "") -> Self:
+        """Return a member whose value is only its code, as in `http.HTTPStatus`."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.text = text
+        return member
 
 
 class ErrorText(StrEnum):

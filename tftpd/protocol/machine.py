@@ -172,7 +172,7 @@ class TransferMachine:
         if self.peer_confirmed:
             return self._may_wait(now)
         self._unanswered_sends += 1
-        limit = self._timer.max_unanswered_sends
+        limit = self._timer.policy.max_unanswered_sends
         return (limit is None or self._unanswered_sends <= limit) and self._may_wait(now)
 
     def _close_by_error(self, error: ErrorPacket) -> None:

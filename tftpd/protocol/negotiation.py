@@ -6,8 +6,9 @@ rollover of tftp-hpa.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from tftpd.protocol import options as opt
 from tftpd.protocol.options import Option, Options
@@ -96,6 +97,24 @@ class TransferOptions:
         return any(name.lower() == opt.TSIZE for name, _ in self.oack)
 
 
+# Fields of `TransferOptions` by the options that set them.
+_FIELDS = {option: option.decode() for option in opt.RANGES} | {
+    opt.BLKSIZE2: "blksize",
+    opt.UTIMEOUT: "timeout",
+}
+
+# Options whose value a server may lower. Timeouts, for example, are returned unchanged: EDK2 and
+# U-Boot abort a transfer if the OACK states another timeout than they requested.
+_LOWERED: dict[bytes, Callable[[int, OptionLimits], int]] = {
+    opt.BLKSIZE: lambda number, limits: min(number, limits.blksize),
+    # Rounded down to a power of two (tftp-hpa).
+    opt.BLKSIZE2: lambda number, limits: 1 << (min(number, limits.blksize).bit_length() - 1),
+    opt.WINDOWSIZE: lambda number, limits: min(number, limits.windowsize),
+}
+
+_PER_SECOND = {opt.TIMEOUT: 1, opt.UTIMEOUT: 1_000_000}  # units of the options of time
+
+
 def negotiate(
     requested: Options,
     limits: OptionLimits,
@@ -115,120 +134,41 @@ def negotiate(
         direction: Direction of the transfer.
         size: Size in bytes of the file to be read; None if it is unknown.
     """
-    negotiation = _Negotiation(limits, mode, direction, size)
-    for option in requested:
-        negotiation.consider(option)
-    return negotiation.result()
+    # Netascii encoding changes the size of a file. Clients treat a wrong tsize (0 from atftpd) as
+    # a failed transfer.
+    if mode is Mode.NETASCII or (size == 0 and not limits.empty_tsize):
+        size = None
+    agreed: dict[str, Any] = {}  # values by the names of the fields
+    oack: list[Option] = []
+    for name, value in requested:
+        option = name.lower()
+        field = _FIELDS.get(option)
+        if field is None or field in agreed or option in limits.refused:
+            continue
+        number = opt.parse_int(value, opt.RANGES[option])
+        if number is None:
+            continue
+        answer = value
+        if option in _LOWERED:
+            number = _LOWERED[option](number, limits)
+            answer = b"%d" % number
+        elif option == opt.TSIZE and direction is Direction.READ:
+            if size is None:
+                continue
+            number, answer = size, b"%d" % size
+        agreed[field] = number / _PER_SECOND[option] if option in _PER_SECOND else number
+        oack.append((name, answer))
+    agreed.setdefault("rollover", limits.rollover)
+    if "windowsize" in agreed:  # after the loop: the block size may follow the window size
+        agreed["windowsize"] = windowsize = _limit_window(agreed, limits)
+        oack = [(n, b"%d" % windowsize if n.lower() == opt.WINDOWSIZE else v) for n, v in oack]
+    return TransferOptions(mode=mode, oack=tuple(oack), **agreed)
 
 
-@dataclass(slots=True)
-class _Negotiation:
-    """State of a negotiation. The options are considered in the client's order."""
-
-    limits: OptionLimits
-    mode: Mode
-    direction: Direction
-    size: int | None
-    blksize: int | None = None
-    windowsize: int | None = None
-    timeout: float | None = None
-    tsize: int | None = None
-    rollover: int | None = None
-    oack: list[Option] = field(default_factory=list)
-
-    def consider(self, option: Option) -> None:
-        name, value = option
-        lower_name = name.lower()
-        rule = None if lower_name in self.limits.refused else _RULES.get(lower_name)
-        if rule is None:
-            return
-        field_name, bounds, accept = rule
-        requested = opt.parse_int(value, bounds)
-        if requested is None or getattr(self, field_name) is not None:
-            return
-        agreed_value = accept(self, requested, value)
-        if agreed_value is not None:
-            self.oack.append((name, agreed_value))
-
-    def result(self) -> TransferOptions:
-        blksize = self.blksize or opt.DEFAULT_BLKSIZE
-        windowsize = self._limit_window(blksize)
-        return TransferOptions(
-            mode=self.mode,
-            blksize=blksize,
-            windowsize=windowsize,
-            timeout=self.timeout,
-            tsize=self.tsize,
-            rollover=self._effective_rollover(),
-            oack=tuple(
-                (name, b"%d" % windowsize if name.lower() == opt.WINDOWSIZE else value)
-                for name, value in self.oack
-            ),
-        )
-
-    def _limit_window(self, blksize: int) -> int:
-        """Return the window size within the limits, after the block size is known."""
-        if self.windowsize is None:
-            return opt.DEFAULT_WINDOWSIZE
-        # A cycle of 65535 numbers cannot distinguish a full window of 65535 from an empty one.
-        max_blocks = 65535 - self._effective_rollover()
-        return max(1, min(self.windowsize, self.limits.window_bytes // blksize, max_blocks))
-
-    def _effective_rollover(self) -> int:
-        return self.limits.rollover if self.rollover is None else self.rollover
-
-    def _accept_blksize(self, requested: int, _: bytes) -> bytes:
-        self.blksize = min(requested, self.limits.blksize)
-        return b"%d" % self.blksize
-
-    def _accept_blksize2(self, requested: int, _: bytes) -> bytes:
-        """Accept blksize2: like blksize, but rounded down to a power of two (tftp-hpa)."""
-        self.blksize = 1 << (min(requested, self.limits.blksize).bit_length() - 1)
-        return b"%d" % self.blksize
-
-    def _accept_windowsize(self, requested: int, value: bytes) -> bytes:
-        """Accept windowsize. `result()` writes the final value into the OACK."""
-        self.windowsize = min(requested, self.limits.windowsize)
-        return value
-
-    # EDK2 and U-Boot abort a transfer if the OACK states another timeout than they requested.
-    # Therefore both kinds of timeout are returned unchanged.
-    def _accept_timeout(self, requested: int, value: bytes) -> bytes:
-        self.timeout = float(requested)
-        return value
-
-    def _accept_utimeout(self, requested: int, value: bytes) -> bytes:
-        self.timeout = requested / 1_000_000
-        return value
-
-    def _accept_tsize(self, requested: int, value: bytes) -> bytes | None:
-        if self.direction is Direction.WRITE:
-            self.tsize = requested
-            return value
-        # Netascii encoding changes the size of a file. Clients treat a wrong tsize (0 from
-        # atftpd) as a failed transfer.
-        if self.mode is Mode.NETASCII or self.size is None:
-            return None
-        if self.size == 0 and not self.limits.empty_tsize:
-            return None
-        self.tsize = self.size
-        return b"%d" % self.size
-
-    def _accept_rollover(self, requested: int, value: bytes) -> bytes:
-        self.rollover = requested
-        return value
-
-
-# By option: the field that it sets, the range of its value, and the method that accepts a valid
-# value. The method returns the value for the OACK, or None to leave out the option.
-_RULES: dict[
-    bytes, tuple[str, tuple[int, int], Callable[[_Negotiation, int, bytes], bytes | None]]
-] = {
-    opt.BLKSIZE: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize),
-    opt.BLKSIZE2: ("blksize", opt.BLKSIZE_RANGE, _Negotiation._accept_blksize2),
-    opt.TIMEOUT: ("timeout", opt.TIMEOUT_RANGE, _Negotiation._accept_timeout),
-    opt.UTIMEOUT: ("timeout", opt.UTIMEOUT_RANGE, _Negotiation._accept_utimeout),
-    opt.TSIZE: ("tsize", opt.TSIZE_RANGE, _Negotiation._accept_tsize),
-    opt.WINDOWSIZE: ("windowsize", opt.WINDOWSIZE_RANGE, _Negotiation._accept_windowsize),
-    opt.ROLLOVER: ("rollover", opt.ROLLOVER_RANGE, _Negotiation._accept_rollover),
-}
+def _limit_window(agreed: dict[str, Any], limits: OptionLimits) -> int:
+    """Return the window size within the limits that depend on other options."""
+    blksize = agreed.get("blksize", opt.DEFAULT_BLKSIZE)
+    # A cycle of 65535 numbers cannot distinguish a full window of 65535 from an empty one.
+    max_blocks = 65535 - agreed["rollover"]
+    windowsize: int = min(agreed["windowsize"], limits.window_bytes // blksize, max_blocks)
+    return max(1, windowsize)

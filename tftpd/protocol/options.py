@@ -15,17 +15,19 @@ TSIZE = b"tsize"
 WINDOWSIZE = b"windowsize"
 ROLLOVER = b"rollover"
 
-NAMES = (BLKSIZE, BLKSIZE2, TIMEOUT, UTIMEOUT, TSIZE, WINDOWSIZE, ROLLOVER)
-
 DEFAULT_BLKSIZE = 512  # bytes, RFC 1350 section 2
 DEFAULT_WINDOWSIZE = 1  # blocks, RFC 7440 section 3
 
-BLKSIZE_RANGE = (8, 65464)  # bytes, RFC 2348
-TIMEOUT_RANGE = (1, 255)  # seconds, RFC 2349
-UTIMEOUT_RANGE = (10_000, 255_000_000)  # microseconds, the range of tftp-hpa
-TSIZE_RANGE = (0, 2**63 - 1)  # bytes, up to the largest file offset of POSIX
-WINDOWSIZE_RANGE = (1, 65535)  # blocks, RFC 7440 section 3
-ROLLOVER_RANGE = (0, 1)
+RANGES = {
+    BLKSIZE: (8, 65464),  # bytes, RFC 2348
+    BLKSIZE2: (8, 65464),
+    TIMEOUT: (1, 255),  # seconds, RFC 2349
+    UTIMEOUT: (10_000, 255_000_000),  # microseconds, the range of tftp-hpa
+    TSIZE: (0, 2**63 - 1),  # bytes, up to the largest file offset of POSIX
+    WINDOWSIZE: (1, 65535),  # blocks, RFC 7440 section 3
+    ROLLOVER: (0, 1),
+}
+"""Smallest and largest value of each option."""
 
 _MAX_DIGITS = 19  # digits of 2**63 - 1; int() is slow for thousands of digits
 
@@ -35,7 +37,7 @@ def parse_int(value: bytes, bounds: tuple[int, int]) -> int | None:
 
     Args:
         value: The value of the option.
-        bounds: Smallest and largest valid number.
+        bounds: Smallest and largest valid number, as in `RANGES`.
 
     Returns:
         The number, or None if the value is empty, has a sign, a space, a fraction or other

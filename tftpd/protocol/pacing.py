@@ -2,7 +2,7 @@
 
 RFC 7440 section 6 and RFC 8085 section 3.1 demand congestion control.
 
-`RatePacer` sends a window at once as long as nothing is lost. After a loss it sends slightly
+A `Pacer` sends a window at once as long as nothing is lost. After a loss it sends slightly
 faster than the peer was observed to receive blocks. Thus the rate grows until it reaches the
 bottleneck, and then stays there. Pacing ends when it no longer delays blocks.
 
@@ -17,12 +17,11 @@ arrived, so a smaller window would only wait. Without pacing, a window of 64 blo
 switch port with a queue of 32 packets loses its second half each time, and each time the
 sender waits for a timer.
 
-`IntervalPacer` is for clients that are known to lose packets that arrive too close together. It
-keeps an interval between the blocks, from the first block on.
+Some clients are known to lose packets that arrive too close together. For them a `Pacer` keeps a
+fixed interval between the blocks, from the first block on and whatever is lost.
 """
 
 from math import inf
-from typing import Protocol
 
 _FAST_GROWTH = 2.0  # factor per window, if no queue was observed
 _SLOW_GROWTH = 1.05  # the same, from half of the rate of the last loss on
@@ -39,63 +38,30 @@ _MIN_ELAPSED_SECONDS = 1e-6  # lower bound of a measured time
 _UNPACED_WINDOW_SECONDS = 0.001  # a rate that sends a window in less time needs no pacing
 
 
-class Pacer(Protocol):
-    """Interface of a pacer, as the `Sender` uses it. Times are seconds on the driver's clock.
+class Pacer:
+    """Rate at which the blocks of one transfer are sent.
+
+    Rates are in blocks per second. Times are seconds on the driver's clock.
+
+    Args:
+        window: Window size in blocks.
+        interval: Fixed time between two blocks; 0 for a rate that adapts to the observed losses
+            and arrivals.
 
     Attributes:
         active: True if blocks are delayed at all.
         next_at: Time at which the next block may be sent.
     """
 
-    active: bool
-    next_at: float
+    __slots__ = (
+        *("_interval", "_kept_up", "_lost_at", "_observed", "_rate", "_window"),
+        *("active", "next_at"),
+    )
 
-    def take(self, count: int, now: float) -> int:
-        """Return how many of `count` blocks may be sent now. They count as sent."""
-        ...
-
-    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
-        """Update the rate after a complete window was acknowledged.
-
-        Args:
-            count: Blocks in the window.
-            elapsed: Seconds from its first block to its ACK, without the round-trip time.
-            queued: Seconds from its last block to its ACK, without the round-trip time.
-        """
-        ...
-
-    def on_loss(self, count: int, elapsed: float) -> None:
-        """Update the rate after an ACK from the middle of a window.
-
-        Args:
-            count: Blocks of the window that arrived before the lost one.
-            elapsed: Seconds from the first block to the ACK, without the round-trip time.
-        """
-        ...
-
-    def on_timeout(self, rtt: float) -> None:
-        """Update the rate after a window without any answer.
-
-        Args:
-            rtt: Round-trip time in seconds.
-        """
-        ...
-
-
-class RatePacer:
-    """Pacer that adapts the rate to the observed losses and arrivals.
-
-    Rates are in blocks per second.
-
-    Args:
-        window: Window size in blocks.
-    """
-
-    __slots__ = ("_kept_up", "_lost_at", "_observed", "_rate", "_window", "active", "next_at")
-
-    def __init__(self, window: int) -> None:
-        self.active = False
+    def __init__(self, window: int, interval: float = 0.0) -> None:
+        self.active = interval > 0
         self.next_at = -inf
+        self._interval = interval
         self._rate = inf
         self._lost_at = inf  # rate of the last loss
         self._observed: list[float] = []  # arrival rates of the last windows
@@ -106,12 +72,21 @@ class RatePacer:
         """Return how many of `count` blocks may be sent now. They count as sent."""
         if now < self.next_at:
             return 0
+        if self._interval:
+            self.next_at = now + self._interval
+            return 1
         count = min(count, max(_MIN_BURST_BLOCKS, int(self._rate * _BURST_SECONDS)))
         self.next_at = now + count / self._rate
         return count
 
     def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
-        """Increase the rate, or follow the observed rate if the window waited in a queue."""
+        """Increase the rate, or follow the observed rate if the window waited in a queue.
+
+        Args:
+            count: Blocks in the window, which was acknowledged completely.
+            elapsed: Seconds from its first block to its ACK, without the round-trip time.
+            queued: Seconds from its last block to its ACK, without the round-trip time.
+        """
         self._kept_up = queued < _BURST_SECONDS
         self._observed.append(count / max(elapsed, _MIN_ELAPSED_SECONDS))
         del self._observed[:-_OBSERVED_WINDOWS]
@@ -121,7 +96,12 @@ class RatePacer:
             self._set_rate(_OBSERVED_GAIN * max(self._observed))
 
     def on_loss(self, count: int, elapsed: float) -> None:
-        """Decrease the rate, or increase it if the blocks arrived as fast as they were sent."""
+        """Decrease the rate, or increase it if the blocks arrived as fast as they were sent.
+
+        Args:
+            count: Blocks of the window that arrived before the lost one.
+            elapsed: Seconds from the first block to the ACK, without the round-trip time.
+        """
         self._observed.clear()
         arrival_rate = count / max(elapsed, _MIN_ELAPSED_SECONDS)
         if self._rate == inf:
@@ -137,7 +117,11 @@ class RatePacer:
             self._set_rate(max(min_rate, _OBSERVED_GAIN * arrival_rate))
 
     def on_timeout(self, rtt: float) -> None:
-        """Decrease the rate: slightly after a single timeout, to a quarter otherwise."""
+        """Decrease the rate: slightly after a single timeout, to a quarter otherwise.
+
+        Args:
+            rtt: Round-trip time in seconds.
+        """
         self._observed.clear()
         rate = self._rate
         if rate == inf:
@@ -151,37 +135,8 @@ class RatePacer:
         self._set_rate(self._rate * growth ** (count / self._window))
 
     def _set_rate(self, rate: float) -> None:
+        if self._interval:
+            return
         limits_window = rate * _UNPACED_WINDOW_SECONDS < self._window
         self.active = self._window > _MIN_BURST_BLOCKS and limits_window
         self._rate = max(rate, _MIN_RATE) if self.active else inf
-
-
-class IntervalPacer:
-    """Pacer that sends single blocks at a fixed interval, whatever is lost.
-
-    Args:
-        interval: Seconds between two blocks.
-    """
-
-    __slots__ = ("_interval", "active", "next_at")
-
-    def __init__(self, interval: float) -> None:
-        self.active = True
-        self.next_at = -inf
-        self._interval = interval
-
-    def take(self, count: int, now: float) -> int:
-        """Return 1 if the interval has passed, else 0."""
-        if now < self.next_at:
-            return 0
-        self.next_at = now + self._interval
-        return 1
-
-    def on_window_acked(self, count: int, elapsed: float, queued: float) -> None:
-        """Do nothing: the interval is fixed."""
-
-    def on_loss(self, count: int, elapsed: float) -> None:
-        """Do nothing: the interval is fixed."""
-
-    def on_timeout(self, rtt: float) -> None:
-        """Do nothing: the interval is fixed."""

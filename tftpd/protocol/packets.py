@@ -38,7 +38,6 @@ MAX_OPTIONS = 64
 
 _TWO_WORDS = struct.Struct("!HH")
 _MIN_PACKET_BYTES = 4  # the size of an ACK; a request or an OACK is longer
-_EMPTY_OACK = b"\0\6"  # atftpd sends it if it accepts none of the options that it knows
 
 
 class Opcode(IntEnum):
@@ -153,35 +152,13 @@ def decode(datagram: bytes) -> Packet:
     if len(datagram) < _MIN_PACKET_BYTES:
         if len(datagram) >= 2 and opcode in (Opcode.RRQ, Opcode.WRQ):
             raise MalformedRequest("request without a filename")
-        if datagram == _EMPTY_OACK:
+        if datagram == OACK_PREFIX:  # atftpd sends it if it accepts none of the known options
             return Oack(())
         raise MalformedPacket(f"datagram of {len(datagram)} bytes is too short for a packet")
     decoder = _DECODERS.get(opcode)
     if decoder is None:
         raise MalformedPacket(f"unknown opcode {opcode}")
     return decoder(datagram)
-
-
-def _decode_data(datagram: bytes) -> Data:
-    return Data(int.from_bytes(datagram[2:4], "big"), datagram[4:])
-
-
-def _decode_ack(datagram: bytes) -> Ack:
-    # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
-    return Ack(int.from_bytes(datagram[2:4], "big"))
-
-
-def _decode_error(datagram: bytes) -> ErrorPacket:
-    message = datagram[4:].split(b"\0", 1)[0]
-    return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
-
-
-def _decode_rrq(datagram: bytes) -> Rrq:
-    return Rrq(*_split_request(datagram))
-
-
-def _decode_wrq(datagram: bytes) -> Wrq:
-    return Wrq(*_split_request(datagram))
 
 
 def _split_request(datagram: bytes) -> tuple[bytes, bytes, Options]:
@@ -207,24 +184,27 @@ def _decode_options(fields: list[bytes]) -> Options:
     decoded as empty.
     """
     strings = fields[:-1][: 2 * MAX_OPTIONS]
-    pairs = []
-    for at in range(0, len(strings), 2):
-        name = strings[at]
-        if not name:
-            break
-        pairs.append((name, strings[at + 1] if at + 1 < len(strings) else b""))
-    return tuple(pairs)
+    names, values = strings[::2], [*strings[1::2], b""]
+    if b"" in names:
+        del names[names.index(b"") :]
+    return tuple(zip(names, values, strict=False))
 
 
 def _encode_options(options: Options) -> bytes:
     return b"".join(name + b"\0" + value + b"\0" for name, value in options)
 
 
+def _decode_error(datagram: bytes) -> ErrorPacket:
+    message = datagram[4:].split(b"\0", 1)[0]
+    return ErrorPacket(int.from_bytes(datagram[2:4], "big"), message.decode("utf-8", "replace"))
+
+
 _DECODERS: dict[int, Callable[[bytes], Packet]] = {
-    Opcode.RRQ: _decode_rrq,
-    Opcode.WRQ: _decode_wrq,
-    Opcode.DATA: _decode_data,
-    Opcode.ACK: _decode_ack,
+    Opcode.RRQ: lambda datagram: Rrq(*_split_request(datagram)),
+    Opcode.WRQ: lambda datagram: Wrq(*_split_request(datagram)),
+    Opcode.DATA: lambda datagram: Data(int.from_bytes(datagram[2:4], "big"), datagram[4:]),
+    # Dell PowerConnect switches pad their ACKs to 29 bytes. The padding has no meaning.
+    Opcode.ACK: lambda datagram: Ack(int.from_bytes(datagram[2:4], "big")),
     Opcode.ERROR: _decode_error,
     Opcode.OACK: lambda datagram: Oack(_decode_options(datagram[2:].split(b"\0"))),
 }

@@ -16,6 +16,7 @@ When `accepted` is True, a `Receiver` (read) or a `Sender` (write) continues the
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from tftpd.protocol import options as opt
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -58,20 +59,14 @@ class TransferRequest:
     def __post_init__(self) -> None:
         if not self.filename or b"\0" in self.filename:
             raise ValueError("filename must not be empty or contain NUL")
-        for name, value, bounds in (
-            (opt.BLKSIZE, self.blksize, opt.BLKSIZE_RANGE),
-            (opt.WINDOWSIZE, self.windowsize, opt.WINDOWSIZE_RANGE),
-            (opt.TIMEOUT, self.timeout, opt.TIMEOUT_RANGE),
-            (opt.TSIZE, self.tsize, opt.TSIZE_RANGE),
-            (opt.ROLLOVER, self.rollover, opt.ROLLOVER_RANGE),
-        ):
-            low, high = bounds
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name.decode()} must be {low} to {high}, got {value}")
+        for name, value in self.build_options():
+            low, high = opt.RANGES[name]
+            if not low <= int(value) <= high:
+                raise ValueError(f"{name.decode()} must be {low} to {high}, got {value.decode()}")
 
     def build_options(self) -> opt.Options:
         """Return the options to request: those that differ from their defaults."""
-        candidates = (
+        values = (
             (opt.TSIZE, self.tsize, None),
             (opt.BLKSIZE, self.blksize, opt.DEFAULT_BLKSIZE),
             (opt.WINDOWSIZE, self.windowsize, opt.DEFAULT_WINDOWSIZE),
@@ -80,7 +75,7 @@ class TransferRequest:
         )
         return tuple(
             (name, b"%d" % value)
-            for name, value, default in candidates
+            for name, value, default in values
             if value is not None and value != default
         )
 
@@ -187,26 +182,18 @@ class RequestMachine(TransferMachine):
             RequestRefused: An option was not requested or is repeated, or its value is invalid.
         """
         requested = dict(self.request_packet.options)
-        agreed: dict[bytes, int] = {}
+        agreed: dict[bytes, Any] = {}
         for original_name, text in oack.options:
             name = original_name.lower()
             value = None
             if name in requested and name not in agreed:
                 value = opt.parse_int(text, _valid_answers(name, int(requested[name])))
             if value is None:
-                raise RequestRefused(
-                    ErrorCode.OPTION_REFUSED,
-                    f"unacceptable option in the OACK: {original_name!r} = {text!r}",
-                )
+                reason = f"unacceptable option in the OACK: {original_name!r} = {text!r}"
+                raise RequestRefused(ErrorCode.OPTION_REFUSED, reason)
             agreed[name] = value
-        return TransferOptions(
-            mode=self._request.mode,
-            blksize=agreed.get(opt.BLKSIZE, opt.DEFAULT_BLKSIZE),
-            windowsize=agreed.get(opt.WINDOWSIZE, opt.DEFAULT_WINDOWSIZE),
-            timeout=agreed.get(opt.TIMEOUT),
-            tsize=agreed.get(opt.TSIZE),
-            rollover=agreed.get(opt.ROLLOVER, 0),
-        )
+        fields = {name.decode(): value for name, value in agreed.items()}
+        return TransferOptions(mode=self._request.mode, **fields)
 
 
 def _build_packet(request: TransferRequest, options: opt.Options) -> Request:
@@ -217,9 +204,7 @@ def _build_packet(request: TransferRequest, options: opt.Options) -> Request:
 def _valid_answers(name: bytes, requested: int) -> tuple[int, int]:
     """Return the smallest and the largest value that a server may answer to a requested one."""
     if name == opt.TSIZE:
-        return opt.TSIZE_RANGE
-    if name == opt.BLKSIZE:
-        return opt.BLKSIZE_RANGE[0], requested
-    if name == opt.WINDOWSIZE:
-        return opt.WINDOWSIZE_RANGE[0], requested
+        return opt.RANGES[name]
+    if name in (opt.BLKSIZE, opt.WINDOWSIZE):
+        return opt.RANGES[name][0], requested
     return requested, requested

@@ -65,25 +65,8 @@ class RetransmitTimer:
         idle_timeout: As in the policy, or up to 120 s if `fixed_interval` is long: a client
             could keep its session for 765 s otherwise.
         dally: As in the policy, or longer if `fixed_interval` is long.
-        max_unanswered_sends: As in the policy.
-        packet_interval: As in the policy.
+        policy: The configured times and limits.
     """
-
-    __slots__ = (
-        "_backoff",
-        "_fixed_interval",
-        "_min_interval",
-        "_policy",
-        "_uniform",
-        "_variation",
-        "dally",
-        "idle_timeout",
-        "interval",
-        "max_unanswered_sends",
-        "min_rtt",
-        "packet_interval",
-        "smoothed_rtt",
-    )
 
     def __init__(
         self,
@@ -103,9 +86,7 @@ class RetransmitTimer:
         requested = min(_MIN_TRIES * (fixed_interval or 0.0), _MAX_REQUESTED_SECONDS)
         self.idle_timeout = max(policy.idle_timeout, requested)
         self.dally = max(policy.dally, requested)
-        self.max_unanswered_sends = policy.max_unanswered_sends
-        self.packet_interval = policy.packet_interval
-        self._policy = policy
+        self.policy = policy
         self._fixed_interval = fixed_interval
         self._variation = 0.0
         self._backoff = 1.0
@@ -148,7 +129,7 @@ class RetransmitTimer:
         if self._fixed_interval is not None:
             self.interval = self._fixed_interval
             return
-        policy = self._policy
+        policy = self.policy
         if self.smoothed_rtt is None:
             base = policy.initial_interval
         else:

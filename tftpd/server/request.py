@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
 from tftpd.access.paths import RequestName
-from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.access.rewrite import apply_rules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import (
@@ -103,12 +103,9 @@ class ResolvedWrite:
         """
 
         def create(grant: Grant[WritePolicy]) -> Upload:
-            follow = grant.symlinks is Symlinks.FOLLOW
             if blocking:
                 cache.learn_root(grant.root)
-            elif not (
-                cache.is_local(grant.root) and cache.is_cached(grant.root, grant.name[:-1], follow)
-            ):
+            elif not cache.is_cached(grant.root, grant.name[:-1], grant.symlinks):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
             return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)

@@ -20,7 +20,7 @@ from tftpd.access.fallbacks import Fallback
 from tftpd.config.profiles import NO_PROFILE
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.options import NAMES
+from tftpd.protocol.options import RANGES
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot
@@ -41,7 +41,7 @@ _BY_OUTCOME = {
 }
 _BY_CODE = {"code": [str(code.value) for code in ErrorCode]}
 _BY_REASON = {"reason": [reason.value for reason in DropReason]}
-_BY_OPTION = {"option": [name.decode() for name in NAMES]}
+_BY_OPTION = {"option": [name.decode() for name in RANGES]}
 _BY_METHOD = {"method": _RESOLUTION_METHODS}
 _BY_RESULT = {"result": ["ok", "failed"]}
 _BY_PROFILE = {"profile": [NO_PROFILE]}  # `add_profiles()` adds the others

@@ -24,6 +24,8 @@ class BlockRing:
         ready: Index of the last block that has been read.
     """
 
+    _max_growth = 1  # bytes that are sent for one byte of the file
+
     def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
         """Create the ring; the memory is allocated by the first `fill()`.
 
@@ -39,7 +41,7 @@ class BlockRing:
         self._source = source
         self._blksize = blksize
         self._numbering = BLOCK_NUMBERINGS[rollover]
-        self._slots = min(slots, self._max_size() // blksize + 1)
+        self._slots = min(slots, self._max_growth * source.size // blksize + 1)
         self._ring = bytearray()
         self._view = memoryview(self._ring)
         self._payloads: list[memoryview] = []  # by slot
@@ -81,10 +83,6 @@ class BlockRing:
         if end <= slots:
             return (view[slot * size : stop],)
         return view[slot * size :], view[: stop - slots * size]
-
-    def _max_size(self) -> int:
-        """Return the largest number of bytes that will be sent."""
-        return self._source.size
 
     def _allocate(self) -> None:
         self._ring = bytearray(self._slots * self.size)
@@ -137,28 +135,25 @@ class BlockRing:
 class NetasciiBlockRing(BlockRing):
     """Block ring for netascii: text is translated first and then cut into blocks."""
 
+    _max_growth = 2
+
     def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
         super().__init__(source, blksize, slots, rollover)
-        self._text = b""  # translated, but not in the ring yet
-
-    def _max_size(self) -> int:
-        return 2 * self._source.size  # each byte of the file may become two
+        self._text = bytearray()  # translated, but not in the ring yet
 
     def _read(self, until: int, blocking: bool) -> None:
-        blksize, size = self._blksize, self._source.size
-        while len(self._text) < blksize and self._offset < size:
+        while len(self._text) < self._blksize and self._offset < self._source.size:
             self._translate(blocking)
-        text, position = self._text, 0
-        while self.ready < until and len(text) - position >= blksize:
-            self._append_block(text[position : position + blksize])
-            position += blksize
-        self._text = text[position:]
-        if self._offset == size and self.ready < until and len(self._text) < blksize:
-            self._append_block(self._text)
+        while self.ready < until and len(self._text) >= self._blksize:
+            self._append_block(self._blksize)
+        if self.ready < until and self._offset == self._source.size:
             self.last_block_size = len(self._text)
+            self._append_block(self.last_block_size)
 
-    def _append_block(self, block: bytes) -> None:
-        self._payloads[self.ready % self._slots][: len(block)] = block
+    def _append_block(self, size: int) -> None:
+        """Move the next `size` bytes of the text to the ring."""
+        self._payloads[self.ready % self._slots][:size] = self._text[:size]
+        del self._text[:size]
         self.ready += 1
 
     def _translate(self, blocking: bool) -> None:

@@ -19,18 +19,21 @@ from time import monotonic
 from typing import Any
 
 from tftpd.access.paths import Name
+from tftpd.access.policy import Symlinks
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
-_RESOLVE_CACHED, _RESOLVE_BENEATH, _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_XDEV = 0x20, 8, 4, 1
+_CACHED, _BENEATH, _NO_SYMLINKS, _NO_XDEV = 0x20, 8, 4, 1  # RESOLVE_*
 
-# struct open_how of <linux/openat2.h>: flags, mode, resolve.
-_FLAGS = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
-_HOW_CACHED = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
-_HOW_BENEATH = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV)
-_HOW_NO_LINKS = struct.pack(
-    "=QQQ", _FLAGS, 0, _RESOLVE_CACHED | _RESOLVE_BENEATH | _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
-)
+
+def _pack_open_how(resolve: int) -> bytes:
+    # struct open_how of <linux/openat2.h>: flags, mode, resolve.
+    return struct.pack("=QQQ", getattr(os, "O_PATH", 0) | os.O_CLOEXEC, 0, resolve)
+
+
+_HOW_CACHED = _pack_open_how(_CACHED)
+_HOW_BENEATH = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV)
+_HOW_NO_LINKS = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV | _NO_SYMLINKS)
 
 # Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
 # NFS, CIFS and FUSE, may wait for a server.
@@ -41,10 +44,7 @@ _LOCAL_TYPES = {
     *(0x4D44, 0x2011BAB0, 0x7366746E, 0x3153464A, 0x52654973),  # vfat, exfat, ntfs3, jfs, reiserfs
 }
 _ROOT_SECONDS = 60.0  # a root may become a mount point
-
-_ENTRY_SECONDS = 1.0  # the kernel evicts a name so soon only when memory is very short
-_MAX_ENTRIES = 4096
-_MAX_ENTRY_COMPONENTS = 32  # a hostile name has thousands of them, of 40 bytes each
+_UNKNOWN = b"", 0.0
 
 
 class WouldBlock(Exception):
@@ -75,28 +75,27 @@ class DentryCache:
 
     def __init__(self) -> None:
         linux = sys.platform.startswith("linux") and os.uname().machine != "alpha"
-        self._syscall = _load_syscall() if linux else None
-        self._entries: set[tuple[Path, Name, bool]] = set()
-        self._expires = 0.0  # of all entries
+        self._syscall: Any = _load_syscall() if linux else None
         # By root: its path, and the time until which it is known to be local.
         self._local_roots: dict[Path, tuple[bytes, float]] = {}
         self._local_devices: set[int] = set()
 
     def learn_root(self, root: Path) -> None:
-        """Find out if a root is on a local file system; blocks."""
-        if self._syscall is not None and not self.is_local(root) and _is_local_type(root):
-            with suppress(OSError):
-                self._local_devices.add(os.stat(root).st_dev)
-                self._local_roots[root] = os.fsencode(root), monotonic() + _ROOT_SECONDS
+        """Find out if a root is on a local file system; blocks.
 
-    def is_local(self, root: Path) -> bool:
-        """Return True if `learn_root` has found in the last minute that a root is local."""
-        known = self._local_roots.get(root)
-        return known is not None and monotonic() < known[1]
-
-    def is_local_device(self, device: int) -> bool:
-        """Return True if a device number (st_dev) belongs to a local root."""
-        return device in self._local_devices
+        No root counts as local if the kernel is old, or if the seccomp filter of an old container
+        runtime refuses the system call.
+        """
+        _, expires = self._local_roots.get(root, _UNKNOWN)
+        if self._syscall is None or monotonic() < expires or not _is_local_type(root):
+            return
+        with suppress(OSError):
+            path, device = os.fsencode(root), os.stat(root).st_dev
+            fd = self._open(_AT_FDCWD, path, _HOW_CACHED)
+            if fd >= 0:
+                os.close(fd)
+                self._local_devices.add(device)
+                self._local_roots[root] = path, monotonic() + _ROOT_SECONDS
 
     def open_path(self, root: Path, name: Name) -> int:
         """Open a name below a local root without disk I/O.
@@ -106,74 +105,58 @@ class DentryCache:
             name: Components of the name.
 
         Returns:
-            An O_PATH descriptor; -1 if the root is not local, a component is a symbolic link,
-            absent or not cached, or the name leaves the root's file system.
+            An O_PATH descriptor. It is negative if the root is not local, a component is a
+            symbolic link, absent or not cached, or the name leaves the root's file system.
         """
-        encoded, expires = self._local_roots.get(root, (b"", 0.0))
-        path = b"/".join(name)
-        if monotonic() > expires or b"\0" in path:
-            return -1
-        directory = self._open(_AT_FDCWD, encoded, _HOW_CACHED)
-        if directory < 0:
-            return -1
-        fd = self._open(directory, path, _HOW_NO_LINKS)
-        os.close(directory)
-        return fd
+        return self._open_below(root, b"/".join(name), _HOW_NO_LINKS)
 
-    def is_cached(self, root: Path, name: Name, follow: bool = True) -> bool:
-        """Return whether `name` below `root` can be resolved without disk I/O.
-
-        A positive answer is remembered for one second.
+    def is_cached(self, root: Path, name: Name, symlinks: Symlinks) -> bool:
+        """Return True if a root is local and `name` can be resolved without disk I/O.
 
         Args:
             root: Directory that contains the name.
             name: Components of the name, which may be absent from the directory, too.
-            follow: Whether links may lead out of the root. If not, the answer is False for
-                a name that passes such a link: otherwise the time until the refusal would
+            symlinks: Policy for links. If they may not lead out of the root, the answer is False
+                for a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
         """
-        if self._syscall is None:
-            return False
-        now = monotonic()
-        if now > self._expires or len(self._entries) > _MAX_ENTRIES:
-            self._entries.clear()
-            self._expires = now + _ENTRY_SECONDS
-        entry = root, name, follow
-        if entry in self._entries:
-            return True
-        if not self._query(root, name, follow):
-            return False
-        if len(name) <= _MAX_ENTRY_COMPONENTS:
-            self._entries.add(entry)
-        return True
+        how = _HOW_CACHED if symlinks is Symlinks.FOLLOW else _HOW_BENEATH
+        return self._is_resolved(self._open_below(root, b"/".join(name) or b".", how))
 
-    def _query(self, root: Path, name: Name, follow: bool) -> bool:
-        path = b"/".join((os.fsencode(root), *name))
-        if b"\0" in path:
-            return True  # no such file can exist
-        if follow or not name:
-            fd = self._open(_AT_FDCWD, path, _HOW_CACHED)
-        else:
-            fd = directory = self._open(_AT_FDCWD, os.fsencode(root), _HOW_CACHED)
-            if directory >= 0:
-                fd = self._open(directory, b"/".join(name), _HOW_BENEATH)
-                os.close(directory)
+    def is_directory_cached(self, path: bytes, device: int) -> bool:
+        """Return True if a directory can be accessed without disk I/O.
+
+        Args:
+            path: Path of the directory.
+            device: Its device number (st_dev), which must be that of a local root.
+        """
+        return device in self._local_devices and self._is_resolved(
+            self._open(_AT_FDCWD, path, _HOW_CACHED)
+        )
+
+    def _is_resolved(self, fd: int) -> bool:
+        """Close a descriptor of `_open()`, and return True if the path could be resolved."""
         if fd >= 0:
             os.close(fd)
-            return True
-        if -fd in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG):
-            # An old kernel, or the seccomp filter of an old container runtime. Neither
-            # changes while the server runs.
-            self._syscall = None
-            return False
         return -fd not in (errno.EAGAIN, errno.EXDEV)
+
+    def _open_below(self, root: Path, path: bytes, how: bytes) -> int:
+        """Return a descriptor, or a negative errno: EAGAIN if the root is not local."""
+        encoded_root, expires = self._local_roots.get(root, _UNKNOWN)
+        if monotonic() > expires:
+            return -errno.EAGAIN
+        if b"\0" in path:
+            return -errno.ENOENT  # no such file can exist
+        directory = self._open(_AT_FDCWD, encoded_root, _HOW_CACHED)
+        if directory < 0:
+            return directory
+        fd = self._open(directory, path, how)
+        os.close(directory)
+        return fd
 
     def _open(self, directory: int, path: bytes, how: bytes) -> int:
         """Return a descriptor, or a negative errno."""
-        syscall = self._syscall
-        if syscall is None:  # another thread has just found that the call is not supported
-            return -errno.EAGAIN
-        fd: int = syscall(_OPENAT2, directory, path, how, len(how))
+        fd: int = self._syscall(_OPENAT2, directory, path, how, len(how))
         return fd if fd >= 0 else -ctypes.get_errno()
 
 

@@ -80,7 +80,7 @@ _Entry = tuple[RequestRefused, Sequence[DirectoryStamp]]
 
 
 class NegativeCache:
-    """Bounded LRU cache of refusals for names that do not exist."""
+    """Bounded FIFO cache of refusals for names that do not exist."""
 
     def __init__(self, dentry_cache: DentryCache) -> None:
         self._dentry_cache = dentry_cache
@@ -99,12 +99,9 @@ class NegativeCache:
         if entry is None:
             return None
         refused, stamps = entry
+        is_cached = self._dentry_cache.is_directory_cached
         for stamp in stamps:
-            path = Path(os.fsdecode(stamp.path))
-            cache = self._dentry_cache
-            if not (
-                blocking or (cache.is_local_device(stamp.stamp[0]) and cache.is_cached(path, ()))
-            ):
+            if not (blocking or is_cached(stamp.path, device=stamp.stamp[0])):
                 return None
             if not stamp.is_current():
                 with self._lock:
@@ -127,7 +124,6 @@ class NegativeCache:
             return
         with self._lock:
             self._entries[key] = _copy(refused), distinct
-            self._entries.move_to_end(key)
             while len(self._entries) > _MAX_ENTRIES:
                 self._entries.popitem(last=False)
 

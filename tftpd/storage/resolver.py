@@ -14,7 +14,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
-from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
@@ -225,15 +225,12 @@ class _Search:
 
     def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
         self.lookups += 1
-        if not self.blocking:
-            follow = grant.symlinks is Symlinks.FOLLOW
-            is_cached = self.cache.is_local(grant.root) and self.cache.is_cached(
-                grant.root, grant.name, follow
-            )
-            if self.lookups > _MAX_NONBLOCKING_LOOKUPS or not is_cached:
-                raise WouldBlock(grant.root)
-        else:
+        if self.blocking:
             self.cache.learn_root(grant.root)
+        elif self.lookups > _MAX_NONBLOCKING_LOOKUPS or not self.cache.is_cached(
+            grant.root, grant.name, grant.symlinks
+        ):
+            raise WouldBlock(grant.root)
         return FileSource.open(grant)
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:

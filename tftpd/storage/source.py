@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Protocol
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -18,14 +17,12 @@ from tftpd.storage.walk import open_parent
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_REOPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
-
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
-class FileLike(Protocol):
-    """File that a transfer reads.
+class FileLike:
+    """Base class of the files that a transfer reads. Only `read()` must be overridden.
 
     Attributes:
         size: Size in bytes when the file was opened.
@@ -34,7 +31,7 @@ class FileLike(Protocol):
     size: int
 
     def close(self) -> None:
-        """Release the file; idempotent."""
+        """Release the file; idempotent. Without a descriptor, there is nothing to do."""
 
     def set_noatime(self) -> None:
         """Stop reads from updating the access time, if this process may do so."""
@@ -54,13 +51,14 @@ class FileLike(Protocol):
             BlockingIOError: Not blocking, and no data is in the page cache.
             RequestRefused: The file ends before `offset`, or it cannot be read.
         """
+        raise NotImplementedError
 
     def check_unchanged(self) -> None:
         """Raise `RequestRefused` if the file was written since it was opened."""
 
 
-class FileSource:
-    """An open regular file; implements `FileLike`."""
+class FileSource(FileLike):
+    """An open regular file."""
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self.size = status.st_size
@@ -109,7 +107,7 @@ class FileSource:
             is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
             if not (stat.S_ISREG(status.st_mode) and is_readable):
                 return None
-            return cls(os.open(b"/proc/self/fd/%d" % path_fd, _REOPEN_FLAGS), status)
+            return cls(os.open(b"/proc/self/fd/%d" % path_fd, os.O_RDONLY | os.O_CLOEXEC), status)
         except OSError:
             return None
         finally:
@@ -132,11 +130,7 @@ class FileSource:
         if not blocking:
             return self._read_cached(buffers, offset)
         with translate_os_errors(ErrorText.READ_FAILED):
-            if hasattr(os, "preadv"):
-                n_bytes = os.preadv(self._fd, buffers, offset)
-            else:
-                os.lseek(self._fd, offset, os.SEEK_SET)
-                n_bytes = os.readv(self._fd, buffers)
+            n_bytes = os.preadv(self._fd, buffers, offset)
         if not n_bytes:
             raise _file_changed()
         return n_bytes
@@ -164,21 +158,12 @@ class FileSource:
         return n_bytes
 
 
-class MemorySource:
-    """Data in memory, such as a rendered template; implements `FileLike`. Never blocks."""
+class MemorySource(FileLike):
+    """Data in memory, such as a rendered template. Never blocks."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         self._file = BytesIO(data)
-
-    def close(self) -> None:
-        """Do nothing: there is no descriptor."""
-
-    def set_noatime(self) -> None:
-        """Do nothing: there is no access time."""
-
-    def check_unchanged(self) -> None:
-        """Do nothing: the data is immutable."""
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Copy data from `offset` into the buffers; see `FileLike.read`."""

@@ -20,8 +20,6 @@ from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import EXCLUSIVE, create_temporary
 from tftpd.storage.walk import lstat_at, open_parent
 
-_EFFECTIVE_IDS = os.access in os.supports_effective_ids
-
 _WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
 
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -180,7 +178,7 @@ class _Target:
 
     def check_writable(self) -> None:
         """Check that a temporary file could be created, as far as possible without doing it."""
-        if not _may_access(b".", os.W_OK | os.X_OK, self.directory):
+        if not os.access(b".", os.W_OK | os.X_OK, dir_fd=self.directory, effective_ids=True):
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
         volume = os.fstatvfs(self.directory)
         # A file system that creates inodes dynamically reports 0 inodes in total.
@@ -217,7 +215,7 @@ class _Target:
     def take_name(self, temporary: bytes) -> None:
         """Give the temporary file its name; blocks until the name is on disk."""
         if self.policy.overwrite:
-            self._rename(temporary)
+            os.rename(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
         else:
             self._link(temporary)
         try:
@@ -240,15 +238,11 @@ class _Target:
             # FAT has no hard links: reserve the name, then replace the reserved file.
             os.close(os.open(self.name, EXCLUSIVE, 0o600, dir_fd=fd))
             try:
-                self._rename(temporary)
+                os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
             except OSError:
                 with contextlib.suppress(OSError):  # report the first error
                     os.unlink(self.name, dir_fd=fd)
                 raise
-
-    def _rename(self, temporary: bytes) -> None:
-        fd = self.directory
-        os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def _replaced_size(self) -> int | None:
         status = lstat_at(self.directory, self.name)
@@ -308,9 +302,5 @@ def _check_file(directory: int, name: bytes, policy: WritePolicy) -> None:
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
     # rename(2) does not check the permissions of the file that it replaces.
-    if not _may_access(name, os.W_OK, directory):
+    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=True):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
-
-
-def _may_access(name: bytes, mode: int, directory: int) -> bool:
-    return os.access(name, mode, dir_fd=directory, effective_ids=_EFFECTIVE_IDS)

@@ -8,11 +8,11 @@ reads symbolic links and follows them itself.
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tftpd.access.paths import PARENT, SELF, Name
 from tftpd.access.policy import Symlinks
@@ -20,9 +20,6 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
-
-OnStep = Callable[[bytes, str, bytes | None], None]
-"""Called with each component passed, the type of its file, and the target of a link."""
 
 
 @contextmanager
@@ -57,8 +54,18 @@ def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _ignore_step(component: bytes, found: str, target: bytes | None) -> None:
-    """Observe nothing."""
+class WalkStep(NamedTuple):
+    """One step of a walk.
+
+    Attributes:
+        name: The component.
+        found: Description of its file, or the reason why the walk ends here.
+        target: Target of the symbolic link, if the file is one and the walk followed it.
+    """
+
+    name: bytes
+    found: str
+    target: bytes | None = None
 
 
 class Walk:
@@ -66,13 +73,14 @@ class Walk:
 
     Attributes:
         current: The component that the walk opens now, or the root at the start.
+        steps: The components that the walk has passed.
     """
 
-    def __init__(self, root: Path, symlinks: Symlinks, on_step: OnStep = _ignore_step) -> None:
+    def __init__(self, root: Path, symlinks: Symlinks) -> None:
         self.current = os.fsencode(root)
+        self.steps: list[WalkStep] = []
         self._directories: list[int] = []
         self._root = root
-        self._on_step = on_step
         self._symlinks = symlinks
         self._follow = symlinks is Symlinks.FOLLOW
         self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follow else _DIRECTORY
@@ -112,7 +120,7 @@ class Walk:
         if self._follow:  # the kernel resolves `..`: the parents are not needed
             os.close(self._directories.pop())
         self._directories.append(fd)
-        self._on_step(component, "directory", None)
+        self.steps.append(WalkStep(component, "directory"))
 
     def _ascend(self) -> None:
         if self._follow:
@@ -121,7 +129,7 @@ class Walk:
         if len(self._directories) == 1:
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
         os.close(self._directories.pop())
-        self._on_step(PARENT, "directory", None)
+        self.steps.append(WalkStep(PARENT, "directory"))
 
     def _read_link(self, component: bytes) -> bytes | None:
         """Return the target of a link, or None if the component is not a link."""
@@ -136,7 +144,7 @@ class Walk:
         self._n_links += 1
         if self._n_links > _MAX_LINKS:
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
-        self._on_step(component, "symbolic link", target)
+        self.steps.append(WalkStep(component, "symbolic link", target))
         return target
 
     def _resolve_target(self, target: bytes) -> list[bytes]:
@@ -176,45 +184,25 @@ _FILE_TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class WalkStep:
-    """One step of a walk.
-
-    Attributes:
-        name: The component.
-        found: Description of its file, or the reason why the walk ends here.
-        target: Target of the symbolic link, if the file is one and the walk followed it.
-    """
-
-    name: bytes
-    found: str
-    target: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WalkTrace:
-    """Steps of a walk, and the path at its end; None if the walk failed."""
-
-    steps: tuple[WalkStep, ...]
-    path: bytes | None = None
-
-
-def trace_walk(root: Path, name: Name, symlinks: Symlinks) -> WalkTrace:
+def trace_walk(
+    root: Path, name: Name, symlinks: Symlinks
+) -> tuple[Sequence[WalkStep], bytes | None]:
     """Trace how `open_parent()` resolves `name`, as far as it gets.
 
     Errors of the walk are part of the result; they are not raised.
+
+    Returns:
+        The steps, and the path at their end; None if the walk failed.
     """
-    steps: list[WalkStep] = []
     path = None
-    walk = Walk(root, symlinks, lambda *step: steps.append(WalkStep(*step)))
-    with closing(walk):
+    with closing(Walk(root, symlinks)) as walk:
         try:
             directory, last = walk.open_parent(name)
-            steps.append(WalkStep(last, _describe_file(directory, last)))
+            walk.steps.append(WalkStep(last, _describe_file(directory, last)))
             path = os.path.join(_directory_path(directory, root), last)
         except (RequestRefused, OSError) as error:
-            steps.append(WalkStep(walk.current, _describe_error(error)))
-    return WalkTrace(tuple(steps), path)
+            walk.steps.append(WalkStep(walk.current, _describe_error(error)))
+    return walk.steps, path
 
 
 def _describe_file(directory: int, name: bytes) -> str:

@@ -248,6 +248,6 @@ def encode_option(name: bytes, value: int) -> opt.Options:
 
 def _observe_option(name: bytes, requested: int, answer: obs.ServerAnswer) -> obs.OptionObservation:
     text = answer.option_value(name)
-    value = None if text is None else opt.parse_int(text, opt.TSIZE_RANGE)
+    value = None if text is None else opt.parse_int(text, opt.RANGES[opt.TSIZE])
     result = answer.option_result(name)
     return obs.OptionObservation(name.decode(), requested, result, value, answer.unrequested)

@@ -10,8 +10,8 @@ from enum import Enum
 from tftpd.protocol import options as opt
 from tftpd.protocol.errors import ErrorCode
 
-# Ranges of the options that a server may lower.
-_RANGES = {opt.BLKSIZE: opt.BLKSIZE_RANGE, opt.WINDOWSIZE: opt.WINDOWSIZE_RANGE}
+# Options whose value a server may lower.
+_LOWERABLE = (opt.BLKSIZE, opt.WINDOWSIZE)
 
 
 class AnswerKind(Enum):
@@ -93,13 +93,13 @@ class ServerAnswer:
         text = self.option_value(name)
         if text is None:
             return OptionResult.IGNORED
-        value = opt.parse_int(text, _RANGES.get(name, opt.TSIZE_RANGE))
+        value = opt.parse_int(text, opt.RANGES[name if name in _LOWERABLE else opt.TSIZE])
         requested = int(dict(self.requested)[name])
         if value is None or (name != opt.TSIZE and value > requested):
             return OptionResult.ILLEGAL
         if value == requested or name == opt.TSIZE:
             return OptionResult.GRANTED
-        return OptionResult.LOWERED if name in _RANGES else OptionResult.ILLEGAL
+        return OptionResult.LOWERED if name in _LOWERABLE else OptionResult.ILLEGAL
 
 
 @dataclass(frozen=True, slots=True)

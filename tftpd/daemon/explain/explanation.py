@@ -292,13 +292,13 @@ def _trace_roots(
         is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
         if grant is not None and is_served:
             components = grant.name  # a template has another name
-        walk = trace_walk(path, components, mount.symlinks)
+        steps, file = trace_walk(path, components, mount.symlinks)
         yield {
             "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
-            "steps": [_describe_step(step) for step in walk.steps],
-            "file": None if walk.path is None else printable_name(walk.path),
+            "steps": [_describe_step(step) for step in steps],
+            "file": None if file is None else printable_name(file),
         }
-        exists = walk.path is not None and (is_write or os.path.lexists(walk.path))
+        exists = file is not None and (is_write or os.path.lexists(file))
         if is_served or (grant is None and exists):
             return
 
