@@ -20,7 +20,7 @@ def _run(config, packet, max_window=None):
     if max_window is not None and isinstance(packet, Wrq):
         limits = limit_upload_window(limits, max_window)
     client = ClientIdentity(client_address(PEER[0]))
-    return [decode(dry_run(packet.encode(), client, config.resolver, limits).reply)]
+    return [decode(dry_run(packet.encode(), client, config.resolver, limits, config.render).reply)]
 
 
 @pytest.mark.parametrize("max_window", [10, 5000, 1 << 20])

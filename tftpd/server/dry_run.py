@@ -11,7 +11,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.protocol.errors import ErrorCode, MalformedRequest, RequestRefused
 from tftpd.protocol.negotiation import Mode, OptionLimits, TransferOptions
 from tftpd.protocol.packets import Ack, ErrorPacket, Oack, Rrq, Wrq, decode
-from tftpd.server.request import Render, no_render, resolve_read, resolve_write
+from tftpd.server.request import Render, resolve_read, resolve_write
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike
@@ -37,7 +37,7 @@ def dry_run(
     client: ClientIdentity,
     resolver: FileResolver,
     limits: OptionLimits,
-    render: Render = no_render,
+    render: Render,
 ) -> DryRun:
     """Return the reply of a listener to a request.
 
