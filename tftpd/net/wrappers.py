@@ -49,8 +49,6 @@ class ProtocolTap(BurstProtocol):
     The tap stands between a port and its protocol.
     """
 
-    noisy = False
-
     def __init__(self, protocol: BurstProtocol, observe: DatagramObserver) -> None:
         self._protocol = protocol
         self._observe = observe
