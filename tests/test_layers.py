@@ -18,7 +18,11 @@ LAYERS = {
     "templates": {"protocol", "access", "storage", "jinja2"},
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},
     "net": {"protocol", "access", "storage"} | TWISTED,
-    "server": {"protocol", "access", "storage", "templates", "config", "net"} | TWISTED,
+    "server": {
+        *("protocol", "access", "storage", "templates", "config", "net"),
+        "pydantic",
+    }
+    | TWISTED,
     "status": {
         *("protocol", "access", "storage", "config", "net", "server"),
         "prometheus_client",

@@ -8,10 +8,11 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tftpd.config.sections import TraceSection
 from tftpd.net.packet_text import describe_packet
 from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.packets import Ack, Rrq
-from tftpd.server.packet_capture import CaptureConfig, PacketCapture
+from tftpd.server.packet_capture import PacketCapture
 
 CAPTURED, OTHER = "192.0.2.7", "192.0.2.8"
 
@@ -19,9 +20,9 @@ CAPTURED, OTHER = "192.0.2.7", "192.0.2.8"
 class Server(MemoryServer):
     """Server in memory with a packet capture."""
 
-    def __init__(self, offer):
+    def __init__(self, offer, worker=None):
         super().__init__(offer)
-        self.capture = PacketCapture(lambda: 1_700_000_000.0)
+        self.capture = PacketCapture(worker, lambda: 1_700_000_000.0)
         runtime, self.opened = self.listener._factory._runtime, []
 
         def open_port(protocol, local, needs):
@@ -71,7 +72,10 @@ def _lines(path):
 
 
 def _config(path, clients=CAPTURED, max_size=1 << 20):
-    return CaptureConfig(ip_network(clients), path, max_size)
+    # A small `max_size` does not pass validation.
+    return TraceSection.model_construct(
+        client=ip_network(clients), file=str(path), max_size=max_size
+    )
 
 
 def test_the_capture_has_every_packet_of_the_client_and_no_other(server, tmp_path):
@@ -161,7 +165,7 @@ def test_a_full_capture_stops_with_a_log_line_and_does_not_start_again(server, t
         answer = server.client(CAPTURED, port).request(Rrq(b"kilo", b"octet"))
         assert len(answer) == 1
     assert len(_lines(tmp_path / "t.pcap")) == 1
-    assert events[-1] == "capture of {clients} stopped: {file} has reached its max_size"
+    assert events[-1] == "capture of {clients} stopped: {reason}"
     assert len(events) == 2
 
 
@@ -171,6 +175,14 @@ def test_a_capture_file_that_cannot_be_created_affects_no_request(server, tmp_pa
     assert events == ["cannot create the capture file {file}: {reason}"]
     assert server.port.observe is None
     server.configure(None)
+
+
+def test_a_worker_has_a_capture_file_of_its_own(offer, tmp_path):
+    worker = Server(offer, worker=3)
+    worker.configure(_config(tmp_path / "t.pcap"))
+    worker.client(CAPTURED).request(Rrq(b"missing", b"octet"))
+    worker.configure(None)
+    assert len(_lines(tmp_path / "t.3.pcap")) == 2
 
 
 def test_a_disk_error_stops_only_the_capture(server, tmp_path, events, monkeypatch):

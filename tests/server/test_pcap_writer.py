@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 import tempfile
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def _folded(data):
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd", b"\xff" * 65468, b"\0" * 600])
 def test_a_captured_ipv4_packet_has_its_headers(tmp_path, datagram):
     capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
-    assert capture.add(1_700_000_000.25, OURS, THEIRS, datagram)
+    capture.add(1_700_000_000.25, OURS, THEIRS, datagram)
     capture.close()
     [(when, packet)] = _packets(tmp_path / "t.pcap")
     assert when == 1_700_000_000.25
@@ -64,7 +65,7 @@ def test_a_captured_ipv4_packet_has_its_headers(tmp_path, datagram):
 @pytest.mark.parametrize("datagram", [b"", b"\0\4\0\0", b"odd"])
 def test_a_captured_ipv6_packet_has_its_headers(tmp_path, datagram):
     capture = PcapWriter(tmp_path / "t.pcap", 1 << 20)
-    assert capture.add(0.0, THEIRS6, OURS6, datagram)
+    capture.add(0.0, THEIRS6, OURS6, datagram)
     capture.close()
     [(_, packet)] = _packets(tmp_path / "t.pcap")
     header, udp = packet[:40], packet[40:]
@@ -78,9 +79,12 @@ def test_a_captured_ipv6_packet_has_its_headers(tmp_path, datagram):
 
 def test_a_packet_that_exceeds_the_size_is_left_out(tmp_path):
     capture = PcapWriter(tmp_path / "t.pcap", HEAD + 2 * (RECORD + 28 + 4))
-    added = [capture.add(0.0, OURS, THEIRS, data) for data in (b"four", b"four5", b"four")]
-    assert added == [True, False, True]
-    assert not capture.add(0.0, OURS, THEIRS, b"")
+    capture.add(0.0, OURS, THEIRS, b"four")
+    with pytest.raises(OSError, match="has reached its max_size"):
+        capture.add(0.0, OURS, THEIRS, b"four5")
+    capture.add(0.0, OURS, THEIRS, b"four")
+    with pytest.raises(OSError, match="has reached its max_size"):
+        capture.add(0.0, OURS, THEIRS, b"")
     capture.close()
     assert len(_packets(tmp_path / "t.pcap")) == 2
 
@@ -92,7 +96,6 @@ def test_packets_are_written_at_once_and_only_the_owner_may_read_them(tmp_path):
     for count in range(1, 4):
         capture.add(0.0, OURS, THEIRS, b"x")
         assert len(_packets(path)) == count
-    capture.close()
     capture.close()
 
 
@@ -147,11 +150,11 @@ def test_any_packets_give_a_readable_file_within_its_size(packet_bytes, packets)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "t.pcap"
         capture = PcapWriter(path, HEAD + packet_bytes)
-        added = [
-            (number / 8, datagram)
-            for number, ((source, to), datagram) in enumerate(packets)
-            if capture.add(number / 8, source, to, datagram)
-        ]
+        added = []
+        for number, ((source, to), datagram) in enumerate(packets):
+            with suppress(OSError):
+                capture.add(number / 8, source, to, datagram)
+                added.append((number / 8, datagram))
         capture.close()
         assert path.stat().st_size <= HEAD + packet_bytes
         read = [

@@ -2,20 +2,21 @@
 
 import json
 
+import pytest
+
 from tests.support.fakes import MemoryServer
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.packets import Ack, Data, Rrq, Wrq
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import (
     MAX_SESSIONS,
+    SNAPSHOT_ADAPTER,
     SessionSnapshot,
     SessionState,
     Snapshot,
     WorkerState,
-    from_plain,
     merge_snapshots,
     snapshot,
-    to_plain,
 )
 
 READ, WRITE = Direction.READ, Direction.WRITE
@@ -53,7 +54,7 @@ def test_a_snapshot_describes_a_read_from_its_first_packet(offer):
         rtt=0.0,
     )
     assert (round(one.age), round(one.idle)) == (5, 3)
-    assert taken.sessions == {(READ, SessionState.RUNNING): 1}
+    assert taken.sessions == {READ: {SessionState.RUNNING: 1}}
     assert taken.bytes_transferred == {READ: 500}
 
 
@@ -64,7 +65,7 @@ def test_a_stored_upload_dallies_and_its_bytes_are_not_counted_twice(offer):
     client.send(Data(1, b"x" * 100))
     taken = _taken(server)
     assert [one.state for one in taken.running] == [SessionState.DALLYING]
-    assert taken.sessions == {(WRITE, SessionState.DALLYING): 1}
+    assert taken.sessions == {WRITE: {SessionState.DALLYING: 1}}
     assert sum(taken.bytes_transferred.values()) == 0
 
 
@@ -81,21 +82,27 @@ def test_a_snapshot_describes_the_most_idle_sessions_only():
 def test_snapshots_of_several_processes_are_merged():
     one = Snapshot(
         (),
-        {(READ, SessionState.RUNNING): 1},
+        {READ: {SessionState.RUNNING: 1}},
         {READ: 5},
         {DropReason.SESSION_LIMIT: 2},
         (WorkerState(0, 9, 1, True),),
     )
     other = Snapshot(
-        (), {(READ, SessionState.RUNNING): 3}, {WRITE: 7}, {}, (WorkerState(1, None, 0, False),)
+        (), {READ: {SessionState.RUNNING: 3}}, {WRITE: 7}, {}, (WorkerState(1, None, 0, False),)
     )
     assert merge_snapshots([one, other]) == Snapshot(
         (),
-        {(READ, SessionState.RUNNING): 4},
+        {READ: {SessionState.RUNNING: 4}},
         {READ: 5, WRITE: 7},
         {DropReason.SESSION_LIMIT: 2},
         (WorkerState(0, 9, 1, True), WorkerState(1, None, 0, False)),
     )
+
+
+def test_a_snapshot_that_is_not_valid_is_refused():
+    plain = SNAPSHOT_ADAPTER.dump_python(Snapshot(), mode="json")
+    with pytest.raises(ValueError, match="drops"):
+        SNAPSHOT_ADAPTER.validate_python(plain | {"drops": {"unknown": 1}})
 
 
 def test_a_snapshot_can_be_sent_as_json():
@@ -110,6 +117,7 @@ def test_a_snapshot_can_be_sent_as_json():
         profile="grub",
     )
     said = Snapshot(
-        (running,), {(READ, SessionState.DALLYING): 2}, {WRITE: 3}, {DropReason.MALFORMED: 4}
+        (running,), {READ: {SessionState.DALLYING: 2}}, {WRITE: 3}, {DropReason.MALFORMED: 4}
     )
-    assert from_plain(json.loads(json.dumps(to_plain(said)))) == said
+    plain = SNAPSHOT_ADAPTER.dump_python(said, mode="json")
+    assert SNAPSHOT_ADAPTER.validate_python(json.loads(json.dumps(plain))) == said

@@ -110,7 +110,7 @@ def test_resolved_names_are_counted_by_method():
 
 def test_a_snapshot_is_exported():
     snapshot = Snapshot(
-        sessions={(READ, SessionState.OPENING): 3, (WRITE, SessionState.DALLYING): 1},
+        sessions={READ: {SessionState.OPENING: 3}, WRITE: {SessionState.DALLYING: 1}},
         bytes_transferred={READ: 77},
         workers=(WorkerState(0, 1, 2, True), WorkerState(1, None, 3, False)),
     )

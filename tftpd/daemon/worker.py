@@ -29,7 +29,7 @@ from zope.interface import implementer
 from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
 from tftpd.server.server import Server
 from tftpd.server.session_table import SharedCounter
-from tftpd.server.snapshot import QUESTION, to_plain
+from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
 
 
 @implementer(IHalfCloseableProtocol)
@@ -73,8 +73,8 @@ class Worker(Channel):
         elif self._server is None:
             return  # its transfers have ended already
         elif string == QUESTION:
-            snapshot = self._server.snapshot()
-            snapshot.addCallback(lambda taken: self._send("snapshot", to_plain(taken)))
+            plain = self._server.snapshot().addCallback(SNAPSHOT_ADAPTER.dump_python, mode="json")
+            plain.addCallback(lambda value: self._send("snapshot", value))
         else:
             self._server.drain().addCallback(lambda _: self.stop())
             self._reactor.callLater(self._drain_timeout, self.stop)

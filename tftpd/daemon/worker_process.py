@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from tftpd.daemon.access_log import Observer
 from tftpd.daemon.ipc import COUNTER_FD, SOCKETS_FD, Channel, result_from_json
 from tftpd.net.types import SocketAddress
-from tftpd.server.snapshot import SnapshotRequest, from_plain
+from tftpd.server.snapshot import SNAPSHOT_ADAPTER, SnapshotRequest
 
 # -P: nothing is imported from twistd's working directory.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
@@ -102,7 +102,7 @@ class WorkerProcess(Channel, ProcessProtocol):
         elif kind == "event":
             self._log_event(*value)
         elif kind == "snapshot":
-            self.snapshots.answered(from_plain(value))
+            self.snapshots.answered(SNAPSHOT_ADAPTER.validate_python(value))
         else:
             self._on_drained(tuple(value))
 

@@ -22,7 +22,7 @@ _MAX_BURST_BYTES = 65507  # payload of the longest IPv4 datagram
 
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
-GRO_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
+_GRO_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
 
 # One buffer for all sockets: data is copied out before the next read.
 _BUFFER = memoryview(bytearray(65536))
@@ -119,21 +119,12 @@ def recv_coalesced(
     """
     for _ in range(_MAX_READS):
         try:
-            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, GRO_ANCILLARY_BYTES)
+            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, _GRO_ANCILLARY_BYTES)
         except OSError:
             return
         data = bytes(_BUFFER[:length])
-        if not ancillary:
+        if ancillary:  # UDP_GRO is the only option of these sockets that has any
+            (size,) = _GRO_SIZE.unpack(ancillary[0][2])
+            deliver([data[start : start + size] for start in range(0, length, size)], peer)
+        else:
             deliver((data,), peer)
-            continue
-        size = _segment_size(ancillary) or length
-        deliver([data[start : start + size] for start in range(0, length, size)], peer)
-
-
-def _segment_size(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """Return the size of the coalesced datagrams; None if there is only one datagram."""
-    for level, kind, data in ancillary:
-        if level == _SOL_UDP and kind == _UDP_GRO:
-            (size,) = _GRO_SIZE.unpack(data[: _GRO_SIZE.size])
-            return int(size)
-    return None

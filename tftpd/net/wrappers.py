@@ -3,48 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
+from twisted.python.components import proxyForInterface
 
 from tftpd.net.interfaces import BurstProtocol, BurstTransport
 from tftpd.net.types import Buffer, SocketAddress
 
 
-@implementer(BurstTransport)
-class TransportWrapper:
+# mypy cannot follow the class that Twisted makes from the interface.
+class TransportWrapper(proxyForInterface(BurstTransport, "_transport")):  # type: ignore[misc]
     """Base class for transport wrappers. Forwards every call to the wrapped transport."""
 
-    def __init__(self, transport: BurstTransport) -> None:
-        self._transport = transport
-
-    def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
-        """Forward one datagram."""
-        self._transport.write(datagram, addr)
-
-    def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
-        """Forward several datagrams."""
-        self._transport.writeBurst(data, size, peer)
-
-    def stopListening(self) -> "Deferred[None] | None":
-        """Close the wrapped transport."""
-        return self._transport.stopListening()
-
-    def connect(self, host: str, port: int) -> None:
-        """Forward the call."""
-        self._transport.connect(host, port)
-
-    def getHost(self) -> IPv4Address | IPv6Address:
-        """Return the local address of the wrapped transport."""
-        return self._transport.getHost()
-
-    def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Forward the call."""
-        self._transport.setBroadcastAllowed(enabled)
-
-    def getBroadcastAllowed(self) -> bool:
-        """Forward the call."""
-        return bool(self._transport.getBroadcastAllowed())
+    _transport: BurstTransport
 
 
 class DuplicatingTransport(TransportWrapper):
@@ -62,12 +31,12 @@ class DuplicatingTransport(TransportWrapper):
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         """Send one datagram and its copies."""
         for _ in range(self._copies):
-            super().write(datagram, addr)
+            self._transport.write(datagram, addr)
 
     def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
         """Send several datagrams and their copies."""
         for _ in range(self._copies):
-            super().writeBurst(data, size, peer)
+            self._transport.writeBurst(data, size, peer)
 
 
 DatagramObserver = Callable[[bool, bytes, SocketAddress, SocketAddress], None]
@@ -79,8 +48,6 @@ class ProtocolTap(BurstProtocol):
 
     The tap stands between a port and its protocol.
     """
-
-    noisy = False
 
     def __init__(self, protocol: BurstProtocol, observe: DatagramObserver) -> None:
         self._protocol = protocol
@@ -121,9 +88,9 @@ class _TransportTap(TransportWrapper):
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         assert addr is not None, "sessions name the peer"
         self._observe(True, datagram, self._local, addr)
-        super().write(datagram, addr)
+        self._transport.write(datagram, addr)
 
     def writeBurst(self, data: Buffer, size: int, peer: SocketAddress) -> None:
         for start in range(0, len(data), size):
             self._observe(True, bytes(data[start : start + size]), self._local, peer)
-        super().writeBurst(data, size, peer)
+        self._transport.writeBurst(data, size, peer)

@@ -2,8 +2,6 @@
 
 import os
 import resource
-from collections.abc import Mapping
-from typing import Any
 
 from twisted.logger import Logger
 
@@ -65,24 +63,20 @@ def template_renderer(renderer: TemplateRenderer, variables: VariableTable) -> R
     """Return a function that renders templates with the variables of each client."""
 
     def render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
-        return renderer.render(template, template_variables(context, variables))
+        client = context.client
+        template_variables = {  # see docs/reference/templates.md
+            "ip": str(client.address),
+            "ip_hex": client.address.packed.hex().upper(),
+            "mac": None if client.mac is None else client.mac.hex(":"),
+            "server": client.server,
+            "name": os.fsdecode(context.name.name),
+            "asked": os.fsdecode(context.requested),
+            "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
+            "variables": variables.values_for(client),
+        }
+        return renderer.render(template, template_variables)
 
     return render
-
-
-def template_variables(context: RenderContext, variables: VariableTable) -> Mapping[str, Any]:
-    """Return the variables of a template (docs/reference/templates.md) as JSON values."""
-    client = context.client
-    return {
-        "ip": str(client.address),
-        "ip_hex": client.address.packed.hex().upper(),
-        "mac": None if client.mac is None else client.mac.hex(":"),
-        "server": client.server,
-        "name": os.fsdecode(context.name.name),
-        "asked": os.fsdecode(context.requested),
-        "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
-        "variables": variables.values_for(client),
-    }
 
 
 _FIXED_KEYS = ("workers", "log", "status")  # a change needs a restart

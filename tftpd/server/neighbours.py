@@ -22,18 +22,17 @@ _LINUX = sys.platform.startswith("linux")
 # <linux/netlink.h>, <linux/rtnetlink.h> and <linux/neighbour.h>
 _NETLINK_ROUTE = 0
 _REQUEST = 1
-_NEW_ROUTE, _GET_ROUTE = 24, 26
-_NEW_NEIGHBOUR, _GET_NEIGHBOUR = 28, 30
-_ROUTE_DESTINATION, _ROUTE_INTERFACE, _ROUTE_GATEWAY, _ROUTE_VIA = 1, 4, 5, 18
-_NEIGHBOUR_DESTINATION, _NEIGHBOUR_ADDRESS = 1, 2
+_GET_ROUTE, _GET_NEIGHBOUR = 26, 30  # RTM_GETROUTE, RTM_GETNEIGH
+_DESTINATION = 1  # RTA_DST, NDA_DST
+_ROUTE_INTERFACE, _ROUTE_GATEWAY, _ROUTE_VIA = 4, 5, 18
+_NEIGHBOUR_ADDRESS = 2
 _INVALID_STATES = 0x01 | 0x20 | 0x40  # NUD_INCOMPLETE, NUD_FAILED, NUD_NOARP
 _TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: the type of an attribute without its flags
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ROUTE = struct.Struct("=BBBBBBBBI")
-_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, interface, state, flags, type
+_ROUTE = struct.Struct("=BB10x")  # family, bits of the destination
+_NEIGHBOUR = struct.Struct("=BxxxiHxx")  # family, interface, state
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
-_INTERFACE = struct.Struct("=i")
 
 _MAX_MESSAGE_BYTES = 8192
 
@@ -76,46 +75,40 @@ class Neighbours:
 
     def _find_interface(self, family: int, address: bytes) -> int:
         """Return the index of the interface of an address; 0 if it is behind a router."""
-        route = _ROUTE.pack(family, 8 * len(address), 0, 0, 0, 0, 0, 0, 0)
-        request = route + _attribute(_ROUTE_DESTINATION, address)
-        answer = self._query(_GET_ROUTE, request, _NEW_ROUTE)
-        if answer is None:
+        route = _ROUTE.pack(family, 8 * len(address))
+        _, values = self._query(_GET_ROUTE, route, address)
+        if _ROUTE_GATEWAY in values or _ROUTE_VIA in values:
             return 0
-        values = dict(_attributes(answer[_ROUTE.size :]))
-        if _ROUTE_GATEWAY in values or _ROUTE_VIA in values or _ROUTE_INTERFACE not in values:
-            return 0
-        (interface,) = _INTERFACE.unpack(values[_ROUTE_INTERFACE])
-        return int(interface)
+        return int.from_bytes(values.get(_ROUTE_INTERFACE, b""), sys.byteorder)
 
     def _find_mac(self, family: int, address: bytes, interface: int) -> MacAddress | None:
-        neighbour = _NEIGHBOUR.pack(family, interface, 0, 0, 0)
-        request = neighbour + _attribute(_NEIGHBOUR_DESTINATION, address)
-        answer = self._query(_GET_NEIGHBOUR, request, _NEW_NEIGHBOUR)
-        if answer is None:
+        neighbour = _NEIGHBOUR.pack(family, interface, 0)
+        answer, values = self._query(_GET_NEIGHBOUR, neighbour, address)
+        mac = values.get(_NEIGHBOUR_ADDRESS, b"")
+        if len(mac) != 6:
             return None
-        _, _, state, _, _ = _NEIGHBOUR.unpack_from(answer)
-        mac = dict(_attributes(answer[_NEIGHBOUR.size :])).get(_NEIGHBOUR_ADDRESS, b"")
-        return mac if len(mac) == 6 and not state & _INVALID_STATES else None
+        _, _, state = _NEIGHBOUR.unpack_from(answer)
+        return None if state & _INVALID_STATES else mac
 
-    def _query(self, kind: int, request: bytes, answer_kind: int) -> bytes | None:
-        """Return the body of the kernel's answer; None if the answer is an error.
+    def _query(self, kind: int, fields: bytes, address: bytes) -> tuple[bytes, dict[int, bytes]]:
+        """Return the kernel's answer and its attributes; both are empty after an error.
 
         Raises `OSError` if netlink is not available.
         """
         self.open()
         assert self._socket is not None
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address), _DESTINATION)
+        request = fields + attribute + address
         length = _HEADER.size + len(request)
         self._socket.send(_HEADER.pack(length, kind, _REQUEST, self._sequence, 0) + request)
         while True:
             message = self._socket.recv(_MAX_MESSAGE_BYTES)
-            length, message_kind, _, sequence, _ = _HEADER.unpack_from(message)
+            length, answer_kind, _, sequence, _ = _HEADER.unpack_from(message)
             if sequence == self._sequence:
-                return message[_HEADER.size : length] if message_kind == answer_kind else None
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
+                # RTM_NEWROUTE and RTM_NEWNEIGH are two less than the request's type.
+                answer = message[_HEADER.size : length] if answer_kind == kind - 2 else b""
+                return answer, dict(_attributes(answer[len(fields) :]))
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -31,7 +31,7 @@ from tftpd.server.listener import Listener
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.lookups import LookupPool
 from tftpd.server.neighbours import Neighbours
-from tftpd.server.packet_capture import CaptureConfig, PacketCapture
+from tftpd.server.packet_capture import PacketCapture
 from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.quota import UsageTracker
@@ -86,8 +86,7 @@ class Server:
         self._listeners: dict[SocketAddress, Listener] = {}
         self._draining: dict[SocketAddress, Listener] = {}  # removed, with sessions
         self._on_drained = on_drained
-        self._worker = worker
-        self._capture = PacketCapture()
+        self._capture = PacketCapture(worker)
         self._runtime = SessionRuntime(
             MonotonicClock(reactor),
             partial(open_session_port, self._readers),
@@ -135,9 +134,8 @@ class Server:
 
     def trace(self, trace: TraceSection | None) -> None:
         """Start, change or stop (None) the packet capture."""
-        capture = None if trace is None else _capture_config(trace, self._worker)
         ports = (listener.transport for listener in self._listeners.values())
-        self._capture.configure(capture, ports)
+        self._capture.configure(trace, ports)
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests.
@@ -260,11 +258,3 @@ class Server:
             return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
         except RuntimeError as error:
             return fail(MemoryError(str(error)))  # no thread can be started
-
-
-def _capture_config(trace: TraceSection, worker: int | None) -> CaptureConfig:
-    """Return the capture of one worker, which has its own file: `trace.3.pcap` for worker 3."""
-    file = Path(trace.file)
-    if worker is not None:
-        file = file.with_name(f"{file.stem}.{worker}{file.suffix}")
-    return CaptureConfig(trace.client, file, trace.max_size)

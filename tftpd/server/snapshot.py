@@ -4,13 +4,14 @@ Snapshots are values that can be sent over a pipe as JSON.
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from pydantic import ConfigDict, TypeAdapter, with_config
+from twisted.internet.defer import Deferred, succeed
 
 from tftpd.protocol.negotiation import Direction
 from tftpd.server.admission import DropReason
@@ -28,6 +29,8 @@ class SessionState(Enum):
     DALLYING = "dallying"  # the outcome is known; the last ACK may be needed again
 
 
+# A file name may contain any bytes, which JSON does not have.
+@with_config(ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
     """One session.
@@ -95,10 +98,14 @@ class Snapshot:
     """
 
     running: tuple[SessionSnapshot, ...] = ()
-    sessions: Mapping[tuple[Direction, SessionState], int] = field(default_factory=dict)
+    sessions: Mapping[Direction, Mapping[SessionState, int]] = field(default_factory=dict)
     bytes_transferred: Mapping[Direction, int] = field(default_factory=dict)
     drops: Mapping[DropReason, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
+
+
+SNAPSHOT_ADAPTER = TypeAdapter(Snapshot)
+"""Converts a snapshot to JSON values and back; checks what a worker has sent."""
 
 
 class SnapshotSource(Protocol):
@@ -118,12 +125,12 @@ def snapshot(
         drops: Dropped datagrams since the last snapshot.
         now: Time on the clock of the sessions.
     """
-    counts: Counter[tuple[Direction, SessionState]] = Counter()
+    counts: defaultdict[Direction, Counter[SessionState]] = defaultdict(Counter)
     n_bytes: Counter[Direction] = Counter()
     all_sessions = list(sessions)
     for session in all_sessions:
         state = _state(session)
-        counts[session.direction, state] += 1
+        counts[session.direction][state] += 1
         if state is not SessionState.DALLYING:
             n_bytes[session.direction] += session.machine.bytes_transferred
     described = heapq.nlargest(
@@ -137,66 +144,18 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
     """Return one snapshot of several processes."""
     running: list[SessionSnapshot] = []
     workers: list[WorkerState] = []
-    sessions: Counter[tuple[Direction, SessionState]] = Counter()
+    sessions: defaultdict[Direction, Counter[SessionState]] = defaultdict(Counter)
     n_bytes: Counter[Direction] = Counter()
     drops: Counter[DropReason] = Counter()
     for part in snapshots:
         running += part.running
         workers += part.workers
-        sessions.update(part.sessions)
+        for direction, counts in part.sessions.items():
+            sessions[direction].update(counts)
         n_bytes.update(part.bytes_transferred)
         drops.update(part.drops)
     described = heapq.nlargest(MAX_SESSIONS, running, key=lambda session: session.idle)
     return Snapshot(tuple(described), sessions, n_bytes, drops, tuple(workers))
-
-
-def to_plain(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the parts of a snapshot that a worker sends, as JSON values."""
-    return {
-        "running": [
-            asdict(session)
-            | {
-                "direction": session.direction.value,
-                "filename": session.filename.decode("latin-1"),
-                "state": session.state.value,
-            }
-            for session in snapshot.running
-        ],
-        "sessions": [
-            [direction.value, state.value, count]
-            for (direction, state), count in snapshot.sessions.items()
-        ],
-        "bytes_transferred": {
-            direction.value: n_bytes for direction, n_bytes in snapshot.bytes_transferred.items()
-        },
-        "drops": {reason.value: count for reason, count in snapshot.drops.items()},
-    }
-
-
-def from_plain(plain: dict[str, Any]) -> Snapshot:
-    """Return the snapshot that `to_plain()` has encoded."""
-    return Snapshot(
-        running=tuple(_session_from_plain(session) for session in plain["running"]),
-        sessions={
-            (Direction(direction), SessionState(state)): count
-            for direction, state, count in plain["sessions"]
-        },
-        bytes_transferred={
-            Direction(direction): n_bytes
-            for direction, n_bytes in plain["bytes_transferred"].items()
-        },
-        drops={DropReason(reason): count for reason, count in plain["drops"].items()},
-    )
-
-
-def _session_from_plain(plain: dict[str, Any]) -> SessionSnapshot:
-    return SessionSnapshot(
-        direction=Direction(plain.pop("direction")),
-        peer=tuple(plain.pop("peer")),
-        filename=plain.pop("filename").encode("latin-1"),
-        state=SessionState(plain.pop("state")),
-        **plain,
-    )
 
 
 def _state(session: AnySession) -> SessionState:
@@ -248,7 +207,7 @@ class SnapshotRequest:
         self._reactor = reactor
         self._send_message = send_message
         self._pending = False  # sent and not answered
-        self._waiter: Deferred[Snapshot | None] | None = None
+        self._waiter: Deferred[Snapshot | None] = succeed(None)
         self._late_drops: Counter[DropReason] = Counter()
 
     def send(self) -> "Deferred[Snapshot | None]":
@@ -257,28 +216,22 @@ class SnapshotRequest:
         Returns:
             The snapshot, or None if the worker does not answer within a second.
         """
-        waiter: Deferred[Snapshot | None] = Deferred()
-        waiter.addTimeout(_TIMEOUT_SECONDS, self._reactor, lambda *_: self._give_up())
-        self._waiter = waiter
+        self._waiter = Deferred()
+        self._waiter.addTimeout(_TIMEOUT_SECONDS, self._reactor, lambda *_: None)
         if not self._pending:
             self._pending = True
             self._send_message(QUESTION)
-        return waiter
+        return self._waiter
 
     def answered(self, snapshot: Snapshot) -> None:
         """Handle the worker's answer."""
         self._pending = False
         self._late_drops.update(snapshot.drops)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
+        if not self._waiter.called:
             drops, self._late_drops = self._late_drops, Counter()
-            waiter.callback(replace(snapshot, drops=drops))
+            self._waiter.callback(replace(snapshot, drops=drops))
 
     def gone(self) -> None:
         """Handle the end of the worker."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.callback(None)
-
-    def _give_up(self) -> None:
-        self._waiter = None
+        if not self._waiter.called:
+            self._waiter.callback(None)

@@ -34,7 +34,8 @@ def requests_to_json(snapshot: Snapshot, history: boots.History, since: int = 0)
         "number": history.number,
         "sessions": {
             direction.value: {
-                state.value: snapshot.sessions.get((direction, state), 0) for state in SessionState
+                state.value: snapshot.sessions.get(direction, {}).get(state, 0)
+                for state in SessionState
             }
             for direction in Direction
         },

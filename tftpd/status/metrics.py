@@ -193,7 +193,7 @@ class _TftpdCollector(Collector):
     def _collect_snapshot(self) -> Iterator[core.Metric]:
         gauge, counter = core.GaugeMetricFamily, core.CounterMetricFamily
         sessions = {
-            (direction.value, state.value): self._snapshot.sessions.get((direction, state), 0)
+            (direction.value, state.value): self._snapshot.sessions.get(direction, {}).get(state, 0)
             for direction, state in product(Direction, SessionState)
         }
         yield _family(gauge, "sessions", "Open sessions.", ["direction", "state"], sessions)

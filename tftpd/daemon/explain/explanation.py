@@ -22,6 +22,7 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Request, Rrq, Wrq
+from tftpd.server.config import limit_upload_window, limits_for
 from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
 from tftpd.server.listener import accepts_broadcast
@@ -91,15 +92,13 @@ def explain(
     resolver = FileResolver(mounts)
     result = DryRun(b"", None, reason)
     if not reason:
-        limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
+        limits = limits_for(profile, settings.limits.option_limits())
         is_single_port = listener is not None and listener["mode"] == "single-port"
-        max_window = _first_upload_window(peer) if is_single_port else None
+        if is_single_port and isinstance(request, Wrq):
+            limits = limit_upload_window(limits, _first_upload_window(peer))
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
             render = template_renderer(renderer, settings.build_variables())
-            datagram = request.encode()
-            result = dry_run(
-                datagram, peer, client, resolver, limits, timing, profile, render, max_window
-            )
+            result = dry_run(request.encode(), client, resolver, limits, render)
     name = _trace_name(config, request, client, resolver)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
     return {
@@ -122,7 +121,7 @@ def explain(
         "transfer_options": _describe_options(result.options),
         "answer": describe_packet(result.reply) if result.reply else None,
         "answer_hex": result.reply.hex() or None,
-        "granted": not reason and result.granted,
+        "granted": result.options is not None,
         "reason": result.reason,
     }
 
