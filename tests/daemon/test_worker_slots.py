@@ -57,6 +57,8 @@ def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
     for delay, attempts in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
         reactor.advance(delay)
         assert reactor.attempts == attempts
+    reactor.pump([1.6, 3.2, 6.4, 10, 10, 10])
+    assert reactor.attempts == 10
     assert os.listdir("/proc/self/fd") == descriptors
 
 

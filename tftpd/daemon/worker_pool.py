@@ -8,10 +8,11 @@ import mmap
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -28,8 +29,7 @@ _COUNTER_BYTES = 8  # of one session counter in the shared memory
 # The successor of a worker that lived for a shorter time may die of the same cause. Each such
 # death doubles the delay before the next start.
 _SHORT_LIFE_SECONDS = 5.0
-_MIN_DELAY_SECONDS = 0.1
-_MAX_DELAY_SECONDS = 10.0
+_restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.0)
 
 _STOP_TIMEOUT_SECONDS = 5.0  # then the worker is killed
 
@@ -109,28 +109,25 @@ class WorkerPool:
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
+@dataclass(eq=False)
 class WorkerSlot:
-    """Place for one worker. It starts a successor when the worker ends."""
+    """Place for one worker. It starts a successor when the worker ends.
 
-    def __init__(
-        self,
-        reactor: Any,
-        number: int,
-        make_worker: Callable[[Callable[[str, float], None]], WorkerProcess],
-        on_ended: Callable[[], None],
-    ) -> None:
-        """Create an empty slot; `configure` starts the first worker.
+    `configure` starts the first worker.
 
-        Args:
-            reactor: The reactor.
-            number: Number of the worker.
-            make_worker: Creates a worker, which calls its argument when it ends.
-            on_ended: Called after each end of a worker.
-        """
-        self._reactor = reactor
-        self._number = number
-        self._make_worker = make_worker
-        self._on_ended = on_ended
+    Attributes:
+        reactor: The reactor.
+        number: Number of the worker.
+        make_worker: Creates a worker, which calls its argument when it ends.
+        on_ended: Called after each end of a worker.
+    """
+
+    reactor: Any
+    number: int
+    make_worker: Callable[[Callable[[str, float], None]], WorkerProcess]
+    on_ended: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self._restarts = -1  # the first start does not count
         self._config = b""
         self._descriptors: list[int] = []
@@ -182,7 +179,7 @@ class WorkerSlot:
 
     def _start(self) -> None:
         self._restart = None
-        worker = self._make_worker(self._on_worker_ended)
+        worker = self.make_worker(self._on_worker_ended)
         try:
             worker.spawn()
         except OSError as error:  # out of descriptors, processes or memory
@@ -196,20 +193,20 @@ class WorkerSlot:
         _log.info(
             "worker {worker} is process {pid}",
             event="worker_started",
-            worker=self._number,
+            worker=self.number,
             pid=worker.transport.pid,
         )
 
     def _start_later(self, message: str, reason: str) -> None:
-        delay = restart_delay(self._short_lives)
+        delay = _restart_delay(self._short_lives) if self._short_lives > 1 else 0.0
         _log.error(
             message + "; the next one starts in {delay:.1f} s",
             event="worker_ended",
-            worker=self._number,
+            worker=self.number,
             reason=reason,
             delay=delay,
         )
-        self._restart = self._reactor.callLater(delay, self._start)
+        self._restart = self.reactor.callLater(delay, self._start)
 
     def _end(self, timeout: float) -> "Deferred[None]":
         self._is_ending = True
@@ -218,29 +215,18 @@ class WorkerSlot:
             self._restart = None
         if self._worker is None:
             return succeed(None)
-        kill = self._reactor.callLater(timeout, self._worker.kill)
+        kill = self.reactor.callLater(timeout, self._worker.kill)
         return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
     def _add_state(self, snapshot: Snapshot | None, pid: int | None) -> Snapshot:
-        state = WorkerState(self._number, pid, self._restarts, snapshot is not None)
+        state = WorkerState(self.number, pid, self._restarts, snapshot is not None)
         return replace(snapshot or Snapshot(), workers=(state,))
 
     def _on_worker_ended(self, reason: str, lifetime: float) -> None:
         self._worker = None
-        self._on_ended()
+        self.on_ended()
         if self._is_ending:
             self._ended.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
         self._start_later("worker {worker} ended ({reason})", reason)
-
-
-def restart_delay(short_lives: int) -> float:
-    """Return the delay before the next start of a worker, in seconds.
-
-    Args:
-        short_lives: Number of consecutive workers that lived for less than 5 s.
-    """
-    doublings = min(short_lives, 10)  # a larger power overflows a float after some hours
-    delay = min(_MAX_DELAY_SECONDS, _MIN_DELAY_SECONDS * 2**doublings)
-    return delay if short_lives > 1 else 0.0

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
@@ -24,37 +25,30 @@ from tftpd.server.snapshot import SnapshotRequest, from_plain
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
 
+@dataclass(eq=False, repr=False)
 class WorkerProcess(Channel, ProcessProtocol):
-    """Process protocol of one worker, from its start to its end."""
+    """Process protocol of one worker, from its start to its end. `spawn` starts the process.
 
-    transport: IProcessTransport
+    Attributes:
+        reactor: The reactor.
+        number: Number of the worker.
+        counter_fd: Shared memory with the session counters.
+        observer: Called with each result of the worker.
+        on_drained: Called with each removed address that has no session any longer.
+        on_ended: Called with the reason of the end and the lifetime in seconds.
+        snapshots: Requests snapshots from the worker.
+    """
 
-    def __init__(
-        self,
-        reactor: Any,
-        number: int,
-        counter_fd: int,
-        observer: Observer,
-        on_drained: Callable[[SocketAddress], None],
-        on_ended: Callable[[str, float], None],
-    ) -> None:
-        """Create the protocol; `spawn` starts the process.
+    reactor: Any
+    number: int
+    counter_fd: int
+    observer: Observer
+    on_drained: Callable[[SocketAddress], None]
+    on_ended: Callable[[str, float], None]
+    transport: IProcessTransport = field(init=False)
 
-        Args:
-            reactor: The reactor.
-            number: Number of the worker.
-            counter_fd: Shared memory with the session counters.
-            observer: Called with each result of the worker.
-            on_drained: Called with each removed address that has no session any longer.
-            on_ended: Called with the reason of the end and the lifetime in seconds.
-        """
-        self.snapshots = SnapshotRequest(reactor, self.sendString)
-        self._reactor = reactor
-        self._number = number
-        self._counter_fd = counter_fd
-        self._observer = observer
-        self._on_drained = on_drained
-        self._on_ended = on_ended
+    def __post_init__(self) -> None:
+        self.snapshots = SnapshotRequest(self.reactor, self.sendString)
         self._started = time.monotonic()
 
     def spawn(self) -> None:
@@ -66,10 +60,10 @@ class WorkerProcess(Channel, ProcessProtocol):
         self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: self._counter_fd}
+        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: self.counter_fd}
         with remote:
             try:
-                self._reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
+                self.reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
             except BaseException:
                 self._socket.close()
                 raise
@@ -98,13 +92,13 @@ class WorkerProcess(Channel, ProcessProtocol):
         """Twisted: the worker has sent a message."""
         kind, value = json.loads(string)
         if kind == "result":
-            self._observer(result_from_json(value))
+            self.observer(result_from_json(value))
         elif kind == "event":
             self._log_event(*value)
         elif kind == "snapshot":
             self.snapshots.answered(from_plain(value))
         else:
-            self._on_drained(tuple(value))
+            self.on_drained(tuple(value))
 
     def errReceived(self, data: bytes) -> None:
         """Twisted: the interpreter has written an error, outside of the worker's log."""
@@ -116,13 +110,13 @@ class WorkerProcess(Channel, ProcessProtocol):
         self._socket.close()
         self.snapshots.gone()
         text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
-        self._on_ended(text, time.monotonic() - self._started)
+        self.on_ended(text, time.monotonic() - self._started)
 
     def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
         Logger(namespace=namespace).emit(
             LogLevel.lookupByName(level),
             "worker {worker}: {message}",
             event=event,
-            worker=self._number,
+            worker=self.number,
             message=message,
         )
