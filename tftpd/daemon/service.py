@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
@@ -38,9 +38,6 @@ from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import Server
 from tftpd.storage.tempfiles import remove_stale_uploads
-
-if TYPE_CHECKING:
-    from tftpd.status.service import StatusService
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # the systemd units do not restart the daemon after this status
@@ -115,8 +112,9 @@ class Daemon(Service):
     def __post_init__(self) -> None:
         self._bound: list[ListenSocket] = []
         self._drains = DrainTracker()
-        self._page: StatusService | None = None
-        if self.settings.status is not None:  # only then are its libraries imported
+        if self.settings.status is None:
+            self._page = None
+        else:  # only now are its libraries imported
             from tftpd.status.service import StatusService
 
             self._page = StatusService(self.reactor, self.settings.status, self.path)
