@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -282,15 +282,18 @@ class Daemon(Service):
         walks through large trees.
         """
         if not self._sweeps.waiting:
-            self._sweeps.run(self._sweep_roots)
+            self._sweeps.run(lambda: ensureDeferred(self._sweep_roots()))
 
-    def _sweep_roots(self) -> "Deferred[Any]":
+    async def _sweep_roots(self) -> None:
         writable = [mount for mount in self.settings.build_mounts() if mount.write is not None]
         roots = {root.path for mount in writable for root in mount.roots}
-        return DeferredList([self._sweep_root(root) for root in roots])
-
-    def _sweep_root(self, root: Path) -> "Deferred[None]":
-        def log_removed(count: int) -> None:
+        threads = self.reactor.getThreadPool()
+        for root in roots:
+            try:
+                count = await deferToThreadPool(self.reactor, threads, remove_stale_uploads, root)
+            except Exception:
+                self.log.failure("unfinished uploads cannot be removed", event="sweep_failed")
+                continue
             if count:
                 self.log.info(
                     "removed {count} unfinished uploads below {root}",
@@ -298,13 +301,6 @@ class Daemon(Service):
                     count=count,
                     root=str(root),
                 )
-
-        threads = self.reactor.getThreadPool()
-        removed = deferToThreadPool(self.reactor, threads, remove_stale_uploads, root)
-        text = "unfinished uploads cannot be removed"
-        return removed.addCallbacks(
-            log_removed, partial(self.log.failure, text, event="sweep_failed")
-        )
 
 
 def _closed_directory() -> Path | None:
