@@ -9,6 +9,7 @@ server and removes incomplete files.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,13 +72,18 @@ class Client:
         max_size: int | None = None,
     ) -> TransferResult:
         """Read a file from a server; see the function `get`."""
+        server = await self._resolve(host, port)
+        request = self._settings.transfer_request(Direction.READ, name, server.blksize)
+
+        async def download(open_sink: Callable[[TransferOptions], UploadSink]) -> TransferResult:
+            session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
+            return await self._run(session, progress)
+
         if isinstance(to, str | Path):
-            open_file = partial(FileDownload.create, Path(to), max_size)
-            return await self._download(host, name, port, progress, open_file)
+            return await download(partial(FileDownload.create, Path(to), max_size))
         spool = await self._runtime.in_thread(open_spool)
         try:
-            open_sink = partial(SpooledDownload, spool, max_size)
-            result = await self._download(host, name, port, progress, open_sink)
+            result = await download(partial(SpooledDownload, spool, max_size))
             with translate_to_local_error():
                 await self._runtime.in_thread(lambda: copy_spool(spool, to))
             return result
@@ -95,42 +101,20 @@ class Client:
     ) -> TransferResult:
         """Write a file to a server; see the function `put`."""
         server = await self._resolve(host, port)
+        request = self._settings.transfer_request(Direction.WRITE, name, server.blksize)
         opened = await self._open_source(Path(source) if isinstance(source, str) else source)
-        try:
-            request = self._settings.transfer_request(
-                Direction.WRITE, name, server.blksize, opened.size
-            )
-        except ValueError:
-            opened.close()
-            raise
+        if request.tsize is not None:
+            request = replace(request, tsize=opened.size)
         session = UploadSession(self._runtime, request, self._policy, server, opened)
-        return await self._run(session, progress, lambda: request.tsize)
-
-    async def _download(
-        self,
-        host: str,
-        name: str | bytes,
-        port: int,
-        progress: Progress | None,
-        open_sink: Callable[[TransferOptions], UploadSink],
-    ) -> TransferResult:
-        server = await self._resolve(host, port)
-        request = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
-        session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
-        return await self._run(session, progress, lambda: session.machine.options.tsize)
+        return await self._run(session, progress)
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
         local = self._settings.local
         return await self._runtime.in_thread(lambda: resolve_server(host, port, local))
 
-    async def _run(
-        self,
-        session: ClientSession[Any],
-        progress: Progress | None,
-        total: Callable[[], int | None],
-    ) -> TransferResult:
+    async def _run(self, session: ClientSession[Any], progress: Progress | None) -> TransferResult:
         report = progress or (lambda n_bytes, total: None)
-        loop = LoopingCall(lambda: report(session.bytes_transferred, total()))
+        loop = LoopingCall(lambda: report(session.bytes_transferred, session.size))
         loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
         loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
         try:
@@ -140,7 +124,7 @@ class Client:
                 loop.stop()
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result)
-        report(result.bytes_transferred, total())
+        report(result.bytes_transferred, session.size)
         return result
 
     async def _open_source(self, source: Path | bytes | BinaryIO) -> FileLike:

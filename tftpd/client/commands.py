@@ -121,7 +121,7 @@ def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
     values = {field.name: getattr(arguments, field.name) for field in fields(ClientSettings)}
     settings = ClientSettings(**values)
-    settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
+    settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE)
     return settings
 
 
