@@ -28,6 +28,7 @@ class ClientSettings:
         rollover: Block number after 65535: 0 or 1. None: the option is not requested.
         local: Local IPv4 or IPv6 address to send from. None: any.
         idle_timeout: Time without an answer, in seconds, after which the transfer fails.
+        max_size: Largest file of a download in bytes. None: no limit.
     """
 
     mode: Mode = Mode.OCTET
@@ -37,6 +38,7 @@ class ClientSettings:
     rollover: int | None = None
     local: str | None = None
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
+    max_size: int | None = None
 
     def transfer_request(
         self, direction: Direction, filename: str | bytes, path_blksize: int
