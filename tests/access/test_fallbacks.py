@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback, FallbackChain, fold
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.paths import PARENT, RequestName, split_name
 from tftpd.access.rewrite import NameRules
 from tftpd.config.names import Encoding, NamesSection
@@ -105,8 +105,8 @@ _EVERY = FallbackChain(tuple(Fallback), get_args(Encoding), ((b"boot",), (b"in",
 @settings(deadline=None)  # the first example loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
-    root = Mounts([Mount((b"in",), single_root(Path("/srv/in")))], NameRules(fallbacks=_EVERY))
-    candidates = list(root.candidates(name))
+    root = Mounts([Mount((b"in",), (Root(Path("/srv/in")),))], NameRules(fallbacks=_EVERY))
+    candidates = list(_EVERY.candidates(name, root.fallbacks))
     assert len(candidates) <= MAX_CANDIDATES
     assert name not in [candidate.name for candidate in candidates if not candidate.ignores_case]
     assert len({(candidate.name, candidate.ignores_case) for candidate in candidates}) == len(
@@ -143,9 +143,9 @@ def test_names_that_differ_in_case_fold_to_the_same(first, second):
 def test_a_prefix_gets_the_spelling_of_the_configuration():
     mounts = Mounts(
         [
-            Mount((), single_root(Path("/a"))),
-            Mount((b"Boot",), single_root(Path("/b"))),
-            Mount((b"Boot", b"x"), single_root(Path("/c"))),
+            Mount((), (Root(Path("/a")),)),
+            Mount((b"Boot",), (Root(Path("/b")),)),
+            Mount((b"Boot", b"x"), (Root(Path("/c")),)),
         ]
     )
     assert mounts.normalize_prefix(b"/BOOT\\X/File") == b"Boot/x/File"
@@ -156,8 +156,8 @@ def test_a_prefix_gets_the_spelling_of_the_configuration():
 def test_a_directory_may_replace_the_fallbacks_of_the_server():
     chain = FallbackChain((DRIVE,))
     here, there = (
-        Mount((), single_root(Path("/a"))),
-        Mount((b"in",), single_root(Path("/b")), fallbacks=(CASE,)),
+        Mount((), (Root(Path("/a")),)),
+        Mount((b"in",), (Root(Path("/b")),), fallbacks=(CASE,)),
     )
     both = Mounts([here, there], NameRules(fallbacks=chain))
     assert both.fallbacks == (DRIVE, CASE)
@@ -165,9 +165,7 @@ def test_a_directory_may_replace_the_fallbacks_of_the_server():
     assert both.fallbacks_for(b"in/x") == (CASE,)
     assert Mounts([there], NameRules(fallbacks=chain)).fallbacks == (CASE,)
     assert (
-        Mounts(
-            [Mount((), single_root(Path("/a")), fallbacks=())], NameRules(fallbacks=chain)
-        ).fallbacks
+        Mounts([Mount((), (Root(Path("/a")),), fallbacks=())], NameRules(fallbacks=chain)).fallbacks
         == ()
     )
 
@@ -191,7 +189,7 @@ def test_a_name_that_is_too_long_keeps_its_prefix():
 
 
 def test_the_part_of_a_name_below_its_mount_gets_the_spelling_on_disk():
-    mounts = Mounts([Mount((), single_root(Path("/a"))), Mount((b"in",), single_root(Path("/b")))])
+    mounts = Mounts([Mount((), (Root(Path("/a")),)), Mount((b"in",), (Root(Path("/b")),))])
     assert mounts.replace_tail(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
     assert mounts.replace_tail(b"in/d/File", (b"file",)) == b"in/d/file"
     assert mounts.replace_tail(b"d/File", (b"D", b"FILE")) == b"D/FILE"

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.mounts import Mount, Mounts, parse_root, single_root
+from tftpd.access.mounts import Mount, Mounts, Root, parse_root
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = ClientIdentity(ip_address("192.0.2.7"))
 
-TOP = Mount((), single_root(Path("/srv/tftp")), read=ReadPolicy())
-INCOMING = Mount((b"incoming",), single_root(Path("/srv/in")), write=WritePolicy(max_size=9))
+TOP = Mount((), (Root(Path("/srv/tftp")),), read=ReadPolicy())
+INCOMING = Mount((b"incoming",), (Root(Path("/srv/in")),), write=WritePolicy(max_size=9))
 DEEP = Mount(
-    (b"incoming", b"a", b"b"), single_root(Path("/srv/deep")), ReadPolicy(), None, Symlinks.DENY
+    (b"incoming", b"a", b"b"), (Root(Path("/srv/deep")),), ReadPolicy(), None, Symlinks.DENY
 )
 MOUNTS = Mounts([TOP, INCOMING, DEEP])
 
@@ -199,9 +199,9 @@ def test_mounts_can_be_listed():
 
 OPEN = Mounts(
     [
-        Mount((), single_root(Path("/srv")), ReadPolicy()),
-        Mount((b"a",), single_root(Path("/a")), ReadPolicy()),
-        Mount((b"a", b"b"), single_root(Path("/b")), ReadPolicy()),
+        Mount((), (Root(Path("/srv")),), ReadPolicy()),
+        Mount((b"a",), (Root(Path("/a")),), ReadPolicy()),
+        Mount((b"a", b"b"), (Root(Path("/b")),), ReadPolicy()),
     ]
 )
 
@@ -227,7 +227,7 @@ def test_a_parent_step_within_a_mount_is_resolved(filename, root, name):
 
 def test_a_refusal_has_its_reason_for_the_log():
     here = Mount(
-        (b"here",), single_root(Path("/h")), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None
+        (b"here",), (Root(Path("/h")),), ReadPolicy(clients=(ip_network("10.0.0.0/8"),)), None
     )
     own = Mount((b"own",), (parse_root("/x/{mac}"), parse_root("/y/{mac}")), ReadPolicy())
     mounts = Mounts([here, own, INCOMING])
@@ -246,8 +246,8 @@ def test_a_refusal_has_its_reason_for_the_log():
 
 def test_mounts_report_if_they_render_templates_or_depend_on_the_client():
     assert (OPEN.renders, OPEN.per_client) == (False, False)
-    assert Mounts([Mount((), single_root(Path("/a")), ReadPolicy(templates=True))]).renders
+    assert Mounts([Mount((), (Root(Path("/a")),), ReadPolicy(templates=True))]).renders
     assert Mounts([Mount((), (parse_root("/a/{ip}"),), ReadPolicy())]).per_client
     some = (ip_network("10.0.0.0/8"),)
-    assert Mounts([Mount((), single_root(Path("/a")), ReadPolicy(clients=some))]).per_client
-    assert Mounts([Mount((), single_root(Path("/a")), None, WritePolicy(clients=some))]).per_client
+    assert Mounts([Mount((), (Root(Path("/a")),), ReadPolicy(clients=some))]).per_client
+    assert Mounts([Mount((), (Root(Path("/a")),), None, WritePolicy(clients=some))]).per_client

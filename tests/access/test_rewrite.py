@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tftpd.access import rewrite
 from tftpd.access.client import ClientIdentity
 from tftpd.access.paths import RequestName
-from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, pattern
+from tftpd.access.placeholders import InvalidPlaceholder
+from tftpd.access.regex import MAX_NAME_BYTES, pattern
 from tftpd.access.rewrite import RewriteRule, apply_rules, parse_template
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
@@ -64,7 +65,7 @@ def test_placeholders_support_ipv6_addresses():
     ],
 )
 def test_an_invalid_template_is_an_error_with_its_reason(to, reason):
-    with pytest.raises(BadPattern) as bad:
+    with pytest.raises(InvalidPlaceholder) as bad:
         parse_template(to, pattern("(?P<name>x)"))
     assert str(bad.value) == reason
 
@@ -213,6 +214,6 @@ def test_a_named_group_without_a_match_is_empty():
 
 @pytest.mark.parametrize("number", ["2", "99", "999", "0001", "9999", "12345"])
 def test_a_missing_group_is_an_error_for_any_length_of_its_number(number):
-    with pytest.raises(BadPattern, match="there are 1 groups"):
+    with pytest.raises(InvalidPlaceholder, match="there are 1 groups"):
         parse_template(f"{{{number}}}", pattern("(x)"))
     assert parse_template("{001}", pattern("(x)"))

@@ -14,10 +14,10 @@ TID = (SERVER, 3000)
 class ClientDriver:
     """One transfer of a client: the packets that it sends and receives, and its result."""
 
-    def __init__(self, net, **settings):
+    def __init__(self, net, progress=None, **settings):
         self.net = net
         settings = {"blksize": 1468, "windowsize": 16} | settings
-        self.client = Client(net.runtime, ClientSettings(**settings))
+        self.client = Client(net.runtime, ClientSettings(**settings), progress)
         self.result = None  # of the coroutine, or its exception
         self.done = None
 

@@ -146,14 +146,15 @@ LIBRARY_PROGRAM = """
 import io, json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from tftpd.client import LocalError, get, put
+from tftpd.client import ClientSettings, LocalError, get, put
 
 async def main(reactor, port):
     got = io.BytesIO()
     read = await get(reactor, "127.0.0.1", "file", got, port=port)
     written = await put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
+    settings = ClientSettings(max_size=10)
     try:
-        await get(reactor, "127.0.0.1", "file", got, port=port, max_size=10)
+        await get(reactor, "127.0.0.1", "file", got, port=port, settings=settings)
     except LocalError:
         print(json.dumps([read.bytes_transferred, written.bytes_transferred]))
 

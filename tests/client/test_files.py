@@ -67,6 +67,7 @@ def test_a_download_to_an_open_file_creates_temporary_files_only_in_threads(
     client = ClientDriver(net)
     client.get(io.BytesIO())
     assert calls == []
+    net.run_threads()  # resolves the server
     net.run_threads()
     assert len(calls) == 1
     client.done.cancel()

@@ -125,9 +125,10 @@ def test_lost_packets_are_requested_again(client, path):
     assert path.read_bytes() == b"1234567890"
 
 
-def test_progress_reports_the_bytes_and_the_size(client, path):
+def test_progress_reports_the_bytes_and_the_size(net, path):
     calls = []
-    client.get(path, progress=lambda *arguments: calls.append(arguments))
+    client = ClientDriver(net, progress=lambda *arguments: calls.append(arguments))
+    client.get(path)
     client.receive(oack_with_size(10))
     client.receive(Data(1, b"12345678"))
     client.advance(0.3)
@@ -249,12 +250,12 @@ def test_a_block_longer_than_negotiated_is_rejected(client, path, tmp_path):
 
 
 def test_max_size_limits_the_announced_size_and_the_received_bytes(net, path, tmp_path):
-    client = ClientDriver(net)
-    client.get(path, max_size=600)
+    client = ClientDriver(net, max_size=600)
+    client.get(path)
     (answer,) = client.receive(oack_with_size(601))
     assert (answer.code, type(client.result)) == (3, LocalError)
-    client = ClientDriver(net)
-    client.get(path, max_size=600)
+    client = ClientDriver(net, max_size=600)
+    client.get(path)
     client.receive(Data(1, b"a" * 512))
     (answer,) = client.receive(Data(2, b"a" * 512))
     assert (answer.code, type(client.result)) == (3, LocalError)

@@ -1,4 +1,4 @@
-"""The client and the server in single_root process, on a network that loses packets."""
+"""The client and the server in one process, on a network that loses packets."""
 
 from itertools import combinations
 
@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer, let_pass
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.settings import ClientSettings
@@ -24,7 +24,7 @@ PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 
 def run(root, start, lost, **settings):
     """Return the result of `start(client)`; the network loses the packets numbered `lost`."""
-    mounts = Mounts([Mount((), single_root(root), read=ReadPolicy(), write=WritePolicy())])
+    mounts = Mounts([Mount((), (Root(root),), read=ReadPolicy(), write=WritePolicy())])
     server = MemoryServer(
         lambda result: ServerConfig(
             mounts, OptionLimits(), RetransmitPolicy(), AdmissionLimits(), result

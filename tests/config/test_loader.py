@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, single_root
+from tftpd.access.mounts import Mount, Root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
@@ -39,7 +39,7 @@ MINIMAL = "directories:\n  - {root: srv, read: true}\n"
 
 def test_a_minimal_configuration_has_defaults(write_config, tmp_path):
     settings = load_settings(write_config(MINIMAL))
-    assert settings.build_mounts() == [Mount((), single_root(tmp_path / "srv"), read=ReadPolicy())]
+    assert settings.build_mounts() == [Mount((), (Root(tmp_path / "srv"),), read=ReadPolicy())]
     assert settings.limits.option_limits() == OptionLimits()
     assert settings.limits.sessions == 5000
     assert settings.retransmit.build_policy() == RetransmitPolicy()
@@ -73,7 +73,7 @@ trace: {client: 10.0.0.7, file: in/t.pcap, max_size: 1MiB}
     write = WritePolicy(False, True, 3 << 19, 0o600, True)
     root = tmp_path / "srv"
     assert settings.build_mounts() == [
-        Mount((b"boot", b"x86"), single_root(root), read, write, Symlinks.DENY)
+        Mount((b"boot", b"x86"), (Root(root),), read, write, Symlinks.DENY)
     ]
     assert settings.limits.option_limits() == OptionLimits(1468, 8, 64 << 10)
     assert settings.retransmit.build_policy() == RetransmitPolicy(0.5, 4.0, 2.0, 60.0, 5.0)
@@ -153,7 +153,7 @@ def test_roots_are_relative_to_the_file(write_config, tmp_path):
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "t.yaml").write_text("directories: [{root: ../srv, read: true}]")
-    assert load_settings(conf / "t.yaml").build_mounts()[0].roots == single_root(tmp_path / "srv")
+    assert load_settings(conf / "t.yaml").build_mounts()[0].roots == (Root(tmp_path / "srv"),)
 
 
 def _problems(path: Path) -> list[str]:

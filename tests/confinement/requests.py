@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.confinement.served_tree import PLANTED, ServedTree
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.negotiation import OptionLimits
@@ -21,7 +21,7 @@ def mount_root(tree: ServedTree, symlinks: Symlinks = Symlinks.INSIDE, **policie
     """Return a mount of the root for reading and writing."""
     read = policies.pop("read", ReadPolicy())
     write = policies.pop("write", WritePolicy(overwrite=True))
-    roots = policies.pop("roots", single_root(tree.root))
+    roots = policies.pop("roots", (Root(tree.root),))
     return Mount((), roots, read=read, write=write, symlinks=symlinks, **policies)
 
 

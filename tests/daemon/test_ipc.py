@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.ipc import WorkerConfig, encode
-from tftpd.daemon.worker_process import WorkerProcess
+from tftpd.daemon.worker_pool import WorkerProcess, WorkerSlot
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 
@@ -45,7 +45,7 @@ def _unexpected(*arguments):
 
 def _worker(on_result=_unexpected, on_drained=_unexpected):
     """Return the daemon's end of worker 7."""
-    return WorkerProcess(Clock(), 7, -1, on_result, on_drained, _unexpected)
+    return WorkerProcess(WorkerSlot(Clock(), 7, -1, on_result, on_drained, _unexpected))
 
 
 @pytest.mark.parametrize("result", RESULTS)
@@ -58,8 +58,9 @@ def test_a_result_is_decoded(result):
 def test_a_drained_address_is_decoded():
     received = []
     address = ("fe80::1%eth0", 69, 0, 2)
-    _worker(on_drained=received.append).stringReceived(encode("drained", address))
-    assert received == [address]
+    worker = _worker(on_drained=lambda *drained: received.append(drained))
+    worker.stringReceived(encode("drained", address))
+    assert received == [(7, address)]
 
 
 def test_a_log_event_is_decoded_and_logged():

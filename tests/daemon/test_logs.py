@@ -229,9 +229,10 @@ def test_long_names_are_truncated(lines):
     assert len(line) < 6000
 
 
-def test_dropped_requests_are_logged_once_a_second(lines):
+def test_dropped_requests_are_logged_once_a_second(lines, monkeypatch):
     now = [100.0]
-    log = AccessLog(seconds=lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    log = AccessLog()
     result = TransferResult(**READ, outcome=Outcome.DROPPED, detail="no room")
     for when in (100.0, 100.1, 100.9, 101.0, 102.5):
         now[0] = when
@@ -240,9 +241,10 @@ def test_dropped_requests_are_logged_once_a_second(lines):
     assert lines() == [line, f"{line} (2 similar messages suppressed)", line]
 
 
-def test_evicted_requests_are_logged_once_a_second_and_counted_separately(lines):
+def test_evicted_requests_are_logged_once_a_second_and_counted_separately(lines, monkeypatch):
     now = [100.0]
-    log = AccessLog(seconds=lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    log = AccessLog()
     for when in (100.0, 100.1, 100.9, 101.0):
         now[0] = when
         log(TransferResult(**READ, outcome=Outcome.EVICTED))

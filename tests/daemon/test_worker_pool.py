@@ -14,7 +14,6 @@ import pytest
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
 from tests.support.plain import get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
-from tftpd.daemon.worker_pool import restart_delay
 
 
 def _pids(running: RunningDaemon) -> dict[int, int]:
@@ -63,11 +62,6 @@ def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tm
         until(lambda: not set(pids.items()) & set(_pids(running).items()))
         _reach_all(running, 2)
         assert running.process.poll() is None
-
-
-def test_the_restart_delay_doubles_up_to_a_maximum():
-    delays = [restart_delay(lives) for lives in (0, 1, 2, 3, 6, 7, 5000)]
-    assert delays == [0.0, 0.0, 0.4, 0.8, 6.4, 10.0, 10.0]
 
 
 def test_workers_store_uploads_with_any_bytes_in_the_name(tmp_path):

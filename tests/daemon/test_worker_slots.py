@@ -13,8 +13,7 @@ from tftpd.config.settings import Settings
 from tftpd.daemon.ipc import SOCKETS_FD
 from tftpd.daemon.listen_sockets import DrainTracker
 from tftpd.daemon.worker import Worker
-from tftpd.daemon.worker_pool import WorkerPool
-from tftpd.daemon.worker_process import WorkerProcess
+from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot
 from tftpd.server.snapshot import WorkerState
 
 
@@ -57,6 +56,8 @@ def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
     for delay, attempts in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
         reactor.advance(delay)
         assert reactor.attempts == attempts
+    reactor.pump([1.6, 3.2, 6.4, 10, 10, 10])
+    assert reactor.attempts == 10
     assert os.listdir("/proc/self/fd") == descriptors
 
 
@@ -103,7 +104,7 @@ class Pipe:
 def worker():
     """Return a worker process that reads nothing, and the other end of its socket."""
     reactor = PipeReactor()
-    process = WorkerProcess(reactor, 7, -1, print, print, lambda *_: None)
+    process = WorkerProcess(WorkerSlot(reactor, 7, -1, print, print, print))
     process.spawn()
     with reactor.remote:
         yield process, reactor.remote

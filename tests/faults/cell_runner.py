@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from tests.faults.cells import Cell
 from tests.faults.faulty_network import FaultyNetwork, StillActive
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
@@ -94,7 +94,7 @@ class _Trial:
         for directory in (self.server_directory, self.client_directory):
             directory.mkdir(exist_ok=True)
         policy = WritePolicy(overwrite=True)
-        root_directory = single_root(self.server_directory)
+        root_directory = (Root(self.server_directory),)
         mounts = Mounts([Mount((), root_directory, read=ReadPolicy(), write=policy)])
         self.server = MemoryServer(
             lambda report: ServerConfig(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.retransmission import RetransmitPolicy
@@ -32,9 +32,9 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offer(root: Path) -> Callable[[Any], ServerConfig]:
-    read = Mount((), single_root(root), read=ReadPolicy())
+    read = Mount((), (Root(root),), read=ReadPolicy())
     write = Mount(
-        (b"in",), single_root(root / "in"), read=ReadPolicy(), write=WritePolicy(max_size=4096)
+        (b"in",), (Root(root / "in"),), read=ReadPolicy(), write=WritePolicy(max_size=4096)
     )
 
     def build(report: Any) -> ServerConfig:

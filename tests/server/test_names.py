@@ -10,7 +10,7 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regex import pattern
@@ -190,8 +190,8 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
     (root / ".tftpd-upload-1").write_bytes(b"half")
     mounts = Mounts(
         [
-            Mount((), single_root(root), read=ReadPolicy()),
-            Mount((b"in",), single_root(root / "in"), write=WritePolicy()),
+            Mount((), (Root(root),), read=ReadPolicy()),
+            Mount((b"in",), (Root(root / "in"),), write=WritePolicy()),
         ],
         NameRules(
             fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "gbk"), ((b"boot",), (b"in",)))
@@ -210,9 +210,9 @@ def test_a_directory_may_have_its_own_fallbacks(root):
     chain = FallbackChain((Fallback.TRAILING,))
     mounts = Mounts(
         [
-            Mount((), single_root(root), read=ReadPolicy()),
-            Mount((b"strict",), single_root(root), read=ReadPolicy(), fallbacks=()),
-            Mount((b"loose",), single_root(root), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
+            Mount((), (Root(root),), read=ReadPolicy()),
+            Mount((b"strict",), (Root(root),), read=ReadPolicy(), fallbacks=()),
+            Mount((b"loose",), (Root(root),), read=ReadPolicy(), fallbacks=(Fallback.CASE,)),
         ],
         NameRules(fallbacks=chain),
     )
@@ -233,7 +233,7 @@ def test_a_name_that_is_found_causes_no_other_lookup(offer, root, monkeypatch):
     def never(*_):
         raise AssertionError("a fallback was tried")
 
-    monkeypatch.setattr(Mounts, "candidates", never)
+    monkeypatch.setattr(FallbackChain, "candidates", never)
     server = _with_fallbacks(offer, *Fallback)
     client = server.client()
     assert client.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]

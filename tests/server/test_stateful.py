@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from tests.support.fakes import SERVER, MemoryServer
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
@@ -188,7 +188,7 @@ class Boots(RuleBasedStateMachine):
     def _offer(self, report: object, root: str = "a", number: int = 0) -> ServerConfig:
         limits, admission = OFFERS[number]
         policy = WritePolicy(overwrite=True)
-        mounts = Mounts([Mount((), single_root(self.top / root), read=ReadPolicy(), write=policy)])
+        mounts = Mounts([Mount((), (Root(self.top / root),), read=ReadPolicy(), write=policy)])
         return ServerConfig(mounts, limits, RetransmitPolicy(), admission, report)
 
     def _begin(self, outer: int, reads: bool, name: str, content: bytes, windowsize: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Wrq
@@ -186,7 +186,7 @@ def test_space_freed_by_others_is_found_after_a_refusal(offer, root, monkeypatch
     (root / "in" / "big").write_bytes(b"x" * 100)
     tracker = UsageTracker(root / "in")
     tracker.measure()
-    mount = Mount((), single_root(root / "in"), write=WritePolicy(quota=100))
+    mount = Mount((), (Root(root / "in"),), write=WritePolicy(quota=100))
 
     def full(report):
         return replace(offer(report), mounts=Mounts([mount]), usage_trackers={root / "in": tracker})

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.mounts import Mount, Mounts, single_root
+from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.source import FileSource
@@ -228,7 +228,7 @@ def test_replacing_a_file_by_a_link_never_exposes_outside_files(root, reading, s
        .map(b"/".join))  # fmt: skip
 def test_no_name_reads_a_file_outside_the_root(tmp_path_factory, filename):
     base = _confined(tmp_path_factory)
-    mounts = Mounts([Mount((), single_root(base / "root"), read=ReadPolicy())])
+    mounts = Mounts([Mount((), (Root(base / "root"),), read=ReadPolicy())])
     try:
         (grant,) = mounts.authorize_read(filename, ClientIdentity(ip_address("192.0.2.1")))
         content = _read(grant)

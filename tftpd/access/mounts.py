@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.fallbacks import Candidate, Fallback, fold
+from tftpd.access.fallbacks import Fallback, fold
 from tftpd.access.paths import (
     PARENT,
     SELF,
@@ -90,11 +90,6 @@ def parse_root(text: str) -> Root:
     first = next((n for n, parts in enumerate(parsed) if names(parts)), len(parsed))
     static = [part.replace("{{", "{").replace("}}", "}") for part in components[:first]]
     return Root(Path(*static), tuple(parsed[first:]), escape_control_chars(text))
-
-
-def single_root(path: Path) -> tuple[Root, ...]:
-    """Return the roots of a mount with one root for all clients."""
-    return (Root(path),)
 
 
 def parse_serials(text: str) -> Pattern:
@@ -250,10 +245,6 @@ class Mounts:
             reason = "no directory is configured for the name"
             raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, reason)
         return mount, tuple(components[len(mount.prefix) :])
-
-    def candidates(self, filename: bytes) -> Iterator[Candidate]:
-        """Yield the names to try if `filename` does not exist."""
-        return self.name_rules.fallbacks.candidates(filename, self.fallbacks)
 
     def fallbacks_for(self, filename: bytes) -> tuple[Fallback, ...]:
         """Return the fallbacks that are allowed in the directory of `filename`.

@@ -7,9 +7,9 @@ from functools import cached_property
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
 from tftpd.access.paths import RequestName
-from tftpd.access.placeholders import PLACEHOLDERS, InvalidPlaceholder, Part, expand, names, parse
+from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
-from tftpd.access.regex import MAX_NAME_BYTES, BadPattern, Match, Pattern
+from tftpd.access.regex import MAX_NAME_BYTES, Match, Pattern
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 MAX_APPLIED_RULES = 256
@@ -26,7 +26,7 @@ def parse_template(text: str, pattern: Pattern) -> Template:
     client. {1:lower} and {1:upper} change the case; {{ and }} are literal braces.
 
     Raises:
-        BadPattern: A placeholder is malformed or unknown.
+        InvalidPlaceholder: A placeholder is malformed or unknown.
     """
 
     def check_key(key: str) -> str | None:
@@ -38,10 +38,7 @@ def parse_template(text: str, pattern: Pattern) -> Template:
         known_keys = ", ".join([*pattern.group_numbers, *PLACEHOLDERS])
         return f" is not a group and not one of {known_keys}"
 
-    try:
-        return parse(text, check_key)
-    except InvalidPlaceholder as error:
-        raise BadPattern(str(error)) from None
+    return parse(text, check_key)
 
 
 def _value(key: str, pattern: Pattern, match: Match, client: ClientIdentity) -> bytes:

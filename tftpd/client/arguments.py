@@ -1,6 +1,7 @@
 """Command line of `tftpc`. Imports neither the network code nor Twisted, so that help is fast."""
 
 import argparse
+from contextlib import suppress
 from math import inf
 
 import tftpd
@@ -145,13 +146,11 @@ def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) ->
 
 
 def _parse_seconds(text: str) -> float:
-    try:
+    with suppress(ValueError):
         seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < inf:
-        raise UsageError(f'not a number of seconds: "{text}"')
-    return seconds
+        if 0 <= seconds < inf:
+            return seconds
+    raise UsageError(f'not a number of seconds: "{text}"')
 
 
 def _parse_encoding(text: str) -> str:

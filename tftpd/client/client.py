@@ -9,6 +9,7 @@ server and removes incomplete files.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,12 +49,16 @@ class Client:
 
     Args:
         runtime: Clock, ports and threads (see `create_runtime`).
-        settings: Options that are requested, and the idle timeout.
+        settings: Options that are requested, and limits.
+        progress: Called five times a second, and at the end of a transfer.
     """
 
-    def __init__(self, runtime: SessionRuntime, settings: ClientSettings) -> None:
+    def __init__(
+        self, runtime: SessionRuntime, settings: ClientSettings, progress: Progress | None = None
+    ) -> None:
         self._runtime = runtime
         self._settings = settings
+        self._report = progress or (lambda n_bytes, total: None)
         # No limit of unanswered packets: the client itself sent the request, so that its
         # packets cannot go to a host with a forged address.
         self._policy = RetransmitPolicy(
@@ -61,23 +66,22 @@ class Client:
         )
 
     async def get(
-        self,
-        host: str,
-        name: str | bytes,
-        to: str | Path | BinaryIO,
-        *,
-        port: int = PORT,
-        progress: Progress | None = None,
-        max_size: int | None = None,
+        self, host: str, name: str | bytes, to: str | Path | BinaryIO, port: int = PORT
     ) -> TransferResult:
         """Read a file from a server; see the function `get`."""
+        server = await self._resolve(host, port)
+        request = self._settings.transfer_request(Direction.READ, name, server.blksize)
+
+        async def download(open_sink: Callable[[TransferOptions], UploadSink]) -> TransferResult:
+            session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
+            return await self._run(session)
+
+        max_size = self._settings.max_size
         if isinstance(to, str | Path):
-            open_file = partial(FileDownload.create, Path(to), max_size)
-            return await self._download(host, name, port, progress, open_file)
+            return await download(partial(FileDownload.create, Path(to), max_size))
         spool = await self._runtime.in_thread(open_spool)
         try:
-            open_sink = partial(SpooledDownload, spool, max_size)
-            result = await self._download(host, name, port, progress, open_sink)
+            result = await download(partial(SpooledDownload, spool, max_size))
             with translate_to_local_error():
                 await self._runtime.in_thread(lambda: copy_spool(spool, to))
             return result
@@ -85,52 +89,23 @@ class Client:
             spool.close()
 
     async def put(
-        self,
-        host: str,
-        name: str | bytes,
-        source: str | Path | bytes | BinaryIO,
-        *,
-        port: int = PORT,
-        progress: Progress | None = None,
+        self, host: str, name: str | bytes, source: str | Path | bytes | BinaryIO, port: int = PORT
     ) -> TransferResult:
         """Write a file to a server; see the function `put`."""
         server = await self._resolve(host, port)
+        request = self._settings.transfer_request(Direction.WRITE, name, server.blksize)
         opened = await self._open_source(Path(source) if isinstance(source, str) else source)
-        try:
-            request = self._settings.transfer_request(
-                Direction.WRITE, name, server.blksize, opened.size
-            )
-        except ValueError:
-            opened.close()
-            raise
+        if request.tsize is not None:
+            request = replace(request, tsize=opened.size)
         session = UploadSession(self._runtime, request, self._policy, server, opened)
-        return await self._run(session, progress, lambda: request.tsize)
-
-    async def _download(
-        self,
-        host: str,
-        name: str | bytes,
-        port: int,
-        progress: Progress | None,
-        open_sink: Callable[[TransferOptions], UploadSink],
-    ) -> TransferResult:
-        server = await self._resolve(host, port)
-        request = self._settings.transfer_request(Direction.READ, name, server.blksize, 0)
-        session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
-        return await self._run(session, progress, lambda: session.machine.options.tsize)
+        return await self._run(session)
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
         local = self._settings.local
         return await self._runtime.in_thread(lambda: resolve_server(host, port, local))
 
-    async def _run(
-        self,
-        session: ClientSession[Any],
-        progress: Progress | None,
-        total: Callable[[], int | None],
-    ) -> TransferResult:
-        report = progress or (lambda n_bytes, total: None)
-        loop = LoopingCall(lambda: report(session.bytes_transferred, total()))
+    async def _run(self, session: ClientSession[Any]) -> TransferResult:
+        loop = LoopingCall(lambda: self._report(session.bytes_transferred, session.size))
         loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
         loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
         try:
@@ -140,7 +115,7 @@ class Client:
                 loop.stop()
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result)
-        report(result.bytes_transferred, total())
+        self._report(result.bytes_transferred, session.size)
         return result
 
     async def _open_source(self, source: Path | bytes | BinaryIO) -> FileLike:
@@ -167,7 +142,6 @@ async def get(
     port: int = PORT,
     settings: ClientSettings = _DEFAULT_SETTINGS,
     progress: Progress | None = None,
-    max_size: int | None = None,
 ) -> TransferResult:
     """Read a file from a server.
 
@@ -178,9 +152,8 @@ async def get(
         to: Path of the local file, or a binary file that is open for writing. Nothing is
             written under that path or to that file before the download is complete.
         port: UDP port of the server.
-        settings: Options to request, and the idle timeout.
+        settings: Options to request, and limits.
         progress: Called five times a second, and at the end.
-        max_size: Largest file in bytes; None for no limit.
 
     Returns:
         The result of the transfer, with its size, duration and negotiated options.
@@ -189,8 +162,8 @@ async def get(
         TransferError: The transfer failed; see `tftpd.client.errors`.
         ValueError: A setting is out of its range.
     """
-    client = Client(create_runtime(reactor), settings)
-    return await client.get(host, name, to, port=port, progress=progress, max_size=max_size)
+    client = Client(create_runtime(reactor), settings, progress)
+    return await client.get(host, name, to, port)
 
 
 async def put(
@@ -223,5 +196,5 @@ async def put(
         TransferError: The transfer failed; see `tftpd.client.errors`.
         ValueError: A setting is out of its range.
     """
-    client = Client(create_runtime(reactor), settings)
-    return await client.put(host, name, source, port=port, progress=progress)
+    client = Client(create_runtime(reactor), settings, progress)
+    return await client.put(host, name, source, port)

@@ -74,14 +74,13 @@ class CommandRunner:
     async def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
         remote = job.remote
         settings = replace(self._settings, mode=remote.mode or self._settings.mode)
-        client = Client(self._runtime, settings)
+        client = Client(self._runtime, settings, progress)
         host, name, port = remote.host, remote.name, remote.port or self._arguments.port
         if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
-            return await client.put(host, name, source, port=port, progress=progress)
-        limit = self._arguments.max_size
+            return await client.put(host, name, source, port)
         with _open_destination(job.local) as to:
-            return await client.get(host, name, to, port=port, progress=progress, max_size=limit)
+            return await client.get(host, name, to, port)
 
     def _print_result(self, job: TransferJob, result: TransferResult) -> None:
         if self._arguments.json:
@@ -121,7 +120,7 @@ def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
     values = {field.name: getattr(arguments, field.name) for field in fields(ClientSettings)}
     settings = ClientSettings(**values)
-    settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
+    settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE)
     return settings
 
 

@@ -27,8 +27,6 @@ class FileDownload(Upload):
     The file gets its name only if it is complete and has the size that the server announced.
     """
 
-    announced_size: int | None = None
-
     @classmethod
     def create(cls, path: Path, max_size: int | None, options: TransferOptions) -> "FileDownload":
         """Create the temporary file that becomes `path`.
@@ -43,10 +41,7 @@ class FileDownload(Upload):
         """
         policy = WritePolicy(overwrite=True, max_size=max_size, mode=0o666 & ~read_umask())
         grant = Grant(path.parent, (os.fsencode(path.name),), policy, Symlinks.FOLLOW)
-        announced_size = _announced_size(options)
-        download = cls.open(grant, announced_size, options.mode is Mode.NETASCII)
-        download.announced_size = announced_size
-        return download
+        return cls.open(grant, _announced_size(options), options.mode is Mode.NETASCII)
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Append blocks; raise `RequestRefused` if the file exceeds the announced size."""

@@ -21,7 +21,7 @@ from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session, SessionParams
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorText, RequestRefused
-from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.negotiation import Direction, TransferOptions
 from tftpd.protocol.packets import HEADER_BYTES, OACK_PREFIX, decode
 from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome, TransferResult
@@ -75,6 +75,11 @@ class ClientSession(Session[RequestMachine], Generic[File]):
         session = self._data_session or self
         return int(session.machine.bytes_transferred)
 
+    @property
+    def size(self) -> int | None:
+        """Size of the file in bytes; None if it is unknown, or before the server's answer."""
+        return self._data_session.size if self._data_session else None
+
     async def run(self) -> TransferResult:
         """Open a port, run the transfer and return its result, whatever the outcome is.
 
@@ -124,12 +129,16 @@ class ClientSession(Session[RequestMachine], Generic[File]):
             super().stop(outcome, reason)
 
     @abstractmethod
-    def _port_requirements(self) -> PortRequirements:
-        """Return the sizes of the datagrams and windows that the port has to handle."""
-
-    @abstractmethod
     def _create_data_session(self, params: SessionParams) -> Session[Any]:
         """Return the session for the data; raise `RequestRefused` if the local file fails."""
+
+    def _port_requirements(self) -> PortRequirements:
+        request = self._transfer_request
+        receives = request.direction is Direction.READ
+        # One byte more than a full block: a longer block is detected, not truncated.
+        data_bytes = max(_MAX_CONTROL_PACKET_BYTES, request.blksize + HEADER_BYTES + 1)
+        received_bytes = data_bytes if receives else _MAX_CONTROL_PACKET_BYTES
+        return PortRequirements(received_bytes, request.windowsize * data_bytes, receives)
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         self.machine.receive(decode(datagram), now)
@@ -174,12 +183,6 @@ class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):
     `RequestRefused` if this fails.
     """
 
-    def _port_requirements(self) -> PortRequirements:
-        request = self._transfer_request
-        # One byte more than a full block: a longer block is detected, not truncated.
-        datagram_bytes = max(_MAX_CONTROL_PACKET_BYTES, request.blksize + HEADER_BYTES + 1)
-        return PortRequirements(datagram_bytes, request.windowsize * datagram_bytes, receives=True)
-
     def _create_data_session(self, params: SessionParams) -> ReceiveSession:
         options = self.machine.options
         sink = self._file(options)
@@ -191,11 +194,6 @@ class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):
 
 class UploadSession(ClientSession[FileLike]):
     """An upload. The session closes its `file`."""
-
-    def _port_requirements(self) -> PortRequirements:
-        request = self._transfer_request
-        window_bytes = request.windowsize * (request.blksize + HEADER_BYTES)
-        return PortRequirements(_MAX_CONTROL_PACKET_BYTES, window_bytes, receives=False)
 
     def _create_data_session(self, params: SessionParams) -> SendSession:
         options = self.machine.options

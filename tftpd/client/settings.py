@@ -28,6 +28,7 @@ class ClientSettings:
         rollover: Block number after 65535: 0 or 1. None: the option is not requested.
         local: Local IPv4 or IPv6 address to send from. None: any.
         idle_timeout: Time without an answer, in seconds, after which the transfer fails.
+        max_size: Largest file of a download in bytes. None: no limit.
     """
 
     mode: Mode = Mode.OCTET
@@ -37,9 +38,10 @@ class ClientSettings:
     rollover: int | None = None
     local: str | None = None
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
+    max_size: int | None = None
 
     def transfer_request(
-        self, direction: Direction, filename: str | bytes, path_blksize: int, size: int
+        self, direction: Direction, filename: str | bytes, path_blksize: int
     ) -> TransferRequest:
         """Return the request for a file.
 
@@ -47,22 +49,20 @@ class ClientSettings:
             direction: READ for a download, WRITE for an upload.
             filename: Name on the server; a str is encoded as UTF-8.
             path_blksize: Largest block in bytes that the path carries without fragmentation.
-            size: Size of the uploaded file in bytes; 0 for a download.
+
+        Returns:
+            The request. Its `tsize` is 0, or None for netascii: the size of a netascii file on
+            the wire is not known in advance.
 
         Raises:
             ValueError: A setting is out of its range, or the name is empty or contains NUL.
         """
+        name = filename.encode() if isinstance(filename, str) else filename
         blksize = path_blksize if self.blksize is None else self.blksize
+        windowsize = self._windowsize(blksize)
+        tsize = 0 if self.mode is Mode.OCTET else None
         return TransferRequest(
-            direction,
-            filename.encode() if isinstance(filename, str) else filename,
-            self.mode,
-            blksize,
-            self._windowsize(blksize),
-            self.timeout,
-            # The size of a netascii file on the wire is not known in advance.
-            size if self.mode is Mode.OCTET else None,
-            self.rollover,
+            direction, name, self.mode, blksize, windowsize, self.timeout, tsize, self.rollover
         )
 
     def _windowsize(self, blksize: int) -> int:

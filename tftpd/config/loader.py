@@ -233,7 +233,7 @@ def _translate(document: Document, error: ErrorDetails) -> None:
         case "too_short":
             text = "expected at least one entry"
         case "value_error":
-            is_complete = isinstance(context["error"], InvalidCombination)
+            is_complete = isinstance(context["error"], InvalidCombination | InvalidPlaceholder)
             text = f"{context['error']}{'' if is_complete else got}"
         case _:
             text = f"invalid value {quote_value(error['input'])}"

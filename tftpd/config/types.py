@@ -29,7 +29,6 @@ from pydantic_core import CoreSchema
 
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
-from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import ANYWHERE
 from tftpd.protocol.errors import RequestRefused
 
@@ -121,10 +120,7 @@ def parse_address(value: Any) -> str:
 def _root(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected the path of a directory")
-    try:
-        parse_root(value)
-    except InvalidPlaceholder as error:
-        raise InvalidCombination(str(error)) from None
+    parse_root(value)
     return value
 
 

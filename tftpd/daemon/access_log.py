@@ -26,17 +26,14 @@ class AccessLog:
     flood must not fill the disk. The next line counts the suppressed ones.
     """
 
-    def __init__(
-        self, worker: int | None = None, seconds: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, worker: int | None = None) -> None:
         """Create the log.
 
         Args:
             worker: Number of the process that served the request; None if there is only one.
-            seconds: A monotonic clock, in seconds.
         """
         self._log = Logger(namespace="tftpd.access")
-        self._limiters = {outcome: LogLimiter(seconds) for outcome in _LIMITED_OUTCOMES}
+        self._limiters = {outcome: LogLimiter(time.monotonic) for outcome in _LIMITED_OUTCOMES}
         self._prefix = "" if worker is None else f"worker {worker}: "
         self._fields = {} if worker is None else {"worker": worker}
 

@@ -73,14 +73,8 @@ def _add_explain(commands: Any) -> None:
     help_text = "the client's MAC address (default: from this host's neighbour table)"
     add("--mac", type=_mac, metavar="MAC", help=help_text)
     add("--mode", default="octet", help="octet (the default) or netascii")
-    add(
-        "--option",
-        action="append",
-        default=[],
-        type=_option,
-        metavar="NAME=VALUE",
-        help="an option of the request, such as blksize=1468; may be repeated",
-    )
+    help_text = "an option of the request, such as blksize=1468; may be repeated"
+    add("--option", action="append", default=[], type=_option, metavar="NAME=VALUE", help=help_text)
     add("--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root")
     add("--json", action="store_true", help="print one JSON object")
     add("direction", choices=("read", "write"), help="the kind of request")

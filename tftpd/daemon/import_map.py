@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tftpd.access.paths import escape_control_chars
-from tftpd.access.regex import BadPattern, from_posix, pattern
+from tftpd.access.regex import from_posix, pattern
 from tftpd.access.rewrite import parse_template
 from tftpd.config.names import MAX_RULES
 
@@ -64,7 +64,7 @@ def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
             continue
         try:
             rule = _translate_line(fields)
-        except (_NotTranslatable, BadPattern) as error:
+        except ValueError as error:
             problems.append((number, str(error)))
             continue
         translated.append(number)

@@ -27,6 +27,7 @@ from twisted.protocols.basic import Int32StringReceiver
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.snapshot import SNAPSHOT_ADAPTER
 
 SOCKETS_FD = 3
 """A worker's descriptor of the socket that brings its listening sockets."""
@@ -70,8 +71,14 @@ def _to_json(value: TransferResult | Enum | bytes) -> Any:
     return value.value if isinstance(value, Enum) else value.decode("latin-1")
 
 
-def result_from_json(fields: dict[str, Any]) -> TransferResult:
-    """Return the result whose fields a worker has sent."""
+def decode(message: bytes) -> tuple[str, Any]:
+    """Return the kind and the value of a message from a worker."""
+    kind, value = json.loads(message)
+    decoders = {"result": _result_from_json, "snapshot": SNAPSHOT_ADAPTER.validate_python, "drained": tuple}
+    return kind, decoders[kind](value) if kind in decoders else value
+
+
+def _result_from_json(fields: dict[str, Any]) -> TransferResult:
     mode, served_name = fields["mode"], fields["served_name"]
     decoded = {
         "direction": Direction(fields["direction"]),

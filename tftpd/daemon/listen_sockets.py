@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -56,8 +56,7 @@ class ListenSocket:
     @property
     def address(self) -> SocketAddress:
         """Address and port as the kernel reports them."""
-        address: SocketAddress = self.sockets[0].getsockname()
-        return address
+        return tuple(self.sockets[0].getsockname())
 
     def close(self) -> None:
         """Close the sockets; idempotent."""
@@ -82,7 +81,7 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     held_by_name = {entry.name: entry for entry in held}
     configured = {(listen.address, listen.port) for listen in settings.listen}
     inherited = [entry for entry in held if entry.inherited]
-    _check_inherited(inherited, settings)
+    _check_inherited(inherited, settings, configured)
     if inherited and "listen" not in settings.model_fields_set:
         return [replace(entry, listen=_default_listen(entry.address)) for entry in inherited]
     removed = [entry for entry in held if entry.name not in configured]
@@ -194,8 +193,9 @@ def _default_listen(address: SocketAddress) -> ListenSection:
     return ListenSection(address=f"{host}{scope}", port=port)
 
 
-def _check_inherited(inherited: Sequence[ListenSocket], settings: Settings) -> None:
-    names = {(listen.address, listen.port) for listen in settings.listen}
+def _check_inherited(
+    inherited: Sequence[ListenSocket], settings: Settings, names: Set[tuple[str, int]]
+) -> None:
     for entry in inherited:
         address, count = format_address(entry.address), len(entry.sockets)
         if count != settings.workers:

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.usage import CompleteFiles, Completions
@@ -37,9 +38,6 @@ from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import Server
 from tftpd.storage.tempfiles import remove_stale_uploads
-
-if TYPE_CHECKING:
-    from tftpd.status.service import StatusService
 
 EX_USAGE = 64  # <sysexits.h>
 EX_CONFIG = 78  # the systemd units do not restart the daemon after this status
@@ -87,47 +85,41 @@ def makeService(options: Options) -> "Daemon":
     return Daemon(reactor, settings, path, observer, out.reopen)
 
 
+@dataclass(eq=False, repr=False)
 class Daemon(Service):
     """Binds the listening sockets and serves, in this process or in workers.
 
     SIGHUP reloads the configuration. SIGTERM or SIGINT lets running transfers finish; a second
     one ends them.
+
+    Attributes:
+        reactor: The reactor.
+        settings: The configuration.
+        path: Its file, which a reload reads again; None if it cannot be reloaded.
+        log_observer: Replaces twistd's own log observer.
+        reopen_log: Called at SIGHUP, for programs that rotate the log file.
     """
 
+    reactor: Any
+    settings: Settings
+    path: Path | None = None
+    # Quoted: Debian 12's zope.interface does not support | for interfaces.
+    log_observer: "ILogObserver | None" = None
+    reopen_log: Callable[[], None] = lambda: None
+
     log = Logger()
-    _page: "StatusService | None" = None
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: Settings,
-        path: Path | None = None,
-        # Quoted: Debian 12's zope.interface does not support | for interfaces.
-        log_observer: "ILogObserver | None" = None,
-        reopen_log: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Create the service without side effects.
-
-        Args:
-            reactor: The reactor.
-            settings: The configuration.
-            path: Its file, which a reload reads again; None if it cannot be reloaded.
-            log_observer: Replaces twistd's own log observer.
-            reopen_log: Called at SIGHUP, for programs that rotate the log file.
-        """
-        self._reactor = reactor
-        self._settings = settings
-        self._path = path
-        self._log_observer = log_observer
-        self._reopen_log = reopen_log
+    def __post_init__(self) -> None:
         self._bound: list[ListenSocket] = []
         self._drains = DrainTracker()
-        if settings.status is not None:  # only then are its libraries imported
+        if self.settings.status is None:
+            self._page = None
+        else:  # only now are its libraries imported
             from tftpd.status.service import StatusService
 
-            self._page = StatusService(reactor, settings.status, path)
+            self._page = StatusService(self.reactor, self.settings.status, self.path)
         self._undo = ExitStack()
-        self._reloads = Debouncer(reactor, self.reload)
+        self._reloads = Debouncer(self.reactor, self.reload)
         self._sweeps = DeferredLock()
 
     @property
@@ -137,15 +129,15 @@ class Daemon(Service):
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted: install the log observer in the application before logging starts."""
-        if self._log_observer is not None and not IService.providedBy(parent):
-            parent.setComponent(ILogObserver, self._log_observer)
+        if self.log_observer is not None and not IService.providedBy(parent):
+            parent.setComponent(ILogObserver, self.log_observer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Twisted: bind all sockets, perhaps as root. Exit if an address cannot be bound."""
         super().privilegedStartService()
         try:
-            self._bound = bind(self._settings, adopt(inherited()))
+            self._bound = bind(self.settings, adopt(inherited()))
         except BindError as error:
             self.log.critical("{reason}", event="bind_failed", reason=str(error))
             raise SystemExit(1) from None
@@ -166,18 +158,16 @@ class Daemon(Service):
             )
             raise SystemExit(EX_CONFIG)
         self._use_monotonic_clock()
-        self._systemd = SystemdNotifier(self._reactor, self._describe_status)
+        self._systemd = SystemdNotifier(self.reactor, self._describe_status)
         observers = [] if self._page is None else [self._page]
-        workers = self._settings.workers
+        workers = self.settings.workers
         self._serving: Server | WorkerPool
         if workers == 1:
             on_drained = partial(self._drains.on_drained, 0)
             observer = fan_out(AccessLog(), *observers)
-            self._serving = Server(self._reactor, observer, on_drained=on_drained)
+            self._serving = Server(self.reactor, observer, on_drained=on_drained)
         else:
-            self._serving = WorkerPool(
-                self._reactor, workers, self._sweep, self._drains, *observers
-            )
+            self._serving = WorkerPool(self.reactor, workers, self._sweep, self._drains, *observers)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         self._serve()
         if self._page is not None:
@@ -187,19 +177,19 @@ class Daemon(Service):
         for address in map(format_address, self.addresses):
             self.log.info("serving on {address}", event="listening", address=address)
         self._sweep()
-        self._reactor.callWhenRunning(self._systemd.ready)
+        self.reactor.callWhenRunning(self._systemd.ready)
 
     def stopService(self) -> "Deferred[None]":
         """Twisted: accept no more requests. Fires when all transfers have ended."""
         super().stopService()
-        self._systemd.stopping(within=self._settings.drain_timeout)
+        self._systemd.stopping(within=self.settings.drain_timeout)
         if self._page is not None:
             self._page.drain()
         drained = self._serving.drain()
         interrupted: Deferred[None] = Deferred()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handle_signal(number, partial(_fire, interrupted))
-        timeout = self._reactor.callLater(self._settings.drain_timeout, _fire, interrupted)
+        timeout = self.reactor.callLater(self.settings.drain_timeout, _fire, interrupted)
         ended = DeferredList([drained, interrupted], fireOnOneCallback=True)
         ended.addCallback(lambda _: timeout.active() and timeout.cancel())
         ended.addCallback(lambda _: self._serving.stop())
@@ -211,12 +201,12 @@ class Daemon(Service):
         Running transfers continue with their old settings. Addresses that stay keep their
         sockets.
         """
-        self._reopen_log()
-        if self._path is None or not self.running:
+        self.reopen_log()
+        if self.path is None or not self.running:
             return
         self._systemd.reloading()
         try:
-            settings = keep_fixed_settings(self._settings, load_settings(self._path), self.log)
+            settings = keep_fixed_settings(self.settings, load_settings(self.path), self.log)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
         except (ConfigError, BindError) as error:
             for reason in str(error).splitlines():
@@ -227,12 +217,12 @@ class Daemon(Service):
             return
         workers = self._serving.running_workers if isinstance(self._serving, WorkerPool) else [0]
         self._drains.replace(self._bound, bound, workers)
-        self._settings, self._bound = settings, bound
+        self.settings, self._bound = settings, bound
         self._serve()
         self.log.info(
             "reloaded {path}: serving on {addresses}",
             event="reloaded",
-            path=str(self._path),
+            path=str(self.path),
             addresses=self._describe_addresses(),
         )
         self._systemd.ready()
@@ -242,12 +232,12 @@ class Daemon(Service):
 
     def _serve(self) -> None:
         if isinstance(self._serving, WorkerPool):
-            self._serving.serve(self._settings, self._bound)
+            self._serving.serve(self.settings, self._bound)
         else:
             listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
-            self._serving.serve(self._settings, listening)
+            self._serving.serve(self.settings, listening)
         if self._page is not None:
-            profiles = [profile.name for profile in self._settings.active_profiles()]
+            profiles = [profile.name for profile in self.settings.active_profiles()]
             self._page.configure(map(format_address, self.addresses), profiles)
 
     def _describe_addresses(self) -> str:
@@ -263,15 +253,15 @@ class Daemon(Service):
         late and systemd's watchdog kills the daemon. The new clock starts at the old clock's
         time, so timers of other services in this process stay valid.
         """
-        wall_clock = self._reactor.seconds
+        wall_clock = self.reactor.seconds
         offset = wall_clock() - time.monotonic()
-        self._reactor.seconds = lambda: time.monotonic() + offset
-        self._undo.callback(setattr, self._reactor, "seconds", wall_clock)
+        self.reactor.seconds = lambda: time.monotonic() + offset
+        self._undo.callback(setattr, self.reactor, "seconds", wall_clock)
 
     def _handle_signal(self, number: signal.Signals, action: Callable[[], None]) -> None:
         """Call `action` in the reactor after a signal, until the service has stopped."""
         if threading.current_thread() is threading.main_thread():
-            call = self._reactor.callFromThread
+            call = self.reactor.callFromThread
             before = signal.signal(number, lambda *_: call(action))
             self._undo.callback(signal.signal, number, before)
 
@@ -292,15 +282,18 @@ class Daemon(Service):
         walks through large trees.
         """
         if not self._sweeps.waiting:
-            self._sweeps.run(self._sweep_roots)
+            self._sweeps.run(lambda: ensureDeferred(self._sweep_roots()))
 
-    def _sweep_roots(self) -> "Deferred[Any]":
-        writable = [mount for mount in self._settings.build_mounts() if mount.write is not None]
+    async def _sweep_roots(self) -> None:
+        writable = [mount for mount in self.settings.build_mounts() if mount.write is not None]
         roots = {root.path for mount in writable for root in mount.roots}
-        return DeferredList([self._sweep_root(root) for root in roots])
-
-    def _sweep_root(self, root: Path) -> "Deferred[None]":
-        def log_removed(count: int) -> None:
+        threads = self.reactor.getThreadPool()
+        for root in roots:
+            try:
+                count = await deferToThreadPool(self.reactor, threads, remove_stale_uploads, root)
+            except Exception:
+                self.log.failure("unfinished uploads cannot be removed", event="sweep_failed")
+                continue
             if count:
                 self.log.info(
                     "removed {count} unfinished uploads below {root}",
@@ -308,13 +301,6 @@ class Daemon(Service):
                     count=count,
                     root=str(root),
                 )
-
-        threads = self._reactor.getThreadPool()
-        removed = deferToThreadPool(self._reactor, threads, remove_stale_uploads, root)
-        text = "unfinished uploads cannot be removed"
-        return removed.addCallbacks(
-            log_removed, partial(self.log.failure, text, event="sweep_failed")
-        )
 
 
 def _closed_directory() -> Path | None:

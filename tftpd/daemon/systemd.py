@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -21,8 +22,8 @@ _MICROSECONDS = 1_000_000
 class SystemdNotifier:
     """Sends the daemon's state to systemd.
 
-    While the reactor runs, it notifies the watchdog twice per WatchdogSec, so that systemd
-    restarts a daemon that hangs.
+    While the reactor runs, it sends the status and notifies the watchdog every 10 s, and at
+    least twice per WatchdogSec, so that systemd restarts a daemon that hangs.
     """
 
     def __init__(self, clock: IReactorTime, status: Callable[[], str]) -> None:
@@ -35,23 +36,21 @@ class SystemdNotifier:
             clock: The reactor.
             status: Returns the line that `systemctl status` shows.
         """
-        self._clock = clock
         self._status = status
-        self._path = os.environ.pop("NOTIFY_SOCKET", "")
-        self._watchdog_seconds = _pop_watchdog_seconds()
         self._note = ""
-        self._sent_status = ""
-        self._calls: list[LoopingCall] = []
+        self._path = os.environ.pop("NOTIFY_SOCKET", "")
+        watchdog_seconds = _pop_watchdog_seconds()
+        self._interval = min(_STATUS_INTERVAL_SECONDS, watchdog_seconds / 2)
+        self._watchdog = ["WATCHDOG=1"] if watchdog_seconds < inf else []
+        self._timer = LoopingCall(lambda: self._send(*self._watchdog, self._status_line()))
+        self._timer.clock = clock
 
     def ready(self, note: str = "") -> None:
         """Report that the daemon serves, also after a reload. The status ends with `note`."""
         self._note = note
-        self._sent_status = self._status_line()
-        self._send("READY=1", f"STATUS={self._sent_status}")
-        if not self._calls and self._path:
-            self._repeat(_STATUS_INTERVAL_SECONDS, self._send_status)
-            if self._watchdog_seconds is not None:
-                self._repeat(self._watchdog_seconds / 2, lambda: self._send("WATCHDOG=1"))
+        self._send("READY=1", self._status_line())
+        if self._path and not self._timer.running:
+            self._timer.start(self._interval, now=False)
 
     def reloading(self) -> None:
         """Report the start of a reload. `ready` must follow, even if the reload fails."""
@@ -68,26 +67,13 @@ class SystemdNotifier:
         self._send(*lines)
 
     def close(self) -> None:
-        """Stop the timers; idempotent."""
-        for call in self._calls:
-            call.stop()
-        self._calls.clear()
-
-    def _repeat(self, interval: float, function: Callable[[], None]) -> None:
-        call = LoopingCall(function)
-        call.clock = self._clock
-        call.start(interval)
-        self._calls.append(call)
-
-    def _send_status(self) -> None:
-        line = self._status_line()
-        if line != self._sent_status:
-            self._sent_status = line
-            self._send(f"STATUS={line}")
+        """Stop the timer; idempotent."""
+        if self._timer.running:
+            self._timer.stop()
 
     def _status_line(self) -> str:
-        # A line break would start another assignment.
-        return " ".join("; ".join(filter(None, [self._status(), self._note])).split())
+        text = "; ".join(filter(None, [self._status(), self._note]))
+        return f"STATUS={' '.join(text.split())}"  # a line break would start another assignment
 
     def _send(self, *lines: str) -> None:
         if self._path[:1] not in ("/", "@"):
@@ -116,9 +102,9 @@ def inherited() -> list[int]:
     return descriptors
 
 
-def _pop_watchdog_seconds() -> float | None:
-    """Return the watchdog's timeout in seconds, or None if there is no watchdog."""
+def _pop_watchdog_seconds() -> float:
+    """Return the watchdog's timeout in seconds; infinity if there is no watchdog."""
     pid, timeout = os.environ.pop("WATCHDOG_PID", ""), os.environ.pop("WATCHDOG_USEC", "")
     if pid not in ("", str(os.getpid())) or not timeout.isdecimal() or not int(timeout):
-        return None
+        return inf
     return int(timeout) / _MICROSECONDS

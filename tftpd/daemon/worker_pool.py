@@ -7,31 +7,40 @@ socket for its successor, to which the kernel sends the same clients.
 import mmap
 import os
 import pickle
+import socket
+import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import DRAIN, WorkerConfig
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, decode
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
-from tftpd.daemon.worker_process import WorkerProcess
-from tftpd.server.snapshot import Snapshot, WorkerState, merge_snapshots
+from tftpd.net.types import SocketAddress
+from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
 
 _COUNTER_BYTES = 8  # of one session counter in the shared memory
 
 # The successor of a worker that lived for a shorter time may die of the same cause. Each such
 # death doubles the delay before the next start.
 _SHORT_LIFE_SECONDS = 5.0
-_MIN_DELAY_SECONDS = 0.1
-_MAX_DELAY_SECONDS = 10.0
+_restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.0)
 
 _STOP_TIMEOUT_SECONDS = 5.0  # then the worker is killed
+
+# -P: nothing is imported from twistd's working directory.
+_COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 
 _log = Logger()
 
@@ -66,13 +75,10 @@ class WorkerPool:
             clean_up()
 
         self._slots = []
+        fd, on_drained = self._counter_fd, drains.on_drained
         for number in range(count):
             observer = fan_out(AccessLog(worker=number), *observers)
-            on_drained = partial(drains.on_drained, number)
-            make_worker = partial(
-                WorkerProcess, reactor, number, self._counter_fd, observer, on_drained
-            )
-            slot = WorkerSlot(reactor, number, make_worker, partial(on_ended, number))
+            slot = WorkerSlot(reactor, number, fd, observer, on_drained, on_ended)
             self._slots.append(slot)
 
     @property
@@ -83,7 +89,7 @@ class WorkerPool:
     @property
     def running_workers(self) -> list[int]:
         """The numbers of the workers whose process runs now."""
-        return [number for number, slot in enumerate(self._slots) if slot.is_running]
+        return [slot.number for slot in self._slots if slot.worker is not None]
 
     def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
         """Serve on exactly these sockets with these settings from now on."""
@@ -109,42 +115,38 @@ class WorkerPool:
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
+@dataclass(eq=False)
 class WorkerSlot:
-    """Place for one worker. It starts a successor when the worker ends."""
+    """Place for one worker. It starts a successor when the worker ends.
 
-    def __init__(
-        self,
-        reactor: Any,
-        number: int,
-        make_worker: Callable[[Callable[[str, float], None]], WorkerProcess],
-        on_ended: Callable[[], None],
-    ) -> None:
-        """Create an empty slot; `configure` starts the first worker.
+    `configure` starts the first worker.
 
-        Args:
-            reactor: The reactor.
-            number: Number of the worker.
-            make_worker: Creates a worker, which calls its argument when it ends.
-            on_ended: Called after each end of a worker.
-        """
-        self._reactor = reactor
-        self._number = number
-        self._make_worker = make_worker
-        self._on_ended = on_ended
+    Attributes:
+        reactor: The reactor.
+        number: Number of the worker.
+        counter_fd: Shared memory with the session counters.
+        observer: Called with each result of the worker.
+        on_drained: Called with the number and each removed address that has no session any longer.
+        on_ended: Called with the number after each end of a worker.
+    """
+
+    reactor: Any
+    number: int
+    counter_fd: int
+    observer: Observer
+    on_drained: Callable[[int, SocketAddress], None]
+    on_ended: Callable[[int], None]
+
+    def __post_init__(self) -> None:
         self._restarts = -1  # the first start does not count
         self._config = b""
         self._descriptors: list[int] = []
         self._drain_seconds = _STOP_TIMEOUT_SECONDS
         self._short_lives = 0
-        self._worker: WorkerProcess | None = None
+        self.worker: WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
         self._is_ending = False
         self._ended: Deferred[None] = Deferred()
-
-    @property
-    def is_running(self) -> bool:
-        """True while the worker's process runs."""
-        return self._worker is not None
 
     def configure(self, config: bytes, descriptors: list[int], drain_timeout: float) -> None:
         """Configure the worker and its successors.
@@ -156,33 +158,43 @@ class WorkerSlot:
         """
         self._config, self._descriptors = config, descriptors
         self._drain_seconds = drain_timeout + _STOP_TIMEOUT_SECONDS
-        if self._worker is not None:
-            self._worker.configure(config, descriptors)
+        if self.worker is not None:
+            self.worker.configure(config, descriptors)
         elif self._restart is None:
             self._start()
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the worker's snapshot, with the state of the slot."""
-        worker = self._worker
+        worker = self.worker
         if worker is None:
             return succeed(self._add_state(None, None))
         return worker.snapshots.send().addCallback(self._add_state, worker.transport.pid)
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when the worker has ended."""
-        if self._worker is not None:
-            self._worker.sendString(DRAIN)
+        if self.worker is not None:
+            self.worker.sendString(DRAIN)
         return self._end(self._drain_seconds)
 
     def stop(self) -> "Deferred[None]":
         """End the worker's transfers. Fires when the worker has ended."""
-        if self._worker is not None:
-            self._worker.transport.closeStdin()
+        if self.worker is not None:
+            self.worker.transport.closeStdin()
         return self._end(_STOP_TIMEOUT_SECONDS)
+
+    def on_worker_ended(self, reason: str, lifetime: float) -> None:
+        """Handle the end of the worker, which lived for `lifetime` seconds."""
+        self.worker = None
+        self.on_ended(self.number)
+        if self._is_ending:
+            self._ended.callback(None)
+            return
+        self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
+        self._start_later("worker {worker} ended ({reason})", reason)
 
     def _start(self) -> None:
         self._restart = None
-        worker = self._make_worker(self._on_worker_ended)
+        worker = WorkerProcess(self)
         try:
             worker.spawn()
         except OSError as error:  # out of descriptors, processes or memory
@@ -191,56 +203,118 @@ class WorkerSlot:
             self._start_later("worker {worker} cannot start ({reason})", reason)
             return
         self._restarts += 1
-        self._worker = worker
+        self.worker = worker
         worker.configure(self._config, self._descriptors)
         _log.info(
             "worker {worker} is process {pid}",
             event="worker_started",
-            worker=self._number,
+            worker=self.number,
             pid=worker.transport.pid,
         )
 
     def _start_later(self, message: str, reason: str) -> None:
-        delay = restart_delay(self._short_lives)
+        delay = _restart_delay(self._short_lives) if self._short_lives > 1 else 0.0
         _log.error(
             message + "; the next one starts in {delay:.1f} s",
             event="worker_ended",
-            worker=self._number,
+            worker=self.number,
             reason=reason,
             delay=delay,
         )
-        self._restart = self._reactor.callLater(delay, self._start)
+        self._restart = self.reactor.callLater(delay, self._start)
 
     def _end(self, timeout: float) -> "Deferred[None]":
         self._is_ending = True
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
-        if self._worker is None:
+        if self.worker is None:
             return succeed(None)
-        kill = self._reactor.callLater(timeout, self._worker.kill)
+        kill = self.reactor.callLater(timeout, self.worker.kill)
         return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
     def _add_state(self, snapshot: Snapshot | None, pid: int | None) -> Snapshot:
-        state = WorkerState(self._number, pid, self._restarts, snapshot is not None)
+        state = WorkerState(self.number, pid, self._restarts, snapshot is not None)
         return replace(snapshot or Snapshot(), workers=(state,))
 
-    def _on_worker_ended(self, reason: str, lifetime: float) -> None:
-        self._worker = None
-        self._on_ended()
-        if self._is_ending:
-            self._ended.callback(None)
-            return
-        self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
-        self._start_later("worker {worker} ended ({reason})", reason)
 
+class WorkerProcess(Channel, ProcessProtocol):
+    """Process protocol of the worker of a slot. `spawn` starts the process."""
 
-def restart_delay(short_lives: int) -> float:
-    """Return the delay before the next start of a worker, in seconds.
+    transport: IProcessTransport
 
-    Args:
-        short_lives: Number of consecutive workers that lived for less than 5 s.
-    """
-    doublings = min(short_lives, 10)  # a larger power overflows a float after some hours
-    delay = min(_MAX_DELAY_SECONDS, _MIN_DELAY_SECONDS * 2**doublings)
-    return delay if short_lives > 1 else 0.0
+    def __init__(self, slot: WorkerSlot) -> None:
+        self.snapshots = SnapshotRequest(slot.reactor, self.sendString)
+        self._slot = slot
+        self._started = time.monotonic()
+
+    def spawn(self) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: There are not enough descriptors, processes or memory.
+        """
+        self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        slot = self._slot
+        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: slot.counter_fd}
+        with remote:
+            try:
+                slot.reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
+            except BaseException:
+                self._socket.close()
+                raise
+
+    def configure(self, config: bytes, descriptors: list[int]) -> None:
+        """Send a pickled `WorkerConfig` and the listening sockets that belong to it."""
+        try:
+            socket.send_fds(self._socket, [b"-"], descriptors)
+        except BlockingIOError:
+            self.kill()  # it has stopped reading; the next worker gets this configuration
+        except OSError:
+            return  # it has ended, and processEnded follows
+        else:
+            self.sendString(config)
+
+    def kill(self) -> None:
+        """Kill the process, if it still runs."""
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+
+    def outReceived(self, data: bytes) -> None:
+        """Twisted: the worker has sent a part of its messages."""
+        self.dataReceived(data)
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: the worker has sent a message."""
+        kind, value = decode(string)
+        if kind == "result":
+            self._slot.observer(value)
+        elif kind == "event":
+            self._log_event(*value)
+        elif kind == "snapshot":
+            self.snapshots.answered(value)
+        else:
+            self._slot.on_drained(self._slot.number, value)
+
+    def errReceived(self, data: bytes) -> None:
+        """Twisted: the interpreter has written an error, outside of the worker's log."""
+        text = data.decode("utf-8", "replace").rstrip()
+        self._log_event("error", "tftpd.daemon.worker", "worker_stderr", text)
+
+    def processEnded(self, reason: Failure) -> None:
+        """Twisted: the process has ended and everything it sent has been read."""
+        self._socket.close()
+        self.snapshots.gone()
+        text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
+        self._slot.on_worker_ended(text, time.monotonic() - self._started)
+
+    def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
+        Logger(namespace=namespace).emit(
+            LogLevel.lookupByName(level),
+            "worker {worker}: {message}",
+            event=event,
+            worker=self._slot.number,
+            message=message,
+        )

@@ -7,7 +7,7 @@ it: see `judge`.
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from tftpd.access.paths import printable_name
@@ -99,14 +99,14 @@ class Verdict:
     text: str
 
 
+@dataclass
 class ClientHistory:
     """The latest boot of one client, and the number of its boots."""
 
-    def __init__(self) -> None:
-        self.boots = 0
-        self.steps: list[BootStep] = []
-        self.previous: Verdict | None = None  # of the boot before
-        self.changed = 0  # number of the client's latest request in the history
+    boots: int = 0
+    steps: list[BootStep] = field(default_factory=list)
+    previous: Verdict | None = None  # of the boot before
+    changed: int = 0  # number of the client's latest request in the history
 
     def add(self, result: TransferResult, now: float) -> None:
         """Add a request that has ended."""

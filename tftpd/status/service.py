@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -52,7 +52,7 @@ class StatusService:
         self._port: Any = None
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
-        self._waiting: list[Deferred[Snapshot]] = []
+        self._lock = DeferredLock()
 
     def __call__(self, result: TransferResult) -> None:
         """Record a request that has ended."""
@@ -167,23 +167,16 @@ class StatusService:
 
     def _take_snapshot(self) -> "Deferred[Snapshot]":
         """Return a recent snapshot. Concurrent requests share one."""
-        age = self._history.seconds() - self._snapshot_time
-        if self._source is None or age < _SNAPSHOT_LIFETIME_SECONDS:
-            return succeed(self._snapshot)
-        waiting: Deferred[Snapshot] = Deferred()
-        self._waiting.append(waiting)
-        if len(self._waiting) == 1:
-            self._source.snapshot().addBoth(self._on_snapshot)
-        return waiting
 
-    def _on_snapshot(self, snapshot: Any) -> None:
-        if isinstance(snapshot, Snapshot):
-            self._snapshot = snapshot
-            self._snapshot_time = self._history.seconds()
-            self._counters.add_drops(snapshot.drops)
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(snapshot)
+        async def take() -> Snapshot:
+            age = self._history.seconds() - self._snapshot_time
+            if self._source is not None and age >= _SNAPSHOT_LIFETIME_SECONDS:
+                self._snapshot = await self._source.snapshot()
+                self._snapshot_time = self._history.seconds()
+                self._counters.add_drops(self._snapshot.drops)
+            return self._snapshot
+
+        return self._lock.run(lambda: ensureDeferred(take()))
 
 
 def _serve_file(name: str, media_type: bytes) -> Handler:

@@ -8,9 +8,9 @@ their Host header and are refused.
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import connectionDone
@@ -184,10 +184,4 @@ def is_allowed_host(header: str | None, names: Collection[str]) -> bool:
     if match is None:
         return False
     host = (match[1] or match[2]).removesuffix(".")
-    if host == "localhost" or host in names:
-        return True
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return host == "localhost" or host in names or isIPAddress(host) or isIPv6Address(host)

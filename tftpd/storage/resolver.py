@@ -152,7 +152,8 @@ class _Search:
             raise requested.annotate(first)
         self.on_name(requested, str(first))
         tried: list[tuple[RequestName, str]] = []
-        for candidate in self.mounts.candidates(requested.name):
+        chain = self.mounts.name_rules.fallbacks
+        for candidate in chain.candidates(requested.name, self.mounts.fallbacks):
             if self.lookups >= _MAX_LOOKUPS:
                 break
             name = candidate.to_request_name(requested)

@@ -52,14 +52,15 @@ class _Transfer:
         self.is_download = choices.flag()
         mode, blksize = choices.one((Mode.OCTET, Mode.NETASCII)), choices.one(_SIZES)
         windowsize, timeout = choices.one((1, 2, 4)), choices.one((None, 1))
-        settings = ClientSettings(mode, blksize, windowsize, timeout, choices.one((None, 0, 1)))
+        rollover = choices.one((None, 0, 1))
+        max_size = choices.one((None, 600)) if self.is_download else None
+        settings = ClientSettings(mode, blksize, windowsize, timeout, rollover, max_size=max_size)
         self.peers = {
             port: Peer(port, SentBlocks(number, blksize)) for number, port in enumerate(_PORTS)
         }
         client = Client(self.network.runtime, settings)
-        path = self.directory / "file"
         self.deferred: Deferred[Any] = Deferred.fromCoroutine(
-            client.get(SERVER, "f", path, max_size=choices.one((None, 600)))
+            client.get(SERVER, "f", self.directory / "file")
             if self.is_download
             else client.put(SERVER, "f", _CONTENT[: choices.number(len(_CONTENT))])
         )

@@ -60,14 +60,10 @@ class CountingSink:
         if self.n_bytes >= self._max_bytes:
             raise RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.CLIENT_DONE)
 
-    def flush_if_full(self) -> None:
-        """Do nothing: no data is stored."""
-
     def commit(self) -> None:
         """Do nothing: no data is stored."""
 
-    def discard(self) -> None:
-        """Do nothing: no data is stored."""
+    flush_if_full = discard = commit
 
 
 class RolloverSession(DownloadSession):
