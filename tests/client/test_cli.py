@@ -233,7 +233,7 @@ def test_the_command_line_is_parsed_without_twisted():
 
 def test_the_garbage_collector_is_enabled_after_the_imports(running):
     code = (
-        "import gc, sys; from tftpd.client.cli import main; main(sys.argv[1:]);"
+        "import gc, sys; from tftpd.client.cli import main; main();"
         "sys.exit(not gc.isenabled() or gc.get_freeze_count() < 10_000)"
     )
     command = [sys.executable, "-c", code, "get", f"tftp://127.0.0.1:{running.port}/file", "-o-"]

@@ -7,7 +7,7 @@ from functools import partial
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, MemoryNet
 from tftpd.client.client import Client
-from tftpd.client.output import PacketPrinter
+from tftpd.client.commands import packet_printer
 from tftpd.client.settings import ClientSettings
 from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.packets import Ack, Data, Oack
@@ -16,9 +16,9 @@ from tftpd.protocol.packets import Ack, Data, Oack
 def test_every_datagram_is_printed_in_both_directions(tmp_path):
     net, out = MemoryNet(), io.StringIO()
     client = ClientDriver(net)
-    printer = PacketPrinter(net.clock.seconds, out)
+    observe = packet_printer(net.clock.seconds, out)
     client.client = Client(
-        replace(net.runtime, tap=partial(ProtocolTap, observe=printer.print_packet)),
+        replace(net.runtime, tap=partial(ProtocolTap, observe=observe)),
         ClientSettings(blksize=8, windowsize=2),
     )
     client.get(tmp_path / "f")
@@ -43,7 +43,5 @@ def test_every_datagram_is_printed_in_both_directions(tmp_path):
 
 def test_ipv6_addresses_are_printed_in_brackets():
     out = io.StringIO()
-    PacketPrinter(lambda: 0.0, out).print_packet(
-        True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0)
-    )
+    packet_printer(lambda: 0.0, out)(True, Ack(0).encode(), ("::", 5), ("2001:db8::1", 69, 0, 0))
     assert out.getvalue() == " 0.000000   to [2001:db8::1]:69 ACK 0\n"

@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tftpd.client.output import progress_bar
+from tftpd.client.commands import progress_bar
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Profiles in a configuration, and the messages for problems."""
 
 from ipaddress import ip_network
+from typing import get_args
 
 import pytest
 
 from tftpd.access.profiles import Profile, ProfileMatch, compile_globs, fingerprint
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
-from tftpd.config.profiles import load_shipped_profiles
+from tftpd.config.profiles import OptionName, load_shipped_profiles
+from tftpd.protocol.options import NAMES
 from tftpd.protocol.packets import Wrq
 
 MINIMAL = "directories: [{root: ., read: true}]\n"
@@ -137,6 +139,19 @@ def test_a_problem_of_a_profile_is_reported_with_its_line(load, line, problem):
         load(f"profiles:\n  - {line}\n")
     number = 4 if "\n" in line else 3
     assert str(error.value).endswith(f"t.yaml:{number}: {problem}")
+
+
+def test_every_known_option_can_be_refused():
+    assert get_args(OptionName) == tuple(map(bytes.decode, NAMES))
+
+
+def test_profiles_without_a_name_are_not_duplicates(load):
+    with pytest.raises(ConfigError) as error:
+        load("profiles: [{match: {mode: octet}}, {match: {mode: octet}}]")
+    assert [str(problem.path) for problem in error.value.problems] == [
+        "('profiles', 0)",
+        "('profiles', 1)",
+    ]
 
 
 def test_every_shipped_profile_has_a_source_and_a_unique_name():

@@ -102,24 +102,23 @@ def _add_transfer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_request_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--mode", type=parse_mode, default=Mode.OCTET, metavar="octet|netascii",
         help="transfer mode if the URL has none (default: octet); netascii converts line ends",
     )  # fmt: skip
-    add(
+    parser.add_argument(
         "--blksize", type=parse_natural, metavar="BYTES",
         help="block size, 8 to 65464 (default: the largest that needs no IP fragmentation)",
     )  # fmt: skip
-    add(
+    parser.add_argument(
         "--windowsize", type=parse_natural, metavar="BLOCKS",
         help="blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)",
     )  # fmt: skip
-    add(
+    parser.add_argument(
         "--timeout", type=parse_natural, metavar="SECONDS",
         help="retransmission interval of both sides, 1 to 255 (default: measured)",
     )  # fmt: skip
-    add(
+    parser.add_argument(
         "--rollover", type=parse_natural, metavar="0|1",
         help="block number after 65535: 0 or 1 (default: do not request the option)",
     )  # fmt: skip
@@ -127,18 +126,19 @@ def _add_request_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) -> None:
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--port", type=parse_port, default=69, metavar="PORT",
         help="server port if the URL has none (default: 69)",
     )  # fmt: skip
-    add(
+    parser.add_argument(
         "--patience", type=_parse_seconds, default=idle_timeout, dest="idle_timeout",
         metavar="SECONDS",
         help=f"fail if the server sends nothing for this time (default: {idle_timeout:g})",
     )  # fmt: skip
-    add("--local", metavar="ADDRESS", help="local IP address to send from (default: any)")
-    add(
+    parser.add_argument(
+        "--local", metavar="ADDRESS", help="local IP address to send from (default: any)"
+    )
+    parser.add_argument(
         "--encoding", type=_parse_encoding, default="utf-8", metavar="NAME",
         help="encoding of file names on the server (default: utf-8)",
     )  # fmt: skip

@@ -8,21 +8,18 @@ determines the exit status. `probe` exits with 1 if it finds a problem that prev
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
 
 from tftpd.client.arguments import parser
 from tftpd.client.errors import ExitStatus, LocalError, UsageError
 from tftpd.client.jobs import TransferJob, is_url, parse_downloads, parse_probe, parse_uploads
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run one subcommand and return the exit status.
 
-    Args:
-        argv: Arguments without the program name; None for `sys.argv[1:]`. If the first one is
-            neither an option nor a subcommand, the subcommand is `prompt`.
+    If the first argument is neither an option nor a subcommand, the subcommand is `prompt`.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:]
     if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
         words.insert(0, "prompt")
     arguments = parser().parse_args(words)
@@ -59,14 +56,14 @@ def _prompt(arguments: argparse.Namespace) -> int:
     from twisted.internet import reactor
 
     from tftpd.client.commands import CommandRunner, parse_settings
-    from tftpd.client.reactor_runner import ReactorThread
+    from tftpd.client.reactor_runner import reactor_thread
     from tftpd.client.shell import run_shell
 
     parse_settings(arguments)
-    with ReactorThread(reactor) as thread:
+    with reactor_thread(reactor) as run:
 
         def run_jobs(arguments: argparse.Namespace, jobs: list[TransferJob]) -> int:
-            return thread.run(CommandRunner(reactor, arguments, jobs).run_all())
+            return run(CommandRunner(reactor, arguments, jobs).run_all())
 
         return run_shell(arguments, run_jobs)
 

@@ -23,7 +23,7 @@ from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
 from tftpd.client.settings import ClientSettings
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.receive_session import UploadSink
-from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
+from tftpd.protocol.negotiation import Direction, TransferOptions
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.storage.source import FileLike
@@ -104,8 +104,7 @@ class Client:
             opened.close()
             raise
         session = UploadSession(self._runtime, request, self._policy, server, opened)
-        total = opened.size if request.mode is Mode.OCTET else None
-        return await self._run(session, progress, lambda: total)
+        return await self._run(session, progress, lambda: request.tsize)
 
     async def _download(
         self,
@@ -130,7 +129,7 @@ class Client:
         progress: Progress | None,
         total: Callable[[], int | None],
     ) -> TransferResult:
-        report = progress or _ignore_progress
+        report = progress or (lambda n_bytes, total: None)
         loop = LoopingCall(lambda: report(session.bytes_transferred, total()))
         loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
         loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
@@ -157,10 +156,6 @@ class Client:
         self._runtime.in_thread(lambda: open_source(source)).addCallbacks(deliver, opened.errback)
         with translate_to_local_error():
             return await opened
-
-
-def _ignore_progress(n_bytes: int, total: int | None) -> None:
-    pass
 
 
 async def get(

@@ -1,13 +1,17 @@
-"""Runs the transfers of one command one after the other, and prints the results."""
+"""Runs the transfers of one command one after the other, and prints the results.
+
+Also shows the progress bar and the packet trace.
+"""
 
 import json
 import sys
 from argparse import Namespace
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from tftpd.access.paths import printable_name
 from tftpd.client.client import Client, Progress
@@ -15,9 +19,10 @@ from tftpd.client.endpoint import create_runtime
 from tftpd.client.errors import TransferError, translate_to_local_error
 from tftpd.client.files import copy_to_temporary
 from tftpd.client.jobs import TransferJob
-from tftpd.client.output import PacketPrinter, progress_bar
 from tftpd.client.settings import ClientSettings
-from tftpd.net.wrappers import ProtocolTap
+from tftpd.net.packet_text import describe_packet, format_address
+from tftpd.net.types import SocketAddress
+from tftpd.net.wrappers import DatagramObserver, ProtocolTap
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
@@ -39,9 +44,8 @@ class CommandRunner:
     def __init__(self, reactor: Any, arguments: Namespace, jobs: list[TransferJob]) -> None:
         self._runtime = create_runtime(reactor)
         if arguments.trace:
-            printer = PacketPrinter(self._runtime.clock.seconds, sys.stderr)
-            tap = partial(ProtocolTap, observe=printer.print_packet)
-            self._runtime = replace(self._runtime, tap=tap)
+            observe = packet_printer(self._runtime.clock.seconds, sys.stderr)
+            self._runtime = replace(self._runtime, tap=partial(ProtocolTap, observe=observe))
         self._arguments = arguments
         self._jobs = jobs
         self._settings = parse_settings(arguments)
@@ -94,11 +98,9 @@ class CommandRunner:
         elif not self._arguments.quiet:
             text = f"{_name(job)}: {result.bytes_transferred} bytes in {result.seconds:.3f} s"
             if self._arguments.verbose:
-                text += (
-                    f", {result.rate / 1e6:.1f} MB/s, blksize {result.blksize}, windowsize "
-                    f"{result.windowsize}, {result.retransmits} retransmissions, "
-                    f"server {result.peer[0]}"
-                )
+                text += f", {result.rate / 1e6:.1f} MB/s, blksize {result.blksize}, "
+                text += f"windowsize {result.windowsize}, "
+                text += f"{result.retransmits} retransmissions, server {result.peer[0]}"
             print(text, file=self._output, flush=True)
 
     def _print_error(self, job: TransferJob, error: TransferError) -> None:
@@ -117,8 +119,8 @@ class CommandRunner:
 
 def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
-    names = [field.name for field in fields(ClientSettings)]
-    settings = ClientSettings(**{name: getattr(arguments, name) for name in names})
+    values = {field.name: getattr(arguments, field.name) for field in fields(ClientSettings)}
+    settings = ClientSettings(**values)
     settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE, 0)
     return settings
 
@@ -135,3 +137,57 @@ def _open_destination(local: Path | None) -> AbstractContextManager[Path | Binar
         return nullcontext(local)
     with translate_to_local_error(f"{local}: "):
         return local.open("wb")
+
+
+@contextmanager
+def progress_bar(name: str, disabled: bool) -> Iterator[Progress | None]:
+    """Show a progress bar on standard error, if that is a terminal and tqdm is installed.
+
+    Args:
+        name: Name of the file.
+        disabled: True to show no bar.
+
+    Yields:
+        The function that updates the bar, called with the bytes so far and the size of the file
+        (None if unknown); None if there is no bar.
+    """
+    if disabled or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+
+        def update(n_bytes: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(n_bytes - bar.n)
+
+        yield update
+
+
+def packet_printer(seconds: Callable[[], float], out: TextIO) -> DatagramObserver:
+    """Return a function that prints one line for each datagram (`tftpc -v`).
+
+        0.000512 to 192.0.2.1:69      RRQ pxelinux.0 octet tsize=0 blksize=1468
+        0.001204 from 192.0.2.1:40112 OACK tsize=26140 blksize=1468
+
+    The first column is the time in seconds since the first datagram.
+
+    Args:
+        seconds: Returns the current time in seconds.
+        out: File to print to.
+    """
+    started: float | None = None
+
+    def observe(outgoing: bool, datagram: bytes, _: SocketAddress, peer: SocketAddress) -> None:
+        nonlocal started
+        now = seconds()
+        started = now if started is None else started
+        direction = "to" if outgoing else "from"
+        text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram)}"
+        print(f"{now - started:9.6f} {text}", file=out)
+
+    return observe

@@ -19,8 +19,6 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.options import BLKSIZE_RANGE
 from tftpd.protocol.packets import HEADER_BYTES
 
-_UNSPECIFIED = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-
 # Socket option for the path MTU of a connected socket: level, option (IP_MTU, IPV6_MTU; the
 # socket module has no names for them), and the size of the IP and UDP headers in bytes.
 _PATH_MTU = {
@@ -28,8 +26,6 @@ _PATH_MTU = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, 24, 40 + 8),
 }
 _ETHERNET_MTU_BYTES = 1500  # used if the kernel does not report the path MTU
-
-_IS_LINUX = sys.platform.startswith("linux")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +79,18 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
     problem = f"{host} has no address of the same family as the local address {local}"
     for family, _, _, _, address in found:
         try:
-            return _connect_endpoint(family, address, local or _UNSPECIFIED[family])
+            return _connect_endpoint(family, address, local)
         except OSError as error:
             problem = f"cannot reach {host}: {error.strerror}"
     raise LocalError(problem)
 
 
 def _connect_endpoint(
-    family: socket.AddressFamily, address: SocketAddress, local: str
+    family: socket.AddressFamily, address: SocketAddress, local: str | None
 ) -> ServerEndpoint:
     """Connect a UDP socket, which sends nothing, and read the path MTU from it."""
-    numeric = socket.AI_NUMERICHOST
-    local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=numeric)[0][4]
+    flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE  # any local address if `local` is None
+    local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=flags)[0][4]
     broadcast = ip_address(address[0].partition("%")[0]).is_multicast
     level, option, header_bytes = _PATH_MTU[family]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -105,6 +101,6 @@ def _connect_endpoint(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             sock.connect(address)
             broadcast = True
-        mtu = sock.getsockopt(level, option) if _IS_LINUX else _ETHERNET_MTU_BYTES
+        mtu = sock.getsockopt(level, option) if sys.platform == "linux" else _ETHERNET_MTU_BYTES
     blksize = max(BLKSIZE_RANGE[0], min(mtu - header_bytes - HEADER_BYTES, BLKSIZE_RANGE[1]))
     return ServerEndpoint(address, local_address, blksize, broadcast)

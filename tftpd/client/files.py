@@ -51,11 +51,11 @@ class FileDownload(Upload):
     def append(self, payloads: Sequence[bytes]) -> None:
         """Append blocks; raise `RequestRefused` if the file exceeds the announced size."""
         super().append(payloads)
-        _check_announced(self.size, self.announced_size)
+        _check_size(self.size, self.announced_size)
 
     def commit(self) -> None:
         """Rename the file to its final name; raise `RequestRefused` if the size differs."""
-        _check_announced(self.size, self.announced_size, is_complete=True)
+        _check_size(self.size, self.announced_size, is_complete=True)
         super().commit()
 
 
@@ -80,7 +80,7 @@ class SpooledDownload:
         self._announced_size = _announced_size(options)
         self._max_size = max_size
         self._size = 0
-        self._check_max_size(self._announced_size or 0)
+        _check_size(self._announced_size or 0, self._announced_size, max_size)
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Write blocks to the spool; raise `RequestRefused` if they are too many."""
@@ -95,7 +95,7 @@ class SpooledDownload:
         """Complete the spool; raise `RequestRefused` if the size is not the announced one."""
         if self._decoder is not None:
             self._write([self._decoder.decode(b"", final=True)])
-        _check_announced(self._size, self._announced_size, is_complete=True)
+        _check_size(self._size, self._announced_size, is_complete=True)
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.flush()
 
@@ -104,16 +104,9 @@ class SpooledDownload:
 
     def _write(self, payloads: Sequence[bytes]) -> None:
         self._size += sum(map(len, payloads))
-        self._check_max_size(self._size)
-        _check_announced(self._size, self._announced_size)
+        _check_size(self._size, self._announced_size, self._max_size)
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.writelines(payloads)
-
-    def _check_max_size(self, size: int) -> None:
-        if self._max_size is not None and size > self._max_size:
-            raise RequestRefused(
-                ErrorCode.DISK_FULL, f"the file is larger than {self._max_size} bytes"
-            )
 
 
 def open_spool() -> BinaryIO:
@@ -171,8 +164,12 @@ def _announced_size(options: TransferOptions) -> int | None:
     return options.tsize if options.mode is Mode.OCTET else None
 
 
-def _check_announced(size: int, announced_size: int | None, is_complete: bool = False) -> None:
-    """Raise `RequestRefused` if the size differs from the announced one."""
+def _check_size(
+    size: int, announced_size: int | None, max_size: int | None = None, is_complete: bool = False
+) -> None:
+    """Raise `RequestRefused` if the size is too large, or differs from the announced one."""
+    if max_size is not None and size > max_size:
+        raise RequestRefused(ErrorCode.DISK_FULL, f"the file is larger than {max_size} bytes")
     if announced_size is None:
         return
     if size > announced_size or (is_complete and size < announced_size):

@@ -9,7 +9,6 @@ when the transfer ends.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -73,9 +72,8 @@ class ClientSession(Session[RequestMachine], Generic[File]):
     @property
     def bytes_transferred(self) -> int:
         """Number of file bytes that have arrived so far, counted by the receiving side."""
-        if self._data_session is None:
-            return 0
-        return int(self._data_session.machine.bytes_transferred)
+        session = self._data_session or self
+        return int(session.machine.bytes_transferred)
 
     async def run(self) -> TransferResult:
         """Open a port, run the transfer and return its result, whatever the outcome is.
@@ -166,7 +164,7 @@ class ClientSession(Session[RequestMachine], Generic[File]):
 
     def _deliver_result(self, result: TransferResult) -> None:
         # In the next turn of the reactor: a session reports before it has closed its file.
-        self._runtime.clock.callLater(0, partial(self._result.callback, result))
+        self._runtime.clock.callLater(0, lambda: self._result.callback(result))
 
 
 class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):

@@ -15,8 +15,6 @@ from tftpd.client.errors import UsageError
 from tftpd.protocol.negotiation import Mode
 
 STDIO = "-"  # standard input or output
-SCHEME = "tftp://"
-
 _HOST = (
     r"(?:\[(?P<literal>[0-9a-f:.]+(?:%(?:25)?[\w.-]+)?)\]|(?P<host>[^\[\]@:/]+))"
     r"(?::(?P<port>\d{1,5}))?"
@@ -47,7 +45,7 @@ class TransferJob:
 
 def is_url(text: str) -> bool:
     """Return True if `text` begins with `tftp://`; otherwise it is a host or a local file."""
-    return text[: len(SCHEME)].lower() == SCHEME
+    return text.lower().startswith("tftp://")
 
 
 def parse_url(url: str, encoding: str) -> RemoteFile:
@@ -107,12 +105,11 @@ def parse_uploads(arguments: Namespace) -> list[TransferJob]:
         raise UsageError(f'URL without a slash at its end: "{url}"; several files need one')
     jobs = []
     for file in files:
-        remote = base
         if is_directory and file == STDIO:
             raise UsageError(f'missing file name in "{url}": standard input has no name')
-        if is_directory:
-            remote = replace(base, name=base.name + Path(file).name.encode(arguments.encoding))
-        jobs.append(TransferJob(_check_name(remote), None if file == STDIO else Path(file)))
+        last = Path(file).name.encode(arguments.encoding) if is_directory else b""
+        remote = _check_name(replace(base, name=base.name + last))
+        jobs.append(TransferJob(remote, None if file == STDIO else Path(file)))
     return jobs
 
 

@@ -1,10 +1,10 @@
 """Running coroutines under a Twisted reactor, in the main thread or in a thread of its own."""
 
 import traceback
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from threading import Thread
-from typing import Any, Self
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
@@ -12,13 +12,16 @@ from twisted.internet.threads import blockingCallFromThread
 
 from tftpd.client.errors import ExitStatus
 
+Work = Coroutine[Deferred[Any], Any, int]
+"""Coroutine whose result is an exit status."""
 
-def run_reactor(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int:
+
+def run_reactor(reactor: Any, work: Work) -> int:
     """Run the reactor until a coroutine has finished; a reactor can run only once.
 
     Args:
         reactor: The Twisted reactor.
-        work: The coroutine; its result is an exit status.
+        work: The coroutine.
 
     Returns:
         The exit status; 130 after Ctrl-C, 1 after an unexpected exception.
@@ -46,28 +49,16 @@ def run_reactor(reactor: Any, work: Coroutine["Deferred[Any]", Any, int]) -> int
     return status
 
 
-class ReactorThread:
-    """A reactor in a thread of its own, for a main thread that waits for input."""
+@contextmanager
+def reactor_thread(reactor: Any) -> Iterator[Callable[[Work], int]]:
+    """Run the reactor in a thread of its own, for a main thread that waits for input.
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        signals = {"installSignalHandlers": False}
-        self._thread = Thread(target=reactor.run, kwargs=signals, daemon=True)
+    Yields:
+        A function that runs a coroutine and returns its result. It blocks. After Ctrl-C it
+        cancels the coroutine and raises `KeyboardInterrupt`.
+    """
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._reactor.callFromThread(self._reactor.stop)
-        self._thread.join()
-
-    def run(self, work: Coroutine["Deferred[Any]", Any, int]) -> int:
-        """Run a coroutine and return its result. Blocks.
-
-        Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C. The coroutine was cancelled.
-        """
+    def run(work: Work) -> int:
         running: list[Deferred[int]] = []
 
         def start() -> "Deferred[int]":
@@ -75,7 +66,15 @@ class ReactorThread:
             return running[0]
 
         try:
-            return blockingCallFromThread(self._reactor, start)  # type: ignore[arg-type]  # a bug of mypy
+            return blockingCallFromThread(reactor, start)  # type: ignore[arg-type]  # a mypy bug
         except KeyboardInterrupt:
-            blockingCallFromThread(self._reactor, lambda: running[0].cancel())
+            blockingCallFromThread(reactor, lambda: running[0].cancel())
             raise
+
+    thread = Thread(target=reactor.run, args=(False,), daemon=True)  # without signal handlers
+    thread.start()
+    try:
+        yield run
+    finally:
+        reactor.callFromThread(reactor.stop)
+        thread.join()

@@ -223,13 +223,8 @@ class Shell(cmd.Cmd):
         self._print(self._format_setting(name))
 
     def _switch(self, name: str, line: str) -> None:
-        value = not getattr(self._arguments, name)
-        for word in self._split(line, name, 0, 1):
-            if word not in _SWITCH_VALUES:
-                raise UsageError(f'invalid value "{word}": {name} is on or off')
-            value = _SWITCH_VALUES[word]
-        setattr(self._arguments, name, value)
-        self._print(self._format_setting(name))
+        toggled = "off" if getattr(self._arguments, name) else "on"
+        self._set(name, line or toggled, _parse_switch)
 
     def _format_setting(self, name: str) -> str:
         return f"{name} {_format_value(getattr(self._arguments, name))}"
@@ -244,6 +239,12 @@ def _replace(arguments: Namespace, **changes: Any) -> Namespace:
 
 def _parse_natural_or_auto(text: str) -> int | None:
     return None if text == "auto" else parse_natural(text)
+
+
+def _parse_switch(text: str) -> bool:
+    if text not in _SWITCH_VALUES:
+        raise UsageError(f'invalid value "{text}": use on or off')
+    return _SWITCH_VALUES[text]
 
 
 def _format_value(value: Any) -> str:

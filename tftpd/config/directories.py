@@ -90,19 +90,20 @@ class DirectorySection(ConfigModel):
     """Prefix of requested names that belong to this directory; backslashes count as slashes."""
 
     root: RootPaths
-    """Directory, relative to this file, or a list: the first one that contains a file provides
-    it. Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the number before the
+    """Directory, relative to this file, or a list: the first one that contains a file provides it.
+
+    Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the number before the
     requested name.
     """
 
     serials: Expression | None = None
-    """Regular expression for {serial} (default: serial numbers of Raspberry Pis and MAC
-    addresses).
+    """Regular expression for {serial} (default: serial numbers of Raspberry Pis and MAC addresses).
     """
 
     symlinks: Symlinks = Symlinks.INSIDE
-    """Symbolic links: deny follows none, inside follows links that stay below the same root,
-    follow follows all.
+    """Handling of symbolic links.
+
+    deny follows none, inside follows links that stay below the same root, follow follows all.
     """
 
     fallbacks: tuple[Fallback, ...] | None = None

@@ -56,11 +56,12 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     """Like `load_settings`, but also return the document, which has the line of each key."""
     load_shipped_profiles()  # cache them: after `--uid` the daemon may be unable to read the file
     document = parse_document(_read_text(path))
-    if document.value is None and not document.problems:
-        document.add_problem((), "the file is empty")
-    if document.value is not None and not isinstance(document.value, dict):
-        document.add_problem((), f"expected a mapping of keys, got {quote_value(document.value)}")
     if not isinstance(document.value, dict):
+        if document.value is not None:
+            text = f"expected a mapping of keys, got {quote_value(document.value)}"
+            document.add_problem((), text)
+        elif not document.problems:
+            document.add_problem((), "the file is empty")
         raise ConfigError(str(path), document.problems)
     _resolve_paths(document, path.parent)
     _check_duplicates(document)
@@ -83,16 +84,14 @@ def _read_text(path: Path) -> str:
     try:
         with open(path, "rb", opener=_open_nonblocking) as file:
             data = file.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise ConfigError(str(path), [Problem(0, (), "the file is larger than 1 MiB")])
-        return data.decode("utf-8")
+        if len(data) <= _MAX_FILE_BYTES:
+            return data.decode("utf-8")
+        line, text = 0, "the file is larger than 1 MiB"
     except UnicodeDecodeError:
-        raise ConfigError(str(path), [Problem(1, (), "the file is not UTF-8 text")]) from None
+        line, text = 1, "the file is not UTF-8 text"
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            str(path), [Problem(0, (), f"the file cannot be read: {reason}")]
-        ) from None
+        line, text = 0, f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise ConfigError(str(path), [Problem(line, (), text)])
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
@@ -183,13 +182,15 @@ def _identify(key: str, entry: dict[str, Any]) -> tuple[object, str]:
         ValueError: The value is invalid.
     """
     if key == "directories":
-        written = entry.get("path", "/")
-        return parse_prefix(written), quote_value(written)
-    if key == "profiles":
-        return str(entry.get("name")), quote_value(entry.get("name"))
-    port = str(entry.get("port", 69))
-    address = entry.get("address")
-    return (parse_address(address), port), f"{quote_value(address)} port {port}"
+        path = entry.get("path", "/")
+        return parse_prefix(path), quote_value(path)
+    if key == "listen":
+        address, port = entry.get("address"), entry.get("port", 69)
+        return (parse_address(address), str(port)), f"{quote_value(address)} port {port}"
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise ValueError
+    return name, quote_value(name)
 
 
 def _validated(document: Document) -> Settings | None:

@@ -34,8 +34,10 @@ class NamesSection(ConfigModel):
     """Alternative names that are tried if a requested file does not exist."""
 
     fallbacks: tuple[Fallback, ...] = ()
-    """Fallbacks, tried in this order, also on the result of earlier ones: remove a drive (C:),
-    remove trailing junk, change the encoding, add or remove a prefix, ignore case.
+    """Fallbacks, tried in this order, also on the result of earlier ones.
+
+    They remove a drive (C:), remove trailing junk, change the encoding, add or remove a prefix,
+    and ignore case.
     """
 
     encodings: tuple[Encoding, ...] = ("utf-8", "gbk", "latin-1")
@@ -69,8 +71,10 @@ class RewriteSection(ConfigModel):
     """
 
     to: str | None = None
-    """Replacement for the match. {0} is the whole match, {1} and {name} are groups, {ip},
-    {ip_hex} and {mac} describe the client; {1:lower} and {1:upper} change the case.
+    """Replacement for the match.
+
+    {0} is the whole match, {1} and {name} are groups, {ip}, {ip_hex} and {mac} describe the
+    client; {1:lower} and {1:upper} change the case.
     """
 
     refuse: Boolean = False
@@ -89,8 +93,9 @@ class RewriteSection(ConfigModel):
     """Ignore the case of A to Z."""
 
     longest: Boolean = False
-    """Replace the longest match, as POSIX does, instead of the first one in the order of the
-    alternatives.
+    """Replace the longest match, as POSIX does.
+
+    The default is the first match in the order of the alternatives.
     """
 
     on: Literal["read", "write", "both"] = "both"

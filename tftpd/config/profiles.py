@@ -80,8 +80,9 @@ class ProfileMatchSection(ClientConditions):
     """Conditions that identify a client. All given conditions must hold."""
 
     options: tuple[Option, ...] | None = None
-    """All requested options in their order: blksize, tsize=0, blksize=1468|1228. A final ? marks
-    an option that may be missing.
+    """All requested options in their order: blksize, tsize=0, blksize=1468|1228.
+
+    A final ? marks an option that may be missing.
     """
 
     direction: Literal["read", "write"] | None = None

@@ -33,6 +33,7 @@ _MIN_BANDWIDTH = "1KiB"  # a block of 512 bytes takes half a second
 _MAX_WINDOW_SECONDS = 0.25  # clients retransmit after one second at first
 
 Seconds = Annotated[float, seconds_between(None, MAX_SECONDS)]
+Count = Annotated[int, int_between(1, 1_000_000)]
 
 
 class LimitsSection(ConfigModel):
@@ -44,25 +45,26 @@ class LimitsSection(ConfigModel):
     windowsize: Annotated[int, int_between(*WINDOWSIZE_RANGE)] = _DEFAULT_OPTIONS.windowsize
     """Largest window size in blocks."""
 
-    # One block of the largest size.
+    # The minimum is one block of the largest size.
     window_bytes: Annotated[Size, size_between("64KiB")] = _DEFAULT_OPTIONS.window_bytes
     """Largest window in bytes, at least 64KiB."""
 
-    sessions: Annotated[int, int_between(1, 1_000_000)] = 5000
+    sessions: Count = 5000
     """Concurrent transfers. Further requests are dropped; clients repeat them."""
 
-    sessions_per_client: Annotated[int, int_between(1, 1_000_000)] | None = None
+    sessions_per_client: Count | None = None
     """Concurrent transfers of one client (an IPv4 address or an IPv6 /64)."""
 
-    sessions_per_network: Annotated[int, int_between(1, 1_000_000)] | None = None
+    sessions_per_network: Count | None = None
     """Concurrent transfers of one network, an IPv4 /24 or an IPv6 /64."""
 
-    half_open: Annotated[int, int_between(1, 1_000_000)] = 1000
-    """Concurrent transfers whose client has not answered yet. Beyond this number the oldest one
-    is evicted.
+    half_open: Count = 1000
+    """Concurrent transfers whose client has not answered yet.
+
+    Beyond this number the oldest one is evicted.
     """
 
-    requests_per_second: Annotated[int, int_between(1, 1_000_000)] | None = None
+    requests_per_second: Count | None = None
     """Requests per second of one client."""
 
     bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
@@ -71,11 +73,11 @@ class LimitsSection(ConfigModel):
     session_bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of each transfer."""
 
-    # Rendered files stay in memory.
+    # The maximum is low because rendered files stay in memory.
     template_size: Annotated[Size, size_between("1KiB", "16MiB")] = _DEFAULT_RENDER.size
     """Largest rendered file, from 1KiB to 16MiB."""
 
-    # Clients repeat their request in the meantime.
+    # The maximum is low because clients repeat their request in the meantime.
     template_time: Annotated[float, seconds_between(0.1, 10.0)] = _DEFAULT_RENDER.seconds
     """Time limit for rendering a template, in seconds."""
 
@@ -174,6 +176,6 @@ class TraceSection(ConfigModel):
     file: FilePath
     """Path of the pcap file, relative to this file."""
 
-    # About one packet of the largest size.
+    # The minimum is about one packet of the largest size.
     max_size: Annotated[Size, size_between("64KiB")] = 16 << 20
     """Size at which the capture ends, at least 64KiB."""

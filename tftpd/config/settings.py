@@ -55,8 +55,10 @@ class ListenSection(ConfigModel):
     """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
 
     mode: Literal["per-session", "single-port"] = "per-session"
-    """per-session: each transfer has its own port. single-port: all transfers use this port,
-    which works behind NAT.
+    """Ports of the transfers.
+
+    per-session: each transfer has its own port. single-port: all transfers use this port, which
+    works behind NAT.
     """
 
     session_ports: Ports | None = None
@@ -95,7 +97,9 @@ class Settings(ConfigModel):
     """Alternative names that are tried if a file does not exist."""
 
     variables: list[VariablesSection] = Field(default=[])
-    """Values for templates. All matching entries apply; a later entry overrides an earlier one.
+    """Values for templates.
+
+    All matching entries apply; a later entry overrides an earlier one.
     """
 
     limits: LimitsSection = LimitsSection()

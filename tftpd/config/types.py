@@ -3,12 +3,15 @@
 Each type rejects a value with a `ValueError` that says what was expected.
 """
 
+import ast
+import inspect
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import pairwise
 from math import inf
 from typing import Annotated, Any, TypeVar
 
@@ -279,11 +282,18 @@ Boolean = Annotated[bool, Strict()]
 """`true` or `false`. `no` is rejected, because YAML 1.1 and 1.2 disagree about it."""
 
 
-def _join_lines(schema: dict[str, Any]) -> None:
-    """Write each description in the JSON Schema of a section on one line."""
-    for key in schema.get("properties", {}).values():
-        if "description" in key:
-            key["description"] = " ".join(key["description"].split())
+def _describe_keys(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Add the docstring of each key to the JSON Schema of a section.
+
+    pydantic can do so, too (`use_attribute_docstrings`), but at each start, for 45 ms.
+    """
+    for base in model.__mro__[: model.__mro__.index(ConfigModel)]:
+        (definition,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, following in pairwise(definition.body):
+            match statement, following:
+                case ast.AnnAssign(ast.Name(key)), ast.Expr(ast.Constant(str(text))):
+                    schema["properties"][key]["description"] = " ".join(text.split())
 
 
 class ConfigModel(BaseModel):
@@ -292,9 +302,7 @@ class ConfigModel(BaseModel):
     The docstring of a key is its description in the JSON Schema and in the manual page.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_join_lines
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_describe_keys)
 
 
 def _bool_or_mapping(value: Any) -> Any:

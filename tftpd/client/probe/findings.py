@@ -66,18 +66,15 @@ def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
         text = f"the server's answers are not TFTP packets ({answer.malformed} datagrams)"
         yield Finding(Level.BREAKS, "not-tftp", text)
     elif answer.kind is obs.AnswerKind.NOTHING:
-        yield Finding(
-            Level.BREAKS, "silent",
-            f"no answer from {observed.address} port {observed.port}: no TFTP server listens "
-            "there, or a firewall drops the answers, which come from a port other than "
-            f"{observed.port}",
-        )  # fmt: skip
+        text = f"no answer from {observed.address} port {observed.port}: no TFTP server listens "
+        text += "there, or a firewall drops the answers, which come from a port other than "
+        yield Finding(Level.BREAKS, "silent", text + str(observed.port))
     elif answer.kind is obs.AnswerKind.ERROR:
         error = f"ERROR {answer.code}: {printable_name(answer.text.encode())}"
-        is_missing = answer.code == ErrorCode.FILE_NOT_FOUND
-        text = "the file does not exist" if is_missing else "the server refuses the request"
-        kind = "missing" if is_missing else "refused"
-        yield Finding(Level.BREAKS, kind, f"{text} ({error})")
+        if answer.code == ErrorCode.FILE_NOT_FOUND:
+            yield Finding(Level.BREAKS, "missing", f"the file does not exist ({error})")
+        else:
+            yield Finding(Level.BREAKS, "refused", f"the server refuses the request ({error})")
     elif answer.kind is obs.AnswerKind.OACK:
         text = "the server answers a request without options with an OACK, which clients reject"
         yield Finding(Level.BREAKS, "oack-unasked", text)
@@ -86,12 +83,10 @@ def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
 def _check_origin(observed: obs.Observations) -> Iterator[Finding]:
     answer = observed.answer
     if answer.origin is obs.AnswerOrigin.OTHER_ADDRESS:
-        yield Finding(
-            Level.BREAKS, "other-address",
-            f"answers come from {answer.address} instead of {observed.address}: most firmware "
-            "drops them. Let the server listen on the address that clients use, or check "
-            "the address translation (NAT) between client and server",
-        )  # fmt: skip
+        text = f"answers come from {answer.address} instead of {observed.address}: most firmware "
+        text += "drops them. Let the server listen on the address that clients use, or check "
+        text += "the address translation (NAT) between client and server"
+        yield Finding(Level.BREAKS, "other-address", text)
     elif answer.origin is obs.AnswerOrigin.SAME_PORT:
         text = f"answers come from port {observed.port} (single-port mode), which passes firewalls"
         yield Finding(Level.NOTE, "single-port", text)
@@ -112,20 +107,17 @@ def _check_delay(observed: obs.Observations) -> Iterator[Finding]:
 
 def _check_tsize(observed: obs.Observations) -> Iterator[Finding]:
     tsize, size = observed.tsize, observed.size
-    if tsize is None:
-        return
-    if tsize.result is obs.OptionResult.GRANTED and size is not None and tsize.value != size:
+    if tsize and tsize.result is obs.OptionResult.GRANTED and size not in (None, tsize.value):
         text = f"tsize is wrong: the server announced {tsize.value} bytes, but sent {size} bytes"
         yield Finding(Level.BREAKS, "tsize-wrong", text)
-    elif tsize.result is obs.OptionResult.IGNORED:
+    elif tsize and tsize.result is obs.OptionResult.IGNORED:
         text = "the server does not announce the file size (tsize), which GRUB and UEFI need"
         yield Finding(Level.BREAKS, "tsize-missing", text)
 
 
 def _check_options(observed: obs.Observations) -> Iterator[Finding]:
-    entries = [*observed.other_options, *observed.blksizes, *observed.windowsizes]
-    if observed.tsize is not None:
-        entries.insert(0, observed.tsize)
+    tsize = [] if observed.tsize is None else [observed.tsize]
+    entries = [*tsize, *observed.other_options, *observed.blksizes, *observed.windowsizes]
     for option in dict.fromkeys(entry.option for entry in entries):
         yield from _check_option(option, [entry for entry in entries if entry.option == option])
     unrequested = list(dict.fromkeys(name for entry in entries for name in entry.unrequested))
@@ -161,8 +153,8 @@ def _check_lost_blocks(observed: obs.Observations) -> Iterator[Finding]:
         text = f"the server grants blocks of {sizes}, but none arrives"
         yield Finding(Level.BREAKS, "black-hole", text)
         return
-    is_ipv6 = ":" in observed.address
-    fits_ethernet = smallest <= (_ETHERNET_BLKSIZE_IPV6 if is_ipv6 else _ETHERNET_BLKSIZE)
+    ethernet_blksize = _ETHERNET_BLKSIZE_IPV6 if ":" in observed.address else _ETHERNET_BLKSIZE
+    fits_ethernet = smallest <= ethernet_blksize
     dropped = "large packets" if fits_ethernet else "IP fragments or jumbo frames"
     text = f"the server grants blocks of {sizes}, but they never arrive: the network drops "
     text += f"{dropped}. Limit blksize to {limit}"

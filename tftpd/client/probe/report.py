@@ -32,14 +32,10 @@ def format_report(observed: obs.Observations, findings: tuple[Finding, ...]) -> 
 
     The lines have at most `MAX_LINE_COLUMNS` columns, unless names or addresses are long.
     """
-    parts = [
-        _format_summary(observed),
-        _format_blksizes(observed),
-        _format_windowsizes(observed),
-        _format_firmware(observed),
-        _format_findings(findings),
-    ]
-    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+    sections = (_format_summary, _format_blksizes, _format_windowsizes, _format_firmware)
+    parts = ["\n".join(section(observed)) for section in sections]
+    parts.append("\n".join(_format_findings(findings)))
+    return "\n\n".join(filter(None, parts))
 
 
 def format_json(observed: obs.Observations, findings: tuple[Finding, ...], status: int) -> str:
@@ -82,13 +78,11 @@ def _format_summary(observed: obs.Observations) -> Iterator[str]:
 
 
 def _format_answer(answer: obs.ServerAnswer) -> str:
-    if answer.seconds is None:
-        return ""
-    tries = "" if answer.requests == 1 else f", to request {answer.requests}"
+    text = f"after {_format_seconds(answer.seconds or 0.0)}"
     if answer.kind is obs.AnswerKind.ERROR:
-        text = printable_name(answer.text.encode("utf-8", "replace"))
-        return f"ERROR {answer.code}, {text}, after {_format_seconds(answer.seconds)}{tries}"
-    return f"after {_format_seconds(answer.seconds)}{tries}"
+        message = printable_name(answer.text.encode("utf-8", "replace"))
+        text = f"ERROR {answer.code}, {message}, {text}"
+    return text if answer.requests == 1 else f"{text}, to request {answer.requests}"
 
 
 def _format_size(observed: obs.Observations) -> str:
@@ -104,12 +98,11 @@ def _format_size(observed: obs.Observations) -> str:
 
 
 def _format_repetition(repetition: obs.Repetition) -> Iterator[str]:
-    if repetition.interval is not None:
-        text = f"the block is sent again after {_format_seconds(repetition.interval)}"
-        yield _format_line("missing ACK", text)
-    elif repetition.waited:
+    if repetition.waited:
         malformed = ", only a malformed packet" if repetition.is_malformed else ""
         text = f"the block is not sent again within {repetition.waited:g} s{malformed}"
+        if repetition.interval is not None:
+            text = f"the block is sent again after {_format_seconds(repetition.interval)}"
         yield _format_line("missing ACK", text)
     if repetition.copies:
         copies = ", ".join(map(str, repetition.copies))

@@ -22,6 +22,9 @@ _SMALL_BLKSIZE = 8  # bytes; shows several blocks of a small file
 _SMALL_FILE_BYTES = 4 * opt.DEFAULT_BLKSIZE
 _ROLLOVER_WINDOWSIZE = 32
 
+OptionCheck = Callable[[int], Awaitable[obs.OptionObservation]]
+"""Checks an option with the value that it requests."""
+
 
 class Probe:
     """All checks of one file of a server.
@@ -79,10 +82,7 @@ class Probe:
         )
 
     async def _check_values(
-        self,
-        option: str,
-        values: Sequence[int],
-        check: Callable[[int], Awaitable[obs.OptionObservation]],
+        self, option: str, values: Sequence[int], check: OptionCheck
     ) -> tuple[obs.OptionObservation, ...]:
         """Check rising values until two in a row have failed."""
         done: list[obs.OptionObservation] = []
@@ -107,9 +107,9 @@ class Probe:
         common = max(size for size in blksizes if size <= _ETHERNET_BLKSIZE)
         pairs = [(blksize, 1) for blksize in sorted(blksizes)]
         pairs += [(common, size) for size in observed.granted_windowsizes if size > 1]
+        timeout = self._checks.idle_timeout
         for blksize, windowsize in pairs:
             self._on_step(f"throughput with blksize {blksize}, windowsize {windowsize}")
-            timeout = self._checks.idle_timeout
             sample = await measure_throughput(self._target, blksize, windowsize, timeout)
             observed.samples += (sample,)
             if sample.is_complete and observed.size is None:

@@ -82,7 +82,7 @@ class RolloverSession(DownloadSession):
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Handle a datagram, unless it is the block after block 65535."""
         session = self._data_session
-        if session and session.machine.blocks == MAX_BLOCK_NUMBER:
+        if session and session.machine.blocks == MAX_BLOCK_NUMBER and len(datagram) >= HEADER_BYTES:
             block = int.from_bytes(datagram[2:HEADER_BYTES], "big")
             # A block of the last window may be late.
             is_next = block < MAX_BLOCK_NUMBER - self.machine.options.windowsize
