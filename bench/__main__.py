@@ -3,6 +3,7 @@
 load     measure tftpd in the scenarios
 peers    compare tftpd with other servers in the scenarios
 clients  compare tftpc with other client programs
+calls    count the Python calls of a small request, up to its first DATA
 profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.calls import count_calls, describe_calls
 from bench.client_programs import PROGRAMS, compare_clients
 from bench.comparison import compare_servers
 from bench.hostile import ATTACKS, measure_attacks
@@ -99,6 +101,11 @@ def _profile(options: argparse.Namespace) -> int:
     return 0
 
 
+def _calls(options: argparse.Namespace) -> int:
+    print(describe_calls(count_calls()))
+    return 0
+
+
 def _soak(options: argparse.Namespace) -> int:
     load = options.minutes * 60
     surge = min(60.0, load / 10)
@@ -124,6 +131,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "load": _peers,
     "peers": _peers,
     "clients": _clients,
+    "calls": _calls,
     "profile": _profile,
     "soak": _soak,
     "hostile": _hostile,

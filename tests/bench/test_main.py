@@ -1,7 +1,9 @@
 """The command line, with a short run of each command; the others are in the modules beside."""
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from bench import client_programs
 from bench.profiler import summarise
 from bench.servers import Server, Unavailable, read_version
 from bench.soak import Plan, Sample, SoakReport
+from tests.support.daemons import CHECKOUT
 
 _SCENARIO = "lock1468"  # under a second
 
@@ -125,3 +128,15 @@ def test_atftpd_under_the_name_of_tftpd_hpa_is_not_measured(tmp_path, monkeypatc
 def test_the_version_of_a_missing_program_is_empty():
     assert read_version("no-such-program") == ""
     assert read_version("python").startswith("3.")
+
+
+def test_calls_counts_the_python_calls_of_a_small_request():
+    """The limits keep the path short; a change that exceeds them must shorten it elsewhere."""
+    run = [sys.executable, "-m", "bench", "calls"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    found = re.match(r"(\d+) calls in (\d+) files, \d+ changes of file\n", done.stdout)
+    calls, files = int(found[1]), int(found[2])
+    assert 0 < calls <= 80
+    assert 0 < files <= 20
+    assert "SendSession._transmit" in done.stdout

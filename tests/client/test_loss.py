@@ -45,7 +45,7 @@ def run(root, start, lost, **settings):
         net.clock.advance(0.01)
         if ended and not net.sent:
             break
-    let_pass(net.clock, 60)  # a server whose last ACK was lost waits for its timeout
+    let_pass(net.clock, 90)  # a server whose last ACK was lost waits for its timeout
     assert list(net.ports) == [(SERVER, WELL_KNOWN)]
     return ended[0]
 

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import (
     Logger,
     LogLevel,
@@ -127,6 +128,40 @@ def test_events_below_the_level_are_not_logged(form):
     assert out.getvalue() == ""
     log.error("trouble")
     assert "trouble" in out.getvalue()
+
+
+class _Reactor(Clock):
+    """Reactor whose turns a test runs, in the thread of the test."""
+
+    running = True
+
+    def addSystemEventTrigger(self, phase, event, function):
+        self.at_end = function
+
+
+def test_the_lines_of_one_turn_of_the_reactor_are_written_together(monkeypatch):
+    monkeypatch.setattr("tftpd.daemon.logs.isInIOThread", lambda: True)
+    reactor, out = _Reactor(), io.StringIO()
+    log = Logger(namespace="n", observer=observer("info", "text", out, reactor))
+    log.info("one")
+    log.error("two")
+    assert out.getvalue() == ""
+    reactor.advance(0)
+    assert [line.split("] ")[1] for line in out.getvalue().splitlines()] == ["one", "two"]
+    log.info("last")
+    reactor.at_end()
+    assert out.getvalue().endswith("] last\n")
+
+
+def test_a_thread_and_a_daemon_without_a_running_reactor_write_at_once(monkeypatch):
+    reactor, out = _Reactor(), io.StringIO()
+    log = Logger(namespace="n", observer=observer("info", "text", out, reactor))
+    monkeypatch.setattr("tftpd.daemon.logs.isInIOThread", lambda: False)
+    log.info("of a thread")
+    monkeypatch.setattr("tftpd.daemon.logs.isInIOThread", lambda: True)
+    reactor.running = False
+    log.info("at the start")
+    assert len(out.getvalue().splitlines()) == 2
 
 
 @pytest.fixture

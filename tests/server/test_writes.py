@@ -134,12 +134,12 @@ def test_an_interrupted_upload_is_removed(server, root, end):
     if end == "error":
         client.send(ErrorPacket(0, "stop"))
     elif end == "silence":
-        client.advance(80)
+        client.advance(100)
     elif end == "stop":
         server.sessions.stop()
     else:
         client.request(Wrq(b"in/other", b"octet"))
-        client.advance(80)
+        client.advance(100)
     assert _stored(root) == {}
     assert server.idle
 

@@ -80,7 +80,7 @@ def makeService(options: Options) -> "Daemon":
     if twistd is None or twistd.get("logger") or twistd.get("syslog"):
         return Daemon(reactor, settings, path)  # with the observer that the options select
     out = logs.open_log(twistd.get("logfile"), bool(twistd.get("nodaemon")))
-    observer = logs.observer(settings.log.level, settings.log.format, out)
+    observer = logs.observer(settings.log.level, settings.log.format, out, reactor)
     if not isinstance(out, logs.DaemonLogFile):
         return Daemon(reactor, settings, path, observer)
     out.rotate_on_signal(reactor)

@@ -98,7 +98,7 @@ class SessionRuntime:
         return self.lookup_pool(work, max_wait)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PortRequirements:
     """Properties that a session needs of its port.
 

@@ -46,7 +46,7 @@ def _do_nothing() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionParams:
     """Values that a session needs from its creator.
 

@@ -54,7 +54,7 @@ def no_render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
     raise RequestRefused(ErrorCode.NOT_DEFINED, "no template renderer is running")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResolvedRead:
     """A granted read.
 

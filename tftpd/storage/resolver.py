@@ -42,7 +42,7 @@ RenderFile = Callable[[Grant[ReadPolicy], RequestName], bytes]
 """Renders the file with a name from its template. Blocks, and raises `RequestRefused`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResolvedFile:
     """An open file and the name by which it was found; the owner of this value closes it."""
 
