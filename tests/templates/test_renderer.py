@@ -418,7 +418,9 @@ def test_a_process_inherits_no_descriptor_and_has_limits(renderer, template, tmp
             for entry in os.listdir(f"/proc/{pid}/fd")
         }
     assert links.pop(0).startswith("socket:")
-    assert links == {1: "/dev/null", 2: "/dev/null"}
+    # libffi 3.5, which ctypes loads, keeps its own file open.
+    inherited = {fd: path for fd, path in links.items() if "/libffi.so" not in path}
+    assert inherited == {1: "/dev/null", 2: "/dev/null"}
     none = (0, 0)
     # tests/support/coverage_plugin.py keeps the hard limit, so that it can save the data.
     counted = "COVERAGE_PROCESS_CONFIG" in os.environ
