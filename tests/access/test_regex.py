@@ -182,10 +182,10 @@ _NAMES = st.text("ab/A", max_size=20).map(str.encode)
 def test_an_expression_matches_as_in_python(text, name):
     try:
         compiled = pattern(text)
-        theirs = re.compile(text.replace("$", r"\Z").encode(), re.DOTALL)
+        reference = re.compile(text.replace("$", r"\Z").encode(), re.DOTALL)
     except (BadPattern, re.error):
         return
-    match, expected = compiled.find(name), theirs.search(name)
+    match, expected = compiled.find(name), reference.search(name)
     assert (match and match.span()) == (expected and expected.span())
 
 
@@ -229,9 +229,9 @@ def _assert_matches_as_the_c_library(text, names, ignore_case=False, used_groups
     used = range(1, groups + 1) if used_groups is None else used_groups
     translated, longest = from_posix(text, used)
     ours = pattern(translated, ignore_case=ignore_case, longest=longest)
-    theirs = _regexec(text, names, ignore_case, groups)
-    assert theirs is not None, "the C library refuses the expression"
-    for name, expected in zip(names, theirs, strict=True):
+    reference = _regexec(text, names, ignore_case, groups)
+    assert reference is not None, "the C library refuses the expression"
+    for name, expected in zip(names, reference, strict=True):
         match = ours.find(name)
         assert (match and match.span()) == (expected and expected[0]), name
         for group in used if match else ():

@@ -17,7 +17,7 @@ from tftpd.daemon.import_map import translate
 from tftpd.protocol.errors import RequestRefused
 
 MAP = """\
-# Names that Windows asks for.
+# Names that Windows requests.
 rgi  \\\\        /
 ri   ^[a-z]:     # the drive
 r    ^/tftpboot/(.*)$  \\1

@@ -29,7 +29,7 @@ def other(tmp_path):
     return root
 
 
-def began(port, *options):
+def start_transfer(port, *options):
     """Start a read; return the socket and the server's address after the first packet."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(20)
@@ -42,7 +42,7 @@ def began(port, *options):
 def test_a_reload_changes_directories_and_running_transfers_continue(tmp_path, other, workers):
     with daemon(tmp_path, workers=workers) as running:
         (running.root / "file").write_bytes(b"o" * 700)
-        sock, tid = began(running.port)
+        sock, tid = start_transfer(running.port)
         running.change(directories=serving(other))
         running.reload()
         until(lambda: get(running.port, b"file") == b"new")

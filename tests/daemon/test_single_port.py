@@ -11,7 +11,7 @@ import pytest
 
 from bench.clients import Job
 from bench.load import run_load
-from tests.daemon.test_reload import began
+from tests.daemon.test_reload import start_transfer
 from tests.status.pages import SlowReader, web
 from tests.support.daemons import answers, daemon, free_port, until
 from tests.support.plain import LOCALHOST, get, put, received_after, request
@@ -47,7 +47,7 @@ def finish(sock, tid):
 def test_all_packets_come_from_the_listening_port(tmp_path, workers):
     with single(tmp_path, workers=workers) as running, ExitStack() as held:
         for _ in range(8):
-            sock, tid = began(running.port)
+            sock, tid = start_transfer(running.port)
             assert tid == (LOCALHOST, running.port)
             held.callback(finish, sock, tid)
 
@@ -110,7 +110,7 @@ def test_listeners_of_both_modes_work_together(tmp_path, workers):
 
         with ThreadPoolExecutor(8) as clients:
             assert all(clients.map(transfer, range(40)))
-        first, second = began(running.port), began(other)
+        first, second = start_transfer(running.port), start_transfer(other)
         assert first[1][1] == running.port
         assert second[1][1] != other
         finish(*second)
@@ -120,11 +120,11 @@ def test_listeners_of_both_modes_work_together(tmp_path, workers):
 @WORKERS
 def test_a_reload_changes_the_mode_and_running_transfers_continue(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
-        single_port = began(running.port)
+        single_port = start_transfer(running.port)
         running.change(listen=[entry(running.port, "per-session")])
         running.reload()
         until(lambda: get_tid(running) != running.port)
-        own_port = began(running.port)
+        own_port = start_transfer(running.port)
         running.change(listen=[entry(running.port)])
         running.reload()
         until(lambda: get_tid(running) == running.port)
@@ -134,7 +134,7 @@ def test_a_reload_changes_the_mode_and_running_transfers_continue(tmp_path, work
 
 def get_tid(running):
     """Return the server's port of a new transfer."""
-    sock, tid = began(running.port)
+    sock, tid = start_transfer(running.port)
     finish(sock, tid)
     return tid[1]
 
@@ -143,13 +143,13 @@ def get_tid(running):
 def test_a_removed_listener_keeps_its_socket_until_its_transfers_end(tmp_path, workers):
     """Workers drain one after the other, and clients stay with their worker."""
     with single(tmp_path, workers=workers) as running:
-        begun = [began(running.port) for _ in range(12)]
+        started = [start_transfer(running.port) for _ in range(12)]
         other = free_port()
         running.change(listen=[entry(other)])
         running.reload()
         until(lambda: answers(other))
         until(lambda: not answers(running.port))
-        for transfer in begun:
+        for transfer in started:
             assert not is_free(running.port)
             finish(*transfer)
         until(lambda: is_free(running.port))
@@ -161,7 +161,7 @@ def test_a_removed_listener_keeps_its_socket_until_its_transfers_end(tmp_path, w
 @WORKERS
 def test_a_listener_that_is_added_again_uses_the_same_socket(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
-        begun = [began(running.port) for _ in range(4)]
+        started = [start_transfer(running.port) for _ in range(4)]
         other = free_port()
         running.change(listen=[entry(other)])
         running.reload()
@@ -169,7 +169,7 @@ def test_a_listener_that_is_added_again_uses_the_same_socket(tmp_path, workers):
         running.change(listen=[entry(other), entry(running.port)])
         running.reload()
         until(lambda: answers(running.port))
-        for transfer in begun:
+        for transfer in started:
             finish(*transfer)
         assert get(running.port, b"file") == FILE
         running.change(listen=[entry(other)])
@@ -190,11 +190,11 @@ def is_free(port):
 @WORKERS
 def test_draining_finishes_transfers_and_accepts_no_requests(tmp_path, workers):
     with single(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
-        begun = [began(running.port) for _ in range(6)]
+        started = [start_transfer(running.port) for _ in range(6)]
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         assert running.process.poll() is None
-        for transfer in begun:
+        for transfer in started:
             finish(*transfer)
         running.process.wait(20)
         outcomes = [event["outcome"] for event in running.transfers()]
@@ -204,7 +204,7 @@ def test_draining_finishes_transfers_and_accepts_no_requests(tmp_path, workers):
 @WORKERS
 def test_a_transfer_that_takes_too_long_gets_an_error_from_the_port(tmp_path, workers):
     with single(tmp_path, workers=workers, drain_timeout=0.2) as running:
-        sock, tid = began(running.port)
+        sock, tid = start_transfer(running.port)
         running.stop()
         with sock:
             assert sock.recvfrom(600) == (b"\0\5\0\0Server is stopping\0", tid)
@@ -215,16 +215,16 @@ def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
         until(lambda: len([event for event in running.events() if "pid" in event]) == 2)
         pids = {event["worker"]: event["pid"] for event in running.events() if "pid" in event}
         with ExitStack() as held:
-            begun = [began(running.port) for _ in range(16)]
-            for sock, _ in begun:
+            started = [start_transfer(running.port) for _ in range(16)]
+            for sock, _ in started:
                 held.enter_context(sock)
             os.kill(pids[0], signal.SIGKILL)
             until(lambda: len([event for event in running.events() if "pid" in event]) == 3)
-            for sock, tid in begun:
+            for sock, tid in started:
                 sock.sendto(b"\0\4\0\1", tid)
             for _ in range(16):  # queued behind them in both sockets
                 assert get(running.port, b"file") == FILE
-            survived = select.select([sock for sock, _ in begun], [], [], 0)[0]
+            survived = select.select([sock for sock, _ in started], [], [], 0)[0]
             assert 0 < len(survived) < 16
             for sock in survived:
                 assert sock.recv(2000)[:4] == b"\0\3\0\2"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.daemon.test_reload import began
+from tests.daemon.test_reload import start_transfer
 from tests.support.daemons import answers, daemon, until
 from tests.support.plain import received_after, request
 from tftpd.access.paths import TEMPORARY
@@ -32,7 +32,7 @@ def outcomes(running):
 def test_running_transfers_finish_and_no_others_start(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
-        sock, tid = began(running.port)
+        sock, tid = start_transfer(running.port)
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         assert running.process.poll() is None
@@ -80,7 +80,7 @@ def test_an_upload_that_takes_too_long_gets_an_error_and_leaves_no_file(tmp_path
 def test_a_second_signal_stops_at_once(tmp_path, workers, how):
     with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
-        sock, _ = began(running.port)
+        sock, _ = start_transfer(running.port)
         started = time.monotonic()
         running.process.send_signal(how)
         until(lambda: not answers(running.port))
@@ -101,7 +101,7 @@ def test_an_idle_daemon_stops_at_once(tmp_path):
 def test_a_reload_during_the_drain_is_ignored(tmp_path):
     with daemon(tmp_path, drain_timeout=LONG_SECONDS) as running:
         (running.root / "file").write_bytes(b"x" * 700)
-        sock, tid = began(running.port)
+        sock, tid = start_transfer(running.port)
         running.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(running.port))
         running.process.send_signal(signal.SIGHUP)

@@ -31,5 +31,5 @@ def test_packets_are_described_in_one_line(packet, words):
 def test_no_packet_can_forge_a_log_line(seed):
     drawn = random.Random(seed)
     for _ in range(100):
-        octets = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))
-        assert describe_packet(octets).isprintable()
+        data = bytes([0, drawn.randrange(8)]) + drawn.randbytes(drawn.randrange(60))
+        assert describe_packet(data).isprintable()

@@ -105,9 +105,9 @@ def test_coalesced_datagrams_are_split(pair):
 
 
 def _bursts(sock):
-    heard = []
-    recv_coalesced(sock, lambda datagrams, peer: heard.append((list(datagrams), peer)))
-    return heard
+    received = []
+    recv_coalesced(sock, lambda datagrams, peer: received.append((list(datagrams), peer)))
+    return received
 
 
 def test_all_datagrams_are_delivered_with_their_source(pair):

@@ -306,11 +306,11 @@ def test_requests_are_handled_a_few_per_turn(opened):
     port = opened(*bind_listeners("127.0.0.1", 0))
     for _ in range(20):
         _say(b"x", socket.AF_INET, ("127.0.0.1", port.getHost().port))
-    heard = []
+    received = []
     for _ in range(3):
         port.doRead()
-        heard.append(len(port._protocol.datagrams))
-    assert heard == [8, 16, 20]
+        received.append(len(port._protocol.datagrams))
+    assert received == [8, 16, 20]
 
 
 def test_a_closed_port_stops_its_protocol_once_and_does_not_read(opened):

@@ -52,8 +52,8 @@ def transfer(direction):
     """Transfer CONTENT and return the received bytes and both machines."""
     now = 0.0
     size = len(CONTENT) if direction is Direction.WRITE else 0
-    wanted = TransferRequest(direction, b"file", blksize=1000, windowsize=3, tsize=size)
-    client = RequestMachine(wanted, timer(), now, broadcast=False)
+    requested = TransferRequest(direction, b"file", blksize=1000, windowsize=3, tsize=size)
+    client = RequestMachine(requested, timer(), now, broadcast=False)
     request = decode(client.next_send(now))
     agreed = negotiate(
         request.options, OptionLimits(), Mode.parse(request.mode), direction, len(CONTENT)

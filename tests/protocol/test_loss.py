@@ -53,12 +53,12 @@ def test_every_pair_of_late_packets_is_recovered(windowsize):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_losses_duplicates_and_delays_are_recovered(seed):
-    dice = random.Random(seed)
-    options = _options(dice.choice([1, 2, 3, 4, 8, 64]), dice.random() < 0.5)
+    generator = random.Random(seed)
+    options = _options(generator.choice([1, 2, 3, 4, 8, 64]), generator.random() < 0.5)
     numbers = range(400)
     _run_transfer(
         options,
-        lost=[number for number in numbers if dice.random() < 0.15],
-        duplicated=[number for number in numbers if dice.random() < 0.15],
-        delayed=[number for number in numbers if dice.random() < 0.15],
+        lost=[number for number in numbers if generator.random() < 0.15],
+        duplicated=[number for number in numbers if generator.random() < 0.15],
+        delayed=[number for number in numbers if generator.random() < 0.15],
     )

@@ -193,13 +193,15 @@ def test_a_request_longer_than_the_maximum_is_malformed(rest):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_mutated_packets_are_decoded_or_malformed(seed):
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     samples = [_case(path)[0] for path in sorted(CASES.glob("*.txt"))]
     for _ in range(500):
-        datagram = bytearray(dice.choice(samples))
-        for _ in range(dice.randint(1, 8)):
-            at = dice.randrange(len(datagram) + 1)
-            datagram[at : at + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
+        datagram = bytearray(generator.choice(samples))
+        for _ in range(generator.randint(1, 8)):
+            at = generator.randrange(len(datagram) + 1)
+            datagram[at : at + generator.randint(0, 3)] = generator.randbytes(
+                generator.randint(0, 3)
+            )
         try:
             decode(bytes(datagram))
         except MalformedPacket:

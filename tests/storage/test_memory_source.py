@@ -41,11 +41,11 @@ def test_the_other_methods_have_no_effect():
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 160, 1000])
 def test_a_memory_source_gives_the_same_datagrams_as_a_file(reading, root, kind, size):
-    octets = bytes(index * 7 % 256 for index in range(size))
-    (root / "file").write_bytes(octets)
+    data = bytes(index * 7 % 256 for index in range(size))
+    (root / "file").write_bytes(data)
     there = FileSource.open(reading("file"))
     assert list(_datagrams(kind(there, 16, 4, 0))) == list(
-        _datagrams(kind(MemorySource(octets), 16, 4, 0))
+        _datagrams(kind(MemorySource(data), 16, 4, 0))
     )
     there.close()
 

@@ -61,7 +61,7 @@ def _stores(grant, tracker, content, size=None):
 
 @pytest.fixture
 def tracker(root):
-    """Of a root that has 20 octets in two files."""
+    """Return the tracker of a root that has 20 bytes in two files."""
     tracker = UsageTracker(root)
     tracker.measure()
     return tracker

@@ -380,7 +380,7 @@ def test_the_cache_of_compiled_templates_is_limited(render, sandbox, count, size
     for number in range(count):
         render(f"{number}{' ' * size}")
     kept = sandbox._cache
-    assert kept._size == sum(len(octets) + 8192 for _, octets in kept._codes) <= 4 << 20
+    assert kept._size == sum(len(data) + 8192 for _, data in kept._codes) <= 4 << 20
     assert len(kept._codes) < count
 
 
