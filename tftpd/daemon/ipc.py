@@ -18,6 +18,7 @@ A worker parses packets from untrusted peers, so the daemon must not unpickle wh
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -74,7 +75,11 @@ def _to_json(value: TransferResult | Enum | bytes) -> Any:
 def decode(message: bytes) -> tuple[str, Any]:
     """Return the kind and the value of a message from a worker."""
     kind, value = json.loads(message)
-    decoders = {"result": _result_from_json, "snapshot": SNAPSHOT_ADAPTER.validate_python, "drained": tuple}
+    decoders: dict[str, Callable[[Any], Any]] = {
+        "result": _result_from_json,
+        "snapshot": SNAPSHOT_ADAPTER.validate_python,
+        "drained": tuple,
+    }
     return kind, decoders[kind](value) if kind in decoders else value
 
 

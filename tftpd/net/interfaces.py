@@ -44,7 +44,7 @@ class BurstTransport(IUDPTransport):
     def writeBurst(data: Buffer, size: int, peer: SocketAddress) -> None:  # noqa: N805
         """Send `data` to the peer in datagrams of `size` bytes; the last one may be shorter."""
 
-    def readPending() -> None:  # noqa: N805
+    def readPending() -> None:
         """Deliver the datagrams that wait in the socket's buffer."""
 
 
