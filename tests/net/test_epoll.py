@@ -166,3 +166,16 @@ def test_only_transfer_traffic_makes_transfers_active(kind, active):
     finally:
         reader.sock.close()
         epoll_reader.close()
+
+
+def test_more_ready_sockets_than_one_round_serves_are_a_backlog(epoll, monkeypatch):
+    epoll_reader, add = epoll
+    monkeypatch.setattr(module, "_MAX_EVENTS", 3)
+    readers = [add() for _ in range(4)]
+    backlogs = []
+    for reader in readers:
+        reader.then = lambda: backlogs.append(epoll_reader._throttle.has_backlog)
+        reader.receive(b"x")
+    epoll_reader.doRead()
+    assert backlogs == [True, True, True, False]
+    assert not epoll_reader._throttle.has_backlog

@@ -164,6 +164,21 @@ def test_a_session_port_reads_one_datagram_per_event(opened):
     assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("n_sends", [0, 20], ids=["one socket", "connected socket"])
+def test_read_pending_delivers_all_that_waits(opened, n_sends):
+    port = opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        for _ in range(n_sends):
+            port.writeBurst(b"x", 100, peer.getsockname())
+        for datagram in (b"a", b"b"):
+            peer.sendto(datagram, ("127.0.0.1", port.getHost().port))
+        port.readPending()
+    assert [datagram for datagram, _, _ in port._protocol.datagrams] == [b"a", b"b"]
+    port.stopListening()
+    port.readPending()
+
+
 def test_session_ports_send_and_receive_bursts(opened):
     needs = PortRequirements(max_datagram_bytes=517, window_bytes=20 * 517, receives=True)
     one, two = (opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs) for _ in "12")

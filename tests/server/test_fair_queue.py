@@ -1,6 +1,8 @@
 """Fair queue of requests, and the queue of one listening port."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tftpd.net.rate_limit import RequestThrottle
@@ -82,32 +84,70 @@ def test_the_addresses_of_one_ipv6_network_share_one_queue(queue):
     assert ("2001:db8:0:1::1", 1) in queue.serve_all()[:2]
 
 
-def test_a_client_may_use_as_many_bytes_as_it_leaves_free(queue):
-    for _ in range(200):
-        queue.add(FLOODING)
-    assert queue.dropped == 150
-    for _ in range(200):
-        queue.add(OTHER)
-    assert queue.dropped == 175
+def test_a_client_may_fill_the_queue_while_others_send_nothing(queue):
+    for port in range(200):
+        queue.add(FLOODING, port)
+    assert queue.dropped == 100
+    assert [port for _, port in queue.serve_all()] == list(range(100))
+
+
+def test_another_client_gets_the_place_of_the_newest_datagram_of_the_largest_one(queue):
+    for port in range(100):
+        queue.add(FLOODING, port)
+    for port in range(200):
+        queue.add(OTHER, port)
     queue.add(NORMAL)
-    assert queue.dropped == 0
-    assert len(queue.serve_all()) == 76
+    assert queue.dropped == 201
+    peers = queue.serve_all()
+    assert len(peers) == 100
+    assert (NORMAL, 1) in peers
+    for host in (FLOODING, OTHER):
+        ports = [port for peer, port in peers if peer == host]
+        assert ports == list(range(len(ports)))
+        assert len(ports) in (49, 50)
+
+
+def test_many_clients_with_one_datagram_each_keep_their_places(queue):
+    hosts = [f"192.0.2.{number}" for number in range(120)]
+    for host in hosts:
+        queue.add(host)
+    assert queue.dropped == 20
+    assert [host for host, _ in queue.serve_all()] == hosts[:100]
+
+
+def test_a_repeated_request_keeps_the_place_of_the_first_one(queue):
+    for port in (1, 2, 1, 1, 3):
+        queue.add(NORMAL, port)
+    assert queue.drops.take()[DropReason.REPEATED] == 2
+    assert [port for _, port in queue.serve_all()] == [1, 2, 3]
+    queue.add(NORMAL, 1)
+    assert queue.serve_all() == [(NORMAL, 1)]
+
+
+def test_no_request_is_handled_while_transfers_have_a_backlog(queue):
+    queue.throttle.has_backlog = True
+    queue.add(NORMAL)
+    assert queue.serve() == []
+    queue.clock.advance(0.003)
+    assert queue.handled == []
+    queue.throttle.has_backlog = False
+    queue.clock.advance(0.003)
+    assert [incoming.peer for incoming in queue.handled] == [(NORMAL, 1)]
 
 
 def test_long_datagrams_use_more_of_the_queue(queue):
-    queue.add(FLOODING, datagram=bytes(MAX_BYTES // 2 - 255))
-    assert queue.dropped == 1
-    queue.add(FLOODING, datagram=bytes(MAX_BYTES // 2 - 256))
+    queue.add(FLOODING, 1, bytes(MAX_BYTES // 2 - 256))
+    queue.add(FLOODING, 2, bytes(MAX_BYTES // 2 - 256))
     assert queue.dropped == 0
-    queue.add(FLOODING, datagram=b"")
+    queue.add(FLOODING, 3)
     assert queue.dropped == 1
 
 
 def test_handled_datagrams_free_their_bytes(queue):
     for _ in range(20):
-        for _ in range(50):
-            queue.add(FLOODING)
-        assert len(queue.serve_all()) == 50
+        for port in range(100):
+            queue.add(FLOODING, port)
+        assert len(queue.serve_all()) == 100
     assert queue.dropped == 0
 
 
@@ -153,25 +193,45 @@ def test_an_expensive_request_ends_its_turn(queue):
 
 
 def test_clear_removes_all_datagrams_and_the_timer(queue):
-    for _ in range(50):
-        queue.add(FLOODING)
+    for port in range(50):
+        queue.add(FLOODING, port)
     queue.serve()
     queue.queue.clear()
     assert not queue.clock.getDelayedCalls()
     assert queue.serve() == []
-    for _ in range(50):
-        queue.add(FLOODING)
+    for port in range(100):
+        queue.add(FLOODING, port)
     assert queue.dropped == 0
 
 
 def test_a_removed_item_is_not_returned_and_frees_its_bytes():
-    queue = FairQueue(100)
+    queue = FairQueue(40)
     items = [object() for _ in range(3)]
-    assert [queue.push("a", item, 20) for item in items] == [True, True, False]
+    assert [queue.push("a", item, 20) for item in items] == [[], [], [items[2]]]
     queue.remove("a", items[0])
     queue.remove("a", items[2])  # was never stored
-    assert queue.push("a", items[2], 20)
+    assert queue.push("a", items[2], 20) == []
     assert [queue.pop(), queue.pop()] == items[1:]
     queue.push("a", items[0], 20)
     queue.remove("a", items[0])
+    assert not queue
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=60))
+def test_the_queue_keeps_its_limit_and_the_order_of_each_client(steps):
+    queue, expected = FairQueue(100), {}
+    for number, (client, size, pops) in enumerate(steps):
+        dropped = queue.push(client, (client, number, size), size)
+        expected.setdefault(client, []).append((client, number, size))
+        for item in dropped:
+            expected[item[0]].remove(item)
+        held = [item for items in expected.values() for item in items]
+        assert sum(size for *_, size in held) <= 100
+        if pops and held:
+            item = queue.pop()
+            assert item == expected[item[0]].pop(0)
+    held = sum(map(len, expected.values()))
+    for _ in range(held):
+        item = queue.pop()
+        assert item == expected[item[0]].pop(0)
     assert not queue

@@ -210,8 +210,8 @@ def test_a_flooding_client_does_not_fill_the_socket_buffer(shared):
         normal.bind(("127.0.0.2", 0))
         flooding = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with flooding:
-            for _ in range(60):
-                flooding.sendto(b"\0\1much", fixture.address)
+            for number in range(60):
+                flooding.sendto(b"\0\1much%d" % number, fixture.address)
         normal.sendto(b"\0\1once", fixture.address)
         fixture.port.doRead()
         fixture.clock.advance(0)

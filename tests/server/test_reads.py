@@ -2,7 +2,9 @@
 
 import os
 
-from tests.support.fakes import SERVER, MemoryServer
+import pytest
+
+from tests.support.fakes import SERVER, MemoryPort, MemoryServer
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage.block_ring import BlockRing
@@ -195,3 +197,19 @@ def test_empty_files_and_sizes(server: MemoryServer):
     assert client.send(Ack(0)) == [Data(1, b"")]
     assert client.send(Ack(1)) == []
     assert _outcomes(server) == [Outcome.DONE]
+
+
+@pytest.mark.parametrize("end", ["timeout", "eviction"])
+def test_an_ack_that_waits_in_the_socket_counts(server, end, monkeypatch):
+    """A busy server may not have read it when the timer fires or the session is evicted."""
+    client = server.client()
+    client.request(Rrq(b"kilo", b"octet"))
+    arrived = [Ack(1)]
+    monkeypatch.setattr(MemoryPort, "readPending", lambda _: arrived and client.send(arrived.pop()))
+    if end == "timeout":
+        assert client.advance(1.01) == []
+    else:
+        server.sessions._evict(next(iter(server.sessions._half_open)))
+    assert server.reports == []
+    (session,) = server.sessions
+    assert (session.machine.blocks, session.machine.retransmits) == (1, 0)

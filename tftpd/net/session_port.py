@@ -164,6 +164,8 @@ class SessionPort(UDPPort):
 
     def readPending(self) -> None:
         """Deliver the datagrams that wait in the buffers of both sockets."""
+        if not self._open:
+            return
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         for _ in range(MAX_READS):
