@@ -24,7 +24,7 @@ class Fixture:
         self.queue = RequestQueue(self.throttle, self.clock, self.drops, MAX_BYTES)
         self.handled = []
 
-    def add(self, host, port=1, datagram=b"x"):
+    def add(self, host, port=1, datagram=b"\0"):
         self.queue.add(IncomingDatagram(datagram, (host, port), LOCAL, False, self.clock.seconds()))
 
     def serve(self):

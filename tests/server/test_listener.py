@@ -1,11 +1,16 @@
 """Replies on the listening port, repeated requests and unknown TIDs."""
 
+from dataclasses import replace
+from ipaddress import ip_network
+
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.support.fakes import MemoryServer
+from tftpd.access.profiles import Profile, ProfileMatch, Profiles
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
+from tftpd.server.admission import DropReason
 
 READ = Rrq(b"kilo", b"octet")
 
@@ -256,3 +261,29 @@ def test_a_stop_sends_an_error_to_running_sessions_and_not_to_dallying_ones(serv
     assert writer.receive() == []
     assert _outcomes(server) == [Outcome.DONE, Outcome.STOPPED]
     assert server.idle
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "is_answered"),
+    [
+        ("192.0.2.7", 69, False),  # another server, perhaps
+        ("127.0.0.1", 40_007, False),  # a session of this host
+        ("192.0.2.7", 40_007, True),
+        ("127.0.0.1", 2070, True),
+    ],
+)
+def test_a_request_from_the_port_of_a_server_is_dropped(offer, host, port, is_answered):
+    """Two forged requests could make two servers copy a file to each other."""
+    server = MemoryServer(
+        lambda report: replace(offer(report), own_ports=frozenset(range(40_000, 40_010)))
+    )
+    assert bool(server.client(host, port).request(READ)) == is_answered
+    assert server.listener._drops.take()[DropReason.SERVER_PORT] == (not is_answered)
+    assert server.reports == []
+
+
+def test_a_profile_allows_requests_from_the_port_of_the_server(offer):
+    old = Profile("old", ProfileMatch(clients=(ip_network("192.0.2.7"),)), server_port=True)
+    server = MemoryServer(lambda report: replace(offer(report), profiles=Profiles([old])))
+    assert server.client("192.0.2.7", 69).request(READ)
+    assert not server.client("192.0.2.8", 69).request(READ)

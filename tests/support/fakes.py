@@ -33,6 +33,7 @@ class MemoryPort:
     def __init__(self, net: "MemoryNet", local: SocketAddress, protocol: DatagramProtocol) -> None:
         self.net = net
         self.bound = local
+        self.number = local[1]
         self.local: SocketAddress = (local[0], 0)
         self.broadcast = False
         self.protocol = protocol

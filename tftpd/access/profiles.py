@@ -65,6 +65,7 @@ class Profile:
         packet_interval: Minimum time between two packets in seconds.
         duplicates: Number of extra copies of each packet.
         broadcast: Answer requests to a broadcast address.
+        server_port: Answer requests that come from the port number of the server itself.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Profile:
     packet_interval: float = 0.0
     duplicates: int = 0
     broadcast: bool | None = None
+    server_port: bool = False
 
 
 DEFAULT_PROFILE = Profile("")

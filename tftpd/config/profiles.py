@@ -152,6 +152,9 @@ class ProfileSection(ConfigModel):
     broadcast: Literal["ignore", "answer"] | None = None
     """Overrides the value in listen."""
 
+    server_port: Boolean = False
+    """Answer requests that come from the port number of the server itself."""
+
     source: str | None = None
     """Reference for this profile, for readers."""
 

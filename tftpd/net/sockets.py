@@ -133,6 +133,17 @@ def client_address(host: str) -> Any:
     return address
 
 
+def is_own_address(peer: SocketAddress) -> bool:
+    """Return True if an address belongs to this host: a socket can be bound to it."""
+    host, _, *rest = peer
+    with open_udp_socket(socket.AF_INET6 if rest else socket.AF_INET) as sock:
+        try:
+            sock.bind((host, 0, *rest))
+        except OSError:
+            return False
+    return True
+
+
 def _resolve_literal(address: str, port: int) -> tuple[int, SocketAddress]:
     family, _, _, _, name = socket.getaddrinfo(
         address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE

@@ -68,6 +68,7 @@ class DropReason(Enum):
     QUEUE_FULL = "queue_full"  # the client's share of the request queue is full
     SESSION_LIMIT = "session_limit"  # another process took the last session meanwhile
     NO_PORT = "no_port"  # no port or no descriptor was free
+    SERVER_PORT = "server_port"  # from the port of a server: a reply could start a loop
     REPEATED = "repeated"  # a repeated request, which its running session handles
 
 

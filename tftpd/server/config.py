@@ -61,6 +61,7 @@ class ServerConfig:
         session_bandwidth: Limit of one transfer in bytes per second; None: no limit.
         usage_trackers: Disk usage of roots with a quota.
         profiles: Profiles of clients.
+        own_ports: Numbers of all listening ports and of `session_ports`.
         neighbour: Returns the MAC address of a client, for `profiles` and `mounts`.
         render: Renders a template.
     """
@@ -74,6 +75,7 @@ class ServerConfig:
     session_bandwidth: int | None = None
     usage_trackers: Mapping[Path, UsageTracker] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=Profiles)
+    own_ports: frozenset[int] = frozenset()
     neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
     render: Render = no_render
 

@@ -155,7 +155,8 @@ class RequestQueue:
     def add(self, incoming: IncomingDatagram) -> None:
         """Append a datagram; drop one if there is no space."""
         key = incoming.datagram, (incoming.peer, incoming.local)
-        if key in self.waiting:
+        is_complete = incoming.datagram.endswith(b"\0")  # other datagrams are counted one by one
+        if is_complete and key in self.waiting:
             self._drops.add(DropReason.REPEATED)
             return
         self.waiting.add(key)

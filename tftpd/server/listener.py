@@ -16,7 +16,7 @@ from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import LogLimiter
-from tftpd.net.sockets import client_address
+from tftpd.net.sockets import client_address, is_own_address
 from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import (
     ErrorCode,
@@ -138,6 +138,9 @@ class Listener(RequestProtocol):
         if is_broadcast and not accepts_broadcast(self.broadcast, profiles.choose(packet, client)):
             self._drops.add(DropReason.BROADCAST)
             return None
+        if self._is_from_server(peer, config) and not profiles.choose(packet, client).server_port:
+            self._drops.add(DropReason.SERVER_PORT)
+            return None
         sessions, lookups = self._sessions, self._lookups
         is_repeated = sessions.is_repeated(tid, packet, arrived_at, self.single_port)
         if is_repeated or (tid in lookups.by_tid and lookups.is_repeated(tid, packet)):
@@ -154,6 +157,16 @@ class Listener(RequestProtocol):
             self.single_port,
             arrived_at,
         )
+
+    def _is_from_server(self, peer: SocketAddress, config: ServerConfig) -> bool:
+        """Return True if a request seems to come from a server, this one or another.
+
+        Such a request may be forged so that two servers, or one, copy files to each other.
+        """
+        number = peer[1]
+        if number == self.transport.number:
+            return True
+        return number in config.own_ports and is_own_address(peer)
 
     def _reject_malformed(self, reason: MalformedPacket, tid: TID, is_broadcast: bool) -> None:
         """Count a malformed datagram; a malformed request gets an ERROR."""

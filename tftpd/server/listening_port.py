@@ -144,6 +144,7 @@ class ListeningPort(UDPPort):
     """Port that receives requests and reports the local address of each datagram.
 
     Attributes:
+        number: Its port number.
         observe: Called with each datagram that belongs to no session; None: no observer.
             A session is observed with `SessionRuntime.tap`.
         sessions: Sessions in single-port mode.
@@ -173,6 +174,7 @@ class ListeningPort(UDPPort):
         self._queue = queue
         self._throttle = throttle
         self._bound: SocketAddress = sock.getsockname()
+        self.number: int = self._bound[1]
         self._on_drained: Callable[[], None] | None = None  # set while requests are dropped
         self.sessions = SessionDemux(self._close_if_draining)
         self.observe: DatagramObserver | None = None

@@ -182,6 +182,12 @@ class Server:
             session_bandwidth=settings.limits.session_bandwidth,
             usage_trackers=self._usage_trackers,
             profiles=profiles,
+            own_ports=frozenset(
+                number
+                for listen in settings.listen
+                for low, high in ((listen.port, listen.port), listen.ports or (1, 0))
+                for number in range(low, high + 1)
+            ),
             neighbour=self._neighbours.mac,
             render=template_renderer(self._renderer, facts),
         )
