@@ -98,7 +98,6 @@ class RequestMachine(TransferMachine):
     """
 
     bytes_transferred = 0
-    blocks = 0
 
     def __init__(
         self, request: TransferRequest, timer: RetransmitTimer, now: float, broadcast: bool
