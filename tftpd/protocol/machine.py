@@ -70,6 +70,8 @@ class TransferMachine:
         outcome: How the transfer ended; None while it runs.
         closed: True when nothing else will be sent or expected.
         deadline: Time of the next `on_timeout()`; infinite if there is none.
+        blocks: Number of blocks that arrived in order, or that the peer has acknowledged. As block
+            indexes count from 1, this is also the index of the last one.
         retransmits: Number of packets that were sent again.
         timeouts: Number of deadlines that passed without an answer.
         code: Code of the ERROR that ended the transfer; None without an ERROR.
@@ -82,6 +84,7 @@ class TransferMachine:
         self.outcome: Outcome | None = None
         self.closed = False
         self.deadline = inf
+        self.blocks = 0
         self.retransmits = 0
         self.timeouts = 0
         self.code: int | None = None

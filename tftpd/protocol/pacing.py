@@ -53,11 +53,6 @@ class Pacer:
         next_at: Time at which the next block may be sent.
     """
 
-    __slots__ = (
-        *("_interval", "_kept_up", "_lost_at", "_observed", "_rate", "_window"),
-        *("active", "next_at"),
-    )
-
     def __init__(self, window: int, interval: float = 0.0) -> None:
         self.active = interval > 0
         self.next_at = -inf

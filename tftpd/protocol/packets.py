@@ -183,11 +183,13 @@ def _decode_options(fields: list[bytes]) -> Options:
     bytes, and other clients append NULs. If the value of the last option is missing, it is
     decoded as empty.
     """
-    strings = fields[:-1][: 2 * MAX_OPTIONS]
-    names, values = strings[::2], [*strings[1::2], b""]
-    if b"" in names:
-        del names[names.index(b"") :]
-    return tuple(zip(names, values, strict=False))
+    strings = iter(fields[:-1][: 2 * MAX_OPTIONS])
+    pairs = []
+    for name in strings:
+        if not name:
+            break
+        pairs.append((name, next(strings, b"")))
+    return tuple(pairs)
 
 
 def _encode_options(options: Options) -> bytes:

@@ -45,7 +45,6 @@ class Receiver(TransferMachine):
         self.complete = False
         self.bytes_transferred = 0
         self._windowsize = options.windowsize
-        self._last_index = 0  # index of the last block in order
         self._acked_index = -1  # index in the last ACK
         self._ack_at_index = self._windowsize  # send an ACK when this index is reached
         self._payloads: list[bytes] = []
@@ -54,11 +53,6 @@ class Receiver(TransferMachine):
         self._last_duplicate = _NO_BLOCK  # index of the last discarded duplicate
         self._last_beyond_gap = _NO_BLOCK  # index of the last discarded block beyond a gap
         self._dallying = False
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks that arrived in order."""
-        return self._last_index
 
     @property
     def mid_window(self) -> bool:
@@ -90,15 +84,15 @@ class Receiver(TransferMachine):
             payload: Bytes of the block.
             now: Current time in seconds.
         """
-        ahead = self._numbering.blocks_ahead(block, self._last_index)
+        ahead = self._numbering.blocks_ahead(block, self.blocks)
         if ahead == 1 and not self.complete:
             self._accept(payload, now)
         elif 1 < ahead <= self._windowsize:
-            self._discard_beyond_gap(self._last_index + ahead)
+            self._discard_beyond_gap(self.blocks + ahead)
         else:
-            behind = self._numbering.blocks_behind(block, self._last_index)
-            if behind < self._windowsize and behind < self._last_index:
-                self._discard_duplicate(self._last_index - behind)
+            behind = self._numbering.blocks_behind(block, self.blocks)
+            if behind < self._windowsize and behind < self.blocks:
+                self._discard_duplicate(self.blocks - behind)
 
     def on_request_repeated(self, now: float) -> None:
         """Repeat the first reply, which may be lost, unless DATA has arrived already."""
@@ -135,16 +129,16 @@ class Receiver(TransferMachine):
         if not self._ack_due:
             return None
         self._ack_due = False
-        self._ack_sent_once = self._acked_index != self._last_index
+        self._ack_sent_once = self._acked_index != self.blocks
         self.retransmits += not self._ack_sent_once
-        self._acked_index = self._last_index
-        self._ack_at_index = self._last_index + self._windowsize
+        self._acked_index = self.blocks
+        self._ack_at_index = self.blocks + self._windowsize
         self._record_send(now)
         if self._dallying:
             self.deadline = self._progress_at + self._timer.dally
-        if self._last_index == 0 and self.options.oack:
+        if self.blocks == 0 and self.options.oack:
             return Oack(self.options.oack).encode()
-        return Ack(self._numbering.to_wire(self._last_index)).encode()
+        return Ack(self._numbering.to_wire(self.blocks)).encode()
 
     def _accept(self, payload: bytes, now: float) -> None:
         size = len(payload)
@@ -152,18 +146,18 @@ class Receiver(TransferMachine):
             reason = f"block of {size} bytes is larger than blksize {self.options.blksize}"
             self.abort(RequestRefused(ErrorCode.ILLEGAL_OPERATION, reason))
             return
-        if self._ack_sent_once and self._last_index == self._acked_index:
+        if self._ack_sent_once and self.blocks == self._acked_index:
             self._timer.on_rtt_sample(now - self._sent_at)
         self._payloads.append(payload)
         self.bytes_transferred += size
-        self._last_index += 1
+        self.blocks += 1
         self._last_duplicate = self._last_beyond_gap = _NO_BLOCK
         self._record_progress(now)
         if size < self.options.blksize:
             self.complete = True
             self._ack_due = False  # an ACK that is still due must not acknowledge this block
             self.deadline = inf  # storing the file has no time limit
-        elif self._last_index >= self._ack_at_index:
+        elif self.blocks >= self._ack_at_index:
             self._ack_due = True
         else:
             self.deadline = now + self._timer.interval
@@ -178,7 +172,7 @@ class Receiver(TransferMachine):
             # The sender started a window at `index` again. It waits for an ACK at the end of
             # that window.
             self._ack_at_index = min(self._ack_at_index, index - 1 + self._windowsize)
-            if self.complete or self._ack_at_index <= self._last_index:
+            if self.complete or self._ack_at_index <= self.blocks:
                 self._repeat_ack()
         self._last_duplicate = index
 

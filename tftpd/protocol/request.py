@@ -98,7 +98,6 @@ class RequestMachine(TransferMachine):
     """
 
     bytes_transferred = 0
-    blocks = 0
 
     def __init__(
         self, request: TransferRequest, timer: RetransmitTimer, now: float, broadcast: bool
@@ -121,7 +120,10 @@ class RequestMachine(TransferMachine):
             else:
                 self._receive_error(packet, now)
         elif isinstance(packet, Oack):
-            self._receive_oack(packet)
+            try:
+                self._accept(self._check_oack(packet))
+            except RequestRefused as refused:
+                self.abort(refused)
         elif self._is_answer_without_options(packet):
             self._accept(self.options)
 
@@ -162,12 +164,6 @@ class RequestMachine(TransferMachine):
             self._send_due = True
         else:
             self._close_by_error(error)
-
-    def _receive_oack(self, oack: Oack) -> None:
-        try:
-            self._accept(self._check_oack(oack))
-        except RequestRefused as refused:
-            self.abort(refused)
 
     def _accept(self, options: TransferOptions) -> None:
         self.options = options

@@ -62,14 +62,13 @@ class Sender(TransferMachine):
         self.buffer_blocks = windowsize * (1 + windows_ahead)
         self._oack_unacked = bool(options.oack)
         self._oack_due = True
-        self._acked = 0  # index of the last acknowledged block
-        self._ready = 0  # number of blocks after `_acked` that the driver has ready
+        self._ready = 0  # number of unacknowledged blocks that the driver has ready
         self._last_size: int | None = None  # bytes in the last block, when it is ready
-        self._in_flight = 0  # number of blocks after `_acked` that were sent
+        self._in_flight = 0  # number of unacknowledged blocks that were sent
         self._highest_sent = 0  # index of the highest block ever sent
         self._sent_once = True  # no block in flight was sent more than once
         self._acked_after_resend = False  # the last acknowledged block was sent more than once
-        self._duplicate_answered = False  # a duplicate ACK of `_acked` was answered
+        self._duplicate_answered = False  # a duplicate of the last ACK was answered
         self._next_sample_at = now
         self._window_sent_at = now  # when the first block of the window was sent
         self._pacer = Pacer(windowsize, timer.policy.packet_interval)
@@ -86,16 +85,11 @@ class Sender(TransferMachine):
         return self.buffer_blocks - self._ready
 
     @property
-    def blocks(self) -> int:
-        """Number of acknowledged blocks."""
-        return self._acked
-
-    @property
     def bytes_transferred(self) -> int:
         """Bytes of payload that the peer has acknowledged."""
         blksize = self.options.blksize
         missing = 0 if self._last_size is None or self._ready else blksize - self._last_size
-        return self._acked * blksize - missing
+        return self.blocks * blksize - missing
 
     @property
     def is_finishing(self) -> bool:
@@ -168,7 +162,7 @@ class Sender(TransferMachine):
                 return None
         if start == 0:
             self._window_sent_at = now
-        first, last = self._acked + start + 1, self._acked + end
+        first, last = self.blocks + start + 1, self.blocks + end
         if first > self._highest_sent:
             self._sent_once = self._sent_once or start == 0
             self._highest_sent = last
@@ -188,11 +182,11 @@ class Sender(TransferMachine):
             block: Block number, 0 to 65535.
             now: Current time in seconds.
         """
-        count = self._numbering.blocks_ahead(block, self._acked)
+        count = self._numbering.blocks_ahead(block, self.blocks)
         if self._oack_unacked:
             if count == 0:
                 self._receive_oack_ack(now)
-        elif 0 < count <= self._highest_sent - self._acked:
+        elif 0 < count <= self._highest_sent - self.blocks:
             self._move_window(count, now)
         elif count == 0:
             self._receive_duplicate(now)
@@ -225,7 +219,7 @@ class Sender(TransferMachine):
         self._acked_after_resend = not self._sent_once
         self._duplicate_answered = False
         self._ready -= count
-        self._acked += count
+        self.blocks += count
         # An ACK from the middle means that the block after it was lost: a new window starts
         # there (RFC 7440 section 4).
         self._in_flight = 0
@@ -257,7 +251,7 @@ class Sender(TransferMachine):
             self._in_flight = 0
 
     def _receive_error(self, error: ErrorPacket) -> None:
-        if self._acked == 0 and self.options.has_tsize:
+        if self.blocks == 0 and self.options.has_tsize:
             self.close(Outcome.PROBE, error.code, error.message)
         else:
             self._close_by_error(error)

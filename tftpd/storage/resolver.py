@@ -191,7 +191,7 @@ class _Search:
         open_file: Callable[[Grant[ReadPolicy]], ResolvedFile],
     ) -> ResolvedFile:
         """Return the file of the first grant for which it exists; raise the first refusal else."""
-        first: RequestRefused | None = None
+        missing: list[RequestRefused] = []
         for grant in grants:
             try:
                 return open_file(grant)
@@ -199,9 +199,8 @@ class _Search:
                 if not _is_missing(refused):
                     raise
                 self.stamps.append(DirectoryStamp.of_missing(grant.root, grant.name))
-                first = first or refused
-        assert first is not None, "at least one grant"
-        raise first
+                missing.append(refused)
+        raise missing[0]
 
     def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
         templates = grant.policy.templates
