@@ -129,7 +129,9 @@ def transfer_error(result: TransferResult) -> TransferError:
     """Return the exception for a transfer whose outcome is not `Outcome.DONE`."""
     if result.outcome is Outcome.ABORTED:
         error_class = server_error_class(result.code)
-        if result.code == ErrorCode.ILLEGAL_OPERATION and _is_upload_refused(result):
+        # dnsmasq refuses an upload with ERROR 4, before the first block.
+        is_upload_refused = result.direction is Direction.WRITE and result.bytes_transferred == 0
+        if result.code == ErrorCode.ILLEGAL_OPERATION and is_upload_refused:
             error_class = Refusal
         return error_class(result.detail or f"ERROR {result.code}", result.code)
     if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
@@ -137,8 +139,3 @@ def transfer_error(result: TransferResult) -> TransferError:
     if result.code in _PROTOCOL_ERRORS:
         return BadAnswer(result.detail, result.code)
     return LocalError(result.detail, result.code)
-
-
-def _is_upload_refused(result: TransferResult) -> bool:
-    """Return True for an upload that failed before its first block: dnsmasq sends ERROR 4 then."""
-    return result.direction is Direction.WRITE and result.bytes_transferred == 0

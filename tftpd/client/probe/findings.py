@@ -10,7 +10,6 @@ from enum import Enum
 
 from tftpd.access.paths import printable_name
 from tftpd.client.probe import observations as obs
-from tftpd.client.probe.session_checks import MAX_BLOCK_NUMBER
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.options import DEFAULT_BLKSIZE, DEFAULT_WINDOWSIZE
 
@@ -78,10 +77,6 @@ def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
     elif answer.kind is obs.AnswerKind.OACK:
         text = "the server answers a request without options with an OACK, which clients reject"
         yield Finding(Level.BREAKS, "oack-unasked", text)
-
-
-def _check_origin(observed: obs.Observations) -> Iterator[Finding]:
-    answer = observed.answer
     if answer.origin is obs.AnswerOrigin.OTHER_ADDRESS:
         text = f"answers come from {answer.address} instead of {observed.address}: most firmware "
         text += "drops them. Let the server listen on the address that clients use, or check "
@@ -226,7 +221,7 @@ def _check_rollover(observed: obs.Observations) -> Iterator[Finding]:
         text = f"{result.value} follows block 65535: files with more blocks cannot be read"
         yield Finding(Level.RISK, "rollover", text)
     size = observed.known_size
-    if size is not None and size // _RASPBERRY_PI_BLKSIZE > MAX_BLOCK_NUMBER:
+    if size is not None and size // _RASPBERRY_PI_BLKSIZE > obs.MAX_BLOCK_NUMBER:
         text = f"the file has more than 65,535 blocks of {_RASPBERRY_PI_BLKSIZE} bytes: "
         yield Finding(Level.NOTE, "long-file", text + "a Raspberry Pi 5 cannot read it")
 
@@ -279,7 +274,6 @@ def _join_words(words: list[str]) -> str:
 
 _RULES: tuple[Callable[[obs.Observations], Iterator[Finding]], ...] = (
     _check_answer,
-    _check_origin,
     _check_delay,
     _check_firmware,
     _check_tsize,
