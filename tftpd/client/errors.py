@@ -116,9 +116,6 @@ _SERVER_ERRORS: dict[int | None, type[ServerError]] = {
     ErrorCode.OPTION_REFUSED: Refusal,
 }
 
-# Codes of the ERROR packets that the client sends if the server violates the protocol.
-_PROTOCOL_ERRORS = (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
-
 
 def server_error_class(code: int | None) -> type[ServerError]:
     """Return the exception class for the code of an ERROR packet from the server."""
@@ -136,6 +133,7 @@ def transfer_error(result: TransferResult) -> TransferError:
         return error_class(result.detail or f"ERROR {result.code}", result.code)
     if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
         return TimedOut(result.detail or "the server does not answer")
-    if result.code in _PROTOCOL_ERRORS:
+    # The client sends these codes if the server violates the protocol.
+    if result.code in (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED):
         return BadAnswer(result.detail, result.code)
     return LocalError(result.detail, result.code)

@@ -23,7 +23,6 @@ _MAX_LISTED = 3
 _MAX_RANDOM_RETRANSMITS = 3  # more of them in one sample are not chance
 _MIN_RATE_SAMPLE_BYTES = 64 << 10  # the rate of a shorter transfer means nothing
 _MIN_SPEEDUP = 1.2
-_NUMBER_WORDS = {2: "two", 3: "three"}
 
 _OPTION_FAILURES = {
     obs.OptionResult.REFUSED: "refuses a request with {} (ERROR 8), instead of ignoring it",
@@ -55,8 +54,7 @@ def derive_findings(observed: obs.Observations) -> tuple[Finding, ...]:
     is_healthy = all(finding.level is Level.NOTE for finding in found)
     if observed.answer.kind is obs.AnswerKind.DATA and is_healthy:
         found.append(Finding(Level.NOTE, "healthy", "no problem was found that prevents boots"))
-    order = list(Level)
-    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+    return tuple(sorted(found, key=lambda finding: list(Level).index(finding.level)))
 
 
 def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
@@ -207,7 +205,7 @@ def _check_repetition(observed: obs.Observations) -> Iterator[Finding]:
         text = "after a duplicate ACK, the server sends one block twice"
         yield Finding(Level.NOTE, "copy", text)
     if repetition.transfers is not None and repetition.transfers > 1:
-        number = _NUMBER_WORDS.get(repetition.transfers, "several")
+        number = {2: "two", 3: "three"}.get(repetition.transfers, "several")
         text = f"a repeated request starts {number} transfers, as with most servers"
         yield Finding(Level.NOTE, "second-transfer", text)
 

@@ -92,8 +92,11 @@ def explain(
     result = DryRun(b"", None, reason)
     if not reason:
         limits, timing = settings.limits.option_limits(), settings.retransmit.build_policy()
-        is_single_port = listener is not None and listener["mode"] == "single-port"
-        max_window = _first_upload_window(peer) if is_single_port else None
+        max_window = None
+        if listener is not None and listener["mode"] == "single-port":
+            # The window of a first upload: all uploads share the buffer of the listener.
+            family = socket.AF_INET6 if ":" in client_host else socket.AF_INET
+            max_window = upload_window_bytes(listener_receive_buffer(family))
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
             render = template_renderer(renderer, settings.build_variables())
             datagram = request.encode()
@@ -125,12 +128,6 @@ def explain(
         "granted": not reason and result.granted,
         "reason": result.reason,
     }
-
-
-def _first_upload_window(peer: SocketAddress) -> int:
-    """Return the window in bytes that a single-port listener grants its first upload."""
-    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    return upload_window_bytes(listener_receive_buffer(family))
 
 
 def _peer_of(host: str) -> SocketAddress:
