@@ -3,7 +3,7 @@
 import pytest
 
 from tftpd.client.errors import UsageError
-from tftpd.client.jobs import RemoteFile, is_url, parse_host, parse_url
+from tftpd.client.jobs import RemoteFile, is_url, parse_url, remote_file
 from tftpd.protocol.negotiation import Mode
 
 
@@ -65,9 +65,9 @@ def test_a_url_begins_with_tftp():
     ],
 )
 def test_a_host_and_an_optional_port_are_parsed(text, host, port):
-    assert parse_host(text) == (host, port)
+    assert remote_file(text, "f", "utf-8") == RemoteFile(host, b"f", port)
 
 
 def test_an_invalid_port_is_rejected():
     with pytest.raises(UsageError, match="invalid port 65536"):
-        parse_host("host:65536")
+        remote_file("host:65536", "f", "utf-8")

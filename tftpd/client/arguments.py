@@ -6,9 +6,9 @@ from math import inf
 
 import tftpd
 from tftpd.client.errors import UsageError
+from tftpd.client.settings import IDLE_TIMEOUT_SECONDS
 from tftpd.protocol.negotiation import Mode
 
-_TRANSFER_TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 5.0
 
 
@@ -123,7 +123,7 @@ def _add_request_options(parser: argparse.ArgumentParser) -> None:
         "--rollover", type=parse_natural, metavar="0|1",
         help="block number after 65535: 0 or 1 (default: do not request the option)",
     )  # fmt: skip
-    _add_server_options(parser, _TRANSFER_TIMEOUT_SECONDS)
+    _add_server_options(parser, IDLE_TIMEOUT_SECONDS)
 
 
 def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) -> None:

@@ -111,8 +111,7 @@ class CommandRunner:
             print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr, flush=True)
 
     def _print_json(self, job: TransferJob, **values: object) -> None:
-        local = "-" if job.local is None else str(job.local)
-        file = {"host": job.remote.host, "file": _name(job), "local": local}
+        file = {"host": job.remote.host, "file": _name(job), "local": str(job.local or "-")}
         print(json.dumps(file | values), file=self._output, flush=True)
 
 

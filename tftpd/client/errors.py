@@ -116,9 +116,6 @@ _SERVER_ERRORS: dict[int | None, type[ServerError]] = {
     ErrorCode.OPTION_REFUSED: Refusal,
 }
 
-# Codes of the ERROR packets that the client sends if the server violates the protocol.
-_PROTOCOL_ERRORS = (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
-
 
 def server_error_class(code: int | None) -> type[ServerError]:
     """Return the exception class for the code of an ERROR packet from the server."""
@@ -129,16 +126,14 @@ def transfer_error(result: TransferResult) -> TransferError:
     """Return the exception for a transfer whose outcome is not `Outcome.DONE`."""
     if result.outcome is Outcome.ABORTED:
         error_class = server_error_class(result.code)
-        if result.code == ErrorCode.ILLEGAL_OPERATION and _is_upload_refused(result):
+        # dnsmasq refuses an upload with ERROR 4, before the first block.
+        is_upload_refused = result.direction is Direction.WRITE and result.bytes_transferred == 0
+        if result.code == ErrorCode.ILLEGAL_OPERATION and is_upload_refused:
             error_class = Refusal
         return error_class(result.detail or f"ERROR {result.code}", result.code)
     if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
         return TimedOut(result.detail or "the server does not answer")
-    if result.code in _PROTOCOL_ERRORS:
+    # The client sends these codes if the server violates the protocol.
+    if result.code in (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED):
         return BadAnswer(result.detail, result.code)
     return LocalError(result.detail, result.code)
-
-
-def _is_upload_refused(result: TransferResult) -> bool:
-    """Return True for an upload that failed before its first block: dnsmasq sends ERROR 4 then."""
-    return result.direction is Direction.WRITE and result.bytes_transferred == 0

@@ -72,8 +72,7 @@ class ClientSession(Session[RequestMachine], Generic[File]):
     @property
     def bytes_transferred(self) -> int:
         """Number of file bytes that have arrived so far, counted by the receiving side."""
-        session = self._data_session or self
-        return int(session.machine.bytes_transferred)
+        return int((self._data_session or self).machine.bytes_transferred)
 
     @property
     def size(self) -> int | None:
@@ -162,8 +161,7 @@ class ClientSession(Session[RequestMachine], Generic[File]):
 
     def _start_data_session(self) -> None:
         params = SessionParams(self.request, self.peer, self._deliver_result)
-        session = self._create_data_session(params)
-        self._data_session = session
+        self._data_session = session = self._create_data_session(params)
         self._stop_timer()
         session.makeConnection(self.transport)
         if self._answer.startswith(OACK_PREFIX):
@@ -185,8 +183,7 @@ class DownloadSession(ClientSession[Callable[[TransferOptions], UploadSink]]):
 
     def _create_data_session(self, params: SessionParams) -> ReceiveSession:
         options = self.machine.options
-        sink = self._file(options)
-        return ReceiveSession(self._runtime, options, self._policy, params, sink)
+        return ReceiveSession(self._runtime, options, self._policy, params, self._file(options))
 
     def _close_file(self) -> None:
         """Do nothing: only the session for the data has a file."""
@@ -196,8 +193,7 @@ class UploadSession(ClientSession[FileLike]):
     """An upload. The session closes its `file`."""
 
     def _create_data_session(self, params: SessionParams) -> SendSession:
-        options = self.machine.options
-        return SendSession(self._runtime, options, self._policy, params, self._file)
+        return SendSession(self._runtime, self.machine.options, self._policy, params, self._file)
 
     def _close_file(self) -> None:
         self._file.close()

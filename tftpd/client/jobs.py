@@ -71,18 +71,6 @@ def parse_url(url: str, encoding: str) -> RemoteFile:
     return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
 
 
-def parse_host(text: str) -> tuple[str, int | None]:
-    """Split `host[:port]`; an IPv6 address with a port must be in brackets.
-
-    Text of any other form is returned as a host.
-
-    Raises:
-        UsageError: The port is not 1 to 65535.
-    """
-    match = _HOST_AND_PORT.fullmatch(text)
-    return (text, None) if match is None else _host_and_port(match)
-
-
 def parse_downloads(arguments: Namespace) -> list[TransferJob]:
     """Return the jobs of `get`; raise `UsageError` if the arguments do not fit together."""
     remotes = _parse_remotes(arguments)
@@ -127,7 +115,8 @@ def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
     """Return the file `name` of a server.
 
     Args:
-        host: `host[:port]`.
+        host: `host[:port]`. An IPv6 address with a port must be in brackets. Text of any other
+            form is taken as a host.
         name: Name of the file.
         encoding: Encoding of the name on the server.
 
@@ -135,7 +124,8 @@ def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
         UsageError: The port or the name is invalid.
         UnicodeError: The encoding does not have a character of the name.
     """
-    address, port = parse_host(host)
+    match = _HOST_AND_PORT.fullmatch(host)
+    address, port = (host, None) if match is None else _host_and_port(match)
     return _check_name(RemoteFile(address, name.encode(encoding), port))
 
 

@@ -164,7 +164,7 @@ class Shell(cmd.Cmd):
             return bool(super().onecmd(line))
         except (UsageError, ValueError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
-            self._set_status(ExitStatus.BAD_USAGE)
+            self.status = self.status or ExitStatus.BAD_USAGE
             return False
 
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:
@@ -204,9 +204,7 @@ class Shell(cmd.Cmd):
 
     def _transfer(self, command: str, jobs: list[TransferJob], output: str | None = None) -> None:
         arguments = _replace(self._arguments, command=command, output=output)
-        self._set_status(self._run_jobs(arguments, jobs))
-
-    def _set_status(self, status: int) -> None:
+        status = self._run_jobs(arguments, jobs)
         self.status = self.status or status
 
     def _split(self, line: str, command: str, minimum: int, maximum: float = inf) -> list[str]:

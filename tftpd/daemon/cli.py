@@ -118,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
-        return status
+        return int(arguments.run(arguments))
     except ConfigError as error:
         print_startup_error(str(error))
         return EX_CONFIG

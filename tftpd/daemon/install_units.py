@@ -45,9 +45,8 @@ def install_units(arguments: argparse.Namespace) -> int:
         return 1
     if not arguments.dry_run:
         list(getPlugins(IServiceMaker))  # writes Twisted's plugin cache, which needs root
-    unit = "tftpd.socket" if arguments.socket else "tftpd.service"
     print("\nNext:", f"tftpd check {_CONFIG}", "systemctl daemon-reload", sep="\n    ")
-    print(f"    systemctl enable --now {unit}")
+    print(f"    systemctl enable --now tftpd.{'socket' if arguments.socket else 'service'}")
     return 0
 
 

@@ -84,15 +84,11 @@ def decode(message: bytes) -> tuple[str, Any]:
 
 
 def _result_from_json(fields: dict[str, Any]) -> TransferResult:
-    mode, served_name = fields["mode"], fields["served_name"]
-    decoded = {
-        "direction": Direction(fields["direction"]),
-        "peer": tuple(fields["peer"]),
-        "filename": fields["filename"].encode("latin-1"),
-        "outcome": Outcome(fields["outcome"]),
-        "options": tuple(fields["options"]),
-        "resolution_steps": tuple(fields["resolution_steps"]),
-        "served_name": None if served_name is None else served_name.encode("latin-1"),
-        "mode": None if mode is None else Mode(mode.encode("latin-1")),
-    }
-    return TransferResult(**(fields | decoded))
+    for name in ("peer", "options", "resolution_steps"):
+        fields[name] = tuple(fields[name])
+    for name in ("filename", "served_name", "mode"):
+        fields[name] = None if fields[name] is None else fields[name].encode("latin-1")
+    fields["direction"] = Direction(fields["direction"])
+    fields["outcome"] = Outcome(fields["outcome"])
+    fields["mode"] = None if fields["mode"] is None else Mode(fields["mode"])
+    return TransferResult(**fields)

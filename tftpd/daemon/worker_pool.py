@@ -128,6 +128,7 @@ class WorkerSlot:
         observer: Called with each result of the worker.
         on_drained: Called with the number and each removed address that has no session any longer.
         on_ended: Called with the number after each end of a worker.
+        worker: The process that runs now; None if there is none.
     """
 
     reactor: Any

@@ -37,12 +37,13 @@ def _describe(packet: Packet) -> str:
             text = printable_name(message.encode("utf-8", "surrogateescape"))
             return f"ERROR {code} {text}".rstrip()
         case Oack(options):
-            return " ".join(["OACK", *_describe_options(options)])
+            return " ".join(["OACK", *describe_options(options)])
         case Rrq(name, mode, options) | Wrq(name, mode, options):
             kind = type(packet).__name__.upper()
-            words = [kind, printable_name(name), printable_name(mode), *_describe_options(options)]
+            words = [kind, printable_name(name), printable_name(mode), *describe_options(options)]
             return " ".join(words)
 
 
-def _describe_options(options: Options) -> list[str]:
+def describe_options(options: Options) -> list[str]:
+    """Return each option as NAME=VALUE, without control characters."""
     return [f"{printable_name(name)}={printable_name(value)}" for name, value in options]

@@ -10,7 +10,6 @@ from enum import Enum
 
 from tftpd.access.paths import printable_name
 from tftpd.client.probe import observations as obs
-from tftpd.client.probe.session_checks import MAX_BLOCK_NUMBER
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.options import DEFAULT_BLKSIZE, DEFAULT_WINDOWSIZE
 
@@ -24,7 +23,6 @@ _MAX_LISTED = 3
 _MAX_RANDOM_RETRANSMITS = 3  # more of them in one sample are not chance
 _MIN_RATE_SAMPLE_BYTES = 64 << 10  # the rate of a shorter transfer means nothing
 _MIN_SPEEDUP = 1.2
-_NUMBER_WORDS = {2: "two", 3: "three"}
 
 _OPTION_FAILURES = {
     obs.OptionResult.REFUSED: "refuses a request with {} (ERROR 8), instead of ignoring it",
@@ -56,8 +54,7 @@ def derive_findings(observed: obs.Observations) -> tuple[Finding, ...]:
     is_healthy = all(finding.level is Level.NOTE for finding in found)
     if observed.answer.kind is obs.AnswerKind.DATA and is_healthy:
         found.append(Finding(Level.NOTE, "healthy", "no problem was found that prevents boots"))
-    order = list(Level)
-    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+    return tuple(sorted(found, key=lambda finding: list(Level).index(finding.level)))
 
 
 def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
@@ -78,10 +75,6 @@ def _check_answer(observed: obs.Observations) -> Iterator[Finding]:
     elif answer.kind is obs.AnswerKind.OACK:
         text = "the server answers a request without options with an OACK, which clients reject"
         yield Finding(Level.BREAKS, "oack-unasked", text)
-
-
-def _check_origin(observed: obs.Observations) -> Iterator[Finding]:
-    answer = observed.answer
     if answer.origin is obs.AnswerOrigin.OTHER_ADDRESS:
         text = f"answers come from {answer.address} instead of {observed.address}: most firmware "
         text += "drops them. Let the server listen on the address that clients use, or check "
@@ -212,7 +205,7 @@ def _check_repetition(observed: obs.Observations) -> Iterator[Finding]:
         text = "after a duplicate ACK, the server sends one block twice"
         yield Finding(Level.NOTE, "copy", text)
     if repetition.transfers is not None and repetition.transfers > 1:
-        number = _NUMBER_WORDS.get(repetition.transfers, "several")
+        number = {2: "two", 3: "three"}.get(repetition.transfers, "several")
         text = f"a repeated request starts {number} transfers, as with most servers"
         yield Finding(Level.NOTE, "second-transfer", text)
 
@@ -226,7 +219,7 @@ def _check_rollover(observed: obs.Observations) -> Iterator[Finding]:
         text = f"{result.value} follows block 65535: files with more blocks cannot be read"
         yield Finding(Level.RISK, "rollover", text)
     size = observed.known_size
-    if size is not None and size // _RASPBERRY_PI_BLKSIZE > MAX_BLOCK_NUMBER:
+    if size is not None and size // _RASPBERRY_PI_BLKSIZE > obs.MAX_BLOCK_NUMBER:
         text = f"the file has more than 65,535 blocks of {_RASPBERRY_PI_BLKSIZE} bytes: "
         yield Finding(Level.NOTE, "long-file", text + "a Raspberry Pi 5 cannot read it")
 
@@ -279,7 +272,6 @@ def _join_words(words: list[str]) -> str:
 
 _RULES: tuple[Callable[[obs.Observations], Iterator[Finding]], ...] = (
     _check_answer,
-    _check_origin,
     _check_delay,
     _check_firmware,
     _check_tsize,

@@ -10,6 +10,8 @@ from enum import Enum
 from tftpd.protocol import options as opt
 from tftpd.protocol.errors import ErrorCode
 
+MAX_BLOCK_NUMBER = 65535  # servers disagree about the next one
+
 # Options whose value a server may lower.
 _LOWERABLE = (opt.BLKSIZE, opt.WINDOWSIZE)
 

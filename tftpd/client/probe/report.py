@@ -10,6 +10,7 @@ from tftpd.access.paths import printable_name
 from tftpd.client.probe import observations as obs
 from tftpd.client.probe.findings import Finding, Level
 from tftpd.client.probe.runner import BLKSIZES
+from tftpd.net.packet_text import describe_options
 from tftpd.protocol import options as opt
 
 MAX_LINE_COLUMNS = 79
@@ -162,8 +163,7 @@ def _format_firmware(observed: obs.Observations) -> Iterator[str]:
     for entry in observed.firmware_answers:
         answer = entry.answer
         if answer.options:
-            pairs = ((printable_name(n), printable_name(v)) for n, v in answer.options)
-            text = " ".join(f"{name}={value}" for name, value in pairs)
+            text = " ".join(describe_options(answer.options))
         elif answer.kind is obs.AnswerKind.DATA:
             text = "DATA without OACK"
         else:

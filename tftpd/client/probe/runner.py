@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from tftpd.client.probe import observations as obs
-from tftpd.client.probe.checks import Checks, encode_option
+from tftpd.client.probe.checks import Checks, detect_rollover, encode_option, measure_throughput
 from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.firmware import FIRMWARE
-from tftpd.client.probe.session_checks import MAX_BLOCK_NUMBER, detect_rollover, measure_throughput
 from tftpd.protocol import options as opt
 
 BLKSIZES = (512, 1024, 1428, 1432, 1448, 1468, 2048, 4096, 8192, 16384, 65464)
@@ -128,7 +127,7 @@ class Probe:
         smallest = await self._checks.check_option(opt.BLKSIZE, _SMALL_BLKSIZE)
         blksize = smallest.value if smallest.is_usable and smallest.value else opt.DEFAULT_BLKSIZE
         size = observed.known_size
-        if size is not None and size < MAX_BLOCK_NUMBER * blksize:
+        if size is not None and size < obs.MAX_BLOCK_NUMBER * blksize:
             observed.rollover = obs.RolloverResult.TOO_SMALL
             return
         windowsize = opt.DEFAULT_WINDOWSIZE

@@ -95,7 +95,10 @@ def explain(
         limits = limits_for(profile, settings.limits.option_limits())
         is_single_port = listener is not None and listener["mode"] == "single-port"
         if is_single_port and isinstance(request, Wrq):
-            limits = limit_upload_window(limits, _first_upload_window(peer))
+            # The window of a first upload: all uploads share the buffer of the listener.
+            family = socket.AF_INET6 if ":" in client_host else socket.AF_INET
+            window_bytes = upload_window_bytes(listener_receive_buffer(family))
+            limits = limit_upload_window(limits, window_bytes)
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
             render = template_renderer(renderer, settings.build_variables())
             result = dry_run(request.encode(), client, resolver, limits, render)
@@ -124,12 +127,6 @@ def explain(
         "granted": result.options is not None,
         "reason": result.reason,
     }
-
-
-def _first_upload_window(peer: SocketAddress) -> int:
-    """Return the window in bytes that a single-port listener grants its first upload."""
-    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    return upload_window_bytes(listener_receive_buffer(family))
 
 
 def _peer_of(host: str) -> SocketAddress:

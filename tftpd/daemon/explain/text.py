@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import pwd
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
     # After loading: the daemon, too, reads its configuration as root.
     if arguments.user is not None:
         try:
-            _drop_privileges(arguments.user)
+            os.initgroups(arguments.user.pw_name, arguments.user.pw_gid)
+            os.setgid(arguments.user.pw_gid)
+            os.setuid(arguments.user.pw_uid)
         except PermissionError:
             print("tftpd explain: --user needs root", file=sys.stderr)
             return _EXIT_USAGE
@@ -48,12 +49,6 @@ def format_lines(explanation: JsonObject) -> Iterator[str]:
     """Yield one line for each stage of the decision."""
     for title, text in _stages(explanation):
         yield f"{title:{_TITLE_CHARS}}{text}".rstrip()
-
-
-def _drop_privileges(user: pwd.struct_passwd) -> None:
-    os.initgroups(user.pw_name, user.pw_gid)
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
 
 
 def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
