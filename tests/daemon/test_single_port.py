@@ -240,3 +240,17 @@ def test_the_status_page_shows_single_port_transfers(tmp_path):
             assert (one["file"], one["state"], one["bytes"]) == ("vmlinuz", "running", 4000)
             client.hang_up()
         until(lambda: page.status()["running"] == [])
+
+
+@pytest.mark.parametrize("name", [b"many", b"new"], ids=["read", "write"])
+def test_a_transfer_ends_when_the_port_of_its_client_is_closed(tmp_path, name):
+    """The host of a forged address answers the first packet with an ICMP error."""
+    with single(tmp_path) as running:
+        (running.root / "many").write_bytes(FILE * 100)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            opcode = b"\0\1" if name == b"many" else b"\0\2"
+            sock.sendto(opcode + name + b"\0octet\0", (LOCALHOST, running.port))
+        (event,) = running.awaited(1)
+        assert (event["outcome"], event["detail"]) == ("aborted by peer", "ICMP port unreachable")
+        assert event["seconds"] < 0.9  # before the first retransmission
+        assert get(running.port, b"many") == FILE * 100

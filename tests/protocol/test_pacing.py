@@ -304,3 +304,25 @@ def test_a_sender_subtracts_the_round_trip_from_the_arrival_time():
     sender.receive_ack(96, 0.2)  # 64 blocks in 140 ms
     assert sender.next_send(0.2) == (97, 8)
     assert sender.deadline == pytest.approx(0.2 + 8 / (1.25 * 64 / 0.14))
+
+
+def test_cautious_windows_are_sent_in_bursts_of_eight_blocks():
+    pacer = Pacer(64, cautious_windows=2)
+    assert (pacer.active, pacer.take(64, 1.0)) == (True, 8)
+    assert pacer.take(56, 1.001) == 0
+    assert pacer.take(56, 1.0021) == 8
+    for _ in range(2):
+        assert pacer.active
+        pacer.on_window_acked(64, 0.01, 0.0)
+    assert not pacer.active
+
+
+def test_a_loss_during_cautious_windows_paces_the_later_ones_too():
+    pacer = Pacer(64, cautious_windows=1)
+    pacer.on_loss(32, 0.1)
+    pacer.on_window_acked(64, 0.1, 0.0)
+    assert pacer.active
+
+
+def test_a_small_window_needs_no_caution():
+    assert not Pacer(8, cautious_windows=3).active

@@ -71,13 +71,15 @@ class EpollReader:
             if not events:
                 return
             n_transfers = len(events)
-            for fd, _ in events:
+            for fd, event in events:
                 reader = readers.get(fd)
                 if reader is None:
                     continue  # closed by a reader that was served earlier in this round
                 if fd in listener_fds:
                     n_transfers -= 1
                 try:
+                    if event & select.EPOLLERR and fd in listener_fds:
+                        reader.readErrors()  # type: ignore[attr-defined]
                     reader.doRead()
                 except Exception:
                     self.log.failure("internal error in a reader", event="reader_failed")

@@ -64,6 +64,11 @@ class ReceiveSession(Session[Receiver]):
         """Size that the peer announced with the option `tsize`."""
         return self.machine.options.tsize
 
+    def connectionRefused(self) -> None:
+        """Twisted: handle an ICMP error, unless the file is complete and only has to be stored."""
+        if not self.machine.complete:
+            super().connectionRefused()
+
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES:
             if self._paused:

@@ -78,8 +78,8 @@ class SegmentedSender:
         for start in range(0, len(data), max_bytes):
             try:
                 self._socket.sendmsg([data[start : start + max_bytes]], segment, 0, address)
-            except BlockingIOError:
-                raise
+            except (BlockingIOError, ConnectionRefusedError):
+                raise  # nothing was sent; the error belongs to an earlier datagram
             except OSError:
                 # The block exceeds the path MTU, or the card or the kernel does not
                 # support GSO: the error is EINVAL, EMSGSIZE, EIO or another one.

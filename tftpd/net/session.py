@@ -160,6 +160,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         except Exception:
             self._internal_error()
 
+    def connectionRefused(self) -> None:
+        """Twisted: handle an ICMP error: nobody receives on the peer's port."""
+        self.machine.close(Outcome.ABORTED, detail="ICMP port unreachable")
+        self._run()
+
     def on_request_repeated(self) -> None:
         """Handle a repeated request: the first packet of this side may be lost."""
         self.machine.on_request_repeated(self._seconds())

@@ -1,5 +1,6 @@
 """Bind UDP sockets, and learn the local address of each incoming datagram."""
 
+import errno
 import socket
 import struct
 import sys
@@ -20,6 +21,9 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination i
 _NO_ADDRESS = bytes(4)
 _MIN_MULTICAST = 224  # first byte of an IPv4 address; from here on no unicast addresses
 _IN6_PKTINFO = struct.Struct("=16sI")  # destination in the header, interface
+
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_MSG_ERRQUEUE = getattr(socket, "MSG_ERRQUEUE", 0)
 
 PKTINFO_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
 
@@ -131,6 +135,31 @@ def client_address(host: str) -> Any:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def enable_error_queue(sock: socket.socket) -> None:
+    """Make the kernel queue ICMP errors for `read_refused_peer`; only Linux can."""
+    if not _LINUX:
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+
+
+def read_refused_peer(sock: socket.socket) -> tuple[SocketAddress, bool]:
+    """Return the peer of the next ICMP error, and True if its port is closed.
+
+    Raises:
+        OSError: There is no other error.
+    """
+    _, ancillary, _, peer = sock.recvmsg(0, 512, _MSG_ERRQUEUE)
+    errors = (
+        int.from_bytes(data[:4], sys.byteorder)  # ee_errno of struct sock_extended_err
+        for level, kind, data in ancillary
+        if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR))
+    )
+    return peer, errno.ECONNREFUSED in errors
 
 
 def is_own_address(peer: SocketAddress) -> bool:

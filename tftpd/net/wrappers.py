@@ -63,6 +63,10 @@ class ProtocolTap(BurstProtocol):
         """Stop the protocol after the port is closed."""
         self._protocol.doStop()
 
+    def connectionRefused(self) -> None:
+        """Pass an ICMP error to the protocol."""
+        self._protocol.connectionRefused()
+
     def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
         """Report an incoming datagram and pass it to the protocol."""
         self._observe(False, datagram, self._local, peer)

@@ -47,14 +47,16 @@ class Pacer:
         window: Window size in blocks.
         interval: Fixed time between two blocks; 0 for a rate that adapts to the observed losses
             and arrivals.
+        cautious_windows: Number of first windows that are sent in bursts of 8 blocks, 2 ms apart.
 
     Attributes:
         active: True if blocks are delayed at all.
         next_at: Time at which the next block may be sent.
     """
 
-    def __init__(self, window: int, interval: float = 0.0) -> None:
-        self.active = interval > 0
+    def __init__(self, window: int, interval: float = 0.0, cautious_windows: int = 0) -> None:
+        self._cautious_windows = cautious_windows if window > _MIN_BURST_BLOCKS else 0
+        self.active = interval > 0 or self._cautious_windows > 0
         self.next_at = -inf
         self._interval = interval
         self._rate = inf
@@ -70,6 +72,9 @@ class Pacer:
         if self._interval:
             self.next_at = now + self._interval
             return 1
+        if self._cautious_windows:
+            self.next_at = now + _BURST_SECONDS
+            return min(count, _MIN_BURST_BLOCKS)
         count = min(count, max(_MIN_BURST_BLOCKS, int(self._rate * _BURST_SECONDS)))
         self.next_at = now + count / self._rate
         return count
@@ -82,6 +87,10 @@ class Pacer:
             elapsed: Seconds from its first block to its ACK, without the round-trip time.
             queued: Seconds from its last block to its ACK, without the round-trip time.
         """
+        if self._cautious_windows:
+            self._cautious_windows -= 1
+            self.active = self._interval > 0 or self._cautious_windows > 0 or self._rate < inf
+            return
         self._kept_up = queued < _BURST_SECONDS
         self._observed.append(count / max(elapsed, _MIN_ELAPSED_SECONDS))
         del self._observed[:-_OBSERVED_WINDOWS]
@@ -133,5 +142,6 @@ class Pacer:
         if self._interval:
             return
         limits_window = rate * _UNPACED_WINDOW_SECONDS < self._window
-        self.active = self._window > _MIN_BURST_BLOCKS and limits_window
-        self._rate = max(rate, _MIN_RATE) if self.active else inf
+        is_paced = self._window > _MIN_BURST_BLOCKS and limits_window
+        self._rate = max(rate, _MIN_RATE) if is_paced else inf
+        self.active = is_paced or self._cautious_windows > 0

@@ -38,6 +38,8 @@ class RetransmitPolicy:
         max_unanswered_sends: How often the first packet is sent to a peer that never answers;
             None for no limit. The address in its request may belong to another host.
         packet_interval: Minimum time between two blocks.
+        cautious_windows: Number of first windows that are sent in bursts of 8 blocks, 2 ms apart:
+            an ICMP error of a host that did not send the request can stop them in time.
     """
 
     min_interval: float = 0.25
@@ -47,6 +49,7 @@ class RetransmitPolicy:
     dally: float = 12.0
     max_unanswered_sends: int | None = DEFAULT_MAX_UNANSWERED_SENDS
     packet_interval: float = 0.0
+    cautious_windows: int = 0
 
 
 class RetransmitTimer:

@@ -71,7 +71,10 @@ class Sender(TransferMachine):
         self._duplicate_answered = False  # a duplicate of the last ACK was answered
         self._next_sample_at = now
         self._window_sent_at = now  # when the first block of the window was sent
-        self._pacer = Pacer(windowsize, timer.policy.packet_interval)
+        policy = timer.policy
+        self._pacer: Pacer | None = None  # before the first loss nothing is known to adapt to
+        if policy.packet_interval or policy.cautious_windows:
+            self._pacer = Pacer(windowsize, policy.packet_interval, policy.cautious_windows)
 
     @property
     def blocks_wanted(self) -> int:
@@ -126,7 +129,7 @@ class Sender(TransferMachine):
         """Continue a paced window, send again or end the transfer, if the deadline has passed."""
         if self.closed or now < self.deadline:
             return
-        if self._pacer.active and self._in_flight < min(self._windowsize, self._ready):
+        if self._is_paced and self._in_flight < min(self._windowsize, self._ready):
             return  # only the pacing interval is over: next_send() returns the next blocks
         if not self._ready and not self._oack_unacked:
             self._wait_for_blocks(now)
@@ -135,7 +138,7 @@ class Sender(TransferMachine):
         if self._may_resend(now):
             self._timer.back_off()
             if not self._oack_unacked:
-                self._pacer.on_timeout(min(self._timer.min_rtt, self._timer.interval))
+                self._require_pacer().on_timeout(min(self._timer.min_rtt, self._timer.interval))
             self._resend()
         elif self.peer_confirmed and self.is_finishing:
             # Some firmware starts the loaded file without sending the last ACK.
@@ -155,7 +158,7 @@ class Sender(TransferMachine):
         if start >= window_end:
             return None
         end, pacer = window_end, self._pacer
-        if pacer.active:
+        if pacer is not None and pacer.active:
             end = start + pacer.take(window_end - start, now)
             if start == end:
                 self.deadline = pacer.next_at
@@ -172,7 +175,10 @@ class Sender(TransferMachine):
             self._highest_sent = max(last, self._highest_sent)
         self._in_flight = end
         self._sent_at = now
-        self.deadline = now + self._timer.interval if end == window_end else pacer.next_at
+        if pacer is None or end == window_end:
+            self.deadline = now + self._timer.interval
+        else:
+            self.deadline = pacer.next_at
         return first, end - start
 
     def receive_ack(self, block: int, now: float) -> None:
@@ -190,6 +196,15 @@ class Sender(TransferMachine):
             self._move_window(count, now)
         elif count == 0:
             self._receive_duplicate(now)
+
+    @property
+    def _is_paced(self) -> bool:
+        return self._pacer is not None and self._pacer.active
+
+    def _require_pacer(self) -> Pacer:
+        if self._pacer is None:
+            self._pacer = Pacer(self._windowsize)
+        return self._pacer
 
     def _next_oack(self, now: float) -> bytes | None:
         if not self._oack_due:
@@ -211,8 +226,8 @@ class Sender(TransferMachine):
             self._next_sample_at = now + _RTT_SAMPLE_INTERVAL_SECONDS
         if count < self._in_flight:
             self._timer.reset_backoff()
-            self._pacer.on_loss(count, now - self._window_sent_at - self._timer.min_rtt)
-        elif self._pacer.active:
+            self._require_pacer().on_loss(count, now - self._window_sent_at - self._timer.min_rtt)
+        elif self._pacer is not None and self._pacer.active:
             min_rtt = self._timer.min_rtt
             queued = now - self._sent_at - min_rtt
             self._pacer.on_window_acked(count, now - self._window_sent_at - min_rtt, queued)

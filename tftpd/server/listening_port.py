@@ -7,6 +7,7 @@ the datagram was sent to.
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -16,7 +17,13 @@ from zope.interface import implementer
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.segmentation import SegmentedSender
-from tftpd.net.sockets import PKTINFO_ANCILLARY_BYTES, parse_pktinfo, pktinfo_cmsg
+from tftpd.net.sockets import (
+    PKTINFO_ANCILLARY_BYTES,
+    enable_error_queue,
+    parse_pktinfo,
+    pktinfo_cmsg,
+    read_refused_peer,
+)
 from tftpd.net.types import TID, Buffer, SocketAddress
 from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort
 from tftpd.net.wrappers import DatagramObserver
@@ -178,6 +185,7 @@ class ListeningPort(UDPPort):
         self._on_drained: Callable[[], None] | None = None  # set while requests are dropped
         self.sessions = SessionDemux(self._close_if_draining)
         self.observe: DatagramObserver | None = None
+        self._locals: set[SocketAddress] = set()  # local addresses of sessions
 
     def doRead(self) -> None:
         """Read the datagrams in the socket's buffer, up to a bounded number; handle a few.
@@ -208,7 +216,7 @@ class ListeningPort(UDPPort):
                     _MAX_DATAGRAM_BYTES, PKTINFO_ANCILLARY_BYTES
                 )
             except OSError:
-                break  # empty, or an ICMP error that belongs to no session
+                break  # empty, or an ICMP error, which `readErrors` reads
             found = parse_pktinfo(ancillary[0]) if ancillary else None
             local, broadcast = found or (self._bound, False)
             if sessions.by_tid and sessions.dispatch(datagram, (peer, local)):
@@ -224,23 +232,46 @@ class ListeningPort(UDPPort):
             self._throttle.transfer_active()
         return arrived
 
+    def readErrors(self) -> None:
+        """Read ICMP errors: a session whose peer has closed its port ends at once."""
+        for _ in range(MAX_READS):
+            try:
+                peer, is_refused = read_refused_peer(self._socket)
+            except OSError:
+                return
+            sessions = [self.sessions.by_tid.get((peer, local)) for local in self._locals]
+            for session in filter(None, sessions if is_refused else ()):
+                session.connectionRefused()
+
     def reply(self, datagram: bytes, tid: TID) -> None:
         """Send one datagram from the local address of `tid`. Errors are ignored."""
         peer, local = tid
         if self.observe is not None:
             self.observe(True, datagram, (local[0], self._bound[1]), peer)
+        self.send_past_errors(
+            lambda: self._socket.sendmsg([datagram], pktinfo_cmsg(local), 0, peer)
+        )
+
+    def send_past_errors(self, send: Callable[[], object]) -> None:
+        """Call a function that sends; again if an ICMP error of another peer was in its way.
+
+        Other errors are ignored: any datagram may be lost.
+        """
         try:
-            self._socket.sendmsg([datagram], pktinfo_cmsg(local), 0, peer)
+            send()
         except OSError:
-            return
+            self.readErrors()
+            with suppress(OSError):
+                send()
 
     def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Run a session on this port (single-port mode)."""
+        if not self._locals:
+            enable_error_queue(self._socket)
+        self._locals.add(tid[1])
         # A socket bound to one address needs no control message to send from it.
         source = [] if self._bound[0] == tid[1][0] else pktinfo_cmsg(tid[1])
-        transport = SharedPortTransport(
-            self.sessions, SegmentedSender(self._socket, source), tid, self._bound
-        )
+        transport = SharedPortTransport(self, SegmentedSender(self._socket, source), tid)
         self.sessions.register(tid, protocol, transport, needs)
 
     @property
@@ -276,13 +307,10 @@ class ListeningPort(UDPPort):
 class SharedPortTransport:
     """Transport of one session on a listening port. Its end does not close the socket."""
 
-    def __init__(
-        self, sessions: SessionDemux, sender: SegmentedSender, tid: TID, bound: SocketAddress
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, port: ListeningPort, sender: SegmentedSender, tid: TID) -> None:
+        self._port = port
         self._send = sender.send
         self._tid = tid
-        self._bound = bound
 
     def write(self, datagram: bytes, addr: SocketAddress | None = None) -> None:
         """Send one datagram to the peer. Errors are ignored."""
@@ -293,14 +321,14 @@ class SharedPortTransport:
         try:
             self._send(data, size, peer)
         except OSError:
-            return
+            self._port.send_past_errors(lambda: self._send(data, size, peer))
 
     def readPending(self) -> None:
         """Do nothing: each turn of the reactor reads what waits in the shared socket."""
 
     def stopListening(self) -> "Deferred[None]":
         """Remove the session from the port and stop it; idempotent."""
-        self._sessions.unregister(self._tid)
+        self._port.sessions.unregister(self._tid)
         return succeed(None)
 
     def connect(self, host: str, port: int) -> None:
@@ -309,7 +337,7 @@ class SharedPortTransport:
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Return the local address of the client's request."""
-        (host, _, *rest), number = self._tid[1], self._bound[1]
+        (host, _, *rest), number = self._tid[1], self._port.number
         return IPv6Address("UDP", host, number, *rest) if rest else IPv4Address("UDP", host, number)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:

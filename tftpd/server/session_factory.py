@@ -1,6 +1,6 @@
 """Resolve requests and start their sessions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from twisted.logger import Logger
@@ -27,6 +27,9 @@ from tftpd.storage.upload import Upload
 # A refused upload measures the disk usage again if it is older than this: a flood of
 # uploads must not walk a directory tree for each.
 _MIN_MEASURE_AGE_SECONDS = 1.0
+
+# In single-port mode the TID of the server is known: ACKs can be forged without seeing DATA.
+_CAUTIOUS_WINDOWS = 3
 
 # Longest packet that a sending session expects: an ACK, or an ERROR with its text.
 _MAX_REPLY_BYTES = 1024
@@ -192,6 +195,8 @@ class SessionFactory:
     ) -> tuple[AnySession, PortRequirements]:
         options = resolved.options
         _, timing = request.config.options_by_profile[request.profile.name]
+        if request.single_port and options.windowsize > 1:
+            timing = replace(timing, cautious_windows=_CAUTIOUS_WINDOWS)
         params = self._make_params(request, resolved)
         session = SendSession(self._runtime, options, timing, params, resolved.source)
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES)
