@@ -127,24 +127,12 @@ class FileSource(FileLike):
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Read data from `offset` into the buffers; see `FileLike.read`."""
-        if not blocking:
-            return self._read_cached(buffers, offset)
-        with translate_os_errors(ErrorText.READ_FAILED):
-            n_bytes = os.preadv(self._fd, buffers, offset)
-        if not n_bytes:
-            raise _file_changed()
-        return n_bytes
-
-    def check_unchanged(self) -> None:
-        """Raise `RequestRefused` if the file was written since it was opened."""
-        try:
-            status = os.fstat(self._fd)
-        except OSError as error:
-            raise refusal_for(error, ErrorText.READ_FAILED) from error
-        if (status.st_size, status.st_mtime_ns) != self._stamp:
-            raise _file_changed()
-
-    def _read_cached(self, buffers: Sequence[memoryview], offset: int) -> int:
+        if blocking:
+            with translate_os_errors(ErrorText.READ_FAILED):
+                n_bytes = os.preadv(self._fd, buffers, offset)
+            if not n_bytes:
+                raise _file_changed()
+            return n_bytes
         if self._nowait is None:
             raise BlockingIOError
         try:
@@ -156,6 +144,15 @@ class FileSource(FileLike):
         if not n_bytes:
             raise BlockingIOError  # a truncated file, or a file system that means EAGAIN
         return n_bytes
+
+    def check_unchanged(self) -> None:
+        """Raise `RequestRefused` if the file was written since it was opened."""
+        try:
+            status = os.fstat(self._fd)
+        except OSError as error:
+            raise refusal_for(error, ErrorText.READ_FAILED) from error
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            raise _file_changed()
 
 
 class MemorySource(FileLike):
