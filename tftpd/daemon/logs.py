@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from time import monotonic, time
+from time import monotonic
 from typing import Any, TextIO
 
 from twisted.logger import (
@@ -113,8 +113,8 @@ class BatchingObserver:
         self._is_scheduled = False
         with self._lock:
             lines, self._lines = self._lines, []
-            if self._lost and self._write(self._to_text(self._lost_event()) or ""):
-                self._lost = 0
+            if self._lost:
+                self._report_lost()
             if lines and not isinstance(self._out, _PipeWriter):
                 lines = ["".join(lines)]  # but a stalled pipe loses single lines
             for text in lines:
@@ -130,16 +130,21 @@ class BatchingObserver:
             return False
         return True
 
-    def _lost_event(self) -> LogEvent:
-        return {
-            "log_time": time(),
-            "log_level": LogLevel.warn,
-            "log_namespace": "tftpd.daemon.logs",
-            "log_format": "{lost} log lines were lost: {reason}",
-            "event": "log_lines_lost",
-            "lost": self._lost,
-            "reason": self._reason,
-        }
+    def _report_lost(self) -> None:
+        texts: list[str] = []
+
+        @implementer(ILogObserver)
+        def keep(event: LogEvent) -> None:
+            texts.append(self._to_text(event) or "")
+
+        Logger(namespace="tftpd.daemon.logs", observer=keep).warn(
+            "{lost} log lines were lost: {reason}",
+            event="log_lines_lost",
+            lost=self._lost,
+            reason=self._reason,
+        )
+        if self._write("".join(texts)):
+            self._lost = 0
 
 
 class DaemonLogFile(LogFile):

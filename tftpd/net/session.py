@@ -162,7 +162,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def connectionRefused(self) -> None:
         """Twisted: handle an ICMP error: nobody receives on the peer's port."""
-        self.machine.close(Outcome.ABORTED, detail="ICMP port unreachable")
+        is_done = self.machine.peer_confirmed and self.machine.is_finishing
+        outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
+        self.machine.close(outcome, detail="ICMP port unreachable")
         self._run()
 
     def on_request_repeated(self) -> None:

@@ -134,6 +134,7 @@ class RequestQueue:
     queue back.
 
     Attributes:
+        clock: Clock of the timers.
         waiting: The queued datagrams and their TIDs.
     """
 
@@ -145,7 +146,7 @@ class RequestQueue:
         max_bytes: int = _MAX_QUEUE_BYTES,
     ) -> None:
         self._throttle = throttle
-        self._clock = clock
+        self.clock = clock
         self._drops = drops
         self._max_bytes = max_bytes
         self._queue: FairQueue[IncomingDatagram] = FairQueue(max_bytes)
@@ -179,7 +180,7 @@ class RequestQueue:
             handle(incoming)
         if queue and self._next_turn is None:
             delay = max(throttle.delay, _RETRY_SECONDS if throttle.has_backlog else 0.0)
-            self._next_turn = self._clock.callLater(delay, partial(self._serve_again, handle))
+            self._next_turn = self.clock.callLater(delay, partial(self._serve_again, handle))
 
     def clear(self) -> None:
         """Remove all datagrams and cancel the scheduled call."""

@@ -8,6 +8,7 @@ the datagram was sent to.
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -186,6 +187,7 @@ class ListeningPort(UDPPort):
         self.sessions = SessionDemux(self._close_if_draining)
         self.observe: DatagramObserver | None = None
         self._locals: set[SocketAddress] = set()  # local addresses of sessions
+        self._refused: set[SocketAddress] = set()  # peers whose ports are closed
 
     def doRead(self) -> None:
         """Read the datagrams in the socket's buffer, up to a bounded number; handle a few.
@@ -195,6 +197,8 @@ class ListeningPort(UDPPort):
         which has no share per client.
         """
         arrived = self._read()
+        if self._refused:
+            self._end_refused()
         queue, throttle = self._queue, self._throttle
         is_alone = len(arrived) == 1 and not queue.waiting and not throttle.has_backlog
         if is_alone and throttle.delayed_until <= arrived[0].arrived_at:
@@ -233,14 +237,21 @@ class ListeningPort(UDPPort):
         return arrived
 
     def readErrors(self) -> None:
-        """Read ICMP errors: a session whose peer has closed its port ends at once."""
-        for _ in range(MAX_READS):
-            try:
+        """Read ICMP errors. `doRead` ends the sessions whose peers have closed their ports.
+
+        It first reads the datagrams that these peers may have sent before.
+        """
+        with suppress(OSError):
+            for _ in range(MAX_READS):
                 peer, is_refused = read_refused_peer(self._socket)
-            except OSError:
-                return
-            sessions = [self.sessions.by_tid.get((peer, local)) for local in self._locals]
-            for session in filter(None, sessions if is_refused else ()):
+                if is_refused:
+                    self._refused.add(peer)
+
+    def _end_refused(self) -> None:
+        peers, self._refused = self._refused, set()
+        for peer, local in product(peers, self._locals):
+            session = self.sessions.by_tid.get((peer, local))
+            if session is not None:
                 session.connectionRefused()
 
     def reply(self, datagram: bytes, tid: TID) -> None:
@@ -261,6 +272,8 @@ class ListeningPort(UDPPort):
             send()
         except OSError:
             self.readErrors()
+            if self._refused:
+                self._queue.clock.callLater(0, self.doRead)
             with suppress(OSError):
                 send()
 
