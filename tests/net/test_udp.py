@@ -44,6 +44,9 @@ class RecordingProtocol(BurstProtocol):
     def datagramReceived(self, datagram, peer):
         self.datagrams.append((datagram, peer, None))
 
+    def requestRepeated(self, incoming):
+        return False
+
     def requestReceived(self, incoming):
         self.datagrams.append((incoming.datagram, incoming.peer, incoming.local))
         self.was_broadcast = incoming.broadcast

@@ -6,11 +6,12 @@ from ipaddress import ip_network
 import pytest
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.support.fakes import MemoryServer
+from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.profiles import Profile, ProfileMatch, Profiles
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import DropReason
+from tftpd.server.fair_queue import IncomingDatagram
 
 READ = Rrq(b"kilo", b"octet")
 
@@ -287,3 +288,20 @@ def test_a_profile_allows_requests_from_the_port_of_the_server(offer):
     server = MemoryServer(lambda report: replace(offer(report), profiles=Profiles([old])))
     assert server.client("192.0.2.7", 69).request(READ)
     assert not server.client("192.0.2.8", 69).request(READ)
+
+
+def test_a_repeated_request_does_not_wait_in_the_queue_until_its_session_has_ended(server):
+    client = server.client()
+    client.request(READ)
+
+    def repeat(request):
+        local = (SERVER, 0)
+        incoming = IncomingDatagram(request, client.address, local, False, 0.0)
+        return server.listener.requestRepeated(incoming)
+
+    assert repeat(READ.encode())
+    assert server.listener._drops.take()[DropReason.REPEATED] == 1
+    assert not repeat(Rrq(b"seven", b"octet").encode())
+    assert not repeat(b"\0\1")
+    client.send(Ack(1), Ack(2), Ack(3))
+    assert not repeat(READ.encode())

@@ -7,6 +7,7 @@ A step that cannot continue raises `RequestRefused`; one place turns that into o
 Replies are sent from the local address of the request.
 """
 
+from contextlib import suppress
 from functools import partial
 
 from twisted.logger import Logger
@@ -114,6 +115,17 @@ class Listener(RequestProtocol):
             self._log_internal_error(incoming.peer)
         if not started or self._sessions.evicted > evicted:
             self._runtime.charge_wasted_cpu(self._seconds() - incoming.arrived_at)
+
+    def requestRepeated(self, incoming: IncomingDatagram) -> bool:
+        """Handle a datagram at once if it repeats the request of a running session."""
+        session = self._sessions.find((incoming.peer, incoming.local))
+        if session is None or not session.running:
+            return False
+        with suppress(MalformedPacket):
+            if decode(incoming.datagram) == session.request:
+                self.requestReceived(incoming)
+                return True
+        return False
 
     def _accept(self, incoming: IncomingDatagram) -> IncomingRequest | None:
         """Decode a datagram; return None if it is not a new request for this listener."""

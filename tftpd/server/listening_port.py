@@ -147,6 +147,13 @@ class RequestProtocol(DatagramProtocol):
     def requestReceived(self, incoming: IncomingDatagram) -> None:
         """Handle a datagram that belongs to no session."""
 
+    def requestRepeated(self, incoming: IncomingDatagram) -> bool:
+        """Handle a datagram at once if it repeats the request of a running session.
+
+        In the queue it could wait until that session has ended, and start another one.
+        """
+        return False
+
 
 class ListeningPort(UDPPort):
     """Port that receives requests and reports the local address of each datagram.
@@ -205,7 +212,8 @@ class ListeningPort(UDPPort):
             self._protocol.requestReceived(arrived[0])
             return
         for incoming in arrived:
-            queue.add(incoming)
+            if not self._protocol.requestRepeated(incoming):
+                queue.add(incoming)
         queue.serve(self._protocol.requestReceived)
 
     def _read(self) -> list[IncomingDatagram]:
