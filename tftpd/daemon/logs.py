@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -131,19 +131,11 @@ class BatchingObserver:
         return True
 
     def _report_lost(self) -> None:
-        texts: list[str] = []
-
-        @implementer(ILogObserver)
-        def keep(event: LogEvent) -> None:
-            texts.append(self._to_text(event) or "")
-
-        Logger(namespace="tftpd.daemon.logs", observer=keep).warn(
-            "{lost} log lines were lost: {reason}",
-            event="log_lines_lost",
-            lost=self._lost,
-            reason=self._reason,
-        )
-        if self._write("".join(texts)):
+        events: list[LogEvent] = []
+        log = Logger("tftpd.daemon.logs", observer=cast(ILogObserver, events.append))
+        message = "{lost} log lines were lost: {reason}"
+        log.warn(message, event="log_lines_lost", lost=self._lost, reason=self._reason)
+        if self._write(self._to_text(events[0]) or ""):
             self._lost = 0
 
 

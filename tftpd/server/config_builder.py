@@ -2,6 +2,7 @@
 
 import os
 import resource
+from dataclasses import fields
 
 from twisted.logger import Logger
 
@@ -28,13 +29,8 @@ def admission_limits(limits: LimitsSection) -> AdmissionLimits:
     Raises the soft limit of descriptors, whose default is often 1,024, up to the hard
     limit. Logs a warning if the hard limit is too low.
     """
-    return AdmissionLimits(
-        sessions=_raise_descriptor_limit(limits.sessions),
-        sessions_per_client=limits.sessions_per_client,
-        sessions_per_network=limits.sessions_per_network,
-        half_open=limits.half_open,
-        requests_per_second=limits.requests_per_second,
-    )
+    values = {field.name: getattr(limits, field.name) for field in fields(AdmissionLimits)}
+    return AdmissionLimits(**values | {"sessions": _raise_descriptor_limit(limits.sessions)})
 
 
 def _raise_descriptor_limit(sessions: int) -> int:

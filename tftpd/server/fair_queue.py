@@ -125,6 +125,11 @@ class IncomingDatagram(NamedTuple):
     broadcast: bool
     arrived_at: float
 
+    @property
+    def key(self) -> tuple[bytes, TID]:
+        """The datagram and its TID: equal for repeated requests."""
+        return self.datagram, (self.peer, self.local)
+
 
 class RequestQueue:
     """Queue of requests that have not been handled yet.
@@ -155,15 +160,14 @@ class RequestQueue:
 
     def add(self, incoming: IncomingDatagram) -> None:
         """Append a datagram; drop one if there is no space."""
-        key = incoming.datagram, (incoming.peer, incoming.local)
         is_complete = incoming.datagram.endswith(b"\0")  # other datagrams are counted one by one
-        if is_complete and key in self.waiting:
+        if is_complete and incoming.key in self.waiting:
             self._drops.add(DropReason.REPEATED)
             return
-        self.waiting.add(key)
+        self.waiting.add(incoming.key)
         size = len(incoming.datagram) + _OVERHEAD_BYTES
         for dropped in self._queue.push(client_key(incoming.peer[0]), incoming, size):
-            self.waiting.discard((dropped.datagram, (dropped.peer, dropped.local)))
+            self.waiting.discard(dropped.key)
             self._drops.add(DropReason.QUEUE_FULL)
 
     def serve(self, handle: Callable[[IncomingDatagram], None]) -> None:
@@ -176,7 +180,7 @@ class RequestQueue:
             if not queue or throttle.has_backlog or throttle.delay > 0:
                 break
             incoming = queue.pop()
-            self.waiting.discard((incoming.datagram, (incoming.peer, incoming.local)))
+            self.waiting.discard(incoming.key)
             handle(incoming)
         if queue and self._next_turn is None:
             delay = max(throttle.delay, _RETRY_SECONDS if throttle.has_backlog else 0.0)
