@@ -75,11 +75,11 @@ class EpollReader:
                 reader = readers.get(fd)
                 if reader is None:
                     continue  # closed by a reader that was served earlier in this round
-                if fd in listener_fds:
-                    n_transfers -= 1
                 try:
-                    if event & select.EPOLLERR and fd in listener_fds:
-                        reader.readErrors()  # type: ignore[attr-defined]
+                    if fd in listener_fds:
+                        n_transfers -= 1
+                        if event & select.EPOLLERR:
+                            reader.readErrors()  # type: ignore[attr-defined]
                     reader.doRead()
                 except Exception:
                     self.log.failure("internal error in a reader", event="reader_failed")

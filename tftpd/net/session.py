@@ -233,7 +233,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _finish_turn(self, now: float) -> None:
         """Report the outcome, end the session, or set the timer."""
         machine = self.machine
-        if machine.peer_confirmed and self._on_confirmed is not None:
+        if self._on_confirmed is not None and machine.peer_confirmed:
             on_confirmed, self._on_confirmed = self._on_confirmed, None
             on_confirmed(now)
         if machine.outcome is not None:
