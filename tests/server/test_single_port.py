@@ -332,3 +332,45 @@ def test_a_stop_sends_an_error_to_running_sessions(server):
     server.sessions.stop()
     assert client.receive() == [ErrorPacket(0, "Server is stopping")]
     assert server.idle
+
+
+def test_an_icmp_error_ends_a_transfer_that_has_not_moved_three_windows(server):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1))
+    (session,) = server.sessions
+    session.connectionRefused()
+    assert _outcomes(server) == [Outcome.ABORTED]
+    assert server.idle
+
+
+def test_a_single_icmp_error_does_not_end_a_transfer_that_has_moved(server):
+    client = server.client()
+    client.request(Rrq(b"kilo", b"octet", ((b"blksize", b"8"),)))
+    client.send(*map(Ack, range(5)))
+    (session,) = server.sessions
+    session.connectionRefused()
+    session.connectionRefused()
+    assert [packet.block for packet in client.send(Ack(5))] == [6]
+    session.connectionRefused()
+    assert _outcomes(server) == [Outcome.ABORTED]
+
+
+def test_after_the_last_block_an_icmp_error_stands_for_the_last_ack(server):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1), Ack(2))
+    (session,) = server.sessions
+    session.connectionRefused()
+    assert _outcomes(server) == [Outcome.UNCONFIRMED]
+
+
+def test_an_icmp_error_does_not_stop_a_complete_upload(server, root):
+    client = server.client()
+    server.net.hold_threads = True
+    client.request(WRITE)
+    client.send(Data(1, b"x"))
+    (session,) = server.sessions
+    session.connectionRefused()
+    server.net.run_threads()
+    assert _outcomes(server) == [Outcome.DONE]

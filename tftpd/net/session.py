@@ -31,6 +31,10 @@ from tftpd.protocol.request import RequestMachine
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
 
+# An ICMP error ends a transfer that has moved fewer windows; later only so many errors do.
+_PROVEN_WINDOWS = 3
+_MAX_REFUSALS = 3
+
 # Replies per session. An unlimited number could loop forever with a spoofed service
 # that answers every packet.
 _MAX_UNKNOWN_TID_REPLIES = 32
@@ -98,6 +102,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._wakeup_time = inf
         self._unknown_tids: set[SocketAddress] = set()  # those that got a reply
         self._shaper = params.shaper
+        self._refusals = 0  # ICMP errors
         self._paused = False  # by the shaper
         self._in_thread = False  # a thread uses the file
         self._reported = False
@@ -161,10 +166,19 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._internal_error()
 
     def connectionRefused(self) -> None:
-        """Twisted: handle an ICMP error: nobody receives on the peer's port."""
-        is_done = self.machine.peer_confirmed and self.machine.is_finishing
+        """Twisted: handle an ICMP error: nobody receives on the peer's port.
+
+        The error may be forged. A transfer that has moved three windows ends at the third one.
+        """
+        self._refusals += 1
+        machine = self.machine
+        if machine.blocks > _PROVEN_WINDOWS * machine.options.windowsize and (
+            self._refusals < _MAX_REFUSALS
+        ):
+            return
+        is_done = machine.peer_confirmed and machine.is_finishing
         outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
-        self.machine.close(outcome, detail="ICMP port unreachable")
+        machine.close(outcome, detail="ICMP port unreachable")
         self._run()
 
     def on_request_repeated(self) -> None:
