@@ -7,9 +7,7 @@ import ast
 import inspect
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import pairwise
 from math import inf
@@ -21,11 +19,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     Strict,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
 
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
@@ -37,6 +33,8 @@ class InvalidCombination(ValueError):
     """Raised for valid values that conflict, or when the message already contains the value."""
 
 
+_TEXT = {"type": "string"}
+_SIZE_PATTERN = {"pattern": r"^[0-9.]+ ?([kKmMgGtT]i?)?[bB]?$"}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {
     unit.format(prefix): base**power
@@ -150,14 +148,7 @@ RootPaths = Annotated[
     list[Annotated[str, BeforeValidator(_root)]],
     Field(min_length=1),
     BeforeValidator(_root_list),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
 ]
 """Path of a directory on this host, or a list. A path may contain placeholders such as {mac}."""
 
@@ -190,14 +181,7 @@ Ports = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9.]+ ?([kKmMgGtT]i?)?[bB]?$"},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _TEXT | _SIZE_PATTERN]}),
 ]
 """Number of bytes, written as an integer or as 64MiB, 1.5GB, 100k."""
 
@@ -208,31 +192,16 @@ FileMode = Annotated[
 ]
 """Permission bits in octal: 0644, "0644", 644 and 0o644 are equal."""
 
-Prefix = Annotated[Name, BeforeValidator(parse_prefix), WithJsonSchema({"type": "string"})]
+Prefix = Annotated[Name, BeforeValidator(parse_prefix), WithJsonSchema(_TEXT)]
 """Path as clients see it."""
 
-Network = Annotated[
-    IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
-]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema(_TEXT)]
 """IP network, or a single address."""
 
 Clients = Annotated[
     tuple[Network, ...], Field(min_length=1, default_factory=lambda: tuple(ANYWHERE))
 ]
 """Networks of clients; the default is ANYWHERE."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaValidator(BeforeValidator):
-    """Validator that adds its own keywords to the JSON Schema of the type."""
-
-    schema: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Return the JSON Schema of the type with the extra keywords (called by pydantic)."""
-        return {**handler(core), **self.schema}
 
 
 def size_between(minimum: str, maximum: str | None = None) -> AfterValidator:
@@ -249,7 +218,7 @@ def size_between(minimum: str, maximum: str | None = None) -> AfterValidator:
     return AfterValidator(check)
 
 
-def int_between(low: int, high: int) -> SchemaValidator:
+def int_between(low: int, high: int) -> BeforeValidator:
     """Return a validator for integers from `low` to `high`, both included."""
 
     def check(value: Any) -> int:
@@ -257,10 +226,10 @@ def int_between(low: int, high: int) -> SchemaValidator:
             return value
         raise ValueError(f"expected a number from {low} to {high}")
 
-    return SchemaValidator(check, schema={"minimum": low, "maximum": high})
+    return BeforeValidator(check, json_schema_input_type=Annotated[int, Field(ge=low, le=high)])
 
 
-def seconds_between(minimum: float | None, maximum: float) -> SchemaValidator:
+def seconds_between(minimum: float | None, maximum: float) -> BeforeValidator:
     """Return a validator for times in seconds. If `minimum` is None, values must be above 0."""
 
     def check(value: Any) -> float:
@@ -270,8 +239,8 @@ def seconds_between(minimum: float | None, maximum: float) -> SchemaValidator:
         start = "more than 0 and" if minimum is None else f"from {minimum:g}"
         raise ValueError(f"expected seconds, {start} up to {maximum:g}")
 
-    low = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
-    return SchemaValidator(check, schema={**low, "maximum": maximum})
+    limits = Field(gt=0, le=maximum) if minimum is None else Field(ge=minimum, le=maximum)
+    return BeforeValidator(check, json_schema_input_type=Annotated[float, limits])
 
 
 Boolean = Annotated[bool, Strict()]
