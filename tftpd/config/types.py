@@ -33,8 +33,6 @@ class InvalidCombination(ValueError):
     """Raised for valid values that conflict, or when the message already contains the value."""
 
 
-_TEXT = {"type": "string"}
-_SIZE_PATTERN = {"pattern": r"^[0-9.]+ ?([kKmMgGtT]i?)?[bB]?$"}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {
     unit.format(prefix): base**power
@@ -148,7 +146,14 @@ RootPaths = Annotated[
     list[Annotated[str, BeforeValidator(_root)]],
     Field(min_length=1),
     BeforeValidator(_root_list),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
 ]
 """Path of a directory on this host, or a list. A path may contain placeholders such as {mac}."""
 
@@ -181,7 +186,14 @@ Ports = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _TEXT | _SIZE_PATTERN]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9.]+ ?([kKmMgGtT]i?)?[bB]?$"},
+            ]
+        }
+    ),
 ]
 """Number of bytes, written as an integer or as 64MiB, 1.5GB, 100k."""
 
@@ -192,10 +204,12 @@ FileMode = Annotated[
 ]
 """Permission bits in octal: 0644, "0644", 644 and 0o644 are equal."""
 
-Prefix = Annotated[Name, BeforeValidator(parse_prefix), WithJsonSchema(_TEXT)]
+Prefix = Annotated[Name, BeforeValidator(parse_prefix), WithJsonSchema({"type": "string"})]
 """Path as clients see it."""
 
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema(_TEXT)]
+Network = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})
+]
 """IP network, or a single address."""
 
 Clients = Annotated[
