@@ -16,19 +16,9 @@ from tftpd.access.mounts import (
 )
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
+from tftpd.config import types
 from tftpd.config.names import Expression
-from tftpd.config.types import (
-    Boolean,
-    Clients,
-    ConfigModel,
-    FileMode,
-    InvalidCombination,
-    Prefix,
-    RootPaths,
-    Size,
-    Switch,
-    int_between,
-)
+from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 
 _WRITE = WritePolicy()
 
@@ -39,7 +29,7 @@ class ReadSection(ConfigModel):
     world_readable: Boolean = False
     """Serve only files that are readable for all users (o+r)."""
 
-    clients: Clients
+    clients: types.Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
     templates: Boolean = False
@@ -55,25 +45,27 @@ class WriteSection(ConfigModel):
     overwrite: Boolean = _WRITE.overwrite
     """Allow existing files to be replaced."""
 
-    max_size: Size | None = None
+    max_size: types.Size | None = None
     """Largest file, such as 64MiB (default: no limit)."""
 
-    mode: FileMode = Field(default=_WRITE.mode, json_schema_extra={"default": f"{_WRITE.mode:04o}"})
+    mode: types.FileMode = Field(
+        default=_WRITE.mode, json_schema_extra={"default": f"{_WRITE.mode:04o}"}
+    )
     """Permission bits of stored files."""
 
     world_writable: Boolean = False
     """Replace only files that are writable for all users (o+w)."""
 
-    quota: Size | None = None
+    quota: types.Size | None = None
     """Largest total size of the directory, such as 10GiB."""
 
-    max_files: Annotated[int, int_between(1, 1_000_000_000)] | None = None
+    max_files: Annotated[int, types.int_between(1, 1_000_000_000)] | None = None
     """Largest number of files in the directory."""
 
-    min_free: Size | None = None
+    min_free: types.Size | None = None
     """Space that must stay free on the file system, such as 1GiB."""
 
-    clients: Clients
+    clients: types.Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
     @model_validator(mode="after")
@@ -86,10 +78,10 @@ class WriteSection(ConfigModel):
 class DirectorySection(ConfigModel):
     """A served directory, its prefix in requested names, and its policies."""
 
-    path: Prefix = Field(default=(), json_schema_extra={"default": "/"})
+    path: types.Prefix = Field(default=(), json_schema_extra={"default": "/"})
     """Prefix of requested names that belong to this directory; backslashes count as slashes."""
 
-    root: RootPaths
+    root: types.RootPaths
     """Directory, relative to this file, or a list: the first one that contains a file provides it.
 
     Placeholders: {ip}, {ip_hex} and {mac} of the client, and {serial}, the number before the
@@ -109,10 +101,10 @@ class DirectorySection(ConfigModel):
     fallbacks: tuple[Fallback, ...] | None = None
     """Fallbacks for names in this directory (default: names.fallbacks)."""
 
-    read: Switch[ReadSection] = None
+    read: types.Switch[ReadSection] = None
     """Allow downloads."""
 
-    write: Switch[WriteSection] = None
+    write: types.Switch[WriteSection] = None
     """Allow uploads."""
 
     @model_validator(mode="after")

@@ -136,11 +136,7 @@ class RewriteSection(ConfigModel):
             pattern=expression,
             to=None if self.to is None else parse_template(self.to, expression),
             unless=self.unless is not None,
-            refuse=self.refuse,
-            last=self.last,
-            restart=self.restart,
-            repeat=self.repeat,
             reads=self.on != "write",
             writes=self.on != "read",
-            clients=self.clients,
+            **self.model_dump(include={"refuse", "last", "restart", "repeat", "clients"}),
         )

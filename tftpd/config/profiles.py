@@ -7,16 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tftpd.access.profiles import Profile, ProfileMatch, compile_globs, fingerprint
+from tftpd.config import types
 from tftpd.config.sections import Seconds
-from tftpd.config.types import (
-    Boolean,
-    ConfigModel,
-    InvalidCombination,
-    Network,
-    int_between,
-    matching,
-    seconds_between,
-)
+from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 from tftpd.config.yaml_document import parse_document
 from tftpd.protocol.options import BLKSIZE, RANGES, ROLLOVER, WINDOWSIZE
 from tftpd.protocol.packets import Rrq, Wrq
@@ -40,21 +33,23 @@ def _option(text: str) -> str:
 
 MacPrefix = Annotated[
     str,
-    matching(_MAC, 'a MAC address or its first bytes, such as "52:54:00"'),
+    types.matching(_MAC, 'a MAC address or its first bytes, such as "52:54:00"'),
     AfterValidator(lambda mac: mac.lower().replace("-", ":")),
 ]
 Option = Annotated[
     str,
-    matching(".+", "an option such as blksize, tsize=0 or windowsize=4|8?"),
+    types.matching(".+", "an option such as blksize, tsize=0 or windowsize=4|8?"),
     AfterValidator(_option),
 ]
 OptionName = Literal[
     "blksize", "blksize2", "timeout", "utimeout", "tsize", "windowsize", "rollover"
 ]
-Glob = Annotated[str, matching("(?s).+", "a pattern such as *.efi")]
+Glob = Annotated[str, types.matching("(?s).+", "a pattern such as *.efi")]
 ProfileName = Annotated[
     str,
-    matching(f"(?!{NO_PROFILE}$){_NAME}", "a name of lower-case letters, digits, dots and dashes"),
+    types.matching(
+        f"(?!{NO_PROFILE}$){_NAME}", "a name of lower-case letters, digits, dots and dashes"
+    ),
     Field(json_schema_extra={"pattern": f"^{_NAME}$"}),
 ]
 
@@ -62,7 +57,7 @@ ProfileName = Annotated[
 class ClientConditions(ConfigModel):
     """Conditions that a client must meet."""
 
-    clients: tuple[Network, ...] | None = Field(default=None, min_length=1)
+    clients: tuple[types.Network, ...] | None = Field(default=None, min_length=1)
     """Networks or addresses of the clients (default: all)."""
 
     macs: tuple[MacPrefix, ...] | None = Field(default=None, min_length=1)
@@ -125,16 +120,16 @@ class ProfileSection(ConfigModel):
     refuse_options: tuple[OptionName, ...] = ()
     """Options that are never accepted."""
 
-    blksize: Annotated[int, int_between(*RANGES[BLKSIZE])] | None = None
+    blksize: Annotated[int, types.int_between(*RANGES[BLKSIZE])] | None = None
     """Largest block size in bytes."""
 
-    windowsize: Annotated[int, int_between(*RANGES[WINDOWSIZE])] | None = None
+    windowsize: Annotated[int, types.int_between(*RANGES[WINDOWSIZE])] | None = None
     """Largest window size in blocks."""
 
     empty_tsize: Boolean = True
     """Report tsize=0 for an empty file."""
 
-    rollover: Annotated[int, int_between(*RANGES[ROLLOVER])] = 0
+    rollover: Annotated[int, types.int_between(*RANGES[ROLLOVER])] = 0
     """Block number after 65535 if the client does not request the rollover option."""
 
     idle_timeout: Seconds | None = None
@@ -143,10 +138,10 @@ class ProfileSection(ConfigModel):
     min_interval: Seconds | None = None
     """Overrides the value in retransmit."""
 
-    packet_interval: Annotated[float, seconds_between(0, _MAX_PACKET_INTERVAL_SECONDS)] = 0.0
+    packet_interval: Annotated[float, types.seconds_between(0, _MAX_PACKET_INTERVAL_SECONDS)] = 0.0
     """Minimum time between two blocks, in seconds."""
 
-    duplicates: Annotated[int, int_between(0, _MAX_DUPLICATES)] = 0
+    duplicates: Annotated[int, types.int_between(0, _MAX_DUPLICATES)] = 0
     """Number of extra copies of each packet."""
 
     broadcast: Literal["ignore", "answer"] | None = None

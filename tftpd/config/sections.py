@@ -6,19 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tftpd.access.policy import RenderLimits
-from tftpd.config.types import (
-    Address,
-    ConfigModel,
-    FilePath,
-    HostName,
-    InvalidCombination,
-    Network,
-    Size,
-    SocketPath,
-    int_between,
-    seconds_between,
-    size_between,
-)
+from tftpd.config import types
+from tftpd.config.types import ConfigModel, InvalidCombination
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE, DEFAULT_BLKSIZE, RANGES, WINDOWSIZE
 from tftpd.protocol.retransmission import DEFAULT_MAX_UNANSWERED_SENDS, RetransmitPolicy
@@ -32,21 +21,21 @@ _DEFAULT_RENDER = RenderLimits()
 _MIN_BANDWIDTH = "1KiB"  # a block of 512 bytes takes half a second
 _MAX_WINDOW_SECONDS = 0.25  # clients retransmit after one second at first
 
-Seconds = Annotated[float, seconds_between(None, MAX_SECONDS)]
-Count = Annotated[int, int_between(1, 1_000_000)]
+Seconds = Annotated[float, types.seconds_between(None, MAX_SECONDS)]
+Count = Annotated[int, types.int_between(1, 1_000_000)]
 
 
 class LimitsSection(ConfigModel):
     """Limits for clients, transfers and bandwidth."""
 
-    blksize: Annotated[int, int_between(*RANGES[BLKSIZE])] = _DEFAULT_OPTIONS.blksize
+    blksize: Annotated[int, types.int_between(*RANGES[BLKSIZE])] = _DEFAULT_OPTIONS.blksize
     """Largest block size in bytes."""
 
-    windowsize: Annotated[int, int_between(*RANGES[WINDOWSIZE])] = _DEFAULT_OPTIONS.windowsize
+    windowsize: Annotated[int, types.int_between(*RANGES[WINDOWSIZE])] = _DEFAULT_OPTIONS.windowsize
     """Largest window size in blocks."""
 
     # The minimum is one block of the largest size.
-    window_bytes: Annotated[Size, size_between("64KiB")] = _DEFAULT_OPTIONS.window_bytes
+    window_bytes: Annotated[types.Size, types.size_between("64KiB")] = _DEFAULT_OPTIONS.window_bytes
     """Largest window in bytes, at least 64KiB."""
 
     sessions: Count = 5000
@@ -67,18 +56,18 @@ class LimitsSection(ConfigModel):
     requests_per_second: Count | None = None
     """Requests per second of one client."""
 
-    bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
+    bandwidth: Annotated[types.Size, types.size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of all transfers together."""
 
-    session_bandwidth: Annotated[Size, size_between(_MIN_BANDWIDTH)] | None = None
+    session_bandwidth: Annotated[types.Size, types.size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of each transfer."""
 
     # The maximum is low because rendered files stay in memory.
-    template_size: Annotated[Size, size_between("1KiB", "16MiB")] = _DEFAULT_RENDER.size
+    template_size: Annotated[types.Size, types.size_between("1KiB", "16MiB")] = _DEFAULT_RENDER.size
     """Largest rendered file, from 1KiB to 16MiB."""
 
     # The maximum is low because clients repeat their request in the meantime.
-    template_time: Annotated[float, seconds_between(0.1, 10.0)] = _DEFAULT_RENDER.seconds
+    template_time: Annotated[float, types.seconds_between(0.1, 10.0)] = _DEFAULT_RENDER.seconds
     """Time limit for rendering a template, in seconds."""
 
     def render_limits(self) -> RenderLimits:
@@ -118,7 +107,7 @@ class RetransmitSection(ConfigModel):
     dally: Seconds = _DEFAULT_POLICY.dally
     """Time during which the last ACK of an upload is repeated on request."""
 
-    max_unanswered_sends: Annotated[int, int_between(1, 100)] = DEFAULT_MAX_UNANSWERED_SENDS
+    max_unanswered_sends: Annotated[int, types.int_between(1, 100)] = DEFAULT_MAX_UNANSWERED_SENDS
     """Number of times that the first packet is sent to a client that never answers."""
 
     @model_validator(mode="after")
@@ -148,16 +137,16 @@ class LogSection(ConfigModel):
 class StatusSection(ConfigModel):
     """Address and port, or Unix socket, of the status page."""
 
-    address: Address = "127.0.0.1"
+    address: types.Address = "127.0.0.1"
     """IP address. On any address but loopback the page is public."""
 
-    port: Annotated[int, int_between(1, 65535)] = 9169
+    port: Annotated[int, types.int_between(1, 65535)] = 9169
     """TCP port."""
 
-    socket: SocketPath | None = None
+    socket: types.SocketPath | None = None
     """Unix socket, open to its owner and group, instead of an address."""
 
-    names: list[HostName] = Field(default=[])
+    names: list[types.HostName] = Field(default=[])
     """Host names, besides localhost, that browsers may use."""
 
     @model_validator(mode="after")
@@ -170,12 +159,12 @@ class StatusSection(ConfigModel):
 class TraceSection(ConfigModel):
     """Packet capture of one client or network."""
 
-    client: Network
+    client: types.Network
     """Address or network."""
 
-    file: FilePath
+    file: types.FilePath
     """Path of the pcap file, relative to this file."""
 
     # The minimum is about one packet of the largest size.
-    max_size: Annotated[Size, size_between("64KiB")] = 16 << 20
+    max_size: Annotated[types.Size, types.size_between("64KiB")] = 16 << 20
     """Size at which the capture ends, at least 64KiB."""

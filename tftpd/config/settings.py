@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from tftpd.access.mounts import Mount
 from tftpd.access.rewrite import NameRules
 from tftpd.access.variables import VariableTable
+from tftpd.config import types
 from tftpd.config.directories import DirectorySection
 from tftpd.config.names import MAX_RULES, NamesSection, RewriteSection
 from tftpd.config.profiles import ProfileSection, load_shipped_profiles
@@ -29,26 +30,17 @@ from tftpd.config.sections import (
     StatusSection,
     TraceSection,
 )
-from tftpd.config.types import (
-    Address,
-    Boolean,
-    ConfigModel,
-    InvalidCombination,
-    Ports,
-    Switch,
-    int_between,
-    seconds_between,
-)
+from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 from tftpd.config.variables import VariablesSection
 
 
 class ListenSection(ConfigModel):
     """A listening address."""
 
-    address: Address
+    address: types.Address
     """IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses."""
 
-    port: Annotated[int, int_between(1, 65535)] = 69
+    port: Annotated[int, types.int_between(1, 65535)] = 69
     """UDP port."""
 
     broadcast: Literal["ignore", "answer"] = "ignore"
@@ -61,7 +53,7 @@ class ListenSection(ConfigModel):
     works behind NAT.
     """
 
-    session_ports: Ports | None = None
+    session_ports: types.Ports | None = None
     """Port range of the transfers, for firewalls, such as 40000-40999 (default: any)."""
 
     @model_validator(mode="after")
@@ -120,13 +112,13 @@ class Settings(ConfigModel):
     trace: TraceSection | None = None
     """Packet capture of one client, for tshark and tcpdump."""
 
-    status: Switch[StatusSection] = None
+    status: types.Switch[StatusSection] = None
     """Status page, JSON and Prometheus metrics."""
 
-    workers: Annotated[int, int_between(1, 64)] = 1
+    workers: Annotated[int, types.int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""
 
-    drain_timeout: Annotated[float, seconds_between(0, MAX_SECONDS)] = 10.0
+    drain_timeout: Annotated[float, types.seconds_between(0, MAX_SECONDS)] = 10.0
     """Seconds that running transfers may continue when the daemon stops."""
 
     @field_validator("names", "limits", "retransmit", "log", mode="before")

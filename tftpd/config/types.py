@@ -7,9 +7,7 @@ import ast
 import inspect
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import pairwise
 from math import inf
@@ -21,11 +19,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     Strict,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
 
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
@@ -222,19 +218,6 @@ Clients = Annotated[
 """Networks of clients; the default is ANYWHERE."""
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaValidator(BeforeValidator):
-    """Validator that adds its own keywords to the JSON Schema of the type."""
-
-    schema: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Return the JSON Schema of the type with the extra keywords (called by pydantic)."""
-        return {**handler(core), **self.schema}
-
-
 def size_between(minimum: str, maximum: str | None = None) -> AfterValidator:
     """Return a validator for sizes. The limits are written as in a configuration: 64KiB."""
     low, high = _size(minimum), inf if maximum is None else _size(maximum)
@@ -249,7 +232,7 @@ def size_between(minimum: str, maximum: str | None = None) -> AfterValidator:
     return AfterValidator(check)
 
 
-def int_between(low: int, high: int) -> SchemaValidator:
+def int_between(low: int, high: int) -> BeforeValidator:
     """Return a validator for integers from `low` to `high`, both included."""
 
     def check(value: Any) -> int:
@@ -257,10 +240,10 @@ def int_between(low: int, high: int) -> SchemaValidator:
             return value
         raise ValueError(f"expected a number from {low} to {high}")
 
-    return SchemaValidator(check, schema={"minimum": low, "maximum": high})
+    return BeforeValidator(check, json_schema_input_type=Annotated[int, Field(ge=low, le=high)])
 
 
-def seconds_between(minimum: float | None, maximum: float) -> SchemaValidator:
+def seconds_between(minimum: float | None, maximum: float) -> BeforeValidator:
     """Return a validator for times in seconds. If `minimum` is None, values must be above 0."""
 
     def check(value: Any) -> float:
@@ -270,8 +253,8 @@ def seconds_between(minimum: float | None, maximum: float) -> SchemaValidator:
         start = "more than 0 and" if minimum is None else f"from {minimum:g}"
         raise ValueError(f"expected seconds, {start} up to {maximum:g}")
 
-    low = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
-    return SchemaValidator(check, schema={**low, "maximum": maximum})
+    limits = Field(gt=0, le=maximum) if minimum is None else Field(ge=minimum, le=maximum)
+    return BeforeValidator(check, json_schema_input_type=Annotated[float, limits])
 
 
 Boolean = Annotated[bool, Strict()]

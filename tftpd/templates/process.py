@@ -12,16 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from tftpd.protocol.errors import RequestRefused
-from tftpd.templates.protocol import (
-    InvalidMessage,
-    MessageKind,
-    RenderJob,
-    decode_refusal,
-    encode_message,
-    read_exactly,
-    receive_message,
-    template_failed,
-)
+from tftpd.templates import protocol
+from tftpd.templates.protocol import MessageKind, RenderJob, template_failed
 
 # -P: import nothing from the directory in which the daemon was started.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
@@ -78,12 +70,12 @@ class RenderProcess:
         with self._translate_errors(template_failed(f"did not start within {_START_SECONDS:g} s")):
             kind, body = self._receive(_MAX_MESSAGE_BYTES, deadline)
             if kind is not MessageKind.READY:
-                raise decode_refusal(body)
+                raise protocol.decode_refusal(body)
         self.works = True
 
     def render(self, job: RenderJob) -> bytes:
         """Return the file of a job; raise `RequestRefused` if there is none."""
-        message = encode_message(MessageKind.JOB, job.encode())
+        message = protocol.encode_message(MessageKind.JOB, job.encode())
         deadline = time.monotonic() + job.seconds
         self.works = False  # until the result is here
         timeout = template_failed(f"took more than {job.seconds:g} s", RenderTimeout)
@@ -95,8 +87,8 @@ class RenderProcess:
                 self.works = True
                 return body
             if kind not in (MessageKind.REFUSED, MessageKind.LAST):
-                raise InvalidMessage
-            refused = decode_refusal(body)
+                raise protocol.InvalidMessage
+            refused = protocol.decode_refusal(body)
         self.works = kind is MessageKind.REFUSED
         raise refused
 
@@ -113,7 +105,8 @@ class RenderProcess:
             self._process.wait(_EXIT_SECONDS)
 
     def _receive(self, max_size: int, deadline: float) -> tuple[MessageKind, bytes]:
-        return receive_message(partial(read_exactly, self._socket, deadline=deadline), max_size)
+        read = partial(protocol.read_exactly, self._socket, deadline=deadline)
+        return protocol.receive_message(read, max_size)
 
     @contextmanager
     def _translate_errors(self, timeout: RequestRefused) -> Iterator[None]:
@@ -124,7 +117,7 @@ class RenderProcess:
             raise timeout from None
         except OSError:
             raise template_failed(self._exit_reason()) from None
-        except InvalidMessage:
+        except protocol.InvalidMessage:
             raise template_failed("the render process sent an invalid message") from None
 
     def _exit_reason(self) -> str:

@@ -6,16 +6,8 @@ from dataclasses import replace
 from types import CodeType
 from typing import Any
 
-from jinja2 import (
-    BaseLoader,
-    Environment,
-    StrictUndefined,
-    Template,
-    TemplateError,
-    TemplateNotFound,
-    TemplatesNotFound,
-    TemplateSyntaxError,
-)
+import jinja2
+from jinja2 import Environment, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tftpd.access.paths import (
@@ -46,7 +38,7 @@ class TemplateSandbox:
 
     def __init__(self) -> None:
         self._environment = _Environment(
-            undefined=StrictUndefined,
+            undefined=jinja2.StrictUndefined,
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -129,7 +121,7 @@ def _make_dict(*pairs: Any, **values: Any) -> dict[Any, Any]:
     return dict(*pairs, **values)
 
 
-class _TreeLoader(BaseLoader):
+class _TreeLoader(jinja2.BaseLoader):
     """Loader of templates below the root of a grant, or below the client's own directory there.
 
     A template does not change during one rendering.
@@ -155,7 +147,7 @@ class _TreeLoader(BaseLoader):
             source = _read_template(replace(grant, name=(*own, *_split_include(name))))
         except RequestRefused as refused:
             if refused.code is ErrorCode.FILE_NOT_FOUND:
-                raise TemplateNotFound(name) from None
+                raise jinja2.TemplateNotFound(name) from None
             raise _RenderError(f'"{_printable(name)}": {refused}') from None
         return self.add(name, source)
 
@@ -221,20 +213,20 @@ def _describe_error(error: Exception, name: str) -> str:
 
 def _error_message(error: Exception) -> str:
     match error:
-        case TemplatesNotFound():
+        case jinja2.TemplatesNotFound():
             return str(error)
-        case TemplateNotFound():
+        case jinja2.TemplateNotFound():
             return f'there is no "{_printable(str(error))}"'
         case RecursionError():
             return "nested too deeply, or includes itself"
-        case _RenderError() | TemplateError() if error.args:
+        case _RenderError() | jinja2.TemplateError() if error.args:
             return str(error.args[0])  # TemplateError: sandbox errors and undefined names, too
     return f"{type(error).__name__}: {error}"
 
 
 def _find_place(error: Exception, name: str) -> tuple[str, int]:
     """Return the template and the line that raised `error`; line 0 stands for none."""
-    if isinstance(error, TemplateSyntaxError):
+    if isinstance(error, jinja2.TemplateSyntaxError):
         return error.name or name, error.lineno
     place, number = name, 0
     trace = error.__traceback__

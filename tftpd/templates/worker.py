@@ -12,15 +12,8 @@ from contextlib import suppress
 from functools import partial
 
 from tftpd.protocol.errors import RequestRefused
-from tftpd.templates.protocol import (
-    MessageKind,
-    RenderJob,
-    encode_message,
-    encode_refusal,
-    read_exactly,
-    receive_message,
-    template_failed,
-)
+from tftpd.templates import protocol
+from tftpd.templates.protocol import MessageKind, RenderJob, template_failed
 
 _EXTRA_MEMORY_BYTES = 256 << 20  # above the address space at the start
 _DEFAULT_MEMORY_BYTES = 512 << 20  # at the start, if the system does not report it
@@ -50,11 +43,12 @@ def _serve(channel: socket.socket) -> None:
     except (ImportError, OSError, ValueError) as error:
         is_missing = isinstance(error, ImportError)
         fault = "needs jinja2" if is_missing else "cannot limit the resources of the render process"
-        channel.sendall(encode_refusal(template_failed(f"{fault}: {error}"), last=True))
+        refused = template_failed(f"{fault}: {error}")
+        channel.sendall(protocol.encode_refusal(refused, last=True))
         return
-    channel.sendall(encode_message(MessageKind.READY))
+    channel.sendall(protocol.encode_message(MessageKind.READY))
     while True:
-        _, body = receive_message(partial(read_exactly, channel), _MAX_JOB_BYTES)
+        _, body = protocol.receive_message(partial(protocol.read_exactly, channel), _MAX_JOB_BYTES)
         job = RenderJob.decode(body)
         signal.setitimer(signal.ITIMER_REAL, job.seconds + _GRACE_SECONDS)
         channel.sendall(render_message(render, job))
@@ -64,12 +58,13 @@ def _serve(channel: socket.socket) -> None:
 def render_message(render: Callable[[RenderJob], bytes], job: RenderJob) -> bytes:
     """Render a job and return the message with its result."""
     try:
-        return encode_message(MessageKind.FILE, render(job))
+        return protocol.encode_message(MessageKind.FILE, render(job))
     except RequestRefused as refused:
-        return encode_refusal(refused)
+        return protocol.encode_refusal(refused)
     except MemoryError:
         reason = f"needs more than {_EXTRA_MEMORY_BYTES >> 20} MiB of memory"
-        return encode_refusal(template_failed(reason), last=True)  # the heap may be fragmented now
+        # This process ends, because its heap may be fragmented now.
+        return protocol.encode_refusal(template_failed(reason), last=True)
 
 
 def _set_limits() -> None:
