@@ -351,3 +351,16 @@ def test_a_log_file_that_cannot_be_reopened_stays_open(tmp_path):
     file.write("line\n")
     file.close()
     assert (tmp_path / "moved" / "log").read_text() == "line\n"
+
+
+def test_an_event_logged_by_a_signal_handler_during_a_write_does_not_deadlock():
+    class Interrupted(io.StringIO):
+        def write(self, text):
+            if "first" in text:
+                log.info("second")
+            return super().write(text)
+
+    out = Interrupted()
+    log = Logger("test", observer=observer("info", "text", out))
+    log.info("first")
+    assert sorted(line.split()[-1] for line in out.getvalue().splitlines()) == ["first", "second"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.fakes import MemoryServer
+from tests.support.fakes import MemoryPort, MemoryServer
 from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
@@ -324,3 +324,15 @@ def test_an_ipv4_mapped_address_is_the_client_of_the_ipv4_address(server):
     slow = server(requests_per_second=1)
     _begin_and_answer(slow.client("192.0.2.7"))
     assert slow.client("::ffff:192.0.2.7").request(READ) == []
+
+
+def test_a_session_whose_ack_waits_in_the_socket_keeps_its_place_below_the_limit(
+    server, monkeypatch
+):
+    few = server(sessions_per_client=1)
+    first, second = (few.client(port=port) for port in (1, 2))
+    _begin(first)
+    arrived = [Ack(1)]
+    monkeypatch.setattr(MemoryPort, "readPending", lambda _: arrived and first.send(arrived.pop()))
+    assert second.request(READ) == [TOO_MANY]
+    assert len(few.sessions) == 1

@@ -305,3 +305,13 @@ def test_a_repeated_request_does_not_wait_in_the_queue_until_its_session_has_end
     assert not repeat(b"\0\1")
     client.send(Ack(1), Ack(2), Ack(3))
     assert not repeat(READ.encode())
+
+
+def test_the_time_in_the_queue_is_not_charged_as_cpu_time(server):
+    charged = []
+    runtime = server.listener._runtime
+    server.listener._runtime = replace(runtime, charge_wasted_cpu=charged.append)
+    server.advance(0.04)
+    peer = ("192.0.2.7", 2070)
+    server.listener.requestReceived(IncomingDatagram(b"?", peer, (SERVER, 0), False, 0.0))
+    assert charged == [0.0]

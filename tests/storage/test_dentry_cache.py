@@ -1,7 +1,9 @@
 """Lookups in the kernel's dentry cache."""
 
 import errno
+import fcntl
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -160,3 +162,21 @@ def test_a_root_on_another_type_of_file_system_is_not_local(cache, root):
     cache.learn_root(Path(root))
     assert not cache.is_cached(Path(root), (), Symlinks.FOLLOW)
     assert cache.open_path(Path(root), (b"version",)) < 0
+
+
+def test_a_file_with_a_lease_of_another_program_does_not_block(cache, tmp_path):
+    """Samba takes such leases. The kernel waits 45 seconds for the other program to react."""
+    path = tmp_path / "leased"
+    path.write_bytes(b"x")
+    handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        with path.open("r+b") as leased:
+            try:
+                fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            except OSError:
+                pytest.skip("the file system supports no leases")
+            start = time.monotonic()
+            assert FileSource.open_cached(_grant(tmp_path, b"leased"), cache) is None
+            assert time.monotonic() - start < 5
+    finally:
+        signal.signal(signal.SIGIO, handler)

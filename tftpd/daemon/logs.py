@@ -89,7 +89,7 @@ class BatchingObserver:
         self._out = out
         self._to_text = to_text
         self._reactor = reactor
-        self._lock = threading.Lock()  # threads log, too
+        self._lock = threading.RLock()  # threads log, too, and signal handlers inside `flush`
         self._lines: list[str] = []
         self._is_scheduled = False
         self._lost = 0

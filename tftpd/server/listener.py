@@ -105,7 +105,8 @@ class Listener(RequestProtocol):
         A datagram that is not a request gets no reply: two servers that reply to each
         other's errors would never stop (CVE-2024-2169).
         """
-        evicted = self._sessions.evicted
+        # The time of arrival is no start: the datagram may have waited in the queue.
+        start, evicted = self._seconds(), self._sessions.evicted
         started = False
         try:
             request = self._accept(incoming)
@@ -114,7 +115,7 @@ class Listener(RequestProtocol):
         except Exception:
             self._log_internal_error(incoming.peer)
         if not started or self._sessions.evicted > evicted:
-            self._runtime.charge_wasted_cpu(self._seconds() - incoming.arrived_at)
+            self._runtime.charge_wasted_cpu(self._seconds() - start)
 
     def requestRepeated(self, incoming: IncomingDatagram) -> bool:
         """Handle a datagram at once if it repeats the request of a running session."""

@@ -298,11 +298,12 @@ class SessionTable:
             raise RequestDropped(f"session limit reached ({limit})")
 
     def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
-        """Evict the oldest half-open session among some; return False if there is none."""
-        for entry in entries:
+        """Evict the oldest half-open session among some; return False if none has ended."""
+        for entry in list(entries):  # a session may end while its socket is read
             if entry in self._half_open:
                 self._evict(entry)
-                return True
+                if entry not in self._open:
+                    return True
         return False
 
     def _evict(self, entry: SessionEntry) -> None:

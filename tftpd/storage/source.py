@@ -107,7 +107,8 @@ class FileSource(FileLike):
             is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
             if not (stat.S_ISREG(status.st_mode) and is_readable):
                 return None
-            return cls(os.open(b"/proc/self/fd/%d" % path_fd, os.O_RDONLY | os.O_CLOEXEC), status)
+            # O_NONBLOCK: the open must not wait until another program gives up a lease.
+            return cls(os.open(b"/proc/self/fd/%d" % path_fd, _FLAGS & ~os.O_NOFOLLOW), status)
         except OSError:
             return None
         finally:
