@@ -135,6 +135,16 @@ def test_no_request_is_handled_while_transfers_have_a_backlog(queue):
     assert [incoming.peer for incoming in queue.handled] == [(NORMAL, 1)]
 
 
+def test_a_lasting_backlog_lets_one_request_pass_in_50_ms(queue):
+    queue.throttle.has_backlog = True
+    for port in range(4):
+        queue.add(NORMAL, port)
+    queue.serve()
+    for _ in range(100):
+        queue.clock.advance(0.0011)
+    assert len(queue.handled) == 2
+
+
 def test_long_datagrams_use_more_of_the_queue(queue):
     queue.add(FLOODING, 1, bytes(MAX_BYTES // 2 - 256))
     queue.add(FLOODING, 2, bytes(MAX_BYTES // 2 - 256))

@@ -288,7 +288,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._wakeup = None
         self._wakeup_time = inf
         # Under load the peer's answer may have arrived and not have been read yet.
-        self.transport.readPending()
+        try:
+            self.transport.readPending()
+        except Exception:
+            self._internal_error()
         if self._ended:
             return
         now = self._seconds()

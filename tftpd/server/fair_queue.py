@@ -18,6 +18,7 @@ from tftpd.server.admission import DropCounters, DropReason, client_key
 _MAX_REQUESTS_PER_TURN = 8  # of the reactor; a request costs as much as 10 blocks
 _MAX_QUEUE_BYTES = 1 << 20  # about 3,600 requests, which take a second in the worst case
 _OVERHEAD_BYTES = 256  # memory per datagram besides its data
+_MAX_HOLD_SECONDS = 0.05  # then one request is handled in spite of a backlog
 _RETRY_SECONDS = 0.002  # until requests are tried again while transfers have a backlog
 
 T = TypeVar("T")
@@ -157,6 +158,7 @@ class RequestQueue:
         self._queue: FairQueue[IncomingDatagram] = FairQueue(max_bytes)
         self.waiting: set[tuple[bytes, TID]] = set()
         self._next_turn: IDelayedCall | None = None
+        self._served_at = 0.0
 
     def add(self, incoming: IncomingDatagram) -> None:
         """Append a datagram; drop one if there is no space."""
@@ -177,8 +179,11 @@ class RequestQueue:
         """
         queue, throttle = self._queue, self._throttle
         for _ in range(_MAX_REQUESTS_PER_TURN):
-            if not queue or throttle.has_backlog or throttle.delay > 0:
+            now = throttle.seconds()
+            is_held_back = throttle.has_backlog and now < self._served_at + _MAX_HOLD_SECONDS
+            if not queue or is_held_back or throttle.delay > 0:
                 break
+            self._served_at = now
             incoming = queue.pop()
             self.waiting.discard(incoming.key)
             handle(incoming)
