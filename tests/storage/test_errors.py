@@ -234,7 +234,7 @@ from tftpd.access.policy import Grant, WritePolicy
 from tftpd.storage.upload import Upload
 sink = Upload.open(Grant(Path(sys.argv[1]), (b"inner", b"new"), WritePolicy()), None, False)
 sink.append([b"x" * 100000])
-sink.flush_if_full()
+sink.flush()
 print("writing", flush=True)
 time.sleep(60)
 """

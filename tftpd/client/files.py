@@ -69,6 +69,9 @@ class SpooledDownload:
         RequestRefused: The announced size is larger than `max_size`.
     """
 
+    blocking_device: int | None = None
+    is_full = False  # the spool has a buffer of its own
+
     def __init__(self, spool: BinaryIO, max_size: int | None, options: TransferOptions) -> None:
         self._spool = spool
         self._decoder = NetasciiDecoder() if options.mode is Mode.NETASCII else None
@@ -83,8 +86,8 @@ class SpooledDownload:
             payloads = [self._decoder.decode(payload) for payload in payloads]
         self._write(payloads)
 
-    def flush_if_full(self) -> None:
-        """Do nothing: the spool has a buffer of its own."""
+    def flush(self) -> None:
+        """Do nothing."""
 
     def commit(self) -> None:
         """Complete the spool; raise `RequestRefused` if the size is not the announced one."""

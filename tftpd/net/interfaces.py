@@ -1,11 +1,12 @@
 """Interfaces between a session and its environment; tests substitute fakes."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 
@@ -13,6 +14,8 @@ from tftpd.net.port_pool import PortRange
 from tftpd.net.types import Buffer, SocketAddress
 
 T = TypeVar("T")
+
+_MAX_THREADS_PER_DEVICE = 4  # of Twisted's 10
 
 
 class BurstProtocol(DatagramProtocol):
@@ -85,6 +88,8 @@ class SessionRuntime:
         lookup_pool: Runs file lookups in a thread pool of their own and blocks for a
             bounded time only. None: lookups use `in_thread`.
         charge_wasted_cpu: Called with the CPU seconds spent on requests that failed.
+        device_limits: Limits of threads, by device number. A file system that hangs must
+            leave threads for the others.
     """
 
     clock: Clock
@@ -93,6 +98,27 @@ class SessionRuntime:
     tap: Callable[["BurstProtocol"], "BurstProtocol"] = _no_tap
     lookup_pool: ThreadRunner | None = None
     charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
+    device_limits: defaultdict[int, DeferredSemaphore] = field(
+        default_factory=lambda: defaultdict(lambda: DeferredSemaphore(_MAX_THREADS_PER_DEVICE))
+    )
+
+    def run_file_call(self, work: Callable[[], T], device: int | None) -> "Deferred[T]":
+        """Run `work` in a thread; it waits while four threads use the same device.
+
+        Args:
+            work: Uses a file.
+            device: Device number of a file that is not local; None if it is local.
+        """
+        if device is None:
+            return self.in_thread(work)
+        return self.device_limits[device].run(self.in_thread, work)
+
+    def close_file(self, close: Callable[[], None], device: int | None) -> None:
+        """Close a file, in a thread if it is not local; arguments as for `run_file_call()`."""
+        if device is None:
+            close()
+        else:  # no thread may be available
+            self.run_file_call(close, device).addErrback(lambda _: close())
 
     def run_lookup(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":
         """Run `work` in a thread; block up to `max_wait` seconds for the result."""

@@ -1,6 +1,7 @@
 """Session that receives a file: a `Receiver` and the upload that it fills."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Protocol
 
 from tftpd.net.interfaces import SessionRuntime
@@ -15,14 +16,21 @@ from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 class UploadSink(Protocol):
     """Destination of the received data, usually an `Upload`.
 
-    All methods except `discard` raise `RequestRefused`.
+    All methods except `discard` raise `RequestRefused`. If `blocking_device` is not None, all
+    except `append` may block for a long time.
     """
+
+    blocking_device: int | None
+
+    @property
+    def is_full(self) -> bool:
+        """True if there is enough buffered data to write it."""
 
     def append(self, payloads: Sequence[bytes], /) -> None:
         """Append the payloads of consecutive blocks."""
 
-    def flush_if_full(self) -> None:
-        """Write buffered data if there is enough of it."""
+    def flush(self) -> None:
+        """Write buffered data."""
 
     def commit(self) -> None:
         """Store the complete file; blocks until it is on disk."""
@@ -35,7 +43,8 @@ class ReceiveSession(Session[Receiver]):
     """Writes consecutive blocks and stores the file before the last ACK is sent.
 
     `fsync` and the rename run in a thread, because they take long. Until they are done,
-    a peer that repeats its last block gets no reply.
+    a peer that repeats its last block gets no reply. A file that is not local is written in
+    a thread, too, before the ACK of the window.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class ReceiveSession(Session[Receiver]):
         timer = RetransmitTimer(timing, options.timeout, options.windowsize)
         super().__init__(runtime, Receiver(options, timer, runtime.clock.seconds()), params)
         self._sink = sink
+        self._device = sink.blocking_device
 
     @property
     def size(self) -> int | None:
@@ -71,8 +81,8 @@ class ReceiveSession(Session[Receiver]):
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES:
-            if self._paused:
-                return  # the peer does not wait for its ACK
+            if self._paused or self._in_thread:
+                return  # the peer does not wait for its ACK, or sends its window again
             number = int.from_bytes(datagram[2:HEADER_BYTES], "big")
             self.machine.receive_data(number, datagram[HEADER_BYTES:], now)
         else:
@@ -88,11 +98,12 @@ class ReceiveSession(Session[Receiver]):
             self._store(self._sink.append, payloads)
             if self._shaper is not None:
                 self._shaper.spend(sum(map(len, payloads)))
-            # Send the ACK first: while the peer prepares the next window, there is
-            # time to write.
-            self._transmit(now)
-            if not self.machine.closed:
-                self._store(self._sink.flush_if_full)
+            if self._device is None:
+                # Send the ACK first: while the peer prepares the next window, there is
+                # time to write.
+                self._transmit(now)
+            if self._sink.is_full and not self.machine.closed:
+                self._flush()
         self._transmit(now)
         if self.machine.complete and self.running and not self._in_thread:
             self._run_in_thread(self._sink.commit, self._on_committed)
@@ -101,6 +112,8 @@ class ReceiveSession(Session[Receiver]):
     def _transmit(self, now: float) -> None:
         if self.machine.mid_window:
             return  # a GRO read delivers a window as a whole; only its end needs an ACK
+        if self._in_thread and not self.machine.closed:
+            return  # the ACK waits until the file is written
         if self._shaper is not None and self._throttled(self._shaper, now):
             return
         datagram = self.machine.next_send(now)
@@ -112,6 +125,13 @@ class ReceiveSession(Session[Receiver]):
             step(*arguments)
         except RequestRefused as refused:
             self.machine.abort(refused)
+
+    def _flush(self) -> None:
+        if self._device is None:
+            self._store(self._sink.flush)
+        elif not self.machine.mid_window:
+            self.machine.deadline = inf  # as for a commit: writing has no time limit
+            self._run_in_thread(self._sink.flush, lambda _: None)
 
     def _on_committed(self, _: None) -> None:
         self.machine.on_stored(self._seconds())

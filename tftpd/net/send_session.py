@@ -40,6 +40,7 @@ class SendSession(Session[Sender]):
         super().__init__(runtime, machine, params)
         ring = NetasciiBlockRing if options.mode is Mode.NETASCII else BlockRing
         self._source = source
+        self._device = source.blocking_device
         self._ring = ring(source, options.blksize, machine.buffer_blocks, options.rollover)
 
     @property

@@ -105,6 +105,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._refusals = 0  # ICMP errors
         self._paused = False  # by the shaper
         self._in_thread = False  # a thread uses the file
+        self._device: int | None = None  # of a file that is not local
         self._reported = False
         self._ended = False
 
@@ -217,7 +218,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     @abstractmethod
     def _close_file(self) -> None:
-        """Release the file. No thread uses it."""
+        """Release the file. No thread uses it. Runs in a thread if the file is not local."""
 
     @abstractmethod
     def _transmit(self, now: float) -> None:
@@ -226,12 +227,12 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _run_in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `work`, which may block, in a thread; call `then` with its result."""
         self._in_thread = True
-        self._runtime.in_thread(work).addBoth(self._on_thread_result, then)
+        self._runtime.run_file_call(work, self._device).addBoth(self._on_thread_result, then)
 
     def _on_thread_result(self, result: T | Failure, then: Callable[[T], None]) -> None:
         self._in_thread = False
         if self._ended:
-            self._close_file()
+            self._runtime.close_file(self._close_file, self._device)
             return
         try:
             if isinstance(result, Failure):
@@ -335,7 +336,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         if self.transport is not None:
             self.transport.stopListening()
         if not self._in_thread:
-            self._close_file()
+            self._runtime.close_file(self._close_file, self._device)
         self._on_end()
 
     def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:

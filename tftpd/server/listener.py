@@ -35,7 +35,7 @@ from tftpd.server.config import ServerConfig
 from tftpd.server.fair_queue import IncomingDatagram
 from tftpd.server.listening_port import ListeningPort, RequestProtocol
 from tftpd.server.lookups import Lookup, LookupQueue
-from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory, release
+from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
 
@@ -226,7 +226,7 @@ class Listener(RequestProtocol):
             request.packet,
             partial(self._factory.resolve, request, blocking=True),
             partial(self._on_lookup_done, request),
-            release,
+            self._factory.release,
             quick=not slow.needs_render,
         )
         limit = request.config.admission.half_open
@@ -249,7 +249,7 @@ class Listener(RequestProtocol):
         try:
             self._sessions.reserve(request.tid[0], request.config.admission, self._seconds())
         except BaseException:
-            release(resolved)
+            self._factory.release(resolved)
             raise
         self._factory.start(request, resolved)
         request.started = True

@@ -108,7 +108,10 @@ class ResolvedWrite:
             elif not cache.is_cached(grant.root, grant.name[:-1], grant.symlinks):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
-            return Upload.open(grant, self.size, self.options.mode is Mode.NETASCII, tracker)
+            netascii = self.options.mode is Mode.NETASCII
+            upload = Upload.open(grant, self.size, netascii, tracker)
+            upload.blocking_device = cache.blocking_device(upload.device)
+            return upload
 
         return self._try_grants(create)
 

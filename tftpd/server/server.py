@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -39,6 +41,7 @@ from tftpd.templates.renderer import TemplateRenderer
 
 _MAX_LOOKUP_THREADS = 20  # threads that open files and render templates; not for reading
 _MEASURE_INTERVAL_SECONDS = 30.0  # of the disk usage of roots with a quota
+_MAX_MEASURE_SECONDS = 5.0  # then the measurement of the next root starts
 
 T = TypeVar("T")
 
@@ -79,7 +82,7 @@ class Server:
         self._neighbours = Neighbours()
         self._renderer = TemplateRenderer()
         self._lookup_pool = LookupPool(reactor, _MAX_LOOKUP_THREADS)
-        self._measuring = LoopingCall(self._measure)
+        self._measuring = LoopingCall(lambda: ensureDeferred(self._measure()))
         self._measuring.clock = reactor
         self._throttle = RequestThrottle()
         self._readers = readers_for(reactor, self._throttle)
@@ -218,10 +221,13 @@ class Server:
         if self._usage_trackers:
             self._measuring.start(_MEASURE_INTERVAL_SECONDS)
 
-    def _measure(self) -> "Deferred[object]":
+    async def _measure(self) -> None:
         # Other programs add and remove files, too.
-        trackers = list(self._usage_trackers.values())
-        return self._in_thread(lambda: [tracker.measure() for tracker in trackers])
+        for tracker in list(self._usage_trackers.values()):
+            if not tracker.measuring:
+                with suppress(DeferredTimeout):  # a hung file system must not delay the others
+                    measured = self._in_thread(tracker.measure)
+                    await measured.addTimeout(_MAX_MEASURE_SECONDS, self._reactor)
 
     def _share_bandwidth(self, settings: Settings) -> BandwidthLimit | None:
         """Return this worker's share of the bandwidth; it applies to running transfers too."""

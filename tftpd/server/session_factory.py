@@ -77,14 +77,6 @@ class OpenedWrite:
 ResolvedRequest = ResolvedRead | OpenedWrite
 
 
-def release(resolved: ResolvedRequest) -> None:
-    """Close the file of a request that gets no session."""
-    if isinstance(resolved, ResolvedRead):
-        resolved.source.close()
-    else:
-        resolved.upload.discard()
-
-
 class SessionFactory:
     """Resolves requests and starts their sessions."""
 
@@ -137,7 +129,7 @@ class SessionFactory:
             else:
                 session, needs = self._make_receive_session(request, resolved)
         except BaseException:
-            release(resolved)
+            self.release(resolved)
             raise
         tid = request.tid
         if not self._sessions.add(request.entry, session, request.config.admission):
@@ -167,6 +159,15 @@ class SessionFactory:
         else:
             session.begin()
 
+    def release(self, resolved: ResolvedRequest) -> None:
+        """Close the file of a request that gets no session."""
+        if isinstance(resolved, ResolvedRead):
+            source = resolved.source
+            self._runtime.close_file(source.close, source.blocking_device)
+        else:
+            upload = resolved.upload
+            self._runtime.close_file(upload.discard, upload.blocking_device)
+
     def _resolve_write(self, request: IncomingRequest, packet: Wrq, blocking: bool) -> OpenedWrite:
         config = request.config
         limits, _ = config.options_by_profile[request.profile.name]
@@ -183,7 +184,7 @@ class SessionFactory:
 
     def _measure(self, tracker: UsageTracker | None, blocking: bool) -> None:
         """Measure disk usage for the next request: files may have been removed."""
-        if tracker is None or tracker.age() <= _MIN_MEASURE_AGE_SECONDS:
+        if tracker is None or tracker.measuring or tracker.age() <= _MIN_MEASURE_AGE_SECONDS:
             return
         if blocking:
             tracker.measure()

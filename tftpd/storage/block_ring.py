@@ -58,12 +58,15 @@ class BlockRing:
             The number of blocks that were read.
 
         Raises:
-            BlockingIOError: Not blocking, and the next block is not in the page cache.
+            BlockingIOError: Not blocking, and the next block is not in the page cache, or the
+                file is not local.
             RequestRefused: The file cannot be read, or it has changed. A peer must not get
                 a mixture of two files, nor a truncated file that looks complete.
         """
         if not self._ring:
             self._allocate()
+        if not blocking and self._source.blocking_device is not None:
+            raise BlockingIOError
         before = self.ready
         self._read(before + min(count, _MAX_BUFFERS), blocking)
         self._write_numbers(before + 1, self.ready)

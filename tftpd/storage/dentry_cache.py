@@ -97,6 +97,13 @@ class DentryCache:
                 self._local_devices.add(device)
                 self._local_roots[root] = path, monotonic() + _ROOT_SECONDS
 
+    def blocking_device(self, device: int) -> int | None:
+        """Return the device number of a file (st_dev), or None if its file system is local.
+
+        Each system call for a file on another file system may block, even close(2).
+        """
+        return None if device in self._local_devices else device
+
     def open_path(self, root: Path, name: Name) -> int:
         """Open a name below a local root without disk I/O.
 

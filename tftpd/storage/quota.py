@@ -32,10 +32,12 @@ class UsageTracker:
 
     Attributes:
         usage: Usage of the stored files; nothing before the first measurement.
+        measuring: True while a measurement runs.
     """
 
     def __init__(self, root: Path) -> None:
         self.usage = Usage()
+        self.measuring = False
         self._root = root
         self._measured_at = time.monotonic()
 
@@ -53,6 +55,16 @@ class UsageTracker:
             own: Name of the temporary file of an upload that is not counted.
         """
         self._measured_at = time.monotonic()
+        self.measuring = True
+        try:
+            stored, unfinished = self._sum_files(own)
+        finally:
+            self.measuring = False
+        self.usage = stored
+        return Usage(stored.size + unfinished.size, stored.files + unfinished.files)
+
+    def _sum_files(self, own: bytes) -> tuple[Usage, Usage]:
+        """Return the usage of stored files and of unfinished uploads, except `own`."""
         stored, unfinished = Usage(), Usage()
         for directory, _, names in os.walk(os.fsencode(self._root)):
             for name in names:
@@ -66,8 +78,7 @@ class UsageTracker:
                     stored = stored.with_file(status.st_size)
                 elif status.st_size and name != own:
                     unfinished = unfinished.with_file(status.st_size)
-        self.usage = stored
-        return Usage(stored.size + unfinished.size, stored.files + unfinished.files)
+        return stored, unfinished
 
 
 def check_quota(usage: Usage, policy: WritePolicy) -> None:

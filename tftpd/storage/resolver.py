@@ -231,7 +231,9 @@ class _Search:
             grant.root, grant.name, grant.symlinks
         ):
             raise WouldBlock(grant.root)
-        return FileSource.open(grant)
+        source = FileSource.open(grant)
+        source.blocking_device = self.cache.blocking_device(source.device)
+        return source
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         """Open the file whose name on disk differs in letter case only."""

@@ -26,9 +26,12 @@ class FileLike:
 
     Attributes:
         size: Size in bytes when the file was opened.
+        blocking_device: Device number of a file system on which each call may block, even
+            `close()`; None if the file is local.
     """
 
     size: int
+    blocking_device: int | None = None
 
     def close(self) -> None:
         """Release the file; idempotent. Without a descriptor, there is nothing to do."""
@@ -58,10 +61,15 @@ class FileLike:
 
 
 class FileSource(FileLike):
-    """An open regular file."""
+    """An open regular file.
+
+    Attributes:
+        device: Device number of its file system.
+    """
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self.size = status.st_size
+        self.device = status.st_dev
         self._fd = fd
         self._stamp = (status.st_size, status.st_mtime_ns)
         self._nowait = _NOWAIT

@@ -32,7 +32,11 @@ class Upload:
     Attributes:
         size: Size of the file so far in bytes, with the data that is not written yet.
         announced_size: Size that the client announced, in bytes, if any.
+        blocking_device: Device number of a file system on which each call may block, even
+            `discard()`; None if the file is local.
     """
+
+    blocking_device: int | None = None
 
     def __init__(self, target: "_Target", size: int | None, netascii: bool) -> None:
         self.size = 0
@@ -78,30 +82,34 @@ class Upload:
             target.check_writable()
         os.close(target.directory)
 
+    @property
+    def device(self) -> int:
+        """Device number of the file system."""
+        return os.fstat(self._fd).st_dev
+
+    @property
+    def is_full(self) -> bool:
+        """True if enough data is collected to write it (64 KiB)."""
+        return self._pending_size >= _WRITE_BYTES
+
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add received data, in memory.
 
         Raises:
-            RequestRefused: The file is too large; the upload is discarded.
+            RequestRefused: The file is too large; the upload must be discarded.
         """
         if self._decoder is not None:
             payloads = [self._decoder.decode(payload) for payload in payloads]
         self._append(payloads)
 
-    def flush_if_full(self) -> None:
-        """Write the collected data if there are at least 64 KiB.
+    def flush(self) -> None:
+        """Write the collected data.
 
         Raises:
-            RequestRefused: The disk or the quota is full; the upload is discarded.
+            RequestRefused: The disk or the quota is full; the upload must be discarded.
         """
-        if self._pending_size < _WRITE_BYTES:
-            return
-        try:
-            self._target.check_growth(self.size)
-            self._flush()
-        except RequestRefused:
-            self.discard()
-            raise
+        self._target.check_growth(self.size)
+        self._flush()
 
     def commit(self) -> None:
         """Write the file to disk and give it its name; blocks until both are on disk.
@@ -145,7 +153,6 @@ class Upload:
         self.size += added
         limit = self._target.policy.max_size
         if limit is not None and self.size > limit:
-            self.discard()
             raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
         self._pending += payloads
         self._pending_size += added

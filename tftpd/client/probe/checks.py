@@ -282,6 +282,9 @@ class CountingSink:
         seconds: Time from the negotiation to the last block.
     """
 
+    blocking_device: int | None = None
+    is_full = False
+
     def __init__(self, clock: Clock, max_bytes: float) -> None:
         self.n_bytes = 0
         self.seconds = 0.0
@@ -304,7 +307,7 @@ class CountingSink:
     def commit(self) -> None:
         """Do nothing: no data is stored."""
 
-    flush_if_full = discard = commit
+    flush = discard = commit
 
 
 class RolloverSession(DownloadSession):
