@@ -15,18 +15,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
+from tftpd.access import paths
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, fold
-from tftpd.access.paths import (
-    PARENT,
-    SELF,
-    Name,
-    escape_control_chars,
-    is_reserved,
-    is_template,
-    refuse_reserved,
-    split_name,
-)
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Grant, Policy, ReadPolicy, Symlinks, WritePolicy, admits
 from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
@@ -60,7 +51,7 @@ class Root:
         """Keys of all placeholders in this root."""
         return frozenset().union(*map(names, self.below))
 
-    def expand_for(self, client: ClientIdentity, serial: bytes | None) -> Name | None:
+    def expand_for(self, client: ClientIdentity, serial: bytes | None) -> paths.Name | None:
         """Return the components below `path` for `client`, or None if it has no directory here.
 
         A value that is not a single valid component gives None, so that a client cannot leave
@@ -75,8 +66,8 @@ class Root:
 
 
 def _is_valid(component: bytes) -> bool:
-    is_name = component not in (b"", SELF, PARENT) and b"/" not in component
-    return is_name and not is_reserved(component)
+    is_name = component not in (b"", paths.SELF, paths.PARENT) and b"/" not in component
+    return is_name and not paths.is_reserved(component)
 
 
 def parse_root(text: str) -> Root:
@@ -89,7 +80,7 @@ def parse_root(text: str) -> Root:
     parsed = [parse(component, _check_key) for component in components]
     first = next((n for n, parts in enumerate(parsed) if names(parts)), len(parsed))
     static = [part.replace("{{", "{").replace("}}", "}") for part in components[:first]]
-    return Root(Path(*static), tuple(parsed[first:]), escape_control_chars(text))
+    return Root(Path(*static), tuple(parsed[first:]), paths.escape_control_chars(text))
 
 
 def parse_serials(text: str) -> Pattern:
@@ -124,7 +115,7 @@ class Mount:
         serials: Pattern of serial numbers before names, if a root contains {serial}.
     """
 
-    prefix: Name
+    prefix: paths.Name
     roots: tuple[Root, ...]
     read: ReadPolicy | None = None
     write: WritePolicy | None = None
@@ -139,7 +130,9 @@ class Mount:
             policy.clients != ANYWHERE for policy in (self.read, self.write) if policy
         )
 
-    def roots_for(self, name: Name, client: ClientIdentity) -> Iterator[tuple[Path, Name, Name]]:
+    def roots_for(
+        self, name: paths.Name, client: ClientIdentity
+    ) -> Iterator[tuple[Path, paths.Name, paths.Name]]:
         """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
         is_searched = len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES
@@ -205,7 +198,7 @@ class Mounts:
             RequestRefused: No directory matches, or its policy denies the request.
         """
         mount, name = self.locate(filename)
-        if mount.read and mount.read.templates and name and is_template(name[-1]):
+        if mount.read and mount.read.templates and name and paths.is_template(name[-1]):
             reason = "templates cannot be written by clients"
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
         return _grants(mount, name, mount.write, client)
@@ -219,7 +212,7 @@ class Mounts:
         mount, name = self.locate(filename)
         return () if mount.per_client else _grants(mount, name, mount.read, _ANY_CLIENT)
 
-    def locate(self, filename: bytes) -> tuple[Mount, Name]:
+    def locate(self, filename: bytes) -> tuple[Mount, paths.Name]:
         """Return the mount of `filename` and the components below its prefix.
 
         `..` removes one component, but cannot leave the mount that the name has entered.
@@ -229,8 +222,8 @@ class Mounts:
             RequestRefused: `..` would leave the mount.
         """
         components: list[bytes] = []
-        for component in split_name(filename):
-            if component != PARENT:
+        for component in paths.split_name(filename):
+            if component != paths.PARENT:
                 components.append(component)
                 continue
             # Below the longest prefix, no component changes the mount.
@@ -257,7 +250,7 @@ class Mounts:
 
     def normalize_prefix(self, filename: bytes) -> bytes:
         """Return `filename` with the configured spelling of a prefix that differs only in case."""
-        components = split_name(filename)
+        components = paths.split_name(filename)
         folded = tuple(map(fold, components))
         for length in range(min(len(components), self._deepest), 0, -1):
             for prefix in self._by_prefix:
@@ -265,7 +258,7 @@ class Mounts:
                     return b"/".join((*prefix, *components[length:]))
         return filename
 
-    def replace_tail(self, filename: bytes, rest: Name) -> bytes:
+    def replace_tail(self, filename: bytes, rest: paths.Name) -> bytes:
         """Return `filename` with its last components replaced by `rest`."""
         mount, beneath = self.locate(filename)
         return b"/".join((*mount.prefix, *beneath[: len(beneath) - len(rest)], *rest))
@@ -279,13 +272,13 @@ class Mounts:
 
 
 def _grants(
-    mount: Mount, name: Name, policy: Policy | None, client: ClientIdentity
+    mount: Mount, name: paths.Name, policy: Policy | None, client: ClientIdentity
 ) -> Sequence[Grant[Policy]]:
     if policy is None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
     if not admits(policy.clients, client.address):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
-    refuse_reserved(name)
+    paths.refuse_reserved(name)
     grants = [
         Grant(path, own + rest, policy, mount.symlinks, len(own))
         for path, own, rest in mount.roots_for(name, client)

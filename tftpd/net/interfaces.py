@@ -37,10 +37,6 @@ class ThreadRunner(Protocol):
         """Run the function."""
 
 
-def _no_tap(protocol: BurstProtocol) -> BurstProtocol:
-    return protocol
-
-
 class BurstTransport(IUDPTransport):
     """UDP transport that sends several datagrams in one call."""
 
@@ -95,7 +91,7 @@ class SessionRuntime:
     clock: Clock
     open_port: Callable[["BurstProtocol", SocketAddress, "PortRequirements"], "BurstTransport"]
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
-    tap: Callable[["BurstProtocol"], "BurstProtocol"] = _no_tap
+    tap: Callable[["BurstProtocol"], "BurstProtocol"] = lambda protocol: protocol
     lookup_pool: ThreadRunner | None = None
     charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
     device_limits: defaultdict[int, DeferredSemaphore] = field(

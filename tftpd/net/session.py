@@ -46,10 +46,6 @@ T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
 
 
-def _do_nothing() -> None:
-    pass
-
-
 @dataclass(slots=True)
 class SessionParams:
     """Values that a session needs from its creator.
@@ -70,7 +66,7 @@ class SessionParams:
     request: Request
     peer: SocketAddress
     on_report: Callable[[TransferResult], None]
-    on_end: Callable[[], None] = _do_nothing
+    on_end: Callable[[], None] = lambda: None
     on_confirmed: Callable[[float], None] | None = None
     name: RequestName | None = None
     profile: Profile = DEFAULT_PROFILE

@@ -19,14 +19,7 @@ from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import LogLimiter
 from tftpd.net.sockets import client_address, is_own_address
 from tftpd.net.types import TID, SocketAddress
-from tftpd.protocol.errors import (
-    ErrorCode,
-    ErrorText,
-    MalformedPacket,
-    MalformedRequest,
-    RequestRefused,
-    ResourceExhausted,
-)
+from tftpd.protocol import errors
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.packets import ErrorPacket, Rrq, Wrq, decode
 from tftpd.protocol.result import Outcome, TransferResult
@@ -39,7 +32,7 @@ from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, Sessi
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
 
-_REJECTIONS = (RequestRefused, RequestDropped, MemoryError)
+_REJECTIONS = (errors.RequestRefused, RequestDropped, MemoryError)
 
 
 def accepts_broadcast(listener_accepts: bool, profile: Profile = DEFAULT_PROFILE) -> bool:
@@ -122,7 +115,7 @@ class Listener(RequestProtocol):
         session = self._sessions.find((incoming.peer, incoming.local))
         if session is None or not session.running:
             return False
-        with suppress(MalformedPacket):
+        with suppress(errors.MalformedPacket):
             if decode(incoming.datagram) == session.request:
                 self.requestReceived(incoming)
                 return True
@@ -139,7 +132,7 @@ class Listener(RequestProtocol):
         tid = (peer, local)
         try:
             packet = decode(datagram)
-        except MalformedPacket as malformed:
+        except errors.MalformedPacket as malformed:
             self._reject_malformed(malformed, tid, is_broadcast)
             return None
         if not isinstance(packet, Rrq | Wrq):
@@ -181,16 +174,20 @@ class Listener(RequestProtocol):
             return True
         return number in config.own_ports and is_own_address(peer)
 
-    def _reject_malformed(self, reason: MalformedPacket, tid: TID, is_broadcast: bool) -> None:
+    def _reject_malformed(
+        self, reason: errors.MalformedPacket, tid: TID, is_broadcast: bool
+    ) -> None:
         """Count a malformed datagram; a malformed request gets an ERROR."""
-        is_request = isinstance(reason, MalformedRequest)
+        is_request = isinstance(reason, errors.MalformedRequest)
         if is_request and is_broadcast and not self.broadcast:
             self._drops.add(DropReason.BROADCAST)
             return
         self._drops.add(DropReason.MALFORMED)
         if not is_request or tid in self.transport.sessions.by_tid:
             return  # an ERROR would end the transfer of this TID
-        self._send_error(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(reason)), tid)
+        self._send_error(
+            errors.RequestRefused(errors.ErrorCode.ILLEGAL_OPERATION, str(reason)), tid
+        )
         suffix = self._malformed_log.suffix()
         if suffix is not None:
             message = "malformed request from {peer}: {reason}{suffix}"
@@ -256,16 +253,16 @@ class Listener(RequestProtocol):
 
     def _reject(self, request: IncomingRequest, reason: Exception) -> None:
         """Report a rejected request, and send an ERROR unless it is dropped."""
-        if isinstance(reason, ResourceExhausted | MemoryError):
+        if isinstance(reason, errors.ResourceExhausted | MemoryError):
             # Drop silently: the client retries, and resources may be free by then.
-            reason = RequestDropped(str(reason) or ErrorText.OUT_OF_MEMORY)
-        if isinstance(reason, RequestRefused):
+            reason = RequestDropped(str(reason) or errors.ErrorText.OUT_OF_MEMORY)
+        if isinstance(reason, errors.RequestRefused):
             self._send_error(reason, request.tid)
             self._report_rejected(request, Outcome.REFUSED, reason.code, reason)
         else:
             self._report_rejected(request, Outcome.DROPPED, None, reason)
 
-    def _send_error(self, refused: RequestRefused, tid: TID) -> None:
+    def _send_error(self, refused: errors.RequestRefused, tid: TID) -> None:
         self.transport.reply(ErrorPacket(refused.code, refused.text).encode(), tid)
 
     def _log_internal_error(self, peer: SocketAddress) -> None:

@@ -15,16 +15,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
+from tftpd.net import sockets
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.segmentation import SegmentedSender
-from tftpd.net.sockets import (
-    PKTINFO_ANCILLARY_BYTES,
-    enable_error_queue,
-    parse_pktinfo,
-    pktinfo_cmsg,
-    read_refused_peer,
-)
 from tftpd.net.types import TID, Buffer, SocketAddress
 from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort
 from tftpd.net.wrappers import DatagramObserver
@@ -225,11 +219,11 @@ class ListeningPort(UDPPort):
                 return []
             try:
                 datagram, ancillary, _, peer = self._socket.recvmsg(
-                    _MAX_DATAGRAM_BYTES, PKTINFO_ANCILLARY_BYTES
+                    _MAX_DATAGRAM_BYTES, sockets.PKTINFO_ANCILLARY_BYTES
                 )
             except OSError:
                 break  # empty, or an ICMP error, which `readErrors` reads
-            found = parse_pktinfo(ancillary[0]) if ancillary else None
+            found = sockets.parse_pktinfo(ancillary[0]) if ancillary else None
             local, broadcast = found or (self._bound, False)
             if sessions.by_tid and sessions.dispatch(datagram, (peer, local)):
                 active = True
@@ -251,7 +245,7 @@ class ListeningPort(UDPPort):
         """
         with suppress(OSError):
             for _ in range(MAX_READS):
-                peer, is_refused = read_refused_peer(self._socket)
+                peer, is_refused = sockets.read_refused_peer(self._socket)
                 if is_refused:
                     self._refused.add(peer)
 
@@ -268,7 +262,7 @@ class ListeningPort(UDPPort):
         if self.observe is not None:
             self.observe(True, datagram, (local[0], self._bound[1]), peer)
         self.send_past_errors(
-            lambda: self._socket.sendmsg([datagram], pktinfo_cmsg(local), 0, peer)
+            lambda: self._socket.sendmsg([datagram], sockets.pktinfo_cmsg(local), 0, peer)
         )
 
     def send_past_errors(self, send: Callable[[], object]) -> None:
@@ -288,10 +282,10 @@ class ListeningPort(UDPPort):
     def attach_session(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
         """Run a session on this port (single-port mode)."""
         if not self._locals:
-            enable_error_queue(self._socket)
+            sockets.enable_error_queue(self._socket)
         self._locals.add(tid[1])
         # A socket bound to one address needs no control message to send from it.
-        source = [] if self._bound[0] == tid[1][0] else pktinfo_cmsg(tid[1])
+        source = [] if self._bound[0] == tid[1][0] else sockets.pktinfo_cmsg(tid[1])
         transport = SharedPortTransport(self, SegmentedSender(self._socket, source), tid)
         self.sessions.register(tid, protocol, transport, needs)
 

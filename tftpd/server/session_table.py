@@ -9,7 +9,7 @@ can cause takes anything from a client that has answered:
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -19,12 +19,7 @@ from tftpd.net.types import TID, SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import (
-    AdmissionLimits,
-    RequestDropped,
-    client_key,
-    network_key,
-)
+from tftpd.server import admission
 
 AnySession = Session[Any]
 
@@ -36,14 +31,8 @@ _OVERDUE_SECONDS = 1.0  # a reply that takes longer is probably lost
 _UNPROVEN_RATE_FACTOR = 4  # requests per request that is answered: the others may be forged
 
 
-class CountArray(Protocol):
-    """Array of numbers: a list, or a view of shared memory."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-
-    def __setitem__(self, index: int, value: int, /) -> None: ...
-
-    def __iter__(self) -> Iterator[int]: ...
+CountArray = list[int] | memoryview
+"""Numbers of this process alone, or in shared memory."""
 
 
 class SharedCounter:
@@ -182,7 +171,7 @@ class SessionTable:
         session.stop(Outcome.REPLACED)
         return False
 
-    def admit(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
+    def admit(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
         """Check the rate limit and reserve a session for a new request.
 
         Raises:
@@ -191,15 +180,15 @@ class SessionTable:
         """
         rate = limits.requests_per_second
         if rate is not None:
-            client = client_key(peer[0])
+            client = admission.client_key(peer[0])
             if not (
                 self._proven_rates.has_token(client, rate, now)
                 and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
             ):
-                raise RequestDropped(f"rate limit exceeded ({rate} requests per second)")
+                raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         self.reserve(peer, limits, now)
 
-    def reserve(self, peer: SocketAddress, limits: AdmissionLimits, now: float) -> None:
+    def reserve(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
         """Check the limits for one more session of a client; evict one if necessary.
 
         Raises:
@@ -207,21 +196,23 @@ class SessionTable:
             RequestRefused: The client or its network has too many sessions.
         """
         if limits.sessions_per_client is not None:
-            entries = self._by_client.get(client_key(peer[0]), {})
+            entries = self._by_client.get(admission.client_key(peer[0]), {})
             if len(entries) >= limits.sessions_per_client and not self._evict_unproven(entries):
                 raise _too_many(f"{len(entries)} sessions of this client")
         if limits.sessions_per_network is not None:
-            entries = self._by_network.get(network_key(peer[0]), {})
+            entries = self._by_network.get(admission.network_key(peer[0]), {})
             if len(entries) >= limits.sessions_per_network:
-                own = [entry for entry in entries if entry.client == client_key(peer[0])]
+                own = [entry for entry in entries if entry.client == admission.client_key(peer[0])]
                 if not self._evict_unproven(own):
                     raise _too_many(f"{len(entries)} sessions of its network")
         if len(self._half_open) >= limits.half_open:
             self._evict(next(iter(self._half_open)))
         if sum(self._counter.counts) >= limits.sessions:
-            self._make_room(client_key(peer[0]), limits.sessions, now)
+            self._make_room(admission.client_key(peer[0]), limits.sessions, now)
 
-    def add(self, entry: SessionEntry, session: AnySession, limits: AdmissionLimits) -> bool:
+    def add(
+        self, entry: SessionEntry, session: AnySession, limits: admission.AdmissionLimits
+    ) -> bool:
         """Add the session of a TID.
 
         Returns:
@@ -231,7 +222,7 @@ class SessionTable:
             return False
         host = entry.tid[0][0]
         entry.session, entry.rate = session, limits.requests_per_second
-        entry.client, entry.network = client_key(host), network_key(host)
+        entry.client, entry.network = admission.client_key(host), admission.network_key(host)
         entry.older = self._by_tid.get(entry.tid)
         self._by_tid[entry.tid] = entry
         self._open[entry] = self._half_open[entry] = None
@@ -295,7 +286,7 @@ class SessionTable:
             if len(entries) > own + 1 and _idle_time(slowest, now) >= _OVERDUE_SECONDS:
                 self._evict(slowest)
         if sum(self._counter.counts) >= limit:
-            raise RequestDropped(f"session limit reached ({limit})")
+            raise admission.RequestDropped(f"session limit reached ({limit})")
 
     def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
         """Evict the oldest half-open session among some; return False if none has ended."""
