@@ -251,3 +251,16 @@ def test_a_port_that_stops_accepting_clears_its_queue(shared, end):
     assert not fixture.clock.getDelayedCalls()
     fixture.clock.advance(1)
     assert len(fixture.port._protocol.datagrams) == 1
+
+
+def test_a_repeated_request_is_handled_before_the_datagrams_that_follow_it(shared):
+    """Otherwise it could start another session after the last ACK of its own one."""
+    fixture = shared()
+    handled = []
+    fixture.port._protocol.requestRepeated = lambda incoming: (
+        handled.append((incoming.datagram, list(fixture.session.received))) or True
+    )
+    fixture.send(b"\0\1repeated\0", ACK)
+    assert handled == [(b"\0\1repeated\0", [])]
+    assert fixture.session.received == [ACK]
+    assert len(fixture.port._protocol.datagrams) == 1

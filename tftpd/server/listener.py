@@ -113,12 +113,11 @@ class Listener(RequestProtocol):
     def requestRepeated(self, incoming: IncomingDatagram) -> bool:
         """Handle a datagram at once if it repeats the request of a running session."""
         session = self._sessions.find((incoming.peer, incoming.local))
-        if session is None or not session.running:
-            return False
-        with suppress(errors.MalformedPacket):
-            if decode(incoming.datagram) == session.request:
-                self.requestReceived(incoming)
-                return True
+        if session is not None and session.running:
+            with suppress(errors.MalformedPacket):
+                if decode(incoming.datagram) == session.request:
+                    self.requestReceived(incoming)
+                    return True
         return False
 
     def _accept(self, incoming: IncomingDatagram) -> IncomingRequest | None:

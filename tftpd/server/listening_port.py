@@ -206,8 +206,7 @@ class ListeningPort(UDPPort):
             self._protocol.requestReceived(arrived[0])
             return
         for incoming in arrived:
-            if not self._protocol.requestRepeated(incoming):
-                queue.add(incoming)
+            queue.add(incoming)
         queue.serve(self._protocol.requestReceived)
 
     def _read(self) -> list[IncomingDatagram]:
@@ -232,7 +231,10 @@ class ListeningPort(UDPPort):
             elif self._on_drained is None:
                 if self.observe is not None:
                     self.observe(False, datagram, (local[0], self._bound[1]), peer)
-                arrived.append(IncomingDatagram(datagram, peer, local, broadcast, now))
+                incoming = IncomingDatagram(datagram, peer, local, broadcast, now)
+                # A later datagram of this turn may end the session that it belongs to.
+                if not self._protocol.requestRepeated(incoming):
+                    arrived.append(incoming)
         if active:
             sessions.flush()
             self._throttle.transfer_active()
