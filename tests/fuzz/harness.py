@@ -107,7 +107,8 @@ def no_hidden_faults() -> Iterator[None]:
         globalLogPublisher.removeObserver(observe)
     if failures:
         raise failures[0]
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "a descriptor is still open"
+    # Garbage of earlier tests may be closed meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors, "a descriptor is still open"
 
 
 def memory_directory() -> str | None:
