@@ -128,9 +128,8 @@ class RewriteSection(ConfigModel):
         Args:
             label: Name of the rule in the log, such as `rewrite[0]`.
         """
-        expression = pattern(
-            self.match or self.unless or "", ignore_case=self.ignore_case, longest=self.longest
-        )
+        text = self.match or self.unless or ""
+        expression = pattern(text, ignore_case=self.ignore_case, longest=self.longest)
         return RewriteRule(
             label=label,
             pattern=expression,
@@ -138,5 +137,6 @@ class RewriteSection(ConfigModel):
             unless=self.unless is not None,
             reads=self.on != "write",
             writes=self.on != "read",
-            **self.model_dump(include={"refuse", "last", "restart", "repeat", "clients"}),
+            clients=self.clients,
+            **self.model_dump(include={"refuse", "last", "restart", "repeat"}),
         )
