@@ -1,5 +1,6 @@
 """Run one transfer between our client and our server in memory, and check its result."""
 
+import gc
 import os
 import random
 import tempfile
@@ -69,6 +70,7 @@ def temporary_directory() -> Iterator[Path]:
 
 def run_cell(cell: Cell, root: Path) -> Verdict:
     """Run the cell in the directory `root`, which is empty before and after it."""
+    gc.collect()  # garbage of earlier tests must not be closed in between
     before = _descriptors()
     trial = _Trial(cell, root)
     state = random.getstate()
@@ -80,8 +82,9 @@ def run_cell(cell: Cell, root: Path) -> Verdict:
         for path in [*root.rglob("*")]:
             if path.is_file():
                 path.unlink()
-    if _descriptors() != before:
-        verdict.failures.append("descriptors are still open")
+    after = _descriptors()
+    if after != before:
+        verdict.failures.append(f"{after} descriptors are open, {before} were open before")
     return verdict
 
 

@@ -107,8 +107,8 @@ def no_hidden_faults() -> Iterator[None]:
         globalLogPublisher.removeObserver(observe)
     if failures:
         raise failures[0]
-    # Garbage of earlier tests may be closed meanwhile.
-    assert len(os.listdir("/proc/self/fd")) <= descriptors, "a descriptor is still open"
+    after = len(os.listdir("/proc/self/fd"))
+    assert after == descriptors, f"{after} descriptors are open, {descriptors} were open before"
 
 
 def memory_directory() -> str | None:

@@ -264,3 +264,27 @@ def test_a_repeated_request_is_handled_before_the_datagrams_that_follow_it(share
     assert handled == [(b"\0\1repeated\0", [])]
     assert fixture.session.received == [ACK]
     assert len(fixture.port._protocol.datagrams) == 1
+
+
+def test_a_few_requests_are_handled_at_once_in_the_order_of_their_arrival(shared):
+    fixture = shared()
+    fixture.send(*(b"\0\1%d\0" % number for number in range(8)))
+    received = [datagram for datagram, _, _ in fixture.port._protocol.datagrams[1:]]
+    assert received == [b"\0\1%d\0" % number for number in range(8)]
+    assert not fixture.clock.getDelayedCalls()
+
+
+def test_the_requests_after_an_expensive_one_wait(shared):
+    fixture = shared()
+    receive = fixture.port._protocol.requestReceived
+
+    def expensive(incoming):
+        receive(incoming)
+        fixture.throttle.transfer_active()
+        fixture.throttle.charge(0.001)
+
+    fixture.port._protocol.requestReceived = expensive
+    fixture.send(b"\0\1one\0", b"\0\1two\0")
+    assert [datagram for datagram, _, _ in fixture.port._protocol.datagrams[1:]] == [b"\0\1one\0"]
+    fixture.clock.advance(0.0031)
+    assert len(fixture.port._protocol.datagrams) == 3

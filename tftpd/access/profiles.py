@@ -8,7 +8,7 @@ its address or its MAC address. A profile is a plain value; options and timers a
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
@@ -32,7 +32,6 @@ class ProfileMatch:
         files: Pattern of the requested name, see `compile_globs`.
         clients: Networks of the client.
         macs: MAC addresses or their first bytes.
-        has_client: True if there is a condition on the client.
     """
 
     options: re.Pattern[bytes] | None = None
@@ -41,11 +40,11 @@ class ProfileMatch:
     files: re.Pattern[str] | None = None
     clients: Networks | None = None
     macs: Sequence[bytes] | None = None
-    has_client: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        has_client = self.clients is not None or self.macs is not None
-        object.__setattr__(self, "has_client", has_client)
+    @property
+    def has_client(self) -> bool:
+        """True if there is a condition on the client."""
+        return self.clients is not None or self.macs is not None
 
 
 @dataclass(frozen=True, slots=True)

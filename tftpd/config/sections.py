@@ -54,7 +54,7 @@ class LimitsSection(ConfigModel):
     """
 
     requests_per_second: Count | None = None
-    """Requests per second of one client."""
+    """Requests per second that one client answers."""
 
     bandwidth: Annotated[types.Size, types.size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of all transfers together."""

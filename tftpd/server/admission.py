@@ -25,7 +25,8 @@ class AdmissionLimits:
         sessions_per_client: Sessions of one client.
         sessions_per_network: Sessions of one network.
         half_open: Half-open sessions; beyond them the oldest one is evicted.
-        requests_per_second: Requests of one client, which may save up one second's.
+        requests_per_second: Requests of one client that it answers; it may save up those of
+            one second. Four times as many may have no answer.
     """
 
     sessions: int = 5000

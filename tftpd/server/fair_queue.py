@@ -15,7 +15,9 @@ from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.types import TID, SocketAddress
 from tftpd.server.admission import DropCounters, DropReason, client_key
 
-_MAX_REQUESTS_PER_TURN = 8  # of the reactor; a request costs as much as 10 blocks
+MAX_REQUESTS_PER_TURN = 8
+"""Requests that are handled in one turn of the reactor; one costs as much as 10 blocks."""
+
 _MAX_QUEUE_BYTES = 1 << 20  # about 3,600 requests, which take a second in the worst case
 _OVERHEAD_BYTES = 256  # memory per datagram besides its data
 _MAX_HOLD_SECONDS = 0.05  # then one request is handled in spite of a backlog
@@ -178,7 +180,7 @@ class RequestQueue:
         Schedules the next call if datagrams are left.
         """
         queue, throttle = self._queue, self._throttle
-        for _ in range(_MAX_REQUESTS_PER_TURN):
+        for _ in range(MAX_REQUESTS_PER_TURN):
             now = throttle.seconds()
             is_held_back = throttle.has_backlog and now < self._served_at + _MAX_HOLD_SECONDS
             if not queue or is_held_back or throttle.delay > 0:

@@ -147,8 +147,8 @@ class Listener(RequestProtocol):
             self._drops.add(DropReason.SERVER_PORT)
             return None
         sessions, lookups = self._sessions, self._lookups
-        is_repeated = sessions.is_repeated(tid, packet, arrived_at, self.single_port)
-        if is_repeated or (tid in lookups.by_tid and lookups.is_repeated(tid, packet)):
+        is_repeated = sessions.handle_repeated(tid, packet, arrived_at, self.single_port)
+        if is_repeated or (tid in lookups.by_tid and lookups.handle_repeated(tid, packet)):
             self._drops.add(DropReason.REPEATED)
             return None
         return IncomingRequest(

@@ -23,7 +23,7 @@ from tftpd.net.types import TID, Buffer, SocketAddress
 from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort
 from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import RRQ_PREFIX, WRQ_PREFIX
-from tftpd.server.fair_queue import IncomingDatagram, RequestQueue
+from tftpd.server.fair_queue import MAX_REQUESTS_PER_TURN, IncomingDatagram, RequestQueue
 
 _MAX_DATAGRAM_BYTES = 65536  # a request may be as long as UDP allows
 _REQUEST_PREFIXES = (RRQ_PREFIX, WRQ_PREFIX)
@@ -193,20 +193,21 @@ class ListeningPort(UDPPort):
     def doRead(self) -> None:
         """Read the datagrams in the socket's buffer, up to a bounded number; handle a few.
 
-        A request is handled at once if it is alone. Otherwise all requests are moved to
-        the queue, so that those of a flooding client do not fill the socket's buffer,
-        which has no share per client.
+        Requests are handled at once if none waits and nothing delays them. The others are
+        moved to the queue, so that those of a flooding client do not fill the socket's
+        buffer, which has no share per client.
         """
         arrived = self._read()
         if self._refused:
             self._end_refused()
         queue, throttle = self._queue, self._throttle
-        is_alone = len(arrived) == 1 and not queue.waiting and not throttle.has_backlog
-        if is_alone and throttle.delayed_until <= arrived[0].arrived_at:
-            self._protocol.requestReceived(arrived[0])
-            return
+        is_short = len(arrived) <= MAX_REQUESTS_PER_TURN
         for incoming in arrived:
-            queue.add(incoming)
+            is_held_back = throttle.has_backlog or throttle.delayed_until > incoming.arrived_at
+            if is_short and not queue.waiting and not is_held_back:
+                self._protocol.requestReceived(incoming)
+            else:
+                queue.add(incoming)
         queue.serve(self._protocol.requestReceived)
 
     def _read(self) -> list[IncomingDatagram]:

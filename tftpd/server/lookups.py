@@ -124,7 +124,7 @@ class LookupQueue:
     def __len__(self) -> int:
         return len(self.by_tid)
 
-    def is_repeated(self, tid: TID, request: Request) -> bool:
+    def handle_repeated(self, tid: TID, request: Request) -> bool:
         """Return True if a lookup for the same request is queued; cancel that of another one."""
         entry = self.by_tid.get(tid)
         if entry is None:

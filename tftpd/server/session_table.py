@@ -138,7 +138,7 @@ class SessionTable:
         entry = self._by_tid.get(tid)
         return None if entry is None else entry.session
 
-    def is_repeated(self, tid: TID, request: Request, now: float, shares_port: bool) -> bool:
+    def handle_repeated(self, tid: TID, request: Request, now: float, shares_port: bool) -> bool:
         """Handle a request from a TID that may have a session.
 
         Firmware repeats a request before the first packet of the server can arrive; a
@@ -322,8 +322,7 @@ class SessionTable:
 
 
 def _idle_time(entry: SessionEntry, now: float) -> float:
-    idle_time: float = entry.session.machine.idle_time(now)
-    return idle_time
+    return float(entry.session.machine.idle_time(now))
 
 
 def _too_many(reason: str) -> RequestRefused:

@@ -32,6 +32,7 @@ def _pack_open_how(resolve: int) -> bytes:
 
 
 _HOW_CACHED = _pack_open_how(_CACHED)
+_HOW_ANYWHERE = _pack_open_how(_CACHED | _NO_XDEV)
 _HOW_BENEATH = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV)
 _HOW_NO_LINKS = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV | _NO_SYMLINKS)
 
@@ -127,7 +128,7 @@ class DentryCache:
                 for a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
         """
-        how = _HOW_CACHED if symlinks is Symlinks.FOLLOW else _HOW_BENEATH
+        how = _HOW_ANYWHERE if symlinks is Symlinks.FOLLOW else _HOW_BENEATH
         return self._is_resolved(self._open_below(root, b"/".join(name) or b".", how))
 
     def is_directory_cached(self, path: bytes, device: int) -> bool:
