@@ -1,6 +1,8 @@
 """Read requests through listener and session, as packet traces."""
 
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -213,3 +215,16 @@ def test_an_ack_that_waits_in_the_socket_counts(server, end, monkeypatch):
     assert server.reports == []
     (session,) = server.sessions
     assert (session.machine.blocks, session.machine.retransmits) == (1, 0)
+
+
+def test_a_finished_session_leaves_nothing_to_the_garbage_collector(server):
+    gc.collect()
+    gc.disable()
+    try:
+        client = server.client()
+        client.request(Rrq(b"seven", b"octet"))
+        (session,) = (weakref.ref(session) for session in server.sessions)
+        client.send(Ack(1))
+        assert session() is None
+    finally:
+        gc.enable()

@@ -79,7 +79,7 @@ class SessionEntry:
 
     Attributes:
         tid: TID of its client.
-        session: The session; set by `SessionTable.add`.
+        session: The session, from `SessionTable.add` to `SessionTable.remove`.
         rate: Limit of the client's requests per second.
         older: Running transfer of the same TID that this session replaces as soon as its
             client has answered.
@@ -237,7 +237,8 @@ class SessionTable:
             self._proven_rates.take(entry.client, entry.rate, now)
         if entry.older is not None:
             older, entry.older = entry.older, None
-            older.session.stop(Outcome.REPLACED)
+            if older in self._open:
+                older.session.stop(Outcome.REPLACED)
 
     def dally(self, entry: SessionEntry) -> None:
         """Note that the transfer of a session has its outcome; the session may dally."""
@@ -259,6 +260,9 @@ class SessionTable:
             del self._by_tid[entry.tid]
             if entry.older is not None and entry.older in self._open:
                 self._by_tid[entry.tid] = entry.older
+        # The callbacks of a session refer to its entry. Without this cycle, its memory is
+        # free at once, and the garbage collector has nothing to do.
+        del entry.session
         self._check_idle()
 
     def idle(self) -> "Deferred[None]":
