@@ -269,12 +269,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         return self._paused
 
     def _set_timer(self, deadline: float, now: float) -> None:
-        delay = max(0.0, deadline - now)
+        # DelayedCall.reset() to an earlier time searches the whole list of pending calls.
+        self._stop_timer()
         self._wakeup_time = deadline
-        if self._wakeup is None:
-            self._wakeup = self._runtime.clock.callLater(delay, self._wake)
-        else:
-            self._wakeup.reset(delay)
+        self._wakeup = self._runtime.clock.callLater(max(0.0, deadline - now), self._wake)
 
     def _stop_timer(self) -> None:
         if self._wakeup is not None:
