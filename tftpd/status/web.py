@@ -6,6 +6,7 @@ their Host header and are refused.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,14 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from tftpd.server.admission import client_key
+
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
 
 _MAX_CONNECTIONS = 64  # a browser needs one
-_CONNECTION_TIMEOUT_SECONDS = 30  # from the connection to the end of the answer
+_REQUEST_TIMEOUT_SECONDS = 5  # from the connection to the end of the request's headers
+_ANSWER_TIMEOUT_SECONDS = 30  # from there to the end of the answer
 _METHODS = (b"GET", b"HEAD")
 
 _HEADERS = {
@@ -77,9 +81,9 @@ class _Request(Request):
 class _Channel(HTTPChannel):
     """A connection with one request.
 
-    It is aborted after 30 s, even if the client sends or reads slowly. Twisted answers all
-    pipelined requests: a client that sends a thousand of them and reads nothing would fill the
-    memory with answers.
+    It is aborted after a time limit, even if the client sends or reads slowly. Twisted answers
+    all pipelined requests: a client that sends a thousand of them and reads nothing would fill
+    the memory with answers.
     """
 
     transport: Any
@@ -88,15 +92,21 @@ class _Channel(HTTPChannel):
     def connectionMade(self) -> None:
         """Twisted: a client has connected."""
         super().connectionMade()
+        self.site.add_connection(self)
         abort = self.transport.abortConnection  # drops unsent data
-        self._deadline = self.callLater(_CONNECTION_TIMEOUT_SECONDS, abort)
-        self.site.n_connections += 1
+        self._deadline = self.callLater(_REQUEST_TIMEOUT_SECONDS, abort)
+
+    def allHeadersReceived(self) -> None:
+        """Twisted: the headers of the request are complete."""
+        if self._deadline.active():
+            self._deadline.reset(_ANSWER_TIMEOUT_SECONDS)
+        super().allHeadersReceived()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the connection has ended."""
         if self._deadline.active():
             self._deadline.cancel()
-        self.site.n_connections -= 1
+        self.site.connections.pop(self, None)
         super().connectionLost(reason)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -106,15 +116,34 @@ class _Channel(HTTPChannel):
 
 
 class _Site(Site):
-    """A site without an access log: an open page sends a request every second."""
+    """A site without an access log: an open page sends a request every second.
+
+    Attributes:
+        connections: The open connections, the oldest first, with the peer of each.
+    """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
-    n_connections = 0
 
-    def buildProtocol(self, addr: Any) -> Any:
-        """Twisted: a client connects; None closes the connection."""
-        return super().buildProtocol(addr) if self.n_connections < _MAX_CONNECTIONS else None
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.connections: dict[_Channel, str] = {}
+
+    def add_connection(self, channel: _Channel) -> None:
+        """Add a connection. If there are too many, abort one in its place.
+
+        That is the oldest connection of the peer with the most connections. A peer that opens
+        many connections aborts its own ones only, and a new connection is always served: a
+        request that is sent at once is answered before 64 newer connections arrive.
+        """
+        if len(self.connections) >= _MAX_CONNECTIONS:
+            counts = Counter(self.connections.values())
+            oldest = max(self.connections, key=lambda each: counts[self.connections[each]])
+            del self.connections[oldest]
+            oldest.transport.abortConnection()
+        # A Unix socket has no host: all its clients are one peer.
+        host = getattr(channel.transport.getPeer(), "host", None)
+        self.connections[channel] = client_key(host) if host else ""
 
     def log(self, request: Any) -> None:
         """Twisted: a request was answered; log nothing."""
@@ -143,6 +172,8 @@ class _Root(Resource):
         return NOT_DONE_YET
 
     def _answer(self, request: Request) -> "Answer | Deferred[Answer]":
+        if len(request.requestHeaders.getRawHeaders(b"host", [])) > 1:
+            return Answer(b"more than one Host header\n", code=400)  # RFC 9112, section 3.2
         if self._names is not None and not is_allowed_host(request.getHeader("host"), self._names):
             return Answer(b"the host name is not in status.names\n", code=403)
         handler = self._handlers.get(request.path)
