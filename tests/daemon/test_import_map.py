@@ -1,5 +1,7 @@
 """`tftpd import-map` translates map files of tftp-hpa."""
 
+import io
+import os
 import tempfile
 from ipaddress import ip_address
 from pathlib import Path
@@ -44,6 +46,9 @@ rewrite:
   # 8: a~6  ^boot/
   - {unless: '^boot/', refuse: true, clients: ["::/0"]}
 """
+
+
+HINT = "map: not all lines were translated; write their rules by hand, at the marked places\n"
 
 
 @pytest.fixture
@@ -91,9 +96,9 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("E ^x", '"E" is not an operation'),
-        ("rT ^x y", '"T" is not an operation'),
-        ("R ^x y", '"R" is not an operation'),
+        ("E ^x", '"E" is not an operation of in.tftpd 5.2'),
+        ("rT ^x y", '"T" is not an operation of in.tftpd 5.2'),
+        ("R ^x y", '"R" is not an operation of in.tftpd 5.2'),
         ("r~ ^x y", "r and ~ cannot go together"),
         ("rGP ^x y", "G and P cannot go together; a rule without both applies to all requests"),
         ("r", "the regular expression is missing"),
@@ -106,21 +111,30 @@ def test_a_map_is_translated_into_valid_rules(import_text, rules):
         (r"r \d y", r"\d: not in POSIX; write [0-9] or [^0-9]"),
         ("r a{1001} x", "invalid repetition size: {1001}; at most 1000, nested ones multiplied"),
         (r"r (a+)+ \1", "a repeated group that has alternatives or that the replacement uses: "
-         "in.tftpd may find other groups"),
-        ("r grün x", "not printable ASCII; other bytes are written as \\xe4"),
+         "in.tftpd may find other groups; write a line for each case"),
         ("r x a\u200bb", "a character is not printable"),
+        (b"r x \xe4", "the replacement is not UTF-8; write the name of the file in UTF-8"),
+        (b"r [[.\x01.]] x", "[[.\\x01.]]: no collating elements; write the characters themselves"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_translated_is_reported(import_text, line, reason):
-    assert import_text(f"# first\n{line}\nr a b\n") == (1, "", f"map:2: {reason}\n")
+    line = line if isinstance(line, bytes) else line.encode()
+    status, _, err = import_text(b"# first\n%b\nr a b\n" % line)
+    assert (status, err) == (1, f"map:2: {reason}\n{HINT}")
 
 
-def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
-    assert import_text("E x\nr a b\nr ( x\n") == (
-        1,
-        "",
-        'map:1: "E" is not an operation\nmap:3: missing ): (\n',
+def test_all_problems_are_reported_and_the_other_rules_are_printed(import_text):
+    out = (
+        "rewrite:\n"
+        "  # 1: E x\n"
+        '  # not translated: "E" is not an operation of in.tftpd 5.2\n'
+        "  # 2: r a b\n"
+        "  - {match: 'a', to: 'b'}\n"
+        "  # 3: r ( x\n"
+        "  # not translated: missing ): (\n"
     )
+    err = f'map:1: "E" is not an operation of in.tftpd 5.2\nmap:3: missing ): (\n{HINT}'
+    assert import_text("E x\nr a b\nr ( x\n") == (1, out, err)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +147,17 @@ def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
         ("r a \\q\\\\", "{match: 'a', to: 'q\\'}"),
         ("r a b\\", "{match: 'a', to: 'b\\'}"),
         ("r a ü", "{match: 'a', to: 'ü'}"),
+        ("rg (.*)ÿ$ \\1", r"{match: '(.*)\xc3\xbf$', to: '{1}', repeat: true}"),
+        (b"rg (.*)\xff$ \\1", r"{match: '(.*)\xff$', to: '{1}', repeat: true}"),
+        (
+            r"ri ^(.+)/(.+-tones.xml)$ locales/\1/\2",
+            "{match: '^(.+)/(.+-tones.xml)$', to: 'locales/{1}/{2}', ignore_case: true}",
+        ),
+        (
+            r"ri ^(.+)(\.raw|\.rwb)(\.sgn)?$ ringtones/\1\2\3",
+            r"{match: '^(.+)(\.raw|\.rwb)(\.sgn)?$', to: 'ringtones/{1}{2}{3}', longest: true, "
+            "ignore_case: true}",
+        ),
         ("r a", "{match: 'a', to: ''}"),
         ("r a b c", "{match: 'a', to: 'b'}"),
         ("r a b\r", "{match: 'a', to: 'b'}"),
@@ -148,13 +173,15 @@ def test_all_problems_are_reported_and_no_rule_is_printed(import_text):
     ],
 )
 def test_a_line_is_translated(import_text, rules, line, rule):
-    status, out, _ = import_text(f"{line}\n")
+    status, out, _ = import_text(line)
     assert (status, out.splitlines()[-1]) == (0, f"  - {rule}")
-    assert len(rules(f"{line}\n")) == 1
+    assert len(rules(line)) == 1
 
 
 def test_a_difference_between_in_tftpd_and_its_manual_is_remarked(import_text):
     assert "  # after a restart in.tftpd 5.2 " in import_text("rs a b\n")[1]
+    assert r"  # in.tftpd 5.2 reads \x as the letter x;" in import_text(r"r \\\xff b")[1]
+    assert "  # in.tftpd 5.2 " not in import_text(r"r \\xff b")[1]
 
 
 def test_a_rule_that_matches_no_client_is_left_out(import_text):
@@ -169,16 +196,35 @@ def test_an_empty_map_has_no_rules(import_text, rules):
 
 def test_too_many_rules_are_reported(import_text):
     status, _, err = import_text("r a b\n" * (MAX_RULES + 1))
-    assert (status, err) == (
-        1,
-        f"map:{MAX_RULES + 1}: too many rules; the maximum is {MAX_RULES}\n",
-    )
+    reason = f"map:{MAX_RULES + 1}: too many rules; the maximum is {MAX_RULES}\n"
+    assert (status, err) == (1, reason + HINT)
 
 
-def test_an_unreadable_file_is_reported(import_text, tmp_path, capsys):
-    assert import_text(b"r \xff x\n") == (1, "", "map: the file is not UTF-8\n")
-    assert main(["import-map", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"
+def test_the_map_of_foreman_removes_a_trailing_byte_0xff(rules):
+    client = ClientIdentity(ip_address("10.0.0.7"))
+    text = b"re ^bootmgr\\.exe boot/bootmgr.exe\nrg \\\\ /\nrg (.*)\xc3\xbf$ \\1\nr (.*)\xff$ \\1"
+    for name in (b"boot\\pxelinux.0\xc3\xbf", b"boot/pxelinux.0\xff"):
+        assert apply_rules(rules(text), name, False, client).name == b"boot/pxelinux.0"
+
+
+def test_a_file_that_cannot_be_read_is_reported(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"#" * (1 << 20) + b"\n")
+    for file, reason in (
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "fifo", "not a regular file; use - for standard input"),
+        ("/dev/zero", "not a regular file; use - for standard input"),
+        (tmp_path / "large", "a map file has at most 1048576 bytes"),
+    ):
+        assert main(["import-map", str(file)]) == 1
+        assert capsys.readouterr() == ("", f"{file}: {reason}\n")
+
+
+def test_standard_input_is_read_for_a_hyphen(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"r \xff x\n")))
+    assert main(["import-map", "-"]) == 0
+    assert capsys.readouterr().out.endswith("  - {match: '\\xff', to: 'x'}\n")
 
 
 PIECES = (
@@ -189,12 +235,12 @@ PIECES = (
 
 
 @settings(deadline=2000)  # each rule may take its part
-@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text())
-@example("r a'b c'd")
-@example('r a"b #d\n')
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join).map(str.encode) | st.binary())
+@example(b"r a'b c'd")
+@example(b'r a"b #d\n')
 def test_any_map_gives_problems_with_lines_or_rules_that_a_configuration_takes(text):
     section, problems = translate(text)
-    lines = range(1, text.count("\n") + 2)
+    lines = range(1, text.count(b"\n") + 2)
     assert all(line in lines and reason.isprintable() for line, reason in problems)
     if problems:
         return

@@ -1,5 +1,6 @@
 """Name maps of tftp-hpa's in.tftpd: our imported rules give the same names."""
 
+import os
 import socket
 from dataclasses import replace
 from ipaddress import ip_address
@@ -47,6 +48,19 @@ MAPS = {
         "r (q|qu)+ W\nr k{,2}l J\n",
         ["abcd", "acdd", "1m2n3n4o5", "axyzz", "axzz", "aququ", "kkkl", "l"],
     ),
+    "bytes": (  # the last line of Foreman's map is the first one here
+        b"rg (.*)\xc3\xbf$ \\1\nrg (.*)\xff$ \\1\nri ^[\xc0-\xdf]x up\nr \\\xb0$ \xc3\xbc\n",
+        [b"pxelinux.0\xc3\xbf", b"pxelinux.0\xff", b"a\xff\xff", b"\xc4x", b"\xe4x", b"a\xb0",
+         b"\xe4\xf6"],
+    ),
+    "phones": (
+        "ri ^(.+)/(.+-sip.jar)$ locales/\\1/\\2\nri ^(.+)/(.+-tones.xml)$ locales/\\1/\\2\n"
+        "ri ^(Ringlist)(\\.xml|-wb\\.xml)(\\.sgn)?$ ringtones/\\1\\2\\3\n"
+        "ri ^(.+)(\\.raw|\\.rwb)(\\.sgn)?$ ringtones/\\1\\2\\3\n"
+        "ri ^Desktops/(.+)/(.+\\.png)(\\.sgn)?$ wallpapers/\\1/\\2\\3\n",
+        ["a/b/c-tones.xml", "a/-tones.xml/b-TONES.XML", "x/mk-sip.jar", "Ringlist-wb.xml.sgn",
+         "a.raw", "a.raw.rwb.sgn", "desktops/320x212/b/x.png", "a.raw.sgn.sgn"],
+    ),
     "classes": (
         "rg [[:digit:]]{3} N\nri ^[]x[:blank:]]+ y\nr [^a-zA-Z0-9/.-] _\n",
         ["a123456", "12", "]X]a", "a~b~", "X"],
@@ -59,7 +73,7 @@ def _request(url, name):
     port = int(url.rsplit(":", 1)[1])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(LIMIT)
-        sock.sendto(Rrq(name.encode(), b"octet").encode(), ("127.0.0.1", port))
+        sock.sendto(Rrq(name, b"octet").encode(), ("127.0.0.1", port))
         datagram, peer = sock.recvfrom(2048)
         answer = decode(datagram)
         if isinstance(answer, Data):
@@ -72,7 +86,8 @@ def _request(url, name):
 @pytest.mark.parametrize("name", MAPS)
 def test_imported_rules_rewrite_names_as_in_tftpd_does(name, tmp_path, capsys):
     text, names = MAPS[name]
-    (tmp_path / "map").write_text(text)
+    (tmp_path / "map").write_bytes(text if isinstance(text, bytes) else text.encode())
+    names = [name if isinstance(name, bytes) else name.encode() for name in names]
     (tmp_path / "root").mkdir()
     assert main(["import-map", str(tmp_path / "map")]) == 0
     out = capsys.readouterr().out
@@ -81,14 +96,14 @@ def test_imported_rules_rewrite_names_as_in_tftpd_does(name, tmp_path, capsys):
     expected = {}
     for requested in names:
         try:
-            rewritten = apply_rules(rules, requested.encode(), False, CLIENT).name.decode()
+            rewritten = apply_rules(rules, requested, False, CLIENT).name
         except RequestRefused:
             expected[requested] = 2
             continue
-        expected[requested] = rewritten.encode()
-        file = tmp_path / "root" / rewritten.lstrip("/")
+        expected[requested] = rewritten
+        file = tmp_path / "root" / os.fsdecode(rewritten.lstrip(b"/"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(rewritten)
+        file.write_bytes(rewritten)
         file.chmod(0o644)
     (kind,) = (kind for kind in KINDS if kind.name == "in.tftpd")
     command = kind.command

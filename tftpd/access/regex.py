@@ -105,9 +105,13 @@ def pattern(text: str, *, ignore_case: bool = False, longest: bool = False) -> P
     return Pattern(text, compiled.groups, numbers, ignore_case, longest, compiled.search)
 
 
-def _check_characters(text: str) -> None:
+def _check_length(text: str | bytes) -> None:
     if len(text) > MAX_EXPRESSION_CHARS:
         raise BadPattern(f"longer than {MAX_EXPRESSION_CHARS} characters")
+
+
+def _check_characters(text: str) -> None:
+    _check_length(text)
     if not (text.isascii() and text.isprintable()):
         raise BadPattern("not printable ASCII; other bytes are written as \\xe4")
 
@@ -132,30 +136,33 @@ def _check(text: str) -> list[str]:
     return names
 
 
-_POSIX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\[([:.=]).*?\1\]|[^]])*\]|\{[^}]*\}|.", re.DOTALL)
+_POSIX_TOKEN = re.compile(
+    r"\\x[0-9a-fA-F]{2}|\\.|\[\^?\]?(?:\[([:.=]).*?\1\]|[^]])*\]|\{[^}]*\}|.", re.DOTALL
+)
 _POSIX_ESCAPES = {
     r"\s": "[[:space:]]",
     r"\S": "[^[:space:]]",
     r"\`": "^",
     r"\'": "$",
-    **{rf"\{character}": character for character in "_ #"},
+    **{rf"\{character}": character for character in "_#"},
 }
 _POSIX_UNSUPPORTED = (
     (r"\\[1-9]", "an expression cannot match again what a group matched"),
     (r"\\[<>bB]", r"word boundaries are not translated; write the rule by hand, with \b"),
     (r"\\[dD]", "not in POSIX; write [0-9] or [^0-9]"),
-    (r"\\[^\W_wWsS]", "not in POSIX; write the character without the backslash"),
+    (r"\\(?!x..)[^\W_wWsS]", "not in POSIX; write the character without the backslash"),
     (r"\[.*\[[.=]", "no collating elements; write the characters themselves"),
     (r"\{(?!\d*,?\d*\})|\{,?\}", r"expected {m}, {m,} or {m,n}; a brace is written as \{"),
 )
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
 _REPEATS = ("*", "+", "?", "{")
 
 
-def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]:
-    """Translate an extended expression of POSIX, as the GNU C library reads it.
+def from_posix(expression: bytes, used_groups: Collection[int] = ()) -> tuple[str, bool]:
+    r"""Translate an extended expression of POSIX, as the GNU C library reads it in the C locale.
 
     Args:
-        text: The expression.
+        expression: The expression. `\xff` is the byte, unlike in the C library.
         used_groups: Numbers of the groups that a replacement uses. RE2 and the C library find
             the same match, but in rare cases other groups; such expressions are refused.
 
@@ -165,11 +172,13 @@ def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]
     Raises:
         BadPattern: With the part that cannot be translated and, if known, what to write instead.
     """
-    _check_characters(text)
+    _check_length(expression)
     translated = []
     before = ""
-    for match in _POSIX_TOKEN.finditer(text):
+    for match in _POSIX_TOKEN.finditer(expression.decode("latin-1")):
         token = match[0]
+        if token[0] == "\\" and not "!" <= token[1] <= "~":
+            token = token[1]
         _refuse(token, _POSIX_UNSUPPORTED)
         if token.startswith(_REPEATS) and before[:1] in ("", *_REPEATS, "(", "|", "^", "$"):
             raise BadPattern(f"{token}: nothing to repeat, or a repetition of a repetition")
@@ -178,7 +187,7 @@ def from_posix(text: str, used_groups: Collection[int] = ()) -> tuple[str, bool]
             before = token.replace("\\", r"\\")  # POSIX has no escapes in a class
         elif token[0] == "{":
             before = token.replace("{,", "{0,")
-        translated.append(before)
+        translated.append(_NOT_PRINTABLE.sub(lambda byte: f"\\x{ord(byte[0]):02x}", before))
     return "".join(translated), _needs_longest(translated, used_groups)
 
 
@@ -227,7 +236,10 @@ def _needs_longest(tokens: list[str], used: Collection[int]) -> bool:
 def _check_group(group: _Group, repetition: str, uses_groups: bool, is_used: bool) -> None:
     """Refuse what the GNU C library matches otherwise, as comparing millions of matches shows."""
     if repetition in _REPEATS and group.operators & {"^", "$"}:
-        raise BadPattern("^ or $ in a repeated group, which in.tftpd does not match reliably")
+        raise BadPattern(
+            "^ or $ in a repeated group, which in.tftpd does not match reliably; "
+            "write a line for each case"
+        )
     if uses_groups and group.is_choice and "$" in group.operators:
         raise BadPattern(
             "alternatives with $, and a replacement that uses groups: in.tftpd may find other "
@@ -236,5 +248,5 @@ def _check_group(group: _Group, repetition: str, uses_groups: bool, is_used: boo
     if repetition in ("*", "+", "{") and (is_used or (uses_groups and "|" in group.operators)):
         raise BadPattern(
             "a repeated group that has alternatives or that the replacement uses: in.tftpd may "
-            "find other groups"
+            "find other groups; write a line for each case"
         )

@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     translate = commands.add_parser(
         "import-map", help="translate a map file of tftp-hpa into rewrite rules"
     )
-    translate.add_argument("map", metavar="FILE", help="the --map-file of in.tftpd")
+    translate.add_argument(
+        "map", metavar="FILE", help="the --map-file of in.tftpd; - reads standard input"
+    )
     translate.set_defaults(run=import_map)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")

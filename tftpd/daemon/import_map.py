@@ -1,9 +1,10 @@
 """`tftpd import-map`: translate a map file of tftp-hpa's in.tftpd into `rewrite` rules."""
 
 import argparse
+import os
 import re
+import stat
 import sys
-from pathlib import Path
 
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.regex import from_posix, pattern
@@ -11,12 +12,14 @@ from tftpd.access.rewrite import parse_template
 from tftpd.config.names import MAX_RULES
 
 _EXIT_FAILURE = 1
+_MAX_MAP_BYTES = 1 << 20
 
 _OPERATIONS = "raegsi~GP46"  # each is one letter of the first field
 _WHITESPACE = " \t\n\v\f\r"
 # In a replacement:
 _GROUP = re.compile(r"\\(?:([1-9])|.)", re.DOTALL)
 _CHARACTER = re.compile(r"\\(.)|.", re.DOTALL)
+_BYTE = re.compile(r"(?<!\\)(\\\\)*\\x[0-9a-fA-F]{2}")  # in an expression
 _KEYS = {
     "i": "ignore_case: true",
     "G": "on: read",
@@ -25,6 +28,7 @@ _KEYS = {
     "6": 'clients: ["::/0"]',
 }
 _RESTART_REMARK = "# after a restart in.tftpd 5.2 skips the first rule, unlike its manual"
+_BYTE_REMARK = r"# in.tftpd 5.2 reads \x as the letter x; this rule matches the byte"
 
 
 class _NotTranslatable(ValueError):
@@ -32,24 +36,34 @@ class _NotTranslatable(ValueError):
 
 
 def import_map(arguments: argparse.Namespace) -> int:
-    """Print the rules of a map file, or all lines without translation; return the exit status."""
+    """Print the rules of a map file, report the other lines, and return the exit status."""
     file = arguments.map
     try:
-        text = Path(file).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8"
-        print(f"{file}: {reason}", file=sys.stderr)
+        data = sys.stdin.buffer.read(_MAX_MAP_BYTES + 1) if file == "-" else _read_file(file)
+        if len(data) > _MAX_MAP_BYTES:
+            raise OSError(0, f"a map file has at most {_MAX_MAP_BYTES} bytes")
+    except OSError as error:
+        print(f"{file}: {error.strerror}", file=sys.stderr)
         return _EXIT_FAILURE
-    lines, problems = translate(text)
-    if problems:
-        for number, reason in problems:
-            print(f"{file}:{number}: {reason}", file=sys.stderr)
-        return _EXIT_FAILURE
+    lines, problems = translate(data)
     print(*lines, sep="\n")
-    return 0
+    for number, reason in problems:
+        print(f"{file}:{number}: {reason}", file=sys.stderr)
+    if problems:
+        hint = "not all lines were translated; write their rules by hand, at the marked places"
+        print(f"{file}: {hint}", file=sys.stderr)
+    return _EXIT_FAILURE if problems else 0
 
 
-def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
+def _read_file(file: str) -> bytes:
+    """Read a regular file. A device may have no end, and a FIFO may have no writer."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError(0, "not a regular file; use - for standard input")
+        return opened.read(_MAX_MAP_BYTES + 1)
+
+
+def translate(data: bytes) -> tuple[list[str], list[tuple[int, str]]]:
     """Translate a map.
 
     Returns:
@@ -58,18 +72,19 @@ def translate(text: str) -> tuple[list[str], list[tuple[int, str]]]:
     section: list[str] = []
     translated: list[int] = []
     problems: list[tuple[int, str]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = _split_fields(line)
+    for number, line in enumerate(data.split(b"\n"), 1):
+        fields = _split_fields(line.decode("latin-1"))  # one character is one byte
         if not fields:
             continue
+        text = line.decode("utf-8", "backslashreplace").strip(_WHITESPACE)
+        section.append(f"  # {number}: {escape_control_chars(text)}")
         try:
-            rule = _translate_line(fields)
+            section += [f"  {rule_line}" for rule_line in _translate_line(fields)]
+            translated.append(number)
         except ValueError as error:
-            problems.append((number, str(error)))
-            continue
-        translated.append(number)
-        section.append(f"  # {number}: {escape_control_chars(line.strip(_WHITESPACE))}")
-        section += [f"  {rule_line}" for rule_line in rule]
+            reason = escape_control_chars(str(error))
+            problems.append((number, reason))
+            section.append(f"  # not translated: {reason}")
     if len(translated) > MAX_RULES:
         problems.append((translated[MAX_RULES], f"too many rules; the maximum is {MAX_RULES}"))
     is_empty = all(line.startswith("  #") for line in section)
@@ -95,7 +110,7 @@ def _translate_line(fields: list[str]) -> list[str]:
         raise _NotTranslatable("the regular expression is missing")
     replacement = fields[2] if len(fields) > 2 and "r" in letters and "a" not in letters else ""
     used_groups = [int(digit) for digit in _GROUP.findall(replacement) if digit]
-    text, longest = from_posix(fields[1], used_groups)
+    text, longest = from_posix(fields[1].encode("latin-1"), used_groups)
     found = pattern(text, ignore_case="i" in letters, longest=longest)
     keys = [f"{'unless' if '~' in letters else 'match'}: {_quote(text)}"]
     if "a" in letters:
@@ -118,14 +133,17 @@ def _translate_line(fields: list[str]) -> list[str]:
     if "4" in letters and "6" in letters:
         return ["# matches no client"]
     rule = f"- {{{', '.join(keys)}}}"
-    return [_RESTART_REMARK, rule] if _restarts(letters) else [rule]
+    remarks = ((_RESTART_REMARK, _restarts(letters)), (_BYTE_REMARK, _BYTE.search(fields[1])))
+    return [*(remark for remark, applies in remarks if applies), rule]
 
 
 def _check_operations(letters: str) -> None:
     """Raise `_NotTranslatable` for operations that are unknown or contradict each other."""
     for letter in letters:
         if letter not in _OPERATIONS:
-            raise _NotTranslatable(f'"{escape_control_chars(letter)}" is not an operation')
+            raise _NotTranslatable(
+                f'"{escape_control_chars(letter)}" is not an operation of in.tftpd 5.2'
+            )
     if "r" in letters and "~" in letters:
         raise _NotTranslatable("r and ~ cannot go together")
     if "G" in letters and "P" in letters:
@@ -155,7 +173,11 @@ def _translate_replacement(text: str, groups: int) -> str:
             result += f"{{{'ip' if escaped == 'i' else 'ip_hex'}{case}}}"
         else:
             result += _literal(escaped or match[0], case)
-    return result
+    try:
+        return result.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        reason = "the replacement is not UTF-8; write the name of the file in UTF-8"
+        raise _NotTranslatable(reason) from None
 
 
 def _literal(character: str, case: str) -> str:
