@@ -76,7 +76,7 @@ def test_a_host_argument_may_contain_a_port(tftpc, running):
 def test_an_unknown_host_is_reported_with_its_name(tftpc):
     done = tftpc("get", "nonesuch.invalid", "file")
     assert done.returncode == 1
-    assert done.stderr.startswith(b"tftpc: file: nonesuch.invalid: ")
+    assert done.stderr.startswith(b"tftpc: nonesuch.invalid: ")
     wrong = tftpc("get", "127.0.0.1:70000", "file")
     assert (wrong.returncode, wrong.stderr) == (
         2,
@@ -168,6 +168,48 @@ def test_a_program_uses_get_and_put_of_the_library(running):
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout) == [100_000, 100_000]
     assert (running.root / "again").read_bytes() == CONTENT
+
+
+def error_text(done, silent_server):
+    """Return the message of a command that failed before it sent a packet."""
+    silent_server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent_server.recv(1)
+    assert (done.returncode, done.stdout) == (1, b"")
+    return done.stderr.decode()
+
+
+def test_local_files_are_checked_before_the_request(tftpc, silent_server, tmp_path):
+    url = f"tftp://127.0.0.1:{silent_server.getsockname()[1]}"
+    (tmp_path / "dir").mkdir()
+    for command, message in {
+        ("get", f"{url}/f", "-o", "none/f"): "none/f: No such file or directory",
+        ("get", f"{url}/f", "-o", "none/"): "none/: No such directory",
+        ("get", f"{url}/dir"): "dir: Is a directory",
+        ("put", "none", f"{url}/f"): "none: No such file or directory",
+        ("put", "dir", f"{url}/f"): "dir: Is a directory",
+    }.items():
+        assert error_text(tftpc(*command), silent_server) == f"tftpc: {message}\n"
+    port = str(silent_server.getsockname()[1])
+    done = tftpc("127.0.0.1", port, stdin=b"put *.cfg backup/\nget f none/\n")
+    assert error_text(done, silent_server) == (
+        "tftpc: *.cfg: No such file or directory\ntftpc: none/: No such directory\n"
+    )
+
+
+def test_a_read_only_destination_is_reported_before_the_request(tftpc, silent_server, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write to every directory")
+    (tmp_path / "dir").mkdir(mode=0o555)
+    url = f"tftp://127.0.0.1:{silent_server.getsockname()[1]}/f"
+    done = tftpc("get", url, "-o", "dir")
+    assert error_text(done, silent_server) == "tftpc: dir/f: the directory is not writable\n"
+
+
+def test_a_file_beyond_the_maximum_size_is_reported_with_the_option(tftpc, url):
+    done = tftpc("get", f"{url}/file", "--max-size", "10")
+    assert done.returncode == 1
+    assert done.stderr == b"tftpc: file: larger than 10 bytes (--max-size)\n"
 
 
 def test_a_destination_that_cannot_be_opened_is_reported(tftpc, url, tmp_path):

@@ -1,5 +1,6 @@
 """Downloads of a client; the test plays the server, also a hostile one."""
 
+import errno
 import io
 import os
 import stat
@@ -259,6 +260,7 @@ def test_max_size_limits_the_announced_size_and_the_received_bytes(net, path, tm
     client.receive(Data(1, b"a" * 512))
     (answer,) = client.receive(Data(2, b"a" * 512))
     assert (answer.code, type(client.result)) == (3, LocalError)
+    assert str(client.result) == f"{path}: larger than 600 bytes (--max-size)"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,7 +269,7 @@ def test_an_open_file_that_cannot_be_written_causes_a_local_error(client):
         client.get(full)
         client.receive(Data(1, b"abc"))
     assert type(client.result) is LocalError
-    assert str(client.result) == "No space left on device"
+    assert str(client.result) == "/dev/full: No space left on device"
 
 
 @pytest.mark.parametrize("host", ["no such host", "x" * 64 + ".example"])
@@ -277,11 +279,47 @@ def test_an_invalid_host_name_causes_a_local_error(net, path, host):
     assert type(client.result) is LocalError
 
 
-def test_a_missing_local_directory_causes_a_local_error_and_an_error_packet(client, tmp_path):
-    client.get(tmp_path / "none" / "file")
-    (answer,) = client.receive(Data(1, b"abc"))
-    assert isinstance(answer, ErrorPacket)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none/file", "{}: No such file or directory"),
+        ("plain/file", "{}: Not a directory"),
+        ("directory", "{}: not a regular file"),
+    ],
+)
+def test_a_destination_that_cannot_be_written_is_reported_before_the_request(
+    client, tmp_path, name, message
+):
+    (tmp_path / "plain").touch()
+    (tmp_path / "directory").mkdir()
+    assert client.get(tmp_path / name) == []
     assert type(client.result) is LocalError
+    assert str(client.result) == message.format(tmp_path / name)
+
+
+def test_a_directory_that_vanishes_after_the_request_causes_an_error_packet(client, tmp_path):
+    path = tmp_path / "sub" / "file"
+    path.parent.mkdir()
+    client.get(path)
+    path.parent.rmdir()
+    (answer,) = client.receive(Data(1, b"abc"))
+    assert (answer.code, type(client.result)) == (1, LocalError)
+    assert str(client.result) == f"{path}: No such file or directory"
+
+
+def test_a_full_disk_names_the_local_file_and_the_server_gets_error_3(
+    client, path, tmp_path, monkeypatch
+):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    client.get(path)
+    monkeypatch.setattr("tftpd.storage.upload.os.write", fail)
+    (answer,) = client.receive(Data(1, b"abc"))
+    monkeypatch.undo()
+    assert (answer.code, type(client.result)) == (3, LocalError)
+    assert str(client.result) == f"{path}: No space left on device"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -137,9 +137,24 @@ def test_an_oack_with_an_unrequested_option_ends_the_upload(client):
     assert type(client.result) is BadAnswer
 
 
-def test_a_missing_local_file_causes_a_local_error(client, tmp_path):
-    assert client.put(tmp_path / "none") == []
-    assert type(client.result) is LocalError
+def test_a_source_that_cannot_be_read_is_reported_before_the_request(client, tmp_path):
+    for path, message in (
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        assert client.put(path) == []
+        assert type(client.result) is LocalError
+        assert str(client.result) == f"{path}: {message}"
+
+
+def test_a_local_file_that_is_cut_during_the_upload_is_named(client, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * 600)
+    client.put(path)
+    path.write_bytes(b"")
+    (answer,) = client.receive(Ack(0))
+    assert (answer.code, type(client.result)) == (0, LocalError)
+    assert str(client.result) == f"{path}: File changed while it was being sent"
 
 
 @pytest.mark.parametrize("answered", [False, True])

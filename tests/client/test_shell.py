@@ -80,6 +80,20 @@ def test_put_has_the_arguments_of_tftp_1(driver):
     ]
 
 
+def test_put_expands_patterns(driver, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.cfg", "a.cfg", "[1].txt"):
+        Path(name).touch()
+    driver.run("put *.cfg backup", "put *.cfg", "put [1].txt", "put *.txt one")
+    a, b, odd = map(Path, ("a.cfg", "b.cfg", "[1].txt"))
+    assert driver.jobs == [
+        ("put", TransferJob(remote(b"backup/a.cfg"), a), TransferJob(remote(b"backup/b.cfg"), b)),
+        ("put", TransferJob(remote(b"a.cfg"), a), TransferJob(remote(b"b.cfg"), b)),
+        ("put", TransferJob(remote(b"[1].txt"), odd)),
+        ("put", TransferJob(remote(b"one"), odd)),
+    ]
+
+
 def test_settings_apply_to_the_following_transfers(driver):
     driver.run("get a", "mode netascii", "blksize 1024", "windowsize 4", "timeout 3")
     driver.run("connect 192.0.2.9 6969", "trace", "verbose on", "get a")

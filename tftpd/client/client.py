@@ -12,14 +12,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from tftpd.client.endpoint import ServerEndpoint, create_runtime, resolve_server
-from tftpd.client.errors import transfer_error, translate_to_local_error
-from tftpd.client.files import FileDownload, SpooledDownload, copy_spool, open_source, open_spool
+from tftpd.client.errors import transfer_error
+from tftpd.client.files import (
+    TEMPORARY_FILE,
+    FileDownload,
+    SpooledDownload,
+    check_destination,
+    copy_spool,
+    open_source,
+    open_spool,
+)
 from tftpd.client.handshake import ClientSession, DownloadSession, UploadSession
 from tftpd.client.settings import ClientSettings
 from tftpd.net.interfaces import SessionRuntime
@@ -69,21 +77,24 @@ class Client:
         self, host: str, name: str | bytes, to: str | Path | BinaryIO, port: int = PORT
     ) -> TransferResult:
         """Read a file from a server; see the function `get`."""
+        path = Path(to) if isinstance(to, str | Path) else None
+        if path is not None:
+            await self._runtime.in_thread(lambda: check_destination(path))
         server = await self._resolve(host, port)
         request = self._settings.transfer_request(Direction.READ, name, server.blksize)
 
         async def download(open_sink: Callable[[TransferOptions], UploadSink]) -> TransferResult:
             session = DownloadSession(self._runtime, request, self._policy, server, open_sink)
-            return await self._run(session)
+            return await self._run(session, path or TEMPORARY_FILE)
 
         max_size = self._settings.max_size
-        if isinstance(to, str | Path):
-            return await download(partial(FileDownload.create, Path(to), max_size))
+        if path is not None:
+            return await download(partial(FileDownload.create, path, max_size))
+        stream = cast("BinaryIO", to)
         spool = await self._runtime.in_thread(open_spool)
         try:
             result = await download(partial(SpooledDownload, spool, max_size))
-            with translate_to_local_error():
-                await self._runtime.in_thread(lambda: copy_spool(spool, to))
+            await self._runtime.in_thread(lambda: copy_spool(spool, stream))
             return result
         finally:
             spool.close()
@@ -92,19 +103,23 @@ class Client:
         self, host: str, name: str | bytes, source: str | Path | bytes | BinaryIO, port: int = PORT
     ) -> TransferResult:
         """Write a file to a server; see the function `put`."""
-        server = await self._resolve(host, port)
-        request = self._settings.transfer_request(Direction.WRITE, name, server.blksize)
         opened = await self._open_source(Path(source) if isinstance(source, str) else source)
+        try:
+            server = await self._resolve(host, port)
+            request = self._settings.transfer_request(Direction.WRITE, name, server.blksize)
+        except BaseException:
+            opened.close()
+            raise
         if request.tsize is not None:
             request = replace(request, tsize=opened.size)
         session = UploadSession(self._runtime, request, self._policy, server, opened)
-        return await self._run(session)
+        return await self._run(session, source if isinstance(source, str | Path) else "input")
 
     async def _resolve(self, host: str, port: int) -> ServerEndpoint:
         local = self._settings.local
         return await self._runtime.in_thread(lambda: resolve_server(host, port, local))
 
-    async def _run(self, session: ClientSession[Any]) -> TransferResult:
+    async def _run(self, session: ClientSession[Any], local: object) -> TransferResult:
         loop = LoopingCall(lambda: self._report(session.bytes_transferred, session.size))
         loop.clock = self._runtime.clock  # type: ignore[assignment]  # two methods suffice
         loop.start(_PROGRESS_INTERVAL_SECONDS, now=False)
@@ -114,7 +129,7 @@ class Client:
             if loop.running:
                 loop.stop()
         if result.outcome is not Outcome.DONE:
-            raise transfer_error(result)
+            raise transfer_error(result, local)
         self._report(result.bytes_transferred, session.size)
         return result
 
@@ -129,8 +144,7 @@ class Client:
                 opened.callback(file)
 
         self._runtime.in_thread(lambda: open_source(source)).addCallbacks(deliver, opened.errback)
-        with translate_to_local_error():
-            return await opened
+        return await opened
 
 
 async def get(

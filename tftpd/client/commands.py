@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO
 from tftpd.access.paths import printable_name
 from tftpd.client.client import Client, Progress
 from tftpd.client.endpoint import create_runtime
-from tftpd.client.errors import TransferError, translate_to_local_error
+from tftpd.client.errors import LocalError, TransferError, translate_to_local_error
 from tftpd.client.files import copy_to_temporary
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
@@ -106,9 +106,11 @@ class CommandRunner:
         if self._arguments.json:
             self._print_json(job, outcome=type(error).__name__, code=error.code, detail=error.text)
         else:
-            code = "" if error.code is None else f" (ERROR {error.code})"
             text = printable_name(error.text.encode("utf-8", "surrogateescape"))
-            print(f"tftpc: {_name(job)}: {text}{code}", file=sys.stderr, flush=True)
+            if not isinstance(error, LocalError):  # its text names the local file or the host
+                code = "" if error.code is None else f" (ERROR {error.code})"
+                text = f"{_name(job)}: {text}{code}"
+            print(f"tftpc: {text}", file=sys.stderr, flush=True)
 
     def _print_json(self, job: TransferJob, **values: object) -> None:
         file = {"host": job.remote.host, "file": _name(job), "local": str(job.local or "-")}

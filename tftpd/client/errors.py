@@ -91,7 +91,10 @@ class BadAnswer(TransferError):
 
 
 class LocalError(TransferError):
-    """A local file or port cannot be used, or the host name cannot be resolved."""
+    """A local file or port cannot be used, or the host name cannot be resolved.
+
+    The text begins with the local file or the host.
+    """
 
 
 @contextmanager
@@ -122,8 +125,13 @@ def server_error_class(code: int | None) -> type[ServerError]:
     return _SERVER_ERRORS.get(code, ServerError)
 
 
-def transfer_error(result: TransferResult) -> TransferError:
-    """Return the exception for a transfer whose outcome is not `Outcome.DONE`."""
+def transfer_error(result: TransferResult, local: object) -> TransferError:
+    """Return the exception for a transfer whose outcome is not `Outcome.DONE`.
+
+    Args:
+        result: The result of the transfer.
+        local: Name of the local file, for messages.
+    """
     if result.outcome is Outcome.ABORTED:
         error_class = server_error_class(result.code)
         # dnsmasq refuses an upload with ERROR 4, before the first block.
@@ -136,4 +144,4 @@ def transfer_error(result: TransferResult) -> TransferError:
     # The client sends these codes if the server violates the protocol.
     if result.code in (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED):
         return BadAnswer(result.detail, result.code)
-    return LocalError(result.detail, result.code)
+    return LocalError(f"{local}: {result.detail}", result.code)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
-from tftpd.client.errors import translate_to_local_error
+from tftpd.client.errors import LocalError, translate_to_local_error
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.netascii import NetasciiDecoder
@@ -19,6 +20,7 @@ from tftpd.storage.tempfiles import read_umask
 from tftpd.storage.upload import Upload
 
 _SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
+TEMPORARY_FILE = "temporary file (see TMPDIR)"  # in messages
 
 
 class FileDownload(Upload):
@@ -26,6 +28,8 @@ class FileDownload(Upload):
 
     The file gets its name only if it is complete and has the size that the server announced.
     """
+
+    max_size: int | None = None
 
     @classmethod
     def create(cls, path: Path, max_size: int | None, options: TransferOptions) -> "FileDownload":
@@ -39,14 +43,16 @@ class FileDownload(Upload):
         Raises:
             RequestRefused: The file cannot be created, or is larger than `max_size`.
         """
-        policy = WritePolicy(overwrite=True, max_size=max_size, mode=0o666 & ~read_umask())
-        grant = Grant(path.parent, (os.fsencode(path.name),), policy, Symlinks.FOLLOW)
-        return cls.open(grant, _announced_size(options), options.mode is Mode.NETASCII)
+        size = _announced_size(options)
+        _check_size(size or 0, size, max_size)
+        download = cls.open(_grant(path), size, options.mode is Mode.NETASCII)
+        download.max_size = max_size
+        return download
 
     def append(self, payloads: Sequence[bytes]) -> None:
-        """Append blocks; raise `RequestRefused` if the file exceeds the announced size."""
+        """Append blocks; raise `RequestRefused` if the file is too large."""
         super().append(payloads)
-        _check_size(self.size, self.announced_size)
+        _check_size(self.size, self.announced_size, self.max_size)
 
     def commit(self) -> None:
         """Rename the file to its final name; raise `RequestRefused` if the size differs."""
@@ -107,6 +113,14 @@ class SpooledDownload:
             self._spool.writelines(payloads)
 
 
+def check_destination(path: Path) -> None:
+    """Raise `LocalError` if a download to `path` would fail; create nothing. Blocks."""
+    try:
+        Upload.check(_grant(path), None, None)
+    except RequestRefused as refused:
+        raise LocalError(f"{path}: {refused}") from refused
+
+
 def open_spool() -> BinaryIO:
     """Open a temporary file without a name, or a buffer in memory if no directory is writable.
 
@@ -119,10 +133,16 @@ def open_spool() -> BinaryIO:
 
 
 def copy_spool(spool: BinaryIO, stream: BinaryIO) -> None:
-    """Copy a spool to a stream and flush the stream. Blocks; raises `OSError`."""
-    spool.seek(0)
-    shutil.copyfileobj(spool, stream)
-    stream.flush()
+    """Copy a spool to a stream and flush the stream. Blocks.
+
+    Raises:
+        LocalError: The stream cannot be written.
+    """
+    name = "standard output" if stream is sys.stdout.buffer else getattr(stream, "name", "stream")
+    with translate_to_local_error(f"{name}: "):
+        spool.seek(0)
+        shutil.copyfileobj(spool, stream)
+        stream.flush()
 
 
 def open_source(source: Path | bytes | BinaryIO) -> FileLike:
@@ -132,13 +152,13 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
     to its end and copied to a temporary file. Bytes and regular files are sent as they are.
 
     Raises:
-        OSError: The file cannot be opened or read.
-        LocalError: The stream cannot be copied to a temporary file.
+        LocalError: The file cannot be opened, or the stream cannot be copied to a temporary
+            file.
     """
     if isinstance(source, bytes):
         return MemorySource(source)
     if isinstance(source, Path):
-        with source.open("rb") as file:
+        with translate_to_local_error(f"{source}: "), source.open("rb") as file:
             return _file_source(file) if source.is_file() else open_source(file)
     with copy_to_temporary(source) as copy:
         return _file_source(copy)
@@ -146,7 +166,7 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
 
 def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
     """Return a temporary file with the data of a stream; raise `LocalError` if this fails."""
-    with translate_to_local_error("cannot copy the input to a temporary file (see TMPDIR): "):
+    with translate_to_local_error(f"cannot copy the input to a {TEMPORARY_FILE}: "):
         copy = tempfile.NamedTemporaryFile()  # noqa: SIM115, the caller closes it
         shutil.copyfileobj(stream, copy)
         copy.flush()
@@ -155,6 +175,11 @@ def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
 
 def _file_source(file: IO[bytes]) -> FileSource:
     return FileSource(os.dup(file.fileno()), os.fstat(file.fileno()))
+
+
+def _grant(path: Path) -> Grant[WritePolicy]:
+    policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask())
+    return Grant(path.parent, (os.fsencode(path.name),), policy, Symlinks.FOLLOW)
 
 
 def _announced_size(options: TransferOptions) -> int | None:
@@ -167,7 +192,7 @@ def _check_size(
 ) -> None:
     """Raise `RequestRefused` if the size is too large, or differs from the announced one."""
     if max_size is not None and size > max_size:
-        raise RequestRefused(ErrorCode.DISK_FULL, f"the file is larger than {max_size} bytes")
+        raise RequestRefused(ErrorCode.DISK_FULL, f"larger than {max_size} bytes (--max-size)")
     if announced_size is None:
         return
     if size > announced_size or (is_complete and size < announced_size):

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from tftpd.client.arguments import parse_mode, parse_port
-from tftpd.client.errors import UsageError
+from tftpd.client.errors import LocalError, UsageError
 from tftpd.protocol.negotiation import Mode
 
 STDIO = "-"  # standard input or output
@@ -139,10 +139,13 @@ def destination(remote: RemoteFile, output: str | None) -> Path | None:
 
     Raises:
         UsageError: The remote name has no usable last component.
+        LocalError: The output ends with a slash, but is not a directory.
     """
     if output == STDIO:
         return None
     if output is not None and not Path(output).is_dir():
+        if output.endswith("/"):
+            raise LocalError(f"{output}: No such directory")
         return Path(output)
     last = remote.name.rpartition(b"/")[2]
     if last in (b"", b".", b".."):

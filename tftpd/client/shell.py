@@ -11,14 +11,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape, iglob
+from glob import escape, glob, iglob
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from tftpd.client.arguments import parse_mode, parse_natural, parse_port
 from tftpd.client.commands import parse_settings
-from tftpd.client.errors import ExitStatus, UsageError
+from tftpd.client.errors import ExitStatus, LocalError, UsageError
 from tftpd.client.jobs import RemoteFile, TransferJob, destination, remote_file
 from tftpd.protocol.negotiation import Mode
 
@@ -82,13 +82,13 @@ class Shell(cmd.Cmd):
         self._transfer("get", jobs, output)
 
     def do_put(self, line: str) -> None:
-        """Usage: put FILE; put LOCAL REMOTE; put FILE FILE ... DIRECTORY/ - write files."""
+        """Usage: put FILE; put LOCAL REMOTE; put FILE ... DIRECTORY/ - FILE may be *.cfg."""
         files = self._split(line, "put", 1)
         to = files.pop() if len(files) > 1 else ""
-        if len(files) > 1:
+        paths = [path for file in files for path in _expand(file)]
+        if len(paths) > 1 and to:
             to = to.rstrip("/") + "/"
         is_directory = not to or to.endswith("/")
-        paths = [Path(file).expanduser() for file in files]
         names = [to + path.name if is_directory else to for path in paths]
         pairs = zip(names, paths, strict=True)
         self._transfer("put", [TransferJob(self._remote_file(name), path) for name, path in pairs])
@@ -162,9 +162,9 @@ class Shell(cmd.Cmd):
         """Run one command; print an error message if it is invalid."""
         try:
             return bool(super().onecmd(line))
-        except (UsageError, ValueError) as error:
+        except (UsageError, ValueError, LocalError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
-            self.status = self.status or ExitStatus.BAD_USAGE
+            self.status = self.status or getattr(error, "exit_status", ExitStatus.BAD_USAGE)
             return False
 
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:
@@ -243,6 +243,13 @@ def _parse_switch(text: str) -> bool:
     if text not in _SWITCH_VALUES:
         raise UsageError(f'invalid value "{text}": use on or off')
     return _SWITCH_VALUES[text]
+
+
+def _expand(pattern: str) -> list[Path]:
+    """Return the files that match a pattern, or the path itself if there are none."""
+    path = Path(pattern).expanduser()
+    found = [] if path.exists() else map(Path, sorted(glob(str(path))))
+    return list(found) or [path]
 
 
 def _format_value(value: Any) -> str:
