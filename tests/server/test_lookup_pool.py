@@ -34,7 +34,7 @@ def reactor():
 
 @pytest.fixture
 def pool(reactor):
-    made = LookupPool(reactor, 4)
+    made = LookupPool(reactor, "lookups")
     yield made
     made.stop()
 

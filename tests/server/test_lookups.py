@@ -258,7 +258,7 @@ class Threads:
         self.waits = []
         self.held = []
 
-    def __call__(self, work, max_wait):
+    def __call__(self, work, max_wait, renders):
         self.waits.append(max_wait)
         if max_wait and self.quick:
             return maybeDeferred(work)
@@ -283,9 +283,9 @@ class Disk:
         self.queue = LookupQueue(self.threads, self.charged.append)
         monkeypatch.setattr("tftpd.server.lookups.monotonic", lambda: self.now)
 
-    def submit(self, number, work=lambda: "found", quick=True, disk="disk"):
+    def submit(self, number, work=lambda: "found", renders=False, disk="disk"):
         tid = (("192.0.2.7", number), ("192.0.2.1", 69))
-        lookup = Lookup(tid, NEVER, work, self.results.append, self.results.append, quick)
+        lookup = Lookup(tid, NEVER, work, self.results.append, self.results.append, renders)
         self.queue.submit(lookup, disk, 10_000)
 
     def blocked(self):
@@ -307,7 +307,7 @@ def test_the_reactor_blocks_for_a_quick_lookup(disk):
 
 
 def test_the_reactor_does_not_block_for_a_template(disk):
-    disk.submit(1, quick=False)
+    disk.submit(1, renders=True)
     assert disk.blocked() == [False]
     disk.threads.run()
     assert disk.results == ["found"]
@@ -338,7 +338,7 @@ def test_many_slow_disks_block_the_reactor_once(disk):
 
 def test_the_reactor_blocks_at_most_four_times_per_turn(disk):
     for number in range(100):
-        disk.submit(number, quick=number >= 4)
+        disk.submit(number, renders=number < 4)
     assert disk.blocked() == [False] * 4
     disk.threads.run()
     assert disk.blocked().count(True) == 4 * 4
@@ -348,7 +348,7 @@ def test_the_reactor_blocks_at_most_four_times_per_turn(disk):
 def test_thousands_of_quick_lookups_do_not_recurse(disk, monkeypatch):
     monkeypatch.setattr("tftpd.server.lookups._MAX_BLOCKS_PER_TURN", 10_000)
     for number in range(2000):
-        disk.submit(number, quick=number >= 4)
+        disk.submit(number, renders=number < 4)
     disk.threads.run()
     assert disk.results == ["found"] * 2000
 
@@ -360,7 +360,7 @@ def _not_found():
 def test_the_listener_charges_failed_lookups_that_finish_at_once(disk):
     disk.submit(1, _not_found)
     assert disk.charged == []
-    disk.submit(2, _not_found, quick=False)
+    disk.submit(2, _not_found, renders=True)
     disk.threads.run()
     assert len(disk.charged) == 1
     assert [type(error) for error in disk.results] == [FileNotFoundError] * 2

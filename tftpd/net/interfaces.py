@@ -15,7 +15,8 @@ from tftpd.net.types import Buffer, SocketAddress
 
 T = TypeVar("T")
 
-_MAX_THREADS_PER_DEVICE = 4  # of Twisted's 10
+MAX_THREADS_PER_DEVICE = 4
+"""File calls on one device that run at the same time in the reactor's pool."""
 
 
 class BurstProtocol(DatagramProtocol):
@@ -83,6 +84,8 @@ class SessionRuntime:
             or a `ProtocolTap` around it. The only means to observe a session's packets.
         lookup_pool: Runs file lookups in a thread pool of their own and blocks for a
             bounded time only. None: lookups use `in_thread`.
+        render_pool: Runs lookups that render a template, so that slow templates leave
+            threads for files. None: they use `in_thread`.
         charge_wasted_cpu: Called with the CPU seconds spent on requests that failed.
         device_limits: Limits of threads, by device number. A file system that hangs must
             leave threads for the others.
@@ -93,9 +96,10 @@ class SessionRuntime:
     in_thread: Callable[[Callable[[], T]], "Deferred[T]"]
     tap: Callable[["BurstProtocol"], "BurstProtocol"] = lambda protocol: protocol
     lookup_pool: ThreadRunner | None = None
+    render_pool: ThreadRunner | None = None
     charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
     device_limits: defaultdict[int, DeferredSemaphore] = field(
-        default_factory=lambda: defaultdict(lambda: DeferredSemaphore(_MAX_THREADS_PER_DEVICE))
+        default_factory=lambda: defaultdict(lambda: DeferredSemaphore(MAX_THREADS_PER_DEVICE))
     )
 
     def run_file_call(self, work: Callable[[], T], device: int | None) -> "Deferred[T]":
@@ -116,11 +120,16 @@ class SessionRuntime:
         else:  # no thread may be available
             self.run_file_call(close, device).addErrback(lambda _: close())
 
-    def run_lookup(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":
-        """Run `work` in a thread; block up to `max_wait` seconds for the result."""
-        if self.lookup_pool is None:
-            return self.in_thread(work)
-        return self.lookup_pool(work, max_wait)
+    def run_lookup(self, work: Callable[[], T], max_wait: float, renders: bool) -> "Deferred[T]":
+        """Run `work` in a thread; block up to `max_wait` seconds for the result.
+
+        Args:
+            work: Looks up a file.
+            max_wait: Time in seconds.
+            renders: Whether `work` renders a template.
+        """
+        pool = self.render_pool if renders else self.lookup_pool
+        return self.in_thread(work) if pool is None else pool(work, max_wait)
 
 
 @dataclass(slots=True)

@@ -220,10 +220,10 @@ class Listener(RequestProtocol):
         lookup = Lookup(
             request.tid,
             request.packet,
-            partial(self._factory.resolve, request, blocking=True),
+            partial(self._factory.resolve, request, blocking=True, renders=slow.needs_render),
             partial(self._on_lookup_done, request),
             self._factory.release,
-            quick=not slow.needs_render,
+            renders=slow.needs_render,
         )
         limit = request.config.admission.half_open
         self._lookups.submit(lookup, slow.args, limit)
@@ -232,9 +232,12 @@ class Listener(RequestProtocol):
         self, request: IncomingRequest, result: ResolvedRequest | Exception
     ) -> None:
         try:
-            if isinstance(result, Exception):
+            if isinstance(result, WouldBlock):  # a template must be rendered
+                self._defer(request, result)
+            elif isinstance(result, Exception):
                 raise result
-            self._start_deferred(request, result)
+            else:
+                self._start_deferred(request, result)
         except _REJECTIONS as reason:
             self._reject(request, reason)
         except Exception:

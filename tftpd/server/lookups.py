@@ -1,9 +1,9 @@
 """Queue and thread pool for file lookups that may block.
 
 A lookup may wait for a disk or render a template. A repeated request waits for the
-lookup that is queued already. Lookups for one root directory (or one template) share a
-queue, so that a file server that is down, or a slow template, delays no others. Within
-such a queue clients are served round-robin.
+lookup that is queued already. Lookups for files of one root directory share a
+queue, and so do those that render its templates: a file server that is down, or a slow
+template, delays no others. Within such a queue clients are served round-robin.
 
 Most metadata is in memory. A lookup that finds it there takes 0.1 ms; in a thread beside
 active transfers it takes ten times as long, because the two threads exchange the
@@ -23,13 +23,13 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from tftpd.net.interfaces import ThreadRunner
 from tftpd.net.types import TID
 from tftpd.protocol.packets import Request
 from tftpd.server.admission import RequestDropped, client_key
 from tftpd.server.fair_queue import FairQueue
 
-_MAX_RUNNING_PER_ROOT = 4
+MAX_RUNNING_PER_ROOT = 4
+"""Lookups of one root that run at the same time, and as many that render its templates."""
 
 # How long the reactor may block on a lookup that is expected to be quick: ten times what
 # a negative result takes. After one that took longer, do not block again for 40 ms, so
@@ -51,7 +51,8 @@ class Lookup(Generic[T]):
         work: Runs in a thread.
         then: Called in the reactor thread with the result or the exception of `work`.
         discard: Called in place of `then` with a result that is no longer wanted.
-        quick: True if the reactor may block for the result for a short time.
+        renders: Whether `work` renders a template. Otherwise the reactor may block for the
+            result for a short time.
         wanted: False after the lookup was cancelled.
     """
 
@@ -60,7 +61,7 @@ class Lookup(Generic[T]):
     work: Callable[[], T]
     then: Callable[[T | Exception], None]
     discard: Callable[[T], None]
-    quick: bool = False
+    renders: bool = False
     wanted: bool = True
 
 
@@ -104,13 +105,13 @@ class LookupQueue:
 
     def __init__(
         self,
-        in_thread: ThreadRunner,
+        in_thread: Callable[[Callable[[], Any], float, bool], "Deferred[Any]"],
         charge: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """Initialize the queue.
 
         Args:
-            in_thread: Runs the work of a lookup.
+            in_thread: Runs the work of a lookup, as `SessionRuntime.run_lookup()` does.
             charge: Called with the CPU seconds of each failed lookup, except those that
                 finish inside `submit()`; the caller accounts for these itself.
         """
@@ -142,7 +143,7 @@ class LookupQueue:
 
         Args:
             lookup: The lookup. No other one has its TID.
-            key: Root or template that the lookup may wait for.
+            key: Root that the lookup may wait for, and whether it renders a template.
             limit: Number of lookups in the queue.
 
         Raises:
@@ -202,11 +203,11 @@ class LookupQueue:
 
     def _start(self, root_queue: _RootQueue) -> None:
         blocks_left = _MAX_BLOCKS_PER_TURN
-        while root_queue.pending and root_queue.n_running < _MAX_RUNNING_PER_ROOT:
+        while root_queue.pending and root_queue.n_running < MAX_RUNNING_PER_ROOT:
             lookup = root_queue.pending.pop()
             call = _TimedCall(lookup.work)
-            block = lookup.quick and blocks_left > 0 and monotonic() >= self._may_block_at
-            done = self._in_thread(call, _MAX_BLOCK_SECONDS if block else 0.0)
+            block = not lookup.renders and blocks_left > 0 and monotonic() >= self._may_block_at
+            done = self._in_thread(call, _MAX_BLOCK_SECONDS if block else 0.0, lookup.renders)
             root_queue.n_running += 1
             blocks_left -= 1
             if block and not done.called:
@@ -241,10 +242,14 @@ class LookupPool:
     it.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, max_threads: int) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(0, max_threads, "lookups")
+        self._pool = ThreadPool(0, MAX_RUNNING_PER_ROOT, name)
         self._pool.start()
+
+    def resize(self, n_roots: int) -> None:
+        """Have threads for the lookups of `n_roots` roots, even if all of them hang."""
+        self._pool.adjustPoolsize(0, max(1, n_roots) * MAX_RUNNING_PER_ROOT)
 
     def __call__(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":
         """Run `work` in a thread.

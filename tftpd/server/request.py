@@ -144,7 +144,7 @@ def resolve_read(
     client: ClientIdentity,
     resolver: FileResolver,
     limits: OptionLimits,
-    render: Render,
+    render: Render | None,
     blocking: bool,
 ) -> ResolvedRead:
     """Find and open the file of an RRQ and negotiate its options.
@@ -154,8 +154,8 @@ def resolve_read(
         client: The client.
         resolver: Resolver of names.
         limits: Limits of the options.
-        render: Renders a template.
-        blocking: False: raise `WouldBlock` rather than wait for a disk or a template.
+        render: Renders a template. None: raise `WouldBlock`.
+        blocking: False: raise `WouldBlock` rather than wait for a disk.
 
     Raises:
         RequestRefused: The client gets no file.
@@ -168,6 +168,8 @@ def resolve_read(
         name = apply_rules(rules, request.filename, False, client)
 
     def render_file(template: Grant[ReadPolicy], name: RequestName) -> bytes:
+        if render is None:
+            raise WouldBlock(template.root, True)
         return render(template, RenderContext(request.filename, name, client))
 
     file = resolver.resolve(name, client, render_file, blocking)

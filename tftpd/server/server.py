@@ -19,7 +19,7 @@ from tftpd.access.profiles import Profiles
 from tftpd.config.sections import TraceSection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.epoll import EpollReader, readers_for
-from tftpd.net.interfaces import MonotonicClock, SessionRuntime
+from tftpd.net.interfaces import MAX_THREADS_PER_DEVICE, MonotonicClock, SessionRuntime
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
 from tftpd.net.session_port import open_session_port
@@ -39,7 +39,7 @@ from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
 
-_MAX_LOOKUP_THREADS = 20  # threads that open files and render templates; not for reading
+_SPARE_THREADS = 10  # of the reactor's pool, beside those that hung roots may occupy
 _MEASURE_INTERVAL_SECONDS = 30.0  # of the disk usage of roots with a quota
 _MAX_MEASURE_SECONDS = 5.0  # then the measurement of the next root starts
 
@@ -81,7 +81,8 @@ class Server:
         self._usage_trackers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
         self._renderer = TemplateRenderer()
-        self._lookup_pool = LookupPool(reactor, _MAX_LOOKUP_THREADS)
+        self._lookup_pool = LookupPool(reactor, "lookups")
+        self._render_pool = LookupPool(reactor, "renders")
         self._measuring = LoopingCall(lambda: ensureDeferred(self._measure()))
         self._measuring.clock = reactor
         self._throttle = RequestThrottle()
@@ -96,6 +97,7 @@ class Server:
             self._in_thread,
             self._capture.tap,
             self._lookup_pool,
+            self._render_pool,
             self._throttle.charge,
         )
 
@@ -162,6 +164,7 @@ class Server:
         self._neighbours.close()
         self._renderer.close()
         self._lookup_pool.stop()
+        self._render_pool.stop()
         if self._measuring.running:
             self._measuring.stop()
         if isinstance(self._readers, EpollReader):
@@ -170,6 +173,7 @@ class Server:
     def _make_config(self, settings: Settings) -> ServerConfig:
         mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
         self._track_usage(mounts)
+        self._provide_threads(len({root.path for mount in mounts for root in mount.roots}))
         profiles = Profiles(known.build_profile() for known in settings.active_profiles())
         facts = settings.build_variables()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
@@ -194,6 +198,12 @@ class Server:
             neighbour=self._neighbours.mac,
             render=template_renderer(self._renderer, facts),
         )
+
+    def _provide_threads(self, n_roots: int) -> None:
+        """Have threads for files even if each root but one hangs. A thread starts when needed."""
+        self._lookup_pool.resize(n_roots)
+        self._render_pool.resize(n_roots)
+        self._reactor.suggestThreadPoolSize(n_roots * MAX_THREADS_PER_DEVICE + _SPARE_THREADS)
 
     def _open_neighbours(self) -> None:
         try:

@@ -96,12 +96,15 @@ class SessionFactory:
         self._sessions = sessions
         self._drops = drops
 
-    def resolve(self, request: IncomingRequest, blocking: bool) -> ResolvedRequest:
+    def resolve(
+        self, request: IncomingRequest, blocking: bool, renders: bool = False
+    ) -> ResolvedRequest:
         """Open the file of a request and negotiate its options.
 
         Args:
             request: The request.
             blocking: True in a thread. False: raise `WouldBlock` rather than wait.
+            renders: Whether to render a template. False: raise `WouldBlock`.
 
         Raises:
             RequestRefused: The client gets an ERROR.
@@ -110,8 +113,9 @@ class SessionFactory:
         if isinstance(request.packet, Rrq):
             config = request.config
             limits, _ = config.options_by_profile[request.profile.name]
+            render = config.render if renders else None
             return resolve_read(
-                request.packet, request.client, config.resolver, limits, config.render, blocking
+                request.packet, request.client, config.resolver, limits, render, blocking
             )
         assert isinstance(request.packet, Wrq)
         return self._resolve_write(request, request.packet, blocking)

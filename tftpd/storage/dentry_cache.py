@@ -51,8 +51,7 @@ _UNKNOWN = b"", 0.0
 class WouldBlock(Exception):
     """The operation would block.
 
-    The arguments are the root that would be accessed, and the name of the template if a
-    template must be rendered.
+    The arguments are the root that would be accessed, and True if a template must be rendered.
     """
 
     @property

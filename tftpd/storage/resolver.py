@@ -75,8 +75,8 @@ class FileResolver:
         Args:
             name: The requested name, after the rewrite rules.
             client: The client, for grants that depend on it.
-            render: Renders a template.
-            blocking: Whether to wait for the disk and to render templates.
+            render: Renders a template, or raises `WouldBlock`.
+            blocking: Whether to wait for the disk.
             on_name: Observer of the names that are tried. With an observer, the negative
                 cache is not read.
 
@@ -217,8 +217,6 @@ class _Search:
             self._open_source(template).close()
         except RequestRefused as refused:
             raise (missing if _is_missing(refused) else refused) from None
-        if not self.blocking:
-            raise WouldBlock(template.root, template.name)
         data = self.render(template, name)
         rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
         return ResolvedFile(rendered, template, MemorySource(data))
