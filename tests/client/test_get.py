@@ -55,6 +55,14 @@ def test_a_download_uses_the_options_that_the_server_grants(client, path):
     assert (result.direction, result.filename) == (Direction.READ, b"f")
 
 
+def test_a_server_may_count_blocks_from_0(client, path):
+    client.get(path)
+    assert client.receive(Data(0, b"a" * 512)) == [Ack(0)]
+    assert client.receive(Data(1, b"b")) == [Ack(1)]
+    assert path.read_bytes() == b"a" * 512 + b"b"
+    assert client.result.first_block == 0
+
+
 def test_a_server_without_options_gets_no_ack_0(client, path):
     client.get(path)
     assert client.receive(Data(1, b"a" * 512)) == [Ack(1)]

@@ -51,6 +51,15 @@ def test_a_server_without_options_gets_blocks_of_512_bytes(client):
     assert client.result.outcome is Outcome.DONE
 
 
+def test_an_upload_may_count_blocks_from_0(net):
+    client = ClientDriver(net, first_block=0)
+    client.put(b"a" * 600)
+    assert client.receive(Ack(0)) == [Data(0, b"a" * 512)]
+    assert client.receive(Ack(0)) == [Data(1, b"a" * 88)]
+    client.receive(Ack(1))
+    assert (client.result.outcome, client.result.first_block) == (Outcome.DONE, 0)
+
+
 def test_error_4_in_reply_to_the_request_is_a_refusal(client):
     client.put(b"hello")
     client.receive(ErrorPacket(4, "unsupported request"))

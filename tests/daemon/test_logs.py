@@ -194,6 +194,11 @@ OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
             "0.000 s (0 bytes/s), blksize 1468, windowsize 4, 0 retransmitted",
         ),
         (
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.DONE, first_block=0),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: done, 0 bytes in 0.000 s (0 bytes/s), '
+            "blksize 1468, windowsize 4, 0 retransmitted, first block 0",
+        ),
+        (
             TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb",
                            resolution_steps=("rewrite[0]", "case")),
             'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '

@@ -49,7 +49,7 @@ class SenderEnd:
         self.readable: float = inf  # number of blocks that the disk can deliver
         self._blocks = split_blocks(content, options.blksize)
         self._read = 0
-        self._numbering = BlockNumbering(options.rollover)
+        self._numbering = BlockNumbering(options.rollover, self.machine.first_block)
 
     def send(self) -> list[Packet]:
         """Read the wanted blocks and return the packets that are sent now."""

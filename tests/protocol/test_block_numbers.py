@@ -86,6 +86,31 @@ def test_65535_is_ahead_of_block_0():
     assert BlockNumbering(1).blocks_ahead(65535, 0) == 65535
 
 
+@pytest.mark.parametrize(
+    ("rollover", "numbers"), [(0, [65534, 65535, 0, 1]), (1, [65534, 65535, 1, 2])]
+)
+def test_with_first_block_0_each_number_is_that_of_the_index_before(rollover, numbers):
+    numbering = BlockNumbering(rollover, first_block=0)
+    assert [numbering.to_wire(index) for index in (1, 2)] == [0, 1]
+    assert [numbering.to_wire(index) for index in range(65535, 65539)] == numbers
+
+
+@given(rollovers, st.integers(1, 200_000), st.integers(0, 64))
+def test_with_first_block_0_the_distances_are_those_between_indexes(rollover, index, distance):
+    numbering = BlockNumbering(rollover, first_block=0)
+    ahead = numbering.to_wire(index + distance)
+    assert numbering.blocks_ahead(ahead, index) == distance
+    assert numbering.blocks_behind(numbering.to_wire(index), index + distance) == distance
+    high, low = numbering.to_bytes(index, 65)
+    assert high[distance] * 256 + low[distance] == ahead
+
+
+def test_with_first_block_0_number_0_is_one_block_ahead_of_the_request():
+    assert BlockNumbering(first_block=0).blocks_ahead(0, 0) == 1
+
+
 def test_other_rollovers_raise_value_error():
     with pytest.raises(ValueError, match="0 or 1"):
         BlockNumbering(2)
+    with pytest.raises(ValueError, match="first_block must be 0 or 1, got 0 and 2"):
+        BlockNumbering(0, 2)

@@ -67,7 +67,8 @@ def test_each_option_is_accepted_or_left_out(name, value, agreed_value):
 )
 @pytest.mark.parametrize("direction", [READ, WRITE])
 def test_an_option_that_is_not_a_number_is_left_out(name, value, direction):
-    assert _negotiate((name, value), direction=direction) == TransferOptions()
+    agreed = _negotiate((name, value), direction=direction)
+    assert agreed == TransferOptions(first_block=None if direction is WRITE else 1)
 
 
 def test_the_oack_has_the_order_and_spelling_of_the_client():
@@ -126,6 +127,12 @@ def test_the_window_is_smaller_than_the_cycle_of_block_numbers():
 
 def test_tsize_is_left_out_for_a_netascii_read():
     assert _negotiate((b"tsize", b"0"), mode=NETASCII) == TransferOptions(mode=NETASCII)
+
+
+def test_only_a_write_without_options_may_start_with_block_0():
+    assert _negotiate(direction=WRITE).first_block is None
+    assert _negotiate((b"blksize", b"512"), direction=WRITE).first_block == 1
+    assert _negotiate(direction=READ).first_block == 1
 
 
 def test_tsize_of_a_write_is_returned_unchanged():

@@ -37,6 +37,16 @@ def test_an_upload_is_stored_before_its_last_ack(server, root):
     assert (report.outcome, report.bytes_transferred) == (Outcome.DONE, 513)
 
 
+def test_an_upload_whose_first_block_has_the_number_0_is_complete(server, root):
+    client = server.client()
+    assert client.request(Wrq(b"in/new", b"octet")) == [Ack(0)]
+    assert client.send(Data(0, b"x" * 512)) == [Ack(0)]
+    assert client.send(Data(1, b"y")) == [Ack(1)]
+    assert _stored(root) == {"new": b"x" * 512 + b"y"}
+    (report,) = server.reports
+    assert (report.outcome, report.bytes_transferred, report.first_block) == (Outcome.DONE, 513, 0)
+
+
 def test_an_oack_replaces_ack_0(server, root):
     client = server.client()
     options = ((b"tsize", b"5"), (b"blksize", b"8"))

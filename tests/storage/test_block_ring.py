@@ -50,11 +50,11 @@ def opened(root, reading):
     """Open a file with the given content as a block ring; the test closes it."""
     sources = []
 
-    def open_ring(content, blksize=512, slots=130, rollover=0, kind=BlockRing):
+    def open_ring(content, blksize=512, slots=130, rollover=0, kind=BlockRing, first_block=1):
         (root / "data").write_bytes(content)
         source = FileSource.open(reading("data"))
         sources.append(source)
-        return Reader(kind(source, blksize, slots, rollover))
+        return Reader(kind(source, blksize, slots, rollover, first_block))
 
     yield open_ring
     for source in sources:
@@ -80,10 +80,21 @@ def test_a_file_is_split_into_full_blocks_and_a_shorter_last_block(opened, size,
     assert len(blocks[-1]) == size % 8
 
 
+@pytest.mark.parametrize("first_block", [0, 1])
 @pytest.mark.parametrize("rollover", [0, 1])
-def test_block_numbers_roll_over_after_65535(opened, rollover):
-    blocks = _all(opened(b"x" * 8 * 140_000, 8, 3000, rollover), 3000)
+def test_block_numbers_roll_over_after_65535(opened, rollover, first_block):
+    content = b"x" * 8 * 140_000
+    blocks = _all(opened(content, 8, 3000, rollover, first_block=first_block), 3000)
     assert len(blocks) == 140_001
+
+
+@pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
+def test_the_first_block_may_have_the_number_0(opened, kind):
+    ring = opened(b"12345678abc", 8, kind=kind, first_block=0).ring
+    ring.fill(2, blocking=True)
+    assert bytes(ring.datagrams(1, 2)[0]) == (
+        Data(0, b"12345678").encode() + Data(1, b"abc").encode()
+    )
 
 
 @pytest.mark.parametrize("rollover", [0, 1])

@@ -29,6 +29,8 @@ class ClientSettings:
         local: Local IPv4 or IPv6 address to send from. None: any.
         idle_timeout: Time without an answer, in seconds, after which the transfer fails.
         max_size: Largest file of a download in bytes. None: no limit.
+        first_block: Number of the first block of an upload: 1, or 0 for a server that counts
+            from 0. In a download, the server's first block decides.
     """
 
     mode: Mode = Mode.OCTET
@@ -39,6 +41,7 @@ class ClientSettings:
     local: str | None = None
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
     max_size: int | None = None
+    first_block: int = 1
 
     def transfer_request(
         self, direction: Direction, filename: str | bytes, path_blksize: int
@@ -61,8 +64,9 @@ class ClientSettings:
         blksize = path_blksize if self.blksize is None else self.blksize
         windowsize = self._windowsize(blksize)
         tsize = 0 if self.mode is Mode.OCTET else None
+        numbering = self.rollover, self.first_block
         return TransferRequest(
-            direction, name, self.mode, blksize, windowsize, self.timeout, tsize, self.rollover
+            direction, name, self.mode, blksize, windowsize, self.timeout, tsize, *numbering
         )
 
     def _windowsize(self, blksize: int) -> int:

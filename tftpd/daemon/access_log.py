@@ -97,4 +97,5 @@ def _describe_transfer(result: TransferResult) -> str:
         f", {result.bytes_transferred} bytes in {result.seconds:.3f} s "
         f"({result.rate:.0f} bytes/s), blksize {result.blksize}, "
         f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
+        f"{'' if result.first_block else ', first block 0'}"
     )

@@ -41,7 +41,9 @@ class SendSession(Session[Sender]):
         ring = NetasciiBlockRing if options.mode is Mode.NETASCII else BlockRing
         self._source = source
         self._device = source.blocking_device
-        self._ring = ring(source, options.blksize, machine.buffer_blocks, options.rollover)
+        self._ring = ring(
+            source, options.blksize, machine.buffer_blocks, options.rollover, machine.first_block
+        )
 
     @property
     def size(self) -> int | None:

@@ -370,4 +370,5 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             served_name=self.request_name.name if self.request_name.steps else None,
             resolution_steps=self.request_name.steps,
             profile=self.profile.name,
+            first_block=machine.first_block,
         )

@@ -67,6 +67,7 @@ class TransferMachine:
 
     Attributes:
         options: The options in force.
+        first_block: Number of the first block: 1, or 0 for a peer that counts from 0.
         outcome: How the transfer ended; None while it runs.
         closed: True when nothing else will be sent or expected.
         deadline: Time of the next `on_timeout()`; infinite if there is none.
@@ -81,6 +82,7 @@ class TransferMachine:
 
     def __init__(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         self.options = options
+        self.first_block = 1 if options.first_block is None else options.first_block
         self.outcome: Outcome | None = None
         self.closed = False
         self.deadline = inf
@@ -92,7 +94,7 @@ class TransferMachine:
         self.peer_confirmed = False
         self._pending_error: ErrorPacket | None = None
         self._timer = timer
-        self._numbering = BLOCK_NUMBERINGS[options.rollover]
+        self._numbering = BLOCK_NUMBERINGS[self.first_block][options.rollover]
         self._unanswered_sends = 1  # of the first packet, not counting answers to repeated requests
         self._sent_at = now
         self._progress_at = now

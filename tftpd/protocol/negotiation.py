@@ -73,6 +73,8 @@ class TransferOptions:
             neither does.
         rollover: Block number after 65535: 0 or 1.
         oack: Options of the OACK. If it is empty, no OACK is sent.
+        first_block: Number of the first block: 1, or 0 for a peer that counts from 0. None: a
+            `Receiver` takes it from the first block. This needs a transfer without options.
     """
 
     mode: Mode = Mode.OCTET
@@ -82,6 +84,7 @@ class TransferOptions:
     tsize: int | None = None
     rollover: int = 0
     oack: Options = ()
+    first_block: int | None = 1
 
     @property
     def option_names(self) -> tuple[str, ...]:
@@ -162,7 +165,8 @@ def negotiate(
     if "windowsize" in agreed:  # after the loop: the block size may follow the window size
         agreed["windowsize"] = windowsize = _limit_window(agreed, limits)
         oack = [(n, b"%d" % windowsize if n.lower() == opt.WINDOWSIZE else v) for n, v in oack]
-    return TransferOptions(mode=mode, oack=tuple(oack), **agreed)
+    first_block = None if direction is Direction.WRITE and not oack else 1
+    return TransferOptions(mode=mode, oack=tuple(oack), first_block=first_block, **agreed)
 
 
 def _limit_window(agreed: dict[str, Any], limits: OptionLimits) -> int:

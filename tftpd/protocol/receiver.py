@@ -11,6 +11,10 @@ The first reply is ACK 0 or an OACK instead (RFC 2347). The last ACK is sent onl
 driver has called `on_stored()`: an acknowledged file is a stored file. While the receiver
 dallies, it repeats that ACK if the peer repeats the last block (RFC 1350 section 6).
 
+Without an OACK, the first block may have the number 0: programs that follow some tutorials count
+from 0. Then ACK 0 acknowledges that block. As such a program would take a repeated ACK 0 for that
+acknowledgment, the receiver repeats ACK 0 only if the peer repeats its request.
+
 A block that is not the next one is discarded. It is either a duplicate, because the ACK was lost
 or late, or it is beyond a lost block. In both cases the receiver repeats the ACK of the last
 block in order, once per pass of the sender. A new pass has started if the index of a discarded
@@ -19,6 +23,7 @@ block is not higher than the one before.
 
 from math import inf
 
+from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.negotiation import TransferOptions
@@ -89,6 +94,10 @@ class Receiver(TransferMachine):
             self._accept(payload, now)
         elif 1 < ahead <= self._windowsize:
             self._discard_beyond_gap(self.blocks + ahead)
+        elif block == self.blocks == 0 and self.options.first_block is None:
+            self.first_block = 0
+            self._numbering = BLOCK_NUMBERINGS[0][self.options.rollover]
+            self._accept(payload, now)
         else:
             behind = self._numbering.blocks_behind(block, self.blocks)
             if behind < self._windowsize and behind < self.blocks:
@@ -118,7 +127,10 @@ class Receiver(TransferMachine):
         self.timeouts += 1
         if self._may_resend(now):
             self._timer.back_off()
-            self._ack_due = True
+            if self.blocks == 0 and self.options.first_block is None:
+                self.deadline = now + self._timer.interval
+            else:
+                self._ack_due = True
         else:
             self.close(Outcome.TIMED_OUT)
 

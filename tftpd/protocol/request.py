@@ -2,7 +2,7 @@
 
 RFC 1350 section 4, RFC 2347:
 
-    requesting --OACK, DATA 1 or ACK 0--> accepted
+    requesting --OACK, DATA 1, DATA 0 or ACK 0--> accepted
        |
        +-- repeats the request at each deadline; repeats it without options after ERROR 8;
            closed at the idle timeout or when the server refuses
@@ -42,6 +42,7 @@ class TransferRequest:
         timeout: Retransmission interval in whole seconds, 1 to 255.
         tsize: Size of the file to write in bytes, or 0 to request the size of a file to read.
         rollover: Block number after 65535: 0 or 1.
+        first_block: Number of the first block of a write: 1, or 0 for a server that counts from 0.
 
     Raises:
         ValueError: A value is out of range, or the filename is empty or contains NUL.
@@ -55,10 +56,13 @@ class TransferRequest:
     timeout: int | None = None
     tsize: int | None = None
     rollover: int | None = None
+    first_block: int = 1
 
     def __post_init__(self) -> None:
         if not self.filename or b"\0" in self.filename:
             raise ValueError("filename must not be empty or contain NUL")
+        if self.first_block not in (0, 1):
+            raise ValueError(f"first_block must be 0 or 1, got {self.first_block}")
         for name, value in self.build_options():
             low, high = opt.RANGES[name]
             if not low <= int(value) <= high:
@@ -102,7 +106,8 @@ class RequestMachine(TransferMachine):
     def __init__(
         self, request: TransferRequest, timer: RetransmitTimer, now: float, broadcast: bool
     ) -> None:
-        super().__init__(TransferOptions(mode=request.mode), timer, now)
+        first_block = None if request.direction is Direction.READ else request.first_block
+        super().__init__(TransferOptions(request.mode, first_block=first_block), timer, now)
         self.accepted = False
         self.request_packet = _build_packet(request, request.build_options())
         self._request = request
@@ -154,7 +159,7 @@ class RequestMachine(TransferMachine):
     def _is_answer_without_options(self, packet: Packet) -> bool:
         """Return True for the answer of a server that accepts no option (RFC 1350 section 4)."""
         if self._request.direction is Direction.READ:
-            return isinstance(packet, Data) and packet.block == 1
+            return isinstance(packet, Data) and packet.block <= 1
         return isinstance(packet, Ack) and packet.block == 0
 
     def _receive_error(self, error: ErrorPacket, now: float) -> None:
@@ -189,7 +194,7 @@ class RequestMachine(TransferMachine):
                 raise RequestRefused(ErrorCode.OPTION_REFUSED, reason)
             agreed[name] = value
         fields = {name.decode(): value for name, value in agreed.items()}
-        return TransferOptions(mode=self._request.mode, **fields)
+        return TransferOptions(self._request.mode, first_block=self._request.first_block, **fields)
 
 
 def _build_packet(request: TransferRequest, options: opt.Options) -> Request:

@@ -53,6 +53,7 @@ class TransferResult:
         served_name: Name of the file on this host, if `resolution_steps` changed the name.
         resolution_steps: Rules that changed the requested name.
         profile: Name of the client profile; empty if no profile matched.
+        first_block: Number of the first block: 1, or 0 for a peer that counts from 0.
     """
 
     direction: Direction
@@ -75,6 +76,7 @@ class TransferResult:
     served_name: bytes | None = None
     resolution_steps: tuple[str, ...] = ()
     profile: str = ""
+    first_block: int = 1
 
     @property
     def rate(self) -> float:

@@ -101,6 +101,7 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
         "windowsize": result.windowsize,
         "retransmits": result.retransmits,
         "profile": result.profile or None,
+        "first_block": result.first_block,
     }
 
 

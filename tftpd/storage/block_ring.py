@@ -16,7 +16,7 @@ class BlockRing:
 
     The kernel writes the file's data to the place from which it is sent. A window of
     64 blocks needs one system call to read and one to send, and no copy between them.
-    Blocks are counted from 1.
+    The indexes of the blocks start at 1.
 
     Attributes:
         size: Size of a full datagram in bytes: the block and the header.
@@ -26,7 +26,9 @@ class BlockRing:
 
     _max_growth = 1  # bytes that are sent for one byte of the file
 
-    def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
+    def __init__(
+        self, source: FileLike, blksize: int, slots: int, rollover: int, first_block: int = 1
+    ) -> None:
         """Create the ring; the memory is allocated by the first `fill()`.
 
         Args:
@@ -34,13 +36,14 @@ class BlockRing:
             blksize: Block size in bytes (RFC 2348).
             slots: Capacity in blocks. A file with fewer blocks gets a smaller ring.
             rollover: Block number after 65535: 0 or 1.
+            first_block: Number of the first block: 1 or 0.
         """
         self.size = blksize + HEADER_BYTES
         self.last_block_size: int | None = None
         self.ready = 0
         self._source = source
         self._blksize = blksize
-        self._numbering = BLOCK_NUMBERINGS[rollover]
+        self._numbering = BLOCK_NUMBERINGS[first_block][rollover]
         self._slots = min(slots, self._max_growth * source.size // blksize + 1)
         self._ring = bytearray()
         self._view = memoryview(self._ring)
@@ -96,11 +99,13 @@ class BlockRing:
 
     def _write_numbers(self, first: int, last: int) -> None:
         """Write the block numbers of blocks `first` to `last` into their headers."""
+        offset = self._numbering.offset
         while first <= last:
             slot = (first - 1) % self._slots
             count = min(last - first + 1, self._slots - slot)
             if last <= MAX_NUMBER:  # most files end before the numbers start again
-                high, low = HIGH_BYTES[first : first + count], LOW_BYTES[first : first + count]
+                numbers = slice(first - offset, first - offset + count)
+                high, low = HIGH_BYTES[numbers], LOW_BYTES[numbers]
             else:
                 high, low = self._numbering.to_bytes(first, count)
             begin, end = slot * self.size, (slot + count) * self.size
@@ -140,8 +145,10 @@ class NetasciiBlockRing(BlockRing):
 
     _max_growth = 2
 
-    def __init__(self, source: FileLike, blksize: int, slots: int, rollover: int) -> None:
-        super().__init__(source, blksize, slots, rollover)
+    def __init__(
+        self, source: FileLike, blksize: int, slots: int, rollover: int, first_block: int = 1
+    ) -> None:
+        super().__init__(source, blksize, slots, rollover, first_block)
         self._text = bytearray()  # translated, but not in the ring yet
 
     def _read(self, until: int, blocking: bool) -> None:
