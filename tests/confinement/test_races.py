@@ -120,7 +120,7 @@ def _repeat(request):
     return answers, count
 
 
-@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE, Symlinks.CHROOT])
 @pytest.mark.parametrize("race", RACES)
 def test_concurrent_renames_expose_no_file_outside(tree, serve, race, symlinks):
     swap, names = RACES[race](tree)
@@ -150,7 +150,7 @@ def _target_and_link(tree):
     return _exchange(tree.root / "it", tree.root / "spare"), [b"it"]
 
 
-@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE, Symlinks.CHROOT])
 @pytest.mark.parametrize("race", [_tree_and_link, _target_and_link])
 def test_concurrent_renames_change_no_file_outside(tree, serve, monkeypatch, race, symlinks):
     monkeypatch.setattr(os, "fsync", lambda fd: None)

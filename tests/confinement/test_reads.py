@@ -16,7 +16,7 @@ from tests.confinement.requests import (
 from tests.confinement.served_tree import INSIDE, SECRET
 from tftpd.access.policy import Symlinks
 
-CONFINED = [Symlinks.DENY, Symlinks.INSIDE]
+CONFINED = [Symlinks.DENY, Symlinks.INSIDE, Symlinks.CHROOT]
 
 
 def _title(value):

@@ -43,6 +43,15 @@ def test_no_upload_follows_a_link_out_of_the_root(tree, serve, attack):
         _check_refused(tree, serve, symlinks, attack.names)
 
 
+@pytest.mark.parametrize("attack", LINK_ATTACKS, ids=_title)
+def test_no_upload_with_the_policy_chroot_changes_a_file_outside(tree, serve, attack):
+    attack.prepare(tree)
+    before = tree.outside_fingerprints()
+    names = [os.fsencode(tree.expand(name)) for name in attack.names]
+    serve(lambda: write_all(create_server(mount_root(tree, Symlinks.CHROOT)), names))
+    assert tree.outside_fingerprints() == before
+
+
 def test_a_dangling_link_creates_no_file(tree, serve):
     for at, to in {"link": "../outside/missing", "other": "{outside}/missing"}.items():
         tree.link(at, to)

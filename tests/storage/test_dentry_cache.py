@@ -14,7 +14,9 @@ from tftpd.storage import dentry_cache
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.source import FileSource
 
-ANY_POLICY = pytest.mark.parametrize("symlinks", [Symlinks.INSIDE, Symlinks.FOLLOW])
+ANY_POLICY = pytest.mark.parametrize(
+    "symlinks", [Symlinks.INSIDE, Symlinks.CHROOT, Symlinks.FOLLOW]
+)
 
 
 @pytest.fixture
@@ -78,6 +80,16 @@ def test_a_path_through_a_link_out_of_the_root_is_never_cached(cache, tmp_path, 
     # The first time a link is followed, its access time must be written to disk.
     (tmp_path / "root" / "inside" / "file").stat()
     assert cache.is_cached(tmp_path / "root", (b"inside", b"file"), Symlinks.INSIDE)
+
+
+def test_a_link_of_a_chroot_is_resolved_below_the_root(cache, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("/file")
+    assert cache.is_cached(tmp_path, (b"link",), Symlinks.CHROOT)
+    (tmp_path / "outside").symlink_to("../../never-used")
+    assert not cache.is_cached(tmp_path, (b"outside",), Symlinks.CHROOT)
+    assert not (tmp_path / "never-used").exists()
+    assert cache.is_cached(tmp_path, (b"outside",), Symlinks.CHROOT)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])

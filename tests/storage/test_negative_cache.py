@@ -1,12 +1,18 @@
 """A name is taken as missing while the searched directories are unchanged."""
 
 import os
+from ipaddress import ip_address
 
 import pytest
 
+from tftpd.access.client import ClientIdentity
+from tftpd.access.mounts import Mount, Mounts, Root
+from tftpd.access.paths import RequestName
+from tftpd.access.policy import ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.negative_cache import DirectoryStamp, NegativeCache
+from tftpd.storage.resolver import FileResolver
 
 MISSING = RequestRefused(ErrorCode.FILE_NOT_FOUND, "it is not there")
 
@@ -53,6 +59,21 @@ def test_an_entry_is_dropped_when_the_name_is_created(absences, root, name):
         parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
     assert absences.get("key", blocking=True) is None
+
+
+def test_a_missing_name_behind_the_link_of_a_chroot_is_looked_up_again(root, tmp_path_factory):
+    """The kernel finds another directory for the link, which does not change."""
+    outside = tmp_path_factory.mktemp("outside")
+    inside = root / str(outside).lstrip("/")
+    inside.mkdir(parents=True)
+    (root / "link").symlink_to(outside)
+    mounts = Mounts([Mount((), (Root(root),), ReadPolicy(), symlinks=Symlinks.CHROOT)])
+    resolver = FileResolver(mounts)
+    client = ClientIdentity(ip_address("192.0.2.7"))
+    with pytest.raises(RequestRefused):
+        resolver.resolve(RequestName(b"link/new"), client, None, blocking=True)
+    (inside / "new").write_bytes(b"")
+    resolver.resolve(RequestName(b"link/new"), client, None, blocking=True).source.close()
 
 
 def test_an_entry_is_dropped_when_the_tree_is_replaced(absences, root):

@@ -233,6 +233,18 @@ def test_an_upload_follows_a_link_inside_the_root(root, writing):
     assert (root / "inner" / "file").read_bytes() == b"new"
 
 
+def test_an_upload_follows_the_links_of_a_chroot(root, writing):
+    (root / "link").symlink_to("/inner/file")
+    (root / "dir").symlink_to("/inner")
+    _store(writing("link", Symlinks.CHROOT, overwrite=True), b"new")
+    _store(writing("dir/new", Symlinks.CHROOT), b"newer")
+    assert (root / "inner" / "file").read_bytes() == b"new"
+    assert (root / "inner" / "new").read_bytes() == b"newer"
+    for name in ("link", "dir/other"):
+        with pytest.raises(RequestRefused, match="set symlinks: chroot"):
+            Upload.open(writing(name, overwrite=True), None, netascii=False)
+
+
 def test_an_upload_follows_any_link_with_policy_follow(root, writing):
     secret = root.parent / "outside" / "secret"
     (root / "link").symlink_to(secret)

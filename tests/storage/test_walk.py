@@ -130,6 +130,44 @@ def test_every_link_is_followed_if_the_policy_is_follow(root, reading, at, targe
     assert _read(reading(name, Symlinks.FOLLOW)) == b"secret"
 
 
+# (name of the link, its target, name, what a server in chroot(2) reads)
+IN_CHROOT = [
+    ("link", "/file", "link", b"content"),
+    ("link", "//inner/../inner/file", "link", b"inner content"),
+    ("inner/link", "../../../inner/file", "inner/link", b"inner content"),
+    ("inner/dir", "/inner", "inner/dir/file", b"inner content"),
+    ("dir", "/", "dir/dir/dir/file", b"content"),
+    ("dir", "..", "dir/inner/file", b"inner content"),
+    ("link", "inner/file", "link", b"inner content"),
+]
+
+
+@pytest.mark.parametrize(("at", "target", "name", "content"), IN_CHROOT)
+def test_the_policy_chroot_resolves_links_as_if_the_root_were_slash(
+    root, reading, at, target, name, content
+):
+    _place(root, at, target)
+    assert _read(reading(name, Symlinks.CHROOT)) == content
+
+
+@pytest.mark.parametrize(("at", "target", "name", "content"), IN_CHROOT[:-1])
+def test_a_refusal_names_the_policy_chroot_if_it_would_find_the_file(
+    root, reading, at, target, name, content
+):
+    _place(root, at, target)
+    with pytest.raises(RequestRefused, match="; it is valid inside a chroot: set symlinks: chroot"):
+        _read(reading(name))
+
+
+@pytest.mark.parametrize(("at", "target", "name"), OUTSIDE)
+def test_the_policy_chroot_never_leaves_the_root(root, reading, at, target, name):
+    _place(root, at, target)
+    assert _code(reading(name, Symlinks.CHROOT)) in (MISSING, VIOLATION)
+    with pytest.raises(RequestRefused) as refused:
+        _read(reading(name))
+    assert "chroot" not in str(refused.value)
+
+
 @pytest.mark.parametrize("target", ["/", ".", "..", "inner", "{outside}", "loop"])
 def test_a_link_to_a_non_file_is_a_violation_with_policy_follow(root, reading, target):
     _place(root, "loop", "loop")
@@ -148,7 +186,7 @@ def test_a_long_path_with_policy_follow_keeps_few_descriptors_open(root, reading
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("symlinks", [Symlinks.INSIDE, Symlinks.FOLLOW])
+@pytest.mark.parametrize("symlinks", [Symlinks.INSIDE, Symlinks.CHROOT, Symlinks.FOLLOW])
 def test_a_dangling_link_is_not_found(root, reading, symlinks):
     _link(root / "link", "nowhere")
     assert _code(reading("link", symlinks)) is MISSING
@@ -187,7 +225,7 @@ def test_refusals_contain_no_path_of_the_host(root, reading):
         assert "/" not in refused.value.text
 
 
-@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE])
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE, Symlinks.CHROOT])
 @pytest.mark.parametrize("swapped", ["directory", "file"])
 def test_replacing_a_file_by_a_link_never_exposes_outside_files(root, reading, symlinks, swapped):
     """A thread replaces the file or its directory by a link to the outside, in a loop."""

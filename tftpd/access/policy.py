@@ -20,6 +20,7 @@ class Symlinks(StrEnum):
 
     DENY = "deny"  # follow no link
     INSIDE = "inside"  # follow links that stay below the same root
+    CHROOT = "chroot"  # follow all links as if the root were /, as after chroot(2)
     FOLLOW = "follow"  # follow all links
 
 

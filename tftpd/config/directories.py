@@ -95,7 +95,8 @@ class DirectorySection(ConfigModel):
     symlinks: Symlinks = Symlinks.INSIDE
     """Handling of symbolic links.
 
-    deny follows none, inside follows links that stay below the same root, follow follows all.
+    deny follows none, inside follows links that stay below the same root, chroot resolves links as
+    if the root were /, follow follows all.
     """
 
     fallbacks: tuple[Fallback, ...] | None = None

@@ -23,7 +23,7 @@ from tftpd.access.policy import Symlinks
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
-_CACHED, _BENEATH, _NO_SYMLINKS, _NO_XDEV = 0x20, 8, 4, 1  # RESOLVE_*
+_CACHED, _IN_ROOT, _BENEATH, _NO_SYMLINKS, _NO_XDEV = 0x20, 0x10, 8, 4, 1  # RESOLVE_*
 
 
 def _pack_open_how(resolve: int) -> bytes:
@@ -33,8 +33,10 @@ def _pack_open_how(resolve: int) -> bytes:
 
 _HOW_CACHED = _pack_open_how(_CACHED)
 _HOW_ANYWHERE = _pack_open_how(_CACHED | _NO_XDEV)
+_HOW_IN_ROOT = _pack_open_how(_CACHED | _IN_ROOT | _NO_XDEV)
 _HOW_BENEATH = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV)
 _HOW_NO_LINKS = _pack_open_how(_CACHED | _BENEATH | _NO_XDEV | _NO_SYMLINKS)
+_HOW_BY_POLICY = {Symlinks.FOLLOW: _HOW_ANYWHERE, Symlinks.CHROOT: _HOW_IN_ROOT}
 
 # Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
 # NFS, CIFS and FUSE, may wait for a server.
@@ -127,7 +129,7 @@ class DentryCache:
                 for a name that passes such a link: otherwise the time until the refusal would
                 tell the client which files outside the root are in memory.
         """
-        how = _HOW_ANYWHERE if symlinks is Symlinks.FOLLOW else _HOW_BENEATH
+        how = _HOW_BY_POLICY.get(symlinks, _HOW_BENEATH)
         return self._is_resolved(self._open_below(root, b"/".join(name) or b".", how))
 
     def is_directory_cached(self, path: bytes, device: int) -> bool:

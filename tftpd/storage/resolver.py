@@ -14,7 +14,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
-from tftpd.access.policy import Grant, ReadPolicy
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
@@ -198,7 +198,10 @@ class _Search:
             except RequestRefused as refused:
                 if not _is_missing(refused):
                     raise
-                self.stamps.append(DirectoryStamp.of_missing(grant.root, grant.name))
+                # The kernel would resolve links of a chroot in the whole file system.
+                in_chroot = grant.symlinks is Symlinks.CHROOT
+                stamp = None if in_chroot else DirectoryStamp.of_missing(grant.root, grant.name)
+                self.stamps.append(stamp)
                 missing.append(refused)
         raise missing[0]
 

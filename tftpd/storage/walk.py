@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +97,15 @@ class Walk:
         Returns:
             The descriptor of the directory, which `close()` closes, and the last component.
         """
+        try:
+            return self._walk(name)
+        except _LinkLeadsOut as refused:
+            if not _is_found_in_chroot(self._root, name):
+                raise
+            reason = f"{refused}; it is valid inside a chroot: set symlinks: chroot"
+            raise RequestRefused(refused.code, reason) from None
+
+    def _walk(self, name: Name) -> tuple[int, bytes]:
         # Opened for each request, so that a rename can replace the whole tree.
         self._directories.append(os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW))
         pending = list(reversed(name))
@@ -127,7 +136,9 @@ class Walk:
             self._descend(PARENT)
             return
         if len(self._directories) == 1:
-            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
+            if self._symlinks is Symlinks.CHROOT:
+                return  # the parent of / is /
+            raise _LinkLeadsOut(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
         os.close(self._directories.pop())
         self.steps.append(WalkStep(PARENT, "directory"))
 
@@ -155,18 +166,31 @@ class Walk:
         if self._follow:
             self._descend(b"/")
             return components
-        for root in self._root_names:
+        for root in [[]] if self._symlinks is Symlinks.CHROOT else self._root_names:
             if components[: len(root)] == root:
                 while len(self._directories) > 1:
                     os.close(self._directories.pop())
                 return components[len(root) :]
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
+        raise _LinkLeadsOut(ErrorCode.ACCESS_VIOLATION, "a link leads out of the directory")
 
     @cached_property  # realpath looks up every parent directory
     def _root_names(self) -> list[list[bytes]]:
         """Components of the names by which a link may refer to the root."""
         real = Path(os.path.realpath(self._root))
         return [_split(os.fsencode(root.absolute())) for root in (self._root, real)]
+
+
+class _LinkLeadsOut(RequestRefused):
+    """A link leads out of the root."""
+
+
+def _is_found_in_chroot(root: Path, name: Name) -> bool:
+    """Return True if the links on the path of `name` are valid with `Symlinks.CHROOT`."""
+    with closing(Walk(root, Symlinks.CHROOT)) as walk, suppress(RequestRefused, OSError):
+        directory, last = walk.open_parent(name)
+        is_link = any(step.target and step.name == name[-1] for step in walk.steps)
+        return not is_link or lstat_at(directory, last) is not None
+    return False
 
 
 def _split(path: bytes) -> list[bytes]:
