@@ -69,7 +69,23 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
             "probe only: requested the size of shim.efi",
         ),
         ([_miss("a.efi")], VerdictCode.NOT_FOUND, "not found only: a.efi"),
+        ([_miss("a.efi"), _miss("a.efi")], VerdictCode.NOT_FOUND, "not found only: a.efi"),
         ([_miss("a.efi"), _miss("b.cfg")], VerdictCode.NOT_FOUND, "not found only: 2 names"),
+        (
+            [_miss("a.efi"), _miss("b.cfg"), _miss("a.efi"), _miss("b.cfg")],
+            VerdictCode.NOT_FOUND,
+            "not found only: 2 names",
+        ),
+        (
+            [_miss(f"{number}.cfg") for number in range(31)] * 2,
+            VerdictCode.NOT_FOUND,
+            "not found only: 31 names",
+        ),
+        (
+            [_miss(f"{number}.cfg") for number in range(50)],
+            VerdictCode.NOT_FOUND,
+            "not found only: 32 or more names",
+        ),
         ([_probe("a.0"), _miss("a.0")], VerdictCode.NOT_FOUND, "a.0 not found"),
         (
             [TransferResult(READ, PEER, b"a.0", Outcome.REFUSED, code=2, detail="a link")],
@@ -100,6 +116,12 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         (
             [_ended("a.0", Outcome.TIMED_OUT, blocks=0, bytes_transferred=0)],
             VerdictCode.TIMED_OUT,
+            "timed out: nothing of a.0 was acknowledged; "
+            "firewall or NAT between server and client?",
+        ),
+        (
+            [_ended("a.0", Outcome.TIMED_OUT, blocks=0, bytes_transferred=0, rtt=0.01)],
+            VerdictCode.TIMED_OUT,
             "timed out: nothing of a.0 was acknowledged",
         ),
         (
@@ -111,7 +133,8 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         (
             [_ended("a.0", Outcome.EVICTED, blocks=0, bytes_transferred=0)],
             VerdictCode.TIMED_OUT,
-            "timed out: nothing of a.0 was acknowledged",
+            "timed out: nothing of a.0 was acknowledged; "
+            "firewall or NAT between server and client?",
         ),
         (
             [_ended("a.0", Outcome.ABORTED, code=0, detail="out of memory\n")],
@@ -125,9 +148,19 @@ PXELINUX = [_probe("pxelinux.0"), _got("pxelinux.0"), _got("ldlinux.c32")]
         ),
         ([_got("vmlinuz"), _ended("x", Outcome.REPLACED)], VerdictCode.BOOTED, "booted"),
         ([_ended("x", Outcome.REPLACED)], VerdictCode.ABORTED, "gave up x"),
+        ([_got("readme"), _got("readme")], VerdictCode.READ, "read readme"),
         ([_got("readme"), _got("other")], VerdictCode.READ, "read 2 files"),
-        ([_stored("sw1.cfg")], VerdictCode.STORED, "stored 1 file"),
+        ([_got(f"f{number}") for number in range(100)], VerdictCode.READ, "read 24 or more files"),
+        ([_stored("sw1.cfg")], VerdictCode.STORED, "stored sw1.cfg"),
+        ([_stored("sw1.cfg"), _stored("sw1.cfg")], VerdictCode.STORED, "stored sw1.cfg"),
         ([_stored("sw1.cfg"), _stored("sw2.cfg")], VerdictCode.STORED, "stored 2 files"),
+        (
+            [_stored("sw1.cfg"), _stored("sw2.cfg"), _got("sw1.cfg")],
+            VerdictCode.READ,
+            "stored 2, read 1",
+        ),
+        ([_got("image.bin"), _stored("sw1.cfg")], VerdictCode.STORED, "stored 1, read 1"),
+        ([_stored("log"), *PXELINUX, _got("vmlinuz")], VerdictCode.BOOTED, "booted"),
     ],
 )
 def test_a_boot_is_judged_by_its_steps(results, code, text):
@@ -148,7 +181,8 @@ def test_a_boot_is_judged_by_its_steps(results, code, text):
         (
             {"state": SessionState.OPENING, "idle": 7.0},
             VerdictCode.STUCK,
-            "no answer to the first packet of vmlinuz for 7 s",
+            "no answer to the first packet of vmlinuz for 7 s; "
+            "firewall or NAT between server and client?",
         ),
         (
             {"direction": Direction.WRITE, "idle": 7.0, "size": None},
@@ -202,6 +236,7 @@ def test_consecutive_modules_are_one_step_with_the_sum_of_their_bytes():
         ([_miss("x.scr"), _miss("y.scr"), _miss("x.scr")], 1),
         ([_miss("x.scr"), _got("uImage"), _miss("x.scr")], 2),
         ([_stored("a"), _stored("b"), _stored("a")], 1),
+        ([_stored("a"), _got("a"), _got("b"), _got("a")], 1),
         ([_got("a.0", seconds=1.0), _got("a.0", seconds=1.0)], 1),
     ],
 )

@@ -296,7 +296,7 @@ def test_the_status_merges_all_workers(tmp_path):
         page.running.awaited(12)
         until(lambda: page.status()["running"] == [])
         assert _metrics(page)["tftpd_transfers_total", "read", "done"] == 12
-        assert page.status()["clients"][0]["text"] == "read 12 files"
+        assert page.status()["clients"][0]["text"] == "read file"
 
 
 def test_the_status_shows_workers_that_die_or_do_not_answer(tmp_path):

@@ -20,7 +20,7 @@ from tftpd.status.file_kinds import FileKind, classify
 MAX_CLIENTS = 256
 MAX_ENDED = 100
 _MAX_STEPS = 24  # of a boot; beyond that the second step is removed
-_MAX_NAMES = 8  # of steps that are merged into one
+_MAX_NAMES = 32  # of steps that are merged into one
 _MAX_TEXT_CHARS = 160  # of a name or text
 
 # A client that was silent for this long starts a new boot. Longer values would hide a boot
@@ -28,6 +28,8 @@ _MAX_TEXT_CHARS = 160  # of a name or text
 _NEW_BOOT_SECONDS = 120.0
 
 _STUCK_SECONDS = 5.0  # without progress; firmware retransmits after 1 to 5 s
+
+_FIREWALL = "firewall or NAT between server and client?"
 
 _COMPLETE = (Outcome.DONE, Outcome.UNCONFIRMED)
 _EXPIRED = (Outcome.TIMED_OUT, Outcome.EVICTED)
@@ -39,11 +41,12 @@ class BootStep:
     """A request, or several similar ones in a row: files not found, modules of a loader.
 
     Attributes:
-        names: The latest names, for display.
+        names: The latest different names, for display.
         position: The latest acknowledged block, for display.
         began: Start of the first request, on the history's clock, in seconds.
         ended: End of the last request.
         count: Number of requests.
+        has_answered: False if no packet of the transfer was acknowledged.
     """
 
     kind: FileKind
@@ -56,6 +59,7 @@ class BootStep:
     began: float
     ended: float
     count: int = 1
+    has_answered: bool = True
 
     @property
     def name(self) -> str:
@@ -132,7 +136,7 @@ class ClientHistory:
         first = self.steps[0]
         if step.began - self.steps[-1].ended > _NEW_BOOT_SECONDS:
             return True
-        if step.kind is FileKind.UPLOAD or step.names[0] != first.names[0]:
+        if FileKind.UPLOAD in (step.kind, first.kind) or step.names[0] != first.names[0]:
             return False
         return any(
             (other.is_complete or other.names[0] != first.names[0]) and other.ended <= step.began
@@ -218,7 +222,7 @@ def _judge_running(session: SessionSnapshot) -> Verdict:
     is_read = session.direction is Direction.READ
     if session.idle > _STUCK_SECONDS:
         idle = f"{session.idle:.0f} s"
-        text = f"no answer to the first packet of {name} for {idle}"
+        text = f"no answer to the first packet of {name} for {idle}; {_FIREWALL}"
         if session.state is not SessionState.OPENING:
             packet = "ACK" if is_read else "DATA"
             text = f"stuck at {_position(session)}, last {packet} {idle} ago, {name}"
@@ -233,7 +237,8 @@ def _judge_broken(step: BootStep) -> Verdict:
     if step.outcome in _EXPIRED:
         text = f"timed out at {where}"
         if not step.bytes_transferred:
-            text = f"timed out: nothing of {step.name} was acknowledged"
+            hint = "" if step.has_answered else f"; {_FIREWALL}"
+            text = f"timed out: nothing of {step.name} was acknowledged{hint}"
         return Verdict(VerdictCode.TIMED_OUT, text)
     detail = f": {step.detail}" if step.detail else ""
     if step.outcome is Outcome.ABORTED:
@@ -252,9 +257,7 @@ def _judge_incomplete(steps: Sequence[BootStep]) -> Verdict:
     """Judge a boot without a complete or broken transfer."""
     last = steps[-1]
     if all(step.is_missing for step in steps):
-        count = sum(step.count for step in steps)
-        names = last.name if count == 1 else f"{count} names"
-        return Verdict(VerdictCode.NOT_FOUND, f"not found only: {names}")
+        return Verdict(VerdictCode.NOT_FOUND, f"not found only: {_name_or_count(steps, 'names')}")
     if last.outcome is Outcome.REFUSED:
         return _judge_refused(last)
     if last.outcome is Outcome.REPLACED:
@@ -265,8 +268,7 @@ def _judge_incomplete(steps: Sequence[BootStep]) -> Verdict:
 def _judge_complete(steps: Sequence[BootStep], complete: Sequence[BootStep]) -> Verdict:
     kinds = {step.kind for step in complete}
     if complete[-1].kind is FileKind.UPLOAD:
-        count = sum(step.count for step in complete if step.kind is FileKind.UPLOAD)
-        return Verdict(VerdictCode.STORED, f"stored {_files(count)}")
+        return _judge_uploads(complete)
     if kinds & {FileKind.KERNEL, FileKind.INITRD} or kinds >= {FileKind.LOADER, FileKind.IMAGE}:
         return Verdict(VerdictCode.BOOTED, "booted")
     if FileKind.CONFIG in kinds and FileKind.LOADER in kinds:
@@ -275,11 +277,32 @@ def _judge_complete(steps: Sequence[BootStep], complete: Sequence[BootStep]) -> 
         return Verdict(VerdictCode.NO_CONFIG, "no configuration found")
     if kinds <= {FileKind.LOADER, FileKind.MODULE}:
         return Verdict(VerdictCode.NO_KERNEL, "has its loader, requested nothing else")
-    return Verdict(VerdictCode.READ, f"read {_files(sum(step.count for step in complete))}")
+    if FileKind.UPLOAD in kinds:
+        return _judge_uploads(complete)
+    return Verdict(VerdictCode.READ, f"read {_name_or_count(complete, 'files')}")
 
 
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
+def _judge_uploads(complete: Sequence[BootStep]) -> Verdict:
+    """Judge a boot with an upload. Its reads are counted apart."""
+    stored = [step for step in complete if step.kind is FileKind.UPLOAD]
+    read = [step for step in complete if step.kind is not FileKind.UPLOAD]
+    if not read:
+        return Verdict(VerdictCode.STORED, f"stored {_name_or_count(stored, 'files')}")
+    code = VerdictCode.STORED if complete[-1] is stored[-1] else VerdictCode.READ
+    return Verdict(code, f"stored {_count_names(stored)}, read {_count_names(read)}")
+
+
+def _name_or_count(steps: Sequence[BootStep], plural: str) -> str:
+    """Return the name of these steps if it is the only one, or else the number of names."""
+    count = _count_names(steps)
+    return steps[-1].name if count == "1" else f"{count} {plural}"
+
+
+def _count_names(steps: Sequence[BootStep]) -> str:
+    """Return the number of different names. A step keeps the latest ones only."""
+    is_exact = all(len(step.names) < _MAX_NAMES for step in steps) and len(steps) < _MAX_STEPS
+    count = len({name for step in steps for name in step.names})
+    return f"{count}" if is_exact else f"{count} or more"
 
 
 def _position(transfer: SessionSnapshot | TransferResult) -> str:
@@ -298,6 +321,7 @@ def _step_of(result: TransferResult, now: float) -> BootStep:
         position=_position(result),
         began=now - result.seconds,
         ended=now,
+        has_answered=result.blocks > 0 or result.rtt is not None,
     )
 
 
@@ -310,9 +334,10 @@ def _is_similar(last: BootStep, step: BootStep) -> bool:
 
 def _merge(last: BootStep, step: BootStep) -> BootStep:
     """Return both steps as one."""
+    others = [name for name in last.names if name != step.name]
     return replace(
         step,
-        names=(*last.names, *step.names)[-_MAX_NAMES:],
+        names=(*others, step.name)[-_MAX_NAMES:],
         bytes_transferred=last.bytes_transferred + step.bytes_transferred,
         began=last.began,
         count=last.count + step.count,

@@ -96,11 +96,14 @@ function updateRates(running, now) {
       const seconds = (now - before.time) / 1000;
       rate = 0.5 * before.rate + 0.5 * (transfer.bytes - before.bytes) / seconds;
     }
-    transfer.currentRate = transfer.state === "dallying" || transfer.idle > 2 ? 0 : rate;
+    transfer.currentRate = isComplete(transfer) || transfer.idle > 2 ? 0 : rate;
     samples.set(key, { bytes: transfer.bytes, time: now, rate });
   }
   for (const key of samples.keys()) if (!keys.has(key)) samples.delete(key);
 }
+
+const isComplete = (transfer) => transfer.state === "dallying"; // it repeats its last ACK
+const isStuck = (transfer) => transfer.idle > STUCK_SECONDS && !isComplete(transfer);
 
 function makeRunning() {
   const row = element("li");
@@ -117,7 +120,7 @@ function makeRunning() {
 }
 
 function updateRunning(parts, transfer) {
-  const stuck = transfer.idle > STUCK_SECONDS && transfer.state !== "dallying";
+  const stuck = isStuck(transfer);
   const percent = transfer.percent;
   write(parts.client, transfer.client);
   write(parts.file, `${transfer.direction === "write" ? "↑ " : ""}${transfer.file}`);
@@ -133,7 +136,7 @@ function updateRunning(parts, transfer) {
 
 function describeRunning(transfer, stuck) {
   const { state, age, block, blocks } = transfer;
-  if (state === "dallying") return "complete, repeats its last ACK";
+  if (isComplete(transfer)) return "complete, repeats its last ACK";
   if (state === "opening") return `no answer yet, ${formatDuration(age)}`;
   const packet = transfer.direction === "read" ? "ACK" : "DATA";
   const position = blocks ? `block ${block} of ${blocks}` : `block ${block}`;
@@ -166,14 +169,17 @@ function stepTone(step) {
 
 function describeOutcome(step) {
   if (step.outcome === "probe") return "size probe";
-  if (step.outcome === "refused" && step.code === 1) return step.count > 1 ? `${step.count} not found` : "not found";
+  if (step.outcome === "refused" && step.code === 1) {
+    const names = step.files.length > 1 ? `${step.files.length} not found` : "not found";
+    return step.count > step.files.length ? `${names}, ${step.count} requests` : names;
+  }
   return step.count > 1 ? `${step.count} ${step.outcome}` : step.outcome;
 }
 
 function chipText(step) {
   if (!step.outcome) return step.percent === null ? `${step.kind} …` : `${step.kind} ${Math.floor(step.percent)} %`;
   if (step.outcome === "probe") return "size probe";
-  const count = step.count > 1 ? ` ×${step.count}` : "";
+  const count = step.files.length > 1 ? ` ×${step.files.length}` : "";
   if (step.outcome === "refused") return `${step.kind}${count} ${step.code === 1 ? "not found" : "refused"}`;
   return step.successful ? `${step.kind}${count}` : `${step.kind} ${step.outcome}`;
 }
@@ -283,10 +289,13 @@ function showCount(name, shown, all) {
   id(`none-${name}`).hidden = shown > 0;
 }
 
+const countSessions = (status, state) => status.sessions.read[state] + status.sessions.write[state];
+const countRunning = (status) => countSessions(status, "running") + countSessions(status, "opening");
+
 function showFacts(status) {
-  const total = (state) => status.sessions.read[state] + status.sessions.write[state];
+  const total = (state) => countSessions(status, state);
   const rate = status.running.reduce((sum, transfer) => sum + transfer.currentRate, 0);
-  write(id("fact-running"), String(total("running")));
+  write(id("fact-running"), String(countRunning(status)));
   write(id("fact-opening"), String(total("opening")));
   write(id("fact-rate"), `${formatBytes(Math.round(rate))}/s`);
   write(id("fact-uptime"), formatDuration(Math.floor(status.uptime)));
@@ -315,10 +324,11 @@ function show() {
   const text = filter.value.trim().toLowerCase();
   const matches = (item) => item.client.toLowerCase().includes(text);
   const running = latest.running.filter(matches)
-    .sort((a, b) => (b.idle > STUCK_SECONDS) - (a.idle > STUCK_SECONDS) || b.age - a.age);
+    .sort((a, b) => isComplete(a) - isComplete(b) || isStuck(b) - isStuck(a) || b.age - a.age);
   sync(id("running"), running, keyOf, makeRunning, updateRunning);
-  const sessions = Object.values(latest.sessions).flatMap(Object.values);
-  showCount("running", running.length, sessions.reduce((sum, count) => sum + count, 0));
+  const complete = running.filter(isComplete).length;
+  showCount("running", running.length - complete, countRunning(latest));
+  if (complete) id("count-running").append(`, ${complete} complete`);
 
   const rank = (client) => RANKS[client.verdict] ?? 2;
   const shown = [...clients.values()].filter(matches)
@@ -349,7 +359,7 @@ function merge(status, since) {
     clients = new Map();
   }
   ended = status.ended.reverse().concat(ended).slice(0, MAX_ENDED);
-  const active = status.running.filter((transfer) => transfer.state !== "dallying");
+  const active = status.running.filter((transfer) => !isComplete(transfer));
   for (const client of status.clients) {
     client.updated = now;
     client.running = active.filter((transfer) => transfer.client === client.client);
