@@ -20,7 +20,7 @@ from tftpd.client.endpoint import create_runtime
 from tftpd.client.settings import ClientSettings
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.interfaces import PortRequirements
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.session import Session
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import Outcome

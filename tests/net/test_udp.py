@@ -9,10 +9,11 @@ from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
 from tftpd.net import session_port
-from tftpd.net.interfaces import BurstProtocol, MonotonicClock, PortRequirements
+from tftpd.net.interfaces import BurstProtocol, MonotonicClock
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
-from tftpd.net.session_port import SessionPort, bind_session
-from tftpd.net.sockets import bind_listeners, client_address
+from tftpd.net.session_port import SessionPort
+from tftpd.net.sockets import bind_listeners, bind_session, client_address
 from tftpd.net.udp import UDPPort
 from tftpd.server.admission import DropCounters
 from tftpd.server.fair_queue import RequestQueue

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass
 
 from tests.net.test_udp import Readers, RecordingProtocol
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.sockets import bind_listeners
 from tftpd.server.admission import DropCounters

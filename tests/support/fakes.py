@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
-from tftpd.net.port_pool import PortsExhausted
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
+from tftpd.net.port_pool import PortRequirements, PortsExhausted
 from tftpd.net.types import TID, Buffer, SocketAddress
 from tftpd.net.wrappers import DatagramObserver
 from tftpd.protocol.packets import Packet, decode

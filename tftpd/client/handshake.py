@@ -15,7 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import PortRequirements, SessionRuntime
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.receive_session import ReceiveSession, UploadSink
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session, SessionParams

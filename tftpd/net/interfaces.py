@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 
-from tftpd.net.port_pool import PortRange
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import Buffer, SocketAddress
 
 T = TypeVar("T")
@@ -130,20 +130,3 @@ class SessionRuntime:
         """
         pool = self.render_pool if renders else self.lookup_pool
         return self.in_thread(work) if pool is None else pool(work, max_wait)
-
-
-@dataclass(slots=True)
-class PortRequirements:
-    """Properties that a session needs of its port.
-
-    Attributes:
-        max_datagram_bytes: Size of the longest datagram that the peer may send.
-        window_bytes: Bytes in flight at one time.
-        receives: True if these bytes come from the peer, False if this side sends them.
-        ports: Port numbers that may be used. None: the kernel chooses.
-    """
-
-    max_datagram_bytes: int
-    window_bytes: int
-    receives: bool
-    ports: PortRange | None = None

@@ -1,14 +1,17 @@
-"""Pool of port numbers for sessions behind a firewall that admits only a range."""
+"""Ports of sessions: their requirements, and a pool of numbers for firewalls that admit a range."""
 
 import errno
-import secrets
+import random
 import socket
+from dataclasses import dataclass
 
 from tftpd.net.types import SocketAddress
 
 # Numbers tried for one request if other processes use them. The client retries, and a
 # flood must not cause thousands of bind calls per datagram.
 _MAX_TRIES = 64
+
+_random = random.SystemRandom()
 
 
 class PortsExhausted(OSError):
@@ -41,7 +44,7 @@ class PortRange:
         free = self._free
         for last in range(len(free) - 1, max(-1, len(free) - 1 - _MAX_TRIES), -1):
             # Move the number to the end, behind those that were not tried yet.
-            index = secrets.randbelow(last + 1)
+            index = _random.randrange(last + 1)
             free[index], free[last] = free[last], free[index]
             number = free[last]
             try:
@@ -58,3 +61,20 @@ class PortRange:
     def release(self, number: int) -> None:
         """Return a number to the pool. Its socket must be closed."""
         self._free.append(number)
+
+
+@dataclass(slots=True)
+class PortRequirements:
+    """Properties that a session needs of its port.
+
+    Attributes:
+        max_datagram_bytes: Size of the longest datagram that the peer may send.
+        window_bytes: Bytes in flight at one time.
+        receives: True if these bytes come from the peer, False if this side sends them.
+        ports: Port numbers that may be used. None: the kernel chooses.
+    """
+
+    max_datagram_bytes: int
+    window_bytes: int
+    receives: bool
+    ports: PortRange | None = None

@@ -8,12 +8,12 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
+from tftpd.net.sockets import bind_connected_twin, bind_session
 from tftpd.net.types import Buffer, SocketAddress
-from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort, open_udp_socket
-
-_DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
+from tftpd.net.udp import MAX_READS, ReaderRegistry, UDPPort
 
 # Sends before a session gets a connected socket. `connect` costs what it saves on five.
 _SENDS_UNTIL_CONNECT = 16
@@ -39,68 +39,6 @@ def open_session_port(
     port = SessionPort(readers, bind_session(local, needs), protocol, needs)
     port.start()
     return port
-
-
-def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
-    """Bind a socket for one session.
-
-    The port is random, as RFC 1350 section 4 requires of a TID: the kernel chooses it,
-    or `needs.ports` if that is set.
-
-    Args:
-        local: Address whose host is bound; its port is ignored.
-        needs: Requirements of the session.
-
-    Raises:
-        OSError: No port could be bound.
-    """
-    host, _, *rest = local
-    sock = open_udp_socket(socket.AF_INET6 if rest else socket.AF_INET)
-    try:
-        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
-            _enlarge_buffer(sock, needs)
-        if needs.ports is None:
-            sock.bind((host, 0, *rest))
-        else:
-            needs.ports.bind(sock, local)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def bind_connected_twin(
-    sock: socket.socket, peer: SocketAddress, needs: PortRequirements
-) -> socket.socket:
-    """Bind a second socket to the port of `sock` and connect it to the peer.
-
-    From then on it receives all datagrams of the peer, and `sock` those of other hosts.
-    The first datagrams in its buffer may come from other hosts, because they arrived
-    before `connect`.
-
-    Raises:
-        OSError: The socket could not be created, bound or connected.
-    """
-    twin = open_udp_socket(sock.family)
-    try:
-        for end in (sock, twin):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
-            _enlarge_buffer(twin, needs)
-        twin.bind(sock.getsockname())
-        twin.connect(peer)
-        # No third socket may share the port.
-        for end in (sock, twin):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    except BaseException:
-        twin.close()
-        raise
-    return twin
-
-
-def _enlarge_buffer(sock: socket.socket, needs: PortRequirements) -> None:
-    option = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
-    sock.setsockopt(socket.SOL_SOCKET, option, 2 * needs.window_bytes)
 
 
 @implementer(BurstTransport)

@@ -1,4 +1,4 @@
-"""Bind UDP sockets, and learn the local address of each incoming datagram."""
+"""Open and bind UDP sockets, and learn the local address of each incoming datagram."""
 
 import errno
 import socket
@@ -10,12 +10,22 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import SocketAddress
-from tftpd.net.udp import allow_fragments, open_udp_socket
 
+_DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
 _LISTENER_BUFFER_BYTES = 4 << 20  # for the requests of many clients that boot at one time
 
 _LINUX = sys.platform.startswith("linux")
+_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # saves a system call
+
+# Arguments of `setsockopt` to send without the DF flag. IP_MTU_DISCOVER and
+# IPV6_MTU_DISCOVER are 10 and 23, IP_PMTUDISC_DONT is 0.
+_ALLOW_FRAGMENTS = {
+    int(socket.AF_INET): (socket.IPPROTO_IP, 10, 0),
+    int(socket.AF_INET6): (socket.IPPROTO_IPV6, 23, 0),
+}
+
 _IP_PKTINFO = 8  # <bits/in.h>; the socket module has no name for it before 3.14
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination in the header
 _NO_ADDRESS = bytes(4)
@@ -26,6 +36,78 @@ _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _MSG_ERRQUEUE = getattr(socket, "MSG_ERRQUEUE", 0)
 
 PKTINFO_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
+
+
+def open_udp_socket(family: int) -> socket.socket:
+    """Return a non-blocking socket whose datagrams may be fragmented."""
+    sock = socket.socket(family, socket.SOCK_DGRAM | _NONBLOCK)
+    if not _NONBLOCK:
+        sock.setblocking(False)
+    allow_fragments(sock)
+    return sock
+
+
+def allow_fragments(sock: socket.socket) -> None:
+    """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
+    if _LINUX:
+        sock.setsockopt(*_ALLOW_FRAGMENTS[sock.family])
+
+
+def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
+    """Bind a socket for one session.
+
+    The port is random, as RFC 1350 section 4 requires of a TID: the kernel chooses it,
+    or `needs.ports` if that is set.
+
+    Args:
+        local: Address whose host is bound; its port is ignored.
+        needs: Requirements of the session.
+
+    Raises:
+        OSError: No port could be bound.
+    """
+    host, _, *rest = local
+    sock = open_udp_socket(socket.AF_INET6 if rest else socket.AF_INET)
+    try:
+        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
+            _enlarge_for_window(sock, needs)
+        if needs.ports is None:
+            sock.bind((host, 0, *rest))
+        else:
+            needs.ports.bind(sock, local)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_connected_twin(
+    sock: socket.socket, peer: SocketAddress, needs: PortRequirements
+) -> socket.socket:
+    """Bind a second socket to the port of `sock` and connect it to the peer.
+
+    From then on it receives all datagrams of the peer, and `sock` those of other hosts.
+    The first datagrams in its buffer may come from other hosts, because they arrived
+    before `connect`.
+
+    Raises:
+        OSError: The socket could not be created, bound or connected.
+    """
+    twin = open_udp_socket(sock.family)
+    try:
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if needs.window_bytes > _DEFAULT_WINDOW_BYTES:
+            _enlarge_for_window(twin, needs)
+        twin.bind(sock.getsockname())
+        twin.connect(peer)
+        # No third socket may share the port.
+        for end in (sock, twin):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except BaseException:
+        twin.close()
+        raise
+    return twin
 
 
 def bind_listeners(
@@ -219,6 +301,11 @@ def _enlarge_buffer(sock: socket.socket, option: int) -> None:
         allowed = scratch.getsockopt(socket.SOL_SOCKET, option)
     if allowed > sock.getsockopt(socket.SOL_SOCKET, option):
         sock.setsockopt(socket.SOL_SOCKET, option, _LISTENER_BUFFER_BYTES)
+
+
+def _enlarge_for_window(sock: socket.socket, needs: PortRequirements) -> None:
+    option = socket.SO_RCVBUF if needs.receives else socket.SO_SNDBUF
+    sock.setsockopt(socket.SOL_SOCKET, option, 2 * needs.window_bytes)
 
 
 def _enable_pktinfo(sock: socket.socket) -> None:

@@ -6,7 +6,6 @@ lines per session, and raises from `write()` when a datagram is merely lost.
 """
 
 import socket
-import sys
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -21,32 +20,6 @@ from tftpd.net.types import SocketAddress
 MAX_READS = 64
 """Datagrams read in one turn of the reactor, so that timers and other sockets are served
 in a packet storm."""
-
-
-_LINUX = sys.platform.startswith("linux")
-_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # saves a system call
-
-# Arguments of `setsockopt` to send without the DF flag. IP_MTU_DISCOVER and
-# IPV6_MTU_DISCOVER are 10 and 23, IP_PMTUDISC_DONT is 0.
-_ALLOW_FRAGMENTS = {
-    int(socket.AF_INET): (socket.IPPROTO_IP, 10, 0),
-    int(socket.AF_INET6): (socket.IPPROTO_IPV6, 23, 0),
-}
-
-
-def open_udp_socket(family: int) -> socket.socket:
-    """Return a non-blocking socket whose datagrams may be fragmented."""
-    sock = socket.socket(family, socket.SOCK_DGRAM | _NONBLOCK)
-    if not _NONBLOCK:
-        sock.setblocking(False)
-    allow_fragments(sock)
-    return sock
-
-
-def allow_fragments(sock: socket.socket) -> None:
-    """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
-    if _LINUX:
-        sock.setsockopt(*_ALLOW_FRAGMENTS[sock.family])
 
 
 class ReaderRegistry(Protocol):

@@ -16,7 +16,8 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tftpd.net import sockets
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements
+from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.segmentation import SegmentedSender
 from tftpd.net.types import TID, Buffer, SocketAddress

@@ -7,8 +7,8 @@ from twisted.logger import Logger
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import Profile
-from tftpd.net.interfaces import PortRequirements, SessionRuntime
-from tftpd.net.port_pool import PortRange, PortsExhausted
+from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import SessionParams

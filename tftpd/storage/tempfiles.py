@@ -8,7 +8,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 from pathlib import Path
 
 from tftpd.access.paths import TEMPORARY
@@ -29,7 +28,7 @@ def create_temporary(directory: int) -> tuple[bytes, int]:
         OSError: The file cannot be created or locked.
     """
     for _ in range(_MAX_ATTEMPTS):
-        name = TEMPORARY + secrets.token_hex(8).encode()
+        name = TEMPORARY + os.urandom(8).hex().encode()
         fd = os.open(name, EXCLUSIVE, 0o600, dir_fd=directory)
         try:
             if _lock(fd, directory, name):

@@ -11,7 +11,8 @@ from twisted.internet.defer import DeferredQueue, QueueOverflow
 
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import translate_to_local_error
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, PortRequirements, SessionRuntime
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
+from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket
 from tftpd.protocol.options import Options
