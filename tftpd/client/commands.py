@@ -119,8 +119,8 @@ class CommandRunner:
 
 def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
-    values = {field.name: getattr(arguments, field.name) for field in fields(ClientSettings)}
-    settings = ClientSettings(**values)
+    names = {field.name for field in fields(ClientSettings)}
+    settings = ClientSettings(**{n: v for n, v in vars(arguments).items() if n in names})
     settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE)
     return settings
 
