@@ -32,7 +32,7 @@ LAYERS = {
         *("protocol", "access", "storage", "templates", "config", "net", "server", "status"),
     }
     | TWISTED,
-    "client": {"protocol", "access", "storage", "net", "tqdm"} | TWISTED,
+    "client": {"protocol", "access", "storage", "net"} | TWISTED,
 }
 OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py"}
 

@@ -1,4 +1,4 @@
-"""The progress bar on a terminal, with and without tqdm."""
+"""The progress on a terminal."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tftpd.client.commands import progress_bar
+from tftpd.client.commands import format_progress, progress_bar
 
 
 @pytest.fixture
@@ -23,22 +23,31 @@ def terminal():
 
 
 def test_the_bar_shows_the_name_and_the_progress(terminal, monkeypatch):
-    pytest.importorskip("tqdm")
     stream, out = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    with progress_bar("boot.img", disabled=False) as progress:
+    with progress_bar("a-long-name-of-a-boot.img", disabled=False) as progress:
         progress(512, 1024)
         progress(1024, 1024)
-    text = os.read(out, 65536).decode()
-    assert "boot.img" in text
-    assert "\r" in text
+    first, second, cleared = os.read(out, 65536).decode().split("\r\x1b[K")[1:]
+    assert first.startswith("a-long-name-of-a-boo  50% 512 B ")  # a quarter of the columns
+    assert second.startswith("a-long-name-of-a-boo 100% 1.0 kB ")
+    assert second.endswith("/s ETA 0:00")
+    assert cleared == ""
 
 
-def test_there_is_no_bar_without_tqdm(terminal, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", terminal[0])
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    with progress_bar("boot.img", disabled=False) as progress:
-        assert progress is None
+@pytest.mark.parametrize(
+    ("n_bytes", "total", "seconds", "text"),
+    [
+        (0, None, 0.0, "0 B 0 B/s"),
+        (0, 5000, 2.0, "0 B 0 B/s"),
+        (0, 0, 2.0, "0 B 0 B/s"),
+        (2_500_000, None, 2.0, "2.5 MB 1.2 MB/s"),
+        (500_000, 40_000_000, 1.0, "  1% 500.0 kB 500.0 kB/s ETA 1:19"),
+        (40_000_000_000, 40_000_000_000, 100.0, "100% 40000.0 MB 400.0 MB/s ETA 0:00"),
+    ],
+)
+def test_the_progress_has_bytes_rate_and_the_remaining_time(n_bytes, total, seconds, text):
+    assert format_progress(n_bytes, total, seconds) == text
 
 
 def test_there_is_no_bar_if_it_is_disabled_or_stderr_is_not_a_terminal(

@@ -50,7 +50,3 @@ def test_oldest_txt_has_the_lowest_allowed_version_of_each_requirement():
         (bound,) = requirement.specifier
         assert bound.operator == ">=", requirement
         assert Version(pins[canonicalize_name(requirement.name)]) == Version(bound.version)
-
-
-def test_the_client_and_the_tests_require_the_same_tqdm():
-    assert required("client").items() <= required("test").items()

@@ -4,7 +4,9 @@ Also shows the progress bar and the packet trace.
 """
 
 import json
+import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +28,8 @@ from tftpd.net.wrappers import DatagramObserver, ProtocolTap
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
+
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class CommandRunner:
@@ -141,31 +145,47 @@ def _open_destination(local: Path | None) -> AbstractContextManager[Path | Binar
 
 @contextmanager
 def progress_bar(name: str, disabled: bool) -> Iterator[Progress | None]:
-    """Show a progress bar on standard error, if that is a terminal and tqdm is installed.
+    """Show the progress on standard error, if that is a terminal.
 
     Args:
         name: Name of the file.
-        disabled: True to show no bar.
+        disabled: True to show nothing.
 
     Yields:
-        The function that updates the bar, called with the bytes so far and the size of the file
-        (None if unknown); None if there is no bar.
+        The function that shows the progress, called with the bytes so far and the size of the
+        file (None if unknown); None if nothing is shown.
     """
     if disabled or not sys.stderr.isatty():
         yield None
         return
+    started = time.monotonic()
+    short_name = name[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) // 4]
+
+    def update(n_bytes: int, total: int | None) -> None:
+        text = format_progress(n_bytes, total, time.monotonic() - started)
+        print(f"{_CLEAR_LINE}{short_name} {text}", end="", file=sys.stderr, flush=True)
+
     try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
-
-        def update(n_bytes: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(n_bytes - bar.n)
-
         yield update
+    finally:
+        print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
+
+
+def format_progress(n_bytes: int, total: int | None, seconds: float) -> str:
+    """Return the bytes and the rate of a transfer; with its size, also the remaining time."""
+    rate = n_bytes / max(seconds, 0.001)
+    text = f"{_format_bytes(n_bytes)} {_format_bytes(rate)}/s"
+    if not total or not n_bytes:
+        return text
+    minutes, rest = divmod(round((total - n_bytes) / rate), 60)
+    return f"{n_bytes / total:4.0%} {text} ETA {minutes}:{rest:02}"
+
+
+def _format_bytes(count: float) -> str:
+    if count < 1e3:
+        return f"{count:.0f} B"
+    divisor, unit = (1e3, "kB") if count < 1e6 else (1e6, "MB")
+    return f"{count / divisor:.1f} {unit}"
 
 
 def packet_printer(seconds: Callable[[], float], out: TextIO) -> DatagramObserver:
