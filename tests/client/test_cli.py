@@ -129,6 +129,78 @@ def test_verbose_prints_the_packets_and_the_negotiated_options(tftpc, url, runni
     assert lines[-1].endswith("ACK 2")
 
 
+def test_verbose_and_json_can_be_combined(tftpc, url):
+    done = tftpc("get", "-v", "--json", f"{url}/sub/other")
+    assert json.loads(done.stdout)["bytes"] == 5
+    assert b"RRQ sub/other octet" in done.stderr
+
+
+def test_put_accepts_a_host_and_a_path(tftpc, running, tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    assert tftpc("put", "a", f"127.0.0.1:{running.port}", "sub/c").returncode == 0
+    assert (running.root / "sub" / "c").read_bytes() == b"a"
+    assert tftpc("put", "a", "b", f"127.0.0.1:{running.port}", "sub/").returncode == 0
+    assert (running.root / "sub" / "b").read_bytes() == b"b"
+
+
+def test_an_address_of_the_other_ip_version_is_not_used(tftpc, url, running):
+    assert tftpc("get", "-4", f"{url}/file").returncode == 0
+    done = tftpc("get", "-6", f"{url}/file")
+    assert (done.returncode, done.stderr) == (1, b"tftpc: 127.0.0.1 has no IPv6 address\n")
+    done = tftpc("probe", "-4", f"tftp://[::1]:{running.port}/file")
+    assert (done.returncode, done.stderr) == (1, b"tftpc: ::1 has no IPv4 address\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gte", "tftp://h/f"], 'unknown command "gte"; did you mean "get"?'),
+        (["gte", "-o", "x", "tftp://h/f"], 'unknown command "gte"; did you mean "get"?'),
+        (["prob", "host", "file"], 'unknown command "prob"; did you mean "probe"?'),
+        (["fetch", "tftp://h/f"], 'unknown command "fetch"'),
+        (["tftp://h/f", "tftp://h/g"], 'missing command: use "tftpc get URL"'),
+    ],
+)
+def test_a_misspelt_command_is_not_a_host(tftpc, arguments, message):
+    done = tftpc(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith(f"tftpc: {message}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["get", "--json", "{url}/file"],
+        ["get", "{url}/file"],
+        ["get", "-o", "-", "{url}/file"],
+        ["probe", "--json", "{url}/file"],
+        ["127.0.0.1"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("output", ["full disk", "closed pipe"])
+def test_output_that_cannot_be_written_is_reported_in_one_line(tmp_path, url, command, output):
+    if output == "full disk":
+        stdout, reason = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+    else:
+        reading_end, stdout = os.pipe()
+        os.close(reading_end)
+        reason = "Broken pipe"
+    try:
+        done = subprocess.run(
+            [*TFTPC, *(word.format(url=url) for word in command)],
+            cwd=tmp_path, env=ENVIRONMENT, input=b"status\n", stdout=stdout,
+            stderr=subprocess.PIPE, timeout=LIMIT,
+        )  # fmt: skip
+    finally:
+        os.close(stdout)
+    error = done.stderr.decode().splitlines()[-1]
+    assert (done.returncode, error.startswith("tftpc: ")) == (1, True)
+    assert error.endswith(f": {reason}")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_failures_have_different_exit_statuses(tftpc, url, silent_server, tmp_path):
     (tmp_path / "f").write_bytes(b"")
     assert tftpc("get", f"{url}/none").returncode == 3
@@ -239,6 +311,13 @@ def test_a_destination_that_cannot_be_opened_is_reported(tftpc, url, tmp_path):
         ["get", "--encoding", "nonesuch", "h", "f"],
         ["put", "tftp://h/f"],
         ["put", "a", "b"],
+        ["put", "a", "b", "host", "c"],
+        ["get", "--port", "٦٩", "h", "f"],
+        ["get", "tftp://h:٦٩/f"],
+        ["get", "-4", "-6", "h", "f"],
+        ["get", "-4", "--local", "::1", "h", "f"],
+        ["get", "-q", "-v", "h", "f"],
+        ["gte", "h", "f"],
         ["put", "a", "b", "tftp://h/f"],
         ["put", "-", "tftp://h/"],
     ],

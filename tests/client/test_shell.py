@@ -106,6 +106,8 @@ def test_settings_apply_to_the_following_transfers(driver):
 
 
 def test_auto_and_binary_restore_the_defaults(driver):
+    assert driver.run("mode ascii").endswith("mode netascii\n")
+    assert driver.run("mode binary").endswith("mode octet\n")
     driver.run("blksize 1024", "blksize auto", "ascii", "binary", "trace on", "trace", "get a")
     arguments, _ = driver.calls[0]
     assert (arguments.blksize, arguments.mode, arguments.trace) == (None, Mode.OCTET, False)
@@ -154,7 +156,7 @@ def test_empty_lines_comments_and_status_start_no_transfer(driver, line):
         ("get ''", "not empty"),
         ("get a/..", "without a file name"),
         ("put", "put FILE"),
-        ("mode mail", "octet or netascii"),
+        ("mode mail", "use octet (binary)"),
         ("blksize 7", "8 to 65464"),
         ("blksize lots", "not a non-negative integer"),
         ("windowsize 0", "1 to 65535"),

@@ -19,6 +19,8 @@ from tftpd.protocol.negotiation import Mode
         ("tftp://[fe80::1%eth0]/f", RemoteFile("fe80::1%eth0", b"f")),
         ("tftp://h/f;mode=netascii", RemoteFile("h", b"f", None, Mode.NETASCII)),
         ("tftp://h/f;MODE=Octet", RemoteFile("h", b"f", None, Mode.OCTET)),
+        ("tftp://h/f;mode=binary", RemoteFile("h", b"f", None, Mode.OCTET)),
+        ("tftp://h/f;mode=ASCII", RemoteFile("h", b"f", None, Mode.NETASCII)),
         ("tftp://h/f;v=1", RemoteFile("h", b"f;v=1")),
         ("tftp://h/a%20b%2f%ff", RemoteFile("h", b"a b/\xff")),
         ("tftp://h/what?#", RemoteFile("h", b"what?#")),
@@ -38,7 +40,7 @@ def test_non_ascii_characters_are_encoded():
     "url",
     [
         "tftp://host", "tftp:///f", "http://h/f", "tftp://h:0/f", "tftp://h:65536/f",
-        "tftp://h:x/f", "tftp://user@h/f", "tftp://h/f;mode=mail", "tftp://h/f;mode=",
+        "tftp://h:x/f", "tftp://h:٦٩/f", "tftp://user@h/f", "tftp://h/f;mode=mail", "tftp://h/f;mode=",
         "tftp://[::1/f", "tftp://[host]/f", "h/f",
     ],
 )  # fmt: skip

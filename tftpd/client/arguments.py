@@ -10,6 +10,7 @@ from tftpd.client.settings import IDLE_TIMEOUT_SECONDS
 from tftpd.protocol.negotiation import Mode
 
 _PROBE_TIMEOUT_SECONDS = 5.0
+_MODE_ALIASES = {"binary": "octet", "ascii": "netascii"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,11 +43,13 @@ def parser() -> argparse.ArgumentParser:
     _add_transfer_options(get)
 
     put = commands.add_parser(
-        "put", help="write files to a server", usage="%(prog)s [options] FILE ... URL"
-    )
+        "put", help="write files to a server",
+        usage="%(prog)s [options] FILE ... URL\n"
+        "       %(prog)s [options] FILE ... HOST[:PORT] PATH",
+    )  # fmt: skip
     put.add_argument(
         "what", nargs="+", metavar="FILE",
-        help="local files, or - for standard input; the last argument is the URL, "
+        help="local files, or - for standard input; then the URL, or a host and a path, "
         "which must end with / if there are several files",
     )  # fmt: skip
     _add_transfer_options(put)
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse_natural(text: str) -> int:
     """Parse a non-negative integer; raise `UsageError` for other text."""
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise UsageError(f'not a non-negative integer: "{text}"')
     return int(text)
 
@@ -85,10 +88,10 @@ def parse_port(text: str) -> int:
 
 
 def parse_mode(text: str) -> Mode:
-    """Parse a transfer mode; raise `UsageError` for other text."""
-    mode = Mode.parse(text.encode())
+    """Parse a transfer mode or its name in tftp(1); raise `UsageError` for other text."""
+    mode = Mode.parse(_MODE_ALIASES.get(text.lower(), text).encode())
     if mode is None:
-        raise UsageError(f'invalid mode "{text}": use octet or netascii')
+        raise UsageError(f'invalid mode "{text}": use octet (binary) or netascii (ascii)')
     return mode
 
 
@@ -99,7 +102,7 @@ def _add_transfer_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "-v", "--verbose", action="store_true", help="print every packet and the agreed options"
     )
-    output.add_argument("--json", action="store_true", help="print one JSON object for each file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each file")
 
 
 def _add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +139,14 @@ def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) ->
         metavar="SECONDS",
         help=f"fail if the server sends nothing for this time (default: {idle_timeout:g})",
     )  # fmt: skip
-    parser.add_argument(
+    local = parser.add_mutually_exclusive_group()
+    local.add_argument(
         "--local", metavar="ADDRESS", help="local IP address to send from (default: any)"
     )
+    for option, version, address in (("-4", "IPv4", "0.0.0.0"), ("-6", "IPv6", "::")):
+        local.add_argument(
+            option, action="store_const", const=address, dest="local", help=f"use {version} only"
+        )
     parser.add_argument(
         "--encoding", type=_parse_encoding, default="utf-8", metavar="NAME",
         help="encoding of file names on the server (default: utf-8)",

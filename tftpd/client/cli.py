@@ -7,6 +7,7 @@ determines the exit status. `probe` exits with 1 if it finds a problem that prev
 
 import argparse
 import gc
+import os
 import sys
 
 from tftpd.client.arguments import parser
@@ -19,17 +20,43 @@ def main() -> int:
 
     If the first argument is neither an option nor a subcommand, the subcommand is `prompt`.
     """
-    words = sys.argv[1:]
-    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
-        words.insert(0, "prompt")
-    arguments = parser().parse_args(words)
     try:
-        return _COMMANDS[arguments.command](arguments)
+        return _run(sys.argv[1:])
     except (UsageError, ValueError, LocalError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
         return error.exit_status if isinstance(error, LocalError) else ExitStatus.BAD_USAGE
+    except OSError as error:  # all others are `LocalError`
+        print(f"tftpc: standard output: {error.strerror}", file=sys.stderr)
+        return ExitStatus.FAILED
     except KeyboardInterrupt:  # before the reactor has installed its signal handler
         return ExitStatus.INTERRUPTED
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # was reported; the interpreter would flush and report it once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: list[str]) -> int:
+    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
+        _check_host(*words)
+        words.insert(0, "prompt")
+    arguments = parser().parse_args(words)
+    return _COMMANDS[arguments.command](arguments)
+
+
+def _check_host(host: str, *words: str) -> None:
+    """Raise `UsageError` if the first argument is a misspelt command, not the host of a prompt."""
+    is_prompt = not words or words[0].startswith("-") or words[0].isdecimal()
+    if is_url(host):
+        raise UsageError('missing command: use "tftpc get URL" or "tftpc put FILE URL"')
+    if is_prompt and not any(map(is_url, words)):
+        return
+    from difflib import get_close_matches  # slow to import
+
+    hint = "".join(f'; did you mean "{name}"?' for name in get_close_matches(host, _COMMANDS, 1))
+    if hint or not is_prompt:
+        raise UsageError(f'unknown command "{host}"{hint}')
 
 
 def _transfer(arguments: argparse.Namespace) -> int:
@@ -51,8 +78,6 @@ def _transfer(arguments: argparse.Namespace) -> int:
 
 
 def _prompt(arguments: argparse.Namespace) -> int:
-    if is_url(arguments.host):
-        raise UsageError('missing command: use "tftpc get URL" or "tftpc put FILE URL"')
     from twisted.internet import reactor
 
     from tftpd.client.commands import CommandRunner, parse_settings

@@ -76,7 +76,7 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
     if local is not None:
         local_family = socket.AF_INET6 if ":" in local else socket.AF_INET
         found = [entry for entry in found if entry[0] == local_family]
-    problem = f"{host} has no address of the same family as the local address {local}"
+    problem = f"{host} has no {'IPv6' if ':' in (local or '') else 'IPv4'} address"
     for family, _, _, _, address in found:
         try:
             return _connect_endpoint(family, address, local)

@@ -17,7 +17,7 @@ from tftpd.protocol.negotiation import Mode
 STDIO = "-"  # standard input or output
 _HOST = (
     r"(?:\[(?P<literal>[0-9a-f:.]+(?:%(?:25)?[\w.-]+)?)\]|(?P<host>[^\[\]@:/]+))"
-    r"(?::(?P<port>\d{1,5}))?"
+    r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _URL = re.compile(
     rf"tftp://{_HOST}/(?P<path>.*?)(?:;mode=(?P<mode>[^;/]*))?", re.IGNORECASE | re.DOTALL
@@ -84,17 +84,22 @@ def parse_downloads(arguments: Namespace) -> list[TransferJob]:
 
 def parse_uploads(arguments: Namespace) -> list[TransferJob]:
     """Return the jobs of `put`; raise `UsageError` if the arguments do not fit together."""
-    *files, url = arguments.what
+    *files, to = arguments.what
+    if is_url(to):
+        base = parse_url(to, arguments.encoding)
+    elif len(files) > 1:
+        base = remote_file(files.pop(), to, arguments.encoding)
+    else:
+        files.clear()
     if not files:
-        raise UsageError('missing argument: use "tftpc put FILE URL"')
-    base = parse_url(url, arguments.encoding)
+        raise UsageError('missing argument: use "tftpc put FILE URL" or "tftpc put FILE HOST PATH"')
     is_directory = base.name.endswith(b"/") or not base.name
     if not is_directory and len(files) > 1:
-        raise UsageError(f'URL without a slash at its end: "{url}"; several files need one')
+        raise UsageError(f'no slash at the end of "{to}": several files need one')
     jobs = []
     for file in files:
         if is_directory and file == STDIO:
-            raise UsageError(f'missing file name in "{url}": standard input has no name')
+            raise UsageError(f'missing file name in "{to}": standard input has no name')
         last = Path(file).name.encode(arguments.encoding) if is_directory else b""
         remote = _check_name(replace(base, name=base.name + last))
         jobs.append(TransferJob(remote, None if file == STDIO else Path(file)))

@@ -1,6 +1,5 @@
 """Running coroutines under a Twisted reactor, in the main thread or in a thread of its own."""
 
-import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
@@ -24,18 +23,22 @@ def run_reactor(reactor: Any, work: Work) -> int:
         work: The coroutine.
 
     Returns:
-        The exit status; 130 after Ctrl-C, 1 after an unexpected exception.
+        The exit status; 130 after Ctrl-C.
+
+    Raises:
+        Exception: The exception of the coroutine.
     """
     status = ExitStatus.FAILED
+    failure: Exception | None = None
 
     async def run() -> None:
-        nonlocal status
+        nonlocal status, failure
         try:
             status = ExitStatus(await work)
         except CancelledError:
             status = ExitStatus.INTERRUPTED
-        except Exception:
-            traceback.print_exc()  # the command has no log
+        except Exception as error:
+            failure = error
         with suppress(ReactorNotRunning):  # the reactor is stopping already
             reactor.stop()
 
@@ -46,6 +49,8 @@ def run_reactor(reactor: Any, work: Work) -> int:
 
     reactor.callWhenRunning(start)
     reactor.run()
+    if failure is not None:
+        raise failure
     return status
 
 
