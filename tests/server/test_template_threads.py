@@ -2,14 +2,17 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy
 from tftpd.net.interfaces import SessionRuntime
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.packets import Data, ErrorPacket, Rrq
 from tftpd.server.lookups import LookupPool
 from tftpd.server.server import Server
@@ -108,3 +111,20 @@ def test_each_root_has_threads_although_all_others_hang():
 def test_lookups_without_pools_use_the_threads_of_the_reactor():
     runtime = SessionRuntime(None, None, lambda work: work())
     assert runtime.run_lookup(lambda: "found", 0.0, True) == "found"
+
+
+def test_an_unusable_renderer_is_logged_at_the_start():
+    def refuse():
+        raise RequestRefused(ErrorCode.NOT_DEFINED, "needs jinja2")
+
+    server = Server.__new__(Server)
+    server._renderer = SimpleNamespace(start=refuse)
+    server._runtime = SessionRuntime(None, None, maybeDeferred)
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        server._start_renderer()
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    [event] = [event for event in events if event.get("event") == "templates_unavailable"]
+    assert (event["log_level"].name, event["reason"]) == ("error", "needs jinja2")

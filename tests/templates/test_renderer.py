@@ -17,7 +17,7 @@ import pytest
 from tests.support.daemons import CHECKOUT
 from tests.templates.conftest import children
 from tftpd.access.policy import RenderLimits
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.templates import process
 from tftpd.templates.renderer import TemplateRenderer
 
@@ -315,15 +315,17 @@ def test_without_jinja2_jobs_are_refused_and_no_process_is_started_again(
         assert children() == []
 
 
-def test_a_job_is_refused_if_no_descriptor_is_free(renderer, template):
+def test_a_job_without_descriptors_is_refused_for_lack_of_resources(renderer, template):
+    """The listener drops such a request, and the client retries."""
     grant = template("a")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
     try:
-        reason = _reason(renderer, grant)
+        refused = _refused(renderer, grant)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert reason == "template t.j2: cannot start a render process: Too many open files"
+    assert isinstance(refused, ResourceExhausted)
+    assert refused.reason == "template t.j2: cannot start a render process: Too many open files"
     assert renderer.render(grant, {}) == b"a"
 
 
@@ -406,6 +408,24 @@ def test_a_process_that_is_never_ready_is_ended(template, monkeypatch):
     with closing(TemplateRenderer()) as renderer:
         assert _reason(renderer, template("a")) == "template t.j2: did not start within 0.3 s"
         assert children() == []
+
+
+def test_a_process_does_not_see_the_environment_of_the_daemon(renderer, template, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    renderer.render(template("a"), {})
+    (pid,) = children()
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0") if entry}
+    assert names - {b"LD_LIBRARY_PATH", b"PYTHONHOME", b"COVERAGE_PROCESS_CONFIG"} == {
+        b"PYTHONPATH"
+    }
+
+
+def test_a_started_process_takes_the_first_job(renderer, template):
+    renderer.start()
+    before = children()
+    renderer.render(template("a"), {})
+    assert children() == before != []
 
 
 def test_a_process_inherits_no_descriptor_and_has_limits(renderer, template, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.templates import sandbox as sandbox_module
 from tftpd.templates.protocol import RenderJob
 from tftpd.templates.sandbox import MAX_TEMPLATE_BYTES, TemplateSandbox
 
@@ -404,3 +405,15 @@ def test_variables_of_the_job_are_not_changed(render):
 def test_an_error_is_one_line_of_limited_length(refused):
     assert "\\n" in refused("{{ x['a\\nb'] }}", x={})
     assert len(refused("{{ x['" + "a" * 2000 + "'] }}", x={})) < 400
+
+
+def test_a_jinja2_whose_sandbox_has_a_hole_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox_module, "_Environment", jinja2.Environment)
+    with pytest.raises(ImportError, match=r"is unsafe: .* install 3\.1\.6 or newer"):
+        TemplateSandbox()
+
+
+@pytest.mark.parametrize("template", sandbox_module._ESCAPES)
+def test_each_escape_works_without_a_sandbox(template):
+    """Otherwise it would not detect a hole."""
+    assert "class" in jinja2.Environment().from_string(template).render()

@@ -13,6 +13,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
@@ -179,6 +180,8 @@ class Server:
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
         self._renderer.limits = settings.limits.render_limits()
+        if mounts.renders:
+            self._start_renderer()
         return ServerConfig(
             mounts=mounts,
             limits=settings.limits.option_limits(),
@@ -204,6 +207,16 @@ class Server:
         self._lookup_pool.resize(n_roots)
         self._render_pool.resize(n_roots)
         self._reactor.suggestThreadPoolSize(n_roots * MAX_THREADS_PER_DEVICE + _SPARE_THREADS)
+
+    def _start_renderer(self) -> None:
+        """Start a render process before the first request, and log if there can be none."""
+
+        def log_refusal(failure: Failure) -> None:
+            reason = str(failure.value)
+            message = "templates cannot be rendered: {reason}"
+            _log.error(message, event="templates_unavailable", reason=reason)
+
+        self._runtime.run_lookup(self._renderer.start, 0.0, True).addErrback(log_refusal)
 
     def _open_neighbours(self) -> None:
         try:

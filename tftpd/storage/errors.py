@@ -28,7 +28,8 @@ _CODES = {
     errno.EEXIST: ErrorCode.FILE_EXISTS,
 }
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""The process or the system has no descriptors or memory left at the moment."""
 
 
 @contextmanager
@@ -54,5 +55,5 @@ def refusal_for(error: OSError, default: ErrorText) -> RequestRefused:
     code = _CODES.get(error.errno or 0, ErrorCode.NOT_DEFINED)
     reason = error.strerror or str(error)
     text = default if code is ErrorCode.NOT_DEFINED else None
-    refused = ResourceExhausted if error.errno in _EXHAUSTED else RequestRefused
+    refused = ResourceExhausted if error.errno in EXHAUSTED else RequestRefused
     return refused(code, reason, text)

@@ -18,10 +18,18 @@ from tftpd.templates.protocol import MessageKind, RenderJob, template_failed
 # -P: import nothing from the directory in which the daemon was started.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.templates.worker"]
 
+# The loader and the interpreter need these. Everything else may be a secret of the daemon.
+_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME", "COVERAGE_PROCESS_CONFIG")
+
 _START_SECONDS = 10.0  # about 0.1 s on an idle machine
 _EXIT_SECONDS = 1.0  # after the process has closed its socket
 _MAX_MESSAGE_BYTES = 64 << 10  # of a message without a file
 _SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 class RenderTimeout(RequestRefused):
@@ -44,7 +52,7 @@ class RenderProcess:
             try:
                 self._process = subprocess.Popen(
                     _COMMAND,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=_environment(),
                     # The process inherits no descriptor of the daemon: a reader of a pipe of
                     # the daemon would otherwise have to wait for the job, too.
                     stdin=child_socket.fileno(),

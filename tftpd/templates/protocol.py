@@ -67,7 +67,7 @@ class RenderJob:
 
 
 def template_failed(reason: str, kind: type[RequestRefused] = RequestRefused) -> RequestRefused:
-    """Return the refusal of a template that gives no file."""
+    """Return the refusal, an exception of class `kind`, of a template that gives no file."""
     return kind(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
 

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EAGAIN
 from typing import Any
 
 from tftpd.access.paths import printable_name
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
+from tftpd.storage.errors import EXHAUSTED
 from tftpd.templates.process import RenderProcess, RenderTimeout
 from tftpd.templates.protocol import RenderJob, template_failed
 
@@ -83,7 +85,17 @@ class TemplateRenderer:
             if isinstance(refused, RenderTimeout):
                 self._mark_slow(template)
             name = printable_name(b"/".join(template.name))
-            raise template_failed(f"template {name}: {refused.reason}") from None
+            kind = ResourceExhausted if isinstance(refused, ResourceExhausted) else RequestRefused
+            raise template_failed(f"template {name}: {refused.reason}", kind) from None
+
+    def start(self) -> None:
+        """Start a process and keep it for the first job; blocks.
+
+        Raises:
+            RequestRefused: No template can be rendered.
+        """
+        with self._slot(), self._process():
+            pass
 
     def close(self) -> None:
         """End all processes; running and waiting jobs are refused. Idempotent."""
@@ -165,7 +177,9 @@ class TemplateRenderer:
             process = RenderProcess()
         except OSError as error:
             reason = f"cannot start a render process: {error.strerror or error}"
-            raise template_failed(reason) from None
+            # EAGAIN: the limit of processes. The request is dropped, and the client retries.
+            kind = ResourceExhausted if error.errno in (EAGAIN, *EXHAUSTED) else RequestRefused
+            raise template_failed(reason, kind) from None
         with self._change:
             self._busy.add(process)
             if self._closed:

@@ -1,7 +1,8 @@
 """Jinja sandbox: renders templates, which may include others below the same root."""
 
+import importlib.metadata
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from types import CodeType
 from typing import Any
@@ -29,6 +30,22 @@ _CACHE_BYTES = 4 << 20  # of the source of compiled templates
 _ENTRY_BYTES = 8 << 10  # added to the source of each compiled template
 _MAX_ERROR_CHARS = 300
 
+# Each expression reaches the class of an object, and so everything, if the sandbox has the
+# hole: attributes, str.format() by name, stored (CVE-2024-56326), or found by the filter
+# `attr` (CVE-2025-27516). A distribution may have patched an old version.
+_ESCAPES = (
+    "{{ ''.__class__ }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ '{0.__class__}'.format(0) }}",
+    "{{ '{x.__class__}'.format_map({'x': 0}) }}",
+    "{{ ('{0.__class__}'|attr('format'))(0) }}",
+    "{{ ('{x.__class__}'|attr('format_map'))({'x': 0}) }}",
+    "{{ ('{0.__class__}'|safe|attr('format'))(0) }}",
+    "{% for f in ['{0.__class__}']|map('attr', 'format') %}{{ f(0) }}{% endfor %}",
+    "{% set n = namespace(f='{0.__class__}'.format) %}{{ n.f(0) }}",
+    "{% macro m(f) %}{{ f(0) }}{% endmacro %}{{ m('{0.__class__}'.format) }}",
+)
+
 
 class TemplateSandbox:
     """Renders templates; caches the compiled code, but no values between two renderings.
@@ -37,6 +54,11 @@ class TemplateSandbox:
     """
 
     def __init__(self) -> None:
+        """Create the sandbox.
+
+        Raises:
+            ImportError: A template can leave the sandbox of the installed jinja2.
+        """
         self._environment = _Environment(
             undefined=jinja2.StrictUndefined,
             autoescape=False,
@@ -46,6 +68,7 @@ class TemplateSandbox:
             cache_size=0,  # jinja's cache would keep values of one client for the next
         )
         self._cache = _CompiledCache(self._environment)
+        self._check_escapes()
 
     def render(self, job: RenderJob) -> bytes:
         """Return the file of a job.
@@ -67,6 +90,16 @@ class TemplateSandbox:
             raise
         except Exception as error:
             raise template_failed(_describe_error(error, name)) from None
+
+    def _check_escapes(self) -> None:
+        for template in _ESCAPES:
+            with suppress(jinja2.TemplateError):
+                if "class" in self._environment.from_string(template).render():
+                    version = importlib.metadata.version("jinja2")
+                    raise ImportError(
+                        f"version {version} is unsafe: a template can leave its sandbox by "
+                        f"{template}; install 3.1.6 or newer"
+                    )
 
 
 class _Environment(ImmutableSandboxedEnvironment):
