@@ -47,7 +47,7 @@ class WritePolicy:
         create: Allow new files.
         overwrite: Allow existing files to be replaced.
         max_size: Largest file in bytes; None means no limit.
-        mode: Permission bits of stored files.
+        mode: Permission bits of new files. A replaced file keeps its own.
         world_writable: Replace only files with the o+w bit.
         clients: Networks of the clients that may write.
         quota: Largest total size of the root in bytes.

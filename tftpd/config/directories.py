@@ -51,7 +51,7 @@ class WriteSection(ConfigModel):
     mode: types.FileMode = Field(
         default=_WRITE.mode, json_schema_extra={"default": f"{_WRITE.mode:04o}"}
     )
-    """Permission bits of stored files."""
+    """Permission bits of new files; a replaced file keeps its own."""
 
     world_writable: Boolean = False
     """Replace only files that are writable for all users (o+w)."""

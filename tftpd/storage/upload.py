@@ -15,6 +15,7 @@ from typing import Self
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.netascii import NetasciiDecoder
+from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import EXCLUSIVE, create_temporary
@@ -126,7 +127,7 @@ class Upload:
                 if self.announced_size is not None and self.size < self.announced_size:
                     reason = f"received {self.size} bytes, tsize announced {self.announced_size}"
                     raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
-                os.fchmod(self._fd, self._target.policy.mode)
+                self._target.set_attributes(self._fd)
                 os.fsync(self._fd)
                 self._target.check_quota(self.size, self._temporary)
                 self._target.take_name(self._temporary)
@@ -218,6 +219,11 @@ class _Target:
             usage = tracker.measure(own=temporary)
             check_quota(usage.with_file(size, replaced_size), self.policy)
             tracker.usage = tracker.usage.with_file(size, replaced_size)
+
+    def set_attributes(self, fd: int) -> None:
+        """Set those of the file that is replaced, or the mode of the policy for a new file."""
+        if not (self.policy.overwrite and copy_attributes(self.directory, self.name, fd)):
+            os.fchmod(fd, self.policy.mode)
 
     def take_name(self, temporary: bytes) -> None:
         """Give the temporary file its name; blocks until the name is on disk."""
