@@ -16,6 +16,7 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.packets import Data, ErrorPacket, Rrq
 from tftpd.server.lookups import LookupPool
 from tftpd.server.server import Server
+from tftpd.storage.source import MemorySource
 
 LONG = 30.0
 
@@ -27,7 +28,9 @@ def template_server(offer, root):
 
     def build(report):
         mounts = Mounts([Mount((), (Root(root),), read=ReadPolicy(templates=True))])
-        return replace(offer(report), mounts=mounts, render=lambda template, context: b"hello")
+        return replace(
+            offer(report), mounts=mounts, render=lambda template, context: MemorySource(b"hello")
+        )
 
     server = MemoryServer(build)
     yield server

@@ -56,6 +56,12 @@ class LimitsSection(ConfigModel):
     requests_per_second: Count | None = None
     """Requests per second that one client answers."""
 
+    memory: Annotated[types.Size, types.size_between("16MiB")] = 512 << 20
+    """Memory of windows and rendered files in all workers together.
+
+    The less of it is free, the smaller are the windows of new transfers.
+    """
+
     bandwidth: Annotated[types.Size, types.size_between(_MIN_BANDWIDTH)] | None = None
     """Bytes per second of all transfers together."""
 

@@ -11,7 +11,9 @@ from tftpd.access.variables import VariableTable
 from tftpd.config.sections import LimitsSection
 from tftpd.config.settings import Settings
 from tftpd.server.admission import AdmissionLimits
+from tftpd.server.memory import MemoryBudget
 from tftpd.server.request import Render, RenderContext
+from tftpd.storage.source import FileLike
 from tftpd.templates.renderer import TemplateRenderer
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
@@ -55,10 +57,12 @@ def _raise_descriptor_limit(sessions: int) -> int:
     return possible
 
 
-def template_renderer(renderer: TemplateRenderer, variables: VariableTable) -> Render:
+def template_renderer(
+    renderer: TemplateRenderer, variables: VariableTable, memory: MemoryBudget
+) -> Render:
     """Return a function that renders templates with the variables of each client."""
 
-    def render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
+    def render(template: Grant[ReadPolicy], context: RenderContext) -> FileLike:
         client = context.client
         template_variables = {  # see docs/reference/templates.md
             "ip": str(client.address),
@@ -70,7 +74,7 @@ def template_renderer(renderer: TemplateRenderer, variables: VariableTable) -> R
             "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
             "variables": variables.values_for(client),
         }
-        return renderer.render(template, template_variables)
+        return memory.share(renderer.render(template, template_variables))
 
     return render
 

@@ -45,11 +45,11 @@ class RenderContext:
     client: ClientIdentity
 
 
-Render = Callable[[Grant[ReadPolicy], RenderContext], bytes]
-"""Renders a template to the content of a file; blocks; raises `RequestRefused`."""
+Render = Callable[[Grant[ReadPolicy], RenderContext], FileLike]
+"""Renders a template to a file; blocks; raises `RequestRefused`."""
 
 
-def no_render(template: Grant[ReadPolicy], context: RenderContext) -> bytes:
+def no_render(template: Grant[ReadPolicy], context: RenderContext) -> FileLike:
     """Refuse to render a template."""
     raise RequestRefused(ErrorCode.NOT_DEFINED, "no template renderer is running")
 
@@ -167,7 +167,7 @@ def resolve_read(
     if rules:
         name = apply_rules(rules, request.filename, False, client)
 
-    def render_file(template: Grant[ReadPolicy], name: RequestName) -> bytes:
+    def render_file(template: Grant[ReadPolicy], name: RequestName) -> FileLike:
         if render is None:
             raise WouldBlock(template.root, True)
         return render(template, RenderContext(request.filename, name, client))

@@ -33,6 +33,7 @@ from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listener import Listener
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.lookups import LookupPool
+from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import PacketCapture
 from tftpd.server.session_table import SessionTable, SharedCounter
@@ -76,7 +77,8 @@ class Server:
         """
         self._reactor = reactor
         self._report = report
-        self._sessions = SessionTable(counter)
+        self._memory = MemoryBudget()
+        self._sessions = SessionTable(counter, self._memory)
         self._drops = DropCounters()
         self._bandwidth = BandwidthLimit(inf)
         self._usage_trackers: dict[Path, UsageTracker] = {}
@@ -179,6 +181,7 @@ class Server:
         facts = settings.build_variables()
         if profiles.needs_mac or mounts.needs_mac or facts.needs_mac:
             self._open_neighbours()
+        self._memory.limit = settings.limits.memory / settings.workers
         self._renderer.limits = settings.limits.render_limits()
         if mounts.renders:
             self._start_renderer()
@@ -199,7 +202,7 @@ class Server:
                 for number in range(low, high + 1)
             ),
             neighbour=self._neighbours.mac,
-            render=template_renderer(self._renderer, facts),
+            render=template_renderer(self._renderer, facts, self._memory),
         )
 
     def _provide_threads(self, n_roots: int) -> None:

@@ -34,6 +34,8 @@ _CAUTIOUS_WINDOWS = 3
 # Longest packet that a sending session expects: an ACK, or an ERROR with its text.
 _MAX_REPLY_BYTES = 1024
 
+_SLOT_BYTES = 256  # of a block in memory, beside its data: header and objects
+
 
 @dataclass(slots=True)
 class IncomingRequest:
@@ -113,6 +115,7 @@ class SessionFactory:
         if isinstance(request.packet, Rrq):
             config = request.config
             limits, _ = config.options_by_profile[request.profile.name]
+            limits = self._sessions.memory.limit_window(limits)
             render = config.render if renders else None
             return resolve_read(
                 request.packet, request.client, config.resolver, limits, render, blocking
@@ -175,6 +178,7 @@ class SessionFactory:
     def _resolve_write(self, request: IncomingRequest, packet: Wrq, blocking: bool) -> OpenedWrite:
         config = request.config
         limits, _ = config.options_by_profile[request.profile.name]
+        limits = self._sessions.memory.limit_window(limits)
         if request.single_port:
             limits = limit_upload_window(limits, request.port.upload_window_budget)
         write = resolve_write(packet, request.client, config.mounts, limits)
@@ -204,6 +208,8 @@ class SessionFactory:
             timing = replace(timing, cautious_windows=_CAUTIOUS_WINDOWS)
         params = self._make_params(request, resolved)
         session = SendSession(self._runtime, options, timing, params, resolved.source)
+        n_slots = min(session.machine.buffer_blocks, resolved.source.size // options.blksize + 1)
+        request.entry.memory_bytes = n_slots * (options.blksize + _SLOT_BYTES)
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES)
         return session, PortRequirements(_MAX_REPLY_BYTES, window_bytes, False, request.ports)
 
@@ -214,6 +220,7 @@ class SessionFactory:
         _, timing = request.config.options_by_profile[request.profile.name]
         params = self._make_params(request, opened.write)
         session = ReceiveSession(self._runtime, options, timing, params, opened.upload)
+        request.entry.memory_bytes = 2 * options.windowsize * (options.blksize + _SLOT_BYTES)
         max_bytes = options.blksize + HEADER_BYTES + 1  # one more reveals an overlong block
         return session, PortRequirements(
             max_bytes, options.windowsize * max_bytes, True, request.ports

@@ -20,6 +20,7 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
 from tftpd.server import admission
+from tftpd.server.memory import MemoryBudget
 
 AnySession = Session[Any]
 
@@ -85,6 +86,7 @@ class SessionEntry:
             client has answered.
         client: Key of the client.
         network: Key of the client's network.
+        memory_bytes: Memory of the session's windows, in the buffers of this process.
     """
 
     tid: TID
@@ -93,6 +95,7 @@ class SessionEntry:
     older: "SessionEntry | None" = None
     client: str = ""
     network: str = ""
+    memory_bytes: int = 0
 
 
 _Entries = dict[SessionEntry, None]  # an ordered set
@@ -107,14 +110,19 @@ class SessionTable:
 
     Attributes:
         evicted: Number of sessions evicted so far.
+        memory: Memory of the sessions.
     """
 
-    def __init__(self, counter: SharedCounter | None = None) -> None:
+    def __init__(
+        self, counter: SharedCounter | None = None, memory: MemoryBudget | None = None
+    ) -> None:
         """Initialize an empty table.
 
         Args:
             counter: Counts the sessions of all processes; None: this process is alone.
+            memory: Budget of the sessions; None: one without a limit.
         """
+        self.memory = memory or MemoryBudget()
         self._counter = counter or SharedCounter()
         self._unproven_rates = ClientRateLimiter()
         self._proven_rates = ClientRateLimiter()
@@ -175,7 +183,7 @@ class SessionTable:
         """Check the rate limit and reserve a session for a new request.
 
         Raises:
-            RequestDropped: The client exceeds its rate, or no session is free.
+            RequestDropped: The client exceeds its rate, or no session or memory is free.
             RequestRefused: The client or its network has too many sessions.
         """
         rate = limits.requests_per_second
@@ -186,6 +194,7 @@ class SessionTable:
                 and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
             ):
                 raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
+        self.memory.check()
         self.reserve(peer, limits, now)
 
     def reserve(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
@@ -225,6 +234,7 @@ class SessionTable:
         entry.client, entry.network = admission.client_key(host), admission.network_key(host)
         entry.older = self._by_tid.get(entry.tid)
         self._by_tid[entry.tid] = entry
+        self.memory.reserved += entry.memory_bytes
         self._open[entry] = self._half_open[entry] = None
         self._by_client.setdefault(entry.client, {})[entry] = None
         self._by_network.setdefault(entry.network, {})[entry] = None
@@ -232,7 +242,9 @@ class SessionTable:
 
     def confirm(self, entry: SessionEntry, now: float) -> None:
         """Note that the client of a session has answered its first packet."""
-        self._half_open.pop(entry, None)
+        if entry in self._half_open:
+            del self._half_open[entry]
+            self.memory.confirmed += entry.memory_bytes
         if entry.rate is not None:
             self._proven_rates.take(entry.client, entry.rate, now)
         if entry.older is not None:
@@ -253,7 +265,11 @@ class SessionTable:
             return
         del self._open[entry]
         self._counter.release()
-        self._half_open.pop(entry, None)
+        self.memory.reserved -= entry.memory_bytes
+        if entry in self._half_open:
+            del self._half_open[entry]
+        else:
+            self.memory.confirmed -= entry.memory_bytes
         self._dallying.pop(entry, None)
         self._uncount(entry)
         if self._by_tid.get(entry.tid) is entry:

@@ -20,7 +20,7 @@ from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
-from tftpd.storage.source import FileLike, FileSource, MemorySource
+from tftpd.storage.source import FileLike, FileSource
 
 TEMPLATED = "template"
 """Resolution step in results for a file that was rendered from a template."""
@@ -38,7 +38,7 @@ OnName = Callable[[RequestName, str], None]
 """Called with each name tried and the reason it was rejected; the reason is empty for the name
 that is served."""
 
-RenderFile = Callable[[Grant[ReadPolicy], RequestName], bytes]
+RenderFile = Callable[[Grant[ReadPolicy], RequestName], FileLike]
 """Renders the file with a name from its template. Blocks, and raises `RequestRefused`."""
 
 
@@ -220,9 +220,9 @@ class _Search:
             self._open_source(template).close()
         except RequestRefused as refused:
             raise (missing if _is_missing(refused) else refused) from None
-        data = self.render(template, name)
+        source = self.render(template, name)
         rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
-        return ResolvedFile(rendered, template, MemorySource(data))
+        return ResolvedFile(rendered, template, source)
 
     def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
         self.lookups += 1

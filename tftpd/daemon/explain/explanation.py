@@ -27,8 +27,10 @@ from tftpd.server.config_builder import template_renderer
 from tftpd.server.dry_run import DryRun, dry_run
 from tftpd.server.listener import accepts_broadcast
 from tftpd.server.listening_port import upload_window_bytes
+from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
 from tftpd.storage.resolver import FileResolver
+from tftpd.storage.source import MemorySource
 from tftpd.storage.walk import WalkStep, trace_walk
 from tftpd.templates.renderer import TemplateRenderer
 
@@ -100,7 +102,7 @@ def explain(
             window_bytes = upload_window_bytes(listener_receive_buffer(family))
             limits = limit_upload_window(limits, window_bytes)
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
-            render = template_renderer(renderer, settings.build_variables())
+            render = template_renderer(renderer, settings.build_variables(), MemoryBudget())
             result = dry_run(request.encode(), client, resolver, limits, render)
     name = _trace_name(config, request, client, resolver)
     directory, policy, roots = _find_directory(config, request, name, client, mounts)
@@ -218,7 +220,7 @@ def _trace_name(
             found = resolver.resolve(
                 trace.name,
                 client,
-                lambda template, template_name: b"",  # the content does not affect the name
+                lambda *_: MemorySource(b""),  # the content does not affect the name
                 blocking=True,
                 on_name=note_attempt,
             )

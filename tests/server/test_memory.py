@@ -1,0 +1,113 @@
+"""The memory budget of windows and rendered files."""
+
+import gc
+from dataclasses import replace
+
+import pytest
+
+from tests.support.fakes import MemoryServer
+from tftpd.access.mounts import Mount, Mounts, Root
+from tftpd.access.policy import ReadPolicy
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
+from tftpd.protocol.result import Outcome
+from tftpd.server.admission import AdmissionLimits, RequestDropped
+from tftpd.server.memory import MemoryBudget
+
+LARGEST = ((b"blksize", b"65464"), (b"windowsize", b"64"))
+MIB = 1 << 20
+
+
+@pytest.fixture
+def big_server(offer, root):
+    """Server with a file of 16 MiB and a budget of 32 MiB."""
+    (root / "big").write_bytes(bytes(16 * MIB))
+    limits = AdmissionLimits(sessions=1000)
+    server = MemoryServer(lambda report: replace(offer(report), admission=limits))
+    server.sessions.memory.limit = 32 * MIB
+    yield server
+    server.advance(600)
+    assert server.idle
+    memory = server.sessions.memory
+    assert (memory.reserved, memory.confirmed, memory.rendered) == (0, 0, 0)
+
+
+def _windowsize(reply):
+    [oack] = reply
+    return int(dict(oack.options)[b"windowsize"])
+
+
+def test_windows_become_smaller_as_memory_is_used(big_server):
+    sizes = [
+        _windowsize(big_server.client(port=port).request(Rrq(b"big", b"octet", LARGEST)))
+        for port in range(1001, 1101)
+    ]
+    assert sizes[0] == 32  # 2 MiB, a sixteenth of the budget
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+
+
+def test_uploads_get_smaller_windows_too(big_server):
+    big_server.sessions.memory.reserved += 31 * MIB
+    options = (*LARGEST, (b"tsize", b"100"))
+    assert _windowsize(big_server.client().request(Wrq(b"in/new", b"octet", options))) == 1
+    big_server.sessions.memory.reserved -= 31 * MIB
+
+
+def test_half_open_sessions_deny_no_request(big_server):
+    for port in range(1001, 1301):
+        big_server.client(port=port).request(Rrq(b"big", b"octet", LARGEST))
+    memory = big_server.sessions.memory
+    assert memory.reserved > memory.limit
+    assert memory.confirmed == 0
+    assert big_server.client(port=400).request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+
+
+def test_requests_are_dropped_while_confirmed_sessions_use_all_memory(big_server):
+    clients = []
+    for port in range(1001, 1400):
+        client = big_server.client(port=port)
+        if not client.request(Rrq(b"big", b"octet", LARGEST)):
+            break
+        client.send(Ack(0))
+        clients.append(client)
+    assert 1020 < port < 1399
+    assert big_server.reports[-1].outcome is Outcome.DROPPED
+    assert big_server.reports[-1].detail == "memory limit reached (33554432 bytes)"
+    for client in clients[:5]:
+        client.send(ErrorPacket(0, "enough"))
+    assert isinstance(client.request(Rrq(b"big", b"octet", LARGEST))[0], Oack)
+
+
+def test_small_files_use_little_of_the_budget(big_server):
+    big_server.client().request(Rrq(b"seven", b"octet", LARGEST))
+    assert 0 < big_server.sessions.memory.reserved < 70_000
+
+
+def test_equal_rendered_files_are_kept_once(offer, root):
+    (root / "hello.j2").write_text("")
+    memory = MemoryBudget()
+
+    def build(report):
+        mounts = Mounts([Mount((), (Root(root),), read=ReadPolicy(templates=True))])
+        return replace(offer(report), mounts=mounts, render=lambda *_: memory.share(bytes(MIB)))
+
+    server = MemoryServer(build)
+    for port in range(1, 11):
+        assert server.client(port=port).request(Rrq(b"hello", b"octet")) == [Data(1, bytes(512))]
+    assert memory.rendered == MIB
+    server.advance(600)
+    assert server.idle
+    gc.collect()
+    assert memory.rendered == 0
+
+
+def test_rendered_files_count():
+    memory = MemoryBudget()
+    memory.limit = 2 * MIB
+    held = [memory.share(bytes(MIB)), memory.share(b"x" * MIB)]
+    with pytest.raises(RequestDropped):
+        memory.check()
+    assert memory.limit_window(OptionLimits()).window_bytes < OptionLimits().window_bytes
+    held.pop()
+    memory.check()

@@ -1,0 +1,67 @@
+"""Memory budget of windows and rendered files.
+
+A client asks for a window of megabytes with one packet, and for a rendered file of megabytes
+with another. The budget bounds the sum. The fuller it is, the smaller are the windows of new
+sessions. If clients that have answered hold all of it, new requests are dropped, and their
+clients retry. Source addresses may be forged until a client has answered, so half-open
+sessions only make windows smaller.
+"""
+
+from dataclasses import replace
+from math import inf
+from threading import RLock
+from weakref import WeakValueDictionary, finalize
+
+from tftpd.protocol.negotiation import OptionLimits
+from tftpd.protocol.options import BLKSIZE, RANGES
+from tftpd.server.admission import RequestDropped
+from tftpd.storage.source import MemorySource
+
+_MAX_SHARE = 16  # one session takes at most a sixteenth of the free memory
+_MIN_WINDOW_BYTES = RANGES[BLKSIZE][1]  # one block of the largest size
+
+
+class MemoryBudget:
+    """Memory that sessions and rendered files use, with a limit.
+
+    Attributes:
+        limit: Bytes for all sessions and rendered files of this process.
+        reserved: Bytes of the windows of all sessions.
+        confirmed: The part of `reserved` whose clients have answered.
+        rendered: Bytes of the rendered files that sessions send.
+    """
+
+    def __init__(self) -> None:
+        self.limit: float = inf
+        self.reserved = 0
+        self.confirmed = 0
+        self.rendered = 0
+        self._files: WeakValueDictionary[bytes, MemorySource] = WeakValueDictionary()
+        self._lock = RLock()  # a file may be freed while its thread holds the lock
+
+    def check(self) -> None:
+        """Raise `RequestDropped` if clients that have answered use all of the memory."""
+        if self.confirmed + self.rendered >= self.limit:
+            raise RequestDropped(f"memory limit reached ({self.limit:.0f} bytes)")
+
+    def limit_window(self, limits: OptionLimits) -> OptionLimits:
+        """Return the limits of the options for one more session."""
+        free = self.limit - self.reserved - self.rendered
+        if free >= limits.window_bytes * _MAX_SHARE:
+            return limits
+        max_bytes = max(_MIN_WINDOW_BYTES, int(free) // _MAX_SHARE)
+        return replace(limits, window_bytes=min(limits.window_bytes, max_bytes))
+
+    def share(self, data: bytes) -> MemorySource:
+        """Return a source of rendered data. Sessions that send equal data share it."""
+        with self._lock:
+            source = self._files.get(data)
+            if source is None:
+                source = self._files[data] = MemorySource(data)
+                self.rendered += len(data)
+                finalize(source, self._release, len(data)).atexit = False
+            return source
+
+    def _release(self, n_bytes: int) -> None:
+        with self._lock:
+            self.rendered -= n_bytes
