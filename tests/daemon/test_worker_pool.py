@@ -94,6 +94,16 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
     _wait_for_end(first | latest)
 
 
+def test_a_stopped_worker_is_replaced(tmp_path):
+    with daemon(tmp_path, workers=2) as running:
+        until(lambda: len(_pids(running)) == 2)
+        stopped = _pids(running)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: _pids(running)[0] != stopped, 60)
+        assert any(event.get("event") == "worker_silent" for event in running.events())
+        _reach_all(running, 2)
+
+
 def test_the_session_limit_applies_to_all_workers_together(tmp_path):
     with daemon(tmp_path, workers=2, limits={"sessions": 5}) as running:
         _reach_all(running, 2)

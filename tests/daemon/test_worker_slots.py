@@ -10,7 +10,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import SOCKETS_FD
+from tftpd.daemon.ipc import PING, SOCKETS_FD
 from tftpd.daemon.listen_sockets import DrainTracker
 from tftpd.daemon.worker import Worker
 from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot
@@ -87,8 +87,14 @@ class PipeReactor(Clock):
         self.remote = socket.socket(fileno=os.dup(how["childFDs"][SOCKETS_FD]))
 
 
+def encoded(message):
+    return len(message).to_bytes(4, "big") + message
+
+
 class Pipe:
     """Transport of a worker's process that records messages and signals."""
+
+    pid = 4711
 
     def __init__(self):
         self.messages, self.signals = [], []
@@ -98,6 +104,60 @@ class Pipe:
 
     def signalProcess(self, name):
         self.signals.append(name)
+
+    def closeStdin(self):
+        pass
+
+
+@pytest.fixture
+def running(tmp_path):
+    """Return a slot whose worker runs, and its reactor."""
+    reactor = PipeReactor()
+    slot = WorkerSlot(reactor, 7, -1, print, print, lambda number: None)
+    slot.configure(b"config", [], 0.0)
+    with reactor.remote:
+        yield slot, reactor
+        slot.stop()
+        if slot.worker is not None:
+            slot.worker.processEnded(Failure(ProcessDone(0)))
+    assert reactor.getDelayedCalls() == []
+
+
+def test_a_worker_that_answers_no_ping_is_killed_and_replaced(running, events):
+    slot, reactor = running
+    worker = slot.worker
+    reactor.pump([5.0] * 3)
+    assert worker.transport.messages.count(encoded(PING)) == 3
+    assert worker.transport.signals == []
+    reactor.advance(5.0)
+    assert worker.transport.signals == ["KILL"]
+    assert [event["event"] for event in events].count("worker_silent") == 1
+    reactor.remote.close()
+    worker.processEnded(Failure(ProcessDone(0)))
+    reactor.advance(0.1)
+    assert slot.worker is not worker
+
+
+def test_a_worker_that_answers_lives(running):
+    slot, reactor = running
+    remote = Worker(Clock(), None)
+    for _ in range(10):
+        reactor.advance(5.0)
+        remote.transport = Pipe()
+        remote.stringReceived(PING)
+        slot.worker.outReceived(b"".join(remote.transport.messages))
+    assert slot.worker.transport.signals == []
+    assert slot.worker.unanswered == 0
+
+
+def test_a_silent_worker_is_a_problem(full, running):
+    _, workers, _ = full
+    assert workers.problem == ""
+    slot, reactor = running
+    workers._slots[0].worker = slot.worker
+    reactor.pump([5.0] * 2)
+    assert workers.problem == "worker 0 does not answer\n"
+    workers._slots[0].worker = None
 
 
 @pytest.fixture

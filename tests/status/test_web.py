@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.status.pages import WAIT_SECONDS, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
+from tftpd.status.service import StatusService
 
 PATHS = ["/", "/style.css", "/script.js", "/icon.svg", "/status", "/metrics", "/health"]
 
@@ -456,3 +458,11 @@ def test_the_number_of_listed_sessions_is_bounded(tmp_path):
         before = time.monotonic()
         assert len(page.status()["running"]) == 500
         assert time.monotonic() - before < 2
+
+
+def test_health_reports_a_worker_that_does_not_answer():
+    service = StatusService.__new__(StatusService)
+    service._state = "serving"
+    service._source = SimpleNamespace(problem="worker 1 does not answer\n")
+    answer = service._answer_health(None)
+    assert (answer.code, answer.body) == (503, b"worker 1 does not answer\n")

@@ -5,6 +5,7 @@ To a worker:
 - a `WorkerConfig`, pickled, at the start and after each reload. The listening sockets arrive
   beside the pipe (SCM_RIGHTS).
 - `QUESTION`, which asks for a snapshot.
+- `PING`, which asks for a sign of life.
 - `DRAIN`. The end of the pipe means: stop at once.
 
 From a worker, a kind and a value as JSON:
@@ -12,6 +13,7 @@ From a worker, a kind and a value as JSON:
 - `result`: a `TransferResult` whose request has ended.
 - `event`: the level, namespace, event name and text of a log event.
 - `snapshot`: the answer to `QUESTION`.
+- `pong`: the answer to `PING`.
 - `drained`: the removed address that has no session any longer.
 
 A worker parses packets from untrusted peers, so the daemon must not unpickle what it sends.
@@ -35,6 +37,9 @@ SOCKETS_FD = 3
 
 COUNTER_FD = 4
 """A worker's descriptor of the shared memory that counts sessions."""
+
+PING = b"ping"
+"""Answer, to show that the reactor runs."""
 
 DRAIN = b""
 """Accept no more requests and exit once no transfer runs."""

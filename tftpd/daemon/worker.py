@@ -26,7 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, encode
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, WorkerConfig, encode
 from tftpd.server.server import Server
 from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
@@ -68,7 +68,9 @@ class Worker(Channel):
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the daemon has sent a message."""
-        if string not in (DRAIN, QUESTION):
+        if string == PING:
+            self._send("pong", None)
+        elif string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
         elif self._server is None:
             return  # its transfers have ended already

@@ -20,12 +20,13 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, Channel, WorkerConfig, decode
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, WorkerConfig, decode
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
@@ -38,6 +39,11 @@ _SHORT_LIFE_SECONDS = 5.0
 _restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.0)
 
 _STOP_TIMEOUT_SECONDS = 5.0  # then the worker is killed
+
+# A worker that answers no ping for this time is stopped or hangs, and is killed. Its clients
+# are then served by its successor. Pings are counted, not seconds: the host may be suspended.
+_PING_SECONDS = 5.0
+_MAX_UNANSWERED_PINGS = 3
 
 # -P: nothing is imported from twistd's working directory.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
@@ -90,6 +96,12 @@ class WorkerPool:
     def running_workers(self) -> list[int]:
         """The numbers of the workers whose process runs now."""
         return [slot.number for slot in self._slots if slot.worker is not None]
+
+    @property
+    def problem(self) -> str:
+        """The worker that has not answered, as text; empty if all answer."""
+        silent = [slot.number for slot in self._slots if slot.worker and slot.worker.unanswered > 1]
+        return "".join(f"worker {number} does not answer\n" for number in silent)
 
     def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
         """Serve on exactly these sockets with these settings from now on."""
@@ -146,6 +158,8 @@ class WorkerSlot:
         self._short_lives = 0
         self.worker: WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
+        self._pings = LoopingCall(self._check_worker)
+        self._pings.clock = self.reactor
         self._is_ending = False
         self._ended: Deferred[None] = Deferred()
 
@@ -186,12 +200,31 @@ class WorkerSlot:
     def on_worker_ended(self, reason: str, lifetime: float) -> None:
         """Handle the end of the worker, which lived for `lifetime` seconds."""
         self.worker = None
+        if self._pings.running:
+            self._pings.stop()
         self.on_ended(self.number)
         if self._is_ending:
             self._ended.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
         self._start_later("worker {worker} ended ({reason})", reason)
+
+    def _check_worker(self) -> None:
+        """Ask the worker for a sign of life, or kill it if it has given none."""
+        worker = self.worker
+        assert worker is not None
+        if worker.unanswered < _MAX_UNANSWERED_PINGS:
+            worker.unanswered += 1
+            worker.sendString(PING)
+            return
+        _log.error(
+            "worker {worker} (process {pid}) has not answered for {seconds:.0f} s; killed",
+            event="worker_silent",
+            worker=self.number,
+            pid=worker.transport.pid,
+            seconds=_MAX_UNANSWERED_PINGS * _PING_SECONDS,
+        )
+        worker.kill()
 
     def _start(self) -> None:
         self._restart = None
@@ -206,6 +239,7 @@ class WorkerSlot:
         self._restarts += 1
         self.worker = worker
         worker.configure(self._config, self._descriptors)
+        self._pings.start(_PING_SECONDS, now=False)
         _log.info(
             "worker {worker} is process {pid}",
             event="worker_started",
@@ -240,12 +274,17 @@ class WorkerSlot:
 
 
 class WorkerProcess(Channel, ProcessProtocol):
-    """Process protocol of the worker of a slot. `spawn` starts the process."""
+    """Process protocol of the worker of a slot. `spawn` starts the process.
+
+    Attributes:
+        unanswered: Number of pings since the last message of the worker.
+    """
 
     transport: IProcessTransport
 
     def __init__(self, slot: WorkerSlot) -> None:
         self.snapshots = SnapshotRequest(slot.reactor, self.sendString)
+        self.unanswered = 0
         self._slot = slot
         self._started = time.monotonic()
 
@@ -289,6 +328,7 @@ class WorkerProcess(Channel, ProcessProtocol):
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the worker has sent a message."""
+        self.unanswered = 0
         kind, value = decode(string)
         if kind == "result":
             self._slot.observer(value)
@@ -296,7 +336,7 @@ class WorkerProcess(Channel, ProcessProtocol):
             self._log_event(*value)
         elif kind == "snapshot":
             self.snapshots.answered(value)
-        else:
+        elif kind == "drained":
             self._slot.on_drained(self._slot.number, value)
 
     def errReceived(self, data: bytes) -> None:

@@ -154,6 +154,9 @@ class Server:
         self._drain_all()
         return self._sessions.idle()
 
+    problem = ""
+    """A process that answers at all has no worker that does not."""
+
     @property
     def transfers(self) -> int:
         """Number of sessions."""

@@ -111,6 +111,10 @@ SNAPSHOT_ADAPTER = TypeAdapter(Snapshot)
 class SnapshotSource(Protocol):
     """Source of snapshots: the server of this process, or the worker pool."""
 
+    @property
+    def problem(self) -> str:
+        """Lines that name workers that do not answer; empty if there are none."""
+
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the current state."""
 

@@ -139,9 +139,10 @@ class StatusService:
         }
 
     def _answer_health(self, request: Request) -> Answer:
-        if self._state == "serving":
-            return Answer(b"ok\n")
-        return Answer(f"{self._state}\n".encode(), code=503)
+        if self._state != "serving":
+            return Answer(f"{self._state}\n".encode(), code=503)
+        problem = self._source.problem if self._source else ""
+        return Answer(problem.encode() or b"ok\n", code=503 if problem else 200)
 
     def _answer_status(self, request: Request) -> "Deferred[Answer]":
         since = _parse_number(request.args.get(b"since", [b""])[0])
