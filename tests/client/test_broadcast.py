@@ -68,7 +68,7 @@ def test_a_server_that_answers_after_a_refusal_is_used(net, path):
 def test_the_request_is_repeated_without_options_if_all_servers_refuse_them(net, path):
     client = start_broadcast(net, path)
     client.receive(ErrorPacket(8, "no"), OTHER)
-    client.advance(1.5)
+    client.advance(0.6)
     assert client.sent_to((BROADCAST, WELL_KNOWN)) == [Rrq(b"f", b"octet")]
 
 

@@ -155,6 +155,8 @@ def test_progress_reports_the_bytes_and_the_size(net, path):
 def test_an_error_packet_becomes_an_exception_with_its_code_and_text(client, path, code, kind):
     client.get(path)
     assert client.receive(ErrorPacket(code, "because")) == []
+    if code in (0, 4):  # the options may be the reason
+        assert client.receive(ErrorPacket(code, "because")) == []
     assert type(client.result) is kind
     assert (client.result.code, client.result.text) == (code, "because")
     assert client.net.ports == {}

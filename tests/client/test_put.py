@@ -21,6 +21,7 @@ from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Wrq
 from tftpd.protocol.result import Outcome
 
+ERROR_8_TEXT = "Option negotiation refused"
 OACK_WITH_BLKSIZE_8 = Oack(((b"tsize", b"5"), (b"blksize", b"8")))
 
 
@@ -63,7 +64,45 @@ def test_an_upload_may_count_blocks_from_0(net):
 def test_error_4_in_reply_to_the_request_is_a_refusal(client):
     client.put(b"hello")
     client.receive(ErrorPacket(4, "unsupported request"))
+    assert client.advance(0) == [Wrq(b"f", b"octet")]  # the options may be the reason
+    client.receive(ErrorPacket(4, "unsupported request"))
     assert type(client.result) is Refusal
+
+
+def test_a_server_that_ignores_options_gets_the_file(client):
+    client.put(b"hello")
+    assert client.advance(1.6)[1:] == [Wrq(b"f", b"octet")]
+    assert client.receive(Ack(0)) == [Data(1, b"hello")]
+    client.receive(Ack(1))
+    assert (client.result.outcome, client.result.fell_back) == (Outcome.DONE, True)
+
+
+def test_a_late_oack_is_refused_and_the_upload_goes_to_the_first_plain_answer(client):
+    client.put(b"hello")
+    client.advance(1.6)
+    late = (SERVER, 3001)
+    assert client.receive(OACK_WITH_BLKSIZE_8, late) == [ErrorPacket(8, ERROR_8_TEXT)]
+    assert client.receive(Ack(0)) == [Data(1, b"hello")]
+    assert client.receive(Ack(0), late) == [ErrorPacket(5, "Unknown transfer ID")]
+    client.receive(Ack(1))
+    assert client.result.outcome is Outcome.DONE
+
+
+def test_an_upload_may_request_no_options(net):
+    client = ClientDriver(net, has_options=False)
+    assert client.put(b"hello") == [Wrq(b"f", b"octet")]
+    client.receive(ErrorPacket(4, ""))
+    assert type(client.result) is Refusal
+
+
+@pytest.mark.parametrize("first_block", [1, 0])
+def test_a_hint_names_first_block_0_if_the_server_acknowledges_block_0_only(net, first_block):
+    client = ClientDriver(net, first_block=first_block)
+    client.put(b"hello")
+    client.receive(Ack(0))
+    client.advance(100)
+    assert type(client.result) is TimedOut
+    assert ("--first-block 0" in client.result.text) == (first_block == 1)
 
 
 def test_error_4_during_an_upload_is_not_a_refusal(client):

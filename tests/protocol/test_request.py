@@ -1,5 +1,6 @@
 """Packet traces of the client's request."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -9,7 +10,7 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.request import RequestMachine, TransferRequest
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitTimer
 
 PLAIN_READ = TransferRequest(Direction.READ, b"f")
@@ -165,20 +166,27 @@ def test_an_oack_to_a_request_without_options_is_answered_with_error_8():
     assert answer == [ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)]
 
 
-def test_the_request_is_repeated_at_doubling_intervals_until_the_idle_timeout():
-    end = sent(PLAIN_READ)
-    times, started = [], end.now
+def repeats(end):
+    """Return the times and packets of all repeats of a request that gets no answer."""
+    sent, started = [], end.now
     while end.machine.deadline < inf:
-        if end.advance(end.machine.deadline - end.now):
-            times.append(end.now - started)
-    assert times == [1, 3, 7, 15, 23]
-    assert end.machine.retransmits == 5
-    assert (end.machine.outcome, end.now - started) == (Outcome.TIMED_OUT, 31)
+        sent += [
+            (end.now - started, packet) for packet in end.advance(end.machine.deadline - end.now)
+        ]
+    assert end.machine.outcome is Outcome.TIMED_OUT
+    return sent
+
+
+def test_the_request_is_repeated_each_half_second_and_later_at_doubling_intervals():
+    end = sent(PLAIN_READ)
+    times = [at for at, packet in repeats(end) if packet == Rrq(b"f", b"octet")]
+    assert times == [*(n / 2 for n in range(1, 11)), 7, 11, 19, 27]
+    assert end.machine.retransmits == len(times)
 
 
 def test_the_request_is_not_repeated_before_the_interval():
     end = sent(PLAIN_READ)
-    assert end.advance(0.9) == []
+    assert end.advance(0.4) == []
     assert end.advance(0.2) == [Rrq(b"f", b"octet")]
 
 
@@ -186,7 +194,155 @@ def test_the_requested_timeout_is_also_the_interval_of_the_request():
     end = sent(READ)
     assert end.advance(2.9) == []
     assert end.advance(0.1) == [Rrq(b"f", b"octet", REQUESTED)]
-    assert end.advance(3) == [Rrq(b"f", b"octet", REQUESTED)]
+    assert end.advance(2.9) == []
+    assert end.advance(0.1) == [Rrq(b"f", b"octet")]
+    assert end.advance(2.9) == []
+    assert end.advance(0.1) == [Rrq(b"f", b"octet")]
+
+
+# Fallback to a request without options
+
+SIZE = ((b"tsize", b"0"),)
+READ_WITH_SIZE = TransferRequest(Direction.READ, b"f", tsize=0)
+WITH_OPTIONS, WITHOUT_OPTIONS = Rrq(b"f", b"octet", SIZE), Rrq(b"f", b"octet")
+ERROR_8 = ErrorPacket(8, ErrorCode.OPTION_REFUSED.text)
+
+
+def unanswered_twice():
+    """Return the end of a request that was sent twice with options and once without."""
+    end = sent(READ_WITH_SIZE)
+    assert end.advance(0.5) == [WITH_OPTIONS]
+    assert end.advance(1) == [WITHOUT_OPTIONS]
+    return end
+
+
+def test_two_requests_without_an_answer_are_followed_by_requests_without_options():
+    end = sent(READ_WITH_SIZE)
+    assert not end.machine.fell_back
+    trace = repeats(end)
+    assert trace[:4] == [
+        (0.5, WITH_OPTIONS), (1.5, WITHOUT_OPTIONS), (2.0, WITHOUT_OPTIONS), (2.5, WITHOUT_OPTIONS),
+    ]  # fmt: skip
+    assert {packet for _, packet in trace[1:]} == {WITHOUT_OPTIONS}
+    assert end.machine.fell_back
+
+
+def test_an_oack_after_the_second_request_with_options_is_accepted():
+    end = sent(READ_WITH_SIZE)
+    assert end.advance(0.5) == [WITH_OPTIONS]
+    end.now += 0.99
+    assert end.receive(Oack(((b"tsize", b"70"),))) == []
+    assert (end.machine.accepted, end.machine.options.tsize) == (True, 70)
+    assert not end.machine.fell_back
+
+
+@pytest.mark.parametrize("options", [(), ((b"tsize", b"70"),), ((b"blksize", b"1024"),)])
+def test_an_oack_after_the_request_without_options_gets_error_8(options):
+    """It belongs to an earlier request. A new transfer may have the same TID and short blocks."""
+    end = unanswered_twice()
+    assert end.receive(Oack(options)) == [ERROR_8]
+    assert (end.machine.accepted, end.machine.closed) == (False, False)
+    assert end.receive(Oack(options)) == [ERROR_8]
+    assert end.receive(Data(1, b"a" * 512)) == []
+    assert end.machine.accepted
+    assert end.machine.options == TransferOptions(first_block=None)
+
+
+def test_a_late_oack_does_not_delay_the_next_request():
+    end = unanswered_twice()
+    end.now += 0.4
+    assert end.receive(Oack(())) == [ERROR_8]
+    assert end.advance(0.1) == [WITHOUT_OPTIONS]
+
+
+@pytest.mark.parametrize("code", [0, 4, 8])
+def test_late_errors_for_both_requests_with_options_do_not_end_the_request(code):
+    end = unanswered_twice()
+    refusal = ErrorPacket(code, "no options")
+    assert end.receive(refusal) == []
+    assert end.receive(refusal) == []
+    assert end.machine.outcome is None
+    assert end.receive(refusal) == []
+    assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, code)
+
+
+def test_a_late_error_about_the_file_ends_the_request():
+    end = unanswered_twice()
+    end.receive(ErrorPacket(1, "not found"))
+    assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 1)
+
+
+@pytest.mark.parametrize("code", [0, 4, 8])
+def test_an_error_that_options_may_cause_repeats_the_request_without_options(code):
+    end = sent(READ_WITH_SIZE)
+    assert end.receive(ErrorPacket(code, "no options")) == [WITHOUT_OPTIONS]
+    assert end.machine.fell_back
+    assert end.receive(ErrorPacket(code, "not in any form")) == []
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.ABORTED, "not in any form")
+
+
+def test_the_errors_of_two_requests_with_options_cause_one_request_without_options():
+    end = sent(READ_WITH_SIZE)
+    end.advance(0.5)
+    assert end.receive(ErrorPacket(4, "")) == [WITHOUT_OPTIONS]
+    assert end.receive(ErrorPacket(4, "")) == []
+    assert end.machine.outcome is None
+    assert end.receive(Data(1, b"abc")) == []
+    assert end.machine.accepted
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 5, 6, 7, 9])
+def test_other_errors_end_the_request(code):
+    end = sent(READ_WITH_SIZE)
+    assert end.receive(ErrorPacket(code, "")) == []
+    assert (end.machine.outcome, end.machine.fell_back) == (Outcome.ABORTED, False)
+
+
+@pytest.mark.parametrize("code", [0, 4, 8])
+def test_an_error_ends_a_request_that_had_no_options(code):
+    end = sent(PLAIN_READ)
+    assert end.receive(ErrorPacket(code, "")) == []
+    assert (end.machine.outcome, end.machine.fell_back) == (Outcome.ABORTED, False)
+
+
+def test_a_request_may_have_no_option_at_all():
+    request = replace(READ, has_options=False)
+    assert request.build_options() == ()
+    assert RequestEnd(request).send() == [Rrq(b"f", b"octet")]
+
+
+def test_a_late_error_of_a_broadcast_request_is_followed_by_a_request_without_options():
+    end = RequestEnd(READ_WITH_SIZE, broadcast=True)
+    end.send()
+    end.advance(0.5)
+    end.advance(1)
+    end.receive(ErrorPacket(8, "no options"))
+    assert end.advance(0.5) == [WITHOUT_OPTIONS]
+    assert end.machine.outcome is None
+
+
+def result_of(end, **fields):
+    """Return the result of the transfer after its request."""
+    direction = end.machine._request.direction
+    fields = {"outcome": Outcome.TIMED_OUT} | fields
+    return end.machine.annotate(TransferResult(direction, ("192.0.2.1", 69), b"f", **fields))
+
+
+def test_the_result_shows_the_fallback():
+    assert result_of(unanswered_twice()).fell_back
+    assert not result_of(sent(READ)).fell_back
+
+
+def test_the_result_shows_a_server_that_acknowledges_block_0_only():
+    end = sent(PLAIN_WRITE)
+    assert not result_of(end).only_block_0_acked
+    end.receive(Ack(0))
+    assert result_of(end).only_block_0_acked
+    assert not result_of(end, blocks=1).only_block_0_acked
+    assert not result_of(end, outcome=Outcome.FAILED).only_block_0_acked
+    end = sent(READ)
+    end.receive(Data(1, b"a"))
+    assert not result_of(end).only_block_0_acked
 
 
 def test_an_error_ends_the_request_and_is_not_answered():
@@ -197,21 +353,6 @@ def test_an_error_ends_the_request_and_is_not_answered():
     assert (machine.detail, machine.closed) == ("no such thing", True)
     assert end.receive(Data(1, b"")) == []
     assert not machine.accepted
-
-
-def test_error_8_repeats_the_request_once_without_options():
-    end = sent(READ)
-    assert end.receive(ErrorPacket(8, "no options")) == [Rrq(b"f", b"octet")]
-    assert end.receive(ErrorPacket(8, "no options")) == []
-    assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 8)
-
-
-def test_after_error_8_the_request_without_options_is_repeated():
-    end = sent(TransferRequest(Direction.READ, b"f", tsize=0))
-    end.receive(ErrorPacket(8, ""))
-    assert end.advance(1) == [Rrq(b"f", b"octet")]
-    end.receive(Data(1, b"abc"))
-    assert end.machine.accepted
 
 
 @pytest.mark.parametrize("packet", [Data(2, b"x"), Ack(0), Rrq(b"f", b"octet")])
@@ -276,7 +417,7 @@ def test_another_server_may_accept_a_broadcast_request_after_an_error():
 def test_an_error_ends_a_broadcast_request_at_the_deadline():
     end = _sent_broadcast()
     end.receive(ErrorPacket(1, "not here"))
-    assert end.advance(0.9) == []
+    assert end.advance(0.4) == []
     assert end.machine.outcome is None
     assert end.advance(0.1) == []
     assert (end.machine.outcome, end.machine.code) == (Outcome.ABORTED, 1)

@@ -139,6 +139,9 @@ def transfer_error(result: TransferResult, local: object) -> TransferError:
         if result.code == ErrorCode.ILLEGAL_OPERATION and is_upload_refused:
             error_class = Refusal
         return error_class(result.detail or f"ERROR {result.code}", result.code)
+    if result.only_block_0_acked and result.first_block:
+        text = "the server acknowledges block 0 only; it may count blocks from 0: --first-block 0"
+        return TimedOut(text)
     if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
         return TimedOut(result.detail or "the server does not answer")
     # The client sends these codes if the server violates the protocol.

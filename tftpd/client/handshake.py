@@ -23,7 +23,7 @@ from tftpd.net.session import Session, SessionParams
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Direction, TransferOptions
-from tftpd.protocol.packets import HEADER_BYTES, OACK_PREFIX, decode
+from tftpd.protocol.packets import ERROR_PREFIX, HEADER_BYTES, OACK_PREFIX, decode
 from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
@@ -157,7 +157,7 @@ class ClientSession(Session[RequestMachine], Generic[File]):
     def _transmit(self, now: float) -> None:
         datagram = self.machine.next_send(now)
         if datagram is not None:
-            to = self.peer if self.machine.closed else self._server.address
+            to = self.peer if datagram.startswith(ERROR_PREFIX) else self._server.address
             self.transport.write(datagram, to)
 
     def _start_data_session(self) -> None:
@@ -171,6 +171,7 @@ class ClientSession(Session[RequestMachine], Generic[File]):
             session.datagramReceived(self._answer, self.peer)
 
     def _deliver_result(self, result: TransferResult) -> None:
+        result = self.machine.annotate(result)
         # In the next turn of the reactor: a session reports before it has closed its file.
         self._runtime.clock.callLater(0, lambda: self._result.callback(result))
 

@@ -31,6 +31,7 @@ class ClientSettings:
         max_size: Largest file of a download in bytes. None: no limit.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
             from 0. In a download, the server's first block decides.
+        has_options: False to request no option, for servers that ignore such requests.
     """
 
     mode: Mode = Mode.OCTET
@@ -42,6 +43,7 @@ class ClientSettings:
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
     max_size: int | None = None
     first_block: int = 1
+    has_options: bool = True
 
     def transfer_request(
         self, direction: Direction, filename: str | bytes, path_blksize: int
@@ -64,9 +66,9 @@ class ClientSettings:
         blksize = path_blksize if self.blksize is None else self.blksize
         windowsize = self._windowsize(blksize)
         tsize = 0 if self.mode is Mode.OCTET else None
-        numbering = self.rollover, self.first_block
+        others = self.rollover, self.first_block, self.has_options
         return TransferRequest(
-            direction, name, self.mode, blksize, windowsize, self.timeout, tsize, *numbering
+            direction, name, self.mode, blksize, windowsize, self.timeout, tsize, *others
         )
 
     def _windowsize(self, blksize: int) -> int:

@@ -4,8 +4,14 @@ RFC 1350 section 4, RFC 2347:
 
     requesting --OACK, DATA 1, DATA 0 or ACK 0--> accepted
        |
-       +-- repeats the request at each deadline; repeats it without options after ERROR 8;
-           closed at the idle timeout or when the server refuses
+       +-- repeats the request at each deadline; repeats it without options after two requests
+           without an answer, or after ERROR 0, 4 or 8; closed at the idle timeout or when the
+           server refuses
+
+Some servers ignore or refuse a request with options. Once the request was sent without options,
+its options are not valid any more: a late OACK gets ERROR 8 (RFC 2347), which ends the transfer
+that the server started for an earlier request. Its TID may be that of the new transfer, so that
+its blocks could not be told apart from blocks of 512 bytes.
 
 A request to a broadcast address may get several answers. There, an ERROR of one server counts
 only if no other server has answered by the next deadline.
@@ -14,7 +20,7 @@ When `accepted` is True, a `Receiver` (read) or a `Sender` (write) continues the
 `options`. Their `oack` is empty, because a client sends no OACK.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -23,8 +29,17 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet, Request, Rrq, Wrq
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitTimer
+
+# A boot loader that waits for an upload may listen for one or two seconds only.
+_FIRST_INTERVAL_SECONDS = 0.5
+_FIRST_INTERVALS_END_SECONDS = 5.0
+
+_MAX_SENDS_WITH_OPTIONS = 2
+
+# Codes with which servers refuse a request because it has options.
+_FALLBACK_CODES = (ErrorCode.NOT_DEFINED, ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,7 @@ class TransferRequest:
         tsize: Size of the file to write in bytes, or 0 to request the size of a file to read.
         rollover: Block number after 65535: 0 or 1.
         first_block: Number of the first block of a write: 1, or 0 for a server that counts from 0.
+        has_options: False to request no option, whatever the other attributes are.
 
     Raises:
         ValueError: A value is out of range, or the filename is empty or contains NUL.
@@ -57,6 +73,7 @@ class TransferRequest:
     tsize: int | None = None
     rollover: int | None = None
     first_block: int = 1
+    has_options: bool = True
 
     def __post_init__(self) -> None:
         if not self.filename or b"\0" in self.filename:
@@ -80,7 +97,7 @@ class TransferRequest:
         return tuple(
             (name, b"%d" % value)
             for name, value, default in values
-            if value is not None and value != default
+            if self.has_options and value is not None and value != default
         )
 
 
@@ -99,6 +116,7 @@ class RequestMachine(TransferMachine):
     Attributes:
         accepted: True when a server has accepted the request. `options` are then in force.
         request_packet: The packet that is sent, first with options, later perhaps without.
+        fell_back: True when the request was repeated without options.
     """
 
     bytes_transferred = 0
@@ -110,9 +128,12 @@ class RequestMachine(TransferMachine):
         super().__init__(TransferOptions(request.mode, first_block=first_block), timer, now)
         self.accepted = False
         self.request_packet = _build_packet(request, request.build_options())
+        self.fell_back = False
         self._request = request
         self._broadcast = broadcast
         self._refusal: ErrorPacket | None = None  # from one server of a broadcast request
+        self._acked_block_0 = False
+        self._unanswered_options = 0  # requests with options that may still be refused
         self._send_due = True
 
     def receive(self, packet: Packet, now: float) -> None:
@@ -124,12 +145,16 @@ class RequestMachine(TransferMachine):
                 self._refusal = packet
             else:
                 self._receive_error(packet, now)
+        elif isinstance(packet, Oack) and self.fell_back:
+            refused = ErrorCode.OPTION_REFUSED
+            self._pending_error = ErrorPacket(refused, refused.text)
         elif isinstance(packet, Oack):
             try:
                 self._accept(self._check_oack(packet))
             except RequestRefused as refused:
                 self.abort(refused)
         elif self._is_answer_without_options(packet):
+            self._acked_block_0 = isinstance(packet, Ack)
             self._accept(self.options)
 
     def on_timeout(self, now: float) -> None:
@@ -139,8 +164,12 @@ class RequestMachine(TransferMachine):
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             self._receive_error(refusal, now)
+            self._send_due = True
         elif self._may_wait(now):
-            self._timer.back_off()
+            if self._is_last_with_options:
+                self._fall_back()
+            elif not self._has_first_interval(now):
+                self._timer.back_off()
             self.retransmits += 1
             self._send_due = True
         else:
@@ -148,13 +177,31 @@ class RequestMachine(TransferMachine):
 
     def next_send(self, now: float) -> bytes | None:
         """Return the datagram to send now: the request or an ERROR; None if there is none."""
-        if self.closed:
+        if self.closed or self._pending_error:
             return self._take_error()
         if not self._send_due:
             return None
         self._send_due = False
         self._record_send(now)
+        self._unanswered_options += bool(self.request_packet.options)
+        # The last request with options has more time, because a later OACK cannot be used.
+        if self._has_first_interval(now) and not self._is_last_with_options:
+            self.deadline = now + _FIRST_INTERVAL_SECONDS
         return self.request_packet.encode()
+
+    def annotate(self, result: TransferResult) -> TransferResult:
+        """Return the result of the transfer with the facts that only its request shows."""
+        timed_out = result.outcome is Outcome.TIMED_OUT
+        only_block_0 = self._acked_block_0 and timed_out and result.blocks == 0
+        return replace(result, fell_back=self.fell_back, only_block_0_acked=only_block_0)
+
+    @property
+    def _is_last_with_options(self) -> bool:
+        return self._unanswered_options == _MAX_SENDS_WITH_OPTIONS and not self.fell_back
+
+    def _has_first_interval(self, now: float) -> bool:
+        is_early = self.idle_time(now) < _FIRST_INTERVALS_END_SECONDS
+        return is_early and self._request.timeout is None
 
     def _is_answer_without_options(self, packet: Packet) -> bool:
         """Return True for the answer of a server that accepts no option (RFC 1350 section 4)."""
@@ -163,12 +210,19 @@ class RequestMachine(TransferMachine):
         return isinstance(packet, Ack) and packet.block == 0
 
     def _receive_error(self, error: ErrorPacket, now: float) -> None:
-        if error.code == ErrorCode.OPTION_REFUSED and self.request_packet.options:
-            self.request_packet = _build_packet(self._request, ())
-            self._record_progress(now)
-            self._send_due = True
-        else:
+        if error.code not in _FALLBACK_CODES or not self._unanswered_options:
             self._close_by_error(error)
+            return
+        # Each request with options may get such an ERROR, also after the fallback.
+        self._unanswered_options -= 1
+        if not self.fell_back:
+            self._fall_back()
+            self._record_progress(now)
+
+    def _fall_back(self) -> None:
+        self.request_packet = _build_packet(self._request, ())
+        self.fell_back = True
+        self._send_due = True
 
     def _accept(self, options: TransferOptions) -> None:
         self.options = options

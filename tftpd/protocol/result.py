@@ -54,6 +54,9 @@ class TransferResult:
         resolution_steps: Rules that changed the requested name.
         profile: Name of the client profile; empty if no profile matched.
         first_block: Number of the first block: 1, or 0 for a peer that counts from 0.
+        fell_back: True if a client repeated its request without options.
+        only_block_0_acked: True if the server of an upload acknowledged the request, but no block.
+            It may count from 0.
     """
 
     direction: Direction
@@ -77,6 +80,8 @@ class TransferResult:
     resolution_steps: tuple[str, ...] = ()
     profile: str = ""
     first_block: int = 1
+    fell_back: bool = False
+    only_block_0_acked: bool = False
 
     @property
     def rate(self) -> float:
