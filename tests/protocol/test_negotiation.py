@@ -26,10 +26,14 @@ def test_without_options_the_defaults_of_rfc_1350_apply():
         (b"blksize", b"8", b"8"),
         (b"blksize", b"65464", b"65464"),
         (b"blksize", b"7", None),
-        (b"blksize", b"65465", None),
+        (b"blksize", b"65465", b"65464"),
+        (b"blksize", b"65536", b"65464"),
+        (b"blksize", b"4294967296", b"65464"),
+        (b"blksize", b"0", None),
         (b"blksize2", b"8", b"8"),
         (b"blksize2", b"1000", b"512"),
         (b"blksize2", b"65464", b"32768"),
+        (b"blksize2", b"65536", b"32768"),
         (b"blksize2", b"7", None),
         (b"timeout", b"1", b"1"),
         (b"timeout", b"255", b"255"),
@@ -46,7 +50,7 @@ def test_without_options_the_defaults_of_rfc_1350_apply():
         (b"windowsize", b"64", b"64"),
         (b"windowsize", b"65535", b"64"),
         (b"windowsize", b"0", None),
-        (b"windowsize", b"65536", None),
+        (b"windowsize", b"65536", b"64"),
         (b"rollover", b"0", b"0"),
         (b"rollover", b"1", b"1"),
         (b"rollover", b"2", None),
@@ -107,6 +111,18 @@ def test_limits_reduce_values_and_never_increase_them():
     requested = ((b"blksize", b"8"), (b"windowsize", b"2"))
     assert _negotiate(*requested, limits=limits).oack == requested
     assert _negotiate((b"blksize2", b"1024"), limits=limits).oack == ((b"blksize2", b"512"),)
+
+
+def test_values_above_their_ranges_are_lowered_to_the_limits():
+    limits = OptionLimits(blksize=1428, windowsize=8)
+    requested = ((b"blksize", b"65465"), (b"windowsize", b"70000"))
+    assert _negotiate(*requested, limits=limits).oack == (
+        (b"blksize", b"1428"),
+        (b"windowsize", b"8"),
+    )
+    unlimited = OptionLimits(windowsize=65535)
+    largest = ((b"windowsize", b"65536"), (b"blksize", b"8"))
+    assert _negotiate(*largest, limits=unlimited).windowsize == 65535
 
 
 def test_the_window_is_limited_in_bytes_for_any_order_of_the_options():
@@ -190,7 +206,10 @@ NEGOTIATIONS = st.tuples(
 def _may_answer(name, requested, value):
     """Return True if an OACK may answer a requested value with this one."""
     low, high = RANGES.get(name.lower(), (0, -1))
-    if not requested.isdigit() or not low <= int(requested) <= high:
+    lowered = (opt.BLKSIZE, opt.BLKSIZE2, opt.WINDOWSIZE)
+    if not requested.isdigit() or not low <= int(requested):
+        return False
+    if int(requested) > high and name.lower() not in lowered:
         return False
     if name.lower() in (opt.TIMEOUT, opt.UTIMEOUT, opt.ROLLOVER):
         return requested == value

@@ -128,7 +128,8 @@ def negotiate(
     """Return the options for a transfer.
 
     An option is left out, as if it was not requested (RFC 2347), if it is unknown, repeated,
-    not a number or out of range. Nothing is raised.
+    not a number or out of range. A blksize or windowsize above its range is lowered. Nothing is
+    raised.
 
     Args:
         requested: Options of the request, in its order.
@@ -148,7 +149,7 @@ def negotiate(
         field = _FIELDS.get(option)
         if field is None or field in agreed or option in limits.refused:
             continue
-        number = opt.parse_int(value, opt.RANGES[option])
+        number = opt.parse_int(value, opt.RANGES[option], clamp=option in _LOWERED)
         if number is None:
             continue
         answer = value

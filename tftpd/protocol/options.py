@@ -32,19 +32,20 @@ RANGES = {
 _MAX_DIGITS = 19  # digits of 2**63 - 1; int() is slow for thousands of digits
 
 
-def parse_int(value: bytes, bounds: tuple[int, int]) -> int | None:
+def parse_int(value: bytes, bounds: tuple[int, int], clamp: bool = False) -> int | None:
     """Parse an option value as a non-negative integer in ASCII digits.
 
     Args:
         value: The value of the option.
         bounds: Smallest and largest valid number, as in `RANGES`.
+        clamp: True to return the largest valid number for a larger one.
 
     Returns:
         The number, or None if the value is empty, has a sign, a space, a fraction or other
         characters, or is out of range. The OACK leaves out such an option (RFC 2347).
     """
+    low, high = bounds
     if not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
-    number = int(value)
-    low, high = bounds
+    number = min(int(value), high) if clamp else int(value)
     return number if low <= number <= high else None
