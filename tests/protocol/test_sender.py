@@ -73,11 +73,46 @@ def test_an_ack_of_a_block_does_not_acknowledge_the_oack():
     assert not end.machine.peer_confirmed
 
 
-def test_an_error_after_an_oack_with_tsize_is_a_probe():
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (8, "User aborted the transfer"),  # EDK2
+        (0, "TFTP Aborted"),  # PXE ROMs, iPXE, Windows
+        (0, "Early terminate"),  # Raspberry Pi
+        (0, "No error, file close"),  # lpxelinux
+        (0, "closed"),  # GRUB
+        (0, ""),
+        (8, ""),
+    ],
+)
+def test_an_error_without_a_reason_after_an_oack_with_tsize_is_a_probe(code, text):
     end = SenderEnd(b"abcdefg", WITH_OACK)
     end.send()
-    assert end.receive(ErrorPacket(8, "User aborted the transfer")) == []
-    assert end.machine.outcome is Outcome.PROBE
+    assert end.receive(ErrorPacket(code, text)) == []
+    machine = end.machine
+    assert (machine.outcome, machine.code, machine.detail) == (Outcome.PROBE, code, text)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (3, "disk full"),
+        (3, "Transfer aborted: disk full"),
+        (0, "tsize too large"),
+        (0, "File does not fit into memory"),
+        (2, ""),
+        (4, "closed"),
+        (8, "Option negotiation failed"),  # U-Boot
+        (8, "Option not requested"),  # PXE ROMs
+        (8, "TFTP protocol error"),  # PXELINUX
+    ],
+)
+def test_an_error_with_a_reason_after_an_oack_with_tsize_is_an_abort(code, text):
+    end = SenderEnd(b"abcdefg", WITH_OACK)
+    end.send()
+    assert end.receive(ErrorPacket(code, text)) == []
+    machine = end.machine
+    assert (machine.outcome, machine.code, machine.detail) == (Outcome.ABORTED, code, text)
 
 
 def test_an_error_without_an_oack_is_an_abort():

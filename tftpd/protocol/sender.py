@@ -37,6 +37,11 @@ _READ_AHEAD_BYTES = 32 << 10
 # one costs as much as the rest of an ACK.
 _RTT_SAMPLE_INTERVAL_SECONDS = 0.01
 
+# Firmware requests the size and ends the transfer by ERROR 0 or 8: "TFTP Aborted" (PXE ROMs, iPXE),
+# "User aborted the transfer" (EDK2), "Early terminate" (Raspberry Pi), "No error, file close"
+# (lpxelinux), "closed" (GRUB). Other texts tell why a client refuses the file.
+_PROBE_CODES = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
+_PROBE_TEXTS = ("abort", "terminate", "close")
 
 BlockRange = tuple[int, int]
 """Index of the first block, and the number of consecutive blocks to send together."""
@@ -266,7 +271,11 @@ class Sender(TransferMachine):
             self._in_flight = 0
 
     def _receive_error(self, error: ErrorPacket) -> None:
-        if self.blocks == 0 and self.options.has_tsize:
+        text = error.message.lower()
+        is_end_of_probe = error.code in _PROBE_CODES and (
+            not text or any(part in text for part in _PROBE_TEXTS)
+        )
+        if self.blocks == 0 and self.options.has_tsize and is_end_of_probe:
             self.close(Outcome.PROBE, error.code, error.message)
         else:
             self._close_by_error(error)
