@@ -133,7 +133,8 @@ def test_a_block_out_of_order_is_ignored_in_lock_step(block):
 def test_a_block_larger_than_blksize_is_an_illegal_operation():
     end = ReceiverEnd(LOCK_STEP)
     end.send()
-    assert end.receive(Data(1, b"abcde")) == [ErrorPacket(4, "Illegal TFTP operation")]
+    (error,) = end.receive(Data(1, b"abcde"))
+    assert error.code == 4
     assert end.machine.outcome is Outcome.FAILED
 
 
@@ -369,16 +370,36 @@ def test_each_payload_is_returned_once():
     assert end.machine.take_payloads() == []
 
 
-def test_the_detail_tells_the_size_of_a_block_that_is_too_large():
+@pytest.mark.parametrize(
+    ("size", "stated"), [(5, "5"), (8, "8"), (1027, "1027"), (1028, "more than 1027")]
+)
+def test_a_block_that_is_too_long_gets_an_error_with_its_length(size, stated):
     end = ReceiverEnd(LOCK_STEP)
     end.send()
-    end.receive(Data(1, b"abcde"))
+    text = f"block of {stated} bytes is longer than blksize 4"
+    assert end.receive(Data(1, b"x" * size)) == [ErrorPacket(4, text)]
     machine = end.machine
-    assert (machine.code, machine.detail, machine.bytes_transferred) == (
-        4,
-        "block of 5 bytes is larger than blksize 4",
-        0,
+    assert (machine.code, machine.detail, machine.bytes_transferred) == (4, text, 0)
+
+
+def test_an_upload_without_its_end_times_out_with_a_detail():
+    """Some programs send no empty block after a file of full blocks."""
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.receive(Data(1, b"abcd"))
+    end.advance(60)
+    machine = end.machine
+    assert (machine.outcome, machine.detail) == (
+        Outcome.TIMED_OUT,
+        "the final short block is missing",
     )
+
+
+def test_an_upload_without_a_block_times_out_without_a_detail():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.advance(60)
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.TIMED_OUT, "")
 
 
 def test_an_ack_gives_an_rtt_sample_only_if_it_was_sent_once():

@@ -24,6 +24,7 @@ from tftpd.net.types import SocketAddress
 from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Direction, TransferOptions
 from tftpd.protocol.packets import ERROR_PREFIX, HEADER_BYTES, OACK_PREFIX, decode
+from tftpd.protocol.receiver import EXCESS_BYTES
 from tftpd.protocol.request import RequestMachine, TransferRequest
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
@@ -135,10 +136,10 @@ class ClientSession(Session[RequestMachine], Generic[File]):
     def _port_requirements(self) -> PortRequirements:
         request = self._transfer_request
         receives = request.direction is Direction.READ
-        # One byte more than a full block: a longer block is detected, not truncated.
-        data_bytes = max(_MAX_CONTROL_PACKET_BYTES, request.blksize + HEADER_BYTES + 1)
-        received_bytes = data_bytes if receives else _MAX_CONTROL_PACKET_BYTES
-        return PortRequirements(received_bytes, request.windowsize * data_bytes, receives)
+        data_bytes = request.blksize + HEADER_BYTES
+        window_bytes = request.windowsize * data_bytes + EXCESS_BYTES
+        received_bytes = data_bytes + EXCESS_BYTES if receives else _MAX_CONTROL_PACKET_BYTES
+        return PortRequirements(received_bytes, window_bytes, receives)
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         self.machine.receive(decode(datagram), now)

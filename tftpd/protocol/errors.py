@@ -5,8 +5,8 @@
     RequestRefused       a valid request that is not granted: answered with one ERROR
       ResourceExhausted  this host has no free resources at the moment
 
-The text of an ERROR comes only from the two enumerations in this module. Therefore an ERROR never
-reveals a path or an exception message of this host.
+The text of an ERROR comes from the two enumerations in this module, or names only numbers that the
+peer knows. Therefore an ERROR never reveals a path or an exception message of this host.
 """
 
 from enum import IntEnum, StrEnum

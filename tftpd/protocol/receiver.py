@@ -31,6 +31,9 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitTimer
 
+EXCESS_BYTES = 1024
+"""Bytes beyond a full block that a driver receives, so that the reason names the block's length."""
+
 _NO_BLOCK = 1 << 62  # higher than every block index
 
 
@@ -132,7 +135,8 @@ class Receiver(TransferMachine):
             else:
                 self._ack_due = True
         else:
-            self.close(Outcome.TIMED_OUT)
+            detail = "the final short block is missing" if self.blocks else ""
+            self.close(Outcome.TIMED_OUT, detail=detail)
 
     def next_send(self, now: float) -> bytes | None:
         """Return the datagram to send now: an ACK, OACK or ERROR; None if there is none."""
@@ -153,10 +157,11 @@ class Receiver(TransferMachine):
         return Ack(self._numbering.to_wire(self.blocks)).encode()
 
     def _accept(self, payload: bytes, now: float) -> None:
-        size = len(payload)
-        if size > self.options.blksize:
-            reason = f"block of {size} bytes is larger than blksize {self.options.blksize}"
-            self.abort(RequestRefused(ErrorCode.ILLEGAL_OPERATION, reason))
+        size, excess = len(payload), len(payload) - self.options.blksize
+        if excess > 0:
+            count = str(size) if excess < EXCESS_BYTES else f"more than {size - 1}"
+            text = f"block of {count} bytes is longer than blksize {self.options.blksize}"
+            self.abort(RequestRefused(ErrorCode.ILLEGAL_OPERATION, text=text))
             return
         if self._ack_sent_once and self.blocks == self._acked_index:
             self._timer.on_rtt_sample(now - self._sent_at)

@@ -15,6 +15,7 @@ from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import HEADER_BYTES, Request, Rrq, Wrq
+from tftpd.protocol.receiver import EXCESS_BYTES
 from tftpd.protocol.result import TransferResult
 from tftpd.server.admission import DropCounters, DropReason, RequestDropped
 from tftpd.server.config import ServerConfig, limit_upload_window
@@ -221,10 +222,9 @@ class SessionFactory:
         params = self._make_params(request, opened.write)
         session = ReceiveSession(self._runtime, options, timing, params, opened.upload)
         request.entry.memory_bytes = 2 * options.windowsize * (options.blksize + _SLOT_BYTES)
-        max_bytes = options.blksize + HEADER_BYTES + 1  # one more reveals an overlong block
-        return session, PortRequirements(
-            max_bytes, options.windowsize * max_bytes, True, request.ports
-        )
+        window_bytes = options.windowsize * (options.blksize + HEADER_BYTES) + EXCESS_BYTES
+        max_bytes = options.blksize + HEADER_BYTES + EXCESS_BYTES
+        return session, PortRequirements(max_bytes, window_bytes, True, request.ports)
 
     def _make_params(
         self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite
