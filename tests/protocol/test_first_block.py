@@ -90,19 +90,31 @@ def test_block_0_is_ignored_if_options_were_agreed(options):
     assert end.machine.blocks == 0
 
 
-@pytest.mark.parametrize(("rollover", "numbers"), [(0, [65535, 0, 1]), (1, [65535, 1, 2])])
-def test_block_numbers_roll_over(rollover, numbers):
-    receiver = ReceiverEnd(TransferOptions(blksize=8, rollover=rollover, first_block=None))
-    receiver.send()
-    content = b"".join(b"%08d" % index for index in range(65538)) + b"end"
-    sender = SenderEnd(content, TransferOptions(blksize=8, rollover=rollover, first_block=0))
-    sent, packets = [], sender.send()
+ROLLOVERS = pytest.mark.parametrize(
+    ("rollover", "numbers"), [(0, [65535, 0, 1]), (1, [65535, 1, 2])]
+)
+
+
+@ROLLOVERS
+def test_block_numbers_of_a_receiver_roll_over(rollover, numbers):
+    machine = ReceiverEnd(TransferOptions(blksize=1, rollover=rollover, first_block=None)).machine
+    for number in [*range(65535), *numbers]:
+        machine.receive(Data(number, b"a"), 100.0)
+        assert machine.next_send(100.0) == Ack(number).encode()
+    machine.receive(Data(numbers[-1] + 1, b""), 100.0)
+    assert (machine.complete, machine.bytes_transferred) == (True, 65538)
+
+
+@ROLLOVERS
+def test_block_numbers_of_a_sender_roll_over(rollover, numbers):
+    options = TransferOptions(blksize=1, windowsize=64, rollover=rollover, first_block=0)
+    end = SenderEnd(bytes(65538), options)
+    sent, packets = [], end.send()
     while packets:
         sent += [packet.block for packet in packets]
-        packets = sender.receive(*receiver.receive(*packets))
+        packets = end.receive(Ack(sent[-1]))
     assert sent == [*range(65535), *numbers, numbers[-1] + 1]
-    assert (receiver.machine.outcome, receiver.content) == (Outcome.DONE, content)
-    assert sender.machine.outcome is Outcome.DONE
+    assert end.machine.outcome is Outcome.DONE
 
 
 # Each packet lost: a client that counts from 0 and repeats its packets, and the receiver

@@ -67,6 +67,11 @@ class Receiver(TransferMachine):
         """True if the receiver waits for more blocks of a window and has nothing to send."""
         return not (self._ack_due or self.complete or self.closed)
 
+    @property
+    def missing_end(self) -> str:
+        """Detail for a transfer that ended after full blocks; empty before the first block."""
+        return "the final short block is missing" if self.blocks and not self.complete else ""
+
     def take_payloads(self) -> list[bytes]:
         """Return and forget the payloads that arrived in order since the last call."""
         payloads, self._payloads = self._payloads, []
@@ -135,8 +140,7 @@ class Receiver(TransferMachine):
             else:
                 self._ack_due = True
         else:
-            detail = "the final short block is missing" if self.blocks else ""
-            self.close(Outcome.TIMED_OUT, detail=detail)
+            self.close(Outcome.TIMED_OUT, detail=self.missing_end)
 
     def next_send(self, now: float) -> bytes | None:
         """Return the datagram to send now: an ACK, OACK or ERROR; None if there is none."""
