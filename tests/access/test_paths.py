@@ -64,6 +64,9 @@ def test_steps_are_not_empty_and_contain_no_separator(filename):
         (b"\xff", "\\xff"),
         ("\u202egpj.exe".encode(), "\\u202egpj.exe"),
         ("\u2028".encode(), "\\u2028"),
+        ("a\u3164\u1160\u034f\u2800b".encode(), "a\\u3164\\u1160\\u034f\\u2800b"),
+        ("\ufe0f\U000e0100".encode(), "\\ufe0f\\U000e0100"),
+        ("王辉.jpg".encode(), "王辉.jpg"),
     ],
 )
 def test_control_characters_and_quotes_are_escaped(filename, printed):

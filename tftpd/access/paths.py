@@ -4,6 +4,7 @@ File names are bytes. RFC 1350 section 5 says netascii, but clients send whateve
 firmware has, and POSIX file systems have no encoding either.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,13 @@ SELF = b"."
 PARENT = b".."
 
 MAX_NAME_BYTES = 4096  # PATH_MAX on Linux
+
+# Letters and marks that Unicode tells programs not to show (Default_Ignorable_Code_Point), and
+# the empty Braille pattern. `str.isprintable` accepts them.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +109,13 @@ def printable_name(filename: bytes) -> str:
     """
     quoted = filename.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     text = quoted.decode("utf-8", "backslashreplace")
-    if text.isprintable():
+    if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
         return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+    return "".join(c if _is_visible(c) else _escaped(c) for c in text)
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and not _INVISIBLE.match(character)
 
 
 def _escaped(character: str) -> str:
@@ -113,11 +125,11 @@ def _escaped(character: str) -> str:
 
 
 def escape_control_chars(text: str, max_chars: int | None = None) -> str:
-    """Return `text` as one line: characters that are not printable are escaped.
+    """Return `text` as one line: characters that cannot be seen are escaped.
 
     Args:
         text: The text.
         max_chars: Maximum length of the result; the rest is cut off.
     """
     text = text[:max_chars]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:max_chars]
+    return "".join(c if _is_visible(c) else ascii(c)[1:-1] for c in text)[:max_chars]
