@@ -95,14 +95,22 @@ def test_put_expands_patterns(driver, tmp_path, monkeypatch):
 
 
 def test_settings_apply_to_the_following_transfers(driver):
-    driver.run("get a", "mode netascii", "blksize 1024", "windowsize 4", "timeout 3")
+    driver.run("get a", "mode netascii", "blksize 1024", "windowsize 4", "rexmt 3")
     driver.run("connect 192.0.2.9 6969", "trace", "verbose on", "get a")
     (first, _), (second, jobs) = driver.calls
     assert (first.mode, first.blksize, first.trace) == (Mode.OCTET, None, False)
     assert (second.mode, second.blksize, second.windowsize) == (Mode.NETASCII, 1024, 4)
     assert (second.timeout, second.trace, second.verbose) == (3, True, True)
+    assert second.idle_timeout == first.idle_timeout
     assert second.port == 6969
     assert jobs == [TransferJob(remote(b"a", "192.0.2.9"), Path("a"))]
+
+
+def test_rexmt_and_timeout_have_the_meaning_of_tftp_1(driver):
+    driver.run("rexmt 1", "timeout 60", "put fw.bin")
+    ((arguments, _),) = driver.calls
+    assert (arguments.timeout, arguments.idle_timeout) == (1, 60)
+    assert driver.shell.stdout.getvalue() == "rexmt 1\ntimeout 60\n"
 
 
 def test_auto_and_binary_restore_the_defaults(driver):
@@ -124,7 +132,8 @@ def test_the_command_line_sets_the_initial_values():
 def test_status_prints_the_settings(driver):
     assert driver.run("status") == (
         f"host {HOST}, port 69\n"
-        "mode octet, blksize auto, windowsize auto, timeout auto\n"
+        "mode octet, blksize auto, windowsize auto\n"
+        "rexmt auto, timeout 30\n"
         "verbose off, trace off\n"
     )
 
@@ -151,6 +160,7 @@ def test_empty_lines_comments_and_status_start_no_transfer(driver, line):
     [
         ("fetch a", 'unknown command "fetch"'),
         ("t", "timeout or trace"),
+        ("timeout soon", "not a number of seconds"),
         ("get", "get FILE; get REMOTE LOCAL"),
         ("get 'a", "No closing quotation"),
         ("get ''", "not empty"),
@@ -160,7 +170,7 @@ def test_empty_lines_comments_and_status_start_no_transfer(driver, line):
         ("blksize 7", "8 to 65464"),
         ("blksize lots", "not a non-negative integer"),
         ("windowsize 0", "1 to 65535"),
-        ("timeout 256", "1 to 255"),
+        ("rexmt 256", "1 to 255"),
         ("trace perhaps", "on or off"),
         ("connect a b c", "connect HOST"),
         ("connect a 70000", "1 to 65535"),
@@ -183,7 +193,7 @@ def test_the_first_failure_determines_the_exit_status(driver):
 
 def test_help_lists_every_command(driver):
     listed = driver.run("?").split()
-    assert {"get", "put", "mode", "blksize", "windowsize", "timeout"} < set(listed)
+    assert {"get", "put", "mode", "blksize", "windowsize", "rexmt", "timeout"} < set(listed)
     assert {"verbose", "trace", "status", "quit"} < set(listed)
     assert "blksize [BYTES|auto]" in driver.run("help blksize")
 
@@ -219,6 +229,29 @@ def test_a_script_runs_all_commands_after_a_failure(running, tmp_path):
     assert (running.root / "mine").read_bytes() == b"mine"
     assert done.stderr.count(b"\n") == 2
     assert [event["blksize"] for event in running.awaited(5)[2:3]] == [1024]
+
+
+def test_a_script_reaches_a_device_that_listens_late_and_for_a_short_time(tmp_path):
+    (tmp_path / "fw.bin").write_bytes(b"firmware")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.bind(("127.0.0.1", 0))
+        device.settimeout(LIMIT)
+        process = subprocess.Popen(
+            [*TFTPC, "127.0.0.1", str(device.getsockname()[1])],
+            cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        process.stdin.write(b"binary\nrexmt 1\ntimeout 60\nput fw.bin\n")
+        process.stdin.close()
+        for _ in range(4):  # the device is not ready for the first three
+            request, client = device.recvfrom(600)
+        assert request.startswith(b"\0\2fw.bin\0octet\0")
+        device.sendto(b"\0\4\0\0", client)
+        assert device.recv(600) == b"\0\3\0\1firmware"
+        device.sendto(b"\0\4\0\1", client)
+        output = process.stdout.read()
+        process.stdout.close()
+        assert process.wait(LIMIT) == 0
+    assert b"fw.bin: 8 bytes in " in output
 
 
 class Terminal:

@@ -135,7 +135,7 @@ def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) ->
         help="server port if the URL has none (default: 69)",
     )  # fmt: skip
     parser.add_argument(
-        "--patience", type=_parse_seconds, default=idle_timeout, dest="idle_timeout",
+        "--patience", type=parse_seconds, default=idle_timeout, dest="idle_timeout",
         metavar="SECONDS",
         help=f"fail if the server sends nothing for this time (default: {idle_timeout:g})",
     )  # fmt: skip
@@ -153,7 +153,8 @@ def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) ->
     )  # fmt: skip
 
 
-def _parse_seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
+    """Parse a non-negative number of seconds; raise `UsageError` for other text."""
     with suppress(ValueError):
         seconds = float(text)
         if 0 <= seconds < inf:

@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from tftpd.client.arguments import parse_mode, parse_natural, parse_port
+from tftpd.client.arguments import parse_mode, parse_natural, parse_port, parse_seconds
 from tftpd.client.commands import parse_settings
 from tftpd.client.errors import ExitStatus, LocalError, UsageError
 from tftpd.client.jobs import RemoteFile, TransferJob, destination, remote_file
@@ -24,7 +24,9 @@ from tftpd.protocol.negotiation import Mode
 
 _MAX_HISTORY_LINES = 1000
 _SWITCH_VALUES = {"on": True, "off": False}
-_STATUS_LINES = ("host port", "mode blksize windowsize timeout", "verbose trace")
+_STATUS_LINES = ("host port", "mode blksize windowsize", "rexmt timeout", "verbose trace")
+# Commands of tftp(1) and the options of the command line that have the same meaning.
+_OPTIONS = {"rexmt": "timeout", "timeout": "idle_timeout"}
 
 JobRunner = Callable[[Namespace, list[TransferJob]], int]
 """Runs jobs with the settings of a command line; returns the exit status."""
@@ -115,9 +117,13 @@ class Shell(cmd.Cmd):
         """Usage: windowsize [BLOCKS|auto] - blocks in a window; auto: 16, fewer large blocks."""
         self._set("windowsize", line, _parse_natural_or_auto)
 
+    def do_rexmt(self, line: str) -> None:
+        """Usage: rexmt [SECONDS|auto] - retransmission interval of both sides; auto measures it."""
+        self._set("rexmt", line, _parse_natural_or_auto)
+
     def do_timeout(self, line: str) -> None:
-        """Usage: timeout [SECONDS|auto] - retransmission interval; auto measures it."""
-        self._set("timeout", line, _parse_natural_or_auto)
+        """Usage: timeout [SECONDS] - fail if the server sends nothing for this time."""
+        self._set("timeout", line, parse_seconds)
 
     def do_verbose(self, line: str) -> None:
         """Usage: verbose [on|off] - print the agreed options of each transfer."""
@@ -215,7 +221,7 @@ class Shell(cmd.Cmd):
 
     def _set(self, name: str, line: str, parse: Callable[[str], Any]) -> None:
         for word in self._split(line, name, 0, 1):
-            changed = _replace(self._arguments, **{name: parse(word)})
+            changed = _replace(self._arguments, **{_OPTIONS.get(name, name): parse(word)})
             parse_settings(changed)
             self._arguments = changed
         self._print(self._format_setting(name))
@@ -225,7 +231,7 @@ class Shell(cmd.Cmd):
         self._set(name, line or toggled, _parse_switch)
 
     def _format_setting(self, name: str) -> str:
-        return f"{name} {_format_value(getattr(self._arguments, name))}"
+        return f"{name} {_format_value(getattr(self._arguments, _OPTIONS.get(name, name)))}"
 
     def _print(self, text: str) -> None:
         print(text, file=self.stdout, flush=True)
@@ -257,7 +263,7 @@ def _format_value(value: Any) -> str:
         return value.value.decode()
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "auto" if value is None else str(value)
+    return "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _with_prefix(prefix: str, words: Iterable[str]) -> list[str]:
