@@ -105,6 +105,19 @@ def test_files_and_standard_input_are_uploaded(tftpc, url, running, tmp_path):
     assert (running.root / "stdin").read_bytes() == b"piped"
 
 
+def test_names_are_shown_in_their_encoding(tftpc, url, running, tmp_path):
+    name = "说明.txt"
+    (running.root / os.fsdecode(name.encode("gb2312"))).write_bytes(b"text")
+    done = tftpc("get", "-v", "--encoding", "gb2312", f"{url}/{name}")
+    assert done.stdout.decode().startswith(f"{name}: 4 bytes in ")
+    assert f"RRQ {name} octet" in done.stderr.decode()
+    assert (tmp_path / name).read_bytes() == b"text"
+    done = tftpc("get", "--json", "--encoding", "gb2312", f"{url}/{name}", "-o", "x")
+    assert json.loads(done.stdout)["file"] == name
+    done = tftpc("get", f"{url}/%d5%fd")
+    assert done.stderr == b"tftpc: \\xd5\\xfd: File not found (ERROR 1)\n"
+
+
 def test_the_url_selects_netascii(tftpc, url, running, tmp_path):
     (tmp_path / "text").write_bytes(b"one\ntwo\n")
     assert tftpc("put", "text", f"{url}/text;mode=netascii").returncode == 0

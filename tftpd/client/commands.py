@@ -48,7 +48,8 @@ class CommandRunner:
     def __init__(self, reactor: Any, arguments: Namespace, jobs: list[TransferJob]) -> None:
         self._runtime = create_runtime(reactor)
         if arguments.trace:
-            observe = packet_printer(self._runtime.clock.seconds, sys.stderr)
+            clock = self._runtime.clock
+            observe = packet_printer(clock.seconds, sys.stderr, arguments.encoding)
             self._runtime = replace(self._runtime, tap=partial(ProtocolTap, observe=observe))
         self._arguments = arguments
         self._jobs = jobs
@@ -67,7 +68,7 @@ class CommandRunner:
         arguments = self._arguments
         no_bar = arguments.quiet or arguments.json or arguments.trace
         try:
-            with progress_bar(_name(job), no_bar) as progress:
+            with progress_bar(job.remote.text, no_bar) as progress:
                 result = await self._transfer(job, progress)
         except TransferError as error:
             self._print_error(job, error)
@@ -99,7 +100,7 @@ class CommandRunner:
                 retransmits=result.retransmits,
             )
         elif not self._arguments.quiet:
-            text = f"{_name(job)}: {result.bytes_transferred} bytes in {result.seconds:.3f} s"
+            text = f"{job.remote.text}: {result.bytes_transferred} bytes in {result.seconds:.3f} s"
             if self._arguments.verbose:
                 text += f", {result.rate / 1e6:.1f} MB/s, blksize {result.blksize}, "
                 text += f"windowsize {result.windowsize}, "
@@ -113,11 +114,11 @@ class CommandRunner:
             text = printable_name(error.text.encode("utf-8", "surrogateescape"))
             if not isinstance(error, LocalError):  # its text names the local file or the host
                 code = "" if error.code is None else f" (ERROR {error.code})"
-                text = f"{_name(job)}: {text}{code}"
+                text = f"{job.remote.text}: {text}{code}"
             print(f"tftpc: {text}", file=sys.stderr, flush=True)
 
     def _print_json(self, job: TransferJob, **values: object) -> None:
-        file = {"host": job.remote.host, "file": _name(job), "local": str(job.local or "-")}
+        file = {"host": job.remote.host, "file": job.remote.text, "local": str(job.local or "-")}
         print(json.dumps(file | values), file=self._output, flush=True)
 
 
@@ -127,10 +128,6 @@ def parse_settings(arguments: Namespace) -> ClientSettings:
     settings = ClientSettings(**{n: v for n, v in vars(arguments).items() if n in names})
     settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE)
     return settings
-
-
-def _name(job: TransferJob) -> str:
-    return printable_name(job.remote.name)
 
 
 def _open_destination(local: Path | None) -> AbstractContextManager[Path | BinaryIO]:
@@ -188,7 +185,9 @@ def _format_bytes(count: float) -> str:
     return f"{count / divisor:.1f} {unit}"
 
 
-def packet_printer(seconds: Callable[[], float], out: TextIO) -> DatagramObserver:
+def packet_printer(
+    seconds: Callable[[], float], out: TextIO, encoding: str = "utf-8"
+) -> DatagramObserver:
     """Return a function that prints one line for each datagram (`tftpc -v`).
 
         0.000512 to 192.0.2.1:69      RRQ pxelinux.0 octet tsize=0 blksize=1468
@@ -199,6 +198,7 @@ def packet_printer(seconds: Callable[[], float], out: TextIO) -> DatagramObserve
     Args:
         seconds: Returns the current time in seconds.
         out: File to print to.
+        encoding: Encoding of file names.
     """
     started: float | None = None
 
@@ -207,7 +207,7 @@ def packet_printer(seconds: Callable[[], float], out: TextIO) -> DatagramObserve
         now = seconds()
         started = now if started is None else started
         direction = "to" if outgoing else "from"
-        text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram)}"
+        text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram, encoding)}"
         print(f"{now - started:9.6f} {text}", file=out)
 
     return observe

@@ -4,14 +4,17 @@ A file on a server is a host and a name, or a URL: `tftp://host[:port]/path[;mod
 (RFC 3617).
 """
 
+import os
 import re
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from tftpd.client.arguments import parse_mode, parse_port
 from tftpd.client.errors import LocalError, UsageError
+from tftpd.net.packet_text import printable_text
 from tftpd.protocol.negotiation import Mode
 
 STDIO = "-"  # standard input or output
@@ -27,12 +30,22 @@ _HOST_AND_PORT = re.compile(_HOST, re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on a server. `port` and `mode` are None if the user did not give them."""
+    """A file on a server. `port` and `mode` are None if the user did not give them.
+
+    Attributes:
+        encoding: Encoding of the characters in the name.
+    """
 
     host: str
     name: bytes
     port: int | None = None
     mode: Mode | None = None
+    encoding: str = field(default="utf-8", compare=False)
+
+    @property
+    def text(self) -> str:
+        """Name of the file for messages."""
+        return printable_text(self.name, self.encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,7 @@ def parse_url(url: str, encoding: str) -> RemoteFile:
         raise UsageError(f'invalid URL "{url}": the form is {form}')
     mode = None if match["mode"] is None else parse_mode(match["mode"])
     host, port = _host_and_port(match)
-    return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode)
+    return RemoteFile(host, unquote_to_bytes(match["path"].encode(encoding)), port, mode, encoding)
 
 
 def parse_downloads(arguments: Namespace) -> list[TransferJob]:
@@ -131,7 +144,7 @@ def remote_file(host: str, name: str, encoding: str) -> RemoteFile:
     """
     match = _HOST_AND_PORT.fullmatch(host)
     address, port = (host, None) if match is None else _host_and_port(match)
-    return _check_name(RemoteFile(address, name.encode(encoding), port))
+    return _check_name(RemoteFile(address, name.encode(encoding), port, None, encoding))
 
 
 def destination(remote: RemoteFile, output: str | None) -> Path | None:
@@ -155,7 +168,9 @@ def destination(remote: RemoteFile, output: str | None) -> Path | None:
     last = remote.name.rpartition(b"/")[2]
     if last in (b"", b".", b".."):
         raise UsageError("the URL ends without a file name: give a local file with -o")
-    return Path(output or ".", last.decode("utf-8", "surrogateescape"))
+    with suppress(UnicodeError):
+        last = last.decode(remote.encoding).encode()
+    return Path(output or ".", os.fsdecode(last))
 
 
 def _parse_remotes(arguments: Namespace) -> list[RemoteFile]:
