@@ -214,6 +214,46 @@ def test_output_that_cannot_be_written_is_reported_in_one_line(tmp_path, url, co
     assert done.stderr.count(b"\n") == 1
 
 
+def test_no_options_sends_a_request_without_options(tftpc, url):
+    done = tftpc("get", "-v", "--no-options", f"{url}/sub/other")
+    assert done.stderr.decode().splitlines()[0].endswith("RRQ sub/other octet")
+    assert b"without options" not in done.stdout
+
+
+def test_verbose_says_that_a_request_was_repeated_without_options(silent_server, tmp_path):
+    url = f"tftp://127.0.0.1:{silent_server.getsockname()[1]}/f"
+    process = subprocess.Popen(
+        [*TFTPC, "get", "-v", url],
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process.stdout:
+        while (received := silent_server.recvfrom(600))[0] != b"\0\1f\0octet\0":
+            pass
+        silent_server.sendto(b"\0\3\0\1", received[1])
+        assert process.stdout.read().endswith(b", request repeated without options\n")
+    assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("first_block", [0, 1])
+def test_put_counts_from_0_and_a_server_that_needs_it_causes_a_hint(
+    silent_server, tmp_path, first_block
+):
+    (tmp_path / "f").write_bytes(b"text")
+    url = f"tftp://127.0.0.1:{silent_server.getsockname()[1]}/f"
+    options = ["--no-options", "--patience", "1", "--first-block", str(first_block)]
+    process = subprocess.Popen(
+        [*TFTPC, "put", *options, "f", url], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    request, client = silent_server.recvfrom(600)
+    assert request == b"\0\2f\0octet\0"
+    silent_server.sendto(b"\0\4\0\0", client)
+    assert silent_server.recv(600) == b"\0\3\0%ctext" % first_block
+    silent_server.sendto(b"\0\4\0\0", client)
+    with process.stderr:
+        error = process.stderr.read()
+    assert (process.wait(LIMIT), b"--first-block 0" in error) == (5 * first_block, first_block)
+
+
 def test_failures_have_different_exit_statuses(tftpc, url, silent_server, tmp_path):
     (tmp_path / "f").write_bytes(b"")
     assert tftpc("get", f"{url}/none").returncode == 3
@@ -322,6 +362,8 @@ def test_a_destination_that_cannot_be_opened_is_reported(tftpc, url, tmp_path):
         ["get", "--port", "70000", "h", "f"],
         ["get", "--mode", "mail", "h", "f"],
         ["get", "--encoding", "nonesuch", "h", "f"],
+        ["put", "--first-block", "2", "a", "tftp://h/f"],
+        ["get", "--first-block", "0", "h", "f"],
         ["put", "tftp://h/f"],
         ["put", "a", "b"],
         ["put", "a", "b", "host", "c"],

@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "which must end with / if there are several files",
     )  # fmt: skip
     _add_transfer_options(put)
+    _add_first_block(put)
 
     probe = commands.add_parser("probe", help="test how a server behaves and why a boot may fail")
     probe.add_argument(
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "at", nargs="?", type=parse_port, metavar="PORT", help="server port (default: 69)"
     )
     _add_request_options(prompt)
+    _add_first_block(prompt)
     return top
 
 
@@ -126,7 +128,18 @@ def _add_request_options(parser: argparse.ArgumentParser) -> None:
         "--rollover", type=parse_natural, metavar="0|1",
         help="block number after 65535: 0 or 1 (default: do not request the option)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-options", action="store_false", dest="has_options",
+        help="send a request without options (default: only if the server ignores or refuses them)",
+    )  # fmt: skip
     _add_server_options(parser, IDLE_TIMEOUT_SECONDS)
+
+
+def _add_first_block(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--first-block", type=parse_natural, default=1, metavar="0|1",
+        help="number of the first block of an upload; 0 for servers that count from 0 (default: 1)",
+    )  # fmt: skip
 
 
 def _add_server_options(parser: argparse.ArgumentParser, idle_timeout: float) -> None:

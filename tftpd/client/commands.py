@@ -105,6 +105,7 @@ class CommandRunner:
                 text += f", {result.rate / 1e6:.1f} MB/s, blksize {result.blksize}, "
                 text += f"windowsize {result.windowsize}, "
                 text += f"{result.retransmits} retransmissions, server {result.peer[0]}"
+                text += ", request repeated without options" if result.fell_back else ""
             print(text, file=self._output, flush=True)
 
     def _print_error(self, job: TransferJob, error: TransferError) -> None:
