@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -138,7 +137,7 @@ def copy_spool(spool: BinaryIO, stream: BinaryIO) -> None:
     Raises:
         LocalError: The stream cannot be written.
     """
-    name = "standard output" if stream is sys.stdout.buffer else getattr(stream, "name", "stream")
+    name = str(getattr(stream, "name", "stream")).replace("<stdout>", "standard output")
     with translate_to_local_error(f"{name}: "):
         spool.seek(0)
         shutil.copyfileobj(spool, stream)
