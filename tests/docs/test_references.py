@@ -6,15 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
-from _pytest.mark.structures import ParameterSet
 
+from tests.docs.blocks import DOCS, PAGES, TOP
 from tests.support.daemons import CHECKOUT
-from tftpd.config.loader import build_schema, load_settings
 
-DOCS = CHECKOUT / "docs"
-TOP = [CHECKOUT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
-PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 MODULES = sorted((CHECKOUT / "tftpd").rglob("*.py"))
 
 _FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -119,35 +114,3 @@ def test_every_requirement_of_an_rfc_names_a_module_and_a_test():
         for row in rows[1:]:
             assert re.search(r"`tftpd/[\w/]+\.py`", row), row
             assert _TEST.search(row), row
-
-
-def configurations() -> list[ParameterSet]:
-    """YAML blocks of the documents: whole configurations or top-level sections of one."""
-    keys = set(build_schema()["properties"])
-    fragments = [set(model.get("properties", ())) for model in build_schema()["$defs"].values()]
-    found = []
-    for path in [*TOP, *PAGES]:
-        for number, (indent, language, text) in enumerate(_FENCED.findall(path.read_text())):
-            block = re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)
-            document = yaml.safe_load(block) if language == "yaml" else None
-            if not isinstance(document, dict) or "apiVersion" in document:
-                continue
-            if document.keys() <= keys or not any(document.keys() <= some for some in fragments):
-                found.append(pytest.param(block, id=f"{page_id(path)}-{number}"))
-    return found
-
-
-@pytest.mark.parametrize("text", configurations())
-def test_a_configuration_in_a_document_has_no_problems(text, tmp_path):
-    text = re.sub(r'(?<=[ \["])/(?=(srv|var|run)/)', f"{tmp_path}/", text)
-    document = yaml.safe_load(text)
-    for directory in document.get("directories", []):
-        roots = directory["root"]
-        for root in roots if isinstance(roots, list) else [roots]:
-            Path(root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
-    (tmp_path / "var/lib/tftpd").mkdir(parents=True)
-    if "directories" not in document:
-        text += f"\ndirectories: [{{root: {tmp_path}, read: true}}]\n"
-    file = tmp_path / "tftpd.yaml"
-    file.write_text(text)
-    assert load_settings(file).build_mounts()
