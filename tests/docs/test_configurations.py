@@ -88,7 +88,7 @@ def fits(code: str, directory: Path) -> bool:
     """Return True if some configuration may contain the code."""
     names = "|".join(sorted(PLACEHOLDERS, key=len, reverse=True))
     code = re.sub(rf"(?<![A-Za-z])({names})(?![A-Za-z0-9])", lambda m: PLACEHOLDERS[m[1]], code)
-    code = re.sub("^duplicates: .*", "duplicates: 3", code)  # the maximum
+    code = re.sub("duplicates: [0-9]+", "duplicates: 3", code)  # the maximum
     code = code[1:-1] if code.startswith("{") else code
     for context in CONTEXTS:
         try:
