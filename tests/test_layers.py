@@ -25,7 +25,7 @@ LAYERS = {
     | TWISTED,
     "status": {
         *("protocol", "access", "storage", "config", "net", "server"),
-        "prometheus_client",
+        *("prometheus_client", "pydantic"),
     }
     | TWISTED,
     "daemon": {

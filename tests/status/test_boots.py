@@ -5,7 +5,8 @@ import pytest
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState
-from tftpd.status.boots import MAX_CLIENTS, ClientHistory, History, VerdictCode, judge
+from tftpd.status.boots import ClientHistory, VerdictCode, judge
+from tftpd.status.history import MAX_CLIENTS, History
 
 PEER = ("10.0.0.7", 2070)
 READ = Direction.READ

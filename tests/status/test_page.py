@@ -153,6 +153,23 @@ def test_a_file_found_by_another_name_is_shown_with_both_names(tmp_path, browser
         assert page.console_messages() == []
 
 
+def test_the_last_upload_of_each_device_is_shown_the_oldest_first(tmp_path, browser):
+    with web(tmp_path) as served:
+        for name in (b"sw1.cfg", b"sw2.cfg", b"sw1.cfg"):
+            put(served.running.port, name, b"x" * 700)
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#uploads .file") == ["sw2.cfg", "sw1.cfg"])
+        assert page.texts("#uploads .size") == ["700 B", "700 B"]
+        assert page.texts("#count-uploads") == ["2"]
+        (served.running.root / "sw1.cfg").unlink()
+        (served.running.root / "sw1.cfg").mkdir()
+        with pytest.raises(ServerError):
+            put(served.running.port, b"sw1.cfg", b"x")
+        until(lambda: page.texts("#uploads .file") == ["sw1.cfg", "sw2.cfg"])
+        assert " refused: " in page.texts("#uploads .outcome")[0]
+        assert page.console_messages() == []
+
+
 def test_the_filter_shows_one_client_and_is_kept_in_the_url(tmp_path, browser):
     with web(tmp_path) as served, ExitStack() as clients:
         (served.running.root / "file").write_bytes(b"x" * 10_000)

@@ -15,10 +15,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
 
 from tests.status.pages import WAIT_SECONDS, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
+from tftpd.config.sections import StatusSection
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.status.service import StatusService
 
 PATHS = ["/", "/style.css", "/script.js", "/icon.svg", "/status", "/metrics", "/health"]
@@ -438,6 +442,105 @@ def test_reloads_are_counted_and_update_the_listeners(tmp_path):
         config.write_text("nonsense")
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "failed"] == 1)
+
+
+def test_requests_and_uploads_survive_a_restart(tmp_path):
+    state = tmp_path / "state.json"
+    with web(tmp_path, status={"state": "state.json"}) as page:
+        put(page.running.port, b"sw1.cfg", b"x" * 700)
+        with pytest.raises(ServerError):
+            get(page.running.port, b"missing")
+        page.running.awaited(2)
+        before = page.status()
+        assert page.running.stop() in (0, -signal.SIGTERM)
+    assert stat.filemode(state.stat().st_mode) == "-rw-------"
+    with web(tmp_path, status={"state": str(state)}) as page:
+        after = page.status()
+        assert [after[key] for key in ("number", "ended", "uploads")] == [
+            before[key] for key in ("number", "ended", "uploads")
+        ]
+        assert [client["text"] for client in after["clients"]] == ["stored sw1.cfg"]
+        (upload,) = after["uploads"]
+        assert (upload["client"], upload["file"], upload["bytes"]) == ("127.0.0.1", "sw1.cfg", 700)
+        assert (upload["number"], upload["failed"], upload["detail"]) == (1, None, None)
+        get(page.running.port, b"sw1.cfg")
+        page.running.awaited(1)
+        status = page.status(after["number"])
+        assert [one["number"] for one in status["ended"]] == [3]
+        assert status["uploads"] == []
+
+
+def test_systemd_provides_the_directory_of_the_state(tmp_path):
+    (tmp_path / "state").mkdir()
+    port = free_port(socket.SOCK_STREAM)
+
+    def environment(log):
+        return {"STATE_DIRECTORY": f"{tmp_path}/state:{tmp_path}/state/upload"}
+
+    with daemon(tmp_path, environment=environment, status={"port": port}) as running:
+        put(running.port, b"new", b"")
+        running.awaited(1)
+        running.stop()
+    assert os.listdir(tmp_path / "state") == ["status.json"]
+
+
+@pytest.mark.parametrize("kind", ["text", "impossible", "fifo", "link", "directory"])
+def test_a_state_that_cannot_be_read_is_a_warning(tmp_path, kind):
+    state = tmp_path / "state.json"
+    if kind == "text":
+        state.write_text("not JSON")
+    elif kind == "impossible":
+        uploads = {"10.0.0.1": {"a": {"number": 1, "time": 1e300, "size": 1}}}
+        content = {"format": 1, "time": 0, "clock": 0, "number": 1, "ended": [], "clients": {}}
+        state.write_text(json.dumps(content | {"uploads": uploads}))
+    elif kind == "fifo":
+        os.mkfifo(state)
+    elif kind == "link":
+        (tmp_path / "other").write_text("untouched")
+        state.symlink_to(tmp_path / "other")
+    else:
+        state.mkdir()
+    with web(tmp_path, status={"state": str(state)}) as page:
+        assert page.status()["ended"] == []
+        put(page.running.port, b"new", b"")
+        page.running.awaited(1)
+        page.running.stop()
+        warnings = [event["message"] for event in page.running.events() if event["level"] == "warn"]
+    assert warnings[0].startswith(
+        f"the saved requests of the status page in {state} cannot be read: "
+    )
+    if kind == "directory":
+        assert warnings[1].endswith("cannot be written: Is a directory")
+    else:
+        assert json.loads(state.read_bytes())["number"] == 1
+        assert not state.is_symlink()
+
+
+def test_the_state_is_saved_now_and_then(tmp_path):
+    class Reactor(Clock):
+        def getThreadPool(self):
+            return self
+
+        def callInThreadWithCallback(self, on_result, work):
+            on_result(True, work())
+
+        def callFromThread(self, call, *arguments):
+            call(*arguments)
+
+    reactor, state = Reactor(), tmp_path / "state.json"
+    service = StatusService(reactor, StatusSection(state=str(state)))
+    service.start(SimpleNamespace())
+    service(TransferResult(Direction.WRITE, ("10.0.0.7", 1), b"x", Outcome.DONE))
+    reactor.advance(59)
+    assert not state.exists()
+    reactor.advance(1)
+    saved = state.stat()
+    reactor.advance(600)
+    assert state.stat() == saved  # nothing has changed
+    service(TransferResult(Direction.WRITE, ("10.0.0.7", 1), b"x", Outcome.DONE))
+    service.stop()
+    assert json.loads(state.read_bytes())["number"] == 2
+    assert reactor.getDelayedCalls() == []
 
 
 def test_requests_to_the_page_are_not_logged(tmp_path):

@@ -121,12 +121,13 @@ def _resolve_paths(document: Document, base: Path) -> None:
                     roots[n] = _resolve_root(document, (*path, n), base, root, entry)
         elif _is_path(roots):
             entry["root"] = _resolve_root(document, path, base, roots, entry)
-    trace = document.value.get("trace")
-    if isinstance(trace, dict) and _is_path(trace.get("file")):
-        trace["file"] = file = os.path.normpath(base / trace["file"])
-        if not os.path.isdir(os.path.dirname(file)):
-            problem = f"{escape_control_chars(file)} is not in an existing directory"
-            document.add_problem(("trace", "file"), problem)
+    for section, key in (("trace", "file"), ("status", "state")):
+        values = document.value.get(section)
+        if isinstance(values, dict) and _is_path(values.get(key)):
+            values[key] = file = os.path.normpath(base / values[key])
+            if not os.path.isdir(os.path.dirname(file)):
+                problem = f"{escape_control_chars(file)} is not in an existing directory"
+                document.add_problem((section, key), problem)
 
 
 def _is_path(value: Any) -> TypeGuard[str]:

@@ -155,6 +155,12 @@ class StatusSection(ConfigModel):
     names: list[types.HostName] = Field(default=[])
     """Host names, besides localhost, that browsers may use."""
 
+    state: types.FilePath | None = None
+    """File that keeps the last requests across restarts, relative to this file.
+
+    By default status.json in the state directory of systemd; without systemd there is none.
+    """
+
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
         if self.socket is not None and self.model_fields_set & {"address", "port"}:

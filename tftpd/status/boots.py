@@ -1,12 +1,10 @@
-"""History of requests, grouped into boots of clients.
+"""Requests of a client, grouped into boots.
 
 A client does not report whether it has booted. The order of its requests and the last one show
 it: see `judge`.
 """
 
-import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -17,11 +15,10 @@ from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState
 from tftpd.status.file_kinds import FileKind, classify
 
-MAX_CLIENTS = 256
-MAX_ENDED = 100
 _MAX_STEPS = 24  # of a boot; beyond that the second step is removed
 _MAX_NAMES = 32  # of steps that are merged into one
 _MAX_TEXT_CHARS = 160  # of a name or text
+MAX_TEXT_BYTES = 4 * _MAX_TEXT_CHARS + 4  # of a name or text that has an effect on it
 
 # A client that was silent for this long starts a new boot. Longer values would hide a boot
 # loop; no loader waits longer, except for a person at its menu.
@@ -144,43 +141,6 @@ class ClientHistory:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRequest:
-    """A result with its number and its time in seconds since the epoch."""
-
-    number: int
-    time: float
-    result: TransferResult
-
-
-class History:
-    """Observer that keeps the last 100 requests that ended and the last 256 clients.
-
-    Requests are numbered, so that a client of the status page can ask for newer ones.
-    """
-
-    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        """Create an empty history. `seconds` is a monotonic clock."""
-        self.number = 0  # of the latest request
-        self.ended: deque[EndedRequest] = deque(maxlen=MAX_ENDED)
-        self.clients: OrderedDict[str, ClientHistory] = OrderedDict()
-        self.seconds = seconds
-
-    def __call__(self, result: TransferResult) -> None:
-        """Add a request. Dropped ones are left out: a flood must not displace the others."""
-        if result.outcome is Outcome.DROPPED:
-            return
-        self.number += 1
-        self.ended.append(EndedRequest(self.number, time.time(), result))
-        host = result.peer[0]
-        client = self.clients.setdefault(host, ClientHistory())
-        self.clients.move_to_end(host)
-        if len(self.clients) > MAX_CLIENTS:
-            self.clients.popitem(last=False)
-        client.add(result, self.seconds())
-        client.changed = self.number
-
-
 def judge(steps: Sequence[BootStep], running: Sequence[SessionSnapshot]) -> Verdict:
     """Return the verdict about a boot.
 
@@ -213,7 +173,7 @@ def count_blocks(size: int | None, blksize: int) -> int | None:
 
 def short_name(filename: bytes) -> str:
     """Return a printable name or text of at most 160 characters."""
-    text = printable_name(filename[: 4 * _MAX_TEXT_CHARS + 4])
+    text = printable_name(filename[:MAX_TEXT_BYTES])
     return text if len(text) <= _MAX_TEXT_CHARS else text[: _MAX_TEXT_CHARS - 1] + "…"
 
 

@@ -11,9 +11,11 @@ from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
 from tftpd.status import boots
 from tftpd.status.file_kinds import classify
+from tftpd.status.history import MAX_ENDED, EndedRequest, History
+from tftpd.status.uploads import LastUpload
 
 
-def requests_to_json(snapshot: Snapshot, history: boots.History, since: int = 0) -> dict[str, Any]:
+def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> dict[str, Any]:
     """Return the part of the status about sessions, requests and clients.
 
     Args:
@@ -40,11 +42,22 @@ def requests_to_json(snapshot: Snapshot, history: boots.History, since: int = 0)
             for direction in Direction
         },
         "running": [_running_to_json(session) for session in snapshot.running],
-        "ended": [_ended_to_json(ended) for ended in history.ended if ended.number > since],
+        "ended": [ended for ended in ended_to_json(history) if ended["number"] > since],
         "clients": [
             _client_to_json(host, clients.get(host, unknown), running[host], now) for host in hosts
         ],
+        "uploads": [
+            _upload_to_json(host, name, upload)
+            for host, files in history.uploads.clients.items()
+            for name, upload in files.items()
+            if upload.number > since
+        ],
     }
+
+
+def ended_to_json(history: History) -> list[dict[str, Any]]:
+    """Return the last requests that ended, also those before the last start."""
+    return [*history.restored, *map(_ended_to_json, history.ended)][-MAX_ENDED:]
 
 
 def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
@@ -105,11 +118,11 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     }
 
 
-def _ended_to_json(ended: boots.EndedRequest) -> dict[str, Any]:
+def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
     result = ended.result
     return {
         "number": ended.number,
-        "time": datetime.fromtimestamp(ended.time, UTC).isoformat(timespec="milliseconds"),
+        "time": _format_time(ended.time),
         **result_to_json(result, boots.short_name),
         "successful": result.outcome.successful,
         "size": result.size,
@@ -118,6 +131,22 @@ def _ended_to_json(ended: boots.EndedRequest) -> dict[str, Any]:
         "timeouts": result.timeouts,
         "rtt": result.rtt,
     }
+
+
+def _upload_to_json(host: str, name: str, upload: LastUpload) -> dict[str, Any]:
+    return {
+        "client": host,
+        "file": name,
+        "number": upload.number,
+        "time": _format_time(upload.time),
+        "bytes": upload.size,
+        "failed": None if upload.failed is None else _format_time(upload.failed),
+        "detail": upload.reason or None,
+    }
+
+
+def _format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _client_to_json(

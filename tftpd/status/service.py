@@ -1,13 +1,17 @@
 """The status service: collects results and serves them over HTTP."""
 
 import json
+import os
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.web.server import Request
 
@@ -16,15 +20,18 @@ from tftpd.config.sections import StatusSection
 from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
-from tftpd.status.boots import History
+from tftpd.status.history import History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
+from tftpd.status.state_file import dump_history, read_state, restore_history, write_state
 from tftpd.status.web import JSON, Answer, Handler, site
 
 _PAGE = Path(__file__).parent / "page"
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
 _SOCKET_MODE = 0o660
 _MAX_NUMBER_DIGITS = 18
+_SAVE_INTERVAL_SECONDS = 60.0
+_MAX_SAVE_SECONDS = 5.0  # when the daemon stops
 
 
 class StatusService:
@@ -53,6 +60,10 @@ class StatusService:
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
         self._lock = DeferredLock()
+        self._state_file = _state_file(section)
+        self._saved_number = 0
+        self._saving = LoopingCall(self._save)
+        self._saving.clock = reactor
 
     def __call__(self, result: TransferResult) -> None:
         """Record a request that has ended."""
@@ -81,6 +92,9 @@ class StatusService:
         """Show the sessions of `source` and report that the daemon serves."""
         self._source = source
         self._state = "serving"
+        self._restore()
+        if self._state_file is not None:
+            self._saving.start(_SAVE_INTERVAL_SECONDS, now=False)
         path, address, port = self._section.socket, self._section.address, self._section.port
         if path is not None:
             # Twisted sets the mode between bind and listen, so nobody can connect before that.
@@ -108,9 +122,12 @@ class StatusService:
         self._counters.count_reload(succeeded)
 
     def stop(self) -> "Deferred[None]":
-        """Close the port. Fires when it is closed."""
+        """Save the history and close the port. Fires when both are done."""
         self._state = "draining"
-        return maybeDeferred(self._port.stopListening) if self._port else succeed(None)
+        if self._saving.running:
+            self._saving.stop()
+        saved = self._save().addTimeout(_MAX_SAVE_SECONDS, self._reactor, lambda *_: None)
+        return saved.addCallback(lambda _: self._port and maybeDeferred(self._port.stopListening))
 
     def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
         try:
@@ -126,6 +143,36 @@ class StatusService:
                 reason=getattr(reason, "strerror", None) or str(reason),
             )
             raise SystemExit(1) from None
+
+    def _restore(self) -> None:
+        """Continue with the saved requests. A file that cannot be read is replaced later."""
+        if self._state_file is None or not os.path.lexists(self._state_file):
+            return
+        try:
+            history = restore_history(read_state(self._state_file))
+            requests_to_json(Snapshot(), history)  # fails if a value is impossible
+            self._history = history
+        except Exception as error:  # the file may have any content
+            self._log_state_error("read", error)
+        self._saved_number = self._history.number
+
+    def _save(self) -> "Deferred[None]":
+        """Save the history, if it has changed. A thread writes the file."""
+        if self._state_file is None or self._saved_number == self._history.number:
+            return succeed(None)
+        self._saved_number = self._history.number
+        write = partial(write_state, self._state_file, dump_history(self._history))
+        written = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), write)
+        return written.addErrback(lambda failure: self._log_state_error("written", failure.value))
+
+    def _log_state_error(self, action: str, error: BaseException | None) -> None:
+        self.log.warn(
+            "the saved requests of the status page in {path} cannot be {action}: {reason}",
+            event="status_state_failed",
+            path=str(self._state_file),
+            action=action,
+            reason=getattr(error, "strerror", None) or str(error).partition("\n")[0],
+        )
 
     def _handlers(self) -> dict[bytes, Handler]:
         return {
@@ -178,6 +225,14 @@ class StatusService:
             return self._snapshot
 
         return self._lock.run(lambda: ensureDeferred(take()))
+
+
+def _state_file(section: StatusSection) -> Path | None:
+    """Return the path of the saved history: the configured one, or one that systemd provides."""
+    directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if section.state is None and not directory:
+        return None
+    return Path(section.state or f"{directory}/status.json")
 
 
 def _serve_file(name: str, media_type: bytes) -> Handler:

@@ -6,6 +6,8 @@ const INTERVAL_MS = 1000; // between an answer and the next request
 const TIMEOUT_MS = 5000;
 const MAX_ENDED = 100;
 const MAX_CLIENTS = 256;
+const MAX_UPLOADS = 8000;
+const SHOWN_UPLOADS = 300; // the oldest ones
 const STUCK_SECONDS = 5; // without progress, as in boots.py
 
 const TONES = {
@@ -23,6 +25,7 @@ let latest = null;
 let answeredAt = null;
 let ended = [];
 let clients = new Map();
+let uploads = new Map(); // by client and file
 const samples = new Map(); // bytes of each running transfer, for its current rate
 
 function element(kind, className, parent) {
@@ -81,6 +84,7 @@ function formatDuration(seconds) {
 
 const formatTime = (date) => date.toLocaleTimeString([], { hour12: false });
 
+const keyOfUpload = (upload) => `${upload.client} ${upload.file}`;
 const keyOf = (transfer) =>
   `${transfer.direction} ${transfer.client} ${transfer.port} ${transfer.file}`;
 
@@ -284,6 +288,31 @@ function updateEnded(parts, result) {
   write(parts.retransmits, result.retransmits ? String(result.retransmits) : "");
 }
 
+function makeUpload() {
+  const row = element("tr");
+  const parts = row.parts = {};
+  parts.time = element("td", "time", row);
+  parts.client = element("td", "client mono", row);
+  parts.file = element("bdi", "file", element("td", "file-cell", row));
+  parts.outcome = element("bdi", "", element("td", "outcome", row));
+  parts.size = element("td", "num size", row);
+  parts.age = element("td", "num", row);
+  return row;
+}
+
+function updateUpload(parts, upload) {
+  const age = Math.floor((Date.now() - new Date(upload.time)) / 1000);
+  write(parts.age, formatDuration(Math.max(0, age)));
+  if (parts.shown === upload) return;
+  parts.shown = upload;
+  write(parts.time, formatTime(new Date(upload.time)));
+  write(parts.client, upload.client);
+  write(parts.file, upload.file);
+  setTone(parts.outcome, "", upload.failed ? "bad" : "");
+  write(parts.outcome, upload.failed ? `${formatTime(new Date(upload.failed))} ${upload.detail}` : "");
+  write(parts.size, formatBytes(upload.bytes));
+}
+
 function showCount(name, shown, all) {
   write(id(`count-${name}`), shown === all ? `${all}` : `${shown} of ${all}`);
   id(`none-${name}`).hidden = shown > 0;
@@ -336,10 +365,26 @@ function show() {
   sync(id("clients"), shown, (client) => client.client, makeClient, updateClient);
   showCount("clients", shown.length, clients.size);
 
+  const stored = [...uploads.values()].filter(matches)
+    .sort((a, b) => !a.failed - !b.failed || a.time.localeCompare(b.time))
+    .slice(0, SHOWN_UPLOADS);
+  sync(id("uploads"), stored, keyOfUpload, makeUpload, updateUpload);
+  id("section-uploads").hidden = uploads.size === 0;
+  id("uploads").parentElement.hidden = stored.length === 0;
+  showCount("uploads", stored.length, uploads.size);
+
   const results = ended.filter(matches);
   sync(id("ended"), results, (result) => result.number, makeEnded, updateEnded);
   id("ended").parentElement.hidden = results.length === 0;
   showCount("ended", results.length, ended.length);
+}
+
+// Removes the oldest entries of a map.
+function limitSize(map, size) {
+  for (const key of map.keys()) {
+    if (map.size <= size) break;
+    map.delete(key);
+  }
 }
 
 // Merges an answer. Returns false if everything must be fetched again.
@@ -357,6 +402,7 @@ function merge(status, since) {
   if (since === 0) {
     ended = [];
     clients = new Map();
+    uploads = new Map();
   }
   ended = status.ended.reverse().concat(ended).slice(0, MAX_ENDED);
   const active = status.running.filter((transfer) => !isComplete(transfer));
@@ -366,10 +412,12 @@ function merge(status, since) {
     clients.delete(client.client);
     clients.set(client.client, client);
   }
-  for (const host of clients.keys()) {
-    if (clients.size <= MAX_CLIENTS) break;
-    clients.delete(host);
+  for (const upload of status.uploads) {
+    uploads.delete(keyOfUpload(upload));
+    uploads.set(keyOfUpload(upload), upload);
   }
+  limitSize(clients, MAX_CLIENTS);
+  limitSize(uploads, MAX_UPLOADS);
   // A transfer that vanished without a result was lost with its worker: fetch everything.
   const present = new Set(status.clients.map((client) => client.client));
   for (const client of clients.values()) {

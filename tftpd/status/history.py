@@ -1,0 +1,66 @@
+"""Requests that ended: the latest ones, the boots of each client, and uploads."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.status.boots import MAX_TEXT_BYTES, ClientHistory
+from tftpd.status.uploads import UploadTable
+
+MAX_CLIENTS = 256
+MAX_ENDED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """A result with its number and its time in seconds since the epoch."""
+
+    number: int
+    time: float
+    result: TransferResult
+
+
+class History:
+    """Observer that keeps the last 100 requests that ended and the last 256 clients.
+
+    Requests are numbered, so that a client of the status page can ask for newer ones.
+
+    Attributes:
+        number: Number of the latest request.
+        ended: The latest requests, the newest last.
+        restored: Requests before the last start of the daemon, as JSON values.
+        clients: Clients by address; the one with the latest request is the last one.
+        uploads: The latest uploads.
+        seconds: A monotonic clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        """Create an empty history. `seconds` is a monotonic clock."""
+        self.number = 0
+        self.ended: deque[EndedRequest] = deque(maxlen=MAX_ENDED)
+        self.restored: list[dict[str, Any]] = []
+        self.clients: dict[str, ClientHistory] = {}
+        self.uploads = UploadTable()
+        self.seconds = seconds
+
+    def __call__(self, result: TransferResult) -> None:
+        """Add a request. Dropped ones are left out: a flood must not displace the others."""
+        if result.outcome is Outcome.DROPPED:
+            return
+        if max(len(result.filename), len(result.detail)) > MAX_TEXT_BYTES:
+            name, detail = result.filename[:MAX_TEXT_BYTES], result.detail[:MAX_TEXT_BYTES]
+            result = replace(result, filename=name, detail=detail)
+        self.number += 1
+        now = time.time()
+        self.ended.append(EndedRequest(self.number, now, result))
+        self.uploads.add(result, self.number, now)
+        host = result.peer[0]
+        client = self.clients.pop(host, None) or ClientHistory()
+        self.clients[host] = client
+        if len(self.clients) > MAX_CLIENTS:
+            del self.clients[next(iter(self.clients))]
+        client.add(result, self.seconds())
+        client.changed = self.number

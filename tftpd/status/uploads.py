@@ -1,0 +1,63 @@
+"""The latest upload of each file by each client: which device has not written its backup."""
+
+from dataclasses import dataclass, field, replace
+
+from tftpd.protocol.negotiation import Direction
+from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.status.boots import short_name
+
+MAX_UPLOAD_CLIENTS = 1000
+_MAX_FILES = 8  # of a client; some devices write a new name every day
+
+
+@dataclass(frozen=True, slots=True)
+class LastUpload:
+    """The latest upload of one file by one client.
+
+    Attributes:
+        number: Number of the latest request for it in the history.
+        time: Time when the file was stored, in seconds since the epoch.
+        size: Bytes that were stored.
+        failed: Time of a later attempt that failed; None if there is none.
+        reason: Reason of that failure.
+    """
+
+    number: int
+    time: float
+    size: int
+    failed: float | None = None
+    reason: str = ""
+
+
+@dataclass
+class UploadTable:
+    """Uploads by client and file. The client that stored a file last is the last one.
+
+    Only a stored file creates an entry. Therefore forged requests cannot remove entries.
+    """
+
+    clients: dict[str, dict[str, LastUpload]] = field(default_factory=dict)
+
+    def add(self, result: TransferResult, number: int, time: float) -> None:
+        """Add the result of an upload that ended at `time`; ignore that of a read."""
+        if result.direction is not Direction.WRITE:
+            return
+        host, name = result.peer[0], short_name(result.filename)
+        if result.outcome is Outcome.DONE:
+            files = self.clients.pop(host, {})
+            files.pop(name, None)
+            files[name] = LastUpload(number, time, result.bytes_transferred)
+            self.clients[host] = files
+            if len(files) > _MAX_FILES:
+                del files[next(iter(files))]
+            if len(self.clients) > MAX_UPLOAD_CLIENTS:
+                del self.clients[next(iter(self.clients))]
+        elif name in self.clients.get(host, {}):
+            files = self.clients[host]
+            reason = ": ".join(filter(None, (result.outcome.value, result.detail)))
+            files[name] = replace(
+                files[name],
+                number=number,
+                failed=time,
+                reason=short_name(reason.encode("utf-8", "surrogateescape")),
+            )
