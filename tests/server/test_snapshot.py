@@ -23,7 +23,7 @@ READ, WRITE = Direction.READ, Direction.WRITE
 
 
 def _taken(server):
-    return snapshot(server.sessions, {}, server.net.clock.seconds())
+    return snapshot(server.sessions, {}, server.net.clock.seconds(), {})
 
 
 def test_a_snapshot_describes_a_read_from_its_first_packet(offer):

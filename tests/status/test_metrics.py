@@ -1,12 +1,17 @@
 """Results are counted and exported in Prometheus' text format."""
 
+import os
 import re
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemons import CHECKOUT
+from tftpd.access.mounts import Mount, parse_root
+from tftpd.access.policy import WritePolicy
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
@@ -46,9 +51,20 @@ STORED = TransferResult(
 REFUSED = TransferResult(READ, ("10.0.0.7", 1), HOSTILE, Outcome.REFUSED, code=1)
 
 
-def _families(results=(), snapshot=None):
+def _settings(profiles=("grub", "ipxe"), **directories):
+    """Return settings with the write policy of each directory; None is not writable."""
+    return SimpleNamespace(
+        active_profiles=lambda: [SimpleNamespace(name=name) for name in profiles],
+        build_mounts=lambda: [
+            Mount((), (parse_root(root),), write=policy) for root, policy in directories.items()
+        ],
+    )
+
+
+def _families(results=(), snapshot=None, **directories):
     counters = TransferCounters()
-    counters.add_profiles(["grub", "ipxe"])
+    counters.configure(_settings(**directories))
+    counters.measure_free_bytes()
     for result in results:
         counters(result)
     counters.add_drops({DropReason.SESSION_LIMIT: 4})
@@ -127,6 +143,52 @@ def test_a_snapshot_is_exported():
     assert families["process_cpu_seconds"].samples[0].value > 0
 
 
+def test_quotas_usage_and_free_bytes_of_directories_are_exported(tmp_path):
+    roots = {name: str(tmp_path / name) for name in ("backup", "new", "gone", "read")}
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "new").mkdir()
+    directories = {
+        roots["backup"]: WritePolicy(quota=1000, max_files=7),
+        roots["new"] + "/{ip}": WritePolicy(),
+        roots["gone"]: WritePolicy(max_files=9),
+        roots["read"]: None,
+    }
+    usage = {roots["backup"]: (400, 3), roots["gone"]: (0, 0)}
+    families = _families((), Snapshot(usage=usage), **directories)
+
+    def samples(name):
+        found = families[f"tftpd_directory_{name}"].samples
+        return {sample.labels["directory"].rpartition("/")[2]: sample.value for sample in found}
+
+    assert samples("used_bytes") == {"backup": 400, "gone": 0}
+    assert samples("files") == {"backup": 3, "gone": 0}
+    assert samples("quota_bytes") == {"backup": 1000}
+    assert samples("max_files") == {"backup": 7, "gone": 9}
+    free = samples("free_bytes")
+    assert set(free) == {"backup", "new"}
+    volume = os.statvfs(tmp_path)
+    for value in free.values():
+        assert abs(value - volume.f_bavail * volume.f_frsize) < 1 << 30
+    assert families["tftpd_directory_used_bytes"].samples[0].labels["directory"] == roots["backup"]
+
+
+def test_the_last_reload_is_exported(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1000.5)
+    counters = TransferCounters()
+
+    def values():
+        families = text_string_to_metric_families(exposition(counters, Snapshot()).decode())
+        prefix = "tftpd_config_last_reload_"
+        return [f.samples[0].value for f in families if f.name.startswith(prefix)]
+
+    assert values() == [1, 1000.5]
+    monkeypatch.setattr(time, "time", lambda: 2000.0)
+    counters.count_reload(succeeded=False)
+    assert values() == [0, 1000.5]
+    counters.count_reload(succeeded=True)
+    assert values() == [1, 2000]
+
+
 def test_labels_are_constant_and_contain_neither_file_names_nor_addresses():
     before, after = _families(), _families([DONE, RENAMED, STORED, REFUSED, DROPPED])
     series = [
@@ -142,6 +204,14 @@ def test_labels_are_constant_and_contain_neither_file_names_nor_addresses():
 def test_error_codes_are_a_closed_set(code):
     result = TransferResult(READ, ("10.0.0.7", 1), b"x", Outcome.REFUSED, code=code)
     assert set(_values(_families([result])["tftpd_refusals"])) == {(str(min(code or 0, 8)),)}
+
+
+def test_the_alerts_name_existing_metrics():
+    page = (CHECKOUT / "docs/how-to/monitor.md").read_text()
+    named = set(re.findall(r"\btftpd_\w+", page))
+    assert named <= {s.name for family in _families().values() for s in family.samples} | {
+        family for family in _families() if family.startswith("tftpd_directory_")
+    }
 
 
 def test_the_reference_lists_every_metric():

@@ -439,9 +439,26 @@ def test_reloads_are_counted_and_update_the_listeners(tmp_path):
         until(lambda: _metrics(page)["tftpd_reloads_total", "ok"] == 2)
         warnings = [event["message"] for event in page.running.events() if event["level"] == "warn"]
         assert warnings == ["status has changed: restart the daemon to apply it"]
+        assert _metrics(page)["tftpd_config_last_reload_successful",] == 1
         config.write_text("nonsense")
         page.running.process.send_signal(signal.SIGHUP)
         until(lambda: _metrics(page)["tftpd_reloads_total", "failed"] == 1)
+        assert _metrics(page)["tftpd_config_last_reload_successful",] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_metrics_show_the_quota_of_a_directory_and_its_usage(tmp_path, workers):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "old").write_bytes(b"x" * 700)
+    root = str(tmp_path / "root")
+    write = {"create": True, "quota": "1MiB", "max_files": 5}
+    with web(tmp_path, workers=workers, directories=[{"root": root, "write": write}]) as page:
+        until(lambda: _metrics(page).get(("tftpd_directory_used_bytes", root)) == 700)
+        metrics = _metrics(page)
+        assert metrics["tftpd_directory_files", root] == 1
+        assert metrics["tftpd_directory_quota_bytes", root] == 1 << 20
+        assert metrics["tftpd_directory_max_files", root] == 5
+        until(lambda: ("tftpd_directory_free_bytes", root) in _metrics(page))
 
 
 def test_requests_and_uploads_survive_a_restart(tmp_path):

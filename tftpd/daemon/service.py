@@ -237,8 +237,7 @@ class Daemon(Service):
             listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
             self._serving.serve(self.settings, listening)
         if self._page is not None:
-            profiles = [profile.name for profile in self.settings.active_profiles()]
-            self._page.configure(map(format_address, self.addresses), profiles)
+            self._page.configure(map(format_address, self.addresses), self.settings)
 
     def _describe_addresses(self) -> str:
         return ", ".join(map(format_address, self.addresses))

@@ -138,7 +138,9 @@ class Server:
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the running sessions, and the drops since the last snapshot."""
         now = self._runtime.clock.seconds()
-        return succeed(snapshot(self._sessions, self._drops.take(), now))
+        trackers = self._usage_trackers.items()
+        usage = {str(root): (each.usage.size, each.usage.files) for root, each in trackers}
+        return succeed(snapshot(self._sessions, self._drops.take(), now, usage))
 
     def trace(self, trace: TraceSection | None) -> None:
         """Start, change or stop (None) the packet capture."""

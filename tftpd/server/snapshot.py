@@ -95,6 +95,7 @@ class Snapshot:
         bytes_transferred: Bytes transferred by sessions that have no result yet.
         drops: Dropped datagrams since the last snapshot.
         workers: State of the worker slots.
+        usage: Bytes and number of stored files below each root with a quota.
     """
 
     running: tuple[SessionSnapshot, ...] = ()
@@ -102,6 +103,7 @@ class Snapshot:
     bytes_transferred: Mapping[Direction, int] = field(default_factory=dict)
     drops: Mapping[DropReason, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
+    usage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 SNAPSHOT_ADAPTER = TypeAdapter(Snapshot)
@@ -120,7 +122,10 @@ class SnapshotSource(Protocol):
 
 
 def snapshot(
-    sessions: Iterable[AnySession], drops: Mapping[DropReason, int], now: float
+    sessions: Iterable[AnySession],
+    drops: Mapping[DropReason, int],
+    now: float,
+    usage: Mapping[str, tuple[int, int]],
 ) -> Snapshot:
     """Return the snapshot of this process.
 
@@ -128,6 +133,7 @@ def snapshot(
         sessions: All sessions.
         drops: Dropped datagrams since the last snapshot.
         now: Time on the clock of the sessions.
+        usage: Usage of roots with a quota.
     """
     counts: defaultdict[Direction, Counter[SessionState]] = defaultdict(Counter)
     n_bytes: Counter[Direction] = Counter()
@@ -141,7 +147,7 @@ def snapshot(
         MAX_SESSIONS, all_sessions, key=lambda session: session.machine.idle_time(now)
     )
     running = tuple(_describe_session(session, now) for session in described)
-    return Snapshot(running, counts, n_bytes, drops)
+    return Snapshot(running, counts, n_bytes, drops, usage=usage)
 
 
 def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
@@ -151,6 +157,7 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
     sessions: defaultdict[Direction, Counter[SessionState]] = defaultdict(Counter)
     n_bytes: Counter[Direction] = Counter()
     drops: Counter[DropReason] = Counter()
+    usage: dict[str, tuple[int, int]] = {}
     for part in snapshots:
         running += part.running
         workers += part.workers
@@ -158,8 +165,9 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
             sessions[direction].update(counts)
         n_bytes.update(part.bytes_transferred)
         drops.update(part.drops)
+        usage.update(part.usage)
     described = heapq.nlargest(MAX_SESSIONS, running, key=lambda session: session.idle)
-    return Snapshot(tuple(described), sessions, n_bytes, drops, tuple(workers))
+    return Snapshot(tuple(described), sessions, n_bytes, drops, tuple(workers), usage)
 
 
 def _state(session: AnySession) -> SessionState:

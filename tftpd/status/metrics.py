@@ -1,13 +1,17 @@
 """Metrics in Prometheus' text format: counters that only grow, and the present state.
 
 All labels have a closed set of values: directions, states, outcomes, error codes, profiles,
-resolution methods. Peers choose file names and addresses, so these are never labels.
+resolution methods, directories of the configuration. Peers choose file names and addresses, so
+these are never labels.
 """
 
+import os
 import platform
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate, product
 from typing import Any
 
@@ -17,7 +21,9 @@ from prometheus_client.registry import Collector
 
 import tftpd
 from tftpd.access.fallbacks import Fallback
+from tftpd.access.policy import WritePolicy
 from tftpd.config.profiles import NO_PROFILE
+from tftpd.config.settings import Settings
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import RANGES
@@ -44,7 +50,7 @@ _BY_REASON = {"reason": [reason.value for reason in DropReason]}
 _BY_OPTION = {"option": [name.decode() for name in RANGES]}
 _BY_METHOD = {"method": _RESOLUTION_METHODS}
 _BY_RESULT = {"result": ["ok", "failed"]}
-_BY_PROFILE = {"profile": [NO_PROFILE]}  # `add_profiles()` adds the others
+_BY_PROFILE = {"profile": [NO_PROFILE]}  # `configure()` adds the others
 
 _Labels = Mapping[str, Iterable[str]]
 
@@ -100,9 +106,19 @@ class TransferCounters:
     """Observer of results that counts everything the metrics show.
 
     Every combination of label values is present from the start, so that `rate()` is defined.
+
+    Attributes:
+        counts: Counters by name and values of their labels.
+        histograms: Histograms, likewise.
+        last_reload: Result of the last reload, and time of the last successful one.
+        write_policies: Policy of each writable directory.
+        free_bytes: Free bytes of its file system, if `measure_free_bytes` could measure it.
     """
 
     def __init__(self) -> None:
+        self.write_policies: Mapping[str, WritePolicy] = {}
+        self.free_bytes: Mapping[str, int] = {}
+        self.last_reload = {"successful": 1, "success_timestamp_seconds": time.time()}
         self.counts = {
             name: Counter(dict.fromkeys(product(*labels.values()), 0))
             for name, (_, labels) in _COUNTERS.items()
@@ -144,10 +160,27 @@ class TransferCounters:
     def count_reload(self, succeeded: bool) -> None:
         """Count a reload of the configuration."""
         self.counts["reloads"][("ok" if succeeded else "failed",)] += 1
+        self.last_reload["successful"] = int(succeeded)
+        if succeeded:
+            self.last_reload["success_timestamp_seconds"] = time.time()
 
-    def add_profiles(self, names: Iterable[str]) -> None:
-        """Start the counters of these profiles at 0."""
+    def configure(self, settings: Settings) -> None:
+        """Start the counters of the profiles at 0, and use these limits of directories."""
+        names = (profile.name for profile in settings.active_profiles())
         self.counts["profile_transfers"].update({(name,): 0 for name in names})
+        mounts = settings.build_mounts()
+        self.write_policies = {
+            str(root.path): mount.write for mount in mounts if mount.write for root in mount.roots
+        }
+
+    def measure_free_bytes(self) -> None:
+        """Measure the file systems of writable directories; blocks."""
+        measured = {}
+        for directory in self.write_policies:
+            with suppress(OSError):
+                volume = os.statvfs(directory)
+                measured[directory] = volume.f_bavail * volume.f_frsize
+        self.free_bytes = measured
 
     def add_drops(self, drops: Mapping[DropReason, int]) -> None:
         """Add datagrams that started no session and have no result."""
@@ -190,6 +223,12 @@ class _TftpdCollector(Collector):
                 family.add_metric(values, list(buckets), histogram.sum)
             yield family
 
+        yield from self._collect_directories()
+        for name, value in self._counters.last_reload.items():
+            text = "Result of the last reload, 1 or 0, and time of the last successful one."
+            name = f"config_last_reload_{name}"
+            yield _family(core.GaugeMetricFamily, name, text, [], {(): value})
+
     def _collect_snapshot(self) -> Iterator[core.Metric]:
         gauge, counter = core.GaugeMetricFamily, core.CounterMetricFamily
         sessions = {
@@ -208,13 +247,37 @@ class _TftpdCollector(Collector):
         silent = {(): sum(not worker.answers for worker in self._snapshot.workers)}
         yield _family(gauge, "workers_unresponsive", "Workers that do not answer.", [], silent)
 
+    def _collect_directories(self) -> Iterator[core.Metric]:
+        policies, free = self._counters.write_policies, self._counters.free_bytes
+        usage = self._snapshot.usage
+        gauges = {
+            "used_bytes": "Bytes of stored files, if there is a quota.",
+            "files": "Number of stored files, if there is a quota.",
+            "quota_bytes": "The limit `quota`.",
+            "max_files": "The limit `max_files`.",
+            "free_bytes": "Free bytes of the file system.",
+        }
+        rows = {
+            (name,): (
+                *usage.get(name, (None, None)),
+                policy.quota,
+                policy.max_files,
+                free.get(name),
+            )
+            for name, policy in policies.items()
+        }
+        for column, (name, text) in enumerate(gauges.items()):
+            known = {key: row[column] for key, row in rows.items() if row[column] is not None}
+            family = core.GaugeMetricFamily
+            yield _family(family, f"directory_{name}", text, ["directory"], known)
+
 
 def _family(
     family_class: "type[core.CounterMetricFamily | core.GaugeMetricFamily]",
     name: str,
     text: str,
     labels: Iterable[str],
-    numbers: Mapping[Any, int],
+    numbers: Mapping[Any, float],
 ) -> core.Metric:
     """Return a metric family with a number for each tuple of label values."""
     family = family_class(f"tftpd_{name}", text, labels=list(labels))

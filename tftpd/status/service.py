@@ -3,12 +3,11 @@
 import json
 import os
 from collections.abc import Iterable
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -17,6 +16,7 @@ from twisted.web.server import Request
 
 import tftpd
 from tftpd.config.sections import StatusSection
+from tftpd.config.settings import Settings
 from tftpd.net.packet_text import format_address
 from tftpd.protocol.result import TransferResult
 from tftpd.server.snapshot import Snapshot, SnapshotSource
@@ -30,7 +30,7 @@ _PAGE = Path(__file__).parent / "page"
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
 _SOCKET_MODE = 0o660
 _MAX_NUMBER_DIGITS = 18
-_SAVE_INTERVAL_SECONDS = 60.0
+_MAINTENANCE_INTERVAL_SECONDS = 60.0
 _MAX_SAVE_SECONDS = 5.0  # when the daemon stops
 
 
@@ -62,8 +62,8 @@ class StatusService:
         self._lock = DeferredLock()
         self._state_file = _state_file(section)
         self._saved_number = 0
-        self._saving = LoopingCall(self._save)
-        self._saving.clock = reactor
+        self._maintenance = LoopingCall(self._maintain)
+        self._maintenance.clock = reactor
 
     def __call__(self, result: TransferResult) -> None:
         """Record a request that has ended."""
@@ -83,18 +83,17 @@ class StatusService:
             listen = self._reactor.listenTCP
             self._listen(f"{address} port {port}", listen, port, interface=address)
 
-    def configure(self, addresses: Iterable[str], profiles: Iterable[str]) -> None:
-        """Show these listen addresses, and count transfers of these profiles, from now on."""
+    def configure(self, addresses: Iterable[str], settings: Settings) -> None:
+        """Show these listen addresses, and count by these settings, from now on."""
         self._listeners = tuple(addresses)
-        self._counters.add_profiles(profiles)
+        self._counters.configure(settings)
 
     def start(self, source: SnapshotSource) -> None:
         """Show the sessions of `source` and report that the daemon serves."""
         self._source = source
         self._state = "serving"
         self._restore()
-        if self._state_file is not None:
-            self._saving.start(_SAVE_INTERVAL_SECONDS, now=False)
+        self._maintenance.start(_MAINTENANCE_INTERVAL_SECONDS)
         path, address, port = self._section.socket, self._section.address, self._section.port
         if path is not None:
             # Twisted sets the mode between bind and listen, so nobody can connect before that.
@@ -124,9 +123,9 @@ class StatusService:
     def stop(self) -> "Deferred[None]":
         """Save the history and close the port. Fires when both are done."""
         self._state = "draining"
-        if self._saving.running:
-            self._saving.stop()
-        saved = self._save().addTimeout(_MAX_SAVE_SECONDS, self._reactor, lambda *_: None)
+        if self._maintenance.running:
+            self._maintenance.stop()
+        saved = self._maintain().addTimeout(_MAX_SAVE_SECONDS, self._reactor, lambda *_: None)
         return saved.addCallback(lambda _: self._port and maybeDeferred(self._port.stopListening))
 
     def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
@@ -156,14 +155,21 @@ class StatusService:
             self._log_state_error("read", error)
         self._saved_number = self._history.number
 
-    def _save(self) -> "Deferred[None]":
-        """Save the history, if it has changed. A thread writes the file."""
-        if self._state_file is None or self._saved_number == self._history.number:
-            return succeed(None)
-        self._saved_number = self._history.number
-        write = partial(write_state, self._state_file, dump_history(self._history))
-        written = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), write)
-        return written.addErrback(lambda failure: self._log_state_error("written", failure.value))
+    def _maintain(self) -> "Deferred[None]":
+        """Save the history, if it has changed, and measure file systems, in a thread."""
+        data = None
+        if self._state_file is not None and self._saved_number != self._history.number:
+            data, self._saved_number = dump_history(self._history), self._history.number
+
+        def work() -> None:
+            try:
+                if self._state_file is not None and data is not None:
+                    write_state(self._state_file, data)
+            finally:
+                self._counters.measure_free_bytes()
+
+        done = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+        return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
 
     def _log_state_error(self, action: str, error: BaseException | None) -> None:
         self.log.warn(
