@@ -1,5 +1,7 @@
 """The status page in a headless Chromium."""
 
+import re
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -68,7 +70,7 @@ class Page:
         """Fill in the filter, as a keyboard does."""
         self.run(
             "const field = document.getElementById('filter'); field.value = arguments[0];"
-            "field.dispatchEvent(new Event('input'))",
+            "field.dispatchEvent(new Event('input', {bubbles: true}))",
             text,
         )
 
@@ -185,13 +187,104 @@ def test_the_filter_shows_one_client_and_is_kept_in_the_url(tmp_path, browser):
         assert page.texts("#running .client") == ["127.0.0.8"]
         assert page.texts("#ended .client") == []
         assert page.texts("#count-clients") == ["1 of 3"]
-        assert page.run("return location.hash") == "#0.8"
+        assert page.run("return location.hash") == "#search=0.8"
         page.browser.refresh()
         until(lambda: page.texts("#clients .client") == ["127.0.0.8"])
         page.type_filter("")
         until(lambda: len(page.texts("#clients .client")) == 3)
         page.type_filter("no such client")
-        assert page.texts("#none-clients") == ["No client has sent a request."]
+        assert page.texts("#none-clients") == ["Nothing matches the search."]
+
+
+def _miss(port, name, host):
+    with SlowReader(port, name, host=host) as client:
+        assert client.refused
+
+
+def test_problems_come_first_and_can_be_shown_alone(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "file").write_bytes(b"x" * 10_000)
+        port = served.running.port
+        _miss(port, b"bios/initrd.gz", "127.0.0.2")
+        get(port, b"file")
+        with SlowReader(port, b"file", host="127.0.0.3") as client:
+            client.read(1)
+            page = Page(browser, served.port)
+            until(lambda: len(page.texts("#clients .client")) == 3)
+            assert page.texts("#clients .text")[0] == "not found only: bios/initrd.gz"
+            page.type_filter("INITRD")
+            assert page.texts("#clients .client") == ["127.0.0.2"]
+            assert page.texts("#ended .file") == ["bios/initrd.gz"]
+            assert page.texts("#running .file") == []
+            page.type_filter("")
+            page.run("document.getElementById('problems').click()")
+            assert page.run("return location.hash") == "#problems=only"
+            page.browser.refresh()
+            until(lambda: page.texts("#clients .client") == ["127.0.0.2"])
+            assert page.texts("#ended .client") == ["127.0.0.2"]
+            assert page.texts("#count-clients") == ["1 of 3"]
+            until(lambda: page.texts("#running .client") == ["127.0.0.3"])  # it is stuck
+        assert page.console_messages() == []
+
+
+def test_the_names_that_a_client_missed_are_one_row(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "file").write_bytes(b"x")
+        port = served.running.port
+        for number in (1, 2, 3, 4, 1):
+            _miss(port, b"pxelinux.cfg/%d" % number, "127.0.0.2")
+        _miss(port, b"other", "127.0.0.3")
+        _miss(port, b"pxelinux.cfg/5", "127.0.0.2")
+        get(port, b"file")
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#count-ended") == ["8"])
+        assert page.texts("#ended .client") == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+        assert page.texts("#ended .outcome") == ["done", "5 not found, 6 requests", "not found"]
+        names = ["pxelinux.cfg/5", "pxelinux.cfg/1", "pxelinux.cfg/4", "… and 2 more"]
+        assert page.texts("#ended .file")[1].split("\n") == names
+
+
+def test_the_timeline_of_a_client_has_its_running_transfer(tmp_path, browser):
+    with web(tmp_path) as served:
+        (served.running.root / "kernel").write_bytes(b"x" * 10_000)
+        port = served.running.port
+        with pytest.raises(ServerError):
+            get(port, b"loader.efi")
+        with SlowReader(port, b"kernel") as client:
+            client.read(3)
+            page = Page(browser, served.port)
+            until(lambda: page.texts("#clients .chip") == ["loader not found", "kernel 30 %"])
+            page.run("document.querySelector('summary').click()")
+            assert page.texts("#clients .steps .file") == ["loader.efi", "kernel"]
+            until(
+                lambda: page.texts("#clients .steps .outcome")[1].startswith(
+                    "block 3 of 11, last ACK "
+                )
+            )
+        assert page.console_messages() == []
+
+
+def test_times_have_a_date_and_a_zone_and_the_block_size_is_explained(tmp_path, browser):
+    with web(tmp_path) as served:
+        put(served.running.port, b"new", b"x")
+        page = Page(browser, served.port)
+        until(lambda: len(page.texts("#ended .time")) == 1)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", page.texts("#ended .time")[0])
+        headings = page.texts(".ended:not(.uploads) th")
+        assert re.fullmatch(r"Time \(\S+\)", headings[0])
+        assert headings[7].split(" ")[::2] == ["windowsize", "blksize"]
+
+
+def test_a_client_is_shown_with_its_host_name(tmp_path, browser):
+    variables = [{"clients": ["127.0.0.2"], "set": {"hostname": "<b>web1</b>"}}]
+    with web(tmp_path, variables=variables) as served:
+        for host in ("127.0.0.2", "127.0.0.3"):
+            _miss(served.running.port, b"x", host)
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#clients .identity") == ["<b>web1</b>"])
+        page.type_filter("WEB1")
+        assert page.texts("#clients .client") == ["127.0.0.2<b>web1</b>"]
+        assert page.texts("#ended .client") == ["127.0.0.2<b>web1</b>"]
 
 
 def test_a_hostile_name_is_shown_as_text_and_runs_no_script(tmp_path, browser):
@@ -204,13 +297,13 @@ def test_a_hostile_name_is_shown_as_text_and_runs_no_script(tmp_path, browser):
         with SlowReader(served.running.port, b"<b>", host="127.0.0.9") as client:
             client.read(1)
             page = Page(browser, served.port)
-            until(lambda: len(page.texts("#ended .file")) == 2)
+            until(lambda: len(page.texts("#ended .file")) == 1)
             until(lambda: page.texts("#running .file") == ["<b>"])
             shown = HOSTILE.decode().replace('"', '\\"')
-            assert page.texts("#ended .file") == [shown, shown]
+            assert page.texts("#ended .file") == [shown]
             assert f"not found only: {shown}" in page.texts("#clients .text")
             assert page.run("return document.querySelectorAll('main img, main b').length") == 0
-            assert page.run("return document.title") == "tftpd"
+            assert page.run("return document.title") == f"tftpd {socket.gethostname()}"
             assert page.console_messages() == []
 
 

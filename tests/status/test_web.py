@@ -9,20 +9,27 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 
 from tests.status.pages import WAIT_SECONDS, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
+from tftpd.access.variables import VariableRule, VariableTable
 from tftpd.config.sections import StatusSection
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.server.neighbours import Neighbours
+from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
 from tftpd.status.service import StatusService
 
 PATHS = ["/", "/style.css", "/script.js", "/icon.svg", "/status", "/metrics", "/health"]
@@ -64,6 +71,7 @@ def test_the_status_shows_a_running_transfer_and_then_its_result(tmp_path):
             status = page.status()
             assert status["sessions"]["read"] == {"opening": 0, "running": 1, "dallying": 0}
             assert status["clients"][0]["text"] == "loading vmlinuz, 38 %"
+            assert status["hostname"] == socket.gethostname()
             metrics = _metrics(page)
             assert metrics["tftpd_sessions", "read", "running"] == 1
             assert metrics["tftpd_running_bytes", "read"] == 4000
@@ -533,28 +541,87 @@ def test_a_state_that_cannot_be_read_is_a_warning(tmp_path, kind):
         assert not state.is_symlink()
 
 
+class _Reactor(Clock):
+    """A clock with a thread that is at once ready. It keeps the factory of the site."""
+
+    def listenTCP(self, port, factory, **options):
+        self.factory = factory
+
+    def getThreadPool(self):
+        return self
+
+    def callInThreadWithCallback(self, on_result, work):
+        on_result(True, work())
+
+    def callFromThread(self, call, *arguments):
+        call(*arguments)
+
+    def status(self):
+        """Return the JSON of /status."""
+        channel, transport = self.factory.buildProtocol(None), StringTransport()
+        transport.setTcpNoDelay = lambda enabled: None
+        channel.makeConnection(transport)
+        channel.dataReceived(b"GET /status HTTP/1.0\r\n\r\n")
+        return json.loads(transport.value().partition(b"\r\n\r\n")[2])
+
+
+def _source(*running):
+    return SimpleNamespace(snapshot=lambda: succeed(Snapshot(running)))
+
+
+UPLOAD = TransferResult(Direction.WRITE, ("10.0.0.7", 1), b"x", Outcome.DONE)
+
+
+def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(monkeypatch):
+    known = {"10.0.0.7": bytes.fromhex("525400123456")}
+    monkeypatch.setattr(Neighbours, "mac", lambda self, client: known.get(client[0]))
+    rules = [
+        VariableRule({"hostname": "unknown", "other": 1}),
+        VariableRule({"hostname": "web1"}, macs=[known["10.0.0.7"]]),
+        VariableRule({"hostname": 8}, clients=[ip_network("10.0.0.8")]),
+    ]
+    settings = SimpleNamespace(
+        active_profiles=list, build_mounts=list, build_variables=lambda: VariableTable(rules)
+    )
+    service = StatusService(reactor := _Reactor(), StatusSection())
+    service.bind()
+    service.configure([], settings)
+    # The first transfer of one client still runs.
+    service.start(_source(SessionSnapshot(Direction.READ, ("::ffff:10.0.0.9", 1), b"x",
+                                          SessionState.OPENING)))  # fmt: skip
+    service(UPLOAD)
+    service(replace(UPLOAD, peer=("10.0.0.8", 1)))
+
+    def identities():
+        clients = reactor.status()["clients"]
+        return {client["client"]: (client["mac"], client["hostname"]) for client in clients}
+
+    assert identities() == {
+        "10.0.0.7": ("52:54:00:12:34:56", "web1"),
+        "10.0.0.8": (None, None),
+        "::ffff:10.0.0.9": (None, "unknown"),
+    }
+    known.clear()  # the client has left the neighbour table
+    reactor.advance(60)
+    assert identities()["10.0.0.7"][0] == "52:54:00:12:34:56"
+    known["10.0.0.7"] = bytes.fromhex("525400abcdef")  # another machine has its address
+    service(UPLOAD)
+    reactor.advance(60)
+    assert identities()["10.0.0.7"] == ("52:54:00:ab:cd:ef", "unknown")
+
+
 def test_the_state_is_saved_now_and_then(tmp_path):
-    class Reactor(Clock):
-        def getThreadPool(self):
-            return self
-
-        def callInThreadWithCallback(self, on_result, work):
-            on_result(True, work())
-
-        def callFromThread(self, call, *arguments):
-            call(*arguments)
-
-    reactor, state = Reactor(), tmp_path / "state.json"
+    reactor, state = _Reactor(), tmp_path / "state.json"
     service = StatusService(reactor, StatusSection(state=str(state)))
-    service.start(SimpleNamespace())
-    service(TransferResult(Direction.WRITE, ("10.0.0.7", 1), b"x", Outcome.DONE))
+    service.start(_source())
+    service(UPLOAD)
     reactor.advance(59)
     assert not state.exists()
     reactor.advance(1)
     saved = state.stat()
     reactor.advance(600)
     assert state.stat() == saved  # nothing has changed
-    service(TransferResult(Direction.WRITE, ("10.0.0.7", 1), b"x", Outcome.DONE))
+    service(UPLOAD)
     service.stop()
     assert json.loads(state.read_bytes())["number"] == 2
     assert reactor.getDelayedCalls() == []

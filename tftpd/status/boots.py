@@ -102,12 +102,23 @@ class Verdict:
 
 @dataclass
 class ClientHistory:
-    """The latest boot of one client, and the number of its boots."""
+    """The latest boot of one client.
+
+    Attributes:
+        boots: Number of its boots.
+        steps: Requests of the latest one.
+        previous: Verdict about the boot before.
+        changed: Number of the client's latest request in the history.
+        mac: Its MAC address as text; None if it is not known.
+        hostname: Its host name in the configuration; None if there is none.
+    """
 
     boots: int = 0
     steps: list[BootStep] = field(default_factory=list)
-    previous: Verdict | None = None  # of the boot before
-    changed: int = 0  # number of the client's latest request in the history
+    previous: Verdict | None = None
+    changed: int = 0
+    mac: str | None = None
+    hostname: str | None = None
 
     def add(self, result: TransferResult, now: float) -> None:
         """Add a request that has ended."""

@@ -14,23 +14,34 @@ from tftpd.status.file_kinds import classify
 from tftpd.status.history import MAX_ENDED, EndedRequest, History
 from tftpd.status.uploads import LastUpload
 
+Identify = Callable[[str, boots.ClientHistory], None]
+"""Sets the MAC address and the host name of the client with this address, if they are known."""
 
-def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> dict[str, Any]:
+
+def requests_to_json(
+    snapshot: Snapshot, history: History, since: int = 0, identify: Identify = lambda *_: None
+) -> dict[str, Any]:
     """Return the part of the status about sessions, requests and clients.
 
     Args:
         snapshot: The running sessions.
         history: The requests that ended.
         since: The `number` of an earlier answer. Only later changes are included.
+        identify: Sets the MAC address and the host name of clients whose MAC address is unknown.
     """
     now = history.seconds()
     running: dict[str, list[SessionSnapshot]] = defaultdict(list)
     for session in snapshot.running:
         running[session.peer[0]].append(session)
-    clients = history.clients
-    hosts = [host for host in clients if clients[host].changed > since or host in running]
-    hosts += [host for host in running if host not in clients]
-    unknown = boots.ClientHistory()
+    new = {host: boots.ClientHistory() for host in running if host not in history.clients}
+    clients = {
+        host: client
+        for host, client in (*history.clients.items(), *new.items())
+        if client.changed > since or host in running
+    }
+    for host, client in clients.items():
+        if client.mac is None:
+            identify(host, client)
     return {
         "workers": [asdict(worker) for worker in snapshot.workers],
         "number": history.number,
@@ -44,7 +55,7 @@ def requests_to_json(snapshot: Snapshot, history: History, since: int = 0) -> di
         "running": [_running_to_json(session) for session in snapshot.running],
         "ended": [ended for ended in ended_to_json(history) if ended["number"] > since],
         "clients": [
-            _client_to_json(host, clients.get(host, unknown), running[host], now) for host in hosts
+            _client_to_json(host, client, running[host], now) for host, client in clients.items()
         ],
         "uploads": [
             _upload_to_json(host, name, upload)
@@ -157,6 +168,8 @@ def _client_to_json(
     idle_times += [session.idle for session in running]
     return {
         "client": host,
+        "mac": client.mac,
+        "hostname": client.hostname,
         "number": client.changed,
         "verdict": verdict.code.value,
         "text": verdict.text,

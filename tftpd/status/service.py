@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred
@@ -15,11 +16,16 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 import tftpd
+from tftpd.access.client import ClientIdentity
+from tftpd.access.variables import VariableTable
 from tftpd.config.sections import StatusSection
 from tftpd.config.settings import Settings
 from tftpd.net.packet_text import format_address
+from tftpd.net.sockets import client_address
 from tftpd.protocol.result import TransferResult
+from tftpd.server.neighbours import Neighbours
 from tftpd.server.snapshot import Snapshot, SnapshotSource
+from tftpd.status.boots import ClientHistory
 from tftpd.status.history import History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
@@ -62,6 +68,9 @@ class StatusService:
         self._lock = DeferredLock()
         self._state_file = _state_file(section)
         self._saved_number = 0
+        self._variables = VariableTable()
+        self._neighbours = Neighbours()
+        self._identified_number = 0
         self._maintenance = LoopingCall(self._maintain)
         self._maintenance.clock = reactor
 
@@ -87,6 +96,7 @@ class StatusService:
         """Show these listen addresses, and count by these settings, from now on."""
         self._listeners = tuple(addresses)
         self._counters.configure(settings)
+        self._variables = settings.build_variables()
 
     def start(self, source: SnapshotSource) -> None:
         """Show the sessions of `source` and report that the daemon serves."""
@@ -126,6 +136,7 @@ class StatusService:
         if self._maintenance.running:
             self._maintenance.stop()
         saved = self._maintain().addTimeout(_MAX_SAVE_SECONDS, self._reactor, lambda *_: None)
+        self._neighbours.close()
         return saved.addCallback(lambda _: self._port and maybeDeferred(self._port.stopListening))
 
     def _listen(self, where: str, listen: Any, address: int | str, **options: Any) -> None:
@@ -157,6 +168,10 @@ class StatusService:
 
     def _maintain(self) -> "Deferred[None]":
         """Save the history, if it has changed, and measure file systems, in a thread."""
+        for host, client in self._history.clients.items():
+            if client.changed > self._identified_number:
+                self._identify(host, client)
+        self._identified_number = self._history.number
         data = None
         if self._state_file is not None and self._saved_number != self._history.number:
             data, self._saved_number = dump_history(self._history), self._history.number
@@ -170,6 +185,17 @@ class StatusService:
 
         done = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
         return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
+
+    def _identify(self, host: str, client: ClientHistory) -> None:
+        """Look up the MAC address of a client, and its `hostname` in `variables`: no DNS.
+
+        A client that has left the neighbour table keeps its MAC address.
+        """
+        mac = self._neighbours.mac((host, 0))
+        client.mac = client.mac if mac is None else mac.hex(":")
+        identity = ClientIdentity(client_address(host), lambda: mac)
+        hostname = self._variables.values_for(identity).get("hostname")
+        client.hostname = hostname if isinstance(hostname, str) else None
 
     def _log_state_error(self, action: str, error: BaseException | None) -> None:
         self.log.warn(
@@ -203,12 +229,13 @@ class StatusService:
         def answer(snapshot: Snapshot) -> Answer:
             status = {
                 "version": tftpd.__version__,
+                "hostname": gethostname(),
                 "state": self._state,
                 "uptime": round(self._history.seconds() - self._started, 1),
                 "config_file": self._config_file and str(self._config_file),
                 "listeners": self._listeners,
                 "resolved_names": self._counters.resolved_names(),
-                **requests_to_json(snapshot, self._history, since),
+                **requests_to_json(snapshot, self._history, since, self._identify),
             }
             return Answer(json.dumps(status, separators=(",", ":")).encode(), JSON)
 

@@ -15,10 +15,14 @@ const TONES = {
   "probe only": "idle", "not found": "warn", "refused": "warn", "no configuration": "warn",
   "no kernel": "warn", "stuck": "bad", "timed out": "bad", "aborted": "bad", "failed": "bad",
 };
-const RANKS = { "stuck": 0, "loading": 1 }; // these first, then by the last request
+const RANKS = { bad: 0, warn: 1, busy: 2 }; // these tones first, then by the last request
+const PROBLEMS = ["bad", "warn"];
+const ACTIVE = ["stuck", "loading"];
+const SHOWN_NAMES = 3; // of missing files in one row
 
 const id = (name) => document.getElementById(name);
 const filter = id("filter");
+const problems = id("problems");
 let number = 0; // of the latest request that is shown
 let uptime = 0;
 let latest = null;
@@ -82,7 +86,9 @@ function formatDuration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-const formatTime = (date) => date.toLocaleTimeString([], { hour12: false });
+const formatTime = (date) => date.toLocaleString("sv"); // 2026-11-29 06:50:24, local time
+const zone = new Intl.DateTimeFormat([], { timeZoneName: "short" }).formatToParts()
+  .find((part) => part.type === "timeZoneName").value;
 
 const keyOfUpload = (upload) => `${upload.client} ${upload.file}`;
 const keyOf = (transfer) =>
@@ -106,13 +112,26 @@ function updateRates(running, now) {
   for (const key of samples.keys()) if (!keys.has(key)) samples.delete(key);
 }
 
+function makeIdentity(kind, row) {
+  const cell = element(kind, "client", row);
+  return { address: element("span", "mono", cell), hostname: element("bdi", "identity", cell),
+    mac: element("span", "identity mono", cell) };
+}
+
+function updateIdentity(parts, host) {
+  const client = clients.get(host);
+  write(parts.address, host);
+  write(parts.hostname, client?.hostname ?? "");
+  write(parts.mac, client?.mac ?? "");
+}
+
 const isComplete = (transfer) => transfer.state === "dallying"; // it repeats its last ACK
 const isStuck = (transfer) => transfer.idle > STUCK_SECONDS && !isComplete(transfer);
 
 function makeRunning() {
   const row = element("li");
   const parts = row.parts = { row };
-  parts.client = element("span", "client mono", row);
+  parts.client = makeIdentity("span", row);
   parts.file = element("bdi", "file", row);
   const cell = element("span", "bar-cell", row);
   parts.bar = element("progress", "", cell);
@@ -126,7 +145,7 @@ function makeRunning() {
 function updateRunning(parts, transfer) {
   const stuck = isStuck(transfer);
   const percent = transfer.percent;
-  write(parts.client, transfer.client);
+  updateIdentity(parts.client, transfer.client);
   write(parts.file, `${transfer.direction === "write" ? "↑ " : ""}${transfer.file}`);
   parts.bar.hidden = percent === null;
   if (percent !== null) parts.bar.value = percent;
@@ -147,7 +166,8 @@ function describeRunning(transfer, stuck) {
   if (stuck) return `${position}, last ${packet} ${formatDuration(transfer.idle)} ago`;
   const retransmits = transfer.retransmits ? `, ${transfer.retransmits} retransmitted` : "";
   const profile = transfer.profile ? `${transfer.profile}, ` : "";
-  return `${profile}${transfer.windowsize} × ${transfer.blksize}${retransmits}, ${formatDuration(age)}`;
+  const window = `windowsize ${transfer.windowsize} × blksize ${transfer.blksize}`;
+  return `${profile}${window}${retransmits}, ${formatDuration(age)}`;
 }
 
 function makeClient() {
@@ -155,7 +175,7 @@ function makeClient() {
   const details = element("details", "", row);
   const summary = element("summary", "", details);
   const parts = row.parts = { details };
-  parts.client = element("span", "client mono", summary);
+  parts.client = makeIdentity("span", summary);
   parts.text = element("bdi", "text", summary);
   parts.when = element("span", "when", summary);
   parts.chips = element("span", "chips", summary);
@@ -207,7 +227,7 @@ function updateStep(parts, step) {
   parts.file.style.whiteSpace = "pre-line";
   setTone(parts.outcome, "outcome", stepTone(step));
   const detail = step.detail && !step.successful && step.code !== 1 ? `: ${step.detail}` : "";
-  write(parts.outcome, describeOutcome(step) + detail);
+  write(parts.outcome, step.outcome ? describeOutcome(step) + detail : describeRunning(step, isStuck(step)));
   const empty = step.outcome === "refused" || step.outcome === "probe";
   write(parts.size, empty ? "" : formatBytes(step.bytes));
   write(parts.duration, empty ? "" : formatDuration(step.seconds));
@@ -230,7 +250,7 @@ const numbered = (items) => items.map((item, index) => ({ ...item, position: ind
 function updateClient(parts, client) {
   const idle = client.idle + (performance.now() - client.updated) / 1000;
   const ago = idle < 60 ? `${Math.floor(idle)} s` : formatDuration(idle);
-  write(parts.client, client.client);
+  updateIdentity(parts.client, client.client);
   write(parts.text, client.text);
   setTone(parts.text, "text", TONES[client.verdict] || "idle");
   const boots = client.boots > 1 ? `${client.boots} boots, ` : "";
@@ -241,14 +261,39 @@ function updateClient(parts, client) {
   parts.shown = client;
   const chips = numbered([...client.steps, ...client.running]);
   sync(parts.chips, chips, position, makeChip, updateChip);
-  sync(parts.steps, numbered(client.steps), position, makeStep, updateStep);
+  const steps = [...client.steps, ...client.running.map((transfer) => runningStep(client, transfer))];
+  sync(parts.steps, numbered(steps), position, makeStep, updateStep);
+}
+
+// Describes a running transfer like a step that has ended.
+function runningStep(client, transfer) {
+  const [first] = client.steps;
+  const bootAge = first ? first.ago + first.seconds : transfer.age;
+  const offset = Math.max(0, bootAge - transfer.age);
+  return { ...transfer, offset, files: [transfer.file], seconds: transfer.age };
+}
+
+const isMiss = (result) => result.outcome === "refused" && result.code === 1;
+
+// Puts the missing names of a client in one row, unless it got an answer in between.
+function collapse(results) {
+  const rows = [];
+  const latest = new Map(); // row of misses by client
+  for (const result of results) { // the newest first
+    const row = isMiss(result) ? latest.get(result.client) : undefined;
+    if (row) row.all.push(result);
+    else rows.push({ ...result, all: [result] });
+    if (!isMiss(result)) latest.delete(result.client);
+    else if (!row) latest.set(result.client, rows.at(-1));
+  }
+  return rows;
 }
 
 function makeEnded() {
   const row = element("tr");
   const parts = row.parts = {};
   parts.time = element("td", "time", row);
-  parts.client = element("td", "client mono", row);
+  parts.client = makeIdentity("td", row);
   const file = element("td", "file-cell", row);
   parts.direction = element("span", "quiet", file);
   parts.file = element("bdi", "file", file);
@@ -266,20 +311,25 @@ function makeEnded() {
 }
 
 function updateEnded(parts, result) {
-  if (parts.shown === result) return;
-  parts.shown = result;
+  const names = [...new Set(result.all.map((one) => one.file))];
+  const more = names.length - SHOWN_NAMES;
+  updateIdentity(parts.client, result.client);
+  if (parts.shown === result.number) return;
+  parts.shown = result.number;
   const refused = result.outcome === "refused";
   const renamed = result.served_name !== null;
   const hasDetail = result.detail && !result.successful && result.code !== 1;
   write(parts.time, formatTime(new Date(result.time)));
-  write(parts.client, result.client);
   write(parts.direction, result.direction === "write" ? "↑ " : "");
-  write(parts.file, result.file);
+  write(parts.file, names.slice(0, SHOWN_NAMES).join("\n") + (more > 0 ? `\n… and ${more} more` : ""));
+  parts.file.title = more > 0 ? names.join("\n") : "";
   write(parts.profile, result.profile ? ` ${result.profile}` : "");
   write(parts.served, renamed ? `as ${result.served_name} (${result.resolution_steps.join(", ")})` : "");
   parts.served.hidden = !renamed;
   setTone(parts.outcome, "", result.successful ? "good" : refused ? "warn" : "bad");
-  write(parts.outcome, refused && result.code === 1 ? "not found" : result.outcome);
+  const count = result.all.length > 1 ? `, ${result.all.length} requests` : "";
+  const missing = names.length > 1 ? `${names.length} not found${count}` : `not found${count}`;
+  write(parts.outcome, isMiss(result) ? missing : result.outcome);
   write(parts.detail, hasDetail ? ` ${result.detail}` : "");
   write(parts.size, refused ? "" : formatBytes(result.bytes));
   write(parts.duration, refused ? "" : formatDuration(result.seconds));
@@ -292,7 +342,7 @@ function makeUpload() {
   const row = element("tr");
   const parts = row.parts = {};
   parts.time = element("td", "time", row);
-  parts.client = element("td", "client mono", row);
+  parts.client = makeIdentity("td", row);
   parts.file = element("bdi", "file", element("td", "file-cell", row));
   parts.outcome = element("bdi", "", element("td", "outcome", row));
   parts.size = element("td", "num size", row);
@@ -303,10 +353,10 @@ function makeUpload() {
 function updateUpload(parts, upload) {
   const age = Math.floor((Date.now() - new Date(upload.time)) / 1000);
   write(parts.age, formatDuration(Math.max(0, age)));
+  updateIdentity(parts.client, upload.client);
   if (parts.shown === upload) return;
   parts.shown = upload;
   write(parts.time, formatTime(new Date(upload.time)));
-  write(parts.client, upload.client);
   write(parts.file, upload.file);
   setTone(parts.outcome, "", upload.failed ? "bad" : "");
   write(parts.outcome, upload.failed ? `${formatTime(new Date(upload.failed))} ${upload.detail}` : "");
@@ -315,17 +365,21 @@ function updateUpload(parts, upload) {
 
 function showCount(name, shown, all) {
   write(id(`count-${name}`), shown === all ? `${all}` : `${shown} of ${all}`);
-  id(`none-${name}`).hidden = shown > 0;
+  const none = id(`none-${name}`);
+  none.hidden = shown > 0;
+  write(none, all > 0 ? "Nothing matches the search." : none.dataset.empty ?? "");
 }
 
 const countSessions = (status, state) => status.sessions.read[state] + status.sessions.write[state];
 const countRunning = (status) => countSessions(status, "running") + countSessions(status, "opening");
 
 function showFacts(status) {
-  const total = (state) => countSessions(status, state);
+  document.title = `tftpd ${status.hostname}`;
+  write(id("hostname"), status.hostname);
+  for (const node of document.querySelectorAll(".zone")) write(node, `(${zone})`);
   const rate = status.running.reduce((sum, transfer) => sum + transfer.currentRate, 0);
   write(id("fact-running"), String(countRunning(status)));
-  write(id("fact-opening"), String(total("opening")));
+  write(id("fact-opening"), String(countSessions(status, "opening")));
   write(id("fact-rate"), `${formatBytes(Math.round(rate))}/s`);
   write(id("fact-uptime"), formatDuration(Math.floor(status.uptime)));
   write(id("fact-listeners"), status.listeners.join("  "));
@@ -351,21 +405,31 @@ function showResolvedNames(counts) {
 function show() {
   if (!latest) return;
   const text = filter.value.trim().toLowerCase();
-  const matches = (item) => item.client.toLowerCase().includes(text);
-  const running = latest.running.filter(matches)
+  // Searches addresses, host names, MAC addresses, names of files, and verdicts.
+  const matches = (item, files) => {
+    const client = clients.get(item.client);
+    return [item.client, client?.hostname, client?.mac, item.text, ...files]
+      .some((value) => value?.toLowerCase().includes(text));
+  };
+  const isShown = (item, isProblem, files) => (isProblem || !problems.checked) && matches(item, files);
+  const running = latest.running.filter((transfer) => isShown(transfer, isStuck(transfer), [transfer.file]))
     .sort((a, b) => isComplete(a) - isComplete(b) || isStuck(b) - isStuck(a) || b.age - a.age);
   sync(id("running"), running, keyOf, makeRunning, updateRunning);
   const complete = running.filter(isComplete).length;
   showCount("running", running.length - complete, countRunning(latest));
   if (complete) id("count-running").append(`, ${complete} complete`);
 
-  const rank = (client) => RANKS[client.verdict] ?? 2;
-  const shown = [...clients.values()].filter(matches)
+  const tone = (client) => TONES[client.verdict];
+  const rank = (client) => RANKS[tone(client)] ?? 3;
+  const filesOf = (client) => [...client.steps.flatMap((step) => step.files), ...client.running.map((one) => one.file)];
+  const shown = [...clients.values()]
+    .filter((client) => isShown(client, PROBLEMS.includes(tone(client)), filesOf(client)))
     .sort((a, b) => rank(a) - rank(b) || b.number - a.number);
   sync(id("clients"), shown, (client) => client.client, makeClient, updateClient);
   showCount("clients", shown.length, clients.size);
 
-  const stored = [...uploads.values()].filter(matches)
+  const stored = [...uploads.values()]
+    .filter((upload) => isShown(upload, upload.failed, [upload.file]))
     .sort((a, b) => !a.failed - !b.failed || a.time.localeCompare(b.time))
     .slice(0, SHOWN_UPLOADS);
   sync(id("uploads"), stored, keyOfUpload, makeUpload, updateUpload);
@@ -373,8 +437,9 @@ function show() {
   id("uploads").parentElement.hidden = stored.length === 0;
   showCount("uploads", stored.length, uploads.size);
 
-  const results = ended.filter(matches);
-  sync(id("ended"), results, (result) => result.number, makeEnded, updateEnded);
+  const results = ended.filter((result) =>
+    isShown(result, !result.successful, [result.file, result.served_name]));
+  sync(id("ended"), collapse(results), (row) => row.all.at(-1).number, makeEnded, updateEnded);
   id("ended").parentElement.hidden = results.length === 0;
   showCount("ended", results.length, ended.length);
 }
@@ -421,7 +486,7 @@ function merge(status, since) {
   // A transfer that vanished without a result was lost with its worker: fetch everything.
   const present = new Set(status.clients.map((client) => client.client));
   for (const client of clients.values()) {
-    if (client.verdict in RANKS && !present.has(client.client)) number = 0;
+    if (ACTIVE.includes(client.verdict) && !present.has(client.client)) number = 0;
   }
   showFacts(status);
   showResolvedNames(status.resolved_names);
@@ -453,9 +518,15 @@ async function refresh() {
   else setTimeout(refresh, delay);
 }
 
-filter.value = decodeURIComponent(location.hash.slice(1));
-filter.addEventListener("input", () => {
-  history.replaceState(null, "", filter.value ? `#${encodeURIComponent(filter.value)}` : location.pathname);
+const parameters = new URLSearchParams(location.hash.slice(1));
+filter.value = parameters.get("search") ?? "";
+problems.checked = parameters.has("problems");
+filter.form.addEventListener("input", () => {
+  if (filter.value) parameters.set("search", filter.value);
+  else parameters.delete("search");
+  if (problems.checked) parameters.set("problems", "only");
+  else parameters.delete("problems");
+  history.replaceState(null, "", parameters.size ? `#${parameters}` : location.pathname);
   show();
 });
 filter.form.addEventListener("submit", (event) => event.preventDefault());
