@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
 from tests.support.daemons import RunningDaemon, daemon, free_port
 from tests.support.plain import Pairs
 from tests.support.plain import request as encode_request
@@ -54,6 +58,38 @@ def web(tmp_path: Path, **settings: Any) -> Iterator[Web]:
         yield Web(running, port)
 
 
+class MemoryReactor(Clock):
+    """A clock with a thread that is at once ready. It keeps the factory of the page."""
+
+    factory: Any = None
+
+    def listenTCP(self, port: int, factory: Any, **options: Any) -> None:
+        """Twisted: listen on a port."""
+        self.factory = factory
+
+    def getThreadPool(self) -> "MemoryReactor":
+        """Twisted: return the threads."""
+        return self
+
+    def callInThreadWithCallback(self, on_result: Any, work: Any) -> None:
+        """Twisted: run work in a thread."""
+        on_result(True, work())
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None:
+        """Twisted: call a function in the reactor."""
+        call(*arguments)
+
+    def request(self, data: bytes) -> bytes:
+        """Return the page's response to a request, over a new connection."""
+        channel, transport = self.factory.buildProtocol(None), StringTransport()
+        transport.setTcpNoDelay = lambda enabled: None
+        channel.makeConnection(transport)
+        channel.dataReceived(data)
+        self.advance(0)
+        channel.connectionLost(Failure(ConnectionError()))
+        return transport.value()
+
+
 class SlowReader:
     """A client that reads a file block by block, as the test requires."""
 
@@ -79,7 +115,7 @@ class SlowReader:
 
     def hang_up(self) -> None:
         """Send the ERROR of firmware that wanted only the size."""
-        self._sock.sendto(b"\0\5\0\x08done\0", self._tid)
+        self._sock.sendto(b"\0\5\0\x08User aborted the transfer\0", self._tid)
 
     def read(self, blocks: int) -> None:
         """Acknowledge the OACK, if it is unacknowledged, and `blocks` blocks; receive the next."""

@@ -5,11 +5,9 @@ import json
 import hypothesis.strategies as st
 from hypothesis import given, settings
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 
 from tests.fuzz.harness import no_hidden_faults
+from tests.status.pages import MemoryReactor
 from tftpd.config.sections import StatusSection
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
@@ -50,28 +48,6 @@ REQUESTS = st.lists(
 ).map(b"".join)
 
 
-class _Reactor(Clock):
-    """A clock that keeps the factory instead of listening on a port."""
-
-    def listenTCP(self, port, factory, **options):
-        self.factory = factory
-
-
-class _Transport(StringTransport):
-    def setTcpNoDelay(self, enabled):
-        pass
-
-
-def _request(reactor, data):
-    channel = reactor.factory.buildProtocol(None)
-    transport = _Transport()
-    channel.makeConnection(transport)
-    channel.dataReceived(data)
-    reactor.advance(0)
-    channel.connectionLost(Failure(ConnectionError()))
-    return transport.value()
-
-
 def _body(response):
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.0 200 ", b"HTTP/1.1 200 "))
@@ -81,16 +57,17 @@ def _body(response):
 @settings(deadline=1000, max_examples=30)
 @given(st.lists(REPORTS, max_size=12), REQUESTS)
 def test_any_transfers_and_any_request_give_valid_json_metrics_and_http(reports, request):
-    reactor = _Reactor()
+    reactor = MemoryReactor()
     status = StatusService(reactor, StatusSection(port=8069))
     status.bind()
     with no_hidden_faults():
         for report in reports:
             status(report)
-        answer = json.loads(_body(_request(reactor, b"GET /status HTTP/1.0\r\n\r\n")))
+        answer = json.loads(_body(reactor.request(b"GET /status HTTP/1.0\r\n\r\n")))
         assert {"sessions", "ended", "clients"} <= set(answer)
-        metrics = _body(_request(reactor, b"GET /metrics HTTP/1.0\r\n\r\n")).decode()
+        metrics = _body(reactor.request(b"GET /metrics HTTP/1.0\r\n\r\n")).decode()
         assert list(text_string_to_metric_families(metrics))
-        response = _request(reactor, request)
+        response = reactor.request(request)
+        status.stop()
     assert not response or response.startswith(b"HTTP/1.")
     assert b" 500 " not in response[:20]

@@ -18,10 +18,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 
-from tests.status.pages import WAIT_SECONDS, SlowReader, web
+from tests.status.pages import WAIT_SECONDS, MemoryReactor, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
 from tftpd.access.variables import VariableRule, VariableTable
@@ -541,30 +539,6 @@ def test_a_state_that_cannot_be_read_is_a_warning(tmp_path, kind):
         assert not state.is_symlink()
 
 
-class _Reactor(Clock):
-    """A clock with a thread that is at once ready. It keeps the factory of the site."""
-
-    def listenTCP(self, port, factory, **options):
-        self.factory = factory
-
-    def getThreadPool(self):
-        return self
-
-    def callInThreadWithCallback(self, on_result, work):
-        on_result(True, work())
-
-    def callFromThread(self, call, *arguments):
-        call(*arguments)
-
-    def status(self):
-        """Return the JSON of /status."""
-        channel, transport = self.factory.buildProtocol(None), StringTransport()
-        transport.setTcpNoDelay = lambda enabled: None
-        channel.makeConnection(transport)
-        channel.dataReceived(b"GET /status HTTP/1.0\r\n\r\n")
-        return json.loads(transport.value().partition(b"\r\n\r\n")[2])
-
-
 def _source(*running):
     return SimpleNamespace(snapshot=lambda: succeed(Snapshot(running)))
 
@@ -583,7 +557,7 @@ def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(m
     settings = SimpleNamespace(
         active_profiles=list, build_mounts=list, build_variables=lambda: VariableTable(rules)
     )
-    service = StatusService(reactor := _Reactor(), StatusSection())
+    service = StatusService(reactor := MemoryReactor(), StatusSection())
     service.bind()
     service.configure([], settings)
     # The first transfer of one client still runs.
@@ -593,7 +567,8 @@ def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(m
     service(replace(UPLOAD, peer=("10.0.0.8", 1)))
 
     def identities():
-        clients = reactor.status()["clients"]
+        response = reactor.request(b"GET /status HTTP/1.0\r\n\r\n")
+        clients = json.loads(response.partition(b"\r\n\r\n")[2])["clients"]
         return {client["client"]: (client["mac"], client["hostname"]) for client in clients}
 
     assert identities() == {
@@ -608,10 +583,16 @@ def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(m
     service(UPLOAD)
     reactor.advance(60)
     assert identities()["10.0.0.7"] == ("52:54:00:ab:cd:ef", "unknown")
+    rules.clear()
+    service.configure([], settings)
+    service(UPLOAD)
+    reactor.advance(60)
+    assert identities()["10.0.0.7"] == ("52:54:00:ab:cd:ef", None)
+    service.stop()
 
 
 def test_the_state_is_saved_now_and_then(tmp_path):
-    reactor, state = _Reactor(), tmp_path / "state.json"
+    reactor, state = MemoryReactor(), tmp_path / "state.json"
     service = StatusService(reactor, StatusSection(state=str(state)))
     service.start(_source())
     service(UPLOAD)

@@ -18,7 +18,6 @@ from tftpd.status.file_kinds import FileKind, classify
 _MAX_STEPS = 24  # of a boot; beyond that the second step is removed
 _MAX_NAMES = 32  # of steps that are merged into one
 _MAX_TEXT_CHARS = 160  # of a name or text
-MAX_TEXT_BYTES = 4 * _MAX_TEXT_CHARS + 4  # of a name or text that has an effect on it
 
 # A client that was silent for this long starts a new boot. Longer values would hide a boot
 # loop; no loader waits longer, except for a person at its menu.
@@ -184,7 +183,7 @@ def count_blocks(size: int | None, blksize: int) -> int | None:
 
 def short_name(filename: bytes) -> str:
     """Return a printable name or text of at most 160 characters."""
-    text = printable_name(filename[:MAX_TEXT_BYTES])
+    text = printable_name(filename[: 4 * _MAX_TEXT_CHARS + 4])
     return text if len(text) <= _MAX_TEXT_CHARS else text[: _MAX_TEXT_CHARS - 1] + "…"
 
 

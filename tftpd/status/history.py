@@ -3,11 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tftpd.protocol.result import Outcome, TransferResult
-from tftpd.status.boots import MAX_TEXT_BYTES, ClientHistory
+from tftpd.status.boots import ClientHistory
 from tftpd.status.uploads import UploadTable
 
 MAX_CLIENTS = 256
@@ -50,9 +50,6 @@ class History:
         """Add a request. Dropped ones are left out: a flood must not displace the others."""
         if result.outcome is Outcome.DROPPED:
             return
-        if max(len(result.filename), len(result.detail)) > MAX_TEXT_BYTES:
-            name, detail = result.filename[:MAX_TEXT_BYTES], result.detail[:MAX_TEXT_BYTES]
-            result = replace(result, filename=name, detail=detail)
         self.number += 1
         now = time.time()
         self.ended.append(EndedRequest(self.number, now, result))

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 import tftpd
-from tftpd.access.client import ClientIdentity
+from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.variables import VariableTable
 from tftpd.config.sections import StatusSection
 from tftpd.config.settings import Settings
@@ -36,6 +37,7 @@ _PAGE = Path(__file__).parent / "page"
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
 _SOCKET_MODE = 0o660
 _MAX_NUMBER_DIGITS = 18
+_MAX_HOSTNAMES = 1024  # each takes milliseconds if there are thousands of `variables`
 _MAINTENANCE_INTERVAL_SECONDS = 60.0
 _MAX_SAVE_SECONDS = 5.0  # when the daemon stops
 
@@ -68,7 +70,7 @@ class StatusService:
         self._lock = DeferredLock()
         self._state_file = _state_file(section)
         self._saved_number = 0
-        self._variables = VariableTable()
+        self._hostname: Callable[[str, MacAddress | None], str | None] = lambda *_: None
         self._neighbours = Neighbours()
         self._identified_number = 0
         self._maintenance = LoopingCall(self._maintain)
@@ -96,7 +98,9 @@ class StatusService:
         """Show these listen addresses, and count by these settings, from now on."""
         self._listeners = tuple(addresses)
         self._counters.configure(settings)
-        self._variables = settings.build_variables()
+        self._hostname = lru_cache(_MAX_HOSTNAMES)(
+            partial(_find_hostname, settings.build_variables())
+        )
 
     def start(self, source: SnapshotSource) -> None:
         """Show the sessions of `source` and report that the daemon serves."""
@@ -193,9 +197,7 @@ class StatusService:
         """
         mac = self._neighbours.mac((host, 0))
         client.mac = client.mac if mac is None else mac.hex(":")
-        identity = ClientIdentity(client_address(host), lambda: mac)
-        hostname = self._variables.values_for(identity).get("hostname")
-        client.hostname = hostname if isinstance(hostname, str) else None
+        client.hostname = self._hostname(host, mac)
 
     def _log_state_error(self, action: str, error: BaseException | None) -> None:
         self.log.warn(
@@ -258,6 +260,12 @@ class StatusService:
             return self._snapshot
 
         return self._lock.run(lambda: ensureDeferred(take()))
+
+
+def _find_hostname(variables: VariableTable, host: str, mac: MacAddress | None) -> str | None:
+    client = ClientIdentity(client_address(host), lambda: mac)
+    hostname = variables.values_for(client).get("hostname")
+    return hostname if isinstance(hostname, str) else None
 
 
 def _state_file(section: StatusSection) -> Path | None:
