@@ -1,10 +1,11 @@
 """Packet traces of programs that give the first block the number 0 instead of 1."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from tests.protocol.ends import OACK, ReceiverEnd, SenderEnd
+from tests.protocol.ends import OACK, POLICY, ReceiverEnd, SenderEnd
 from tests.protocol.test_request import RequestEnd
 from tftpd.protocol.negotiation import Direction, TransferOptions
 from tftpd.protocol.packets import Ack, Data, Oack, Wrq
@@ -62,7 +63,20 @@ def test_ack_0_is_not_repeated_before_the_first_block():
     end = accepted_upload()
     while not end.machine.closed:
         assert end.advance(end.machine.deadline - end.now) == []
-    assert (end.machine.outcome, end.machine.timeouts) == (Outcome.TIMED_OUT, 6)
+    assert (end.machine.outcome, end.now) == (Outcome.TIMED_OUT, 130.0)
+    assert end.machine.retransmits == 0
+
+
+def test_a_first_block_that_is_late_is_accepted():
+    """A client that lost ACK 0 or its first block may repeat its packet after several seconds."""
+    policy = replace(POLICY, max_unanswered_sends=3)
+    end = ReceiverEnd(PLAIN, policy)
+    end.send()
+    for _ in range(20):
+        assert end.advance(1) == []
+    end.machine.on_request_repeated(end.now)
+    assert end.send() == [Ack(0)]
+    assert end.receive(Data(1, b"a")) == [Ack(1)]
 
 
 def test_a_repeated_request_repeats_ack_0_before_the_first_block_only():

@@ -133,12 +133,13 @@ class Receiver(TransferMachine):
             self.close(Outcome.DONE)
             return
         self.timeouts += 1
-        if self._may_resend(now):
+        if self.blocks == 0 and self.options.first_block is None and self._may_wait(now):
+            # Nothing is sent that a forged address could multiply, so that the time is not limited
+            # by the number of packets. A client may repeat its request or its first block.
+            self.deadline = self._progress_at + self._timer.idle_timeout
+        elif self._may_resend(now):
             self._timer.back_off()
-            if self.blocks == 0 and self.options.first_block is None:
-                self.deadline = now + self._timer.interval
-            else:
-                self._ack_due = True
+            self._ack_due = True
         else:
             self.close(Outcome.TIMED_OUT, detail=self.missing_end)
 
