@@ -319,6 +319,34 @@ def test_local_files_are_checked_before_the_request(tftpc, silent_server, tmp_pa
     )
 
 
+def test_errors_of_devices_and_names_are_those_of_the_local_file(tftpc, url):
+    done = tftpc("get", f"{url}/file", "-o", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, b"tftpc: /dev/full: No space left on device\n")
+    done = tftpc("get", f"{url}/file", "-o", "a" * 300)
+    assert (done.returncode, done.stderr) == (1, b"tftpc: %s: File name too long\n" % (b"a" * 300))
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "status", "message"),
+    [
+        ("get {url}/file -o file", "<&-", 0, ""),
+        ("get {url}/file -q -o file", ">&-", 0, ""),
+        ("get {url}/file -o file", ">&-", 1, "standard output: Bad file descriptor"),
+        ("get {url}/file -o -", ">&-", 1, "standard output: Bad file descriptor"),
+        ("get {url}/none -o file", "2>&-", 3, ""),
+        ("put - {url}/closed", "<&-", 1, "temporary file (see TMPDIR): Bad file descriptor"),
+    ],
+)
+def test_closed_standard_streams(url, tmp_path, command, closed, status, message):
+    script = f'"$@" {command.format(url=url)} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *TFTPC],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.decode().count("\n")) == (status, bool(message))
+    assert message in done.stderr.decode()
+
+
 def test_a_read_only_destination_is_reported_before_the_request(tftpc, silent_server, tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write to every directory")

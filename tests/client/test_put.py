@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -127,6 +128,24 @@ def test_paths_open_files_and_pipes_can_be_sent(net, tmp_path):
             assert client.receive(OACK_WITH_BLKSIZE_8) == [Data(1, b"hello")]
             client.receive(Ack(1))
             assert client.result.outcome is Outcome.DONE
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="/proc is not available")
+def test_a_file_without_size_is_sent_with_its_content(client):
+    (request,) = client.put("/proc/self/comm")
+    size = len(Path("/proc/self/comm").read_bytes())
+    assert dict(request.options)[b"tsize"] == b"%d" % size
+    (data,) = client.receive(Oack(((b"tsize", b"%d" % size),)))
+    assert len(data.payload) == size
+    client.receive(Ack(1))
+
+
+def test_an_empty_file_is_sent(client, tmp_path):
+    (tmp_path / "empty").touch()
+    client.put(tmp_path / "empty")
+    assert client.receive(Ack(0)) == [Data(1, b"")]
+    client.receive(Ack(1))
+    assert client.result.outcome is Outcome.DONE
 
 
 def test_a_named_pipe_is_read_to_its_end_before_the_request(client, tmp_path):

@@ -14,19 +14,28 @@ from tftpd.client.arguments import parser
 from tftpd.client.errors import ExitStatus, LocalError, UsageError
 from tftpd.client.jobs import TransferJob, is_url, parse_downloads, parse_probe, parse_uploads
 
+# How a stream is opened that the parent process has closed: the use of standard input or output
+# then fails with EBADF, and messages get lost.
+_CLOSED_STREAMS = {
+    "stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)
+}  # fmt: skip
+
 
 def main() -> int:
     """Run one subcommand and return the exit status.
 
     If the first argument is neither an option nor a subcommand, the subcommand is `prompt`.
     """
+    for name, (mode, flags) in _CLOSED_STREAMS.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
     try:
         return _run(sys.argv[1:])
     except (UsageError, ValueError, LocalError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
         return error.exit_status if isinstance(error, LocalError) else ExitStatus.BAD_USAGE
-    except OSError as error:  # all others are `LocalError`
-        print(f"tftpc: standard output: {error.strerror}", file=sys.stderr)
+    except OSError as error:  # the errors of local files and sockets are `LocalError`
+        print(f"tftpc: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return ExitStatus.FAILED
     except KeyboardInterrupt:  # before the reactor has installed its signal handler
         return ExitStatus.INTERRUPTED

@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -131,14 +131,18 @@ def parse_settings(arguments: Namespace) -> ClientSettings:
     return settings
 
 
-def _open_destination(local: Path | None) -> AbstractContextManager[Path | BinaryIO]:
-    """Return the destination of a download: a path, or an open file for a device or a pipe."""
+@contextmanager
+def _open_destination(local: Path | None) -> Iterator[Path | BinaryIO]:
+    """Yield the destination of a download: a path, or an open file for a device or a pipe."""
     if local is None:
-        return nullcontext(sys.stdout.buffer)
-    if local.is_file() or not local.exists():
-        return nullcontext(local)
+        yield sys.stdout.buffer
+        return
     with translate_to_local_error(f"{local}: "):
-        return local.open("wb")
+        if local.is_file() or not local.exists():
+            yield local
+        else:
+            with local.open("wb") as stream:
+                yield stream
 
 
 @contextmanager

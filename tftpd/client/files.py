@@ -137,7 +137,8 @@ def copy_spool(spool: BinaryIO, stream: BinaryIO) -> None:
     Raises:
         LocalError: The stream cannot be written.
     """
-    name = str(getattr(stream, "name", "stream")).replace("<stdout>", "standard output")
+    name = getattr(stream, "name", "stream")
+    name = "standard output" if name in (1, "<stdout>") else name
     with translate_to_local_error(f"{name}: "):
         spool.seek(0)
         shutil.copyfileobj(spool, stream)
@@ -158,7 +159,10 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
         return MemorySource(source)
     if isinstance(source, Path):
         with translate_to_local_error(f"{source}: "), source.open("rb") as file:
-            return _file_source(file) if source.is_file() else open_source(file)
+            if not source.is_file():
+                return open_source(file)
+            # Files of procfs have no size; they have content nevertheless.
+            return _file_source(file) if source.stat().st_size else MemorySource(file.read())
     with copy_to_temporary(source) as copy:
         return _file_source(copy)
 
