@@ -145,26 +145,90 @@ def test_netascii_is_split_into_blocks_after_translation(tmp_path_factory, conte
     assert len(blocks[-1]) < 8
 
 
-@pytest.mark.parametrize("change", ["truncated", "rewritten", "appended to", "emptied"])
-def test_a_file_that_changes_is_refused(root, opened, change):
-    blocks = opened(b"x" * 100_000, 512)
+def _overwrite(path, offset, data):
+    """Write into the file; its size does not shrink, and its mtime is a new one."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+    os.utime(path, ns=(1, 1))
+
+
+CHANGES = {
+    "truncated": lambda path: os.truncate(path, 90_000),
+    "emptied": lambda path: os.truncate(path, 0),
+    "one byte that was sent": lambda path: _overwrite(path, 100, b"y"),
+    "other bytes": lambda path: _overwrite(path, 0, b"y" * 100_000),
+    "other bytes, and more": lambda path: _overwrite(path, 0, b"y" * 200_000),
+}
+HARMLESS = {
+    "touched": lambda path: os.utime(path, ns=(1, 1)),
+    "appended to": lambda path: _overwrite(path, 100_000, b"y" * 1000),
+    "written with the same bytes": lambda path: _overwrite(path, 0, b"x" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_is_refused(root, opened, change, kind):
+    blocks = opened(b"x" * 100_000, 512, kind=kind)
     blocks.take(1, blocking=True)
-    data = root / "data"
-    match change:
-        case "truncated":
-            os.truncate(data, 90_000)
-        case "rewritten":
-            with data.open("r+b") as file:
-                file.write(b"y")
-            os.utime(data, ns=(1, 1))
-        case "appended to":
-            with data.open("ab") as file:
-                file.write(b"y")
-        case "emptied":
-            os.truncate(data, 0)
+    CHANGES[change](root / "data")
     with pytest.raises(RequestRefused) as refused:
         _all(blocks)
     assert (refused.value.code, refused.value.text) == (0, ErrorText.FILE_CHANGED)
+
+
+@pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
+@pytest.mark.parametrize("change", HARMLESS)
+def test_a_file_with_the_same_bytes_is_served_with_its_first_size(root, opened, change, kind):
+    blocks = opened(b"x" * 100_000, 512, kind=kind)
+    blocks.take(1, blocking=True)
+    HARMLESS[change](root / "data")
+    assert len(b"".join(_all(blocks))) == 100_000 - 512
+
+
+@pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
+def test_a_touched_file_is_read_again_in_blocking_mode_only(root, opened, kind):
+    blocks = opened(b"x" * 40_000, 512, kind=kind)
+    blocks.take(1, blocking=False)
+    os.utime(root / "data", ns=(1, 1))
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            _all(blocks, 100, blocking=False)
+    _all(blocks, 100, blocking=True)
+    assert (blocks.taken, blocks.ring.last_block_size) == (79, 40_000 % 512)
+
+
+def test_a_file_that_shrinks_while_it_is_read_again_is_refused(root, opened, monkeypatch):
+    blocks = opened(b"x" * 30_000, 512)
+    blocks.take(58, blocking=True)
+    os.utime(root / "data", ns=(1, 1))
+    read = os.preadv
+
+    def truncate(fd, buffers, offset, *flags):
+        if len(buffers[0]) == 30_000:  # the whole file again
+            os.truncate(root / "data", 0)
+        return read(fd, buffers, offset, *flags)
+
+    monkeypatch.setattr(os, "preadv", truncate)
+    with pytest.raises(RequestRefused, match="changed"):
+        blocks.take(1, blocking=True)
+
+
+@pytest.mark.parametrize(("count", "is_served"), [(1, True), (24, True), (1000, False)])
+def test_a_large_file_that_is_read_fast_has_no_checksum(
+    root, opened, monkeypatch, count, is_served
+):
+    """Beyond the first bytes, large reads are those of large windows."""
+    monkeypatch.setattr(source_module, "_CHECKED_BYTES", 100_000)
+    blocks = opened(b"x" * 1_000_000, 1468, slots=1000)
+    blocks.take(count, blocking=True)
+    os.utime(root / "data", ns=(1, 1))
+    if is_served:
+        assert b"".join(_all(blocks, count)) == b"x" * (1_000_000 - count * 1468)
+        return
+    with pytest.raises(RequestRefused, match="changed"):
+        _all(blocks, count)
 
 
 def test_a_file_replaced_by_rename_is_served_to_its_end(root, opened):

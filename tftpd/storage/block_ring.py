@@ -122,7 +122,7 @@ class BlockRing:
                 buffers = self._buffers(self._offset, end)
                 self._offset += self._source.read(buffers, self._offset, blocking)
             if self._offset == size and until > size // blksize:
-                self._source.check_unchanged()
+                self._source.check_unchanged(blocking)
                 self.last_block_size = size % blksize
                 self.ready = size // blksize + 1
             else:
@@ -150,13 +150,14 @@ class NetasciiBlockRing(BlockRing):
     ) -> None:
         super().__init__(source, blksize, slots, rollover, first_block)
         self._text = bytearray()  # translated, but not in the ring yet
+        self._is_translated = False  # the whole file
 
     def _read(self, until: int, blocking: bool) -> None:
-        while len(self._text) < self._blksize and self._offset < self._source.size:
+        while len(self._text) < self._blksize and not self._is_translated:
             self._translate(blocking)
         while self.ready < until and len(self._text) >= self._blksize:
             self._append_block(self._blksize)
-        if self.ready < until and self._offset == self._source.size:
+        if self.ready < until and self._is_translated:
             self.last_block_size = len(self._text)
             self._append_block(self.last_block_size)
 
@@ -167,9 +168,12 @@ class NetasciiBlockRing(BlockRing):
         self.ready += 1
 
     def _translate(self, blocking: bool) -> None:
-        chunk = bytearray(min(_CHUNK_BYTES, self._source.size - self._offset))
-        n_bytes = self._source.read([memoryview(chunk)], self._offset, blocking)
-        self._offset += n_bytes
-        if self._offset == self._source.size:
-            self._source.check_unchanged()
-        self._text += netascii.encode_netascii(bytes(chunk[:n_bytes]))
+        size = self._source.size
+        if self._offset < size:
+            chunk = bytearray(min(_CHUNK_BYTES, size - self._offset))
+            n_bytes = self._source.read([memoryview(chunk)], self._offset, blocking)
+            self._offset += n_bytes
+            self._text += netascii.encode_netascii(bytes(chunk[:n_bytes]))
+        if self._offset == size:
+            self._source.check_unchanged(blocking)
+            self._is_translated = True

@@ -203,7 +203,7 @@ def _read_template(grant: Grant[ReadPolicy]) -> bytes:
         offset = 0
         while offset < len(buffer):
             offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
-        source.check_unchanged()
+        source.check_unchanged(blocking=True)
         return bytes(buffer)
 
 
