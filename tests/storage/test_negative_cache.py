@@ -2,6 +2,7 @@
 
 import os
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,6 +75,27 @@ def test_a_missing_name_behind_the_link_of_a_chroot_is_looked_up_again(root, tmp
         resolver.resolve(RequestName(b"link/new"), client, None, blocking=True)
     (inside / "new").write_bytes(b"")
     resolver.resolve(RequestName(b"link/new"), client, None, blocking=True).source.close()
+
+
+def test_an_entry_expires_after_two_seconds(absences, root, monkeypatch):
+    """The directory may be on a file system that does not change its times."""
+    now = 100.0
+    monkeypatch.setattr("tftpd.storage.negative_cache.time.monotonic", lambda: now)
+    assert _remembered(absences, root, (b"none",)) is not None
+    now = 102.0
+    assert absences.get("key", blocking=True) is not None
+    now = 102.001
+    assert absences.get("key", blocking=True) is None
+    assert _remembered(absences, root, (b"none",)) is not None
+
+
+@pytest.mark.parametrize("field", ["st_mtime_ns", "st_ctime_ns"])
+def test_a_directory_without_times_has_no_stamp(root, field):
+    """s3fs and similar file systems report 0, whatever happens in the directory."""
+    status = SimpleNamespace(st_dev=1, st_ino=2, st_mtime_ns=5, st_ctime_ns=5)
+    assert DirectoryStamp.of(b"/dir", status) is not None
+    setattr(status, field, 0)
+    assert DirectoryStamp.of(b"/dir", status) is None
 
 
 def test_an_entry_is_dropped_when_the_tree_is_replaced(absences, root):
@@ -153,7 +175,7 @@ def test_an_entry_keeps_no_traceback_alive(absences, root):
         raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "raised")
     except RequestRefused as refused:
         absences.put("key", refused, [DirectoryStamp.of_missing(root, (b"none",))])
-    (kept, _) = absences._entries["key"]
+    kept, *_ = absences._entries["key"]
     assert (str(kept), kept.__traceback__, kept.__context__) == ("raised", None, None)
 
 

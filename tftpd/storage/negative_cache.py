@@ -1,9 +1,9 @@
 """Negative cache: names that were not found.
 
 A boot loader requests about twenty names before one exists, and a hundred boot loaders
-request the same names. An entry is valid while the directories that were searched are
-unchanged. To check an entry costs one stat(2) per directory, instead of a walk for each name
-that the fallbacks try.
+request the same names. An entry is valid for two seconds at most, while the directories that
+were searched are unchanged. To check an entry costs one stat(2) per directory, instead of a walk
+for each name that the fallbacks try.
 """
 
 import os
@@ -23,6 +23,7 @@ MAX_CACHED_NAME_BYTES = 512
 """Size of a name that is stored, and of the path of a directory."""
 
 _MAX_ENTRIES = 4096
+_LIFETIME_SECONDS = 2.0  # the times of a directory may lie, on file systems such as s3fs
 _MAX_STAMPS = 16  # directories per name
 
 # A directory that was written a moment ago may be written again within the same tick of the
@@ -39,10 +40,16 @@ class DirectoryStamp:
 
     @classmethod
     def of(cls, path: bytes, status: os.stat_result | None = None) -> Self | None:
-        """Return the stamp of a directory, or None if it was written in the last 2.5 seconds."""
+        """Return the stamp of a directory.
+
+        Returns:
+            None if it was written in the last 2.5 seconds, or if its file system has no times.
+        """
         try:
             status = status or os.stat(path)
         except OSError:
+            return None
+        if not (status.st_mtime_ns and status.st_ctime_ns):
             return None
         age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
         return cls(path, _stamp(status)) if age > _SETTLE_NANOSECONDS else None
@@ -76,7 +83,7 @@ class DirectoryStamp:
             return False
 
 
-_Entry = tuple[RequestRefused, Sequence[DirectoryStamp]]
+_Entry = tuple[RequestRefused, Sequence[DirectoryStamp], float]
 
 
 class NegativeCache:
@@ -88,7 +95,7 @@ class NegativeCache:
         self._lock = Lock()  # lookups also run in threads
 
     def get(self, key: Hashable, blocking: bool) -> RequestRefused | None:
-        """Return the refusal for `key` if all its directories are unchanged.
+        """Return the refusal for `key` if it is new and all its directories are unchanged.
 
         Args:
             key: Key of the lookup.
@@ -98,7 +105,9 @@ class NegativeCache:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        refused, stamps = entry
+        refused, stamps, expires = entry
+        if time.monotonic() > expires:
+            return None
         is_cached = self._dentry_cache.is_directory_cached
         for stamp in stamps:
             if not (blocking or is_cached(stamp.path, device=stamp.stamp[0])):
@@ -112,7 +121,7 @@ class NegativeCache:
     def put(
         self, key: Hashable, refused: RequestRefused, stamps: Sequence[DirectoryStamp | None]
     ) -> None:
-        """Store a refusal for as long as the directories are unchanged.
+        """Store a refusal for two seconds, as long as the directories are unchanged.
 
         Nothing is stored if a stamp is None, if there are none or more than 16 different
         stamps, or if a path is longer than 512 bytes.
@@ -123,7 +132,7 @@ class NegativeCache:
         if any(len(stamp.path) > MAX_CACHED_NAME_BYTES for stamp in distinct):
             return
         with self._lock:
-            self._entries[key] = _copy(refused), distinct
+            self._entries[key] = _copy(refused), distinct, time.monotonic() + _LIFETIME_SECONDS
             while len(self._entries) > _MAX_ENTRIES:
                 self._entries.popitem(last=False)
 
