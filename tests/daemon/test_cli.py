@@ -30,6 +30,36 @@ def test_check_reports_every_problem(capsys, tmp_path):
     ]
 
 
+def test_check_reports_templates_that_cannot_be_used(capsys, tmp_path):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "good.j2").write_text("{% for x in range(3) %}{{ x }}{% endfor %}")
+    (root / "plain.txt").write_text("{% if %}")
+    (root / "if.j2").write_text("\n{% if %}")
+    (root / "sub" / "filter.J2").write_text("{{ ip | nonsense }}")
+    (root / "sub" / "latin.j2").write_bytes(b"\n\xff")
+    (root / "sub" / "link.j2").symlink_to("none")
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        "directories:\n"
+        "  - {path: /, root: 'root/{mac}', read: {templates: true}}\n"
+        "  - {path: /again, root: root, read: {templates: true}}\n"
+        "  - {path: /plain, root: ., read: true}\n"
+    )
+    assert main(["check", str(config)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, sorted(err.splitlines())) == (
+        "",
+        [
+            f"{root}/if.j2:2: Expected an expression, got 'end of statement block'",
+            f"{root}/sub/filter.J2:1: No filter named 'nonsense'.",
+            f"{root}/sub/latin.j2: not UTF-8 in line 2",
+            f"{root}/sub/link.j2: No such file or directory",
+        ],
+    )
+    assert main(["check", "--no-templates", str(config)]) == 0
+
+
 def test_schema_prints_the_schema(capsys):
     assert main(["schema"]) == 0
     assert capsys.readouterr().out == json.dumps(build_schema(), indent=2) + "\n"

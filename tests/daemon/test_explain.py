@@ -251,9 +251,9 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
     ("name", "step", "reason"),
     [
         ("abroad/secret", "abroad: symbolic link to ../elsewhere", None),
-        ("missing/file", "missing: No such file or directory", "No such file or directory"),
+        ("missing/file", "missing: No such file or directory", "No such file or directory: "),
         ("deny/inside", "inside: the path contains a symbolic link", None),
-        ("in/none", "none: No such file or directory", "No such file or directory"),
+        ("in/none", "none: No such file or directory", "No such file or directory: "),
     ],
 )
 def test_the_step_that_fails_is_shown(config, name, step, reason):
@@ -263,7 +263,9 @@ def test_the_step_that_fails_is_shown(config, name, step, reason):
     ]
     assert step in steps
     assert not explanation["granted"]
-    assert reason is None or explanation["reason"] == reason
+    if reason is not None:
+        root = config.settings.directories[0].root[0]
+        assert explanation["reason"] == f"{reason}{root}/{name}"
 
 
 def test_each_applied_rewrite_rule_is_shown(config):
@@ -286,8 +288,9 @@ def test_each_applied_rewrite_rule_is_shown(config):
 def test_each_name_that_was_tried_is_shown(config):
     explanation = explain(config, Rrq(b"C:/Loose/seven\xff", b"octet"), "192.0.2.7")
     shown = [line for line in format_lines(explanation) if line.startswith("name")]
+    root = config.settings.directories[0].root[0]
     assert shown == [
-        "name       C:/Loose/seven\\xff: No such file or directory",
+        f"name       C:/Loose/seven\\xff: No such file or directory: {root}/C:/Loose/seven\\xff",
         "name       /Loose/seven\\xff, by drive, case: No such file or directory",
         "name       loose/seven, by drive, trailing, case: is served",
     ]
@@ -384,11 +387,10 @@ def test_the_current_usage_of_a_quota_is_applied(tmp_path, size, granted):
     settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
     request = Wrq(b"new", b"octet", ((b"tsize", b"%d" % size),))
     explanation = explain(LoadedConfig(settings, "tftpd.yaml", document), request, "192.0.2.7")
-    assert (explanation["granted"], explanation["reason"]) == (granted, "" if granted else _QUOTA)
+    reason = "" if granted else f"more than the quota of 10 bytes: {tmp_path}/in/new"
+    assert (explanation["granted"], explanation["reason"]) == (granted, reason)
     assert os.listdir(tmp_path / "in") == ["there"]
 
-
-_QUOTA = "more than the quota of 10 bytes"
 
 CARD = bytes.fromhex("525400123456")
 
@@ -528,4 +530,6 @@ def test_a_removed_root_is_shown(tmp_path):
     explanation = explain(
         LoadedConfig(settings, "tftpd.yaml", document), Rrq(b"x", b"octet"), "192.0.2.7"
     )
-    assert f"  step     {root}: No such file or directory" in list(format_lines(explanation))
+    assert f"  step     {root}: the root directory does not exist" in list(
+        format_lines(explanation)
+    )

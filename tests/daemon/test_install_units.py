@@ -56,7 +56,7 @@ def test_the_units_run_the_program_of_this_installation(root, tmp_path):
         lines = (root / UNITS / f"{name}.service").read_text().splitlines()
         program = tmp_path / "bin/tftpd"
         assert f"ExecStart={program} run --config /etc/tftpd/{config}.yaml" in lines
-        assert f"ExecReload={program} check /etc/tftpd/{config}.yaml" in lines
+        assert f"ExecReload={program} check --no-templates /etc/tftpd/{config}.yaml" in lines
         assert 'ExecPaths=/usr -/lib -/lib64 "-/opt/tftpd 1%%"' in lines
 
 

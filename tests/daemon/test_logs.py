@@ -226,6 +226,43 @@ def test_a_transfer_has_one_line(lines, result, line):
     assert lines() == [line]
 
 
+def test_a_netascii_transfer_says_so(lines):
+    result = TransferResult(
+        **READ, **OPTIONS | {"mode": Mode.NETASCII}, outcome=Outcome.DONE, bytes_transferred=19
+    )
+    AccessLog()(result)
+    assert "19 bytes in 0.000 s (0 bytes/s), mode netascii, blksize 1468" in lines()[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fault", "level"),
+    [
+        (Outcome.FAILED, False, "error"),
+        (Outcome.REFUSED, True, "warn"),
+        (Outcome.REFUSED, False, "info"),
+        (Outcome.DONE, False, "info"),
+    ],
+)
+def test_the_level_of_a_result_says_who_must_act(outcome, fault, level):
+    out = io.StringIO()
+    watching = observer("debug", "text", out)
+    globalLogPublisher.addObserver(watching)
+    AccessLog()(TransferResult(**READ, outcome=outcome, fault=fault))
+    globalLogPublisher.removeObserver(watching)
+    assert f"[tftpd.access#{level}] " in out.getvalue()
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_information_of_twisted_itself_is_for_debugging_only(level):
+    out = io.StringIO()
+    publisher = LogPublisher(observer(level, "text", out))
+    for namespace in ("twisted.internet.base", "log_legacy", "tftpd.server"):
+        Logger(namespace=namespace, observer=publisher).info(f"info of {namespace}")
+        Logger(namespace=namespace, observer=publisher).warn(f"warning of {namespace}")
+    assert out.getvalue().count("warning of ") == 3
+    assert out.getvalue().count("info of ") == (3 if level == "debug" else 1)
+
+
 def test_long_names_are_truncated(lines):
     fields = {**READ, "filename": b"\xff" * 8000}
     AccessLog()(TransferResult(**fields, outcome=Outcome.REFUSED, code=4, detail="x" * 8000))

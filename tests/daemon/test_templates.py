@@ -66,7 +66,7 @@ def test_the_error_of_a_template_is_logged_and_not_sent_to_the_client(serving):
         plain.get(serving.port, b"broken")
     assert refused.value.args == (0, "File could not be generated")
     (event,) = serving.awaited(1)
-    assert event["detail"].startswith("template broken.j2: line 2: ")
+    assert event["detail"].startswith(f"template {serving.config.parent}/root/broken.j2: line 2: ")
     assert "none" in event["detail"]
 
 
@@ -121,7 +121,7 @@ def test_explain_renders_like_the_daemon(serving, capsys):
     content = b"127.0.0.9 127.0.0.1 cfg/web5 cfg/host web5 here\n"
     assert f"DATA 1, {len(content)} " in output or content.hex() in output.replace(" ", "")
     assert main(["explain", *arguments, "read", "broken"]) == 1
-    assert "template broken.j2: line 2" in capsys.readouterr().out
+    assert "/root/broken.j2: line 2" in capsys.readouterr().out
     assert not [child for child in _children(os.getpid()) if _is_renderer(child)]
 
 

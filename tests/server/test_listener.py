@@ -206,7 +206,7 @@ def test_malformed_requests_are_logged_once_per_second(server):
     finally:
         globalLogPublisher.removeObserver(observe)
     first, last = logged
-    assert first.startswith("malformed request from ('192.0.2.7', 2070): ")
+    assert first.startswith("malformed request from 192.0.2.7:2070: ")
     assert last == f"{first} (2 similar messages suppressed)"
 
 

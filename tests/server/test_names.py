@@ -81,10 +81,11 @@ def test_no_rewrite_rule_escapes_the_directory(offer):
         assert "by rewrite[0]" in report.detail
 
 
-def test_the_reason_of_a_refusal_contains_the_rewritten_name(offer):
+def test_the_reason_of_a_refusal_contains_the_rewritten_name(offer, root):
     server = _naming(offer, NameRules((_rule("^old/", "in/"),)))
     assert server.client().request(Rrq(b"old/x", b"octet")) == [ErrorPacket(1, "File not found")]
-    assert server.reports[0].detail == 'No such file or directory ("in/x" by rewrite[0])'
+    (report,) = server.reports
+    assert report.detail == f'No such file or directory: {root}/in/x ("in/x" by rewrite[0])'
 
 
 def _with_fallbacks(offer, *fallbacks, **rules):
@@ -155,11 +156,12 @@ def test_an_upload_uses_no_fallbacks(offer, root):
     server.advance(120)
 
 
-def test_the_reason_of_a_miss_lists_the_names_tried(offer):
+def test_the_reason_of_a_miss_lists_the_path_and_the_names_tried(offer, root):
     server = _with_fallbacks(offer, *Fallback)
     assert server.client().request(Rrq(b"C:x\xff", b"octet")) == [ErrorPacket(1, "File not found")]
     detail = server.reports[0].detail
-    assert detail.startswith('No such file or directory; also tried "x\\xff" (drive), ')
+    path = f"{root}/C:x\\xff"
+    assert detail.startswith(f'No such file or directory: {path}; also tried "x\\xff" (drive), ')
     assert detail.endswith(" more")
 
 
@@ -169,9 +171,10 @@ def test_a_name_that_case_folding_did_not_find_is_listed_once(offer, root):
     os.mkfifo(root / "Seven pipes")
     server.client().request(Rrq(b"seven PIPES", b"octet"))
     missing, pipes = (report.detail for report in server.reports)
-    assert missing == "No such file or directory"
+    assert missing == f"No such file or directory: {root}/x"
     assert pipes == (
-        'No such file or directory; also tried "seven PIPES" (case: not a regular file)'
+        f"No such file or directory: {root}/seven PIPES; "
+        f'also tried "seven PIPES" (case: not a regular file: {root}/Seven pipes)'
     )
 
 

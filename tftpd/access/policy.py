@@ -1,5 +1,6 @@
 """Read and write policies, the grants that they give, and limits for templates."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tftpd.access.paths import Name
+from tftpd.access.paths import Name, printable_name
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
@@ -95,6 +96,11 @@ class Grant(Generic[Policy]):
     policy: Policy
     symlinks: Symlinks = Symlinks.INSIDE
     own: int = 0
+
+    @property
+    def printable_path(self) -> str:
+        """Path of the file on this host, for logs."""
+        return printable_name(b"/".join((os.fsencode(self.root), *self.name)))
 
 
 def admits(networks: Networks, client: Address) -> bool:

@@ -7,6 +7,7 @@ from twisted.logger import Logger, LogLevel
 
 from tftpd.access.paths import printable_name
 from tftpd.net.rate_limit import LogLimiter
+from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.status.json_view import result_to_json
 
@@ -38,7 +39,7 @@ class AccessLog:
         self._fields = {} if worker is None else {"worker": worker}
 
     def __call__(self, result: TransferResult) -> None:
-        """Log `result`: failures of the server as errors, everything else as information."""
+        """Log `result`: a failure as an error, a fault of this host as a warning, else as info."""
         outcome = result.outcome
         limiter = self._limiters.get(outcome)
         suffix = "" if limiter is None else limiter.suffix()
@@ -49,7 +50,11 @@ class AccessLog:
         served = fields["served_name"]
         served_as = "" if served is None else f' as "{served}" ({steps})'
         self._log.emit(
-            LogLevel.error if outcome is Outcome.FAILED else LogLevel.info,
+            LogLevel.error
+            if outcome is Outcome.FAILED
+            else LogLevel.warn
+            if result.fault
+            else LogLevel.info,
             # Formatted here: Twisted's formatter takes 25 us for a dozen fields.
             "{message}",
             message=f'{self._prefix}{result.direction.value} "{fields["file"]}"{served_as} by '
@@ -93,9 +98,10 @@ def _describe_reason(code: int | None, detail: str) -> str:
 def _describe_transfer(result: TransferResult) -> str:
     if result.outcome in (Outcome.REFUSED, Outcome.DROPPED):
         return ""
+    netascii = "mode netascii, " if result.mode is Mode.NETASCII else ""
     return (
         f", {result.bytes_transferred} bytes in {result.seconds:.3f} s "
-        f"({result.rate:.0f} bytes/s), blksize {result.blksize}, "
+        f"({result.rate:.0f} bytes/s), {netascii}blksize {result.blksize}, "
         f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
         f"{'' if result.first_block else ', first block 0'}"
     )

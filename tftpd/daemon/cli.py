@@ -6,19 +6,22 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import tftpd
-from tftpd.config.errors import ConfigError
+from tftpd.config.errors import ConfigError, Problem
 from tftpd.config.loader import build_schema, load_settings
+from tftpd.config.settings import Settings
 from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
 from tftpd.daemon.service import EX_CONFIG
+
+_EXIT_BAD_TEMPLATE = 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,8 +35,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
     run.set_defaults(run=_run)
 
-    check = commands.add_parser("check", help="report all problems of a configuration")
+    help_text = "report all problems of a configuration and its templates"
+    check = commands.add_parser("check", help=help_text)
     check.add_argument("config", metavar="FILE", help="configuration file")
+    check.add_argument("--no-templates", action="store_true", help="do not check the templates")
     check.set_defaults(run=_check)
 
     _add_explain(commands)
@@ -115,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status.
 
     The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 if
-    `explain` finds that the request is refused, if units cannot be installed, or if a map
-    cannot be translated.
+    `check` finds a bad template, if `explain` finds that the request is refused, if units
+    cannot be installed, or if a map cannot be translated.
     """
     arguments = parser().parse_args(argv)
     try:
@@ -135,9 +140,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    load_settings(Path(arguments.config))
+    settings = load_settings(Path(arguments.config))
+    problems = [] if arguments.no_templates else list(_find_template_problems(settings))
+    if problems:
+        print_startup_error("\n".join(problems))
+        return _EXIT_BAD_TEMPLATE
     print(f"{arguments.config}: no problems")
     return 0
+
+
+def _find_template_problems(settings: Settings) -> Iterator[str]:
+    """Yield `FILE:LINE: problem` for each template that cannot be used."""
+    mounts = [mount for mount in settings.build_mounts() if mount.read and mount.read.templates]
+    roots = {root.path: mount for mount in mounts for root in mount.roots}
+    if roots:
+        from tftpd.templates.sandbox import find_problems
+
+        for root, mount in roots.items():
+            for path, line, text in find_problems(root, mount):
+                yield Problem(line, (), text).format(path)
 
 
 def _print_schema(arguments: argparse.Namespace) -> int:

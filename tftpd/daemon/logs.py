@@ -18,11 +18,13 @@ from typing import Any, TextIO, cast
 
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     eventAsText,
     formatEvent,
     formatEventAsClassicLogText,
@@ -62,7 +64,9 @@ def observer(level: str, form: str, out: TextIO, reactor: Any = None) -> ILogObs
         reactor: The lines of one turn of this reactor are written together; None: each line is
             written at once.
     """
-    predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    predicates = [LogLevelFilterPredicate(LogLevel.lookupByName(level))]
+    if level != "debug":
+        predicates.append(_drop_twisted_info)
     has_priority = is_journal(out)
     format_text = _format_without_time if has_priority else _format_text
     format_event = _format_json if form == "json" else format_text
@@ -73,7 +77,15 @@ def observer(level: str, form: str, out: TextIO, reactor: Any = None) -> ILogObs
             return _prefix_priority(text, event.get("log_level", LogLevel.info))
         return text
 
-    return FilteringLogObserver(BatchingObserver(nonblocking(out), to_text, reactor), [predicate])
+    return FilteringLogObserver(BatchingObserver(nonblocking(out), to_text, reactor), predicates)
+
+
+@implementer(ILogFilterPredicate)
+def _drop_twisted_info(event: LogEvent) -> Any:
+    """Drop information of Twisted itself, such as the start of its main loop."""
+    is_own = not event.get("log_namespace", "").startswith(("twisted.", "log_legacy"))
+    is_info = event.get("log_level") is LogLevel.info
+    return PredicateResult.no if is_info and not is_own else PredicateResult.maybe
 
 
 @implementer(ILogObserver)

@@ -182,6 +182,7 @@ class Daemon(Service):
     def stopService(self) -> "Deferred[None]":
         """Twisted: accept no more requests. Fires when all transfers have ended."""
         super().stopService()
+        self.log.info("stopping: no more requests are accepted", event="stopping")
         self._systemd.stopping(within=self.settings.drain_timeout)
         if self._page is not None:
             self._page.drain()

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from tftpd.access.paths import RequestName
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
+from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import TrafficShaper
 from tftpd.net.types import SocketAddress
 from tftpd.net.wrappers import DuplicatingTransport
@@ -315,7 +316,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         else:
             reason = ErrorText.INTERNAL
             self.log.failure(
-                "internal error in the session with {peer}", event="session_failed", peer=self.peer
+                "internal error in the session with {peer}",
+                event="session_failed",
+                peer=format_address(self.peer),
             )
         self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()

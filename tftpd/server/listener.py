@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
 from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.packet_text import format_address
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import LogLimiter
 from tftpd.net.sockets import client_address, is_own_address
@@ -190,7 +191,7 @@ class Listener(RequestProtocol):
         suffix = self._malformed_log.suffix()
         if suffix is not None:
             message = "malformed request from {peer}: {reason}{suffix}"
-            fields = {"peer": tid[0], "reason": str(reason), "suffix": suffix}
+            fields = {"peer": format_address(tid[0]), "reason": str(reason), "suffix": suffix}
             self.log.info(message, event="malformed_request", **fields)
 
     def _serve(self, request: IncomingRequest) -> bool:
@@ -269,7 +270,7 @@ class Listener(RequestProtocol):
 
     def _log_internal_error(self, peer: SocketAddress) -> None:
         message = "internal error in a request from {peer}"
-        self.log.failure(message, event="request_failed", peer=peer)
+        self.log.failure(message, event="request_failed", peer=format_address(peer))
 
     def _report_rejected(
         self, request: IncomingRequest, outcome: Outcome, code: int | None, reason: Exception
@@ -283,5 +284,6 @@ class Listener(RequestProtocol):
                 code=code,
                 detail=str(reason),
                 profile=request.profile.name,
+                fault=isinstance(reason, errors.ServerFault),
             )
         )

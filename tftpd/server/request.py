@@ -28,6 +28,7 @@ from tftpd.protocol.negotiation import (
 )
 from tftpd.protocol.packets import Request, Rrq, Wrq
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
+from tftpd.storage.errors import add_path
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike
@@ -132,7 +133,8 @@ class ResolvedWrite:
         for grant in self.grants:
             try:
                 return action(grant)
-            except RequestRefused as refused:
+            except RequestRefused as original:
+                refused = add_path(original, grant)
                 if refused.code is not ErrorCode.FILE_NOT_FOUND:
                     raise self.name.annotate(refused) from None
                 not_found.append(refused)

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import Profile
 from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.packet_text import format_address
 from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
@@ -161,7 +162,7 @@ class SessionFactory:
             self.log.error(
                 "cannot open a port for {peer}: {error}; request dropped",
                 event="port_unavailable",
-                peer=tid[0],
+                peer=format_address(tid[0]),
                 error=str(error),
             )
         else:

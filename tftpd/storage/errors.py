@@ -4,7 +4,14 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
+from tftpd.access.policy import Grant, Policy
+from tftpd.protocol.errors import (
+    ErrorCode,
+    ErrorText,
+    RequestRefused,
+    ResourceExhausted,
+    ServerFault,
+)
 
 # U-Boot stops after codes 1 and 2 and retries for ever after any other code. An error that
 # will not go away by itself must therefore have one of these two codes.
@@ -28,6 +35,8 @@ _CODES = {
     errno.EEXIST: ErrorCode.FILE_EXISTS,
 }
 
+# A client causes these with its choice of a name. Everything else is a fault of this host.
+_CLIENT_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """The process or the system has no descriptors or memory left at the moment."""
 
@@ -42,6 +51,7 @@ def translate_os_errors(default: ErrorText) -> Iterator[None]:
     Raises:
         RequestRefused: With the TFTP error code for the errno. The reason for the log is the
             system's message without the path.
+        ServerFault: The same, if the request is not the cause.
         ResourceExhausted: The process or the system has no descriptors or memory left.
     """
     try:
@@ -55,5 +65,13 @@ def refusal_for(error: OSError, default: ErrorText) -> RequestRefused:
     code = _CODES.get(error.errno or 0, ErrorCode.NOT_DEFINED)
     reason = error.strerror or str(error)
     text = default if code is ErrorCode.NOT_DEFINED else None
-    refused = ResourceExhausted if error.errno in EXHAUSTED else RequestRefused
+    kind = RequestRefused if error.errno in _CLIENT_ERRORS else ServerFault
+    refused = ResourceExhausted if error.errno in EXHAUSTED else kind
     return refused(code, reason, text)
+
+
+def add_path(refused: RequestRefused, grant: Grant[Policy]) -> RequestRefused:
+    """Return `refused` with the path of the grant on this host in the reason, for the log."""
+    if isinstance(refused, ResourceExhausted):
+        return refused  # it has nothing to do with the file
+    return type(refused)(refused.code, f"{refused}: {grant.printable_path}", refused.text)

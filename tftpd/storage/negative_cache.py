@@ -139,7 +139,7 @@ class NegativeCache:
 
 def _copy(refused: RequestRefused) -> RequestRefused:
     """Return a copy without the traceback, which would keep the frames of the lookup alive."""
-    return RequestRefused(refused.code, str(refused), refused.text)
+    return type(refused)(refused.code, str(refused), refused.text)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -15,10 +15,16 @@ from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
+from tftpd.protocol.errors import (
+    ErrorCode,
+    ErrorText,
+    RequestRefused,
+    ResourceExhausted,
+    ServerFault,
+)
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
-from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.errors import add_path, translate_os_errors
 from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
 from tftpd.storage.source import FileLike, FileSource
 
@@ -151,6 +157,7 @@ class _Search:
         if not self.mounts.fallbacks:
             raise requested.annotate(first)
         self.on_name(requested, str(first))
+        refusals = [first]
         tried: list[tuple[RequestName, str]] = []
         chain = self.mounts.name_rules.fallbacks
         for candidate in chain.candidates(requested.name, self.mounts.fallbacks):
@@ -165,6 +172,7 @@ class _Search:
                 raise  # unknown whether the file exists
             except RequestRefused as refused:
                 self.on_name(name, str(refused))
+                refusals.append(refused)
                 exists = not _is_missing(refused)
                 self.all_missing = self.all_missing and not exists
                 if exists or name.name != requested.name:  # `case` looks up the same name
@@ -173,7 +181,7 @@ class _Search:
             self.on_name(found.name, "")
             return found
         reason = f"{requested.annotate(first)}{_describe_tried(tried)}"
-        raise RequestRefused(first.code, reason, first.text)
+        raise type(_select_reported(refusals))(first.code, reason, first.text)
 
     def _try(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
         if candidate.ignores_case:
@@ -203,7 +211,7 @@ class _Search:
                 stamp = None if in_chroot else DirectoryStamp.of_missing(grant.root, grant.name)
                 self.stamps.append(stamp)
                 missing.append(refused)
-        raise missing[0]
+        raise _select_reported(missing)
 
     def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
         templates = grant.policy.templates
@@ -232,7 +240,10 @@ class _Search:
             grant.root, grant.name, grant.symlinks
         ):
             raise WouldBlock(grant.root)
-        source = FileSource.open(grant)
+        try:
+            source = FileSource.open(grant)
+        except RequestRefused as refused:
+            raise add_path(refused, grant) from None
         source.blocking_device = self.cache.blocking_device(source.device)
         return source
 
@@ -271,6 +282,12 @@ class _FallbackNotEnabled(RequestRefused):
 
 def _ignore_name(name: RequestName, reason: str) -> None:
     """Observe nothing."""
+
+
+def _select_reported(refusals: Sequence[RequestRefused]) -> RequestRefused:
+    """Return the first fault of this host, or the first refusal if there is none."""
+    faults = (refused for refused in refusals if isinstance(refused, ServerFault))
+    return next(faults, refusals[0])
 
 
 def _is_missing(refused: RequestRefused) -> bool:

@@ -10,7 +10,7 @@ from io import BytesIO
 from zlib import crc32
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for, translate_os_errors
 from tftpd.storage.walk import open_parent
@@ -115,7 +115,7 @@ class FileSource(FileLike):
             status = os.fstat(fd)
             _check_regular(status)
             if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
-                raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
+                raise ServerFault(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
             return cls(fd, status)
         except BaseException:
             os.close(fd)
@@ -231,7 +231,7 @@ class MemorySource(FileLike):
 
 def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):  # created after the walk
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
+        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 

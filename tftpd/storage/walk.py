@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tftpd.access.paths import PARENT, SELF, Name
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.errors import ErrorCode, RequestRefused, ServerFault
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
@@ -37,7 +37,8 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
 
     Raises:
         RequestRefused: A link is not allowed, or it leads out of the root.
-        OSError: A directory does not exist.
+        ServerFault: The root does not exist.
+        OSError: A directory below the root does not exist.
     """
     if not name:
         reason = "the name refers to the root directory itself"
@@ -103,11 +104,15 @@ class Walk:
             if not _is_found_in_chroot(self._root, name):
                 raise
             reason = f"{refused}; it is valid inside a chroot: set symlinks: chroot"
-            raise RequestRefused(refused.code, reason) from None
+            raise ServerFault(refused.code, reason) from None
 
     def _walk(self, name: Name) -> tuple[int, bytes]:
         # Opened for each request, so that a rename can replace the whole tree.
-        self._directories.append(os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW))
+        try:
+            self._directories.append(os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW))
+        except (FileNotFoundError, NotADirectoryError):
+            reason = "the root directory does not exist"
+            raise ServerFault(ErrorCode.FILE_NOT_FOUND, reason) from None
         pending = list(reversed(name))
         while pending:
             component = self.current = pending.pop()
@@ -122,7 +127,7 @@ class Walk:
                 self._descend(component)
             else:
                 return self._directories[-1], component
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
+        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
 
     def _descend(self, component: bytes) -> None:
         fd = os.open(component, self._flags, dir_fd=self._directories[-1])
@@ -151,10 +156,10 @@ class Walk:
                 return None  # not a link, or absent: the code that opens it reports that
             raise
         if self._symlinks is Symlinks.DENY:
-            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
+            raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
         self._n_links += 1
         if self._n_links > _MAX_LINKS:
-            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
+            raise ServerFault(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
         self.steps.append(WalkStep(component, "symbolic link", target))
         return target
 
@@ -180,7 +185,7 @@ class Walk:
         return [_split(os.fsencode(root.absolute())) for root in (self._root, real)]
 
 
-class _LinkLeadsOut(RequestRefused):
+class _LinkLeadsOut(ServerFault):
     """A link leads out of the root."""
 
 

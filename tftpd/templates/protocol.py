@@ -17,7 +17,7 @@ from typing import Any
 
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
 
 _HEADER = struct.Struct("!BI")  # kind, length of the body in bytes
 _CHUNK_BYTES = 256 << 10  # of one recv(2)
@@ -66,7 +66,7 @@ class RenderJob:
         return job
 
 
-def template_failed(reason: str, kind: type[RequestRefused] = RequestRefused) -> RequestRefused:
+def template_failed(reason: str, kind: type[RequestRefused] = ServerFault) -> RequestRefused:
     """Return the refusal, an exception of class `kind`, of a template that gives no file."""
     return kind(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 

@@ -14,9 +14,14 @@ from contextlib import contextmanager
 from errno import EAGAIN
 from typing import Any
 
-from tftpd.access.paths import printable_name
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
+from tftpd.protocol.errors import (
+    ErrorCode,
+    ErrorText,
+    RequestRefused,
+    ResourceExhausted,
+    ServerFault,
+)
 from tftpd.storage.errors import EXHAUSTED
 from tftpd.templates.process import RenderProcess, RenderTimeout
 from tftpd.templates.protocol import RenderJob, template_failed
@@ -84,9 +89,9 @@ class TemplateRenderer:
                 raise
             if isinstance(refused, RenderTimeout):
                 self._mark_slow(template)
-            name = printable_name(b"/".join(template.name))
-            kind = ResourceExhausted if isinstance(refused, ResourceExhausted) else RequestRefused
-            raise template_failed(f"template {name}: {refused.reason}", kind) from None
+            kind = ResourceExhausted if isinstance(refused, ResourceExhausted) else ServerFault
+            reason = f"template {template.printable_path}: {refused.reason}"
+            raise template_failed(reason, kind) from None
 
     def start(self) -> None:
         """Start a process and keep it for the first job; blocks.

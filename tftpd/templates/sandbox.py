@@ -1,9 +1,11 @@
 """Jinja sandbox: renders templates, which may include others below the same root."""
 
 import importlib.metadata
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -11,10 +13,12 @@ import jinja2
 from jinja2 import Environment, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tftpd.access.mounts import Mount
 from tftpd.access.paths import (
     PARENT,
     Name,
     escape_control_chars,
+    is_template,
     printable_name,
     refuse_reserved,
     split_name,
@@ -70,6 +74,16 @@ class TemplateSandbox:
         self._cache = _CompiledCache(self._environment)
         self._check_escapes()
 
+    def check(self, grant: Grant[ReadPolicy]) -> tuple[int, str] | None:
+        """Compile a template; return the line and the text of its problem, if it has one."""
+        try:
+            self._cache.get("", _read_template(grant))
+        except RequestRefused as refused:
+            return 0, str(refused)
+        except (jinja2.TemplateError, _RenderError, RecursionError) as error:
+            return _find_place(error, "")[1], escape_control_chars(_error_message(error))
+        return None
+
     def render(self, job: RenderJob) -> bytes:
         """Return the file of a job.
 
@@ -100,6 +114,21 @@ class TemplateSandbox:
                         f"version {version} is unsafe: a template can leave its sandbox by "
                         f"{template}; install 3.1.6 or newer"
                     )
+
+
+def find_problems(root: Path, mount: Mount) -> Iterator[tuple[str, int, str]]:
+    """Yield path, line and problem of each template below a root that cannot be used.
+
+    Links to directories are not followed. The line is 0 if the problem has none.
+    """
+    sandbox, policy = TemplateSandbox(), mount.read
+    assert policy is not None
+    for directory, _, names in os.walk(os.fsencode(root)):
+        below = split_name(os.path.relpath(directory, os.fsencode(root)))
+        for name in filter(is_template, sorted(names)):
+            grant = Grant(root, (*below, name), policy, mount.symlinks)
+            if problem := sandbox.check(grant):
+                yield grant.printable_path, *problem
 
 
 class _Environment(ImmutableSandboxedEnvironment):
