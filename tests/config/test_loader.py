@@ -260,6 +260,22 @@ lisen: 3
         ("directories: 3", "t.yaml:1: directories: expected a list, got 3"),
         ("listen: []\n" + MINIMAL, "t.yaml:1: listen: expected at least one entry"),
         ("log: {level: info}", 't.yaml:1: missing key "directories"'),
+        ("root = /srv",
+         't.yaml:1: expected a mapping of keys, got "root = /srv", write "key: value"'),
+        (MINIMAL + "log: json", 't.yaml:3: log: expected a mapping, got "json", did you mean '
+         "{format: json}?"),
+        (MINIMAL + "log: loud", 't.yaml:3: log: expected a mapping, got "loud"'),
+        (MINIMAL + "listen: [192.0.2.1]",
+         't.yaml:3: listen[0]: expected a mapping, got "192.0.2.1", did you mean '
+         "{address: 192.0.2.1}?"),
+        (MINIMAL + "listen: [address:192.0.2.1]", "t.yaml:3: listen[0]: expected a mapping, got "
+         '"address:192.0.2.1"; a blank must follow the colon'),
+        (MINIMAL + "rewrite: [{match: x, to: {ip}}]",
+         't.yaml:3: rewrite[0].to: expected text, got a mapping; quote text that '
+         'begins with {: "{ip}"'),
+        ("directories: [{root: ~/x, read: true}]",
+         't.yaml:1: directories[0].root: ~ is not expanded, '
+         f'got "~/x"; write the whole path: "{Path.home()}/x"'),
         (MINIMAL + "limits: 7", "t.yaml:3: limits: expected a mapping, got 7"),
         (MINIMAL + "log: {level: {}}", "t.yaml:3: log.level: expected one of debug, info, warn,"
          " error, critical, got a mapping"),

@@ -51,9 +51,12 @@ def test_every_path_has_its_line():
         ("a: &x {b: 1}\nc: {<<: *x}", Problem(2, ("c", "<<"),
          "merge keys are not supported; repeat the keys")),
         ("? [a, b]\n: 1", Problem(1, (), "keys must be scalars")),
-        ("a: [1", Problem(1, (), "invalid YAML: expected ',' or ']', but got '<stream end>'")),
-        ("a: *nobody", Problem(1, (), "invalid YAML: found undefined alias 'nobody'")),
-        ("a: 1\n---\nb: 2", Problem(2, (), "invalid YAML: but found another document")),
+        ("a: [1", Problem(1, (), "invalid YAML: [ is not closed", "    a: [1\n       ^")),
+        ("a: *nobody", Problem(1, (), "invalid YAML: found undefined alias 'nobody'",
+         "    a: *nobody\n       ^")),
+        ("a: 1\n---\nb: 2", Problem(2, (),
+         "invalid YAML: expected a single document in the stream but found another document",
+         "    ---\n    ^")),
         ("a: \0", Problem(1, (), "invalid YAML: special characters are not allowed")),
         ("a: 1\nb: \0", Problem(2, (), "invalid YAML: special characters are not allowed")),
         ('a: "\\UFFFFFFFF"', Problem(1, (), "invalid YAML: a number is out of range")),
@@ -72,6 +75,74 @@ def test_every_path_has_its_line():
 )  # fmt: skip
 def test_invalid_yaml_is_a_problem_with_its_line(text, problem):
     assert parse_document(text).problems == [problem]
+
+
+INDENTATION = (
+    "wrong indentation: the keys of a mapping begin in the same column, and a blank follows each "
+    "colon"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint", "caret"),
+    [
+        (
+            "a:\n  root: [/srv/b/{ip}, /srv]",
+            2,
+            'quote a value that contains { or }: "/srv/b/{ip}"',
+            "{ip}",
+        ),
+        (
+            "{path: /, root: /srv/{mac:upper}}",
+            1,
+            'quote a value that contains { or }: "/srv/{mac:upper}"',
+            "{mac",
+        ),
+        ("to: {1}/x", 1, 'quote a value that contains { or }: "{1}/x"', "/x"),
+        ('root: ["/srv/{ip}", /x', 1, "[ is not closed", '["'),
+        ("d:\n  - {root: x, read: true\nlog: {}", 2, "{ is not closed", "{root"),
+        ("a: 'x\nb: 1\n", 1, "' is not closed", "'x"),
+        ("a: {b: 1}}", 1, "} closes nothing", "}"),
+        ("a:\n\tb: 1\n", 2, "a tab; use blanks for the indentation", "\\tb"),
+        ("a:\n  b: 1\n c: 2", 3, INDENTATION, "c: 2"),
+        ("a: 1\n  b: 2", 2, INDENTATION, ": 2"),
+        ("- address:192.0.2.1\n  port: 69", 2, INDENTATION, ": 69"),
+        (
+            "[tftpd]\nroot = /srv",
+            2,
+            'this is the syntax of an INI file; write "key: value"',
+            "root",
+        ),
+        ("a: 1\nword\n", 2, "a key without a colon", "word"),
+        ("match: *.efi", 1, "a value that begins with * must be quoted", ".efi"),
+        ("match: @x", 1, "a value that begins with @ must be quoted", "@x"),
+        ("match: |x", 1, "a value that begins with | must be quoted", "x"),
+        ("a: b: c", 1, 'a value that contains ": " must be quoted', ": c"),
+        (
+            'match: "\\.efi"',
+            1,
+            "found unknown escape character '.'; in single quotes a backslash has "
+            "no special meaning",
+            ".efi",
+        ),
+        ("a" * 200 + ": b: c", 1, 'a value that contains ": " must be quoted', ": c"),
+    ],
+)
+def test_an_error_of_the_syntax_has_its_line_a_caret_and_a_hint(text, line, hint, caret):
+    (problem,) = parse_document(text).problems
+    assert (problem.line, problem.text) == (line, f"invalid YAML: {hint}")
+    shown, below = problem.excerpt.splitlines()
+    assert shown[below.index("^") :].startswith(caret)
+    assert len(shown) <= 104
+    assert problem.format("t.yaml").splitlines() == [f"t.yaml:{line}: {problem.text}", shown, below]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[", "'", "a: &", "a: !<x", "\ufeffa: [", "a:\u2028 b: c: ["]
+)
+def test_an_error_at_the_end_of_the_file_has_an_excerpt(text):
+    (problem,) = parse_document(text).problems
+    assert problem.excerpt.endswith("^")
 
 
 def test_an_alias_bomb_is_refused():

@@ -22,11 +22,13 @@ class Problem:
         line: Line number from 1; 0 if the problem concerns the whole file.
         path: Position of the value in the document.
         text: The message.
+        excerpt: Lines to print below the message: the line of the file, and a caret.
     """
 
     line: int
     path: Path
     text: str
+    excerpt: str = ""
 
     def sort_key(self) -> tuple[int, str, str]:
         """Return the key that sorts problems by line and path."""
@@ -35,7 +37,8 @@ class Problem:
     def format(self, file: str) -> str:
         """Return the message as `FILE:LINE: PATH: TEXT`, a form that editors can jump to."""
         position = f"{file}:{self.line}" if self.line else file
-        return ": ".join(filter(None, (position, format_path(self.path), self.text)))
+        message = ": ".join(filter(None, (position, format_path(self.path), self.text)))
+        return f"{message}\n{self.excerpt}" if self.excerpt else message
 
 
 class ConfigError(Exception):

@@ -39,6 +39,8 @@ _RENAMED_KEYS = {
     "window_octets": "window_bytes",
 }
 
+_NO_BLANK = re.compile(r"\w+:\S")
+
 _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 
 
@@ -58,7 +60,8 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     document = parse_document(_read_text(path))
     if not isinstance(document.value, dict):
         if document.value is not None:
-            text = f"expected a mapping of keys, got {quote_value(document.value)}"
+            hint = ', write "key: value"' if "=" in str(document.value) else ""
+            text = f"expected a mapping of keys, got {quote_value(document.value)}{hint}"
             document.add_problem((), text)
         elif not document.problems:
             document.add_problem((), "the file is empty")
@@ -138,6 +141,11 @@ def _is_path(value: Any) -> TypeGuard[str]:
 def _resolve_root(
     document: Document, path: errors.Path, base: Path, root: str, entry: dict[str, Any]
 ) -> str:
+    if root.startswith("~"):
+        expanded = quote_value(os.path.expanduser(root))
+        problem = f"~ is not expanded, got {quote_value(root)}; write the whole path: {expanded}"
+        document.add_problem(path, problem)
+        return root
     absolute = os.path.normpath(base / root)
     with suppress(InvalidPlaceholder):  # the check of the key reports it
         parsed = parse_root(absolute)
@@ -208,6 +216,8 @@ def _translate(document: Document, error: ErrorDetails) -> None:
     path: errors.Path = error["loc"]
     context = error.get("ctx", {})
     got = f", got {quote_value(error['input'])}"
+    if isinstance(error["input"], dict) and list(error["input"].values()) == [None]:
+        got += f'; quote text that begins with {{: "{{{next(iter(error["input"]))}}}"'
     match error["type"]:
         case "extra_forbidden":
             known = _model_at(path[:-1]).model_fields
@@ -219,9 +229,11 @@ def _translate(document: Document, error: ErrorDetails) -> None:
             text = f'missing key "{path[-1]}"'
             path = path[:-1]
         case "model_type" | "model_attributes_type":
-            text = f"expected a mapping{got}"
+            text = f"expected a mapping{got}{_suggest_mapping(_model_at(path), error['input'])}"
         case "list_type" | "tuple_type":
             text = f"expected a list{got}"
+        case "string_type":
+            text = f"expected text{got}"
         case "bool_type":
             text = f"expected true or false{got}"
         case "literal_error" | "enum":
@@ -239,6 +251,18 @@ def _translate(document: Document, error: ErrorDetails) -> None:
         case _:
             text = f"invalid value {quote_value(error['input'])}"
     document.add_problem(path, text)
+
+
+def _suggest_mapping(model: type[BaseModel], value: object) -> str:
+    """Return a hint for a value in place of a mapping: the key that the value may belong to."""
+    if not isinstance(value, str):
+        return ""
+    if _NO_BLANK.match(value):
+        return "; a blank must follow the colon"
+    fields = model.model_fields.items()
+    keys = [key for key, field in fields if value in get_args(field.annotation)]
+    keys = keys or [key for key, field in fields if field.is_required()]
+    return f", did you mean {{{keys[0]}: {value}}}?" if len(keys) == 1 else ""
 
 
 def _model_at(path: errors.Path) -> type[BaseModel]:

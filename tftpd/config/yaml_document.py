@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tftpd.access.paths import escape_control_chars
 from tftpd.config.errors import Path, Problem, quote_value
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
@@ -18,6 +19,11 @@ _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
 _TRUE = ("true", "True", "TRUE")
 _FALSE = ("false", "False", "FALSE")
 _NULL = ("", "~", "null", "Null", "NULL")
+
+_PLACEHOLDER = re.compile(r"[^\s,\[\]\"']*\{[\w:]+\}[^\s,\[\]{}\"']*")
+_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
+_INI = re.compile(r"\s*(\[[^\]]*\]\s*$|[\w.-]+\s*=)")
+_EXCERPT_CHARS = 100
 
 _MAX_DEPTH = 20  # a valid configuration has four levels
 _MAX_NODES = 100_000  # an alias counts at each use
@@ -72,9 +78,7 @@ def parse_document(text: str) -> Document:
             document.value = _value(document, node, ())
         return document
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        problem = f"invalid YAML: {error.problem or error.context or 'cannot be read'}"
+        return Document(problems=[_describe_error(error, text.splitlines())])
     except yaml.reader.ReaderError as error:
         line = 1 + text.count("\n", 0, error.position)
         problem = f"invalid YAML: {error.reason}"
@@ -84,6 +88,53 @@ def parse_document(text: str) -> Document:
     except (_DocumentTooLarge, RecursionError):
         line, problem = 1, "nested too deep or too large"
     return Document(problems=[Problem(line, (), problem)])
+
+
+def _describe_error(error: yaml.MarkedYAMLError, lines: list[str]) -> Problem:
+    """Return a problem with the cause in the words of the file's author, and the line."""
+    lines.append("")  # an error may be at the end of the file
+    mark, fault = error.problem_mark, str(error.problem)
+    assert mark is not None, "scanner, parser and composer always give it"
+    start, context = error.context_mark or mark, (error.context or "").removeprefix("while ")
+    line = lines[mark.line]
+    placeholder = _PLACEHOLDER.search(_QUOTED.sub("", line))
+    is_within = context.startswith(("parsing a flow", "scanning a quoted"))
+    if placeholder:
+        text = f'quote a value that contains {{ or }}: "{placeholder[0]}"'
+    elif is_within and (start.line != mark.line or "end" in fault):
+        mark, line = start, lines[start.line]
+        text = f"{line[mark.column : mark.column + 1] or 'a bracket'} is not closed"
+    elif "'\\t'" in fault:
+        text = "a tab; use blanks for the indentation"
+    elif "escape character" in fault:
+        text = f"{fault}; in single quotes a backslash has no special meaning"
+    elif context == "scanning a simple key":
+        mark, line, text = start, lines[start.line], "a key without a colon"
+    elif "start any token" in fault or ("scanning a" in context and "quoted" not in context):
+        column = mark.column if "start any token" in fault else start.column
+        text = f"a value that begins with {line[column : column + 1]} must be quoted"
+    elif _INI.match(line):
+        text = 'this is the syntax of an INI file; write "key: value"'
+    elif "mapping values" in fault and ": " in line[: mark.column]:
+        text = 'a value that contains ": " must be quoted'
+    elif fault.endswith(("'}'", "']'")):
+        text = f"{line[mark.column]} closes nothing"
+    elif "<block" in fault or "mapping values" in fault:
+        text = (
+            "wrong indentation: the keys of a mapping begin in the same column, and a blank "
+            "follows each colon"
+        )
+    else:
+        text = f"{context} {fault}".strip()
+    return Problem(mark.line + 1, (), f"invalid YAML: {text}", _excerpt(line, mark.column))
+
+
+def _excerpt(line: str, column: int) -> str:
+    """Return a part of a line and a second line with a caret below `column`."""
+    start = max(0, column - _EXCERPT_CHARS // 2)
+    before = escape_control_chars(line[start:column])
+    text = before + escape_control_chars(line[column : start + _EXCERPT_CHARS])
+    return f"    {text}\n    {' ' * len(before)}^"
 
 
 def _value(document: Document, node: yaml.Node, path: Path) -> Any:
