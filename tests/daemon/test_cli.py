@@ -11,7 +11,7 @@ import pytest
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
 from tftpd.config.loader import build_schema
-from tftpd.daemon.cli import main
+from tftpd.daemon.cli import main, parser
 
 
 def test_check_accepts_a_valid_configuration(capsys):
@@ -65,6 +65,87 @@ def test_schema_prints_the_schema(capsys):
     assert capsys.readouterr().out == json.dumps(build_schema(), indent=2) + "\n"
 
 
+@pytest.fixture
+def config(tmp_path):
+    """A configuration that serves the file `seven`."""
+    (tmp_path / "seven").write_bytes(b"1234567")
+    path = tmp_path / "t.yaml"
+    path.write_text("directories: [{root: ., read: true}]\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["FILE", "read", "seven"],
+        ["FILE", "seven"],
+        ["-c", "FILE", "seven"],
+        ["--config", "FILE", "read", "--mode", "octet", "seven"],
+        ["FILE", "--mode", "octet", "read", "seven"],
+    ],
+)
+def test_explain_takes_its_operands_between_options(config, words, capsys):
+    words = [config if word == "FILE" else word for word in words]
+    assert main(["explain", "--client", "192.0.2.7", *words]) == 0
+    assert capsys.readouterr().out.startswith("request    RRQ seven octet, from 192.0.2.7\n")
+    assert main(["explain", *words[:-1], "none", "--client", "192.0.2.7"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["a", "b", "read", "c"], ["a", "--nonsense", "b"], []],
+)
+def test_explain_refuses_other_operands(words):
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--client", "192.0.2.7", *words])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("words", [["FILE"], ["--config", "FILE"], ["-c", "FILE"]])
+def test_check_takes_the_file_as_operand_or_option(config, words, capsys):
+    assert main(["check", *[config if word == "FILE" else word for word in words]]) == 0
+    assert capsys.readouterr().out == f"{config}: no problems\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        (["run"], "/etc/tftpd/tftpd.yaml"),
+        (["run", "x.yaml"], "x.yaml"),
+        (["run", "-c", "x.yaml"], "x.yaml"),
+        (["check"], "/etc/tftpd/tftpd.yaml"),
+    ],
+)
+def test_the_configuration_of_the_units_is_the_default(command, config):
+    assert parser().parse_args(command).config == config
+
+
+def _run_into(stdout, *words):
+    command = [sys.executable, "-m", "tftpd.daemon.cli", *words]
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    return subprocess.run(
+        command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("command", [["schema"], ["check", "FILE"]])
+def test_a_closed_pipe_ends_a_command_quietly(config, command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        ended = _run_into(pipe, *[config if word == "FILE" else word for word in command])
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_a_full_disk_under_standard_output_is_reported(config):
+    with open("/dev/full", "wb") as full:
+        ended = _run_into(full, "check", config)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "tftpd: standard output: No space left on device\n",
+    )
+
+
 def test_bad_usage_exits_with_2():
     with pytest.raises(SystemExit) as ended:
         main(["serve"])
@@ -80,7 +161,7 @@ def test_run_serves_in_the_foreground(tmp_path):
         f"directories: [{{root: {tmp_path}, read: true}}]\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "tftpd.daemon.cli", "run", "--config", str(config)],
+        [sys.executable, "-m", "tftpd.daemon.cli", "run", str(config)],
         cwd=tmp_path,
         env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
         stdout=subprocess.PIPE,

@@ -491,7 +491,6 @@ def test_the_command_prints_json(config, capsys):
     [
         ["--client", "nowhere", "read", "x"],
         ["--client", "192.0.2.7", "read", "x", "--option", "blksize"],
-        ["--client", "192.0.2.7", "read", "x", "--user", "no such user"],
         ["--client", "192.0.2.7", "read", "x", "--mac", "52:54:00"],
         ["--client", "192.0.2.7", "fetch", "x"],
         ["--client", "192.0.2.7", "read"],
@@ -519,6 +518,19 @@ def test_the_user_option_decides_with_the_rights_of_that_user(config):
         environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
         ran = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert (ran.returncode, ran.stderr) == (status, b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
+def test_a_user_that_does_not_exist_owns_no_files(config):
+    base = Path(config.settings.directories[0].root[0]).parent
+    command = [sys.executable, "-m", "tftpd.daemon.cli", "explain", "--user", "no such user"]
+    command += ["-c", str(base / "tftpd.yaml"), "--client", "192.0.2.7"]
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    for name, status in (("seven", 0), ("closed", 1)):
+        ran = subprocess.run([*command, name], env=environment, capture_output=True, check=False)
+        assert ran.returncode == status
+        assert b'there is no user "no such user" now; assumed' in ran.stderr
+        assert f"uid {NOBODY}".encode() in ran.stdout
 
 
 def test_a_removed_root_is_shown(tmp_path):

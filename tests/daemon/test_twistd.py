@@ -21,6 +21,7 @@ import yaml
 from tests.support.daemons import CHECKOUT, answers, daemon, free_port, own_address, twistd, until
 from tests.support.plain import ServerError, get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
+from tftpd.daemon.service import Options
 
 TIMEOUT_SECONDS = 60
 NOBODY = pwd.getpwnam("nobody")
@@ -140,10 +141,11 @@ def test_an_invalid_configuration_is_reported_without_traceback(tmp_path):
     assert ended.stdout == ""
 
 
-def test_a_missing_option_is_reported():
-    ended = _twistd("tftp")
-    assert ended.returncode == 64
-    assert ended.stderr == "twistd tftp: --config FILE is missing\n"
+def test_without_an_option_the_configuration_is_that_of_the_units():
+    options = Options()
+    options.postOptions = lambda: None
+    options.parseOptions([])
+    assert options["config"] == "/etc/tftpd/tftpd.yaml"
 
 
 def test_the_version_of_tftpd_is_shown():

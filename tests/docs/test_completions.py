@@ -62,7 +62,7 @@ FILES = ["one.cfg", "sub", "two words.cfg"]
         (["tftpc", "put", "--port", "70", "one.cfg", "s"], ["sub"]),
         (["tftpd", "check", ""], FILES),
         (["tftpd", "run", "--config", "o"], ["one.cfg"]),
-        (["tftpd", "run", ""], []),
+        (["tftpd", "run", ""], FILES),
         (["tftpd", "explain", "--mode", "=", "octet", ""], ["read", "write"]),
         (["tftpd", "install-units", "--root", ""], ["sub"]),
     ],

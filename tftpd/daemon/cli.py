@@ -1,12 +1,13 @@
 """The `tftpd` command: run and install the daemon, check and explain a configuration."""
 
 import argparse
+import io
 import json
 import os
-import pwd
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
-from tftpd.daemon.service import EX_CONFIG
+from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG
 
 _EXIT_BAD_TEMPLATE = 1
+_DIRECTIONS = ("read", "write")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,12 +34,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")
-    run.add_argument("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    _add_config(run)
     run.set_defaults(run=_run)
 
     help_text = "report all problems of a configuration and its templates"
     check = commands.add_parser("check", help=help_text)
-    check.add_argument("config", metavar="FILE", help="configuration file")
+    _add_config(check)
     check.add_argument("--no-templates", action="store_true", help="do not check the templates")
     check.set_defaults(run=_check)
 
@@ -66,15 +68,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """Add the configuration, as an operand and as an option."""
+    help_text = f"configuration file (default: {DEFAULT_CONFIG})"
+    command.add_argument(
+        "config", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help=help_text
+    )
+    command.add_argument("--config", "-c", default=DEFAULT_CONFIG, metavar="FILE", help=help_text)
+
+
 def _add_explain(commands: Any) -> None:
     explain = commands.add_parser(
         "explain",
+        usage="tftpd explain [OPTION ...] --client ADDRESS [FILE] [read|write] NAME",
         help="explain how the daemon would answer a request",
         description="Explains how the daemon would answer a request, and why. Changes nothing. "
         "Exits with 0 if the request is granted and 1 if it is refused.",
     )
     add = explain.add_argument
-    add("--config", "-c", required=True, metavar="FILE", help="configuration file")
+    help_text = f"configuration file (default: {DEFAULT_CONFIG})"
+    add("--config", "-c", metavar="FILE", help=help_text)
     add("--client", required=True, type=_address, metavar="ADDRESS", help="the client's address")
     add("--to", type=_address, metavar="ADDRESS", help="the request's destination address")
     help_text = "the client's MAC address (default: from this host's neighbour table)"
@@ -82,10 +95,10 @@ def _add_explain(commands: Any) -> None:
     add("--mode", default="octet", help="octet (the default) or netascii")
     help_text = "an option of the request, such as blksize=1468; may be repeated"
     add("--option", action="append", default=[], type=_option, metavar="NAME=VALUE", help=help_text)
-    add("--user", type=_user, help="the user that the daemon runs as (twistd --uid); needs root")
+    add("--user", help="the user that the daemon runs as (twistd --uid); needs root")
     add("--json", action="store_true", help="print one JSON object")
-    add("direction", choices=("read", "write"), help="the kind of request")
-    add("name", type=os.fsencode, metavar="NAME", help="the requested file name")
+    help_text = "the configuration file, read or write (default: read), and the requested name"
+    add("words", nargs="+", metavar="read|write", help=help_text)
     explain.set_defaults(run=run_explain)
 
 
@@ -109,11 +122,20 @@ def _option(text: str) -> tuple[bytes, bytes]:
     return os.fsencode(name), os.fsencode(value)
 
 
-def _user(text: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
-    except (KeyError, OverflowError):
-        raise argparse.ArgumentTypeError(f"unknown user {text!r}") from None
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; `explain` takes its operands between options, too."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and (arguments.run is not run_explain or any(word[0] == "-" for word in rest if word)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.run is run_explain:
+        *words, name = arguments.words + rest
+        arguments.name = os.fsencode(name)
+        arguments.direction = words.pop() if words and words[-1] in _DIRECTIONS else "read"
+        arguments.config = arguments.config or (words.pop() if words else DEFAULT_CONFIG)
+        if words or ([name] == arguments.words and name in _DIRECTIONS):
+            top.error("explain: expected [FILE] [read|write] NAME")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,14 +143,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 if
     `check` finds a bad template, if `explain` finds that the request is refused, if units
-    cannot be installed, or if a map cannot be translated.
+    cannot be installed, if a map cannot be translated, or if standard output fails.
     """
-    arguments = parser().parse_args(argv)
-    try:
+    arguments = _parse(argv)
+    if arguments.run is _run:
         return int(arguments.run(arguments))
+    output = io.StringIO()
+    try:
+        with redirect_stdout(output):
+            status = int(arguments.run(arguments))
     except ConfigError as error:
         print_startup_error(str(error))
         return EX_CONFIG
+    return status if _print_all(output.getvalue()) else 1
+
+
+def _print_all(text: str) -> bool:
+    """Print `text`; return False if that fails. A closed pipe is not reported."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter flushes again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print_startup_error(f"tftpd: standard output: {error.strerror}")
+        return False
+    return True
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 
+from tftpd.daemon.service import DEFAULT_CONFIG
+
 _UNITS = ("tftpd.service", "tftpd@.service", "tftpd.socket", "tftpd@.socket")
 _DROP_IN = "tftpd.service.d/socket.conf"
 
@@ -18,7 +20,7 @@ _DROP_IN = "tftpd.service.d/socket.conf"
 _PROGRAM = "/usr/bin/tftpd"
 _EXEC_PATHS = "ExecPaths=/usr -/lib -/lib64"
 
-_CONFIG = Path("/etc/tftpd/tftpd.yaml")
+_CONFIG = Path(DEFAULT_CONFIG)
 _SERVED = Path("/srv/tftp")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))  # by ProtectHome=
 

@@ -39,8 +39,8 @@ from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import Server
 from tftpd.storage.tempfiles import remove_stale_uploads
 
-EX_USAGE = 64  # <sysexits.h>
-EX_CONFIG = 78  # the systemd units do not restart the daemon after this status
+DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
+EX_CONFIG = 78  # <sysexits.h>; the systemd units do not restart the daemon after this status
 
 
 class Options(UsageOptions):
@@ -48,14 +48,11 @@ class Options(UsageOptions):
 
     synopsis = "[options]"
     longdesc = "TFTP server (RFC 1350, 2347, 2348, 2349, 7440)."
-    optParameters = [["config", "c", None, "The YAML configuration file."]]  # noqa: RUF012
+    optParameters = [["config", "c", DEFAULT_CONFIG, "The configuration file."]]  # noqa: RUF012
     compData = Completions(optActions={"config": CompleteFiles()})
 
     def postOptions(self) -> None:
         """Load the configuration. Print its problems and exit before anything starts."""
-        if self["config"] is None:
-            logs.print_startup_error("twistd tftp: --config FILE is missing")
-            raise SystemExit(EX_USAGE)
         try:
             self["settings"] = load_settings(Path(self["config"]))
         except ConfigError as error:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pwd
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     # After loading: the daemon, too, reads its configuration as root.
     if arguments.user is not None:
         try:
-            os.initgroups(arguments.user.pw_name, arguments.user.pw_gid)
-            os.setgid(arguments.user.pw_gid)
-            os.setuid(arguments.user.pw_uid)
+            _take_rights_of(arguments.user)
         except PermissionError:
             print("tftpd explain: --user needs root", file=sys.stderr)
             return _EXIT_USAGE
@@ -43,6 +42,20 @@ def run_explain(arguments: argparse.Namespace) -> int:
     else:
         print(*format_lines(explanation), sep="\n")
     return 0 if explanation["granted"] else _EXIT_REFUSED
+
+
+def _take_rights_of(name: str) -> None:
+    """Become the user with a name or number; raise `PermissionError` without root."""
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except (KeyError, OverflowError):
+        # The user of a unit with DynamicUser=yes exists only while the unit runs.
+        note = f'there is no user "{name}" now; assumed are the rights of a user without own files'
+        print(f"tftpd explain: {note}", file=sys.stderr)
+        user = pwd.getpwnam("nobody")
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
 
 
 def format_lines(explanation: JsonObject) -> Iterator[str]:
