@@ -1,6 +1,7 @@
 """Names that fallbacks derive from a requested name."""
 
 import codecs
+from ipaddress import ip_address
 from pathlib import Path
 from typing import get_args
 
@@ -8,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback, FallbackChain, fold
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.paths import PARENT, RequestName, split_name
 from tftpd.access.rewrite import NameRules
 from tftpd.config.names import Encoding, NamesSection
 from tftpd.protocol.errors import RequestRefused
+
+ANY = ClientIdentity(ip_address("192.0.2.7"))
 
 DRIVE, TRAILING, ENCODING, PREFIX, CASE = Fallback
 CHAIN = FallbackChain((), ("utf-8", "gbk", "latin-1"), ((b"boot",), (b"srv", b"tftp")))
@@ -117,7 +121,7 @@ def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
         assert b"\0" not in candidate.name
         for filename in (candidate.name, root.normalize_prefix(candidate.name)):
             try:
-                mount, beneath = root.locate(filename)
+                mount, beneath = root.locate(filename, ANY)
             except RequestRefused:
                 continue
             assert mount.prefix == (b"in",)
@@ -161,8 +165,8 @@ def test_a_directory_may_replace_the_fallbacks_of_the_server():
     )
     both = Mounts([here, there], NameRules(fallbacks=chain))
     assert both.fallbacks == (DRIVE, CASE)
-    assert both.fallbacks_for(b"x") == (DRIVE,)
-    assert both.fallbacks_for(b"in/x") == (CASE,)
+    assert both.fallbacks_for(b"x", ANY) == (DRIVE,)
+    assert both.fallbacks_for(b"in/x", ANY) == (CASE,)
     assert Mounts([there], NameRules(fallbacks=chain)).fallbacks == (CASE,)
     assert (
         Mounts([Mount((), (Root(Path("/a")),), fallbacks=())], NameRules(fallbacks=chain)).fallbacks
@@ -190,9 +194,9 @@ def test_a_name_that_is_too_long_keeps_its_prefix():
 
 def test_the_part_of_a_name_below_its_mount_gets_the_spelling_on_disk():
     mounts = Mounts([Mount((), (Root(Path("/a")),)), Mount((b"in",), (Root(Path("/b")),))])
-    assert mounts.replace_tail(b"/in/d/File", (b"D", b"file")) == b"in/D/file"
-    assert mounts.replace_tail(b"in/d/File", (b"file",)) == b"in/d/file"
-    assert mounts.replace_tail(b"d/File", (b"D", b"FILE")) == b"D/FILE"
+    assert mounts.replace_tail(b"/in/d/File", (b"D", b"file"), ANY) == b"in/D/file"
+    assert mounts.replace_tail(b"in/d/File", (b"file",), ANY) == b"in/d/file"
+    assert mounts.replace_tail(b"d/File", (b"D", b"FILE"), ANY) == b"D/FILE"
 
 
 def test_later_fallbacks_keep_ignoring_letter_case():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, Root, parse_root
 from tftpd.access.paths import TEMPORARY
-from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy, contains
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = ClientIdentity(ip_address("192.0.2.7"))
@@ -169,7 +169,7 @@ def _resolve_dots(filename):
 )
 def test_a_name_belongs_to_the_longest_prefix_after_its_dots_are_resolved(filename):
     try:
-        mount, name = MOUNTS.locate(filename)
+        mount, name = MOUNTS.locate(filename, CLIENT)
     except RequestRefused:
         return
     components = _resolve_dots(filename)
@@ -251,3 +251,67 @@ def test_mounts_report_if_they_render_templates_or_depend_on_the_client():
     some = (ip_network("10.0.0.0/8"),)
     assert Mounts([Mount((), (Root(Path("/a")),), ReadPolicy(clients=some))]).per_client
     assert Mounts([Mount((), (Root(Path("/a")),), None, WritePolicy(clients=some))]).per_client
+
+
+LAN = ClientIdentity(ip_address("10.0.0.7"))
+LAB = ClientIdentity(ip_address("2001:db8::7"))
+LAN_NETWORKS = (ip_network("10.0.0.0/8"),)
+
+
+def _for_clients(prefix, root, *networks):
+    clients = {"clients": networks} if networks else {}
+    return Mount(prefix, (Root(Path(root)),), ReadPolicy(), WritePolicy(), **clients)
+
+
+BY_CLIENT = Mounts(
+    [
+        _for_clients((), "/srv/lan", *LAN_NETWORKS),
+        _for_clients((), "/srv/lab", ip_network("2001:db8::/32"), ip_network("10.1.0.0/16")),
+        _for_clients((b"sub",), "/srv/sub", ip_network("2001:db8::/32")),
+        _for_clients((), "/srv/rest"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("client", "filename", "root", "name"),
+    [
+        (LAN, b"x", "/srv/lan", (b"x",)),
+        (LAB, b"x", "/srv/lab", (b"x",)),
+        (CLIENT, b"x", "/srv/rest", (b"x",)),
+        (ClientIdentity(ip_address("10.1.0.7")), b"x", "/srv/lan", (b"x",)),
+        (LAB, b"sub/x", "/srv/sub", (b"x",)),
+        (LAN, b"sub/x", "/srv/lan", (b"sub", b"x")),
+        (LAN, b"sub/../x", "/srv/lan", (b"x",)),
+    ],
+)
+def test_each_network_has_its_own_root_for_one_prefix(client, filename, root, name):
+    for _ in range(2):  # not even from a cache
+        for authorize in (BY_CLIENT.authorize_read, BY_CLIENT.authorize_write):
+            (grant,) = authorize(filename, client)
+            assert (grant.root, grant.name) == (Path(root), name)
+    assert BY_CLIENT.per_client
+
+
+def test_the_name_of_one_network_cannot_leave_its_directory_for_that_of_all():
+    assert _refused(BY_CLIENT.authorize_read, b"sub/../x", LAB) is ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_client_of_no_network_has_no_directory():
+    mounts = Mounts([_for_clients((), "/srv/lan", *LAN_NETWORKS)])
+    assert _refused(mounts.authorize_read, b"x") is ErrorCode.ACCESS_VIOLATION
+    assert mounts.authorize_read(b"x", LAN)
+
+
+@pytest.mark.parametrize(
+    ("networks", "others", "expected"),
+    [
+        (["10.0.0.0/8"], ["10.1.0.0/16"], True),
+        (["10.1.0.0/16"], ["10.0.0.0/8"], False),
+        (["10.0.0.0/8"], ["2001:db8::/32"], False),
+        (["10.0.0.0/8", "::/0"], ["2001:db8::/32", "10.0.0.7/32"], True),
+        (["10.0.0.0/8"], ["10.0.0.7/32", "192.0.2.7/32"], False),
+    ],
+)
+def test_networks_contain_others_if_each_is_part_of_one(networks, others, expected):
+    assert contains(list(map(ip_network, networks)), list(map(ip_network, others))) is expected

@@ -198,11 +198,13 @@ lisen: 3
         "t.yaml:4: listen[2].port: expected a number from 1 to 65535, got 0",
         f"t.yaml:7: directories[0].root: {here}/nowhere does not exist",
         't.yaml:8: directories[0].read: expected true, false or a mapping, got "maybe"',
-        't.yaml:9: directories[1].path: "\\" is already the path of directories[0] on line 6',
+        't.yaml:9: directories[1].path: "\\" is already the path of directories[0] on line 6'
+        " for the same clients",
         't.yaml:11: directories[1].write.max_size: expected a size such as 64MiB, got "lots"',
         't.yaml:11: directories[1].write.mod: unknown key, did you mean "mode"?',
         't.yaml:12: directories[2]: missing key "root"',
-        't.yaml:12: directories[2].path: "/" is already the path of directories[0] on line 6',
+        't.yaml:12: directories[2].path: "/" is already the path of directories[0] on line 6'
+        " for the same clients",
         't.yaml:12: directories[2].roat: unknown key, did you mean "root"?',
         't.yaml:13: directories[3].path: expected a path without .., got "/x/../y"',
         "t.yaml:15: directories[3].read.clients[0]: expected a network such as 10.0.0.0/8,"
@@ -497,3 +499,31 @@ def test_an_old_key_gets_an_error_that_names_the_new_key(write_config, section, 
     problem = f't.yaml:3: {old}: unknown key: it is now called "{new}"'
     with pytest.raises(ConfigError, match=re.escape(problem)):
         load_settings(write_config(MINIMAL + section))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_allowed"),
+    [
+        ("[192.0.2.0/24]", "[198.51.100.0/24]", True),
+        ("[192.0.2.0/24]", None, True),
+        ("[192.0.2.0/24]", "[192.0.2.0/23]", True),
+        ("[192.0.2.0/24]", "[192.0.2.7, 198.51.100.7]", True),
+        (None, "[192.0.2.0/24]", False),
+        ("[192.0.2.0/24]", "[192.0.2.0/24]", False),
+        ("[192.0.2.0/24, 2001:db8::/32]", "[192.0.2.7, 2001:db8::7]", False),
+        (None, None, False),
+    ],
+)
+def test_entries_with_one_path_need_different_clients(write_config, first, second, is_allowed):
+    entries = [
+        f"  - {{root: in, read: true{'' if clients is None else f', clients: {clients}'}}}\n"
+        for clients in (first, second)
+    ]
+    path = write_config("directories:\n" + "".join(entries))
+    if is_allowed:
+        assert [mount.prefix for mount in load_settings(path).build_mounts()] == [(), ()]
+    else:
+        assert _problems(path) == [
+            't.yaml:3: directories[1].path: "/" is already the path of directories[0] on line 2'
+            " for the same clients"
+        ]

@@ -545,3 +545,29 @@ def test_a_removed_root_is_shown(tmp_path):
     assert f"  step     {root}: the root directory does not exist" in list(
         format_lines(explanation)
     )
+
+
+def test_the_directory_of_the_network_of_the_client_is_shown(tmp_path):
+    for name in ("lab", "rest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(name)
+    (tmp_path / "tftpd.yaml").write_text(
+        "directories:\n"
+        "  - {path: /, root: lab, read: true, clients: [192.0.2.0/24]}\n"
+        "  - {path: /, root: rest, read: true}\n"
+    )
+    settings, document = load_settings_and_document(tmp_path / "tftpd.yaml")
+    config = LoadedConfig(settings, "tftpd.yaml", document)
+    shown = {
+        client: list(format_lines(explain(config, Rrq(b"x", b"octet"), client)))
+        for client in ("192.0.2.7", "198.51.100.7")
+    }
+    assert (
+        f"directory  / is {tmp_path}/lab, symlinks inside, clients [192.0.2.0/24] (tftpd.yaml:2)"
+        in shown["192.0.2.7"]
+    )
+    assert "answer     DATA 1, 3 bytes" in shown["192.0.2.7"]
+    assert (
+        f"directory  / is {tmp_path}/rest, symlinks inside (tftpd.yaml:3)" in shown["198.51.100.7"]
+    )
+    assert "answer     DATA 1, 4 bytes" in shown["198.51.100.7"]

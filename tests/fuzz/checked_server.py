@@ -2,12 +2,14 @@
 
 import errno
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from tests.fuzz import server_files as files
 from tests.fuzz.network import ObservedNetwork
 from tests.fuzz.peers import Peer, SentBlocks
 from tests.support.fakes import MemoryServer
+from tftpd.access.client import ClientIdentity
 from tftpd.access.paths import TEMPORARY
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
@@ -24,6 +26,7 @@ from tftpd.storage.negative_cache import NegativeCache
 _PEERS: tuple[SocketAddress, ...] = (
     *(("192.0.2.7", 2070), ("192.0.2.7", 2071), ("192.0.2.8", 2070), ("198.51.100.9", 69)),
 )
+_CLIENT = ClientIdentity(ip_address("192.0.2.7"))
 _MAX_SECONDS = 10_000.0  # until every transfer has ended, the longest timeouts included
 _MAX_FIRST_REPLIES = 3  # to a client that never answers
 _MAX_ERROR_BYTES = 80
@@ -162,7 +165,7 @@ class CheckedServer(MemoryServer):
         return self.sessions.find((address, self.port.local))
 
     def _stored_name(self, filename: bytes) -> bytes:
-        mount, name = self.configurations[0].mounts.locate(filename)
+        mount, name = self.configurations[0].mounts.locate(filename, _CLIENT)
         return b"/".join((*mount.prefix, *name))
 
 

@@ -19,7 +19,16 @@ from tftpd.access import paths
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, fold
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
-from tftpd.access.policy import ANYWHERE, Grant, Policy, ReadPolicy, Symlinks, WritePolicy, admits
+from tftpd.access.policy import (
+    ANYWHERE,
+    Grant,
+    Networks,
+    Policy,
+    ReadPolicy,
+    Symlinks,
+    WritePolicy,
+    admits,
+)
 from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
 from tftpd.access.rewrite import NO_RULES, NameRules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -113,6 +122,7 @@ class Mount:
         symlinks: Handling of symbolic links.
         fallbacks: Fallbacks for this mount; None means those of the server.
         serials: Pattern of serial numbers before names, if a root contains {serial}.
+        clients: Networks of the clients for which this mount exists.
     """
 
     prefix: paths.Name
@@ -122,12 +132,13 @@ class Mount:
     symlinks: Symlinks = Symlinks.INSIDE
     fallbacks: tuple[Fallback, ...] | None = None
     serials: Pattern | None = None
+    clients: Networks = ANYWHERE
 
     @property
     def per_client(self) -> bool:
         """True if different clients may get different files."""
         return any(root.below for root in self.roots) or any(
-            policy.clients != ANYWHERE for policy in (self.read, self.write) if policy
+            part.clients != ANYWHERE for part in (self, self.read, self.write) if part
         )
 
     def roots_for(
@@ -151,6 +162,8 @@ class NoMatchingDirectory(RequestRefused):
 class Mounts:
     """All mounts of a server. The mount with the longest matching prefix applies to a name.
 
+    Only mounts that admit the client count. Of several with the same prefix, the first one counts.
+
     Attributes:
         name_rules: Rewrite rules and fallbacks of the server.
         fallbacks: Fallbacks that any mount uses.
@@ -161,7 +174,11 @@ class Mounts:
 
     def __init__(self, mounts: Iterable[Mount], name_rules: NameRules = NO_RULES) -> None:
         self.name_rules = name_rules
-        self._by_prefix = {mount.prefix: mount for mount in mounts}
+        self._mounts = tuple(mounts)
+        self._by_prefix: dict[paths.Name, list[Mount]] = {}
+        for mount in self._mounts:
+            self._by_prefix.setdefault(mount.prefix, []).append(mount)
+        self._is_common = all(mount.clients == ANYWHERE for mount in self)
         self._deepest = max(map(len, self._by_prefix), default=0)
         specific = [fallback for mount in self for fallback in mount.fallbacks or ()]
         uses_general = any(mount.fallbacks is None for mount in self)
@@ -175,7 +192,7 @@ class Mounts:
         self._common_read_grants = lru_cache(maxsize=_CACHED_NAMES)(self._find_common_read_grants)
 
     def __iter__(self) -> Iterator[Mount]:
-        return iter(self._by_prefix.values())
+        return iter(self._mounts)
 
     def authorize_read(
         self, filename: bytes, client: ClientIdentity
@@ -197,23 +214,25 @@ class Mounts:
         Raises:
             RequestRefused: No directory matches, or its policy denies the request.
         """
-        mount, name = self.locate(filename)
+        mount, name = self.locate(filename, client)
         if mount.read and mount.read.templates and name and paths.is_template(name[-1]):
             reason = "templates cannot be written by clients"
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
         return _grants(mount, name, mount.write, client)
 
     def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:
-        mount, name = self.locate(filename)
+        mount, name = self.locate(filename, client)
         return _grants(mount, name, mount.read, client)
 
     def _find_common_read_grants(self, filename: bytes) -> Sequence[Grant[ReadPolicy]]:
         """Return the grants of all clients; none if they depend on the client."""
-        mount, name = self.locate(filename)
+        if not self._is_common:
+            return ()
+        mount, name = self.locate(filename, _ANY_CLIENT)
         return () if mount.per_client else _grants(mount, name, mount.read, _ANY_CLIENT)
 
-    def locate(self, filename: bytes) -> tuple[Mount, paths.Name]:
-        """Return the mount of `filename` and the components below its prefix.
+    def locate(self, filename: bytes, client: ClientIdentity) -> tuple[Mount, paths.Name]:
+        """Return the mount of `filename` for `client`, and the components below its prefix.
 
         `..` removes one component, but cannot leave the mount that the name has entered.
 
@@ -229,23 +248,24 @@ class Mounts:
             # Below the longest prefix, no component changes the mount.
             is_near_prefix = len(components) <= self._deepest
             if not components or (
-                is_near_prefix and self._find(components[:-1]) is not self._find(components)
+                is_near_prefix
+                and self._find(components[:-1], client) is not self._find(components, client)
             ):
                 raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the name leaves its directory")
             components.pop()
-        mount = self._find(components)
+        mount = self._find(components, client)
         if mount is None:
             reason = "no directory is configured for the name"
             raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, reason)
         return mount, tuple(components[len(mount.prefix) :])
 
-    def fallbacks_for(self, filename: bytes) -> tuple[Fallback, ...]:
-        """Return the fallbacks that are allowed in the directory of `filename`.
+    def fallbacks_for(self, filename: bytes, client: ClientIdentity) -> tuple[Fallback, ...]:
+        """Return the fallbacks that are allowed in the directory of `filename` for `client`.
 
         Raises:
             RequestRefused: See `locate`.
         """
-        mount, _ = self.locate(filename)
+        mount, _ = self.locate(filename, client)
         return self.name_rules.fallbacks.fallbacks if mount.fallbacks is None else mount.fallbacks
 
     def normalize_prefix(self, filename: bytes) -> bytes:
@@ -258,16 +278,16 @@ class Mounts:
                     return b"/".join((*prefix, *components[length:]))
         return filename
 
-    def replace_tail(self, filename: bytes, rest: paths.Name) -> bytes:
+    def replace_tail(self, filename: bytes, rest: paths.Name, client: ClientIdentity) -> bytes:
         """Return `filename` with its last components replaced by `rest`."""
-        mount, beneath = self.locate(filename)
+        mount, beneath = self.locate(filename, client)
         return b"/".join((*mount.prefix, *beneath[: len(beneath) - len(rest)], *rest))
 
-    def _find(self, name: list[bytes]) -> Mount | None:
+    def _find(self, name: list[bytes], client: ClientIdentity) -> Mount | None:
         for length in range(min(len(name), self._deepest), -1, -1):
-            mount = self._by_prefix.get(tuple(name[:length]))
-            if mount is not None:
-                return mount
+            for mount in self._by_prefix.get(tuple(name[:length]), ()):
+                if admits(mount.clients, client.address):
+                    return mount
         return None
 
 

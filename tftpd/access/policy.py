@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tftpd.access.paths import Name, printable_name
 
@@ -106,6 +106,16 @@ class Grant(Generic[Policy]):
 def admits(networks: Networks, client: Address) -> bool:
     """Return True if `client` is in one of `networks`."""
     return networks == ANYWHERE or any(client in network for network in networks)
+
+
+def contains(networks: Networks, others: Networks) -> bool:
+    """Return True if each of `others` is part of one of `networks`."""
+
+    def is_within(other: Any) -> bool:
+        same = (network for network in networks if network.version == other.version)
+        return any(other.subnet_of(network) for network in same)
+
+    return all(map(is_within, others))
 
 
 @dataclass(frozen=True, slots=True)

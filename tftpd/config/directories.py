@@ -88,6 +88,13 @@ class DirectorySection(ConfigModel):
     requested name.
     """
 
+    clients: types.Clients
+    """Networks or addresses of the clients for which this entry exists (default: all).
+
+    Several entries may have the same path if their clients differ; the first one that has the
+    client applies.
+    """
+
     serials: Expression | None = None
     """Regular expression for {serial} (default: serial numbers of Raspberry Pis and MAC addresses).
     """
@@ -134,6 +141,7 @@ class DirectorySection(ConfigModel):
             read=ReadPolicy(**dict(self.read)) if self.read else None,
             write=WritePolicy(**dict(self.write)) if self.write else None,
             symlinks=self.symlinks,
+            clients=self.clients,
             fallbacks=self.fallbacks,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

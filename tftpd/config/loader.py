@@ -18,11 +18,12 @@ from pydantic_core import ErrorDetails
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.placeholders import InvalidPlaceholder
+from tftpd.access.policy import Networks, contains
 from tftpd.config import errors
 from tftpd.config.errors import ConfigError, Problem, format_path, quote_value, suggest
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
-from tftpd.config.types import InvalidCombination, parse_address, parse_prefix
+from tftpd.config.types import InvalidCombination, parse_address, parse_clients, parse_prefix
 from tftpd.config.yaml_document import Document, parse_document
 
 # Keys of version 0.1 development snapshots, and their names today.
@@ -168,20 +169,27 @@ def _describe_fault(root: Path, read: bool, write: bool) -> str | None:
 
 
 def _check_duplicates(document: Document) -> None:
-    """Report directories with equal paths, profiles with equal names, equal listen entries."""
+    """Report directories with equal paths, profiles with equal names, equal listen entries.
+
+    Directories may have equal paths if the later one has clients that the earlier one has not.
+    """
     for key, field in (("directories", "path"), ("profiles", "name"), ("listen", "address")):
-        first: dict[object, int] = {}
+        first: dict[object, list[tuple[int, Networks]]] = {}
         for index, entry in _entries(document, key):
             try:
                 identity, text = _identify(key, entry)
-            except ValueError:
+                clients = parse_clients(entry.get("clients"))
+            except (ValueError, TypeError):
                 continue  # the check of the key reports it
-            if first.setdefault(identity, index) == index:
-                continue
-            other = (key, first[identity])
-            line = document.line(other)
-            problem = f"{text} is already the {field} of {format_path(other)} on line {line}"
-            document.add_problem((key, index, field), problem)
+            same = first.setdefault(identity, [])
+            number = next((n for n, networks in same if contains(networks, clients)), None)
+            same.append((index, clients))
+            if number is not None:
+                other = (key, number)
+                line = document.line(other)
+                problem = f"{text} is already the {field} of {format_path(other)} on line {line}"
+                hint = " for the same clients" if key == "directories" else ""
+                document.add_problem((key, index, field), problem + hint)
 
 
 def _identify(key: str, entry: dict[str, Any]) -> tuple[object, str]:

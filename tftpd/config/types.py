@@ -25,7 +25,7 @@ from pydantic import (
 
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
-from tftpd.access.policy import ANYWHERE
+from tftpd.access.policy import ANYWHERE, Networks
 from tftpd.protocol.errors import RequestRefused
 
 
@@ -102,6 +102,11 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
         with suppress(ValueError):  # the network of an address with host bits
             example = str(ip_network(value, strict=False))
     raise ValueError(f"expected a network such as {example}")
+
+
+def parse_clients(value: Any) -> Networks:
+    """Return a list of networks, ANYWHERE for None; raise `ValueError` for other values."""
+    return ANYWHERE if value is None else [_network(text) for text in value]
 
 
 def parse_address(value: Any) -> str:

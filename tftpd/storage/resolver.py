@@ -260,7 +260,7 @@ class _Search:
             with translate_os_errors(ErrorText.READ_FAILED):
                 real, choices = match_case_insensitive(grant, self.budget)
             steps = (*name.steps, f"the first of {choices}") if choices > 1 else name.steps
-            spelled = self.mounts.replace_tail(folded, real[grant.own :])
+            spelled = self.mounts.replace_tail(folded, real[grant.own :], self.client)
             self._check_enabled(candidate, spelled)
             return self._open_authorized(RequestName(spelled, steps, name.groups))
 
@@ -272,7 +272,7 @@ class _Search:
             raise
 
     def _check_enabled(self, candidate: Candidate, name: bytes) -> None:
-        if not set(candidate.fallbacks) <= set(self.mounts.fallbacks_for(name)):
+        if not set(candidate.fallbacks) <= set(self.mounts.fallbacks_for(name, self.client)):
             raise _FallbackNotEnabled(ErrorCode.FILE_NOT_FOUND)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.mounts import Mount, Mounts
 from tftpd.access.paths import Name, RequestName, printable_name
-from tftpd.access.policy import Address, Grant, ReadPolicy, admits
+from tftpd.access.policy import ANYWHERE, Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.access.rewrite import RewriteRule, apply_rules
 from tftpd.config.settings import Settings
@@ -239,17 +239,18 @@ def _find_directory(
 ) -> tuple[JsonObject | None, JsonObject | None, list[JsonObject]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:
-        mount, rest = mounts.locate(name.name.name)
+        mount, rest = mounts.locate(name.name.name, client)
     except RequestRefused:
         return None, None, []
-    sections = config.settings.directories
-    index = next(n for n, section in enumerate(sections) if section.path == mount.prefix)
-    directory = {
+    index = next(n for n, other in enumerate(mounts) if other is mount)
+    directory: JsonObject = {
         "path": "/" + printable_name(b"/".join(mount.prefix)),
         "root": ", ".join(map(str, mount.roots)),
         "symlinks": str(mount.symlinks),
         "location": config.locate("directories", index),
     }
+    if mount.clients != ANYWHERE:
+        directory["clients"] = list(map(str, mount.clients))
     kind = "read" if isinstance(request, Rrq) else "write"
     policy = _describe_policy(config, index, kind, client.address)
     roots = _trace_roots(mount, rest, client, name.grant, kind == "write")
