@@ -60,6 +60,14 @@ def test_check_reports_templates_that_cannot_be_used(capsys, tmp_path):
     assert main(["check", "--no-templates", str(config)]) == 0
 
 
+def test_check_reports_a_jinja_that_cannot_be_used(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tftpd.templates.sandbox", None)
+    config = tmp_path / "t.yaml"
+    config.write_text("directories: [{root: ., read: {templates: true}}]\n")
+    assert main(["check", str(config)]) == 1
+    assert capsys.readouterr().err.startswith("templates cannot be rendered: jinja2: ")
+
+
 def test_schema_prints_the_schema(capsys):
     assert main(["schema"]) == 0
     assert capsys.readouterr().out == json.dumps(build_schema(), indent=2) + "\n"

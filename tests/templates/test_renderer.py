@@ -326,7 +326,8 @@ def test_a_job_without_descriptors_is_refused_for_lack_of_resources(renderer, te
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert isinstance(refused, ResourceExhausted)
-    assert refused.reason == "template t.j2: cannot start a render process: Too many open files"
+    reason = "cannot start a render process: Too many open files"
+    assert refused.reason == f"template {grant.root}/t.j2: {reason}"
     assert renderer.render(grant, {}) == b"a"
 
 

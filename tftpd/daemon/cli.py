@@ -195,11 +195,14 @@ def _find_template_problems(settings: Settings) -> Iterator[str]:
     mounts = [mount for mount in settings.build_mounts() if mount.read and mount.read.templates]
     roots = {root.path: mount for mount in mounts for root in mount.roots}
     if roots:
-        from tftpd.templates.sandbox import find_problems
+        try:
+            from tftpd.templates.sandbox import find_problems
 
-        for root, mount in roots.items():
-            for path, line, text in find_problems(root, mount):
-                yield Problem(line, (), text).format(path)
+            for root, mount in roots.items():
+                for path, line, text in find_problems(root, mount):
+                    yield Problem(line, (), text).format(path)
+        except ImportError as error:
+            yield f"templates cannot be rendered: jinja2: {error}"
 
 
 def _print_schema(arguments: argparse.Namespace) -> int:
