@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, WELL_KNOWN
+from tftpd.access.paths import TEMPORARY
 from tftpd.client.errors import (
     AccessDenied,
     AlreadyExists,
@@ -102,6 +103,18 @@ def test_a_new_file_gets_the_permissions_of_the_umask(client, path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_temporary_files_of_killed_clients_are_removed_from_the_directory(client, path, tmp_path):
+    below = tmp_path / "below"
+    below.mkdir()
+    stale, other = (os.fsdecode(TEMPORARY + number) for number in (b"1", b"2"))
+    (tmp_path / stale).touch()
+    (below / other).touch()
+    client.get(path)
+    client.receive(Data(1, b"new"))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"below", path.name}
+    assert [entry.name for entry in below.iterdir()] == [other]
 
 
 def test_an_open_file_is_written_only_when_the_download_is_complete(client, net):

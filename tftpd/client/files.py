@@ -15,7 +15,7 @@ from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.source import FileLike, FileSource, MemorySource
-from tftpd.storage.tempfiles import read_umask
+from tftpd.storage.tempfiles import read_umask, remove_stale_uploads
 from tftpd.storage.upload import Upload
 
 _SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
@@ -44,6 +44,7 @@ class FileDownload(Upload):
         """
         size = _announced_size(options)
         _check_size(size or 0, size, max_size)
+        remove_stale_uploads(path.parent, recursive=False)  # of clients that were killed
         download = cls.open(_grant(path), size, options.mode is Mode.NETASCII)
         download.max_size = max_size
         return download

@@ -42,10 +42,14 @@ def create_temporary(directory: int) -> tuple[bytes, int]:
     raise BlockingIOError(errno.EAGAIN, "no temporary file could be locked")
 
 
-def remove_stale_uploads(root: Path) -> int:
+def remove_stale_uploads(root: Path, recursive: bool = True) -> int:
     """Remove temporary files of interrupted uploads below `root`; blocks during the walk.
 
     Uploads of a running daemon are locked and remain. Files that cannot be read remain, too.
+
+    Args:
+        root: The directory.
+        recursive: False to leave out the directories below `root`.
 
     Returns:
         The number of files removed.
@@ -57,6 +61,8 @@ def remove_stale_uploads(root: Path) -> int:
             for name in files:
                 if name.startswith(TEMPORARY):
                     removed += _remove_stale(directory, name)
+            if not recursive:
+                break
     return removed
 
 
