@@ -52,6 +52,19 @@ status: {socket: /run/tftpd/status.sock}
 drain_timeout: 0
 """
 
+# Debian packages of the documents, and their files that the documents copy.
+PACKAGES = """\
+build-essential
+devscripts
+dh-python
+python3-prometheus-client
+pxelinux /usr/lib/PXELINUX/pxelinux.0
+syslinux-common /usr/lib/syslinux/modules/bios/ldlinux.c32
+shim-signed /usr/lib/shim/shimx64.efi.signed
+grub-efi-amd64-signed /usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed
+ipxe /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi
+"""
+
 # Programs that a test cannot run, why, and what is checked instead. A substitute is a shell
 # script. It fails with a message if the arguments are not right.
 SUBSTITUTES = {
@@ -62,10 +75,18 @@ SUBSTITUTES = {
         shift
         for name; do
             case $name in
-            ./dist/*) ;;
-            *) grep -qw -- "$name" CHECKOUT/debian/control CHECKOUT/docs/how-to/*.md || exit 1 ;;
+            ./dist/*) continue ;;
             esac
+            grep -qw -- "$name" SANDBOX/packages CHECKOUT/debian/control || exit 1
+            files=$(sed -n "s/^$name //p" SANDBOX/packages)
+            for file in $files; do mkdir -p "${file%/*}"; touch "$file"; done
         done""",
+    ),
+    "wget": (
+        "needs the network",
+        """
+        [ "$1" = -P ] && [ "${3#https://}" != "$3" ] || exit 1
+        head -c 200000 /dev/urandom > "$2/${3##*/}" """,
     ),
     "systemctl": (
         "needs systemd as process 1",
@@ -74,6 +95,7 @@ SUBSTITUTES = {
         status|reload|restart|enable|disable|daemon-reload|start|stop) ;;
         *) exit 1 ;;
         esac
+        verb=$1
         shift
         for unit; do
             case $unit in
@@ -81,7 +103,9 @@ SUBSTITUTES = {
             *.*) ls CHECKOUT/conf/systemd/$unit >/dev/null || exit 1 ;;
             *) ls CHECKOUT/conf/systemd/$unit.service >/dev/null || exit 1 ;;
             esac
-        done""",
+        done
+        [ $verb = enable ] && [ -e SANDBOX/starts ] && exec bash SANDBOX/starts
+        true""",
     ),
     "journalctl": (
         "needs the journal",
@@ -180,10 +204,10 @@ ENTER = """\
 set -e
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /mnt
-for directory in etc opt var run; do
-    mkdir -p /mnt/$directory.new /mnt/$directory.work
+for directory in etc opt var run usr/lib; do
+    mkdir -p /mnt/$directory.new /mnt/$directory.tmp
     mount -t overlay overlay /$directory \\
-        -o lowerdir=/$directory,upperdir=/mnt/$directory.new,workdir=/mnt/$directory.work
+        -o lowerdir=/$directory,upperdir=/mnt/$directory.new,workdir=/mnt/$directory.tmp
 done
 mount -t tmpfs tmpfs /srv
 chmod 755 /srv
@@ -219,11 +243,11 @@ def run_blocks(directory: Path, blocks: Sequence[Block], daemon: str = "") -> di
     """Run the blocks of a page one after the other in a sandbox.
 
     A YAML block becomes /etc/tftpd/tftpd.yaml for the blocks that follow. Sections without
-    directories are added to `CONFIGURATION`.
+    directories are added to `CONFIGURATION`. A template with its name is written below /srv/tftp.
 
     Args:
         directory: Empty directory for the files of the sandbox.
-        blocks: Blocks of the languages sh, console, yaml and python.
+        blocks: Blocks of the languages sh, console, python, yaml, and jinja with a name.
         daemon: Configuration of a daemon that is started before the first block.
     """
     for name in ("unshare", "ip", "curl", "jq"):
@@ -237,10 +261,18 @@ def run_blocks(directory: Path, blocks: Sequence[Block], daemon: str = "") -> di
         script += _USER
     if daemon:
         script += _start(daemon)
+    elif "enable --now tftpd.service" in text and "tftpc" in text:
+        starts = _start("/etc/tftpd/tftpd.yaml", "SANDBOX/unit.log")
+        (directory / "starts").write_text(_fill_in(starts, directory))
     if "status.sock" in text:
         script += _start("SANDBOX/socket.yaml")
     for number, block in enumerate(blocks):
         (directory / f"block{number}").write_text(_to_script(block))
+        if block.language == "jinja":
+            name = template_name(block)
+            script += f"mkdir -p $(dirname /srv/tftp/{name})\n"
+            script += f"cp SANDBOX/block{number} /srv/tftp/{name}\n"
+            continue
         if block.language == "yaml":
             whole = "\ndirectories:" in f"\n{block.text}"
             source = "" if whole else "SANDBOX/configuration.yaml "
@@ -281,8 +313,14 @@ set -e
             (directory / f"err{number}").read_text(),
         )
         for number, block in enumerate(blocks)
-        if block.language != "yaml"
+        if block.language not in ("yaml", "jinja")
     }
+
+
+def template_name(block: Block) -> str | None:
+    """Return the file name in the comment at the beginning of a template."""
+    found = re.match(r"(?:#!ipxe\n)?\{# (\S+[.]j2) #\}\n", block.text)
+    return found[1] if found and block.language == "jinja" else None
 
 
 _USER = """
@@ -291,14 +329,15 @@ echo 'tftpd:x:998:' >> /etc/group
 """
 
 
-def _start(config: str) -> str:
+def _start(config: str, log: str = "") -> str:
     """Return the commands that start a daemon and wait until it serves."""
+    log = log or f"{config}.log"
     return f"""
 cd SANDBOX
-PYTHON -m tftpd.daemon.cli run --config {config} >{config}.log 2>&1 &
+PYTHON -m tftpd.daemon.cli run --config {config} >{log} 2>&1 &
 for attempt in $(seq 400); do
-    grep -q 'serving on' {config}.log && break
-    kill -0 $! || {{ cat {config}.log; exit 1; }}
+    grep -q 'serving on' {log} && break
+    kill -0 $! || {{ cat {log}; exit 1; }}
     sleep 0.05
 done
 """
@@ -327,6 +366,7 @@ def _fill(directory: Path) -> None:
     (home / "boot").mkdir()
     for name, text in {
         "router1.cfg": "hostname router1\n",
+        "fw.bin": "firmware\n",
         "r1.cfg": "hostname r1\n",
         "r2.cfg": "r2\n",
         "d": "d\n",
@@ -337,6 +377,7 @@ def _fill(directory: Path) -> None:
         (home / name).symlink_to(CHECKOUT / name)
     for name in ("conf", "srv"):
         shutil.copytree(CHECKOUT / name, home / name)
+    (directory / "packages").write_text(PACKAGES)
     (directory / "configuration.yaml").write_text(CONFIGURATION)
     (directory / "served.yaml").write_text(_fill_in(SERVED, directory))
     (directory / "socket.yaml").write_text(SOCKET)
