@@ -608,6 +608,25 @@ def test_the_state_is_saved_now_and_then(tmp_path):
     assert reactor.getDelayedCalls() == []
 
 
+def test_maintenance_continues_after_a_fault(tmp_path):
+    """No thread can be started, or a text of the configuration is no UTF-8."""
+    reactor, state = MemoryReactor(), tmp_path / "state.json"
+    service = StatusService(reactor, StatusSection(state=str(state)))
+    service.start(_source())
+    reactor.callInThreadWithCallback = lambda *_: (_ for _ in ()).throw(RuntimeError("no thread"))
+    service(UPLOAD)
+    reactor.advance(60)
+    assert not state.exists()
+    del reactor.callInThreadWithCallback
+    service(UPLOAD)
+    reactor.advance(60)
+    assert json.loads(state.read_bytes())["number"] == 2
+    service(replace(UPLOAD, profile="\ud800"))
+    reactor.advance(60)
+    service.stop()
+    assert reactor.getDelayedCalls() == []
+
+
 def test_requests_to_the_page_are_not_logged(tmp_path):
     with web(tmp_path) as page:
         before = len(page.running.events())

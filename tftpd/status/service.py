@@ -171,7 +171,11 @@ class StatusService:
         self._saved_number = self._history.number
 
     def _maintain(self) -> "Deferred[None]":
-        """Save the history, if it has changed, and measure file systems, in a thread."""
+        """Save the history, if it has changed, and measure file systems. Never fails."""
+        done: Deferred[None] = maybeDeferred(self._save_and_measure)
+        return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
+
+    def _save_and_measure(self) -> "Deferred[None]":
         for host, client in self._history.clients.items():
             if client.changed > self._identified_number:
                 self._identify(host, client)
@@ -187,8 +191,7 @@ class StatusService:
             finally:
                 self._counters.measure_free_bytes()
 
-        done = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
-        return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
 
     def _identify(self, host: str, client: ClientHistory) -> None:
         """Look up the MAC address of a client, and its `hostname` in `variables`: no DNS.
