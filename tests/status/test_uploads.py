@@ -6,6 +6,8 @@ from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.status.uploads import MAX_UPLOAD_CLIENTS, LastUpload, UploadTable
 
+TIMES = [f"1970-01-01T00:00:0{number}.000+00:00" for number in range(5)]
+
 
 def _upload(host, name, outcome=Outcome.DONE, **more):
     return TransferResult(Direction.WRITE, (host, 7), name, outcome, **more)
@@ -14,7 +16,7 @@ def _upload(host, name, outcome=Outcome.DONE, **more):
 def _table(*results):
     table = UploadTable()
     for number, result in enumerate(results, 1):
-        table.add(result, number, 100.0 * number)
+        table.add(result, number, float(number))
     return table.clients
 
 
@@ -26,8 +28,8 @@ def test_the_latest_upload_of_each_file_is_kept():
         _upload("10.0.0.1", b"sw1.cfg", bytes_transferred=8),
     )
     assert table == {
-        "10.0.0.2": {"sw2.cfg": LastUpload(2, 200, 6)},
-        "10.0.0.1": {"vlan.dat": LastUpload(3, 300, 7), "sw1.cfg": LastUpload(4, 400, 8)},
+        "10.0.0.2": {"sw2.cfg": LastUpload(2, TIMES[2], 6)},
+        "10.0.0.1": {"vlan.dat": LastUpload(3, TIMES[3], 7), "sw1.cfg": LastUpload(4, TIMES[4], 8)},
     }
 
 
@@ -44,7 +46,7 @@ def test_a_failed_attempt_is_shown_with_the_upload_before(outcome, detail, reaso
         _upload("10.0.0.1", b"sw1.cfg", bytes_transferred=5),
         _upload("10.0.0.1", b"sw1.cfg", outcome, detail=detail),
     )
-    assert table == {"10.0.0.1": {"sw1.cfg": LastUpload(2, 100, 5, 200, reason)}}
+    assert table == {"10.0.0.1": {"sw1.cfg": LastUpload(2, TIMES[1], 5, TIMES[2], reason)}}
 
 
 def test_a_stored_file_ends_the_failure():
@@ -53,7 +55,7 @@ def test_a_stored_file_ends_the_failure():
         _upload("10.0.0.1", b"a", Outcome.TIMED_OUT),
         _upload("10.0.0.1", b"a"),
     )
-    assert table == {"10.0.0.1": {"a": LastUpload(3, 300, 0)}}
+    assert table == {"10.0.0.1": {"a": LastUpload(3, TIMES[3], 0)}}
 
 
 def test_reads_and_requests_that_store_nothing_add_no_entry():

@@ -513,9 +513,12 @@ def test_a_state_that_cannot_be_read_is_a_warning(tmp_path, kind):
     if kind == "text":
         state.write_text("not JSON")
     elif kind == "impossible":
-        uploads = {"10.0.0.1": {"a": {"number": 1, "time": 1e300, "size": 1}}}
-        content = {"format": 1, "time": 0, "clock": 0, "number": 1, "ended": [], "clients": {}}
-        state.write_text(json.dumps(content | {"uploads": uploads}))
+        step = {"kind": "file", "names": [], "outcome": "done", "code": None, "detail": "",
+                "bytes_transferred": 1, "position": "", "began": 0, "ended": 0}  # fmt: skip
+        content = {"format": 1, "time": 0, "clock": 0, "number": 1, "ended": [], "uploads": {}}
+        state.write_text(
+            json.dumps(content | {"clients": {"10.0.0.1": {"steps": [step], "changed": 1}}})
+        )
     elif kind == "fifo":
         os.mkfifo(state)
     elif kind == "link":

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from tftpd.protocol.negotiation import Direction
@@ -12,7 +11,7 @@ from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
 from tftpd.status import boots
 from tftpd.status.file_kinds import classify
 from tftpd.status.history import MAX_ENDED, EndedRequest, History
-from tftpd.status.uploads import LastUpload
+from tftpd.status.uploads import format_time
 
 Identify = Callable[[str, boots.ClientHistory], None]
 """Sets the MAC address and the host name of the client with this address, if they are known."""
@@ -58,7 +57,7 @@ def requests_to_json(
             _client_to_json(host, client, running[host], now) for host, client in clients.items()
         ],
         "uploads": [
-            _upload_to_json(host, name, upload)
+            {"client": host, "file": name, **asdict(upload)}
             for host, files in history.uploads.clients.items()
             for name, upload in files.items()
             if upload.number > since
@@ -133,7 +132,7 @@ def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
     result = ended.result
     return {
         "number": ended.number,
-        "time": _format_time(ended.time),
+        "time": format_time(ended.time),
         **result_to_json(result, boots.short_name),
         "successful": result.outcome.successful,
         "size": result.size,
@@ -142,22 +141,6 @@ def _ended_to_json(ended: EndedRequest) -> dict[str, Any]:
         "timeouts": result.timeouts,
         "rtt": result.rtt,
     }
-
-
-def _upload_to_json(host: str, name: str, upload: LastUpload) -> dict[str, Any]:
-    return {
-        "client": host,
-        "file": name,
-        "number": upload.number,
-        "time": _format_time(upload.time),
-        "bytes": upload.size,
-        "failed": None if upload.failed is None else _format_time(upload.failed),
-        "detail": upload.reason or None,
-    }
-
-
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _client_to_json(

@@ -1,6 +1,7 @@
 """The latest upload of each file by each client: which device has not written its backup."""
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
@@ -10,23 +11,28 @@ MAX_UPLOAD_CLIENTS = 1000
 _MAX_FILES = 8  # of a client; some devices write a new name every day
 
 
+def format_time(seconds: float) -> str:
+    """Return a time in seconds since the epoch in ISO 8601 with UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
 @dataclass(frozen=True, slots=True)
 class LastUpload:
     """The latest upload of one file by one client.
 
     Attributes:
         number: Number of the latest request for it in the history.
-        time: Time when the file was stored, in seconds since the epoch.
-        size: Bytes that were stored.
+        time: Time when the file was stored, in ISO 8601.
+        bytes: Bytes that were stored.
         failed: Time of a later attempt that failed; None if there is none.
-        reason: Reason of that failure.
+        detail: Reason of that failure.
     """
 
     number: int
-    time: float
-    size: int
-    failed: float | None = None
-    reason: str = ""
+    time: str
+    bytes: int
+    failed: str | None = None
+    detail: str | None = None
 
 
 @dataclass
@@ -38,11 +44,17 @@ class UploadTable:
 
     clients: dict[str, dict[str, LastUpload]] = field(default_factory=dict)
 
-    def add(self, result: TransferResult, number: int, time: float) -> None:
-        """Add the result of an upload that ended at `time`; ignore that of a read."""
+    def add(self, result: TransferResult, number: int, seconds: float) -> None:
+        """Add the result of an upload; ignore that of a read.
+
+        Args:
+            result: The result.
+            number: Number of the request in the history.
+            seconds: Time of its end, in seconds since the epoch.
+        """
         if result.direction is not Direction.WRITE:
             return
-        host, name = result.peer[0], short_name(result.filename)
+        host, name, time = result.peer[0], short_name(result.filename), format_time(seconds)
         if result.outcome is Outcome.DONE:
             files = self.clients.pop(host, {})
             files.pop(name, None)
@@ -55,9 +67,5 @@ class UploadTable:
         elif name in self.clients.get(host, {}):
             files = self.clients[host]
             reason = ": ".join(filter(None, (result.outcome.value, result.detail)))
-            files[name] = replace(
-                files[name],
-                number=number,
-                failed=time,
-                reason=short_name(reason.encode("utf-8", "surrogateescape")),
-            )
+            detail = short_name(reason.encode("utf-8", "surrogateescape"))
+            files[name] = replace(files[name], number=number, failed=time, detail=detail)
