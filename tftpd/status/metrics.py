@@ -248,26 +248,19 @@ class _TftpdCollector(Collector):
         yield _family(gauge, "workers_unresponsive", "Workers that do not answer.", [], silent)
 
     def _collect_directories(self) -> Iterator[core.Metric]:
-        policies, free = self._counters.write_policies, self._counters.free_bytes
-        usage = self._snapshot.usage
-        gauges = {
-            "used_bytes": "Bytes of stored files, if there is a quota.",
-            "files": "Number of stored files, if there is a quota.",
-            "quota_bytes": "The limit `quota`.",
-            "max_files": "The limit `max_files`.",
-            "free_bytes": "Free bytes of the file system.",
+        usage, policies = self._snapshot.usage, self._counters.write_policies
+        gauges: dict[str, tuple[str, Mapping[str, int | None]]] = {
+            "used_bytes": ("Bytes of stored files.", {name: n for name, (n, _) in usage.items()}),
+            "files": ("Number of stored files.", {name: n for name, (_, n) in usage.items()}),
+            "quota_bytes": ("`quota`.", {name: each.quota for name, each in policies.items()}),
+            "max_files": (
+                "`max_files`.",
+                {name: each.max_files for name, each in policies.items()},
+            ),
+            "free_bytes": ("Free bytes of the file system.", self._counters.free_bytes),
         }
-        rows = {
-            (name,): (
-                *usage.get(name, (None, None)),
-                policy.quota,
-                policy.max_files,
-                free.get(name),
-            )
-            for name, policy in policies.items()
-        }
-        for column, (name, text) in enumerate(gauges.items()):
-            known = {key: row[column] for key, row in rows.items() if row[column] is not None}
+        for name, (text, numbers) in gauges.items():
+            known = {(directory,): n for directory, n in numbers.items() if n is not None}
             family = core.GaugeMetricFamily
             yield _family(family, f"directory_{name}", text, ["directory"], known)
 

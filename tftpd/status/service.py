@@ -68,7 +68,9 @@ class StatusService:
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
         self._lock = DeferredLock()
-        self._state_file = _state_file(section)
+        directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd
+        state_file = section.state or (directory and f"{directory}/status.json")
+        self._state_file = Path(state_file) if state_file else None
         self._saved_number = 0
         self._hostname: Callable[[str, MacAddress | None], str | None] = lambda *_: None
         self._neighbours = Neighbours()
@@ -269,14 +271,6 @@ def _find_hostname(variables: VariableTable, host: str, mac: MacAddress | None) 
     client = ClientIdentity(client_address(host), lambda: mac)
     hostname = variables.values_for(client).get("hostname")
     return hostname if isinstance(hostname, str) else None
-
-
-def _state_file(section: StatusSection) -> Path | None:
-    """Return the path of the saved history: the configured one, or one that systemd provides."""
-    directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if section.state is None and not directory:
-        return None
-    return Path(section.state or f"{directory}/status.json")
 
 
 def _serve_file(name: str, media_type: bytes) -> Handler:
