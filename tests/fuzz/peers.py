@@ -40,13 +40,15 @@ class SentBlocks:
         return self.blksize not in sizes and any(size < self.blksize for size in sizes)
 
     def is_complete(self, content: bytes, blksize: int = 0) -> bool:
-        """Return True if the content is a file of these blocks, from the first to a last one."""
+        """Return True if the content is a file of these blocks, from block 1 or 0 to a last one."""
         blksize = blksize or self.blksize
         full_blocks, rest = divmod(len(content), blksize)
-        blocks = [(block, blksize) for block in range(1, full_blocks + 1)]
-        blocks.append((full_blocks + 1, rest))
-        data = b"".join(self._data(block, size) for block, size in blocks)
-        return self.sizes.issuperset(blocks) and content == data
+        sizes = [*[blksize] * full_blocks, rest]
+        for blocks in (list(enumerate(sizes, first)) for first in (1, 0)):
+            data = b"".join(self._data(block, size) for block, size in blocks)
+            if self.sizes.issuperset(blocks) and content == data:
+                return True
+        return False
 
     def _data(self, block: int, size: int) -> bytes:
         mark = b"%d.%d " % (self.sender, block)

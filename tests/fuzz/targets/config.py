@@ -33,5 +33,5 @@ def _check_file(path: Path, data: bytes) -> None:
     for problem in problems:
         assert 1 <= problem.line <= lines, f"{problem} has no line of the file"
         text = problem.format("file")
-        assert text.isprintable(), f"{text!r} is not one line"
+        assert all(line.isprintable() for line in text.split("\n")), f"{text!r} is not printable"
         text.encode()
