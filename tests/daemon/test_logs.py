@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 from twisted.internet.task import Clock
@@ -16,6 +17,8 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from tests.support.daemons import CHECKOUT, answers, free_port, twistd, until
+from tests.support.plain import get
 from tftpd.daemon.access_log import AccessLog
 from tftpd.daemon.logs import observer, open_log, print_startup_error
 from tftpd.protocol.negotiation import Direction, Mode
@@ -301,108 +304,80 @@ def test_some_outcomes_are_successful():
     assert successful == [Outcome.DONE, Outcome.UNCONFIRMED, Outcome.PROBE]
 
 
-def test_a_device_is_never_rotated(tmp_path):
+def test_a_device_is_not_opened_again(tmp_path):
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with open_log(str(fifo), foreground=False) as out:
-            assert not hasattr(out, "rotate")
             out.write("line\n")
         assert os.read(reader, 100) == b"line\n"
     finally:
         os.close(reader)
 
 
-class QueueReactor:
-    """A reactor that runs calls from signal handlers when the test says so."""
-
-    def __init__(self):
-        self._calls = []
-
-    def callFromThread(self, function):
-        self._calls.append(function)
-
-    def run(self):
-        while self._calls:
-            self._calls.pop(0)()
-
-
-@pytest.fixture
-def sigusr1():
-    """Restore the handler of SIGUSR1."""
-    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGUSR1, before)
-
-
-def test_two_signals_in_a_row_lose_no_line(tmp_path, monkeypatch, sigusr1):
-    """The second signal arrives during the rotation, after the file was renamed."""
+def test_a_file_that_was_moved_or_removed_is_opened_again_before_the_next_line(tmp_path):
     path = tmp_path / "log"
-    reactor = QueueReactor()
-    file = open_log(str(path), foreground=False)
-    file.rotate_on_signal(reactor)
-    rename, signals = os.rename, []
-
-    def rename_with_signal(old, new):
-        rename(old, new)
-        if old == str(path) and not signals:
-            signals.append(new)
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    monkeypatch.setattr(os, "rename", rename_with_signal)
-    file.write("first\n")
-    os.kill(os.getpid(), signal.SIGUSR1)
-    reactor.run()
-    file.write("second\n")
-    file.close()
-    assert signals
-    logs = [path, tmp_path / "log.1", tmp_path / "log.2"]
-    assert [log.read_text() for log in logs] == ["second\n", "", "first\n"]
+    with open_log(str(path), foreground=False) as out:
+        log = Logger(namespace="n", observer=LogPublisher(observer("info", "text", out)))
+        log.info("one")
+        path.rename(tmp_path / "log.1")
+        log.info("two")
+        path.unlink()
+        log.info("three")
+        (tmp_path / "new").write_text("four is elsewhere\n")
+        (tmp_path / "new").replace(path)  # logrotate's `create`
+        log.info("five")
+    assert (tmp_path / "log.1").read_text().endswith("] one\n")
+    first, second = path.read_text().splitlines()
+    assert (first, second[-6:]) == ("four is elsewhere", "] five")
 
 
-def test_a_handler_of_another_program_part_stays(tmp_path, sigusr1):
-    def handler(*_):
-        pass
-
-    signal.signal(signal.SIGUSR1, handler)
-    file = open_log(str(tmp_path / "log"), foreground=False)
-    file.rotate_on_signal(QueueReactor())
-    file.close()
-    assert signal.getsignal(signal.SIGUSR1) is handler
-
-
-def test_a_log_file_that_was_moved_is_reopened_by_its_name(tmp_path):
+def test_a_file_that_was_truncated_gets_no_gap(tmp_path):
     path = tmp_path / "log"
-    file = open_log(str(path), foreground=False)
-    file.write("first\n")
-    path.rename(tmp_path / "moved")
-    file.reopen()
-    file.write("second\n")
-    file.close()
-    assert (tmp_path / "moved").read_text() == "first\n"
-    assert path.read_text() == "second\n"
+    with open_log(str(path), foreground=False) as out:
+        out.write("x" * 5000 + "\n")
+        os.truncate(path, 0)  # logrotate's `copytruncate`
+        out.write("next\n")
+        assert path.read_bytes() == b"next\n"
 
 
-def test_a_log_file_that_cannot_be_reopened_stays_open(tmp_path):
-    directory = tmp_path / "logs"
-    directory.mkdir()
-    file = open_log(str(directory / "log"), foreground=False)
-    directory.rename(tmp_path / "moved")
-    file.reopen()
-    file.write("line\n")
-    file.close()
-    assert (tmp_path / "moved" / "log").read_text() == "line\n"
+def test_a_file_that_cannot_be_opened_again_stays_open_with_one_warning(tmp_path, monkeypatch):
+    path = tmp_path / "sub" / "log"
+    path.parent.mkdir()
+    with open_log(str(path), foreground=False) as out:
+        log = LogPublisher(observer("info", "text", out))
+        globalLogPublisher.addObserver(log)
+        path.parent.rename(tmp_path / "moved")
+        for text in ("one", "two"):
+            Logger(namespace="n").info(text)
+        globalLogPublisher.removeObserver(log)
+    lines = (tmp_path / "moved" / "log").read_text().splitlines()
+    warnings = [line for line in lines if "cannot be reopened: No such file or directory" in line]
+    assert len(warnings) == 1
+    assert [line[-3:] for line in lines if line not in warnings] == ["one", "two"]
 
 
-def test_an_event_logged_by_a_signal_handler_during_a_write_does_not_deadlock():
-    class Interrupted(io.StringIO):
-        def write(self, text):
-            if "first" in text:
-                log.info("second")
-            return super().write(text)
-
-    out = Interrupted()
-    log = Logger("test", observer=observer("info", "text", out))
-    log.info("first")
-    assert sorted(line.split()[-1] for line in out.getvalue().splitlines()) == ["first", "second"]
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])
+def test_the_signals_of_log_rotation_do_not_end_the_daemon(tmp_path, name):
+    """The daemon follows the file by itself."""
+    (tmp_path / "file").write_bytes(b"x")
+    config, log, port = tmp_path / "t.yaml", tmp_path / "log", free_port()
+    config.write_text(
+        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
+        f"directories: [{{root: {tmp_path}, read: true}}]\n"
+    )
+    process = subprocess.Popen(
+        twistd("--logfile", str(log), "tftp", "--config", str(config)),
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+    )
+    try:
+        until(lambda: answers(port))
+        log.rename(tmp_path / "log.1")
+        process.send_signal(getattr(signal, name))
+        assert get(port, b"file") == b"x"
+        until(lambda: log.exists() and 'read "file"' in log.read_text())
+        assert "serving on" in (tmp_path / "log.1").read_text()
+    finally:
+        process.terminate()
+        process.wait(20)

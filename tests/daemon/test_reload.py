@@ -1,16 +1,14 @@
 """SIGHUP applies all of a new configuration, or none of it."""
 
-import os
 import signal
 import socket
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
-from tests.support.daemons import CHECKOUT, answers, daemon, free_port, twistd, until
+from tests.support.daemons import answers, daemon, free_port, until
 from tests.support.plain import ServerError, get, put, received_after, request
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -170,28 +168,3 @@ def stored(port, name, content):
         put(port, name, content)
         return True
     return False
-
-
-def test_sighup_reopens_the_log_file(tmp_path):
-    """logrotate moves the file and sends SIGHUP afterwards."""
-    port = free_port()
-    (tmp_path / "file").write_bytes(b"x")
-    config = tmp_path / "t.yaml"
-    config.write_text(
-        f"listen: [{{address: 127.0.0.1, port: {port}}}]\n"
-        f"directories: [{{root: {tmp_path}, read: true}}]\n"
-    )
-    log = tmp_path / "log"
-    process = subprocess.Popen(
-        twistd("--logfile", str(log), "tftp", "--config", str(config)),
-        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
-    )
-    try:
-        until(lambda: answers(port))
-        log.rename(tmp_path / "moved")
-        process.send_signal(signal.SIGHUP)
-        until(lambda: log.exists() and "reloaded" in log.read_text())
-        assert "serving on" in (tmp_path / "moved").read_text()
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import select
-import signal
 import stat
 import sys
 import threading
@@ -30,8 +29,6 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
-from twisted.python import threadable
-from twisted.python.logfile import LogFile
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
@@ -151,40 +148,54 @@ class BatchingObserver:
             self._lost = 0
 
 
-class DaemonLogFile(LogFile):
-    """Log file that is rotated at 1 MB, at SIGUSR1 or by another program."""
+class DaemonLogFile(io.TextIOBase):
+    """Log file that programs such as logrotate may move, remove or truncate at any time.
 
-    synchronized = ["reopen"]  # noqa: RUF012 -- as `write` and `rotate` are: other threads log too
+    Each write checks that the file still has its name, and else opens a new file with this name.
+    If that fails, for example because root was dropped, the old file stays open.
+    """
 
-    def reopen(self) -> None:
-        """Open the file by its name again, after a program such as logrotate has moved it.
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._file = self._open()
+        self._is_stale = False
 
-        If that fails, for example because root was dropped, the old file stays open.
-        """
-        before = self._file
+    def fileno(self) -> int:
+        """Return the descriptor of the file."""
+        return self._file.fileno()
+
+    def write(self, text: str) -> int:
+        """Write text to the file that has the name now."""
         try:
-            self._openFile()
+            has_moved = not os.path.samestat(os.stat(self._path), os.fstat(self.fileno()))
+        except OSError:
+            has_moved = True
+        if has_moved:
+            self._reopen()
+        return self._file.write(text)
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._file.close()
+
+    def _open(self) -> TextIO:
+        # Append mode: after a truncation the next line is at the start of the file.
+        # Line buffering: each write ends a line.
+        return open(self._path, "a", 1, "utf-8", "backslashreplace")
+
+    def _reopen(self) -> None:
+        try:
+            file = self._open()
         except OSError as error:
-            Logger().warn(
-                'log file "{path}" cannot be reopened: {reason}',
-                event="log_reopen_failed",
-                path=self.path,
-                reason=error.strerror,
-            )
+            if not self._is_stale:
+                self._is_stale = True
+                fields = {"path": self._path, "reason": error.strerror}
+                message = 'log file "{path}" cannot be reopened: {reason}'
+                Logger().warn(message, event="log_reopen_failed", **fields)
         else:
-            before.close()
-
-    def rotate_on_signal(self, reactor: Any) -> None:
-        """Rotate the file at SIGUSR1, as twistd does, unless the signal has a handler already.
-
-        The reactor rotates, not the signal handler: a second signal could interrupt a rotation
-        between its steps, and the log would be lost.
-        """
-        if not signal.getsignal(signal.SIGUSR1):  # neither None nor SIG_DFL
-            signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(self.rotate))
-
-
-threadable.synchronize(DaemonLogFile)
+            self._is_stale = False
+            self._file.close()
+            self._file = file
 
 
 def open_log(path: str | None, foreground: bool) -> TextIO:
@@ -201,9 +212,8 @@ def open_log(path: str | None, foreground: bool) -> TextIO:
     if path == "-" or (path is None and foreground):
         return sys.stdout
     if path is not None and os.path.exists(path) and not os.path.isfile(path):
-        # Rotation renames: /dev/null would become a file.
         return open(path, "a", buffering=1)
-    return DaemonLogFile.fromFullPath(path or "twistd.log")  # type: ignore[no-any-return]
+    return DaemonLogFile(path or "twistd.log")  # type: ignore[return-value]
 
 
 def is_journal(out: TextIO) -> bool:

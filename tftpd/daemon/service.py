@@ -76,10 +76,10 @@ def makeService(options: Options) -> "Daemon":
         return Daemon(reactor, settings, path)  # with the observer that the options select
     out = logs.open_log(twistd.get("logfile"), bool(twistd.get("nodaemon")))
     observer = logs.observer(settings.log.level, settings.log.format, out, reactor)
-    if not isinstance(out, logs.DaemonLogFile):
-        return Daemon(reactor, settings, path, observer)
-    out.rotate_on_signal(reactor)
-    return Daemon(reactor, settings, path, observer, out.reopen)
+    if not signal.getsignal(signal.SIGUSR1):  # neither None nor SIG_DFL
+        # twistd's own log is rotated by this signal, and log rotation programs send it.
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+    return Daemon(reactor, settings, path, observer)
 
 
 @dataclass(eq=False, repr=False)
@@ -94,7 +94,6 @@ class Daemon(Service):
         settings: The configuration.
         path: Its file, which a reload reads again; None if it cannot be reloaded.
         log_observer: Replaces twistd's own log observer.
-        reopen_log: Called at SIGHUP, for programs that rotate the log file.
     """
 
     reactor: Any
@@ -102,7 +101,6 @@ class Daemon(Service):
     path: Path | None = None
     # Quoted: Debian 12's zope.interface does not support | for interfaces.
     log_observer: "ILogObserver | None" = None
-    reopen_log: Callable[[], None] = lambda: None
 
     log = Logger()
 
@@ -199,7 +197,6 @@ class Daemon(Service):
         Running transfers continue with their old settings. Addresses that stay keep their
         sockets.
         """
-        self.reopen_log()
         if self.path is None or not self.running:
             return
         self._systemd.reloading()
