@@ -148,6 +148,45 @@ def test_one_socket_is_not_enough_for_two_workers(passed):
     _close(held)
 
 
+def _names(bound):
+    return [(entry.address[0], entry.listen.broadcast) for entry in bound]
+
+
+def test_all_ipv6_addresses_are_also_all_ipv4_addresses():
+    bound = bind(_settings(("::", free_port(), {"broadcast": "answer"})))
+    assert _names(bound) == [("::", "answer"), ("0.0.0.0", "answer")]
+    assert bound[0].sockets[0].getsockopt(*V6ONLY) == 1  # IPv4 clients have no mapped addresses
+    _close(bound)
+
+
+@pytest.mark.parametrize("ipv4", ["0.0.0.0", "127.0.0.1"])
+def test_an_ipv4_entry_with_the_same_port_makes_them_ipv6_only(ipv4):
+    port = free_port()
+    bound = bind(_settings(("::", port, {}), (ipv4, port, {})))
+    assert _names(bound) == [("::", "ignore"), (ipv4, "ignore")]
+    other = bind(_settings(("::", port, {}), (ipv4, free_port(), {})), bound)
+    assert [entry.address[:2] for entry in other][:2] == [("::", port), ("0.0.0.0", port)]
+    _close({id(entry): entry for entry in (*bound, *other)}.values())
+
+
+def test_a_reload_uses_both_sockets_again():
+    settings = _settings(("::", free_port(), {}))
+    bound = bind(settings)
+    assert bind(settings, bound) == bound
+    _close(bound)
+
+
+@pytest.mark.parametrize("has_ipv4", [False, True])
+def test_a_socket_of_systemd_stays_as_it_is(passed, has_ipv4):
+    port = free_port()
+    descriptors = [passed("::", port, socket.AF_INET6, options=[(*V6ONLY, 1)])]
+    descriptors += [passed("0.0.0.0", port)] if has_ipv4 else []
+    held = adopt(descriptors)
+    bound = bind(_settings(("::", port, {})), held)
+    assert [entry.sockets for entry in bound] == [entry.sockets for entry in held]
+    _close(bound)
+
+
 def test_each_worker_gets_one_of_the_sockets_that_share_a_port(passed):
     first = passed(options=[SHARED])
     with socket.socket(fileno=os.dup(first)) as sock:

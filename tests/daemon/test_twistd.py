@@ -148,6 +148,27 @@ def test_without_an_option_the_configuration_is_that_of_the_units():
     assert options["config"] == "/etc/tftpd/tftpd.yaml"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_one_entry_serves_ipv4_and_ipv6_clients_under_their_own_addresses(tmp_path, host):
+    port = free_port()
+    (tmp_path / "file").write_bytes(b"x")
+    with daemon(
+        tmp_path,
+        port=port,
+        listen=[{"address": "::", "port": port}],
+        directories=[{"root": str(tmp_path), "read": {"clients": ["127.0.0.1", "::1"]}}],
+    ) as running:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(TIMEOUT_SECONDS)
+            sock.sendto(request(1, b"file"), (host, running.port))
+            answer, peer = sock.recvfrom(600)
+            assert answer == b"\0\3\0\1x"
+            sock.sendto(b"\0\4\0\1", peer)
+            (event,) = running.awaited(1)
+    assert (event["client"], event["outcome"]) == (host, "done")
+
+
 def test_the_version_of_tftpd_is_shown():
     assert _twistd("tftp", "--version").stdout.startswith("tftpd ")
 

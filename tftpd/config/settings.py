@@ -11,6 +11,7 @@ settings.retransmit.build_policy()   protocol.retransmission.RetransmitPolicy
 settings.active_profiles()           ProfileSection; build_profile() gives access.profiles.Profile
 """
 
+from collections.abc import Container
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -38,7 +39,10 @@ class ListenSection(ConfigModel):
     """A listening address."""
 
     address: types.Address
-    """IPv4 or IPv6 address; 0.0.0.0 and :: mean all addresses."""
+    """IPv4 or IPv6 address; 0.0.0.0 means all IPv4 addresses.
+
+    :: means all IPv6 addresses, and also all IPv4 addresses if no IPv4 entry has the same port.
+    """
 
     port: Annotated[int, types.int_between(1, 65535)] = 69
     """UDP port."""
@@ -126,6 +130,28 @@ class Settings(ConfigModel):
     def _use_defaults(cls, section: Any) -> Any:
         """Treat an empty section as a section with all defaults."""
         return {} if section is None else section
+
+    def expand_listen(
+        self, inherited: Container[tuple[str, int]] = ()
+    ) -> list[tuple[int, ListenSection]]:
+        """Return an entry for each socket, with the index of its entry in `listen`.
+
+        The address `::` is also 0.0.0.0, unless an IPv4 entry has its port. Two sockets do this
+        better than one: only an IPv4 socket tells broadcasts from other requests.
+
+        Args:
+            inherited: Address and port of the sockets that systemd has bound. They stay as they
+                are.
+        """
+        ipv4_ports = {listen.port for listen in self.listen if ":" not in listen.address}
+        expanded = []
+        for index, listen in enumerate(self.listen):
+            expanded.append((index, listen))
+            port = listen.port
+            is_kept = ("::", port) in inherited and ("0.0.0.0", port) not in inherited
+            if listen.address == "::" and port not in ipv4_ports and not is_kept:
+                expanded.append((index, listen.model_copy(update={"address": "0.0.0.0"})))
+        return expanded
 
     def active_profiles(self) -> list[ProfileSection]:
         """Return the profiles of this file, then the built-in ones that it does not override."""

@@ -79,7 +79,9 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     if settings.workers > 1 and not sys.platform.startswith("linux"):
         raise BindError("several workers on one port need Linux")
     held_by_name = {entry.name: entry for entry in held}
-    configured = {(listen.address, listen.port) for listen in settings.listen}
+    inherited_names = {entry.name for entry in held if entry.inherited}
+    listens = [listen for _, listen in settings.expand_listen(inherited_names)]
+    configured = {(listen.address, listen.port) for listen in listens}
     inherited = [entry for entry in held if entry.inherited]
     _check_inherited(inherited, settings, configured)
     if inherited and "listen" not in settings.model_fields_set:
@@ -87,7 +89,7 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     removed = [entry for entry in held if entry.name not in configured]
     with ExitStack() as undo:
         bound = []
-        for listen in settings.listen:
+        for listen in listens:
             same = held_by_name.get((listen.address, listen.port))
             if same is not None:
                 bound.append(replace(same, listen=listen))

@@ -165,7 +165,7 @@ def _find_listener(
         address.is_multicast or server_host == "255.255.255.255"
     )
     takes_any = server_host is None or (is_broadcast and address.version == 6)
-    for index, listen in enumerate(config.settings.listen):
+    for index, listen in config.settings.expand_listen():
         local = client_address(listen.address)
         if local.version != address.version:
             continue
