@@ -60,6 +60,30 @@ def test_the_units_run_the_program_of_this_installation(root, tmp_path):
         assert 'ExecPaths=/usr -/lib -/lib64 "-/opt/tftpd 1%%"' in lines
 
 
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (["--networks", "2001:db8::/32", "203.0.113.0/24"],
+         ["IPAddressAllow=2001:db8::/32 203.0.113.0/24"]),
+        (["--mac"], ["RestrictAddressFamilies=AF_NETLINK"]),
+        (["--mac", "--networks", "0.0.0.0/0"],
+         ["IPAddressAllow=0.0.0.0/0", "RestrictAddressFamilies=AF_NETLINK"]),
+    ],
+)  # fmt: skip
+def test_a_drop_in_extends_the_sandbox_and_stays(root, options, lines):
+    assert _install(root, *options) == 0
+    assert _install(root) == 0
+    for unit in ("tftpd.service.d", "tftpd@.service.d"):
+        text = (root / UNITS / unit / "network.conf").read_text()
+        assert text.splitlines() == ["[Service]", *lines]
+
+
+def test_a_wrong_network_is_bad_usage(root):
+    with pytest.raises(SystemExit) as ended:
+        _install(root, "--networks", "192.0.2.1/24")
+    assert ended.value.code == 2
+
+
 def test_without_a_script_the_interpreter_runs_the_module(root, tmp_path):
     (tmp_path / "bin/tftpd").unlink()
     _install(root)

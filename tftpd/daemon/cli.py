@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     add("--prefix", default="/usr/local", metavar="DIR", help=help_text)
     add("--root", default="/", metavar="DIR", help="install everything below DIR, for a package")
     add("--socket", action="store_true", help="let systemd bind the port (socket activation)")
+    help_text = "also allow clients in these networks (IPAddressAllow=)"
+    add("--networks", nargs="+", default=[], type=ip_network, metavar="NETWORK", help=help_text)
+    add("--mac", action="store_true", help="allow the daemon to read MAC addresses (AF_NETLINK)")
     add("--dry-run", action="store_true", help="print what would be done")
     add("--force", action="store_true", help="overwrite an existing configuration")
     install.set_defaults(run=install_units)

@@ -76,6 +76,9 @@ def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
         yield _write_step(units / _DROP_IN, _shipped(_DROP_IN))
     elif (units / _DROP_IN).exists():
         yield "remove", units / _DROP_IN, ""
+    if text := _network_drop_in(arguments):
+        for name in ("tftpd", "tftpd@"):
+            yield _write_step(units / f"{name}.service.d/network.conf", text)
     config = root / _CONFIG.relative_to("/")
     if config.exists() and not arguments.force:
         yield "keep", config, ""
@@ -83,6 +86,14 @@ def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
         yield _write_step(config, _shipped(_CONFIG.name))
     served = root / _SERVED.relative_to("/")
     yield "keep" if served.is_dir() else "make", served, ""
+
+
+def _network_drop_in(arguments: argparse.Namespace) -> str:
+    """Return the drop-in that extends the sandbox; empty without the options for it."""
+    networks = " ".join(map(str, arguments.networks))
+    lines = [f"IPAddressAllow={networks}"] if networks else []
+    lines += ["RestrictAddressFamilies=AF_NETLINK"] if arguments.mac else []
+    return "\n".join(["[Service]", *lines, ""]) if lines else ""
 
 
 def _write_step(path: Path, text: str) -> _Step:
