@@ -20,7 +20,7 @@ from tests.docs.blocks import Block
 from tests.support.daemons import CHECKOUT
 from tests.support.programs import program
 
-MAX_SECONDS = 120  # for all commands of a page
+MAX_SECONDS = 240  # for all commands of a page
 # Addresses in the documents that the server has.
 ADDRESSES = ("192.0.2.1/24", "10.9.0.2/32", "2001:db8::1/128")
 
@@ -239,7 +239,9 @@ class Outcome:
     errors: str
 
 
-def run_blocks(directory: Path, blocks: Sequence[Block], daemon: str = "") -> dict[Block, Outcome]:
+def run_blocks(
+    directory: Path, blocks: Sequence[Block], daemon: str = "", logged: Sequence[str] = ()
+) -> dict[Block, Outcome]:
     """Run the blocks of a page one after the other in a sandbox.
 
     A YAML block becomes /etc/tftpd/tftpd.yaml for the blocks that follow. Sections without
@@ -249,12 +251,20 @@ def run_blocks(directory: Path, blocks: Sequence[Block], daemon: str = "") -> di
         directory: Empty directory for the files of the sandbox.
         blocks: Blocks of the languages sh, console, python, yaml, and jinja with a name.
         daemon: Configuration of a daemon that is started before the first block.
+            `lesson.yaml` is the first YAML block.
+        logged: Regular expressions of lines that the daemon logs before it is stopped.
     """
     for name in ("unshare", "ip", "curl", "jq"):
         program(name)
     if os.getuid() != 0:
         pytest.skip("only root can create network and mount namespaces")
     _fill(directory)
+    for block in blocks:
+        name = re.match(r"# (\w+[.]py)\n", block.text)
+        if name and block.language == "python":
+            (directory / "home" / name[1]).write_text(block.text)
+        if block.language == "yaml" and not (directory / "home/lesson.yaml").exists():
+            (directory / "home/lesson.yaml").write_text(block.text)
     script = ENTER
     text = "".join(block.text for block in blocks if block.language != "yaml")
     if "useradd" not in text:
@@ -287,6 +297,9 @@ set +e
 echo $? >SANDBOX/status{number}
 set -e
 """
+    for line in logged:
+        script += f"for i in $(seq 400); do grep -qP {shlex.quote(line)} {daemon}.log && break; "
+        script += "sleep 0.05; done\n"
     script_file = directory / "script"
     script_file.write_text(_fill_in(script, directory))
     environment = {
@@ -294,7 +307,7 @@ set -e
         "HOME": str(directory / "home"),
         "VIRTUAL_ENV": str(CHECKOUT),
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": f"{CHECKOUT}:{directory}/home",
         "PYTHONUNBUFFERED": "1",
     }
     enter = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]

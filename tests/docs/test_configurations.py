@@ -54,7 +54,7 @@ def load(text: str, directory: Path) -> Settings:
     for mount in document.get("directories", []):
         roots = mount["root"]
         for root in roots if isinstance(roots, list) else [roots]:
-            Path(root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
+            (directory / root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
     for name in ("var/lib/tftpd", "run/tftpd"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     file = directory / "tftpd.yaml"

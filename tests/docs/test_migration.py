@@ -56,12 +56,14 @@ class Server:
         keys: Top-level keys.
         entries: Entries of `directories`.
         entry: Keys of the first entry, if a row has keys of an entry only.
+        client: Address of the client.
     """
 
     directory: Path
     keys: dict[str, str] = field(default_factory=dict)
     entries: list[str] = field(default_factory=list)
     entry: dict[str, str] = field(default_factory=dict)
+    client: str = CLIENT
 
     @property
     def root(self) -> Path:
@@ -99,7 +101,7 @@ class Server:
         """Return the decision for a request with options."""
         pairs = tuple((key.encode(), value.encode()) for key, value in options.items())
         request = kind(name.encode(), b"octet", pairs)
-        return explain(self.load(), request, CLIENT, to, MAC)
+        return explain(self.load(), request, self.client, to, MAC)
 
     def read(self, name: str, **options: str) -> str | None:
         """Return the file that a read gets, or None if the request is refused."""
@@ -295,6 +297,12 @@ def _(server: Server) -> None:
     assert server.settings.retransmit.initial_interval == 5
 
 
+@row("in.tftpd", "a transfer ends after about 75 s without a packet")
+def _(server: Server) -> None:
+    assert server.settings.retransmit.idle_timeout == 5
+    assert Server(server.directory).settings.retransmit.idle_timeout == 75
+
+
 @row("in.tftpd", "`--refuse OPTION`")
 def _(server: Server) -> None:
     assert server.granted(blksize="1428", tsize="0") == {"tsize": "5000"}
@@ -372,6 +380,16 @@ def _(server: Server) -> None:
     assert server.read(f"{server.root}/open") == "open"
 
 
+@row("dnsmasq", "`tftp-root=DIR,IFACE`")
+def _(server: Server) -> None:
+    (server.directory / "dir2/here").touch()
+    inside = server.ask(Rrq, "here")
+    assert (inside["granted"], inside["file"]) == (True, f"{server.directory}/dir2/here")
+    server.client = "198.51.100.1"
+    assert server.read("open") == "open"
+    assert server.read("here") is None
+
+
 @row("dnsmasq", "`tftp-secure`")
 def _(server: Server) -> None:
     assert server.read("public") == "public"
@@ -418,7 +436,6 @@ def _(server: Server) -> None:
 
 
 no_configuration(
-    ("dnsmasq", "`tftp-root=DIR,IFACE`"),
     ("dnsmasq", "`enable-tftp=eth1`"),
     ("dnsmasq", "`tftp-no-fail`"),
 )
