@@ -60,6 +60,12 @@ def test_the_units_run_the_program_of_this_installation(root, tmp_path):
         assert 'ExecPaths=/usr -/lib -/lib64 "-/opt/tftpd 1%%"' in lines
 
 
+def test_each_unit_names_its_manual_pages(root):
+    _install(root)
+    for unit in (root / UNITS).iterdir():
+        assert "Documentation=man:tftpd(8) man:tftpd.yaml(5)" in unit.read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
