@@ -10,8 +10,8 @@ from tests.net.test_udp import Readers, RecordingProtocol
 from tests.support.daemons import own_address
 from tests.support.fakes import MemoryServer
 from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
-from tftpd.net.session_port import SessionPort
 from tftpd.net.sockets import bind_session
+from tftpd.net.udp import SessionPort
 from tftpd.protocol.packets import Data, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 

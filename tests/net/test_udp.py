@@ -8,13 +8,12 @@ from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
-from tftpd.net import session_port
+from tftpd.net import udp
 from tftpd.net.interfaces import BurstProtocol, MonotonicClock
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
-from tftpd.net.session_port import SessionPort
 from tftpd.net.sockets import bind_listeners, bind_session, client_address
-from tftpd.net.udp import UDPPort
+from tftpd.net.udp import SessionPort, UDPPort
 from tftpd.server.admission import DropCounters
 from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listening_port import ListeningPort
@@ -279,7 +278,7 @@ def test_datagrams_that_arrived_before_connect_keep_their_source(opened, monkeyp
         made.connect(peer)
         return made
 
-    monkeypatch.setattr(session_port, "bind_connected_twin", twin)
+    monkeypatch.setattr(udp, "bind_connected_twin", twin)
     for _ in range(17):
         session.writeBurst(b"x", 100, ("127.0.0.1", 9))
     assert session._protocol.datagrams == [(b"early", sources[0], None)]
@@ -289,7 +288,7 @@ def test_a_session_continues_if_no_second_socket_can_be_opened(opened, monkeypat
     def none_left(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(session_port, "bind_connected_twin", none_left)
+    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
     one, two = (opened(bind_session(("127.0.0.1", 0), NEEDS), SessionPort, NEEDS) for _ in "12")
     for _ in range(20):
         one.writeBurst(b"x", 100, _name(two))

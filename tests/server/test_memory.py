@@ -13,6 +13,7 @@ from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import AdmissionLimits, RequestDropped
 from tftpd.server.memory import MemoryBudget
+from tftpd.server.session_table import SessionTable
 
 LARGEST = ((b"blksize", b"65464"), (b"windowsize", b"64"))
 MIB = 1 << 20
@@ -105,9 +106,10 @@ def test_equal_rendered_files_are_kept_once(offer, root):
 def test_rendered_files_count():
     memory = MemoryBudget()
     memory.limit = 2 * MIB
+    table = SessionTable(memory=memory)
     held = [memory.share(bytes(MIB)), memory.share(b"x" * MIB)]
-    with pytest.raises(RequestDropped):
-        memory.check()
+    with pytest.raises(RequestDropped, match="memory limit reached"):
+        table.admit(("192.0.2.7", 2070), AdmissionLimits(), 0.0)
     assert memory.limit_window(OptionLimits()).window_bytes < OptionLimits().window_bytes
     held.pop()
-    memory.check()
+    table.admit(("192.0.2.7", 2070), AdmissionLimits(), 0.0)

@@ -14,8 +14,8 @@ from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.errors import LocalError
 from tftpd.net.interfaces import MonotonicClock, SessionRuntime
-from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
+from tftpd.net.udp import open_session_port
 from tftpd.protocol.options import BLKSIZE, RANGES
 from tftpd.protocol.packets import HEADER_BYTES
 

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary, finalize
 
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.options import BLKSIZE, RANGES
-from tftpd.server.admission import RequestDropped
 from tftpd.storage.source import MemorySource
 
 _MAX_SHARE = 16  # one session takes at most a sixteenth of the free memory
@@ -39,13 +38,8 @@ class MemoryBudget:
         self._files: WeakValueDictionary[bytes, MemorySource] = WeakValueDictionary()
         self._lock = RLock()  # a file may be freed while its thread holds the lock
 
-    def check(self) -> None:
-        """Raise `RequestDropped` if clients that have answered use all of the memory."""
-        if self.confirmed + self.rendered >= self.limit:
-            raise RequestDropped(f"memory limit reached ({self.limit:.0f} bytes)")
-
     def limit_window(self, limits: OptionLimits) -> OptionLimits:
-        """Return the limits of the options for one more session."""
+        """Return the limits of the options for one more session, which requests a window."""
         free = self.limit - self.reserved - self.rendered
         if free >= limits.window_bytes * _MAX_SHARE:
             return limits

@@ -23,8 +23,8 @@ from tftpd.net.epoll import EpollReader, readers_for
 from tftpd.net.interfaces import MAX_THREADS_PER_DEVICE, MonotonicClock, SessionRuntime
 from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
-from tftpd.net.session_port import open_session_port
 from tftpd.net.types import SocketAddress
+from tftpd.net.udp import open_session_port
 from tftpd.protocol.result import TransferResult
 from tftpd.server.admission import DropCounters
 from tftpd.server.config import ServerConfig

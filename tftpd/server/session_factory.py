@@ -117,7 +117,8 @@ class SessionFactory:
         if isinstance(request.packet, Rrq):
             config = request.config
             limits, _ = config.options_by_profile[request.profile.name]
-            limits = self._sessions.memory.limit_window(limits)
+            if request.packet.options:
+                limits = self._sessions.memory.limit_window(limits)
             render = config.render if renders else None
             return resolve_read(
                 request.packet, request.client, config.resolver, limits, render, blocking

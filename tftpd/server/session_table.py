@@ -194,7 +194,9 @@ class SessionTable:
                 and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
             ):
                 raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
-        self.memory.check()
+        memory = self.memory
+        if memory.confirmed + memory.rendered >= memory.limit:
+            raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
         self.reserve(peer, limits, now)
 
     def reserve(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
