@@ -115,6 +115,35 @@ def test_an_error_with_a_reason_after_an_oack_with_tsize_is_an_abort(code, text)
     assert (machine.outcome, machine.code, machine.detail) == (Outcome.ABORTED, code, text)
 
 
+def test_a_timeout_names_a_peer_that_acknowledges_block_0_only():
+    """Some programs acknowledge the first block with the number 0."""
+    end = SenderEnd(b"abcdefg", LOCK_STEP)
+    end.send()
+    end.receive(Ack(0))
+    end.advance(60)
+    machine = end.machine
+    assert (machine.outcome, machine.detail) == (
+        Outcome.TIMED_OUT,
+        "only block 0 was acknowledged",
+    )
+
+
+def test_ack_0_of_an_oack_or_before_a_later_block_is_no_detail_of_a_timeout():
+    end = SenderEnd(b"abcdefg", WITH_OACK)
+    end.send()
+    end.receive(Ack(0))
+    end.receive(Ack(0))
+    end.advance(60)
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.TIMED_OUT, "")
+    end = SenderEnd(b"abcdefghi", LOCK_STEP)
+    end.send()
+    end.receive(Ack(0))
+    end.receive(Ack(1))
+    end.receive(Ack(1))
+    end.advance(60)
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.TIMED_OUT, "")
+
+
 def test_an_error_without_an_oack_is_an_abort():
     end = SenderEnd(b"abcdefg", LOCK_STEP)
     end.send()

@@ -92,4 +92,5 @@ def test_a_missing_file_is_reported(running):
 def test_a_client_that_acknowledges_block_0_only_gets_few_packets(running):
     (running.root / "never").write_bytes(CONTENT)
     assert programs.download_that_counts_from_0(running.server, "never") <= 4
-    assert ended(running, "never")["outcome"] == "timed out"
+    entry = ended(running, "never")
+    assert (entry["outcome"], entry["detail"]) == ("timed out", "only block 0 was acknowledged")

@@ -74,6 +74,7 @@ class Sender(TransferMachine):
         self._sent_once = True  # no block in flight was sent more than once
         self._acked_after_resend = False  # the last acknowledged block was sent more than once
         self._duplicate_answered = False  # a duplicate of the last ACK was answered
+        self._acked_block_0 = False  # as by a peer that counts from 0, without an OACK
         self._next_sample_at = now
         self._window_sent_at = now  # when the first block of the window was sent
         policy = timer.policy
@@ -149,7 +150,8 @@ class Sender(TransferMachine):
             # Some firmware starts the loaded file without sending the last ACK.
             self.close(Outcome.UNCONFIRMED, detail="the last block was not acknowledged")
         else:
-            self.close(Outcome.TIMED_OUT)
+            detail = "only block 0 was acknowledged" if self._acked_block_0 else ""
+            self.close(Outcome.TIMED_OUT, detail=detail)
 
     def next_send(self, now: float) -> bytes | BlockRange | None:
         """Return what to send now: an OACK or ERROR as bytes, a range of blocks, or None."""
@@ -250,6 +252,7 @@ class Sender(TransferMachine):
             self.close(Outcome.DONE)
 
     def _receive_duplicate(self, now: float) -> None:
+        self._acked_block_0 = self.blocks == 0 and not self.options.oack
         explained = self._duplicate_answered or self._acked_after_resend
         if self._in_flight and not explained and self._is_quiet(now):
             self._duplicate_answered = True
