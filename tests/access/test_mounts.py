@@ -12,6 +12,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, Root, parse_root
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks, WritePolicy, contains
+from tftpd.access.rewrite import NameRules
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = ClientIdentity(ip_address("192.0.2.7"))
@@ -315,3 +316,21 @@ def test_a_client_of_no_network_has_no_directory():
 )
 def test_networks_contain_others_if_each_is_part_of_one(networks, others, expected):
     assert contains(list(map(ip_network, networks)), list(map(ip_network, others))) is expected
+
+
+GB_18030 = NameRules(encodings=("gb18030",))
+
+
+def test_a_name_in_another_encoding_has_the_grants_of_its_name_in_utf_8():
+    mounts = Mounts([TOP, Mount(("启动".encode(),), (Root(Path("/b")),), ReadPolicy())], GB_18030)
+    (grant,) = mounts.authorize_read("启动/王".encode("gb2312"), CLIENT)
+    assert grant == Grant(Path("/b"), ("王".encode(),), ReadPolicy(), encodings=("gb18030",))
+    (grant,) = mounts.authorize_read(b"boot/x", CLIENT)
+    assert grant.encodings == ()
+
+
+def test_a_name_that_could_be_the_prefix_of_a_directory_has_one_spelling():
+    closed = "архив".encode()
+    mounts = Mounts([TOP, Mount((closed,), (Root(Path("/b")),))], GB_18030)
+    (grant,) = mounts.authorize_read(closed.decode("gb18030").encode() + b"/x", CLIENT)
+    assert grant.encodings == ()

@@ -1,4 +1,6 @@
-"""Filenames as steps, and as printable text for logs."""
+"""Filenames as steps, in UTF-8, and as printable text for logs."""
+
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -6,11 +8,14 @@ from hypothesis import strategies as st
 
 from tftpd.access.paths import (
     RequestName,
+    decode_name,
     escape_control_chars,
+    find_spellings,
     is_template,
     printable_name,
     split_name,
 )
+from tftpd.config.names import Encoding
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 
 
@@ -39,6 +44,85 @@ def test_a_name_longer_than_4096_bytes_is_file_not_found():
     with pytest.raises(RequestRefused) as refused:
         split_name(b"a" * 4097)
     assert refused.value.code is ErrorCode.FILE_NOT_FOUND
+
+
+CHINESE = ("gb18030", "latin-1")
+MOJIBAKE = "中文".encode().decode("gb18030")  # its bytes in GB 18030 are valid UTF-8
+
+
+@pytest.mark.parametrize(
+    ("filename", "encodings", "decoded"),
+    [
+        (b"boot/x", CHINESE, "boot/x"),
+        ("启动/王.cfg".encode(), CHINESE, "启动/王.cfg"),
+        ("启动/王.cfg".encode("gb2312"), CHINESE, "启动/王.cfg"),
+        ("启动/".encode("gb2312") + "王.cfg".encode(), CHINESE, "启动/王.cfg"),
+        ("\\启动\\誠".encode("gbk"), CHINESE, "\\启动\\誠"),  # the last byte is a backslash
+        (b"\xe4/\xff", CHINESE, "ä/ÿ"),  # incomplete in GB 18030
+        (MOJIBAKE.encode("gb18030"), CHINESE, "中文"),
+        ("目录/文件".encode("gb18030"), CHINESE, "目录/文件"),  # the first part is valid UTF-8
+        ("目录".encode("gb18030"), CHINESE, "Ŀ¼"),
+        ("grün/".encode() + b"\xe4", ("latin-1",), "grün/ä"),
+        ("目录/".encode("gb18030") + b"\xff", ("gb18030",), None),
+        ("中".encode("big5"), ("big5", "gb18030"), "中"),
+        (b"\x8a", ("iso-8859-15",), "\x8a"),
+    ],
+)
+def test_a_name_is_decoded_by_the_first_encoding_that_can(filename, encodings, decoded):
+    expected = "目录/".encode() + b"\xff" if decoded is None else decoded.encode()
+    assert decode_name(filename, encodings) == expected
+    assert decode_name(expected, encodings) == expected
+
+
+@pytest.mark.parametrize(
+    ("filename", "encodings"),
+    [
+        (b"\xff/\xe4\xff", ("gb18030",)),
+        (b"\xe4", ()),
+        (b"\xfa\x5c", ("shift_jis",)),  # not part of JIS X 0208
+    ],
+)
+def test_a_name_that_no_encoding_decodes_is_unchanged(filename, encodings):
+    assert decode_name(filename, encodings) == filename
+
+
+@pytest.mark.parametrize(
+    ("component", "encodings", "others"),
+    [
+        (b"file", CHINESE, []),
+        ("王".encode(), CHINESE, ["王".encode("gb2312")]),
+        ("ä".encode(), CHINESE, ["ä".encode("gb18030"), b"\xe4"]),
+        ("ä".encode(), ("latin-1", "iso-8859-15"), [b"\xe4"]),
+        ("王".encode(), ("latin-1",), []),
+        (MOJIBAKE.encode(), CHINESE, []),
+        ("目录".encode(), CHINESE, ["目录".encode("gb18030")]),  # valid UTF-8
+        (b"", CHINESE, []),
+        (b"\xff", CHINESE, []),
+    ],
+)
+def test_the_spellings_of_a_component_are_found(component, encodings, others):
+    assert find_spellings(component, encodings) == [component, *others]
+
+
+@pytest.mark.parametrize("encoding", get_args(Encoding))
+def test_no_encoding_adds_or_hides_an_ascii_character(encoding):
+    """The policies see the decoded name, and the kernel gets its spellings."""
+    for number in (*range(0x500), *range(0x501, 0xD800, 7), *range(0xE000, 0x11000, 7)):
+        character = chr(number).encode()
+        for spelling in find_spellings(character, [encoding]):
+            assert (b"/" in spelling, b"\0" in spelling) == (number == ord("/"), number == 0)
+    for first in range(0x80, 0x100):
+        for second in range(0x100):
+            name = bytes((first, second))
+            decoded = decode_name(name, [encoding])
+            assert decoded == name or not decoded.isascii()
+
+
+@given(st.lists(st.sampled_from([b"/", b"\\", b".", b"\xd5", b"\x81", b"5"])).map(b"".join))
+def test_a_decoded_name_is_not_decoded_again(filename):
+    decoded = decode_name(filename, CHINESE)
+    assert decode_name(decoded, CHINESE) == decoded
+    assert decoded.count(b"/") == filename.count(b"/")
 
 
 @given(

@@ -12,7 +12,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.paths import RequestName
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.regex import MAX_NAME_BYTES, pattern
-from tftpd.access.rewrite import RewriteRule, apply_rules, parse_template
+from tftpd.access.rewrite import NameRules, RewriteRule, apply_rules, parse_template
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 
 CLIENT = ClientIdentity(ip_address("10.0.0.7"))
@@ -217,3 +217,12 @@ def test_a_missing_group_is_an_error_for_any_length_of_its_number(number):
     with pytest.raises(InvalidPlaceholder, match="there are 1 groups"):
         parse_template(f"{{{number}}}", pattern("(x)"))
     assert parse_template("{001}", pattern("(x)"))
+
+
+def test_rules_apply_to_a_name_that_was_decoded_before():
+    naming = NameRules((rule("^x/", "", "rewrite[0]"),), encodings=("gb18030",))
+    name = naming.decode("x/王".encode("gb2312"))
+    assert (name.name, name.steps) == ("x/王".encode(), ("encoding",))
+    applied = apply_rules(naming.rules, name.name, False, CLIENT, steps=name.steps)
+    assert (applied.name, applied.steps) == ("王".encode(), ("encoding", "rewrite[0]"))
+    assert naming.decode("王".encode()).steps == ()

@@ -13,6 +13,7 @@ from tests.support.daemons import CHECKOUT
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
+from tftpd.access.rewrite import NameRules
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.sections import StatusSection
@@ -450,20 +451,21 @@ def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
             "directories:\n"
             "  - {root: srv, read: true}\n"
             "  - {path: /in, root: in, read: true, fallbacks: [case]}\n"
-            "names: {fallbacks: [case, drive], encodings: [big5], prefixes: [\\a/b]}\n"
+            "names: {fallbacks: [case, drive], encodings: [utf-8, big5], prefixes: [\\a/b]}\n"
         )
     )
-    assert settings.build_name_rules().fallbacks == FallbackChain(
-        (Fallback.CASE, Fallback.DRIVE), ("big5",), ((b"a", b"b"),)
-    )
+    chain = FallbackChain((Fallback.CASE, Fallback.DRIVE), ((b"a", b"b"),))
+    assert settings.build_name_rules() == NameRules((), chain, ("big5",))
     assert [mount.fallbacks for mount in settings.build_mounts()] == [None, (Fallback.CASE,)]
 
 
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ("{fallbacks: [drives]}", ".fallbacks[0]: expected one of drive, trailing, encoding, "
-         'prefix, case, got "drives", did you mean "drive"?'),
+        ("{fallbacks: [drives]}", ".fallbacks[0]: expected one of drive, trailing, prefix, "
+         'case, got "drives", did you mean "drive"?'),
+        ("{fallbacks: [drive, encoding]}", '.fallbacks[1]: "encoding" is not a fallback: use '
+         "names.encodings"),
         ("{encodings: [utf-16]}", '.encodings[0]: expected one of utf-8, latin-1, '),
         ("{prefixes: [/]}", ".prefixes: the prefix / has no effect"),
         ("{prefixes: [../x]}", '.prefixes[0]: expected a path without .., got "../x"'),

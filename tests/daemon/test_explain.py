@@ -307,6 +307,28 @@ def test_the_target_of_followed_links_is_shown(config):
     assert explanation["file"] == str(root.parent / "elsewhere" / "secret")
 
 
+@pytest.mark.parametrize("asked", ["utf-8", "gb18030"])
+def test_the_spelling_on_disk_is_shown(tmp_path, asked, capsys):
+    (tmp_path / "t.yaml").write_text(
+        "directories: [{root: root, read: true, write: {overwrite: true}}]\n"
+        "names: {encodings: [utf-8, gb18030]}\n"
+    )
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / os.fsdecode("王.cfg".encode("gb18030"))).write_bytes(b"x")
+    for direction in ("read", "write"):
+        command = ["explain", "-c", str(tmp_path / "t.yaml"), "--client", "192.0.2.7", direction]
+        assert main([*command, os.fsdecode("王.cfg".encode(asked))]) == 0
+        out = capsys.readouterr().out
+        assert "  step     王.cfg: the name on disk is in another encoding\n" in out
+        assert f"file       {tmp_path}/root/\\xcd\\xf5.cfg\n" in out
+    (tmp_path / "root" / "王.cfg").write_bytes(b"y")
+    assert main([*command, os.fsdecode("王.cfg".encode(asked))]) == 1
+    assert (
+        "refused    the directory has one name in several encodings: "
+        '"王.cfg", "\\xcd\\xf5.cfg"' in capsys.readouterr().out
+    )
+
+
 def test_each_option_is_shown_with_its_granted_value(config):
     options = ((b"tsize", b"x"), (b"blksize", b"9000"), (b"blksize", b"8"), (b"windowsize", b"4"))
     explanation = explain(config, Rrq(b"seven", b"octet", options), "192.0.2.7")

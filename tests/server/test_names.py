@@ -89,7 +89,7 @@ def test_the_reason_of_a_refusal_contains_the_rewritten_name(offer, root):
 
 
 def _with_fallbacks(offer, *fallbacks, **rules):
-    rules = {"encodings": ("utf-8", "gbk"), "prefixes": ((b"boot",),)} | rules
+    rules = {"prefixes": ((b"boot",),)} | rules
     return _naming(offer, NameRules(fallbacks=FallbackChain(fallbacks, **rules)))
 
 
@@ -119,7 +119,7 @@ def test_a_missing_name_is_served_by_a_fallback(offer, root, asked, by):
 
 def test_a_name_in_another_encoding_is_found(offer, root):
     (root / "启动.cfg").write_bytes(SEVEN)
-    server = _with_fallbacks(offer, Fallback.ENCODING)
+    server = _naming(offer, NameRules(encodings=("gb18030",)))
     client = server.client()
     assert client.request(Rrq("启动.cfg".encode("gbk"), b"octet")) == [Data(1, SEVEN)]
     client.send(Ack(1))
@@ -196,9 +196,7 @@ def test_no_fallback_circumvents_the_policy_of_another_directory(root):
             Mount((), (Root(root),), read=ReadPolicy()),
             Mount((b"in",), (Root(root / "in"),), write=WritePolicy()),
         ],
-        NameRules(
-            fallbacks=FallbackChain(tuple(Fallback), ("utf-8", "gbk"), ((b"boot",), (b"in",)))
-        ),
+        NameRules((), FallbackChain(tuple(Fallback), ((b"boot",), (b"in",))), ("gbk",)),
     )
     client = ClientIdentity(ip_address("192.0.2.7"))
     for asked in (b"IN/secret", b"In\\SECRET", b"C:/iN/Secret\xff", b"secret", b"boot/in/secret"):

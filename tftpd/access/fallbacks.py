@@ -6,10 +6,8 @@ the results of the fallbacks before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
 
 from tftpd.access.paths import Name, RequestName, split_name
 
@@ -25,7 +23,6 @@ class Fallback(StrEnum):
 
     DRIVE = "drive"  # a drive such as C: before the name
     TRAILING = "trailing"  # 0xFF, spaces and control characters after the name
-    ENCODING = "encoding"  # the name is in another encoding than the file name
     PREFIX = "prefix"  # a prefix such as /boot is missing or superfluous
     CASE = "case"  # upper and lower case differ; needs directory listings
 
@@ -50,12 +47,10 @@ class FallbackChain:
 
     Attributes:
         fallbacks: The fallbacks.
-        encodings: Python names of the encodings for `Fallback.ENCODING`; each extends ASCII.
         prefixes: Prefixes for `Fallback.PREFIX`.
     """
 
     fallbacks: tuple[Fallback, ...] = ()
-    encodings: tuple[str, ...] = ()
     prefixes: tuple[Name, ...] = ()
 
     def candidates(self, name: bytes, fallbacks: Iterable[Fallback]) -> Iterator[Candidate]:
@@ -89,8 +84,6 @@ class FallbackChain:
                 return _without_drive(name)
             case Fallback.TRAILING:
                 return _without_junk(name)
-            case Fallback.ENCODING:
-                return _encoded(name, self.encodings)
             case Fallback.PREFIX:
                 return _prefixed(name, self.prefixes)
             case _:
@@ -129,14 +122,6 @@ def _without_junk(name: bytes) -> Iterator[bytes]:
         if byte in _JUNK and byte != ord(" "):
             yield name[:index]
             return
-
-
-def _encoded(name: bytes, encodings: Sequence[str]) -> Iterator[bytes]:
-    if name.isascii():
-        return
-    for source, target in product(encodings, repeat=2):
-        with suppress(UnicodeError):
-            yield name.decode(source).encode(target)
 
 
 def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:

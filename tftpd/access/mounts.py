@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
+from itertools import chain
 from pathlib import Path
 
 from tftpd.access import paths
@@ -218,18 +219,20 @@ class Mounts:
         if mount.read and mount.read.templates and name and paths.is_template(name[-1]):
             reason = "templates cannot be written by clients"
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-        return _grants(mount, name, mount.write, client)
+        return _grants(mount, name, mount.write, client, self._encodings_for(name))
 
     def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:
         mount, name = self.locate(filename, client)
-        return _grants(mount, name, mount.read, client)
+        return _grants(mount, name, mount.read, client, self._encodings_for(name))
 
     def _find_common_read_grants(self, filename: bytes) -> Sequence[Grant[ReadPolicy]]:
         """Return the grants of all clients; none if they depend on the client."""
         if not self._is_common:
             return ()
         mount, name = self.locate(filename, _ANY_CLIENT)
-        return () if mount.per_client else _grants(mount, name, mount.read, _ANY_CLIENT)
+        if mount.per_client:
+            return ()
+        return _grants(mount, name, mount.read, _ANY_CLIENT, self._encodings_for(name))
 
     def locate(self, filename: bytes, client: ClientIdentity) -> tuple[Mount, paths.Name]:
         """Return the mount of `filename` for `client`, and the components below its prefix.
@@ -241,6 +244,8 @@ class Mounts:
             RequestRefused: `..` would leave the mount.
         """
         components: list[bytes] = []
+        if not filename.isascii():
+            filename = paths.decode_name(filename, self.name_rules.encodings)
         for component in paths.split_name(filename):
             if component != paths.PARENT:
                 components.append(component)
@@ -283,6 +288,17 @@ class Mounts:
         mount, beneath = self.locate(filename, client)
         return b"/".join((*mount.prefix, *beneath[: len(beneath) - len(rest)], *rest))
 
+    def _encodings_for(self, name: paths.Name) -> Sequence[str]:
+        """Return the encodings in which the components may be spelled.
+
+        There are none if a spelling is also the prefix of a directory, whose policy applies.
+        """
+        encodings = self.name_rules.encodings
+        if not encodings or all(map(bytes.isascii, name)):
+            return ()
+        others = {other for part in name for other in paths.find_spellings(part, encodings)[1:]}
+        return encodings if others.isdisjoint(chain(*self._by_prefix)) else ()
+
     def _find(self, name: list[bytes], client: ClientIdentity) -> Mount | None:
         for length in range(min(len(name), self._deepest), -1, -1):
             for mount in self._by_prefix.get(tuple(name[:length]), ()):
@@ -292,7 +308,11 @@ class Mounts:
 
 
 def _grants(
-    mount: Mount, name: paths.Name, policy: Policy | None, client: ClientIdentity
+    mount: Mount,
+    name: paths.Name,
+    policy: Policy | None,
+    client: ClientIdentity,
+    encodings: Sequence[str],
 ) -> Sequence[Grant[Policy]]:
     if policy is None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the directory has no policy for this")
@@ -300,7 +320,7 @@ def _grants(
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "the policy does not admit this client")
     paths.refuse_reserved(name)
     grants = [
-        Grant(path, own + rest, policy, mount.symlinks, len(own))
+        Grant(path, own + rest, policy, mount.symlinks, len(own), encodings)
         for path, own, rest in mount.roots_for(name, client)
     ]
     if not grants:

@@ -5,7 +5,8 @@ firmware has, and POSIX file systems have no encoding either.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -60,6 +61,47 @@ class RequestName:
         name = printable_name(self.name[:MAX_NAME_BYTES])
         reason = f'{refused} ("{name}" by {", ".join(self.steps)})'
         return type(refused)(refused.code, reason, refused.text)
+
+
+def decode_name(filename: bytes, encodings: Sequence[str]) -> bytes:
+    """Return `filename` in UTF-8.
+
+    Args:
+        filename: A name. It is UTF-8 if it is valid UTF-8. Otherwise, each of its parts between
+            slashes is decoded, and a part that no encoding decodes is not changed.
+        encodings: Encodings of the parts, besides UTF-8.
+    """
+    try:
+        return filename.decode().encode()
+    except UnicodeDecodeError:
+        return b"/".join(_decode_part(part, encodings) for part in filename.split(b"/"))
+
+
+def _decode_part(part: bytes, encodings: Sequence[str]) -> bytes:
+    """Return a part of a name in UTF-8.
+
+    The first encoding with a character of East Asia is taken, otherwise the first encoding:
+    many words in GB 2312 are valid UTF-8, as a few characters of Europe and the Near East.
+    """
+    readings = []
+    for encoding in ("utf-8", *encodings):
+        with suppress(UnicodeError):
+            text = part.decode(encoding)
+            if text.encode(encoding) == part:
+                readings.append(text)
+    best = next((text for text in readings if max(text, default="") >= "\u0800"), None)
+    return (best or readings[0]).encode() if readings else part
+
+
+def find_spellings(component: bytes, encodings: Sequence[str]) -> Sequence[bytes]:
+    """Return a component in UTF-8 and its other spellings, which are decoded to it."""
+    spellings = [component]
+    for encoding in encodings:
+        with suppress(UnicodeError):
+            spelling = component.decode().encode(encoding)
+            if spelling not in spellings and _decode_part(spelling, encodings) == component:
+                spellings.append(spelling)
+    return spellings
 
 
 def split_name(filename: bytes) -> Name:

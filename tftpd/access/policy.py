@@ -89,6 +89,8 @@ class Grant(Generic[Policy]):
         symlinks: Handling of symbolic links.
         own: Number of leading components of `name` that come from the configuration (the
             client's own directory) and not from the request.
+        encodings: Other encodings in which the components may be spelled on disk; empty if the
+            name is ASCII.
     """
 
     root: Path
@@ -96,6 +98,7 @@ class Grant(Generic[Policy]):
     policy: Policy
     symlinks: Symlinks = Symlinks.INSIDE
     own: int = 0
+    encodings: Sequence[str] = ()
 
     @property
     def printable_path(self) -> str:

@@ -6,11 +6,14 @@ from functools import cached_property
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import NO_FALLBACKS, FallbackChain
-from tftpd.access.paths import RequestName
+from tftpd.access.paths import RequestName, decode_name
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import ANYWHERE, Networks, admits
 from tftpd.access.regex import MAX_NAME_BYTES, Match, Pattern
 from tftpd.protocol.errors import ErrorCode, RequestRefused
+
+DECODED = "encoding"
+"""Resolution step of a name that was not UTF-8."""
 
 MAX_APPLIED_RULES = 256
 """Largest number of rule applications for one name; rules with `restart` could loop forever."""
@@ -102,14 +105,15 @@ def apply_rules(
     is_write: bool,
     client: ClientIdentity,
     observer: RuleObserver = lambda rule, name: None,
+    steps: tuple[str, ...] = (),
 ) -> RequestName:
-    """Apply `rules` to `filename` and return the resulting name.
+    """Apply `rules` to `filename`, the result of `steps`, and return the resulting name.
 
     Raises:
         RequestRefused: A rule refuses the name, the name becomes too long, or the rules do not
             come to an end.
     """
-    request_name = RequestName(filename)
+    request_name = RequestName(filename, steps)
     index = applied = 0
     repeats = False  # True while the same rule looks for a further match
     while index < len(rules):
@@ -164,10 +168,21 @@ class NameRules:
     """Rewrite rules and fallbacks of a server.
 
     Rules apply to reads and writes. Fallbacks apply only to reads of files that do not exist.
+
+    Attributes:
+        rules: The rewrite rules.
+        fallbacks: The fallbacks.
+        encodings: Python names of the encodings of names that are not UTF-8; each extends ASCII.
     """
 
     rules: tuple[RewriteRule, ...] = ()
     fallbacks: FallbackChain = NO_FALLBACKS
+    encodings: tuple[str, ...] = ()
+
+    def decode(self, filename: bytes) -> RequestName:
+        """Return a requested name in UTF-8."""
+        name = decode_name(filename, self.encodings)
+        return RequestName(name, () if name == filename else (DECODED,))
 
 
 NO_RULES = NameRules()

@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import (
     SERIAL,
     SERIALS,
@@ -17,7 +16,7 @@ from tftpd.access.mounts import (
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.config import types
-from tftpd.config.names import Expression
+from tftpd.config.names import Expression, FallbackName
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 
 _WRITE = WritePolicy()
@@ -106,7 +105,7 @@ class DirectorySection(ConfigModel):
     if the root were /, follow follows all.
     """
 
-    fallbacks: tuple[Fallback, ...] | None = None
+    fallbacks: tuple[FallbackName, ...] | None = None
     """Fallbacks for names in this directory (default: names.fallbacks)."""
 
     read: types.Switch[ReadSection] = None

@@ -1,13 +1,15 @@
 """The sections `names` and `rewrite`: how requested names become file names."""
 
+import codecs
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.paths import Name
 from tftpd.access.regex import BadPattern, pattern
-from tftpd.access.rewrite import RewriteRule, parse_template
+from tftpd.access.rewrite import NameRules, RewriteRule, parse_template
 from tftpd.config.types import Boolean, Clients, ConfigModel, InvalidCombination, Prefix
 
 MAX_RULES = 500
@@ -30,18 +32,30 @@ Expression = Annotated[str, AfterValidator(_expression)]
 """A regular expression in the syntax of RE2."""
 
 
-class NamesSection(ConfigModel):
-    """Alternative names that are tried if a requested file does not exist."""
+def _refuse_removed(value: object) -> object:
+    if value == "encoding":
+        raise InvalidCombination('"encoding" is not a fallback: use names.encodings')
+    return value
 
-    fallbacks: tuple[Fallback, ...] = ()
+
+FallbackName = Annotated[Fallback, BeforeValidator(_refuse_removed)]
+"""A fallback in `fallbacks`."""
+
+
+class NamesSection(ConfigModel):
+    """Encodings of names, and further names that are tried if a requested file does not exist."""
+
+    fallbacks: tuple[FallbackName, ...] = ()
     """Fallbacks, tried in this order, also on the result of earlier ones.
 
-    They remove a drive (C:), remove trailing junk, change the encoding, add or remove a prefix,
-    and ignore case.
+    They remove a drive (C:), remove trailing junk, add or remove a prefix, and ignore case.
     """
 
-    encodings: tuple[Encoding, ...] = ("utf-8", "gbk", "latin-1")
-    """Encodings between which names are converted."""
+    encodings: tuple[Encoding, ...] = ()
+    """Encodings of requested names and of file names, such as [utf-8, gb18030].
+
+    A name is UTF-8 if it is valid UTF-8; otherwise the first encoding that decodes it applies.
+    """
 
     prefixes: tuple[Prefix, ...] = Field(
         default=((b"boot",), (b"tftpboot",)), json_schema_extra={"default": ["/boot", "/tftpboot"]}
@@ -55,9 +69,12 @@ class NamesSection(ConfigModel):
             raise InvalidCombination("the prefix / has no effect")
         return prefixes
 
-    def build_fallbacks(self) -> FallbackChain:
-        """Build the access.FallbackChain that this section describes."""
-        return FallbackChain(**dict(self))
+    def build_rules(self, rewrite: Iterable[RewriteRule]) -> NameRules:
+        """Build the access.NameRules that this section and the rewrite rules describe."""
+        # The lookup imports the codecs now: later the process may have no right to read them.
+        encodings = tuple(name for name in self.encodings if codecs.lookup(name).name != "utf-8")
+        chain = FallbackChain(self.fallbacks, self.prefixes)
+        return NameRules(tuple(rewrite), chain, encodings)
 
 
 class RewriteSection(ConfigModel):

@@ -173,4 +173,4 @@ class Settings(ConfigModel):
     def build_name_rules(self) -> NameRules:
         """Build the rewrite rules and fallbacks for names."""
         rules = [rule.build_rule(f"rewrite[{n}]") for n, rule in enumerate(self.rewrite)]
-        return NameRules(tuple(rules), self.names.build_fallbacks())
+        return self.names.build_rules(rules)

@@ -106,7 +106,9 @@ class ResolvedWrite:
         def create(grant: Grant[WritePolicy]) -> Upload:
             if blocking:
                 cache.learn_root(grant.root)
-            elif not cache.is_cached(grant.root, grant.name[:-1], grant.symlinks):
+            elif grant.encodings or not cache.is_cached(
+                grant.root, grant.name[:-1], grant.symlinks
+            ):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
             netascii = self.options.mode is Mode.NETASCII
@@ -164,10 +166,11 @@ def resolve_read(
         WouldBlock: The file cannot be opened without disk I/O or rendering.
     """
     mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
-    name = RequestName(request.filename)
-    rules = resolver.mounts.name_rules.rules
-    if rules:
-        name = apply_rules(rules, request.filename, False, client)
+    filename = request.filename
+    name_rules = resolver.mounts.name_rules
+    name = RequestName(filename) if filename.isascii() else name_rules.decode(filename)
+    if name_rules.rules:
+        name = apply_rules(name_rules.rules, name.name, False, client, steps=name.steps)
 
     def render_file(template: Grant[ReadPolicy], name: RequestName) -> FileLike:
         if render is None:
@@ -191,7 +194,9 @@ def resolve_write(
         RequestRefused: The client may not write this name.
     """
     mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
-    name = apply_rules(mounts.name_rules.rules, request.filename, True, client)
+    decoded = mounts.name_rules.decode(request.filename)
+    rules = mounts.name_rules.rules
+    name = apply_rules(rules, decoded.name, True, client, steps=decoded.steps)
     try:
         grants = mounts.authorize_write(name.name, client)
     except RequestRefused as refused:

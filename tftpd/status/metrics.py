@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 import tftpd
 from tftpd.access.fallbacks import Fallback
 from tftpd.access.policy import WritePolicy
+from tftpd.access.rewrite import DECODED
 from tftpd.config.profiles import NO_PROFILE
 from tftpd.config.settings import Settings
 from tftpd.protocol.errors import ErrorCode
@@ -35,7 +36,7 @@ from tftpd.storage.resolver import TEMPLATED
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 _REWRITE = "rewrite"
-_RESOLUTION_METHODS = (*(fallback.value for fallback in Fallback), _REWRITE, TEMPLATED)
+_RESOLUTION_METHODS = (DECODED, *(fallback.value for fallback in Fallback), _REWRITE, TEMPLATED)
 """Methods that resolve a requested name to a file with another name."""
 
 _UNCOUNTED = (Outcome.REFUSED, Outcome.DROPPED)  # requests without a transfer

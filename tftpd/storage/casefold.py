@@ -58,7 +58,8 @@ def match_case_insensitive(grant: Grant[Any], budget: ScanBudget) -> tuple[Name,
     real: list[bytes] = []
     choices = 1
     for component in grant.name:
-        with open_parent(grant.root, (*real, component), grant.symlinks) as (directory, last):
+        name = (*real, component)
+        with open_parent(grant.root, name, grant.symlinks, grant.encodings) as (directory, last):
             if last != component or lstat_at(directory, last):
                 real.append(component)
                 continue

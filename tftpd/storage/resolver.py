@@ -119,7 +119,8 @@ class FileResolver:
             grant = self.mounts.authorize_read(name.name, client)[0]
         except RequestRefused:
             return None
-        if grant.policy.templates and grant.name and is_template(grant.name[-1]):
+        is_source = grant.policy.templates and grant.name and is_template(grant.name[-1])
+        if is_source or grant.encodings:
             return None
         source = FileSource.open_cached(grant, self.cache)
         return None if source is None else ResolvedFile(name, grant, source)
@@ -206,9 +207,10 @@ class _Search:
             except RequestRefused as refused:
                 if not _is_missing(refused):
                     raise
-                # The kernel would resolve links of a chroot in the whole file system.
-                in_chroot = grant.symlinks is Symlinks.CHROOT
-                stamp = None if in_chroot else DirectoryStamp.of_missing(grant.root, grant.name)
+                # The kernel would resolve links of a chroot in the whole file system, and not
+                # find directories whose names are spelled in another encoding.
+                is_other = grant.symlinks is Symlinks.CHROOT or grant.encodings
+                stamp = None if is_other else DirectoryStamp.of_missing(grant.root, grant.name)
                 self.stamps.append(stamp)
                 missing.append(refused)
         raise _select_reported(missing)
@@ -236,8 +238,10 @@ class _Search:
         self.lookups += 1
         if self.blocking:
             self.cache.learn_root(grant.root)
-        elif self.lookups > _MAX_NONBLOCKING_LOOKUPS or not self.cache.is_cached(
-            grant.root, grant.name, grant.symlinks
+        elif (
+            self.lookups > _MAX_NONBLOCKING_LOOKUPS
+            or grant.encodings
+            or not self.cache.is_cached(grant.root, grant.name, grant.symlinks)
         ):
             raise WouldBlock(grant.root)
         try:

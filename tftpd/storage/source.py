@@ -105,7 +105,10 @@ class FileSource(FileLike):
         """
         with (
             translate_os_errors(ErrorText.READ_FAILED),
-            open_parent(grant.root, grant.name, grant.symlinks) as (directory, last),
+            open_parent(grant.root, grant.name, grant.symlinks, grant.encodings) as (
+                directory,
+                last,
+            ),
         ):
             # Check before opening: to open a device may have side effects (a watchdog resets
             # the host), and the writer of a FIFO would take this process for its reader.

@@ -285,7 +285,7 @@ def _open_target(
         raise RequestRefused(ErrorCode.DISK_FULL, reason)
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
-        open_parent(grant.root, grant.name, grant.symlinks) as (parent, last),
+        open_parent(grant.root, grant.name, grant.symlinks, grant.encodings) as (parent, last),
     ):
         _check_file(parent, last, policy)
         # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,

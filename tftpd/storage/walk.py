@@ -10,11 +10,11 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tftpd.access.paths import PARENT, SELF, Name
+from tftpd.access.paths import PARENT, SELF, Name, find_spellings, printable_name
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused, ServerFault
 
@@ -23,13 +23,16 @@ _MAX_LINKS = 40  # the limit of Linux
 
 
 @contextmanager
-def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[int, bytes]]:
+def open_parent(
+    root: Path, name: Name, symlinks: Symlinks, encodings: Sequence[str] = ()
+) -> Iterator[tuple[int, bytes]]:
     """Open the directory that contains a name.
 
     Args:
         root: Directory below which the walk stays.
         name: Components of the name.
         symlinks: Policy for symbolic links on the path.
+        encodings: Encodings in which the components may be spelled on disk, besides UTF-8.
 
     Yields:
         A descriptor of the directory, and the last component of the name in it. That file is
@@ -43,7 +46,7 @@ def open_parent(root: Path, name: Name, symlinks: Symlinks) -> Iterator[tuple[in
     if not name:
         reason = "the name refers to the root directory itself"
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-    with closing(Walk(root, symlinks)) as walk:
+    with closing(Walk(root, symlinks, encodings)) as walk:
         yield walk.open_parent(name)
 
 
@@ -77,12 +80,13 @@ class Walk:
         steps: The components that the walk has passed.
     """
 
-    def __init__(self, root: Path, symlinks: Symlinks) -> None:
+    def __init__(self, root: Path, symlinks: Symlinks, encodings: Sequence[str] = ()) -> None:
         self.current = os.fsencode(root)
         self.steps: list[WalkStep] = []
         self._directories: list[int] = []
         self._root = root
         self._symlinks = symlinks
+        self._encodings = encodings
         self._follow = symlinks is Symlinks.FOLLOW
         self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follow else _DIRECTORY
         self._n_links = 0
@@ -101,7 +105,7 @@ class Walk:
         try:
             return self._walk(name)
         except _LinkLeadsOut as refused:
-            if not _is_found_in_chroot(self._root, name):
+            if not _is_found_in_chroot(self._root, name, self._encodings):
                 raise
             reason = f"{refused}; it is valid inside a chroot: set symlinks: chroot"
             raise ServerFault(refused.code, reason) from None
@@ -116,6 +120,8 @@ class Walk:
         pending = list(reversed(name))
         while pending:
             component = self.current = pending.pop()
+            if self._encodings:
+                component = self._find_spelling(component)
             if component == PARENT:
                 self._ascend()
                 continue
@@ -128,6 +134,19 @@ class Walk:
             else:
                 return self._directories[-1], component
         raise ServerFault(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
+
+    def _find_spelling(self, component: bytes) -> bytes:
+        """Return the component as it is spelled in the current directory."""
+        exists = partial(os.access, dir_fd=self._directories[-1], follow_symlinks=False)
+        spellings = find_spellings(component, self._encodings)
+        found = [name for name in spellings if exists(name, os.F_OK)] or [component]
+        if len(found) > 1:
+            names = ", ".join(f'"{printable_name(name)}"' for name in found)
+            reason = f"the directory has one name in several encodings: {names}"
+            raise ServerFault(ErrorCode.ACCESS_VIOLATION, reason)
+        if found != [component]:
+            self.steps.append(WalkStep(component, "the name on disk is in another encoding"))
+        return found[0]
 
     def _descend(self, component: bytes) -> None:
         fd = os.open(component, self._flags, dir_fd=self._directories[-1])
@@ -189,9 +208,9 @@ class _LinkLeadsOut(ServerFault):
     """A link leads out of the root."""
 
 
-def _is_found_in_chroot(root: Path, name: Name) -> bool:
+def _is_found_in_chroot(root: Path, name: Name, encodings: Sequence[str]) -> bool:
     """Return True if the links on the path of `name` are valid with `Symlinks.CHROOT`."""
-    with closing(Walk(root, Symlinks.CHROOT)) as walk, suppress(RequestRefused, OSError):
+    with closing(Walk(root, Symlinks.CHROOT, encodings)) as walk, suppress(RequestRefused, OSError):
         directory, last = walk.open_parent(name)
         is_link = any(step.target and step.name == name[-1] for step in walk.steps)
         return not is_link or lstat_at(directory, last) is not None
@@ -214,7 +233,7 @@ _FILE_TYPES = {
 
 
 def trace_walk(
-    root: Path, name: Name, symlinks: Symlinks
+    root: Path, name: Name, symlinks: Symlinks, encodings: Sequence[str] = ()
 ) -> tuple[Sequence[WalkStep], bytes | None]:
     """Trace how `open_parent()` resolves `name`, as far as it gets.
 
@@ -224,7 +243,7 @@ def trace_walk(
         The steps, and the path at their end; None if the walk failed.
     """
     path = None
-    with closing(Walk(root, symlinks)) as walk:
+    with closing(Walk(root, symlinks, encodings)) as walk:
         try:
             directory, last = walk.open_parent(name)
             walk.steps.append(WalkStep(last, _describe_file(directory, last)))

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,9 +200,10 @@ def _trace_name(
     config: LoadedConfig, request: Request, client: ClientIdentity, resolver: FileResolver
 ) -> _NameTrace:
     """Rewrite and look up the name of a request, as the server does."""
-    rules = resolver.mounts.name_rules.rules
+    name_rules = resolver.mounts.name_rules
+    rules = name_rules.rules
     locations = {rule.label: config.locate("rewrite", index) for index, rule in enumerate(rules)}
-    trace = _NameTrace(RequestName(request.filename))
+    trace = _NameTrace(name_rules.decode(request.filename))
 
     def note_rule(rule: RewriteRule, name: bytes) -> None:
         trace.name = RequestName(name)  # the last one if the name is refused
@@ -215,7 +216,8 @@ def _trace_name(
 
     is_write = isinstance(request, Wrq)
     with suppress(RequestRefused):
-        trace.name = apply_rules(rules, request.filename, is_write, client, note_rule)
+        name = trace.name
+        trace.name = apply_rules(rules, name.name, is_write, client, note_rule, name.steps)
         if not is_write:
             found = resolver.resolve(
                 trace.name,
@@ -253,7 +255,8 @@ def _find_directory(
         directory["clients"] = list(map(str, mount.clients))
     kind = "read" if isinstance(request, Rrq) else "write"
     policy = _describe_policy(config, index, kind, client.address)
-    roots = _trace_roots(mount, rest, client, name.grant, kind == "write")
+    encodings = mounts.name_rules.encodings
+    roots = _trace_roots(mount, rest, client, name.grant, kind == "write", encodings)
     return directory, policy, list(roots)
 
 
@@ -273,7 +276,12 @@ def _describe_policy(
 
 
 def _trace_roots(
-    mount: Mount, name: Name, client: ClientIdentity, grant: Grant[Any] | None, is_write: bool
+    mount: Mount,
+    name: Name,
+    client: ClientIdentity,
+    grant: Grant[Any] | None,
+    is_write: bool,
+    encodings: Sequence[str],
 ) -> Iterator[JsonObject]:
     """Yield each root that was searched, up to the one that has the file.
 
@@ -285,13 +293,14 @@ def _trace_roots(
         client: The client, which may have a root of its own.
         grant: The grant of the file that was found, if any.
         is_write: True for a WRQ, whose file need not exist.
+        encodings: Encodings in which the name may be spelled on disk.
     """
     for path, prefix, rest in mount.roots_for(name, client):
         components = prefix + rest
         is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
         if grant is not None and is_served:
             components = grant.name  # a template has another name
-        steps, file = trace_walk(path, components, mount.symlinks)
+        steps, file = trace_walk(path, components, mount.symlinks, encodings)
         yield {
             "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
             "steps": [_describe_step(step) for step in steps],
