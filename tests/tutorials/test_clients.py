@@ -1,5 +1,6 @@
 """Clients of tutorials against the daemon."""
 
+import os
 import random
 
 import pytest
@@ -16,7 +17,9 @@ def running(request, tmp_path_factory):
     """A daemon that waits two seconds for the next packet of a client."""
     listen = [{"address": "127.0.0.1", "port": free_port(), "mode": request.param}]
     directory = tmp_path_factory.mktemp("tutorials")
-    with daemon(directory, listen=listen, retransmit={"idle_timeout": 2}) as started:
+    names = {"encodings": ["utf-8", "gb18030"]}  # as in conf/tftpd.yaml
+    settings = {"listen": listen, "retransmit": {"idle_timeout": 2}, "names": names}
+    with daemon(directory, **settings) as started:
         started.server = ("127.0.0.1", listen[0]["port"])
         yield started
 
@@ -94,3 +97,14 @@ def test_a_client_that_acknowledges_block_0_only_gets_few_packets(running):
     assert programs.download_that_counts_from_0(running.server, "never") <= 4
     entry = ended(running, "never")
     assert (entry["outcome"], entry["detail"]) == ("timed out", "only block 0 was acknowledged")
+
+
+@pytest.mark.parametrize("name", ["王诚.jpg", "目录/说明书.txt"])
+def test_a_name_in_gb2312_is_stored_and_found_by_its_characters(running, name):
+    path = running.root / name
+    path.parent.mkdir(exist_ok=True)
+    programs.upload_from_block_0(running.server, name, CONTENT)
+    assert path.read_bytes() == CONTENT
+    assert programs.download_in_order(running.server, name) == CONTENT
+    path.rename(os.fsdecode(bytes(path.parent) + b"/" + path.name.encode(programs.ENCODING)))
+    assert programs.download_in_order(running.server, name) == CONTENT
