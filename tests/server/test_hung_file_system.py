@@ -11,7 +11,7 @@ from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage import upload
 from tftpd.storage.dentry_cache import DentryCache
-from tftpd.storage.quota import UsageTracker
+from tftpd.storage.quota import Usage, UsageTracker
 from tftpd.storage.source import FileSource
 
 BLOCK = b"x" * 512
@@ -148,7 +148,7 @@ def test_a_tracker_reports_a_measurement_that_hangs(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "walk", lambda top: iter([]) if go_on.wait(30) else None)
     thread = threading.Thread(target=tracker.measure)
     thread.start()
-    assert tracker.measuring
+    assert not tracker.is_due  # it is being counted
     go_on.set()
     thread.join()
-    assert not tracker.measuring
+    assert tracker.measure() == Usage(0, 0)

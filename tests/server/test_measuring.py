@@ -15,7 +15,7 @@ def test_a_root_that_hangs_delays_the_next_one_once_for_five_seconds(tmp_path):
         started.append(work.__self__)
         if work.__self__ is other:
             return succeed(None)
-        hanging.measuring = True
+        hanging._counting.acquire()
         return Deferred()
 
     server = Server.__new__(Server)

@@ -252,6 +252,7 @@ def test_an_acl_that_cannot_be_removed_fails_the_upload(root, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "disk error")
 
+    _set_attribute(root, DEFAULT_ACL, SHARED_WITH_ALICE)
     monkeypatch.setattr(os, "removexattr", fail)
     with pytest.raises(RequestRefused) as refused:
         _replace(root)

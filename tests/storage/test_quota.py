@@ -1,7 +1,10 @@
 """Usage of a root and its quota."""
 
+import fcntl
+import mmap
 import os
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +12,8 @@ import pytest
 from tests.storage.filling import fill
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.quota import Usage, UsageTracker, check_quota
+from tftpd.storage import quota
+from tftpd.storage.quota import TABLE_NUMBERS, Usage, UsageTracker, check_quota
 from tftpd.storage.upload import Upload
 
 
@@ -60,6 +64,25 @@ def _stores(grant, tracker, content, size=None):
 
 
 @pytest.fixture
+def clock(monkeypatch):
+    """Return a clock that stands still; `now` is its time."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(quota.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@contextmanager
+def memory_file():
+    """Yield a descriptor of memory for a table that processes share."""
+    fd = os.memfd_create("usage")
+    os.ftruncate(fd, 8 * TABLE_NUMBERS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
 def tracker(root):
     """Return the tracker of a root that has 20 bytes in two files."""
     tracker = UsageTracker(root)
@@ -96,10 +119,135 @@ def test_a_replaced_file_does_not_count_toward_the_quota(root, writing, tracker)
     assert (root / "file").read_bytes() == b"CONTENT"
 
 
-def test_files_that_other_programs_stored_count(root, writing, tracker):
+def test_files_of_other_programs_count_after_a_recount(root, writing, clock):
+    tracker = UsageTracker(root)
+    tracker.measure()
     (root / "more").write_bytes(b"x" * 100)
+    clock.now += 10
+    assert not tracker.is_due
+    clock.now += 1
+    assert tracker.is_due
+    tracker.measure()
+    assert not tracker.is_due
     with pytest.raises(RequestRefused, match="quota"):
         _stores(writing("new", quota=100), tracker, b"x")
+
+
+def test_a_long_count_is_repeated_seldom(root, clock, monkeypatch):
+    tracker = UsageTracker(root)
+    walk = os.walk
+
+    def slow(*arguments):
+        clock.now += 100
+        return walk(*arguments)
+
+    monkeypatch.setattr(os, "walk", slow)
+    tracker.measure()
+    clock.now += 899
+    assert not tracker.is_due
+    clock.now += 2
+    assert tracker.is_due
+
+
+def test_a_recount_pauses_for_transfers_and_the_first_count_does_not(root, monkeypatch):
+    tracker, pauses = UsageTracker(root), []
+    monkeypatch.setattr(quota.time, "sleep", pauses.append)
+    tracker.measure()
+    assert pauses == []
+    tracker.measure()
+    assert pauses == [0.01] * 2  # of two directories
+
+
+def test_an_upload_is_counted_without_a_walk(root, writing, tracker, monkeypatch):
+    def fail(*_):
+        raise AssertionError("the tree was walked")
+
+    monkeypatch.setattr(os, "walk", fail)
+    for number in range(3):
+        _stores(writing(f"new{number}", quota=1000), tracker, b"x")
+    assert tracker.usage == Usage(23, 5)
+
+
+def test_uploads_before_the_first_count_wait_for_it_together(root, writing, monkeypatch):
+    tracker, walk, walks = UsageTracker(root), os.walk, []
+
+    def slow(*arguments):
+        walks.append(arguments)
+        return walk(*arguments)
+
+    monkeypatch.setattr(os, "walk", slow)
+    threads = [
+        threading.Thread(target=_stores, args=(writing(f"{n}", quota=1000), tracker, b"x"))
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(walks) == 1
+    assert tracker.usage == Usage(24, 6)
+
+
+def test_a_file_that_is_stored_during_a_count_is_not_missed(root, writing, tracker, monkeypatch):
+    walk = os.walk
+
+    def store_first(*arguments):
+        monkeypatch.setattr(os, "walk", walk)
+        found = list(walk(*arguments))
+        _stores(writing("new", quota=1000), tracker, b"x" * 10)
+        return found
+
+    monkeypatch.setattr(os, "walk", store_first)
+    tracker.measure()
+    assert tracker.usage == Usage(30, 3)
+
+
+def test_workers_share_one_count(root, writing):
+    """Two tables on the same memory, as in two processes."""
+    with memory_file() as fd:
+        shared = [memoryview(mmap.mmap(fd, 8 * TABLE_NUMBERS)).cast("q") for _ in range(2)]
+        one, two = (UsageTracker(root, numbers, fd) for numbers in shared)
+        other = UsageTracker(root / "inner", shared[1], fd)
+        one.measure()
+        _stores(writing("new", quota=30), one, b"x" * 10)
+        assert two.usage == Usage(30, 3)
+        assert not two.is_due
+        with pytest.raises(RequestRefused, match="quota"):
+            _stores(writing("more", quota=30), two, b"x")
+        assert other.usage == Usage()
+
+
+def test_a_worker_waits_while_another_one_stores(root, writing):
+    with memory_file() as fd:
+        numbers = memoryview(mmap.mmap(fd, 8 * TABLE_NUMBERS)).cast("q")
+        tracker = UsageTracker(root, numbers, fd)
+        tracker.measure()
+        locked, go_on = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            fcntl.lockf(fd, fcntl.LOCK_EX, 1, tracker._key)
+            os.write(locked[1], b"x")
+            os.read(go_on[0], 1)
+            os._exit(0)  # the kernel unlocks
+        os.read(locked[0], 1)
+        thread = threading.Thread(target=_stores, args=(writing("n", quota=99), tracker, b"x"))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert not (root / "n").exists()
+        os.write(go_on[1], b"x")
+        thread.join(30)
+        os.waitpid(child, 0)
+        assert (root / "n").exists()
+        for pipe in (*locked, *go_on):
+            os.close(pipe)
+
+
+def test_roots_beyond_the_table_are_counted_by_each_worker(root):
+    table = memoryview(bytearray(64)).cast("q")  # one row
+    UsageTracker(root, table).measure()
+    assert UsageTracker(root, table).usage == Usage(20, 2)
+    assert UsageTracker(root / "inner", table).usage == Usage()
 
 
 def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, tracker):
@@ -112,7 +260,7 @@ def test_concurrent_uploads_do_not_exceed_the_quota_together(root, writing, trac
         with suppress(RequestRefused):
             sink.commit()
             stored += 1
-    assert stored <= 1
+    assert stored == 1
     assert tracker.measure().size <= 30
 
 
@@ -139,9 +287,134 @@ def test_uploads_without_data_do_not_count_toward_max_files(root, writing, track
 
 def test_an_empty_file_counts_toward_max_files(root, writing, tracker):
     _stores(writing("new", max_files=3), tracker, b"")
-    tracker.usage = Usage()  # only what is measured in the end tells
     with pytest.raises(RequestRefused, match="3 files"):
         _stores(writing("newer", max_files=3), tracker, b"")
+
+
+BLOCK = b"x" * (64 << 10)  # is written at once
+QUOTA = 4 * len(BLOCK)
+
+
+class Unfinished:
+    """Unfinished uploads of clients, which send in turns of one second."""
+
+    def __init__(self, writing, tracker, clock, **policy):
+        self.uploads = {}
+        self._writing, self._tracker, self._clock = writing, tracker, clock
+        self._policy = policy
+
+    def send(self, name, client="attacker"):
+        """Send a block; return True if it was accepted."""
+        self._clock.now += 1
+        if name not in self.uploads:
+            grant = self._writing(name, **self._policy)
+            self.uploads[name] = Upload.open(grant, None, False, self._tracker)
+            self.uploads[name].client = client
+        try:
+            fill(self.uploads[name], [BLOCK])
+        except RequestRefused as refused:
+            return refused.code is not ErrorCode.DISK_FULL
+        return True
+
+    def on_disk(self, root):
+        """Return the bytes and the number of the unfinished files with data."""
+        sizes = [path.stat().st_size for path in root.glob(".tftpd-upload-*")]
+        return sum(sizes), sum(map(bool, sizes))
+
+
+@pytest.fixture
+def unfinished(writing, clock, tmp_path):
+    """Return a function that makes the unfinished uploads of a root with a policy."""
+    made = []
+
+    def make(root, **policy):
+        tracker = UsageTracker(root)
+        for name in ("file", "inner/file"):
+            (root / name).unlink()
+        tracker.measure()
+        made.append(Unfinished(writing, tracker, clock, **policy))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for upload in one.uploads.values():
+            upload.discard()
+
+
+def test_unfinished_uploads_have_twice_the_quota_on_disk(root, unfinished):
+    uploads = unfinished(root, quota=QUOTA)
+    for number in range(20):
+        for _ in range(3):
+            assert uploads.send(f"{number}")
+            assert uploads.on_disk(root)[0] <= 2 * QUOTA
+    assert uploads.on_disk(root)[0] > QUOTA
+
+
+def test_unfinished_uploads_have_twice_the_number_of_files(root, unfinished):
+    uploads = unfinished(root, max_files=5)
+    for number in range(30):
+        uploads.send(f"{number}")
+        assert uploads.on_disk(root)[1] <= 10
+
+
+@pytest.mark.parametrize("client", ["attacker", "honest"])
+@pytest.mark.parametrize("n_blocks", [0, 1, 3])
+def test_an_honest_upload_is_stored_beside_uploads_that_wait(root, unfinished, client, n_blocks):
+    uploads = unfinished(root, quota=QUOTA, max_files=3)
+    for number in range(20):
+        for _ in range(3):
+            uploads.send(f"{number}")
+    for _ in range(n_blocks):
+        assert uploads.send("honest", client)
+    if n_blocks == 0:
+        grant = uploads._writing("honest", quota=QUOTA, max_files=3)
+        uploads.uploads["honest"] = Upload.open(grant, 5, False, uploads._tracker)
+    uploads.uploads["honest"].append([b"hello"])
+    uploads.uploads["honest"].commit()
+    assert (root / "honest").stat().st_size == n_blocks * len(BLOCK) + 5
+
+
+@pytest.mark.parametrize("policy", [{"quota": QUOTA}, {"quota": 100 * QUOTA, "max_files": 2}])
+def test_a_client_that_goes_on_evicts_its_own_uploads_only(root, unfinished, policy):
+    uploads = unfinished(root, **policy)
+    for turn in range(3):
+        assert uploads.send("honest", "honest")
+        for number in range(10):
+            for _ in range(3):
+                uploads.send(f"{turn}.{number}")
+    uploads.uploads["honest"].commit()
+    assert (root / "honest").stat().st_size == 3 * len(BLOCK)
+
+
+def test_an_evicted_upload_fails_and_leaves_nothing(root, unfinished):
+    uploads = unfinished(root, quota=QUOTA)
+    for name in ("first", "second", "third", "fourth"):
+        for _ in range(3):
+            uploads.send(name)
+    first = uploads.uploads["first"]
+    with pytest.raises(RequestRefused, match="unfinished"):
+        first.commit()
+    assert not uploads.send("second")
+    assert sorted(os.listdir(root)).count("first") == 0
+    assert uploads.on_disk(root) == (6 * len(BLOCK), 2)
+
+
+def test_an_upload_that_is_being_stored_is_not_evicted(root, unfinished, monkeypatch):
+    uploads = unfinished(root, quota=QUOTA)
+    for _ in range(3):
+        uploads.send("first")
+    fsync = os.fsync
+
+    def flood(fd):
+        monkeypatch.setattr(os, "fsync", fsync)
+        for name in ("second", "third", "fourth", "fifth"):
+            for _ in range(3):
+                uploads.send(name)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", flood)
+    uploads.uploads["first"].commit()
+    assert (root / "first").stat().st_size == 3 * len(BLOCK)
 
 
 def test_min_free_is_kept(root, writing):

@@ -36,7 +36,7 @@ SOCKETS_FD = 3
 """A worker's descriptor of the socket that brings its listening sockets."""
 
 COUNTER_FD = 4
-"""A worker's descriptor of the shared memory that counts sessions."""
+"""A worker's descriptor of the shared memory: session counters, and disk usage (`UsageTracker`)."""
 
 PING = b"ping"
 """Answer, to show that the reactor runs."""

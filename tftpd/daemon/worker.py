@@ -30,6 +30,7 @@ from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, Worke
 from tftpd.server.server import Server
 from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
+from tftpd.storage.quota import TABLE_NUMBERS, UsageTracker
 
 
 @implementer(IHalfCloseableProtocol)
@@ -116,10 +117,11 @@ class Worker(Channel):
         # Any callable works; the annotation of Twisted is stricter.
         observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-        counts = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
-        counter = SharedCounter(counts, config.number)
+        shared = memoryview(mmap.mmap(COUNTER_FD, 0)).cast("q")
+        counter = SharedCounter(shared[:-TABLE_NUMBERS], config.number)
+        track = partial(UsageTracker, table=shared[-TABLE_NUMBERS:], fd=COUNTER_FD)
         send_result, send_drained = partial(self._send, "result"), partial(self._send, "drained")
-        server = Server(self._reactor, send_result, counter, config.number, send_drained)
+        server = Server(self._reactor, send_result, counter, config.number, send_drained, track)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 

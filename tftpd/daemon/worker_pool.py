@@ -30,8 +30,9 @@ from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, Worke
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
+from tftpd.storage.quota import TABLE_NUMBERS
 
-_COUNTER_BYTES = 8  # of one session counter in the shared memory
+_COUNTER_BYTES = 8  # of one number in the shared memory
 
 # The successor of a worker that lived for a shorter time may die of the same cause. Each such
 # death doubles the delay before the next start.
@@ -72,8 +73,8 @@ class WorkerPool:
             *observers: Called with each result, besides the access log.
         """
         self._counter_fd = os.memfd_create("tftpd-sessions")
-        os.ftruncate(self._counter_fd, count * _COUNTER_BYTES)
-        self._counts = counts = memoryview(mmap.mmap(self._counter_fd, 0)).cast("q")
+        os.ftruncate(self._counter_fd, (count + TABLE_NUMBERS) * _COUNTER_BYTES)
+        self._counts = counts = memoryview(mmap.mmap(self._counter_fd, 0)).cast("q")[:count]
 
         def on_ended(number: int) -> None:
             counts[number] = 0
@@ -136,7 +137,7 @@ class WorkerSlot:
     Attributes:
         reactor: The reactor.
         number: Number of the worker.
-        counter_fd: Shared memory with the session counters.
+        counter_fd: Shared memory with the session counters and the disk usage.
         observer: Called with each result of the worker.
         on_drained: Called with the number and each removed address that has no session any longer.
         on_ended: Called with the number after each end of a worker.

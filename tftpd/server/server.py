@@ -42,7 +42,7 @@ from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
 
 _SPARE_THREADS = 10  # of the reactor's pool, beside those that hung roots may occupy
-_MEASURE_INTERVAL_SECONDS = 30.0  # of the disk usage of roots with a quota
+_MEASURE_INTERVAL_SECONDS = 2.0  # between checks if a root with a quota must be counted
 _MAX_MEASURE_SECONDS = 5.0  # then the measurement of the next root starts
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Server:
         counter: SharedCounter | None = None,
         worker: int | None = None,
         on_drained: Callable[[SocketAddress], None] = lambda _: None,
+        track: Callable[[Path], UsageTracker] = UsageTracker,
     ) -> None:
         """Initialize the server.
 
@@ -74,6 +75,7 @@ class Server:
             worker: Number of this worker; None: there are no others.
             on_drained: Called with a removed listen address when the last session on
                 its socket has ended.
+            track: Makes the tracker of a root with a quota.
         """
         self._reactor = reactor
         self._report = report
@@ -81,6 +83,7 @@ class Server:
         self._sessions = SessionTable(counter, self._memory)
         self._drops = DropCounters()
         self._bandwidth = BandwidthLimit(inf)
+        self._track = track
         self._usage_trackers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
         self._renderer = TemplateRenderer()
@@ -238,7 +241,7 @@ class Server:
             )
 
     def _track_usage(self, mounts: Mounts) -> None:
-        """Measure the disk usage of each root with a quota, now and then."""
+        """Keep the disk usage of each root with a quota."""
         roots = {
             root.path
             for mount in mounts
@@ -246,7 +249,7 @@ class Server:
             for root in mount.roots
         }
         trackers = self._usage_trackers
-        self._usage_trackers = {root: trackers.get(root) or UsageTracker(root) for root in roots}
+        self._usage_trackers = {root: trackers.get(root) or self._track(root) for root in roots}
         if self._measuring.running:
             self._measuring.stop()
         if self._usage_trackers:
@@ -255,7 +258,7 @@ class Server:
     async def _measure(self) -> None:
         # Other programs add and remove files, too.
         for tracker in list(self._usage_trackers.values()):
-            if not tracker.measuring:
+            if tracker.is_due:
                 with suppress(DeferredTimeout):  # a hung file system must not delay the others
                     measured = self._in_thread(tracker.measure)
                     await measured.addTimeout(_MAX_MEASURE_SECONDS, self._reactor)

@@ -14,21 +14,18 @@ from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
-from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.packets import HEADER_BYTES, Request, Rrq, Wrq
 from tftpd.protocol.receiver import EXCESS_BYTES
 from tftpd.protocol.result import TransferResult
-from tftpd.server.admission import DropCounters, DropReason, RequestDropped
+from tftpd.server.admission import DropCounters, DropReason, RequestDropped, client_key
 from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
 from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
-from tftpd.storage.quota import UsageTracker
 from tftpd.storage.upload import Upload
 
 # A refused upload measures the disk usage again if it is older than this: a flood of
 # uploads must not walk a directory tree for each.
-_MIN_MEASURE_AGE_SECONDS = 1.0
 
 # In single-port mode the TID of the server is known: ACKs can be forged without seeing DATA.
 _CAUTIOUS_WINDOWS = 3
@@ -185,22 +182,9 @@ class SessionFactory:
         if request.single_port:
             limits = limit_upload_window(limits, request.port.upload_window_budget)
         write = resolve_write(packet, request.client, config.mounts, limits)
-        try:
-            upload = write.open(config.usage_trackers, config.resolver.cache, blocking)
-            return OpenedWrite(write, upload)
-        except RequestRefused:
-            for grant in write.grants:
-                self._measure(config.usage_trackers.get(grant.root), blocking)
-            raise
-
-    def _measure(self, tracker: UsageTracker | None, blocking: bool) -> None:
-        """Measure disk usage for the next request: files may have been removed."""
-        if tracker is None or tracker.measuring or tracker.age() <= _MIN_MEASURE_AGE_SECONDS:
-            return
-        if blocking:
-            tracker.measure()
-        else:
-            self._runtime.in_thread(tracker.measure)
+        upload = write.open(config.usage_trackers, config.resolver.cache, blocking)
+        upload.client = client_key(request.tid[0][0])
+        return OpenedWrite(write, upload)
 
     def _make_send_session(
         self, request: IncomingRequest, resolved: ResolvedRead

@@ -18,7 +18,6 @@ _HAS_ATTRIBUTES = hasattr(os, "getxattr")
 _ACL = "system.posix_acl_access"
 _ACL_ENTRY = struct.Struct("<HHI")  # tag, permissions, user or group (<linux/posix_acl_xattr.h>)
 _ACL_OWNER = 1  # tag of the owner's entry
-_NO_ACL = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 # Rights and signatures of the old content.
 _DROPPED = {"security.capability", "security.ima", "security.evm"}
@@ -79,29 +78,20 @@ def _copy_permissions(status: os.stat_result, acl: bytes | None, fd: int) -> Non
     if acl is not None or not keeps_group:
         # Everyone had at least the permissions that all entries have in common.
         mode = mode & 0o700 | reduce(and_, others) * 0o11
-    _remove_acl(fd)
+    if _read_acl(fd) is not None:  # by the default ACL of the directory
+        os.removexattr(fd, _ACL)
     os.fchmod(fd, mode & (0o700 | limit * 0o11))
 
 
-def _read_acl(path: str) -> bytes | None:
+def _read_acl(file: str | int) -> bytes | None:
     """Return the ACL of a file in the kernel's format; None if it has only permission bits.
 
     If it cannot be read, return an ACL that gives nothing to anyone but the owner.
     """
     try:
-        return os.getxattr(path, _ACL) if _HAS_ATTRIBUTES else None
+        return os.getxattr(file, _ACL) if _HAS_ATTRIBUTES else None
     except OSError as error:
-        return None if error.errno in _NO_ACL else bytes(4 + _ACL_ENTRY.size)
-
-
-def _remove_acl(fd: int) -> None:
-    """Remove the ACL that a new file has by the default ACL of its directory."""
-    try:
-        if _HAS_ATTRIBUTES:
-            os.removexattr(fd, _ACL)
-    except OSError as error:
-        if error.errno not in _NO_ACL:
-            raise
+        return None if error.errno in (errno.ENODATA, errno.ENOTSUP) else bytes(12)
 
 
 def _copy_extended(path: str, fd: int) -> None:

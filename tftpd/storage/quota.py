@@ -1,14 +1,36 @@
-"""Disk usage below a root, for the quotas of its write policy."""
+"""Disk usage below a root, for the quotas of its write policy.
 
+The files below a root are counted once. From then on each stored upload changes the count, for
+all workers. A recount in the background finds what other programs have stored or removed.
+"""
+
+import fcntl
 import os
 import stat
 import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import blake2b
+from math import inf
 from pathlib import Path
+from threading import Lock
+from typing import Protocol
 
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
+
+_RECOUNT_SECONDS = 10.0  # and ten times the duration of a count
+_PAUSE_SECONDS = 0.01  # of a recount before each directory, so that transfers run meanwhile
+
+# Columns of the shared numbers of a root.
+_KEY, _SIZE, _FILES, _ADDED_SIZE, _ADDED_FILES, _IS_COUNTED, _STARTED, _SECONDS = range(8)
+_COLUMNS = 8
+TABLE_NUMBERS = 1024 * _COLUMNS
+"""Size of the shared memory, in 64-bit integers."""
+_NO_TABLE = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,62 +45,162 @@ class Usage:
         return Usage(self.size + size - (replaced_size or 0), self.files + (replaced_size is None))
 
 
-class UsageTracker:
-    """The last measurement of a root directory.
-
-    Before an upload is stored, the root is measured again, with the other unfinished uploads.
-    Therefore a stored file never exceeds a quota. Before that, uploads are checked against
-    `usage`, which counts stored files only, because other uploads may still fail.
+class UnfinishedUpload(Protocol):
+    """An upload with data on disk.
 
     Attributes:
-        usage: Usage of the stored files; nothing before the first measurement.
-        measuring: True while a measurement runs.
+        client: Key of its client.
+        active_at: Time of its last data.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.usage = Usage()
-        self.measuring = False
-        self._root = root
-        self._measured_at = time.monotonic()
+    client: Hashable
+    active_at: float
 
-    def age(self) -> float:
-        """Return the seconds since the start of the last measurement."""
-        return time.monotonic() - self._measured_at
+    def evict(self) -> None:
+        """Free the data on disk; the upload fails when its client sends more."""
 
-    def measure(self, own: bytes = b"") -> Usage:
-        """Walk the tree and return its usage with unfinished uploads; blocks.
 
-        An upload without data on disk is not counted. Otherwise a sender of forged addresses
-        could use up the number of files.
+class UsageTracker:
+    """Usage of a root directory, without unfinished uploads.
+
+    Uploads are checked against `usage` while they run, and again when they are stored. A stored
+    file never exceeds a quota, except by files of other programs that no count has found yet.
+    """
+
+    def __init__(self, root: Path, table: memoryview = _NO_TABLE, fd: int | None = None) -> None:
+        """Initialize the tracker.
 
         Args:
-            own: Name of the temporary file of an upload that is not counted.
+            root: The root directory.
+            table: `TABLE_NUMBERS` numbers in memory that all workers share. If it is full, the
+                tracker has numbers of its own.
+            fd: The shared memory.
         """
-        self._measured_at = time.monotonic()
-        self.measuring = True
-        try:
-            stored, unfinished = self._sum_files(own)
-        finally:
-            self.measuring = False
-        self.usage = stored
-        return Usage(stored.size + unfinished.size, stored.files + unfinished.files)
+        self._root, self._fd = root, fd
+        self._lock, self._counting, self._evicting = Lock(), Lock(), Lock()
+        self._unfinished: dict[UnfinishedUpload, int] = {}
+        self._key = int.from_bytes(blake2b(os.fsencode(root), digest_size=7).digest(), "big")
+        self._numbers = memoryview(bytearray(8 * _COLUMNS)).cast("q")
+        with self._locked(0):
+            for at in range(0, len(table), _COLUMNS):
+                row = table[at : at + _COLUMNS]
+                if row[_KEY] in (0, self._key):
+                    row[_KEY], self._numbers = self._key, row
+                    break
 
-    def _sum_files(self, own: bytes) -> tuple[Usage, Usage]:
-        """Return the usage of stored files and of unfinished uploads, except `own`."""
-        stored, unfinished = Usage(), Usage()
+    @property
+    def usage(self) -> Usage:
+        """Usage of the stored files; nothing before the first count."""
+        return Usage(self._numbers[_SIZE], self._numbers[_FILES])
+
+    @property
+    def is_due(self) -> bool:
+        """True if the files should be counted again, and this process does not do it now."""
+        *_, is_counted, started, seconds = self._numbers
+        is_old = time.monotonic() - started > max(_RECOUNT_SECONDS, 10 * seconds)
+        return (is_old or not is_counted) and not self._counting.locked()
+
+    def measure(self, again: bool = True) -> Usage:
+        """Count the files; blocks during the walk through the tree.
+
+        Args:
+            again: Whether to count them if that has been done before.
+        """
+        numbers = self._numbers
+        with self._counting:
+            if again or not numbers[_IS_COUNTED]:
+                started = numbers[_STARTED] = int(time.monotonic())
+                added = numbers[_ADDED_SIZE], numbers[_ADDED_FILES]
+                counted = self._count_files()
+                with self._locked(self._key):
+                    # A file that was stored meanwhile may count twice, until the next count.
+                    numbers[_SIZE] = counted.size + numbers[_ADDED_SIZE] - added[0]
+                    numbers[_FILES] = counted.files + numbers[_ADDED_FILES] - added[1]
+                    numbers[_IS_COUNTED] = 1
+                    numbers[_SECONDS] = int(time.monotonic()) - started
+        return self.usage
+
+    @contextmanager
+    def storing(
+        self, size: int, policy: WritePolicy, replaced_size: Callable[[], int | None]
+    ) -> Iterator[None]:
+        """Check the quota, and count an upload that gets its name in the `with` block.
+
+        No other upload gets its name meanwhile, in no worker.
+
+        Args:
+            size: Size of the upload in bytes.
+            policy: Policy with the quota.
+            replaced_size: Returns the size of the file that has the name now.
+
+        Raises:
+            RequestRefused: The quota would be exceeded.
+        """
+        numbers = self._numbers
+        if not numbers[_IS_COUNTED]:
+            self.measure(again=False)  # uploads that end before the first count wait for it
+        with self._locked(self._key):
+            usage = self.usage.with_file(size, replaced_size())
+            check_quota(usage, policy)
+            yield
+            # Not what was replaced: a count that runs may have seen the new file already.
+            numbers[_ADDED_SIZE] += size
+            numbers[_ADDED_FILES] += usage.files - numbers[_FILES]
+            numbers[_SIZE], numbers[_FILES] = usage.size, usage.files
+
+    def reserve(self, upload: UnfinishedUpload, size: int, policy: WritePolicy) -> None:
+        """Count data that an unfinished upload is about to write; evict others if necessary.
+
+        All unfinished uploads of this process may have twice the quota, in bytes and in files. One
+        fits into the quota itself. Therefore a client with several of them has more than any
+        other upload when the limit is exceeded, and one of its own is evicted: the one that has
+        waited longest for data.
+        """
+        quota, max_files = policy.quota or inf, policy.max_files or inf
+        with self._evicting:
+            unfinished = self._unfinished
+            unfinished[upload] = unfinished.get(upload, 0) + size
+            shares = {each: max(n / quota, 1 / max_files) for each, n in unfinished.items()}
+            while sum(shares.values()) > 2 and len(shares) > 1:
+                totals: dict[Hashable, float] = defaultdict(float)
+                for each, share in shares.items():
+                    totals[each.client] += share
+                victim = max(
+                    (each for each in shares if each is not upload),
+                    key=lambda each: (totals[each.client], -each.active_at),
+                )
+                del unfinished[victim], shares[victim]
+                victim.evict()
+
+    def release(self, upload: UnfinishedUpload) -> None:
+        """Forget an upload that is stored or discarded; it is not evicted from now on."""
+        with self._evicting:
+            self._unfinished.pop(upload, None)
+
+    def _count_files(self) -> Usage:
+        size = files = 0
         for directory, _, names in os.walk(os.fsencode(self._root)):
+            if self._numbers[_IS_COUNTED]:
+                time.sleep(_PAUSE_SECONDS)
             for name in names:
-                try:
+                with suppress(OSError):  # removed in the meantime
                     status = os.lstat(os.path.join(directory, name))
-                except OSError:
-                    continue  # removed in the meantime
-                if not stat.S_ISREG(status.st_mode):
-                    continue
-                if not name.startswith(TEMPORARY):
-                    stored = stored.with_file(status.st_size)
-                elif status.st_size and name != own:
-                    unfinished = unfinished.with_file(status.st_size)
-        return stored, unfinished
+                    if stat.S_ISREG(status.st_mode) and not name.startswith(TEMPORARY):
+                        size += status.st_size
+                        files += 1
+        return Usage(size, files)
+
+    @contextmanager
+    def _locked(self, byte: int) -> Iterator[None]:
+        """Exclude other threads, and workers that lock the same byte; a dead worker unlocks."""
+        with self._lock:
+            if self._fd is not None:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, byte)
+            try:
+                yield
+            finally:
+                if self._fd is not None:
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
 
 
 def check_quota(usage: Usage, policy: WritePolicy) -> None:

@@ -25,7 +25,6 @@ _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 # lock-step or with small windows. Their blocks cost so much that a checksum adds 2 %.
 _CHECKED_BYTES = 4 << 20
 _SLOW_READ_BYTES = 40 << 10
-_REREAD_BYTES = 256 << 10
 
 
 class FileLike:
@@ -181,9 +180,7 @@ class FileSource(FileLike):
             left = n_bytes
             for buffer in buffers:
                 checksum = crc32(buffer[:left], checksum)
-                left -= len(buffer)
-                if left <= 0:
-                    break
+                left = max(0, left - len(buffer))
             self._checksum = checksum
         return n_bytes
 
@@ -199,21 +196,12 @@ class FileSource(FileLike):
             raise _file_changed()
         if not blocking:
             raise BlockingIOError
-        with translate_os_errors(ErrorText.READ_FAILED):
-            if self._read_checksum() != self._checksum:
-                raise _file_changed()
-
-    def _read_checksum(self) -> int:
-        """Return the checksum of the first `size` bytes of the file as it is now."""
-        buffer = memoryview(bytearray(_REREAD_BYTES))
-        checksum = offset = 0
+        checksum, self._checksum, offset = self._checksum, 0, 0
+        buffer = memoryview(bytearray(_SLOW_READ_BYTES))
         while offset < self.size:
-            n_bytes = os.preadv(self._fd, [buffer[: self.size - offset]], offset)
-            if not n_bytes:
-                raise _file_changed()
-            checksum = crc32(buffer[:n_bytes], checksum)
-            offset += n_bytes
-        return checksum
+            offset += self.read([buffer[: self.size - offset]], offset, blocking=True)
+        if self._checksum != checksum:
+            raise _file_changed()
 
 
 class MemorySource(FileLike):

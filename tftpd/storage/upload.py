@@ -8,7 +8,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,9 +36,14 @@ class Upload:
         announced_size: Size that the client announced, in bytes, if any.
         blocking_device: Device number of a file system on which each call may block, even
             `discard()`; None if the file is local.
+        client: Key of the client, for its share of the unfinished uploads.
+        active_at: Time of the last data.
     """
 
     blocking_device: int | None = None
+    client: Hashable = None
+    active_at = 0.0
+    _is_evicted = False
 
     def __init__(self, target: "_Target", size: int | None, netascii: bool) -> None:
         self.size = 0
@@ -127,10 +133,11 @@ class Upload:
                 if self.announced_size is not None and self.size < self.announced_size:
                     reason = f"received {self.size} bytes, tsize announced {self.announced_size}"
                     raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
+                self._release()
+                self._check_evicted()
                 self._target.set_attributes(self._fd)
                 os.fsync(self._fd)
-                self._target.check_quota(self.size, self._temporary)
-                self._target.take_name(self._temporary)
+                self._target.store(self._temporary, self.size)
         finally:
             self.discard()
 
@@ -138,6 +145,7 @@ class Upload:
         """Remove the temporary file and close all descriptors; idempotent."""
         if self._fd < 0:
             return
+        self._release()
         fd, self._fd = self._fd, -1
         # After a commit the name does not exist any longer. If the directory is not writable
         # any longer, `remove_stale_uploads` finds the file later.
@@ -149,9 +157,26 @@ class Upload:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
+    def evict(self) -> None:
+        """Free the data on disk for other uploads. The tracker calls this before `_release()`."""
+        self._is_evicted = True
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+
+    def _check_evicted(self) -> None:
+        if self._is_evicted:
+            self.evict()  # a thread may have written meanwhile
+            raise RequestRefused(ErrorCode.DISK_FULL, "too much data of unfinished uploads")
+
+    def _release(self) -> None:
+        if self._target.tracker is not None:
+            self._target.tracker.release(self)
+
     def _append(self, payloads: Sequence[bytes]) -> None:
         added = sum(map(len, payloads))
         self.size += added
+        self.active_at = time.monotonic()
+        self._check_evicted()
         limit = self._target.policy.max_size
         if limit is not None and self.size > limit:
             raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
@@ -164,6 +189,8 @@ class Upload:
         self._pending_size = 0
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._target.check_free(0)
+            if data and self._target.tracker is not None:
+                self._target.tracker.reserve(self, len(data), self._target.policy)
             while data:
                 data = data[os.write(self._fd, data) :]
 
@@ -207,32 +234,26 @@ class _Target:
             raise ServerFault(ErrorCode.DISK_FULL, reason)
 
     def check_growth(self, size: int) -> None:
-        """Check the quota for the last measurement plus this file of `size` bytes."""
+        """Check the quota for the stored files plus this file of `size` bytes."""
         if self.tracker is not None:
             check_quota(self.tracker.usage.with_file(size, self._replaced_size()), self.policy)
-
-    def check_quota(self, size: int, temporary: bytes) -> None:
-        """Check the quota for a new measurement plus this file, and count the file."""
-        tracker = self.tracker
-        if tracker is not None:
-            replaced_size = self._replaced_size()
-            usage = tracker.measure(own=temporary)
-            check_quota(usage.with_file(size, replaced_size), self.policy)
-            tracker.usage = tracker.usage.with_file(size, replaced_size)
 
     def set_attributes(self, fd: int) -> None:
         """Set those of the file that is replaced, or the mode of the policy for a new file."""
         if not (self.policy.overwrite and copy_attributes(self.directory, self.name, fd)):
             os.fchmod(fd, self.policy.mode)
 
-    def take_name(self, temporary: bytes) -> None:
-        """Give the temporary file its name; blocks until the name is on disk."""
-        if self.policy.overwrite:
-            os.rename(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
-        else:
-            self._link(temporary)
+    def store(self, temporary: bytes, size: int) -> None:
+        """Give the temporary file its name, within the quota; blocks until it is on disk."""
+        fd, tracker = self.directory, self.tracker
+        storing = tracker and tracker.storing(size, self.policy, self._replaced_size)
+        with storing or contextlib.nullcontext():
+            if self.policy.overwrite:
+                os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
+            else:
+                self._link(temporary)
         try:
-            os.fsync(self.directory)
+            os.fsync(fd)
         except OSError as error:
             if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
                 raise
