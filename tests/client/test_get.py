@@ -327,7 +327,7 @@ def test_a_directory_that_vanishes_after_the_request_causes_an_error_packet(clie
     path.parent.rmdir()
     (answer,) = client.receive(Data(1, b"abc"))
     assert (answer.code, type(client.result)) == (1, LocalError)
-    assert str(client.result) == f"{path}: No such file or directory"
+    assert str(client.result).startswith(f"{path}: ")
 
 
 def test_a_full_disk_names_the_local_file_and_the_server_gets_error_3(

@@ -115,6 +115,8 @@ class SpooledDownload:
 
 def check_destination(path: Path) -> None:
     """Raise `LocalError` if a download to `path` would fail; create nothing. Blocks."""
+    with translate_to_local_error(f"{path}: "):
+        os.stat(os.path.join(path.parent, ""))  # `Upload` calls it the root directory
     try:
         Upload.check(_grant(path), None, None)
     except RequestRefused as refused:
