@@ -184,6 +184,8 @@ def _file_source(file: IO[bytes]) -> FileSource:
 
 
 def _grant(path: Path) -> Grant[WritePolicy]:
+    with translate_os_errors(ErrorText.WRITE_FAILED):
+        os.stat(os.path.join(path.parent, ""))  # its fault is not that of a root of a server
     policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask())
     return Grant(path.parent, (os.fsencode(path.name),), policy, Symlinks.FOLLOW)
 
