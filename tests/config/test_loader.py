@@ -529,3 +529,20 @@ def test_entries_with_one_path_need_different_clients(write_config, first, secon
             't.yaml:3: directories[1].path: "/" is already the path of directories[0] on line 2'
             " for the same clients"
         ]
+
+
+@pytest.mark.parametrize("write", ["true", "{overwrite: false}", "{overwrite: true}"])
+def test_uploads_that_may_not_replace_files_need_a_file_system_that_can(
+    write_config, monkeypatch, write
+):
+    path = write_config(f"{MINIMAL}  - {{path: /in, root: in, write: {write}}}\n")
+    load_settings(path)
+    monkeypatch.setattr("tftpd.config.loader.can_take_free_names", lambda root: False)
+    if "true}" in write:
+        load_settings(path)
+    else:
+        assert _problems(path) == [
+            "t.yaml:3: directories[1].root: the file system has neither RENAME_NOREPLACE nor hard "
+            "links: set overwrite: true"
+        ]
+    assert os.listdir("in") == []

@@ -1,5 +1,6 @@
 """Uploads: complete under their names, or not at all."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -15,6 +16,7 @@ from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.protocol import netascii
 from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage import tempfiles
 from tftpd.storage.upload import Upload
 
 
@@ -191,11 +193,31 @@ def test_a_link_that_replaces_the_temporary_file_is_not_followed(root, writing):
     assert (root / "new").is_symlink()
 
 
-def test_a_file_system_without_hard_links_is_supported(root, writing, monkeypatch):
-    def no_links(*_, **__):
-        raise PermissionError(errno.EPERM, "no links on FAT")
+def _no_links(*_, **__):
+    raise PermissionError(errno.EPERM, "no links on FAT")
 
-    monkeypatch.setattr(os, "link", no_links)
+
+def _old_rename(number):
+    """Return a renameat2(2) that fails with an errno."""
+
+    def renameat2(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    return renameat2
+
+
+RENAMES = {
+    "renameat2": tempfiles._renameat2,
+    "no libc function": None,
+    "old file system": _old_rename(errno.EINVAL),
+    "old kernel": _old_rename(errno.ENOSYS),
+}
+
+
+@pytest.mark.parametrize("rename", RENAMES)
+def test_an_upload_never_replaces_a_file_that_appears_meanwhile(root, writing, monkeypatch, rename):
+    monkeypatch.setattr(tempfiles, "_renameat2", RENAMES[rename])
     _store(writing("new"), b"x")
     assert (root / "new").read_bytes() == b"x"
     sink = Upload.open(writing("other"), None, netascii=False)
@@ -205,6 +227,38 @@ def test_a_file_system_without_hard_links_is_supported(root, writing, monkeypatc
     assert refused.value.code is ErrorCode.FILE_EXISTS
     assert (root / "other").read_bytes() == b"was faster"
     assert _temporaries(root) == []
+    assert tempfiles.can_take_free_names(root)
+
+
+def test_a_file_system_without_hard_links_needs_renameat2(root, writing, monkeypatch):
+    monkeypatch.setattr(os, "link", _no_links)
+    _store(writing("new"), b"x")
+    assert (root / "new").read_bytes() == b"x"
+    assert tempfiles.can_take_free_names(root)
+
+
+def test_without_both_an_upload_is_refused_and_no_empty_file_appears(root, writing, monkeypatch):
+    monkeypatch.setattr(os, "link", _no_links)
+    monkeypatch.setattr(tempfiles, "_renameat2", _old_rename(errno.EINVAL))
+    with pytest.raises(RequestRefused, match="overwrite: true") as refused:
+        _store(writing("new"), b"x")
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert not tempfiles.can_take_free_names(root)
+    assert sorted(os.listdir(root)) == ["file", "inner"]
+    _store(writing("new", overwrite=True), b"x")
+
+
+def test_other_errors_of_renameat2_are_reported(root, writing, monkeypatch):
+    monkeypatch.setattr(tempfiles, "_renameat2", _old_rename(errno.ENOSPC))
+    with pytest.raises(RequestRefused) as refused:
+        _store(writing("new"), b"x")
+    assert refused.value.code is ErrorCode.DISK_FULL
+    assert _temporaries(root) == []
+
+
+@pytest.mark.parametrize("path", ["missing", "file"])
+def test_a_root_that_cannot_be_tried_is_not_refused(root, path):
+    assert tempfiles.can_take_free_names(root / path)
 
 
 def test_short_writes_are_continued(root, writing, monkeypatch):

@@ -25,6 +25,7 @@ from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination, parse_address, parse_clients, parse_prefix
 from tftpd.config.yaml_document import Document, parse_document
+from tftpd.storage.tempfiles import NO_FREE_NAMES, can_take_free_names
 
 # Keys of version 0.1 development snapshots, and their names today.
 _RENAMED_KEYS = {
@@ -48,15 +49,24 @@ _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 def load_settings(path: Path) -> Settings:
     """Load the configuration file at `path`; relative paths in it become absolute.
 
+    Below a root for uploads that may not replace files, a temporary file is created and removed,
+    to find out if the file system can store them.
+
     Raises:
         ConfigError: The file cannot be read or has problems. It lists all of them.
     """
-    settings, _ = load_settings_and_document(path)
+    settings, document = load_settings_and_document(path)
+    for index, entry in enumerate(settings.directories):
+        roots = entry.roots if entry.write and not entry.write.overwrite else ()
+        if not all(can_take_free_names(root.path) for root in roots):
+            document.add_problem(("directories", index, "root"), NO_FREE_NAMES)
+    if document.problems:
+        raise ConfigError(str(path), document.problems)
     return settings
 
 
 def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
-    """Like `load_settings`, but also return the document, which has the line of each key."""
+    """Like `load_settings`, but try no upload, and return the document, too: the lines of keys."""
     load_shipped_profiles()  # cache them: after `--uid` the daemon may be unable to read the file
     document = parse_document(_read_text(path))
     if not isinstance(document.value, dict):

@@ -5,16 +5,24 @@ crash has left behind.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 from pathlib import Path
 
 from tftpd.access.paths import TEMPORARY
+from tftpd.protocol.errors import ErrorCode, RequestRefused
 
-EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _MAX_ATTEMPTS = 8  # to create a file that no cleanup removes before it is locked
+_RENAME_NOREPLACE = 1
+_UNSUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+NO_FREE_NAMES = "the file system has neither RENAME_NOREPLACE nor hard links: set overwrite: true"
+
 _STALE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -29,7 +37,7 @@ def create_temporary(directory: int) -> tuple[bytes, int]:
     """
     for _ in range(_MAX_ATTEMPTS):
         name = TEMPORARY + os.urandom(8).hex().encode()
-        fd = os.open(name, EXCLUSIVE, 0o600, dir_fd=directory)
+        fd = os.open(name, _EXCLUSIVE, 0o600, dir_fd=directory)
         try:
             if _lock(fd, directory, name):
                 return name, fd
@@ -40,6 +48,53 @@ def create_temporary(directory: int) -> tuple[bytes, int]:
             raise
         os.close(fd)  # `remove_stale_uploads` has locked it first, and removes it
     raise BlockingIOError(errno.EAGAIN, "no temporary file could be locked")
+
+
+def take_free_name(directory: int, temporary: bytes, name: bytes) -> None:
+    """Give a temporary file a name that does not exist, in one step.
+
+    The file has the old name, too, if the file system has hard links and nothing better.
+
+    Raises:
+        FileExistsError: The name exists.
+        RequestRefused: The file system cannot do it. To reserve the name by an empty file would
+            show that file to readers, and leave it after a crash.
+    """
+    if _renameat2 is not None:
+        if not _renameat2(directory, temporary, directory, name, _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in _UNSUPPORTED:
+            raise OSError(number, os.strerror(number))
+    try:
+        # If a local user has replaced the temporary file by a symbolic link, the link's target
+        # must not get a second name (root may create such a link).
+        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, NO_FREE_NAMES) from error
+
+
+def can_take_free_names(root: Path) -> bool:
+    """Try `take_free_name` in a directory; blocks. Leaves nothing.
+
+    Returns:
+        False if the file system cannot do it. True, too, if that cannot be found out, for
+        example because this process may not write there.
+    """
+    with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, directory)
+        name, fd = create_temporary(directory)
+        os.close(fd)
+        for created in (name, name + b"-"):
+            undo.callback(_remove_stale, directory, created)
+        try:
+            take_free_name(directory, name, name + b"-")
+        except RequestRefused:
+            return False
+    return True
 
 
 def remove_stale_uploads(root: Path, recursive: bool = True) -> int:

@@ -19,13 +19,12 @@ from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
-from tftpd.storage.tempfiles import EXCLUSIVE, create_temporary
+from tftpd.storage.tempfiles import create_temporary, take_free_name
 from tftpd.storage.walk import lstat_at, open_parent
 
 _WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
 
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Upload:
@@ -251,31 +250,11 @@ class _Target:
             if self.policy.overwrite:
                 os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
             else:
-                self._link(temporary)
+                take_free_name(fd, temporary, self.name)
         try:
             os.fsync(fd)
         except OSError as error:
             if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
-                raise
-
-    def _link(self, temporary: bytes) -> None:
-        """Give the temporary file a name that does not exist."""
-        fd = self.directory
-        try:
-            # link(2) fails if the name exists; rename(2) would replace the file. If a local
-            # user has replaced the temporary file by a symbolic link, the link's target must
-            # not get a second name (root may create such a link).
-            os.link(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # FAT has no hard links: reserve the name, then replace the reserved file.
-            os.close(os.open(self.name, EXCLUSIVE, 0o600, dir_fd=fd))
-            try:
-                os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
-            except OSError:
-                with contextlib.suppress(OSError):  # report the first error
-                    os.unlink(self.name, dir_fd=fd)
                 raise
 
     def _replaced_size(self) -> int | None:
