@@ -1,11 +1,13 @@
 """A client in memory; the test plays the server."""
 
-import pytest
-from twisted.internet.defer import Deferred
+from functools import partial
 
+import pytest
+
+from tests.client.in_memory import TransferProtocol
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet, let_pass
-from tftpd.client.client import Client
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import get, put
 from tftpd.protocol.packets import decode
 
 TID = (SERVER, 3000)
@@ -14,20 +16,20 @@ TID = (SERVER, 3000)
 class ClientDriver:
     """One transfer of a client: the packets that it sends and receives, and its result."""
 
-    def __init__(self, net, progress=None, **settings):
+    def __init__(self, net, progress=None, trace=None, **settings):
         self.net = net
-        settings = {"blksize": 1468, "windowsize": 16} | settings
-        self.client = Client(net.runtime, ClientSettings(**settings), progress)
-        self.result = None  # of the coroutine, or its exception
+        settings = ClientSettings(**{"blksize": 1468, "windowsize": 16} | settings)
+        self._options = {"settings": settings, "progress": progress, "trace": trace}
+        self.result = None  # of the Deferred, or its exception
         self.done = None
 
-    def get(self, to, host=SERVER, **options):
+    def get(self, to, host=SERVER):
         """Start a download; return the packets sent to the server."""
-        return self._start(self.client.get(host, "f", to, **options), host)
+        return self._start(partial(get, host, "f", to), host)
 
-    def put(self, source, host=SERVER, **options):
+    def put(self, source, host=SERVER):
         """Start an upload; return the packets sent to the server."""
-        return self._start(self.client.put(host, "f", source, **options), host)
+        return self._start(partial(put, host, "f", source), host)
 
     def receive(self, packet, source=TID):
         """Deliver a packet from `source`; return the packets that the client sends to it."""
@@ -48,8 +50,9 @@ class ClientDriver:
         self.net.sent[:] = [entry for entry in self.net.sent if entry[1] != address]
         return [decode(datagram) for _, _, datagram in sent]
 
-    def _start(self, coroutine, host):
-        self.done = Deferred.fromCoroutine(coroutine)
+    def _start(self, prepare, host):
+        prepare = partial(prepare, **self._options)
+        self.done = TransferProtocol(self.net.runtime, prepare).result
         self.done.addBoth(self._finish)
         return self.sent_to((host, WELL_KNOWN))
 

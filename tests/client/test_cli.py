@@ -264,34 +264,6 @@ def test_failures_have_different_exit_statuses(tftpc, url, silent_server, tmp_pa
     assert b"does not answer" in timed_out.stderr
 
 
-LIBRARY_PROGRAM = """
-import io, json, sys
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-from tftpd.client import ClientSettings, LocalError, get, put
-
-async def main(reactor, port):
-    got = io.BytesIO()
-    read = await get(reactor, "127.0.0.1", "file", got, port=port)
-    written = await put(reactor, "127.0.0.1", "again", got.getvalue(), port=port)
-    settings = ClientSettings(max_size=10)
-    try:
-        await get(reactor, "127.0.0.1", "file", got, port=port, settings=settings)
-    except LocalError:
-        print(json.dumps([read.bytes_transferred, written.bytes_transferred]))
-
-react(lambda reactor, port: ensureDeferred(main(reactor, int(port))), sys.argv[1:])
-"""
-
-
-def test_a_program_uses_get_and_put_of_the_library(running):
-    command = [sys.executable, "-c", LIBRARY_PROGRAM, str(running.port)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=LIMIT)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout) == [100_000, 100_000]
-    assert (running.root / "again").read_bytes() == CONTENT
-
-
 def error_text(done, silent_server):
     """Return the message of a command that failed before it sent a packet."""
     silent_server.setblocking(False)
@@ -436,7 +408,7 @@ def test_the_command_line_is_parsed_without_twisted():
 def test_the_garbage_collector_is_enabled_after_the_imports(running):
     code = (
         "import gc, sys; from tftpd.client.cli import main; main();"
-        "sys.exit(not gc.isenabled() or gc.get_freeze_count() < 10_000)"
+        "sys.exit(not gc.isenabled() or gc.get_freeze_count() < 1_000)"
     )
     command = [sys.executable, "-c", code, "get", f"tftp://127.0.0.1:{running.port}/file", "-o-"]
     assert subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL).returncode == 0

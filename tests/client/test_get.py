@@ -377,13 +377,3 @@ def test_the_requested_window_is_limited_to_2_mib(net, path):
     (request,) = client.get(path)
     assert dict(request.options)[b"windowsize"] == b"32"
     client.receive(Data(1, b""))
-
-
-def test_an_error_after_the_last_block_is_ignored(net, client, path):
-    client.get(path)
-    net.hold_threads = True
-    assert client.receive(Data(1, b"whole")) == []
-    assert client.receive(ErrorPacket(0, "no more")) == []
-    net.run_threads()
-    assert client.sent_to(TID) == [Ack(1)]
-    assert (client.result.outcome, path.read_bytes()) == (Outcome.DONE, b"whole")

@@ -1,15 +1,16 @@
 """The client and the server in one process, on a network that loses packets."""
 
+from functools import partial
 from itertools import combinations
 
 import pytest
-from twisted.internet.defer import Deferred
 
+from tests.client.in_memory import TransferProtocol
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer, let_pass
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.client import Client
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import get, put
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitPolicy
@@ -22,8 +23,8 @@ PACKETS = 12  # more than a transfer of six blocks has, with either window size
 PATTERNS = [*combinations(range(PACKETS), 1), *combinations(range(PACKETS), 2)]
 
 
-def run(root, start, lost, **settings):
-    """Return the result of `start(client)`; the network loses the packets numbered `lost`."""
+def run(root, prepare, local, lost, **settings):
+    """Return the result of a transfer; the network loses the packets numbered `lost`."""
     mounts = Mounts([Mount((), (Root(root),), read=ReadPolicy(), write=WritePolicy())])
     server = MemoryServer(
         lambda result: ServerConfig(
@@ -31,9 +32,10 @@ def run(root, start, lost, **settings):
         )
     )
     net = server.net
-    client = Client(net.runtime, ClientSettings(blksize=100, **settings))
+    settings = ClientSettings(blksize=100, **settings)
     ended, count = [], 0
-    Deferred.fromCoroutine(start(client)).addBoth(ended.append)
+    begin = partial(prepare, SERVER, "f", local, settings=settings)
+    TransferProtocol(net.runtime, begin).result.addBoth(ended.append)
     for _ in range(3000):
         sent, net.sent[:] = list(net.sent), []
         for (host, port), to, datagram in sent:
@@ -55,7 +57,7 @@ def test_a_download_survives_every_loss_of_one_and_two_packets(tmp_path, windows
     (tmp_path / "f").write_bytes(CONTENT)
     got = tmp_path / "got"
     for lost in PATTERNS:
-        result = run(tmp_path, lambda c: c.get(SERVER, "f", got), lost, windowsize=windowsize)
+        result = run(tmp_path, get, got, lost, windowsize=windowsize)
         assert result.outcome is Outcome.DONE, lost
         assert got.read_bytes() == CONTENT
         got.unlink()
@@ -64,7 +66,7 @@ def test_a_download_survives_every_loss_of_one_and_two_packets(tmp_path, windows
 @pytest.mark.parametrize("windowsize", [1, 4])
 def test_an_upload_survives_every_loss_of_one_and_two_packets(tmp_path, windowsize):
     for lost in PATTERNS:
-        result = run(tmp_path, lambda c: c.put(SERVER, "g", CONTENT), lost, windowsize=windowsize)
+        result = run(tmp_path, put, CONTENT, lost, windowsize=windowsize)
         assert result.outcome is Outcome.DONE, lost
         (stored,) = tmp_path.iterdir()
         assert stored.read_bytes() == CONTENT

@@ -7,22 +7,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tests.client.in_memory import TransferProtocol
 from tests.faults.cells import Cell
 from tests.faults.faulty_network import FaultyNetwork, StillActive
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import get, put
 from tftpd.protocol.negotiation import Direction, OptionLimits
-from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.config import ServerConfig
@@ -107,15 +108,17 @@ class _Trial:
         )
         self.net = self.server.net
         self.net.work_seconds = cell.link_faults.disk
-        settings = ClientSettings(cell.mode, cell.blksize, cell.windowsize)
-        self.client = Client(self.net.runtime, settings)
+        self.settings = ClientSettings(cell.mode, cell.blksize, cell.windowsize)
         self.network = FaultyNetwork(self.net, cell.link_faults, str(cell))
 
     def run(self) -> None:
         is_read = self.cell.direction is Direction.READ
         source = self.server_directory if is_read else self.client_directory
         (source / NAME).write_bytes(self.content)
-        Deferred.fromCoroutine(self._transfer()).addBoth(self._on_client_end)
+        kind: Any = get if is_read else put
+        path = self.client_directory / NAME
+        prepare = partial(kind, SERVER, NAME, path, settings=self.settings)
+        TransferProtocol(self.net.runtime, prepare).result.addBoth(self._on_client_end)
         blocks = self.cell.wire_bytes // self.cell.blksize
         try:
             max_seconds = _MAX_SILENCE_SECONDS + _MAX_BLOCK_SECONDS * blocks
@@ -129,12 +132,6 @@ class _Trial:
         self._check_files()
         if not self.server.idle:
             self._fail(f"still open: {self.net.ports} {len(self.server.sessions)} sessions")
-
-    async def _transfer(self) -> TransferResult:
-        path = self.client_directory / NAME
-        if self.cell.direction is Direction.READ:
-            return await self.client.get(SERVER, NAME, path)
-        return await self.client.put(SERVER, NAME, path)
 
     def _on_client_end(self, result: Any) -> None:
         self.verdict.client_end = self.net.clock.seconds()

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,16 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from tests.client.in_memory import TransferProtocol
 from tests.faults.cells import FAULTS
 from tests.faults.faulty_link import Faults, FaultyLink
 from tests.support.relay import Relay
-from tftpd.client.client import Client
-from tftpd.client.endpoint import create_runtime
+from tftpd.client.probe.command import create_runtime
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import ClientTransfer, get, put
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
-from tftpd.net.port_pool import PortRequirements
-from tftpd.net.session import Session
-from tftpd.net.types import SocketAddress
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 
 HOST = "127.0.0.1"
 MILD_FAULTS = ("drop", "duplicate", "reorder", "corrupt", "rate")
@@ -53,24 +51,20 @@ class FaultyLoopback(TestCase):
         relay = Relay((HOST, self.server), faults.link(0.001), direction=direction)
         return self.enterContext(relay).address[1]
 
-    def _client(self, settings: ClientSettings) -> Client:
-        """Return a client whose sessions stop dallying at the end of the test."""
-        runtime = create_runtime(reactor)
-
-        def open_port(session: Session[Any], local: SocketAddress, needs: PortRequirements) -> Any:
-            self.addCleanup(session.stop, Outcome.STOPPED)
-            return runtime.open_port(session, local, needs)
-
-        return Client(replace(runtime, open_port=open_port), settings)
+    def _transfer(self, prepare: Callable[[], ClientTransfer[Any]]) -> "Deferred[TransferResult]":
+        """Run a transfer, which stops dallying at the end of the test."""
+        protocol = TransferProtocol(create_runtime(reactor), prepare)
+        self.addCleanup(protocol.cancel)
+        return protocol.result
 
     async def _transfers(self, faults: Faults, settings: ClientSettings) -> None:
-        port, client = self._start_relay(faults), self._client(settings)
+        port = self._start_relay(faults)
         content = os.urandom(SIZE)
         (self.root / "f").write_bytes(content)
         got = self.root / "got"
         reports: list[Any] = [
-            await client.get(HOST, "f", got, port=port),
-            await client.put(HOST, "new", content, port=port),
+            await self._transfer(partial(get, HOST, "f", got, port=port, settings=settings)),
+            await self._transfer(partial(put, HOST, "new", content, port=port, settings=settings)),
         ]
         self.assertEqual([report.outcome for report in reports], [Outcome.DONE] * 2)
         self.assertTrue(got.read_bytes() == content == (self.root / "new").read_bytes())

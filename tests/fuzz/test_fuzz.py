@@ -8,6 +8,7 @@ import pytest
 from tests.fuzz import harness
 from tests.fuzz.__main__ import main
 from tests.fuzz.choices import Choices
+from tftpd.client.transfer import DownloadTransfer
 from tftpd.config.loader import Document
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
@@ -68,8 +69,8 @@ def _answer_everything(listener, incoming):
         ("templates", sandbox._Environment, "is_safe_attribute", lambda *args: True),
         # A template makes a file above the size limit.
         ("templates", sandbox, "_join", lambda pieces, size: "".join(pieces).encode()),
-        # The client accepts data of another host.
-        ("client", Session, "_reply_to_unknown_tid", lambda *args: Session.datagramReceived(*args)),
+        # The client leaves the file of a download that failed.
+        ("client", DownloadTransfer, "release", lambda self: None),
         # A problem has no line number.
         ("config", Document, "line", lambda self, path: 0),
     ],

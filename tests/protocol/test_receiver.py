@@ -496,3 +496,36 @@ def test_a_sender_that_goes_back_twice_gets_an_ack_at_the_end_of_its_later_windo
     assert end.receive(Data(4, b"dddd")) == [Ack(4)]
     assert end.receive(Data(3, b"cccc")) == []
     assert end.receive(Data(5, b"eeee")) == [Ack(5)]
+
+
+def test_a_driver_may_acknowledge_full_blocks_in_order_itself():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    assert end.machine.next_number is None
+    assert end.receive(Data(1, b"aaaa")) == [Ack(1)]
+    assert end.machine.next_number == 2
+    end.machine.on_acknowledged([b"bbbb", b"cccc"], end.now)
+    assert (end.machine.next_number, end.machine.bytes_transferred) == (4, 12)
+    assert end.receive(Data(3, b"cccc")) == [Ack(3)]
+    assert end.advance(1.5) == [Ack(3)]
+    assert end.receive(Data(4, b"d")) == [Ack(4)]
+    assert (end.content, end.machine.next_number) == (b"aaaabbbbccccd", None)
+
+
+def test_a_driver_leaves_the_rollover_to_the_machine():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.receive(Data(1, b"aaaa"))
+    end.machine.on_acknowledged([b"bbbb"] * 65532, end.now)
+    assert end.machine.next_number == 65534
+    end.machine.on_acknowledged([b"cccc"], end.now)
+    assert end.machine.next_number is None
+    assert end.receive(Data(65535, b"dddd"), Data(0, b"eeee")) == [Ack(65535), Ack(0)]
+    assert end.machine.next_number == 1
+
+
+def test_a_driver_acknowledges_no_blocks_of_windows_itself():
+    end = ReceiverEnd(WINDOW)
+    end.send()
+    end.receive(*data_packets(1, b"aaaa", b"bbbb"))
+    assert end.machine.next_number is None

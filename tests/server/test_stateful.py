@@ -7,6 +7,7 @@ it could accept packets of the earlier transfer: TFTP distinguishes transfers by
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -15,12 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from tests.client.in_memory import TransferProtocol
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import get, put
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.retransmission import RetransmitPolicy
@@ -192,12 +194,13 @@ class Boots(RuleBasedStateMachine):
         return ServerConfig(mounts, limits, RetransmitPolicy(), admission, report)
 
     def _begin(self, outer: int, reads: bool, name: str, content: bytes, windowsize: int) -> None:
-        client = Client(self.net.runtime, ClientSettings(blksize=BLKSIZE, windowsize=windowsize))
+        settings = ClientSettings(blksize=BLKSIZE, windowsize=windowsize)
         number = len(self.transfers)
         got = self.top / "got" / str(number)
         before = set(self.net.ports)
-        task = client.get(SERVER, name, got) if reads else client.put(SERVER, name, content)
-        done = Deferred.fromCoroutine(task)
+        kind, local = (get, got) if reads else (put, content)
+        prepare = partial(kind, SERVER, name, local, settings=settings)
+        done = TransferProtocol(self.net.runtime, prepare).result
         transfer = Transfer(outer, reads, name, content, windowsize, done)
         (inner,) = {port for _, port in set(self.net.ports) - before}
         self.inner[outer] = inner

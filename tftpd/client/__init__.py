@@ -1,7 +1,8 @@
-"""TFTP client: a library for Twisted and the command `tftpc`.
+"""TFTP client: a library and the command `tftpc`.
 
-The public names are those of `__all__`. `Client`, `get` and `put` are imported at first use,
-because they need Twisted, which takes longer to import than `tftpc --help` should take.
+`get` and `put` block. `tftpd.client.aio` has the same functions as coroutines for asyncio, and
+`tftpd.client.twisted` has them with Deferreds. The public names are those of `__all__`. `get` and
+`put` are imported at first use, because `tftpc --help` does not need them.
 """
 
 from importlib import import_module
@@ -23,13 +24,12 @@ from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.result import TransferResult
 
 if TYPE_CHECKING:
-    from tftpd.client.client import Client, get, put
+    from tftpd.client.blocking import get, put
 
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
     "BadAnswer",
-    "Client",
     "ClientSettings",
     "LocalError",
     "Mode",
@@ -45,6 +45,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Client", "get", "put"):
-        return getattr(import_module("tftpd.client.client"), name)
+    if name in ("get", "put"):
+        return getattr(import_module("tftpd.client.blocking"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

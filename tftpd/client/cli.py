@@ -12,7 +12,7 @@ import sys
 
 from tftpd.client.arguments import parser
 from tftpd.client.errors import ExitStatus, LocalError, UsageError
-from tftpd.client.jobs import TransferJob, is_url, parse_downloads, parse_probe, parse_uploads
+from tftpd.client.jobs import is_url, parse_downloads, parse_probe, parse_uploads
 
 # How a stream is opened that the parent process has closed: the use of standard input or output
 # then fails with EBADF, and messages get lost.
@@ -37,7 +37,7 @@ def main() -> int:
     except OSError as error:  # the errors of local files and sockets are `LocalError`
         print(f"tftpc: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return ExitStatus.FAILED
-    except KeyboardInterrupt:  # before the reactor has installed its signal handler
+    except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     finally:
         try:
@@ -72,34 +72,22 @@ def _transfer(arguments: argparse.Namespace) -> int:
     parse = parse_uploads if arguments.command == "put" else parse_downloads
     jobs = parse(arguments)
     arguments.trace = arguments.verbose
-    # Twisted is imported late, because the import takes too long for `--help`. The garbage
-    # collector is off meanwhile: imported objects stay, and scanning them for garbage, now and
-    # at the exit, would take a quarter of the start-up time.
+    # Imported late, because the import takes too long for `--help`. The garbage collector is off
+    # meanwhile: imported objects stay, and it would scan them now and at the exit.
     gc.disable()
-    from twisted.internet import reactor
-
     from tftpd.client.commands import CommandRunner
-    from tftpd.client.reactor_runner import run_reactor
 
     gc.freeze()
     gc.enable()
-    return run_reactor(reactor, CommandRunner(reactor, arguments, jobs).run_all())
+    return CommandRunner(arguments, jobs).run_all()
 
 
 def _prompt(arguments: argparse.Namespace) -> int:
-    from twisted.internet import reactor
-
     from tftpd.client.commands import CommandRunner, parse_settings
-    from tftpd.client.reactor_runner import reactor_thread
     from tftpd.client.shell import run_shell
 
     parse_settings(arguments)
-    with reactor_thread(reactor) as run:
-
-        def run_jobs(arguments: argparse.Namespace, jobs: list[TransferJob]) -> int:
-            return run(CommandRunner(reactor, arguments, jobs).run_all())
-
-        return run_shell(arguments, run_jobs)
+    return run_shell(arguments, lambda *jobs: CommandRunner(*jobs).run_all())
 
 
 def _probe(arguments: argparse.Namespace) -> int:

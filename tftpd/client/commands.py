@@ -3,28 +3,25 @@
 Also shows the progress bar and the packet trace.
 """
 
-import json
 import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from tftpd.access.paths import printable_name
-from tftpd.client.client import Client, Progress
-from tftpd.client.endpoint import create_runtime
+from tftpd.client.blocking import get, put
 from tftpd.client.errors import LocalError, TransferError, translate_to_local_error
 from tftpd.client.files import copy_to_temporary
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import PacketTrace, Progress
 from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
-from tftpd.net.wrappers import DatagramObserver, ProtocolTap
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
@@ -36,7 +33,6 @@ class CommandRunner:
     """Runs the transfers of one command.
 
     Args:
-        reactor: The Twisted reactor.
         arguments: The parsed command line.
         jobs: The files to transfer.
 
@@ -45,47 +41,44 @@ class CommandRunner:
         LocalError: Standard input cannot be copied to a temporary file.
     """
 
-    def __init__(self, reactor: Any, arguments: Namespace, jobs: list[TransferJob]) -> None:
-        self._runtime = create_runtime(reactor)
-        if arguments.trace:
-            clock = self._runtime.clock
-            observe = packet_printer(clock.seconds, sys.stderr, arguments.encoding)
-            self._runtime = replace(self._runtime, tap=partial(ProtocolTap, observe=observe))
+    def __init__(self, arguments: Namespace, jobs: list[TransferJob]) -> None:
+        is_traced = arguments.trace
+        self._trace = packet_printer(sys.stderr, arguments.encoding) if is_traced else None
         self._arguments = arguments
         self._jobs = jobs
         self._settings = parse_settings(arguments)
         self._output = sys.stderr if arguments.output == "-" else sys.stdout
         if arguments.command == "put" and any(job.local is None for job in jobs):
-            # Before the reactor runs: a thread that reads from a terminal cannot be stopped.
             self._stdin = copy_to_temporary(sys.stdin.buffer)
 
-    async def run_all(self) -> int:
+    def run_all(self) -> int:
         """Run all transfers; return the exit status of the first one that failed, or 0."""
-        statuses = [await self._run_job(job) for job in self._jobs]
+        statuses = [self._run_job(job) for job in self._jobs]
         return next((status for status in statuses if status), 0)
 
-    async def _run_job(self, job: TransferJob) -> int:
+    def _run_job(self, job: TransferJob) -> int:
         arguments = self._arguments
         no_bar = arguments.quiet or arguments.json or arguments.trace
         try:
             with progress_bar(job.remote.text, no_bar) as progress:
-                result = await self._transfer(job, progress)
+                result = self._transfer(job, progress)
         except TransferError as error:
             self._print_error(job, error)
             return error.exit_status
         self._print_result(job, result)
         return 0
 
-    async def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
+    def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
         remote = job.remote
         settings = replace(self._settings, mode=remote.mode or self._settings.mode)
-        client = Client(self._runtime, settings, progress)
-        host, name, port = remote.host, remote.name, remote.port or self._arguments.port
+        server = remote.host, remote.name
+        options: dict[str, Any] = {"settings": settings, "progress": progress}
+        options |= {"port": remote.port or self._arguments.port, "trace": self._trace}
         if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
-            return await client.put(host, name, source, port)
+            return put(*server, source, **options)
         with _open_destination(job.local) as to:
-            return await client.get(host, name, to, port)
+            return get(*server, to, **options)
 
     def _print_result(self, job: TransferJob, result: TransferResult) -> None:
         if self._arguments.json:
@@ -119,6 +112,8 @@ class CommandRunner:
             print(f"tftpc: {text}", file=sys.stderr, flush=True)
 
     def _print_json(self, job: TransferJob, **values: object) -> None:
+        import json  # slow, and seldom needed
+
         file = {"host": job.remote.host, "file": job.remote.text, "local": str(job.local or "-")}
         print(json.dumps(file | values), file=self._output, flush=True)
 
@@ -190,9 +185,7 @@ def _format_bytes(count: float) -> str:
     return f"{count / divisor:.1f} {unit}"
 
 
-def packet_printer(
-    seconds: Callable[[], float], out: TextIO, encoding: str = "utf-8"
-) -> DatagramObserver:
+def packet_printer(out: TextIO, encoding: str = "utf-8") -> PacketTrace:
     """Return a function that prints one line for each datagram (`tftpc -v`).
 
         0.000512 to 192.0.2.1:69      RRQ pxelinux.0 octet tsize=0 blksize=1468
@@ -201,18 +194,17 @@ def packet_printer(
     The first column is the time in seconds since the first datagram.
 
     Args:
-        seconds: Returns the current time in seconds.
         out: File to print to.
         encoding: Encoding of file names.
     """
     started: float | None = None
 
-    def observe(outgoing: bool, datagram: bytes, _: SocketAddress, peer: SocketAddress) -> None:
+    def trace(outgoing: bool, datagram: bytes, peer: SocketAddress) -> None:
         nonlocal started
-        now = seconds()
+        now = time.monotonic()
         started = now if started is None else started
         direction = "to" if outgoing else "from"
         text = f"{direction:>4} {format_address(peer)} {describe_packet(datagram, encoding)}"
         print(f"{now - started:9.6f} {text}", file=out)
 
-    return observe
+    return trace

@@ -1,21 +1,12 @@
-"""Resolution of a server: its address, the local address and the path's largest block.
-
-Also creates the runtime of client sessions from a reactor.
-"""
+"""Resolution of a server: its address, the local address and the path's largest block."""
 
 import socket
 import sys
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import ip_address
-from typing import Any
-
-from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.errors import LocalError
-from tftpd.net.interfaces import MonotonicClock, SessionRuntime
 from tftpd.net.types import SocketAddress
-from tftpd.net.udp import open_session_port
 from tftpd.protocol.options import BLKSIZE, RANGES
 from tftpd.protocol.packets import HEADER_BYTES
 
@@ -46,12 +37,6 @@ class ServerEndpoint:
     broadcast: bool
 
 
-def create_runtime(reactor: Any) -> SessionRuntime:
-    """Return the runtime of client sessions: the reactor's clock, UDP ports and thread pool."""
-    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
-
-
 def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
     """Return the first reachable address of a server. Blocks during name resolution.
 
@@ -67,7 +52,9 @@ def resolve_server(host: str, port: int, local: str | None) -> ServerEndpoint:
         LocalError: The name cannot be resolved, or the kernel has no route to any address.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        # Bytes need no IDNA codec, which is slow to import.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM)
     except socket.gaierror as error:
         raise LocalError(f"{host}: {error.strerror}") from error
     except UnicodeError as error:
@@ -90,7 +77,9 @@ def _connect_endpoint(
 ) -> ServerEndpoint:
     """Connect a UDP socket, which sends nothing, and read the path MTU from it."""
     flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE  # any local address if `local` is None
-    local_address = socket.getaddrinfo(local, 0, family, socket.SOCK_DGRAM, flags=flags)[0][4]
+    local_address = socket.getaddrinfo(
+        local and local.encode(), 0, family, socket.SOCK_DGRAM, flags=flags
+    )[0][4]
     broadcast = ip_address(address[0].partition("%")[0]).is_multicast
     level, option, header_bytes = _PATH_MTU[family]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:

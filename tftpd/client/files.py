@@ -1,8 +1,6 @@
 """Local files of a transfer: the destination of a download and the source of an upload."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -128,6 +126,8 @@ def open_spool() -> BinaryIO:
 
     An initramfs or a read-only container has no writable directory.
     """
+    import tempfile
+
     try:
         return cast("BinaryIO", tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES))
     except OSError:
@@ -135,14 +135,16 @@ def open_spool() -> BinaryIO:
 
 
 def copy_spool(spool: BinaryIO, stream: BinaryIO) -> None:
-    """Copy a spool to a stream and flush the stream. Blocks.
+    """Copy a spool to a stream, flush the stream, and close the spool. Blocks.
 
     Raises:
         LocalError: The stream cannot be written.
     """
+    import shutil  # as tempfile, slow to import and seldom needed
+
     name = getattr(stream, "name", "stream")
     name = "standard output" if name in (1, "<stdout>") else name
-    with translate_to_local_error(f"{name}: "):
+    with spool, translate_to_local_error(f"{name}: "):
         spool.seek(0)
         shutil.copyfileobj(spool, stream)
         stream.flush()
@@ -172,6 +174,9 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
 
 def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
     """Return a temporary file with the data of a stream; raise `LocalError` if this fails."""
+    import shutil
+    import tempfile
+
     with translate_to_local_error(f"cannot copy the input to a {TEMPORARY_FILE}: "):
         copy = tempfile.NamedTemporaryFile()  # noqa: SIM115, the caller closes it
         shutil.copyfileobj(stream, copy)

@@ -1,4 +1,4 @@
-"""Files that a command line names: one `TransferJob` for each. Does not import Twisted.
+"""Files that a command line names: one `TransferJob` for each.
 
 A file on a server is a host and a name, or a URL: `tftp://host[:port]/path[;mode=octet]`
 (RFC 3617).

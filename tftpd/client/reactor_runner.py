@@ -1,13 +1,11 @@
-"""Running coroutines under a Twisted reactor, in the main thread or in a thread of its own."""
+"""Running a coroutine under a Twisted reactor."""
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from threading import Thread
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.threads import blockingCallFromThread
 
 from tftpd.client.errors import ExitStatus
 
@@ -52,34 +50,3 @@ def run_reactor(reactor: Any, work: Work) -> int:
     if failure is not None:
         raise failure
     return status
-
-
-@contextmanager
-def reactor_thread(reactor: Any) -> Iterator[Callable[[Work], int]]:
-    """Run the reactor in a thread of its own, for a main thread that waits for input.
-
-    Yields:
-        A function that runs a coroutine and returns its result. It blocks. After Ctrl-C it
-        cancels the coroutine and raises `KeyboardInterrupt`.
-    """
-
-    def run(work: Work) -> int:
-        running: list[Deferred[int]] = []
-
-        def start() -> "Deferred[int]":
-            running.append(Deferred.fromCoroutine(work))
-            return running[0]
-
-        try:
-            return blockingCallFromThread(reactor, start)  # type: ignore[arg-type]  # a mypy bug
-        except KeyboardInterrupt:
-            blockingCallFromThread(reactor, lambda: running[0].cancel())
-            raise
-
-    thread = Thread(target=reactor.run, args=(False,), daemon=True)  # without signal handlers
-    thread.start()
-    try:
-        yield run
-    finally:
-        reactor.callFromThread(reactor.stop)
-        thread.join()

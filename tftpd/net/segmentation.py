@@ -119,12 +119,21 @@ def recv_coalesced(
     """
     for _ in range(_MAX_READS):
         try:
-            length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, _GRO_ANCILLARY_BYTES)
+            datagrams, peer = recv_burst(sock)
         except OSError:
             return
-        data = bytes(_BUFFER[:length])
-        if ancillary:  # UDP_GRO is the only option of these sockets that has any
-            (size,) = _GRO_SIZE.unpack(ancillary[0][2])
-            deliver([data[start : start + size] for start in range(0, length, size)], peer)
-        else:
-            deliver((data,), peer)
+        deliver(datagrams, peer)
+
+
+def recv_burst(sock: socket.socket) -> tuple[Sequence[bytes], SocketAddress]:
+    """Return the datagrams of one read from a UDP socket, with or without GRO, and their sender.
+
+    Raises:
+        OSError: Nothing could be read.
+    """
+    length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, _GRO_ANCILLARY_BYTES)
+    data = bytes(_BUFFER[:length])
+    if not ancillary:
+        return (data,), peer
+    (size,) = _GRO_SIZE.unpack(ancillary[0][2])  # of the only option of these sockets
+    return [data[start : start + size] for start in range(0, length, size)], peer

@@ -28,7 +28,6 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, Request
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.packets import ERROR_PREFIX, ErrorPacket, Request, Rrq
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.request import RequestMachine
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
 
@@ -44,7 +43,7 @@ _UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).en
 
 
 T = TypeVar("T")
-AnyMachine = TypeVar("AnyMachine", Sender, Receiver, RequestMachine)
+AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
 
 
 @dataclass(slots=True)

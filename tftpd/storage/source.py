@@ -7,13 +7,16 @@ import os
 import stat
 from collections.abc import Sequence
 from io import BytesIO
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
-from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for, translate_os_errors
 from tftpd.storage.walk import open_parent
+
+if TYPE_CHECKING:  # the client does not need it
+    from tftpd.storage.dentry_cache import DentryCache
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -124,7 +127,7 @@ class FileSource(FileLike):
             raise
 
     @classmethod
-    def open_cached(cls, grant: Grant[ReadPolicy], cache: DentryCache) -> "FileSource | None":
+    def open_cached(cls, grant: Grant[ReadPolicy], cache: "DentryCache") -> "FileSource | None":
         """Open the file of a grant if that needs no disk I/O and no link is on its path.
 
         Returns:

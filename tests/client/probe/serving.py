@@ -2,6 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
+from tests.client.in_memory import run_in_memory
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryNet
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.probe.exchange import ProbeTarget
@@ -280,7 +281,7 @@ def run_probe(server, idle_timeout=5.0, max_seconds=120.0):
     """Return the observations of a probe, and its duration in seconds."""
     net = server.net
     endpoint = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
-    target = ProbeTarget(net.runtime, endpoint, b"f")
+    target = ProbeTarget(net.runtime, endpoint, b"f", run_in_memory(net))
     probe = Probe(target, SERVER, idle_timeout, lambda _: None)
     ended = []
     Deferred.fromCoroutine(probe.run()).addBoth(ended.append)

@@ -16,7 +16,7 @@ FINAL_ERROR = ErrorPacket(0, "Client needs no more data")
 
 
 def target(net):
-    return ProbeTarget(net.runtime, ENDPOINT, b"f")
+    return ProbeTarget(net.runtime, ENDPOINT, b"f", None)
 
 
 class Receiver:

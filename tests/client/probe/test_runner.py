@@ -3,6 +3,7 @@
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.client.in_memory import run_in_memory
 from tests.client.probe import serving
 from tests.client.probe.serving import ADDRESS, LARGE, OTHER, SIZE, run_probe
 from tests.support.fakes import SERVER
@@ -292,7 +293,9 @@ def test_a_malformed_retransmission_is_observed():
 
 def start_probe(net):
     endpoint = ServerEndpoint(ADDRESS, ("192.0.2.7", 0), 1468, False)
-    probe = Probe(ProbeTarget(net.runtime, endpoint, b"f"), SERVER, 5.0, lambda _: None)
+    probe = Probe(
+        ProbeTarget(net.runtime, endpoint, b"f", run_in_memory(net)), SERVER, 5.0, lambda _: None
+    )
     ended = []
     done = Deferred.fromCoroutine(probe.run())
     done.addErrback(lambda failure: ended.append(failure.type))

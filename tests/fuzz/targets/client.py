@@ -3,20 +3,23 @@
 The data of each server port shows its sender, so that a file mixed from two senders is found.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from tests.client.in_memory import TransferProtocol
 from tests.fuzz.choices import Choices
 from tests.fuzz.harness import no_hidden_faults, scratch_directory
 from tests.fuzz.network import ObservedNetwork
 from tests.fuzz.peers import Peer, SentBlocks
 from tests.fuzz.server_files import SERVER_ADDRESS
 from tests.support.fakes import SERVER, let_pass
-from tftpd.client.client import Client
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import ClientTransfer, get, put
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.packets import ErrorPacket, decode
@@ -58,12 +61,14 @@ class _Transfer:
         self.peers = {
             port: Peer(port, SentBlocks(number, blksize)) for number, port in enumerate(_PORTS)
         }
-        client = Client(self.network.runtime, settings)
-        self.deferred: Deferred[Any] = Deferred.fromCoroutine(
-            client.get(SERVER, "f", self.directory / "file")
-            if self.is_download
-            else client.put(SERVER, "f", _CONTENT[: choices.number(len(_CONTENT))])
-        )
+        prepare: Callable[[], ClientTransfer[Any]]
+        if self.is_download:
+            path = self.directory / "file"
+            prepare = partial(get, SERVER, "f", path, settings=settings)
+        else:
+            content = _CONTENT[: choices.number(len(_CONTENT))]
+            prepare = partial(put, SERVER, "f", content, settings=settings)
+        self.deferred: Deferred[Any] = TransferProtocol(self.network.runtime, prepare).result
         self.deferred.addBoth(self.results.append)
 
     def step(self) -> None:

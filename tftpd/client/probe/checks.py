@@ -1,17 +1,18 @@
 """The single checks of a probe. Each requests the file at least once and observes one property.
 
 Each check has a port of its own, and ends open transfers with ERROR 0. A check returns what it
-observed; `findings` interprets it. Two of them read the file with the client's own session:
+observed; `findings` interprets it. Two of them read the file with the client's own transfers:
 `measure_throughput` and `detect_rollover`.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from threading import Event
 
-from tftpd.client.handshake import DownloadSession, host_of
 from tftpd.client.probe import observations as obs
 from tftpd.client.probe.exchange import ProbeTarget, RawExchange, ReceivedPacket, open_exchange
+from tftpd.client.transfer import DownloadTransfer, host_of
 from tftpd.net.interfaces import Clock
 from tftpd.net.types import SocketAddress
 from tftpd.protocol import options as opt
@@ -310,7 +311,7 @@ class CountingSink:
     flush = discard = commit
 
 
-class RolloverSession(DownloadSession):
+class RolloverTransfer(DownloadTransfer):
     """A download that ends with the block after block 65535.
 
     Attributes:
@@ -319,24 +320,18 @@ class RolloverSession(DownloadSession):
 
     next_block: int | None = None
 
-    def datagramReceived(self, datagram: bytes, peer: SocketAddress) -> None:
-        """Handle a datagram, unless it is the block after block 65535."""
-        session = self._data_session
-        is_at_end = session is not None and session.machine.blocks == obs.MAX_BLOCK_NUMBER
-        if is_at_end and len(datagram) >= HEADER_BYTES:
-            block = int.from_bytes(datagram[2:HEADER_BYTES], "big")
-            # A block of the last window may be late.
-            is_next = block < obs.MAX_BLOCK_NUMBER - self.machine.options.windowsize
-            if datagram.startswith(DATA_PREFIX) and peer == self.peer and is_next:
-                self.next_block = block
-                self.stop(Outcome.STOPPED, ErrorText.CLIENT_DONE)
-                return
-        super().datagramReceived(datagram, peer)
-
-    def burstReceived(self, datagrams: Sequence[bytes], peer: SocketAddress) -> None:
+    def _receive_data(self, datagrams: Sequence[bytes], now: float) -> None:
         """Handle datagrams one by one: one of them may be the block after block 65535."""
         for datagram in datagrams:
-            self.datagramReceived(datagram, peer)
+            is_block = datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES
+            if is_block and self.machine.blocks == obs.MAX_BLOCK_NUMBER:
+                block = int.from_bytes(datagram[2:HEADER_BYTES], "big")
+                # A block of the last window may be late.
+                if block < obs.MAX_BLOCK_NUMBER - self.machine.options.windowsize:
+                    self.next_block = block
+                    self.cancel()
+                    return
+            super()._receive_data((datagram,), now)
 
 
 async def measure_throughput(
@@ -356,8 +351,8 @@ async def measure_throughput(
     request = TransferRequest(Direction.READ, target.name, blksize=blksize, windowsize=windowsize)
     policy = RetransmitPolicy(idle_timeout=idle_timeout, dally=_DALLY_SECONDS)
     sink = CountingSink(target.runtime.clock, MAX_SAMPLE_BYTES)
-    session = DownloadSession(target.runtime, request, policy, target.server, sink.open)
-    result = await _run_for(MAX_SAMPLE_SECONDS, session, target)
+    transfer = DownloadTransfer(request, target.server, policy, sink.open)
+    result = await _run_for(MAX_SAMPLE_SECONDS, transfer, target)
     is_ended_by_probe = result.code == ErrorCode.NOT_DEFINED and result.outcome in _ENDED_BY_PROBE
     has_failed = result.outcome is not Outcome.DONE and not is_ended_by_probe
     # A transfer that failed may have no negotiated options: report the requested ones.
@@ -389,11 +384,11 @@ async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) ->
     sink = CountingSink(target.runtime.clock, inf)
     # As for a broadcast, the answer may come from another address of the server.
     server = replace(target.server, broadcast=True)
-    session = RolloverSession(target.runtime, request, policy, server, sink.open)
-    result = await _run_for(_MAX_ROLLOVER_SECONDS, session, target)
-    if session.next_block is not None:
+    transfer = RolloverTransfer(request, server, policy, sink.open)
+    result = await _run_for(_MAX_ROLLOVER_SECONDS, transfer, target)
+    if transfer.next_block is not None:
         results = {0: obs.RolloverResult.ZERO, 1: obs.RolloverResult.ONE}
-        return results.get(session.next_block, obs.RolloverResult.OTHER)
+        return results.get(transfer.next_block, obs.RolloverResult.OTHER)
     if result.outcome is Outcome.DONE:
         return obs.RolloverResult.TOO_SMALL
     if result.blocks < obs.MAX_BLOCK_NUMBER:
@@ -405,16 +400,15 @@ async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) ->
 
 
 async def _run_for(
-    max_seconds: float, session: DownloadSession, target: ProbeTarget
+    max_seconds: float, transfer: DownloadTransfer, target: ProbeTarget
 ) -> TransferResult:
     """Run a transfer, end it after `max_seconds`, and return its result."""
-
-    def end() -> None:
-        session.stop(Outcome.STOPPED, ErrorText.CLIENT_DONE)
-
-    timer = target.runtime.clock.callLater(max_seconds, end)
+    transfer.cancelled, transfer.cancel_text = Event(), ErrorText.CLIENT_DONE
+    timer = target.runtime.clock.callLater(max_seconds, transfer.cancelled.set)
     try:
-        return await session.run()
+        await target.run(transfer)
     finally:
+        transfer.cancelled.set()  # if the probe was cancelled
         if timer.active():
             timer.cancel()
+    return transfer.make_result()

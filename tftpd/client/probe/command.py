@@ -6,9 +6,13 @@ Exit statuses: 0 nothing found that prevents boots, 1 such a problem was found, 
 
 import sys
 from argparse import Namespace
+from functools import partial
 from typing import Any
 
-from tftpd.client.endpoint import create_runtime, resolve_server
+from twisted.internet.threads import deferToThreadPool
+
+from tftpd.client.blocking import BlockingDriver
+from tftpd.client.endpoint import resolve_server
 from tftpd.client.errors import ExitStatus, LocalError, server_error_class
 from tftpd.client.jobs import RemoteFile
 from tftpd.client.probe import observations as obs
@@ -16,8 +20,16 @@ from tftpd.client.probe.exchange import ProbeTarget
 from tftpd.client.probe.findings import Finding, Level, derive_findings
 from tftpd.client.probe.report import format_json, format_report
 from tftpd.client.probe.runner import Probe
+from tftpd.net.interfaces import MonotonicClock, SessionRuntime
+from tftpd.net.udp import open_session_port
 
 _CLEAR_LINE = "\r\x1b[K"
+
+
+def create_runtime(reactor: Any) -> SessionRuntime:
+    """Return the clock, UDP ports and thread pool of a reactor."""
+    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    return SessionRuntime(MonotonicClock(reactor), partial(open_session_port, reactor), in_thread)
 
 
 async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> int:
@@ -40,7 +52,12 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
         server = await runtime.in_thread(lambda: resolve_server(remote.host, port, arguments.local))
         if server.broadcast:
             raise LocalError(f"{remote.host} is a broadcast or multicast address: probe one server")
-        target = ProbeTarget(runtime, server, remote.name)
+        target = ProbeTarget(
+            runtime,
+            server,
+            remote.name,
+            lambda transfer: runtime.in_thread(lambda: BlockingDriver(transfer).run()),
+        )
         observed = await Probe(target, remote.host, arguments.idle_timeout, print_step).run()
     except LocalError as error:
         print(f"tftpc: {error}", file=sys.stderr)

@@ -3,14 +3,15 @@
 Packets from any address are received, also duplicates: a probe has to see them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from twisted.internet.defer import DeferredQueue, QueueOverflow
+from twisted.internet.defer import Deferred, DeferredQueue, QueueOverflow
 
 from tftpd.client.endpoint import ServerEndpoint
 from tftpd.client.errors import translate_to_local_error
+from tftpd.client.transfer import DownloadTransfer
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import SocketAddress
@@ -35,11 +36,14 @@ class ProbeTarget:
         runtime: Clock, ports and threads.
         server: The server.
         name: Name of the file.
+        run: Runs a transfer until its outcome is known; raises `LocalError` if no port can be
+            opened.
     """
 
     runtime: SessionRuntime
     server: ServerEndpoint
     name: bytes
+    run: "Callable[[DownloadTransfer], Deferred[None]]"
 
 
 @dataclass(frozen=True, slots=True)

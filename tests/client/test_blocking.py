@@ -1,0 +1,210 @@
+"""The blocking form on loopback; a thread plays the server, also a hostile one."""
+
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from tftpd.client import BadAnswer, ClientSettings, ServerError, TimedOut, get, put
+
+LIMIT = 20.0
+LOCK_STEP = ClientSettings(blksize=512, windowsize=1)
+ERROR_5 = b"\0\5\0\5Unknown transfer ID\0"
+
+
+def data(number, payload=b"x" * 512):
+    return b"\0\3" + number.to_bytes(2, "big") + payload
+
+
+def ack(number):
+    return b"\0\4" + number.to_bytes(2, "big")
+
+
+@contextmanager
+def udp_socket(address="127.0.0.1"):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 0))
+        sock.settimeout(LIMIT)
+        yield sock
+
+
+@contextmanager
+def server(play):
+    """Run `play(listener, request, client)` in a thread, and yield the port of the listener."""
+    failures = []
+    with udp_socket() as listener:
+
+        def run():
+            try:
+                play(listener, *listener.recvfrom(1024))
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(LIMIT)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def receive(sock, expected):
+    assert sock.recv(1024) == expected
+
+
+def test_a_packet_from_another_port_gets_one_error_5_and_disturbs_nothing(tmp_path):
+    def play(listener, request, client):
+        with udp_socket() as other, udp_socket() as transfer:
+            transfer.sendto(data(1), client)
+            receive(transfer, ack(1))
+            for _ in range(2):
+                other.sendto(data(2, b"wrong"), client)
+            receive(other, ERROR_5)
+            transfer.sendto(data(2), client)
+            receive(transfer, ack(2))
+            other.sendto(b"\0\5\0\0wrong\0", client)
+            for number in range(3, 100):  # the driver acknowledges these blocks itself
+                transfer.sendto(data(number), client)
+                receive(transfer, ack(number))
+            transfer.sendto(data(100, b"end"), client)
+            receive(transfer, ack(100))
+            other.settimeout(0.0)
+            with pytest.raises(BlockingIOError):
+                other.recv(1024)
+
+    path = tmp_path / "f"
+    with server(play) as port:
+        result = get("127.0.0.1", "f", path, port=port, settings=LOCK_STEP)
+    assert (result.blocks, path.read_bytes()) == (100, b"x" * 99 * 512 + b"end")
+
+
+def test_lost_and_repeated_blocks_are_handled_in_lock_step(tmp_path):
+    def play(listener, request, client):
+        for number in range(1, 20):
+            listener.sendto(data(number, bytes([number]) * 512), client)
+            receive(listener, ack(number))
+        listener.sendto(data(19, bytes([19]) * 512), client)  # as if the ACK had been lost
+        receive(listener, ack(19))
+        receive(listener, ack(19))  # block 20 is lost
+        listener.sendto(data(20, b""), client)
+        receive(listener, ack(20))
+
+    path = tmp_path / "f"
+    with server(play) as port:
+        result = get("127.0.0.1", "f", path, port=port, settings=LOCK_STEP)
+    assert path.read_bytes() == b"".join(bytes([number]) * 512 for number in range(1, 20))
+    assert result.retransmits == 2
+
+
+def test_block_numbers_roll_over_in_lock_step(tmp_path):
+    def play(listener, request, client):
+        listener.sendto(b"\0\6blksize\x008\0", client)
+        receive(listener, ack(0))
+        for index in range(1, 65540):
+            listener.sendto(data(index % 65536, index.to_bytes(8, "big")), client)
+            receive(listener, ack(index % 65536))
+        listener.sendto(data(4, b""), client)
+        receive(listener, ack(4))
+
+    path = tmp_path / "f"
+    with server(play) as port:
+        get("127.0.0.1", "f", path, port=port, settings=ClientSettings(blksize=8, windowsize=1))
+    assert path.read_bytes() == b"".join(n.to_bytes(8, "big") for n in range(1, 65540))
+
+
+def test_a_longer_block_after_full_blocks_is_refused(tmp_path):
+    def play(listener, request, client):
+        for number in range(1, 5):
+            listener.sendto(data(number), client)
+            receive(listener, ack(number))
+        listener.sendto(data(5, b"x" * 516), client)
+        receive(listener, b"\0\5\0\4block of 516 bytes is longer than blksize 512\0")
+
+    with server(play) as port, pytest.raises(BadAnswer):
+        get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_closes_its_port_ends_the_transfer_at_once(tmp_path):
+    def play(listener, request, client):
+        with udp_socket() as transfer:
+            transfer.sendto(data(1), client)
+            receive(transfer, ack(1))
+            transfer.sendto(data(2), client)
+
+    with server(play) as port, pytest.raises(ServerError, match="ICMP port unreachable"):
+        get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_of_another_host_is_named(tmp_path):
+    def play(listener, request, client):
+        with udp_socket("127.0.0.2") as other:
+            other.sendto(data(1, b"x"), client)
+            receive(other, ERROR_5)
+
+    settings = ClientSettings(idle_timeout=1.0)
+    with server(play) as port, pytest.raises(TimedOut) as failed:
+        get("127.0.0.1", "f", tmp_path / "f", port=port, settings=settings)
+    assert str(failed.value) == "127.0.0.2 answered, but 127.0.0.1 was asked"
+
+
+def test_a_broadcast_request_is_answered_by_one_host(tmp_path):
+    def play(listener, request, client):
+        with udp_socket("127.0.0.3") as transfer:
+            transfer.sendto(data(1, b"x"), client)
+            receive(transfer, ack(1))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.255.255.255", 0))
+        listener.settimeout(LIMIT)
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=lambda: play(listener, *listener.recvfrom(1024)))
+        thread.start()
+        result = get("127.255.255.255", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
+        thread.join(LIMIT)
+    assert result.peer[0] == "127.0.0.3"
+
+
+@pytest.mark.parametrize("windowsize", [1, 8])
+def test_lost_blocks_of_an_upload_are_sent_again(windowsize):
+    content = b"".join(bytes([number]) * 512 for number in range(40)) + b"end"
+    received = {}
+
+    def play(listener, request, client):
+        oack = b"\0\6windowsize\0%d\0" % windowsize
+        listener.sendto(oack if windowsize > 1 else ack(0), client)
+        lost, acked = {3, 17, 40}, 0
+        while acked < 41:
+            datagram = listener.recv(1024)
+            number = int.from_bytes(datagram[2:4], "big")
+            if number in lost:
+                lost.remove(number)
+            elif number == acked + 1:
+                received[number] = datagram[4:]
+                acked = number
+                if acked % windowsize == 0 or acked == 41:
+                    listener.sendto(ack(acked), client)
+
+    settings = ClientSettings(blksize=512, windowsize=windowsize)
+    with server(play) as port:
+        result = put("127.0.0.1", "f", content, port=port, settings=settings)
+    assert b"".join(received.values()) == content
+    assert result.retransmits >= 3
+
+
+def test_an_exception_of_the_program_ends_the_transfer_with_an_error(tmp_path):
+    def play(listener, request, client):
+        listener.sendto(data(1), client)
+        while (answer := listener.recv(1024)) == ack(1):
+            pass
+        assert answer == b"\0\5\0\0Transfer was cancelled\0"
+
+    def progress(done, total):
+        raise KeyboardInterrupt
+
+    with server(play) as port, pytest.raises(KeyboardInterrupt):
+        get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP, progress=progress)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,216 @@
+"""Functions that read files from TFTP servers and write files to them, and block meanwhile.
+
+    result = get("192.0.2.1", "pxelinux.0", "pxelinux.0")
+    result = put("192.0.2.1", "router1.cfg", b"hostname router1")
+
+Both raise a `TransferError` if the transfer fails, and `ValueError` if a setting is out of its
+range. An exception, such as `KeyboardInterrupt`, ends the transfer: the client then sends an ERROR
+to the server and removes incomplete files.
+"""
+
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+from threading import Event
+from time import monotonic
+from typing import Any, ParamSpec
+
+from tftpd.client import transfer as transfers
+from tftpd.client.errors import translate_to_local_error
+from tftpd.net import sockets
+from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_burst
+from tftpd.net.types import SocketAddress
+from tftpd.protocol.block_numbers import MAX_NUMBER
+from tftpd.protocol.packets import ACK_PREFIX, HEADER_BYTES, Opcode
+from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.result import TransferResult
+
+_MAX_WAIT_SECONDS = 0.25  # between two reads of the socket for packets from unknown TIDs
+_MAX_READS = 64  # of that socket
+_MAX_LOOP_SECONDS = 0.05  # in which only full blocks are handled
+_DATA = Opcode.DATA << 16  # with the block number, the header of a block
+
+# The kernel's receive timeout has a resolution of 4 ms or more. Shorter waits use poll(2), which
+# costs one more system call for each datagram.
+_MIN_RECEIVE_TIMEOUT_SECONDS = 0.04
+_TIMEVAL = struct.Struct("@ll")
+
+P = ParamSpec("P")
+AnyTransfer = transfers.ClientTransfer[Any]
+
+
+def run_transfer(transfer: AnyTransfer, cancelled: Event | None = None) -> TransferResult:
+    """Run a transfer and return its result.
+
+    Args:
+        transfer: The prepared transfer.
+        cancelled: Ends the transfer when another thread sets it.
+
+    Raises:
+        TransferError: The transfer failed, or was cancelled.
+    """
+    transfer.cancelled = cancelled
+    try:
+        BlockingDriver(transfer).run()
+        return transfer.result()
+    finally:
+        transfer.release()
+
+
+class BlockingDriver:
+    """Driver that waits on two sockets of one port, as a session of the daemon does.
+
+    The first socket receives the first answer, from any address. The second one is connected
+    to the server's TID: the kernel handles its datagrams faster, and reports a closed port. Then
+    the first socket receives only packets from unknown TIDs. It is read from time to time.
+    """
+
+    def __init__(self, transfer: AnyTransfer) -> None:
+        self._transfer = transfer
+        with translate_to_local_error("cannot open a UDP port: "):
+            self._socket = sockets.bind_session(transfer.server.local, transfer.requirements)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, transfer.server.broadcast)
+        self._connected: socket.socket | None = None
+        self._timeout = 0.0
+        self._next_read_at = 0.0
+
+    def run(self) -> None:
+        """Run the transfer until its result is known. Send an ERROR if an exception ends it."""
+        transfer = self._transfer
+        transfer.begin(monotonic())
+        try:
+            self._send_all()
+            while transfer.machine.outcome is None:
+                if isinstance(transfer, transfers.DownloadTransfer) and transfer.is_complete:
+                    transfer.store(monotonic)
+                elif self._connected is None:
+                    self._receive_answer()
+                else:
+                    self._receive_data(self._connected)
+                self._send_all()
+        except BaseException:
+            transfer.cancel()
+            self._send_all()
+            raise
+        finally:
+            self._socket.close()
+            if self._connected is not None:
+                self._connected.close()
+
+    def _send_all(self) -> None:
+        transfer = self._transfer
+        for data, size, address in transfer.advance(monotonic()):
+            if not transfer.answered or address != transfer.peer:
+                with suppress(OSError):  # no route at the moment
+                    self._socket.sendto(data, address)
+                continue
+            if self._connected is None:
+                self._connect(address)
+            try:
+                self._sender.send(data, size)
+            except OSError as error:  # any datagram may be lost
+                self._on_error(error)
+
+    def _connect(self, peer: SocketAddress) -> None:
+        needs = self._transfer.requirements
+        sock = self._connected = sockets.bind_connected_twin(self._socket, peer, needs)
+        self._sender = SegmentedSender(sock)
+        self._has_gro = needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
+        self._max_bytes = needs.max_datagram_bytes
+        self._socket.setblocking(False)
+        # Datagrams of other hosts may have arrived before the socket was connected.
+        self._drain(sock)
+
+    def _receive_answer(self) -> None:
+        transfer, sock = self._transfer, self._socket
+        sock.settimeout(max(0.001, min(transfer.machine.deadline - monotonic(), _MAX_WAIT_SECONDS)))
+        try:
+            datagram, source = sock.recvfrom(self._transfer.requirements.max_datagram_bytes)
+        except TimeoutError:
+            transfer.machine.on_timeout(monotonic())
+        else:
+            transfer.receive((datagram,), source, monotonic())
+
+    def _receive_data(self, sock: socket.socket) -> None:
+        transfer, now = self._transfer, monotonic()
+        if now >= self._next_read_at:
+            self._next_read_at = now + _MAX_WAIT_SECONDS
+            self._drain(self._socket)
+        wait = min(transfer.machine.deadline - now, _MAX_WAIT_SECONDS)
+        if not 0.9 * self._timeout <= wait <= 2 * self._timeout:
+            self._set_timeout(sock, max(wait, 0.001))
+        machine = transfer.machine
+        datagrams: Sequence[bytes]
+        try:
+            if transfer.trace is None and isinstance(machine, Receiver) and machine.next_number:
+                datagrams = self._acknowledge_full_blocks(sock, machine, machine.next_number)
+            else:
+                datagrams = recv_burst(sock)[0] if self._has_gro else (sock.recv(self._max_bytes),)
+        except (TimeoutError, BlockingIOError):
+            transfer.machine.on_timeout(monotonic())
+        except OSError as error:
+            self._on_error(error)
+        else:
+            transfer.receive(datagrams, transfer.peer, monotonic())
+
+    def _acknowledge_full_blocks(
+        self, sock: socket.socket, machine: Receiver, number: int
+    ) -> Sequence[bytes]:
+        """Acknowledge full blocks that arrive in order, for a limited time.
+
+        Returns:
+            The first other datagram; nothing if the time has passed.
+        """
+        recv, send, max_bytes = sock.recv, sock.send, self._max_bytes
+        size = machine.options.blksize + HEADER_BYTES
+        until = monotonic() + _MAX_LOOP_SECONDS
+        payloads = []
+        try:
+            while (now := monotonic()) < until and number < MAX_NUMBER:
+                datagram = recv(max_bytes)
+                header = datagram[:HEADER_BYTES]
+                if len(datagram) != size or header != (_DATA | number).to_bytes(4, "big"):
+                    return (datagram,)
+                payloads.append(datagram[HEADER_BYTES:])
+                send(ACK_PREFIX + header[2:])
+                number += 1
+            return ()
+        finally:
+            if payloads:
+                machine.on_acknowledged(payloads, now)
+
+    def _set_timeout(self, sock: socket.socket, seconds: float) -> None:
+        self._timeout = seconds
+        if seconds < _MIN_RECEIVE_TIMEOUT_SECONDS:
+            sock.settimeout(seconds)
+        else:
+            sock.settimeout(None)
+            timeval = _TIMEVAL.pack(0, int(seconds * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+    def _drain(self, sock: socket.socket) -> None:
+        """Read the datagrams that wait in the buffer of a non-blocking socket."""
+        with suppress(OSError):
+            for _ in range(_MAX_READS):
+                datagrams, source = recv_burst(sock)
+                self._transfer.receive(datagrams, source, monotonic())
+
+    def _on_error(self, error: OSError) -> None:
+        if isinstance(error, ConnectionRefusedError):
+            self._transfer.on_refused(monotonic())
+
+
+def _blocking(prepare: Callable[P, AnyTransfer]) -> Callable[P, TransferResult]:
+    """Return a function that runs the transfer that `prepare` returns."""
+
+    @wraps(prepare)
+    def run(*args: P.args, **kwargs: P.kwargs) -> TransferResult:
+        return run_transfer(prepare(*args, **kwargs))
+
+    return run
+
+
+get = _blocking(transfers.get)
+put = _blocking(transfers.put)
