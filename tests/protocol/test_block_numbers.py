@@ -112,5 +112,5 @@ def test_with_first_block_0_number_0_is_one_block_ahead_of_the_request():
 def test_other_rollovers_raise_value_error():
     with pytest.raises(ValueError, match="0 or 1"):
         BlockNumbering(2)
-    with pytest.raises(ValueError, match="first_block must be 0 or 1, got 0 and 2"):
+    with pytest.raises(ValueError, match="rollover=0 and first_block=2 must be 0 or 1"):
         BlockNumbering(0, 2)

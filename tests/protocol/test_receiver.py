@@ -395,6 +395,21 @@ def test_an_upload_without_its_end_times_out_with_a_detail():
     )
 
 
+def test_a_client_that_is_gone_after_full_blocks_is_reported_with_the_missing_end():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.receive(Data(1, b"abcd"))
+    end.machine.close(Outcome.ABORTED, detail="ICMP port unreachable")
+    assert end.machine.detail == "ICMP port unreachable: the final short block is missing"
+
+
+def test_an_error_of_the_peer_keeps_its_text():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.receive(Data(1, b"abcd"), ErrorPacket(0, "cancelled"))
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.ABORTED, "cancelled")
+
+
 def test_an_upload_without_a_block_times_out_without_a_detail():
     end = ReceiverEnd(LOCK_STEP)
     end.send()

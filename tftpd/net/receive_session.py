@@ -79,9 +79,6 @@ class ReceiveSession(Session[Receiver]):
         if not self.machine.complete:
             super().connectionRefused()
 
-    def _icmp_detail(self) -> str:
-        return ": ".join(filter(None, (super()._icmp_detail(), self.machine.missing_end)))
-
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(DATA_PREFIX) and len(datagram) >= HEADER_BYTES:
             if self._paused or self._in_thread:

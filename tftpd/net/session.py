@@ -175,11 +175,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             return
         is_done = machine.peer_confirmed and machine.is_finishing
         outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
-        machine.close(outcome, detail=self._icmp_detail())
+        machine.close(outcome, detail="ICMP port unreachable")
         self._run()
-
-    def _icmp_detail(self) -> str:
-        return "ICMP port unreachable"
 
     def on_request_repeated(self) -> None:
         """Handle a repeated request: the first packet of this side may be lost."""

@@ -28,8 +28,7 @@ class BlockNumbering:
 
     def __init__(self, rollover: int = 0, first_block: int = 1) -> None:
         if rollover not in (0, 1) or first_block not in (0, 1):
-            text = f"rollover and first_block must be 0 or 1, got {rollover} and {first_block}"
-            raise ValueError(text)
+            raise ValueError(f"{rollover=} and {first_block=} must be 0 or 1")
         self.rollover = rollover
         self.offset = 1 - first_block
         self._cycle = MAX_NUMBER + 1 - rollover
@@ -84,7 +83,5 @@ class BlockNumbering:
         return -self.blocks_ahead(number, index) % self._cycle
 
 
-BLOCK_NUMBERINGS = tuple(
-    tuple(BlockNumbering(rollover, first_block) for rollover in (0, 1)) for first_block in (0, 1)
-)
+BLOCK_NUMBERINGS = tuple(tuple(BlockNumbering(r, first) for r in (0, 1)) for first in (0, 1))
 """The numberings, which have no state, by the first block number and the `rollover` option."""

@@ -67,10 +67,12 @@ class Receiver(TransferMachine):
         """True if the receiver waits for more blocks of a window and has nothing to send."""
         return not (self._ack_due or self.complete or self.closed)
 
-    @property
-    def missing_end(self) -> str:
-        """Detail for a transfer that ended after full blocks; empty before the first block."""
-        return "the final short block is missing" if self.blocks and not self.complete else ""
+    def close(self, outcome: Outcome, code: int | None = None, detail: str = "") -> None:
+        """End the transfer without a packet. The detail names the missing end of a file."""
+        is_peer_lost = code is None and outcome in (Outcome.TIMED_OUT, Outcome.ABORTED)
+        if is_peer_lost and self.blocks and not self.complete:
+            detail = ": ".join(filter(None, (detail, "the final short block is missing")))
+        super().close(outcome, code, detail)
 
     def take_payloads(self) -> list[bytes]:
         """Return and forget the payloads that arrived in order since the last call."""
@@ -173,7 +175,7 @@ class Receiver(TransferMachine):
             self._timer.back_off()
             self._ack_due = True
         else:
-            self.close(Outcome.TIMED_OUT, detail=self.missing_end)
+            self.close(Outcome.TIMED_OUT)
 
     def next_send(self, now: float) -> bytes | None:
         """Return the datagram to send now: an ACK, OACK or ERROR; None if there is none."""

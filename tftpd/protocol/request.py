@@ -191,8 +191,8 @@ class RequestMachine(TransferMachine):
 
     def annotate(self, result: TransferResult) -> TransferResult:
         """Return the result of the transfer with the facts that only its request shows."""
-        timed_out = result.outcome is Outcome.TIMED_OUT
-        only_block_0 = self._acked_block_0 and timed_out and result.blocks == 0
+        is_lost = result.outcome is Outcome.TIMED_OUT and not result.blocks
+        only_block_0 = self._acked_block_0 and is_lost
         return replace(result, fell_back=self.fell_back, only_block_0_acked=only_block_0)
 
     @property
