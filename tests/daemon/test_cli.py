@@ -25,7 +25,13 @@ def test_check_accepts_a_valid_configuration(capsys):
 @pytest.mark.parametrize(
     ("listen", "lines"),
     [
-        ("[{address: '::'}]", ["listen[0]: :: port 69 receives IPv4 and IPv6 requests"]),
+        (
+            "[{address: '::'}]",
+            [
+                "listen[0]: :: port 69 receives IPv6 requests",
+                "listen[0]: 0.0.0.0 port 69 receives IPv4 requests",
+            ],
+        ),
         (
             "[{address: '::'}, {address: 127.0.0.1}]",
             [
@@ -36,7 +42,8 @@ def test_check_accepts_a_valid_configuration(capsys):
         (
             "[{address: '::', port: 70}, {address: 0.0.0.0}]",
             [
-                "listen[0]: :: port 70 receives IPv4 and IPv6 requests",
+                "listen[0]: :: port 70 receives IPv6 requests",
+                "listen[0]: 0.0.0.0 port 70 receives IPv4 requests",
                 "listen[1]: 0.0.0.0 port 69 receives IPv4 requests",
             ],
         ),

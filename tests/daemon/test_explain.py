@@ -347,7 +347,7 @@ def test_each_option_is_shown_with_its_granted_value(config):
         ("2001:db8::7", None, "tftpd.yaml:4", ""),
         ("192.0.2.7", "127.0.0.1", "tftpd.yaml:3", ""),
         ("2001:db8::7", "2001:db8::1", "tftpd.yaml:4", ""),
-        ("192.0.2.7", "192.0.2.1", None, "no listener receives requests to 192.0.2.1"),
+        ("192.0.2.7", "192.0.2.1", "tftpd.yaml:4", ""),  # `::` is all IPv4 addresses, too
         ("fe80::7%lo", "ff02::1", "tftpd.yaml:4", "broadcast requests are ignored here "
          "(broadcast: ignore)"),
     ],
@@ -361,20 +361,27 @@ def test_the_listener_of_the_destination_address_is_shown(config, client, server
 
 
 @pytest.mark.parametrize(
-    ("listen", "client", "reason"),
+    ("listen", "to", "client", "reason"),
     [
-        ("127.0.0.1", "2001:db8::7", "no listener receives requests over IPv6"),
-        ("::1", "192.0.2.7", "no listener receives requests over IPv4"),
-        ("::", "fe80::7%nosuch", ""),
+        ("127.0.0.1", [], "2001:db8::7", "no listener receives requests over IPv6"),
+        ("::1", [], "192.0.2.7", "no listener receives requests over IPv4"),
+        (
+            "127.0.0.1",
+            ["--to", "192.0.2.1"],
+            "192.0.2.7",
+            "no listener receives requests to 192.0.2.1",
+        ),
+        ("::", [], "fe80::7%nosuch", ""),
+        ("::", [], "192.0.2.7", ""),
     ],
 )
-def test_a_client_without_listener_gets_no_answer(tmp_path, capsys, listen, client, reason):
+def test_a_client_without_listener_gets_no_answer(tmp_path, capsys, listen, to, client, reason):
     config = tmp_path / "tftpd.yaml"
     config.write_text(
         f'listen: [{{address: "{listen}"}}]\ndirectories: [{{root: {tmp_path}, read: true}}]\n'
     )
     (tmp_path / "file").write_bytes(b"x")
-    command = ["explain", "-c", str(config), "--client", client, "read", "file"]
+    command = ["explain", "-c", str(config), "--client", client, *to, "read", "file"]
     assert main(command) == int(bool(reason))
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1] == (f"refused    {reason}" if reason else "granted")

@@ -131,9 +131,7 @@ class Settings(ConfigModel):
         """Treat an empty section as a section with all defaults."""
         return {} if section is None else section
 
-    def expand_listen(
-        self, inherited: Container[tuple[str, int]] = ()
-    ) -> list[tuple[int, ListenSection]]:
+    def expand_listen(self, inherited: Container[Any] = ()) -> list[tuple[int, ListenSection]]:
         """Return an entry for each socket, with the index of its entry in `listen`.
 
         The address `::` is also 0.0.0.0, unless an IPv4 entry has its port. Two sockets do this

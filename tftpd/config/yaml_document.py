@@ -111,8 +111,7 @@ def _describe_error(error: yaml.MarkedYAMLError, lines: list[str]) -> Problem:
     elif context == "scanning a simple key":
         mark, line, text = start, lines[start.line], "a key without a colon"
     elif "start any token" in fault or ("scanning a" in context and "quoted" not in context):
-        column = mark.column if "start any token" in fault else start.column
-        text = f"a value that begins with {line[column : column + 1]} must be quoted"
+        text = f"a value that begins with {line[start.column : start.column + 1]} must be quoted"
     elif _INI.match(line):
         text = 'this is the syntax of an INI file; write "key: value"'
     elif "mapping values" in fault and ": " in line[: mark.column]:

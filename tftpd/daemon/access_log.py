@@ -49,12 +49,9 @@ class AccessLog:
         fields["resolution_steps"] = steps = ", ".join(result.resolution_steps)
         served = fields["served_name"]
         served_as = "" if served is None else f' as "{served}" ({steps})'
+        level = LogLevel.warn if result.fault else LogLevel.info
         self._log.emit(
-            LogLevel.error
-            if outcome is Outcome.FAILED
-            else LogLevel.warn
-            if result.fault
-            else LogLevel.info,
+            LogLevel.error if outcome is Outcome.FAILED else level,
             # Formatted here: Twisted's formatter takes 25 us for a dozen fields.
             "{message}",
             message=f'{self._prefix}{result.direction.value} "{fields["file"]}"{served_as} by '

@@ -190,13 +190,9 @@ def _check(arguments: argparse.Namespace) -> int:
         print_startup_error("\n".join(problems))
         return _EXIT_BAD_TEMPLATE
     print(f"{arguments.config}: no problems")
-    families: dict[int, list[str]] = {}
     for index, listen in settings.expand_listen():
-        families.setdefault(index, []).insert(0, "IPv6" if ":" in listen.address else "IPv4")
-    for index, names in families.items():
-        listen = settings.listen[index]
-        received = f"receives {' and '.join(names)} requests"
-        print(f"listen[{index}]: {listen.address} port {listen.port} {received}")
+        family = "IPv6" if ":" in listen.address else "IPv4"
+        print(f"listen[{index}]: {listen.address} port {listen.port} receives {family} requests")
     return 0
 
 

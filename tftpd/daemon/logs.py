@@ -17,13 +17,11 @@ from typing import Any, TextIO, cast
 
 from twisted.logger import (
     FilteringLogObserver,
-    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
-    PredicateResult,
     eventAsText,
     formatEvent,
     formatEventAsClassicLogText,
@@ -61,28 +59,26 @@ def observer(level: str, form: str, out: TextIO, reactor: Any = None) -> ILogObs
         reactor: The lines of one turn of this reactor are written together; None: each line is
             written at once.
     """
-    predicates = [LogLevelFilterPredicate(LogLevel.lookupByName(level))]
-    if level != "debug":
-        predicates.append(_drop_twisted_info)
+    predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
     has_priority = is_journal(out)
     format_text = _format_without_time if has_priority else _format_text
     format_event = _format_json if form == "json" else format_text
 
     def to_text(event: LogEvent) -> str | None:
+        if level != "debug" and _is_twisted_info(event):
+            return None
         text = format_event(event)
         if text and has_priority:
             return _prefix_priority(text, event.get("log_level", LogLevel.info))
         return text
 
-    return FilteringLogObserver(BatchingObserver(nonblocking(out), to_text, reactor), predicates)
+    return FilteringLogObserver(BatchingObserver(nonblocking(out), to_text, reactor), [predicate])
 
 
-@implementer(ILogFilterPredicate)
-def _drop_twisted_info(event: LogEvent) -> Any:
-    """Drop information of Twisted itself, such as the start of its main loop."""
-    is_own = not event.get("log_namespace", "").startswith(("twisted.", "log_legacy"))
-    is_info = event.get("log_level") is LogLevel.info
-    return PredicateResult.no if is_info and not is_own else PredicateResult.maybe
+def _is_twisted_info(event: LogEvent) -> bool:
+    """Return True for information of Twisted itself, such as the start of its main loop."""
+    is_twisted = event.get("log_namespace", "").startswith(("twisted.", "log_legacy"))
+    return is_twisted and event.get("log_level") is LogLevel.info
 
 
 @implementer(ILogObserver)

@@ -311,11 +311,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             reason = ErrorText.OUT_OF_MEMORY
         else:
             reason = ErrorText.INTERNAL
-            self.log.failure(
-                "internal error in the session with {peer}",
-                event="session_failed",
-                peer=format_address(self.peer),
-            )
+            message = "internal error in the session with {peer}"
+            self.log.failure(message, event="session_failed", peer=format_address(self.peer))
         self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:

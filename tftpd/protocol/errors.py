@@ -3,7 +3,7 @@
     MalformedPacket      the datagram is not a TFTP packet: dropped
       MalformedRequest   an RRQ or WRQ that cannot be decoded: answered with ERROR 4
     RequestRefused       a valid request that is not granted: answered with one ERROR
-      ServerFault        an administrator must correct something: logged as a warning
+      HostFault        an administrator must correct something: logged as a warning
       ResourceExhausted  this host has no free resources at the moment
 
 The text of an ERROR comes from the two enumerations in this module, or names only numbers that the
@@ -81,7 +81,7 @@ class RequestRefused(Exception):
         super().__init__(reason or self.text)
 
 
-class ServerFault(RequestRefused):
+class HostFault(RequestRefused):
     """The files or the configuration of this host are at fault, and not the request."""
 
 

@@ -45,7 +45,7 @@ class TransferResult:
         retransmits: Number of packets that were sent again.
         code: Code of the ERROR that ended the transfer; None without an ERROR.
         detail: Message of the peer's ERROR, or the reason on this host.
-        fault: True if an administrator must correct something (`ServerFault`).
+        fault: True if an administrator must correct something (`HostFault`).
         size: Size of the file in bytes; None if it is unknown.
         blocks: Number of acknowledged blocks.
         timeouts: Number of deadlines that passed without an answer.

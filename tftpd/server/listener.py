@@ -284,6 +284,6 @@ class Listener(RequestProtocol):
                 code=code,
                 detail=str(reason),
                 profile=request.profile.name,
-                fault=isinstance(reason, errors.ServerFault),
+                fault=isinstance(reason, errors.HostFault),
             )
         )

@@ -5,13 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tftpd.access.policy import Grant, Policy
-from tftpd.protocol.errors import (
-    ErrorCode,
-    ErrorText,
-    RequestRefused,
-    ResourceExhausted,
-    ServerFault,
-)
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
 
 # U-Boot stops after codes 1 and 2 and retries for ever after any other code. An error that
 # will not go away by itself must therefore have one of these two codes.
@@ -51,7 +45,7 @@ def translate_os_errors(default: ErrorText) -> Iterator[None]:
     Raises:
         RequestRefused: With the TFTP error code for the errno. The reason for the log is the
             system's message without the path.
-        ServerFault: The same, if the request is not the cause.
+        HostFault: The same, if the request is not the cause.
         ResourceExhausted: The process or the system has no descriptors or memory left.
     """
     try:
@@ -65,7 +59,7 @@ def refusal_for(error: OSError, default: ErrorText) -> RequestRefused:
     code = _CODES.get(error.errno or 0, ErrorCode.NOT_DEFINED)
     reason = error.strerror or str(error)
     text = default if code is ErrorCode.NOT_DEFINED else None
-    kind = RequestRefused if error.errno in _CLIENT_ERRORS else ServerFault
+    kind = RequestRefused if error.errno in _CLIENT_ERRORS else HostFault
     refused = ResourceExhausted if error.errno in EXHAUSTED else kind
     return refused(code, reason, text)
 

@@ -15,13 +15,7 @@ from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
-from tftpd.protocol.errors import (
-    ErrorCode,
-    ErrorText,
-    RequestRefused,
-    ResourceExhausted,
-    ServerFault,
-)
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import add_path, translate_os_errors
@@ -290,7 +284,7 @@ def _ignore_name(name: RequestName, reason: str) -> None:
 
 def _select_reported(refusals: Sequence[RequestRefused]) -> RequestRefused:
     """Return the first fault of this host, or the first refusal if there is none."""
-    faults = (refused for refused in refusals if isinstance(refused, ServerFault))
+    faults = (refused for refused in refusals if isinstance(refused, HostFault))
     return next(faults, refusals[0])
 
 

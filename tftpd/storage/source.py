@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import refusal_for, translate_os_errors
 from tftpd.storage.walk import open_parent
 
@@ -120,7 +120,7 @@ class FileSource(FileLike):
             status = os.fstat(fd)
             _check_regular(status)
             if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
-                raise ServerFault(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
+                raise HostFault(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
             return cls(fd, status)
         except BaseException:
             os.close(fd)
@@ -225,7 +225,7 @@ class MemorySource(FileLike):
 
 def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):  # created after the walk
-        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tftpd.access.policy import Grant, WritePolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
@@ -213,11 +213,11 @@ class _Target:
     def check_writable(self) -> None:
         """Check that a temporary file could be created, as far as possible without doing it."""
         if not os.access(b".", os.W_OK | os.X_OK, dir_fd=self.directory, effective_ids=True):
-            raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
         volume = os.fstatvfs(self.directory)
         # A file system that creates inodes dynamically reports 0 inodes in total.
         if volume.f_files and not volume.f_favail:
-            raise ServerFault(ErrorCode.DISK_FULL, "no free inode")
+            raise HostFault(ErrorCode.DISK_FULL, "no free inode")
 
     def check_free(self, size: int) -> None:
         """Check that `size` more bytes are free and leave `min_free` bytes."""
@@ -227,10 +227,10 @@ class _Target:
         volume = os.fstatvfs(self.directory)
         free = volume.f_bavail * volume.f_frsize
         if size > free:
-            raise ServerFault(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
+            raise HostFault(ErrorCode.DISK_FULL, f"{size} bytes are more than the free space")
         if min_free is not None and free - size < min_free:
             reason = f"less than min_free ({min_free} bytes) would remain"
-            raise ServerFault(ErrorCode.DISK_FULL, reason)
+            raise HostFault(ErrorCode.DISK_FULL, reason)
 
     def check_growth(self, size: int) -> None:
         """Check the quota for the stored files plus this file of `size` bytes."""
@@ -313,7 +313,7 @@ def _check_file(directory: int, name: bytes, policy: WritePolicy) -> None:
     if not policy.overwrite:
         raise RequestRefused(ErrorCode.FILE_EXISTS)
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
-        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
     # rename(2) does not check the permissions of the file that it replaces.
     if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=True):
-        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "the file is read-only")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tftpd.access.paths import PARENT, SELF, Name, find_spellings, printable_name
 from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, RequestRefused, ServerFault
+from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
@@ -40,7 +40,7 @@ def open_parent(
 
     Raises:
         RequestRefused: A link is not allowed, or it leads out of the root.
-        ServerFault: The root does not exist.
+        HostFault: The root does not exist.
         OSError: A directory below the root does not exist.
     """
     if not name:
@@ -108,7 +108,7 @@ class Walk:
             if not _is_found_in_chroot(self._root, name, self._encodings):
                 raise
             reason = f"{refused}; it is valid inside a chroot: set symlinks: chroot"
-            raise ServerFault(refused.code, reason) from None
+            raise HostFault(refused.code, reason) from None
 
     def _walk(self, name: Name) -> tuple[int, bytes]:
         # Opened for each request, so that a rename can replace the whole tree.
@@ -116,7 +116,7 @@ class Walk:
             self._directories.append(os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW))
         except (FileNotFoundError, NotADirectoryError):
             reason = "the root directory does not exist"
-            raise ServerFault(ErrorCode.FILE_NOT_FOUND, reason) from None
+            raise HostFault(ErrorCode.FILE_NOT_FOUND, reason) from None
         pending = list(reversed(name))
         while pending:
             component = self.current = pending.pop()
@@ -133,7 +133,7 @@ class Walk:
                 self._descend(component)
             else:
                 return self._directories[-1], component
-        raise ServerFault(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "a link leads to a directory")
 
     def _find_spelling(self, component: bytes) -> bytes:
         """Return the component as it is spelled in the current directory."""
@@ -143,7 +143,7 @@ class Walk:
         if len(found) > 1:
             names = ", ".join(f'"{printable_name(name)}"' for name in found)
             reason = f"the directory has one name in several encodings: {names}"
-            raise ServerFault(ErrorCode.ACCESS_VIOLATION, reason)
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, reason)
         if found != [component]:
             self.steps.append(WalkStep(component, "the name on disk is in another encoding"))
         return found[0]
@@ -175,10 +175,10 @@ class Walk:
                 return None  # not a link, or absent: the code that opens it reports that
             raise
         if self._symlinks is Symlinks.DENY:
-            raise ServerFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
         self._n_links += 1
         if self._n_links > _MAX_LINKS:
-            raise ServerFault(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
         self.steps.append(WalkStep(component, "symbolic link", target))
         return target
 
@@ -204,7 +204,7 @@ class Walk:
         return [_split(os.fsencode(root.absolute())) for root in (self._root, real)]
 
 
-class _LinkLeadsOut(ServerFault):
+class _LinkLeadsOut(HostFault):
     """A link leads out of the root."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from tftpd.protocol.errors import RequestRefused, ServerFault
+from tftpd.protocol.errors import HostFault, RequestRefused
 from tftpd.templates import protocol
 from tftpd.templates.protocol import MessageKind, RenderJob, template_failed
 
@@ -32,7 +32,7 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-class RenderTimeout(ServerFault):
+class RenderTimeout(HostFault):
     """The job exceeded its time limit."""
 
 

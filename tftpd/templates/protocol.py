@@ -17,7 +17,7 @@ from typing import Any
 
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ServerFault
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 
 _HEADER = struct.Struct("!BI")  # kind, length of the body in bytes
 _CHUNK_BYTES = 256 << 10  # of one recv(2)
@@ -66,7 +66,7 @@ class RenderJob:
         return job
 
 
-def template_failed(reason: str, kind: type[RequestRefused] = ServerFault) -> RequestRefused:
+def template_failed(reason: str, kind: type[RequestRefused] = HostFault) -> RequestRefused:
     """Return the refusal, an exception of class `kind`, of a template that gives no file."""
     return kind(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
 
@@ -105,7 +105,7 @@ def decode_refusal(body: bytes) -> RequestRefused:
         raise InvalidMessage from error
     if not isinstance(reason, str):
         raise InvalidMessage
-    return RequestRefused(code, escape_control_chars(reason, _MAX_REASON_CHARS), error_text)
+    return HostFault(code, escape_control_chars(reason, _MAX_REASON_CHARS), error_text)
 
 
 def read_exactly(channel: socket.socket, count: int, deadline: float | None = None) -> bytes:

@@ -15,13 +15,7 @@ from errno import EAGAIN
 from typing import Any
 
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
-from tftpd.protocol.errors import (
-    ErrorCode,
-    ErrorText,
-    RequestRefused,
-    ResourceExhausted,
-    ServerFault,
-)
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.storage.errors import EXHAUSTED
 from tftpd.templates.process import RenderProcess, RenderTimeout
 from tftpd.templates.protocol import RenderJob, template_failed
@@ -89,9 +83,8 @@ class TemplateRenderer:
                 raise
             if isinstance(refused, RenderTimeout):
                 self._mark_slow(template)
-            kind = ResourceExhausted if isinstance(refused, ResourceExhausted) else ServerFault
             reason = f"template {template.printable_path}: {refused.reason}"
-            raise template_failed(reason, kind) from None
+            raise type(refused)(refused.code, reason, refused.text) from None
 
     def start(self) -> None:
         """Start a process and keep it for the first job; blocks.

@@ -74,16 +74,6 @@ class TemplateSandbox:
         self._cache = _CompiledCache(self._environment)
         self._check_escapes()
 
-    def check(self, grant: Grant[ReadPolicy]) -> tuple[int, str] | None:
-        """Compile a template; return the line and the text of its problem, if it has one."""
-        try:
-            self._cache.get("", _read_template(grant))
-        except RequestRefused as refused:
-            return 0, str(refused)
-        except (jinja2.TemplateError, _RenderError, RecursionError) as error:
-            return _find_place(error, "")[1], escape_control_chars(_error_message(error))
-        return None
-
     def render(self, job: RenderJob) -> bytes:
         """Return the file of a job.
 
@@ -121,14 +111,19 @@ def find_problems(root: Path, mount: Mount) -> Iterator[tuple[str, int, str]]:
 
     Links to directories are not followed. The line is 0 if the problem has none.
     """
-    sandbox, policy = TemplateSandbox(), mount.read
+    cache, policy = TemplateSandbox()._cache, mount.read
     assert policy is not None
     for directory, _, names in os.walk(os.fsencode(root)):
         below = split_name(os.path.relpath(directory, os.fsencode(root)))
         for name in filter(is_template, sorted(names)):
             grant = Grant(root, (*below, name), policy, mount.symlinks)
-            if problem := sandbox.check(grant):
-                yield grant.printable_path, *problem
+            try:
+                cache.get("", _read_template(grant))
+            except RequestRefused as refused:
+                yield grant.printable_path, 0, str(refused)
+            except (jinja2.TemplateError, _RenderError, RecursionError) as error:
+                text = escape_control_chars(_error_message(error))
+                yield grant.printable_path, _find_place(error, "")[1], text
 
 
 class _Environment(ImmutableSandboxedEnvironment):
