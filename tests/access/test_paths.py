@@ -66,6 +66,8 @@ MOJIBAKE = "中文".encode().decode("gb18030")  # its bytes in GB 18030 are vali
         ("目录/".encode("gb18030") + b"\xff", ("gb18030",), None),
         ("中".encode("big5"), ("big5", "gb18030"), "中"),
         (b"\x8a", ("iso-8859-15",), "\x8a"),
+        ("王.cfg".encode("gb2312"), ("latin-1", "gb18030"), "Íõ.cfg"),
+        (b"", CHINESE, ""),
     ],
 )
 def test_a_name_is_decoded_by_the_first_encoding_that_can(filename, encodings, decoded):

@@ -80,17 +80,24 @@ def decode_name(filename: bytes, encodings: Sequence[str]) -> bytes:
 def _decode_part(part: bytes, encodings: Sequence[str]) -> bytes:
     """Return a part of a name in UTF-8.
 
-    The first encoding with a character of East Asia is taken, otherwise the first encoding:
-    many words in GB 2312 are valid UTF-8, as a few characters of Europe and the Near East.
+    It is UTF-8 if it is valid UTF-8, otherwise the first encoding that decodes it applies. But
+    many words in GB 2312 are valid UTF-8, as a few characters of Europe and the Near East: if
+    only the encoding gives a character of East Asia, it applies.
     """
-    readings = []
-    for encoding in ("utf-8", *encodings):
-        with suppress(UnicodeError):
-            text = part.decode(encoding)
-            if text.encode(encoding) == part:
-                readings.append(text)
-    best = next((text for text in readings if max(text, default="") >= "\u0800"), None)
-    return (best or readings[0]).encode() if readings else part
+    utf_8 = _decode(part, "utf-8")
+    other = next(filter(None, (_decode(part, encoding) for encoding in encodings)), None)
+    if other and (utf_8 is None or max(utf_8) < "\u0800" <= max(other)):
+        return other.encode()
+    return part
+
+
+def _decode(part: bytes, encoding: str) -> str | None:
+    """Return the text of `part`; None if it is not the encoding of exactly one text."""
+    with suppress(UnicodeError):
+        text = part.decode(encoding)
+        if text.encode(encoding) == part:
+            return text
+    return None
 
 
 def find_spellings(component: bytes, encodings: Sequence[str]) -> Sequence[bytes]:
