@@ -1,10 +1,11 @@
 """Policies as values, and the clients they admit."""
 
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
-from tftpd.access.policy import ANYWHERE, ReadPolicy, WritePolicy, admits
+from tftpd.access.policy import ANYWHERE, Grant, ReadPolicy, WritePolicy, admits
 
 LAN = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("fe80::/10"))
 
@@ -66,3 +67,8 @@ def test_policies_with_equal_fields_are_equal():
 )
 def test_usage_is_needed_with_a_quota_or_a_limit_of_files(policy, measured):
     assert policy.needs_usage is measured
+
+
+def test_the_path_of_a_grant_is_printable():
+    grant = Grant(Path("/srv/tftp"), ("王".encode(), b"a\n\xff"), ReadPolicy())
+    assert grant.printable_path == "/srv/tftp/王/a\\n\\xff"
