@@ -60,7 +60,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="measurements of each program (3)")
     add("--json", type=Path, help="file for the report of load, peers and clients")
     add("--chart", type=Path, help="SVG file for the chart of peers")
-    add("--size", type=int, default=64, help="size of the file of clients in MiB (64)")
+    text = "size of the file of clients in MiB (16 in lock-step, 256 with windows)"
+    add("--size", type=int, help=text)
     add("--minutes", type=float, default=30.0, help="duration of the load of soak (30)")
     add("--workers", type=int, default=1, help="worker processes of the server of soak (1)")
     add("--rate", type=float, default=25.0, help="tasks per second of soak (25)")
@@ -79,7 +80,8 @@ def _peers(options: argparse.Namespace) -> int:
 def _clients(options: argparse.Namespace) -> int:
     servers = [SERVERS[name] for name in options.servers or SERVERS if SERVERS[name].uploads]
     clients = options.clients or list(PROGRAMS)
-    rows = compare_clients(clients, servers, options.size * MIB, options.rounds, _progress)
+    size = options.size and options.size * MIB
+    rows = compare_clients(clients, servers, size, options.rounds, _progress)
     return _finish(options, clients, list(rows))
 
 

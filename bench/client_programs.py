@@ -3,6 +3,7 @@
 import json
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,12 @@ from bench.clients import Job
 from bench.comparison import GIB, Progress, served_directory
 from bench.load import create_file, wait_for_content
 from bench.report import Cell, Row
-from bench.scenarios import Unit
+from bench.scenarios import MIB, Unit
 from bench.servers import HOST, Server, Unavailable, find_program, running
 
 _OURS = "tftpc"
-_WINDOWSIZES = (1, 64)
+_SIZES = {1: 16 * MIB, 64: 256 * MIB}  # of the file in bytes, by window size
+_SMALL_BYTES = 4096
 _STORE_SECONDS = 5.0  # limit for a server to write what it has acknowledged
 
 
@@ -51,35 +53,62 @@ PROGRAMS: dict[str, Callable[[Job], list[str]]] = {_OURS: _tftpc, "atftp": _atft
 
 
 def compare_clients(
-    programs: Sequence[str], servers: Sequence[Server], size: int, rounds: int, progress: Progress
+    programs: Sequence[str],
+    servers: Sequence[Server],
+    size: int | None,
+    rounds: int,
+    progress: Progress,
 ) -> Iterator[Row]:
     """Measure client programs, which take turns in each round.
 
     Args:
         programs: Names of programs.
         servers: Servers that take uploads. One that cannot run here is skipped.
-        size: Size of the file in bytes.
+        size: Size of the file in bytes; None: 16 MiB in lock-step, 256 MiB with windows.
         rounds: Transfers of each program for each row.
         progress: Called with a line before each round.
 
     Yields:
-        A row for each server, direction and window size.
+        For each server, a row with the start-up time of tftpc, and one for each direction and
+        window size.
     """
     with served_directory() as root, tempfile.TemporaryDirectory() as local:
-        create_file(root / "file", size)
         for server in servers:
-            windowsizes = _WINDOWSIZES if server.windows else _WINDOWSIZES[:1]
+            windowsizes = [number for number in _SIZES if number == 1 or server.windows]
             with suppress(Unavailable), running(server, root) as peer:
-                for upload, windowsize in product((False, True), windowsizes):
+                if _OURS in programs:
+                    job = Job(HOST, peer.port, "small", f"{local}/file")
+                    yield _measure_startup(server, job, root, rounds)
+                for windowsize, upload in product(windowsizes, (False, True)):
+                    n_bytes = size or _SIZES[windowsize]
+                    create_file(root / f"f{n_bytes}", n_bytes)
                     name = f"{'put' if upload else 'get'}{windowsize}"
                     row = Row(name, f"{server.name}, windowsize {windowsize}", Unit.RATE)
-                    job = Job(HOST, peer.port, "file", f"{local}/file", 1468, windowsize)
+                    file = f"{local}/file"
+                    job = Job(HOST, peer.port, f"f{n_bytes}", file, 1468, windowsize)
                     for number in range(rounds):
                         progress(f"{name} at {server.name}, round {number + 1}")
                         for program in programs:
                             cell = row.cells.setdefault(program, Cell())
                             _run(program, replace(job, upload=upload), root, cell)
                     yield row
+
+
+def _measure_startup(server: Server, job: Job, root: Path, rounds: int) -> Row:
+    """Return the time of tftpc for a small file, without that of an idle interpreter."""
+    create_file(root / job.name, _SMALL_BYTES)
+    row = Row("startup", f"{server.name}, 4 KiB, without `python -c pass`", Unit.STARTUP)
+    cell = row.cells[_OURS] = Cell()
+    get, idle = [find_program(_OURS), *_tftpc(job)], [sys.executable, "-c", "pass"]
+    for _ in range(rounds):
+        cell.values.append(1000 * (_time(get) - _time(idle)))
+    return row
+
+
+def _time(command: list[str]) -> float:
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - began
 
 
 def _run(program: str, job: Job, root: Path, cell: Cell) -> None:

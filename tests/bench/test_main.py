@@ -50,10 +50,11 @@ def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, mon
 
 
 def test_clients_measures_with_and_without_the_start_up(capsys, monkeypatch):
-    monkeypatch.setattr(client_programs, "_WINDOWSIZES", (64,))
+    monkeypatch.setattr(client_programs, "_SIZES", {64: 1})
     clients = ["--clients", "tftpc", "--servers", "tftpd"]
     assert program.main(["clients", *clients, "--rounds", "1", "--size", "1"]) == 0
     printed = capsys.readouterr().out
+    assert "| startup " in printed
     assert "| get64 " in printed
     assert "| put64 " in printed
     assert "without start-up" in printed

@@ -117,7 +117,8 @@ class BlockingDriver:
         needs = self._transfer.requirements
         sock = self._connected = sockets.bind_connected_twin(self._socket, peer, needs)
         self._sender = SegmentedSender(sock)
-        self._has_gro = needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
+        has_windows = self._transfer.machine.options.windowsize > 1
+        self._has_gro = needs.receives and has_windows and enable_gro(sock)
         self._max_bytes = needs.max_datagram_bytes
         self._socket.setblocking(False)
         # Datagrams of other hosts may have arrived before the socket was connected.

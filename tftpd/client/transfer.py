@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Generic, TypeVar, cast
@@ -194,9 +195,10 @@ class ClientTransfer(ABC, Generic[File]):
         """Yield what is to be sent now, after each of the calls above. Iterate to the end."""
         if self.cancelled is not None and self.cancelled.is_set():
             self.cancel()
-        replies, self._replies = self._replies, []
-        yield from self._traced(replies)
-        yield from self._traced(self._advance(now))
+        outgoing = self._advance_data(now) if self.answered else self._advance_request(now)
+        if self._replies:
+            outgoing, self._replies = chain(self._replies, outgoing), []
+        yield from outgoing if self.trace is None else self._traced(outgoing, self.trace)
         if self.machine.outcome is not None:
             self._ended = self._ended or now
         elif self.progress is not None and now >= self._next_progress_at:
@@ -302,20 +304,17 @@ class ClientTransfer(ABC, Generic[File]):
             sources.add(source)
             self._replies.append((_UNKNOWN_TID, len(_UNKNOWN_TID), source))
 
-    def _advance(self, now: float) -> Iterator[Outgoing]:
-        if self.answered:
-            yield from self._advance_data(now)
-            return
+    def _advance_request(self, now: float) -> Iterator[Outgoing]:
         datagram = self._request_machine.next_send(now)
         if datagram is not None:
             is_error = datagram.startswith(packets.ERROR_PREFIX)
             yield datagram, len(datagram), self.peer if is_error else self.server.address
 
-    def _traced(self, outgoing: Sequence[Outgoing] | Iterator[Outgoing]) -> Iterator[Outgoing]:
+    @staticmethod
+    def _traced(outgoing: Iterator[Outgoing], trace: PacketTrace) -> Iterator[Outgoing]:
         for data, size, address in outgoing:
-            if self.trace is not None:
-                for start in range(0, len(data), size):
-                    self.trace(True, bytes(data[start : start + size]), address)
+            for start in range(0, len(data), size):
+                trace(True, bytes(data[start : start + size]), address)
             yield data, size, address
 
 

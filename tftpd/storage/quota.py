@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from math import inf
 from pathlib import Path
 from threading import Lock
@@ -76,6 +75,8 @@ class UsageTracker:
                 tracker has numbers of its own.
             fd: The shared memory.
         """
+        from hashlib import blake2b  # slow to import, and a client has no quota
+
         self._root, self._fd = root, fd
         self._lock, self._counting, self._evicting = Lock(), Lock(), Lock()
         self._unfinished: dict[UnfinishedUpload, int] = {}
