@@ -114,3 +114,37 @@ def test_every_requirement_of_an_rfc_names_a_module_and_a_test():
         for row in rows[1:]:
             assert re.search(r"`tftpd/[\w/]+\.py`", row), row
             assert _TEST.search(row), row
+
+
+def table(page: str, first: str) -> list[dict[str, str]]:
+    """Return the rows of the table whose first column has this title."""
+    lines = page.partition(f"\n| {first} |")[2].partition("\n\n")[0]
+    names, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in f"{first} |{lines}".splitlines()
+    ]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def test_the_readme_has_the_ratios_of_the_measurements():
+    """Versions of the servers are left out of their names."""
+    measured = {
+        row["scenario"]: row
+        for row in table((DOCS / "explanation/performance.md").read_text(), "scenario")
+    }
+    readme = (CHECKOUT / "README.md").read_text().replace("| | tftpd |", "| of | tftpd |", 1)
+    claims = {row["of"]: row for row in table(readme, "of")}
+    for claim, scenario in {
+        "speed, one client, windowsize 64": "win64",
+        "speed, one client, lock-step": "lock1468",
+        "speed, 16 clients, files of 4 KiB, lock-step": "small",
+    }.items():
+        figures = {
+            name: float(re.sub("[,*]", "", figure))
+            for name, figure in measured[scenario].items()
+            if name in ("tftpd", "in.tftpd", "atftpd", "dnsmasq") and figure != "-"
+        }
+        row = {name.split()[0]: cell for name, cell in claims[claim].items()}
+        row["in.tftpd"] = row["tftp-hpa"]
+        for name, figure in figures.items():
+            assert float(row[name]) == pytest.approx(figure / figures["tftpd"], abs=0.051), claim
