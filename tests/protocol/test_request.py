@@ -306,6 +306,7 @@ def test_an_error_ends_a_request_that_had_no_options(code):
 
 
 def test_a_request_may_have_no_option_at_all():
+    assert replace(READ, first_block=0).build_options() == ()
     request = replace(READ, has_options=False)
     assert request.build_options() == ()
     assert RequestEnd(request).send() == [Rrq(b"f", b"octet")]

@@ -30,7 +30,7 @@ class ClientSettings:
         idle_timeout: Time without an answer, in seconds, after which the transfer fails.
         max_size: Largest file of a download in bytes. None: no limit.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
-            from 0. In a download, the server's first block decides.
+            from 0 and knows no options. In a download, the server's first block decides.
         has_options: False to request no option, for servers that ignore such requests.
     """
 

@@ -58,6 +58,7 @@ class TransferRequest:
         tsize: Size of the file to write in bytes, or 0 to request the size of a file to read.
         rollover: Block number after 65535: 0 or 1.
         first_block: Number of the first block of a write: 1, or 0 for a server that counts from 0.
+            Such a server knows no options, and none are requested.
         has_options: False to request no option, whatever the other attributes are.
 
     Raises:
@@ -97,7 +98,7 @@ class TransferRequest:
         return tuple(
             (name, b"%d" % value)
             for name, value, default in values
-            if self.has_options and value is not None and value != default
+            if self.has_options and self.first_block and value is not None and value != default
         )
 
 
