@@ -160,8 +160,8 @@ def directory_moved(path):
     path.parent.mkdir()
 
 
-READ_TO_THE_END = [replaced_by_rename, deleted, made_unreadable, directory_moved]
-ENDED_WITH_ERROR = [overwritten, truncated, extended]
+READ_TO_THE_END = [replaced_by_rename, deleted, made_unreadable, directory_moved, extended]
+ENDED_WITH_ERROR = [overwritten, truncated]
 
 
 @pytest.mark.parametrize(
