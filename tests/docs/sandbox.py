@@ -401,9 +401,6 @@ def _fill(directory: Path) -> None:
     (scripts / "serve").write_text(_fill_in(SERVE, directory))
     for script in scripts.iterdir():
         script.chmod(0o755)
-    # A user without privileges has to reach the files.
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)
 
 
 def _fill_in(text: str, directory: Path) -> str:
