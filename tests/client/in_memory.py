@@ -85,17 +85,21 @@ class TransferProtocol(BurstProtocol):
             running.store(self._runtime.clock.seconds)
             self._send_all(running, now)
         machine = running.machine
-        if machine.closed:
-            self._close()
+        if machine.outcome is not None:
+            self._end(running)
         elif machine.deadline < self._wakeup_time and self._transfer is not None:
             self._set_timer(machine.deadline, now)
-        if machine.outcome is not None and not (self._cancelled or self.result.called):
-            try:
-                self.result.callback(running.result())
-            except TransferError:
-                self.result.errback()
-            finally:
-                running.release()
+
+    def _end(self, running: AnyTransfer) -> None:
+        if self._cancelled or self.result.called:
+            self._close()
+            return
+        try:
+            result: TransferResult | Failure = running.result()
+        except TransferError:
+            result = Failure()
+        self._close()
+        self.result.callback(result)
 
     def _send_all(self, running: AnyTransfer, now: float) -> None:
         for data, size, address in running.advance(now):

@@ -126,14 +126,10 @@ def test_an_open_file_is_written_only_when_the_download_is_complete(client, net)
     assert to.getvalue() == b"a" * 512 + b"b"
 
 
-def test_the_last_ack_is_repeated_during_the_dally_time(client, net, path):
+def test_the_port_is_closed_after_the_last_ack(client, net, path):
     client.get(path)
-    client.receive(Data(1, b"abc"))
-    assert client.result.outcome is Outcome.DONE
-    client.advance(1)
     assert client.receive(Data(1, b"abc")) == [Ack(1)]
-    client.advance(5)
-    assert net.ports == {}
+    assert (client.result.outcome, net.ports) == (Outcome.DONE, {})
 
 
 def test_lost_packets_are_requested_again(client, path):

@@ -52,10 +52,6 @@ if TYPE_CHECKING:
 
 PORT = 69
 
-# Time after a download during which the last ACK is repeated if the server sends the last block
-# again. tftpd repeats it after 1 s at the latest.
-_DALLY_SECONDS = 4.0
-
 _PROGRESS_INTERVAL_SECONDS = 0.2
 
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
@@ -560,6 +556,4 @@ def host_of(address: SocketAddress) -> SocketAddress:
 def _policy(settings: ClientSettings) -> RetransmitPolicy:
     # No limit of unanswered packets: the client itself sent the request, so that its packets
     # cannot go to a host with a forged address.
-    return RetransmitPolicy(
-        idle_timeout=settings.idle_timeout, dally=_DALLY_SECONDS, max_unanswered_sends=None
-    )
+    return RetransmitPolicy(idle_timeout=settings.idle_timeout, max_unanswered_sends=None)

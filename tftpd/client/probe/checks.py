@@ -39,9 +39,6 @@ _COUNTED_BLOCKS = (2, 3, 4)
 MAX_SAMPLE_BYTES = 8 << 20
 MAX_SAMPLE_SECONDS = 1.0
 
-# Short, because the data is not needed: a server that misses the last ACK may time out.
-_DALLY_SECONDS = 0.25
-
 _MAX_ROLLOVER_SECONDS = 10.0
 _MAX_SILENCE_SECONDS = 2.5  # after block 65535; most servers retransmit within 2 s
 
@@ -349,7 +346,7 @@ async def measure_throughput(
         LocalError: No port can be opened.
     """
     request = TransferRequest(Direction.READ, target.name, blksize=blksize, windowsize=windowsize)
-    policy = RetransmitPolicy(idle_timeout=idle_timeout, dally=_DALLY_SECONDS)
+    policy = RetransmitPolicy(idle_timeout=idle_timeout)
     sink = CountingSink(target.runtime.clock, MAX_SAMPLE_BYTES)
     transfer = DownloadTransfer(request, target.server, policy, sink.open)
     result = await _run_for(MAX_SAMPLE_SECONDS, transfer, target)
@@ -380,7 +377,7 @@ async def detect_rollover(target: ProbeTarget, blksize: int, windowsize: int) ->
         LocalError: No port can be opened.
     """
     request = TransferRequest(Direction.READ, target.name, blksize=blksize, windowsize=windowsize)
-    policy = RetransmitPolicy(idle_timeout=_MAX_SILENCE_SECONDS, dally=_DALLY_SECONDS)
+    policy = RetransmitPolicy(idle_timeout=_MAX_SILENCE_SECONDS)
     sink = CountingSink(target.runtime.clock, inf)
     # As for a broadcast, the answer may come from another address of the server.
     server = replace(target.server, broadcast=True)
