@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
+from itertools import pairwise
 from threading import Event
 from time import monotonic
 from typing import Any, ParamSpec
@@ -147,6 +148,13 @@ class BlockingDriver:
         try:
             if transfer.trace is None and isinstance(machine, Receiver) and machine.next_number:
                 datagrams = self._acknowledge_full_blocks(sock, machine, machine.next_number)
+            elif (
+                isinstance(transfer, transfers.UploadTransfer)
+                and transfer.answered
+                and transfer.trace is None
+                and transfer.machine.lock_step_blocks
+            ):
+                datagrams = self._send_single_blocks(sock, transfer)
             else:
                 datagrams = recv_burst(sock)[0] if self._has_gro else (sock.recv(self._max_bytes),)
         except (TimeoutError, BlockingIOError):
@@ -181,6 +189,31 @@ class BlockingDriver:
         finally:
             if payloads:
                 machine.on_acknowledged(payloads, now)
+
+    def _send_single_blocks(
+        self, sock: socket.socket, transfer: transfers.UploadTransfer
+    ) -> Sequence[bytes]:
+        """Send ready blocks, each after the ACK of the block before, for a limited time.
+
+        Returns:
+            The first other datagram; nothing if no block is ready or the time has passed.
+        """
+        recv, send, max_bytes = sock.recv, sock.send, self._max_bytes
+        until = monotonic() + _MAX_LOOP_SECONDS
+        count = 0
+        try:
+            for sent, following in pairwise(transfer.ready_datagrams()):
+                if (now := monotonic()) >= until:
+                    break
+                datagram = recv(max_bytes)
+                if datagram[:HEADER_BYTES] != ACK_PREFIX + sent[2:HEADER_BYTES]:
+                    return (datagram,)
+                send(following)
+                count += 1
+            return ()
+        finally:
+            if count:
+                transfer.machine.on_acknowledged(count, now)
 
     def _set_timeout(self, sock: socket.socket, seconds: float) -> None:
         self._timeout = seconds

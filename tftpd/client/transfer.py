@@ -420,6 +420,12 @@ class UploadTransfer(ClientTransfer[FileLike]):
         is_known = self.answered and self.request.mode is Mode.OCTET
         return self.file.size if is_known else None
 
+    def ready_datagrams(self) -> list[memoryview]:
+        """Return the datagrams of the block in flight and of all ready blocks after it."""
+        size, first = self._ring.size, self.machine.blocks + 1
+        views = self._ring.datagrams(first, self._ring.ready - self.machine.blocks)
+        return [view[at : at + size] for view in views for at in range(0, len(view), size)]
+
     def _open(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         self.machine = Sender(options, timer, now)
         kind = NetasciiBlockRing if options.mode is Mode.NETASCII else BlockRing

@@ -117,11 +117,12 @@ class Receiver(TransferMachine):
     def next_number(self) -> int | None:
         """Number of the next block if the driver may acknowledge full blocks itself, else None.
 
-        The driver may do so in lock-step, after the first block and before number 65535, while
-        the machine has nothing else to do. See `on_acknowledged()`.
+        The driver may do so in lock-step, after the first RTT sample and before number 65535,
+        while the machine has nothing else to do. See `on_acknowledged()`.
         """
         number = self._numbering.to_wire(self.blocks) + 1
-        is_plain = self._windowsize == 1 and self.blocks and self.mid_window
+        has_rtt = self.smoothed_rtt is not None
+        is_plain = self._windowsize == 1 and has_rtt and self.mid_window
         return number if is_plain and number < MAX_NUMBER else None
 
     def on_acknowledged(self, payloads: list[bytes], now: float) -> None:

@@ -205,6 +205,34 @@ class Sender(TransferMachine):
             self._receive_duplicate(now)
 
     @property
+    def lock_step_blocks(self) -> int:
+        """Number of ready blocks behind the one in flight, if the driver may send them itself.
+
+        The driver may do so in lock-step, while no block was sent twice, after the first RTT
+        sample: it sends each block after the ACK of the block before. See `on_acknowledged()`.
+        Otherwise the number is 0.
+        """
+        is_plain = self._windowsize == self._in_flight == 1 and self._sent_once
+        is_paced = self._is_paced or self.smoothed_rtt is None
+        return self._ready - 1 if is_plain and not is_paced else 0
+
+    def on_acknowledged(self, count: int, now: float) -> None:
+        """Take the ACKs of `count` blocks, each of which the driver has answered with a block.
+
+        Args:
+            count: Number of blocks, at most `lock_step_blocks`.
+            now: Time of the last block in seconds.
+        """
+        self.blocks += count
+        self._ready -= count
+        self._highest_sent += count
+        self._acked_after_resend = self._duplicate_answered = False
+        self._window_sent_at = now
+        self._timer.reset_backoff()
+        self._record_progress(now)
+        self._record_send(now)
+
+    @property
     def _is_paced(self) -> bool:
         return self._pacer is not None and self._pacer.active
 
