@@ -3,10 +3,11 @@
 import socket
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from tftpd.client import BadAnswer, ClientSettings, ServerError, TimedOut, get, put
+from tftpd.client import BadAnswer, ClientSettings, ServerError, TimedOut, blocking, get, put
 
 LIMIT = 20.0
 LOCK_STEP = ClientSettings(blksize=512, windowsize=1)
@@ -208,3 +209,20 @@ def test_an_exception_of_the_program_ends_the_transfer_with_an_error(tmp_path):
     with server(play) as port, pytest.raises(KeyboardInterrupt):
         get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP, progress=progress)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_block_is_requested_again_without_receive_timeouts_of_the_kernel(
+    tmp_path, monkeypatch
+):
+    def play(listener, request, client):
+        listener.sendto(data(1), client)
+        receive(listener, ack(1))
+        receive(listener, ack(1))
+        listener.sendto(data(2, b"end"), client)
+        receive(listener, ack(2))
+
+    short = SimpleNamespace(pack=lambda *_: b"\0")  # too short for the kernel
+    monkeypatch.setattr(blocking, "_TIMEVAL", short)
+    with server(play) as port:
+        result = get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
+    assert result.retransmits == 1

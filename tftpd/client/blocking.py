@@ -217,12 +217,12 @@ class BlockingDriver:
 
     def _set_timeout(self, sock: socket.socket, seconds: float) -> None:
         self._timeout = seconds
-        if seconds < _MIN_RECEIVE_TIMEOUT_SECONDS:
-            sock.settimeout(seconds)
-        else:
-            sock.settimeout(None)
+        sock.settimeout(seconds)
+        if seconds >= _MIN_RECEIVE_TIMEOUT_SECONDS:
             timeval = _TIMEVAL.pack(0, int(seconds * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            with suppress(OSError):  # 32-bit systems with 64-bit times have another structure
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+                sock.settimeout(None)
 
     def _drain(self, sock: socket.socket) -> None:
         """Read the datagrams that wait in the buffer of a non-blocking socket."""
