@@ -7,7 +7,7 @@ Each package imports only packages above it in this list:
     storage    files below a root directory
     templates  Jinja templates in separate processes
     config     YAML to Settings
-    net        UDP under Twisted: sockets, ports, sessions
+    net        UDP sockets, ports and sessions
     server     listen, queue, admit, resolve, start sessions
     status     status page, JSON, metrics
     daemon     the twistd plugin and the command `tftpd`

@@ -149,7 +149,7 @@ def test_an_answer_of_another_host_is_named(tmp_path):
     settings = ClientSettings(idle_timeout=1.0)
     with server(play) as port, pytest.raises(TimedOut) as failed:
         get("127.0.0.1", "f", tmp_path / "f", port=port, settings=settings)
-    assert str(failed.value) == "127.0.0.2 answered, but 127.0.0.1 was asked"
+    assert str(failed.value) == "127.0.0.2 answered instead of 127.0.0.1"
 
 
 def test_a_broadcast_request_is_answered_by_one_host(tmp_path):

@@ -80,9 +80,9 @@ def decode_name(filename: bytes, encodings: Sequence[str]) -> bytes:
 def _decode_part(part: bytes, encodings: Sequence[str]) -> bytes:
     """Return a part of a name in UTF-8.
 
-    It is UTF-8 if it is valid UTF-8, otherwise the first encoding that decodes it applies. But
-    many words in GB 2312 are valid UTF-8, as a few characters of Europe and the Near East: if
-    only the encoding gives a character of East Asia, it applies.
+    A part that is valid UTF-8 is UTF-8; otherwise the first encoding that decodes it applies. But
+    many words in GB 2312 are valid UTF-8 by accident, with characters of Europe and the Near East.
+    The encoding applies if only it gives a character of East Asia.
     """
     utf_8 = _decode(part, "utf-8")
     other = next(filter(None, (_decode(part, encoding) for encoding in encodings)), None)

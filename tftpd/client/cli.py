@@ -14,8 +14,8 @@ from tftpd.client.arguments import parser
 from tftpd.client.errors import ExitStatus, LocalError, UsageError
 from tftpd.client.jobs import is_url, parse_downloads, parse_probe, parse_uploads
 
-# How a stream is opened that the parent process has closed: the use of standard input or output
-# then fails with EBADF, and messages get lost.
+# Modes in which closed standard streams are opened: the use of standard input or output then fails
+# with EBADF, and messages get lost.
 _CLOSED_STREAMS = {
     "stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)
 }  # fmt: skip

@@ -213,7 +213,7 @@ class ClientTransfer(ABC, Generic[File]):
         """
         result = self.make_result()
         if result.outcome is Outcome.TIMED_OUT and self._other_host and not self.answered:
-            raise TimedOut(f"{self._other_host} answered, but {self.server.address[0]} was asked")
+            raise TimedOut(f"{self._other_host} answered instead of {self.server.address[0]}")
         if result.outcome is not Outcome.DONE:
             raise transfer_error(result, self.local)
         if self.progress is not None:
@@ -315,7 +315,7 @@ class ClientTransfer(ABC, Generic[File]):
 
 
 class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]):
-    """A download.
+    """Download: a file of the server to a local file or stream.
 
     Its `file` opens the destination once the options are known, and raises `RequestRefused` if
     this fails. The file `spool`, if any, is copied to `stream` when it is complete.
@@ -404,7 +404,7 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
 
 
 class UploadTransfer(ClientTransfer[FileLike]):
-    """An upload. `release()` closes its `file`."""
+    """Upload of a local file. `release()` closes its `file`."""
 
     direction = Direction.WRITE
     machine: Sender

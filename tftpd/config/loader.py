@@ -49,8 +49,8 @@ _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 def load_settings(path: Path) -> Settings:
     """Load the configuration file at `path`; relative paths in it become absolute.
 
-    Below a root for uploads that may not replace files, a temporary file is created and removed,
-    to find out if the file system can store them.
+    If uploads below a root may not replace files, a temporary file is created and removed there.
+    It shows if the file system can store such uploads.
 
     Raises:
         ConfigError: The file cannot be read or has problems. It lists all of them.
@@ -66,7 +66,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
-    """Like `load_settings`, but try no upload, and return the document, too: the lines of keys."""
+    """Load the settings, and the document for the lines of their keys. Create no file."""
     load_shipped_profiles()  # cache them: after `--uid` the daemon may be unable to read the file
     document = parse_document(_read_text(path))
     if not isinstance(document.value, dict):

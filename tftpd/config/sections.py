@@ -83,8 +83,8 @@ class LimitsSection(ConfigModel):
     def option_limits(self) -> OptionLimits:
         """Build the protocol.OptionLimits that this section describes.
 
-        If the bandwidth is limited, the window is limited to 0.25 s of it, so that clients do
-        not time out in the middle of a window.
+        If the bandwidth is limited, a window takes at most 0.25 s. Otherwise clients would time
+        out in the middle of a window.
         """
         bandwidth = min(self.bandwidth or inf, self.session_bandwidth or inf)
         max_bytes = max(DEFAULT_BLKSIZE, bandwidth * _MAX_WINDOW_SECONDS)

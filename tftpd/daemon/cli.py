@@ -144,9 +144,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status.
 
-    The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 if
-    `check` finds a bad template, if `explain` finds that the request is refused, if units
-    cannot be installed, if a map cannot be translated, or if standard output fails.
+    The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 for other
+    failures: a bad template, a refused request in `explain`, units that cannot be installed, a map
+    that cannot be translated, or standard output that cannot be written.
     """
     arguments = _parse(argv)
     if arguments.run is _run:

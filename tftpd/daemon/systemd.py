@@ -22,8 +22,8 @@ _MICROSECONDS = 1_000_000
 class SystemdNotifier:
     """Sends the daemon's state to systemd.
 
-    While the reactor runs, it sends the status and notifies the watchdog every 10 s, and at
-    least twice per WatchdogSec, so that systemd restarts a daemon that hangs.
+    While the reactor runs, the notifier sends the status and notifies the watchdog. It does so
+    every 10 s, and at least twice per WatchdogSec. systemd restarts a daemon that hangs.
     """
 
     def __init__(self, clock: IReactorTime, status: Callable[[], str]) -> None:

@@ -100,7 +100,7 @@ class WorkerPool:
 
     @property
     def problem(self) -> str:
-        """The worker that has not answered, as text; empty if all answer."""
+        """One line for each worker that does not answer; empty if all answer."""
         silent = [slot.number for slot in self._slots if slot.worker and slot.worker.unanswered > 1]
         return "".join(f"worker {number} does not answer\n" for number in silent)
 
@@ -211,7 +211,7 @@ class WorkerSlot:
         self._start_later("worker {worker} ended ({reason})", reason)
 
     def _check_worker(self) -> None:
-        """Ask the worker for a sign of life, or kill it if it has given none."""
+        """Send a ping to the worker; kill the worker if it has not answered the last ones."""
         worker = self.worker
         assert worker is not None
         if worker.unanswered < _MAX_UNANSWERED_PINGS:

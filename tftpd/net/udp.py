@@ -1,8 +1,8 @@
 """UDP ports under a Twisted reactor: the base class, and the port of one session.
 
-Replaces `reactor.listenUDP`, whose port does not report the local address of a
-datagram, drops the scope of an IPv6 peer, truncates long datagrams silently, logs two
-lines per session, and raises from `write()` when a datagram is merely lost.
+Replaces `reactor.listenUDP`. The port of Twisted does not report the local address of a datagram,
+and drops the scope of an IPv6 peer. It truncates long datagrams silently and logs two lines per
+session. Its `write()` raises an exception if a datagram is merely lost.
 """
 
 import select

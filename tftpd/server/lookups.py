@@ -248,7 +248,7 @@ class LookupPool:
         self._pool.start()
 
     def resize(self, n_roots: int) -> None:
-        """Have threads for the lookups of `n_roots` roots, even if all of them hang."""
+        """Resize the pool: each of `n_roots` roots has threads, even if all others hang."""
         self._pool.adjustPoolsize(0, max(1, n_roots) * MAX_RUNNING_PER_ROOT)
 
     def __call__(self, work: Callable[[], T], max_wait: float) -> "Deferred[T]":

@@ -160,7 +160,7 @@ class Server:
         return self._sessions.idle()
 
     problem = ""
-    """A process that answers at all has no worker that does not."""
+    """Empty: this process has no workers that could fail to answer."""
 
     @property
     def transfers(self) -> int:
@@ -214,7 +214,7 @@ class Server:
         )
 
     def _provide_threads(self, n_roots: int) -> None:
-        """Have threads for files even if each root but one hangs. A thread starts when needed."""
+        """Resize the thread pools, so that one root has threads even if all others hang."""
         self._lookup_pool.resize(n_roots)
         self._render_pool.resize(n_roots)
         self._reactor.suggestThreadPoolSize(n_roots * MAX_THREADS_PER_DEVICE + _SPARE_THREADS)
@@ -241,7 +241,7 @@ class Server:
             )
 
     def _track_usage(self, mounts: Mounts) -> None:
-        """Keep the disk usage of each root with a quota."""
+        """Create a tracker of the disk usage for each root with a quota; keep the present ones."""
         roots = {
             root.path
             for mount in mounts

@@ -115,7 +115,7 @@ class SnapshotSource(Protocol):
 
     @property
     def problem(self) -> str:
-        """Lines that name workers that do not answer; empty if there are none."""
+        """One line for each worker that does not answer; empty if all answer."""
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the current state."""

@@ -1,8 +1,8 @@
 """HTTP server of the status page.
 
-A page on the Internet may point its own host name to our address (DNS rebinding), so that a
-browser in this network reads the status page for it. Such requests carry the foreign name in
-their Host header and are refused.
+A page on the Internet may point its own host name to our address (DNS rebinding). A browser in
+this network would then read the status page for it. Such requests carry the foreign name in their
+Host header and are refused.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Query the kernel's dentry cache: can a path be resolved without disk I/O?
+"""Query the kernel's dentry cache for paths that can be resolved without disk I/O.
 
 Linux answers by openat2(2) with RESOLVE_CACHED (since 5.12). The call takes about 3 us; a
 disk may take thousands, and a file server that is down never answers. The cache does not

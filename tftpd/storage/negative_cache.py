@@ -123,8 +123,8 @@ class NegativeCache:
     ) -> None:
         """Store a refusal for two seconds, as long as the directories are unchanged.
 
-        Nothing is stored if a stamp is None, if there are none or more than 16 different
-        stamps, or if a path is longer than 512 bytes.
+        Nothing is stored if a stamp is None, or if a path is longer than 512 bytes. There must
+        be 1 to 16 different stamps.
         """
         distinct = tuple(stamp for stamp in dict.fromkeys(stamps) if stamp is not None)
         if None in stamps or not 0 < len(distinct) <= _MAX_STAMPS:

@@ -238,7 +238,7 @@ class _Target:
             check_quota(self.tracker.usage.with_file(size, self._replaced_size()), self.policy)
 
     def set_attributes(self, fd: int) -> None:
-        """Set those of the file that is replaced, or the mode of the policy for a new file."""
+        """Set the attributes of the replaced file, or the mode of the policy for a new file."""
         if not (self.policy.overwrite and copy_attributes(self.directory, self.name, fd)):
             os.fchmod(fd, self.policy.mode)
 
