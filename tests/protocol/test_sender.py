@@ -579,11 +579,32 @@ def test_only_repeated_blocks_count_as_retransmits():
     assert end.machine.retransmits == 1
 
 
-def test_an_ack_of_blocks_sent_before_the_window_restarted_is_accepted():
+def test_an_ack_of_the_blocks_sent_before_the_window_restarted_continues_the_window():
     end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
     end.send()
     assert end.receive(Ack(1)) == data_packets(2, b"bbbb", b"cccc", b"dddd")
-    assert end.receive(Ack(3)) == data_packets(4, b"dddd", b"eeee", b"ffff")
+    assert end.receive(Ack(3)) == data_packets(5, b"eeee", b"ffff")
+    assert end.advance(1) == data_packets(4, b"dddd", b"eeee", b"ffff")
+
+
+def test_an_ack_before_those_blocks_starts_the_window_again():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffff", WINDOW)
+    end.send()
+    assert end.receive(Ack(1)) == data_packets(2, b"bbbb", b"cccc", b"dddd")
+    assert end.receive(Ack(2)) == data_packets(3, b"cccc", b"dddd", b"eeee")
+
+
+def test_one_duplicated_block_does_not_double_the_rest_of_the_file():
+    end = SenderEnd(b"aaaabbbbccccddddeeeeffffgggghhhhiiiij", WINDOW)
+    assert end.send() == data_packets(1, b"aaaa", b"bbbb", b"cccc")
+    # The network duplicates block 2. The client (atftp, U-Boot) acknowledges the copy, and counts
+    # its next window from there.
+    assert end.receive(Ack(2)) == data_packets(3, b"cccc", b"dddd", b"eeee")
+    # The first copy of block 3 was in order, and the second one is acknowledged.
+    assert end.receive(Ack(3)) == data_packets(6, b"ffff")
+    assert end.receive(Ack(6)) == data_packets(7, b"gggg", b"hhhh", b"iiii")
+    assert end.receive(Ack(9)) == data_packets(10, b"j")
+    assert end.machine.retransmits == 1
 
 
 def test_an_oack_without_an_answer_times_out():

@@ -71,6 +71,7 @@ class Sender(TransferMachine):
         self._last_size: int | None = None  # bytes in the last block, when it is ready
         self._in_flight = 0  # number of unacknowledged blocks that were sent
         self._highest_sent = 0  # index of the highest block ever sent
+        self._repeated_until = 0  # index of the highest block sent before the window started again
         self._sent_once = True  # no block in flight was sent more than once
         self._acked_after_resend = False  # the last acknowledged block was sent more than once
         self._duplicate_answered = False  # a duplicate of the last ACK was answered
@@ -177,6 +178,8 @@ class Sender(TransferMachine):
             self._sent_once = self._sent_once or start == 0
             self._highest_sent = last
         else:
+            if start == 0:
+                self._repeated_until = self._highest_sent
             self._sent_once = False
             self.retransmits += min(last, self._highest_sent) - first + 1
             self._highest_sent = max(last, self._highest_sent)
@@ -259,7 +262,12 @@ class Sender(TransferMachine):
         if self._sent_once and now >= self._next_sample_at and count == self._in_flight:
             self._timer.on_rtt_sample(now - self._sent_at)
             self._next_sample_at = now + _RTT_SAMPLE_INTERVAL_SECONDS
-        if count < self._in_flight:
+        in_flight = 0
+        if count < self._in_flight and self.blocks + count == self._repeated_until:
+            # A copy of a repeated block, not a lost one, can explain this ACK (atftp, U-Boot). If
+            # the window started again, each copy would cause the next ones.
+            in_flight = self._in_flight - count
+        elif count < self._in_flight:
             self._timer.reset_backoff()
             self._require_pacer().on_loss(count, now - self._window_sent_at - self._timer.min_rtt)
         elif self._pacer is not None and self._pacer.active:
@@ -272,7 +280,7 @@ class Sender(TransferMachine):
         self.blocks += count
         # An ACK from the middle means that the block after it was lost: a new window starts
         # there (RFC 7440 section 4).
-        self._in_flight = 0
+        self._in_flight = in_flight
         # _record_progress() inline: this runs once per ACK.
         self._progress_at = now
         self.peer_confirmed = True
