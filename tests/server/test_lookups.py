@@ -390,7 +390,7 @@ def test_an_internal_error_in_a_lookup_affects_only_its_request(offer, monkeypat
         server.net.run_threads()
     globalLogPublisher.removeObserver(faults.append)
     assert client.receive() == []
-    assert [fault["peer"] for fault in faults] == [client.address]
+    assert [fault["peer"] for fault in faults] == ["192.0.2.7:1"]
     assert other.request(Rrq(b"seven", b"octet")) == [Data(1, SEVEN)]
     other.send(Ack(1))
     assert server.idle
