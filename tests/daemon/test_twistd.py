@@ -67,6 +67,7 @@ def test_the_json_log_has_one_flat_object_per_request(tmp_path):
         "blksize": 600,
         "windowsize": 1,
         "retransmits": 0,
+        "first_block": 1,
         "profile": None,
         "served_name": None,
         "resolution_steps": "",
