@@ -2,11 +2,12 @@
 
 import errno
 import socket
+import threading
 
 import pytest
 
 from tftpd.net import segmentation
-from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
+from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_burst, recv_coalesced
 
 
 @pytest.fixture
@@ -136,3 +137,29 @@ def test_gro_is_not_enabled_on_other_systems_than_linux(monkeypatch, pair):
     monkeypatch.setattr(segmentation, "_LINUX", False)
     assert not enable_gro(pair[0])
     assert not SegmentedSender(pair[0])._has_gso
+
+
+class InterruptedSocket:
+    """Socket whose read fills the buffer and then lets `meanwhile` run before it returns."""
+
+    def __init__(self, datagram, meanwhile):
+        self._datagram = datagram
+        self._meanwhile = meanwhile
+
+    def recvmsg_into(self, buffers, ancillary_bytes):
+        buffers[0][: len(self._datagram)] = self._datagram
+        self._meanwhile()
+        return len(self._datagram), [], 0, ("192.0.2.7", 1069)
+
+
+def test_reads_in_two_threads_at_once_do_not_mix_their_data():
+    others = []
+
+    def read_in_another_thread():
+        sock = InterruptedSocket(b"bbbb", lambda: None)
+        thread = threading.Thread(target=lambda: others.append(recv_burst(sock)[0]))
+        thread.start()
+        thread.join()
+
+    assert recv_burst(InterruptedSocket(b"aaaa", read_in_another_thread))[0] == (b"aaaa",)
+    assert others == [(b"bbbb",)]

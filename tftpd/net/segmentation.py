@@ -8,6 +8,7 @@ buffer. Both exist on Linux only and work with plain `sendmsg` and `recvmsg`.
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from tftpd.net.types import Buffer, SocketAddress
@@ -24,14 +25,22 @@ _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _GRO_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
 
-# One buffer for all sockets: data is copied out before the next read.
-_BUFFER = memoryview(bytearray(65536))
-_BUFFERS = [_BUFFER]
+_MAX_DATAGRAM_BYTES = 65536
 _MAX_READS = 64  # reads of one socket before other sockets are served
 
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 """Control messages for `sendmsg`."""
+
+
+class _ThreadBuffer(threading.local):
+    """One buffer for all sockets of a thread: data is copied out before its next read."""
+
+    def __init__(self) -> None:
+        self.buffers = [memoryview(bytearray(_MAX_DATAGRAM_BYTES))]
+
+
+_thread = _ThreadBuffer()
 
 
 class SegmentedSender:
@@ -131,8 +140,9 @@ def recv_burst(sock: socket.socket) -> tuple[Sequence[bytes], SocketAddress]:
     Raises:
         OSError: Nothing could be read.
     """
-    length, ancillary, _, peer = sock.recvmsg_into(_BUFFERS, _GRO_ANCILLARY_BYTES)
-    data = bytes(_BUFFER[:length])
+    buffers = _thread.buffers
+    length, ancillary, _, peer = sock.recvmsg_into(buffers, _GRO_ANCILLARY_BYTES)
+    data = bytes(buffers[0][:length])
     if not ancillary:
         return (data,), peer
     (size,) = _GRO_SIZE.unpack(ancillary[0][2])  # of the only option of these sockets
