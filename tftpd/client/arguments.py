@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_server_options(probe, _PROBE_TIMEOUT_SECONDS)
 
     prompt = commands.add_parser(
-        "prompt", help="interactive mode, or commands from standard input (the default command)"
+        "prompt", help="interactive mode, or commands from standard input; short form: tftpc HOST"
     )
     prompt.add_argument("host", metavar="HOST", help="server: host name or IP address")
     prompt.add_argument(

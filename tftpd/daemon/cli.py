@@ -100,8 +100,8 @@ def _add_explain(commands: Any) -> None:
     add("--option", action="append", default=[], type=_option, metavar="NAME=VALUE", help=help_text)
     add("--user", help="the user that the daemon runs as (twistd --uid); needs root")
     add("--json", action="store_true", help="print one JSON object")
-    help_text = "the configuration file, read or write (default: read), and the requested name"
-    add("words", nargs="+", metavar="read|write", help=help_text)
+    help_text = "the requested name, after the configuration file and read (the default) or write"
+    add("words", nargs="+", metavar="NAME", help=help_text)
     explain.set_defaults(run=run_explain)
 
 
