@@ -48,7 +48,7 @@ class NamesSection(ConfigModel):
     fallbacks: tuple[FallbackName, ...] = ()
     """Fallbacks, tried in this order, also on the result of earlier ones.
 
-    They remove a drive (C:), remove trailing junk, add or remove a prefix, and ignore case.
+    They remove a drive (C:), remove trailing garbage, add or remove a prefix, and ignore case.
     """
 
     encodings: tuple[Encoding, ...] = ()

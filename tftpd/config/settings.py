@@ -90,7 +90,7 @@ class Settings(ConfigModel):
     """Rules that change requested names, applied in order."""
 
     names: NamesSection = NamesSection()
-    """Alternative names that are tried if a file does not exist."""
+    """Encodings of names, and further names that are tried if a file does not exist."""
 
     variables: list[VariablesSection] = Field(default=[])
     """Values for templates.
