@@ -140,6 +140,20 @@ def test_a_server_that_closes_its_port_ends_the_transfer_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_that_closes_its_port_before_the_last_ack_is_reported():
+    def play(listener, request, client):
+        with udp_socket() as transfer:
+            transfer.sendto(ack(0), client)
+            receive(transfer, data(1))
+            transfer.sendto(ack(1), client)
+            receive(transfer, data(2, b"end"))
+
+    with server(play) as port, pytest.raises(TimedOut) as failed:
+        put("127.0.0.1", "f", data(1)[4:] + b"end", port=port, settings=LOCK_STEP)
+    reason = "the last block was not acknowledged: ICMP port unreachable"
+    assert str(failed.value) == f"the server does not answer: {reason}"
+
+
 def test_an_answer_of_another_host_is_named(tmp_path):
     def play(listener, request, client):
         with udp_socket("127.0.0.2") as other:

@@ -171,6 +171,12 @@ def test_an_error_packet_becomes_an_exception_with_its_code_and_text(client, pat
     assert client.net.ports == {}
 
 
+def test_an_error_packet_without_a_text_is_described(client, path):
+    client.get(path)
+    client.receive(ErrorPacket(3, ""))
+    assert (client.result.code, client.result.text) == (3, "the server gave no reason")
+
+
 def test_an_error_during_a_download_keeps_the_existing_file(client, path, tmp_path):
     path.write_bytes(b"old")
     client.get(path)

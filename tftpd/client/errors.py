@@ -138,7 +138,7 @@ def transfer_error(result: TransferResult, local: object) -> TransferError:
         is_upload_refused = result.direction is Direction.WRITE and result.bytes_transferred == 0
         if result.code == ErrorCode.ILLEGAL_OPERATION and is_upload_refused:
             error_class = Refusal
-        return error_class(result.detail or f"ERROR {result.code}", result.code)
+        return error_class(result.detail or "the server gave no reason", result.code)
     if result.only_block_0_acked and result.first_block:
         text = "the server acknowledges block 0 only; it may count blocks from 0: --first-block 0"
         return TimedOut(text)

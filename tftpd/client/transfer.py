@@ -180,7 +180,8 @@ class ClientTransfer(ABC, Generic[File]):
         if not is_proven or self._refusals >= _MAX_REFUSALS:
             is_done = machine.peer_confirmed and machine.is_finishing
             outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
-            machine.close(outcome, detail="ICMP port unreachable")
+            detail = "the last block was not acknowledged: " if is_done else ""
+            machine.close(outcome, detail=detail + "ICMP port unreachable")
 
     def cancel(self) -> None:
         """End the transfer with an ERROR to the server, unless it has ended already."""
