@@ -17,7 +17,7 @@ VARIABLES = re.search(r"```yaml\n(variables:.*?)```", TEXT, re.DOTALL)[1]
 EXAMPLES = {
     name: (text, gives)
     for name, text, gives in re.findall(
-        r"^`(\S+\.j2)`.*?```jinja\n(.*?)```\n\ngives\n\n```text\n(.*?)```",
+        r"^`(\S+\.j2)`.*?```jinja\n(.*?)```\n\nThe client gets:\n\n```text\n(.*?)```",
         TEXT,
         re.DOTALL | re.MULTILINE,
     )
