@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -152,6 +153,30 @@ def test_a_server_that_closes_its_port_before_the_last_ack_is_reported():
         put("127.0.0.1", "f", data(1)[4:] + b"end", port=port, settings=LOCK_STEP)
     reason = "the last block was not acknowledged: ICMP port unreachable"
     assert str(failed.value) == f"the server does not answer: {reason}"
+
+
+@pytest.mark.parametrize("packets", [[b"\0\7junk"], [data(1), b"\0\7junk"]])
+def test_a_flood_of_packets_without_effect_does_not_extend_the_timeout(tmp_path, packets):
+    ended = threading.Event()
+
+    def play(listener, request, client):
+        *first, junk = packets
+        for packet in first:
+            listener.sendto(packet, client)
+        until = time.monotonic() + LIMIT
+        while not ended.is_set():
+            assert time.monotonic() < until
+            for _ in range(50):
+                listener.sendto(junk, client)
+
+    settings = ClientSettings(blksize=512, windowsize=1, idle_timeout=0.3)
+    with server(play) as port:
+        try:
+            with pytest.raises(TimedOut):
+                get("127.0.0.1", "f", tmp_path / "f", port=port, settings=settings)
+        finally:
+            ended.set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_answer_of_another_host_is_named(tmp_path):

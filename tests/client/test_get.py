@@ -23,7 +23,7 @@ from tftpd.client.errors import (
 )
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 
 REQUESTED_OPTIONS = ((b"tsize", b"0"), (b"blksize", b"1468"), (b"windowsize", b"16"))
 OTHER_HOST = ("192.0.2.99", 4000)
@@ -215,6 +215,47 @@ def test_invalid_packets_do_not_extend_the_timeout(net, path):
     assert type(client.result) is TimedOut
 
 
+def test_a_server_that_sends_too_slowly_ends_the_transfer(net, path, tmp_path):
+    client = ClientDriver(net, idle_timeout=5.0)
+    client.get(path)
+    client.receive(oack_with_size(4000))
+    for number in (1, 2, 3):
+        assert client.receive(Data(number, b"12345678"))[-1] == Ack(number)
+        client.advance(3.0)
+    client.advance(1.0)
+    assert client.receive(Data(4, b"12345678")) == [ErrorPacket(0, "Transfer is too slow")]
+    assert type(client.result) is TimedOut
+    assert str(client.result) == "the transfer is too slow: 32 bytes in 10 s (--min-rate 128)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_transfer_that_has_its_last_block_is_stored(net, path):
+    client = ClientDriver(net, idle_timeout=5.0)
+    client.get(path)
+    client.receive(oack_with_size(20))
+    client.advance(4.9)
+    client.receive(Data(1, b"12345678"))
+    client.advance(4.9)
+    client.receive(Data(2, b"12345678"))
+    client.advance(0.2)  # 10 s have passed, and no timer
+    client.receive(Data(3, b"1234"))
+    assert client.result.outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize(("min_rate", "outcome"), [(3, TimedOut), (0, TransferResult)])
+def test_the_rate_is_measured_again_in_each_interval(net, path, min_rate, outcome):
+    client = ClientDriver(net, idle_timeout=5.0, min_rate=min_rate)
+    client.get(path)
+    client.receive(oack_with_size(76))
+    pauses = [2.0] * 5 + [4.5] * 4  # at least 40 bytes in the first 10 s, at most 24 in the next
+    for number, pause in enumerate(pauses, 1):
+        assert client.result is None or number > 7
+        client.receive(Data(number, b"12345678"))
+        client.advance(pause)
+    client.receive(Data(10, b"1234"))
+    assert type(client.result) is outcome
+
+
 def test_packets_from_another_host_get_error_5_and_are_ignored(client, path):
     client.get(path)
     assert client.receive(Data(1, b"evil"), OTHER_HOST) == [ErrorPacket(5, "Unknown transfer ID")]
@@ -287,6 +328,16 @@ def test_max_size_limits_the_announced_size_and_the_received_bytes(net, path, tm
     assert (answer.code, type(client.result)) == (3, LocalError)
     assert str(client.result) == f"{path}: larger than 600 bytes (--max-size)"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_has_at_most_4_gib_unless_another_limit_is_given(net):
+    size = (4 << 30) + 1
+    for settings, answer in (({}, 3), ({"max_size": size}, None), ({"max_size": None}, None)):
+        client = ClientDriver(net, **settings)
+        client.get(io.BytesIO())
+        (packet,) = client.receive(oack_with_size(size))
+        assert getattr(packet, "code", None) == answer
+        client.receive(ErrorPacket(0, "end"))
 
 
 def test_an_open_file_that_cannot_be_written_causes_a_local_error(client):

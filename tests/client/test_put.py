@@ -62,6 +62,18 @@ def test_an_upload_may_count_blocks_from_0(net):
     assert (client.result.outcome, client.result.first_block) == (Outcome.DONE, 0)
 
 
+def test_a_server_that_acknowledges_too_slowly_ends_the_transfer(net):
+    client = ClientDriver(net, idle_timeout=5.0)
+    client.put(b"a" * 4000)
+    client.receive(Oack(((b"blksize", b"8"),)))
+    for number in (1, 2, 3):
+        client.advance(3.0)
+        assert client.receive(Ack(number))[-1] == Data(number + 1, b"a" * 8)
+    client.advance(1.0)
+    assert client.receive(Ack(4)) == [ErrorPacket(0, "Transfer is too slow")]
+    assert type(client.result) is TimedOut
+
+
 def test_error_4_in_reply_to_the_request_is_a_refusal(client):
     client.put(b"hello")
     client.receive(ErrorPacket(4, "unsupported request"))

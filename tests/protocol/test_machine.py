@@ -7,9 +7,9 @@ import pytest
 from tests.protocol.ends import OACK, POLICY, ReceiverEnd, SenderEnd
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
-from tftpd.protocol.negotiation import TransferOptions
+from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
 LOCK_STEP = TransferOptions(blksize=4)
@@ -156,3 +156,41 @@ def test_unexpected_packets_do_not_change_the_deadline():
     end.receive(Rrq(b"f", b"octet"), after=0.5)
     end.receive(Ack(9))
     assert end.machine.deadline == before
+
+
+def test_the_result_has_what_the_machine_knows_and_what_the_driver_adds():
+    options = TransferOptions(blksize=4, windowsize=2, oack=OACK)
+    machine = ReceiverEnd(options).machine
+    known = {"direction": Direction.READ, "peer": ("192.0.2.1", 69), "filename": b"f"}
+    machine.close(Outcome.ABORTED, 2, "reason")
+    result = machine.make_result(**known, bytes_transferred=8, size=9)
+    assert result == TransferResult(
+        **known, outcome=Outcome.ABORTED, bytes_transferred=8, mode=Mode.OCTET, blksize=4,
+        windowsize=2, code=2, detail="reason", size=9, options=options.option_names,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("n_blocks", "n_errors"), [(0, 1), (3, 1), (4, 3)])
+def test_an_icmp_error_ends_a_transfer_of_up_to_three_windows_and_the_third_a_longer_one(
+    n_blocks, n_errors
+):
+    end = ReceiverEnd(TransferOptions(blksize=4))
+    end.send()
+    for number in range(1, n_blocks + 1):
+        end.receive(Data(number, b"abcd"))
+    for _ in range(n_errors):
+        assert end.machine.outcome is None
+        end.machine.on_refused()
+    detail = "ICMP port unreachable"
+    detail += ": the final short block is missing" if n_blocks else ""
+    assert (end.machine.outcome, end.machine.detail) == (Outcome.ABORTED, detail)
+
+
+def test_an_icmp_error_instead_of_the_last_ack_leaves_the_file_unconfirmed():
+    end = SenderEnd(b"abcdef", TransferOptions(blksize=4, oack=OACK))
+    end.send()
+    end.receive(Ack(0))
+    end.receive(Ack(1))
+    end.machine.on_refused()
+    assert end.machine.outcome is Outcome.UNCONFIRMED
+    assert end.machine.detail == "the last block was not acknowledged: ICMP port unreachable"

@@ -6,7 +6,7 @@ from math import inf
 
 import tftpd
 from tftpd.client.errors import UsageError
-from tftpd.client.settings import IDLE_TIMEOUT_SECONDS
+from tftpd.client.settings import IDLE_TIMEOUT_SECONDS, MAX_SIZE_BYTES, MIN_RATE
 from tftpd.protocol.negotiation import Mode
 
 _PROBE_TIMEOUT_SECONDS = 5.0
@@ -19,9 +19,7 @@ def parser() -> argparse.ArgumentParser:
     version = f"tftpc {tftpd.__version__}"
     top.add_argument("--version", action="version", version=version, help="print the version")
     # For the commands that do not have all of these options.
-    top.set_defaults(
-        output=None, max_size=None, quiet=False, verbose=False, trace=False, json=False
-    )
+    top.set_defaults(output=None, quiet=False, verbose=False, trace=False, json=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -37,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
         help="local file, directory, or - for standard output (default: the name on the server)",
     )  # fmt: skip
     get.add_argument(
-        "--max-size", type=parse_natural, metavar="BYTES",
-        help="fail if a file is larger (default: no limit)",
+        "--max-size", type=parse_natural, default=MAX_SIZE_BYTES, metavar="BYTES",
+        help="fail if a file is larger (default: 4 GiB)",
     )  # fmt: skip
     _add_transfer_options(get)
 
@@ -131,6 +129,10 @@ def _add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-options", action="store_false", dest="has_options",
         help="send a request without options (default: only if the server ignores or refuses them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-rate", type=parse_natural, default=MIN_RATE, metavar="BYTES",
+        help=f"fail below this rate per second in twice --patience (default: {MIN_RATE}; 0: off)",
     )  # fmt: skip
     _add_server_options(parser, IDLE_TIMEOUT_SECONDS)
 

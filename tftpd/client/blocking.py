@@ -91,6 +91,9 @@ class BlockingDriver:
                 else:
                     self._receive_data(self._connected)
                 self._send_all()
+                # Datagrams without effect may arrive faster than a wait could end.
+                if (now := monotonic()) > transfer.machine.deadline + _MAX_WAIT_SECONDS:
+                    transfer.machine.on_timeout(now)
         except BaseException:
             transfer.cancel()
             self._send_all()

@@ -143,7 +143,8 @@ def transfer_error(result: TransferResult, local: object) -> TransferError:
         text = "the server acknowledges block 0 only; it may count blocks from 0: --first-block 0"
         return TimedOut(text)
     if result.outcome in (Outcome.TIMED_OUT, Outcome.UNCONFIRMED):
-        return TimedOut(": ".join(filter(None, ("the server does not answer", result.detail))))
+        text = "the server does not answer" if result.code is None else "the transfer is too slow"
+        return TimedOut(": ".join(filter(None, (text, result.detail))))
     # The client sends these codes if the server violates the protocol.
     if result.code in (ErrorCode.ILLEGAL_OPERATION, ErrorCode.OPTION_REFUSED):
         return BadAnswer(result.detail, result.code)

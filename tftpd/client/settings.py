@@ -7,6 +7,8 @@ from tftpd.protocol.request import TransferRequest
 
 DEFAULT_WINDOWSIZE = 16  # blocks; 32 are 10 % faster, but overflow queues of many networks
 IDLE_TIMEOUT_SECONDS = 30.0
+MAX_SIZE_BYTES = 4 << 30  # block numbers without rollover end there: 65,535 blocks of 65,464 bytes
+MIN_RATE = 128  # bytes per second: one block of 512 bytes in 4 s
 
 # Limit of a default window. Linux's default socket buffer can hold this much data together with
 # the kernel's overhead for each packet.
@@ -29,6 +31,8 @@ class ClientSettings:
         local: Local IPv4 or IPv6 address to send from. None: any.
         idle_timeout: Time without an answer, in seconds, after which the transfer fails.
         max_size: Largest file of a download in bytes. None: no limit.
+        min_rate: The transfer fails if it is slower, in bytes per second over twice the idle
+            timeout. 0: no limit.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
             from 0 and knows no options. In a download, the server's first block decides.
         has_options: False to request no option, for servers that ignore such requests.
@@ -41,7 +45,8 @@ class ClientSettings:
     rollover: int | None = None
     local: str | None = None
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
-    max_size: int | None = None
+    max_size: int | None = MAX_SIZE_BYTES
+    min_rate: int = MIN_RATE
     first_block: int = 1
     has_options: bool = True
 

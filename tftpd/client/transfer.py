@@ -57,10 +57,6 @@ _PROGRESS_INTERVAL_SECONDS = 0.2
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
 _MAX_CONTROL_PACKET_BYTES = 1024
 
-# An ICMP error ends a transfer that has moved fewer windows; later only so many errors do.
-_PROVEN_WINDOWS = 3
-_MAX_REFUSALS = 3
-
 # An unlimited number could loop forever with a spoofed service that answers every packet.
 _MAX_UNKNOWN_TID_REPLIES = 32
 _UNKNOWN_TID = packets.ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
@@ -96,6 +92,7 @@ class ClientTransfer(ABC, Generic[File]):
         local: Name of the local file, for messages.
         progress: Called at most five times a second, and at the end; may be None.
         trace: Called for each datagram; may be None.
+        min_rate: Bytes per second that the transfer must have; see `ClientSettings`.
         peer: The server's TID; its well-known port until it has answered.
         answered: True after the first answer, if the server has accepted the request.
         machine: The state machine of the present phase.
@@ -112,6 +109,7 @@ class ClientTransfer(ABC, Generic[File]):
     local: object = ""
     progress: Progress | None = None
     trace: PacketTrace | None = None
+    min_rate: int = 0
 
     def __post_init__(self) -> None:
         self.machine: RequestMachine | Receiver | Sender
@@ -122,8 +120,8 @@ class ClientTransfer(ABC, Generic[File]):
         self._replies: list[Outgoing] = []
         self._unknown_tids: set[SocketAddress] = set()  # those that got a reply
         self._other_host = ""  # that answered in place of the server
-        self._refusals = 0  # ICMP errors
         self._started = self._ended = self._next_progress_at = 0.0
+        self._rate_at, self._rate_bytes = 0.0, 0  # next check of the rate; bytes at the last one
 
     @property
     def requirements(self) -> PortRequirements:
@@ -170,18 +168,8 @@ class ClientTransfer(ABC, Generic[File]):
                     break
 
     def on_refused(self, now: float) -> None:
-        """Handle an ICMP error after the first answer: nobody receives on the peer's port.
-
-        The error may be forged. A transfer that has moved three windows ends at the third one.
-        """
-        self._refusals += 1
-        machine = self.machine
-        is_proven = machine.blocks > _PROVEN_WINDOWS * machine.options.windowsize
-        if not is_proven or self._refusals >= _MAX_REFUSALS:
-            is_done = machine.peer_confirmed and machine.is_finishing
-            outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
-            detail = "the last block was not acknowledged: " if is_done else ""
-            machine.close(outcome, detail=detail + "ICMP port unreachable")
+        """Handle an ICMP error after the first answer."""
+        self.machine.on_refused()
 
     def cancel(self) -> None:
         """End the transfer with an ERROR to the server, unless it has ended already."""
@@ -223,27 +211,13 @@ class ClientTransfer(ABC, Generic[File]):
 
     def make_result(self) -> TransferResult:
         """Return the result of a transfer with any outcome."""
-        machine = self.machine
-        options = machine.options
-        result = TransferResult(
+        result = self.machine.make_result(
             direction=self.direction,
             peer=self.peer[:2],
             filename=self.request.filename,
-            outcome=machine.outcome or Outcome.FAILED,
             bytes_transferred=self.bytes_transferred,
             seconds=max(0.0, self._ended - self._started),
-            mode=options.mode,
-            blksize=options.blksize,
-            windowsize=options.windowsize,
-            retransmits=machine.retransmits,
-            code=machine.code,
-            detail=machine.detail,
             size=self.size,
-            blocks=machine.blocks,
-            timeouts=machine.timeouts,
-            rtt=machine.smoothed_rtt,
-            options=options.option_names,
-            first_block=machine.first_block,
         )
         return self._request_machine.annotate(result)
 
@@ -280,8 +254,21 @@ class ClientTransfer(ABC, Generic[File]):
             machine.abort(refused)
             return
         self.answered = True
+        self._rate_seconds = 2 * timer.idle_timeout
+        self._rate_at = now + self._rate_seconds
         if not datagram.startswith(packets.OACK_PREFIX):
             self._receive_data((datagram,), now)  # the first block; a sender ignores ACK 0
+
+    def _check_rate(self, now: float) -> None:
+        """End a transfer that the server delays by blocks that are small or arrive seldom."""
+        if now < self._rate_at:
+            return
+        seconds, count = self._rate_seconds, self.bytes_transferred - self._rate_bytes
+        self._rate_at, self._rate_bytes = now + seconds, self.bytes_transferred
+        if count < self.min_rate * seconds:
+            reason = f"{count} bytes in {seconds:g} s (--min-rate {self.min_rate})"
+            refused = RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.TOO_SLOW)
+            self.machine.abort(refused, Outcome.TIMED_OUT)
 
     def _may_answer(self, source: SocketAddress) -> bool:
         """Return True if the first answer may come from this address."""
@@ -383,6 +370,8 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
         machine, sink = self.machine, self._sink
         assert sink is not None
         payloads = machine.take_payloads()
+        if not machine.complete:
+            self._check_rate(now)
         if payloads:
             self._store(sink.append, payloads)
             # Send the ACK first: while the server prepares the next window, there is time to
@@ -441,6 +430,7 @@ class UploadTransfer(ClientTransfer[FileLike]):
                 self._receive_packet(datagram, now)
 
     def _advance_data(self, now: float) -> Iterator[Outgoing]:
+        self._check_rate(now)
         # Send blocks that are in memory first: while the server handles them, there is time to
         # read the next ones.
         yield from self._next_blocks(now)
@@ -501,7 +491,7 @@ def get(
         files.check_destination(path)
     server = resolve_server(host, port, settings.local)
     request = settings.transfer_request(Direction.READ, name, server.blksize)
-    hooks, max_size = (progress, trace), settings.max_size
+    hooks, max_size = (progress, trace, settings.min_rate), settings.max_size
     if path is not None:
         open_file = partial(files.FileDownload.create, path, max_size)
         return DownloadTransfer(request, server, _policy(settings), open_file, path, *hooks)
@@ -552,7 +542,8 @@ def put(
     if request.tsize is not None:
         request = replace(request, tsize=opened.size)
     local = source if isinstance(source, str | Path) else "input"
-    return UploadTransfer(request, server, _policy(settings), opened, local, progress, trace)
+    hooks = progress, trace, settings.min_rate
+    return UploadTransfer(request, server, _policy(settings), opened, local, *hooks)
 
 
 def host_of(address: SocketAddress) -> SocketAddress:

@@ -31,10 +31,6 @@ from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
 
-# An ICMP error ends a transfer that has moved fewer windows; later only so many errors do.
-_PROVEN_WINDOWS = 3
-_MAX_REFUSALS = 3
-
 # Replies per session. An unlimited number could loop forever with a spoofed service
 # that answers every packet.
 _MAX_UNKNOWN_TID_REPLIES = 32
@@ -98,7 +94,6 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._wakeup_time = inf
         self._unknown_tids: set[SocketAddress] = set()  # those that got a reply
         self._shaper = params.shaper
-        self._refusals = 0  # ICMP errors
         self._paused = False  # by the shaper
         self._in_thread = False  # a thread uses the file
         self._device: int | None = None  # of a file that is not local
@@ -163,19 +158,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._internal_error()
 
     def connectionRefused(self) -> None:
-        """Twisted: handle an ICMP error: nobody receives on the peer's port.
-
-        The error may be forged. A transfer that has moved three windows ends at the third one.
-        """
-        self._refusals += 1
-        machine = self.machine
-        if machine.blocks > _PROVEN_WINDOWS * machine.options.windowsize and (
-            self._refusals < _MAX_REFUSALS
-        ):
-            return
-        is_done = machine.peer_confirmed and machine.is_finishing
-        outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
-        machine.close(outcome, detail="ICMP port unreachable")
+        """Twisted: handle an ICMP error."""
+        self.machine.on_refused()
         self._run()
 
     def on_request_repeated(self) -> None:
@@ -346,28 +330,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self.transport.write(_UNKNOWN_TID, source)
 
     def _make_result(self, now: float) -> TransferResult:
-        machine = self.machine
-        options = machine.options
-        return TransferResult(
+        return self.machine.make_result(
             direction=self.direction,
             peer=self.peer[:2],
             filename=self.request.filename,
-            outcome=machine.outcome or Outcome.FAILED,
-            bytes_transferred=machine.bytes_transferred,
+            bytes_transferred=self.machine.bytes_transferred,
             seconds=max(0.0, now - self.started),
-            mode=options.mode,
-            blksize=options.blksize,
-            windowsize=options.windowsize,
-            retransmits=machine.retransmits,
-            code=machine.code,
-            detail=machine.detail,
             size=self.size,
-            blocks=machine.blocks,
-            timeouts=machine.timeouts,
-            rtt=machine.smoothed_rtt,
-            options=options.option_names,
             served_name=self.request_name.name if self.request_name.steps else None,
             resolution_steps=self.request_name.steps,
             profile=self.profile.name,
-            first_block=machine.first_block,
         )

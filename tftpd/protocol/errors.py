@@ -52,6 +52,7 @@ class ErrorText(StrEnum):
     STOPPING = "Server is stopping"
     TOO_MANY_TRANSFERS = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
+    TOO_SLOW = "Transfer is too slow"
     CLIENT_DONE = "Client needs no more data"
     OUT_OF_MEMORY = "Server is out of memory"
     INTERNAL = "Internal error"

@@ -13,6 +13,7 @@ packets and the time, sends what the machine returns, and sets one timer:
 | `deadline`                 | the time for the next `on_timeout()`; infinite: no timer       |
 | `outcome`                  | how the transfer ended; None while it runs                     |
 | `closed`                   | True when the machine will not send or expect anything else    |
+| `on_refused()`             | when an ICMP error says that the peer's port is closed         |
 | `abort(refused)`           | to end the transfer with one ERROR, for example on a full disk |
 | `close(outcome)`           | to end the transfer without a packet                           |
 
@@ -44,17 +45,22 @@ ends the transfer. The driver passes in only packets with the peer's TID (RFC 13
 """
 
 from math import inf
+from typing import Any
 
 from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import ErrorPacket
-from tftpd.protocol.result import Outcome
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitTimer
 
 # A repeated ACK or request that comes earlier may be a duplicate by the network. On a LAN the
 # round-trip time is shorter than the time in which a busy host handles a packet.
 _MIN_QUIET_SECONDS = 0.05
+
+# An ICMP error ends a transfer that has moved fewer windows; later only so many errors do.
+_PROVEN_WINDOWS = 3
+_MAX_REFUSALS = 3
 
 
 class TransferMachine:
@@ -92,6 +98,7 @@ class TransferMachine:
         self.code: int | None = None
         self.detail = ""
         self.peer_confirmed = False
+        self._refusals = 0  # ICMP errors
         self._pending_error: ErrorPacket | None = None
         self._timer = timer
         self._numbering = BLOCK_NUMBERINGS[self.first_block][options.rollover]
@@ -123,6 +130,19 @@ class TransferMachine:
             self._pending_error = ErrorPacket(refused.code, refused.text)
         self.close(outcome, refused.code, str(refused))
 
+    def on_refused(self) -> None:
+        """Handle an ICMP error: nobody receives on the peer's port.
+
+        The error may be forged. A transfer that has moved three windows ends at the third one.
+        """
+        self._refusals += 1
+        is_proven = self.blocks > _PROVEN_WINDOWS * self.options.windowsize
+        if not is_proven or self._refusals >= _MAX_REFUSALS:
+            is_done = self.peer_confirmed and self.is_finishing
+            outcome = Outcome.UNCONFIRMED if is_done else Outcome.ABORTED
+            detail = "the last block was not acknowledged: " if is_done else ""
+            self.close(outcome, detail=detail + "ICMP port unreachable")
+
     def on_request_repeated(self, now: float) -> None:
         """Handle a repeated request of the peer. A machine that sends requests ignores it."""
 
@@ -139,6 +159,25 @@ class TransferMachine:
     def idle_time(self, now: float) -> float:
         """Return the seconds since the peer last made progress."""
         return now - self._progress_at
+
+    def make_result(self, **known: Any) -> TransferResult:
+        """Return the result; `known` has the attributes that only the driver knows."""
+        options = self.options
+        return TransferResult(
+            outcome=self.outcome or Outcome.FAILED,
+            mode=options.mode,
+            blksize=options.blksize,
+            windowsize=options.windowsize,
+            retransmits=self.retransmits,
+            code=self.code,
+            detail=self.detail,
+            blocks=self.blocks,
+            timeouts=self.timeouts,
+            rtt=self.smoothed_rtt,
+            options=options.option_names,
+            first_block=self.first_block,
+            **known,
+        )
 
     def _take_error(self) -> bytes | None:
         """Return the ERROR of a failed transfer at the first call, then None."""

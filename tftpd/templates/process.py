@@ -36,6 +36,10 @@ class RenderTimeout(HostFault):
     """The job exceeded its time limit."""
 
 
+class RenderProcessEnded(HostFault):
+    """The process ended during the job; the fault may not be the job's."""
+
+
 class RenderProcess:
     """One render process. It takes one job at a time, from one thread at a time.
 
@@ -124,7 +128,7 @@ class RenderProcess:
         except TimeoutError:
             raise timeout from None
         except OSError:
-            raise template_failed(self._exit_reason()) from None
+            raise template_failed(self._exit_reason(), RenderProcessEnded) from None
         except protocol.InvalidMessage:
             raise template_failed("the render process sent an invalid message") from None
 

@@ -10,14 +10,14 @@ import os
 import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EAGAIN
 from typing import Any
 
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.storage.errors import EXHAUSTED
-from tftpd.templates.process import RenderProcess, RenderTimeout
+from tftpd.templates.process import RenderProcess, RenderProcessEnded, RenderTimeout
 from tftpd.templates.protocol import RenderJob, template_failed
 
 _DEFAULT_LIMITS = RenderLimits()
@@ -73,9 +73,13 @@ class TemplateRenderer:
         job = RenderJob(template, variables, limits.size, limits.seconds)
         try:
             self._check_not_slow(template)
-            with self._slot(), self._process() as process:
+            with self._slot():
                 self._check_not_slow(template)  # another job may have timed out meanwhile
-                return process.render(job)
+                with suppress(RenderProcessEnded), self._process() as process:
+                    return process.render(job)
+                # The kernel or an administrator may have killed the process. Try once again.
+                with self._process() as process:
+                    return process.render(job)
         except RequestRefused as refused:
             if self._closed:
                 raise _stopping() from None
