@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 from twisted.internet.task import Clock
@@ -356,6 +357,19 @@ def test_a_file_that_cannot_be_opened_again_stays_open_with_one_warning(tmp_path
     warnings = [line for line in lines if "cannot be reopened: No such file or directory" in line]
     assert len(warnings) == 1
     assert [line[-3:] for line in lines if line not in warnings] == ["one", "two"]
+
+
+def test_a_fifo_in_place_of_the_file_does_not_block_the_daemon(tmp_path):
+    path = tmp_path / "log"
+    with open_log(str(path), foreground=False) as out:
+        out.write("one\n")
+        path.rename(tmp_path / "log.1")
+        os.mkfifo(path)
+        writing = threading.Thread(target=out.write, args=("two\n",), daemon=True)
+        writing.start()
+        writing.join(20.0)
+        assert not writing.is_alive()
+    assert (tmp_path / "log.1").read_text() == "one\ntwo\n"
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])

@@ -168,6 +168,31 @@ def test_the_policy_chroot_never_leaves_the_root(root, reading, at, target, name
     assert "chroot" not in str(refused.value)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
+@pytest.mark.parametrize(
+    ("mode", "link_owner", "owner", "is_found"),
+    [
+        (0o1777, 1001, 0, False),
+        (0o1777, 1001, 1001, True),
+        (0o1777, 0, 1002, True),
+        (0o1775, 1001, 0, True),
+        (0o777, 1001, 0, True),
+    ],
+)
+def test_a_link_of_another_user_in_a_shared_directory_is_not_followed(
+    root, reading, mode, link_owner, owner, is_found
+):
+    """The kernel does the same with fs.protected_symlinks=1; such a directory is /tmp."""
+    _place(root, "inner/link", "../../outside/secret")
+    os.lchown(root / "inner/link", link_owner, link_owner)
+    os.chown(root / "inner", owner, owner)
+    os.chmod(root / "inner", mode)
+    if is_found:
+        assert _read(reading("inner/link", Symlinks.FOLLOW)) == b"secret"
+    else:
+        assert _code(reading("inner/link", Symlinks.FOLLOW)) is VIOLATION
+
+
 @pytest.mark.parametrize("target", ["/", ".", "..", "inner", "{outside}", "loop"])
 def test_a_link_to_a_non_file_is_a_violation_with_policy_follow(root, reading, target):
     _place(root, "loop", "loop")

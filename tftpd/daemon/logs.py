@@ -177,7 +177,8 @@ class DaemonLogFile(io.TextIOBase):
     def _open(self) -> TextIO:
         # Append mode: after a truncation the next line is at the start of the file.
         # Line buffering: each write ends a line.
-        return open(self._path, "a", 1, "utf-8", "backslashreplace")
+        # Another program may have put a FIFO there: without a reader, open(2) would wait.
+        return open(self._path, "a", 1, "utf-8", "backslashreplace", opener=_open_nonblocking)
 
     def _reopen(self) -> None:
         try:
@@ -192,6 +193,10 @@ class DaemonLogFile(io.TextIOBase):
             self._is_stale = False
             self._file.close()
             self._file = file
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def open_log(path: str | None, foreground: bool) -> TextIO:

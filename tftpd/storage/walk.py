@@ -20,6 +20,7 @@ from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
+_SHARED = stat.S_ISVTX | stat.S_IWOTH  # such as /tmp
 
 
 @contextmanager
@@ -174,6 +175,8 @@ class Walk:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None  # not a link, or absent: the code that opens it reports that
             raise
+        if self._follow:
+            self._check_owner(component)
         if self._symlinks is Symlinks.DENY:
             raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
         self._n_links += 1
@@ -181,6 +184,15 @@ class Walk:
             raise HostFault(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
         self.steps.append(WalkStep(component, "symbolic link", target))
         return target
+
+    def _check_owner(self, link: bytes) -> None:
+        """Refuse a link as the kernel does (fs.protected_symlinks): anyone may create one there."""
+        directory = os.fstat(self._directories[-1])
+        owner = os.stat(link, dir_fd=self._directories[-1], follow_symlinks=False).st_uid
+        is_trusted = owner in (os.geteuid(), directory.st_uid)
+        if directory.st_mode & _SHARED == _SHARED and not is_trusted:
+            reason = "a link of another user in a directory that everyone can write to"
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, reason)
 
     def _resolve_target(self, target: bytes) -> list[bytes]:
         """Return the components of a link's target; go to the root first if it is absolute."""
