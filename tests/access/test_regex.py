@@ -368,6 +368,7 @@ ANCHORED = (
         ("a{", f"{{: {COUNTS}"),
         ("a{,}", f"{{,}}: {COUNTS}"),
         ("a{1001}", "invalid repetition size: {1001}; at most 1000, nested ones multiplied"),
+        ("a\\", "trailing \\"),
         ("(a", "missing ): (a"),
         (")", "unexpected ): )"),
         ("[a", "missing ]: [a"),

@@ -177,7 +177,7 @@ def from_posix(expression: bytes, used_groups: Collection[int] = ()) -> tuple[st
     before = ""
     for match in _POSIX_TOKEN.finditer(expression.decode("latin-1")):
         token = match[0]
-        if token[0] == "\\" and not "!" <= token[1] <= "~":
+        if token[0] == "\\" and token[1:] and not "!" <= token[1] <= "~":
             token = token[1]
         _refuse(token, _POSIX_UNSUPPORTED)
         if token.startswith(_REPEATS) and before[:1] in ("", *_REPEATS, "(", "|", "^", "$"):
