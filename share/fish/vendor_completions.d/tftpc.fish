@@ -48,7 +48,7 @@ function _shtab_tftpc_using
 end
 
 set -g _shtab_tftpc_commands get put probe prompt
-set -g _shtab_tftpc_opts_with_value --blksize --encoding --local --max-size --mode --output --patience --port --rollover --timeout --windowsize -o
+set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --local --max-size --mode --output --patience --port --rollover --timeout --windowsize -o
 
 complete -c tftpc -e
 complete -c tftpc -f
@@ -64,9 +64,12 @@ complete -c tftpc -n '_shtab_tftpc_using get' -l blksize -x -d 'block size, 8 to
 complete -c tftpc -n '_shtab_tftpc_using get' -l windowsize -x -d 'blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
+complete -c tftpc -n '_shtab_tftpc_using get' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l local -x -d 'local IP address to send from (default: any)'
+complete -c tftpc -n '_shtab_tftpc_using get' -s 4 -d 'use IPv4 only'
+complete -c tftpc -n '_shtab_tftpc_using get' -s 6 -d 'use IPv6 only'
 complete -c tftpc -n '_shtab_tftpc_using get' -l encoding -x -d 'encoding of file names on the server (default: utf-8)'
 complete -c tftpc -n '_shtab_tftpc_using get' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using get' -s v -l verbose -d 'print every packet and the agreed options'
@@ -78,20 +81,26 @@ complete -c tftpc -n '_shtab_tftpc_using put' -l blksize -x -d 'block size, 8 to
 complete -c tftpc -n '_shtab_tftpc_using put' -l windowsize -x -d 'blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
+complete -c tftpc -n '_shtab_tftpc_using put' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l local -x -d 'local IP address to send from (default: any)'
+complete -c tftpc -n '_shtab_tftpc_using put' -s 4 -d 'use IPv4 only'
+complete -c tftpc -n '_shtab_tftpc_using put' -s 6 -d 'use IPv6 only'
 complete -c tftpc -n '_shtab_tftpc_using put' -l encoding -x -d 'encoding of file names on the server (default: utf-8)'
 complete -c tftpc -n '_shtab_tftpc_using put' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using put' -s v -l verbose -d 'print every packet and the agreed options'
 complete -c tftpc -n '_shtab_tftpc_using put' -l json -d 'print one JSON object for each file'
-complete -c tftpc -n '_shtab_tftpc_using put; and test $_shtab_tftpc_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'local files, or - for standard input; the last argument is the URL, which must end with / if there are several files'
+complete -c tftpc -n '_shtab_tftpc_using put' -l first-block -xka "0 1" -d 'number of the first block of an upload; 0 for servers that count from 0 (default: 1)'
+complete -c tftpc -n '_shtab_tftpc_using put; and test $_shtab_tftpc_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'local files, or - for standard input; then the URL, or a host and a path, which must end with / if there are several files'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a probe -d 'test how a server behaves and why a boot may fail'
 complete -c tftpc -n '_shtab_tftpc_using probe' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l json -d 'print one JSON object'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l patience -x -d 'fail if the server sends nothing for this time (default: 5)'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l local -x -d 'local IP address to send from (default: any)'
+complete -c tftpc -n '_shtab_tftpc_using probe' -s 4 -d 'use IPv4 only'
+complete -c tftpc -n '_shtab_tftpc_using probe' -s 6 -d 'use IPv6 only'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l encoding -x -d 'encoding of file names on the server (default: utf-8)'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a prompt -d 'interactive mode, or commands from standard input (the default command)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -s h -l help -d 'show this help message and exit'
@@ -100,8 +109,12 @@ complete -c tftpc -n '_shtab_tftpc_using prompt' -l blksize -x -d 'block size, 8
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l windowsize -x -d 'blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l local -x -d 'local IP address to send from (default: any)'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -s 4 -d 'use IPv4 only'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -s 6 -d 'use IPv6 only'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l encoding -x -d 'encoding of file names on the server (default: utf-8)'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -l first-block -xka "0 1" -d 'number of the first block of an upload; 0 for servers that count from 0 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using prompt; and test $_shtab_tftpc_npos -eq 0' -ka "(__fish_print_hostnames)" -d 'server: host name or IP address'

@@ -48,7 +48,7 @@ function _shtab_tftpd_using
 end
 
 set -g _shtab_tftpd_commands run check explain import-map schema install-units
-set -g _shtab_tftpd_opts_with_value --client --config --mac --mode --option --prefix --root --to --user -c
+set -g _shtab_tftpd_opts_with_value --client --config --mac --mode --networks --option --prefix --root --to --user -c
 
 complete -c tftpd -e
 complete -c tftpd -f
@@ -57,13 +57,16 @@ complete -c tftpd -n _shtab_tftpd_using -s h -l help -d 'show this help message 
 complete -c tftpd -n _shtab_tftpd_using -l version -d 'show the version'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a run -d 'serve in the foreground, like `twistd -n tftp`'
 complete -c tftpd -n '_shtab_tftpd_using run' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using run' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file'
-complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a check -d 'report all problems of a configuration'
+complete -c tftpd -n '_shtab_tftpd_using run' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using run; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a check -d 'report all problems of a configuration and its templates'
 complete -c tftpd -n '_shtab_tftpd_using check' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using check; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file'
+complete -c tftpd -n '_shtab_tftpd_using check' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using check' -l no-templates -d 'do not check the templates'
+complete -c tftpd -n '_shtab_tftpd_using check; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a explain -d 'Explains how the daemon would answer a request, and why. Changes nothing. Exits with 0 if the request is granted and 1 if it is refused.'
 complete -c tftpd -n '_shtab_tftpd_using explain' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using explain' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file'
+complete -c tftpd -n '_shtab_tftpd_using explain' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l client -x -d 'the client'"'"'s address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l to -x -d 'the request'"'"'s destination address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l mac -x -d 'the client'"'"'s MAC address (default: from this host'"'"'s neighbour table)'
@@ -71,10 +74,10 @@ complete -c tftpd -n '_shtab_tftpd_using explain' -l mode -x -d 'octet (the defa
 complete -c tftpd -n '_shtab_tftpd_using explain' -l option -x -d 'an option of the request, such as blksize=1468; may be repeated'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l user -x -d 'the user that the daemon runs as (twistd --uid); needs root'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l json -d 'print one JSON object'
-complete -c tftpd -n '_shtab_tftpd_using explain; and test $_shtab_tftpd_npos -eq 0' -ka "read write" -d 'the kind of request'
+complete -c tftpd -n '_shtab_tftpd_using explain; and test $_shtab_tftpd_npos -ge 0' -ka "read write" -d 'the configuration file, read or write (default: read), and the requested name'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a import-map -d 'translate a map file of tftp-hpa into rewrite rules'
 complete -c tftpd -n '_shtab_tftpd_using import-map' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd'
+complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd; - reads standard input'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '_shtab_tftpd_using schema' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a install-units -d 'install systemd units and a configuration'
@@ -82,5 +85,7 @@ complete -c tftpd -n '_shtab_tftpd_using install-units' -s h -l help -d 'show th
 complete -c tftpd -n '_shtab_tftpd_using install-units' -l prefix -xka "(__fish_complete_directories)" -d 'install the units in DIR/lib/systemd/system (default: /usr/local)'
 complete -c tftpd -n '_shtab_tftpd_using install-units' -l root -xka "(__fish_complete_directories)" -d 'install everything below DIR, for a package'
 complete -c tftpd -n '_shtab_tftpd_using install-units' -l socket -d 'let systemd bind the port (socket activation)'
+complete -c tftpd -n '_shtab_tftpd_using install-units' -l networks -x -d 'also allow clients in these networks (IPAddressAllow=)'
+complete -c tftpd -n '_shtab_tftpd_using install-units' -l mac -d 'allow the daemon to read MAC addresses (AF_NETLINK)'
 complete -c tftpd -n '_shtab_tftpd_using install-units' -l dry-run -d 'print what would be done'
 complete -c tftpd -n '_shtab_tftpd_using install-units' -l force -d 'overwrite an existing configuration'
