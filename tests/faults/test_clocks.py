@@ -63,7 +63,9 @@ def test_only_timestamps_use_the_wall_clock():
     package = CHECKOUT / "tftpd"
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
-        "status/boots.py",  # end of a transfer
+        "status/history.py",  # end of a transfer
+        "status/metrics.py",  # time of the last reload
+        "status/state_file.py",  # ends of transfers, across a restart
         "server/packet_capture.py",  # arrival of a packet
         "storage/negative_cache.py",  # age of the time of modification of a directory
     }

@@ -48,7 +48,7 @@ function _shtab_tftpc_using
 end
 
 set -g _shtab_tftpc_commands get put probe prompt
-set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --local --max-size --mode --output --patience --port --rollover --timeout --windowsize -o
+set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --local --max-size --min-rate --mode --output --patience --port --rollover --timeout --windowsize -o
 
 complete -c tftpc -e
 complete -c tftpc -f
@@ -58,13 +58,14 @@ complete -c tftpc -n _shtab_tftpc_using -l version -d 'print the version'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a get -d 'read files from a server'
 complete -c tftpc -n '_shtab_tftpc_using get' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using get' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'local file, directory, or - for standard output (default: the name on the server)'
-complete -c tftpc -n '_shtab_tftpc_using get' -l max-size -x -d 'fail if a file is larger (default: no limit)'
+complete -c tftpc -n '_shtab_tftpc_using get' -l max-size -x -d 'fail if a file is larger (default: 4 GiB)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l mode -xka "octet netascii" -d 'transfer mode if the URL has none (default: octet); netascii converts line ends'
 complete -c tftpc -n '_shtab_tftpc_using get' -l blksize -x -d 'block size, 8 to 65464 (default: the largest that needs no IP fragmentation)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l windowsize -x -d 'blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
+complete -c tftpc -n '_shtab_tftpc_using get' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l local -x -d 'local IP address to send from (default: any)'
@@ -82,6 +83,7 @@ complete -c tftpc -n '_shtab_tftpc_using put' -l windowsize -x -d 'blocks in a w
 complete -c tftpc -n '_shtab_tftpc_using put' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
+complete -c tftpc -n '_shtab_tftpc_using put' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l local -x -d 'local IP address to send from (default: any)'
@@ -102,7 +104,7 @@ complete -c tftpc -n '_shtab_tftpc_using probe' -l local -x -d 'local IP address
 complete -c tftpc -n '_shtab_tftpc_using probe' -s 4 -d 'use IPv4 only'
 complete -c tftpc -n '_shtab_tftpc_using probe' -s 6 -d 'use IPv6 only'
 complete -c tftpc -n '_shtab_tftpc_using probe' -l encoding -x -d 'encoding of file names on the server (default: utf-8)'
-complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a prompt -d 'interactive mode, or commands from standard input (the default command)'
+complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a prompt -d 'interactive mode, or commands from standard input; short form: tftpc HOST'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l mode -xka "octet netascii" -d 'transfer mode if the URL has none (default: octet); netascii converts line ends'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l blksize -x -d 'block size, 8 to 65464 (default: the largest that needs no IP fragmentation)'
@@ -110,6 +112,7 @@ complete -c tftpc -n '_shtab_tftpc_using prompt' -l windowsize -x -d 'blocks in 
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l timeout -x -d 'retransmission interval of both sides, 1 to 255 (default: measured)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l local -x -d 'local IP address to send from (default: any)'

@@ -74,7 +74,6 @@ complete -c tftpd -n '_shtab_tftpd_using explain' -l mode -x -d 'octet (the defa
 complete -c tftpd -n '_shtab_tftpd_using explain' -l option -x -d 'an option of the request, such as blksize=1468; may be repeated'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l user -x -d 'the user that the daemon runs as (twistd --uid); needs root'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l json -d 'print one JSON object'
-complete -c tftpd -n '_shtab_tftpd_using explain; and test $_shtab_tftpd_npos -ge 0' -ka "read write" -d 'the configuration file, read or write (default: read), and the requested name'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a import-map -d 'translate a map file of tftp-hpa into rewrite rules'
 complete -c tftpd -n '_shtab_tftpd_using import-map' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd; - reads standard input'
