@@ -113,3 +113,17 @@ def test_rendered_files_count():
     assert memory.limit_window(OptionLimits()).window_bytes < OptionLimits().window_bytes
     held.pop()
     table.admit(("192.0.2.7", 2070), AdmissionLimits(), 0.0)
+
+
+def test_a_client_that_holds_all_memory_loses_a_session_to_another_client(big_server):
+    for port in range(1001, 1400):
+        client = big_server.client(port=port)
+        if not client.request(Rrq(b"big", b"octet", LARGEST)):
+            break
+        client.send(Ack(0))
+    other = big_server.client("192.0.2.77")
+    assert other.request(Rrq(b"seven", b"octet")) == []  # no session is slow so far
+    big_server.advance(1.5)
+    assert big_server.client(port=2000).request(Rrq(b"seven", b"octet")) == []
+    assert other.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert big_server.sessions.evicted == 1

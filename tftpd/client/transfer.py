@@ -57,10 +57,6 @@ _PROGRESS_INTERVAL_SECONDS = 0.2
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
 _MAX_CONTROL_PACKET_BYTES = 1024
 
-# An unlimited number could loop forever with a spoofed service that answers every packet.
-_MAX_UNKNOWN_TID_REPLIES = 32
-_UNKNOWN_TID = packets.ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
-
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes so far and the size of the file; None if it is unknown."""
 
@@ -282,11 +278,11 @@ class ClientTransfer(ABC, Generic[File]):
     def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:
         """Reply with ERROR 5 (RFC 1350 section 4), once to each source; never to an ERROR."""
         sources = self._unknown_tids
-        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
+        if source in sources or len(sources) >= packets.MAX_UNKNOWN_TID_REPLIES:
             return
         if not datagram.startswith(packets.ERROR_PREFIX):
             sources.add(source)
-            self._replies.append((_UNKNOWN_TID, len(_UNKNOWN_TID), source))
+            self._replies.append((packets.UNKNOWN_TID, len(packets.UNKNOWN_TID), source))
 
     def _advance_request(self, now: float) -> Iterator[Outgoing]:
         datagram = self._request_machine.next_send(now)

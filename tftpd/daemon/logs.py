@@ -178,7 +178,8 @@ class DaemonLogFile(io.TextIOBase):
         # Append mode: after a truncation the next line is at the start of the file.
         # Line buffering: each write ends a line.
         # Another program may have put a FIFO there: without a reader, open(2) would wait.
-        return open(self._path, "a", 1, "utf-8", "backslashreplace", opener=_open_nonblocking)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        return open(os.open(self._path, flags, 0o666), "a", 1, "utf-8", "backslashreplace")
 
     def _reopen(self) -> None:
         try:
@@ -193,10 +194,6 @@ class DaemonLogFile(io.TextIOBase):
             self._is_stale = False
             self._file.close()
             self._file = file
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def open_log(path: str | None, foreground: bool) -> TextIO:

@@ -26,17 +26,10 @@ from tftpd.net.types import SocketAddress
 from tftpd.net.wrappers import DuplicatingTransport
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, RequestRefused
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.packets import ERROR_PREFIX, ErrorPacket, Request, Rrq
+from tftpd.protocol.packets import ERROR_PREFIX, MAX_UNKNOWN_TID_REPLIES, UNKNOWN_TID, Request, Rrq
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.sender import Sender
-
-# Replies per session. An unlimited number could loop forever with a spoofed service
-# that answers every packet.
-_MAX_UNKNOWN_TID_REPLIES = 32
-
-_UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
-
 
 T = TypeVar("T")
 AnyMachine = TypeVar("AnyMachine", Sender, Receiver)
@@ -323,11 +316,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         answered. The transfer continues undisturbed.
         """
         sources = self._unknown_tids
-        if source in sources or len(sources) >= _MAX_UNKNOWN_TID_REPLIES:
+        if source in sources or len(sources) >= MAX_UNKNOWN_TID_REPLIES:
             return
         if not datagram.startswith(ERROR_PREFIX):
             sources.add(source)
-            self.transport.write(_UNKNOWN_TID, source)
+            self.transport.write(UNKNOWN_TID, source)
 
     def _make_result(self, now: float) -> TransferResult:
         return self.machine.make_result(

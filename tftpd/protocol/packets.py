@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
-from tftpd.protocol.errors import MalformedPacket, MalformedRequest
+from tftpd.protocol.errors import ErrorCode, MalformedPacket, MalformedRequest
 from tftpd.protocol.options import Options
 
 HEADER_BYTES = 4
@@ -121,6 +121,14 @@ class ErrorPacket:
         """Return the packet as a datagram. NUL characters are removed from the message."""
         message = self.message.encode("utf-8", "replace").replace(b"\0", b"")
         return _TWO_WORDS.pack(Opcode.ERROR, self.code) + message + b"\0"
+
+
+UNKNOWN_TID = ErrorPacket(ErrorCode.UNKNOWN_TID, ErrorCode.UNKNOWN_TID.text).encode()
+"""Answer to a packet from an unknown TID (RFC 1350 section 4)."""
+
+MAX_UNKNOWN_TID_REPLIES = 32
+"""Answers for each transfer. An unlimited number could loop forever with a spoofed service that
+answers every packet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,9 @@ class SessionTable:
                 raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         memory = self.memory
         if memory.confirmed + memory.rendered >= memory.limit:
-            raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
+            self._make_room(admission.client_key(peer[0]), limits.sessions, now)
+            if memory.confirmed + memory.rendered >= memory.limit:
+                raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
         self.reserve(peer, limits, now)
 
     def reserve(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
