@@ -25,7 +25,6 @@ _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _GRO_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
 
-_MAX_DATAGRAM_BYTES = 65536
 _MAX_READS = 64  # reads of one socket before other sockets are served
 
 
@@ -37,7 +36,7 @@ class _ThreadBuffer(threading.local):
     """One buffer for all sockets of a thread: data is copied out before its next read."""
 
     def __init__(self) -> None:
-        self.buffers = [memoryview(bytearray(_MAX_DATAGRAM_BYTES))]
+        self.buffers = [memoryview(bytearray(65536))]
 
 
 _thread = _ThreadBuffer()

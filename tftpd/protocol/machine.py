@@ -192,7 +192,7 @@ class TransferMachine:
         self._progress_at = now
         self.peer_confirmed = True
 
-    def _is_quiet(self, now: float) -> bool:
+    def _is_quiet(self, now: float, min_seconds: float = _MIN_QUIET_SECONDS) -> bool:
         """Return True if the last packet of this end was sent at least a round trip ago.
 
         Only then can a repeated packet of the peer be its answer to that packet. An earlier one
@@ -201,7 +201,7 @@ class TransferMachine:
         rtt = self._timer.smoothed_rtt
         if rtt is None:
             rtt = self._timer.interval
-        return now - self._sent_at >= max(rtt, _MIN_QUIET_SECONDS)
+        return now - self._sent_at >= max(rtt, min_seconds)
 
     def _may_wait(self, now: float) -> bool:
         """Return True if the peer has made progress within the idle timeout."""

@@ -34,6 +34,10 @@ from tftpd.protocol.retransmission import RetransmitTimer
 EXCESS_BYTES = 1024
 """Bytes beyond a full block that a driver receives, so that the reason names the block's length."""
 
+# A copy of a window that comes later than this was sent because its ACK was lost. The minimum
+# interval of tftpd is 50 ms.
+_MIN_COPY_SECONDS = 0.02
+
 _NO_BLOCK = 1 << 62  # higher than every block index
 
 
@@ -111,7 +115,7 @@ class Receiver(TransferMachine):
         else:
             behind = self._numbering.blocks_behind(block, self.blocks)
             if behind < self._windowsize and behind < self.blocks:
-                self._discard_duplicate(self.blocks - behind)
+                self._discard_duplicate(self.blocks - behind, now)
 
     @property
     def next_number(self) -> int | None:
@@ -224,12 +228,15 @@ class Receiver(TransferMachine):
             self._repeat_ack()
         self._last_beyond_gap = index
 
-    def _discard_duplicate(self, index: int) -> None:
+    def _discard_duplicate(self, index: int, now: float) -> None:
         if index <= self._last_duplicate:
             # The sender started a window at `index` again. It waits for an ACK at the end of
             # that window.
-            self._ack_at_index = min(self._ack_at_index, index - 1 + self._windowsize)
-            if self.complete or self._ack_at_index <= self.blocks:
+            end = index - 1 + self._windowsize
+            if end > self.blocks and not self.complete:
+                self._ack_at_index = min(self._ack_at_index, end)
+            elif self.complete or self._windowsize == 1 or self._is_quiet(now, _MIN_COPY_SECONDS):
+                # Some senders answer each ACK with a window. ACKs of the copies would cause more.
                 self._repeat_ack()
         self._last_duplicate = index
 

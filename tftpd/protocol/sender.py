@@ -178,8 +178,7 @@ class Sender(TransferMachine):
             self._sent_once = self._sent_once or start == 0
             self._highest_sent = last
         else:
-            if start == 0:
-                self._repeated_until = self._highest_sent
+            self._repeated_until = self._highest_sent
             self._sent_once = False
             self.retransmits += min(last, self._highest_sent) - first + 1
             self._highest_sent = max(last, self._highest_sent)
