@@ -367,6 +367,8 @@ def test_a_destination_that_cannot_be_opened_is_reported(tftpc, url, tmp_path):
         ["get", "--port", "٦٩", "h", "f"],
         ["get", "tftp://h:٦٩/f"],
         ["get", "-4", "-6", "h", "f"],
+        ["get", "http://h/f"],
+        ["put", "a", "ftp://h/f"],
         ["get", "-4", "--local", "::1", "h", "f"],
         ["get", "-q", "-v", "h", "f"],
         ["gte", "h", "f"],

@@ -76,14 +76,10 @@ def _connect_endpoint(
     family: socket.AddressFamily, address: SocketAddress, local: str | None
 ) -> ServerEndpoint:
     """Connect a UDP socket, which sends nothing, and read the path MTU from it."""
-    flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE  # any local address if `local` is None
-    local_address = socket.getaddrinfo(
-        local and local.encode(), 0, family, socket.SOCK_DGRAM, flags=flags
-    )[0][4]
     broadcast = ip_address(address[0].partition("%")[0]).is_multicast
     level, option, header_bytes = _PATH_MTU[family]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.bind(local_address)
+        local_address = _bind(sock, local)
         try:
             sock.connect(address)
         except PermissionError:  # the kernel reports a broadcast address with EACCES
@@ -94,3 +90,18 @@ def _connect_endpoint(
     low, high = RANGES[BLKSIZE]
     blksize = max(low, min(mtu - header_bytes - HEADER_BYTES, high))
     return ServerEndpoint(address, local_address, blksize, broadcast)
+
+
+def _bind(sock: socket.socket, local: str | None) -> SocketAddress:
+    """Bind a socket to a local IP address, or to any address, and return it with the port 0."""
+    flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    name = local and local.encode()
+    try:
+        found = socket.getaddrinfo(name, 0, sock.family, socket.SOCK_DGRAM, flags=flags)
+        address: SocketAddress = found[0][4]
+        sock.bind(address)
+    except OSError as error:
+        if local is None:
+            raise
+        raise LocalError(f"cannot send from {local}: {error.strerror}") from error
+    return address

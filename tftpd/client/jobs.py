@@ -57,8 +57,15 @@ class TransferJob:
 
 
 def is_url(text: str) -> bool:
-    """Return True if `text` begins with `tftp://`; otherwise it is a host or a local file."""
-    return text.lower().startswith("tftp://")
+    """Return True if `text` begins with `tftp://`; otherwise it is a host or a local file.
+
+    Raises:
+        UsageError: It begins with another scheme.
+    """
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.lower() != "tftp":
+        raise UsageError(f'unsupported scheme in "{text}": use tftp://')
+    return bool(separator)
 
 
 def parse_url(url: str, encoding: str) -> RemoteFile:

@@ -62,6 +62,14 @@ class NamesSection(ConfigModel):
     )
     """Prefixes that are added or removed."""
 
+    @field_validator("encodings")
+    @classmethod
+    def _import_codecs(cls, encodings: tuple[str, ...]) -> tuple[str, ...]:
+        """Import the codecs now: later the process may have no right to read them."""
+        for encoding in encodings:
+            codecs.lookup(encoding)
+        return encodings
+
     @field_validator("prefixes")
     @classmethod
     def _are_some(cls, prefixes: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -71,7 +79,6 @@ class NamesSection(ConfigModel):
 
     def build_rules(self, rewrite: Iterable[RewriteRule]) -> NameRules:
         """Build the access.NameRules that this section and the rewrite rules describe."""
-        # The lookup imports the codecs now: later the process may have no right to read them.
         encodings = tuple(name for name in self.encodings if codecs.lookup(name).name != "utf-8")
         chain = FallbackChain(self.fallbacks, self.prefixes)
         return NameRules(tuple(rewrite), chain, encodings)
