@@ -16,6 +16,7 @@ _START_SECONDS = 60.0  # limit for a process of the generator, on a loaded machi
 _STORE_SECONDS = 1.0  # a server may write for so long after the last ACK
 _POLL_SECONDS = 0.02
 _MAX_FAILURES = 3  # reasons that a process reports
+_CHUNK_BYTES = 1 << 20  # that are created at once; Random has a limit of 256 MiB
 
 SPAWN = multiprocessing.get_context("spawn")  # fork() would copy the threads' locks
 _start = Barrier(1)  # replaced in a process of the generator
@@ -119,7 +120,10 @@ def run_job(job: Job) -> Result:
 def create_file(path: Path, size: int) -> None:
     """Create a file of `size` random bytes, which are the same for the same size."""
     if not path.exists():
-        path.write_bytes(Random(size).randbytes(size))
+        random = Random(size)
+        with path.open("wb") as file:
+            for start in range(0, size, _CHUNK_BYTES):
+                file.write(random.randbytes(min(_CHUNK_BYTES, size - start)))
         path.chmod(0o644)
 
 
