@@ -146,7 +146,7 @@ class InterruptedSocket:
         self._datagram = datagram
         self._meanwhile = meanwhile
 
-    def recvmsg_into(self, buffers, ancillary_bytes):
+    def recvmsg_into(self, buffers, ancillary_bytes, flags):
         buffers[0][: len(self._datagram)] = self._datagram
         self._meanwhile()
         return len(self._datagram), [], 0, ("192.0.2.7", 1069)

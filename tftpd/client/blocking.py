@@ -158,14 +158,25 @@ class BlockingDriver:
                 and transfer.machine.lock_step_blocks
             ):
                 datagrams = self._send_single_blocks(sock, transfer)
+            elif self._has_gro:
+                datagrams = self._receive_window(sock)
             else:
-                datagrams = recv_burst(sock)[0] if self._has_gro else (sock.recv(self._max_bytes),)
+                datagrams = (sock.recv(self._max_bytes),)
         except (TimeoutError, BlockingIOError):
             transfer.machine.on_timeout(monotonic())
         except OSError as error:
             self._on_error(error)
         else:
             transfer.receive(datagrams, transfer.peer, monotonic())
+
+    def _receive_window(self, sock: socket.socket) -> Sequence[bytes]:
+        """Wait for datagrams, and return those that have arrived, up to a window."""
+        datagrams = list(recv_burst(sock)[0])
+        if sock.gettimeout() is None:  # otherwise the flag does not prevent waiting
+            with suppress(OSError):
+                while len(datagrams) < self._transfer.request.windowsize:
+                    datagrams += recv_burst(sock, socket.MSG_DONTWAIT)[0]
+        return datagrams
 
     def _acknowledge_full_blocks(
         self, sock: socket.socket, machine: Receiver, number: int

@@ -133,14 +133,18 @@ def recv_coalesced(
         deliver(datagrams, peer)
 
 
-def recv_burst(sock: socket.socket) -> tuple[Sequence[bytes], SocketAddress]:
+def recv_burst(sock: socket.socket, flags: int = 0) -> tuple[Sequence[bytes], SocketAddress]:
     """Return the datagrams of one read from a UDP socket, with or without GRO, and their sender.
+
+    Args:
+        sock: The socket.
+        flags: Flags of recvmsg(2).
 
     Raises:
         OSError: Nothing could be read.
     """
     buffers = _thread.buffers
-    length, ancillary, _, peer = sock.recvmsg_into(buffers, _GRO_ANCILLARY_BYTES)
+    length, ancillary, _, peer = sock.recvmsg_into(buffers, _GRO_ANCILLARY_BYTES, flags)
     data = bytes(buffers[0][:length])
     if not ancillary:
         return (data,), peer
