@@ -1,13 +1,15 @@
 """Local files of a transfer, also without a directory for temporary files."""
 
+import errno
 import io
+import os
 import tempfile
 
 import pytest
 
 from tests.client.conftest import ClientDriver
 from tftpd.client.errors import LocalError
-from tftpd.client.files import SpooledDownload, open_spool
+from tftpd.client.files import FileDownload, SpooledDownload, open_spool
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data
@@ -108,3 +110,26 @@ def test_a_spooled_download_converts_netascii():
     download.append([b"one\r", b"\ntwo\r"])
     download.commit()
     assert spool.getvalue() == b"one\ntwo\r"
+
+
+def test_a_download_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", None)  # an upload to a server calls it
+    download = FileDownload.create(tmp_path / "new", None, TransferOptions())
+    download.append([b"content"])
+    download.commit()
+    assert (tmp_path / "new").read_bytes() == b"content"
+
+
+def test_a_write_that_fails_when_the_file_is_closed_is_reported(tmp_path, monkeypatch):
+    """NFS reports a full disk there."""
+
+    def refuse(fd):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    download = FileDownload.create(tmp_path / "new", None, TransferOptions())
+    download.append([b"content"])
+    monkeypatch.setattr(os, "dup", refuse)
+    with pytest.raises(RequestRefused) as refused:
+        download.commit()
+    assert refused.value.code is ErrorCode.DISK_FULL
+    assert os.listdir(tmp_path) == []

@@ -26,6 +26,7 @@ class FileDownload(Upload):
     The file gets its name only if it is complete and has the size that the server announced.
     """
 
+    durable = False  # as with curl and cp: the server keeps its file
     max_size: int | None = None
 
     @classmethod

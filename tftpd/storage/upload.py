@@ -37,8 +37,11 @@ class Upload:
             `discard()`; None if the file is local.
         client: Key of the client, for its share of the unfinished uploads.
         active_at: Time of the last data.
+        durable: Whether `commit()` returns only when the file is on disk, because its sender may
+            then delete its copy.
     """
 
+    durable = True
     blocking_device: int | None = None
     client: Hashable = None
     active_at = 0.0
@@ -135,8 +138,11 @@ class Upload:
                 self._release()
                 self._check_evicted()
                 self._target.set_attributes(self._fd)
-                os.fsync(self._fd)
-                self._target.store(self._temporary, self.size)
+                if self.durable:
+                    os.fsync(self._fd)
+                else:
+                    os.close(os.dup(self._fd))  # reports failed writes, such as those of NFS
+                self._target.store(self._temporary, self.size, self.durable)
         finally:
             self.discard()
 
@@ -242,8 +248,11 @@ class _Target:
         if not (self.policy.overwrite and copy_attributes(self.directory, self.name, fd)):
             os.fchmod(fd, self.policy.mode)
 
-    def store(self, temporary: bytes, size: int) -> None:
-        """Give the temporary file its name, within the quota; blocks until it is on disk."""
+    def store(self, temporary: bytes, size: int, durable: bool) -> None:
+        """Give the temporary file its name, within the quota.
+
+        If it shall be durable, this blocks until the name is on disk.
+        """
         fd, tracker = self.directory, self.tracker
         storing = tracker and tracker.storing(size, self.policy, self._replaced_size)
         with storing or contextlib.nullcontext():
@@ -252,7 +261,8 @@ class _Target:
             else:
                 take_free_name(fd, temporary, self.name)
         try:
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         except OSError as error:
             if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
                 raise
