@@ -3,13 +3,16 @@
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.protocol.ends import OACK, ReceiverEnd, data_packets
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
+from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import Outcome
-from tftpd.protocol.retransmission import RetransmitPolicy
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
 LOCK_STEP = TransferOptions(blksize=4)
 WINDOW = TransferOptions(blksize=4, windowsize=3)
@@ -557,3 +560,67 @@ def test_a_driver_acknowledges_no_blocks_of_windows_itself():
     end.send()
     end.receive(*data_packets(1, b"aaaa", b"bbbb"))
     assert end.machine.next_number is None
+
+
+# --- Windows that arrive at once ---
+
+
+def _receivers(rollover, blksize=4, windowsize=4):
+    options = TransferOptions(blksize=blksize, windowsize=windowsize, rollover=rollover)
+    return [
+        Receiver(options, RetransmitTimer(RetransmitPolicy(), None, windowsize), 0.0)
+        for _ in range(2)
+    ]
+
+
+def _receive_each(receiver, datagrams, now):
+    for datagram in datagrams:
+        receiver.receive_data(int.from_bytes(datagram[2:4], "big"), datagram[4:], now)
+
+
+def _state(receiver):
+    attributes = {**vars(receiver), "_timer": vars(receiver._timer)}
+    return {name: value for name, value in attributes.items() if name != "_numbering"}
+
+
+@given(
+    st.sampled_from([0, 1]),
+    st.sampled_from([1, 4, 65_530]),
+    st.lists(
+        st.lists(st.tuples(st.integers(-6, 6), st.sampled_from([4, 4, 4, 3])), max_size=6),
+        max_size=6,
+    ),
+)
+def test_a_window_has_the_same_effect_as_its_packets(rollover, start, bursts):
+    """Bursts of blocks in order, with other blocks and short blocks between them."""
+    fast, slow = _receivers(rollover)
+    now = 0.0
+    for receiver in (fast, slow):
+        receiver.next_send(now)
+        for index in range(1, start + 1):
+            receiver.receive_data(receiver._numbering.to_wire(index), b"xxxx", now)
+        receiver.next_send(now)
+    for burst in bursts:
+        now += 0.1
+        index, datagrams = slow.blocks, []
+        for jump, size in burst:
+            index = max(1, index + (jump if abs(jump) == 6 else 1))
+            number = slow._numbering.to_wire(index)
+            datagrams.append(b"\0\3" + number.to_bytes(2, "big") + bytes(size))
+        _receive_each(slow, datagrams, now)
+        _receive_each(fast, datagrams[fast.receive_window(datagrams, now) :], now)
+        assert _state(fast) == _state(slow)
+        assert fast.next_send(now) == slow.next_send(now)
+
+
+def test_full_blocks_in_order_are_accepted_at_once_up_to_the_next_ack():
+    receiver, _ = _receivers(0)
+    receiver.next_send(0.0)
+    datagrams = [b"\0\3\0%cabcd" % number for number in range(1, 9)]
+    assert receiver.receive_window(datagrams, 0.0) == 0  # the first block may have the number 0
+    _receive_each(receiver, datagrams[:2], 0.0)
+    assert receiver.receive_window(datagrams[2:3], 0.0) == 0
+    assert receiver.receive_window(datagrams[2:], 0.0) == 2
+    assert (receiver.blocks, receiver.next_send(0.0)) == (4, b"\0\4\0\4")
+    assert receiver.receive_window(datagrams[4:], 0.0) == 4
+    assert receiver.take_payloads() == [b"abcd"] * 8

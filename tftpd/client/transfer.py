@@ -356,7 +356,7 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
 
     def _receive_data(self, datagrams: Sequence[bytes], now: float) -> None:
         receive_data = self.machine.receive_data
-        for datagram in datagrams:
+        for datagram in datagrams[self.machine.receive_window(datagrams, now) :]:
             if datagram[:2] == packets.DATA_PREFIX and len(datagram) >= HEADER_BYTES:
                 receive_data(datagram[2] << 8 | datagram[3], datagram[HEADER_BYTES:], now)
             else:

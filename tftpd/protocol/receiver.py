@@ -21,13 +21,22 @@ block in order, once per pass of the sender. A new pass has started if the index
 block is not higher than the one before.
 """
 
+from collections.abc import Sequence
 from math import inf
 
 from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS, MAX_NUMBER
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.negotiation import TransferOptions
-from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Packet
+from tftpd.protocol.packets import (
+    HEADER_BYTES,
+    Ack,
+    Data,
+    ErrorPacket,
+    Oack,
+    Opcode,
+    Packet,
+)
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitTimer
 
@@ -116,6 +125,38 @@ class Receiver(TransferMachine):
             behind = self._numbering.blocks_behind(block, self.blocks)
             if behind < self._windowsize and behind < self.blocks:
                 self._discard_duplicate(self.blocks - behind, now)
+
+    def receive_window(self, datagrams: Sequence[bytes], now: float) -> int:
+        """Accept DATA packets that arrived together, if they are full blocks in order.
+
+        This takes a fraction of the time of `receive_data()` for each of them.
+
+        Args:
+            datagrams: The datagrams. Those up to the next ACK are accepted, or none.
+            now: Current time in seconds.
+
+        Returns:
+            Number of accepted datagrams. Pass the others to `receive_data()` or `receive()`.
+        """
+        count = min(len(datagrams), self._ack_at_index - self.blocks)
+        if count < 2 or self.blocks == 0 or self.complete or self.closed:
+            return 0
+        window, blksize = datagrams[:count], self.options.blksize
+        headers = bytearray(HEADER_BYTES * count)
+        headers[1::HEADER_BYTES] = bytes([Opcode.DATA]) * count
+        numbers = self._numbering.to_bytes(self.blocks + 1, count)
+        headers[2::HEADER_BYTES], headers[3::HEADER_BYTES] = numbers
+        if set(map(len, window)) != {HEADER_BYTES + blksize} or headers != b"".join(
+            [datagram[:HEADER_BYTES] for datagram in window]
+        ):
+            return 0
+        payloads = [datagram[HEADER_BYTES:] for datagram in window]
+        self._accept(payloads.pop(0), now)
+        self._payloads += payloads
+        self.bytes_transferred += blksize * len(payloads)
+        self.blocks += len(payloads)
+        self._ack_due = self._ack_due or self.blocks >= self._ack_at_index
+        return count
 
     @property
     def next_number(self) -> int | None:
