@@ -63,7 +63,7 @@ FILES = ["one.cfg", "sub", "two words.cfg"]
         (["tftpd", "check", ""], FILES),
         (["tftpd", "run", "--config", "o"], ["one.cfg"]),
         (["tftpd", "run", ""], FILES),
-        (["tftpd", "explain", "--mode", "=", "octet", ""], ["read", "write"]),
+        (["tftpd", "explain", "--mode", "=", "octet", "--config", "o"], ["one.cfg"]),
         (["tftpd", "install-units", "--root", ""], ["sub"]),
     ],
     ids=" ".join,
@@ -113,7 +113,7 @@ TABS = [
     ("tftpc put t\t", r"tftpc put two\ words.cfg"),
     ("tftpc put one.cfg t\t", r"tftpc put one.cfg two\ words.cfg"),
     ("tftpd check o\t", "tftpd check one.cfg"),
-    ("tftpd explain --json wr\t", "--json write"),
+    ("tftpd explain --json --config o\t", "--config one.cfg"),
 ]
 
 
@@ -141,7 +141,7 @@ def test_the_tab_key_completes_in_zsh(directory, keys, expected):
         ("tftpc put o", "one.cfg"),
         ("tftpc put one.cfg s", "sub/"),
         ("tftpd check o", "one.cfg"),
-        ("tftpd explain --json wr", "write"),
+        ("tftpd explain --json --config o", "one.cfg"),
     ],
 )
 def test_fish_offers(directory, line, expected):

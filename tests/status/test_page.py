@@ -45,7 +45,8 @@ class Page:
 
     def __init__(self, browser, port):
         self.browser = browser
-        browser.get_log("browser")  # discard the messages of earlier pages
+        browser.get("about:blank")  # an earlier page may still poll a daemon that has ended
+        browser.get_log("browser")  # discard its messages
         browser.get(f"http://127.0.0.1:{port}/")
 
     def run(self, script, *arguments):
