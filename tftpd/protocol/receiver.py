@@ -29,12 +29,12 @@ from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.machine import TransferMachine
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import (
+    DATA_PREFIX,
     HEADER_BYTES,
     Ack,
     Data,
     ErrorPacket,
     Oack,
-    Opcode,
     Packet,
 )
 from tftpd.protocol.result import Outcome
@@ -142,8 +142,7 @@ class Receiver(TransferMachine):
         if count < 2 or self.blocks == 0 or self.complete or self.closed:
             return 0
         window, blksize = datagrams[:count], self.options.blksize
-        headers = bytearray(HEADER_BYTES * count)
-        headers[1::HEADER_BYTES] = bytes([Opcode.DATA]) * count
+        headers = bytearray((DATA_PREFIX + b"\0\0") * count)
         numbers = self._numbering.to_bytes(self.blocks + 1, count)
         headers[2::HEADER_BYTES], headers[3::HEADER_BYTES] = numbers
         if set(map(len, window)) != {HEADER_BYTES + blksize} or headers != b"".join(
