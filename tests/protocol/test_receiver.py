@@ -597,9 +597,9 @@ def test_a_window_has_the_same_effect_as_its_packets(rollover, start, bursts):
     now = 0.0
     for receiver in (fast, slow):
         receiver.next_send(now)
-        for index in range(1, start + 1):
-            receiver.receive_data(receiver._numbering.to_wire(index), b"xxxx", now)
-        receiver.next_send(now)
+        receiver.receive_data(1, b"xxxx", now)
+        receiver.blocks = receiver._acked_index = start
+        receiver._ack_at_index = start + 4
     for burst in bursts:
         now += 0.1
         index, datagrams = slow.blocks, []
