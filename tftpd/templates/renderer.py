@@ -78,6 +78,8 @@ class TemplateRenderer:
                 with suppress(RenderProcessEnded), self._process() as process:
                     return process.render(job)
                 # The kernel or an administrator may have killed the process. Try once again.
+                if self._closed:
+                    raise _stopping()
                 with self._process() as process:
                     return process.render(job)
         except RequestRefused as refused:
