@@ -146,7 +146,7 @@ SUBSTITUTES = {
         """
         [ "$1 $2" = "-m tests.fuzz" ] || exit 1
         shift 2
-        PYTHONPATH=CHECKOUT PYTHON -m tests.fuzz --help >SANDBOX/help
+        PYTHONPATH=READABLE:CHECKOUT PYTHON -m tests.fuzz --help >SANDBOX/help
         for word; do grep -qw -e "$word" SANDBOX/help || [ "$word" -ge 0 ] || exit 1; done""",
     ),
     "python3": (
@@ -162,12 +162,12 @@ SUBSTITUTES = {
 
 # The programs of this checkout. A server in the foreground is stopped when it serves.
 PROGRAMS = {
-    "tftpc": 'PYTHONPATH=CHECKOUT exec PYTHON -m tftpd.client.cli "$@"',
+    "tftpc": 'PYTHONPATH=READABLE:CHECKOUT exec PYTHON -m tftpd.client.cli "$@"',
     "tftpd": """
         if [ "$1" = run ]; then exec SANDBOX/bin/serve -m tftpd.daemon.cli "$@"; fi
         # The units refuse a Python below /home or /root, which a developer may use.
         if [ "$1" = install-units ]; then set -- "$@" --help; fi
-        PYTHONPATH=CHECKOUT exec PYTHON -m tftpd.daemon.cli "$@" """,
+        PYTHONPATH=READABLE:CHECKOUT exec PYTHON -m tftpd.daemon.cli "$@" """,
     "twistd": 'exec SANDBOX/bin/serve -m twisted "$@"',
 }
 
@@ -184,7 +184,7 @@ pids = [word.partition("=")[2] for word in words if word.startswith("--pidfile=/
 log = logs[0] if logs else "SANDBOX/serve.log"
 open(log, "w").close()
 out = open("SANDBOX/serve.log", "w")
-environment = dict(os.environ, PYTHONPATH="CHECKOUT")
+environment = dict(os.environ, PYTHONPATH="READABLE:CHECKOUT")
 started = subprocess.Popen(command + words, stdout=out, stderr=out, env=environment)
 deadline = time.monotonic() + 20
 while "serving on" not in open(log).read():
@@ -200,10 +200,16 @@ if not pids:
     started.wait(20)
 """
 
+READABLE = "/mnt/installed"
+"""A copy of tftpd that every user can read, also if the checkout is in a closed directory."""
+
 ENTER = """\
 set -e
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /mnt
+mkdir READABLE
+cp -r CHECKOUT/tftpd READABLE/
+chmod -R a+rX /mnt
 for directory in etc opt var run usr/lib; do
     mkdir -p /mnt/$directory.new /mnt/$directory.tmp
     mount -t overlay overlay /$directory \\
@@ -307,7 +313,7 @@ set -e
         "HOME": str(directory / "home"),
         "VIRTUAL_ENV": str(CHECKOUT),
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": f"{CHECKOUT}:{directory}/home",
+        "PYTHONPATH": f"{READABLE}:{CHECKOUT}:{directory}/home",
         "PYTHONUNBUFFERED": "1",
     }
     enter = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
@@ -407,6 +413,7 @@ def _fill_in(text: str, directory: Path) -> str:
     return (
         text.replace("SANDBOX", str(directory))
         .replace("CHECKOUT", str(CHECKOUT))
+        .replace("READABLE", READABLE)
         .replace("PYTHON ", f"{sys.executable} ")
         .replace("#!PYTHON", f"#!{sys.executable}")
         .replace("ADDRESSES", shlex.join(ADDRESSES))
