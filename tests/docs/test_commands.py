@@ -68,6 +68,8 @@ def pages() -> list[object]:
     ]
 
 
+# Each page needs other programs, and all of them together take a minute.
+@pytest.mark.check
 @pytest.mark.parametrize("blocks", pages())
 def test_the_commands_of_a_page_run(blocks, tmp_path):
     chosen = [
