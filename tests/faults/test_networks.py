@@ -91,7 +91,8 @@ def test_forged_icmp_errors_stop_no_transfer(tmp_path, namespace, address):
                 upload.rest()
         for entry in ports:
             assert (watched.root / str(entry["port"])).read_bytes() == LARGE
-        assert _created_fragments(namespace, v6) > 0  # the kernel has applied a forged MTU
+        # With IPv4 the daemon ignores a forged MTU: some boot loaders cannot reassemble fragments.
+        assert (_created_fragments(namespace, v6) > 0) == v6
 
 
 def _icmp_socket(v6):

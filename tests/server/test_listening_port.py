@@ -111,7 +111,7 @@ def test_blocks_larger_than_the_path_mtu_may_be_fragmented(shared):
     fixture = shared("0.0.0.0", "127.0.0.1")
     fixture.session.transport.writeBurst(b"x" * 65468, 65468, fixture.tid[0])
     assert len(fixture.client.recv(70000)) == 65468
-    assert fixture.port._socket.getsockopt(socket.IPPROTO_IP, 10) == 0  # IP_PMTUDISC_DONT
+    assert fixture.port._socket.getsockopt(socket.IPPROTO_IP, 10) == 5  # IP_PMTUDISC_OMIT
 
 
 def test_send_errors_are_ignored(shared):

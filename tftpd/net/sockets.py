@@ -20,9 +20,11 @@ _LINUX = sys.platform.startswith("linux")
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # saves a system call
 
 # Arguments of `setsockopt` to send without the DF flag. IP_MTU_DISCOVER and
-# IPV6_MTU_DISCOVER are 10 and 23, IP_PMTUDISC_DONT is 0.
+# IPV6_MTU_DISCOVER are 10 and 23. IP_PMTUDISC_OMIT is 5: ignore ICMP errors about the path MTU,
+# because one forged error fragments all blocks to a client for ten minutes. IPV6_PMTUDISC_DONT
+# is 0: IPv6 routers fragment nothing, so that these errors are needed.
 _ALLOW_FRAGMENTS = {
-    int(socket.AF_INET): (socket.IPPROTO_IP, 10, 0),
+    int(socket.AF_INET): (socket.IPPROTO_IP, 10, 5),
     int(socket.AF_INET6): (socket.IPPROTO_IPV6, 23, 0),
 }
 
