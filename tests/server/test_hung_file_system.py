@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from tests.support.fakes import MemoryNet
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.storage import upload
+from tftpd.storage import quota, upload
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.quota import Usage, UsageTracker
 from tftpd.storage.source import FileSource
@@ -145,7 +145,7 @@ def test_a_file_is_closed_although_no_thread_can_be_started():
 
 def test_a_tracker_reports_a_measurement_that_hangs(tmp_path, monkeypatch):
     tracker, go_on = UsageTracker(tmp_path), threading.Event()
-    monkeypatch.setattr(os, "walk", lambda top: iter([]) if go_on.wait(30) else None)
+    monkeypatch.setattr(quota, "walk_tree", lambda root: iter([]) if go_on.wait(30) else None)
     thread = threading.Thread(target=tracker.measure)
     thread.start()
     assert not tracker.is_due  # it is being counted

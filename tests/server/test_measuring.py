@@ -1,6 +1,6 @@
 """The disk usage of several roots is measured although one of them hangs."""
 
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tftpd.server.server import Server
@@ -27,3 +27,16 @@ def test_a_root_that_hangs_delays_the_next_one_once_for_five_seconds(tmp_path):
     assert started == [hanging, other]
     ensureDeferred(server._measure())
     assert started == [hanging, other, other]
+
+
+def test_a_count_that_fails_does_not_end_the_counting(tmp_path):
+    started = []
+    trackers = [UsageTracker(tmp_path / name) for name in ("changing", "other")]
+    server = Server.__new__(Server)
+    server._reactor, server._usage_trackers = Clock(), dict(enumerate(trackers))
+    server._in_thread = lambda work: started.append(work.__self__) or fail(OSError("moved"))
+    done = ensureDeferred(server._measure())
+    assert done.called
+    assert started == trackers
+    done.addErrback(lambda failure: started.append(failure))
+    assert started == trackers

@@ -1,6 +1,7 @@
 """Grants below a temporary root, and a check for leaked descriptors."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def writing(root: Path) -> Callable[..., Grant[WritePolicy]]:
         return Grant(root, split_name(os.fsencode(name)), WritePolicy(**policy), symlinks)
 
     return grant
+
+
+@pytest.fixture
+def deep_tree(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Return a function that stores a file 1500 directories below another one."""
+    name = "d" * 20
+
+    def create(top: Path, content: bytes, file: str = "file") -> None:
+        before = os.getcwd()
+        os.chdir(top)
+        for _ in range(1500):
+            os.mkdir(name)
+            os.chdir(name)
+        Path(file).write_bytes(content)
+        os.chdir(before)
+
+    yield create
+    # shutil.rmtree(), and so pytest, fails for a tree of this depth in Python 3.11.
+    subprocess.run(["rm", "-rf", "root"], cwd=tmp_path, check=True)
 
 
 @pytest.fixture(autouse=True)

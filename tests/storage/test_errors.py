@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -266,6 +267,18 @@ def test_the_cleanup_enters_a_root_that_is_a_link(root, tmp_path):
     (tmp_path / "current").symlink_to(root)
     assert remove_stale_uploads(tmp_path / "current") == 1
     assert _temporaries(root) == []
+
+
+def test_the_cleanup_reaches_any_depth_with_few_descriptors(root, deep_tree, monkeypatch):
+    """A local user may create such a tree. The daemon needs its descriptors for transfers."""
+    deep_tree(root, b"", f"{PREFIX}0")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, hard))
+    try:
+        assert remove_stale_uploads(root) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_cleanup_of_a_missing_root_removes_nothing(root):

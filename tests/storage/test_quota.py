@@ -25,6 +25,11 @@ def test_usage_counts_regular_files_only(root):
     assert tracker.measure() == tracker.usage == Usage(len(b"content") + len(b"inner content"), 2)
 
 
+def test_files_below_a_path_that_is_too_long_for_the_kernel_count(root, deep_tree):
+    deep_tree(root / "inner", b"deep")
+    assert UsageTracker(root).measure() == Usage(24, 3)
+
+
 def test_a_file_is_added_or_replaces_another():
     assert Usage(10, 2).with_file(5) == Usage(15, 3)
     assert Usage(10, 2).with_file(5, replaced_size=4) == Usage(11, 2)
@@ -135,13 +140,13 @@ def test_files_of_other_programs_count_after_a_recount(root, writing, clock):
 
 def test_a_long_count_is_repeated_seldom(root, clock, monkeypatch):
     tracker = UsageTracker(root)
-    walk = os.walk
+    walk = quota.walk_tree
 
     def slow(*arguments):
         clock.now += 100
         return walk(*arguments)
 
-    monkeypatch.setattr(os, "walk", slow)
+    monkeypatch.setattr(quota, "walk_tree", slow)
     tracker.measure()
     clock.now += 899
     assert not tracker.is_due
@@ -162,20 +167,20 @@ def test_an_upload_is_counted_without_a_walk(root, writing, tracker, monkeypatch
     def fail(*_):
         raise AssertionError("the tree was walked")
 
-    monkeypatch.setattr(os, "walk", fail)
+    monkeypatch.setattr(quota, "walk_tree", fail)
     for number in range(3):
         _stores(writing(f"new{number}", quota=1000), tracker, b"x")
     assert tracker.usage == Usage(23, 5)
 
 
 def test_uploads_before_the_first_count_wait_for_it_together(root, writing, monkeypatch):
-    tracker, walk, walks = UsageTracker(root), os.walk, []
+    tracker, walk, walks = UsageTracker(root), quota.walk_tree, []
 
     def slow(*arguments):
         walks.append(arguments)
         return walk(*arguments)
 
-    monkeypatch.setattr(os, "walk", slow)
+    monkeypatch.setattr(quota, "walk_tree", slow)
     threads = [
         threading.Thread(target=_stores, args=(writing(f"{n}", quota=1000), tracker, b"x"))
         for n in range(4)
@@ -189,15 +194,14 @@ def test_uploads_before_the_first_count_wait_for_it_together(root, writing, monk
 
 
 def test_a_file_that_is_stored_during_a_count_is_not_missed(root, writing, tracker, monkeypatch):
-    walk = os.walk
+    walk = quota.walk_tree
 
     def store_first(*arguments):
-        monkeypatch.setattr(os, "walk", walk)
-        found = list(walk(*arguments))
+        monkeypatch.setattr(quota, "walk_tree", walk)
+        yield from walk(*arguments)
         _stores(writing("new", quota=1000), tracker, b"x" * 10)
-        return found
 
-    monkeypatch.setattr(os, "walk", store_first)
+    monkeypatch.setattr(quota, "walk_tree", store_first)
     tracker.measure()
     assert tracker.usage == Usage(30, 3)
 

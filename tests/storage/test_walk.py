@@ -15,6 +15,7 @@ from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.source import FileSource
+from tftpd.storage.walk import walk_tree
 
 VIOLATION = ErrorCode.ACCESS_VIOLATION
 MISSING = ErrorCode.FILE_NOT_FOUND
@@ -316,3 +317,38 @@ def _confined(factory):
 
 def test_a_missing_root_is_file_not_found(root):
     assert _code(Grant(root / "gone", (b"file",), ReadPolicy())) is MISSING
+
+
+def _walked(root):
+    return {b"/".join(below): files for _, below, files in walk_tree(root)}
+
+
+def test_a_tree_is_walked_without_links(root):
+    (root / "inner" / "deeper").mkdir()
+    (root / "inner" / "deeper" / "link").symlink_to("/etc")
+    (root / "empty").mkdir()
+    assert _walked(root) == {
+        b"": [b"file"],
+        b"inner": [b"file"],
+        b"inner/deeper": [b"link"],
+        b"empty": [],
+    }
+
+
+def test_a_directory_that_is_replaced_by_a_link_is_not_entered(root):
+    walk = walk_tree(root)
+    assert next(walk)[2] == [b"file"]
+    (root / "inner").rename(root.parent / "moved")
+    (root / "inner").symlink_to("/etc")
+    assert list(walk) == []
+
+
+def test_a_walk_ends_if_its_directory_is_moved_out_of_the_root(root):
+    """Otherwise `..` would lead to the directories beside the new place."""
+    (root / "inner" / "deeper").mkdir()
+    walk = walk_tree(root)
+    below = [next(walk)[1] for _ in range(3)]
+    assert below == [(), (b"inner",), (b"inner", b"deeper")]
+    (root / "inner" / "deeper").rename(root.parent / "outside" / "deeper")
+    with pytest.raises(OSError, match="moved"):
+        next(walk)

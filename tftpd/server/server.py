@@ -259,7 +259,8 @@ class Server:
         # Other programs add and remove files, too.
         for tracker in list(self._usage_trackers.values()):
             if tracker.is_due:
-                with suppress(DeferredTimeout):  # a hung file system must not delay the others
+                # Neither a hung file system nor a tree that changes must delay the others.
+                with suppress(DeferredTimeout, OSError):
                     measured = self._in_thread(tracker.measure)
                     await measured.addTimeout(_MAX_MEASURE_SECONDS, self._reactor)
 

@@ -20,6 +20,7 @@ from typing import Protocol
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.walk import walk_tree
 
 _RECOUNT_SECONDS = 10.0  # and ten times the duration of a count
 _PAUSE_SECONDS = 0.01  # of a recount before each directory, so that transfers run meanwhile
@@ -180,12 +181,12 @@ class UsageTracker:
 
     def _count_files(self) -> Usage:
         size = files = 0
-        for directory, _, names in os.walk(os.fsencode(self._root)):
+        for directory, _, names in walk_tree(self._root):
             if self._numbers[_IS_COUNTED]:
                 time.sleep(_PAUSE_SECONDS)
             for name in names:
                 with suppress(OSError):  # removed in the meantime
-                    status = os.lstat(os.path.join(directory, name))
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode) and not name.startswith(TEMPORARY):
                         size += status.st_size
                         files += 1

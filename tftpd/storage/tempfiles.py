@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tftpd.access.paths import TEMPORARY
 from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.storage.walk import walk_tree
 
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -111,8 +112,7 @@ def remove_stale_uploads(root: Path, recursive: bool = True) -> int:
     """
     removed = 0
     with contextlib.suppress(OSError):
-        # fwalk does not enter a root that is a link, unless a slash follows.
-        for _, _, files, directory in os.fwalk(os.path.join(os.fsencode(root), b"")):
+        for directory, _, files in walk_tree(root):
             for name in files:
                 if name.startswith(TEMPORARY):
                     removed += _remove_stale(directory, name)

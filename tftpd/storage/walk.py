@@ -19,6 +19,7 @@ from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
 _SHARED = stat.S_ISVTX | stat.S_IWOTH  # such as /tmp
 
@@ -57,6 +58,61 @@ def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def walk_tree(root: Path) -> Iterator[tuple[int, Name, list[bytes]]]:
+    """Yield each directory below a root: a descriptor, its name, and the names of its files.
+
+    A local user can create a tree of any depth. Therefore one directory is open at a time, and no
+    path is built: a path of more than 4096 bytes cannot be opened. Links are files, except for the
+    root. A directory that cannot be read is left out.
+
+    Raises:
+        OSError: A directory was moved to another parent during the walk.
+    """
+    try:
+        fd = os.open(os.path.join(os.fsencode(root), b""), _LISTED)  # the slash: follow a link
+    except OSError:
+        return
+    try:
+        below: list[bytes] = []
+        parents: list[tuple[os.stat_result, list[bytes]]] = []
+        files, directories = _list_directory(fd)
+        yield fd, (), files
+        while directories or parents:
+            status = os.fstat(fd)
+            name = directories.pop() if directories else PARENT
+            try:
+                opened = os.open(name, _LISTED | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError:
+                if name == PARENT:
+                    raise
+                continue
+            os.close(fd)
+            fd = opened
+            if name == PARENT:
+                below.pop()
+                parent, directories = parents.pop()
+                if not os.path.samestat(parent, os.fstat(fd)):
+                    raise OSError(errno.ESTALE, "a directory was moved during the walk")
+            else:
+                below.append(name)
+                parents.append((status, directories))
+                files, directories = _list_directory(fd)
+                yield fd, tuple(below), files
+    finally:
+        os.close(fd)
+
+
+def _list_directory(fd: int) -> tuple[list[bytes], list[bytes]]:
+    """Return the names of the files in a directory, and those of its directories."""
+    files: list[bytes] = []
+    directories: list[bytes] = []
+    with suppress(OSError), os.scandir(fd) as entries:
+        for entry in entries:
+            is_directory = entry.is_dir(follow_symlinks=False)
+            (directories if is_directory else files).append(os.fsencode(entry.name))
+    return files, directories
 
 
 class WalkStep(NamedTuple):
