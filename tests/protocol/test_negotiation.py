@@ -120,7 +120,7 @@ def test_values_above_their_ranges_are_lowered_to_the_limits():
         (b"blksize", b"1428"),
         (b"windowsize", b"8"),
     )
-    unlimited = OptionLimits(windowsize=65535)
+    unlimited = OptionLimits(windowsize=65535, window_bytes=1 << 40)
     largest = ((b"windowsize", b"65536"), (b"blksize", b"8"))
     assert _negotiate(*largest, limits=unlimited).windowsize == 65535
 
@@ -134,8 +134,16 @@ def test_the_window_is_limited_in_bytes_for_any_order_of_the_options():
     assert large.windowsize == 1
 
 
+def test_a_window_of_small_blocks_has_at_most_one_block_for_256_bytes_of_the_limit():
+    limits = OptionLimits(windowsize=65535, window_bytes=2 << 20)
+    requested = ((b"windowsize", b"65535"), (b"blksize", b"8"))
+    assert _negotiate(*requested, limits=limits).windowsize == 8192
+    requested = ((b"windowsize", b"65535"), (b"blksize", b"512"))
+    assert _negotiate(*requested, limits=limits).windowsize == 4096
+
+
 def test_the_window_is_smaller_than_the_cycle_of_block_numbers():
-    limits = OptionLimits(windowsize=65535)
+    limits = OptionLimits(windowsize=65535, window_bytes=1 << 40)
     requested = ((b"windowsize", b"65535"), (b"blksize", b"8"))
     assert _negotiate(*requested, limits=limits).windowsize == 65535
     assert _negotiate(*requested, (b"rollover", b"1"), limits=limits).windowsize == 65534

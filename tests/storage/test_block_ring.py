@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,10 @@ from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol import netascii
 from tftpd.protocol.block_numbers import BlockNumbering
 from tftpd.protocol.errors import ErrorText, RequestRefused
+from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, negotiate
 from tftpd.protocol.packets import Data, decode
+from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
+from tftpd.protocol.sender import Sender
 from tftpd.storage import source as source_module
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
 from tftpd.storage.source import FileSource
@@ -120,6 +124,24 @@ def test_a_small_file_takes_a_small_ring(opened):
     reader = opened(b"x" * 20, 8, slots=1000)
     _all(reader, 100)
     assert len(reader.ring._ring) == 3 * 12
+
+
+@pytest.mark.parametrize("blksize", [8, 256, 512, 1468, 65464])
+def test_the_largest_window_takes_at_most_four_times_its_limit_of_bytes(opened, blksize):
+    limits = OptionLimits(windowsize=65535)
+    requested = ((b"blksize", b"%d" % blksize), (b"windowsize", b"65535"))
+    options = negotiate(requested, limits, Mode.OCTET, Direction.READ)
+    sender = Sender(options, RetransmitTimer(RetransmitPolicy()), 0.0)
+    ring = opened(bytes(8 << 20), options.blksize, sender.buffer_blocks).ring
+    tracemalloc.start()
+    try:
+        while ring.ready < min(sender.buffer_blocks, (8 << 20) // blksize):
+            ring.fill(sender.buffer_blocks - ring.ready, blocking=True)
+        n_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    factor = 2.5 if blksize >= 1024 else 4
+    assert n_bytes <= factor * limits.window_bytes
 
 
 @pytest.mark.parametrize("blksize", [8, 512, 1468, 65464])

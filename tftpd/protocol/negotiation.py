@@ -44,8 +44,8 @@ class OptionLimits:
     Attributes:
         blksize: Maximum block size in bytes, 8 to 65464.
         windowsize: Maximum window size in blocks, 1 to 65535.
-        window_bytes: Maximum of block size times window size. A session holds one window in
-            memory, and a socket buffer must take it at once.
+        window_bytes: Maximum of block size, at least 256 bytes, times window size. A session
+            holds one window in memory, and a socket buffer must take it at once.
         refused: Names of options, in lower case, that are never accepted.
         empty_tsize: False to leave out tsize if the file to be read is empty.
         rollover: Block number after 65535 if the option is not negotiated: 0 or 1.
@@ -172,8 +172,10 @@ def negotiate(
 
 def _limit_window(agreed: dict[str, Any], limits: OptionLimits) -> int:
     """Return the window size within the limits that depend on other options."""
-    blksize = agreed.get("blksize", opt.DEFAULT_BLKSIZE)
+    # A block in memory has 210 bytes of objects beside its data: without this minimum, a window
+    # of 65535 blocks of 8 bytes would take 27 MiB.
+    block_bytes = max(256, agreed.get("blksize", opt.DEFAULT_BLKSIZE))
     # A cycle of 65535 numbers cannot distinguish a full window of 65535 from an empty one.
     max_blocks = 65535 - agreed["rollover"]
-    windowsize: int = min(agreed["windowsize"], limits.window_bytes // blksize, max_blocks)
+    windowsize: int = min(agreed["windowsize"], limits.window_bytes // block_bytes, max_blocks)
     return max(1, windowsize)
