@@ -16,7 +16,7 @@ from tftpd.access.mounts import Mounts
 from tftpd.access.rewrite import NameRules
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import AdmissionLimits, DropCounters, DropReason
+from tftpd.server.admission import AdmissionLimits, DropCounters, DropReason, RequestDropped
 from tftpd.server.lookups import Lookup, LookupQueue
 
 SEVEN = b"1234567"
@@ -283,10 +283,18 @@ class Disk:
         self.queue = LookupQueue(self.threads, self.charged.append)
         monkeypatch.setattr("tftpd.server.lookups.monotonic", lambda: self.now)
 
-    def submit(self, number, work=lambda: "found", renders=False, disk="disk"):
-        tid = (("192.0.2.7", number), ("192.0.2.1", 69))
+    def submit(
+        self,
+        number,
+        work=lambda: "found",
+        renders=False,
+        disk="disk",
+        host="192.0.2.7",
+        limit=10_000,
+    ):
+        tid = ((host, number), ("192.0.2.1", 69))
         lookup = Lookup(tid, NEVER, work, self.results.append, self.results.append, renders)
-        self.queue.submit(lookup, disk, 10_000)
+        self.queue.submit(lookup, disk, limit)
 
     def blocked(self):
         """Return for each lookup that was started whether the reactor blocked for it."""
@@ -334,6 +342,18 @@ def test_many_slow_disks_block_the_reactor_once(disk):
         disk.submit(number, disk=f"disk {number}")
     assert disk.blocked().count(True) == 1
     disk.threads.run()
+
+
+def test_a_disk_that_hangs_takes_no_space_from_others(disk):
+    disk.threads.quick = False
+    for number in range(10):
+        disk.submit(number, disk="hung", host=f"192.0.2.{number}", limit=10)
+    with pytest.raises(RequestDropped):
+        disk.submit(10, disk="hung", host="192.0.2.10", limit=10)
+    disk.threads.quick = True
+    disk.now += 1.0
+    disk.submit(10, host="192.0.2.10", limit=10)
+    assert disk.results == ["found"]
 
 
 def test_the_reactor_blocks_at_most_four_times_per_turn(disk):

@@ -66,13 +66,18 @@ class Lookup(Generic[T]):
 
 
 class _RootQueue:
-    """Pending lookups for one root, queued per client. Running lookups are only counted."""
+    """Pending lookups for one root, queued per client. Running lookups are only counted.
+
+    Attributes:
+        clients: TIDs of the pending and running lookups of each client, in order.
+    """
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.n_running = 0
         self.starting = False
         self.pending: FairQueue[Lookup[Any]] = FairQueue(0)
+        self.clients: dict[str, dict[TID, None]] = {}
 
 
 class _TimedCall(Generic[T]):
@@ -118,7 +123,6 @@ class LookupQueue:
         self._in_thread = in_thread
         self._charge = charge
         self.by_tid: dict[TID, tuple[Lookup[Any], _RootQueue]] = {}
-        self._clients: dict[str, dict[TID, None]] = {}  # TIDs of each client, in order
         self._root_queues: dict[Hashable, _RootQueue] = {}
         self._may_block_at = 0.0  # monotonic time in seconds
 
@@ -138,23 +142,24 @@ class LookupQueue:
     def submit(self, lookup: Lookup[T], key: Hashable, limit: int) -> None:
         """Queue a lookup and start it if fewer than four run for the same key.
 
-        If the queue is full, the last lookup of the client with most of them is
-        cancelled and gets `RequestDropped`.
+        If the queue of the key is full, the last lookup of the client with most of them is
+        cancelled and gets `RequestDropped`. Each key has a queue, so that a file server that
+        is down takes no space from other roots.
 
         Args:
             lookup: The lookup. No other one has its TID.
             key: Root that the lookup may wait for, and whether it renders a template.
-            limit: Number of lookups in the queue.
+            limit: Number of lookups of this key.
 
         Raises:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
         client = client_key(lookup.tid[0][0])
-        if len(self.by_tid) >= limit:
-            self._make_space(client, limit)
         root_queue = self._root_queues.setdefault(key, _RootQueue(key))
+        if sum(map(len, root_queue.clients.values())) >= limit:
+            self._make_space(root_queue.clients, client, limit)
         self.by_tid[lookup.tid] = lookup, root_queue
-        self._clients.setdefault(client, {})[lookup.tid] = None
+        root_queue.clients.setdefault(client, {})[lookup.tid] = None
         root_queue.pending.push(client, lookup, size=0)  # `limit` bounds the queue
         self._run(root_queue)
 
@@ -171,10 +176,10 @@ class LookupQueue:
         for tid in list(self.by_tid):
             self.cancel(tid)
 
-    def _make_space(self, client: str, limit: int) -> None:
+    def _make_space(self, clients: dict[str, dict[TID, None]], client: str, limit: int) -> None:
         dropped = RequestDropped(f"lookup queue is full ({limit} requests)")
-        most = max(self._clients.values(), key=len)
-        if len(most) <= len(self._clients.get(client, ())) + 1:
+        most = max(clients.values(), key=len)
+        if len(most) <= len(clients.get(client, ())) + 1:
             raise dropped
         tid = next(reversed(most))
         lookup, _ = self.by_tid[tid]
@@ -184,10 +189,10 @@ class LookupQueue:
     def _pop(self, tid: TID) -> tuple[Lookup[Any], _RootQueue] | None:
         entry = self.by_tid.pop(tid, None)
         if entry is not None:
-            tids = self._clients[client_key(tid[0][0])]
-            del tids[tid]
-            if not tids:
-                del self._clients[client_key(tid[0][0])]
+            client, clients = client_key(tid[0][0]), entry[1].clients
+            del clients[client][tid]
+            if not clients[client]:
+                del clients[client]
         return entry
 
     def _run(self, root_queue: _RootQueue) -> None:
