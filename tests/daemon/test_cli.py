@@ -96,12 +96,33 @@ def test_check_reports_templates_that_cannot_be_used(capsys, tmp_path):
     assert main(["check", "--no-templates", str(config)]) == 0
 
 
-def test_check_reports_a_jinja_that_cannot_be_used(capsys, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tftpd.templates.sandbox", None)
+def test_check_reports_a_template_that_python_cannot_compile(capsys, tmp_path):
+    (tmp_path / "nested.j2").write_text("{% for x in y %}" * 25 + "{% endfor %}" * 25)
     config = tmp_path / "t.yaml"
     config.write_text("directories: [{root: ., read: {templates: true}}]\n")
     assert main(["check", str(config)]) == 1
-    assert capsys.readouterr().err.startswith("templates cannot be rendered: jinja2: ")
+    message = f"{tmp_path}/nested.j2: SyntaxError: too many statically nested blocks"
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_check_limits_the_time_of_templates(capsys, tmp_path):
+    """The compiler calculates the number, which takes seconds; others would take hours or GiB."""
+    (tmp_path / "power.j2").write_text("{{ 9 ** (9 ** 7) }}")
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        "directories: [{root: ., read: {templates: true}}]\nlimits: {template_time: 0.1}\n"
+    )
+    assert main(["check", str(config)]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}/power.j2: took more than 0.1 s\n"
+
+
+def test_check_reports_a_jinja_that_cannot_be_used(capsys, tmp_path, monkeypatch):
+    (tmp_path / "jinja2.py").write_text("raise ImportError('too old')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "t.yaml"
+    config.write_text("directories: [{root: ., read: {templates: true}}]\n")
+    assert main(["check", str(config)]) == 1
+    assert capsys.readouterr().err == "templates cannot be checked: needs jinja2: too old\n"
 
 
 def test_schema_prints_the_schema(capsys):

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
 from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG
+from tftpd.protocol.errors import RequestRefused
+from tftpd.templates.renderer import TemplateRenderer, find_problems
 
 _EXIT_BAD_TEMPLATE = 1
 _DIRECTIONS = ("read", "write")
@@ -200,15 +202,16 @@ def _find_template_problems(settings: Settings) -> Iterator[str]:
     """Yield `FILE:LINE: problem` for each template that cannot be used."""
     mounts = [mount for mount in settings.build_mounts() if mount.read and mount.read.templates]
     roots = {root.path: mount for mount in mounts for root in mount.roots}
-    if roots:
+    if not roots:
+        return
+    with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
         try:
-            from tftpd.templates.sandbox import find_problems
-
+            renderer.start()
             for root, mount in roots.items():
-                for path, line, text in find_problems(root, mount):
+                for path, line, text in find_problems(renderer, root, mount):
                     yield Problem(line, (), text).format(path)
-        except ImportError as error:
-            yield f"templates cannot be rendered: jinja2: {error}"
+        except (RequestRefused, OSError) as error:
+            yield f"templates cannot be checked: {error}"
 
 
 def _print_schema(arguments: argparse.Namespace) -> int:

@@ -45,13 +45,13 @@ class RenderJob:
 
     Attributes:
         grant: The template, with its root and its policy.
-        variables: Variables of the template, as JSON values.
+        variables: Variables of the template, as JSON values. None: only compile it.
         max_size: Maximum size of the file in bytes.
         seconds: Time limit. A process that nobody ends exits itself a little later.
     """
 
     grant: Grant[ReadPolicy]
-    variables: Mapping[str, Any]
+    variables: Mapping[str, Any] | None
     max_size: int
     seconds: float
 

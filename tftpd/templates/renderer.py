@@ -7,16 +7,21 @@ it and does not import jinja2.
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EAGAIN
+from pathlib import Path
 from typing import Any
 
+from tftpd.access.mounts import Mount
+from tftpd.access.paths import is_template
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.storage.errors import EXHAUSTED
+from tftpd.storage.walk import walk_tree
 from tftpd.templates.process import RenderProcess, RenderProcessEnded, RenderTimeout
 from tftpd.templates.protocol import RenderJob, template_failed
 
@@ -26,6 +31,7 @@ _MAX_WAIT_SECONDS = 10.0  # of a job for a free slot
 _SLOW_TEMPLATE_SECONDS = 5.0  # during which a template is not tried again after a timeout
 _RESTART_SECONDS = 2.0  # from a failed start of a process to the next start
 _CLOSE_SECONDS = 2.0  # for the threads whose jobs were ended
+_LINE = re.compile("(?:line ([0-9]+): )?(.*)", re.DOTALL)  # in the reason of a refusal
 
 
 class TemplateRenderer:
@@ -69,28 +75,20 @@ class TemplateRenderer:
             RequestRefused: The template has an error, exceeds a limit, got no free slot in
                 time, or the renderer is closed.
         """
-        limits = self.limits
-        job = RenderJob(template, variables, limits.size, limits.seconds)
         try:
-            self._check_not_slow(template)
-            with self._slot():
-                self._check_not_slow(template)  # another job may have timed out meanwhile
-                with suppress(RenderProcessEnded), self._process() as process:
-                    return process.render(job)
-                # The kernel or an administrator may have killed the process. Try once again.
-                if self._closed:
-                    raise _stopping()
-                with self._process() as process:
-                    return process.render(job)
+            return self._run(template, variables)
         except RequestRefused as refused:
-            if self._closed:
-                raise _stopping() from None
             if refused.text != ErrorText.TEMPLATE_FAILED:
                 raise
-            if isinstance(refused, RenderTimeout):
-                self._mark_slow(template)
             reason = f"template {template.printable_path}: {refused.reason}"
             raise type(refused)(refused.code, reason, refused.text) from None
+
+    def check(self, template: Grant[ReadPolicy]) -> None:
+        """Compile a template; raise `RequestRefused` as `render()` does, without its path.
+
+        The compiler evaluates constant expressions. They need the limits of a rendering.
+        """
+        self._run(template, None)
 
     def start(self) -> None:
         """Start a process and keep it for the first job; blocks.
@@ -113,6 +111,27 @@ class TemplateRenderer:
             process.close()
         with self._change:  # the threads of the jobs close the busy processes
             self._change.wait_for(lambda: not self._busy, _CLOSE_SECONDS)
+
+    def _run(self, template: Grant[ReadPolicy], variables: Mapping[str, Any] | None) -> bytes:
+        limits = self.limits
+        job = RenderJob(template, variables, limits.size, limits.seconds)
+        try:
+            self._check_not_slow(template)
+            with self._slot():
+                self._check_not_slow(template)  # another job may have timed out meanwhile
+                with suppress(RenderProcessEnded), self._process() as process:
+                    return process.render(job)
+                # The kernel or an administrator may have killed the process. Try once again.
+                if self._closed:
+                    raise _stopping()
+                with self._process() as process:
+                    return process.render(job)
+        except RequestRefused as refused:
+            if self._closed:
+                raise _stopping() from None
+            if isinstance(refused, RenderTimeout):
+                self._mark_slow(template)
+            raise
 
     def _check_not_slow(self, template: Grant[ReadPolicy]) -> None:
         """Refuse a template that has just timed out, so that it does not occupy all slots."""
@@ -202,6 +221,24 @@ class TemplateRenderer:
         with self._change:
             self._busy.discard(process)
             self._change.notify_all()
+
+
+def find_problems(
+    renderer: TemplateRenderer, root: Path, mount: Mount
+) -> Iterator[tuple[str, int, str]]:
+    """Yield path, line and problem of each template below a root that cannot be used.
+
+    Links to directories are not followed. The line is 0 if the problem has none.
+    """
+    assert mount.read is not None
+    for _, below, names in walk_tree(root):
+        for name in filter(is_template, sorted(names)):
+            grant = Grant(root, (*below, name), mount.read, mount.symlinks)
+            try:
+                renderer.check(grant)
+            except RequestRefused as refused:
+                line, text = _LINE.fullmatch(refused.reason).groups("0")  # type: ignore[union-attr]
+                yield grant.printable_path, int(line), text
 
 
 def _version(template: Grant[ReadPolicy]) -> Hashable:

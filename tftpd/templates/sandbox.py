@@ -1,11 +1,9 @@
 """Jinja sandbox: renders templates, which may include others below the same root."""
 
 import importlib.metadata
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -13,12 +11,10 @@ import jinja2
 from jinja2 import Environment, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.mounts import Mount
 from tftpd.access.paths import (
     PARENT,
     Name,
     escape_control_chars,
-    is_template,
     printable_name,
     refuse_reserved,
     split_name,
@@ -75,7 +71,7 @@ class TemplateSandbox:
         self._check_escapes()
 
     def render(self, job: RenderJob) -> bytes:
-        """Return the file of a job.
+        """Return the file of a job, or nothing if its template shall be compiled only.
 
         Raises:
             RequestRefused: The template cannot be read, or it has an error. The reason is one
@@ -88,6 +84,8 @@ class TemplateSandbox:
         source = _read_template(job.grant)
         try:
             template = loader.add(name, source)
+            if job.variables is None:
+                return b""
             context = template.new_context(dict(job.variables))
             return _join(template.root_render_func(context), job.max_size)
         except MemoryError:
@@ -104,26 +102,6 @@ class TemplateSandbox:
                         f"version {version} is unsafe: a template can leave its sandbox by "
                         f"{template}; install 3.1.6 or newer"
                     )
-
-
-def find_problems(root: Path, mount: Mount) -> Iterator[tuple[str, int, str]]:
-    """Yield path, line and problem of each template below a root that cannot be used.
-
-    Links to directories are not followed. The line is 0 if the problem has none.
-    """
-    cache, policy = TemplateSandbox()._cache, mount.read
-    assert policy is not None
-    for directory, _, names in os.walk(os.fsencode(root)):
-        below = split_name(os.path.relpath(directory, os.fsencode(root)))
-        for name in filter(is_template, sorted(names)):
-            grant = Grant(root, (*below, name), policy, mount.symlinks)
-            try:
-                cache.get("", _read_template(grant))
-            except RequestRefused as refused:
-                yield grant.printable_path, 0, str(refused)
-            except (jinja2.TemplateError, _RenderError, RecursionError) as error:
-                text = escape_control_chars(_error_message(error))
-                yield grant.printable_path, _find_place(error, "")[1], text
 
 
 class _Environment(ImmutableSandboxedEnvironment):
