@@ -2,6 +2,7 @@
 
 import gc
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -11,9 +12,8 @@ from tftpd.access.policy import ReadPolicy
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
-from tftpd.server.admission import AdmissionLimits, RequestDropped
+from tftpd.server.admission import AdmissionLimits
 from tftpd.server.memory import MemoryBudget
-from tftpd.server.session_table import SessionTable
 
 LARGEST = ((b"blksize", b"65464"), (b"windowsize", b"64"))
 MIB = 1 << 20
@@ -103,27 +103,97 @@ def test_equal_rendered_files_are_kept_once(offer, root):
     assert memory.rendered == 0
 
 
-def test_rendered_files_count():
+@pytest.fixture
+def rendering_server(offer, root):
+    """Server that renders a file of 1 MiB for each request, with a budget of 8 MiB."""
+    (root / "hello.j2").write_text("")
     memory = MemoryBudget()
-    memory.limit = 2 * MIB
-    table = SessionTable(memory=memory)
-    held = [memory.share(bytes(MIB)), memory.share(b"x" * MIB)]
-    with pytest.raises(RequestDropped, match="memory limit reached"):
-        table.admit(("192.0.2.7", 2070), AdmissionLimits(), 0.0)
-    assert memory.limit_window(OptionLimits()).window_bytes < OptionLimits().window_bytes
-    held.pop()
-    table.admit(("192.0.2.7", 2070), AdmissionLimits(), 0.0)
+    memory.limit = 8 * MIB
+    numbers = count()
+
+    def build(report):
+        mounts = Mounts([Mount((), (Root(root),), read=ReadPolicy(templates=True))])
+        return replace(
+            offer(report),
+            mounts=mounts,
+            admission=AdmissionLimits(sessions=1000),
+            render=lambda *_: memory.share(b"%d" % next(numbers) + bytes(MIB)),
+        )
+
+    server = MemoryServer(build)
+    server.sessions.memory = memory
+    yield server
+    server.advance(600)
+    assert server.idle
+    gc.collect()
+    assert memory.rendered == memory.confirmed_rendered == memory.confirmed == 0
 
 
-def test_a_client_that_holds_all_memory_loses_a_session_to_another_client(big_server):
+def test_rendered_files_of_half_open_sessions_deny_no_request(rendering_server):
+    memory = rendering_server.sessions.memory
+    for port in range(1, 101):
+        client = rendering_server.client(f"198.51.100.{port}")
+        assert isinstance(client.request(Rrq(b"hello", b"octet"))[0], Data)
+        assert memory.rendered <= memory.limit + 2 * MIB
+    assert not memory.is_full
+    other = rendering_server.client("192.0.2.77")
+    assert other.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
+    assert isinstance(client.send(Ack(1))[0], Data)  # the newest one is still there
+    assert {report.outcome for report in rendering_server.reports} == {Outcome.EVICTED}
+
+
+def test_rendered_files_count_when_their_clients_have_answered(rendering_server):
+    memory = rendering_server.sessions.memory
+    free = memory.limit_window(OptionLimits()).window_bytes
+    for port in range(1, 20):
+        client = rendering_server.client(port=port)
+        if not client.request(Rrq(b"hello", b"octet")):
+            break
+        client.send(Ack(1))
+    assert port == 9
+    assert rendering_server.reports[-1].detail == "memory limit reached (8388608 bytes)"
+    assert memory.limit_window(OptionLimits()).window_bytes < free
+
+
+def test_a_client_that_holds_all_memory_loses_a_session_to_a_client_that_answers(big_server):
+    clients = []
     for port in range(1001, 1400):
         client = big_server.client(port=port)
         if not client.request(Rrq(b"big", b"octet", LARGEST)):
             break
         client.send(Ack(0))
+        clients.append(client)
     other = big_server.client("192.0.2.77")
-    assert other.request(Rrq(b"seven", b"octet")) == []  # no session is slow so far
+    assert other.request(Rrq(b"big", b"octet")) == [Data(1, bytes(512))]
+    assert big_server.sessions.evicted == 0  # its address may be forged
+    assert other.send(Ack(1)) == [Data(2, bytes(512))]
+    assert big_server.sessions.evicted == 1
+    assert clients[0].send(Ack(1)) == []  # it had the largest window
+    assert not big_server.sessions.memory.is_full
+
+
+def test_many_clients_that_hold_all_memory_leave_a_share_to_another_client(big_server):
+    for number in range(1, 200):
+        client = big_server.client(f"198.51.100.{number}")
+        if client.request(Rrq(b"big", b"octet", LARGEST)):
+            client.send(Ack(0))
+    other = big_server.client("192.0.2.77")
+    for port in range(3):
+        other = big_server.client("192.0.2.77", port + 1)
+        assert other.request(Rrq(b"big", b"octet")) == [Data(1, bytes(512))]
+        assert other.send(Ack(1)) == [Data(2, bytes(512))]
+    memory = big_server.sessions.memory
+    assert memory.confirmed < memory.limit + MIB
+
+
+def test_at_the_limit_of_memory_a_slow_session_ends_for_another_client(big_server):
+    for port in range(1001, 1400):
+        client = big_server.client(port=port)
+        if not client.request(Rrq(b"big", b"octet", LARGEST)):
+            break
+        client.send(Ack(0))
     big_server.advance(1.5)
     assert big_server.client(port=2000).request(Rrq(b"seven", b"octet")) == []
+    other = big_server.client("192.0.2.77")
     assert other.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
     assert big_server.sessions.evicted == 1

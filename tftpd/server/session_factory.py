@@ -22,6 +22,7 @@ from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
 from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
+from tftpd.storage.source import MemorySource
 from tftpd.storage.upload import Upload
 
 # A refused upload measures the disk usage again if it is older than this: a flood of
@@ -197,6 +198,8 @@ class SessionFactory:
         session = SendSession(self._runtime, options, timing, params, resolved.source)
         n_slots = min(session.machine.buffer_blocks, resolved.source.size // options.blksize + 1)
         request.entry.memory_bytes = n_slots * (options.blksize + _SLOT_BYTES)
+        if isinstance(resolved.source, MemorySource):
+            request.entry.rendered = resolved.source
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES)
         return session, PortRequirements(_MAX_REPLY_BYTES, window_bytes, False, request.ports)
 

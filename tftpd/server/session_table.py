@@ -20,7 +20,8 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
 from tftpd.server import admission
-from tftpd.server.memory import MemoryBudget
+from tftpd.server.memory import MIN_SHARE_BYTES, MemoryBudget
+from tftpd.storage.source import MemorySource
 
 AnySession = Session[Any]
 
@@ -87,6 +88,7 @@ class SessionEntry:
         client: Key of the client.
         network: Key of the client's network.
         memory_bytes: Memory of the session's windows, in the buffers of this process.
+        rendered: The rendered file that it sends, if any.
     """
 
     tid: TID
@@ -96,6 +98,7 @@ class SessionEntry:
     client: str = ""
     network: str = ""
     memory_bytes: int = 0
+    rendered: MemorySource | None = None
 
 
 _Entries = dict[SessionEntry, None]  # an ordered set
@@ -194,10 +197,10 @@ class SessionTable:
                 and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
             ):
                 raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
-        memory = self.memory
-        if memory.confirmed + memory.rendered >= memory.limit:
-            self._make_room(admission.client_key(peer[0]), limits.sessions, now)
-            if memory.confirmed + memory.rendered >= memory.limit:
+        memory, client = self.memory, admission.client_key(peer[0])
+        if memory.is_full:
+            self._make_room(client, limits.sessions, now)
+            if memory.is_full and not self._largest_holder(client, MIN_SHARE_BYTES):
                 raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
         self.reserve(peer, limits, now)
 
@@ -242,13 +245,17 @@ class SessionTable:
         self._open[entry] = self._half_open[entry] = None
         self._by_client.setdefault(entry.client, {})[entry] = None
         self._by_network.setdefault(entry.network, {})[entry] = None
+        if entry.rendered is not None and self.memory.is_exceeded:
+            self._evict_rendered(entry)
         return True
 
     def confirm(self, entry: SessionEntry, now: float) -> None:
         """Note that the client of a session has answered its first packet."""
         if entry in self._half_open:
             del self._half_open[entry]
-            self.memory.confirmed += entry.memory_bytes
+            self.memory.confirm(entry.memory_bytes, entry.rendered)
+            if self.memory.is_full:
+                self._evict_largest(entry.client)
         if entry.rate is not None:
             self._proven_rates.take(entry.client, entry.rate, now)
         if entry.older is not None:
@@ -283,6 +290,7 @@ class SessionTable:
         # The callbacks of a session refer to its entry. Without this cycle, its memory is
         # free at once, and the garbage collector has nothing to do.
         del entry.session
+        entry.rendered = None
         self._check_idle()
 
     def idle(self) -> "Deferred[None]":
@@ -311,6 +319,34 @@ class SessionTable:
                 self._evict(slowest)
         if sum(self._counter.counts) >= limit:
             raise admission.RequestDropped(f"session limit reached ({limit})")
+
+    def _evict_rendered(self, newest: SessionEntry) -> None:
+        """Evict the oldest half-open sessions that send rendered files, except for one session."""
+        for entry in list(self._half_open):
+            if not self.memory.is_exceeded:
+                break
+            if entry.rendered and not entry.rendered.is_confirmed and entry is not newest:
+                self._evict(entry)
+
+    def _evict_largest(self, client: str) -> None:
+        """Evict the largest session of the client with most memory, if it has more than `client`.
+
+        `client` has answered, so its address is not forged.
+        """
+        largest = self._largest_holder(client)
+        if largest:
+            self._evict(max(largest, key=lambda entry: entry.memory_bytes))
+
+    def _largest_holder(self, client: str, margin: int = 0) -> _Entries:
+        """Return the sessions of the client with most memory, if it has more than another one.
+
+        Args:
+            client: Key of the other client.
+            margin: Bytes that the other client may be about to use.
+        """
+        largest = max(self._by_client.values(), key=_held_bytes, default={})
+        own = _held_bytes(self._by_client.get(client, {}))
+        return largest if _held_bytes(largest) > own + margin else {}
 
     def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
         """Evict the oldest half-open session among some; return False if none has ended."""
@@ -347,6 +383,12 @@ class SessionTable:
 
 def _idle_time(entry: SessionEntry, now: float) -> float:
     return float(entry.session.machine.idle_time(now))
+
+
+def _held_bytes(entries: _Entries) -> int:
+    """Return the memory of the windows and rendered files of some sessions."""
+    files = {entry.rendered for entry in entries if entry.rendered}
+    return sum(entry.memory_bytes for entry in entries) + sum(file.size for file in files)
 
 
 def _too_many(reason: str) -> RequestRefused:

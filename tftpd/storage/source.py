@@ -208,7 +208,13 @@ class FileSource(FileLike):
 
 
 class MemorySource(FileLike):
-    """Data in memory, such as a rendered template. Never blocks."""
+    """Data in memory, such as a rendered template. Never blocks.
+
+    Attributes:
+        is_confirmed: True after a client that reads it has answered.
+    """
+
+    is_confirmed = False
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
