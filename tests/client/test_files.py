@@ -4,12 +4,13 @@ import errno
 import io
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import ClientDriver
 from tftpd.client.errors import LocalError
-from tftpd.client.files import FileDownload, SpooledDownload, open_spool
+from tftpd.client.files import FileDownload, SpooledDownload, open_local, open_source, open_spool
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.packets import Ack, Data
@@ -133,3 +134,65 @@ def test_a_write_that_fails_when_the_file_is_closed_is_reported(tmp_path, monkey
         download.commit()
     assert refused.value.code is ErrorCode.DISK_FULL
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A directory as /tmp, with links, a FIFO and a file of another user."""
+    if os.geteuid() != 0:
+        pytest.skip("changes owners")
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (directory / "link").symlink_to(tmp_path / "secret")
+    (directory / "device").symlink_to("/dev/null")
+    (directory / "directory").symlink_to(tmp_path)
+    os.mkfifo(directory / "pipe")
+    (directory / "file").write_bytes(b"hers")
+    for name in os.listdir(directory):
+        os.lchown(directory / name, 1001, 1001)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["device", "pipe", "directory/secret", "file"])
+def test_nothing_of_another_user_in_a_shared_directory_is_written(shared, name):
+    with pytest.raises(PermissionError, match="another user in a directory that everyone can"):
+        open_local(shared / name, "wb")
+
+
+@pytest.mark.parametrize("name", ["link", "directory/secret"])
+def test_no_link_of_another_user_in_a_shared_directory_is_uploaded(shared, name):
+    with pytest.raises(LocalError, match="a link of another user in a directory"):
+        open_source(shared / name)
+
+
+def test_a_file_of_another_user_in_a_shared_directory_is_uploaded(shared, monkeypatch):
+    monkeypatch.chdir(shared.parent)
+    source = open_source(Path("shared/../shared/file"))
+    assert source.size == 4
+    source.close()
+
+
+def test_a_download_does_not_pass_a_link_of_another_user_in_a_shared_directory(shared):
+    for name in ("link", "directory/secret", "directory/new"):
+        with pytest.raises(RequestRefused, match="a link of another user in a directory"):
+            FileDownload.create(shared / name, None, options(None))
+    with pytest.raises(RequestRefused, match="a file of another user in a directory"):
+        FileDownload.create(shared / "file", None, options(None))
+
+
+def test_a_pipe_is_opened_by_its_descriptor():
+    reader, writer = os.pipe()
+    with open_local(Path(f"/dev/fd/{writer}"), "wb") as stream:
+        stream.write(b"abc")
+    os.close(writer)
+    with open_local(Path(f"/dev/fd/{reader}"), "rb") as stream:
+        assert stream.read() == b"abc"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_directory_is_no_source(path):
+    with pytest.raises(LocalError, match="Is a directory"):
+        open_source(Path(path))

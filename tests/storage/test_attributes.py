@@ -285,3 +285,38 @@ def test_a_system_without_extended_attributes_keeps_the_mode(root, monkeypatch):
     monkeypatch.setattr("tftpd.storage.attributes._HAS_ATTRIBUTES", False)
     (root / "file").chmod(0o640)
     assert stat.S_IMODE(_replace(root).st_mode) == 0o640
+
+
+@needs_root
+@pytest.mark.parametrize("is_early", [True, False], ids=["before the upload", "during the upload"])
+def test_a_file_of_another_user_in_a_shared_directory_is_not_replaced(root, is_early):
+    """Its owner could change the new file. The kernel does the same: fs.protected_regular."""
+    root.chmod(0o1777)
+    (root / "file").unlink()
+
+    def create():
+        (root / "file").write_bytes(b"old")
+        _set(root / "file", 0o666, ALICE)
+
+    def replace():
+        upload = Upload.open(_grant(root), None, netascii=False)
+        if not is_early:
+            create()
+        upload.append([b"new"])
+        upload.commit()
+
+    if is_early:
+        create()
+    with pytest.raises(RequestRefused, match="another user") as refused:
+        replace()
+    assert refused.value.code is ErrorCode.ACCESS_VIOLATION
+    assert (root / "file").read_bytes() == b"old"
+    assert os.listdir(root) == ["file"]
+
+
+@needs_root
+def test_the_owner_of_a_shared_directory_may_own_its_files(root):
+    root.chmod(0o1777)
+    os.chown(root, ALICE, 0)
+    _set(root / "file", 0o644, ALICE)
+    assert _replace(root).st_uid == ALICE

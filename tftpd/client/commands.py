@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO
 from tftpd.access.paths import printable_name
 from tftpd.client.blocking import get, put
 from tftpd.client.errors import LocalError, TransferError, translate_to_local_error
-from tftpd.client.files import copy_to_temporary
+from tftpd.client.files import copy_to_temporary, open_local
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import PacketTrace, Progress
@@ -136,7 +136,7 @@ def _open_destination(local: Path | None) -> Iterator[Path | BinaryIO]:
         if local.is_file() or not local.exists():
             yield local
         else:
-            with local.open("wb") as stream:
+            with open_local(local, "wb") as stream:
                 yield stream
 
 

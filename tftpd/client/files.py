@@ -1,11 +1,14 @@
 """Local files of a transfer: the destination of a download and the source of an upload."""
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from tftpd.access.paths import PARENT, Name
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.client.errors import LocalError, translate_to_local_error
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -15,6 +18,7 @@ from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.source import FileLike, FileSource, MemorySource
 from tftpd.storage.tempfiles import read_umask, remove_stale_uploads
 from tftpd.storage.upload import Upload
+from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
 _SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
 TEMPORARY_FILE = "temporary file (see TMPDIR)"  # in messages
@@ -164,13 +168,43 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
     if isinstance(source, bytes):
         return MemorySource(source)
     if isinstance(source, Path):
-        with translate_to_local_error(f"{source}: "), source.open("rb") as file:
-            if not source.is_file():
+        with translate_to_local_error(f"{source}: "), open_local(source, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 return open_source(file)
             # Files of procfs have no size; they have content nevertheless.
-            return _file_source(file) if source.stat().st_size else MemorySource(file.read())
+            return _file_source(file) if status.st_size else MemorySource(file.read())
     with copy_to_temporary(source) as copy:
         return _file_source(copy)
+
+
+def open_local(path: Path, mode: str) -> BinaryIO:
+    """Open an existing file; follow no link of another user in a shared directory, such as /tmp.
+
+    Args:
+        path: The file.
+        mode: "rb", or "wb" for a device or a pipe, which must not be another user's there either.
+
+    Raises:
+        OSError: The file cannot be opened, or is not trusted (see `refuse_untrusted`).
+    """
+    return cast("BinaryIO", open(path, mode, opener=_open_trusted))
+
+
+def _open_trusted(file: str, flags: int) -> int:
+    root, name = _split(Path(file))
+    if not name or name[-1] == PARENT:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    try:
+        with open_parent(root, name, Symlinks.FOLLOW) as (directory, last):
+            status = lstat_at(directory, last)
+            if status is None or flags & os.O_ACCMODE != os.O_RDONLY:
+                refuse_untrusted(directory, -1 if status is None else status.st_uid)
+            if status is None:  # a link such as /dev/fd/3, to a pipe without a path
+                return os.open(file, flags)
+            return os.open(last, flags & ~os.O_CREAT | os.O_NOFOLLOW, dir_fd=directory)
+    except RequestRefused as refused:
+        raise PermissionError(errno.EACCES, str(refused)) from None
 
 
 def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
@@ -193,7 +227,13 @@ def _grant(path: Path) -> Grant[WritePolicy]:
     with translate_os_errors(ErrorText.WRITE_FAILED):
         os.stat(os.path.join(path.parent, ""))  # its fault is not that of a root of a server
     policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask())
-    return Grant(path.parent, (os.fsencode(path.name),), policy, Symlinks.FOLLOW)
+    return Grant(*_split(path), policy, Symlinks.FOLLOW)
+
+
+def _split(path: Path) -> tuple[Path, Name]:
+    """Return the root and the name of a walk that checks each component of a path."""
+    encoded = tuple(os.fsencode(part) for part in path.parts if part != path.anchor)
+    return Path(path.anchor or "."), encoded
 
 
 def _announced_size(options: TransferOptions) -> int | None:

@@ -12,6 +12,8 @@ import struct
 from functools import reduce
 from operator import and_
 
+from tftpd.storage.walk import refuse_untrusted
+
 _PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _HAS_ATTRIBUTES = hasattr(os, "getxattr")
@@ -39,6 +41,9 @@ def copy_attributes(directory: int, name: bytes, fd: int) -> bool:
 
     Returns:
         False if the name is not that of a regular file; nothing is copied.
+
+    Raises:
+        HostFault: The file is not trusted (see `refuse_untrusted`).
     """
     try:
         old = os.open(name, _PATH_ONLY, dir_fd=directory)
@@ -48,6 +53,7 @@ def copy_attributes(directory: int, name: bytes, fd: int) -> bool:
         status = os.fstat(old)
         if not stat.S_ISREG(status.st_mode):
             return False
+        refuse_untrusted(directory, status.st_uid)  # created since the upload began
         path = f"/proc/self/fd/{old}"  # an O_PATH descriptor does not support fgetxattr(2)
         _copy_extended(path, fd)
         acl = _read_acl(path)

@@ -20,7 +20,7 @@ from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker, check_quota
 from tftpd.storage.tempfiles import create_temporary, take_free_name
-from tftpd.storage.walk import lstat_at, open_parent
+from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
 _WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
 
@@ -322,6 +322,7 @@ def _check_file(directory: int, name: bytes, policy: WritePolicy) -> None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
     if not policy.overwrite:
         raise RequestRefused(ErrorCode.FILE_EXISTS)
+    refuse_untrusted(directory, status.st_uid)
     if policy.world_writable and not status.st_mode & stat.S_IWOTH:
         raise HostFault(ErrorCode.ACCESS_VIOLATION, "not writable by all (o+w)")
     # rename(2) does not check the permissions of the file that it replaces.

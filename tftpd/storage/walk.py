@@ -115,6 +115,26 @@ def _list_directory(fd: int) -> tuple[list[bytes], list[bytes]]:
     return files, directories
 
 
+def refuse_untrusted(directory: int, owner: int, kind: str = "file") -> None:
+    """Refuse a file that anyone may have created in a shared directory, such as /tmp.
+
+    The kernel does so with fs.protected_symlinks, protected_regular and protected_fifos, if set.
+
+    Args:
+        directory: Descriptor of the directory.
+        owner: Owner of the file.
+        kind: The kind of the file, for the reason.
+
+    Raises:
+        HostFault: The directory has the sticky bit and everyone can write to it. The file belongs
+            neither to this process's user nor to the owner of the directory.
+    """
+    status = os.fstat(directory)
+    if status.st_mode & _SHARED == _SHARED and owner not in (os.geteuid(), status.st_uid):
+        reason = f"a {kind} of another user in a directory that everyone can write to"
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, reason)
+
+
 class WalkStep(NamedTuple):
     """One step of a walk.
 
@@ -145,7 +165,6 @@ class Walk:
         self._symlinks = symlinks
         self._encodings = encodings
         self._follow = symlinks is Symlinks.FOLLOW
-        self._flags = _DIRECTORY & ~os.O_NOFOLLOW if self._follow else _DIRECTORY
         self._n_links = 0
 
     def close(self) -> None:
@@ -182,8 +201,7 @@ class Walk:
             if component == PARENT:
                 self._ascend()
                 continue
-            # With Symlinks.FOLLOW, the kernel follows links to directories.
-            target = None if self._follow and pending else self._read_link(component)
+            target = self._read_link(component)
             if target is not None:
                 pending += reversed(self._resolve_target(target))
             elif pending:
@@ -206,7 +224,7 @@ class Walk:
         return found[0]
 
     def _descend(self, component: bytes) -> None:
-        fd = os.open(component, self._flags, dir_fd=self._directories[-1])
+        fd = os.open(component, _DIRECTORY, dir_fd=self._directories[-1])
         if self._follow:  # the kernel resolves `..`: the parents are not needed
             os.close(self._directories.pop())
         self._directories.append(fd)
@@ -232,7 +250,8 @@ class Walk:
                 return None  # not a link, or absent: the code that opens it reports that
             raise
         if self._follow:
-            self._check_owner(component)
+            status = os.stat(component, dir_fd=self._directories[-1], follow_symlinks=False)
+            refuse_untrusted(self._directories[-1], status.st_uid, "link")
         if self._symlinks is Symlinks.DENY:
             raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
         self._n_links += 1
@@ -240,15 +259,6 @@ class Walk:
             raise HostFault(ErrorCode.ACCESS_VIOLATION, "too many symbolic links")
         self.steps.append(WalkStep(component, "symbolic link", target))
         return target
-
-    def _check_owner(self, link: bytes) -> None:
-        """Refuse a link as the kernel does (fs.protected_symlinks): anyone may create one there."""
-        directory = os.fstat(self._directories[-1])
-        owner = os.stat(link, dir_fd=self._directories[-1], follow_symlinks=False).st_uid
-        is_trusted = owner in (os.geteuid(), directory.st_uid)
-        if directory.st_mode & _SHARED == _SHARED and not is_trusted:
-            reason = "a link of another user in a directory that everyone can write to"
-            raise HostFault(ErrorCode.ACCESS_VIOLATION, reason)
 
     def _resolve_target(self, target: bytes) -> list[bytes]:
         """Return the components of a link's target; go to the root first if it is absolute."""
