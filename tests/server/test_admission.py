@@ -107,6 +107,25 @@ def test_forged_requests_do_not_use_up_the_sessions_of_a_client(server, limit):
     _begin_and_answer(few.client(port=30))
 
 
+def test_forged_requests_do_not_use_up_the_sessions_of_a_network(server):
+    few = server(sessions_per_network=2)
+    answered = _begin_and_answer(few.client("192.0.2.1"))
+    for host in range(2, 30):
+        _begin(few.client(f"192.0.2.{host}"))
+    assert len(few.sessions) == 2
+    _begin_and_answer(few.client("192.0.2.99"))
+    assert answered.send(Ack(2)) == [Data(3, b"")]
+
+
+@pytest.mark.parametrize("limit", ["sessions_per_client", "sessions_per_network", "sessions"])
+def test_a_restarted_client_gets_the_place_of_its_old_session(server, limit):
+    one = server(**{limit: 1})
+    client = _begin_and_answer(one.client())
+    client.advance(3.5)
+    _begin_and_answer(client)
+    assert _outcomes(one) == [Outcome.REPLACED]
+
+
 @pytest.mark.parametrize(
     ("host", "network"),
     [
@@ -180,6 +199,20 @@ def test_at_the_session_limit_the_client_with_most_sessions_gives_one_to_another
     few.advance(1)
     _begin_and_answer(other)
     assert Outcome.EVICTED in _outcomes(few)
+
+
+def test_forged_requests_do_not_make_a_client_the_one_with_most_sessions(server):
+    few = server(sessions=7)
+    victim = _begin_and_answer(few.client("192.0.2.7"))
+    holders = [few.client("192.0.2.8", port=port) for port in (1, 2, 3)]
+    for client in holders:
+        _begin_and_answer(client)
+    few.advance(1.5)
+    for port in (1, 2, 3):
+        _begin(few.client("192.0.2.7", port=port))  # forged
+    _begin(few.client("192.0.2.9"))
+    victim.receive()
+    assert victim.send(Ack(2)) == [Data(3, b"")]
 
 
 def test_at_the_limit_of_answered_sessions_requests_are_dropped(server):

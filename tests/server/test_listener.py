@@ -137,7 +137,67 @@ def test_a_repeated_request_long_after_the_last_ack_restarts_the_transfer(server
     assert client.request(READ) == []
     client.advance(1)
     assert client.request(READ)[-1:] == [Data(1, bytes(range(256)) * 2)]
+    assert _outcomes(server) == []  # the request may be forged
+    client.send(Ack(1))
     assert _outcomes(server) == [Outcome.REPLACED]
+
+
+FORGED = [READ, Rrq(b"none", b"octet"), Wrq(b"in/evil", b"octet"), Rrq(b"seven", b"octet")]
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=str)
+def test_a_forged_request_does_not_end_a_transfer_that_pauses(server, forged):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1))
+    tid = client.tid
+    for _ in range(4):
+        client.advance(4)
+        client.request(forged)
+    client.tid = tid
+    assert client.send(Ack(2)) == [Data(3, b"")]
+    client.send(Ack(3))
+    assert Outcome.DONE in _outcomes(server)
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=str)
+def test_a_forged_request_does_not_end_a_transfer_whose_last_block_was_lost(server, forged):
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1), Ack(2))
+    tid = client.tid
+    client.request(forged)
+    client.advance(4)
+    client.tid = tid
+    assert client.send(Ack(2))[:1] == [Data(3, b"")]
+    client.send(Ack(3))
+    assert Outcome.DONE in _outcomes(server)
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=str)
+def test_a_forged_request_does_not_end_an_upload_whose_last_ack_was_lost(server, forged):
+    client = server.client()
+    client.request(Wrq(b"in/new", b"octet"))
+    assert client.send(Data(1, b"x")) == [Ack(1)]
+    tid = client.tid
+    client.request(forged)
+    client.tid = tid
+    assert client.send(Data(1, b"x")) == [Ack(1)]
+
+
+def test_a_transfer_that_pauses_sends_nothing_after_a_request_until_its_client_does(server):
+    """A restarted client could take its blocks for those of the new transfer."""
+    client = server.client()
+    client.request(READ)
+    client.send(Ack(1))
+    old = client.tid
+    client.advance(3.5)
+    client.request(READ)
+    del server.net.sent[:]
+    server.advance(60)
+    assert old not in {source for source, _, _ in server.net.sent}
+    server.advance(20)
+    assert _outcomes(server) == [Outcome.TIMED_OUT, Outcome.TIMED_OUT]
 
 
 def test_the_same_request_after_the_end_is_a_new_transfer(server):

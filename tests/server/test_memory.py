@@ -197,3 +197,20 @@ def test_at_the_limit_of_memory_a_slow_session_ends_for_another_client(big_serve
     other = big_server.client("192.0.2.77")
     assert other.request(Rrq(b"seven", b"octet")) == [Data(1, b"1234567")]
     assert big_server.sessions.evicted == 1
+
+
+def test_forged_requests_do_not_make_a_client_the_one_that_holds_most_memory(big_server):
+    for port in range(1001, 1400):
+        client = big_server.client("198.51.100.1", port=port)
+        if not client.request(Rrq(b"big", b"octet", LARGEST)):
+            break
+        client.send(Ack(0))
+    for port in range(1001, 1401):
+        big_server.client(port=port).request(Rrq(b"big", b"octet", LARGEST))
+    victim = big_server.client(port=2070)
+    assert victim.request(Rrq(b"big", b"octet")) == [Data(1, bytes(512))]
+    assert victim.send(Ack(1)) == [Data(2, bytes(512))]
+    other = big_server.client("192.0.2.77")
+    other.request(Rrq(b"big", b"octet"))
+    assert other.send(Ack(1)) == [Data(2, bytes(512))]
+    assert victim.send(Ack(2)) == [Data(3, bytes(512))]

@@ -160,6 +160,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self.machine.on_request_repeated(self._seconds())
         self._run()
 
+    def hold(self) -> None:
+        """Send nothing until the peer does. The idle timeout ends the session.
+
+        The deadline of the machine remains, so that a packet of the peer sets the timer again.
+        """
+        now = self._seconds()
+        self._set_timer(now + self.machine.remaining_time(now), now)
+
     def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
         """End the session now.
 

@@ -160,6 +160,10 @@ class TransferMachine:
         """Return the seconds since the peer last made progress."""
         return now - self._progress_at
 
+    def remaining_time(self, now: float) -> float:
+        """Return the seconds until the idle timeout, if the peer makes no progress."""
+        return self._timer.idle_timeout - self.idle_time(now)
+
     def make_result(self, **known: Any) -> TransferResult:
         """Return the result; `known` has the attributes that only the driver knows."""
         options = self.options
@@ -205,7 +209,7 @@ class TransferMachine:
 
     def _may_wait(self, now: float) -> bool:
         """Return True if the peer has made progress within the idle timeout."""
-        return self.idle_time(now) < self._timer.idle_timeout
+        return self.remaining_time(now) > 0
 
     def _may_resend(self, now: float) -> bool:
         """Return True if an unanswered packet may be sent again, and count it.

@@ -202,7 +202,7 @@ class Listener(RequestProtocol):
         """
         config = request.config
         try:
-            self._sessions.admit(request.tid[0], config.admission, request.arrived_at)
+            self._sessions.admit(request.tid, config.admission, request.arrived_at)
             request.profile = config.profiles.choose(request.packet, request.client)
             try:
                 resolved = self._factory.resolve(request, blocking=False)
@@ -247,7 +247,7 @@ class Listener(RequestProtocol):
     def _start_deferred(self, request: IncomingRequest, resolved: ResolvedRequest) -> None:
         """Start a session after its lookup, if the limits still allow it."""
         try:
-            self._sessions.reserve(request.tid[0], request.config.admission, self._seconds())
+            self._sessions.reserve(request.tid, request.config.admission, self._seconds())
         except BaseException:
             self._factory.release(resolved)
             raise

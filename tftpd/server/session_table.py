@@ -4,7 +4,8 @@ Source addresses can be forged until a client has answered. So nothing that one 
 can cause takes anything from a client that has answered:
 
 - Half-open sessions, whose clients have not answered, give their places to newer requests.
-- A request from the TID of a moving transfer replaces it only after its sender has answered.
+- A request from the TID of a transfer replaces it only after its sender has answered. In
+  single-port mode both would have one port: there it replaces a transfer that pauses or ends.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.net.session import Session
-from tftpd.net.types import TID, SocketAddress
+from tftpd.net.types import TID
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.packets import Request
 from tftpd.protocol.result import Outcome
@@ -107,9 +108,10 @@ _Entries = dict[SessionEntry, None]  # an ordered set
 class SessionTable:
     """Finds the session of a client and keeps the number of sessions within the limits.
 
-    If the limit is reached, these sessions end for a new one, in this order: a dallying
-    one, whose file is stored and whose last ACK was sent; the oldest half-open one; the
-    one with the longest pause, of the client with most sessions.
+    If the limit is reached, these sessions end for a new one, in this order: one of the same
+    TID that pauses; a dallying one, whose file is stored and whose last ACK was sent; the
+    oldest half-open one; the one with the longest pause, of the client with most answered
+    sessions.
 
     Attributes:
         evicted: Number of sessions evicted so far.
@@ -135,6 +137,7 @@ class SessionTable:
         self._dallying: _Entries = {}  # in the order of their outcomes
         self._by_client: dict[str, _Entries] = {}  # without dallying sessions
         self._by_network: dict[str, _Entries] = {}
+        self._answered: dict[str, _Entries] = {}  # those of `_by_client` that are not half open
         self._idle_waiters: list[Deferred[None]] = []
         self.evicted = 0
 
@@ -154,8 +157,10 @@ class SessionTable:
 
         Firmware repeats a request before the first packet of the server can arrive; a
         second session would send everything twice. Other firmware requests one file
-        after another from one port: then the older session is replaced, but not one that
-        makes progress and is not about to end, because the request may be forged.
+        after another from one port. As the request may be forged, an older session that
+        was answered ends only when the new one is. If it pauses or is about to end, it sends
+        nothing until its client does: a restarted client could take its blocks for those of
+        the new session. In single-port mode it ends at once instead.
 
         Args:
             tid: TID of the request.
@@ -172,59 +177,64 @@ class SessionTable:
             return False
         session = entry.session
         machine = session.machine
-        is_moving = machine.peer_confirmed and machine.idle_time(now) <= _RESTART_SECONDS
+        is_moving = _is_moving(entry, now)
         if session.running and session.request == request:
             if is_moving or not machine.peer_confirmed:
                 session.on_request_repeated()
                 return True
         elif session.running and is_moving and not machine.is_finishing:
             return shares_port
-        session.stop(Outcome.REPLACED)
+        if shares_port or not machine.peer_confirmed:
+            session.stop(Outcome.REPLACED)
+        elif session.running:
+            session.hold()
         return False
 
-    def admit(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
+    def admit(self, tid: TID, limits: admission.AdmissionLimits, now: float) -> None:
         """Check the rate limit and reserve a session for a new request.
 
         Raises:
             RequestDropped: The client exceeds its rate, or no session or memory is free.
             RequestRefused: The client or its network has too many sessions.
         """
-        rate = limits.requests_per_second
+        rate, client = limits.requests_per_second, admission.client_key(tid[0][0])
         if rate is not None:
-            client = admission.client_key(peer[0])
             if not (
                 self._proven_rates.has_token(client, rate, now)
                 and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
             ):
                 raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
-        memory, client = self.memory, admission.client_key(peer[0])
+        memory = self.memory
         if memory.is_full:
-            self._make_room(client, limits.sessions, now)
+            self._make_room(tid, limits.sessions, now)
             if memory.is_full and not self._largest_holder(client, MIN_SHARE_BYTES):
                 raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
-        self.reserve(peer, limits, now)
+        self.reserve(tid, limits, now)
 
-    def reserve(self, peer: SocketAddress, limits: admission.AdmissionLimits, now: float) -> None:
+    def reserve(self, tid: TID, limits: admission.AdmissionLimits, now: float) -> None:
         """Check the limits for one more session of a client; evict one if necessary.
 
         Raises:
             RequestDropped: No session is free.
             RequestRefused: The client or its network has too many sessions.
         """
+        host, older = tid[0][0], self._by_tid.get(tid)  # `older` gives its place to the new one
+        own = self._by_client.get(admission.client_key(host), {})
         if limits.sessions_per_client is not None:
-            entries = self._by_client.get(admission.client_key(peer[0]), {})
-            if len(entries) >= limits.sessions_per_client and not self._evict_unproven(entries):
-                raise _too_many(f"{len(entries)} sessions of this client")
+            n_others = len(own) - (older in own)
+            if n_others >= limits.sessions_per_client and not self._evict_unproven(own):
+                raise _too_many(f"{n_others} sessions of this client")
         if limits.sessions_per_network is not None:
-            entries = self._by_network.get(admission.network_key(peer[0]), {})
-            if len(entries) >= limits.sessions_per_network:
-                own = [entry for entry in entries if entry.client == admission.client_key(peer[0])]
-                if not self._evict_unproven(own):
-                    raise _too_many(f"{len(entries)} sessions of its network")
+            entries = self._by_network.get(admission.network_key(host), {})
+            n_others = len(entries) - (older in entries)
+            if n_others >= limits.sessions_per_network and not (
+                self._evict_unproven(own) or self._evict_unproven(entries)
+            ):
+                raise _too_many(f"{n_others} sessions of its network")
         if len(self._half_open) >= limits.half_open:
             self._evict(next(iter(self._half_open)))
         if sum(self._counter.counts) >= limits.sessions:
-            self._make_room(admission.client_key(peer[0]), limits.sessions, now)
+            self._make_room(tid, limits.sessions, now)
 
     def add(
         self, entry: SessionEntry, session: AnySession, limits: admission.AdmissionLimits
@@ -253,6 +263,7 @@ class SessionTable:
         """Note that the client of a session has answered its first packet."""
         if entry in self._half_open:
             del self._half_open[entry]
+            self._answered.setdefault(entry.client, {})[entry] = None
             self.memory.confirm(entry.memory_bytes, entry.rendered)
             if self.memory.is_full:
                 self._evict_largest(entry.client)
@@ -305,16 +316,19 @@ class SessionTable:
         for session in list(self):
             session.stop(Outcome.STOPPED, ErrorText.STOPPING)
 
-    def _make_room(self, client: str, limit: int, now: float) -> None:
-        """End a session for a request of this client, or raise `RequestDropped`."""
-        if self._dallying:
+    def _make_room(self, tid: TID, limit: int, now: float) -> None:
+        """End a session for a request of this TID, or raise `RequestDropped`."""
+        older = self._by_tid.get(tid)
+        if older is not None and not _is_moving(older, now):
+            older.session.stop(Outcome.REPLACED)
+        elif self._dallying:
             next(iter(self._dallying)).session.stop(Outcome.DONE)
         elif self._half_open and _idle_time(next(iter(self._half_open)), now) >= _OVERDUE_SECONDS:
             self._evict(next(iter(self._half_open)))
-        elif self._by_client:
-            entries = max(self._by_client.values(), key=len)
+        elif self._answered:
+            entries = max(self._answered.values(), key=len)
             slowest = max(entries, key=lambda entry: _idle_time(entry, now))
-            own = len(self._by_client.get(client, ()))
+            own = len(self._answered.get(admission.client_key(tid[0][0]), ()))
             if len(entries) > own + 1 and _idle_time(slowest, now) >= _OVERDUE_SECONDS:
                 self._evict(slowest)
         if sum(self._counter.counts) >= limit:
@@ -344,8 +358,8 @@ class SessionTable:
             client: Key of the other client.
             margin: Bytes that the other client may be about to use.
         """
-        largest = max(self._by_client.values(), key=_held_bytes, default={})
-        own = _held_bytes(self._by_client.get(client, {}))
+        largest = max(self._answered.values(), key=_held_bytes, default={})
+        own = _held_bytes(self._answered.get(client, {}))
         return largest if _held_bytes(largest) > own + margin else {}
 
     def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
@@ -367,12 +381,14 @@ class SessionTable:
             self.evicted += 1
 
     def _uncount(self, entry: SessionEntry) -> None:
-        for groups, key in ((self._by_client, entry.client), (self._by_network, entry.network)):
-            group = groups.get(key)
+        client, network = entry.client, entry.network
+        groups = (self._by_client, client), (self._answered, client), (self._by_network, network)
+        for entries, key in groups:
+            group = entries.get(key)
             if group is not None:
                 group.pop(entry, None)
                 if not group:
-                    del groups[key]
+                    del entries[key]
 
     def _check_idle(self) -> None:
         if self._idle_waiters and len(self._dallying) == len(self._open):
@@ -383,6 +399,12 @@ class SessionTable:
 
 def _idle_time(entry: SessionEntry, now: float) -> float:
     return float(entry.session.machine.idle_time(now))
+
+
+def _is_moving(entry: SessionEntry, now: float) -> bool:
+    """Return True if the client has answered, and made progress in the last seconds."""
+    is_answered: bool = entry.session.machine.peer_confirmed
+    return is_answered and _idle_time(entry, now) <= _RESTART_SECONDS
 
 
 def _held_bytes(entries: _Entries) -> int:
