@@ -343,6 +343,12 @@ def test_a_request_from_the_port_of_a_server_is_dropped(offer, host, port, is_an
     assert server.reports == []
 
 
+def test_a_request_from_the_well_known_port_is_dropped_at_another_port(server):
+    server.port.number = 1069
+    assert server.client("192.0.2.7", 69).request(READ) == []
+    assert server.listener._drops.take()[DropReason.SERVER_PORT] == 1
+
+
 def test_a_profile_allows_requests_from_the_port_of_the_server(offer):
     old = Profile("old", ProfileMatch(clients=(ip_network("192.0.2.7"),)), server_port=True)
     server = MemoryServer(lambda report: replace(offer(report), profiles=Profiles([old])))

@@ -33,6 +33,7 @@ from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, Sessi
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
 
+_WELL_KNOWN_PORT = 69  # of other servers, if this one has another port
 _REJECTIONS = (errors.RequestRefused, RequestDropped, MemoryError)
 
 
@@ -170,7 +171,7 @@ class Listener(RequestProtocol):
         Such a request may be forged so that two servers, or one, copy files to each other.
         """
         number = peer[1]
-        if number == self.transport.number:
+        if number in (_WELL_KNOWN_PORT, self.transport.number):
             return True
         return number in config.own_ports and is_own_address(peer)
 
