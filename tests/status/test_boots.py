@@ -259,6 +259,20 @@ def test_the_number_of_steps_is_bounded_and_the_first_one_stays():
     assert (steps[0].name, steps[-1].name) == ("file0", "file999")
 
 
+def test_the_names_of_all_steps_together_have_a_maximum_length():
+    """A forged request costs its sender nothing, and the page shows 256 clients."""
+    results = [
+        _miss(f"{number}{'x' * 200}{'.cfg' if number // 40 % 2 else '.efi'}")
+        for number in range(4000)
+    ]
+    steps = _client(*results).steps
+    assert len(steps) == 24
+    assert steps[-1].count == 40
+    assert len(steps[-1].names) == 32
+    assert sum(len(name) for step in steps for name in step.names) < 10_000
+    assert all(step.names for step in steps)
+
+
 def test_names_and_texts_have_a_maximum_length():
     long = TransferResult(
         READ, PEER, b"\xf0\x9f\x92\xa9" * 1000, Outcome.ABORTED, detail="x" * 9999

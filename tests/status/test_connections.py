@@ -82,6 +82,19 @@ def test_idle_connections_do_not_keep_the_same_peer_from_an_answer(host):
     assert len(factory.connections) == _MAX_CONNECTIONS
 
 
+def test_answers_that_nobody_reads_take_32_mib_at_most():
+    clock = Clock()
+    factory = one_path(lambda request: Answer(bytes(5 << 20)))
+    transports = []
+    for number in range(40):
+        protocol, transport = connect(clock, factory, f"192.0.2.{number}")
+        protocol.dataReceived(REQUEST)
+        assert len(transport.value()) > 5 << 20
+        transports.append(transport)
+        kept = [each for each in transports if not each.disconnected]
+        assert kept == transports[-6:]
+
+
 def test_a_peer_with_many_connections_loses_its_own_ones_only():
     clock, factory = Clock(), one_path()
     honest_protocol, honest = connect(clock, factory, "192.0.2.1")

@@ -18,6 +18,7 @@ from tftpd.status.file_kinds import FileKind, classify
 _MAX_STEPS = 24  # of a boot; beyond that the second step is removed
 _MAX_NAMES = 32  # of steps that are merged into one
 _MAX_TEXT_CHARS = 160  # of a name or text
+_MAX_OLDER_CHARS = 4096  # of the names of all steps but the latest; 24 of them need 3,840
 
 # A client that was silent for this long starts a new boot. Longer values would hide a boot
 # loop; no loader waits longer, except for a person at its menu.
@@ -130,9 +131,18 @@ class ClientHistory:
         elif _is_similar(self.steps[-1], step):
             self.steps[-1] = _merge(self.steps[-1], step)
         else:
+            self._limit_names()
             self.steps.append(step)
         if len(self.steps) > _MAX_STEPS:
             del self.steps[1]  # the first step identifies the start of a boot
+
+    def _limit_names(self) -> None:
+        """Keep one name of the oldest steps if the names of all steps are too long."""
+        excess = sum(len(name) for step in self.steps for name in step.names) - _MAX_OLDER_CHARS
+        for index, step in enumerate(self.steps):
+            if excess > 0:
+                excess -= sum(map(len, step.names[:-1]))
+                self.steps[index] = replace(step, names=step.names[-1:])
 
     def _starts_boot(self, step: BootStep) -> bool:
         """Return whether `step` is the first one of another boot.

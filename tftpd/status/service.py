@@ -244,7 +244,8 @@ class StatusService:
                 "resolved_names": self._counters.resolved_names(),
                 **requests_to_json(snapshot, self._history, since, self._identify),
             }
-            return Answer(json.dumps(status, separators=(",", ":")).encode(), JSON)
+            text = json.dumps(status, separators=(",", ":"), ensure_ascii=False)
+            return Answer(text.encode(errors="replace"), JSON)
 
         return self._take_snapshot().addCallback(answer)
 

@@ -29,6 +29,7 @@ JSON = b"application/json"
 _MAX_CONNECTIONS = 64  # a browser needs one
 _REQUEST_TIMEOUT_SECONDS = 5  # from the connection to the end of the request's headers
 _ANSWER_TIMEOUT_SECONDS = 30  # from there to the end of the answer
+_MAX_UNSENT_BYTES = 32 << 20  # of all answers together
 _METHODS = (b"GET", b"HEAD")
 
 _HEADERS = {
@@ -88,6 +89,7 @@ class _Channel(HTTPChannel):
 
     transport: Any
     site: "_Site"
+    answer_bytes = 0
 
     def connectionMade(self) -> None:
         """Twisted: a client has connected."""
@@ -145,6 +147,16 @@ class _Site(Site):
         host = getattr(channel.transport.getPeer(), "host", None)
         self.connections[channel] = client_key(host) if host else ""
 
+    def add_answer(self, channel: _Channel, n_bytes: int) -> None:
+        """Note an answer. Abort the oldest connections whose answers need too much memory."""
+        channel.answer_bytes = n_bytes
+        excess = sum(each.answer_bytes for each in self.connections) - _MAX_UNSENT_BYTES
+        for other in list(self.connections):
+            if excess > 0 and other.answer_bytes and other is not channel:
+                excess -= other.answer_bytes
+                del self.connections[other]
+                other.transport.abortConnection()
+
     def log(self, request: Any) -> None:
         """Twisted: a request was answered; log nothing."""
 
@@ -195,6 +207,8 @@ def _write(answer: Answer, request: Request, disconnected: list[object]) -> None
     request.setResponseCode(answer.code)
     request.setHeader(b"Content-Type", answer.media_type)
     request.setHeader(b"Content-Length", b"%d" % len(answer.body))
+    channel: Any = request.channel
+    channel.site.add_answer(channel, len(answer.body))
     request.write(answer.body)  # sends nothing if the method is HEAD
     request.finish()
 
