@@ -169,3 +169,14 @@ def test_a_file_that_cannot_be_written_is_an_error(root, capsys):
     root.write_text("a file where a directory should be")
     assert _install(root) == 1
     assert capsys.readouterr().err.startswith(f"tftpd: {root}")
+
+
+def test_a_link_in_the_place_of_a_new_file_is_not_followed(root):
+    """Another user may have created it in the directory of a package that root builds."""
+    victim = root.parent / "victim"
+    victim.write_text("old")
+    (root / UNITS).mkdir(parents=True)
+    (root / UNITS / ".tftpd.service.new").symlink_to(victim)
+    assert _install(root) == 0
+    assert victim.read_text() == "old"
+    assert not (root / UNITS / "tftpd.service").is_symlink()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT
 from tests.templates.conftest import children
-from tftpd.access.policy import RenderLimits
+from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
 from tftpd.templates import process
 from tftpd.templates.renderer import TemplateRenderer
@@ -247,6 +247,35 @@ def test_a_slow_template_does_not_delay_others(template):
         slow.result(LIMIT)
 
 
+def test_slow_templates_of_one_root_do_not_keep_another_root_waiting(template, tmp_path):
+    """Ten threads wait already, with templates that never end."""
+    renderer = TemplateRenderer(RenderLimits(seconds=0.5), max_wait=1.5)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "t.j2").write_text("good")
+    numbers, ended = iter(range(1000)), threading.Event()
+    grants = [template(ENDLESS, f"{n}.j2") for n in range(40)]
+
+    def occupy():
+        while not ended.is_set():
+            with suppress(RequestRefused):
+                renderer.render(grants[next(numbers) % len(grants)], {})
+
+    threads = [threading.Thread(target=occupy) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.7)
+        for _ in range(3):
+            good = Grant(other, (b"t.j2",), ReadPolicy())
+            assert renderer.render(good, {}) == b"good"
+    finally:
+        ended.set()
+        renderer.close()
+        for thread in threads:
+            thread.join()
+
+
 def test_a_job_waits_a_limited_time_for_a_slot(template):
     renderer = TemplateRenderer(RenderLimits(seconds=30.0), max_processes=1, max_wait=0.1)
     with closing(renderer), ThreadPoolExecutor(1) as pool:
@@ -472,7 +501,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.policy import RenderLimits
+from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.templates.renderer import TemplateRenderer
 from tests.templates.conftest import children
 

@@ -60,7 +60,9 @@ def _run_step(verb: str, path: Path, text: str) -> None:
     elif verb == "write":
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text, "utf-8")
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:  # follows no link
+            file.write(text)
         temporary.replace(path)
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EAGAIN
@@ -58,6 +59,9 @@ class TemplateRenderer:
         self._max_wait = max_wait
         self._change = threading.Condition()
         self._free_slots = max_processes
+        # By root: jobs that wait for a slot, and jobs that run.
+        self._waiting: Counter[Path | None] = Counter()
+        self._running: Counter[Path | None] = Counter()
         self._idle: list[RenderProcess] = []
         self._busy: set[RenderProcess] = set()
         self._closed = False
@@ -117,7 +121,7 @@ class TemplateRenderer:
         job = RenderJob(template, variables, limits.size, limits.seconds)
         try:
             self._check_not_slow(template)
-            with self._slot():
+            with self._slot(template.root):
                 self._check_not_slow(template)  # another job may have timed out meanwhile
                 with suppress(RenderProcessEnded), self._process() as process:
                     return process.render(job)
@@ -147,21 +151,33 @@ class TemplateRenderer:
             self._slow_until[_version(template)] = now + _SLOW_TEMPLATE_SECONDS
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """Wait for a free slot and occupy it."""
+    def _slot(self, root: Path | None = None) -> Iterator[None]:
+        """Wait for a free slot and occupy it. Slow templates of one root do not delay others."""
         with self._change:
-            self._change.wait_for(lambda: self._free_slots or self._closed, self._max_wait)
+            self._waiting[root] += 1
+            self._change.wait_for(lambda: self._may_start(root) or self._closed, self._max_wait)
+            is_free = self._may_start(root)
+            self._waiting[root] -= 1
+            self._change.notify_all()
             if self._closed:
                 raise _stopping()
-            if not self._free_slots:
+            if not is_free:
                 raise template_failed(f"no render process was free within {self._max_wait:g} s")
             self._free_slots -= 1
+            self._running[root] += 1
         try:
             yield
         finally:
             with self._change:
                 self._free_slots += 1
-                self._change.notify()
+                self._running[root] -= 1
+                self._waiting, self._running = +self._waiting, +self._running
+                self._change.notify_all()
+
+    def _may_start(self, root: Path | None) -> bool:
+        """Return True if a slot is free and no root with fewer running jobs waits for it."""
+        fewest = min(self._running[other] for other, n in self._waiting.items() if n)
+        return self._free_slots > 0 and self._running[root] <= fewest
 
     @contextmanager
     def _process(self) -> Iterator[RenderProcess]:
