@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -63,6 +64,20 @@ def test_transfers_use_ports_of_the_range_and_further_requests_are_dropped(tmp_p
         late.settimeout(20)
         late.sendto(request(1, b"file"), (LOCALHOST, running.port))
         assert late.recvfrom(600)[1] == tids[3]
+
+
+def test_requests_that_nobody_answers_do_not_keep_the_ports(tmp_path):
+    low, high = _free_range(2)
+    with daemon(tmp_path) as running, ExitStack() as held:
+        (running.root / "file").write_bytes(b"x" * 700)
+        _limit(running, low, high)
+        for name in (b"a", b"b"):
+            forged = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            forged.sendto(request(2, name), (LOCALHOST, running.port))
+            assert forged.recvfrom(600)[0] == b"\0\4\0\0"
+        time.sleep(1.1)
+        assert get(running.port, b"file") == b"x" * 700
+        assert [event["outcome"] for event in running.awaited(2)] == ["evicted", "done"]
 
 
 def test_files_are_read_and_written_and_a_reload_changes_the_range(tmp_path):

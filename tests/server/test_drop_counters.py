@@ -1,6 +1,7 @@
 """Counters of datagrams that get neither a session nor a result."""
 
 import pytest
+from twisted.logger import capturedLogs
 
 from tests.support.fakes import MemoryServer
 from tftpd.protocol.packets import Ack, Rrq
@@ -68,3 +69,12 @@ def test_a_request_without_a_free_port_is_counted(offer, drops):
     server.net.no_ports = True
     server.client().request(READ)
     assert _nonzero(drops) == {DropReason.NO_PORT: 1}
+
+
+def test_requests_without_a_free_port_are_logged_once_per_second(offer):
+    server = MemoryServer(offer)
+    server.net.no_ports = True
+    with capturedLogs() as logged:
+        for port in range(1, 11):
+            server.client(port=port).request(READ)
+    assert [event["event"] for event in logged] == ["port_unavailable"]

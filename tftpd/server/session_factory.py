@@ -7,9 +7,10 @@ from twisted.logger import Logger
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.profiles import Profile
-from tftpd.net.interfaces import SessionRuntime
+from tftpd.net.interfaces import BurstProtocol, SessionRuntime
 from tftpd.net.packet_text import format_address
 from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
+from tftpd.net.rate_limit import LogLimiter
 from tftpd.net.receive_session import ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import SessionParams
@@ -97,6 +98,7 @@ class SessionFactory:
         self._runtime = runtime
         self._sessions = sessions
         self._drops = drops
+        self._port_log = LogLimiter(runtime.clock.seconds)
 
     def resolve(
         self, request: IncomingRequest, blocking: bool, renders: bool = False
@@ -150,7 +152,7 @@ class SessionFactory:
             if request.single_port:
                 request.port.attach_session(protocol, tid, needs)
             else:
-                self._runtime.open_port(protocol, tid[1], needs)
+                self._open_port(protocol, tid, needs)
         except PortsExhausted as exhausted:
             session.abandon()
             raise RequestDropped(exhausted.strerror) from None
@@ -158,14 +160,21 @@ class SessionFactory:
             # Drop silently: the client retries, and a port may be free by then.
             session.abandon()
             self._drops.add(DropReason.NO_PORT)
-            self.log.error(
-                "cannot open a port for {peer}: {error}; request dropped",
-                event="port_unavailable",
-                peer=format_address(tid[0]),
-                error=str(error),
-            )
+            suffix = self._port_log.suffix()
+            if suffix is not None:
+                message = "cannot open a port for {peer}: {error}; request dropped{suffix}"
+                fields = {"peer": format_address(tid[0]), "error": str(error), "suffix": suffix}
+                self.log.error(message, event="port_unavailable", **fields)
         else:
             session.begin()
+
+    def _open_port(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:
+        try:
+            self._runtime.open_port(protocol, tid[1], needs)
+        except PortsExhausted:
+            if not self._sessions.free_port(needs.ports, self._runtime.clock.seconds()):
+                raise
+            self._runtime.open_port(protocol, tid[1], needs)
 
     def release(self, resolved: ResolvedRequest) -> None:
         """Close the file of a request that gets no session."""
@@ -219,7 +228,7 @@ class SessionFactory:
         self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite
     ) -> SessionParams:
         tid, config, sessions = request.tid, request.config, self._sessions
-        entry = request.entry = SessionEntry(tid)
+        entry = request.entry = SessionEntry(tid, ports=request.ports)
         port_sessions = request.port.sessions
 
         def on_report(result: TransferResult) -> None:

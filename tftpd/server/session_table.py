@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import ClientRateLimiter
 from tftpd.net.session import Session
 from tftpd.net.types import TID
@@ -90,6 +91,7 @@ class SessionEntry:
         network: Key of the client's network.
         memory_bytes: Memory of the session's windows, in the buffers of this process.
         rendered: The rendered file that it sends, if any.
+        ports: Range of its port; None: chosen by the kernel.
     """
 
     tid: TID
@@ -100,6 +102,7 @@ class SessionEntry:
     network: str = ""
     memory_bytes: int = 0
     rendered: MemorySource | None = None
+    ports: PortRange | None = None
 
 
 _Entries = dict[SessionEntry, None]  # an ordered set
@@ -235,6 +238,16 @@ class SessionTable:
             self._evict(next(iter(self._half_open)))
         if sum(self._counter.counts) >= limits.sessions:
             self._make_room(tid, limits.sessions, now)
+
+    def free_port(self, ports: PortRange | None, now: float) -> bool:
+        """Evict the oldest half-open session with a port of a range, if its answer is overdue.
+
+        Returns:
+            False if no port is free.
+        """
+        oldest = next((entry for entry in self._half_open if entry.ports is ports), None)
+        is_overdue = oldest is not None and _idle_time(oldest, now) >= _OVERDUE_SECONDS
+        return oldest is not None and is_overdue and self._evict_unproven([oldest])
 
     def add(
         self, entry: SessionEntry, session: AnySession, limits: admission.AdmissionLimits
