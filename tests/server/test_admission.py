@@ -188,6 +188,27 @@ def test_at_the_session_limit_an_overdue_half_open_session_is_evicted(server):
     assert _outcomes(few) == [Outcome.DROPPED, Outcome.EVICTED]
 
 
+def test_the_last_sixteenth_of_the_sessions_is_not_for_the_client_with_most(server):
+    some = server(sessions=32)
+    for port in range(1, 31):
+        _begin_and_answer(some.client(port=port))
+    assert some.client(port=31).request(READ) == []
+    assert some.reports[-1].detail == "session limit reached (32)"
+    for port in (1, 2):
+        _begin_and_answer(some.client("192.0.2.8", port))
+    assert (len(some.sessions), some.sessions.evicted) == (31, 1)
+
+
+def test_at_the_session_limit_a_moving_session_ends_for_a_client_that_answers(server):
+    some = server(sessions=32)
+    holders = [_begin_and_answer(some.client(port=port)) for port in range(1, 31)]
+    others = [_begin(some.client(f"198.51.100.{number}")) for number in (1, 2)]
+    assert some.sessions.evicted == 0  # their addresses may be forged
+    assert [type(packet) for packet in others[0].send(Ack(1))] == [Data]
+    assert some.sessions.evicted == 1
+    assert len([holder for holder in holders if holder.send(Ack(2))]) == 29
+
+
 def test_at_the_session_limit_the_client_with_most_sessions_gives_one_to_another(server):
     few = server(sessions=3)
     holders = [few.client(port=port) for port in (1, 2, 3)]

@@ -8,7 +8,7 @@ can cause takes anything from a client that has answered:
   single-port mode both would have one port: there it replaces a transfer that pauses or ends.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ AnySession = Session[Any]
 _RESTART_SECONDS = 3.0
 
 _OVERDUE_SECONDS = 1.0  # a reply that takes longer is probably lost
+_RESERVE_SHARE = 16  # the last sixteenth of the sessions is for clients with fewer than others
 _UNPROVEN_RATE_FACTOR = 4  # requests per request that is answered: the others may be forged
 
 
@@ -114,7 +115,8 @@ class SessionTable:
     If the limit is reached, these sessions end for a new one, in this order: one of the same
     TID that pauses; a dallying one, whose file is stored and whose last ACK was sent; the
     oldest half-open one; the one with the longest pause, of the client with most answered
-    sessions.
+    sessions. This client gets none of the last sixteenth of the sessions. When that is used up,
+    it loses a session to each client with fewer sessions that answers.
 
     Attributes:
         evicted: Number of sessions evicted so far.
@@ -142,6 +144,7 @@ class SessionTable:
         self._by_network: dict[str, _Entries] = {}
         self._answered: dict[str, _Entries] = {}  # those of `_by_client` that are not half open
         self._idle_waiters: list[Deferred[None]] = []
+        self._limit = 0  # of sessions, when the latest one was added
         self.evicted = 0
 
     def __iter__(self) -> Iterator[AnySession]:
@@ -201,16 +204,15 @@ class SessionTable:
             RequestRefused: The client or its network has too many sessions.
         """
         rate, client = limits.requests_per_second, admission.client_key(tid[0][0])
-        if rate is not None:
-            if not (
-                self._proven_rates.has_token(client, rate, now)
-                and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
-            ):
-                raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
+        if rate is not None and not (
+            self._proven_rates.has_token(client, rate, now)
+            and self._unproven_rates.take(client, rate * _UNPROVEN_RATE_FACTOR, now)
+        ):
+            raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         memory = self.memory
         if memory.is_full:
             self._make_room(tid, limits.sessions, now)
-            if memory.is_full and not self._largest_holder(client, MIN_SHARE_BYTES):
+            if memory.is_full and not self._find_largest(client, _held_bytes, MIN_SHARE_BYTES):
                 raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
         self.reserve(tid, limits, now)
 
@@ -236,8 +238,13 @@ class SessionTable:
                 raise _too_many(f"{n_others} sessions of its network")
         if len(self._half_open) >= limits.half_open:
             self._evict(next(iter(self._half_open)))
-        if sum(self._counter.counts) >= limits.sessions:
+        n_sessions, reserve = sum(self._counter.counts), limits.sessions // _RESERVE_SHARE
+        if n_sessions >= limits.sessions:
             self._make_room(tid, limits.sessions, now)
+        elif n_sessions >= limits.sessions - reserve and older is None:
+            client = admission.client_key(host)
+            if client in self._answered and not self._find_largest(client, len, 1):
+                raise _session_limit_reached(limits.sessions)
 
     def free_port(self, ports: PortRange | None, now: float) -> bool:
         """Evict the oldest half-open session with a port of a range, if its answer is overdue.
@@ -259,6 +266,7 @@ class SessionTable:
         """
         if not self._counter.acquire(limits.sessions):
             return False
+        self._limit = limits.sessions
         host = entry.tid[0][0]
         entry.session, entry.rate = session, limits.requests_per_second
         entry.client, entry.network = admission.client_key(host), admission.network_key(host)
@@ -279,7 +287,11 @@ class SessionTable:
             self._answered.setdefault(entry.client, {})[entry] = None
             self.memory.confirm(entry.memory_bytes, entry.rendered)
             if self.memory.is_full:
-                self._evict_largest(entry.client)
+                largest = self._find_largest(entry.client, _held_bytes)
+                self._evict_first(largest, lambda each: each.memory_bytes)
+            if sum(self._counter.counts) >= self._limit:
+                largest = self._find_largest(entry.client, len, 1)
+                self._evict_first(largest, lambda each: _idle_time(each, now))
         if entry.rate is not None:
             self._proven_rates.take(entry.client, entry.rate, now)
         if entry.older is not None:
@@ -345,7 +357,7 @@ class SessionTable:
             if len(entries) > own + 1 and _idle_time(slowest, now) >= _OVERDUE_SECONDS:
                 self._evict(slowest)
         if sum(self._counter.counts) >= limit:
-            raise admission.RequestDropped(f"session limit reached ({limit})")
+            raise _session_limit_reached(limit)
 
     def _evict_rendered(self, newest: SessionEntry) -> None:
         """Evict the oldest half-open sessions that send rendered files, except for one session."""
@@ -355,25 +367,27 @@ class SessionTable:
             if entry.rendered and not entry.rendered.is_confirmed and entry is not newest:
                 self._evict(entry)
 
-    def _evict_largest(self, client: str) -> None:
-        """Evict the largest session of the client with most memory, if it has more than `client`.
+    def _evict_first(self, entries: _Entries, key: Callable[[SessionEntry], float]) -> None:
+        """Evict the session with the largest key, if any, in favor of a client that has answered.
 
-        `client` has answered, so its address is not forged.
+        The address of that client is not forged.
         """
-        largest = self._largest_holder(client)
-        if largest:
-            self._evict(max(largest, key=lambda entry: entry.memory_bytes))
+        if entries:
+            self._evict(max(entries, key=key))
 
-    def _largest_holder(self, client: str, margin: int = 0) -> _Entries:
-        """Return the sessions of the client with most memory, if it has more than another one.
+    def _find_largest(
+        self, client: str, measure: Callable[[_Entries], int], margin: int = 0
+    ) -> _Entries:
+        """Return the answered sessions of the client with most, if it has more than another one.
 
         Args:
             client: Key of the other client.
-            margin: Bytes that the other client may be about to use.
+            measure: Returns the number or the memory of a client's sessions.
+            margin: Sessions or bytes that the other client may be about to use.
         """
-        largest = max(self._answered.values(), key=_held_bytes, default={})
-        own = _held_bytes(self._answered.get(client, {}))
-        return largest if _held_bytes(largest) > own + margin else {}
+        largest = max(self._answered.values(), key=measure, default={})
+        own = measure(self._answered.get(client, {}))
+        return largest if measure(largest) > own + margin else {}
 
     def _evict_unproven(self, entries: Iterable[SessionEntry]) -> bool:
         """Evict the oldest half-open session among some; return False if none has ended."""
@@ -424,6 +438,10 @@ def _held_bytes(entries: _Entries) -> int:
     """Return the memory of the windows and rendered files of some sessions."""
     files = {entry.rendered for entry in entries if entry.rendered}
     return sum(entry.memory_bytes for entry in entries) + sum(file.size for file in files)
+
+
+def _session_limit_reached(limit: int) -> admission.RequestDropped:
+    return admission.RequestDropped(f"session limit reached ({limit})")
 
 
 def _too_many(reason: str) -> RequestRefused:
