@@ -210,7 +210,8 @@ class SessionTable:
         ):
             raise admission.RequestDropped(f"rate limit exceeded ({rate} requests per second)")
         memory = self.memory
-        if memory.is_full:
+        # `is_full` inline: this runs once per request.
+        if memory.confirmed + memory.confirmed_rendered >= memory.limit:
             self._make_room(tid, limits.sessions, now)
             if memory.is_full and not self._find_largest(client, _held_bytes, MIN_SHARE_BYTES):
                 raise admission.RequestDropped(f"memory limit reached ({memory.limit:.0f} bytes)")
