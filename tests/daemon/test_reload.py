@@ -1,8 +1,10 @@
 """SIGHUP applies all of a new configuration, or none of it."""
 
+import os
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -115,6 +117,23 @@ def test_changed_keys_that_need_a_restart_are_logged(tmp_path, other):
         assert "workers has changed: restart the daemon to apply it" in messages
         assert "log has changed: restart the daemon to apply it" in messages
         assert get(running.port, b"file") == b"new"
+
+
+@WORKERS
+def test_a_reload_that_hangs_delays_no_request(tmp_path, other, workers):
+    """A FIFO takes the place of a file system that does not answer."""
+    with daemon(tmp_path, workers=workers) as running:
+        (running.root / "file").write_bytes(b"old")
+        running.change(directories=serving(other))
+        valid = running.config.read_bytes()
+        running.config.unlink()
+        os.mkfifo(running.config)
+        with open(os.open(running.config, os.O_RDWR), "wb", 0) as fifo:
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)  # until the daemon reads the file
+            assert get(running.port, b"file") == b"old"
+            fifo.write(valid)
+        until(lambda: get(running.port, b"file") == b"new")
 
 
 @WORKERS

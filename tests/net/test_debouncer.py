@@ -1,6 +1,7 @@
 """Debounced actions."""
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tftpd.net.rate_limit import Debouncer
@@ -53,13 +54,56 @@ def test_after_a_pause_the_action_runs_at_once(clock):
 
 
 def test_the_action_can_run_again_after_an_exception(clock):
-    debouncer = Debouncer(clock, lambda: 1 / 0)
-    debouncer()
-    with pytest.raises(ZeroDivisionError):
+    runs = []
+
+    def fail():
+        runs.append(clock.seconds())
+        raise ZeroDivisionError
+
+    debouncer = Debouncer(clock, fail)
+    for _ in range(2):
+        debouncer()
         clock.advance(0)
+    assert runs == [0, 0]
+
+
+def test_calls_during_an_action_run_it_once_after_its_end(clock):
+    ends = []
+    debouncer = Debouncer(clock, lambda: ends.append(Deferred()) or ends[-1])
     debouncer()
-    with pytest.raises(ZeroDivisionError):
-        clock.advance(0)
+    clock.advance(0)
+    for _ in range(100):
+        debouncer()
+        clock.advance(0.01)
+    assert len(ends) == 1
+    ends[0].callback(None)  # after 1 s
+    clock.advance(3.9)
+    assert len(ends) == 1
+    clock.advance(0.2)
+    assert len(ends) == 2
+
+
+def test_the_pause_after_a_long_action_is_limited(clock):
+    ends = []
+    debouncer = Debouncer(clock, lambda: ends.append(Deferred()) or ends[-1])
+    debouncer()
+    clock.advance(0)
+    clock.advance(600)
+    ends[0].callback(None)
+    debouncer()
+    clock.advance(10)
+    assert len(ends) == 2
+
+
+def test_no_run_follows_an_action_that_ends_after_the_stop(clock):
+    end = Deferred()
+    debouncer = Debouncer(clock, lambda: end)
+    debouncer()
+    clock.advance(0)
+    debouncer()
+    debouncer.stop()
+    end.callback(None)
+    assert clock.getDelayedCalls() == []
 
 
 def test_a_stopped_debouncer_does_not_run(clock):

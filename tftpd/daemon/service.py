@@ -191,19 +191,27 @@ class Daemon(Service):
         ended.addCallback(lambda _: self._serving.stop())
         return ended.addCallback(lambda _: self._close())
 
-    def reload(self) -> None:
+    def reload(self) -> "Deferred[None]":
         """Read the configuration again and apply all of it, or nothing if it has a problem.
 
         Running transfers continue with their old settings. Addresses that stay keep their
-        sockets.
+        sockets. Fires at the end.
         """
+        return ensureDeferred(self._reload())
+
+    async def _reload(self) -> None:
         if self.path is None or not self.running:
             return
         self._systemd.reloading()
+        threads = self.reactor.getThreadPool()
         try:
-            settings = keep_fixed_settings(self.settings, load_settings(self.path), self.log)
+            # In a thread: a root may be on a file system that hangs.
+            loaded = await deferToThreadPool(self.reactor, threads, load_settings, self.path)
+            if not self.running:
+                return
+            settings = keep_fixed_settings(self.settings, loaded, self.log)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
-        except (ConfigError, BindError) as error:
+        except (ConfigError, BindError, RuntimeError) as error:  # RuntimeError: no thread
             for reason in str(error).splitlines():
                 self.log.error("not reloaded: {reason}", event="reload_failed", reason=reason)
             self._systemd.ready(note=f"not reloaded: {error}")

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 
 from tftpd.net.interfaces import Clock
@@ -144,15 +145,18 @@ class RequestThrottle:
         return max(0.0, min(self.delayed_until, self._active_until) - self.seconds())
 
 
+T = TypeVar("T")
+
 _PAUSE_FACTOR = 4.0  # pause per second of the action: the action uses 20 % of the time
+_MAX_PAUSE_SECONDS = 10.0  # after an action that waited for a file system
 
 
 class Debouncer:
     """Runs an action soon after a call; calls that arrive in the meantime are merged.
 
-    The action uses at most 20 % of the reactor's time: after a run of t seconds the next
-    run starts 4 t seconds later at the earliest. Used for SIGHUP, so that a storm of
-    signals cannot block transfers.
+    The action may return a Deferred that fires at its end. It uses at most 20 % of the time: after
+    a run of t seconds the next run starts 4 t seconds later, or after 10 s. Used for SIGHUP, so
+    that a storm of signals cannot block transfers.
     """
 
     def __init__(self, reactor: Any, action: Callable[[], object]) -> None:
@@ -160,27 +164,36 @@ class Debouncer:
         self._action = action
         self._pending: IDelayedCall | None = None
         self._not_before = 0.0
+        self._is_running = False
+        self._is_repeated = False
 
     def __call__(self) -> None:
-        """Schedule the action unless it is scheduled already."""
-        if self._pending is None:
+        """Schedule the action unless it is scheduled already, for its end if it runs."""
+        if self._is_running:
+            self._is_repeated = True
+        elif self._pending is None:
             delay = max(0.0, self._not_before - self._reactor.seconds())
             self._pending = self._reactor.callLater(delay, self._run)
 
     def stop(self) -> None:
-        """Cancel the scheduled run."""
+        """Cancel the scheduled run; none follows one that has not ended."""
+        self._is_repeated = False
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
 
     def _run(self) -> None:
-        self._pending = None
+        self._pending, self._is_running = None, True
         start = self._reactor.seconds()
-        try:
-            self._action()
-        finally:
-            end = self._reactor.seconds()
-            self._not_before = end + _PAUSE_FACTOR * (end - start)
+        maybeDeferred(self._action).addBoth(self._on_end, start)
+
+    def _on_end(self, result: T, start: float) -> T:
+        end = self._reactor.seconds()
+        self._not_before = end + min(_PAUSE_FACTOR * (end - start), _MAX_PAUSE_SECONDS)
+        is_repeated, self._is_running, self._is_repeated = self._is_repeated, False, False
+        if is_repeated:
+            self()
+        return result
 
 
 LOG_INTERVAL_SECONDS = 1.0
