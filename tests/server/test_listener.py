@@ -83,6 +83,20 @@ def test_a_repeated_request_repeats_the_first_packet(server):
     assert client.request(READ) == first
 
 
+@pytest.mark.parametrize("options", [(), ((b"timeout", b"5"),)], ids=["adaptive", "fixed"])
+def test_a_repeated_request_is_answered_a_second_after_the_last_reply(server, options):
+    """The first request may be forged: then the client has not seen any reply."""
+    client = server.client()
+    request = Rrq(b"kilo", b"octet", options)
+    reply = client.request(request)
+    for seconds in (1.2, 3):
+        client.advance(seconds)
+        server.advance(1.01)
+        client.receive()
+        assert client.request(request) == reply
+        assert client.request(request) == []
+
+
 def test_a_different_request_from_the_same_tid_replaces_the_old_transfer(server):
     """lpxelinux requests all files from one port."""
     client = server.client()

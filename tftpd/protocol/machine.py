@@ -207,6 +207,15 @@ class TransferMachine:
             rtt = self._timer.interval
         return now - self._sent_at >= max(rtt, min_seconds)
 
+    def _may_repeat_reply(self, now: float) -> bool:
+        """Return True if a repeated request gets the first reply again, which may be lost.
+
+        The time does not grow with the backoff: the first request may be forged, and then only
+        the repeated one is of the client.
+        """
+        interval = min(self._timer.interval, self._timer.policy.initial_interval)
+        return not self.peer_confirmed and now - self._sent_at >= interval
+
     def _may_wait(self, now: float) -> bool:
         """Return True if the peer has made progress within the idle timeout."""
         return self.remaining_time(now) > 0

@@ -192,7 +192,7 @@ class Receiver(TransferMachine):
 
     def on_request_repeated(self, now: float) -> None:
         """Repeat the first reply, which may be lost, unless DATA has arrived already."""
-        if not self.peer_confirmed and self._is_quiet(now):
+        if self._may_repeat_reply(now):
             self._ack_due = True
 
     def on_stored(self, now: float) -> None:

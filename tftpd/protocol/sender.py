@@ -129,7 +129,7 @@ class Sender(TransferMachine):
 
     def on_request_repeated(self, now: float) -> None:
         """Repeat the first reply, which may be lost, unless the peer has answered it."""
-        if not self.peer_confirmed and self._is_quiet(now):
+        if self._may_repeat_reply(now):
             self._resend()
 
     def on_timeout(self, now: float) -> None:
