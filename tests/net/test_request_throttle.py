@@ -112,6 +112,17 @@ def test_a_datagram_that_starts_no_transfer_is_charged(charging, datagram):
     assert charged[0] > 0
 
 
+def test_a_request_that_replaces_an_unanswered_session_is_charged(charging):
+    server, charged = charging
+    client = server.client()
+    client.request(Rrq(b"kilo", b"octet"))
+    assert charged == []
+    client.request(Rrq(b"seven", b"octet"))
+    assert len(charged) == 1
+    client.send(Ack(1))
+    assert server.idle
+
+
 def test_a_request_that_evicts_a_session_is_charged(charging):
     server, charged = charging
     for port in (1, 2):

@@ -119,7 +119,8 @@ class SessionTable:
     it loses a session to each client with fewer sessions that answers.
 
     Attributes:
-        evicted: Number of sessions evicted so far.
+        evicted: Number of sessions so far that were evicted, or replaced before their clients
+            answered.
         memory: Memory of the sessions.
     """
 
@@ -191,6 +192,7 @@ class SessionTable:
         elif session.running and is_moving and not machine.is_finishing:
             return shares_port
         if shares_port or not machine.peer_confirmed:
+            self.evicted += not machine.peer_confirmed
             session.stop(Outcome.REPLACED)
         elif session.running:
             session.hold()
