@@ -83,7 +83,26 @@ def test_segmentation_is_not_tried_again_after_it_failed(number):
     bursts = SegmentedSender(sock)
     for _ in range(2):
         bursts.send(b"aab", 2, ("127.0.0.1", 9))
-    assert (sock.asked, sock.sent) == (1, [b"aa", b"b"] * 2)
+    assert (sock.asked, sock.sent) == (2, [b"aa", b"b"] * 2)
+
+
+class RefusedOnceSocket(NoGsoSocket):
+    """Socket with a pending ICMP error."""
+
+    def sendmsg(self, parts, *_):
+        if not self.asked:
+            super().sendmsg()
+        self.sent += parts
+
+
+@pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EMSGSIZE])
+def test_an_icmp_error_does_not_disable_segmentation(number):
+    sock = RefusedOnceSocket(number)
+    bursts = SegmentedSender(sock)
+    for _ in range(2):
+        bursts.send(b"aab", 2, ("127.0.0.1", 9))
+    assert sock.sent == [b"aab"] * 2
 
 
 @pytest.mark.skipif(not segmentation._LINUX, reason="only Linux segments")

@@ -43,9 +43,9 @@ _thread = _ThreadBuffer()
 
 
 class SegmentedSender:
-    """Sends bursts on one socket. Stops using UDP_SEGMENT after the first failure."""
+    """Sends bursts on one socket. Stops using UDP_SEGMENT after two failures in a row."""
 
-    __slots__ = ("_has_gso", "_socket", "_source")
+    __slots__ = ("_failures", "_has_gso", "_socket", "_source")
 
     def __init__(self, sock: socket.socket, source: Ancillary = ()) -> None:
         """Initialize the sender.
@@ -58,6 +58,7 @@ class SegmentedSender:
         self._socket = sock
         self._source = source
         self._has_gso = _LINUX
+        self._failures = 0
 
     def send(self, data: Buffer, size: int, address: SocketAddress | None = None) -> None:
         """Send `data` in datagrams of `size` bytes; the last one may be shorter.
@@ -90,10 +91,13 @@ class SegmentedSender:
                 raise  # nothing was sent; the error belongs to an earlier datagram
             except OSError:
                 # The block exceeds the path MTU, or the card or the kernel does not
-                # support GSO: the error is EINVAL, EMSGSIZE, EIO or another one.
-                self._has_gso = False
-                self._send_singly(data[start:], size, address)
+                # support GSO: the error is EINVAL, EMSGSIZE, EIO or another one. An ICMP
+                # error, which may be forged, fails one call only.
+                self._failures += 1
+                self._has_gso = self._failures < 2
+                self.send(data[start:], size, address)
                 return
+            self._failures = 0
 
     def _send_singly(self, data: Buffer, size: int, address: SocketAddress | None) -> None:
         for start in range(0, len(data), size):
