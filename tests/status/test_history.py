@@ -10,7 +10,7 @@ import pytest
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import Snapshot
-from tftpd.status.history import MAX_ENDED, History
+from tftpd.status.history import MAX_CLIENTS, MAX_ENDED, History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.state_file import dump_history, read_state, restore_history, write_state
 
@@ -48,6 +48,23 @@ def _history(*results, clock=lambda: 100.0):
 
 def _read(path):
     return restore_history(read_state(path))
+
+
+def test_forged_requests_displace_no_client_that_has_answered():
+    history = _history(READ)
+    for number in range(1000):
+        history(replace(MISSING, peer=(f"10.1.{number >> 8}.{number & 255}", 1)))
+    assert len(history.clients) == MAX_CLIENTS
+    assert READ.peer[0] in history.clients
+    assert list(history.clients)[-1] == "10.1.3.231"
+
+
+def test_the_oldest_client_is_removed_if_all_have_answered():
+    history = _history(
+        *(replace(READ, peer=(f"10.1.{number >> 8}.{number & 255}", 1)) for number in range(257))
+    )
+    assert len(history.clients) == MAX_CLIENTS
+    assert "10.1.0.0" not in history.clients
 
 
 def test_a_saved_history_is_read_as_it_was(tmp_path):

@@ -111,6 +111,7 @@ class ClientHistory:
         changed: Number of the client's latest request in the history.
         mac: Its MAC address as text; None if it is not known.
         hostname: Its host name in the configuration; None if there is none.
+        has_answered: True after it has acknowledged a packet, so that its address is not forged.
     """
 
     boots: int = 0
@@ -119,10 +120,12 @@ class ClientHistory:
     changed: int = 0
     mac: str | None = None
     hostname: str | None = None
+    has_answered: bool = False
 
     def add(self, result: TransferResult, now: float) -> None:
         """Add a request that has ended."""
         step = _step_of(result, now)
+        self.has_answered = self.has_answered or step.has_answered
         if not self.steps or self._starts_boot(step):
             if self.steps:
                 self.previous = judge(self.steps, ())

@@ -32,7 +32,8 @@ class History:
         number: Number of the latest request.
         ended: The latest requests, the newest last.
         restored: Requests before the last start of the daemon, as JSON values.
-        clients: Clients by address; the one with the latest request is the last one.
+        clients: Clients by address; the one with the latest request is the last one. Those that
+            have never answered, whose addresses may be forged, are removed first.
         uploads: The latest uploads.
         seconds: A monotonic clock.
     """
@@ -56,8 +57,10 @@ class History:
         self.uploads.add(result, self.number, now)
         host = result.peer[0]
         client = self.clients.pop(host, None) or ClientHistory()
+        if len(self.clients) >= MAX_CLIENTS:
+            clients = self.clients.items()
+            forged = (other for other, known in clients if not known.has_answered)
+            del self.clients[next(forged, next(iter(self.clients)))]
         self.clients[host] = client
-        if len(self.clients) > MAX_CLIENTS:
-            del self.clients[next(iter(self.clients))]
         client.add(result, self.seconds())
         client.changed = self.number
