@@ -193,6 +193,25 @@ def test_uploads_before_the_first_count_wait_for_it_together(root, writing, monk
     assert tracker.usage == Usage(24, 6)
 
 
+def test_uploads_do_not_wait_for_a_first_count_that_hangs(root, writing, monkeypatch):
+    """Each of them would occupy a thread, and other roots would have none."""
+    monkeypatch.setattr(quota, "_MAX_WAIT_SECONDS", 0.05)
+    tracker, walk, go_on = UsageTracker(root), quota.walk_tree, threading.Event()
+    monkeypatch.setattr(quota, "walk_tree", lambda root: go_on.wait(30) and walk(root))
+    started = Upload.open(writing("early", quota=1000), None, False, tracker)
+    counting = threading.Thread(target=tracker.measure)
+    counting.start()
+    with pytest.raises(RequestRefused, match="not counted yet"):
+        started.commit()
+    tracker._numbers[quota._STARTED] -= 1  # an earlier second
+    with pytest.raises(RequestRefused, match="not counted yet"):
+        Upload.open(writing("late", quota=1000), None, False, tracker)
+    go_on.set()
+    counting.join(30)
+    _stores(writing("new", quota=1000), tracker, b"x")
+    assert tracker.usage == Usage(21, 3)
+
+
 def test_a_file_that_is_stored_during_a_count_is_not_missed(root, writing, tracker, monkeypatch):
     walk = quota.walk_tree
 

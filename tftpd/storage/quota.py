@@ -19,10 +19,11 @@ from typing import Protocol
 
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import WritePolicy
-from tftpd.protocol.errors import ErrorCode, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.walk import walk_tree
 
 _RECOUNT_SECONDS = 10.0  # and ten times the duration of a count
+_MAX_WAIT_SECONDS = 10.0  # of uploads for the first count: its file system may hang
 _PAUSE_SECONDS = 0.01  # of a recount before each directory, so that transfers run meanwhile
 
 # Columns of the shared numbers of a root.
@@ -107,9 +108,14 @@ class UsageTracker:
 
         Args:
             again: Whether to count them if that has been done before.
+
+        Raises:
+            RequestRefused: Not `again`, and another thread counts them for more than 10 s.
         """
         numbers = self._numbers
-        with self._counting:
+        if not self._counting.acquire(timeout=-1 if again else _MAX_WAIT_SECONDS):
+            raise _not_counted()
+        try:
             if again or not numbers[_IS_COUNTED]:
                 started = numbers[_STARTED] = int(time.monotonic())
                 added = numbers[_ADDED_SIZE], numbers[_ADDED_FILES]
@@ -120,7 +126,27 @@ class UsageTracker:
                     numbers[_FILES] = counted.files + numbers[_ADDED_FILES] - added[1]
                     numbers[_IS_COUNTED] = 1
                     numbers[_SECONDS] = int(time.monotonic()) - started
+        finally:
+            self._counting.release()
         return self.usage
+
+    def check(self, size: int, replaced_size: int | None, policy: WritePolicy) -> None:
+        """Check the quota for an unfinished upload.
+
+        Args:
+            size: Size of the upload so far in bytes.
+            replaced_size: Size of the file that has its name now.
+            policy: Policy with the quota.
+
+        Raises:
+            RequestRefused: The quota would be exceeded, or the first count takes more than 10 s.
+                Uploads that wait for it must not occupy all threads.
+        """
+        numbers = self._numbers
+        is_late = time.monotonic() - numbers[_STARTED] > _MAX_WAIT_SECONDS
+        if is_late and not numbers[_IS_COUNTED] and self._counting.locked():
+            raise _not_counted()
+        check_quota(self.usage.with_file(size, replaced_size), policy)
 
     @contextmanager
     def storing(
@@ -203,6 +229,11 @@ class UsageTracker:
             finally:
                 if self._fd is not None:
                     fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
+
+
+def _not_counted() -> HostFault:
+    reason = "the files below the root are not counted yet; does a file system hang?"
+    return HostFault(ErrorCode.NOT_DEFINED, reason, ErrorText.WRITE_FAILED)
 
 
 def check_quota(usage: Usage, policy: WritePolicy) -> None:

@@ -18,7 +18,7 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefuse
 from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
-from tftpd.storage.quota import UsageTracker, check_quota
+from tftpd.storage.quota import UsageTracker
 from tftpd.storage.tempfiles import create_temporary, take_free_name
 from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
@@ -241,7 +241,7 @@ class _Target:
     def check_growth(self, size: int) -> None:
         """Check the quota for the stored files plus this file of `size` bytes."""
         if self.tracker is not None:
-            check_quota(self.tracker.usage.with_file(size, self._replaced_size()), self.policy)
+            self.tracker.check(size, self._replaced_size(), self.policy)
 
     def set_attributes(self, fd: int) -> None:
         """Set the attributes of the replaced file, or the mode of the policy for a new file."""
