@@ -2,11 +2,14 @@
 
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.support.fakes import MemoryNet
+from tests.support.fakes import MemoryNet, MemoryServer
+from tftpd.access.mounts import Mount, Mounts, Root
+from tftpd.access.policy import WritePolicy
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage import quota, upload
@@ -109,6 +112,27 @@ def test_a_file_is_read_and_closed_in_threads(foreign_server, root, calls):
     foreign_server.net.run_threads()
     assert calls == ["close"]
     assert [report.outcome for report in foreign_server.reports] == [Outcome.DONE]
+
+
+def test_uploads_to_one_root_with_a_quota_use_four_threads(offer, root):
+    """Their commits wait for each other, and so for one on a file system that hangs."""
+    write = WritePolicy(quota=10_000)
+    mounts = Mounts([Mount((b"in",), (Root(root / "in"),), write=write)])
+    trackers = {root / "in": UsageTracker(root / "in")}
+    server = MemoryServer(
+        lambda report: replace(offer(report), mounts=mounts, usage_trackers=trackers)
+    )
+    server.net.hold_threads = True
+    clients = []
+    for n in range(6):
+        client = server.client(port=2070 + n)
+        assert client.request(Wrq(b"in/new%d" % n, b"octet", OPTIONS)) == [Oack(OPTIONS)]
+        client.send(Data(1, b"end"))
+        clients.append(client)
+    server.net.run_threads()
+    assert [client.receive() for client in clients] == [[Ack(1)]] * 4 + [[]] * 2
+    server.net.run_threads()
+    assert [client.receive() for client in clients] == [[]] * 4 + [[Ack(1)]] * 2
 
 
 def test_one_device_uses_four_threads_and_others_find_one():

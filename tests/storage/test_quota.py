@@ -248,7 +248,7 @@ def test_a_worker_waits_while_another_one_stores(root, writing):
         locked, go_on = os.pipe(), os.pipe()
         child = os.fork()
         if child == 0:
-            fcntl.lockf(fd, fcntl.LOCK_EX, 1, tracker._key)
+            fcntl.lockf(fd, fcntl.LOCK_EX, 1, tracker.key)
             os.write(locked[1], b"x")
             os.read(go_on[0], 1)
             os._exit(0)  # the kernel unlocks

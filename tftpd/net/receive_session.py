@@ -54,6 +54,7 @@ class ReceiveSession(Session[Receiver]):
         timing: RetransmitPolicy,
         params: SessionParams,
         sink: UploadSink,
+        commit_device: int | None = None,
     ) -> None:
         """Initialize the session.
 
@@ -63,11 +64,13 @@ class ReceiveSession(Session[Receiver]):
             timing: Retransmission policy.
             params: Peer, request and callbacks.
             sink: File to fill. The session discards or commits it.
+            commit_device: Key of what a commit may wait for; None: the file's device.
         """
         timer = RetransmitTimer(timing, options.timeout, options.windowsize)
         super().__init__(runtime, Receiver(options, timer, runtime.clock.seconds()), params)
         self._sink = sink
         self._device = sink.blocking_device
+        self._commit_device = commit_device or self._device
 
     @property
     def size(self) -> int | None:
@@ -106,7 +109,7 @@ class ReceiveSession(Session[Receiver]):
                 self._flush()
         self._transmit(now)
         if self.machine.complete and self.running and not self._in_thread:
-            self._run_in_thread(self._sink.commit, self._on_committed)
+            self._run_in_thread(self._sink.commit, self._on_committed, self._commit_device)
         self._finish_turn(now)
 
     def _transmit(self, now: float) -> None:

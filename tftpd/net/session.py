@@ -205,10 +205,17 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _transmit(self, now: float) -> None:
         """Send the packets that are due."""
 
-    def _run_in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `work`, which may block, in a thread; call `then` with its result."""
+    def _run_in_thread(
+        self, work: Callable[[], T], then: Callable[[T], None], device: int | None = None
+    ) -> None:
+        """Run `work`, which may block, in a thread; call `then` with its result.
+
+        At most four threads wait for the same device, by default that of the file.
+        """
         self._in_thread = True
-        self._runtime.run_file_call(work, self._device).addBoth(self._on_thread_result, then)
+        self._runtime.run_file_call(work, device or self._device).addBoth(
+            self._on_thread_result, then
+        )
 
     def _on_thread_result(self, result: T | Failure, then: Callable[[T], None]) -> None:
         self._in_thread = False

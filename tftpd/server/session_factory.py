@@ -218,7 +218,9 @@ class SessionFactory:
         options = opened.write.options
         _, timing = request.config.options_by_profile[request.profile.name]
         params = self._make_params(request, opened.write)
-        session = ReceiveSession(self._runtime, options, timing, params, opened.upload)
+        upload = opened.upload
+        device = upload.commit_device
+        session = ReceiveSession(self._runtime, options, timing, params, upload, device)
         request.entry.memory_bytes = 2 * options.windowsize * (options.blksize + _SLOT_BYTES)
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES) + EXCESS_BYTES
         max_bytes = options.blksize + HEADER_BYTES + EXCESS_BYTES

@@ -66,6 +66,9 @@ class UsageTracker:
 
     Uploads are checked against `usage` while they run, and again when they are stored. A stored
     file never exceeds a quota, except by files of other programs that no count has found yet.
+
+    Attributes:
+        key: Number of the root, the same one in all workers.
     """
 
     def __init__(self, root: Path, table: memoryview = _NO_TABLE, fd: int | None = None) -> None:
@@ -82,13 +85,13 @@ class UsageTracker:
         self._root, self._fd = root, fd
         self._lock, self._counting, self._evicting = Lock(), Lock(), Lock()
         self._unfinished: dict[UnfinishedUpload, int] = {}
-        self._key = int.from_bytes(blake2b(os.fsencode(root), digest_size=7).digest(), "big")
+        self.key = int.from_bytes(blake2b(os.fsencode(root), digest_size=7).digest(), "big")
         self._numbers = memoryview(bytearray(8 * _COLUMNS)).cast("q")
         with self._locked(0):
             for at in range(0, len(table), _COLUMNS):
                 row = table[at : at + _COLUMNS]
-                if row[_KEY] in (0, self._key):
-                    row[_KEY], self._numbers = self._key, row
+                if row[_KEY] in (0, self.key):
+                    row[_KEY], self._numbers = self.key, row
                     break
 
     @property
@@ -120,7 +123,7 @@ class UsageTracker:
                 started = numbers[_STARTED] = int(time.monotonic())
                 added = numbers[_ADDED_SIZE], numbers[_ADDED_FILES]
                 counted = self._count_files()
-                with self._locked(self._key):
+                with self._locked(self.key):
                     # A file that was stored meanwhile may count twice, until the next count.
                     numbers[_SIZE] = counted.size + numbers[_ADDED_SIZE] - added[0]
                     numbers[_FILES] = counted.files + numbers[_ADDED_FILES] - added[1]
@@ -167,7 +170,7 @@ class UsageTracker:
         numbers = self._numbers
         if not numbers[_IS_COUNTED]:
             self.measure(again=False)  # uploads that end before the first count wait for it
-        with self._locked(self._key):
+        with self._locked(self.key):
             usage = self.usage.with_file(size, replaced_size())
             check_quota(usage, policy)
             yield

@@ -97,6 +97,12 @@ class Upload:
         return os.fstat(self._fd).st_dev
 
     @property
+    def commit_device(self) -> int | None:
+        """Device number, or key of a root with a quota: a commit there may wait for others."""
+        tracker = self._target.tracker
+        return self.blocking_device if self.blocking_device or not tracker else tracker.key
+
+    @property
     def is_full(self) -> bool:
         """True if enough data is collected to write it (64 KiB)."""
         return self._pending_size >= _WRITE_BYTES
