@@ -158,6 +158,13 @@ def test_everything_else_is_left_to_the_walk(cache, tree, name):
     assert os.listdir("/proc/self/fd") == descriptors
 
 
+def test_a_file_below_more_directories_than_a_walk_opens_is_left_to_the_walk(cache, tree):
+    deep = tree.joinpath(*["d"] * 129)
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    assert FileSource.open_cached(_grant(tree, *[b"d"] * 129, b"file"), cache) is None
+
+
 def test_a_file_that_not_all_may_read_is_left_to_the_walk(cache, tree):
     (tree / "dir" / "file").chmod(0o600)
     assert FileSource.open_cached(_grant(tree, b"dir", b"file", world_readable=True), cache) is None

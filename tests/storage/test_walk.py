@@ -204,6 +204,17 @@ def test_a_link_to_a_non_file_is_a_violation_with_policy_follow(root, reading, t
     assert _code(reading("link", Symlinks.FOLLOW)) is VIOLATION
 
 
+@pytest.mark.parametrize("symlinks", [Symlinks.DENY, Symlinks.INSIDE, Symlinks.CHROOT])
+def test_a_walk_opens_at_most_128_directories(root, reading, symlinks):
+    """A local user can create more, and requests for them would use up the descriptors."""
+    deepest = "/".join(["d"] * 129)
+    (root / deepest).mkdir(parents=True)
+    (root / deepest / "file").write_bytes(b"too deep")
+    (root / deepest).with_name("file").write_bytes(b"deep")
+    assert _read(reading(deepest[2:] + "/file", symlinks)) == b"deep"
+    assert _code(reading(deepest + "/file", symlinks)) is VIOLATION
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
 def test_a_long_path_with_policy_follow_keeps_few_descriptors_open(root, reading):
     _link(root / "here", ".")

@@ -13,7 +13,7 @@ from zlib import crc32
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import refusal_for, translate_os_errors
-from tftpd.storage.walk import open_parent
+from tftpd.storage.walk import MAX_DIRECTORIES, open_parent
 
 if TYPE_CHECKING:  # the client does not need it
     from tftpd.storage.dentry_cache import DentryCache
@@ -133,6 +133,8 @@ class FileSource(FileLike):
         Returns:
             None in all other cases, and if the file must not be read: `open()` tells why.
         """
+        if len(grant.name) > MAX_DIRECTORIES:
+            return None
         path_fd = cache.open_path(grant.root, grant.name)
         if path_fd < 0:
             return None

@@ -21,6 +21,10 @@ from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_LINKS = 40  # the limit of Linux
+
+MAX_DIRECTORIES = 128
+"""Directories of a walk below its root. Each one needs a descriptor during the lookup."""
+
 _SHARED = stat.S_ISVTX | stat.S_IWOTH  # such as /tmp
 
 
@@ -224,6 +228,9 @@ class Walk:
         return found[0]
 
     def _descend(self, component: bytes) -> None:
+        if len(self._directories) > MAX_DIRECTORIES:
+            reason = f"the path has more than {MAX_DIRECTORIES} directories"
+            raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
         fd = os.open(component, _DIRECTORY, dir_fd=self._directories[-1])
         if self._follow:  # the kernel resolves `..`: the parents are not needed
             os.close(self._directories.pop())
