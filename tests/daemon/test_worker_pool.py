@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
-from tests.support.plain import get, put, received_after, request
+from tests.support.plain import ServerError, get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
 
 
@@ -62,6 +62,28 @@ def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tm
         until(lambda: not set(pids.items()) & set(_pids(running).items()))
         _reach_all(running, 2)
         assert running.process.poll() is None
+
+
+def _memory(pid: int) -> int:
+    """Return the resident memory of a process in bytes."""
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_flood_of_refused_requests_does_not_fill_the_memory_of_a_worker(tmp_path):
+    """The daemon reads nothing meanwhile. Each request causes 30 KB of messages to it."""
+    with daemon(tmp_path, workers=2) as running:
+        _reach_all(running, 2)
+        before = {pid: _memory(pid) for pid in _pids(running).values()}
+        os.kill(running.process.pid, signal.SIGSTOP)
+        for number in range(3000):
+            with suppress(ServerError):
+                get(running.port, b"\xff" * 4000 + b"%d" % number)
+        growth = [_memory(pid) - before[pid] for pid in before]
+        os.kill(running.process.pid, signal.SIGCONT)
+        until(lambda: "results and log lines were lost" in running.log.read_text())
+        assert max(growth) < 24 << 20
+        assert set(_pids(running).values()) == set(before)
 
 
 def test_workers_store_uploads_with_any_bytes_in_the_name(tmp_path):

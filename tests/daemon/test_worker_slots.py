@@ -10,9 +10,9 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import PING, SOCKETS_FD
+from tftpd.daemon.ipc import PING, SOCKETS_FD, decode
 from tftpd.daemon.listen_sockets import DrainTracker
-from tftpd.daemon.worker import Worker
+from tftpd.daemon.worker import MessageQueue, Worker
 from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot
 from tftpd.server.snapshot import WorkerState
 
@@ -148,6 +148,23 @@ def test_a_worker_that_answers_lives(running):
         slot.worker.outReceived(b"".join(remote.transport.messages))
     assert slot.worker.transport.signals == []
     assert slot.worker.unanswered == 0
+
+
+def test_results_wait_while_the_pipe_is_full_and_the_last_ones_are_lost():
+    sent = []
+    messages = MessageQueue(sent.append)
+    messages.push(b"first")
+    messages.pauseProducing()
+    for number in range(10):
+        messages.push(bytes([number]) * (1 << 20))
+    assert sent == [b"first"]
+    messages.resumeProducing()
+    assert [message[0] for message in sent[1:-1]] == list(range(8))
+    kind, (level, _, event, text) = decode(sent[-1])
+    assert (kind, level, event) == ("event", "warn", "messages_lost")
+    assert text == "2 results and log lines were lost: the daemon was busy"
+    messages.push(b"last")
+    assert sent[-1] == b"last"
 
 
 def test_a_silent_worker_is_a_problem(full, running):
