@@ -206,3 +206,24 @@ def test_a_file_with_a_lease_of_another_program_does_not_block(cache, tmp_path):
             assert time.monotonic() - start < 5
     finally:
         signal.signal(signal.SIGIO, handler)
+
+
+def test_a_directory_on_which_another_file_system_was_mounted_is_not_cached(cache):
+    """Here /proc. stat(2) of a directory of FUSE may wait for ever."""
+    cache.learn_root(Path("/"))
+    device = os.stat("/").st_dev
+    os.stat("/usr/bin")
+    if not cache.is_directory_cached(b"/usr/bin", device):
+        pytest.skip("/ is not on a local file system")
+    assert cache.is_directory_cached(b"/", device)
+    assert not cache.is_directory_cached(b"/proc/self", device)
+
+
+def test_a_directory_is_found_below_its_innermost_root(cache, tree):
+    for root in (tree, tree / "dir"):
+        cache.learn_root(root)
+    device = os.stat(tree).st_dev
+    for path in (tree, tree / "dir"):
+        assert cache.is_directory_cached(os.fsencode(path), device)
+    assert not cache.is_directory_cached(os.fsencode(tree.parent), device)
+    assert not cache.is_directory_cached(os.fsencode(tree) + b"x", device)

@@ -137,11 +137,19 @@ class DentryCache:
 
         Args:
             path: Path of the directory.
-            device: Its device number (st_dev), which must be that of a local root.
+            device: Its device number (st_dev) when it was last accessed. A local user may have
+                mounted another file system there since, for example of FUSE.
         """
-        return device in self._local_devices and self._is_resolved(
-            self._open(_AT_FDCWD, path, _HOW_CACHED)
-        )
+        roots = [
+            (encoded.rstrip(b"/") + b"/", root)
+            for root, (encoded, _) in list(self._local_roots.items())
+            if (path + b"/").startswith(encoded.rstrip(b"/") + b"/")
+        ]
+        if device not in self._local_devices or not roots:
+            return False
+        prefix, root = max(roots)  # the innermost one
+        fd = self._open_below(root, path[len(prefix) :] or b".", _HOW_ANYWHERE)
+        return self._is_resolved(fd)
 
     def _is_resolved(self, fd: int) -> bool:
         """Close a descriptor of `_open()`, and return True if the path could be resolved."""
