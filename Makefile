@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PROJECT = setup.cfg setup.py pyproject.toml tftpd/dataplane/_native.c
 
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
@@ -161,34 +162,34 @@ $(VENV)/.locked: $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs)
 
-$(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-lint: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-lint: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
-$(VENV)/.installed-fuzz: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-fuzz: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-coverage: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-coverage: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,coverage]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
-$(VENV)/.installed-mutants: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-mutants: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,mutants]'
 	touch $@
 
-$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-docs: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.installed-bench: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed

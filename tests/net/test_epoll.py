@@ -75,7 +75,7 @@ def test_one_turn_reads_a_bounded_number_of_datagrams(epoll):
     reader.then = lambda: reader.receive(b"again")
     reader.receive(b"x")
     epoll_reader.doRead()
-    assert len(reader.read) == module._MAX_ROUNDS
+    assert len(reader.read) == module._MAX_TURNS
 
 
 def test_a_reader_that_another_reader_closed_is_skipped(epoll):
@@ -92,6 +92,24 @@ def test_a_reader_that_another_reader_closed_is_skipped(epoll):
     two.receive(b"b")
     epoll_reader.doRead()
     assert sorted(one.read + two.read) in ([b"a"], [b"b"])
+
+
+def test_an_event_of_a_closed_reader_does_not_reach_the_next_one_with_its_descriptor(epoll):
+    epoll_reader, add = epoll
+    one, two = add(), add()
+    successors = []
+
+    def replace():
+        for reader in (one, two):
+            epoll_reader.removeReader(reader)
+            reader.sock.close()
+        successors.extend([add(), add()])
+
+    one.then = two.then = replace
+    one.receive(b"a")
+    two.receive(b"b")
+    epoll_reader.doRead()
+    assert [reader.read for reader in successors] == [[], []]
 
 
 def test_an_exception_in_one_reader_does_not_affect_the_others(epoll):
@@ -170,7 +188,7 @@ def test_only_transfer_traffic_makes_transfers_active(kind, active):
 
 def test_more_ready_sockets_than_one_round_serves_are_a_backlog(epoll, monkeypatch):
     epoll_reader, add = epoll
-    monkeypatch.setattr(module, "_MAX_EVENTS", 3)
+    monkeypatch.setattr(module, "_MAX_SOCKETS", 3)
     readers = [add() for _ in range(4)]
     backlogs = []
     for reader in readers:

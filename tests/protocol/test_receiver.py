@@ -535,7 +535,7 @@ def test_a_driver_may_acknowledge_full_blocks_in_order_itself():
     assert end.machine.next_number is None
     assert end.receive(Data(1, b"aaaa")) == [Ack(1)]
     assert end.machine.next_number == 2
-    end.machine.on_acknowledged([b"bbbb", b"cccc"], end.now)
+    end.machine.on_acknowledged(2, end.now, [b"bbbb", b"cccc"])
     assert (end.machine.next_number, end.machine.bytes_transferred) == (4, 12)
     assert end.receive(Data(3, b"cccc")) == [Ack(3)]
     assert end.advance(1.5) == [Ack(3)]
@@ -547,19 +547,25 @@ def test_a_driver_leaves_the_rollover_to_the_machine():
     end = ReceiverEnd(LOCK_STEP)
     end.send()
     end.receive(Data(1, b"aaaa"))
-    end.machine.on_acknowledged([b"bbbb"] * 65532, end.now)
+    end.machine.on_acknowledged(65532, end.now, [b"bbbb"] * 65532)
     assert end.machine.next_number == 65534
-    end.machine.on_acknowledged([b"cccc"], end.now)
+    end.machine.on_acknowledged(1, end.now, [b"cccc"])
     assert end.machine.next_number is None
     assert end.receive(Data(65535, b"dddd"), Data(0, b"eeee")) == [Ack(65535), Ack(0)]
     assert end.machine.next_number == 1
 
 
-def test_a_driver_acknowledges_no_blocks_of_windows_itself():
+def test_a_driver_acknowledges_windows_itself_from_the_begin_of_a_window_on():
     end = ReceiverEnd(WINDOW)
     end.send()
     end.receive(*data_packets(1, b"aaaa", b"bbbb"))
     assert end.machine.next_number is None
+    end.receive(Data(3, b"cccc"))
+    assert end.machine.next_number == 4
+    end.machine.on_acknowledged(5, end.now, unacknowledged=2)  # blocks 4 to 8; ACK 6 was sent
+    assert (end.machine.next_number, end.machine.bytes_transferred) == (None, 32)
+    assert end.receive(Data(9, b"iiii")) == [Ack(9)]
+    assert end.machine.next_number == 10
 
 
 # --- Windows that arrive at once ---

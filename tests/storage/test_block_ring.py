@@ -123,7 +123,7 @@ def test_blocks_that_are_not_acknowledged_stay_in_the_ring(opened):
 def test_a_small_file_takes_a_small_ring(opened):
     reader = opened(b"x" * 20, 8, slots=1000)
     _all(reader, 100)
-    assert len(reader.ring._ring) == 3 * 12
+    assert len(reader.ring.buffer) == 3 * 12
 
 
 @pytest.mark.parametrize("blksize", [8, 256, 512, 1468, 65464])

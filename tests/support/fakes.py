@@ -63,6 +63,9 @@ class MemoryPort:
     def readPending(self) -> None:
         pass
 
+    def connectForLoan(self, peer: SocketAddress) -> None:
+        return None
+
     def stopListening(self) -> "Deferred[None]":
         if self.net.ports.pop(self.bound, None) is not None:
             self.protocol.doStop()

@@ -149,7 +149,12 @@ class BlockingDriver:
         machine = transfer.machine
         datagrams: Sequence[bytes]
         try:
-            if transfer.trace is None and isinstance(machine, Receiver) and machine.next_number:
+            if (
+                transfer.trace is None
+                and isinstance(machine, Receiver)
+                and machine.options.windowsize == 1
+                and machine.next_number
+            ):
                 datagrams = self._acknowledge_full_blocks(sock, machine, machine.next_number)
             elif (
                 isinstance(transfer, transfers.UploadTransfer)
@@ -202,7 +207,7 @@ class BlockingDriver:
             return ()
         finally:
             if payloads:
-                machine.on_acknowledged(payloads, now)
+                machine.on_acknowledged(len(payloads), now, payloads)
 
     def _send_single_blocks(
         self, sock: socket.socket, transfer: transfers.UploadTransfer

@@ -1,9 +1,12 @@
-"""One epoll object for all sockets of sessions and listeners.
+"""One epoll object for all sockets of sessions and listeners, and the data plane on it.
 
 Twisted's reactor spends about 3 us on each event, for the log context and the
 exception handler. An epoll object is itself readable: the reactor watches only
 that object, and one call of `doRead` serves all sockets that are ready. With
 32 lockstep clients this gives 1.6 times the throughput.
+
+The data plane waits on this epoll object and answers the datagrams of transfers that
+are lent to it. Everything else comes here.
 """
 
 import select
@@ -14,10 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tftpd.dataplane import DataPlane
 from tftpd.net.rate_limit import RequestThrottle
 
-_MAX_ROUNDS = 8  # epoll_wait calls in one doRead; then timers and other readers run
-_MAX_EVENTS = 128  # sockets served in one round
+_MAX_TURNS = 8  # of the data plane in one doRead; then timers and other readers run
+_MAX_SOCKETS = 128  # served in one round
+_TURN_SECONDS = 0.002  # longest turn without an event
+_LINGER_SECONDS = 0.001  # for which a turn waits for the next datagram of a lone client
 
 
 def readers_for(reactor: Any, throttle: RequestThrottle) -> "EpollReader | IReactorFDSet":
@@ -35,6 +41,9 @@ class EpollReader:
 
     A reader whose attribute `takes_requests` is true is a listening port. Events on all
     other readers are transfer traffic, which is reported to the throttle.
+
+    Attributes:
+        plane: Data plane for the sockets that are watched.
     """
 
     log = Logger()
@@ -45,6 +54,8 @@ class EpollReader:
         self._listener_fds: set[int] = set()
         self._epoll = select.epoll()
         self._readers: dict[int, IReadDescriptor] = {}
+        self._removed: set[int] = set()  # in this turn: a new reader may have the descriptor
+        self.plane = DataPlane(self._epoll)
         reactor.addReader(self)
 
     def addReader(self, reader: IReadDescriptor) -> None:
@@ -59,34 +70,37 @@ class EpollReader:
         """Stop watching a reader. Must be called before its descriptor is closed."""
         fd = reader.fileno()
         self._listener_fds.discard(fd)
+        self._removed.add(fd)
         if self._readers.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
     def doRead(self) -> None:
-        """Serve every ready socket once per round, for a bounded number of rounds."""
-        poll, readers, listener_fds = self._epoll.poll, self._readers, self._listener_fds
-        for _ in range(_MAX_ROUNDS):
-            events = poll(0, _MAX_EVENTS)
-            self._throttle.has_backlog = len(events) == _MAX_EVENTS
-            if not events:
-                return
-            n_transfers = len(events)
-            for fd, event in events:
+        """Serve the ready sockets for a bounded number of turns."""
+        turn, readers, listener_fds = self.plane.turn, self._readers, self._listener_fds
+        for _ in range(_MAX_TURNS):
+            events, n_transfers, has_backlog = turn(_TURN_SECONDS, _LINGER_SECONDS, _MAX_SOCKETS)
+            self._throttle.has_backlog = has_backlog
+            n_transfers += len(events)
+            self._removed.clear()
+            for fd, mask, datagrams in events:
                 reader = readers.get(fd)
-                if reader is None:
-                    continue  # closed by a reader that was served earlier in this round
+                if reader is None or fd in self._removed:
+                    continue  # closed by a reader that was served earlier in this turn
                 try:
+                    if datagrams is not None:
+                        reader.loanReturned(datagrams)  # type: ignore[attr-defined]
+                        continue
                     if fd in listener_fds:
                         n_transfers -= 1
-                        if event & select.EPOLLERR:
+                        if mask & select.EPOLLERR:
                             reader.readErrors()  # type: ignore[attr-defined]
                     reader.doRead()
                 except Exception:
                     self.log.failure("internal error in a reader", event="reader_failed")
             if n_transfers:
                 self._throttle.transfer_active()
-            if self._epoll.closed:
-                return  # the last transfer ended, and the server has stopped
+            if not events or self._epoll.closed:
+                return  # `closed`: the last transfer ended, and the server has stopped
 
     def close(self) -> None:
         """Unregister from the reactor and close the epoll object."""

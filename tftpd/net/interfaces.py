@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 
+from tftpd.dataplane import DataPlane
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import Buffer, SocketAddress
 
@@ -27,6 +28,9 @@ class BurstProtocol(DatagramProtocol):
         for datagram in datagrams:
             self.datagramReceived(datagram, peer)
 
+    def loanUsedUp(self) -> None:
+        """Fill or empty the buffer that is lent to the data plane."""
+
 
 class ThreadRunner(Protocol):
     """Function that runs `work` in a thread and blocks up to `max_wait` seconds for it.
@@ -38,6 +42,19 @@ class ThreadRunner(Protocol):
         """Run the function."""
 
 
+class LendableSocket(Protocol):
+    """Connected socket that can be lent to the data plane.
+
+    Attributes:
+        plane: The data plane.
+    """
+
+    plane: DataPlane
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
 class BurstTransport(IUDPTransport):
     """UDP transport that sends several datagrams in one call."""
 
@@ -46,6 +63,13 @@ class BurstTransport(IUDPTransport):
 
     def readPending() -> None:
         """Deliver the datagrams that wait in the socket's buffer."""
+
+    def connectForLoan(peer: SocketAddress) -> LendableSocket | None:  # noqa: N805
+        """Return a socket that the data plane may use, connected to the peer.
+
+        The datagrams that arrived before the socket was connected are delivered first. None:
+        each datagram must pass through this transport, or there is no data plane.
+        """
 
 
 class Clock(Protocol):

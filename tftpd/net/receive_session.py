@@ -4,13 +4,19 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol
 
-from tftpd.net.interfaces import SessionRuntime
+from tftpd.dataplane import MOVES_WINDOWS, Position
+from tftpd.net.interfaces import LendableSocket, SessionRuntime
 from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import DATA_PREFIX, HEADER_BYTES, decode
 from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
+
+MAX_BUFFER_BYTES = 64 << 10
+"""Buffer of an upload that is lent to the data plane."""
+
+_MIN_LENT_WINDOWS = 2  # in that buffer
 
 
 class UploadSink(Protocol):
@@ -39,6 +45,14 @@ class UploadSink(Protocol):
         """Release the file; remove it unless it was committed."""
 
 
+class BoundedSink(UploadSink, Protocol):
+    """Sink of a server."""
+
+    @property
+    def room(self) -> float:
+        """Number of bytes by which the file may still grow; infinite without a limit."""
+
+
 class ReceiveSession(Session[Receiver]):
     """Writes consecutive blocks and stores the file before the last ACK is sent.
 
@@ -53,7 +67,7 @@ class ReceiveSession(Session[Receiver]):
         options: TransferOptions,
         timing: RetransmitPolicy,
         params: SessionParams,
-        sink: UploadSink,
+        sink: BoundedSink,
         commit_device: int | None = None,
     ) -> None:
         """Initialize the session.
@@ -71,15 +85,17 @@ class ReceiveSession(Session[Receiver]):
         self._sink = sink
         self._device = sink.blocking_device
         self._commit_device = commit_device or self._device
+        self._buffer = bytearray()  # filled by the data plane
+        self._buffered = 0  # blocks in it that the machine knows
 
     @property
     def size(self) -> int | None:
         """Size that the peer announced with the option `tsize`."""
-        return self.machine.options.tsize
+        return self._machine.options.tsize
 
     def connectionRefused(self) -> None:
         """Twisted: handle an ICMP error, unless the file is complete and only has to be stored."""
-        if not self.machine.complete:
+        if not self._machine.complete:
             super().connectionRefused()
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
@@ -87,16 +103,16 @@ class ReceiveSession(Session[Receiver]):
             if self._paused or self._in_thread:
                 return  # the peer does not wait for its ACK, or sends its window again
             number = int.from_bytes(datagram[2:HEADER_BYTES], "big")
-            self.machine.receive_data(number, datagram[HEADER_BYTES:], now)
+            self._machine.receive_data(number, datagram[HEADER_BYTES:], now)
         else:
-            self.machine.receive(decode(datagram), now)
+            self._machine.receive(decode(datagram), now)
 
     def _expects_more(self) -> bool:
         # The timer keeps its deadline: within a window the deadline only moves later.
-        return self.machine.mid_window
+        return self._machine.mid_window
 
     def _advance(self, now: float) -> None:
-        payloads = self.machine.take_payloads()
+        payloads = self._machine.take_payloads()
         if payloads:
             self._store(self._sink.append, payloads)
             if self._shaper is not None:
@@ -105,21 +121,69 @@ class ReceiveSession(Session[Receiver]):
                 # Send the ACK first: while the peer prepares the next window, there is
                 # time to write.
                 self._transmit(now)
-            if self._sink.is_full and not self.machine.closed:
+            if self._sink.is_full and not self._machine.closed:
                 self._flush()
         self._transmit(now)
-        if self.machine.complete and self.running and not self._in_thread:
+        if self._machine.complete and self.running and not self._in_thread:
             self._run_in_thread(self._sink.commit, self._on_committed, self._commit_device)
         self._finish_turn(now)
+        if self._machine.next_number is not None and self._device is None:
+            self._lend()
+
+    def _lend(self) -> None:
+        """Lend an upload, if so many blocks may follow that it pays."""
+        options = self._machine.options
+        window_bytes = options.windowsize * options.blksize
+        n_windows = int(min(self._sink.room, MAX_BUFFER_BYTES)) // window_bytes
+        if n_windows < _MIN_LENT_WINDOWS or (options.windowsize > 1 and not MOVES_WINDOWS):
+            return
+        socket = self._borrow_socket()
+        # To connect the socket, datagrams were delivered.
+        if socket is None or self._loan is not None or self._machine.next_number is None:
+            return
+        if len(self._buffer) != n_windows * window_bytes:
+            self._buffer = bytearray(n_windows * window_bytes)
+        begin = self._machine.next_number - 1, self._machine.sent_at
+        socket.plane.lend_upload(
+            socket.fileno(), self._buffer, options.blksize, options.windowsize, *begin
+        )
+        self._loan, self._buffered = socket, 0
+
+    def _take_position(self, position: Position) -> None:
+        blocks, unacknowledged, moved_at, round_trip = position
+        self._machine.on_acknowledged(
+            blocks - self._buffered, moved_at, (), unacknowledged, round_trip
+        )
+        self._buffered = blocks
+
+    def _continue_loan(self, loan: LendableSocket) -> None:
+        machine = self.machine
+        self._empty_buffer()
+        loan.plane.empty(loan.fileno())
+        if self._sink.is_full and not machine.closed:
+            self._flush()
+        if machine.closed or self._sink.room < len(self._buffer):
+            self._run()
+
+    def _reclaim(self) -> None:
+        if self._loan is not None:
+            super()._reclaim()
+            self._empty_buffer()
+
+    def _empty_buffer(self) -> None:
+        n_bytes = self._buffered * self._machine.options.blksize
+        self._buffered = 0
+        if n_bytes:
+            self._store(self._sink.append, [bytes(memoryview(self._buffer)[:n_bytes])])
 
     def _transmit(self, now: float) -> None:
-        if self.machine.mid_window:
+        if self._machine.mid_window:
             return  # a GRO read delivers a window as a whole; only its end needs an ACK
-        if self._in_thread and not self.machine.closed:
+        if self._in_thread and not self._machine.closed:
             return  # the ACK waits until the file is written
         if self._shaper is not None and self._throttled(self._shaper, now):
             return
-        datagram = self.machine.next_send(now)
+        datagram = self._machine.next_send(now)
         if datagram is not None:
             self.transport.writeBurst(datagram, len(datagram), self.peer)
 
@@ -127,17 +191,17 @@ class ReceiveSession(Session[Receiver]):
         try:
             step(*arguments)
         except RequestRefused as refused:
-            self.machine.abort(refused)
+            self._machine.abort(refused)
 
     def _flush(self) -> None:
         if self._device is None:
             self._store(self._sink.flush)
-        elif not self.machine.mid_window:
-            self.machine.deadline = inf  # as for a commit: writing has no time limit
+        elif not self._machine.mid_window:
+            self._machine.deadline = inf  # as for a commit: writing has no time limit
             self._run_in_thread(self._sink.flush, lambda _: None)
 
     def _on_committed(self, _: None) -> None:
-        self.machine.on_stored(self._seconds())
+        self._machine.on_stored(self._seconds())
 
     def _close_file(self) -> None:
         self._sink.discard()

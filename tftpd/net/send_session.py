@@ -1,6 +1,7 @@
 """Session that sends a file: a `Sender` and a ring of ready datagrams."""
 
-from tftpd.net.interfaces import SessionRuntime
+from tftpd.dataplane import Position
+from tftpd.net.interfaces import LendableSocket, SessionRuntime
 from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
@@ -48,28 +49,55 @@ class SendSession(Session[Sender]):
     @property
     def size(self) -> int | None:
         """Size of the file; None for netascii, whose size on the wire is not known."""
-        return self._source.size if self.machine.options.mode is Mode.OCTET else None
+        return self._source.size if self._machine.options.mode is Mode.OCTET else None
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(ACK_PREFIX) and len(datagram) >= HEADER_BYTES:
-            self.machine.receive_ack(int.from_bytes(datagram[2:HEADER_BYTES], "big"), now)
+            self._machine.receive_ack(int.from_bytes(datagram[2:HEADER_BYTES], "big"), now)
         else:
-            self.machine.receive(decode(datagram), now)
+            self._machine.receive(decode(datagram), now)
 
     def _advance(self, now: float) -> None:
         # Send blocks that are in memory first: while the peer handles them, there is
         # time to read the next ones.
         self._transmit(now)
-        n_blocks = self.machine.blocks_wanted
-        if n_blocks and not self._in_thread and not self.machine.closed:
+        n_blocks = self._machine.blocks_wanted
+        if n_blocks and not self._in_thread and not self._machine.closed:
             self._read_ahead(n_blocks)
             self._transmit(now)
         self._finish_turn(now)
+        if self._machine.lock_step_blocks and self._ring.last_block_size is None:
+            self._lend()
+
+    def _lend(self) -> None:
+        """Lend a download with more than a ring of blocks left; less would not pay."""
+        socket, machine, ring = self._borrow_socket(), self._machine, self._ring
+        # To connect the socket, datagrams were delivered.
+        if socket is None or self._loan is not None or not machine.lock_step_blocks:
+            return
+        begin = machine.blocks, ring.ready, ring.last_datagram_bytes, machine.sent_at
+        socket.plane.lend_download(socket.fileno(), ring.buffer, ring.size, *begin)
+        self._loan = socket
+
+    def _take_position(self, position: Position) -> None:
+        blocks, _, moved_at, round_trip = position
+        machine = self._machine
+        machine.on_acknowledged(blocks - machine.blocks, moved_at, round_trip)
+
+    def _continue_loan(self, loan: LendableSocket) -> None:
+        machine, ring = self.machine, self._ring
+        try:
+            count = ring.fill(machine.blocks_wanted, blocking=False)
+        except (BlockingIOError, RequestRefused):
+            self._run()  # reads in a thread, or sends the ERROR
+            return
+        machine.blocks_ready(count, ring.last_block_size)
+        loan.plane.refill(loan.fileno(), ring.ready, ring.last_datagram_bytes)
 
     def _transmit(self, now: float) -> None:
         if self._shaper is not None and self._throttled(self._shaper, now):
             return
-        outgoing = self.machine.next_send(now)
+        outgoing = self._machine.next_send(now)
         if outgoing is None:
             return
         if isinstance(outgoing, bytes):
@@ -87,10 +115,10 @@ class SendSession(Session[Sender]):
         except BlockingIOError:
             self._run_in_thread(lambda: self._ring.fill(n_blocks, blocking=True), self._on_read)
         except RequestRefused as refused:
-            self.machine.abort(refused)
+            self._machine.abort(refused)
 
     def _on_read(self, n_blocks: int) -> None:
-        self.machine.blocks_ready(n_blocks, self._ring.last_block_size)
+        self._machine.blocks_ready(n_blocks, self._ring.last_block_size)
 
     def _close_file(self) -> None:
         self._source.close()

@@ -19,7 +19,13 @@ from twisted.python.failure import Failure
 
 from tftpd.access.paths import RequestName
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile
-from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
+from tftpd.dataplane import Position
+from tftpd.net.interfaces import (
+    BurstProtocol,
+    BurstTransport,
+    LendableSocket,
+    SessionRuntime,
+)
 from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import TrafficShaper
 from tftpd.net.types import SocketAddress
@@ -69,10 +75,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     noisy = False
     log = Logger()
     transport: BurstTransport  # set by `makeConnection`
-    machine: AnyMachine
+    _machine: AnyMachine
 
     def __init__(self, runtime: SessionRuntime, machine: AnyMachine, params: SessionParams) -> None:
-        self.machine = machine
+        self._machine = machine
         self.request = params.request
         self.peer = params.peer
         self.request_name = params.name or RequestName(params.request.filename)
@@ -92,11 +98,19 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         self._device: int | None = None  # of a file that is not local
         self._reported = False
         self._ended = False
+        self._loan: LendableSocket | None = None  # while the data plane moves the blocks
+
+    @property
+    def machine(self) -> AnyMachine:
+        """The state machine. It knows the blocks that the data plane has moved so far."""
+        if self._loan is not None:
+            self._take_position(self._loan.plane.look(self._loan.fileno()))
+        return self._machine
 
     @property
     def running(self) -> bool:
         """True until the outcome is known; False while the session dallies."""
-        return self.machine.outcome is None
+        return self._machine.outcome is None
 
     @property
     def direction(self) -> Direction:
@@ -126,6 +140,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             return
         try:
             now = self._seconds()
+            if self._loan is not None:
+                self._reclaim()
             self._receive_packet(datagram, now)
             self._advance(now)
         except MalformedPacket:
@@ -140,6 +156,8 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             return
         try:
             now = self._seconds()
+            if self._loan is not None:
+                self._reclaim()
             for datagram in datagrams:
                 try:
                     self._receive_packet(datagram, now)
@@ -147,6 +165,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
                     continue  # `suppress` would add half of the block's cost
             if not self._expects_more():
                 self._advance(now)
+        except Exception:
+            self._internal_error()
+
+    def loanUsedUp(self) -> None:
+        """Fill or empty the buffer that is lent to the data plane."""
+        try:
+            if self._loan is not None:
+                self._continue_loan(self._loan)
         except Exception:
             self._internal_error()
 
@@ -198,6 +224,26 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         """Move data between file and machine, `_transmit()`, then `_finish_turn()`."""
 
     @abstractmethod
+    def _take_position(self, position: Position) -> None:
+        """Tell the machine which blocks the data plane has moved."""
+
+    @abstractmethod
+    def _continue_loan(self, loan: LendableSocket) -> None:
+        """Fill or empty the buffer of a loan, or reclaim it and `_run()`."""
+
+    def _borrow_socket(self) -> LendableSocket | None:
+        """Return the socket to lend, unless each datagram must pass through this session."""
+        if self._shaper is not None or self._in_thread or self._ended:
+            return None
+        return self.transport.connectForLoan(self.peer)
+
+    def _reclaim(self) -> None:
+        """Take the transfer back from the data plane, if it is lent."""
+        loan, self._loan = self._loan, None
+        if loan is not None:
+            self._take_position(loan.plane.reclaim(loan.fileno()))
+
+    @abstractmethod
     def _close_file(self) -> None:
         """Release the file. No thread uses it. Runs in a thread if the file is not local."""
 
@@ -228,14 +274,14 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             else:
                 then(result)
         except RequestRefused as refused:
-            self.machine.abort(refused)
+            self._machine.abort(refused)
         except Exception:
             self._internal_error()
         self._run()
 
     def _finish_turn(self, now: float) -> None:
         """Report the outcome, end the session, or set the timer."""
-        machine = self.machine
+        machine = self._machine
         if self._on_confirmed is not None and machine.peer_confirmed:
             on_confirmed, self._on_confirmed = self._on_confirmed, None
             on_confirmed(now)
@@ -274,6 +320,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _wake(self) -> None:
         self._wakeup = None
         self._wakeup_time = inf
+        now = self._seconds()
+        if self._loan is not None and now < self.machine.deadline:
+            self._set_timer(self._machine.deadline, now)
+            return
+        self._reclaim()
         # Under load the peer's answer may have arrived and not have been read yet.
         try:
             self.transport.readPending()
@@ -283,7 +334,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             return
         now = self._seconds()
         if not self._paused:
-            self.machine.on_timeout(now)
+            self._machine.on_timeout(now)
         elif self._shaper is not None and now < self._shaper.until:
             # The machine's deadline belongs to a packet that was answered already; the
             # next packet is held back by the shaper.
@@ -293,6 +344,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def _run(self) -> None:
         try:
+            self._reclaim()
             self._advance(self._seconds())
         except Exception:
             self._internal_error()
@@ -305,9 +357,10 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             reason = ErrorText.INTERNAL
             message = "internal error in the session with {peer}"
             self.log.failure(message, event="session_failed", peer=format_address(self.peer))
-        self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
         now = self._seconds()
         try:
+            self._reclaim()
+            self._machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason))
             self._transmit(now)
             self._finish_turn(now)
         finally:
@@ -317,6 +370,7 @@ class Session(BurstProtocol, Generic[AnyMachine]):
         if self._ended:
             return
         self._ended = True
+        self._reclaim()
         self._stop_timer()
         if self.transport is not None:
             self.transport.stopListening()
@@ -338,11 +392,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self.transport.write(UNKNOWN_TID, source)
 
     def _make_result(self, now: float) -> TransferResult:
-        return self.machine.make_result(
+        return self._machine.make_result(
             direction=self.direction,
             peer=self.peer[:2],
             filename=self.request.filename,
-            bytes_transferred=self.machine.bytes_transferred,
+            bytes_transferred=self._machine.bytes_transferred,
             seconds=max(0.0, now - self.started),
             size=self.size,
             served_name=self.request_name.name if self.request_name.steps else None,

@@ -7,6 +7,7 @@ session. Its `write()` raises an exception if a datagram is merely lost.
 
 import select
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -16,7 +17,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.dataplane import DataPlane
+from tftpd.net.epoll import EpollReader
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, LendableSocket
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_coalesced
 from tftpd.net.sockets import bind_connected_twin, bind_session
@@ -25,9 +28,6 @@ from tftpd.net.types import Buffer, SocketAddress
 MAX_READS = 64
 """Datagrams read in one turn of the reactor, so that timers and other sockets are served
 in a packet storm."""
-
-# Sends before a session gets a connected socket. `connect` costs what it saves on five.
-_SENDS_UNTIL_CONNECT = 16
 
 
 class ReaderRegistry(Protocol):
@@ -161,7 +161,8 @@ class SessionPort(UDPPort):
     In lockstep there is one datagram to read. A second read would cost 1.2 us for an
     EAGAIN; another call of `doRead` costs 0.5 us.
 
-    A transfer that lasts for a while gets a `ConnectedSocket` to its peer.
+    A transfer that is lent to the data plane, or receives windows, gets a `ConnectedSocket`
+    to its peer.
     """
 
     _protocol: BurstProtocol
@@ -175,13 +176,11 @@ class SessionPort(UDPPort):
     ) -> None:
         super().__init__(readers, sock, protocol, needs.max_datagram_bytes)
         self._needs = needs
+        self._plane = readers.plane if isinstance(readers, EpollReader) else None
         self._sender: SegmentedSender | None = None
         self._has_gro = (
             needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
         )
-        # If windows are received, connect before the first one: blocks that arrive on
-        # two sockets would not be read in order.
-        self._sends_until_connect = 0 if self._has_gro else _SENDS_UNTIL_CONNECT
         self._connected: ConnectedSocket | None = None
 
     def doRead(self) -> None:
@@ -201,9 +200,10 @@ class SessionPort(UDPPort):
             if self._connected is not None:
                 self._connected.send(data, size)
                 return
-            if self._sends_until_connect == 0:
+            if self._has_gro:
+                # Before the first window: blocks that arrive on two sockets would not be
+                # read in order.
                 self._connect(peer)
-            self._sends_until_connect -= 1
             if len(data) <= size:
                 self._socket.sendto(data, peer)
                 return
@@ -212,6 +212,12 @@ class SessionPort(UDPPort):
             self._sender.send(data, size, peer)
         except OSError:
             return
+
+    def connectForLoan(self, peer: SocketAddress) -> LendableSocket | None:
+        """Return the socket that is connected to the peer, for the data plane."""
+        if self._connected is None:
+            self._connect(peer)
+        return None if self._plane is None else self._connected
 
     def readPending(self) -> None:
         """Deliver the datagrams that wait in the buffers of both sockets."""
@@ -246,6 +252,8 @@ class SessionPort(UDPPort):
             return  # no descriptor is free: continue with one socket
         kind = GroSocket if self._has_gro and enable_gro(sock) else ConnectedSocket
         self._connected = kind(self._readers, sock, peer, self._protocol, self._max_datagram_bytes)
+        if self._plane is not None:
+            self._connected.plane = self._plane
         self._connected.start()
 
 
@@ -256,7 +264,12 @@ class ConnectedSocket:
     The kernel does not look up a route per block, and Python does not convert addresses
     to text and back: 32 lockstep clients reach 1.13 times the throughput. The first
     socket remains for packets from unknown TIDs, which get ERROR 5.
+
+    Attributes:
+        plane: Data plane that the socket can be lent to, if there is one.
     """
+
+    plane: DataPlane
 
     def __init__(
         self,
@@ -297,6 +310,13 @@ class ConnectedSocket:
         except OSError:
             return  # spurious event, or ICMP: the peer's port is closed
         self._deliver(datagram, self._peer)
+
+    def loanReturned(self, datagrams: Sequence[bytes]) -> None:
+        """Deliver datagrams that the data plane did not expect; none: its buffer is used up."""
+        if datagrams:
+            self._protocol.burstReceived(datagrams, self._peer)
+        else:
+            self._protocol.loanUsedUp()
 
     def close(self) -> None:
         """Stop reading and close the socket."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.python.components import proxyForInterface
 
-from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, LendableSocket
 from tftpd.net.types import Buffer, SocketAddress
 
 
@@ -14,6 +14,10 @@ class TransportWrapper(proxyForInterface(BurstTransport, "_transport")):  # type
     """Base class for transport wrappers. Forwards every call to the wrapped transport."""
 
     _transport: BurstTransport
+
+    def connectForLoan(self, peer: SocketAddress) -> LendableSocket | None:
+        """Return None: the data plane would bypass this wrapper."""
+        return None
 
 
 class DuplicatingTransport(TransportWrapper):

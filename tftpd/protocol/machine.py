@@ -84,6 +84,7 @@ class TransferMachine:
         code: Code of the ERROR that ended the transfer; None without an ERROR.
         detail: Message of the peer's ERROR, or the reason on this host.
         peer_confirmed: True when the peer has answered the first packet of this end.
+        sent_at: Time of the last packet of this end in seconds.
     """
 
     def __init__(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
@@ -103,7 +104,7 @@ class TransferMachine:
         self._timer = timer
         self._numbering = BLOCK_NUMBERINGS[self.first_block][options.rollover]
         self._unanswered_sends = 1  # of the first packet, not counting answers to repeated requests
-        self._sent_at = now
+        self.sent_at = now
         self._progress_at = now
 
     def close(self, outcome: Outcome, code: int | None = None, detail: str = "") -> None:
@@ -189,7 +190,7 @@ class TransferMachine:
         return None if error is None else error.encode()
 
     def _record_send(self, now: float) -> None:
-        self._sent_at = now
+        self.sent_at = now
         self.deadline = now + self._timer.interval
 
     def _record_progress(self, now: float) -> None:
@@ -205,7 +206,7 @@ class TransferMachine:
         rtt = self._timer.smoothed_rtt
         if rtt is None:
             rtt = self._timer.interval
-        return now - self._sent_at >= max(rtt, min_seconds)
+        return now - self.sent_at >= max(rtt, min_seconds)
 
     def _may_repeat_reply(self, now: float) -> bool:
         """Return True if a repeated request gets the first reply again, which may be lost.
@@ -214,7 +215,7 @@ class TransferMachine:
         the repeated one is of the client.
         """
         interval = min(self._timer.interval, self._timer.policy.initial_interval)
-        return not self.peer_confirmed and now - self._sent_at >= interval
+        return not self.peer_confirmed and now - self.sent_at >= interval
 
     def _may_wait(self, now: float) -> bool:
         """Return True if the peer has made progress within the idle timeout."""

@@ -161,31 +161,45 @@ class Receiver(TransferMachine):
     def next_number(self) -> int | None:
         """Number of the next block if the driver may acknowledge full blocks itself, else None.
 
-        The driver may do so in lock-step, after the first RTT sample and before number 65535,
-        while the machine has nothing else to do. See `on_acknowledged()`.
+        The driver may do so from the begin of a window on, after the first RTT sample and before
+        number 65535, while the machine has nothing else to do. See `on_acknowledged()`.
         """
         number = self._numbering.to_wire(self.blocks) + 1
+        is_plain = self.mid_window and self.blocks == self._acked_index and self._ack_sent_once
         has_rtt = self.smoothed_rtt is not None
-        is_plain = self._windowsize == 1 and has_rtt and self.mid_window
-        return number if is_plain and number < MAX_NUMBER else None
+        return number if is_plain and has_rtt and number < MAX_NUMBER else None
 
-    def on_acknowledged(self, payloads: list[bytes], now: float) -> None:
+    def on_acknowledged(
+        self,
+        count: int,
+        now: float,
+        payloads: Sequence[bytes] = (),
+        unacknowledged: int = 0,
+        round_trip: float | None = None,
+    ) -> None:
         """Take consecutive full blocks that the driver has acknowledged itself.
 
         This takes a fraction of the time of `receive_data()` and `next_send()`.
 
         Args:
-            payloads: The blocks, from `next_number` on. The number of the last one is less than
-                65535.
-            now: Time of the last ACK in seconds.
+            count: Number of blocks, from `next_number` on; 0: nothing has changed. The number of
+                the last one is less than 65535.
+            now: Time of the last block in seconds.
+            payloads: The blocks, unless the driver stores them itself.
+            unacknowledged: Number of blocks since the last ACK of the driver.
+            round_trip: Time from an ACK to the next block in seconds, if it was measured.
         """
+        if not count:
+            return
+        if round_trip is not None:
+            self._timer.on_rtt_sample(round_trip)
         self._payloads += payloads
-        self.blocks += len(payloads)
-        self.bytes_transferred += len(payloads) * self.options.blksize
-        self._acked_index = self.blocks
-        self._ack_at_index = self.blocks + 1
+        self.blocks += count
+        self.bytes_transferred += count * self.options.blksize
+        self._acked_index = self.blocks - unacknowledged
+        self._ack_at_index = self._acked_index + self._windowsize
         self._ack_sent_once = True
-        self._last_duplicate = _NO_BLOCK
+        self._last_duplicate = self._last_beyond_gap = _NO_BLOCK
         self._timer.reset_backoff()
         self._record_progress(now)
         self._record_send(now)
@@ -248,7 +262,7 @@ class Receiver(TransferMachine):
             self.abort(RequestRefused(ErrorCode.ILLEGAL_OPERATION, text=text))
             return
         if self._ack_sent_once and self.blocks == self._acked_index:
-            self._timer.on_rtt_sample(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self.sent_at)
         self._payloads.append(payload)
         self.bytes_transferred += size
         self.blocks += 1

@@ -183,7 +183,7 @@ class Sender(TransferMachine):
             self.retransmits += min(last, self._highest_sent) - first + 1
             self._highest_sent = max(last, self._highest_sent)
         self._in_flight = end
-        self._sent_at = now
+        self.sent_at = now
         if pacer is None or end == window_end:
             self.deadline = now + self._timer.interval
         else:
@@ -218,13 +218,18 @@ class Sender(TransferMachine):
         is_paced = self._is_paced or self.smoothed_rtt is None
         return self._ready - 1 if is_plain and not is_paced else 0
 
-    def on_acknowledged(self, count: int, now: float) -> None:
+    def on_acknowledged(self, count: int, now: float, round_trip: float | None = None) -> None:
         """Take the ACKs of `count` blocks, each of which the driver has answered with a block.
 
         Args:
-            count: Number of blocks, at most `lock_step_blocks`.
+            count: Number of blocks, at most `lock_step_blocks`; 0: nothing has changed.
             now: Time of the last block in seconds.
+            round_trip: Time from a block to its ACK in seconds, if it was measured.
         """
+        if not count:
+            return
+        if round_trip is not None:
+            self._timer.on_rtt_sample(round_trip)
         self.blocks += count
         self._ready -= count
         self._highest_sent += count
@@ -252,14 +257,14 @@ class Sender(TransferMachine):
 
     def _receive_oack_ack(self, now: float) -> None:
         if self.retransmits == 0:
-            self._timer.on_rtt_sample(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self.sent_at)
         self._oack_unacked = False
         self._acked_after_resend = self.retransmits > 0
         self._record_progress(now)
 
     def _move_window(self, count: int, now: float) -> None:
         if self._sent_once and now >= self._next_sample_at and count == self._in_flight:
-            self._timer.on_rtt_sample(now - self._sent_at)
+            self._timer.on_rtt_sample(now - self.sent_at)
             self._next_sample_at = now + _RTT_SAMPLE_INTERVAL_SECONDS
         in_flight = 0
         if count < self._in_flight and self.blocks + count == self._repeated_until:
@@ -271,7 +276,7 @@ class Sender(TransferMachine):
             self._require_pacer().on_loss(count, now - self._window_sent_at - self._timer.min_rtt)
         elif self._pacer is not None and self._pacer.active:
             min_rtt = self._timer.min_rtt
-            queued = now - self._sent_at - min_rtt
+            queued = now - self.sent_at - min_rtt
             self._pacer.on_window_acked(count, now - self._window_sent_at - min_rtt, queued)
         self._acked_after_resend = not self._sent_once
         self._duplicate_answered = False

@@ -16,7 +16,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tftpd.net import sockets
-from tftpd.net.interfaces import BurstProtocol, BurstTransport
+from tftpd.net.interfaces import BurstProtocol, BurstTransport, LendableSocket
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
 from tftpd.net.segmentation import SegmentedSender
@@ -341,6 +341,10 @@ class SharedPortTransport:
             self._send(data, size, peer)
         except OSError:
             self._port.send_past_errors(lambda: self._send(data, size, peer))
+
+    def connectForLoan(self, peer: SocketAddress) -> LendableSocket | None:
+        """Return None: the socket serves other peers too."""
+        return None
 
     def readPending(self) -> None:
         """Do nothing: each turn of the reactor reads what waits in the shared socket."""

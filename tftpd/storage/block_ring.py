@@ -22,6 +22,7 @@ class BlockRing:
         size: Size of a full datagram in bytes: the block and the header.
         last_block_size: Size of the file's last block in bytes; None until it has been read.
         ready: Index of the last block that has been read.
+        buffer: The ring; block i is in slot (i - 1) modulo the number of slots.
     """
 
     _max_growth = 1  # bytes that are sent for one byte of the file
@@ -45,8 +46,8 @@ class BlockRing:
         self._blksize = blksize
         self._numbering = BLOCK_NUMBERINGS[first_block][rollover]
         self._slots = min(slots, self._max_growth * source.size // blksize + 1)
-        self._ring = bytearray()
-        self._view = memoryview(self._ring)
+        self.buffer = bytearray()
+        self._view = memoryview(self.buffer)
         self._payloads: list[memoryview] = []  # by slot
         self._offset = 0  # of the next read in the file
 
@@ -66,7 +67,7 @@ class BlockRing:
             RequestRefused: The file cannot be read, or it has changed. A peer must not get
                 a mixture of two files, nor a truncated file that looks complete.
         """
-        if not self._ring:
+        if not self.buffer:
             self._allocate()
         if not blocking and self._source.blocking_device is not None:
             raise BlockingIOError
@@ -74,6 +75,12 @@ class BlockRing:
         self._read(before + min(count, _MAX_BUFFERS), blocking)
         self._write_numbers(before + 1, self.ready)
         return self.ready - before
+
+    @property
+    def last_datagram_bytes(self) -> int:
+        """Size of the file's last datagram in bytes; 0 until it has been read."""
+        last = self.last_block_size
+        return 0 if last is None else last + HEADER_BYTES
 
     def datagrams(self, first: int, count: int) -> Sequence[memoryview]:
         """Return the datagrams of `count` blocks that begin with block `first`.
@@ -91,10 +98,10 @@ class BlockRing:
         return view[slot * size :], view[: stop - slots * size]
 
     def _allocate(self) -> None:
-        self._ring = bytearray(self._slots * self.size)
-        self._ring[1 :: self.size] = bytes([Opcode.DATA]) * self._slots
-        self._view = view = memoryview(self._ring)
-        starts = range(HEADER_BYTES, len(self._ring), self.size)
+        self.buffer = bytearray(self._slots * self.size)
+        self.buffer[1 :: self.size] = bytes([Opcode.DATA]) * self._slots
+        self._view = view = memoryview(self.buffer)
+        starts = range(HEADER_BYTES, len(self.buffer), self.size)
         self._payloads = [view[start : start + self._blksize] for start in starts]
 
     def _write_numbers(self, first: int, last: int) -> None:
@@ -109,8 +116,8 @@ class BlockRing:
             else:
                 high, low = self._numbering.to_bytes(first, count)
             begin, end = slot * self.size, (slot + count) * self.size
-            self._ring[begin + 2 : end : self.size] = high
-            self._ring[begin + 3 : end : self.size] = low
+            self.buffer[begin + 2 : end : self.size] = high
+            self.buffer[begin + 3 : end : self.size] = low
             first += count
 
     def _read(self, until: int, blocking: bool) -> None:

@@ -6,6 +6,7 @@ the target in one step.
 
 import contextlib
 import errno
+import math
 import os
 import stat
 import time
@@ -106,6 +107,12 @@ class Upload:
     def is_full(self) -> bool:
         """True if enough data is collected to write it (64 KiB)."""
         return self._pending_size >= _WRITE_BYTES
+
+    @property
+    def room(self) -> float:
+        """Number of bytes that the policy still allows; infinite without a limit."""
+        limit = self._target.policy.max_size
+        return math.inf if limit is None else limit - self.size
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add received data, in memory.

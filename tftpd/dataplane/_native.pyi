@@ -1,0 +1,1 @@
+from tftpd.dataplane.reference import DataPlane as DataPlane

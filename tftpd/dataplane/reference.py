@@ -1,0 +1,322 @@
+"""The data plane in Python: the reference of the C extension, and its substitute.
+
+Both have one class, `DataPlane`, with the same methods. A loan is one transfer that runs as
+expected: a connected socket, a buffer, and the position in it. The plane knows only the datagram
+that it expects next. It reads no files and has no timers.
+
+| loan     | expected datagram              | answer                          |
+| -------- | ------------------------------ | ------------------------------- |
+| download | the ACK of the block in flight | the next datagram of the ring   |
+| upload   | the next block, if it is full  | one ACK for each window         |
+
+Anything else goes to the session unchanged: another block, a duplicate, an ERROR, the end of the
+file. The session then takes the position back with `reclaim()`, handles the datagram, and may
+lend the transfer again.
+"""
+
+import os
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from time import monotonic
+
+_ACK = b"\x00\x04"
+_DATA = b"\x00\x03"
+_HEADER_BYTES = 4
+_MAX_DATAGRAM_BYTES = 65536
+_MAX_CONTROL_BYTES = 1024  # of the longest ERROR that is read completely
+_MAX_BLOCK_NUMBER = 65535
+_MAX_SOCKETS = 256  # in one round
+_MAX_READS = 64  # of one socket in one round
+_FEW_SOCKETS = 2  # ready at one time: waiting for the next datagram pays
+_GRO_SIZE = struct.Struct("=i")  # the control message of UDP_GRO
+
+Datagrams = Sequence[bytes] | None
+"""Unexpected datagrams of a lent socket; empty if its buffer is used up; None if the socket is not
+lent, so that it must be read."""
+
+Event = tuple[int, int, Datagrams]
+"""A descriptor, its events of epoll, and the datagrams."""
+
+Position = tuple[int, int, float, float]
+"""Position of a loan:
+
+- the index of the last acknowledged block (download), or the blocks in the buffer (upload);
+- how many of the latter have no ACK yet (upload);
+- the time of the last datagram that was served;
+- the last round-trip time in seconds, negative before the first sample.
+"""
+
+
+class DataPlane:
+    """The lent transfers of one epoll object. Only one thread may use a plane.
+
+    All times are those of `time.monotonic()`.
+    """
+
+    def __init__(self, epoll: "select.epoll") -> None:
+        """Initialize the plane with the epoll object that watches its sockets."""
+        self._poll = epoll.poll
+        self._loans: dict[int, _Download | _Upload] = {}
+
+    def lend_download(
+        self,
+        fd: int,
+        ring: bytearray,
+        slot_bytes: int,
+        blocks: int,
+        ready: int,
+        last_bytes: int,
+        moved_at: float,
+    ) -> None:
+        """Lend a download in lock-step. Block `blocks` + 1 is in flight and was sent once.
+
+        Args:
+            fd: Connected socket.
+            ring: Ring of datagrams; block i is in slot (i - 1) modulo the number of slots.
+            slot_bytes: Size of a slot, and of a full datagram.
+            blocks: Index of the last acknowledged block.
+            ready: Index of the last block in the ring, greater than `blocks`.
+            last_bytes: Size of datagram `ready` if it ends the file, else 0.
+            moved_at: When the block in flight was sent.
+
+        Raises:
+            ValueError: The socket is lent already, or the position does not fit the ring.
+        """
+        self._check_free(fd)
+        self._loans[fd] = _Download(fd, ring, slot_bytes, blocks, ready, last_bytes, moved_at)
+
+    def lend_upload(
+        self,
+        fd: int,
+        buffer: bytearray,
+        blksize: int,
+        windowsize: int,
+        number: int,
+        moved_at: float,
+    ) -> None:
+        """Lend an upload. All blocks that arrived are acknowledged, the last one once.
+
+        Args:
+            fd: Connected socket; with UDP_GRO if the window has more than one block.
+            buffer: Takes as many blocks as fit. The plane starts at its begin.
+            blksize: Size of a full block in bytes.
+            windowsize: Number of blocks for each ACK.
+            number: Number of the last block, at most 65535. The plane does not go beyond 65535.
+            moved_at: When the last ACK was sent.
+
+        Raises:
+            ValueError: The socket is lent already, or an argument is out of its range.
+        """
+        self._check_free(fd)
+        self._loans[fd] = _Upload(fd, buffer, blksize, windowsize, number, moved_at)
+
+    def refill(self, fd: int, ready: int, last_bytes: int) -> None:
+        """Report that the ring of a download has more blocks; arguments as for its loan."""
+        loan = self._loans[fd]
+        assert isinstance(loan, _Download)
+        loan.refill(ready, last_bytes)
+
+    def empty(self, fd: int) -> None:
+        """Report that the blocks in the buffer of an upload were taken."""
+        self._loans[fd].blocks = 0
+
+    def look(self, fd: int) -> Position:
+        """Return the position of a loan. KeyError: the socket is not lent."""
+        loan = self._loans[fd]
+        return loan.blocks, loan.unacknowledged, loan.moved_at, loan.round_trip
+
+    def reclaim(self, fd: int) -> Position:
+        """End a loan and return its position. Call this before the socket is closed."""
+        position = self.look(fd)
+        self._loans.pop(fd).close()
+        return position
+
+    def turn(
+        self, seconds: float, linger: float, max_sockets: int
+    ) -> tuple[list[Event], int, bool]:
+        """Serve the lent sockets until another socket is ready, or a loan needs its session.
+
+        Args:
+            seconds: Time limit. The turn also ends when no socket is ready.
+            linger: While only one or two sockets are ready at one time and lent, wait so many
+                seconds for the next datagram, at most 1 s. The answer of a lone client arrives in
+                less time than the event loop needs to return here.
+            max_sockets: Number of sockets in one round, at most 256.
+
+        Returns:
+            The sockets that need Python, the number of times that a lent socket was served, and
+            True if more sockets may have been ready than were served in the last round.
+        """
+        poll, loans = self._poll, self._loans
+        max_sockets = max(1, min(max_sockets, _MAX_SOCKETS))
+        events: list[Event] = []
+        served, timeout, until = 0, 0.0, monotonic() + seconds
+        while True:
+            ready = poll(timeout, max_sockets)
+            now = monotonic()
+            n_served = 0
+            for fd, mask in ready:
+                loan = loans.get(fd)
+                if loan is None:
+                    events.append((fd, mask, None))
+                    continue
+                n_served += 1
+                datagrams = loan.serve(now)
+                if datagrams is not None:
+                    events.append((fd, mask, datagrams))
+            served += n_served
+            if events or not ready or now >= until:
+                return events, served, len(ready) == max_sockets
+            timeout = linger if n_served and len(ready) <= _FEW_SOCKETS else 0.0
+
+    def _check_free(self, fd: int) -> None:
+        if fd < 0 or fd in self._loans:
+            raise ValueError(f"descriptor {fd} is lent already, or invalid")
+
+
+class _Download:
+    """A loan that sends the datagrams of a ring."""
+
+    unacknowledged = 0
+
+    def __init__(
+        self,
+        fd: int,
+        ring: bytearray,
+        slot_bytes: int,
+        blocks: int,
+        ready: int,
+        last_bytes: int,
+        moved_at: float,
+    ) -> None:
+        self._fd = fd
+        self._ring = memoryview(ring)
+        self._slot_bytes = slot_bytes
+        self._slots = len(ring) // slot_bytes if slot_bytes >= _HEADER_BYTES else 0
+        self.blocks = blocks
+        self.moved_at = moved_at
+        self.round_trip = -1.0
+        self.refill(ready, last_bytes)
+
+    def refill(self, ready: int, last_bytes: int) -> None:
+        """Prepare the answers to the ACKs of all blocks in the ring but the last one."""
+        blocks, size = self.blocks, self._slot_bytes
+        if not 0 < ready - blocks <= self._slots or last_bytes > size:
+            raise ValueError("the position does not fit the buffer")
+        datagrams = [self._datagram(index) for index in range(blocks + 1, ready + 1)]
+        self._ends_file = last_bytes > 0
+        if last_bytes:
+            datagrams[-1] = datagrams[-1][:last_bytes]
+        self._answers = [
+            (_ACK + bytes(datagram[2:_HEADER_BYTES]), answer)
+            for datagram, answer in pairwise(datagrams)
+        ]
+        self._answers.reverse()  # the next one is at the end
+
+    def serve(self, now: float) -> Datagrams:
+        """Read one datagram, and answer the expected ACK."""
+        try:
+            datagram = os.read(self._fd, _MAX_CONTROL_BYTES)
+        except OSError:  # nothing is there, or an ICMP error, which belongs to an earlier datagram
+            return None
+        if not self._answers or datagram != self._answers[-1][0]:
+            return (datagram,)
+        answer = self._answers.pop()[1]
+        with suppress(OSError):  # a lost datagram: the session's timer sends it again
+            os.write(self._fd, answer)
+        self.blocks += 1
+        self.round_trip, self.moved_at = now - self.moved_at, now
+        return None if self._answers or self._ends_file else ()
+
+    def close(self) -> None:
+        """Release the ring."""
+        self._answers = []
+
+    def _datagram(self, index: int) -> memoryview:
+        start = (index - 1) % self._slots * self._slot_bytes
+        return self._ring[start : start + self._slot_bytes]
+
+
+class _Upload:
+    """A loan that collects blocks and acknowledges them."""
+
+    def __init__(
+        self,
+        fd: int,
+        buffer: bytearray,
+        blksize: int,
+        windowsize: int,
+        number: int,
+        moved_at: float,
+    ) -> None:
+        self._slots = len(buffer) // blksize if blksize else 0
+        if not (self._slots and windowsize and number <= _MAX_BLOCK_NUMBER):
+            raise ValueError("the position does not fit the buffer")
+        self._fd = fd
+        # Only recvmsg(2) tells the size of the datagrams of a burst.
+        self._socket = socket.socket(fileno=os.dup(fd)) if windowsize > 1 else None
+        self._buffer = memoryview(buffer)
+        self._blksize = blksize
+        self._windowsize = windowsize
+        self._number = number
+        self.blocks = 0
+        self.unacknowledged = 0
+        self.moved_at = moved_at
+        self.round_trip = -1.0
+
+    def serve(self, now: float) -> Datagrams:
+        """Read what has arrived of the window, and acknowledge it if it is complete."""
+        for _ in range(_MAX_READS):
+            datagrams = self._receive()
+            for index, datagram in enumerate(datagrams):
+                if not self._accept(datagram, now):
+                    return datagrams[index:]
+                if self.blocks == self._slots:
+                    return datagrams[index + 1 :]
+            if not (datagrams and self.unacknowledged):
+                break
+        return None
+
+    def close(self) -> None:
+        """Release the second descriptor of the socket."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def _receive(self) -> Sequence[bytes]:
+        with suppress(OSError):
+            if self._socket is None:
+                return (os.read(self._fd, _MAX_DATAGRAM_BYTES),)
+            data, ancillary, _, _ = self._socket.recvmsg(_MAX_DATAGRAM_BYTES, 64)
+            if not ancillary:
+                return (data,)
+            (size,) = _GRO_SIZE.unpack(ancillary[0][2])
+            return [data[start : start + size] for start in range(0, len(data), size)]
+        return ()
+
+    def _accept(self, datagram: bytes, now: float) -> bool:
+        blksize, number = self._blksize, self._number + 1
+        is_next = (
+            len(datagram) == _HEADER_BYTES + blksize
+            and number <= _MAX_BLOCK_NUMBER
+            and self.blocks < self._slots
+            and datagram.startswith(_DATA + number.to_bytes(2, "big"))
+        )
+        if not is_next:
+            return False
+        start = self.blocks * blksize
+        self._buffer[start : start + blksize] = datagram[_HEADER_BYTES:]
+        if not self.unacknowledged:
+            self.round_trip = now - self.moved_at
+        self.moved_at = now
+        self.blocks += 1
+        self._number = number
+        self.unacknowledged += 1
+        if self.unacknowledged == self._windowsize:
+            self.unacknowledged = 0
+            with suppress(OSError):  # a lost ACK: the session's timer sends it again
+                os.write(self._fd, _ACK + number.to_bytes(2, "big"))
+        return True
