@@ -39,7 +39,7 @@ class Wire:
         self.epoll.register(self.fd, select.EPOLLIN)
         self.started = monotonic()
 
-    def lend_download(self, blocks=(), acked=0, ready=None, ends=False, slots=None, number=None):
+    def lend_sender(self, blocks=(), acked=0, ready=None, ends=False, slots=None, number=None):
         """Lend a ring with these blocks, whose indexes and numbers start at 1."""
         size = 4 + max(map(len, blocks))
         self.ring = bytearray(size * (slots or len(blocks)))
@@ -47,15 +47,15 @@ class Wire:
             self.fill_slot(index, block, size)
         ready = len(blocks) if ready is None else ready
         last_bytes = 4 + len(blocks[-1]) if ends else 0
-        self.plane.lend_download(self.fd, self.ring, size, acked, ready, last_bytes, self.started)
+        self.plane.lend_sender(self.fd, self.ring, size, acked, ready, last_bytes, self.started)
 
     def fill_slot(self, index, block, size, number=None):
         start = (index - 1) % (len(self.ring) // size) * size
         self.ring[start : start + 4 + len(block)] = data(index if number is None else number, block)
 
-    def lend_upload(self, blksize=4, slots=4, windowsize=1, number=0):
+    def lend_receiver(self, blksize=4, slots=4, windowsize=1, number=0):
         self.buffer = bytearray(blksize * slots)
-        self.plane.lend_upload(self.fd, self.buffer, blksize, windowsize, number, self.started)
+        self.plane.lend_receiver(self.fd, self.buffer, blksize, windowsize, number, self.started)
 
     def send(self, *datagrams):
         """Send datagrams to the plane, let it take a turn, and return what it has for Python."""

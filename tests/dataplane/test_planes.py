@@ -13,14 +13,14 @@ from tftpd.net.segmentation import enable_gro
 
 
 def test_an_ack_is_answered_with_the_next_datagram_of_the_ring(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     assert wire.send(ack(1)) == []
     assert wire.received() == [data(2, b"bbbb")]
     assert wire.position == (1, 0)
 
 
 def test_the_session_refills_the_ring_after_its_last_datagram_was_sent(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     assert wire.send(ack(1)) == [[]]
     wire.fill_slot(3, b"cccc", 8)  # over block 1
     wire.plane.refill(wire.fd, 3, 0)
@@ -30,7 +30,7 @@ def test_the_session_refills_the_ring_after_its_last_datagram_was_sent(wire):
 
 
 def test_the_last_datagram_of_a_file_is_short_and_its_ack_is_for_the_session(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cc"], ends=True)
+    wire.lend_sender([b"aaaa", b"bbbb", b"cc"], ends=True)
     assert wire.send(ack(1)) == []
     assert wire.send(ack(2)) == []
     assert wire.received() == [data(2, b"bbbb"), data(3, b"cc")]
@@ -39,7 +39,7 @@ def test_the_last_datagram_of_a_file_is_short_and_its_ack_is_for_the_session(wir
 
 
 def test_an_empty_last_block_is_sent(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b""], ends=True)
+    wire.lend_sender([b"aaaa", b"bbbb", b""], ends=True)
     wire.send(ack(1))
     wire.send(ack(2))
     assert wire.received() == [data(2, b"bbbb"), data(3, b"")]
@@ -62,8 +62,8 @@ def test_an_empty_last_block_is_sent(wire):
     ],
     ids=repr,
 )
-def test_a_download_hands_back_all_but_the_expected_ack(wire, datagram):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+def test_a_sender_hands_back_all_but_the_expected_ack(wire, datagram):
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     assert wire.send(datagram) == [[datagram]]
     assert (wire.received(), wire.position) == ([], (0, 0))
     assert wire.send(ack(1)) == []
@@ -71,25 +71,25 @@ def test_a_download_hands_back_all_but_the_expected_ack(wire, datagram):
 
 
 def test_an_ack_without_a_datagram_to_send_is_handed_back(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     wire.send(ack(1))
     assert wire.send(ack(2)) == [[ack(2)]]  # the session has not filled the ring
     assert wire.position == (1, 0)
 
 
 def test_the_block_number_of_the_ring_is_expected_also_after_a_rollover(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"], ends=True)
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"], ends=True)
     wire.fill_slot(1, b"aaaa", 8, number=65535)
     wire.fill_slot(2, b"bbbb", 8, number=0)
     wire.plane.reclaim(wire.fd)
-    wire.plane.lend_download(wire.fd, wire.ring, 8, 0, 3, 8, wire.started)
+    wire.plane.lend_sender(wire.fd, wire.ring, 8, 0, 3, 8, wire.started)
     wire.send(ack(65535))
     wire.send(ack(0))
     assert wire.received() == [data(0, b"bbbb"), data(3, b"cccc")]
 
 
-def test_an_upload_acknowledges_each_block_and_keeps_it(wire):
-    wire.lend_upload(number=6)
+def test_a_receiver_acknowledges_each_block_and_keeps_it(wire):
+    wire.lend_receiver(number=6)
     assert wire.send(data(7, b"aaaa")) == []
     assert wire.send(data(8, b"bbbb")) == []
     assert wire.received() == [ack(7), ack(8)]
@@ -97,7 +97,7 @@ def test_an_upload_acknowledges_each_block_and_keeps_it(wire):
 
 
 def test_the_session_empties_a_full_buffer(wire):
-    wire.lend_upload(slots=1)
+    wire.lend_receiver(slots=1)
     assert wire.send(data(1, b"aaaa")) == [[]]
     assert wire.position == (1, 0)
     wire.plane.empty(wire.fd)
@@ -121,28 +121,28 @@ def test_the_session_empties_a_full_buffer(wire):
     ],
     ids=repr,
 )
-def test_an_upload_hands_back_all_but_the_next_full_block(wire, datagram):
-    wire.lend_upload()
+def test_a_receiver_hands_back_all_but_the_next_full_block(wire, datagram):
+    wire.lend_receiver()
     assert wire.send(datagram) == [[datagram]]
     assert (wire.received(), wire.position) == ([], (0, 0))
     assert wire.send(data(1, b"aaaa")) == []
 
 
 def test_a_block_for_a_full_buffer_is_handed_back(wire):
-    wire.lend_upload(slots=1)
+    wire.lend_receiver(slots=1)
     wire.send(data(1, b"aaaa"))
     assert wire.send(data(2, b"bbbb")) == [[data(2, b"bbbb")]]
 
 
-def test_an_upload_ends_at_block_number_65535(wire):
-    wire.lend_upload(number=65534)
+def test_a_receiver_ends_at_block_number_65535(wire):
+    wire.lend_receiver(number=65534)
     assert wire.send(data(65535, b"aaaa")) == []
     assert wire.send(data(0, b"bbbb")) == [[data(0, b"bbbb")]]
     assert wire.received() == [ack(65535)]
 
 
 def test_a_window_gets_one_ack(wire):
-    wire.lend_upload(windowsize=3, slots=6)
+    wire.lend_receiver(windowsize=3, slots=6)
     assert wire.send(data(1, b"aaaa"), data(2, b"bbbb")) == []
     assert (wire.received(), wire.position) == ([], (2, 2))
     assert wire.send(data(3, b"cccc")) == []
@@ -150,7 +150,7 @@ def test_a_window_gets_one_ack(wire):
 
 
 def test_a_lost_block_of_a_window_is_seen_at_the_next_one(wire):
-    wire.lend_upload(windowsize=4, slots=8)
+    wire.lend_receiver(windowsize=4, slots=8)
     assert wire.send(data(1, b"aaaa"), data(3, b"cccc"), data(4, b"dddd")) == [[data(3, b"cccc")]]
     assert wire.position == (1, 1)
 
@@ -160,7 +160,7 @@ def test_a_lost_block_of_a_window_is_seen_at_the_next_one(wire):
 def test_datagrams_that_arrive_as_one_burst_are_separate_blocks(wire, is_lost):
     if not enable_gro(wire.server):
         pytest.skip("the kernel has no UDP_GRO")
-    wire.lend_upload(windowsize=4, slots=8)
+    wire.lend_receiver(windowsize=4, slots=8)
     numbers = [1, 2, 4, 5] if is_lost else [1, 2, 3, 4]
     burst = b"".join(data(number, b"%4d" % number) for number in numbers)
     segment = [(17, 103, (8).to_bytes(2, "little"))]  # UDP_SEGMENT
@@ -176,7 +176,7 @@ def test_datagrams_that_arrive_as_one_burst_are_separate_blocks(wire, is_lost):
 def test_a_burst_that_does_not_fit_into_the_buffer_is_handed_back(wire):
     if not enable_gro(wire.server):
         pytest.skip("the kernel has no UDP_GRO")
-    wire.lend_upload(windowsize=4, slots=2)
+    wire.lend_receiver(windowsize=4, slots=2)
     burst = b"".join(data(number, b"%4d" % number) for number in range(1, 5))
     wire.peer.sendmsg([burst], [(17, 103, (8).to_bytes(2, "little"))])
     assert wire.send() == [[data(3, b"   3"), data(4, b"   4")]]
@@ -189,20 +189,20 @@ def test_a_socket_that_is_not_lent_is_reported_with_its_events(wire):
 
 
 def test_lent_sockets_are_counted_and_a_full_round_is_a_backlog(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     wire.peer.send(ack(1))
     assert wire.plane.turn(0.0, 0.0, 1) == ([], 1, True)
 
 
 def test_a_turn_without_ready_sockets_returns_at_once(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     started = time.monotonic()
     assert wire.plane.turn(1.0, 1.0, 16) == ([], 0, False)
     assert time.monotonic() - started < 0.9
 
 
 def test_a_turn_waits_for_the_next_ack_of_a_lone_client(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc", b"dddd"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc", b"dddd"])
 
     def answer():
         wire.peer.setblocking(True)
@@ -220,14 +220,14 @@ def test_a_turn_waits_for_the_next_ack_of_a_lone_client(wire):
 
 
 def test_a_turn_ends_when_its_time_has_passed(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     wire.peer.send(ack(1))
     wire.peer.send(ack(2))
     assert wire.plane.turn(0.0, LINGER, 16)[:2] == ([], 1)
 
 
 def test_the_position_has_the_time_and_the_round_trip_of_the_last_datagram(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     _, _, moved_at, round_trip = wire.plane.look(wire.fd)
     assert (moved_at, round_trip) == (wire.started, -1.0)
     before = time.monotonic()
@@ -238,7 +238,7 @@ def test_the_position_has_the_time_and_the_round_trip_of_the_last_datagram(wire)
 
 
 def test_a_reclaimed_socket_is_not_lent_any_more(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     wire.plane.reclaim(wire.fd)
     with pytest.raises(KeyError):
         wire.plane.look(wire.fd)
@@ -246,7 +246,7 @@ def test_a_reclaimed_socket_is_not_lent_any_more(wire):
 
 
 def test_a_lent_buffer_cannot_be_resized_until_it_is_reclaimed(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     with pytest.raises(BufferError):
         wire.ring.clear()
     wire.plane.reclaim(wire.fd)
@@ -254,9 +254,9 @@ def test_a_lent_buffer_cannot_be_resized_until_it_is_reclaimed(wire):
 
 
 def test_a_socket_is_lent_once(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     with pytest.raises(ValueError, match="lent already"):
-        wire.lend_upload()
+        wire.lend_receiver()
 
 
 @pytest.mark.parametrize(
@@ -273,25 +273,25 @@ def test_a_socket_is_lent_once(wire):
 )
 def test_a_position_outside_the_ring_is_refused(wire, slot_bytes, blocks, ready, last_bytes):
     with pytest.raises(ValueError, match="position"):
-        wire.plane.lend_download(wire.fd, bytearray(16), slot_bytes, blocks, ready, last_bytes, 0.0)
+        wire.plane.lend_sender(wire.fd, bytearray(16), slot_bytes, blocks, ready, last_bytes, 0.0)
     with pytest.raises(KeyError):
         wire.plane.look(wire.fd)
 
 
 def test_a_ring_cannot_be_refilled_beyond_its_slots(wire):
-    wire.lend_download([b"aaaa", b"bbbb"])
+    wire.lend_sender([b"aaaa", b"bbbb"])
     with pytest.raises(ValueError, match="position"):
         wire.plane.refill(wire.fd, 3, 0)
 
 
 @pytest.mark.parametrize(("blksize", "windowsize"), [(0, 1), (8, 1), (4, 0)])
-def test_an_upload_needs_a_buffer_and_a_window(wire, blksize, windowsize):
+def test_a_receiver_needs_a_buffer_and_a_window(wire, blksize, windowsize):
     with pytest.raises(ValueError, match="position"):
-        wire.plane.lend_upload(wire.fd, bytearray(4), blksize, windowsize, 0, 0.0)
+        wire.plane.lend_receiver(wire.fd, bytearray(4), blksize, windowsize, 0, 0.0)
 
 
 def test_an_icmp_error_is_ignored(wire):
-    wire.lend_download([b"aaaa", b"bbbb", b"cccc", b"dddd"])
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc", b"dddd"])
     peer, address = wire.peer, wire.peer.getsockname()
     peer.send(ack(1))
     peer.close()
@@ -315,7 +315,7 @@ def test_many_sockets_are_served_in_one_turn(plane_type):
         wires.append(other)
     try:
         for each in wires:
-            each.lend_download([b"aaaa", b"bbbb", b"cccc"])
+            each.lend_sender([b"aaaa", b"bbbb", b"cccc"])
             each.peer.send(ack(1))
         assert wires[0].plane.turn(5.0, 0.0, 128) == ([], 301, False)
         assert all(each.received() == [data(2, b"bbbb")] for each in wires)

@@ -38,15 +38,15 @@ typedef enum {
 
 typedef struct {
     int fd;
-    int is_upload;
+    int is_receiver;
     unsigned slot_bytes;
-    unsigned long long slots;  /* of the buffer: datagrams of a download, blocks of an upload */
-    unsigned long long blocks; /* download: last acknowledged one; upload: in the buffer */
-    unsigned long long ready;  /* download: index of the last datagram in the ring */
-    unsigned last_bytes;       /* download: size of datagram `ready` if it ends the file, else 0 */
-    unsigned windowsize;       /* upload: blocks for each ACK */
-    unsigned unacknowledged;   /* upload: received blocks without an ACK */
-    unsigned number;           /* upload: number of the last received block */
+    unsigned long long slots;  /* of the buffer: datagrams of a sender, blocks of a receiver */
+    unsigned long long blocks; /* sender: last acknowledged one; receiver: in the buffer */
+    unsigned long long ready;  /* sender: index of the last datagram in the ring */
+    unsigned last_bytes;       /* sender: size of datagram `ready` if it ends the file, else 0 */
+    unsigned windowsize;       /* receiver: blocks for each ACK */
+    unsigned unacknowledged;   /* receiver: received blocks without an ACK */
+    unsigned number;           /* receiver: number of the last received block */
     double moved_at;           /* time of the last datagram that was served */
     double round_trip;         /* from an answer to the next datagram; negative: not measured */
     Py_buffer buffer;
@@ -80,7 +80,7 @@ static double monotonic_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Downloads: the ACK of the block in flight is answered with the next datagram of the ring. */
+/* Senders: the ACK of the block in flight is answered with the next datagram of the ring. */
 
 static unsigned char *ring_datagram(const Loan *loan, unsigned long long index)
 {
@@ -105,7 +105,7 @@ static Verdict serve_ack(Loan *loan, const unsigned char *datagram, size_t lengt
     return next == loan->ready && !loan->last_bytes ? USED_UP : SERVED;
 }
 
-/* Uploads: a full block with the next number is stored, and each window is acknowledged. */
+/* Receivers: a full block with the next number is stored, and each window is acknowledged. */
 
 static Verdict serve_data(Loan *loan, const unsigned char *datagram, size_t length, double now)
 {
@@ -184,8 +184,8 @@ static Verdict serve(DataPlane *self, Loan *loan, double now, Event *event)
         end = begin + length;
         do { /* once for an empty datagram, too */
             size = (size_t)(end - begin) < segment ? (size_t)(end - begin) : segment;
-            verdict = loan->is_upload ? serve_data(loan, begin, size, now)
-                                      : serve_ack(loan, begin, size, now);
+            verdict = loan->is_receiver ? serve_data(loan, begin, size, now)
+                                        : serve_ack(loan, begin, size, now);
             begin += verdict == UNEXPECTED ? 0 : size;
         } while (begin < end && verdict == SERVED);
         if (begin < end || verdict == UNEXPECTED) /* or the burst does not fit into the buffer */
@@ -293,7 +293,7 @@ static int fits_buffer(const Loan *loan)
 {
     int fits = loan->slots > 0 && loan->windowsize > 0;
 
-    if (!loan->is_upload)
+    if (!loan->is_receiver)
         fits = fits && loan->slot_bytes >= HEADER_BYTES && loan->last_bytes <= loan->slot_bytes &&
                loan->ready > loan->blocks && loan->ready - loan->blocks <= loan->slots;
     if (!fits)
@@ -353,7 +353,7 @@ static PyObject *lend(DataPlane *self, const Loan *given, PyObject *buffer)
     return NULL;
 }
 
-static PyObject *lend_download(DataPlane *self, PyObject *args)
+static PyObject *lend_sender(DataPlane *self, PyObject *args)
 {
     Loan loan = {.windowsize = 1};
     PyObject *ring;
@@ -364,9 +364,9 @@ static PyObject *lend_download(DataPlane *self, PyObject *args)
     return lend(self, &loan, ring);
 }
 
-static PyObject *lend_upload(DataPlane *self, PyObject *args)
+static PyObject *lend_receiver(DataPlane *self, PyObject *args)
 {
-    Loan loan = {.is_upload = 1};
+    Loan loan = {.is_receiver = 1};
     PyObject *buffer;
 
     if (!PyArg_ParseTuple(args, "iOIIId", &loan.fd, &buffer, &loan.slot_bytes, &loan.windowsize,
@@ -460,8 +460,8 @@ static void deallocate(DataPlane *self)
 
 static PyMethodDef methods[] = {
     METHOD(turn, METH_VARARGS),
-    METHOD(lend_download, METH_VARARGS),
-    METHOD(lend_upload, METH_VARARGS),
+    METHOD(lend_sender, METH_VARARGS),
+    METHOD(lend_receiver, METH_VARARGS),
     METHOD(refill, METH_VARARGS),
     METHOD(empty, METH_O),
     METHOD(look, METH_O),

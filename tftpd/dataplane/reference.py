@@ -6,8 +6,8 @@ that it expects next. It reads no files and has no timers.
 
 | loan     | expected datagram              | answer                          |
 | -------- | ------------------------------ | ------------------------------- |
-| download | the ACK of the block in flight | the next datagram of the ring   |
-| upload   | the next block, if it is full  | one ACK for each window         |
+| sender   | the ACK of the block in flight | the next datagram of the ring   |
+| receiver | the next block, if it is full  | one ACK for each window         |
 
 Anything else goes to the session unchanged: another block, a duplicate, an ERROR, the end of the
 file. The session then takes the position back with `reclaim()`, handles the datagram, and may
@@ -44,8 +44,8 @@ Event = tuple[int, int, Datagrams]
 Position = tuple[int, int, float, float]
 """Position of a loan:
 
-- the index of the last acknowledged block (download), or the blocks in the buffer (upload);
-- how many of the latter have no ACK yet (upload);
+- the index of the last acknowledged block (sender), or the blocks in the buffer (receiver);
+- how many of the latter have no ACK yet (receiver);
 - the time of the last datagram that was served;
 - the last round-trip time in seconds, negative before the first sample.
 """
@@ -60,9 +60,9 @@ class DataPlane:
     def __init__(self, epoll: "select.epoll") -> None:
         """Initialize the plane with the epoll object that watches its sockets."""
         self._poll = epoll.poll
-        self._loans: dict[int, _Download | _Upload] = {}
+        self._loans: dict[int, _SenderLoan | _ReceiverLoan] = {}
 
-    def lend_download(
+    def lend_sender(
         self,
         fd: int,
         ring: bytearray,
@@ -72,7 +72,7 @@ class DataPlane:
         last_bytes: int,
         moved_at: float,
     ) -> None:
-        """Lend a download in lock-step. Block `blocks` + 1 is in flight and was sent once.
+        """Lend a sender in lock-step. Block `blocks` + 1 is in flight and was sent once.
 
         Args:
             fd: Connected socket.
@@ -87,9 +87,9 @@ class DataPlane:
             ValueError: The socket is lent already, or the position does not fit the ring.
         """
         self._check_free(fd)
-        self._loans[fd] = _Download(fd, ring, slot_bytes, blocks, ready, last_bytes, moved_at)
+        self._loans[fd] = _SenderLoan(fd, ring, slot_bytes, blocks, ready, last_bytes, moved_at)
 
-    def lend_upload(
+    def lend_receiver(
         self,
         fd: int,
         buffer: bytearray,
@@ -98,7 +98,7 @@ class DataPlane:
         number: int,
         moved_at: float,
     ) -> None:
-        """Lend an upload. All blocks that arrived are acknowledged, the last one once.
+        """Lend a receiver. All blocks that arrived are acknowledged, the last one once.
 
         Args:
             fd: Connected socket; with UDP_GRO if the window has more than one block.
@@ -112,16 +112,16 @@ class DataPlane:
             ValueError: The socket is lent already, or an argument is out of its range.
         """
         self._check_free(fd)
-        self._loans[fd] = _Upload(fd, buffer, blksize, windowsize, number, moved_at)
+        self._loans[fd] = _ReceiverLoan(fd, buffer, blksize, windowsize, number, moved_at)
 
     def refill(self, fd: int, ready: int, last_bytes: int) -> None:
-        """Report that the ring of a download has more blocks; arguments as for its loan."""
+        """Report that the ring of a sender has more blocks; arguments as for its loan."""
         loan = self._loans[fd]
-        assert isinstance(loan, _Download)
+        assert isinstance(loan, _SenderLoan)
         loan.refill(ready, last_bytes)
 
     def empty(self, fd: int) -> None:
-        """Report that the blocks in the buffer of an upload were taken."""
+        """Report that the blocks in the buffer of a receiver were taken."""
         self._loans[fd].blocks = 0
 
     def look(self, fd: int) -> Position:
@@ -178,7 +178,7 @@ class DataPlane:
             raise ValueError(f"descriptor {fd} is lent already, or invalid")
 
 
-class _Download:
+class _SenderLoan:
     """A loan that sends the datagrams of a ring."""
 
     unacknowledged = 0
@@ -241,7 +241,7 @@ class _Download:
         return self._ring[start : start + self._slot_bytes]
 
 
-class _Upload:
+class _ReceiverLoan:
     """A loan that collects blocks and acknowledges them."""
 
     def __init__(

@@ -144,7 +144,7 @@ class ReceiveSession(Session[Receiver]):
         if len(self._buffer) != n_windows * window_bytes:
             self._buffer = bytearray(n_windows * window_bytes)
         begin = self._machine.next_number - 1, self._machine.sent_at
-        socket.plane.lend_upload(
+        socket.plane.lend_receiver(
             socket.fileno(), self._buffer, options.blksize, options.windowsize, *begin
         )
         self._loan, self._buffered = socket, 0

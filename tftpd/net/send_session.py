@@ -76,7 +76,7 @@ class SendSession(Session[Sender]):
         if socket is None or self._loan is not None or not machine.lock_step_blocks:
             return
         begin = machine.blocks, ring.ready, ring.last_datagram_bytes, machine.sent_at
-        socket.plane.lend_download(socket.fileno(), ring.buffer, ring.size, *begin)
+        socket.plane.lend_sender(socket.fileno(), ring.buffer, ring.size, *begin)
         self._loan = socket
 
     def _take_position(self, position: Position) -> None:
