@@ -1,6 +1,7 @@
 """The sdist, the wheel built from it, and an installation in a new virtual environment."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
+from tests.support.programs import program
 
 pytestmark = pytest.mark.xdist_group("installation")  # one process builds the files
 
@@ -38,7 +40,7 @@ def sdist(tmp_path_factory):
     return path
 
 
-def _build_wheel(sdist, directory, modified):
+def _build_wheel(sdist, directory, modified=1_000_000_000, **variables):
     """Build a wheel from the sdist, whose files get the time of modification `modified`."""
     with tarfile.open(sdist) as archive:
         # Python 3.11.2 does not support `filter=`; Python 3.13 warns if there is no filter.
@@ -49,6 +51,7 @@ def _build_wheel(sdist, directory, modified):
         os.utime(path, (modified, modified))
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": "", "SOURCE_DATE_EPOCH": "1700000000"}
+    environment.update(variables)
     _run(sys.executable, "-c", build, str(directory), cwd=source, env=environment)
     (path,) = directory.glob("*.whl")
     return path
@@ -57,7 +60,13 @@ def _build_wheel(sdist, directory, modified):
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
     """Build the wheel from the sdist."""
-    return _build_wheel(sdist, tmp_path_factory.mktemp("wheel"), 1_000_000_000)
+    return _build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def python_wheel(sdist, tmp_path_factory):
+    """Build the wheel without a compiler."""
+    return _build_wheel(sdist, tmp_path_factory.mktemp("python"), CC="/bin/false")
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +93,11 @@ def test_the_sdist_has_the_files_that_tests_and_users_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
-        "setup.cfg", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "Makefile",
+        "setup.cfg", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "Makefile",
         "requirements/ci.txt", "requirements/bounds.py", "conf/tftpd.yaml",
         "conf/examples/pxe.yaml", "conf/systemd/tftpd.service",
         "tests/support/fakes.py", "tests/protocol/cases/edk2.txt",
+        "tftpd/dataplane/_native.c", "tftpd/dataplane/_native.pyi",
         "twisted/plugins/tftpd_plugin.py", "docs/reference/rfc.md", "srv/tftp/hello.txt",
         "docs/conf.py", "docs/reference/tftpc.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
@@ -107,6 +117,22 @@ def test_the_wheel_has_the_package_and_the_plugin_and_no_file_of_twisted(wheel):
         "twisted/plugins/tftpd_plugin.py"
     ]
     assert [name for name in names if name.startswith(("tests", "conf", "docs"))] == []
+
+
+def test_one_wheel_has_the_extension_for_all_pythons_of_an_architecture(wheel):
+    program("gcc")
+    assert wheel.name.endswith(f"-cp311-abi3-linux_{platform.machine()}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("tftpd/dataplane/_")}
+    files = ("__init__.py", "_native.abi3.so", "_native.pyi")
+    assert names == {f"tftpd/dataplane/{name}" for name in files}
+
+
+def test_a_wheel_is_built_without_a_compiler_and_has_no_extension(wheel, python_wheel):
+    program("gcc")
+    with zipfile.ZipFile(wheel) as full, zipfile.ZipFile(python_wheel) as without:
+        missing = set(full.namelist()) - set(without.namelist())
+    assert missing == {"tftpd/dataplane/_native.abi3.so"}
 
 
 def test_every_module_is_in_the_wheel(wheel):
