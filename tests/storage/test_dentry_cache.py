@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import signal
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,44 @@ def tree(cache, tmp_path):
 
 def _grant(root, *name, world_readable=False):
     return Grant(root, name, ReadPolicy(world_readable=world_readable))
+
+
+@pytest.fixture
+def memory_root():
+    """A directory on a tmpfs."""
+    with suppress(OSError), tempfile.TemporaryDirectory(dir="/dev/shm") as root:
+        if dentry_cache._file_system_type(Path(root)) == 0x01021994:
+            yield Path(root)
+            return
+    pytest.skip("/dev/shm is no tmpfs")
+
+
+def test_a_file_of_a_tmpfs_is_read_at_once_also_without_nonblocking_reads(memory_root, monkeypatch):
+    cache = DentryCache()
+    cache.learn_root(memory_root)
+    if not cache.is_cached(memory_root, (), Symlinks.FOLLOW):
+        pytest.skip("no support of RESOLVE_CACHED")
+    (memory_root / "file").write_bytes(b"content")
+    preadv = os.preadv
+
+    def old_kernel(fd, buffers, offset, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", old_kernel)
+    source = FileSource.open_cached(_grant(memory_root, b"file"), cache)
+    buffer = bytearray(7)
+    assert (source.in_memory, source.read([memoryview(buffer)], 0, blocking=False)) == (True, 7)
+    source.close()
+    assert buffer == b"content"
+
+
+def test_a_file_of_another_file_system_is_not_in_memory(cache, tree):
+    source = FileSource.open_cached(_grant(tree, b"dir", b"file"), cache)
+    is_memory = dentry_cache._file_system_type(tree) in dentry_cache._MEMORY_TYPES
+    assert source.in_memory == is_memory
+    source.close()
 
 
 def test_a_file_in_memory_is_opened_without_a_walk(cache, tree):

@@ -40,10 +40,10 @@ _HOW_BY_POLICY = {Symlinks.FOLLOW: _HOW_ANYWHERE, Symlinks.CHROOT: _HOW_IN_ROOT}
 
 # Types of file systems whose metadata is on this host (<linux/magic.h>). All others, such as
 # NFS, CIFS and FUSE, may wait for a server.
-_LOCAL_TYPES = {
+_MEMORY_TYPES = {0x01021994, 0x858458F6}  # tmpfs, ramfs
+_LOCAL_TYPES = _MEMORY_TYPES | {
     *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E),  # ext4 to bcachefs
-    *(0x01021994, 0x858458F6, 0x794C7630),  # tmpfs, ramfs, overlayfs
-    *(0x73717368, 0xE0F5E1E2, 0x9660, 0x15013346),  # squashfs, erofs, iso9660, udf
+    *(0x794C7630, 0x73717368, 0xE0F5E1E2, 0x9660, 0x15013346),  # overlayfs to udf
     *(0x4D44, 0x2011BAB0, 0x7366746E, 0x3153464A, 0x52654973),  # vfat, exfat, ntfs3, jfs, reiserfs
 }
 _ROOT_SECONDS = 60.0  # a root may become a mount point
@@ -81,6 +81,7 @@ class DentryCache:
         # By root: its path, and the time until which it is known to be local.
         self._local_roots: dict[Path, tuple[bytes, float]] = {}
         self._local_devices: set[int] = set()
+        self._memory_devices: set[int] = set()
 
     def learn_root(self, root: Path) -> None:
         """Find out if a root is on a local file system; blocks.
@@ -89,7 +90,10 @@ class DentryCache:
         runtime refuses the system call.
         """
         _, expires = self._local_roots.get(root, _UNKNOWN)
-        if self._syscall is None or monotonic() < expires or not _is_local_type(root):
+        if self._syscall is None or monotonic() < expires:
+            return
+        kind = _file_system_type(root)
+        if kind not in _LOCAL_TYPES:
             return
         with suppress(OSError):
             path, device = os.fsencode(root), os.stat(root).st_dev
@@ -97,6 +101,8 @@ class DentryCache:
             if fd >= 0:
                 os.close(fd)
                 self._local_devices.add(device)
+                if kind in _MEMORY_TYPES:
+                    self._memory_devices.add(device)
                 self._local_roots[root] = path, monotonic() + _ROOT_SECONDS
 
     def blocking_device(self, device: int) -> int | None:
@@ -105,6 +111,10 @@ class DentryCache:
         Each system call for a file on another file system may block, even close(2).
         """
         return None if device in self._local_devices else device
+
+    def is_in_memory(self, device: int) -> bool:
+        """Return True if a file of this device has its content in memory: tmpfs, ramfs."""
+        return device in self._memory_devices
 
     def open_path(self, root: Path, name: Name) -> int:
         """Open a name below a local root without disk I/O.
@@ -177,9 +187,9 @@ class DentryCache:
         return fd if fd >= 0 else -ctypes.get_errno()
 
 
-def _is_local_type(path: Path) -> bool:
-    """Return True if a path is on a file system of the list (statfs(2))."""
+def _file_system_type(path: Path) -> int:
+    """Return the type of the file system of a path (statfs(2)); 0 if it is not known."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs begins with a long: the type
     if ctypes.CDLL(None).statfs(os.fsencode(path), buffer) != 0:
-        return False
-    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF in _LOCAL_TYPES
+        return 0
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF

@@ -243,6 +243,7 @@ class _Search:
         except RequestRefused as refused:
             raise add_path(refused, grant) from None
         source.blocking_device = self.cache.blocking_device(source.device)
+        source.in_memory = self.cache.is_in_memory(source.device)
         return source
 
     def _open_folded(self, candidate: Candidate, name: RequestName) -> ResolvedFile:
