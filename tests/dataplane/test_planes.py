@@ -253,6 +253,19 @@ def test_a_lent_buffer_cannot_be_resized_until_it_is_reclaimed(wire):
     wire.ring.clear()
 
 
+@pytest.mark.parametrize("fd", [-1, 1 << 31, 1 << 32, (1 << 40) + 1, None])
+def test_what_is_no_descriptor_is_not_found(wire, fd):
+    wire.lend_sender([b"aaaa", b"bbbb"])
+    for method in (wire.plane.look, wire.plane.empty, wire.plane.reclaim):
+        with pytest.raises(KeyError):
+            method(fd)
+
+
+def test_a_closed_socket_is_not_lent(wire):
+    with pytest.raises(ValueError, match="invalid"):
+        wire.plane.lend_receiver(-1, bytearray(4), 4, 1, 0, 0.0)
+
+
 def test_a_socket_is_lent_once(wire):
     wire.lend_sender([b"aaaa", b"bbbb"])
     with pytest.raises(ValueError, match="lent already"):

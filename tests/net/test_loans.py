@@ -39,7 +39,7 @@ __all__ = ["plane_type"]
 BLKSIZE = 64  # the ring of a download has 513 blocks
 CONTENT = b"".join(b"%063d\n" % number for number in range(1500)) + b"end"
 BLOCKS = [CONTENT[start : start + BLKSIZE] for start in range(0, len(CONTENT), BLKSIZE)]
-FAST = RetransmitPolicy(min_interval=0.02, initial_interval=0.02, idle_timeout=5.0)
+FAST = RetransmitPolicy(min_interval=0.05, initial_interval=0.05, idle_timeout=5.0)
 
 
 class Host:
@@ -234,7 +234,7 @@ def test_a_lost_block_is_sent_again_at_the_deadline(host, source):
 def test_the_timer_moves_on_while_the_plane_serves_acks(host, source):
     host.download(source)
     host.receive()
-    until = time.monotonic() + 0.2  # ten times the interval
+    until = time.monotonic() + 0.5  # ten times the interval
     number = 0
     while time.monotonic() < until and number < 1400:
         number += 1
@@ -283,6 +283,60 @@ def test_a_repeated_request_has_no_effect(host, source):
     host.session.on_request_repeated()
     assert (host.receive(), host.is_lent) == ([], True)
     host.acknowledge(21, 30)
+
+
+class RepeatedRequests:
+    """A listener: tells the session of a host that its request was repeated."""
+
+    takes_requests = True
+
+    def __init__(self, host):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.address = self.socket.getsockname()
+        self.fileno = self.socket.fileno
+        self._host = host
+        host.readers.addReader(self)
+
+    def doRead(self):
+        self.socket.recv(100)
+        self._host.session.on_request_repeated()
+
+
+def test_a_request_that_is_repeated_when_the_ring_is_used_up_does_not_hang_the_server(host, source):
+    host.download(source)
+    host.receive()
+    host.acknowledge(1, 511)
+    listener = RepeatedRequests(host)
+    host.client.sendto(b"\0\1f\0octet\0", listener.address)
+    host.send(ack(512))  # uses up the ring, which the repeated request has filled meanwhile
+    assert host.receive() == [data(513, BLOCKS[512])]
+    host.acknowledge(513, 1100)
+    listener.socket.close()
+
+
+def test_a_request_that_is_repeated_when_the_buffer_is_full_keeps_the_upload(host, sink, tmp_path):
+    host.upload(sink)
+    host.receive()
+    host.store(1, MAX_BUFFER_BYTES // BLKSIZE)
+    listener = RepeatedRequests(host)
+    host.client.sendto(b"\0\2f\0octet\0", listener.address)
+    host.store(1 + MAX_BUFFER_BYTES // BLKSIZE, 1501)
+    assert (tmp_path / "new").read_bytes() == CONTENT
+    listener.socket.close()
+
+
+def test_a_lent_session_that_is_held_sends_a_lost_block_again_as_soon_as_its_peer_answers(
+    host, source
+):
+    host.download(source)
+    host.receive()
+    host.acknowledge(1, 20)
+    host.session.hold()
+    host.acknowledge(21, 22)
+    started = time.monotonic()
+    assert host.wait() == [data(23, BLOCKS[22])]
+    assert time.monotonic() - started < 2  # not after the idle timeout
 
 
 def test_a_lent_session_that_is_stopped_sends_its_error(host, source):
@@ -404,6 +458,36 @@ def test_the_position_of_a_lent_upload_is_known_and_counts_once(host, sink):
         assert host.session.machine.bytes_transferred == 20 * BLKSIZE
     host.store(21, 40)
     assert host.session.machine.blocks == 40
+
+
+def test_the_time_of_the_last_block_is_known_while_the_upload_is_lent(host, sink):
+    host.upload(sink)
+    host.receive()
+    host.store(1, 1)
+    began = sink.active_at
+    for number in range(2, 12):
+        time.sleep(0.02)
+        host.store(number, number)
+    assert (host.session.machine.timeouts, sink.size, host.is_lent) == (0, BLKSIZE, True)
+    assert sink.active_at > began + 0.05  # the timer of the session fires every 0.05 s
+
+
+def test_a_long_error_of_the_client_is_truncated_as_without_a_loan(host, source):
+    host.download(source)
+    host.receive()
+    host.acknowledge(1, 20)
+    host.send(b"\0\5\0\0" + b"x" * 5000)
+    (result,) = host.results
+    assert result.detail == "x" * 1020
+
+
+def test_the_reason_for_a_much_too_long_block_is_as_without_a_loan(host, sink):
+    host.upload(sink)
+    host.receive()
+    host.store(1, 20)
+    host.send(data(21, bytes(5000)))
+    (error,) = host.receive()
+    assert b"more than 1087 bytes" in error
 
 
 def test_an_upload_beyond_the_largest_size_is_refused_at_the_same_block(host, tmp_path):

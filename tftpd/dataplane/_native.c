@@ -291,7 +291,7 @@ static PyObject *turn(DataPlane *self, PyObject *args)
 
 static int fits_buffer(const Loan *loan)
 {
-    int fits = loan->slots > 0 && loan->windowsize > 0;
+    int fits = loan->slots > 0 && loan->windowsize > 0 && loan->number <= MAX_BLOCK_NUMBER;
 
     if (!loan->is_receiver)
         fits = fits && loan->slot_bytes >= HEADER_BYTES && loan->last_bytes <= loan->slot_bytes &&
@@ -314,7 +314,7 @@ static int reserve(DataPlane *self, int fd)
     int room = fd + fd / 2 + 64;
     Loan **loans;
 
-    if (fd < 0 || find_loan(self, fd)) {
+    if (fd < 0 || fd > 1 << 30 || find_loan(self, fd)) {
         PyErr_Format(PyExc_ValueError, "descriptor %d is lent already, or invalid", fd);
         return -1;
     }
@@ -425,11 +425,12 @@ static PyObject *look(DataPlane *self, PyObject *fd)
 
 static PyObject *reclaim(DataPlane *self, PyObject *fd)
 {
+    int number = (int)PyLong_AsLong(fd);
     PyObject *position = look(self, fd);
 
     if (position) {
-        free_loan(self->loans[PyLong_AsLong(fd)]);
-        self->loans[PyLong_AsLong(fd)] = NULL;
+        free_loan(self->loans[number]);
+        self->loans[number] = NULL;
     }
     return position;
 }
@@ -446,9 +447,8 @@ static void deallocate(DataPlane *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    int fd;
 
-    for (fd = 0; fd < self->room; fd++)
+    for (int fd = 0; fd < self->room; fd++)
         free_loan(self->loans[fd]);
     PyMem_Free(self->loans);
     free_object(self);

@@ -20,7 +20,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
 from time import monotonic
 
 _ACK = b"\x00\x04"
@@ -203,19 +202,11 @@ class _SenderLoan:
         self.refill(ready, last_bytes)
 
     def refill(self, ready: int, last_bytes: int) -> None:
-        """Prepare the answers to the ACKs of all blocks in the ring but the last one."""
-        blocks, size = self.blocks, self._slot_bytes
-        if not 0 < ready - blocks <= self._slots or last_bytes > size:
+        """Take the index of the last block in the ring."""
+        if not 0 < ready - self.blocks <= self._slots or last_bytes > self._slot_bytes:
             raise ValueError("the position does not fit the buffer")
-        datagrams = [self._datagram(index) for index in range(blocks + 1, ready + 1)]
-        self._ends_file = last_bytes > 0
-        if last_bytes:
-            datagrams[-1] = datagrams[-1][:last_bytes]
-        self._answers = [
-            (_ACK + bytes(datagram[2:_HEADER_BYTES]), answer)
-            for datagram, answer in pairwise(datagrams)
-        ]
-        self._answers.reverse()  # the next one is at the end
+        self._ready, self._last_bytes = ready, last_bytes
+        self._expect(self.blocks % self._slots * self._slot_bytes)
 
     def serve(self, now: float) -> Datagrams:
         """Read one datagram, and answer the expected ACK."""
@@ -223,22 +214,26 @@ class _SenderLoan:
             datagram = os.read(self._fd, _MAX_CONTROL_BYTES)
         except OSError:  # nothing is there, or an ICMP error, which belongs to an earlier datagram
             return None
-        if not self._answers or datagram != self._answers[-1][0]:
+        in_flight = self.blocks + 1
+        if datagram != self._expected or in_flight == self._ready:
             return (datagram,)
-        answer = self._answers.pop()[1]
+        start = in_flight % self._slots * self._slot_bytes  # of the next block
+        is_last = in_flight + 1 == self._ready
+        size = (is_last and self._last_bytes) or self._slot_bytes
         with suppress(OSError):  # a lost datagram: the session's timer sends it again
-            os.write(self._fd, answer)
-        self.blocks += 1
+            os.write(self._fd, self._ring[start : start + size])
+        self._expect(start)
+        self.blocks = in_flight
         self.round_trip, self.moved_at = now - self.moved_at, now
-        return None if self._answers or self._ends_file else ()
+        return () if is_last and not self._last_bytes else None
 
     def close(self) -> None:
         """Release the ring."""
-        self._answers = []
+        self._ring.release()
 
-    def _datagram(self, index: int) -> memoryview:
-        start = (index - 1) % self._slots * self._slot_bytes
-        return self._ring[start : start + self._slot_bytes]
+    def _expect(self, start: int) -> None:
+        """Expect the ACK of the block at this place in the ring."""
+        self._expected = _ACK + self._ring[start + 2 : start + _HEADER_BYTES]
 
 
 class _ReceiverLoan:

@@ -46,7 +46,13 @@ class UploadSink(Protocol):
 
 
 class BoundedSink(UploadSink, Protocol):
-    """Sink of a server."""
+    """Sink of a server.
+
+    Attributes:
+        active_at: Time of the last data.
+    """
+
+    active_at: float
 
     @property
     def room(self) -> float:
@@ -155,6 +161,7 @@ class ReceiveSession(Session[Receiver]):
             blocks - self._buffered, moved_at, (), unacknowledged, round_trip
         )
         self._buffered = blocks
+        self._sink.active_at = max(self._sink.active_at, moved_at)
 
     def _continue_loan(self, loan: LendableSocket) -> None:
         machine = self.machine

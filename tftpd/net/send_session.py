@@ -86,8 +86,11 @@ class SendSession(Session[Sender]):
 
     def _continue_loan(self, loan: LendableSocket) -> None:
         machine, ring = self.machine, self._ring
+        n_blocks = machine.blocks_wanted
+        if not n_blocks:  # a repeated request in the same turn has filled the ring already
+            return
         try:
-            count = ring.fill(machine.blocks_wanted, blocking=False)
+            count = ring.fill(n_blocks, blocking=False)
         except (BlockingIOError, RequestRefused):
             self._run()  # reads in a thread, or sends the ERROR
             return

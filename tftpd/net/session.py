@@ -191,8 +191,9 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
         The deadline of the machine remains, so that a packet of the peer sets the timer again.
         """
+        self._reclaim()
         now = self._seconds()
-        self._set_timer(now + self.machine.remaining_time(now), now)
+        self._set_timer(now + self._machine.remaining_time(now), now)
 
     def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
         """End the session now.

@@ -314,7 +314,8 @@ class ConnectedSocket:
     def loanReturned(self, datagrams: Sequence[bytes]) -> None:
         """Deliver datagrams that the data plane did not expect; none: its buffer is used up."""
         if datagrams:
-            self._protocol.burstReceived(datagrams, self._peer)
+            size = self._max_datagram_bytes
+            self._protocol.burstReceived([each[:size] for each in datagrams], self._peer)
         else:
             self._protocol.loanUsedUp()
 
