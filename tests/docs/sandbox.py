@@ -57,6 +57,9 @@ PACKAGES = """\
 build-essential
 devscripts
 dh-python
+gcc
+libc6-dev
+python3-dev
 python3-prometheus-client
 pxelinux /usr/lib/PXELINUX/pxelinux.0
 syslinux-common /usr/lib/syslinux/modules/bios/ldlinux.c32

@@ -10,6 +10,7 @@ from tests.status.pages import SlowReader, web
 from tests.support.daemons import until
 from tests.support.plain import ServerError, get, put
 from tests.support.programs import program
+from tftpd import dataplane
 
 pytestmark = [
     pytest.mark.check,
@@ -95,6 +96,7 @@ def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, br
         (served.running.root / "vmlinuz").write_bytes(b"x" * 10_000)
         page = Page(browser, served.port)
         until(lambda: page.texts("#state") == ["serving"])
+        assert f", data plane: {dataplane.NAME}, " in page.texts("#about")[0]
         with SlowReader(served.running.port, b"vmlinuz") as client:
             client.read(3)
             until(lambda: page.bars() == [30])

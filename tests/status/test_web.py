@@ -22,6 +22,7 @@ from twisted.internet.defer import succeed
 from tests.status.pages import WAIT_SECONDS, MemoryReactor, SlowReader, web
 from tests.support.daemons import CHECKOUT, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, request
+from tftpd import dataplane
 from tftpd.access.variables import VariableRule, VariableTable
 from tftpd.config.sections import StatusSection
 from tftpd.protocol.negotiation import Direction
@@ -70,6 +71,7 @@ def test_the_status_shows_a_running_transfer_and_then_its_result(tmp_path):
             assert status["sessions"]["read"] == {"opening": 0, "running": 1, "dallying": 0}
             assert status["clients"][0]["text"] == "loading vmlinuz, 38 %"
             assert status["hostname"] == socket.gethostname()
+            assert status["data_plane"] == dataplane.NAME
             metrics = _metrics(page)
             assert metrics["tftpd_sessions", "read", "running"] == 1
             assert metrics["tftpd_running_bytes", "read"] == 4000

@@ -12,7 +12,6 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-import tftpd
 from tftpd.config.errors import ConfigError, Problem
 from tftpd.config.loader import build_schema, load_settings
 from tftpd.config.settings import Settings
@@ -20,7 +19,7 @@ from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
-from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG
+from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG, VERSION
 from tftpd.protocol.errors import RequestRefused
 from tftpd.templates.renderer import TemplateRenderer, find_problems
 
@@ -31,8 +30,8 @@ _DIRECTIONS = ("read", "write")
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. It stores the subcommand's function in `run`."""
     top = argparse.ArgumentParser(prog="tftpd", description="TFTP server on Twisted.")
-    version = f"tftpd {tftpd.__version__}"
-    top.add_argument("--version", action="version", version=version, help="show the version")
+    help_text = "show the version and the data plane"
+    top.add_argument("--version", action="version", version=VERSION, help=help_text)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")

@@ -24,6 +24,7 @@ from twisted.python.usage import CompleteFiles, Completions
 from twisted.python.usage import Options as UsageOptions
 
 import tftpd
+from tftpd import dataplane
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
@@ -40,6 +41,7 @@ from tftpd.server.server import Server
 from tftpd.storage.tempfiles import remove_stale_uploads
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
+VERSION = f"tftpd {tftpd.__version__} (data plane: {dataplane.NAME})"
 EX_CONFIG = 78  # <sysexits.h>; the systemd units do not restart the daemon after this status
 
 
@@ -53,6 +55,9 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Load the configuration. Print its problems and exit before anything starts."""
+        if dataplane.PROBLEM:
+            logs.print_startup_error(dataplane.PROBLEM)
+            raise SystemExit(EX_CONFIG)
         try:
             self["settings"] = load_settings(Path(self["config"]))
         except ConfigError as error:
@@ -60,8 +65,8 @@ class Options(UsageOptions):
             raise SystemExit(EX_CONFIG) from None
 
     def opt_version(self) -> None:
-        """Show the version of tftpd and exit."""
-        print(f"tftpd {tftpd.__version__}")
+        """Show the version of tftpd and the data plane, and exit."""
+        print(VERSION)
         raise SystemExit(0)
 
 
@@ -152,6 +157,7 @@ class Daemon(Service):
                 directory=str(closed),
             )
             raise SystemExit(EX_CONFIG)
+        self.log.info("data plane: {name}", event="data_plane", name=dataplane.NAME)
         self._use_monotonic_clock()
         self._systemd = SystemdNotifier(self.reactor, self._describe_status)
         observers = [] if self._page is None else [self._page]

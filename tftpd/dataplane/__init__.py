@@ -1,7 +1,8 @@
 """Data plane: moves the blocks of transfers that run as expected.
 
 It exists as a C extension and in Python, with the same interface: see `reference`. The extension
-is optional. The environment variable `TFTPD_DATAPLANE=python` forces Python.
+is optional. The environment variable TFTPD_DATAPLANE selects one: `python`, or `C`, which is an
+error without the extension.
 """
 
 import os
@@ -12,13 +13,20 @@ from tftpd.dataplane.reference import Position as Position
 NAME = "python"
 """Which data plane runs: "C" or "python"."""
 
-if os.environ.get("TFTPD_DATAPLANE") != "python":
+PROBLEM = ""
+"""The reason why the selected data plane cannot run. The programs then refuse to start."""
+
+_selected = os.environ.get("TFTPD_DATAPLANE", "")
+if _selected != "python":
     try:
         from tftpd.dataplane._native import DataPlane as DataPlane
-    except ImportError:  # installed without a compiler
-        pass
+    except ImportError as error:  # installed without a compiler
+        if _selected == "C":
+            PROBLEM = f"TFTPD_DATAPLANE=C: the extension cannot be loaded: {error}"
     else:
         NAME = "C"
+if _selected not in ("", "C", "python"):
+    PROBLEM = f'TFTPD_DATAPLANE: expected "C" or "python", got "{_selected}"'
 
 MOVES_WINDOWS = NAME == "C"
 """True if the plane moves windows faster than a session does. In Python, the session handles a

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 import tftpd
+from tftpd import dataplane
 from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.variables import VariableTable
 from tftpd.config.sections import StatusSection
@@ -236,6 +237,7 @@ class StatusService:
         def answer(snapshot: Snapshot) -> Answer:
             status = {
                 "version": tftpd.__version__,
+                "data_plane": dataplane.NAME,
                 "hostname": gethostname(),
                 "state": self._state,
                 "uptime": round(self._history.seconds() - self._started, 1),

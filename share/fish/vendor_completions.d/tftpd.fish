@@ -54,7 +54,7 @@ complete -c tftpd -e
 complete -c tftpd -f
 
 complete -c tftpd -n _shtab_tftpd_using -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n _shtab_tftpd_using -l version -d 'show the version'
+complete -c tftpd -n _shtab_tftpd_using -l version -d 'show the version and the data plane'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a run -d 'serve in the foreground, like `twistd -n tftp`'
 complete -c tftpd -n '_shtab_tftpd_using run' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using run' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'

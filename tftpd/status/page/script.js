@@ -383,7 +383,7 @@ function showFacts(status) {
   write(id("fact-rate"), `${formatBytes(Math.round(rate))}/s`);
   write(id("fact-uptime"), formatDuration(Math.floor(status.uptime)));
   write(id("fact-listeners"), status.listeners.join("  "));
-  const parts = [`tftpd ${status.version}`];
+  const parts = [`tftpd ${status.version}`, `data plane: ${status.data_plane}`];
   if (status.config_file) parts.push(status.config_file);
   if (status.workers.length) parts.push(`${status.workers.length} workers`);
   const unresponsive = status.workers.filter((worker) => !worker.answers).length;
