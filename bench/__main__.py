@@ -4,6 +4,7 @@ load     measure tftpd in the scenarios
 peers    compare tftpd with other servers in the scenarios
 clients  compare tftpc with other client programs
 calls    count the Python calls of a small request, up to its first DATA
+tables   write the tables of a report of peers or clients into a document
 profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
@@ -25,7 +26,7 @@ from bench.hostile import ATTACKS, measure_attacks
 from bench.profiler import profile
 from bench.report import Report, Row, describe_run
 from bench.scenarios import MIB, SCENARIOS
-from bench.servers import OURS, SERVERS, Unavailable, read_version
+from bench.servers import OUR_CLIENT, OURS, SERVERS, Unavailable, read_version
 from bench.soak import Plan, run_soak
 
 _PROFILED = ("lock1468x32", "win64x32", "up1468")
@@ -58,8 +59,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         text = f"some of: {', '.join(names)}"
         add(f"--{option}", nargs="+", choices=names, metavar="NAME", help=text)
     add("--rounds", type=int, default=3, help="measurements of each program (3)")
-    add("--json", type=Path, help="file for the report of load, peers and clients")
+    add("--json", type=Path, help="file for the report of load, peers and clients; read by tables")
     add("--chart", type=Path, help="SVG file for the chart of peers")
+    add("--document", type=Path, help="Markdown file whose tables are replaced")
     text = "size of the file of clients in MiB (16 in lock-step, 256 with windows)"
     add("--size", type=int, help=text)
     add("--minutes", type=float, default=30.0, help="duration of the load of soak (30)")
@@ -70,7 +72,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _peers(options: argparse.Namespace) -> int:
-    names = [OURS] if options.command == "load" else options.servers or SERVERS
+    names = options.servers or ([OURS] if options.command == "load" else SERVERS)
     servers = [SERVERS[name] for name in names]
     scenarios = {name: SCENARIOS[name] for name in options.scenarios or SCENARIOS}
     rows = compare_servers(servers, scenarios, options.rounds, _progress)
@@ -87,14 +89,25 @@ def _clients(options: argparse.Namespace) -> int:
 
 def _finish(options: argparse.Namespace, programs: list[str], rows: list[Row]) -> int:
     versions = {name: read_version(name) for name in programs}
-    ours = "tftpc" if options.command == "clients" else OURS
+    ours = [name for name in programs if name.split()[0] in (OURS, OUR_CLIENT)]
     report = Report(ours, describe_run(options.rounds, versions), programs, rows)
     if options.json:
         report.write(options.json)
+    _write(report, options)
+    return 0 if any(row.medians() for row in rows) else 1
+
+
+def _tables(options: argparse.Namespace) -> int:
+    _write(Report.read(options.json), options)
+    return 0
+
+
+def _write(report: Report, options: argparse.Namespace) -> None:
     if options.chart:
         report.write_chart(options.chart)
+    if options.document:
+        report.write_section(options.document)
     print(report)
-    return 0 if any(row.medians() for row in rows) else 1
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -133,6 +146,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "load": _peers,
     "peers": _peers,
     "clients": _clients,
+    "tables": _tables,
     "calls": _calls,
     "profile": _profile,
     "soak": _soak,

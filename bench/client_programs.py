@@ -1,6 +1,7 @@
 """Runs client programs against servers: one file and one client, start-up included."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from itertools import product
 from pathlib import Path
 
 from bench.clients import Job
-from bench.comparison import GIB, Progress, served_directory
+from bench.comparison import Progress, file_system, served_directory
 from bench.load import create_file, wait_for_content
 from bench.report import Cell, Row
 from bench.scenarios import MIB, Unit
-from bench.servers import HOST, Server, Unavailable, find_program, running
+from bench.servers import HOST, OUR_CLIENT, Server, Unavailable, find_program, running
 
-_OURS = "tftpc"
+_PYTHON = {"TFTPD_DATAPLANE": "python"}
 _SIZES = {1: 16 * MIB, 64: 256 * MIB}  # of the file in bytes, by window size
 _SMALL_BYTES = 4096
 _STORE_SECONDS = 5.0  # limit for a server to write what it has acknowledged
@@ -49,7 +50,12 @@ def _curl(job: Job) -> list[str]:
 
 
 # Functions that return the arguments for a job. The reference of the job is the local file.
-PROGRAMS: dict[str, Callable[[Job], list[str]]] = {_OURS: _tftpc, "atftp": _atftp, "curl": _curl}
+PROGRAMS: dict[str, Callable[[Job], list[str]]] = {
+    OUR_CLIENT: _tftpc,
+    f"{OUR_CLIENT} (python)": _tftpc,
+    "atftp": _atftp,
+    "curl": _curl,
+}
 
 
 def compare_clients(
@@ -76,14 +82,19 @@ def compare_clients(
         for server in servers:
             windowsizes = [number for number in _SIZES if number == 1 or server.windows]
             with suppress(Unavailable), running(server, root) as peer:
-                if _OURS in programs:
+                if OUR_CLIENT in programs:
                     job = Job(HOST, peer.port, "small", f"{local}/file")
                     yield _measure_startup(server, job, root, rounds)
                 for windowsize, upload in product(windowsizes, (False, True)):
                     n_bytes = size or _SIZES[windowsize]
                     create_file(root / f"f{n_bytes}", n_bytes)
                     name = f"{'put' if upload else 'get'}{windowsize}"
-                    row = Row(name, f"{server.name}, windowsize {windowsize}", Unit.RATE)
+                    row = Row(
+                        name,
+                        f"{server.name}, windowsize {windowsize}",
+                        Unit.RATE,
+                        file_system(root),
+                    )
                     file = f"{local}/file"
                     job = Job(HOST, peer.port, f"f{n_bytes}", file, 1468, windowsize)
                     for number in range(rounds):
@@ -98,8 +109,8 @@ def _measure_startup(server: Server, job: Job, root: Path, rounds: int) -> Row:
     """Return the time of tftpc for a small file, without that of an idle interpreter."""
     create_file(root / job.name, _SMALL_BYTES)
     row = Row("startup", f"{server.name}, 4 KiB, without `python -c pass`", Unit.STARTUP)
-    cell = row.cells[_OURS] = Cell()
-    get, idle = [find_program(_OURS), *_tftpc(job)], [sys.executable, "-c", "pass"]
+    cell = row.cells[OUR_CLIENT] = Cell()
+    get, idle = [find_program(OUR_CLIENT), *_tftpc(job)], [sys.executable, "-c", "pass"]
     for _ in range(rounds):
         cell.values.append(1000 * (_time(get) - _time(idle)))
     return row
@@ -119,13 +130,16 @@ def _run(program: str, job: Job, root: Path, cell: Cell) -> None:
         job = replace(job, name=target.name, reference=str(source))
     target.unlink(missing_ok=True)
     try:
-        command = [find_program(program), *PROGRAMS[program](job)]
+        command = [find_program(program.split()[0]), *PROGRAMS[program](job)]
     except Unavailable as error:
         cell.reason = str(error)
         return
     cell.transfers += 1
     cpu_before, began = _children_cpu_seconds(), time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    environment = dict(os.environ) | (_PYTHON if program.endswith("(python)") else {})
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=environment
+    )
     seconds, cpu = time.monotonic() - began, _children_cpu_seconds() - cpu_before
     deadline = time.monotonic() + _STORE_SECONDS
     if done.returncode or not wait_for_content(target, source.read_bytes(), deadline):
@@ -134,8 +148,8 @@ def _run(program: str, job: Job, root: Path, cell: Cell) -> None:
         return
     size = source.stat().st_size
     cell.values.append(size / seconds / 1e6)
-    cell.cpu.append(cpu * GIB / size)
-    if program == _OURS:
+    cell.cpu.append(cpu * 1e6 * job.blksize / size)
+    if program.startswith(OUR_CLIENT):
         cell.without_startup.append(size / json.loads(done.stdout)["seconds"] / 1e6)
 
 

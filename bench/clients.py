@@ -21,14 +21,8 @@ BUFFER = bytearray(65536)
 VIEW = memoryview(BUFFER)
 TICK_SECONDS = 0.05  # between two calls of each client's timer
 
-_SOL_UDP = 17  # <netinet/udp.h>
-_UDP_SEGMENT, _UDP_GRO = 103, 104
-_GRO_SIZE = struct.Struct("=i")
-_ANCILLARY_BYTES = socket.CMSG_SPACE(_GRO_SIZE.size)
 _MAX_DATAGRAMS_PER_EVENT = 64  # so that one client does not delay the others
 _MAX_EVENTS = 256
-_MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS before Linux 6.9
-_MAX_PAYLOAD_BYTES = 65507  # of an IPv4 datagram
 _RECEIVE_TIMEOUT = struct.pack("@ll", 0, 50_000)  # struct timeval: seconds, microseconds
 _REFUSE_OPTIONS = b"\0\5\0\10the options differ from those of the scenario\0"
 
@@ -48,13 +42,15 @@ class Job:
         clients: Clients that run at the same time.
         transfers: Transfers of all clients together.
         upload: Write instead of read.
-        gro: Receive with UDP_GRO.
+        gro: Receive with UDP_GRO. For `generate_load` only.
         timeout: Seconds until a client repeats its last packet.
         retries: Repeats without progress before a client gives up.
         limit: Seconds for the whole job.
-        first: Number of the first upload.
         mode: TFTP transfer mode.
         source: Local address of the clients; any if empty.
+        spread: Give each client an address 127.0.x.y of its own. For `generate_load` only.
+        delay: Seconds between a DATA and its ACK, in place of a network; for one client of
+            `generate_load` that reads.
     """
 
     host: str = ""
@@ -70,9 +66,10 @@ class Job:
     timeout: float = 1.0
     retries: int = 8
     limit: float = 30.0
-    first: int = 0
     mode: str = "octet"
     source: str = ""
+    spread: bool = False
+    delay: float = 0.0
 
 
 class Client:
@@ -142,7 +139,6 @@ class TransferClient(Client, ABC):
         self._job = job
         self._content = content
         self._blksize, self._windowsize = 512, 1
-        self._uses_gro = False
         self._retries = 0
         self._idle_since = self.started
         self._progress = 0
@@ -161,8 +157,6 @@ class TransferClient(Client, ABC):
     def on_readable(self) -> None:
         if not self.answered_at:
             self._receive_first()
-        elif self._uses_gro:
-            self._receive_coalesced()
         else:
             self._receive_many()
 
@@ -189,8 +183,8 @@ class TransferClient(Client, ABC):
         """Send the last packet or window again."""
 
     @abstractmethod
-    def _on_packet(self, at: int, length: int) -> None:
-        """Handle the datagram of `length` bytes at `at` in the buffer."""
+    def _on_packet(self, length: int) -> None:
+        """Handle the datagram of `length` bytes in the buffer."""
 
     def _receive_first(self) -> None:
         length, server = self.socket.recvfrom_into(BUFFER)
@@ -207,30 +201,22 @@ class TransferClient(Client, ABC):
             self.fail(self.rejected)
             return
         self._on_negotiated()
-        self._on_packet(0, length)
+        self._on_packet(length)
 
     def _on_negotiated(self) -> None:
         """Set up the transfer with the negotiated options."""
 
     def _receive_many(self) -> None:
         for _ in range(min(self._windowsize, _MAX_DATAGRAMS_PER_EVENT)):
-            self._on_packet(0, self.socket.recv_into(BUFFER))
+            self._on_packet(self.socket.recv_into(BUFFER))
             if self.done:
                 return
 
-    def _receive_coalesced(self) -> None:
-        length, ancillary, _, _ = self.socket.recvmsg_into([BUFFER], _ANCILLARY_BYTES)
-        size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
-        for at in range(0, length, size):
-            self._on_packet(at, min(size, length - at))
-            if self.done:
-                return
-
-    def _on_other_packet(self, at: int, length: int) -> None:
+    def _on_other_packet(self, length: int) -> None:
         """End the transfer if the packet is an ERROR; ignore any other packet."""
-        if BUFFER[at + 1] == ERROR:
-            text = bytes(VIEW[at + 4 : at + length]).rstrip(b"\0").decode(errors="replace")
-            self.fail(f"ERROR {BUFFER[at + 3]} {text}")
+        if BUFFER[1] == ERROR:
+            text = bytes(VIEW[4:length]).rstrip(b"\0").decode(errors="replace")
+            self.fail(f"ERROR {BUFFER[3]} {text}")
 
 
 class ReadClient(TransferClient):
@@ -240,16 +226,11 @@ class ReadClient(TransferClient):
     _in_window = 0  # blocks since the last ACK
     _gap_reported = False
 
-    def _on_negotiated(self) -> None:
-        if self._job.gro:
-            self.socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-            self._uses_gro = True
-
-    def _on_packet(self, at: int, length: int) -> None:
-        opcode, number = HEADER.unpack_from(BUFFER, at)
+    def _on_packet(self, length: int) -> None:
+        opcode, number = HEADER.unpack_from(BUFFER)
         if opcode != DATA:
             if opcode != OACK:
-                self._on_other_packet(at, length)
+                self._on_other_packet(length)
             elif self.size == 0:
                 self._acknowledge(0)
             return
@@ -258,7 +239,7 @@ class ReadClient(TransferClient):
             return
         end = self.size + length - 4
         # startswith() is one memcmp(); a comparison of two memoryviews goes byte by byte.
-        if not self._content.startswith(VIEW[at + 4 : at + length], self.size):
+        if not self._content.startswith(VIEW[4:length], self.size):
             self.fail(f"block at {self.size} differs from the file")
             return
         self.size = end
@@ -294,7 +275,7 @@ class ReadClient(TransferClient):
 
 
 class WriteClient(TransferClient):
-    """Client that writes a file. It sends a window in one system call (UDP_SEGMENT)."""
+    """Client that writes a file."""
 
     _acked = 0  # index of the last acknowledged block
     _sent = 0  # index of the last block that was sent
@@ -303,14 +284,14 @@ class WriteClient(TransferClient):
     def _on_negotiated(self) -> None:
         self._blocks = len(self._content) // self._blksize + 1
 
-    def _on_packet(self, at: int, length: int) -> None:
-        opcode, number = HEADER.unpack_from(BUFFER, at)
+    def _on_packet(self, length: int) -> None:
+        opcode, number = HEADER.unpack_from(BUFFER)
         if opcode == ACK:
             self._on_ack((number - self._acked) & 0xFFFF)
         elif opcode == OACK:
             self._on_ack(0)
         else:
-            self._on_other_packet(at, length)
+            self._on_other_packet(length)
 
     def _on_ack(self, count: int) -> None:
         if count == 0:
@@ -331,17 +312,9 @@ class WriteClient(TransferClient):
     def _repeat(self) -> None:
         """Send the window that follows the last ACK."""
         self._sent = min(self._acked + self._windowsize, self._blocks)
-        size = self._blksize
-        content = memoryview(self._content)
-        pieces: list[bytes | memoryview] = []
-        for block in range(self._acked + 1, self._sent + 1):
-            pieces.append(HEADER.pack(DATA, block & 0xFFFF))
-            pieces.append(content[(block - 1) * size : block * size])
-        segments = min(_MAX_SEGMENTS, _MAX_PAYLOAD_BYTES // (size + 4))
-        segmented = len(pieces) > 2 and segments > 1
-        ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size + 4))] if segmented else []
-        for at in range(0, len(pieces), 2 * segments):
-            self.socket.sendmsg(pieces[at : at + 2 * segments], ancillary)
+        for block in range(self._acked, self._sent):
+            data = self._content[block * self._blksize : (block + 1) * self._blksize]
+            self.socket.send(HEADER.pack(DATA, (block + 1) & 0xFFFF) + data)
 
 
 @dataclass
@@ -409,7 +382,13 @@ class ClientLoop:
 
 
 def encode_request(job: Job, name: str, size: int) -> bytes:
-    """Return an RRQ or WRQ with the options of the job and, as boot firmware sends it, a tsize.
+    """Return an RRQ or WRQ with the fields of `request_fields`."""
+    opcode = (WRQ if job.upload else RRQ).to_bytes(2, "big")
+    return opcode + b"".join(field.encode() + b"\0" for field in request_fields(job, name, size))
+
+
+def request_fields(job: Job, name: str, size: int) -> list[str]:
+    """Return name, mode, tsize as boot firmware sends it, and the options of the job.
 
     Args:
         job: The options, the mode and the direction.
@@ -421,8 +400,7 @@ def encode_request(job: Job, name: str, size: int) -> bytes:
         fields += ["blksize", str(job.blksize)]
     if job.windowsize != 1:
         fields += ["windowsize", str(job.windowsize)]
-    opcode = WRQ if job.upload else RRQ
-    return opcode.to_bytes(2, "big") + b"".join(field.encode() + b"\0" for field in fields)
+    return fields
 
 
 def decode_options(data: bytes) -> dict[bytes, bytes]:

@@ -1,5 +1,6 @@
 """Runs servers through scenarios, in turn in each round, so that other load affects all alike."""
 
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -8,14 +9,14 @@ from pathlib import Path
 from time import monotonic
 
 from bench.clients import ReadClient
-from bench.load import create_file, run_load
+from bench.generator import generate_load
+from bench.load import create_file
 from bench.processes import cpu_seconds, memory_bytes
 from bench.report import Cell, Row
 from bench.scenarios import Scenario, Unit
 from bench.servers import HOST, RunningServer, Server, Unavailable, running
 from tests.support.relay import Relay
 
-GIB = 1 << 30
 Progress = Callable[[str], None]
 
 _SATURATED = 0.95  # of a processor: the load generator cannot do more
@@ -38,10 +39,10 @@ def compare_servers(
     rows = []
     startup = Row("startup", "from the start to the first answer", Unit.STARTUP)
     startup.cells = {server.name: Cell() for server in servers}
-    with served_directory() as root:
-        for name, scenario in scenarios.items():
+    for name, scenario in scenarios.items():
+        with served_directory(scenario.parent) as root:
             create_file(root / scenario.file, scenario.size)
-            row = Row(name, scenario.describe(), scenario.unit)
+            row = Row(name, scenario.describe(), scenario.unit, file_system(root))
             for number, server in product(range(rounds), servers):
                 cell = row.cells.setdefault(server.name, Cell())
                 if cell.reason:
@@ -57,12 +58,17 @@ def compare_servers(
 
 
 @contextmanager
-def served_directory() -> Iterator[Path]:
+def served_directory(parent: str | None = None) -> Iterator[Path]:
     """Create a directory in which servers that drop root can store uploads."""
-    with tempfile.TemporaryDirectory(prefix="tftpd-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="tftpd-bench-", dir=parent) as directory:
         root = Path(directory)
         root.chmod(0o777)
         yield root
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system of a path, such as ext4 or tmpfs."""
+    return subprocess.check_output(["df", "--output=fstype", path], text=True).split()[-1]
 
 
 def _measure(server: Server, scenario: Scenario, cell: Cell, root: Path) -> float:
@@ -80,15 +86,17 @@ def _measure(server: Server, scenario: Scenario, cell: Cell, root: Path) -> floa
         if scenario.link is not None:
             port = stack.enter_context(Relay((HOST, port), scenario.link)).address[1]
         cpu_before = cpu_seconds(started.pid)
-        result = run_load(scenario.job(port, root), root=root)
+        result = generate_load(scenario.job(port, root), root)
         cpu = cpu_seconds(started.pid) - cpu_before
         if result.rejected:
             raise Unavailable(f"grants {result.rejected}")
         cell.add(result, result.ok if scenario.unit is Unit.TRANSFERS else result.size / 1e6)
-        cell.generator_bound |= result.busiest > _SATURATED
+        cell.generator_bound |= result.busy > _SATURATED
         cell.memory.append(memory_bytes(started.pid))
-        if server.has_cpu_time and result.size:
-            cell.cpu.append(cpu * GIB / result.size)
+        is_rate = scenario.unit is Unit.RATE
+        parts = result.size / scenario.load.blksize if is_rate else result.ok
+        if server.has_cpu_time and parts and cpu > 0:  # 0 if the server died
+            cell.cpu.append(cpu * 1e6 / parts)
         return started.startup
 
 

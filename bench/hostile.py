@@ -1,5 +1,6 @@
 """Effect of attacks on a well-behaved client: reads a file alone, and during each attack."""
 
+import multiprocessing
 import os
 import socket
 import time
@@ -13,7 +14,7 @@ from statistics import median
 
 from bench.clients import HEADER, ClientLoop, Job, ReadClient, encode_request
 from bench.comparison import Progress, served_directory
-from bench.load import SPAWN, Result, create_file, run_load
+from bench.load import Result, create_file, run_reads
 from bench.processes import memory_bytes
 from bench.report import markdown_table
 from bench.scenarios import KIB, MIB
@@ -24,6 +25,7 @@ SIZES = {1: 8 * MIB, 16: 32 * MIB}  # file size by windowsize, for some tenths o
 WARM_UP_SECONDS = 2.0  # of an attack, before the first read
 RECOVERY_SECONDS = 10.0  # after an attack, before the memory is read again
 
+_SPAWN = multiprocessing.get_context("spawn")  # fork() would copy the locks of threads
 _FILE, _SIZE = "attacked", 64 * KIB  # name and size of the file that the attacks request
 _SOURCE = "127.0.0.2"  # so that the attackers cannot use the ports of the well-behaved client
 _LIMIT_SECONDS = 60.0
@@ -109,7 +111,7 @@ def measure_attacks(server: Server, attacks: Sequence[str], rounds: int, progres
         progress(f"{server.name}: {attack}")
         with served_directory() as root, running(server, root) as started:
             create_file(root / _FILE, _SIZE)
-            attacker = SPAWN.Process(target=_run_attack, args=(attack, started.port, started.pid))
+            attacker = _SPAWN.Process(target=_run_attack, args=(attack, started.port, started.pid))
             attacker.start()
             try:
                 time.sleep(WARM_UP_SECONDS)
@@ -130,7 +132,7 @@ def _read(port: int, windowsize: int, root: Path, rounds: int) -> Result:
     path = root / f"f{SIZES[windowsize]}"
     create_file(path, SIZES[windowsize])
     job = Job(HOST, port, path.name, str(path), 1468, windowsize, transfers=rounds, source=_SOURCE)
-    return run_load(replace(job, timeout=0.25, retries=240, limit=_LIMIT_SECONDS))
+    return run_reads(replace(job, timeout=0.25, retries=240, limit=_LIMIT_SECONDS))
 
 
 def _format_times(result: Result, alone: Result) -> str:

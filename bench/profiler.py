@@ -5,7 +5,8 @@ import subprocess
 from collections import Counter
 
 from bench.comparison import served_directory
-from bench.load import create_file, run_load
+from bench.generator import generate_load
+from bench.load import create_file
 from bench.processes import cpu_seconds
 from bench.report import markdown_table
 from bench.scenarios import Scenario
@@ -33,7 +34,7 @@ def profile(scenario: Scenario) -> str:
         sampler.stdout.readline()  # the sampler is attached, or has failed
         try:
             cpu_before = cpu_seconds(server.pid)
-            result = run_load(job, root=root)
+            result = generate_load(job, root)
             cpu = cpu_seconds(server.pid) - cpu_before
         finally:
             sampler.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from tests.support.daemons import CHECKOUT, free_port
+from tftpd import dataplane
 
-OURS = "tftpd"
+OURS, OUR_CLIENT = "tftpd", "tftpc"
 HOST = "127.0.0.1"
 
 _SBIN = "/usr/local/sbin:/usr/sbin"  # not in the PATH of an ordinary user
@@ -49,6 +50,7 @@ class Server:
             wait for them.
         uploads: The program accepts write requests.
         windows: The program knows the windowsize option (RFC 7440).
+        environment: Environment variables to set.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Server:
     has_cpu_time: bool = True
     uploads: bool = True
     windows: bool = True
+    environment: dict[str, str] = field(default_factory=dict)
 
     def command_line(self, port: int, root: Path, work: Path) -> list[str]:
         """Return the program and its arguments, or raise `Unavailable` if it cannot run here."""
@@ -65,9 +68,6 @@ class Server:
         values["user"] = getpass.getuser()
         name, *arguments = (word.format(**values) for word in self.command.split())
         program = find_program(name)
-        # Debian's atftpd installs a link named in.tftpd if tftpd-hpa is absent.
-        if self.name == "in.tftpd" and Path(program).resolve().name == "atftpd":
-            raise Unavailable(f"{program} is atftpd")
         if self.needs_root and os.geteuid() != 0:
             raise Unavailable("needs root")
         return [program, *arguments]
@@ -83,18 +83,27 @@ def find_program(name: str) -> str:
     path = shutil.which(name, path=os.pathsep.join(directories))  # ours are beside the interpreter
     if path is None:
         raise Unavailable(f"{name} is not installed")
+    # Debian's atftpd installs a link named in.tftpd if tftpd-hpa is absent.
+    if name == "in.tftpd" and Path(path).resolve().name == "atftpd":
+        raise Unavailable(f"{path} is atftpd")
     return path
 
 
-def read_version(program: str) -> str:
-    """Return the first version number that a program prints, or an empty string."""
+def read_version(name: str) -> str:
+    """Return the version of a program by its name in the reports, or an empty string.
+
+    That of our programs, which may be followed by `(python)`, includes the data plane.
+    """
+    program, _, plane = name.partition(" ")
     try:
         command = [find_program(program), "--version"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_START_SECONDS)
     except Unavailable:
         return ""
     found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
-    return found[0] if found else ""
+    version = found[0] if found else ""
+    is_ours = program in (OURS, OUR_CLIENT)
+    return f"{version}, data plane in {plane.strip('()') or dataplane.NAME}" if is_ours else version
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ def running(
             process = subprocess.Popen(
                 server.command_line(port, root, work),
                 cwd=work,
-                env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+                env=dict(os.environ, PYTHONPATH=str(CHECKOUT)) | server.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

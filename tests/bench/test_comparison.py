@@ -6,6 +6,7 @@ from bench.clients import Job
 from bench.comparison import compare_servers
 from bench.scenarios import KIB, SCENARIOS, Scenario, Unit
 from bench.servers import SERVERS, Server
+from tests.bench.test_generator import needs_compiler
 from tests.support.relay import Link
 
 _SMALL = {
@@ -15,6 +16,7 @@ _SMALL = {
 }
 
 
+@needs_compiler
 @pytest.mark.check
 def test_a_row_has_the_results_of_each_server_or_the_reason():
     plain = Server("plain", "no-such-program", uploads=False, windows=False)
@@ -28,6 +30,7 @@ def test_a_row_has_the_results_of_each_server_or_the_reason():
     reasons = [row.cells["plain"].reason for row in rows]
     assert reasons == ["no-such-program is not installed", "no windowsize option", "no uploads", ""]
     assert lines[0] == "idle, round 1: tftpd"
+    assert all(row.root for row in rows[:3])
 
 
 def test_a_scenario_describes_its_parameters():
@@ -35,4 +38,6 @@ def test_a_scenario_describes_its_parameters():
     assert SCENARIOS["boot2000"].describe() == "2,000 clients, read 64 KiB"
     assert _SMALL["upload"].describe() == "1 client, write 4 KiB, blksize 512"
     assert SCENARIOS["loss1"].describe().endswith("windowsize 64 with GRO, loss of 1.0%")
+    assert SCENARIOS["boot2000s"].describe().endswith("64 KiB, each with its own address")
+    assert SCENARIOS["lock1468rtt"].describe() == "1 client, read 1 MiB, ACKs 200 us late"
     assert SCENARIOS["bottleneck"].describe().endswith("10 MB/s link with a queue of 64")

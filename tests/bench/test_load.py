@@ -1,4 +1,4 @@
-"""The load generator against our own server."""
+"""The clients in Python against our own server."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.clients import Job
-from bench.load import Result, run_job, run_load
+from bench.load import Result, run_reads
 from tests.support.daemons import daemon
 
 SIZE = 100_000
@@ -29,35 +29,26 @@ def _job(running, **options):
     [
         {},
         {"blksize": 1468, "windowsize": 16},
-        {"blksize": 1468, "windowsize": 64, "gro": True, "clients": 3, "transfers": 5},
+        {"blksize": 1468, "windowsize": 64, "clients": 3, "transfers": 5},
     ],
-    ids=["lock-step", "window", "GRO"],
+    ids=["lock-step", "window", "clients"],
 )
 def test_reads_are_counted(running, options):
     job = _job(running, **options)
-    result = run_job(job)
+    result = run_reads(job)
     assert (result.ok, result.failed, result.failures) == (job.transfers, 0, [])
     assert result.size == SIZE * job.transfers
     assert len(result.latencies) == job.transfers
-
-
-def test_processes_share_the_uploads_which_are_compared_and_removed(running):
-    job = _job(running, upload=True, blksize=1468, windowsize=16, clients=3, transfers=5)
-    result = run_load(job, 2, running.root)
-    assert (result.ok, result.failed, result.failures) == (5, 0, [])
-    assert result.size == SIZE * 5
-    assert [path.name for path in running.root.iterdir()] == ["file"]
 
 
 def _flip_bit(content):
     return content[: SIZE // 2] + bytes([content[SIZE // 2] ^ 1]) + content[SIZE // 2 + 1 :]
 
 
-@pytest.mark.parametrize("gro", [False, True], ids=["datagrams", "GRO"])
-def test_a_wrong_bit_in_a_read_is_detected(running, tmp_path, gro):
+def test_a_wrong_bit_in_a_read_is_detected(running, tmp_path):
     other = tmp_path / "file"
     other.write_bytes(_flip_bit((running.root / "file").read_bytes()))
-    result = run_job(replace(_job(running, blksize=1000, gro=gro), reference=str(other)))
+    result = run_reads(replace(_job(running, blksize=1000), reference=str(other)))
     assert (result.ok, result.failed) == (0, 1)
     assert result.failures == ["block at 50000 differs from the file"]
 
@@ -66,32 +57,25 @@ def test_a_wrong_bit_in_a_read_is_detected(running, tmp_path, gro):
 def test_a_read_of_a_wrong_length_fails(running, tmp_path, length):
     other = tmp_path / "file"
     other.write_bytes((running.root / "file").read_bytes()[:length].ljust(length, b"x"))
-    result = run_job(replace(_job(running), reference=str(other)))
-    assert (result.ok, result.failed) == (0, 1)
-
-
-def test_a_wrong_bit_in_an_upload_is_detected(running, tmp_path):
-    (tmp_path / "file.0").write_bytes(_flip_bit((running.root / "file").read_bytes()))
-    result = run_load(_job(running, upload=True), 1, tmp_path)
-    (running.root / "file.0").unlink()
+    result = run_reads(replace(_job(running), reference=str(other)))
     assert (result.ok, result.failed) == (0, 1)
 
 
 def test_a_smaller_granted_window_ends_the_job(running):
-    result = run_job(_job(running, windowsize=1000, transfers=9))
+    result = run_reads(_job(running, windowsize=1000, transfers=9))
     assert result.rejected == "blksize 512, windowsize 64"
     assert (result.ok, result.failed) == (0, 9)
 
 
 def test_an_error_packet_is_reported_with_its_text(running):
-    assert run_job(replace(_job(running), name="nope")).failures == ["ERROR 1 File not found"]
+    assert run_reads(replace(_job(running), name="nope")).failures == ["ERROR 1 File not found"]
 
 
 def test_transfers_without_an_answer_fail_at_the_time_limit(running):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         job = _job(running, clients=2, transfers=3, limit=0.1)
-        result = run_job(replace(job, port=silent.getsockname()[1]))
+        result = run_reads(replace(job, port=silent.getsockname()[1]))
     assert (result.ok, result.failed) == (0, 3)
     assert result.failures == ["out of time", "out of time"]
 
@@ -100,12 +84,10 @@ def test_a_client_gives_up_after_its_retries(running):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         job = replace(_job(running, timeout=0.01), port=silent.getsockname()[1])
-        assert run_job(job).failures == ["no answer"]
+        assert run_reads(job).failures == ["no answer"]
 
 
-def test_results_of_processes_are_added():
-    total = Result(1, 0, 10, 2.0, 0.25, [0.1], [0.01])
-    total.add(Result(2, 1, 20, 1.0, 0.9, [0.3, 0.2], [0.02, 0.03], ["no answer"]))
-    assert total == Result(3, 1, 30, 2.0, 0.9, [0.1, 0.3, 0.2], [0.01, 0.02, 0.03], ["no answer"])
+def test_the_latency_of_a_share_of_the_transfers():
+    total = Result(latencies=[0.1, 0.3, 0.2])
     assert (total.latency_quantile(0.5), total.latency_quantile(0.99)) == (0.2, 0.3)
     assert Result().latency_quantile(0.5) == 0

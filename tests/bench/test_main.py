@@ -12,9 +12,13 @@ import pytest
 from bench import __main__ as program
 from bench import client_programs
 from bench.profiler import summarise
+from bench.report import Report, Row
+from bench.scenarios import Unit
 from bench.servers import Server, Unavailable, read_version
 from bench.soak import Plan, Sample, SoakReport
+from tests.bench.test_generator import needs_compiler
 from tests.support.daemons import CHECKOUT
+from tftpd import dataplane
 
 _SCENARIO = "lock1468"  # under a second
 
@@ -24,6 +28,7 @@ def _command(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench", "of a test"])
 
 
+@needs_compiler
 def test_load_measures_our_server(capsys):
     assert program.main(["load", "--scenarios", _SCENARIO, "--rounds", "1"]) == 0
     printed = capsys.readouterr()
@@ -33,6 +38,7 @@ def test_load_measures_our_server(capsys):
     assert f"{_SCENARIO}, round 1: tftpd" in printed.err
 
 
+@needs_compiler
 def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, monkeypatch):
     absent = Server("rs-tftpd", "no-such-program {port} {root}")
     monkeypatch.setitem(program.SERVERS, "rs-tftpd", absent)
@@ -42,6 +48,7 @@ def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, mon
     assert program.main([*arguments, "--rounds", "1", *files]) == 0
     rows = json.loads(path.read_text())["rows"]
     assert [row["scenario"] for row in rows] == [_SCENARIO, "startup"]
+    assert rows[0]["root"]
     cell = rows[0]["cells"]["tftpd"]
     assert (cell["failed"], cell["transfers"]) == (0, 12)
     assert all(len(cell[key]) == 1 for key in ("values", "cpu", "p99", "memory"))
@@ -61,6 +68,7 @@ def test_clients_measures_with_and_without_the_start_up(capsys, monkeypatch):
     assert "failed" not in printed
 
 
+@needs_compiler
 @pytest.mark.skipif(
     not shutil.which("py-spy", path=str(Path(sys.executable).parent)), reason="needs py-spy"
 )
@@ -129,6 +137,31 @@ def test_atftpd_under_the_name_of_tftpd_hpa_is_not_measured(tmp_path, monkeypatc
 def test_the_version_of_a_missing_program_is_empty():
     assert read_version("no-such-program") == ""
     assert read_version("python").startswith("3.")
+
+
+def test_the_version_of_our_programs_has_the_data_plane():
+    assert read_version("tftpc").endswith(f", data plane in {dataplane.NAME}")
+    assert read_version("tftpd (python)").endswith(", data plane in python")
+
+
+def test_tables_writes_a_report_into_a_document(tmp_path, capsys):
+    report = Report(["tftpc"], "heading", ["tftpc"], [Row("get1", "text", Unit.RATE)])
+    report.write(tmp_path / "report.json")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench: tftpc --><!-- end -->")
+    arguments = ["--json", str(tmp_path / "report.json"), "--document", str(page)]
+    assert program.main(["tables", *arguments]) == 0
+    assert f"\n{report}\n" in page.read_text()
+    assert f"{report}\n" == capsys.readouterr().out
+
+
+def test_the_document_of_the_figures_has_a_section_for_each_report(tmp_path):
+    page = tmp_path / "performance.md"
+    page.write_text((CHECKOUT / "docs/explanation/performance.md").read_text())
+    for name in ("tftpd", "tftpc"):
+        Report([name], f"heading of {name}", [name], []).write_section(page)
+    assert "heading of tftpd" in page.read_text()
+    assert "heading of tftpc" in page.read_text()
 
 
 def test_calls_counts_the_python_calls_of_a_small_request():

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from bench.clients import Job
-from bench.load import run_load
+from bench.load import run_reads
 from tests.daemon.test_reload import start_transfer
 from tests.status.pages import SlowReader, web
 from tests.support.daemons import answers, daemon, free_port, until
@@ -60,7 +60,7 @@ def test_500_concurrent_clients_read_whole_files(tmp_path, workers, windowsize):
         (running.root / "many").write_bytes(content)
         reference = str(running.root / "many")
         job = Job(LOCALHOST, running.port, "many", reference, 1468, windowsize, 500, 500, limit=90)
-        result = run_load(job, 2)
+        result = run_reads(job)
         assert (result.ok, result.failures) == (500, [])
         until(lambda: len(running.transfers()) == 500)
         assert {event["outcome"] for event in running.transfers()} == {"done"}
