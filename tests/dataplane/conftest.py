@@ -39,15 +39,15 @@ class Wire:
         self.epoll.register(self.fd, select.EPOLLIN)
         self.started = monotonic()
 
-    def lend_sender(self, blocks=(), acked=0, ready=None, ends=False, slots=None, number=None):
+    def lend_sender(self, blocks, windowsize=1, ends=False):
         """Lend a ring with these blocks, whose indexes and numbers start at 1."""
         size = 4 + max(map(len, blocks))
-        self.ring = bytearray(size * (slots or len(blocks)))
+        self.ring = bytearray(size * len(blocks))
         for index, block in enumerate(blocks, start=1):
             self.fill_slot(index, block, size)
-        ready = len(blocks) if ready is None else ready
         last_bytes = 4 + len(blocks[-1]) if ends else 0
-        self.plane.lend_sender(self.fd, self.ring, size, acked, ready, last_bytes, self.started)
+        position = windowsize, 0, len(blocks), last_bytes, self.started
+        self.plane.lend_sender(self.fd, self.ring, size, *position)
 
     def fill_slot(self, index, block, size, number=None):
         start = (index - 1) % (len(self.ring) // size) * size

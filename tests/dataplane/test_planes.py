@@ -77,12 +77,73 @@ def test_an_ack_without_a_datagram_to_send_is_handed_back(wire):
     assert wire.position == (1, 0)
 
 
+LETTERS = [bytes([letter]) * 4 for letter in b"abcdefgh"]
+
+
+def test_the_ack_of_a_window_is_answered_with_the_next_window(wire):
+    wire.lend_sender(LETTERS, windowsize=2)
+    assert wire.send(ack(2)) == []
+    assert wire.received() == [data(3, b"cccc"), data(4, b"dddd")]
+    assert wire.position == (2, 0)
+    assert wire.send(ack(4)) == []
+    assert wire.send(ack(6)) == [[]]  # the last window was sent
+    assert wire.position == (6, 0)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4])
+def test_an_ack_inside_a_window_is_handed_back(wire, number):
+    wire.lend_sender(LETTERS, windowsize=2)
+    assert wire.send(ack(number)) == [[ack(number)]]
+    assert (wire.received(), wire.position) == ([], (0, 0))
+
+
+def test_a_window_may_wrap_around_the_end_of_the_ring(wire):
+    wire.lend_sender(LETTERS, windowsize=3)
+    wire.send(ack(3))
+    wire.fill_slot(9, b"iiii", 8)
+    wire.plane.refill(wire.fd, 9)
+    assert wire.received() == [data(4, b"dddd"), data(5, b"eeee"), data(6, b"ffff")]
+    assert wire.send(ack(6)) == [[]]
+    assert wire.received() == [data(7, b"gggg"), data(8, b"hhhh"), data(9, b"iiii")]
+
+
+def test_the_last_window_of_a_file_may_have_fewer_blocks(wire):
+    wire.lend_sender([*LETTERS[:4], b"ee"], windowsize=2, ends=True)
+    wire.send(ack(2))
+    wire.send(ack(4))
+    assert wire.received() == [data(3, b"cccc"), data(4, b"dddd"), data(5, b"ee")]
+    assert wire.send(ack(5)) == [[ack(5)]]
+
+
+def test_a_window_that_is_not_complete_is_not_sent(wire):
+    wire.lend_sender(LETTERS[:5], windowsize=3)
+    assert wire.send(ack(3)) == [[ack(3)]]
+    assert (wire.received(), wire.position) == ([], (0, 0))
+
+
+def test_a_window_of_many_bytes_leaves_in_several_bursts(wire):
+    wire.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    wire.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    blocks = [bytes([number]) * 1000 for number in range(200)]
+    wire.lend_sender(blocks, windowsize=100)
+    wire.send(ack(100))
+    expected = [data(number, blocks[number - 1]) for number in range(101, 201)]
+    assert wire.received() == expected
+
+
+def test_blocks_beyond_the_path_mtu_are_sent_one_by_one(wire):
+    blocks = [bytes([number]) * 40000 for number in range(4)]  # one fits into a burst
+    wire.lend_sender(blocks, windowsize=2)
+    wire.send(ack(2))
+    assert [len(datagram) for datagram in wire.received()] == [40004, 40004]
+
+
 def test_the_block_number_of_the_ring_is_expected_also_after_a_rollover(wire):
     wire.lend_sender([b"aaaa", b"bbbb", b"cccc"], ends=True)
     wire.fill_slot(1, b"aaaa", 8, number=65535)
     wire.fill_slot(2, b"bbbb", 8, number=0)
     wire.plane.reclaim(wire.fd)
-    wire.plane.lend_sender(wire.fd, wire.ring, 8, 0, 3, 8, wire.started)
+    wire.plane.lend_sender(wire.fd, wire.ring, 8, 1, 0, 3, 8, wire.started)
     wire.send(ack(65535))
     wire.send(ack(0))
     assert wire.received() == [data(0, b"bbbb"), data(3, b"cccc")]
@@ -100,7 +161,7 @@ def test_the_session_empties_a_full_buffer(wire):
     wire.lend_receiver(slots=1)
     assert wire.send(data(1, b"aaaa")) == [[]]
     assert wire.position == (1, 0)
-    wire.plane.empty(wire.fd)
+    wire.plane.refill(wire.fd)
     assert wire.send(data(2, b"bbbb")) == [[]]
     assert (bytes(wire.buffer), wire.received()) == (b"bbbb", [ack(1), ack(2)])
 
@@ -256,7 +317,7 @@ def test_a_lent_buffer_cannot_be_resized_until_it_is_reclaimed(wire):
 @pytest.mark.parametrize("fd", [-1, 1 << 31, 1 << 32, (1 << 40) + 1, None])
 def test_what_is_no_descriptor_is_not_found(wire, fd):
     wire.lend_sender([b"aaaa", b"bbbb"])
-    for method in (wire.plane.look, wire.plane.empty, wire.plane.reclaim):
+    for method in (wire.plane.look, wire.plane.reclaim):
         with pytest.raises(KeyError):
             method(fd)
 
@@ -273,20 +334,25 @@ def test_a_socket_is_lent_once(wire):
 
 
 @pytest.mark.parametrize(
-    ("slot_bytes", "blocks", "ready", "last_bytes"),
+    ("slot_bytes", "windowsize", "blocks", "ready", "last_bytes"),
     [
-        (3, 0, 1, 0),  # a slot without a header
-        (0, 0, 1, 0),
-        (64, 0, 1, 0),  # longer than the ring
-        (8, 0, 3, 0),  # more blocks than slots
-        (8, 2, 2, 0),  # no block in flight
-        (8, 2, 1, 0),
-        (8, 0, 2, 9),  # longer than a slot
+        (3, 1, 0, 1, 0),  # a slot without a header
+        (0, 1, 0, 1, 0),
+        (64, 1, 0, 1, 0),  # longer than the ring
+        (8, 0, 0, 1, 0),  # no window
+        (8, 1, 0, 3, 0),  # more blocks than slots
+        (8, 1, 2, 2, 0),  # no block in flight
+        (8, 1, 2, 1, 0),
+        (8, 1, 0, 2, 9),  # longer than a slot
     ],
 )
-def test_a_position_outside_the_ring_is_refused(wire, slot_bytes, blocks, ready, last_bytes):
+def test_a_position_outside_the_ring_is_refused(
+    wire, slot_bytes, windowsize, blocks, ready, last_bytes
+):
     with pytest.raises(ValueError, match="position"):
-        wire.plane.lend_sender(wire.fd, bytearray(16), slot_bytes, blocks, ready, last_bytes, 0.0)
+        wire.plane.lend_sender(
+            wire.fd, bytearray(16), slot_bytes, windowsize, blocks, ready, last_bytes, 0.0
+        )
     with pytest.raises(KeyError):
         wire.plane.look(wire.fd)
 

@@ -16,7 +16,7 @@ from tests.net.test_udp import Readers
 from tftpd.access.paths import split_name
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.access.profiles import DEFAULT_PROFILE
-from tftpd.net import receive_session
+from tftpd.net import receive_session, send_session
 from tftpd.net.epoll import EpollReader
 from tftpd.net.interfaces import SessionRuntime
 from tftpd.net.port_pool import PortRequirements
@@ -58,11 +58,13 @@ class Host:
         self.threads = []
         self.server = None
 
-    def download(self, source, mode=Mode.OCTET, tap=lambda session: session, **params):
-        options = TransferOptions(blksize=BLKSIZE, mode=mode)
+    def download(
+        self, source, windowsize=1, mode=Mode.OCTET, tap=lambda session: session, **params
+    ):
+        options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize, mode=mode)
         request = Rrq(b"f", b"octet")
         session = SendSession(self._runtime, options, FAST, self._params(request, params), source)
-        self._start(session, PortRequirements(1024, BLKSIZE, False), tap)
+        self._start(session, PortRequirements(1024, windowsize * BLKSIZE, False), tap)
 
     def upload(self, sink, windowsize=1, **params):
         options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
@@ -207,6 +209,47 @@ def test_netascii_is_lent_too(host):
         host.send(ack(number))
         assert host.receive() == [data(number + 1, b"\r\n" * 32)]
     assert host.is_lent
+
+
+def _next_window(host, first, windowsize):
+    numbers = range(first, min(first + windowsize, 1502))
+    assert host.receive() == [data(number, BLOCKS[number - 1]) for number in numbers]
+
+
+def test_windows_are_lent_if_the_plane_is_faster(host, source, monkeypatch):
+    monkeypatch.setattr(send_session, "MOVES_WINDOWS", True)
+    host.download(source, windowsize=8)
+    for first in range(1, 1502, 8):
+        _next_window(host, first, 8)
+        host.send(ack(min(first + 7, 1501)))
+        assert first > 900 or host.is_lent
+    assert [result.outcome for result in host.results] == [Outcome.DONE]
+
+
+def test_an_ack_inside_a_window_starts_the_next_window_there(host, source, monkeypatch):
+    monkeypatch.setattr(send_session, "MOVES_WINDOWS", True)
+    host.download(source, windowsize=8)
+    _next_window(host, 1, 8)
+    host.send(ack(8))
+    _next_window(host, 9, 8)
+    assert host.is_lent
+    host.send(ack(13))
+    _next_window(host, 14, 8)
+    for first in range(22, 1502, 8):
+        host.send(ack(first - 1))
+        _next_window(host, first, 8)
+    host.send(ack(1501))
+    assert [result.outcome for result in host.results] == [Outcome.DONE]
+    assert host.session.machine.retransmits == 3
+
+
+def test_no_window_is_lent_by_a_sender_to_a_plane_that_is_slower(host, source, monkeypatch):
+    monkeypatch.setattr(send_session, "MOVES_WINDOWS", False)
+    host.download(source, windowsize=8)
+    _next_window(host, 1, 8)
+    host.send(ack(8))
+    _next_window(host, 9, 8)
+    assert not host.is_lent
 
 
 def test_a_duplicate_ack_gets_no_answer_and_the_transfer_is_lent_again(host, source):
@@ -532,7 +575,7 @@ def _windows(host, first, last, windowsize):
         assert host.receive() == [ack(numbers[-1])]
 
 
-def test_windows_are_lent_if_the_plane_is_faster(host, sink, tmp_path, monkeypatch):
+def test_windows_of_an_upload_are_lent_if_the_plane_is_faster(host, sink, tmp_path, monkeypatch):
     monkeypatch.setattr(receive_session, "MOVES_WINDOWS", True)
     host.upload(sink, windowsize=4)
     host.receive()

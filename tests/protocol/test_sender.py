@@ -738,21 +738,25 @@ def test_all_retransmits_are_counted():
 def test_a_driver_may_send_blocks_in_lock_step_itself():
     end = SenderEnd(b"aaaabbbbccccdddde", LOCK_STEP)
     assert end.send() == [Data(1, b"aaaa")]
-    assert end.machine.lock_step_blocks == 0
+    assert end.machine.blocks_behind_window == 0
     assert end.receive(Ack(1)) == [Data(2, b"bbbb")]
-    assert end.machine.lock_step_blocks == 3
+    assert end.machine.blocks_behind_window == 3
     end.machine.on_acknowledged(2, end.now)  # the driver sent blocks 3 and 4
-    assert (end.machine.blocks, end.machine.lock_step_blocks) == (3, 1)
+    assert (end.machine.blocks, end.machine.blocks_behind_window) == (3, 1)
     assert end.receive(Ack(3)) == []
     assert end.advance(1.5) == [Data(4, b"dddd")]
-    assert (end.machine.retransmits, end.machine.lock_step_blocks) == (1, 0)
+    assert (end.machine.retransmits, end.machine.blocks_behind_window) == (1, 0)
     assert end.receive(Ack(4)) == [Data(5, b"e")]
     assert end.receive(Ack(5)) == []
     assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 17)
 
 
-def test_a_driver_sends_no_blocks_of_windows_itself():
-    end = SenderEnd(b"aaaabbbbccccdddde", WINDOW)
+def test_a_driver_may_send_windows_itself():
+    end = SenderEnd(b"".join(b"%4d" % number for number in range(1, 21)), WINDOW)
     end.send()
     end.receive(Ack(3))
-    assert end.machine.lock_step_blocks == 0
+    assert end.machine.blocks_behind_window >= 3
+    end.machine.on_acknowledged(3, end.now)  # the driver sent blocks 7 to 9
+    assert end.machine.blocks == 6
+    assert end.receive(Ack(7)) == data_packets(8, b"   8", b"   9", b"  10")
+    assert end.machine.retransmits == 2

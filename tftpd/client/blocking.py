@@ -160,7 +160,8 @@ class BlockingDriver:
                 isinstance(transfer, transfers.UploadTransfer)
                 and transfer.answered
                 and transfer.trace is None
-                and transfer.machine.lock_step_blocks
+                and transfer.machine.options.windowsize == 1
+                and transfer.machine.blocks_behind_window
             ):
                 datagrams = self._send_single_blocks(sock, transfer)
             elif self._has_gro:

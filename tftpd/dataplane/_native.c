@@ -10,11 +10,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -25,6 +27,8 @@ enum {
     FEW_SOCKETS = 2,            /* ready at one time: waiting for the next datagram pays */
     MAX_READS = 64,             /* of one socket in one round */
     MAX_BLOCK_NUMBER = 65535,
+    MAX_BURST_BYTES = 65507,    /* payload of the longest IPv4 datagram */
+    MAX_BURST_DATAGRAMS = 64,   /* UDP_MAX_SEGMENTS before Linux 6.9 */
     DATA = 3, /* opcodes */
     ACK = 4,
 };
@@ -44,7 +48,8 @@ typedef struct {
     unsigned long long blocks; /* sender: last acknowledged one; receiver: in the buffer */
     unsigned long long ready;  /* sender: index of the last datagram in the ring */
     unsigned last_bytes;       /* sender: size of datagram `ready` if it ends the file, else 0 */
-    unsigned windowsize;       /* receiver: blocks for each ACK */
+    unsigned windowsize;       /* blocks for each ACK */
+    unsigned max_burst;        /* sender: datagrams in one system call; 1: no UDP_SEGMENT */
     unsigned unacknowledged;   /* receiver: received blocks without an ACK */
     unsigned number;           /* receiver: number of the last received block */
     double moved_at;           /* time of the last datagram that was served */
@@ -80,29 +85,47 @@ static double monotonic_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Senders: the ACK of the block in flight is answered with the next datagram of the ring. */
+/* Senders: the ACK of the window in flight is answered with the next datagrams of the ring. */
 
 static unsigned char *ring_datagram(const Loan *loan, unsigned long long index)
 {
     return (unsigned char *)loan->buffer.buf + (index - 1) % loan->slots * loan->slot_bytes;
 }
 
+/* Sends datagrams of the ring. The session's timer sends lost ones again. */
+static void send_datagrams(Loan *loan, unsigned long long first, unsigned long long last)
+{
+    unsigned long long count;
+    size_t size;
+
+    for (; first <= last; first += count) {
+        count = MIN(last - first + 1, loan->slots - (first - 1) % loan->slots);
+        count = MIN(count, loan->max_burst);
+        size = count * loan->slot_bytes;
+        if (first + count - 1 == loan->ready && loan->last_bytes)
+            size -= loan->slot_bytes - loan->last_bytes;
+        if (send(loan->fd, ring_datagram(loan, first), size, MSG_DONTWAIT) < 0 && count > 1 &&
+            errno != EAGAIN && errno != ECONNREFUSED) {
+            loan->max_burst = 1; /* the path MTU is smaller, or the card cannot do it */
+            count = 0;
+        }
+    }
+}
+
 static Verdict serve_ack(Loan *loan, const unsigned char *datagram, size_t length, double now)
 {
-    unsigned long long in_flight = loan->blocks + 1, next = in_flight + 1;
-    size_t size = loan->slot_bytes;
+    unsigned long long acked = MIN(loan->blocks + loan->windowsize, loan->ready);
+    unsigned long long last = MIN(acked + loan->windowsize, loan->ready);
 
     if (length != HEADER_BYTES || datagram[0] != 0 || datagram[1] != ACK ||
-        memcmp(datagram + 2, ring_datagram(loan, in_flight) + 2, 2) != 0 || next > loan->ready)
+        memcmp(datagram + 2, ring_datagram(loan, acked) + 2, 2) != 0 || last == acked ||
+        (last < acked + loan->windowsize && !loan->last_bytes))
         return UNEXPECTED;
-    if (next == loan->ready && loan->last_bytes)
-        size = loan->last_bytes;
-    /* An error is a lost datagram: the session's timer sends it again. */
-    (void)send(loan->fd, ring_datagram(loan, next), size, MSG_DONTWAIT);
-    loan->blocks = in_flight;
+    send_datagrams(loan, acked + 1, last);
+    loan->blocks = acked;
     loan->round_trip = now - loan->moved_at;
     loan->moved_at = now;
-    return next == loan->ready && !loan->last_bytes ? USED_UP : SERVED;
+    return last + loan->windowsize > loan->ready && !loan->last_bytes ? USED_UP : SERVED;
 }
 
 /* Receivers: a full block with the next number is stored, and each window is acknowledged. */
@@ -141,7 +164,7 @@ static ssize_t receive(DataPlane *self, const Loan *loan, size_t *segment)
     ssize_t length;
     int size;
 
-    if (loan->windowsize == 1)
+    if (loan->windowsize == 1 || !loan->is_receiver)
         return recv(loan->fd, self->datagram, sizeof self->datagram, MSG_DONTWAIT);
     message.msg_control = control;
     message.msg_controllen = sizeof control;
@@ -203,9 +226,9 @@ static Loan *find_loan(const DataPlane *self, int fd)
 static int serve_round(DataPlane *self, const struct epoll_event *ready, int n_ready, int *n_events)
 {
     double now = monotonic_seconds();
-    int i, served = 0;
+    int served = 0;
 
-    for (i = 0; i < n_ready; i++) {
+    for (int i = 0; i < n_ready; i++) {
         Event *event = &self->events[*n_events];
         Loan *loan = find_loan(self, ready[i].data.fd);
 
@@ -241,9 +264,8 @@ static PyObject *list_datagrams(const Event *event)
 static PyObject *list_events(DataPlane *self, int n_events)
 {
     PyObject *events = PyList_New(0), *event;
-    int i;
 
-    for (i = 0; i < n_events; i++) {
+    for (int i = 0; i < n_events; i++) {
         if (events) {
             event = Py_BuildValue("iIN", self->events[i].fd, self->events[i].mask,
                                   list_datagrams(&self->events[i]));
@@ -289,16 +311,14 @@ static PyObject *turn(DataPlane *self, PyObject *args)
                          PyBool_FromLong(n_ready == max_sockets));
 }
 
-static int fits_buffer(const Loan *loan)
+static int fits_buffer(const Loan *loan, unsigned long long ready, unsigned last_bytes)
 {
-    int fits = loan->slots > 0 && loan->windowsize > 0 && loan->number <= MAX_BLOCK_NUMBER;
-
-    if (!loan->is_receiver)
-        fits = fits && loan->slot_bytes >= HEADER_BYTES && loan->last_bytes <= loan->slot_bytes &&
-               loan->ready > loan->blocks && loan->ready - loan->blocks <= loan->slots;
-    if (!fits)
-        PyErr_SetString(PyExc_ValueError, "the position does not fit the buffer");
-    return fits;
+    if (loan->slots > 0 && loan->windowsize > 0 && loan->number <= MAX_BLOCK_NUMBER &&
+        (loan->is_receiver || (loan->slot_bytes >= HEADER_BYTES && last_bytes <= loan->slot_bytes &&
+                               ready > loan->blocks && ready - loan->blocks <= loan->slots)))
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "the position does not fit the buffer");
+    return 0;
 }
 
 static void free_loan(Loan *loan)
@@ -321,10 +341,8 @@ static int reserve(DataPlane *self, int fd)
     if (fd < self->room)
         return 0;
     loans = PyMem_Realloc(self->loans, (size_t)room * sizeof *loans);
-    if (!loans) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    if (!loans)
+        return PyErr_NoMemory() ? 0 : -1;
     memset(loans + self->room, 0, (size_t)(room - self->room) * sizeof *loans);
     self->loans = loans;
     self->room = room;
@@ -344,7 +362,7 @@ static PyObject *lend(DataPlane *self, const Loan *given, PyObject *buffer)
     loan->round_trip = -1;
     if (PyObject_GetBuffer(buffer, &loan->buffer, PyBUF_WRITABLE) == 0) {
         loan->slots = loan->slot_bytes ? (unsigned long long)loan->buffer.len / loan->slot_bytes : 0;
-        if (fits_buffer(loan)) {
+        if (fits_buffer(loan, loan->ready, loan->last_bytes)) {
             self->loans[loan->fd] = loan;
             Py_RETURN_NONE;
         }
@@ -355,12 +373,18 @@ static PyObject *lend(DataPlane *self, const Loan *given, PyObject *buffer)
 
 static PyObject *lend_sender(DataPlane *self, PyObject *args)
 {
-    Loan loan = {.windowsize = 1};
+    Loan loan = {0};
     PyObject *ring;
+    int segment;
 
-    if (!PyArg_ParseTuple(args, "iOIKKId", &loan.fd, &ring, &loan.slot_bytes, &loan.blocks,
-                          &loan.ready, &loan.last_bytes, &loan.moved_at))
+    if (!PyArg_ParseTuple(args, "iOIIKKId", &loan.fd, &ring, &loan.slot_bytes, &loan.windowsize,
+                          &loan.blocks, &loan.ready, &loan.last_bytes, &loan.moved_at))
         return NULL;
+    segment = (int)loan.slot_bytes;
+    loan.max_burst = 1;
+    if (loan.windowsize > 1 && segment > 0 && segment <= MAX_BURST_BYTES / 2 &&
+        setsockopt(loan.fd, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0)
+        loan.max_burst = MIN(MAX_BURST_BYTES / loan.slot_bytes, MAX_BURST_DATAGRAMS);
     return lend(self, &loan, ring);
 }
 
@@ -389,38 +413,26 @@ static Loan *require_loan(const DataPlane *self, int fd)
 
 static PyObject *refill(DataPlane *self, PyObject *args)
 {
-    Loan given, filled, *loan;
+    Loan given = {0}, *loan;
 
-    if (!PyArg_ParseTuple(args, "iKI", &given.fd, &given.ready, &given.last_bytes))
+    if (!PyArg_ParseTuple(args, "i|KI", &given.fd, &given.ready, &given.last_bytes))
         return NULL;
     loan = require_loan(self, given.fd);
-    if (!loan)
+    if (!loan || !fits_buffer(loan, given.ready, given.last_bytes))
         return NULL;
-    filled = *loan;
-    filled.ready = given.ready;
-    filled.last_bytes = given.last_bytes;
-    if (!fits_buffer(&filled))
-        return NULL;
-    *loan = filled;
-    Py_RETURN_NONE;
-}
-
-static PyObject *empty(DataPlane *self, PyObject *fd)
-{
-    Loan *loan = require_loan(self, (int)PyLong_AsLong(fd));
-
-    if (loan)
+    loan->ready = given.ready;
+    loan->last_bytes = given.last_bytes;
+    if (loan->is_receiver)
         loan->blocks = 0;
-    return loan ? Py_NewRef(Py_None) : NULL;
+    Py_RETURN_NONE;
 }
 
 static PyObject *look(DataPlane *self, PyObject *fd)
 {
-    const Loan *loan = require_loan(self, (int)PyLong_AsLong(fd));
+    const Loan *at = require_loan(self, (int)PyLong_AsLong(fd));
 
-    return loan ? Py_BuildValue("KIdd", loan->blocks, loan->unacknowledged, loan->moved_at,
-                                loan->round_trip)
-                : NULL;
+    return at ? Py_BuildValue("KIdd", at->blocks, at->unacknowledged, at->moved_at, at->round_trip)
+              : NULL;
 }
 
 static PyObject *reclaim(DataPlane *self, PyObject *fd)
@@ -448,8 +460,8 @@ static void deallocate(DataPlane *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
-    for (int fd = 0; fd < self->room; fd++)
-        free_loan(self->loans[fd]);
+    while (self->room > 0)
+        free_loan(self->loans[--self->room]);
     PyMem_Free(self->loans);
     free_object(self);
     Py_DECREF(type);
@@ -463,31 +475,19 @@ static PyMethodDef methods[] = {
     METHOD(lend_sender, METH_VARARGS),
     METHOD(lend_receiver, METH_VARARGS),
     METHOD(refill, METH_VARARGS),
-    METHOD(empty, METH_O),
     METHOD(look, METH_O),
     METHOD(reclaim, METH_O),
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot slots[] = {
-    {Py_tp_init, (void *)initialize},
-    {Py_tp_dealloc, (void *)deallocate},
-    {Py_tp_methods, methods},
-    {0, NULL},
-};
+#define NAME "tftpd.dataplane._native"
 
-static PyType_Spec spec = {
-    .name = "tftpd.dataplane._native.DataPlane",
-    .basicsize = sizeof(DataPlane),
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = slots,
-};
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "tftpd.dataplane._native",
-    .m_size = -1,
-};
+static PyType_Slot slots[] = {{Py_tp_init, (void *)initialize},
+                              {Py_tp_dealloc, (void *)deallocate},
+                              {Py_tp_methods, methods},
+                              {0, NULL}};
+static PyType_Spec spec = {NAME ".DataPlane", sizeof(DataPlane), 0, Py_TPFLAGS_DEFAULT, slots};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = NAME, .m_size = -1};
 
 PyMODINIT_FUNC PyInit__native(void)
 {

@@ -6,7 +6,7 @@ that it expects next. It reads no files and has no timers.
 
 | loan     | expected datagram              | answer                          |
 | -------- | ------------------------------ | ------------------------------- |
-| sender   | the ACK of the block in flight | the next datagram of the ring   |
+| sender   | the ACK of the window in flight | the next window of the ring    |
 | receiver | the next block, if it is full  | one ACK for each window         |
 
 Anything else goes to the session unchanged: another block, a duplicate, an ERROR, the end of the
@@ -66,27 +66,31 @@ class DataPlane:
         fd: int,
         ring: bytearray,
         slot_bytes: int,
+        windowsize: int,
         blocks: int,
         ready: int,
         last_bytes: int,
         moved_at: float,
     ) -> None:
-        """Lend a sender in lock-step. Block `blocks` + 1 is in flight and was sent once.
+        """Lend a sender. The whole window after block `blocks` is in flight and was sent once.
 
         Args:
             fd: Connected socket.
             ring: Ring of datagrams; block i is in slot (i - 1) modulo the number of slots.
             slot_bytes: Size of a slot, and of a full datagram.
+            windowsize: Number of blocks for each ACK.
             blocks: Index of the last acknowledged block.
             ready: Index of the last block in the ring, greater than `blocks`.
             last_bytes: Size of datagram `ready` if it ends the file, else 0.
-            moved_at: When the block in flight was sent.
+            moved_at: When the window in flight was sent.
 
         Raises:
             ValueError: The socket is lent already, or the position does not fit the ring.
         """
         self._check_free(fd)
-        self._loans[fd] = _SenderLoan(fd, ring, slot_bytes, blocks, ready, last_bytes, moved_at)
+        loan = _SenderLoan(fd, ring, slot_bytes, windowsize, blocks, moved_at)
+        loan.refill(ready, last_bytes)
+        self._loans[fd] = loan
 
     def lend_receiver(
         self,
@@ -113,15 +117,18 @@ class DataPlane:
         self._check_free(fd)
         self._loans[fd] = _ReceiverLoan(fd, buffer, blksize, windowsize, number, moved_at)
 
-    def refill(self, fd: int, ready: int, last_bytes: int) -> None:
-        """Report that the ring of a sender has more blocks; arguments as for its loan."""
-        loan = self._loans[fd]
-        assert isinstance(loan, _SenderLoan)
-        loan.refill(ready, last_bytes)
+    def refill(self, fd: int, ready: int = 0, last_bytes: int = 0) -> None:
+        """Report that the ring of a sender has more blocks, or the buffer of a receiver is empty.
 
-    def empty(self, fd: int) -> None:
-        """Report that the blocks in the buffer of a receiver were taken."""
-        self._loans[fd].blocks = 0
+        Args:
+            fd: Lent socket.
+            ready: As for `lend_sender()`; any value for a receiver.
+            last_bytes: The same.
+
+        Raises:
+            ValueError: The position does not fit the ring.
+        """
+        self._loans[fd].refill(ready, last_bytes)
 
     def look(self, fd: int) -> Position:
         """Return the position of a loan. KeyError: the socket is not lent."""
@@ -187,26 +194,26 @@ class _SenderLoan:
         fd: int,
         ring: bytearray,
         slot_bytes: int,
+        windowsize: int,
         blocks: int,
-        ready: int,
-        last_bytes: int,
         moved_at: float,
     ) -> None:
         self._fd = fd
         self._ring = memoryview(ring)
         self._slot_bytes = slot_bytes
         self._slots = len(ring) // slot_bytes if slot_bytes >= _HEADER_BYTES else 0
+        self._windowsize = windowsize
         self.blocks = blocks
         self.moved_at = moved_at
         self.round_trip = -1.0
-        self.refill(ready, last_bytes)
 
     def refill(self, ready: int, last_bytes: int) -> None:
         """Take the index of the last block in the ring."""
-        if not 0 < ready - self.blocks <= self._slots or last_bytes > self._slot_bytes:
+        n_blocks = ready - self.blocks
+        if not 0 < n_blocks <= self._slots or last_bytes > self._slot_bytes or not self._windowsize:
             raise ValueError("the position does not fit the buffer")
         self._ready, self._last_bytes = ready, last_bytes
-        self._expect(self.blocks % self._slots * self._slot_bytes)
+        self._expect(self.blocks)
 
     def serve(self, now: float) -> Datagrams:
         """Read one datagram, and answer the expected ACK."""
@@ -214,25 +221,30 @@ class _SenderLoan:
             datagram = os.read(self._fd, _MAX_CONTROL_BYTES)
         except OSError:  # nothing is there, or an ICMP error, which belongs to an earlier datagram
             return None
-        in_flight = self.blocks + 1
-        if datagram != self._expected or in_flight == self._ready:
+        acked, window = self._acked, self._windowsize
+        last = min(acked + window, self._ready)
+        is_window = last - acked == window or (last > acked and self._last_bytes)
+        if datagram != self._expected or not is_window:
             return (datagram,)
-        start = in_flight % self._slots * self._slot_bytes  # of the next block
-        is_last = in_flight + 1 == self._ready
-        size = (is_last and self._last_bytes) or self._slot_bytes
-        with suppress(OSError):  # a lost datagram: the session's timer sends it again
-            os.write(self._fd, self._ring[start : start + size])
-        self._expect(start)
-        self.blocks = in_flight
+        for index in range(acked, last):
+            start = index % self._slots * self._slot_bytes
+            is_last = index + 1 == self._ready
+            size = (is_last and self._last_bytes) or self._slot_bytes
+            with suppress(OSError):  # a lost datagram: the session's timer sends it again
+                os.write(self._fd, self._ring[start : start + size])
+        self.blocks = acked
+        self._expect(acked)
         self.round_trip, self.moved_at = now - self.moved_at, now
-        return () if is_last and not self._last_bytes else None
+        return None if self._last_bytes or last + window <= self._ready else ()
 
     def close(self) -> None:
         """Release the ring."""
         self._ring.release()
 
-    def _expect(self, start: int) -> None:
-        """Expect the ACK of the block at this place in the ring."""
+    def _expect(self, blocks: int) -> None:
+        """Expect the ACK of the window after a block."""
+        self._acked = min(blocks + self._windowsize, self._ready)
+        start = (self._acked - 1) % self._slots * self._slot_bytes
         self._expected = _ACK + self._ring[start + 2 : start + _HEADER_BYTES]
 
 
@@ -275,6 +287,10 @@ class _ReceiverLoan:
             if not (datagrams and self.unacknowledged):
                 break
         return None
+
+    def refill(self, ready: int, last_bytes: int) -> None:
+        """Start at the begin of the buffer again."""
+        self.blocks = 0
 
     def close(self) -> None:
         """Release the second descriptor of the socket."""

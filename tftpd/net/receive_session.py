@@ -166,7 +166,7 @@ class ReceiveSession(Session[Receiver]):
     def _continue_loan(self, loan: LendableSocket) -> None:
         machine = self.machine
         self._empty_buffer()
-        loan.plane.empty(loan.fileno())
+        loan.plane.refill(loan.fileno())
         if self._sink.is_full and not machine.closed:
             self._flush()
         if machine.closed or self._sink.room < len(self._buffer):

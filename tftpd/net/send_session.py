@@ -1,6 +1,6 @@
 """Session that sends a file: a `Sender` and a ring of ready datagrams."""
 
-from tftpd.dataplane import Position
+from tftpd.dataplane import MOVES_WINDOWS, Position
 from tftpd.net.interfaces import LendableSocket, SessionRuntime
 from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
@@ -66,16 +66,24 @@ class SendSession(Session[Sender]):
             self._read_ahead(n_blocks)
             self._transmit(now)
         self._finish_turn(now)
-        if self._machine.lock_step_blocks and self._ring.last_block_size is None:
+        if self._may_lend:
             self._lend()
+
+    @property
+    def _may_lend(self) -> bool:
+        windowsize = self._machine.options.windowsize
+        has_window = self._machine.blocks_behind_window >= windowsize
+        is_faster = windowsize == 1 or MOVES_WINDOWS
+        return has_window and is_faster and self._ring.last_block_size is None
 
     def _lend(self) -> None:
         """Lend a download with more than a ring of blocks left; less would not pay."""
         socket, machine, ring = self._borrow_socket(), self._machine, self._ring
         # To connect the socket, datagrams were delivered.
-        if socket is None or self._loan is not None or not machine.lock_step_blocks:
+        if socket is None or self._loan is not None or not self._may_lend:
             return
-        begin = machine.blocks, ring.ready, ring.last_datagram_bytes, machine.sent_at
+        windowsize = machine.options.windowsize
+        begin = windowsize, machine.blocks, ring.ready, ring.last_datagram_bytes, machine.sent_at
         socket.plane.lend_sender(socket.fileno(), ring.buffer, ring.size, *begin)
         self._loan = socket
 
@@ -87,7 +95,9 @@ class SendSession(Session[Sender]):
     def _continue_loan(self, loan: LendableSocket) -> None:
         machine, ring = self.machine, self._ring
         n_blocks = machine.blocks_wanted
-        if not n_blocks:  # a repeated request in the same turn has filled the ring already
+        # A repeated request in the same turn has filled the ring already, or less than a window
+        # is left behind the one in flight: then the next ACK is for this session.
+        if not n_blocks:
             return
         try:
             count = ring.fill(n_blocks, blocking=False)

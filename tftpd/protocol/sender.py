@@ -207,24 +207,24 @@ class Sender(TransferMachine):
             self._receive_duplicate(now)
 
     @property
-    def lock_step_blocks(self) -> int:
-        """Number of ready blocks behind the one in flight, if the driver may send them itself.
+    def blocks_behind_window(self) -> int:
+        """Number of ready blocks behind the window in flight, if the driver may send them itself.
 
-        The driver may do so in lock-step, while no block was sent twice, after the first RTT
-        sample: it sends each block after the ACK of the block before. See `on_acknowledged()`.
-        Otherwise the number is 0.
+        The driver may do so while no block was sent twice, after the first RTT sample: it sends
+        each window after the ACK of the window before. See `on_acknowledged()`. Otherwise the
+        number is 0.
         """
-        is_plain = self._windowsize == self._in_flight == 1 and self._sent_once
+        is_plain = self._windowsize == self._in_flight and self._sent_once
         is_paced = self._is_paced or self.smoothed_rtt is None
-        return self._ready - 1 if is_plain and not is_paced else 0
+        return self._ready - self._windowsize if is_plain and not is_paced else 0
 
     def on_acknowledged(self, count: int, now: float, round_trip: float | None = None) -> None:
-        """Take the ACKs of `count` blocks, each of which the driver has answered with a block.
+        """Take the ACKs of `count` blocks; the driver has answered each ACK with a window.
 
         Args:
-            count: Number of blocks, at most `lock_step_blocks`; 0: nothing has changed.
-            now: Time of the last block in seconds.
-            round_trip: Time from a block to its ACK in seconds, if it was measured.
+            count: Number of blocks, at most `blocks_behind_window`; 0: nothing has changed.
+            now: Time of the last window in seconds.
+            round_trip: Time from a window to its ACK in seconds, if it was measured.
         """
         if not count:
             return
@@ -232,7 +232,8 @@ class Sender(TransferMachine):
             self._timer.on_rtt_sample(round_trip)
         self.blocks += count
         self._ready -= count
-        self._highest_sent += count
+        self._in_flight = min(self._windowsize, self._ready)
+        self._highest_sent = self.blocks + self._in_flight
         self._acked_after_resend = self._duplicate_answered = False
         self._window_sent_at = now
         self._timer.reset_backoff()
