@@ -42,12 +42,18 @@ test: $(VENV)/.installed-test  ## Run the tests that every change must pass (4 m
 	$(PYTEST) $(PARALLEL) $(TESTS)
 
 .PHONY: lint
-lint: $(VENV)/.installed-lint  ## Run ruff, mypy, and the checks of spelling, names and docstrings
+lint: extension $(VENV)/.installed-lint  ## Run ruff, mypy, a compiler, and the checks of spelling, names and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m tests.support.style
+
+.PHONY: extension
+extension: $(VENV)/.installed  ## Compile the extension; each warning is an error
+	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wconversion -Werror -c -o /dev/null \
+		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+		tftpd/dataplane/_native.c
 
 .PHONY: check
 check: lint branches trial $(VENV)/.installed-test $(VENV)/.installed-docs  ## Run lint and all tests: also interop, browser, packages

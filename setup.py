@@ -19,7 +19,8 @@ setup(
                 f"-ffile-prefix-map={os.getcwd()}=.",  # the same bytes from any directory
             ],
             py_limited_api=True,
-            optional=True,  # without a compiler, the data plane in Python is used
+            # Without a compiler, the data plane in Python is used, unless C is selected.
+            optional=os.environ.get("TFTPD_DATAPLANE") != "C",
         )
     ],
     # One wheel for each architecture.

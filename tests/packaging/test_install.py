@@ -69,13 +69,18 @@ def python_wheel(sdist, tmp_path_factory):
     return _build_wheel(sdist, tmp_path_factory.mktemp("python"), CC="/bin/false")
 
 
-@pytest.fixture(scope="module")
-def installed(wheel):
-    """Install the wheel into a new virtual environment, without its dependencies."""
+def _install(wheel):
+    """Install a wheel into a new virtual environment, without its dependencies."""
     venv = wheel.parent / "venv"
     _run(sys.executable, "-m", "venv", str(venv))
     _run(str(venv / "bin/pip"), "install", "--quiet", "--no-deps", "--no-index", str(wheel))
     return venv
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """Install the wheel."""
+    return _install(wheel)
 
 
 @pytest.fixture
@@ -135,6 +140,11 @@ def test_a_wheel_is_built_without_a_compiler_and_has_no_extension(wheel, python_
     assert missing == {"tftpd/dataplane/_native.abi3.so"}
 
 
+def test_without_a_compiler_a_selected_extension_is_an_error(sdist, tmp_path):
+    with pytest.raises(AssertionError, match=r"error: [Cc]ommand .*/bin/false"):
+        _build_wheel(sdist, tmp_path / "wheel", CC="/bin/false", TFTPD_DATAPLANE="C")
+
+
 def test_every_module_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packaged = {name for name in archive.namelist() if name.startswith("tftpd/")}
@@ -148,6 +158,13 @@ def test_an_installation_has_the_manual_pages_and_the_completions(installed):
     assert CHECKOUT / "share/man/man8/tftpd.8" in files
     for path in files:
         assert (installed / path.relative_to(CHECKOUT)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.check
+def test_an_installation_without_a_compiler_has_the_data_plane_in_python(python_wheel, environment):
+    tftpd = _install(python_wheel) / "bin/tftpd"
+    version = _run(str(tftpd), "--version", cwd="/", env=environment)
+    assert version.endswith(" (data plane: python)\n")
 
 
 @pytest.mark.check
