@@ -31,7 +31,7 @@ def _run(*command, **how):
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """Build the packages; return their directory."""
-    for name in ("dpkg-buildpackage", "dh_python3", "lintian", "curl"):
+    for name in ("dpkg-buildpackage", "dh_python3", "lintian", "curl", "gcc"):
         program(name)
     directory = tmp_path_factory.mktemp("deb")
     _run(str(CHECKOUT / "packaging/deb"), str(directory), cwd="/")
@@ -89,6 +89,7 @@ def test_files_are_installed_in_the_directories_of_debian(root):
     for place in (
         "etc/tftpd/tftpd.yaml", "usr/bin/tftpc", "usr/bin/tftpd",
         "usr/lib/python3/dist-packages/tftpd/daemon/service.py",
+        "usr/lib/python3/dist-packages/tftpd/dataplane/_native.abi3.so",
         "usr/lib/python3/dist-packages/tftpd/daemon/units/tftpd.service",
         "usr/lib/python3/dist-packages/twisted/plugins/tftpd_plugin.py",
         "usr/share/bash-completion/completions/tftpc",
@@ -130,6 +131,7 @@ def test_the_daemon_serves_with_the_libraries_of_the_release(root, tmp_path, sta
             line = process.stdout.readline()
             assert line, output.decode()
             output += line
+        assert b"data plane: C\n" in output
         assert get(port, b"file") == b"content"
         metrics = _run("curl", "--silent", "--unix-socket", status, "http://localhost/metrics")
         assert "\ntftpd_" in metrics
