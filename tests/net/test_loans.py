@@ -42,6 +42,10 @@ BLOCKS = [CONTENT[start : start + BLKSIZE] for start in range(0, len(CONTENT), B
 FAST = RetransmitPolicy(min_interval=0.05, initial_interval=0.05, idle_timeout=5.0)
 
 
+def _no_tap(session):
+    return session
+
+
 class Host:
     """A host with one session, and the socket of its client."""
 
@@ -58,20 +62,19 @@ class Host:
         self.threads = []
         self.server = None
 
-    def download(
-        self, source, windowsize=1, mode=Mode.OCTET, tap=lambda session: session, **params
-    ):
+    def download(self, source, windowsize=1, mode=Mode.OCTET, tap=_no_tap, timing=FAST, **params):
         options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize, mode=mode)
         request = Rrq(b"f", b"octet")
-        session = SendSession(self._runtime, options, FAST, self._params(request, params), source)
+        session = SendSession(self._runtime, options, timing, self._params(request, params), source)
         self._start(session, PortRequirements(1024, windowsize * BLKSIZE, False), tap)
 
-    def upload(self, sink, windowsize=1, **params):
+    def upload(self, sink, windowsize=1, tap=_no_tap, timing=FAST, **params):
         options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
         request = Wrq(b"f", b"octet")
-        session = ReceiveSession(self._runtime, options, FAST, self._params(request, params), sink)
+        params = self._params(request, params)
+        session = ReceiveSession(self._runtime, options, timing, params, sink)
         window_bytes = windowsize * (BLKSIZE + 4)
-        self._start(session, PortRequirements(BLKSIZE + 1028, window_bytes, True))
+        self._start(session, PortRequirements(BLKSIZE + 1028, window_bytes, True), tap)
 
     def read(self):
         """Handle what has arrived, and the timers that are due."""
@@ -138,7 +141,7 @@ class Host:
     def _params(self, request, params):
         return SessionParams(request, self.client.getsockname(), self.results.append, **params)
 
-    def _start(self, session, needs, tap=lambda session: session):
+    def _start(self, session, needs, tap):
         self.session = session
         open_session_port(self.readers, tap(session), self.address, needs)
         session.begin()
@@ -598,6 +601,21 @@ def test_the_session_handles_the_rollover_of_an_upload(host, tmp_path, monkeypat
     assert all(lent)
     host.send(data(193, b""))
     assert (tmp_path / "new").read_bytes() == bytes(BLKSIZE * (65_536 + 192))
+
+
+def test_a_window_that_its_sender_begins_earlier_is_handled_by_the_session(
+    host, sink, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(receive_session, "MOVES_WINDOWS", True)
+    host.upload(sink, windowsize=4)
+    host.receive()
+    _windows(host, 1, 40, 4)
+    host.send(data(38, BLOCKS[37]), data(39, BLOCKS[38]), data(40, BLOCKS[39]))
+    assert not host.is_lent
+    host.send(data(41, BLOCKS[40]))
+    assert host.receive() == [ack(41)]  # the end of the window from block 38 on
+    _windows(host, 42, 1501, 4)
+    assert (tmp_path / "new").read_bytes() == CONTENT
 
 
 def test_a_window_with_a_gap_is_handled_by_the_session(host, sink, tmp_path, monkeypatch):

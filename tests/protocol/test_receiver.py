@@ -566,6 +566,10 @@ def test_a_driver_acknowledges_windows_itself_from_the_begin_of_a_window_on():
     assert (end.machine.next_number, end.machine.bytes_transferred) == (None, 32)
     assert end.receive(Data(9, b"iiii")) == [Ack(9)]
     assert end.machine.next_number == 10
+    assert end.receive(Data(8, b"hhhh"), Data(9, b"iiii")) == []
+    assert end.machine.next_number is None  # this window ends with block 10, not 12
+    assert end.receive(Data(10, b"jjjj")) == [Ack(10)]
+    assert end.machine.next_number == 11
 
 
 # --- Windows that arrive at once ---

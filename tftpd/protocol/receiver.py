@@ -166,8 +166,9 @@ class Receiver(TransferMachine):
         """
         number = self._numbering.to_wire(self.blocks) + 1
         is_plain = self.mid_window and self.blocks == self._acked_index and self._ack_sent_once
-        has_rtt = self.smoothed_rtt is not None
-        return number if is_plain and has_rtt and number < MAX_NUMBER else None
+        is_full_window = self._ack_at_index == self.blocks + self._windowsize
+        is_known = is_full_window and self.smoothed_rtt is not None
+        return number if is_plain and is_known and number < MAX_NUMBER else None
 
     def on_acknowledged(
         self,
