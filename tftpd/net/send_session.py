@@ -71,10 +71,11 @@ class SendSession(Session[Sender]):
 
     @property
     def _may_lend(self) -> bool:
+        if self._ring.last_block_size is not None:
+            return False
         windowsize = self._machine.options.windowsize
         has_window = self._machine.blocks_behind_window >= windowsize
-        is_faster = windowsize == 1 or MOVES_WINDOWS
-        return has_window and is_faster and self._ring.last_block_size is None
+        return has_window and (windowsize == 1 or MOVES_WINDOWS)
 
     def _lend(self) -> None:
         """Lend a download with more than a ring of blocks left; less would not pay."""

@@ -45,14 +45,14 @@ def open_udp_socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM | _NONBLOCK)
     if not _NONBLOCK:
         sock.setblocking(False)
-    allow_fragments(sock)
+    _allow_fragments(sock, family)
     return sock
 
 
-def allow_fragments(sock: socket.socket) -> None:
+def _allow_fragments(sock: socket.socket, family: int) -> None:
     """Send without the DF flag, as in.tftpd does: a block may exceed the path MTU."""
     if _LINUX:
-        sock.setsockopt(*_ALLOW_FRAGMENTS[sock.family])
+        sock.setsockopt(*_ALLOW_FRAGMENTS[family])
 
 
 def bind_session(local: SocketAddress, needs: PortRequirements) -> socket.socket:
@@ -167,7 +167,7 @@ def prepare_listener(sock: socket.socket) -> None:
     sock.setblocking(False)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         _enlarge_buffer(sock, option)
-    allow_fragments(sock)
+    _allow_fragments(sock, sock.family)
     _enable_pktinfo(sock)
 
 
