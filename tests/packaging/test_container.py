@@ -23,6 +23,14 @@ def test_any_answer_of_the_server_is_healthy(tmp_path, status, is_healthy):
     assert (ended.returncode == 0) is is_healthy
 
 
+def test_the_image_has_the_extension_and_no_compiler():
+    """TFTPD_DATAPLANE=C: an extension that cannot be compiled is an error."""
+    _, built, image = TEXT.split("\nFROM ")
+    assert re.search(r"apt-get install .* gcc .* python3-dev ", built)
+    assert re.search(r"TFTPD_DATAPLANE=C \S+ -m pip install ", built)
+    assert not re.search(r"gcc|-dev", image)
+
+
 def test_the_labels_agree_with_the_package():
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', TEXT))
     metadata = dict(re.findall(r"(?m)^(\w+) = (.+)$", (CHECKOUT / "setup.cfg").read_text()))
