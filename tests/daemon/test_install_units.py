@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tftpd
 from tests.support.daemons import CHECKOUT
 from tftpd.daemon.cli import main
 
@@ -22,6 +23,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     monkeypatch.setattr(sys, "prefix", "/opt/tftpd 1%")
     monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(tftpd, "__file__", f"{sys.prefix}/lib/python3.11/site-packages/tftpd/x.py")
     return tmp_path / "root"
 
 
@@ -58,6 +60,13 @@ def test_the_units_run_the_program_of_this_installation(root, tmp_path):
         assert f"ExecStart={program} run --config /etc/tftpd/{config}.yaml" in lines
         assert f"ExecReload={program} check --no-templates /etc/tftpd/{config}.yaml" in lines
         assert 'ExecPaths=/usr -/lib -/lib64 "-/opt/tftpd 1%%"' in lines
+
+
+def test_the_service_can_load_the_extension_of_an_editable_installation(root, monkeypatch):
+    monkeypatch.setattr(tftpd, "__file__", "/opt/checkout/tftpd/__init__.py")
+    _install(root)
+    lines = (root / UNITS / "tftpd.service").read_text().splitlines()
+    assert 'ExecPaths=/usr -/lib -/lib64 -/opt/checkout/tftpd "-/opt/tftpd 1%%"' in lines
 
 
 def test_each_unit_names_its_manual_pages(root):

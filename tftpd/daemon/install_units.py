@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 
+import tftpd
 from tftpd.daemon.service import DEFAULT_CONFIG
 
 _UNITS = ("tftpd.service", "tftpd@.service", "tftpd.socket", "tftpd@.socket")
@@ -127,8 +128,12 @@ def _program() -> str:
 
 
 def _exec_paths() -> str:
-    """Return `ExecPaths=` with this Python's directories: libraries count as programs."""
-    others = sorted(path for path in _python_directories() if not path.is_relative_to("/usr"))
+    """Return `ExecPaths=` with this Python and tftpd: libraries count as programs.
+
+    An editable installation has the extension in the checkout.
+    """
+    needed = {Path("/usr"), *_python_directories(), Path(tftpd.__file__).resolve().parent}
+    others = sorted(path for path in needed - {Path("/usr")} if needed.isdisjoint(path.parents))
     return " ".join([_EXEC_PATHS, *(_quote(f"-{path}") for path in others)])
 
 
