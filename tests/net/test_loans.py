@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from tests.dataplane.conftest import ack, data, plane_type
 from tests.net.test_udp import Readers
+from tests.support import hosts
 from tftpd.access.paths import split_name
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.access.profiles import DEFAULT_PROFILE
@@ -62,11 +63,20 @@ class Host:
         self.threads = []
         self.server = None
 
-    def download(self, source, windowsize=1, mode=Mode.OCTET, tap=_no_tap, timing=FAST, **params):
-        options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize, mode=mode)
+    def download(
+        self,
+        source,
+        windowsize=1,
+        mode=Mode.OCTET,
+        tap=_no_tap,
+        timing=FAST,
+        blksize=BLKSIZE,
+        **params,
+    ):
+        options = TransferOptions(blksize=blksize, windowsize=windowsize, mode=mode)
         request = Rrq(b"f", b"octet")
         session = SendSession(self._runtime, options, timing, self._params(request, params), source)
-        self._start(session, PortRequirements(1024, windowsize * BLKSIZE, False), tap)
+        self._start(session, PortRequirements(1024, windowsize * blksize, False), tap)
 
     def upload(self, sink, windowsize=1, tap=_no_tap, timing=FAST, **params):
         options = TransferOptions(blksize=BLKSIZE, windowsize=windowsize)
@@ -93,7 +103,7 @@ class Host:
         source.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                datagram, self.server = source.recvfrom(2000)
+                datagram, self.server = source.recvfrom(5000)
                 received.append(datagram)
         return received
 
@@ -451,6 +461,37 @@ def test_a_transfer_whose_datagrams_python_must_see_is_not_lent(host, source, ki
         host.send(ack(number))
         assert host.receive()[0] == data(number + 1, BLOCKS[number])
     assert not host.is_lent
+
+
+def test_an_error_that_is_longer_than_a_block_is_one_datagram(host, monkeypatch):
+    monkeypatch.setattr(send_session, "MOVES_WINDOWS", True)
+    host.download(MemorySource(CONTENT), windowsize=4, blksize=8)
+    assert len(host.receive()) == 4
+    for number in range(4, 80, 4):
+        host.send(ack(number))
+        assert len(host.receive()) == 4
+    assert host.is_lent
+    host.session.stop(Outcome.STOPPED, ErrorText.STOPPING)
+    (error,) = host.receive()
+    assert error == b"\0\5\0\0" + ErrorText.STOPPING.encode() + b"\0"
+
+
+@pytest.mark.check
+def test_windows_of_blocks_that_are_longer_than_the_path_mtu_are_sent_in_fragments(
+    plane_type, monkeypatch
+):
+    monkeypatch.setattr(send_session, "MOVES_WINDOWS", True)
+    with hosts.host() as computer:
+        computer.run("ip", "link", "set", "lo", "mtu", "1500")
+        with computer.entered():
+            host = Host(plane_type, monkeypatch)
+            host.download(MemorySource(bytes(1_000_000)), windowsize=4, blksize=4000)
+            assert len(host.receive()) == 4
+            for number in range(4, 200, 4):  # UDP_SEGMENT cannot be used
+                host.send(ack(number))
+                assert len(host.receive()) == 4, number
+            assert host.is_lent
+            host.close()
 
 
 # --- Uploads ---

@@ -2,9 +2,7 @@
  *
  * Each loan is one transfer: a connected socket, a buffer, and the position in it. turn() waits
  * with epoll, answers the datagrams that it expects, and returns everything else to Python. It
- * touches no Python object meanwhile, so that it needs no GIL.
- *
- * Only one thread may use a plane. */
+ * touches no Python object meanwhile, so that it needs no GIL. Only one thread may use a plane. */
 
 #define Py_LIMITED_API 0x030B0000 /* Python 3.11 */
 #define PY_SSIZE_T_CLEAN
@@ -29,8 +27,7 @@ enum {
     MAX_BLOCK_NUMBER = 65535,
     MAX_BURST_BYTES = 65507,    /* payload of the longest IPv4 datagram */
     MAX_BURST_DATAGRAMS = 64,   /* UDP_MAX_SEGMENTS before Linux 6.9 */
-    DATA = 3, /* opcodes */
-    ACK = 4,
+    DATA = 3, ACK = 4,          /* opcodes */
 };
 
 /* How a datagram, or a ready socket, was handled. */
@@ -41,8 +38,7 @@ typedef enum {
 } Verdict;
 
 typedef struct {
-    int fd;
-    int is_receiver;
+    int fd, is_receiver;
     unsigned slot_bytes;
     unsigned long long slots;  /* of the buffer: datagrams of a sender, blocks of a receiver */
     unsigned long long blocks; /* sender: last acknowledged one; receiver: in the buffer */
@@ -92,6 +88,11 @@ static unsigned char *ring_datagram(const Loan *loan, unsigned long long index)
     return (unsigned char *)loan->buffer.buf + (index - 1) % loan->slots * loan->slot_bytes;
 }
 
+static int set_segment(int fd, int size) /* 0: each call of send(2) is one datagram */
+{
+    return setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
+}
+
 /* Sends datagrams of the ring. The session's timer sends lost ones again. */
 static void send_datagrams(Loan *loan, unsigned long long first, unsigned long long last)
 {
@@ -107,6 +108,7 @@ static void send_datagrams(Loan *loan, unsigned long long first, unsigned long l
         if (send(loan->fd, ring_datagram(loan, first), size, MSG_DONTWAIT) < 0 && count > 1 &&
             errno != EAGAIN && errno != ECONNREFUSED) {
             loan->max_burst = 1; /* the path MTU is smaller, or the card cannot do it */
+            (void)set_segment(loan->fd, 0);
             count = 0;
         }
     }
@@ -299,12 +301,10 @@ static PyObject *turn(DataPlane *self, PyObject *args)
     until += monotonic_seconds();
     do {
         n_ready = epoll_wait(self->epoll, ready, max_sockets, timeout);
-        if (n_ready <= 0)
-            break;
         n_served = serve_round(self, ready, n_ready, &n_events);
         served += n_served;
         timeout = n_served > 0 && n_ready <= FEW_SOCKETS ? (int)(1e3 * linger) : 0;
-    } while (n_events == 0 && monotonic_seconds() < until);
+    } while (n_ready > 0 && n_events == 0 && monotonic_seconds() < until);
     Py_END_ALLOW_THREADS
     self->in_turn = 0;
     return Py_BuildValue("NiN", list_events(self, n_events), served,
@@ -375,15 +375,13 @@ static PyObject *lend_sender(DataPlane *self, PyObject *args)
 {
     Loan loan = {0};
     PyObject *ring;
-    int segment;
 
     if (!PyArg_ParseTuple(args, "iOIIKKId", &loan.fd, &ring, &loan.slot_bytes, &loan.windowsize,
                           &loan.blocks, &loan.ready, &loan.last_bytes, &loan.moved_at))
         return NULL;
-    segment = (int)loan.slot_bytes;
     loan.max_burst = 1;
-    if (loan.windowsize > 1 && segment > 0 && segment <= MAX_BURST_BYTES / 2 &&
-        setsockopt(loan.fd, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0)
+    if (loan.windowsize > 1 && loan.slot_bytes > 0 && loan.slot_bytes <= MAX_BURST_BYTES / 2 &&
+        set_segment(loan.fd, (int)loan.slot_bytes) == 0)
         loan.max_burst = MIN(MAX_BURST_BYTES / loan.slot_bytes, MAX_BURST_DATAGRAMS);
     return lend(self, &loan, ring);
 }
@@ -441,6 +439,8 @@ static PyObject *reclaim(DataPlane *self, PyObject *fd)
     PyObject *position = look(self, fd);
 
     if (position) {
+        if (self->loans[number]->windowsize > 1) /* the session may send a longer ERROR */
+            (void)set_segment(number, 0);
         free_loan(self->loans[number]);
         self->loans[number] = NULL;
     }
