@@ -168,6 +168,18 @@ def test_a_thread_and_a_daemon_without_a_running_reactor_write_at_once(monkeypat
     assert len(out.getvalue().splitlines()) == 2
 
 
+def test_a_line_of_a_thread_is_written_with_those_that_wait_for_the_end_of_the_turn(monkeypatch):
+    reactor, out = _Reactor(), io.StringIO()
+    log = Logger(namespace="n", observer=observer("info", "text", out, reactor))
+    monkeypatch.setattr("tftpd.daemon.logs.isInIOThread", lambda: True)
+    log.info("of the reactor")
+    monkeypatch.setattr("tftpd.daemon.logs.isInIOThread", lambda: False)
+    log.info("of a thread")
+    assert out.getvalue() == ""
+    reactor.advance(0)
+    assert len(out.getvalue().splitlines()) == 2
+
+
 @pytest.fixture
 def lines():
     """Return a function that returns the lines of the access log."""

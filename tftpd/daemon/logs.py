@@ -16,12 +16,10 @@ from time import monotonic
 from typing import Any, TextIO, cast
 
 from twisted.logger import (
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
     eventAsText,
     formatEvent,
     formatEventAsClassicLogText,
@@ -59,20 +57,23 @@ def observer(level: str, form: str, out: TextIO, reactor: Any = None) -> ILogObs
         reactor: The lines of one turn of this reactor are written together; None: each line is
             written at once.
     """
-    predicate = LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    lowest = LogLevel.lookupByName(level)
     has_priority = is_journal(out)
     format_text = _format_without_time if has_priority else _format_text
     format_event = _format_json if form == "json" else format_text
 
     def to_text(event: LogEvent) -> str | None:
+        log_level = event.get("log_level")
+        if log_level is None or log_level < lowest:
+            return None
         if level != "debug" and _is_twisted_info(event):
             return None
         text = format_event(event)
         if text and has_priority:
-            return _prefix_priority(text, event.get("log_level", LogLevel.info))
+            return _prefix_priority(text, log_level)
         return text
 
-    return FilteringLogObserver(BatchingObserver(nonblocking(out), to_text, reactor), [predicate])
+    return BatchingObserver(nonblocking(out), to_text, reactor)
 
 
 def _is_twisted_info(event: LogEvent) -> bool:
@@ -105,11 +106,14 @@ class BatchingObserver:
     def __call__(self, event: LogEvent) -> None:
         """Twisted: log an event."""
         text = self._to_text(event)
-        if text:
-            self._lines.append(text)
+        if not text:
+            return
+        self._lines.append(text)
+        if self._is_scheduled:
+            return
         if self._reactor is None or not (self._reactor.running and isInIOThread()):
             self.flush()
-        elif not self._is_scheduled:
+        else:
             self._is_scheduled = True
             self._reactor.callLater(0, self.flush)
 
