@@ -1,18 +1,42 @@
 """The blocking form on loopback; a thread plays the server, also a hostile one."""
 
+import select
 import socket
 import threading
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
-from tftpd.client import BadAnswer, ClientSettings, ServerError, TimedOut, blocking, get, put
+from tftpd.client import (
+    BadAnswer,
+    ClientSettings,
+    LocalError,
+    ServerError,
+    TimedOut,
+    TransferError,
+    blocking,
+    get,
+    put,
+    transfer,
+)
+from tftpd.dataplane import NAME, reference
 
 LIMIT = 20.0
 LOCK_STEP = ClientSettings(blksize=512, windowsize=1)
 ERROR_5 = b"\0\5\0\5Unknown transfer ID\0"
+
+
+@pytest.fixture(params=["C", "Python", "without epoll"], autouse=True)
+def plane(request, monkeypatch):
+    """Each test runs with both data planes, and as on a system without epoll."""
+    if request.param == "without epoll":
+        monkeypatch.delattr(select, "epoll")
+    elif request.param == "Python":
+        monkeypatch.setattr(blocking, "DataPlane", reference.DataPlane)
+        monkeypatch.setattr(transfer, "MOVES_WINDOWS", False)
+    elif NAME != "C":
+        pytest.skip("the extension was not built")
 
 
 def data(number, payload=b"x" * 512):
@@ -250,9 +274,7 @@ def test_an_exception_of_the_program_ends_the_transfer_with_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lost_block_is_requested_again_without_receive_timeouts_of_the_kernel(
-    tmp_path, monkeypatch
-):
+def test_a_lost_block_is_requested_again_after_the_interval(tmp_path):
     def play(listener, request, client):
         listener.sendto(data(1), client)
         receive(listener, ack(1))
@@ -260,8 +282,110 @@ def test_a_lost_block_is_requested_again_without_receive_timeouts_of_the_kernel(
         listener.sendto(data(2, b"end"), client)
         receive(listener, ack(2))
 
-    short = SimpleNamespace(pack=lambda *_: b"\0")  # too short for the kernel
-    monkeypatch.setattr(blocking, "_TIMEVAL", short)
     with server(play) as port:
         result = get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
     assert result.retransmits == 1
+
+
+def test_a_lost_block_of_a_window_is_requested_in_the_middle_of_the_window(tmp_path):
+    def play(listener, request, client):
+        listener.sendto(b"\0\6windowsize\0004\0", client)
+        receive(listener, ack(0))
+        for first in range(1, 81, 4):
+            for number in range(first, first + 4):
+                listener.sendto(data(number), client)
+            receive(listener, ack(first + 3))
+        for number in (81, 82, 84):  # block 83 is lost
+            listener.sendto(data(number), client)
+        receive(listener, ack(82))
+        for number in (83, 84, 85):
+            listener.sendto(data(number), client)
+        listener.sendto(data(86, b"end"), client)
+        receive(listener, ack(86))
+
+    path, settings = tmp_path / "f", ClientSettings(blksize=512, windowsize=4)
+    with server(play) as port:
+        get("127.0.0.1", "f", path, port=port, settings=settings)
+    assert path.read_bytes() == b"x" * 85 * 512 + b"end"
+
+
+@pytest.mark.parametrize("windowsize", [1, 4])
+def test_a_download_that_is_larger_than_the_buffer_of_the_data_plane_is_complete(
+    tmp_path, monkeypatch, windowsize
+):
+    monkeypatch.setattr(transfer, "_LENT_BYTES", 5000)  # 2 windows of 4 blocks, or 9 blocks
+
+    def play(listener, request, client):
+        if windowsize > 1:
+            listener.sendto(b"\0\6windowsize\0%d\0" % windowsize, client)
+            receive(listener, ack(0))
+        for number in range(1, 101):
+            listener.sendto(data(number, bytes([number]) * 512), client)
+            if number % windowsize == 0:
+                receive(listener, ack(number))
+        listener.sendto(data(101, b"end"), client)
+        receive(listener, ack(101))
+
+    path, settings = tmp_path / "f", ClientSettings(blksize=512, windowsize=windowsize)
+    with server(play) as port:
+        get("127.0.0.1", "f", path, port=port, settings=settings)
+    assert path.read_bytes() == b"".join(bytes([n]) * 512 for n in range(1, 101)) + b"end"
+
+
+def test_blocks_beyond_the_maximum_size_end_a_download(tmp_path):
+    ended = threading.Event()
+
+    def play(listener, request, client):
+        for number in range(1, 2000):
+            listener.sendto(data(number), client)
+            if listener.recv(1024) != ack(number):
+                ended.set()
+                return
+
+    settings = ClientSettings(blksize=512, windowsize=1, max_size=5000)
+    with server(play) as port, pytest.raises(LocalError, match="5000"):
+        get("127.0.0.1", "f", tmp_path / "f", port=port, settings=settings)
+    assert (ended.is_set(), list(tmp_path.iterdir())) == (True, [])
+
+
+def test_another_thread_cancels_a_transfer_that_runs_without_pause(tmp_path):
+    cancelled = threading.Event()
+
+    def play(listener, request, client):
+        for number in range(1, 65536):
+            listener.sendto(data(number), client)
+            if number == 50:
+                cancelled.set()
+            if (answer := listener.recv(1024)) != ack(number):
+                assert answer == b"\0\5\0\0Transfer was cancelled\0"
+                return
+        raise AssertionError("the transfer was not cancelled")
+
+    with server(play) as port:
+        prepared = transfer.get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)
+        with pytest.raises(TransferError):
+            blocking.run_transfer(prepared, cancelled)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traced_transfer_shows_each_datagram(tmp_path):
+    def play(listener, request, client):
+        for number in range(1, 30):
+            listener.sendto(data(number), client)
+            receive(listener, ack(number))
+        listener.sendto(data(30, b""), client)
+        receive(listener, ack(30))
+
+    seen = []
+    with server(play) as port:
+        get(
+            "127.0.0.1",
+            "f",
+            tmp_path / "f",
+            port=port,
+            settings=LOCK_STEP,
+            trace=lambda outgoing, datagram, _: seen.append((outgoing, datagram[:4])),
+        )
+    assert seen[1:] == [
+        each for n in range(1, 31) for each in ((False, data(n)[:4]), (True, ack(n)))
+    ]

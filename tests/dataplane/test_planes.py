@@ -369,19 +369,15 @@ def test_a_receiver_needs_a_buffer_and_a_window(wire, blksize, windowsize):
         wire.plane.lend_receiver(wire.fd, bytearray(4), blksize, windowsize, 0, 0.0)
 
 
-def test_an_icmp_error_is_ignored(wire):
+def test_a_socket_with_an_icmp_error_is_for_the_session(wire):
     wire.lend_sender([b"aaaa", b"bbbb", b"cccc", b"dddd"])
-    peer, address = wire.peer, wire.peer.getsockname()
-    peer.send(ack(1))
-    peer.close()
-    wire.plane.turn(0.0, 0.0, 16)  # the answer meets a closed port
-    wire.plane.turn(0.0, 0.0, 16)
-    wire.peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    wire.peer.setblocking(False)
-    wire.peer.bind(address)
-    wire.peer.connect(wire.server.getsockname())
-    assert wire.send(ack(2)) == []
-    assert wire.received() == [data(3, b"cccc")]
+    wire.peer.send(ack(1))
+    wire.peer.close()
+    events, served, _ = wire.plane.turn(1.0, LINGER, 16)  # the answer meets a closed port
+    assert [(mask & select.EPOLLERR, data) for _, mask, data in events] == [(select.EPOLLERR, None)]
+    assert (served, wire.position) == (1, (1, 0))
+    with pytest.raises(ConnectionRefusedError):
+        wire.server.recv(64)
 
 
 def test_many_sockets_are_served_in_one_turn(plane_type):

@@ -8,35 +8,26 @@ range. An exception, such as `KeyboardInterrupt`, ends the transfer: the client 
 to the server and removes incomplete files.
 """
 
+import select
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from itertools import pairwise
 from threading import Event
 from time import monotonic
 from typing import Any, ParamSpec
 
 from tftpd.client import transfer as transfers
 from tftpd.client.errors import translate_to_local_error
+from tftpd.dataplane import DataPlane
 from tftpd.net import sockets
 from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_burst
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.block_numbers import MAX_NUMBER
-from tftpd.protocol.packets import ACK_PREFIX, HEADER_BYTES, Opcode
-from tftpd.protocol.receiver import Receiver
 from tftpd.protocol.result import TransferResult
 
 _MAX_WAIT_SECONDS = 0.25  # between two reads of the socket for packets from unknown TIDs
 _MAX_READS = 64  # of that socket
-_MAX_LOOP_SECONDS = 0.05  # in which only full blocks are handled
-_DATA = Opcode.DATA << 16  # with the block number, the header of a block
-
-# The kernel's receive timeout has a resolution of 4 ms or more. Shorter waits use poll(2), which
-# costs one more system call for each datagram.
-_MIN_RECEIVE_TIMEOUT_SECONDS = 0.04
-_TIMEVAL = struct.Struct("@ll")
+_TURN_SECONDS = 0.05  # of the data plane, and its wait for the next datagram
 
 P = ParamSpec("P")
 AnyTransfer = transfers.ClientTransfer[Any]
@@ -65,16 +56,18 @@ class BlockingDriver:
 
     The first socket receives the first answer, from any address. The second one is connected
     to the server's TID: the kernel handles its datagrams faster, and reports a closed port. Then
-    the first socket receives only packets from unknown TIDs. It is read from time to time.
+    the first socket receives only packets from unknown TIDs. It is read from time to time. The
+    data plane moves the blocks on the second one, for a limited time in each turn.
     """
 
     def __init__(self, transfer: AnyTransfer) -> None:
         self._transfer = transfer
         with translate_to_local_error("cannot open a UDP port: "):
             self._socket = sockets.bind_session(transfer.server.local, transfer.requirements)
+            # Without epoll there is no data plane, and each read waits with a timeout.
+            self._epoll = select.epoll() if hasattr(select, "epoll") else None
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, transfer.server.broadcast)
         self._connected: socket.socket | None = None
-        self._timeout = 0.0
         self._next_read_at = 0.0
 
     def run(self) -> None:
@@ -102,6 +95,8 @@ class BlockingDriver:
             self._socket.close()
             if self._connected is not None:
                 self._connected.close()
+            if self._epoll is not None:
+                self._epoll.close()
 
     def _send_all(self) -> None:
         transfer = self._transfer
@@ -125,6 +120,9 @@ class BlockingDriver:
         self._has_gro = needs.receives and has_windows and enable_gro(sock)
         self._max_bytes = needs.max_datagram_bytes
         self._socket.setblocking(False)
+        if self._epoll is not None:
+            self._epoll.register(sock, select.EPOLLIN)
+            self._plane = DataPlane(self._epoll)
         # Datagrams of other hosts may have arrived before the socket was connected.
         self._drain(sock)
 
@@ -143,31 +141,15 @@ class BlockingDriver:
         if now >= self._next_read_at:
             self._next_read_at = now + _MAX_WAIT_SECONDS
             self._drain(self._socket)
-        wait = min(transfer.machine.deadline - now, _MAX_WAIT_SECONDS)
-        if not 0.9 * self._timeout <= wait <= 2 * self._timeout:
-            self._set_timeout(sock, max(wait, 0.001))
-        machine = transfer.machine
-        datagrams: Sequence[bytes]
+        wait = max(0.001, min(transfer.machine.deadline - now, _MAX_WAIT_SECONDS))
         try:
-            if (
-                transfer.trace is None
-                and isinstance(machine, Receiver)
-                and machine.options.windowsize == 1
-                and machine.next_number
-            ):
-                datagrams = self._acknowledge_full_blocks(sock, machine, machine.next_number)
-            elif (
-                isinstance(transfer, transfers.UploadTransfer)
-                and transfer.answered
-                and transfer.trace is None
-                and transfer.machine.options.windowsize == 1
-                and transfer.machine.blocks_behind_window
-            ):
-                datagrams = self._send_single_blocks(sock, transfer)
-            elif self._has_gro:
-                datagrams = self._receive_window(sock)
+            if self._epoll is None:
+                sock.settimeout(wait)
+                datagrams = self._read(sock)
+            elif self._epoll.poll(wait):
+                datagrams = self._serve(sock)
             else:
-                datagrams = (sock.recv(self._max_bytes),)
+                raise TimeoutError
         except (TimeoutError, BlockingIOError):
             transfer.machine.on_timeout(monotonic())
         except OSError as error:
@@ -175,74 +157,29 @@ class BlockingDriver:
         else:
             transfer.receive(datagrams, transfer.peer, monotonic())
 
-    def _receive_window(self, sock: socket.socket) -> Sequence[bytes]:
-        """Wait for datagrams, and return those that have arrived, up to a window."""
+    def _serve(self, sock: socket.socket) -> Sequence[bytes]:
+        """Let the data plane answer expected datagrams; return the others."""
+        transfer, plane, fd = self._transfer, self._plane, sock.fileno()
+        if transfer.trace is not None or not transfer.lend(plane, fd):
+            return self._read(sock)
+        try:
+            events, _, _ = plane.turn(_TURN_SECONDS, _TURN_SECONDS, 1)
+        finally:
+            transfer.take_position(plane.reclaim(fd))
+        if not events:
+            return ()
+        ((_, _, datagrams),) = events
+        return self._read(sock) if datagrams is None else datagrams
+
+    def _read(self, sock: socket.socket) -> Sequence[bytes]:
+        """Return the next datagram, or with UDP_GRO those that have arrived, up to a window."""
+        if not self._has_gro:
+            return (sock.recv(self._max_bytes),)
         datagrams = list(recv_burst(sock)[0])
-        if sock.gettimeout() is None:  # otherwise the flag does not prevent waiting
-            with suppress(OSError):
-                while len(datagrams) < self._transfer.request.windowsize:
-                    datagrams += recv_burst(sock, socket.MSG_DONTWAIT)[0]
+        with suppress(OSError):
+            while len(datagrams) < self._transfer.request.windowsize:
+                datagrams += recv_burst(sock, socket.MSG_DONTWAIT)[0]
         return datagrams
-
-    def _acknowledge_full_blocks(
-        self, sock: socket.socket, machine: Receiver, number: int
-    ) -> Sequence[bytes]:
-        """Acknowledge full blocks that arrive in order, for a limited time.
-
-        Returns:
-            The first other datagram; nothing if the time has passed.
-        """
-        recv, send, max_bytes = sock.recv, sock.send, self._max_bytes
-        size = machine.options.blksize + HEADER_BYTES
-        until = monotonic() + _MAX_LOOP_SECONDS
-        payloads = []
-        try:
-            while (now := monotonic()) < until and number < MAX_NUMBER:
-                datagram = recv(max_bytes)
-                header = datagram[:HEADER_BYTES]
-                if len(datagram) != size or header != (_DATA | number).to_bytes(4, "big"):
-                    return (datagram,)
-                payloads.append(datagram[HEADER_BYTES:])
-                send(ACK_PREFIX + header[2:])
-                number += 1
-            return ()
-        finally:
-            if payloads:
-                machine.on_acknowledged(len(payloads), now, payloads)
-
-    def _send_single_blocks(
-        self, sock: socket.socket, transfer: transfers.UploadTransfer
-    ) -> Sequence[bytes]:
-        """Send ready blocks, each after the ACK of the block before, for a limited time.
-
-        Returns:
-            The first other datagram; nothing if no block is ready or the time has passed.
-        """
-        recv, send, max_bytes = sock.recv, sock.send, self._max_bytes
-        until = monotonic() + _MAX_LOOP_SECONDS
-        count = 0
-        try:
-            for sent, following in pairwise(transfer.ready_datagrams()):
-                if (now := monotonic()) >= until:
-                    break
-                datagram = recv(max_bytes)
-                if datagram[:HEADER_BYTES] != ACK_PREFIX + sent[2:HEADER_BYTES]:
-                    return (datagram,)
-                send(following)
-                count += 1
-            return ()
-        finally:
-            if count:
-                transfer.machine.on_acknowledged(count, now)
-
-    def _set_timeout(self, sock: socket.socket, seconds: float) -> None:
-        self._timeout = seconds
-        sock.settimeout(seconds)
-        if seconds >= _MIN_RECEIVE_TIMEOUT_SECONDS:
-            timeval = _TIMEVAL.pack(0, int(seconds * 1e6))
-            with suppress(OSError):  # 32-bit systems with 64-bit times have another structure
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-                sock.settimeout(None)
 
     def _drain(self, sock: socket.socket) -> None:
         """Read the datagrams that wait in the buffer of a non-blocking socket."""

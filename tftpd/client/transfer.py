@@ -33,6 +33,7 @@ from tftpd.client import files
 from tftpd.client.endpoint import ServerEndpoint, resolve_server
 from tftpd.client.errors import TimedOut, transfer_error
 from tftpd.client.settings import ClientSettings
+from tftpd.dataplane import MOVES_WINDOWS
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.types import Buffer, SocketAddress
 from tftpd.protocol import packets
@@ -48,11 +49,14 @@ from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
 from tftpd.storage.source import FileLike
 
 if TYPE_CHECKING:
+    from tftpd.dataplane import DataPlane, Position
     from tftpd.net.receive_session import UploadSink
 
 PORT = 69
 
 _PROGRESS_INTERVAL_SECONDS = 0.2
+
+_LENT_BYTES = 256 << 10  # buffer of a download that is lent to the data plane
 
 # Longest packet without file data that is expected: an OACK, or an ERROR with its text.
 _MAX_CONTROL_PACKET_BYTES = 1024
@@ -187,6 +191,22 @@ class ClientTransfer(ABC, Generic[File]):
             self.progress(self.bytes_transferred, self.size)
 
     @abstractmethod
+    def lend(self, plane: "DataPlane", fd: int) -> bool:
+        """Lend the transfer to a data plane, if the next datagrams are foreseeable.
+
+        Args:
+            plane: The data plane.
+            fd: Socket that is connected to the peer.
+
+        Returns:
+            True if the transfer is lent. Then `take_position()` must be the next call.
+        """
+
+    @abstractmethod
+    def take_position(self, position: "Position") -> None:
+        """Take the blocks that the data plane has moved, after `DataPlane.reclaim()`."""
+
+    @abstractmethod
     def release(self) -> None:
         """Release the files; remove an incomplete one. Idempotent."""
 
@@ -310,6 +330,7 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
     spool: BinaryIO | None = None
     stream: BinaryIO | None = None
     _sink: "UploadSink | None" = None
+    _buffer = bytearray()  # filled by the data plane
 
     @property
     def bytes_transferred(self) -> int:
@@ -342,6 +363,26 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
         if self.machine.outcome is Outcome.DONE and self.spool and self.stream:
             files.copy_spool(self.spool, self.stream)
         return super().result()
+
+    def lend(self, plane: "DataPlane", fd: int) -> bool:
+        """Lend a download, from the begin of a window on."""
+        number, options = self.machine.next_number, self.machine.options
+        if number is None or (options.windowsize > 1 and not MOVES_WINDOWS):
+            return False
+        window_bytes = options.windowsize * options.blksize
+        if not self._buffer:
+            self._buffer = bytearray(_LENT_BYTES // window_bytes * window_bytes)
+        if not self._buffer:
+            return False
+        sizes = options.blksize, options.windowsize
+        plane.lend_receiver(fd, self._buffer, *sizes, number - 1, self.machine.sent_at)
+        return True
+
+    def take_position(self, position: "Position") -> None:
+        """Take the blocks in the buffer."""
+        blocks, unacknowledged, moved_at, round_trip = position
+        payload = bytes(memoryview(self._buffer)[: blocks * self.machine.options.blksize])
+        self.machine.on_acknowledged(blocks, moved_at, (payload,), unacknowledged, round_trip)
 
     def release(self) -> None:
         """Release the files; remove an incomplete one."""
@@ -406,11 +447,19 @@ class UploadTransfer(ClientTransfer[FileLike]):
         is_known = self.answered and self.request.mode is Mode.OCTET
         return self.file.size if is_known else None
 
-    def ready_datagrams(self) -> list[memoryview]:
-        """Return the datagrams of the block in flight and of all ready blocks after it."""
-        size, first = self._ring.size, self.machine.blocks + 1
-        views = self._ring.datagrams(first, self._ring.ready - self.machine.blocks)
-        return [view[at : at + size] for view in views for at in range(0, len(view), size)]
+    def lend(self, plane: "DataPlane", fd: int) -> bool:
+        """Lend an upload in lock-step, if more blocks are ready than the one in flight."""
+        machine, ring = self.machine, self._ring
+        if machine.options.windowsize > 1 or not machine.blocks_behind_window:
+            return False
+        begin = machine.blocks, ring.ready, ring.last_datagram_bytes, machine.sent_at
+        plane.lend_sender(fd, ring.buffer, ring.size, 1, *begin)
+        return True
+
+    def take_position(self, position: "Position") -> None:
+        """Take the ACKs of the blocks that the data plane has sent."""
+        blocks, _, moved_at, round_trip = position
+        self.machine.on_acknowledged(blocks - self.machine.blocks, moved_at, round_trip)
 
     def _open(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
         self.machine = Sender(options, timer, now)

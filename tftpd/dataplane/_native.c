@@ -57,7 +57,7 @@ typedef struct {
 typedef struct {
     int fd;
     unsigned mask;       /* events of epoll */
-    Verdict verdict;     /* SERVED: the socket is not lent */
+    Verdict verdict;     /* SERVED: the socket is not lent, or has an error */
     unsigned char *data; /* of one or more unexpected datagrams; NULL: out of memory */
     size_t length;
     size_t segment; /* size of each datagram but the last */
@@ -156,7 +156,7 @@ static Verdict serve_data(Loan *loan, const unsigned char *datagram, size_t leng
 }
 
 /* Receives one datagram, or with UDP_GRO several, whose size is stored in *segment. Returns the
- * number of bytes; a negative number if there is nothing, or an ICMP error of an earlier one. */
+ * number of bytes; a negative number if there is nothing. */
 static ssize_t receive(DataPlane *self, const Loan *loan, size_t *segment)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
@@ -232,7 +232,7 @@ static int serve_round(DataPlane *self, const struct epoll_event *ready, int n_r
 
     for (int i = 0; i < n_ready; i++) {
         Event *event = &self->events[*n_events];
-        Loan *loan = find_loan(self, ready[i].data.fd);
+        Loan *loan = ready[i].events & EPOLLERR ? NULL : find_loan(self, ready[i].data.fd);
 
         event->fd = ready[i].data.fd;
         event->mask = ready[i].events;

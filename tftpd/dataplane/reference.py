@@ -24,6 +24,7 @@ from time import monotonic
 
 _ACK = b"\x00\x04"
 _DATA = b"\x00\x03"
+_DATA_WORD = 3 << 16  # with the block number, the header of a block
 _HEADER_BYTES = 4
 _MAX_DATAGRAM_BYTES = 65536
 _MAX_CONTROL_BYTES = 1024  # of the longest ERROR that is read completely
@@ -35,7 +36,7 @@ _GRO_SIZE = struct.Struct("=i")  # the control message of UDP_GRO
 
 Datagrams = Sequence[bytes] | None
 """Unexpected datagrams of a lent socket; empty if its buffer is used up; None if the socket is not
-lent, so that it must be read."""
+lent or has an ICMP error, so that it must be read."""
 
 Event = tuple[int, int, Datagrams]
 """A descriptor, its events of epoll, and the datagrams."""
@@ -157,7 +158,7 @@ class DataPlane:
             The sockets that need Python, the number of times that a lent socket was served, and
             True if more sockets may have been ready than were served in the last round.
         """
-        poll, loans = self._poll, self._loans
+        poll, loans, error = self._poll, self._loans, select.EPOLLERR
         max_sockets = max(1, min(max_sockets, _MAX_SOCKETS))
         events: list[Event] = []
         served, timeout, until = 0, 0.0, monotonic() + seconds
@@ -166,7 +167,7 @@ class DataPlane:
             now = monotonic()
             n_served = 0
             for fd, mask in ready:
-                loan = loans.get(fd)
+                loan = None if mask & error else loans.get(fd)
                 if loan is None:
                     events.append((fd, mask, None))
                     continue
@@ -219,7 +220,7 @@ class _SenderLoan:
         """Read one datagram, and answer the expected ACK."""
         try:
             datagram = os.read(self._fd, _MAX_CONTROL_BYTES)
-        except OSError:  # nothing is there, or an ICMP error, which belongs to an earlier datagram
+        except OSError:  # nothing is there
             return None
         acked, window = self._acked, self._windowsize
         last = min(acked + window, self._ready)
@@ -230,8 +231,10 @@ class _SenderLoan:
             start = index % self._slots * self._slot_bytes
             is_last = index + 1 == self._ready
             size = (is_last and self._last_bytes) or self._slot_bytes
-            with suppress(OSError):  # a lost datagram: the session's timer sends it again
+            try:
                 os.write(self._fd, self._ring[start : start + size])
+            except OSError:  # a lost datagram: the session's timer sends it again
+                continue  # `suppress` takes 0.3 us
         self.blocks = acked
         self._expect(acked)
         self.round_trip, self.moved_at = now - self.moved_at, now
@@ -268,6 +271,8 @@ class _ReceiverLoan:
         self._socket = socket.socket(fileno=os.dup(fd)) if windowsize > 1 else None
         self._buffer = memoryview(buffer)
         self._blksize = blksize
+        self._full_bytes = blksize + _HEADER_BYTES
+        self._max_bytes = self._full_bytes + _MAX_CONTROL_BYTES  # a longer block stays too long
         self._windowsize = windowsize
         self._number = number
         self.blocks = 0
@@ -277,8 +282,10 @@ class _ReceiverLoan:
 
     def serve(self, now: float) -> Datagrams:
         """Read what has arrived of the window, and acknowledge it if it is complete."""
+        if self._socket is None:
+            return self._serve_block(now)
         for _ in range(_MAX_READS):
-            datagrams = self._receive()
+            datagrams = self._receive(self._socket)
             for index, datagram in enumerate(datagrams):
                 if not self._accept(datagram, now):
                     return datagrams[index:]
@@ -297,11 +304,34 @@ class _ReceiverLoan:
         if self._socket is not None:
             self._socket.close()
 
-    def _receive(self) -> Sequence[bytes]:
+    def _serve_block(self, now: float) -> Datagrams:
+        """Do the same in lock-step, in half of the time."""
+        try:
+            datagram = os.read(self._fd, self._max_bytes)
+        except OSError:  # nothing is there
+            return None
+        start, number = self.blocks * self._blksize, self._number + 1
+        if (
+            len(datagram) != self._full_bytes
+            or datagram[:_HEADER_BYTES] != (_DATA_WORD | number).to_bytes(_HEADER_BYTES, "big")
+            or number > _MAX_BLOCK_NUMBER
+            or self.blocks == self._slots
+        ):
+            return (datagram,)
+        self._buffer[start : start + self._blksize] = datagram[_HEADER_BYTES:]
+        self.blocks += 1
+        self._number = number
+        self.round_trip, self.moved_at = now - self.moved_at, now
+        result = () if self.blocks == self._slots else None
+        try:  # `suppress` takes 0.3 us
+            os.write(self._fd, _ACK + datagram[2:_HEADER_BYTES])
+        except OSError:  # a lost ACK: the session's timer sends it again
+            return result
+        return result
+
+    def _receive(self, sock: socket.socket) -> Sequence[bytes]:
         with suppress(OSError):
-            if self._socket is None:
-                return (os.read(self._fd, _MAX_DATAGRAM_BYTES),)
-            data, ancillary, _, _ = self._socket.recvmsg(_MAX_DATAGRAM_BYTES, 64)
+            data, ancillary, _, _ = sock.recvmsg(_MAX_DATAGRAM_BYTES, 64)
             if not ancillary:
                 return (data,)
             (size,) = _GRO_SIZE.unpack(ancillary[0][2])
