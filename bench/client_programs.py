@@ -88,17 +88,13 @@ def compare_clients(
                 for windowsize, upload in product(windowsizes, (False, True)):
                     n_bytes = size or _SIZES[windowsize]
                     create_file(root / f"f{n_bytes}", n_bytes)
-                    name = f"{'put' if upload else 'get'}{windowsize}"
-                    row = Row(
-                        name,
-                        f"{server.name}, windowsize {windowsize}",
-                        Unit.RATE,
-                        file_system(root),
-                    )
+                    name = f"{'put' if upload else 'get'}{windowsize} at {server.name}"
+                    text = f"windowsize {windowsize}, {n_bytes // MIB} MiB"
+                    row = Row(name, text, Unit.RATE, file_system(root))
                     file = f"{local}/file"
                     job = Job(HOST, peer.port, f"f{n_bytes}", file, 1468, windowsize)
                     for number in range(rounds):
-                        progress(f"{name} at {server.name}, round {number + 1}")
+                        progress(f"{name}, round {number + 1}")
                         for program in programs:
                             cell = row.cells.setdefault(program, Cell())
                             _run(program, replace(job, upload=upload), root, cell)
@@ -108,7 +104,8 @@ def compare_clients(
 def _measure_startup(server: Server, job: Job, root: Path, rounds: int) -> Row:
     """Return the time of tftpc for a small file, without that of an idle interpreter."""
     create_file(root / job.name, _SMALL_BYTES)
-    row = Row("startup", f"{server.name}, 4 KiB, without `python -c pass`", Unit.STARTUP)
+    name = f"startup at {server.name}"
+    row = Row(name, "4 KiB, without `python -c pass`", Unit.STARTUP, file_system(root))
     cell = row.cells[OUR_CLIENT] = Cell()
     get, idle = [find_program(OUR_CLIENT), *_tftpc(job)], [sys.executable, "-c", "pass"]
     for _ in range(rounds):

@@ -259,14 +259,16 @@ static void on_tick(client *c)
     if (c->fd < 0 || now() - c->idle_since < option[TIMEOUT])
         return;
     c->idle_since = now();
-    if (++c->retries > option[RETRIES])
+    if (++c->retries > option[RETRIES]) {
         end_transfer(c, "failed", "no answer");
-    else if (!c->is_answered)
+    } else if (!c->is_answered) {
         send_request(c);
-    else if (upload)
+    } else if (upload) {
         send_window(c);
-    else
+    } else {
+        c->has_repeated = false;
         acknowledge(c);
+    }
 }
 
 static void run(void)

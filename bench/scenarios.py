@@ -81,7 +81,7 @@ def _lossy(loss: float) -> Scenario:
     # 100 MB/s and 0.1 ms are near a gigabit network. The relay takes about 10 us per datagram,
     # so a faster link would measure the relay itself.
     link = Link(loss, loss, rate=100e6, queue=1000, delay=0.0001, seed=1)
-    return Scenario(4 * MIB, _load(3, **_WIN64, limit=20), link=link)
+    return Scenario(4 * MIB, _load(3, **_WIN64, limit=40), link=link)
 
 
 _WIN64 = {"windowsize": 64, "gro": True}

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,27 @@ def test_a_client_repeats_its_request_after_a_timeout(running):
         silent.settimeout(5)
         requests = {silent.recv(600) for _ in range(3)}
     assert requests == {b"\0\1file\0octet\0tsize\x000\0"}
+
+
+def test_a_lost_block_is_reported_again_after_a_timeout(running):
+    """DATA 1 and then only DATA 3 arrive: one ACK 1 for the gap, and one after each timeout."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        options = {"blksize": 8, "windowsize": 4, "timeout": 0.2, "retries": 1}
+        job = replace(_job(running, **options), port=server.getsockname()[1])
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(generate_load, job, running.root)
+            _, client = server.recvfrom(600)
+            server.sendto(b"\0\6blksize\x008\0windowsize\x004\0", client)
+            assert server.recv(600) == b"\0\4\0\0"
+            content = (running.root / "file").read_bytes()
+            server.sendto(b"\0\3\0\1" + content[:8], client)
+            for after in ("gap", "timeout", "gap"):
+                for _ in range(2 if after == "gap" else 0):
+                    server.sendto(b"\0\3\0\3" + content[16:24], client)
+                assert server.recv(600) == b"\0\4\0\1", after
+            assert done.result().failures == ["no answer"]
 
 
 def test_each_client_may_have_its_own_address(running):
