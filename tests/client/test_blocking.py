@@ -153,12 +153,14 @@ def test_a_longer_block_after_full_blocks_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_closes_its_port_ends_the_transfer_at_once(tmp_path):
+@pytest.mark.parametrize("blocks", [2, 3])  # the data plane answers the third one
+def test_a_server_that_closes_its_port_ends_the_transfer_at_once(tmp_path, blocks):
     def play(listener, request, client):
         with udp_socket() as transfer:
-            transfer.sendto(data(1), client)
-            receive(transfer, ack(1))
-            transfer.sendto(data(2), client)
+            for number in range(1, blocks):
+                transfer.sendto(data(number), client)
+                receive(transfer, ack(number))
+            transfer.sendto(data(blocks), client)
 
     with server(play) as port, pytest.raises(ServerError, match="ICMP port unreachable"):
         get("127.0.0.1", "f", tmp_path / "f", port=port, settings=LOCK_STEP)

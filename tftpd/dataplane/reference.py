@@ -214,7 +214,7 @@ class _SenderLoan:
         if not 0 < n_blocks <= self._slots or last_bytes > self._slot_bytes or not self._windowsize:
             raise ValueError("the position does not fit the buffer")
         self._ready, self._last_bytes = ready, last_bytes
-        self._expect(self.blocks)
+        self._expect(min(self.blocks + self._windowsize, ready))
 
     def serve(self, now: float) -> Datagrams:
         """Read one datagram, and answer the expected ACK."""
@@ -222,33 +222,34 @@ class _SenderLoan:
             datagram = os.read(self._fd, _MAX_CONTROL_BYTES)
         except OSError:  # nothing is there
             return None
-        acked, window = self._acked, self._windowsize
-        last = min(acked + window, self._ready)
-        is_window = last - acked == window or (last > acked and self._last_bytes)
-        if datagram != self._expected or not is_window:
+        if datagram != self._expected:
             return (datagram,)
-        for index in range(acked, last):
-            start = index % self._slots * self._slot_bytes
+        size, slots, acked = self._slot_bytes, self._slots, self._acked
+        for index in range(acked, self._last):
+            start = index % slots * size
             is_last = index + 1 == self._ready
-            size = (is_last and self._last_bytes) or self._slot_bytes
+            end = start + ((is_last and self._last_bytes) or size)
             try:
-                os.write(self._fd, self._ring[start : start + size])
+                os.write(self._fd, self._ring[start:end])
             except OSError:  # a lost datagram: the session's timer sends it again
                 continue  # `suppress` takes 0.3 us
         self.blocks = acked
-        self._expect(acked)
         self.round_trip, self.moved_at = now - self.moved_at, now
-        return None if self._last_bytes or last + window <= self._ready else ()
+        self._expect(self._last)
+        return None if self._expected or self._last_bytes else ()
 
     def close(self) -> None:
         """Release the ring."""
         self._ring.release()
 
-    def _expect(self, blocks: int) -> None:
-        """Expect the ACK of the window after a block."""
-        self._acked = min(blocks + self._windowsize, self._ready)
-        start = (self._acked - 1) % self._slots * self._slot_bytes
-        self._expected = _ACK + self._ring[start + 2 : start + _HEADER_BYTES]
+    def _expect(self, acked: int) -> None:
+        """Expect the ACK of this block, unless less than a window is ready behind it."""
+        last = acked + self._windowsize
+        if last > self._ready:
+            last = self._ready if self._last_bytes else acked
+        self._acked, self._last = acked, last
+        start = (acked - 1) % self._slots * self._slot_bytes + 2
+        self._expected = _ACK + self._ring[start : start + 2] if last > acked else None
 
 
 class _ReceiverLoan:
