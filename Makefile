@@ -67,6 +67,7 @@ trial: $(VENV)/.installed-test  ## Run the test cases that trial knows
 .PHONY: nightly
 nightly: $(VENV)/.installed-test $(VENV)/.installed-fuzz  ## Run the long tests, a soak test, fuzzing and mutants (hours)
 	$(PYTEST) -m nightly
+	TFTPD_DATAPLANE=python $(PYTEST) -m "not nightly" tests/faults
 	$(BIN)/python -m tests.faults
 	$(MAKE) bench BENCH=soak
 	$(MAKE) fuzz FUZZ='--seconds 600'

@@ -23,7 +23,7 @@ Check = Callable[[bytes], object]
 TESTS = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
 
-TARGETS = ("client", "config", "server", "templates")
+TARGETS = ("client", "config", "dataplane", "server", "templates")
 """The targets with a corpus. Every module with Hypothesis tests is a target, too."""
 
 MAX_INPUT_BYTES = 2048  # longer input takes more time and finds nothing new

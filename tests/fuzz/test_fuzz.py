@@ -10,6 +10,7 @@ from tests.fuzz.__main__ import main
 from tests.fuzz.choices import Choices
 from tftpd.client.transfer import DownloadTransfer
 from tftpd.config.loader import Document
+from tftpd.dataplane import NAME, reference
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import Session
 from tftpd.protocol.machine import TransferMachine
@@ -71,6 +72,11 @@ def _answer_everything(listener, incoming):
         ("templates", sandbox, "_join", lambda pieces, size: "".join(pieces).encode()),
         # The client leaves the file of a download that failed.
         ("client", DownloadTransfer, "release", lambda self: None),
+        # The data planes accept other blocks.
+        pytest.param(
+            *("dataplane", reference._ReceiverLoan, "_accept", lambda *args: True),
+            marks=pytest.mark.skipif(NAME != "C", reason="the extension was not built"),
+        ),
         # A problem has no line number.
         ("config", Document, "line", lambda self, path: 0),
     ],

@@ -373,17 +373,17 @@ static PyObject *lend(DataPlane *self, const Loan *given, PyObject *buffer)
 
 static PyObject *lend_sender(DataPlane *self, PyObject *args)
 {
-    Loan loan = {0};
-    PyObject *ring;
+    Loan loan = {.max_burst = 1};
+    PyObject *ring, *lent;
 
     if (!PyArg_ParseTuple(args, "iOIIKKId", &loan.fd, &ring, &loan.slot_bytes, &loan.windowsize,
                           &loan.blocks, &loan.ready, &loan.last_bytes, &loan.moved_at))
         return NULL;
-    loan.max_burst = 1;
-    if (loan.windowsize > 1 && loan.slot_bytes > 0 && loan.slot_bytes <= MAX_BURST_BYTES / 2 &&
+    lent = lend(self, &loan, ring);
+    if (lent && loan.windowsize > 1 && loan.slot_bytes <= MAX_BURST_BYTES / 2 &&
         set_segment(loan.fd, (int)loan.slot_bytes) == 0)
-        loan.max_burst = MIN(MAX_BURST_BYTES / loan.slot_bytes, MAX_BURST_DATAGRAMS);
-    return lend(self, &loan, ring);
+        self->loans[loan.fd]->max_burst = MIN(MAX_BURST_BYTES / loan.slot_bytes, MAX_BURST_DATAGRAMS);
+    return lent;
 }
 
 static PyObject *lend_receiver(DataPlane *self, PyObject *args)
