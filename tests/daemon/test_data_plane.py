@@ -8,9 +8,10 @@ from importlib.util import find_spec
 import pytest
 
 from tests.support.daemons import CHECKOUT, daemon
-from tftpd import dataplane
+from tftpd import __version__, dataplane
 
 TFTPD = "from tftpd.daemon.cli import main; raise SystemExit(main())"
+TFTPC = "from tftpd.client.cli import main; raise SystemExit(main())"
 TWISTD = "from twisted.scripts.twistd import run; run()"
 WITHOUT_EXTENSION = "import sys; sys.modules['tftpd.dataplane._native'] = None; "
 
@@ -21,11 +22,15 @@ def _run(program, *arguments, selected):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", [(TFTPD,), (TWISTD, "tftp")], ids=["tftpd", "twistd"])
-def test_the_version_names_the_data_plane(command):
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("tftpd", (TFTPD,)), ("tftpd", (TWISTD, "tftp")), ("tftpc", (TFTPC,))],
+    ids=["tftpd", "twistd", "tftpc"],
+)
+def test_the_version_names_the_data_plane(name, command):
     ended = _run(*command, "--version", selected="python")
-    assert ended.stdout.startswith("tftpd ")
-    assert ended.stdout.endswith(" (data plane: python)\n")
+    assert ended.returncode == 0
+    assert ended.stdout == f"{name} {__version__} (data plane: python)\n"
 
 
 def test_without_a_selection_the_extension_is_used_if_it_is_installed():
@@ -38,6 +43,13 @@ def test_an_unknown_data_plane_is_an_error_at_the_start():
     ended = _run(TFTPD, "run", str(CHECKOUT / "conf/tftpd.yaml"), selected="c")
     assert ended.returncode == 78
     assert ended.stderr == 'TFTPD_DATAPLANE: expected "C" or "python", got "c"\n'
+
+
+@pytest.mark.parametrize("words", [("get", "tftp://127.0.0.1:9/x"), ("127.0.0.1", "9")])
+def test_an_unknown_data_plane_is_an_error_of_the_client(words):
+    ended = _run(TFTPC, *words, selected="c")
+    assert ended.returncode == 2
+    assert ended.stderr == 'tftpc: TFTPD_DATAPLANE: expected "C" or "python", got "c"\n'
 
 
 def test_the_data_plane_in_c_is_an_error_without_the_extension():

@@ -13,11 +13,19 @@ _PROBE_TIMEOUT_SECONDS = 5.0
 _MODE_ALIASES = {"binary": "octet", "ascii": "netascii"}
 
 
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from tftpd import dataplane  # late, as in `cli`
+
+        print(f"tftpc {tftpd.__version__} (data plane: {dataplane.NAME})")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser; `command` in the result is the name of the subcommand."""
     top = argparse.ArgumentParser(prog="tftpc", description="TFTP client")
-    version = f"tftpc {tftpd.__version__}"
-    top.add_argument("--version", action="version", version=version, help="print the version")
+    help_text = "print the version and the data plane"
+    top.add_argument("--version", action=_PrintVersion, nargs=0, help=help_text)
     # For the commands that do not have all of these options.
     top.set_defaults(output=None, quiet=False, verbose=False, trace=False, json=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")

@@ -79,6 +79,7 @@ def _transfer(arguments: argparse.Namespace) -> int:
 
     gc.freeze()
     gc.enable()
+    _check_data_plane()
     return CommandRunner(arguments, jobs).run_all()
 
 
@@ -87,7 +88,15 @@ def _prompt(arguments: argparse.Namespace) -> int:
     from tftpd.client.shell import run_shell
 
     parse_settings(arguments)
+    _check_data_plane()
     return run_shell(arguments, lambda *jobs: CommandRunner(*jobs).run_all())
+
+
+def _check_data_plane() -> None:
+    from tftpd import dataplane
+
+    if dataplane.PROBLEM:
+        raise UsageError(dataplane.PROBLEM)
 
 
 def _probe(arguments: argparse.Namespace) -> int:

@@ -54,7 +54,7 @@ complete -c tftpc -e
 complete -c tftpc -f
 
 complete -c tftpc -n _shtab_tftpc_using -s h -l help -d 'show this help message and exit'
-complete -c tftpc -n _shtab_tftpc_using -l version -d 'print the version'
+complete -c tftpc -n _shtab_tftpc_using -l version -d 'print the version and the data plane'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a get -d 'read files from a server'
 complete -c tftpc -n '_shtab_tftpc_using get' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using get' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'local file, directory, or - for standard output (default: the name on the server)'
