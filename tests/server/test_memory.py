@@ -9,6 +9,7 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy
+from tftpd.net.receive_session import MAX_BUFFER_BYTES
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
@@ -53,6 +54,11 @@ def test_uploads_get_smaller_windows_too(big_server):
     options = (*LARGEST, (b"tsize", b"100"))
     assert _windowsize(big_server.client().request(Wrq(b"in/new", b"octet", options))) == 1
     big_server.sessions.memory.reserved -= 31 * MIB
+
+
+def test_the_buffer_of_an_upload_for_the_data_plane_counts(big_server):
+    big_server.client().request(Wrq(b"in/new", b"octet"))
+    assert MAX_BUFFER_BYTES < big_server.sessions.memory.reserved < MAX_BUFFER_BYTES + 2048
 
 
 def test_half_open_sessions_deny_no_request(big_server):

@@ -11,7 +11,7 @@ from tftpd.net.interfaces import BurstProtocol, SessionRuntime
 from tftpd.net.packet_text import format_address
 from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
 from tftpd.net.rate_limit import LogLimiter
-from tftpd.net.receive_session import ReceiveSession
+from tftpd.net.receive_session import MAX_BUFFER_BYTES, ReceiveSession
 from tftpd.net.send_session import SendSession
 from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
@@ -221,7 +221,9 @@ class SessionFactory:
         upload = opened.upload
         device = upload.commit_device
         session = ReceiveSession(self._runtime, options, timing, params, upload, device)
-        request.entry.memory_bytes = 2 * options.windowsize * (options.blksize + _SLOT_BYTES)
+        lent_bytes = 0 if request.single_port else MAX_BUFFER_BYTES
+        window_slots = 2 * options.windowsize
+        request.entry.memory_bytes = lent_bytes + window_slots * (options.blksize + _SLOT_BYTES)
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES) + EXCESS_BYTES
         max_bytes = options.blksize + HEADER_BYTES + EXCESS_BYTES
         return session, PortRequirements(max_bytes, window_bytes, True, request.ports)
