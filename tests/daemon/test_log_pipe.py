@@ -101,16 +101,17 @@ def test_characters_outside_the_encoding_are_escaped(pipe):
     assert read() == b"\\xe9\\udcff\n"
 
 
-def test_lost_lines_are_counted_in_a_warning(pipe):
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_lost_lines_are_counted_in_a_warning_at_any_level(pipe, level):
     read, out = pipe
-    log = Logger(namespace="n", observer=LogPublisher(observer("info", "text", out)))
+    log = Logger(namespace="n", observer=LogPublisher(observer(level, "text", out)))
     for word in ("x" * PAGE * 20, "lost", "lost"):
-        log.info(word)
+        log.error(word)
     assert read().endswith(b"x")
-    log.info("next")
+    log.error("next")
     _, warning, line = read().decode().splitlines()
     assert warning.endswith("3 log lines were lost: its reader is stalled")
-    assert line.endswith("[n#info] next")
+    assert line.endswith("[n#error] next")
 
 
 def test_a_socket_is_handled_like_a_pipe():

@@ -63,17 +63,14 @@ def observer(level: str, form: str, out: TextIO, reactor: Any = None) -> ILogObs
     format_event = _format_json if form == "json" else format_text
 
     def to_text(event: LogEvent) -> str | None:
-        log_level = event.get("log_level")
-        if log_level is None or log_level < lowest:
-            return None
         if level != "debug" and _is_twisted_info(event):
             return None
         text = format_event(event)
         if text and has_priority:
-            return _prefix_priority(text, log_level)
+            return _prefix_priority(text, event.get("log_level", LogLevel.info))
         return text
 
-    return BatchingObserver(nonblocking(out), to_text, reactor)
+    return BatchingObserver(nonblocking(out), to_text, lowest, reactor)
 
 
 def _is_twisted_info(event: LogEvent) -> bool:
@@ -90,10 +87,11 @@ class BatchingObserver:
     """
 
     def __init__(
-        self, out: TextIO, to_text: Callable[[LogEvent], str | None], reactor: Any
+        self, out: TextIO, to_text: Callable[[LogEvent], str | None], lowest: Any, reactor: Any
     ) -> None:
         self._out = out
         self._to_text = to_text
+        self._lowest = lowest  # but lines that were lost are always reported
         self._reactor = reactor
         self._lock = threading.RLock()  # threads log, too, and signal handlers inside `flush`
         self._lines: list[str] = []
@@ -105,7 +103,8 @@ class BatchingObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Twisted: log an event."""
-        text = self._to_text(event)
+        level = event.get("log_level")
+        text = None if level is None or level < self._lowest else self._to_text(event)
         if not text:
             return
         self._lines.append(text)
