@@ -118,7 +118,8 @@ def test_every_requirement_of_an_rfc_names_a_module_and_a_test():
 
 def table(page: str, first: str) -> list[dict[str, str]]:
     """Return the rows of the table whose first column has this title."""
-    lines = page.partition(f"\n| {first} |")[2].partition("\n\n")[0]
+    rest = re.split(rf"^\| {first} +\|", page, maxsplit=1, flags=re.MULTILINE)[1]
+    lines = rest.partition("\n\n")[0]
     names, _, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in f"{first} |{lines}".splitlines()
