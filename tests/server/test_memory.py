@@ -148,6 +148,18 @@ def test_rendered_files_of_half_open_sessions_deny_no_request(rendering_server):
     assert {report.outcome for report in rendering_server.reports} == {Outcome.EVICTED}
 
 
+def test_a_rendered_file_is_freed_with_its_session(rendering_server):
+    memory = rendering_server.sessions.memory
+    gc.disable()
+    try:
+        for port in range(1, 20):
+            client = rendering_server.client(f"198.51.100.{port}")
+            client.request(Rrq(b"hello", b"octet"))
+        assert memory.rendered <= memory.limit + 2 * MIB
+    finally:
+        gc.enable()
+
+
 def test_rendered_files_count_when_their_clients_have_answered(rendering_server):
     memory = rendering_server.sessions.memory
     free = memory.limit_window(OptionLimits()).window_bytes

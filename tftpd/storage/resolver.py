@@ -148,7 +148,7 @@ class _Search:
             if not _is_missing(refused):
                 self.all_missing = False
                 raise requested.annotate(refused) from None
-            first = refused
+            first = _without_frames(refused)
         if not self.mounts.fallbacks:
             raise requested.annotate(first)
         self.on_name(requested, str(first))
@@ -167,7 +167,7 @@ class _Search:
                 raise  # unknown whether the file exists
             except RequestRefused as refused:
                 self.on_name(name, str(refused))
-                refusals.append(refused)
+                refusals.append(_without_frames(refused))
                 exists = not _is_missing(refused)
                 self.all_missing = self.all_missing and not exists
                 if exists or name.name != requested.name:  # `case` looks up the same name
@@ -206,7 +206,7 @@ class _Search:
                 is_other = grant.symlinks is Symlinks.CHROOT or grant.encodings
                 stamp = None if is_other else DirectoryStamp.of_missing(grant.root, grant.name)
                 self.stamps.append(stamp)
-                missing.append(refused)
+                missing.append(_without_frames(refused))
         raise _select_reported(missing)
 
     def _open_or_render(self, grant: Grant[ReadPolicy], name: RequestName) -> ResolvedFile:
@@ -218,7 +218,7 @@ class _Search:
         except RequestRefused as refused:
             if not (templates and grant.name and _is_missing(refused)):
                 raise
-            missing = refused
+            missing = _without_frames(refused)
         template = replace(grant, name=(*grant.name[:-1], grant.name[-1] + TEMPLATE))
         try:
             self._open_source(template).close()
@@ -287,6 +287,16 @@ def _select_reported(refusals: Sequence[RequestRefused]) -> RequestRefused:
     """Return the first fault of this host, or the first refusal if there is none."""
     faults = (refused for refused in refusals if isinstance(refused, HostFault))
     return next(faults, refusals[0])
+
+
+def _without_frames(refused: RequestRefused) -> RequestRefused:
+    """Return a refusal without the frames that it has passed.
+
+    A frame with a variable for the refusal would be part of a cycle. It would keep the file that
+    is found in the end, such as a rendered one, until the garbage collector runs.
+    """
+    refused.__context__ = None
+    return refused.with_traceback(None)
 
 
 def _is_missing(refused: RequestRefused) -> bool:
