@@ -25,7 +25,7 @@ def plane_type(request):
     if _native is None:
         assert os.environ.get("TFTPD_INTEROP") != "required", "the extension was not built"
         pytest.skip("the extension was not built")
-    return _native.DataPlane
+    return _native.DataPlane2
 
 
 class Wire:

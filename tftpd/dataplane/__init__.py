@@ -19,7 +19,8 @@ PROBLEM = ""
 _selected = os.environ.get("TFTPD_DATAPLANE", "")
 if _selected != "python":
     try:
-        from tftpd.dataplane._native import DataPlane as DataPlane
+        # The number is the version of the interface: an older build is not used.
+        from tftpd.dataplane._native import DataPlane2 as DataPlane
     except ImportError as error:  # installed without a compiler
         if _selected == "C":
             PROBLEM = f"TFTPD_DATAPLANE=C: the extension cannot be loaded: {error}"

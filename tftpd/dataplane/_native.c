@@ -493,7 +493,7 @@ PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition), *type = PyType_FromSpec(&spec);
 
-    if (!module || !type || PyModule_AddObjectRef(module, "DataPlane", type) < 0)
+    if (!module || !type || PyModule_AddObjectRef(module, "DataPlane2", type) < 0)
         Py_CLEAR(module);
     Py_XDECREF(type);
     return module;

@@ -1,1 +1,3 @@
-from tftpd.dataplane.reference import DataPlane as DataPlane
+from tftpd.dataplane.reference import DataPlane
+
+class DataPlane2(DataPlane): ...
