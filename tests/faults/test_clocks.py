@@ -63,6 +63,7 @@ def test_only_timestamps_use_the_wall_clock():
     package = CHECKOUT / "tftpd"
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
+        "daemon/access_log.py",  # time of a log line
         "status/history.py",  # end of a transfer
         "status/metrics.py",  # time of the last reload
         "status/state_file.py",  # ends of transfers, across a restart
