@@ -20,7 +20,7 @@ _selected = os.environ.get("TFTPD_DATAPLANE", "")
 if _selected != "python":
     try:
         # The number is the version of the interface: an older build is not used.
-        from tftpd.dataplane._native import DataPlane2 as DataPlane
+        from tftpd.dataplane._native import DataPlane2 as DataPlane  # noqa: F401
     except ImportError as error:  # installed without a compiler
         if _selected == "C":
             PROBLEM = f"TFTPD_DATAPLANE=C: the extension cannot be loaded: {error}"
