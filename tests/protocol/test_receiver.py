@@ -555,6 +555,17 @@ def test_a_driver_leaves_the_rollover_to_the_machine():
     assert end.machine.next_number == 1
 
 
+def test_a_driver_reports_the_round_trip_time_of_the_peer():
+    end = ReceiverEnd(LOCK_STEP)
+    end.send()
+    end.receive(Data(1, b"aaaa"))
+    before, deadline = end.machine.smoothed_rtt, end.machine.deadline
+    end.machine.on_acknowledged(0, end.now + 9.0)  # nothing has changed
+    assert (end.machine.blocks, end.machine.deadline) == (1, deadline)
+    end.machine.on_acknowledged(1, end.now, [b"bbbb"], round_trip=0.8)
+    assert end.machine.smoothed_rtt == pytest.approx(before + (0.8 - before) / 8)
+
+
 def test_a_driver_acknowledges_windows_itself_from_the_begin_of_a_window_on():
     end = ReceiverEnd(WINDOW)
     end.send()

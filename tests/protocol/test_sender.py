@@ -751,6 +751,17 @@ def test_a_driver_may_send_blocks_in_lock_step_itself():
     assert (end.machine.outcome, end.machine.bytes_transferred) == (Outcome.DONE, 17)
 
 
+def test_a_driver_reports_the_round_trip_time_of_its_blocks():
+    end = SenderEnd(b"aaaabbbbccccdddde", LOCK_STEP)
+    end.send()
+    end.receive(Ack(1))
+    before, deadline = end.machine.smoothed_rtt, end.machine.deadline
+    end.machine.on_acknowledged(0, end.now + 9.0)  # nothing has changed
+    assert (end.machine.blocks, end.machine.deadline) == (1, deadline)
+    end.machine.on_acknowledged(1, end.now, 0.8)
+    assert end.machine.smoothed_rtt == pytest.approx(before + (0.8 - before) / 8)
+
+
 def test_a_driver_may_send_windows_itself():
     end = SenderEnd(b"".join(b"%4d" % number for number in range(1, 21)), WINDOW)
     end.send()
