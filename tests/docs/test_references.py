@@ -136,6 +136,7 @@ def test_the_readme_has_the_ratios_of_the_measurements():
     readme = (CHECKOUT / "README.md").read_text().replace("| | tftpd |", "| of | tftpd |", 1)
     claims = {row["of"]: row for row in table(readme, "of")}
     for claim, scenario in {
+        "speed, 256 clients, lock-step": "boot256",
         "speed, one client, windowsize 64": "win64",
         "speed, one client, lock-step": "lock1468",
         "speed, 16 clients, files of 4 KiB, lock-step": "small",
