@@ -294,6 +294,23 @@ def test_a_session_continues_if_no_second_socket_can_be_opened(opened, monkeypat
     assert _datagrams(two) == [b"x"]
 
 
+@pytest.mark.parametrize("receives", [False, True], ids=["download", "upload with windows"])
+def test_a_second_socket_that_cannot_be_opened_is_tried_once(opened, monkeypatch, receives):
+    tries = []
+
+    def none_left(*_):
+        tries.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(udp, "bind_connected_twin", none_left)
+    needs = PortRequirements(max_datagram_bytes=517, window_bytes=4 * 517, receives=receives)
+    session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
+    for _ in range(5):
+        session.writeBurst(b"x", 100, ("127.0.0.1", 9))
+        session.connectForLoan(("127.0.0.1", 9))
+    assert tries == [1]
+
+
 def test_socket_buffers_hold_a_window():
     for receives, option in ((True, socket.SO_RCVBUF), (False, socket.SO_SNDBUF)):
         needs = PortRequirements(max_datagram_bytes=1473, window_bytes=150_000, receives=receives)

@@ -182,6 +182,7 @@ class SessionPort(UDPPort):
             needs.receives and needs.window_bytes > needs.max_datagram_bytes and enable_gro(sock)
         )
         self._connected: ConnectedSocket | None = None
+        self._connect_failed = False
 
     def doRead(self) -> None:
         """Deliver the next datagram, or all that arrived together."""
@@ -246,10 +247,15 @@ class SessionPort(UDPPort):
         return stopped
 
     def _connect(self, peer: SocketAddress) -> None:
+        if self._connect_failed:
+            return
         try:
             sock = bind_connected_twin(self._socket, peer, self._needs)
         except OSError:
-            return  # no descriptor is free: continue with one socket
+            # No descriptor is free: continue with one socket. Another try for each packet would
+            # slow down the transfers that run.
+            self._connect_failed = True
+            return
         kind = GroSocket if self._has_gro and enable_gro(sock) else ConnectedSocket
         self._connected = kind(self._readers, sock, peer, self._protocol, self._max_datagram_bytes)
         if self._plane is not None:
