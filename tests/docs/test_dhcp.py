@@ -3,6 +3,7 @@
 dnsmasq is asked as firmware asks it. The other programs check the syntax, if they are installed.
 """
 
+import itertools
 import json
 import re
 import socket
@@ -43,6 +44,9 @@ def configuration(title: str) -> str:
     return found
 
 
+_transactions = itertools.count(1)
+
+
 def discover(number: int, user_class: bytes, vendor: bytes, *, kind: int = 1) -> bytes:
     """Return a DHCPDISCOVER of firmware (RFC 2131, RFC 4578); `kind` 3 is a DHCPREQUEST."""
     options = (
@@ -52,7 +56,7 @@ def discover(number: int, user_class: bytes, vendor: bytes, *, kind: int = 1) ->
     if user_class:
         options += b"\x4d" + bytes([len(user_class)]) + user_class
     options += b"\x37\x05\1\3\x36\x42\x43\xff"
-    header = struct.pack("!4BIHH", 1, 1, 6, 0, 0x1234, 0, 0x8000)
+    header = struct.pack("!4BIHH", 1, 1, 6, 0, next(_transactions), 0, 0x8000)
     header += socket.inet_aton("0.0.0.0" if kind == 1 else CLIENT) + bytes(12)
     return header + MAC + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63" + options
 
@@ -111,7 +115,10 @@ def dnsmasq(configuration: str, directory: Path) -> Iterator[Host]:
 
 
 def ask(client: Host, request: bytes, to: tuple[str, int] = ("255.255.255.255", 67)) -> Offer:
-    """Send a DHCP request and return the answer."""
+    """Send a DHCP request and return the answer.
+
+    A server that first tests whether an address is free may answer an earlier request again.
+    """
     with client.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
@@ -120,7 +127,9 @@ def ask(client: Host, request: bytes, to: tuple[str, int] = ("255.255.255.255", 
         for _ in range(5):  # an interface may need a moment after it is up
             sock.sendto(request, to)
             try:
-                return parse_offer(sock.recv(2000))
+                while (answer := sock.recv(2000))[4:8] != request[4:8]:
+                    pass
+                return parse_offer(answer)
             except TimeoutError:
                 continue
     raise AssertionError("no answer")

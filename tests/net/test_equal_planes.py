@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from tests.dataplane.conftest import _native, ack, data
 from tests.net.test_loans import BLKSIZE, Host, RepeatedRequests, _create, _open
 from tftpd.dataplane import reference
-from tftpd.net import epoll, receive_session, send_session
+from tftpd.net import receive_session, send_session
 from tftpd.net.wrappers import ProtocolTap
 from tftpd.protocol.errors import ErrorText
 from tftpd.protocol.negotiation import Mode
@@ -416,7 +416,6 @@ def planes(monkeypatch):
     """The planes by name; the first host observes its session, so that it never lends it."""
     for module in (receive_session, send_session):
         monkeypatch.setattr(module, "MOVES_WINDOWS", True)
-    monkeypatch.setattr(epoll, "_LINGER_SECONDS", 0.0)
     planes = {"none": reference.DataPlane, "python": reference.DataPlane}
     if _native is None:
         assert os.environ.get("TFTPD_INTEROP") != "required", "the extension was not built"
