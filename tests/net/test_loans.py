@@ -52,7 +52,7 @@ class Host:
 
     def __init__(self, plane_type, monkeypatch, family=socket.AF_INET):
         monkeypatch.setattr("tftpd.net.epoll.DataPlane", plane_type)
-        # The client is in the same thread: to wait for it in a turn would be in vain.
+        # The client is in the same thread: to wait for it in a turn cannot help.
         monkeypatch.setattr("tftpd.net.epoll._LINGER_SECONDS", 0.0)
         self.address = ("127.0.0.1", 0) if family == socket.AF_INET else ("::1", 0, 0, 0)
         self.readers = EpollReader(Readers(), RequestThrottle())
