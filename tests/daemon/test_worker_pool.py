@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, twistd, until
+from tests.support.daemons import CHECKOUT, RunningDaemon, daemon, free_port, twistd, until
 from tests.support.plain import ServerError, get, put, received_after, request
 from tftpd.access.paths import TEMPORARY
 
@@ -62,6 +62,21 @@ def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tm
         until(lambda: not set(pids.items()) & set(_pids(running).items()))
         _reach_all(running, 2)
         assert running.process.poll() is None
+
+
+def test_the_daemon_does_not_start_without_descriptors_for_its_workers(tmp_path):
+    """Half of the clients would get no answer: the kernel sends them to a worker's socket."""
+    port = free_port()
+    config = tmp_path / "tftpd.yaml"
+    config.write_text(
+        f"{{listen: [{{address: 127.0.0.1, port: {port}}}], workers: 4,\n"
+        f"directories: [{{root: {tmp_path}, read: true}}]}}\n"
+    )
+    command = ["prlimit", "--nofile=24", *twistd("tftp", "--config", str(config))]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert " cannot start (Too many open files)" in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def _memory(pid: int) -> int:

@@ -1,6 +1,7 @@
 """Worker slots and processes without real processes."""
 
 import os
+import pickle
 import socket
 
 import pytest
@@ -10,69 +11,11 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import PING, SOCKETS_FD, decode
+from tftpd.daemon.ipc import PING, SOCKETS_FD, WorkerConfig, decode
 from tftpd.daemon.listen_sockets import DrainTracker
 from tftpd.daemon.worker import MessageQueue, Worker
-from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot
+from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot, WorkerStartError
 from tftpd.server.snapshot import WorkerState
-
-
-class FullReactor(Clock):
-    """A reactor that cannot start processes; it counts the attempts."""
-
-    attempts = 0
-
-    def spawnProcess(self, *command, **how):
-        self.attempts += 1
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-
-@pytest.fixture
-def full(tmp_path):
-    """Return such a reactor, a pool of one configured worker, and the settings."""
-    reactor = FullReactor()
-    workers = WorkerPool(reactor, 1, lambda: None, DrainTracker())
-    settings = Settings.model_validate({"directories": [{"root": str(tmp_path), "read": True}]})
-    workers.serve(settings, [])
-    yield reactor, workers, settings
-    ended = []
-    workers.stop().addCallback(ended.append)
-    assert (ended, reactor.getDelayedCalls()) == ([None], [])
-
-
-@pytest.fixture
-def events():
-    """Return the list of log events."""
-    logged = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
-
-
-def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
-    reactor, _, _ = full
-    assert reactor.attempts == 1
-    descriptors = os.listdir("/proc/self/fd")
-    for delay, attempts in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
-        reactor.advance(delay)
-        assert reactor.attempts == attempts
-    reactor.pump([1.6, 3.2, 6.4, 10, 10, 10])
-    assert reactor.attempts == 10
-    assert os.listdir("/proc/self/fd") == descriptors
-
-
-def test_a_configuration_during_the_delay_starts_no_second_worker(full):
-    reactor, workers, settings = full
-    reactor.advance(0)
-    workers.serve(settings, [])
-    assert (reactor.attempts, len(reactor.getDelayedCalls())) == (2, 1)
-
-
-def test_the_snapshot_shows_an_empty_slot(full):
-    _, workers, _ = full
-    snapshots = []
-    workers.snapshot().addCallback(snapshots.append)
-    assert snapshots[0].workers == (WorkerState(0, None, -1, False),)
 
 
 class PipeReactor(Clock):
@@ -108,6 +51,86 @@ class Pipe:
     def closeStdin(self):
         pass
 
+    def loseConnection(self):
+        self.signals.append("CLOSE")
+
+
+class FullReactor(PipeReactor):
+    """A reactor that can start one process only; it counts the attempts."""
+
+    attempts = 0
+
+    def spawnProcess(self, process, *command, **how):
+        self.attempts += 1
+        if self.attempts != 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        super().spawnProcess(process, *command, **how)
+        self.process = process
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings.model_validate({"directories": [{"root": str(tmp_path), "read": True}]})
+
+
+@pytest.fixture
+def full(settings):
+    """Return such a reactor, and a pool of one configured worker, which has ended."""
+    reactor = FullReactor()
+    workers = WorkerPool(reactor, 1, lambda: None, DrainTracker())
+    workers.serve(settings, [])
+    reactor.remote.close()
+    reactor.process.processEnded(Failure(ProcessDone(0)))
+    yield reactor, workers
+    ended = []
+    workers.stop().addCallback(ended.append)
+    assert (ended, reactor.getDelayedCalls()) == ([None], [])
+
+
+@pytest.fixture
+def events():
+    """Return the list of log events."""
+    logged = []
+    globalLogPublisher.addObserver(logged.append)
+    yield logged
+    globalLogPublisher.removeObserver(logged.append)
+
+
+def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
+    reactor, _ = full
+    descriptors = os.listdir("/proc/self/fd")
+    for delay, attempts in ((0.0, 2), (0.4, 3), (0.7, 3), (0.1, 4)):
+        reactor.advance(delay)
+        assert reactor.attempts == attempts
+    reactor.pump([1.6, 3.2, 6.4, 10, 10, 10])
+    assert reactor.attempts == 10
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_the_first_start_of_a_worker_fails_instead_of_being_retried(settings):
+    reactor = FullReactor()
+    workers = WorkerPool(reactor, 2, lambda: None, DrainTracker())
+    expected = r"worker 1 cannot start \(Resource temporarily unavailable\)"
+    with pytest.raises(WorkerStartError, match=expected):
+        workers.serve(settings, [])
+    reactor.remote.close()
+    reactor.process.processEnded(Failure(ProcessDone(0)))
+    workers.stop()
+
+
+def test_a_configuration_during_the_delay_starts_no_second_worker(full, settings):
+    reactor, workers = full
+    reactor.advance(0)
+    workers.serve(settings, [])
+    assert (reactor.attempts, len(reactor.getDelayedCalls())) == (2, 1)
+
+
+def test_the_snapshot_shows_an_empty_slot(full):
+    _, workers = full
+    snapshots = []
+    workers.snapshot().addCallback(snapshots.append)
+    assert snapshots[0].workers == (WorkerState(0, None, 0, False),)
+
 
 @pytest.fixture
 def running(tmp_path):
@@ -115,11 +138,11 @@ def running(tmp_path):
     reactor = PipeReactor()
     slot = WorkerSlot(reactor, 7, -1, print, print, lambda number: None)
     slot.configure(b"config", [], 0.0)
-    with reactor.remote:
-        yield slot, reactor
-        slot.stop()
-        if slot.worker is not None:
-            slot.worker.processEnded(Failure(ProcessDone(0)))
+    yield slot, reactor
+    slot.stop()
+    if slot.worker is not None:
+        slot.worker.processEnded(Failure(ProcessDone(0)))
+    reactor.remote.close()
     assert reactor.getDelayedCalls() == []
 
 
@@ -168,7 +191,7 @@ def test_results_wait_while_the_pipe_is_full_and_the_last_ones_are_lost():
 
 
 def test_a_silent_worker_is_a_problem(full, running):
-    _, workers, _ = full
+    _, workers = full
     assert workers.problem == ""
     slot, reactor = running
     workers._slots[0].worker = slot.worker
@@ -225,3 +248,16 @@ def test_a_failure_in_a_worker_is_logged_with_its_traceback(worker, events):
     text = event["message"]
     assert text.startswith("fault in a session\nTraceback")
     assert text.rstrip().endswith("ZeroDivisionError: by nothing")
+
+
+def test_a_worker_ends_if_it_has_too_few_descriptors_for_the_listening_sockets(settings):
+    daemon_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with daemon_end, worker_end:
+        worker = Worker(Clock(), worker_end)
+        worker.transport = Pipe()
+        socket.send_fds(daemon_end, [b"-"], [])  # the kernel has dropped the descriptor
+        worker.stringReceived(pickle.dumps(WorkerConfig(settings, settings.listen, 0)))
+    kind, (level, *_, text) = decode(worker.transport.messages[0][4:])
+    assert (kind, level) == ("event", "error")
+    assert text == "ends: it cannot open the listening sockets (Too many open files)"
+    assert worker.transport.signals == ["CLOSE"]

@@ -32,7 +32,7 @@ from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
 from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
-from tftpd.daemon.worker_pool import WorkerPool
+from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
 from tftpd.net.packet_text import format_address
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
@@ -170,7 +170,11 @@ class Daemon(Service):
         else:
             self._serving = WorkerPool(self.reactor, workers, self._sweep, self._drains, *observers)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
-        self._serve()
+        try:
+            self._serve()
+        except WorkerStartError as error:
+            self.log.critical("{reason}", event="worker_failed", reason=str(error))
+            raise SystemExit(1) from None
         if self._page is not None:
             self._page.start(self._serving)
         if not callable(signal.getsignal(signal.SIGHUP)):

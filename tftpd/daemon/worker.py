@@ -160,10 +160,15 @@ class Worker(Channel):
             server.stop()
 
     def _configure(self, config: WorkerConfig) -> None:
-        if self._server is None:
-            self._server = self._start(config)
         count = len(config.listens)
         _, descriptors, _, _ = socket.recv_fds(self._socket, 1, count)
+        if len(descriptors) < count:  # recvmsg(2) gives as many as this process may open
+            text = "ends: it cannot open the listening sockets (Too many open files)"
+            self._send("event", ["error", __name__, "worker_ended", text])
+            self.stop()
+            return
+        if self._server is None:
+            self._server = self._start(config)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         self._drain_timeout = config.settings.drain_timeout
         self._server.serve(config.settings, zip(sockets, config.listens, strict=True))

@@ -52,6 +52,10 @@ _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
 _log = Logger()
 
 
+class WorkerStartError(Exception):
+    """A worker cannot start; the text says which one and why."""
+
+
 class WorkerPool:
     """Keeps a fixed number of worker processes alive."""
 
@@ -105,7 +109,12 @@ class WorkerPool:
         return "".join(f"worker {number} does not answer\n" for number in silent)
 
     def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
-        """Serve on exactly these sockets with these settings from now on."""
+        """Serve on exactly these sockets with these settings from now on.
+
+        Raises:
+            WorkerStartError: It is the first call, and a worker cannot start. Without it, the
+                clients that the kernel sends to its socket would get no answer.
+        """
         listens = [entry.listen for entry in bound]
         for number, slot in enumerate(self._slots):
             config = WorkerConfig(settings, listens, number)
@@ -171,13 +180,19 @@ class WorkerSlot:
             config: A pickled `WorkerConfig`.
             descriptors: The listening sockets that belong to it.
             drain_timeout: How long `drain` waits for running transfers, in seconds.
+
+        Raises:
+            WorkerStartError: The first worker cannot start.
         """
         self._config, self._descriptors = config, descriptors
         self._drain_seconds = drain_timeout + _STOP_TIMEOUT_SECONDS
         if self.worker is not None:
             self.worker.configure(config, descriptors)
         elif self._restart is None:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                raise WorkerStartError(self._describe_failure(error)) from None
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the worker's snapshot, with the state of the slot."""
@@ -208,7 +223,7 @@ class WorkerSlot:
             self._ended.callback(None)
             return
         self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
-        self._start_later("worker {worker} ended ({reason})", reason)
+        self._start_later(f"worker {self.number} ended ({reason})")
 
     def _check_worker(self) -> None:
         """Send a ping to the worker; kill the worker if it has not answered the last ones."""
@@ -228,15 +243,9 @@ class WorkerSlot:
         worker.kill()
 
     def _start(self) -> None:
-        self._restart = None
+        """Start a worker; raise `OSError` without descriptors, processes or memory."""
         worker = WorkerProcess(self)
-        try:
-            worker.spawn()
-        except OSError as error:  # out of descriptors, processes or memory
-            self._short_lives += 1
-            reason = error.strerror or str(error)
-            self._start_later("worker {worker} cannot start ({reason})", reason)
-            return
+        worker.spawn()
         self._restarts += 1
         self.worker = worker
         worker.configure(self._config, self._descriptors)
@@ -248,16 +257,27 @@ class WorkerSlot:
             pid=worker.transport.pid,
         )
 
-    def _start_later(self, message: str, reason: str) -> None:
+    def _start_successor(self) -> None:
+        self._restart = None
+        try:
+            self._start()
+        except OSError as error:
+            self._short_lives += 1
+            self._start_later(self._describe_failure(error))
+
+    def _describe_failure(self, error: OSError) -> str:
+        return f"worker {self.number} cannot start ({error.strerror or error})"
+
+    def _start_later(self, reason: str) -> None:
         delay = _restart_delay(self._short_lives) if self._short_lives > 1 else 0.0
         _log.error(
-            message + "; the next one starts in {delay:.1f} s",
+            "{reason}; the next one starts in {delay:.1f} s",
             event="worker_ended",
             worker=self.number,
             reason=reason,
             delay=delay,
         )
-        self._restart = self.reactor.callLater(delay, self._start)
+        self._restart = self.reactor.callLater(delay, self._start_successor)
 
     def _end(self, timeout: float) -> "Deferred[None]":
         self._is_ending = True
