@@ -18,20 +18,24 @@ LAYERS = {
     "templates": {"protocol", "access", "storage", "jinja2"},
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},
     "dataplane": set(),
+    "origins": {
+        *("protocol", "access", "storage", "config", "obstore", "urllib3"),
+    }
+    | TWISTED,
     "net": {"protocol", "access", "dataplane", "storage"} | TWISTED,
     "server": {
         *("protocol", "access", "dataplane", "storage", "templates", "config", "net"),
-        "pydantic",
+        *("origins", "pydantic"),
     }
     | TWISTED,
     "status": {
         *("protocol", "access", "dataplane", "storage", "config", "net", "server"),
-        *("prometheus_client", "pydantic"),
+        *("origins", "prometheus_client", "pydantic"),
     }
     | TWISTED,
     "daemon": {
         *("protocol", "access", "dataplane", "storage", "templates", "config", "net", "server"),
-        "status",
+        *("origins", "status"),
     }
     | TWISTED,
     "client": {"protocol", "access", "dataplane", "storage", "net"} | TWISTED,
@@ -98,6 +102,17 @@ def test_yaml_is_read_in_one_place():
 def test_jinja2_is_imported_in_one_place():
     tops = {path.name: {name.split(".")[0] for name in _imported(path)} for path in MODULES}
     assert [name for name, imported in tops.items() if "jinja2" in imported] == ["sandbox.py"]
+
+
+def test_libraries_of_origins_are_imported_in_one_place():
+    """A daemon without origins, or with one kind, does not load the libraries of the others."""
+    for library, owner in {"obstore": "object_store.py", "urllib3": "web_store.py"}.items():
+        importers = [
+            path.name
+            for path in MODULES
+            if any(name.split(".")[0] == library for name in _imported(path))
+        ]
+        assert set(importers) <= {owner}
 
 
 def test_no_import_is_part_of_a_cycle():
