@@ -201,8 +201,8 @@ class MemoryServer:
         self.reports: list[TransferResult] = []
         self.sessions = SessionTable()
         config = make_config(self.reports.append)
-        for root in (root for mount in config.mounts for root in mount.roots):
-            config.resolver.cache.learn_root(root.path)
+        for root in (root for mount in config.mounts for root in mount.local_roots):
+            config.resolver.cache.learn_root(root)
         self.listener = Listener(self.net.runtime, config, self.sessions, **listener)
         self.port = self.net.bind(self.listener, (SERVER, WELL_KNOWN))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from tftpd.access import paths
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, fold
+from tftpd.access.origins import OriginRoot, is_origin, split_origin
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import (
     ANYWHERE,
@@ -46,9 +47,9 @@ _ANY_CLIENT = ClientIdentity(ip_address("0.0.0.0"))
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A directory, and components below it that contain placeholders for the client."""
+    """A directory or a prefix at an origin, and components below it that contain placeholders."""
 
-    path: Path
+    path: Path | OriginRoot
     below: tuple[tuple[Part, ...], ...] = ()
     text: str = field(default="", compare=False)
     """The root as it is written in the configuration."""
@@ -81,16 +82,20 @@ def _is_valid(component: bytes) -> bool:
 
 
 def parse_root(text: str) -> Root:
-    """Parse a path that may contain {ip}, {ip_hex}, {mac} and {serial}.
+    """Parse a path, or origin:NAME/PREFIX; both may contain {ip}, {ip_hex}, {mac} and {serial}.
 
     Raises:
         InvalidPlaceholder: A placeholder is malformed or unknown.
+        ValueError: The name of the origin or its prefix is invalid.
     """
-    components = Path(text).parts
+    origin, components = split_origin(text) if is_origin(text) else ("", Path(text).parts)
     parsed = [parse(component, _check_key) for component in components]
     first = next((n for n, parts in enumerate(parsed) if names(parts)), len(parsed))
     static = [part.replace("{{", "{").replace("}}", "}") for part in components[:first]]
-    return Root(Path(*static), tuple(parsed[first:]), paths.escape_control_chars(text))
+    path: Path | OriginRoot = Path(*static)
+    if origin:
+        path = OriginRoot(origin, tuple(part.encode() for part in static))
+    return Root(path, tuple(parsed[first:]), paths.escape_control_chars(text))
 
 
 def parse_serials(text: str) -> Pattern:
@@ -117,7 +122,7 @@ class Mount:
 
     Attributes:
         prefix: Components at the start of requested names.
-        roots: Directories. The first one that contains a file provides it.
+        roots: Directories and origins. The first one that contains a file provides it.
         read: Read policy; None refuses all downloads.
         write: Write policy; None refuses all uploads.
         symlinks: Handling of symbolic links.
@@ -142,9 +147,19 @@ class Mount:
             part.clients != ANYWHERE for part in (self, self.read, self.write) if part
         )
 
+    @property
+    def local_roots(self) -> tuple[Path, ...]:
+        """The directories on this host: those roots that are not at an origin."""
+        return tuple(root.path for root in self.roots if isinstance(root.path, Path))
+
+    @property
+    def origin_roots(self) -> tuple[OriginRoot, ...]:
+        """The roots at an origin."""
+        return tuple(root.path for root in self.roots if isinstance(root.path, OriginRoot))
+
     def roots_for(
         self, name: paths.Name, client: ClientIdentity
-    ) -> Iterator[tuple[Path, paths.Name, paths.Name]]:
+    ) -> Iterator[tuple[Path | OriginRoot, paths.Name, paths.Name]]:
         """Yield each root of `client`: path, the client's own components, components of `name`."""
         serial: bytes | None = None
         is_searched = len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES

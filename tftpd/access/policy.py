@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from tftpd.access.origins import OriginRoot
 from tftpd.access.paths import Name, printable_name
 
 Address = IPv4Address | IPv6Address
@@ -83,7 +84,7 @@ class Grant(Generic[Policy]):
     below `root`.
 
     Attributes:
-        root: The root directory.
+        root: The root: a directory, or a prefix at an origin.
         name: Path components below the root.
         policy: The policy that applies.
         symlinks: Handling of symbolic links.
@@ -93,7 +94,7 @@ class Grant(Generic[Policy]):
             name is ASCII.
     """
 
-    root: Path
+    root: Path | OriginRoot
     name: Name
     policy: Policy
     symlinks: Symlinks = Symlinks.INSIDE
@@ -101,9 +102,20 @@ class Grant(Generic[Policy]):
     encodings: Sequence[str] = ()
 
     @property
+    def directory(self) -> Path:
+        """The root of a grant for a file on this host.
+
+        Raises:
+            TypeError: The root is at an origin; the resolver does not open such a file here.
+        """
+        if isinstance(self.root, OriginRoot):
+            raise TypeError(f"{self.root} is not a directory")
+        return self.root
+
+    @property
     def printable_path(self) -> str:
-        """Path of the file on this host, for logs."""
-        return printable_name(b"/".join((os.fsencode(self.root), *self.name)))
+        """Path of the file on this host, or its name at the origin, for logs."""
+        return printable_name(b"/".join((os.fsencode(str(self.root)), *self.name)))
 
 
 def admits(networks: Networks, client: Address) -> bool:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tftpd.access.mounts import parse_root
+from tftpd.access.origins import is_origin
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import Networks, contains
@@ -57,8 +58,9 @@ def load_settings(path: Path) -> Settings:
     """
     settings, document = load_settings_and_document(path)
     for index, entry in enumerate(settings.directories):
-        roots = entry.roots if entry.write and not entry.write.overwrite else ()
-        if not all(can_take_free_names(root.path) for root in roots):
+        is_create_only = entry.write and not entry.write.overwrite
+        roots = entry.build_mount().local_roots if is_create_only else ()
+        if not all(map(can_take_free_names, roots)):
             document.add_problem(("directories", index, "root"), NO_FREE_NAMES)
     if document.problems:
         raise ConfigError(str(path), document.problems)
@@ -152,6 +154,8 @@ def _is_path(value: Any) -> TypeGuard[str]:
 def _resolve_root(
     document: Document, path: errors.Path, base: Path, root: str, entry: dict[str, Any]
 ) -> str:
+    if is_origin(root):
+        return root
     if root.startswith("~"):
         expanded = quote_value(os.path.expanduser(root))
         problem = f"~ is not expanded, got {quote_value(root)}; write the whole path: {expanded}"
@@ -162,6 +166,7 @@ def _resolve_root(
         parsed = parse_root(absolute)
         # The part below a placeholder depends on the client and is checked at each request.
         is_written = bool(entry.get("write")) and not parsed.below
+        assert isinstance(parsed.path, Path)
         fault = _describe_fault(parsed.path, bool(entry.get("read")), is_written)
         if fault:
             document.add_problem(path, f"{escape_control_chars(str(parsed.path))} {fault}")

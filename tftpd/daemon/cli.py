@@ -200,7 +200,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _find_template_problems(settings: Settings) -> Iterator[str]:
     """Yield `FILE:LINE: problem` for each template that cannot be used."""
     mounts = [mount for mount in settings.build_mounts() if mount.read and mount.read.templates]
-    roots = {root.path: mount for mount in mounts for root in mount.roots}
+    roots = {root: mount for mount in mounts for root in mount.local_roots}
     if not roots:
         return
     with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:

@@ -298,7 +298,7 @@ class Daemon(Service):
 
     async def _sweep_roots(self) -> None:
         writable = [mount for mount in self.settings.build_mounts() if mount.write is not None]
-        roots = {root.path for mount in writable for root in mount.roots}
+        roots = {root for mount in writable for root in mount.local_roots}
         threads = self.reactor.getThreadPool()
         for root in roots:
             try:

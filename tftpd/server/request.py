@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
+from tftpd.access.origins import OriginRoot, object_key
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.access.rewrite import apply_rules
@@ -27,12 +28,12 @@ from tftpd.protocol.negotiation import (
     negotiate,
 )
 from tftpd.protocol.packets import Request, Rrq, Wrq
-from tftpd.storage.dentry_cache import DentryCache, WouldBlock
+from tftpd.storage.dentry_cache import WouldBlock
 from tftpd.storage.errors import add_path
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike
-from tftpd.storage.upload import Upload
+from tftpd.storage.upload import Upload, check_size
 
 T = TypeVar("T")
 
@@ -89,21 +90,29 @@ class ResolvedWrite:
     size: int | None
 
     def open(
-        self, usage_trackers: Mapping[Path, UsageTracker], cache: DentryCache, blocking: bool
+        self, usage_trackers: Mapping[Path, UsageTracker], resolver: FileResolver, blocking: bool
     ) -> Upload:
         """Create the upload below the first root that has the directory of the name.
 
+        An origin has the directory of any name.
+
         Args:
             usage_trackers: Disk usage of roots with a quota.
-            cache: Answers whether a directory can be opened without disk I/O.
+            resolver: Has the origins, and answers whether a directory can be opened without disk
+                I/O.
             blocking: False: raise `WouldBlock` rather than wait for a disk.
 
         Raises:
             RequestRefused: No root accepts the file.
             WouldBlock: The directory is not cached.
         """
+        cache = resolver.cache
+        netascii = self.options.mode is Mode.NETASCII
 
         def create(grant: Grant[WritePolicy]) -> Upload:
+            if isinstance(grant.root, OriginRoot):
+                key = object_key(grant.root, grant.name)
+                return resolver.origins.open_upload(grant.root, key, grant, self.size, netascii)
             if blocking:
                 cache.learn_root(grant.root)
             elif grant.encodings or not cache.is_cached(
@@ -111,7 +120,6 @@ class ResolvedWrite:
             ):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
-            netascii = self.options.mode is Mode.NETASCII
             upload = Upload.open(grant, self.size, netascii, tracker)
             upload.blocking_device = cache.blocking_device(upload.device)
             return upload
@@ -119,9 +127,16 @@ class ResolvedWrite:
         return self._try_grants(create)
 
     def check(self) -> None:
-        """Raise `RequestRefused` if `open()` would, without a change on disk."""
+        """Raise `RequestRefused` if `open()` would, without a change on disk.
+
+        An origin is not asked.
+        """
 
         def check(grant: Grant[WritePolicy]) -> None:
+            if isinstance(grant.root, OriginRoot):
+                object_key(grant.root, grant.name)
+                check_size(self.size, grant.policy)
+                return
             tracker = UsageTracker(grant.root) if grant.policy.needs_usage else None
             if tracker is not None:
                 tracker.measure()

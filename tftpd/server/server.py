@@ -184,6 +184,7 @@ class Server:
     def _make_config(self, settings: Settings) -> ServerConfig:
         mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
         self._track_usage(mounts)
+        # Origins count, too: their templates are rendered.
         self._provide_threads(len({root.path for mount in mounts for root in mount.roots}))
         profiles = Profiles(known.build_profile() for known in settings.active_profiles())
         facts = settings.build_variables()
@@ -243,10 +244,10 @@ class Server:
     def _track_usage(self, mounts: Mounts) -> None:
         """Create a tracker of the disk usage for each root with a quota; keep the present ones."""
         roots = {
-            root.path
+            root
             for mount in mounts
             if mount.write and mount.write.needs_usage
-            for root in mount.roots
+            for root in mount.local_roots
         }
         trackers = self._usage_trackers
         self._usage_trackers = {root: trackers.get(root) or self._track(root) for root in roots}

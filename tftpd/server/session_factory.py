@@ -192,7 +192,7 @@ class SessionFactory:
         if request.single_port:
             limits = limit_upload_window(limits, request.port.upload_window_budget)
         write = resolve_write(packet, request.client, config.mounts, limits)
-        upload = write.open(config.usage_trackers, config.resolver.cache, blocking)
+        upload = write.open(config.usage_trackers, config.resolver, blocking)
         upload.client = client_key(request.tid[0][0])
         return OpenedWrite(write, upload)
 

@@ -171,7 +171,7 @@ class TransferCounters:
         self.counts["profile_transfers"].update({(name,): 0 for name in names})
         mounts = settings.build_mounts()
         self.write_policies = {
-            str(root.path): mount.write for mount in mounts if mount.write for root in mount.roots
+            str(root): mount.write for mount in mounts if mount.write for root in mount.local_roots
         }
 
     def measure_free_bytes(self) -> None:

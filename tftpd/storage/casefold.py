@@ -59,11 +59,14 @@ def match_case_insensitive(grant: Grant[Any], budget: ScanBudget) -> tuple[Name,
     choices = 1
     for component in grant.name:
         name = (*real, component)
-        with open_parent(grant.root, name, grant.symlinks, grant.encodings) as (directory, last):
+        with open_parent(grant.directory, name, grant.symlinks, grant.encodings) as (
+            directory,
+            last,
+        ):
             if last != component or lstat_at(directory, last):
                 real.append(component)
                 continue
-            budget.listed.append(b"/".join((os.fsencode(grant.root), *real)))
+            budget.listed.append(b"/".join((os.fsencode(grant.directory), *real)))
             matches = _find_matches(directory, component, budget)
         choices = max(choices, len(matches))
         real.append(min(matches))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
+from tftpd.access.origins import OriginRoot, object_key
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
@@ -20,6 +21,7 @@ from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import add_path, translate_os_errors
 from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
+from tftpd.storage.origins import NoOrigins, OriginFiles
 from tftpd.storage.source import FileLike, FileSource
 
 TEMPLATED = "template"
@@ -54,8 +56,15 @@ class ResolvedFile:
 class FileResolver:
     """Resolves requested names to files below the mounts."""
 
-    def __init__(self, mounts: Mounts) -> None:
+    def __init__(self, mounts: Mounts, origins: OriginFiles | None = None) -> None:
+        """Initialize the resolver.
+
+        Args:
+            mounts: The mounts.
+            origins: Opens files at origins; None refuses them.
+        """
         self.mounts = mounts
+        self.origins = origins or NoOrigins()
         self.cache = DentryCache()
         self.negative_cache = NegativeCache(self.cache)
 
@@ -83,6 +92,7 @@ class FileResolver:
         Raises:
             RequestRefused: There is no such file, or the client may not read it.
             WouldBlock: Not blocking, and the file is not in memory.
+            AnswerNeeded: An origin must be asked for the file first.
         """
         if not blocking and on_name is None:
             file = self._open_cached(name, client)
@@ -96,7 +106,9 @@ class FileResolver:
         if cached is not None:
             raise cached
         observer = on_name or _ignore_name
-        search = _Search(self.mounts, self.cache, name, client, render, blocking, observer)
+        search = _Search(
+            self.mounts, self.cache, self.origins, name, client, render, blocking, observer
+        )
         try:
             return search.run()
         except RequestRefused as refused:
@@ -130,6 +142,7 @@ class _Search:
 
     mounts: Mounts
     cache: DentryCache
+    origins: OriginFiles
     name: RequestName
     client: ClientIdentity
     render: RenderFile
@@ -201,11 +214,7 @@ class _Search:
             except RequestRefused as refused:
                 if not _is_missing(refused):
                     raise
-                # The kernel would resolve links of a chroot in the whole file system, and not
-                # find directories whose names are spelled in another encoding.
-                is_other = grant.symlinks is Symlinks.CHROOT or grant.encodings
-                stamp = None if is_other else DirectoryStamp.of_missing(grant.root, grant.name)
-                self.stamps.append(stamp)
+                self.stamps.append(_find_stamp(grant))
                 missing.append(_without_frames(refused))
         raise _select_reported(missing)
 
@@ -228,8 +237,13 @@ class _Search:
         rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
         return ResolvedFile(rendered, template, source)
 
-    def _open_source(self, grant: Grant[ReadPolicy]) -> FileSource:
+    def _open_source(self, grant: Grant[ReadPolicy]) -> FileLike:
         self.lookups += 1
+        if isinstance(grant.root, OriginRoot):
+            try:
+                return self.origins.open(grant.root, object_key(grant.root, grant.name))
+            except RequestRefused as refused:
+                raise add_path(refused, grant) from None
         if self.blocking:
             self.cache.learn_root(grant.root)
         elif (
@@ -252,7 +266,7 @@ class _Search:
         grants = self.mounts.authorize_read(folded, self.client)
         self._check_enabled(candidate, folded)
         if not self.blocking:
-            raise WouldBlock(grants[0].root)
+            raise WouldBlock(grants[0].directory)
 
         def open_spelled(grant: Grant[ReadPolicy]) -> ResolvedFile:
             self.lookups += 1
@@ -287,6 +301,18 @@ def _select_reported(refusals: Sequence[RequestRefused]) -> RequestRefused:
     """Return the first fault of this host, or the first refusal if there is none."""
     faults = (refused for refused in refusals if isinstance(refused, HostFault))
     return next(faults, refusals[0])
+
+
+def _find_stamp(grant: Grant[ReadPolicy]) -> DirectoryStamp | None:
+    """Return the stamp by which the name of a grant stays known as missing; None if none is safe.
+
+    An origin has no stamps. The kernel would resolve links of a chroot in the whole file system,
+    and not find directories whose names are spelled in another encoding.
+    """
+    is_other = grant.symlinks is Symlinks.CHROOT or grant.encodings
+    if is_other or isinstance(grant.root, OriginRoot):
+        return None
+    return DirectoryStamp.of_missing(grant.root, grant.name)
 
 
 def _without_frames(refused: RequestRefused) -> RequestRefused:

@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import refusal_for, translate_os_errors
@@ -111,7 +112,7 @@ class FileSource(FileLike):
         """
         with (
             translate_os_errors(ErrorText.READ_FAILED),
-            open_parent(grant.root, grant.name, grant.symlinks, grant.encodings) as (
+            open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings) as (
                 directory,
                 last,
             ),
@@ -137,7 +138,7 @@ class FileSource(FileLike):
         Returns:
             None in all other cases, and if the file must not be read: `open()` tells why.
         """
-        if len(grant.name) > MAX_DIRECTORIES:
+        if isinstance(grant.root, OriginRoot) or len(grant.name) > MAX_DIRECTORIES:
             return None
         path_fd = cache.open_path(grant.root, grant.name)
         if path_fd < 0:

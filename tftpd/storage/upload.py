@@ -303,12 +303,10 @@ def _open_target(
         RequestRefused: The policy, the permissions or the free space do not allow the file.
     """
     policy = grant.policy
-    if size is not None and policy.max_size is not None and size > policy.max_size:
-        reason = f"{size} bytes are more than max_size ({policy.max_size} bytes)"
-        raise RequestRefused(ErrorCode.DISK_FULL, reason)
+    check_size(size, policy)
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
-        open_parent(grant.root, grant.name, grant.symlinks, grant.encodings) as (parent, last),
+        open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings) as (parent, last),
     ):
         _check_file(parent, last, policy)
         # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,
@@ -322,6 +320,13 @@ def _open_target(
         except BaseException:
             os.close(own)
             raise
+
+
+def check_size(size: int | None, policy: WritePolicy) -> None:
+    """Raise `RequestRefused` if the size of a file is known and larger than `max_size`."""
+    if size is not None and policy.max_size is not None and size > policy.max_size:
+        reason = f"{size} bytes are more than max_size ({policy.max_size} bytes)"
+        raise RequestRefused(ErrorCode.DISK_FULL, reason)
 
 
 def _check_file(directory: int, name: bytes, policy: WritePolicy) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tftpd.access.mounts import Mount
+from tftpd.access.origins import OriginRoot
 from tftpd.access.paths import is_template
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
@@ -60,8 +61,8 @@ class TemplateRenderer:
         self._change = threading.Condition()
         self._free_slots = max_processes
         # By root: jobs that wait for a slot, and jobs that run.
-        self._waiting: Counter[Path | None] = Counter()
-        self._running: Counter[Path | None] = Counter()
+        self._waiting: Counter[Path | OriginRoot | None] = Counter()
+        self._running: Counter[Path | OriginRoot | None] = Counter()
         self._idle: list[RenderProcess] = []
         self._busy: set[RenderProcess] = set()
         self._closed = False
@@ -151,7 +152,7 @@ class TemplateRenderer:
             self._slow_until[_version(template)] = now + _SLOW_TEMPLATE_SECONDS
 
     @contextmanager
-    def _slot(self, root: Path | None = None) -> Iterator[None]:
+    def _slot(self, root: Path | OriginRoot | None = None) -> Iterator[None]:
         """Wait for a free slot and occupy it. Slow templates of one root do not delay others."""
         with self._change:
             self._waiting[root] += 1
@@ -174,7 +175,7 @@ class TemplateRenderer:
                 self._waiting, self._running = +self._waiting, +self._running
                 self._change.notify_all()
 
-    def _may_start(self, root: Path | None) -> bool:
+    def _may_start(self, root: Path | OriginRoot | None) -> bool:
         """Return True if a slot is free and no root with fewer running jobs waits for it."""
         fewest = min(self._running[other] for other, n in self._waiting.items() if n)
         return self._free_slots > 0 and self._running[root] <= fewest
@@ -260,8 +261,8 @@ def find_problems(
 def _version(template: Grant[ReadPolicy]) -> Hashable:
     """Return a key for the template's current version; a corrected template is tried at once."""
     try:
-        changed = os.stat(b"/".join((os.fsencode(template.root), *template.name))).st_mtime_ns
-    except (OSError, ValueError):
+        changed = os.stat(b"/".join((os.fsencode(template.directory), *template.name))).st_mtime_ns
+    except (OSError, ValueError, TypeError):
         changed = None
     return template.root, template.name, changed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.mounts import Mount, Mounts
+from tftpd.access.origins import OriginRoot, object_key
 from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import ANYWHERE, Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
@@ -300,6 +301,11 @@ def _trace_roots(
         is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
         if grant is not None and is_served:
             components = grant.name  # a template has another name
+        if isinstance(path, OriginRoot):
+            yield _describe_origin(path, prefix, components)
+            if is_served:
+                return
+            continue
         steps, file = trace_walk(path, components, mount.symlinks, encodings)
         yield {
             "root": printable_name(b"/".join((os.fsencode(path), *prefix))),
@@ -309,6 +315,15 @@ def _trace_roots(
         exists = file is not None and (is_write or os.path.lexists(file))
         if is_served or (grant is None and exists):
             return
+
+
+def _describe_origin(root: OriginRoot, own: Name, name: Name) -> JsonObject:
+    """Return the description of a root at an origin. `key` is None if no object has the name."""
+    key = None
+    with suppress(RequestRefused):
+        key = object_key(root, name)
+    path = printable_name(b"/".join((str(root).encode(), *own)))
+    return {"root": path, "steps": [], "file": None, "origin": root.origin, "key": key}
 
 
 def _describe_step(step: WalkStep) -> JsonObject:
