@@ -28,7 +28,7 @@ class Origins:
         self.objects = objects
         self.asked = []
 
-    def open(self, root, key):
+    def open(self, root, key, whole=False):
         self.asked.append((root, key))
         found = self.objects.get(key.rpartition("/")[2])
         if found is None:
@@ -53,7 +53,7 @@ def _resolve(resolver, name, blocking=True):
     return resolver.resolve(RequestName(name), CLIENT, _render, blocking)
 
 
-def _render(template, name):
+def _render(template, name, opened):
     return MemorySource(b"rendered")
 
 

@@ -9,8 +9,8 @@ import pytest
 from tftpd.access.policy import Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.templates import sandbox as sandbox_module
-from tftpd.templates.protocol import RenderJob
-from tftpd.templates.sandbox import MAX_TEMPLATE_BYTES, TemplateSandbox
+from tftpd.templates.protocol import MAX_TEMPLATE_BYTES, RenderJob
+from tftpd.templates.sandbox import TemplateSandbox
 
 MAX_SIZE = 1 << 20
 

@@ -16,7 +16,8 @@ class SendSession(Session[Sender]):
     """Reads one window ahead, so that an ACK is answered from memory.
 
     Blocks in the page cache are read at once. A page that must be read from disk is read
-    in a thread, and other sessions continue.
+    in a thread, and other sessions continue. Data that an origin has not sent yet holds no
+    thread: the file wakes the session.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SendSession(Session[Sender]):
         ring = NetasciiBlockRing if options.mode is Mode.NETASCII else BlockRing
         self._source = source
         self._device = source.blocking_device
+        self._awaits_data = False  # the file will call `_on_readable()`
         self._ring = ring(
             source, options.blksize, machine.buffer_blocks, options.rollover, machine.first_block
         )
@@ -62,7 +64,7 @@ class SendSession(Session[Sender]):
         # time to read the next ones.
         self._transmit(now)
         n_blocks = self._machine.blocks_wanted
-        if n_blocks and not self._in_thread and not self._machine.closed:
+        if n_blocks and not (self._in_thread or self._awaits_data or self._machine.closed):
             self._read_ahead(n_blocks)
             self._transmit(now)
         self._finish_turn(now)
@@ -124,12 +126,33 @@ class SendSession(Session[Sender]):
                 self._shaper.spend(len(data) * (1 + self.profile.duplicates))
 
     def _read_ahead(self, n_blocks: int) -> None:
+        ring = self._ring
         try:
-            self._on_read(self._ring.fill(n_blocks, blocking=False))
+            while True:
+                count = ring.fill(n_blocks, blocking=False)
+                self._on_read(count)
+                n_blocks -= count
+                if not n_blocks or ring.last_block_size is not None:
+                    return
+                # Without the rest of the window, there may be no ACK to read it after.
         except BlockingIOError:
-            self._run_in_thread(lambda: self._ring.fill(n_blocks, blocking=True), self._on_read)
+            if self._source.when_readable(ring.read_offset, self._on_readable):
+                self._awaits_data = True
+            else:
+                self._run_in_thread(lambda: self._fill_in_thread(n_blocks), self._on_read)
         except RequestRefused as refused:
             self._machine.abort(refused)
+
+    def _fill_in_thread(self, n_blocks: int) -> int:
+        try:
+            return self._ring.fill(n_blocks, blocking=True)
+        except BlockingIOError:
+            return 0  # the rest of the block has not arrived; the reactor waits for it
+
+    def _on_readable(self) -> None:
+        self._awaits_data = False
+        if not self._ended:
+            self._run()
 
     def _on_read(self, n_blocks: int) -> None:
         self._machine.blocks_ready(n_blocks, self._ring.last_block_size)

@@ -46,6 +46,7 @@ class ErrorText(StrEnum):
 
     FILE_CHANGED = "File changed while it was being sent"
     READ_FAILED = "File could not be read"
+    ORIGIN_FAILED = "The origin does not answer"
     WRITE_FAILED = "File could not be written"
     TEMPLATE_FAILED = "File could not be generated"
     INCOMPLETE = "File is shorter than its tsize"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from twisted.internet.defer import Deferred, fail
+
 from tftpd.access.client import MacAddress
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import DEFAULT_PROFILE, Profile, Profiles
@@ -16,6 +18,7 @@ from tftpd.protocol.result import TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.request import Render, no_render
+from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
 
@@ -64,6 +67,8 @@ class ServerConfig:
         own_ports: Numbers of all listening ports and of `session_ports`.
         neighbour: Returns the MAC address of a client, for `profiles` and `mounts`.
         render: Renders a template.
+        origins: Opens files at origins.
+        ask_origin: Asks an origin. The Deferred fires later, when the answer is known.
     """
 
     mounts: Mounts
@@ -78,11 +83,13 @@ class ServerConfig:
     own_ports: frozenset[int] = frozenset()
     neighbour: Callable[[SocketAddress], MacAddress | None] = lambda peer: None
     render: Render = no_render
+    origins: OriginFiles = field(default_factory=NoOrigins)
+    ask_origin: Callable[[AnswerNeeded], "Deferred[None]"] = fail
 
     @cached_property
     def resolver(self) -> FileResolver:
         """Resolver of the names below `mounts`, with its caches."""
-        return FileResolver(self.mounts)
+        return FileResolver(self.mounts, self.origins)
 
     @property
     def needs_mac(self) -> bool:

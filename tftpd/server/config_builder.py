@@ -74,7 +74,7 @@ def template_renderer(
             "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
             "variables": variables.values_for(client),
         }
-        return memory.share(renderer.render(template, template_variables))
+        return memory.share(renderer.render(template, template_variables, context.source))
 
     return render
 

@@ -1,7 +1,7 @@
 """Listener: turns each request into a session, an ERROR or a drop.
 
     datagram > decode > admit > choose profile > resolve (request) > start (session_factory)
-                                                 or queue (lookups)
+                                                 or queue (lookups), for a thread or an origin
 
 A step that cannot continue raises `RequestRefused`; one place turns that into one ERROR.
 Replies are sent from the local address of the request.
@@ -32,8 +32,13 @@ from tftpd.server.lookups import Lookup, LookupQueue
 from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
+from tftpd.storage.origins import AnswerNeeded
 
 _WELL_KNOWN_PORT = 69  # of other servers, if this one has another port
+# Questions to origins for one request. There may be as many lookups with other names and roots,
+# and an answer may be outdated when it arrives.
+_MAX_ANSWERS = 128
+
 _REJECTIONS = (errors.RequestRefused, RequestDropped, MemoryError)
 
 
@@ -209,6 +214,8 @@ class Listener(RequestProtocol):
                 resolved = self._factory.resolve(request, blocking=False)
             except WouldBlock as slow:
                 self._defer(request, slow)
+            except AnswerNeeded as needed:
+                self._await_answer(request, needed)
             else:
                 self._factory.start(request, resolved)
                 request.started = True
@@ -230,12 +237,44 @@ class Listener(RequestProtocol):
         limit = request.config.admission.half_open
         self._lookups.submit(lookup, slow.args, limit)
 
+    def _await_answer(self, request: IncomingRequest, needed: AnswerNeeded) -> None:
+        """Ask an origin, then resolve the request again. No thread waits."""
+        request.answers += 1
+        if request.answers > _MAX_ANSWERS:
+            raise RequestDropped(f"no answer after {_MAX_ANSWERS} questions to origins")
+        lookup = Lookup[None](
+            request.tid,
+            request.packet,
+            partial(request.config.ask_origin, needed),
+            partial(self._on_answer, request),
+            asks_origin=True,
+        )
+        key = ("origin", needed.root.origin)
+        self._lookups.submit(lookup, key, request.config.admission.half_open)
+
+    def _on_answer(self, request: IncomingRequest, result: Exception | None) -> None:
+        start = self._seconds()
+        try:
+            if result is not None:
+                raise result
+            resolved = self._factory.resolve(request, blocking=False)
+        except (WouldBlock, AnswerNeeded, *_REJECTIONS) as reason:
+            self._on_lookup_done(request, reason)
+        except Exception:
+            self._log_internal_error(request.tid[0])
+        else:
+            self._on_lookup_done(request, resolved)
+        if not request.started:
+            self._runtime.charge_wasted_cpu(self._seconds() - start)
+
     def _on_lookup_done(
         self, request: IncomingRequest, result: ResolvedRequest | Exception
     ) -> None:
         try:
             if isinstance(result, WouldBlock):  # a template must be rendered
                 self._defer(request, result)
+            elif isinstance(result, AnswerNeeded):
+                self._await_answer(request, result)
             elif isinstance(result, Exception):
                 raise result
             else:

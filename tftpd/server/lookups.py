@@ -1,9 +1,10 @@
 """Queue and thread pool for file lookups that may block.
 
-A lookup may wait for a disk or render a template. A repeated request waits for the
-lookup that is queued already. Lookups for files of one root directory share a
+A lookup may wait for a disk, render a template, or wait for an answer of an origin. A repeated
+request waits for the lookup that is queued already. Lookups for files of one root directory share a
 queue, and so do those that render its templates: a file server that is down, or a slow
-template, delays no others. Within such a queue clients are served round-robin.
+template, delays no others. Within such a queue clients are served round-robin. A lookup that
+waits for an origin uses no thread, so that any number of them runs.
 
 Most metadata is in memory. A lookup that finds it there takes 0.1 ms; in a thread beside
 active transfers it takes ten times as long, because the two threads exchange the
@@ -14,11 +15,12 @@ a short time.
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from threading import Lock
 from time import monotonic, thread_time
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -48,20 +50,22 @@ class Lookup(Generic[T]):
     Attributes:
         tid: TID of the client.
         request: The request; a repeated one does not start a second lookup.
-        work: Runs in a thread.
+        work: Runs in a thread, or asks an origin in the reactor thread and returns a Deferred.
         then: Called in the reactor thread with the result or the exception of `work`.
         discard: Called in place of `then` with a result that is no longer wanted.
         renders: Whether `work` renders a template. Otherwise the reactor may block for the
             result for a short time.
+        asks_origin: Whether `work` asks an origin.
         wanted: False after the lookup was cancelled.
     """
 
     tid: TID
     request: Request
-    work: Callable[[], T]
+    work: Callable[[], Any]
     then: Callable[[T | Exception], None]
-    discard: Callable[[T], None]
+    discard: Callable[[T], None] = lambda result: None
     renders: bool = False
+    asks_origin: bool = False
     wanted: bool = True
 
 
@@ -72,8 +76,9 @@ class _RootQueue:
         clients: TIDs of the pending and running lookups of each client, in order.
     """
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, max_running: float) -> None:
         self.key = key
+        self.max_running = max_running
         self.n_running = 0
         self.starting = False
         self.pending: FairQueue[Lookup[Any]] = FairQueue(0)
@@ -87,11 +92,11 @@ class _TimedCall(Generic[T]):
     inspects all frames, which took longer than a lookup with a negative result.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: "Callable[[], T | Deferred[T]]") -> None:
         self._work = work
         self.cpu_seconds = 0.0
 
-    def __call__(self) -> T | Exception:
+    def __call__(self) -> "T | Deferred[T] | Exception":
         start = thread_time()
         try:
             return self._work()
@@ -142,6 +147,8 @@ class LookupQueue:
     def submit(self, lookup: Lookup[T], key: Hashable, limit: int) -> None:
         """Queue a lookup and start it if fewer than four run for the same key.
 
+        Lookups that ask an origin start at once. Their key must differ from those of the others.
+
         If the queue of the key is full, the last lookup of the client with most of them is
         cancelled and gets `RequestDropped`. Each key has a queue, so that a file server that
         is down takes no space from other roots.
@@ -155,7 +162,8 @@ class LookupQueue:
             RequestDropped: The queue is full, and this client has most of the lookups.
         """
         client = client_key(lookup.tid[0][0])
-        root_queue = self._root_queues.setdefault(key, _RootQueue(key))
+        max_running = inf if lookup.asks_origin else MAX_RUNNING_PER_ROOT
+        root_queue = self._root_queues.setdefault(key, _RootQueue(key, max_running))
         if sum(map(len, root_queue.clients.values())) >= limit:
             self._make_space(root_queue.clients, client, limit)
         self.by_tid[lookup.tid] = lookup, root_queue
@@ -208,9 +216,13 @@ class LookupQueue:
 
     def _start(self, root_queue: _RootQueue) -> None:
         blocks_left = _MAX_BLOCKS_PER_TURN
-        while root_queue.pending and root_queue.n_running < MAX_RUNNING_PER_ROOT:
+        while root_queue.pending and root_queue.n_running < root_queue.max_running:
             lookup = root_queue.pending.pop()
             call = _TimedCall(lookup.work)
+            if lookup.asks_origin:
+                root_queue.n_running += 1
+                maybeDeferred(call).addBoth(self._on_done, lookup, root_queue, call)
+                continue
             block = not lookup.renders and blocks_left > 0 and monotonic() >= self._may_block_at
             done = self._in_thread(call, _MAX_BLOCK_SECONDS if block else 0.0, lookup.renders)
             root_queue.n_running += 1

@@ -32,19 +32,28 @@ from tftpd.storage.dentry_cache import WouldBlock
 from tftpd.storage.errors import add_path
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
-from tftpd.storage.source import FileLike
+from tftpd.storage.source import FileLike, read_whole
 from tftpd.storage.upload import Upload, check_size
+from tftpd.templates.protocol import check_template_size
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """Context for rendering a template: the requested name, the resolved name, the client."""
+    """Context for rendering a template.
+
+    Attributes:
+        requested: The name in the request.
+        name: The resolved name.
+        client: The client.
+        source: The template if it is at an origin; None: the renderer reads it.
+    """
 
     requested: bytes
     name: RequestName
     client: ClientIdentity
+    source: bytes | None = None
 
 
 Render = Callable[[Grant[ReadPolicy], RenderContext], FileLike]
@@ -179,6 +188,7 @@ def resolve_read(
     Raises:
         RequestRefused: The client gets no file.
         WouldBlock: The file cannot be opened without disk I/O or rendering.
+        AnswerNeeded: An origin must be asked first.
     """
     mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
     filename = request.filename
@@ -187,10 +197,14 @@ def resolve_read(
     if name_rules.rules:
         name = apply_rules(name_rules.rules, name.name, False, client, steps=name.steps)
 
-    def render_file(template: Grant[ReadPolicy], name: RequestName) -> FileLike:
+    def render_file(template: Grant[ReadPolicy], name: RequestName, opened: FileLike) -> FileLike:
         if render is None:
             raise WouldBlock(template.root, True)
-        return render(template, RenderContext(request.filename, name, client))
+        source = None
+        if isinstance(template.root, OriginRoot):
+            check_template_size(opened.size)
+            source = read_whole(opened)
+        return render(template, RenderContext(request.filename, name, client, source))
 
     file = resolver.resolve(name, client, render_file, blocking)
     if request.options:

@@ -52,6 +52,7 @@ class IncomingRequest:
         ports: Ports of the sessions; None: chosen by the kernel.
         single_port: True if the session stays on `port`.
         arrived_at: Time of arrival on the clock of the runtime.
+        answers: Number of questions to origins so far.
         started: True after its session has started.
         entry: Place of its session in the table, when there is one.
     """
@@ -65,6 +66,7 @@ class IncomingRequest:
     ports: PortRange | None
     single_port: bool
     arrived_at: float
+    answers: int = 0
     started: bool = False
     entry: SessionEntry = field(init=False)
 
@@ -113,6 +115,7 @@ class SessionFactory:
         Raises:
             RequestRefused: The client gets an ERROR.
             WouldBlock: The file cannot be opened without disk I/O or rendering.
+            AnswerNeeded: An origin must be asked first.
         """
         if isinstance(request.packet, Rrq):
             config = request.config

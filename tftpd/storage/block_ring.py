@@ -77,6 +77,11 @@ class BlockRing:
         return self.ready - before
 
     @property
+    def read_offset(self) -> int:
+        """Position in the file of the next byte to read."""
+        return self._offset
+
+    @property
     def last_datagram_bytes(self) -> int:
         """Size of the file's last datagram in bytes; 0 until it has been read."""
         last = self.last_block_size

@@ -19,19 +19,26 @@ class AnswerNeeded(Exception):
     Attributes:
         root: The root at the origin.
         key: The key to ask for.
+        whole: True if the answer must wait until the whole object is in the cache.
     """
 
-    def __init__(self, root: OriginRoot, key: str) -> None:
+    def __init__(self, root: OriginRoot, key: str, whole: bool = False) -> None:
         super().__init__(root, key)
         self.root = root
         self.key = key
+        self.whole = whole
 
 
 class OriginFiles(Protocol):
     """Opens files at origins. Never blocks."""
 
-    def open(self, root: OriginRoot, key: str) -> FileLike:
+    def open(self, root: OriginRoot, key: str, whole: bool = False) -> FileLike:
         """Open an object that is in the cache, or that is being fetched into it.
+
+        Args:
+            root: The root at the origin.
+            key: The key of the object.
+            whole: Whether the whole object must be in the cache.
 
         Raises:
             RequestRefused: There is no such object, or the origin does not answer.
@@ -65,7 +72,7 @@ class OriginFiles(Protocol):
 class NoOrigins:
     """Origins of a program that has no fetcher. Each request is refused."""
 
-    def open(self, root: OriginRoot, key: str) -> FileLike:
+    def open(self, root: OriginRoot, key: str, whole: bool = False) -> FileLike:
         """Refuse to open a file."""
         self._refuse(root)
 

@@ -8,6 +8,7 @@ could not request by its own name.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from tftpd.access.client import ClientIdentity
@@ -40,8 +41,9 @@ OnName = Callable[[RequestName, str], None]
 """Called with each name tried and the reason it was rejected; the reason is empty for the name
 that is served."""
 
-RenderFile = Callable[[Grant[ReadPolicy], RequestName], FileLike]
-"""Renders the file with a name from its template. Blocks, and raises `RequestRefused`."""
+RenderFile = Callable[[Grant[ReadPolicy], RequestName, FileLike], FileLike]
+"""Renders the file with a name from its template, which is open. Blocks, and raises
+`RequestRefused`."""
 
 
 @dataclass(slots=True)
@@ -230,18 +232,19 @@ class _Search:
             missing = _without_frames(refused)
         template = replace(grant, name=(*grant.name[:-1], grant.name[-1] + TEMPLATE))
         try:
-            self._open_source(template).close()
+            opened = self._open_source(template, whole=True)
         except RequestRefused as refused:
             raise (missing if _is_missing(refused) else refused) from None
-        source = self.render(template, name)
+        with closing(opened):
+            source = self.render(template, name, opened)
         rendered = name.rewritten(name.name + TEMPLATE, TEMPLATED)
         return ResolvedFile(rendered, template, source)
 
-    def _open_source(self, grant: Grant[ReadPolicy]) -> FileLike:
+    def _open_source(self, grant: Grant[ReadPolicy], whole: bool = False) -> FileLike:
         self.lookups += 1
         if isinstance(grant.root, OriginRoot):
             try:
-                return self.origins.open(grant.root, object_key(grant.root, grant.name))
+                return self.origins.open(grant.root, object_key(grant.root, grant.name), whole)
             except RequestRefused as refused:
                 raise add_path(refused, grant) from None
         if self.blocking:

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -66,6 +66,19 @@ class FileLike:
         """
         raise NotImplementedError
 
+    def when_readable(self, offset: int, wake: Callable[[], None]) -> bool:
+        """Wait for data that is still on its way to this host; called after `BlockingIOError`.
+
+        Args:
+            offset: Position in the file, in bytes.
+            wake: Called once, later and in the reactor thread: data at `offset` is there, or
+                never will be. It is not called after `close()`.
+
+        Returns:
+            False if the data is there and only a thread can read it, as from a disk.
+        """
+        return False
+
     def check_unchanged(self, blocking: bool) -> None:
         """Check that the bytes that were read are the file's content at one moment.
 
@@ -76,6 +89,20 @@ class FileLike:
             BlockingIOError: Not blocking, and the file must be read again.
             RequestRefused: The file is shorter now, or has other bytes.
         """
+
+
+def read_whole(source: FileLike) -> bytes:
+    """Return the content of a file; blocks. The caller checks its size first.
+
+    Raises:
+        RequestRefused: The file cannot be read, or it has changed.
+    """
+    buffer = bytearray(source.size)
+    offset = 0
+    while offset < len(buffer):
+        offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
+    source.check_unchanged(blocking=True)
+    return bytes(buffer)
 
 
 class FileSource(FileLike):

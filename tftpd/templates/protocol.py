@@ -24,6 +24,8 @@ _CHUNK_BYTES = 256 << 10  # of one recv(2)
 
 _MAX_REASON_CHARS = 1000
 
+MAX_TEMPLATE_BYTES = 1 << 20
+
 
 class MessageKind(IntEnum):
     """Kind of a message."""
@@ -48,12 +50,14 @@ class RenderJob:
         variables: Variables of the template, as JSON values. None: only compile it.
         max_size: Maximum size of the file in bytes.
         seconds: Time limit. A process that nobody ends exits itself a little later.
+        source: The template if it is at an origin; None: the process reads it.
     """
 
     grant: Grant[ReadPolicy]
     variables: Mapping[str, Any] | None
     max_size: int
     seconds: float
+    source: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the body of the job's message, for `decode()`."""
@@ -69,6 +73,12 @@ class RenderJob:
 def template_failed(reason: str, kind: type[RequestRefused] = HostFault) -> RequestRefused:
     """Return the refusal, an exception of class `kind`, of a template that gives no file."""
     return kind(ErrorCode.NOT_DEFINED, reason, ErrorText.TEMPLATE_FAILED)
+
+
+def check_template_size(size: int) -> None:
+    """Raise `RequestRefused` for a template with more than 1 MiB."""
+    if size > MAX_TEMPLATE_BYTES:
+        raise template_failed(f"has {size} bytes, the limit is {MAX_TEMPLATE_BYTES}")
 
 
 def encode_message(kind: MessageKind, body: bytes = b"") -> bytes:

@@ -69,19 +69,25 @@ class TemplateRenderer:
         self._slow_until: dict[Hashable, float] = {}  # by version of a template
         self._start_failure = 0.0, ""  # time of the next start, reason
 
-    def render(self, template: Grant[ReadPolicy], variables: Mapping[str, Any]) -> bytes:
+    def render(
+        self,
+        template: Grant[ReadPolicy],
+        variables: Mapping[str, Any],
+        source: bytes | None = None,
+    ) -> bytes:
         """Render a template; blocks.
 
         Args:
             template: The template, with its root and its policy.
             variables: Variables of the template, as JSON values.
+            source: The template if it is at an origin; None: the process reads it.
 
         Raises:
             RequestRefused: The template has an error, exceeds a limit, got no free slot in
                 time, or the renderer is closed.
         """
         try:
-            return self._run(template, variables)
+            return self._run(template, variables, source)
         except RequestRefused as refused:
             if refused.text != ErrorText.TEMPLATE_FAILED:
                 raise
@@ -93,7 +99,7 @@ class TemplateRenderer:
 
         The compiler evaluates constant expressions. They need the limits of a rendering.
         """
-        self._run(template, None)
+        self._run(template, None, None)
 
     def start(self) -> None:
         """Start a process and keep it for the first job; blocks.
@@ -117,9 +123,14 @@ class TemplateRenderer:
         with self._change:  # the threads of the jobs close the busy processes
             self._change.wait_for(lambda: not self._busy, _CLOSE_SECONDS)
 
-    def _run(self, template: Grant[ReadPolicy], variables: Mapping[str, Any] | None) -> bytes:
+    def _run(
+        self,
+        template: Grant[ReadPolicy],
+        variables: Mapping[str, Any] | None,
+        source: bytes | None,
+    ) -> bytes:
         limits = self.limits
-        job = RenderJob(template, variables, limits.size, limits.seconds)
+        job = RenderJob(template, variables, limits.size, limits.seconds, source)
         try:
             self._check_not_slow(template)
             with self._slot(template.root):

@@ -11,6 +11,7 @@ import jinja2
 from jinja2 import Environment, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tftpd.access.origins import OriginRoot
 from tftpd.access.paths import (
     PARENT,
     Name,
@@ -21,10 +22,8 @@ from tftpd.access.paths import (
 )
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.source import FileSource
-from tftpd.templates.protocol import RenderJob, template_failed
-
-MAX_TEMPLATE_BYTES = 1 << 20
+from tftpd.storage.source import FileSource, read_whole
+from tftpd.templates.protocol import RenderJob, check_template_size, template_failed
 
 _CACHE_BYTES = 4 << 20  # of the source of compiled templates
 _ENTRY_BYTES = 8 << 10  # added to the source of each compiled template
@@ -81,7 +80,7 @@ class TemplateSandbox:
         loader = _TreeLoader(job.grant, self._cache)
         self._environment.loader = self._cache.crlf_environment.loader = loader
         name = _decode_name(b"/".join(job.grant.name))
-        source = _read_template(job.grant)
+        source = _read_template(job.grant) if job.source is None else job.source
         try:
             template = loader.add(name, source)
             if job.variables is None:
@@ -198,15 +197,12 @@ def _split_include(name: str) -> Name:
 
 
 def _read_template(grant: Grant[ReadPolicy]) -> bytes:
+    if isinstance(grant.root, OriginRoot):
+        reason = "a template at an origin cannot include others"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
     with closing(FileSource.open(grant)) as source:
-        if source.size > MAX_TEMPLATE_BYTES:
-            raise template_failed(f"has {source.size} bytes, the limit is {MAX_TEMPLATE_BYTES}")
-        buffer = bytearray(source.size)
-        offset = 0
-        while offset < len(buffer):
-            offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
-        source.check_unchanged(blocking=True)
-        return bytes(buffer)
+        check_template_size(source.size)
+        return read_whole(source)
 
 
 def _decode_source(source: bytes) -> str:
