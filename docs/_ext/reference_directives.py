@@ -73,6 +73,8 @@ def mappings(value: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
         yield path, value
     if "items" in value:
         yield from mappings(value["items"], f"{path}[]")
+    for named in value.get("patternProperties", {}).values():
+        yield from mappings(named, join_path(path, "NAME"))
     for alternative in value.get("anyOf", ()):
         yield from mappings(alternative, path)
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import BLOCKS, PAGES, TOP, Block
+from tftpd.access.origins import is_origin
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import build_schema, load_settings
 from tftpd.config.settings import Settings
@@ -34,6 +35,9 @@ CONTEXTS = [
     "directories: [{{{}, read: true}}]",
     "directories: [{{path: /, root: /srv/tftp, read: {{{}}}}}]",
     "directories: [{{path: /, root: /srv/tftp, write: {{{}}}}}]",
+    "directories: [{{path: /, root: /srv/tftp, write: {{overwrite: true, {}}}}}]",
+    "origins: {{x: {{url: s3://boot, {}}}}}",
+    "origins: {{x: {{url: http://192.0.2.1, {}}}}}",
     "listen: [{{{}}}]",
     "listen: [{{address: 0.0.0.0, {}}}]",
     "profiles: [{{name: x, match: {{options: []}}, {}}}]",
@@ -49,14 +53,17 @@ DIRECTORY = set(build_schema()["$defs"]["DirectorySection"]["properties"])
 
 def load(text: str, directory: Path) -> Settings:
     """Load a configuration whose absolute paths are below a directory."""
-    text = re.sub(r'(?<=[ \[":])/(?=(srv|var|run)(/|\b))', f"{directory}/", text)
+    text = re.sub(r'(?<=[ \[":])/(?=(srv|var|run|etc)(/|\b))', f"{directory}/", text)
     document = yaml.safe_load(text)
     for mount in document.get("directories", []):
         roots = mount["root"]
         for root in roots if isinstance(roots, list) else [roots]:
+            if is_origin(root):
+                continue
             (directory / root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
-    for name in ("var/lib/tftpd", "run/tftpd"):
+    for name in ("var/lib/tftpd", "run/tftpd", "var/cache", "etc/tftpd"):
         (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "etc/tftpd/fleet.env").touch()
     file = directory / "tftpd.yaml"
     file.write_text(text)
     return load_settings(file)

@@ -53,13 +53,23 @@ def split_origin(text: str) -> tuple[str, list[str]]:
     Raises:
         ValueError: The name or a component is invalid.
     """
+    expected = "expected origin:NAME or origin:NAME/PREFIX"
     match = _ROOT.fullmatch(text)
-    components = (match[2] or "").removesuffix("/").split("/") if match else []
-    if components == [""]:
-        components = []
-    if match is None or not all(map(_is_valid, components)):
-        raise ValueError("expected origin:NAME or origin:NAME/PREFIX")
-    return match[1], components
+    if match is None:
+        raise ValueError(expected)
+    return match[1], split_prefix(match[2] or "", expected)
+
+
+def split_prefix(text: str, expected: str) -> list[str]:
+    """Return the components of a prefix; it may be empty, and may end with a slash.
+
+    Raises:
+        ValueError: A component is invalid. The message is `expected`.
+    """
+    components = text.removesuffix("/").split("/") if text else []
+    if not all(map(_is_valid, components)):
+        raise ValueError(expected)
+    return components
 
 
 def object_key(root: OriginRoot, name: Name) -> str:

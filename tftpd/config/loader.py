@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +22,7 @@ from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import Networks, contains
 from tftpd.config import errors
 from tftpd.config.errors import ConfigError, Problem, format_path, quote_value, suggest
+from tftpd.config.origin_checks import find_origin_problems
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import Settings
 from tftpd.config.types import InvalidCombination, parse_address, parse_clients, parse_prefix
@@ -42,7 +43,7 @@ _RENAMED_KEYS = {
     "window_octets": "window_bytes",
 }
 
-_NO_BLANK = re.compile(r"\w+:\S")
+_NO_BLANK = re.compile(r"\w+:(?!//)\S")  # not a URL
 
 _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 
@@ -82,6 +83,8 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     _resolve_paths(document, path.parent)
     _check_duplicates(document)
     settings = _validated(document)
+    for position, text in find_origin_problems(settings) if settings else ():
+        document.add_problem(position, text)
     if settings is None or document.problems:
         raise ConfigError(str(path), document.problems)
     return settings, document
@@ -137,13 +140,30 @@ def _resolve_paths(document: Document, base: Path) -> None:
                     roots[n] = _resolve_root(document, (*path, n), base, root, entry)
         elif _is_path(roots):
             entry["root"] = _resolve_root(document, path, base, roots, entry)
-    for section, key in (("trace", "file"), ("status", "state")):
-        values = document.value.get(section)
-        if isinstance(values, dict) and _is_path(values.get(key)):
-            values[key] = file = os.path.normpath(base / values[key])
-            if not os.path.isdir(os.path.dirname(file)):
-                problem = f"{escape_control_chars(file)} is not in an existing directory"
-                document.add_problem((section, key), problem)
+    position: errors.Path
+    for position in (("trace", "file"), ("status", "state"), ("cache", "path")):
+        file = _resolve_path(document, base, position)
+        if file is not None and not os.path.isdir(os.path.dirname(file)):
+            problem = f"{escape_control_chars(file)} is not in an existing directory"
+            document.add_problem(position, problem)
+    origins = document.value.get("origins")
+    for name in origins if isinstance(origins, dict) else ():
+        position = ("origins", name, "credentials", "file")
+        file = _resolve_path(document, base, position)
+        if file is not None and not os.path.lexists(file):
+            document.add_problem(position, f"{escape_control_chars(file)} does not exist")
+
+
+def _resolve_path(document: Document, base: Path, position: errors.Path) -> str | None:
+    """Make the path at a position of the document absolute; return it, or None if it is invalid."""
+    *sections, key = position
+    values: Any = document.value
+    for section in sections:
+        values = values.get(section) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not _is_path(path := values.get(key)):
+        return None
+    values[key] = absolute = os.path.normpath(base / path)
+    return absolute
 
 
 def _is_path(value: Any) -> TypeGuard[str]:
@@ -237,6 +257,8 @@ def _validated(document: Document) -> Settings | None:
 def _translate(document: Document, error: ErrorDetails) -> None:
     """Add our own message for an error of pydantic."""
     path: errors.Path = error["loc"]
+    if path[-1:] == ("[key]",):
+        path = path[:-1]
     context = error.get("ctx", {})
     got = f", got {quote_value(error['input'])}"
     if isinstance(error["input"], dict) and list(error["input"].values()) == [None]:
@@ -253,6 +275,8 @@ def _translate(document: Document, error: ErrorDetails) -> None:
             path = path[:-1]
         case "model_type" | "model_attributes_type":
             text = f"expected a mapping{got}{_suggest_mapping(_model_at(path), error['input'])}"
+        case "dict_type":
+            text = f"expected a mapping{got}"
         case "list_type" | "tuple_type":
             text = f"expected a list{got}"
         case "string_type":
@@ -291,9 +315,14 @@ def _suggest_mapping(model: type[BaseModel], value: object) -> str:
 def _model_at(path: errors.Path) -> type[BaseModel]:
     """Return the model of the mapping at `path`."""
     model: type[BaseModel] = Settings
+    is_name = False  # the next step is a name that the file chooses, as in `origins`
     for step in path:
-        if isinstance(step, str):
-            model = _model_in(model.model_fields[step].annotation) or model
+        if isinstance(step, str) and not is_name:
+            annotation = model.model_fields[step].annotation
+            model = _model_in(annotation) or model
+            is_name = get_origin(annotation) is dict
+        else:
+            is_name = False
     return model
 
 

@@ -22,6 +22,7 @@ from tftpd.access.variables import VariableTable
 from tftpd.config import types
 from tftpd.config.directories import DirectorySection
 from tftpd.config.names import MAX_RULES, NamesSection, RewriteSection
+from tftpd.config.origins import CacheSection, OriginName, OriginSection
 from tftpd.config.profiles import ProfileSection, load_shipped_profiles
 from tftpd.config.sections import (
     MAX_SECONDS,
@@ -85,6 +86,12 @@ class Settings(ConfigModel):
 
     directories: list[DirectorySection] = Field(min_length=1)
     """Served directories."""
+
+    origins: dict[OriginName, OriginSection] = Field(default={})
+    """Object stores and web servers, by names for roots such as origin:NAME."""
+
+    cache: CacheSection | None = None
+    """Directory with copies of files of origins; required if a root is at an origin."""
 
     rewrite: list[RewriteSection] = Field(default=[], max_length=MAX_RULES)
     """Rules that change requested names, applied in order."""

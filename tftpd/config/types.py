@@ -256,7 +256,7 @@ def seconds_between(minimum: float | None, maximum: float) -> BeforeValidator:
         if is_number and (value > 0 if minimum is None else value >= minimum) and value <= maximum:
             return float(value)
         start = "more than 0 and" if minimum is None else f"from {minimum:g}"
-        raise ValueError(f"expected seconds, {start} up to {maximum:g}")
+        raise ValueError(f"expected seconds, {start} up to {maximum:.10g}")
 
     limits = Field(gt=0, le=maximum) if minimum is None else Field(ge=minimum, le=maximum)
     return BeforeValidator(check, json_schema_input_type=Annotated[float, limits])
