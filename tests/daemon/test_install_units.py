@@ -8,6 +8,7 @@ import pytest
 
 import tftpd
 from tests.support.daemons import CHECKOUT
+from tftpd.config import origin_checks
 from tftpd.daemon.cli import main
 
 UNITS = Path("usr/local/lib/systemd/system")
@@ -189,3 +190,102 @@ def test_a_link_in_the_place_of_a_new_file_is_not_followed(root):
     assert _install(root) == 0
     assert victim.read_text() == "old"
     assert not (root / UNITS / "tftpd.service").is_symlink()
+
+
+ORIGINS = """
+origins:
+  fleet: {{url: s3://boot, endpoint: "http://10.0.0.5:8333"}}
+  web: {{url: "https://[2001:db8::1]:8443/boot"}}
+cache: {{path: {cache}}}
+directories: [{{root: "origin:fleet", read: true}}]
+"""
+
+
+@pytest.fixture
+def configure(root, monkeypatch):
+    """Return a function that writes a configuration with origins below the root."""
+    monkeypatch.setattr(origin_checks, "find_spec", lambda name: object())
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)  # /var/cache, which may be absent
+
+    def write(name="tftpd", cache="/var/cache/tftpd", text=ORIGINS):
+        config = root / f"etc/tftpd/{name}.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(text.format(cache=cache))
+
+    return write
+
+
+def _origins(root, name="tftpd"):
+    return (root / UNITS / f"{name}.service.d/origins.conf").read_text().splitlines()
+
+
+def test_a_drop_in_allows_the_origins_and_the_cache(root, configure, capsys):
+    configure()
+    assert _install(root) == 0
+    assert _origins(root) == [
+        "# For the origins of the configuration. Run `tftpd install-units` after a change.",
+        "[Service]",
+        "# fleet: http://10.0.0.5:8333",
+        "IPAddressAllow=10.0.0.5",
+        "# web: https://[2001:db8::1]:8443/boot",
+        "IPAddressAllow=2001:db8::1",
+        "CacheDirectory=tftpd",
+        "CacheDirectoryMode=0700",
+    ]
+    assert f"write  {root / UNITS}/tftpd.service.d/origins.conf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("endpoint", ["http://store.example.org:8333", None])
+def test_an_origin_without_a_fixed_address_opens_the_network(root, configure, endpoint):
+    text = ORIGINS.replace(', endpoint: "http://10.0.0.5:8333"', "")
+    if endpoint:
+        text = text.replace("s3://boot", f's3://boot, endpoint: "{endpoint}"')
+    configure(text=text)
+    assert _install(root) == 0
+    assert _origins(root)[2:5] == [
+        f"# fleet: {endpoint or 's3://boot'} has no fixed address.",
+        "# Replace `any` by the networks of the origin and of the clients, if known.",
+        "IPAddressAllow=any",
+    ]
+
+
+def test_a_cache_in_another_directory_becomes_writable(root, configure):
+    configure(cache="/data/tftp 100%")
+    assert _install(root) == 0
+    assert _origins(root)[-2:] == [
+        "# The directory must exist and belong to the user of the service: set User=.",
+        'ReadWritePaths="/data/tftp 100%%"',
+    ]
+
+
+def test_each_instance_has_the_drop_in_of_its_configuration(root, configure):
+    configure()
+    configure("lab", "/var/cache/tftpd@lab")
+    configure("map", text="- not a configuration")
+    assert _install(root) == 0
+    assert "CacheDirectory=tftpd@lab" in _origins(root, "tftpd@lab")
+    assert not (root / UNITS / "tftpd@map.service.d").exists()
+
+
+def test_the_drop_in_disappears_with_the_origins(root, configure, capsys):
+    configure()
+    _install(root)
+    configure(text="directories: [{{root: /srv/tftp, read: true}}]")
+    assert _install(root) == 0
+    path = root / UNITS / "tftpd.service.d/origins.conf"
+    assert not path.exists()
+    assert f"remove {path}" in capsys.readouterr().out
+
+
+def test_a_configuration_with_problems_is_kept_and_reported(root, configure, capsys):
+    configure(text="origins: 1")
+    assert _install(root) == 0
+    config = root / "etc/tftpd/tftpd.yaml"
+    assert capsys.readouterr().err == (f"tftpd: {config} has problems: its origins are ignored\n")
+
+
+def test_without_origins_the_network_stays_closed(root, capsys):
+    assert _install(root) == 0
+    assert _install(root) == 0
+    assert not list((root / UNITS).glob("*/origins.conf"))
+    assert capsys.readouterr().err == ""

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 
 import tftpd
+from tftpd.config.errors import ConfigError
+from tftpd.config.loader import load_settings_and_document
+from tftpd.config.settings import Settings
 from tftpd.daemon.service import DEFAULT_CONFIG
 
 _UNITS = ("tftpd.service", "tftpd@.service", "tftpd.socket", "tftpd@.socket")
@@ -23,6 +27,7 @@ _EXEC_PATHS = "ExecPaths=/usr -/lib -/lib64"
 
 _CONFIG = Path(DEFAULT_CONFIG)
 _SERVED = Path("/srv/tftp")
+_CACHES = Path("/var/cache")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))  # by ProtectHome=
 
 
@@ -85,6 +90,7 @@ def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
     config = root / _CONFIG.relative_to("/")
     if config.exists() and not arguments.force:
         yield "keep", config, ""
+        yield from _plan_origins(units, config)
     else:
         yield _write_step(config, _shipped(_CONFIG.name))
     served = root / _SERVED.relative_to("/")
@@ -97,6 +103,56 @@ def _network_drop_in(arguments: argparse.Namespace) -> str:
     lines = [f"IPAddressAllow={networks}"] if networks else []
     lines += ["RestrictAddressFamilies=AF_NETLINK"] if arguments.mac else []
     return "\n".join(["[Service]", *lines, ""]) if lines else ""
+
+
+def _plan_origins(units: Path, config: Path) -> Iterator[_Step]:
+    """Yield the steps for the origins of each configuration: those of tftpd@.service, too."""
+    for path in sorted(config.parent.glob("*.yaml")):
+        name = "tftpd" if path == config else f"tftpd@{path.stem}"
+        drop_in = units / f"{name}.service.d/origins.conf"
+        try:
+            settings, _ = load_settings_and_document(path)
+        except ConfigError:
+            if "origins" in path.read_text(errors="replace"):
+                print(f"tftpd: {path} has problems: its origins are ignored", file=sys.stderr)
+            continue
+        if text := _origins_drop_in(settings):
+            yield _write_step(drop_in, text)
+        elif drop_in.exists():
+            yield "remove", drop_in, ""
+
+
+def _origins_drop_in(settings: Settings) -> str:
+    """Return the drop-in that allows the origins and their cache; empty without origins."""
+    if not settings.origins:
+        return ""
+    lines = ["# For the origins of the configuration. Run `tftpd install-units` after a change."]
+    lines += ["[Service]"]
+    for name, section in settings.origins.items():
+        try:
+            allowed = str(ip_address(section.server or ""))
+            lines += [f"# {name}: {section.endpoint or section.url}"]
+        except ValueError:
+            allowed = "any"
+            lines += [
+                f"# {name}: {section.endpoint or section.url} has no fixed address.",
+                "# Replace `any` by the networks of the origin and of the clients, if known.",
+            ]
+        lines += [f"IPAddressAllow={allowed}"]
+    if settings.cache is not None:
+        lines += _allow_cache(Path(settings.cache.path))
+    return "\n".join([*lines, ""])
+
+
+def _allow_cache(path: Path) -> list[str]:
+    """Return the settings that let the daemon write to the directory of the cache."""
+    if path.is_relative_to(_CACHES) and path != _CACHES:
+        directory = _quote(str(path.relative_to(_CACHES)))
+        return [f"CacheDirectory={directory}", "CacheDirectoryMode=0700"]
+    return [
+        "# The directory must exist and belong to the user of the service: set User=.",
+        f"ReadWritePaths={_quote(str(path))}",
+    ]
 
 
 def _write_step(path: Path, text: str) -> _Step:
