@@ -3,9 +3,13 @@
 All methods block. They are called in plain threads, from several threads at once.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
+
+# Some stores take a backslash for a slash. Surrogates stand for bytes that are not UTF-8.
+_COMPONENT = re.compile(r"[^\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 class OriginError(Exception):
@@ -21,6 +25,10 @@ class OriginError(Exception):
         self.reason = reason
         self.blocked = blocked
         super().__init__(reason)
+
+
+class OriginUnavailable(OriginError):
+    """The connection failed, or the origin is overloaded: a later request may succeed."""
 
 
 class ObjectNotFound(Exception):
@@ -121,3 +129,96 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release all connections; idempotent."""
+
+
+class TimeoutSettings(Protocol):
+    """Limits for one connection.
+
+    Attributes:
+        connect: For connecting, in seconds.
+        read: Between two parts of an answer, in seconds.
+    """
+
+    @property
+    def connect(self) -> float: ...  # noqa: D102
+
+    @property
+    def read(self) -> float: ...  # noqa: D102
+
+
+class CredentialsSource(Protocol):
+    """A file with credentials.
+
+    Attributes:
+        file: Path of a file with lines KEY=VALUE.
+    """
+
+    @property
+    def file(self) -> str: ...  # noqa: D102
+
+
+class OriginSettings(Protocol):
+    """The keys of an origin in the configuration that its store needs.
+
+    Attributes:
+        url: `s3://BUCKET/PREFIX`, `gs://`, `az://`, or `http://HOST/PATH`, `https://`.
+        endpoint: Address of an object store that is not at its public address; None if it is.
+        credentials: `none`, `environment`, or a file.
+        timeout: Limits for one connection.
+        redirects: `same-host`, or `any` to follow redirects of a web server to other hosts.
+    """
+
+    @property
+    def url(self) -> str: ...  # noqa: D102
+
+    @property
+    def endpoint(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def credentials(self) -> str | CredentialsSource: ...  # noqa: D102
+
+    @property
+    def timeout(self) -> TimeoutSettings: ...  # noqa: D102
+
+    @property
+    def redirects(self) -> str: ...  # noqa: D102
+
+
+def split_key(key: str) -> list[str]:
+    """Return the components of a key.
+
+    Keys come from checked names. This is the last check before a request leaves the host: no
+    component may lead out of the prefix, whatever the origin makes of it.
+
+    Raises:
+        OriginError: A component is empty, "." or "..", or has a backslash or a control character.
+    """
+    components = key.split("/")
+    for component in components:
+        if component in {"", ".", ".."} or not _COMPONENT.fullmatch(component):
+            raise OriginError(f"{key!r} is not a key")
+    return components
+
+
+PROBE_KEY = "tftpd-probe"
+"""Key of a small object that stays at an origin whose conditional creates have been checked."""
+
+
+def check_conditional_create(create: Callable[[], object]) -> None:
+    """Check that an origin refuses to create an object that exists.
+
+    Args:
+        create: Creates one object, only if it does not exist.
+
+    Raises:
+        OriginError: The origin replaces it instead.
+    """
+    for _ in range(2):
+        try:
+            create()
+        except ObjectExists:
+            return
+    raise OriginError(
+        "the origin ignores conditional writes (If-None-Match: *), so that overwrite: false"
+        " cannot be kept"
+    )

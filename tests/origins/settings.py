@@ -1,0 +1,23 @@
+"""Settings of origins for tests."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Timeout:
+    connect: float = 2.0
+    read: float = 5.0
+
+
+@dataclass
+class CredentialsFile:
+    file: str
+
+
+@dataclass
+class Origin:
+    url: str
+    endpoint: str | None = None
+    credentials: str | CredentialsFile = "none"
+    timeout: Timeout = field(default_factory=Timeout)
+    redirects: str = "same-host"

@@ -1,0 +1,166 @@
+"""Real object stores and web servers, as origins of tests."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.programs import program
+
+ACCESS_KEY = "AKIDTESTTESTTEST"
+SECRET_KEY = "secretsecretsecretsecret"
+
+_START_SECONDS = 30.0
+
+_SEAWEEDFS = {
+    "identities": [
+        {
+            "name": "test",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+    ]
+}
+
+_NGINX = """\
+daemon off; pid {path}/nginx.pid; error_log stderr; master_process off;
+events {{ worker_connections 200; }}
+http {{
+    access_log {path}/access.log;
+    client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
+    fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
+    client_max_body_size 1g;
+    server {{
+        listen 127.0.0.1:{port};
+        root {path}/files;
+        location / {{ dav_methods PUT; create_full_put_path on; limit_rate {limit_rate}; }}
+    }}
+}}
+"""
+
+
+@dataclass
+class Engine:
+    """A server that runs.
+
+    Attributes:
+        url: Its address.
+        path: Directory with its files.
+        process: The process; a test may end it.
+    """
+
+    url: str
+    path: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def _running(command: Sequence[str], url: str, path: Path) -> Iterator[Engine]:
+    """Start a server, and wait until it answers HTTP in any way."""
+    with (path / "output.log").open("ab") as output:
+        process = subprocess.Popen(command, cwd=path, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(url):
+            log = (path / "output.log").read_text(errors="replace")[-2000:]
+            assert process.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+        yield Engine(url, path, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def nginx(path: Path, limit_rate: str = "0") -> Iterator[Engine]:
+    """Serve `path/files`, with uploads by PUT; `limit_rate` in bytes per second."""
+    command = program("nginx")
+    port = _free_port()
+    (path / "files").mkdir(exist_ok=True)
+    config = path / "nginx.conf"
+    config.write_text(_NGINX.format(path=path, port=port, limit_rate=limit_rate))
+    with _running([command, "-c", str(config)], f"http://127.0.0.1:{port}/", path) as engine:
+        yield engine
+
+
+@contextmanager
+def moto(path: Path) -> Iterator[Engine]:
+    """Serve S3 from memory, without a check of signatures."""
+    port = _free_port()
+    command = [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, f"http://127.0.0.1:{port}/", path) as engine:
+        yield engine
+
+
+@contextmanager
+def rclone(path: Path) -> Iterator[Engine]:
+    """Serve S3 from `path/files`. It ignores the conditions of all requests."""
+    port = _free_port()
+    (path / "files").mkdir(exist_ok=True)
+    command = [
+        *(program("rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}"),
+        *("--config", "", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(path / "files")),
+    ]
+    with _running(command, f"http://127.0.0.1:{port}/", path) as engine:
+        yield engine
+
+
+@contextmanager
+def seaweedfs(path: Path) -> Iterator[Engine]:
+    """Serve S3 from SeaweedFS: master, volume server, filer and gateway in one process."""
+    ports = {name: _port_with_grpc() for name in ("master", "volume", "filer", "s3")}
+    (path / "data").mkdir(exist_ok=True)
+    (path / "s3.json").write_text(json.dumps(_SEAWEEDFS))
+    command = [
+        *(program("weed"), "server", f"-dir={path}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-filer", "-s3", f"-s3.config={path}/s3.json", "-volume.max=20"),
+        "-master.volumeSizeLimitMB=64",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+    ]
+    url = f"http://127.0.0.1:{ports['s3']}/"
+    with _running(command, url, path) as engine:
+        yield engine
+    shutil.rmtree(path / "data", ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port: int = tried.getsockname()[1]
+        return port
+
+
+def _port_with_grpc() -> int:
+    """Return a free port below 20000: SeaweedFS uses the port that is higher by 10000 too."""
+    for _ in range(100):
+        port = 10_000 + _free_port() % 10_000
+        if _is_free(port) and _is_free(port + 10_000):
+            return port
+    raise AssertionError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
