@@ -66,6 +66,7 @@ def _running(command: Sequence[str], url: str, path: Path) -> Iterator[Engine]:
     """Start a server, and wait until it answers HTTP in any way."""
     with (path / "output.log").open("ab") as output:
         process = subprocess.Popen(command, cwd=path, stdout=output, stderr=output)
+    engine = Engine(url, path, process)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not _answers(url):
@@ -73,10 +74,10 @@ def _running(command: Sequence[str], url: str, path: Path) -> Iterator[Engine]:
             assert process.poll() is None, log
             assert time.monotonic() < deadline, log
             time.sleep(0.05)
-        yield Engine(url, path, process)
-    finally:
-        process.kill()
-        process.wait()
+        yield engine
+    finally:  # a test may have replaced the process
+        engine.process.kill()
+        engine.process.wait()
 
 
 def _answers(url: str) -> bool:

@@ -61,6 +61,13 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
+    def handle_one_request(self) -> None:
+        """Serve one request; a client may reset the connection."""
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True
+
     def _handle(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         recorded = Recorded(self.command, self.path, headers)
