@@ -6,13 +6,16 @@ import pydantic
 import pytest
 
 from tests.support.daemons import CHECKOUT
+from tftpd.config import origin_checks
 from tftpd.config.loader import build_schema, load_settings
 
 SHIPPED = [CHECKOUT / "conf/tftpd.yaml", *sorted((CHECKOUT / "conf/examples").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_a_shipped_configuration_is_valid(path, tmp_path):
+def test_a_shipped_configuration_is_valid(path, tmp_path, monkeypatch):
+    # A build of the package has no libraries for origins.
+    monkeypatch.setattr(origin_checks, "find_spec", lambda name: object())
     text = path.read_text()
     for line in text.splitlines():
         if line.strip().startswith("root: /"):
@@ -20,6 +23,7 @@ def test_a_shipped_configuration_is_valid(path, tmp_path):
             (tmp_path / root[1:]).mkdir(parents=True, exist_ok=True)
             text = text.replace(line, line.replace(root, str(tmp_path / root[1:])))
     copy = tmp_path / "copy.yaml"
+    text = text.replace("/var/cache", str(tmp_path))
     copy.write_text(text.replace("../srv", str(CHECKOUT / "srv")))
     assert load_settings(copy).build_mounts()
 

@@ -12,18 +12,19 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from tftpd.config.errors import ConfigError, Problem
-from tftpd.config.loader import build_schema, load_settings
+from tftpd.config.errors import ConfigError, Problem, format_path
+from tftpd.config.loader import build_schema, load_settings, load_settings_and_document
 from tftpd.config.settings import Settings
 from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
+from tftpd.daemon.online_check import ask_origins
 from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG, VERSION
 from tftpd.protocol.errors import RequestRefused
 from tftpd.templates.renderer import TemplateRenderer, find_problems
 
-_EXIT_BAD_TEMPLATE = 1
+_EXIT_PROBLEM = 1  # of a template or an origin
 _DIRECTIONS = ("read", "write")
 
 
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help=help_text)
     _add_config(check)
     check.add_argument("--no-templates", action="store_true", help="do not check the templates")
+    check.add_argument("--online", action="store_true", help="ask each origin once")
     check.set_defaults(run=_check)
 
     _add_explain(commands)
@@ -146,8 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status.
 
     The status is 0 for success, 78 for a bad configuration and 2 for bad usage. It is 1 for other
-    failures: a bad template, a refused request in `explain`, units that cannot be installed, a map
-    that cannot be translated, or standard output that cannot be written.
+    failures: a bad template, an origin that cannot be used, a refused request in `explain`, units
+    that cannot be installed, a map that cannot be translated, or standard output that cannot be
+    written.
     """
     arguments = _parse(argv)
     if arguments.run is _run:
@@ -187,9 +190,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     settings = load_settings(Path(arguments.config))
     problems = [] if arguments.no_templates else list(_find_template_problems(settings))
+    problems += _ask_origins(arguments.config, settings) if arguments.online else ()
     if problems:
         print_startup_error("\n".join(problems))
-        return _EXIT_BAD_TEMPLATE
+        return _EXIT_PROBLEM
     print(f"{arguments.config}: no problems")
     for index, listen in settings.expand_listen():
         family = "IPv6" if ":" in listen.address else "IPv4"
@@ -211,6 +215,17 @@ def _find_template_problems(settings: Settings) -> Iterator[str]:
                     yield Problem(line, (), text).format(path)
         except (RequestRefused, OSError) as error:
             yield f"templates cannot be checked: {error}"
+
+
+def _ask_origins(config: str, settings: Settings) -> Iterator[str]:
+    """Print each origin that answers; yield `FILE:LINE: origins.NAME: reason` for the others."""
+    _, document = load_settings_and_document(Path(config))
+    for name, reason in ask_origins(settings):
+        path = ("origins", name)
+        if reason:
+            yield Problem(document.line(path), path, reason).format(config)
+        else:
+            print(f"{format_path(path)}: {settings.origins[name].url} answers")
 
 
 def _print_schema(arguments: argparse.Namespace) -> int:

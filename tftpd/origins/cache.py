@@ -409,7 +409,7 @@ class DiskCache:
         for name in names:
             if name.endswith(_DESCRIPTION_SUFFIX):
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                    found.append(self._read_description(name))
+                    found.append(_read_description(self._data_fd, name))
         # The newest answer of the origin wins, if the process ended while one replaced another.
         newest: dict[tuple[str, str], tuple[float, CachedObject]] = {}
         for used_at, cached in sorted(found, key=lambda item: item[1].checked_at):
@@ -422,23 +422,48 @@ class DiskCache:
         for name in names:
             self._unlink(name)
 
-    def _read_description(self, name: str) -> tuple[float, CachedObject]:
-        """Return the time of the last use and the object of a description.
 
-        Raises:
-            OSError, ValueError, KeyError, TypeError: There is no such whole object.
-        """
-        basename = name.removesuffix(_DESCRIPTION_SUFFIX)
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._data_fd)
-        with open(fd, encoding="utf-8") as file:
-            values = json.load(file)
-            used_at = os.fstat(fd).st_mtime
-        info = ObjectInfo(**values.pop("info"))
-        cached = CachedObject(**values, info=info)
-        size = os.stat(basename, dir_fd=self._data_fd, follow_symlinks=False).st_size
-        if cached.basename != basename or cached.info.size != size:
-            raise ValueError(name)
-        return used_at, cached
+def find_on_disk(path: Path, origin: str, key: str) -> CachedObject | None:
+    """Return the newest object with a key in a cache that another process uses; change nothing.
+
+    All descriptions are read: this is for an administrator who asks, not for requests.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    data_fd = os.open(path / "data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found: CachedObject | None = None
+    try:
+        for name in os.listdir(data_fd):
+            if not name.endswith(_DESCRIPTION_SUFFIX) or not _NAME.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                _, cached = _read_description(data_fd, name)
+                is_newer = found is None or cached.checked_at > found.checked_at
+                if (cached.origin, cached.key) == (origin, key) and is_newer:
+                    found = cached
+    finally:
+        os.close(data_fd)
+    return found
+
+
+def _read_description(data_fd: int, name: str) -> tuple[float, CachedObject]:
+    """Return the time of the last use and the object of a description.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: There is no such whole object.
+    """
+    basename = name.removesuffix(_DESCRIPTION_SUFFIX)
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=data_fd)
+    with open(fd, encoding="utf-8") as file:
+        values = json.load(file)
+        used_at = os.fstat(fd).st_mtime
+    info = ObjectInfo(**values.pop("info"))
+    cached = CachedObject(**values, info=info)
+    size = os.stat(basename, dir_fd=data_fd, follow_symlinks=False).st_size
+    if cached.basename != basename or cached.info.size != size:
+        raise ValueError(name)
+    return used_at, cached
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from tftpd.protocol.negotiation import Mode, OptionLimits, TransferOptions
 from tftpd.protocol.packets import Ack, ErrorPacket, Oack, Rrq, Wrq, decode
 from tftpd.server.request import Render, resolve_read, resolve_write
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
+from tftpd.storage.origins import AnswerNeeded
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike
 
@@ -22,7 +23,7 @@ class DryRun:
     """Result of a dry run.
 
     Attributes:
-        reply: First datagram of the reply.
+        reply: First datagram of the reply; empty if an origin must be asked first.
         options: Negotiated options; None if the request is refused.
         reason: Reason for a refusal, for the administrator.
     """
@@ -69,6 +70,8 @@ def dry_run(
         return _refused(RequestRefused(ErrorCode.ILLEGAL_OPERATION, str(malformed)))
     except RequestRefused as refused:
         return _refused(refused)
+    except AnswerNeeded as needed:
+        return DryRun(b"", reason=f'{needed.root} must be asked for "{needed.key}" first')
     return DryRun(reply, options)
 
 

@@ -63,6 +63,7 @@ complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a 
 complete -c tftpd -n '_shtab_tftpd_using check' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using check' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using check' -l no-templates -d 'do not check the templates'
+complete -c tftpd -n '_shtab_tftpd_using check' -l online -d 'ask each origin once'
 complete -c tftpd -n '_shtab_tftpd_using check; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a explain -d 'Explains how the daemon would answer a request, and why. Changes nothing. Exits with 0 if the request is granted and 1 if it is refused.'
 complete -c tftpd -n '_shtab_tftpd_using explain' -s h -l help -d 'show this help message and exit'

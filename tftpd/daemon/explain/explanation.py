@@ -17,6 +17,7 @@ from tftpd.access.rewrite import RewriteRule, apply_rules
 from tftpd.config.settings import Settings
 from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
+from tftpd.daemon.explain.cached_objects import CachedObjects
 from tftpd.net.packet_text import describe_packet
 from tftpd.net.sockets import client_address, listener_receive_buffer
 from tftpd.net.types import SocketAddress
@@ -30,6 +31,7 @@ from tftpd.server.listener import accepts_broadcast
 from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
+from tftpd.storage.origins import AnswerNeeded
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import MemorySource
 from tftpd.storage.walk import WalkStep, trace_walk
@@ -92,7 +94,8 @@ def explain(
     client = ClientIdentity(client_address(peer[0]), lambda: mac, server_host or "")
     profile = profiles.choose(request, client)
     listener, reason = _find_listener(config, client_host, server_host, profile)
-    resolver = FileResolver(mounts)
+    objects = CachedObjects(settings)
+    resolver = FileResolver(mounts, objects)
     result = DryRun(b"", None, reason)
     if not reason:
         limits = limits_for(profile, settings.limits.option_limits())
@@ -106,7 +109,7 @@ def explain(
             render = template_renderer(renderer, settings.build_variables(), MemoryBudget())
             result = dry_run(request.encode(), client, resolver, limits, render)
     name = _trace_name(config, request, client, resolver)
-    directory, policy, roots = _find_directory(config, request, name, client, mounts)
+    directory, policy, roots = _find_directory(config, request, name, client, mounts, objects)
     return {
         "request": describe_packet(request.encode()),
         "client": client_host,
@@ -189,12 +192,14 @@ class _NameTrace:
         rules: The rewrite rules that matched, with the name after each and its other effect.
         tried: The names that were looked up after that, with the fallbacks. `reason` tells why
             a name was not served; it is empty if the name was served.
+        asked: The root at an origin whose answer decides, if there is one.
     """
 
     name: RequestName
     grant: Grant[ReadPolicy] | None = None
     rules: list[JsonObject] = field(default_factory=list)
     tried: list[JsonObject] = field(default_factory=list)
+    asked: OriginRoot | None = None
 
 
 def _trace_name(
@@ -216,7 +221,7 @@ def _trace_name(
         trace.tried.append(tried)
 
     is_write = isinstance(request, Wrq)
-    with suppress(RequestRefused):
+    try:
         name = trace.name
         trace.name = apply_rules(rules, name.name, is_write, client, note_rule, name.steps)
         if not is_write:
@@ -229,6 +234,10 @@ def _trace_name(
             )
             found.source.close()
             trace.name, trace.grant = found.name, found.grant
+    except AnswerNeeded as needed:
+        trace.asked = needed.root
+    except RequestRefused:
+        pass  # `dry_run` has the reason
     return trace
 
 
@@ -238,7 +247,12 @@ def _effect_of(rule: RewriteRule) -> str:
 
 
 def _find_directory(
-    config: LoadedConfig, request: Request, name: _NameTrace, client: ClientIdentity, mounts: Mounts
+    config: LoadedConfig,
+    request: Request,
+    name: _NameTrace,
+    client: ClientIdentity,
+    mounts: Mounts,
+    objects: CachedObjects,
 ) -> tuple[JsonObject | None, JsonObject | None, list[JsonObject]]:
     """Return the directory of the name, its policy, and the traces below its roots."""
     try:
@@ -257,7 +271,7 @@ def _find_directory(
     kind = "read" if isinstance(request, Rrq) else "write"
     policy = _describe_policy(config, index, kind, client.address)
     encodings = mounts.name_rules.encodings
-    roots = _trace_roots(mount, rest, client, name.grant, kind == "write", encodings)
+    roots = _trace_roots(mount, rest, client, name, kind == "write", encodings, objects)
     return directory, policy, list(roots)
 
 
@@ -280,30 +294,34 @@ def _trace_roots(
     mount: Mount,
     name: Name,
     client: ClientIdentity,
-    grant: Grant[Any] | None,
+    trace: _NameTrace,
     is_write: bool,
     encodings: Sequence[str],
+    objects: CachedObjects,
 ) -> Iterator[JsonObject]:
     """Yield each root that was searched, up to the one that has the file.
 
-    Each root has its path, the steps of the name below it, and the file at their end.
+    Each root has its path, the steps of the name below it, and the file at their end. A root at
+    an origin has the key and the object in the cache.
 
     Args:
         mount: The mount of the name.
         name: The name below the mount.
         client: The client, which may have a root of its own.
-        grant: The grant of the file that was found, if any.
+        trace: The history of the name.
         is_write: True for a WRQ, whose file need not exist.
         encodings: Encodings in which the name may be spelled on disk.
+        objects: The objects in the cache.
     """
+    grant = trace.grant
     for path, prefix, rest in mount.roots_for(name, client):
         components = prefix + rest
         is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
         if grant is not None and is_served:
             components = grant.name  # a template has another name
         if isinstance(path, OriginRoot):
-            yield _describe_origin(path, prefix, components)
-            if is_served:
+            yield _describe_origin(path, prefix, components, objects)
+            if is_served or path == trace.asked:
                 return
             continue
         steps, file = trace_walk(path, components, mount.symlinks, encodings)
@@ -317,13 +335,20 @@ def _trace_roots(
             return
 
 
-def _describe_origin(root: OriginRoot, own: Name, name: Name) -> JsonObject:
+def _describe_origin(root: OriginRoot, own: Name, name: Name, objects: CachedObjects) -> JsonObject:
     """Return the description of a root at an origin. `key` is None if no object has the name."""
-    key = None
+    description: JsonObject = {
+        "root": printable_name(b"/".join((str(root).encode(), *own))),
+        "steps": [],
+        "file": None,
+        "origin": root.origin,
+        "key": None,
+        "cached": None,
+    }
     with suppress(RequestRefused):
         key = object_key(root, name)
-    path = printable_name(b"/".join((str(root).encode(), *own)))
-    return {"root": path, "steps": [], "file": None, "origin": root.origin, "key": key}
+        description |= {"key": key, "cached": objects.describe(root, key)}
+    return description
 
 
 def _describe_step(step: WalkStep) -> JsonObject:

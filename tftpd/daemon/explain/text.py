@@ -87,6 +87,9 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
         yield "policy", _format_policy(explanation["policy"])
         for root in explanation["roots"]:
             yield "  root", root["root"]
+            if "key" in root:
+                yield "  key", root["key"] or "none, the request is refused"
+                yield "  cache", _format_cached(root["cached"])
             for step in root["steps"]:
                 target = f" to {step['target']}" if "target" in step else ""
                 yield "  step", f"{step['name']}: {step['found']}{target}"
@@ -103,6 +106,15 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
         end = "..." if len(answer) > _MAX_HEX_BYTES else ""
         yield "bytes", answer[:_MAX_HEX_BYTES].hex(" ", -4) + end
     yield ("granted", "") if explanation["granted"] else ("refused", explanation["reason"])
+
+
+def _format_cached(cached: JsonObject | None) -> str:
+    if cached is None:
+        return "none"
+    if "age" not in cached:
+        return str(cached["state"])
+    etag = f", ETag {cached['etag']}" if cached["etag"] else ""
+    return f"{cached['state']}; {cached['size']} bytes, confirmed {cached['age']} s ago{etag}"
 
 
 def _format_policy(policy: JsonObject | None) -> str:
