@@ -40,7 +40,10 @@ LAYERS = {
     | TWISTED,
     "client": {"protocol", "access", "dataplane", "storage", "net"} | TWISTED,
 }
-OWNERS_OF_THE_REACTOR = {"daemon/service.py", "daemon/worker.py", "client/cli.py"}
+OWNERS_OF_THE_REACTOR = {
+    *("daemon/service.py", "daemon/worker.py", "daemon/fetcher_process.py"),
+    "client/cli.py",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,7 +8,7 @@ from tests.support.count_lines import BESIDE, CHECKOUT, count_below
 PACKAGE = CHECKOUT / "tftpd"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
 
-MAX_LINES = 17_000
+MAX_LINES = 18_500
 MAX_EXTENSION_LINES = 500
 MAX_LINES_BESIDE = 4_300
 MAX_MODULES = 145
@@ -18,7 +18,7 @@ SMALL_MODULE_LINES = 50
 # Names that say the same in each package.
 REPEATED_NAMES = {
     *("errors", "cli", "client", "profiles", "variables", "types", "settings"),
-    *("service", "worker", "request", "server", "origins"),
+    *("service", "worker", "request", "server", "origins", "protocol"),
 }
 
 

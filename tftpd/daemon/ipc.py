@@ -16,17 +16,25 @@ From a worker, a kind and a value as JSON:
 - `pong`: the answer to `PING`.
 - `drained`: the removed address that has no session any longer.
 
+The process that fetches from origins gets a `FetcherConfig`, pickled, and `PING`. It sends `event`
+and `pong`.
+
 A worker parses packets from untrusted peers, so the daemon must not unpickle what it sends.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.protocols.basic import Int32StringReceiver
+from zope.interface import implementer
 
+from tftpd.config.origins import CacheSection, OriginSection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
@@ -44,6 +52,8 @@ PING = b"ping"
 DRAIN = b""
 """Accept no more requests and exit once no transfer runs."""
 
+_MAX_WAITING_BYTES = 8 << 20  # of results and log events; some thousands
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
@@ -60,15 +70,85 @@ class WorkerConfig:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class FetcherConfig:
+    """The settings of the process that fetches from origins.
+
+    Attributes:
+        cache: The cache.
+        origins: The origins by name.
+        log_level: Lowest level of the log events that it sends.
+    """
+
+    cache: CacheSection
+    origins: dict[str, OriginSection]
+    log_level: str
+
+
 class Channel(Int32StringReceiver):
     """Messages over a pipe. Each has its length as a prefix."""
 
     MAX_LENGTH = 64 << 20  # bytes; a WorkerConfig contains the whole configuration
 
 
+@implementer(IPushProducer)
+class MessageQueue:
+    """Results and log events for the daemon, while the pipe is full.
+
+    A flood of requests may cause more of them than the daemon can write to its log. At most
+    8 MiB wait. Later ones are lost and counted.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        """Create the queue. `send` sends a message, and the transport may then pause the queue."""
+        self._send = send
+        self._waiting: deque[bytes] = deque()
+        self._n_bytes = 0
+        self._n_lost = 0
+        self._is_paused = False
+
+    def push(self, message: bytes) -> None:
+        """Send a message, now or later, or count it as lost."""
+        if not self._is_paused:
+            self._send(message)
+        elif self._n_bytes + len(message) > _MAX_WAITING_BYTES:
+            self._n_lost += 1
+        else:
+            self._waiting.append(message)
+            self._n_bytes += len(message)
+
+    def pauseProducing(self) -> None:
+        """Twisted: the pipe is full."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Twisted: everything that was sent is in the pipe."""
+        self._is_paused = False
+        while self._waiting and not self._is_paused:
+            message = self._waiting.popleft()
+            self._n_bytes -= len(message)
+            self._send(message)
+        if self._n_lost and not self._is_paused:
+            text = f"{self._n_lost} results and log lines were lost: the daemon was busy"
+            self._n_lost = 0
+            self._send(encode("event", ["warn", __name__, "messages_lost", text]))
+
+    def stopProducing(self) -> None:
+        """Twisted: the pipe is closed."""
+
+
 def encode(kind: str, value: Any) -> bytes:
     """Return a message from a worker."""
     return json.dumps([kind, value], default=_to_json).encode()
+
+
+def encode_event(event: LogEvent) -> bytes:
+    """Return the message that brings a log event to the daemon."""
+    text = formatEvent(event)
+    if "log_failure" in event:
+        text += "\n" + event["log_failure"].getTraceback()
+    level = event.get("log_level", LogLevel.info).name
+    return encode("event", [level, event.get("log_namespace") or "-", event.get("event"), text])
 
 
 def _to_json(value: TransferResult | Enum | bytes) -> Any:

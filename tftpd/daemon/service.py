@@ -30,6 +30,11 @@ from tftpd.config.loader import load_settings
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
+from tftpd.daemon.fetcher_supervisor import (
+    CacheDirectoryError,
+    FetcherSupervisor,
+    prepare_cache_directory,
+)
 from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
@@ -118,6 +123,7 @@ class Daemon(Service):
             from tftpd.status.service import StatusService
 
             self._page = StatusService(self.reactor, self.settings.status, self.path)
+        self._fetcher: FetcherSupervisor | None = None
         self._undo = ExitStack()
         self._reloads = Debouncer(self.reactor, self.reload)
         self._sweeps = DeferredLock()
@@ -172,8 +178,9 @@ class Daemon(Service):
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         try:
             self._serve()
-        except WorkerStartError as error:
-            self.log.critical("{reason}", event="worker_failed", reason=str(error))
+        except (CacheDirectoryError, WorkerStartError) as error:
+            event = "worker_failed" if isinstance(error, WorkerStartError) else "cache_failed"
+            self.log.critical("{reason}", event=event, reason=str(error))
             raise SystemExit(1) from None
         if self._page is not None:
             self._page.start(self._serving)
@@ -220,8 +227,10 @@ class Daemon(Service):
             if not self.running:
                 return
             settings = keep_fixed_settings(self.settings, loaded, self.log)
+            _prepare_cache(settings)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
-        except (ConfigError, BindError, RuntimeError) as error:  # RuntimeError: no thread
+        except (ConfigError, CacheDirectoryError, BindError, RuntimeError) as error:
+            # RuntimeError: there is no thread.
             for reason in str(error).splitlines():
                 self.log.error("not reloaded: {reason}", event="reload_failed", reason=reason)
             self._systemd.ready(note=f"not reloaded: {error}")
@@ -244,6 +253,7 @@ class Daemon(Service):
         self._sweep()
 
     def _serve(self) -> None:
+        self._configure_fetcher()
         if isinstance(self._serving, WorkerPool):
             self._serving.serve(self.settings, self._bound)
         else:
@@ -251,6 +261,20 @@ class Daemon(Service):
             self._serving.serve(self.settings, listening)
         if self._page is not None:
             self._page.configure(map(format_address, self.addresses), self.settings)
+
+    def _configure_fetcher(self) -> None:
+        """Start or configure the process that fetches; before the workers, which connect to it.
+
+        Without origins in the configuration it stays: transfers may still read what it fetches.
+
+        Raises:
+            CacheDirectoryError: The directory of the cache cannot be used.
+        """
+        _prepare_cache(self.settings)
+        if self.settings.origins and self._fetcher is None:
+            self._fetcher = FetcherSupervisor(self.reactor)
+        if self.settings.cache is not None and self._fetcher is not None:
+            self._fetcher.configure(self.settings)
 
     def _describe_addresses(self) -> str:
         return ", ".join(map(format_address, self.addresses))
@@ -285,7 +309,10 @@ class Daemon(Service):
             entry.close()
         self._bound.clear()
         self._drains.close()
-        return succeed(None) if self._page is None else self._page.stop()
+        closed = succeed(None) if self._page is None else self._page.stop()
+        if self._fetcher is not None:
+            closed.addCallback(lambda _, fetcher: fetcher.stop(), self._fetcher)
+        return closed
 
     def _sweep(self) -> None:
         """Remove what remains of uploads after a crash or `kill -9`.
@@ -313,6 +340,12 @@ class Daemon(Service):
                     count=count,
                     root=str(root),
                 )
+
+
+def _prepare_cache(settings: Settings) -> None:
+    """Create the directory of the cache; raise `CacheDirectoryError` if it is not private."""
+    if settings.origins and settings.cache is not None:
+        prepare_cache_directory(Path(settings.cache.path))
 
 
 def _closed_directory() -> Path | None:

@@ -10,78 +10,37 @@ import pickle
 import signal
 import socket
 import time
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEvent,
     globalLogBeginner,
 )
 from zope.interface import implementer
 
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, WorkerConfig, encode
+from tftpd.daemon.ipc import (
+    COUNTER_FD,
+    DRAIN,
+    PING,
+    SOCKETS_FD,
+    Channel,
+    MessageQueue,
+    WorkerConfig,
+    encode,
+    encode_event,
+)
 from tftpd.protocol.result import TransferResult
 from tftpd.server.server import Server
 from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
 from tftpd.storage.quota import TABLE_NUMBERS, UsageTracker
-
-_MAX_WAITING_BYTES = 8 << 20  # of results and log events; some thousands
-
-
-@implementer(IPushProducer)
-class MessageQueue:
-    """Results and log events for the daemon, while the pipe is full.
-
-    A flood of requests may cause more of them than the daemon can write to its log. At most
-    8 MiB wait. Later ones are lost and counted.
-    """
-
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        """Create the queue. `send` sends a message, and the transport may then pause the queue."""
-        self._send = send
-        self._waiting: deque[bytes] = deque()
-        self._n_bytes = 0
-        self._n_lost = 0
-        self._is_paused = False
-
-    def push(self, message: bytes) -> None:
-        """Send a message, now or later, or count it as lost."""
-        if not self._is_paused:
-            self._send(message)
-        elif self._n_bytes + len(message) > _MAX_WAITING_BYTES:
-            self._n_lost += 1
-        else:
-            self._waiting.append(message)
-            self._n_bytes += len(message)
-
-    def pauseProducing(self) -> None:
-        """Twisted: the pipe is full."""
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        """Twisted: everything that was sent is in the pipe."""
-        self._is_paused = False
-        while self._waiting and not self._is_paused:
-            message = self._waiting.popleft()
-            self._n_bytes -= len(message)
-            self._send(message)
-        if self._n_lost and not self._is_paused:
-            text = f"{self._n_lost} results and log lines were lost: the daemon was busy"
-            self._n_lost = 0
-            self._send(encode("event", ["warn", __name__, "messages_lost", text]))
-
-    def stopProducing(self) -> None:
-        """Twisted: the pipe is closed."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -116,12 +75,7 @@ class Worker(Channel):
 
     def send_event(self, event: LogEvent) -> None:
         """Send a log event to the daemon."""
-        text = formatEvent(event)
-        if "log_failure" in event:
-            text += "\n" + event["log_failure"].getTraceback()
-        level = event.get("log_level", LogLevel.info).name
-        namespace = event.get("log_namespace") or "-"
-        self._messages.push(encode("event", [level, namespace, event.get("event"), text]))
+        self._messages.push(encode_event(event))
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the daemon has sent a message."""

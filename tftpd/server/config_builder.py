@@ -88,6 +88,8 @@ def keep_fixed_settings(old: Settings, new: Settings, log: Logger) -> Settings:
     Logs a warning for each of these keys that has changed.
     """
     changed = [key for key in _FIXED_KEYS if getattr(old, key) != getattr(new, key)]
+    if old.cache is not None and new.cache is not None and old.cache.path != new.cache.path:
+        changed.append("cache")  # the rest of it may change
     for key in changed:
         log.warn(
             "{key} has changed: restart the daemon to apply it", event="restart_needed", key=key

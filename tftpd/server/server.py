@@ -38,6 +38,7 @@ from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import PacketCapture
 from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, snapshot
+from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
 
@@ -46,6 +47,8 @@ _MEASURE_INTERVAL_SECONDS = 2.0  # between checks if a root with a quota must be
 _MAX_MEASURE_SECONDS = 5.0  # then the measurement of the next root starts
 
 T = TypeVar("T")
+
+AskOrigin = Callable[[AnswerNeeded], "Deferred[None]"]
 
 _log = Logger()
 
@@ -86,6 +89,8 @@ class Server:
         self._track = track
         self._usage_trackers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
+        self._origins: tuple[OriginFiles, AskOrigin] = NoOrigins(), fail
+        self._close_origins: Callable[[], None] = lambda: None
         self._renderer = TemplateRenderer()
         self._lookup_pool = LookupPool(reactor, "lookups")
         self._render_pool = LookupPool(reactor, "renders")
@@ -173,6 +178,7 @@ class Server:
         self._sessions.stop()
         self.trace(None)
         self._neighbours.close()
+        self._close_origins()
         self._renderer.close()
         self._lookup_pool.stop()
         self._render_pool.stop()
@@ -194,6 +200,7 @@ class Server:
         self._renderer.limits = settings.limits.render_limits()
         if mounts.renders:
             self._start_renderer()
+        origins, ask_origin = self._open_origins(settings)
         return ServerConfig(
             mounts=mounts,
             limits=settings.limits.option_limits(),
@@ -212,6 +219,8 @@ class Server:
             ),
             neighbour=self._neighbours.mac,
             render=template_renderer(self._renderer, facts, self._memory),
+            origins=origins,
+            ask_origin=ask_origin,
         )
 
     def _provide_threads(self, n_roots: int) -> None:
@@ -229,6 +238,21 @@ class Server:
             _log.error(message, event="templates_unavailable", reason=reason)
 
         self._runtime.run_lookup(self._renderer.start, 0.0, True).addErrback(log_refusal)
+
+    def _open_origins(self, settings: Settings) -> tuple[OriginFiles, AskOrigin]:
+        """Connect to the process that fetches, if there are origins for the first time."""
+        if not settings.origins or settings.cache is None:
+            return NoOrigins(), fail
+        if isinstance(self._origins[0], NoOrigins):
+            from tftpd.origins.reader import FetcherConnection, OriginReader
+
+            cache = Path(settings.cache.path)
+            connection = FetcherConnection(self._reactor, cache)
+            reader = OriginReader(self._reactor, cache, connection.call)
+            self._origins = reader, reader.ask
+            self._close_origins = connection.stop
+            connection.start()
+        return self._origins
 
     def _open_neighbours(self) -> None:
         try:

@@ -1,0 +1,160 @@
+"""A store in memory whose chunks arrive when a test says so, and threads that a test awaits."""
+
+import queue
+import threading
+import time
+
+from twisted.internet.task import Clock
+
+from tftpd.config.origins import OriginSection
+from tftpd.origins.cache import DiskCache
+from tftpd.origins.fetcher import Fetcher
+from tftpd.origins.stores import NotModified, ObjectInfo, ObjectNotFound
+
+WAIT_SECONDS = 10.0
+
+
+class MemoryDownload:
+    """Content that a test feeds with `send`; None ends it, and an exception breaks it."""
+
+    def __init__(self, size, etag):
+        self.info = ObjectInfo(size, etag)
+        self.is_closed = False
+        self._chunks = queue.Queue()
+
+    def send(self, *chunks):
+        for chunk in chunks:
+            self._chunks.put(chunk)
+
+    def chunks(self):
+        while True:
+            chunk = self._chunks.get(timeout=WAIT_SECONDS)
+            if chunk is None:
+                return
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+    def close(self):
+        self.is_closed = True
+
+
+class MemoryStore:
+    """Store with objects by key.
+
+    Attributes:
+        objects: Content and ETag, a `MemoryDownload`, or an exception; by key.
+        questions: Keys and ETags of the questions.
+        gate: Cleared: questions wait.
+    """
+
+    def __init__(self):
+        self.objects = {}
+        self.questions = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.n_waiting = 0
+        self.is_closed = False
+
+    def get(self, key, etag=""):
+        self.questions.append((key, etag))
+        self.n_waiting += 1
+        assert self.gate.wait(WAIT_SECONDS)
+        self.n_waiting -= 1
+        found = self.objects.get(key)
+        if found is None:
+            raise ObjectNotFound
+        if isinstance(found, Exception):
+            raise found
+        if isinstance(found, MemoryDownload):
+            return found
+        content, current = found
+        if etag and etag == current:
+            raise NotModified
+        download = MemoryDownload(len(content), current)
+        download.send(content, None)
+        return download
+
+    def close(self):
+        self.is_closed = True
+
+
+class FetcherBench:
+    """A fetcher with a store in memory, a clock, and real threads whose calls a test runs.
+
+    Attributes:
+        now: Seconds since the epoch, as the fetcher sees them.
+    """
+
+    def __init__(self, path, **section):
+        self.clock = Clock()
+        self.store = MemoryStore()
+        self.cache = DiskCache(path, 1 << 30, 0)
+        self.now = time.time()
+        self._calls = queue.Queue()
+        self._threads = []
+        self.fetcher = Fetcher(
+            self.clock, self.cache, self._in_thread, self._in_reactor, lambda: self.now
+        )
+        self.configure(**section)
+
+    def configure(self, **section):
+        web = OriginSection(url="http://127.0.0.1", **{"max_age": 10, "negative": 2, **section})
+        self.fetcher.configure({"web": web}, lambda _: self.store)
+
+    def open(self, key):
+        """Ask for a key; return the list that gets the answer."""
+        answers = []
+        self.fetcher.open("web", key).addCallback(answers.append)
+        return answers
+
+    def answer(self, key):
+        """Ask for a key, and return the answer."""
+        answers = self.open(key)
+        self.run_until(lambda: answers)
+        return answers[0]
+
+    def fetch(self, key, content=b"content", etag='"1"'):
+        """Bring an object into the cache."""
+        self.store.objects[key] = content, etag
+        self.answer(key)
+        self.settle()
+
+    def wait_for(self, basename, offset):
+        answers = []
+        self.fetcher.wait_for(basename, offset).addCallback(answers.append)
+        return answers
+
+    def run_until(self, condition):
+        """Run what the threads want to have called in the reactor until a condition is true."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the condition is not true in time"
+            try:
+                function, arguments = self._calls.get(timeout=0.02)
+            except queue.Empty:
+                continue
+            function(*arguments)
+
+    def settle(self):
+        """Wait for the end of all threads, and run their calls."""
+        self.run_until(lambda: not any(map(threading.Thread.is_alive, self._threads)))
+        while not self._calls.empty():
+            function, arguments = self._calls.get()
+            function(*arguments)
+
+    def close(self):
+        self.store.gate.set()
+        self.settle()
+        self.cache.close()
+
+    def read(self, answer):
+        return (self.cache.data / answer["basename"]).read_bytes()
+
+    def _in_thread(self, work):
+        thread = threading.Thread(target=work)
+        self._threads.append(thread)
+        thread.start()
+
+    def _in_reactor(self, function, *arguments):
+        self._calls.put((function, arguments))

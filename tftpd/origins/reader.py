@@ -1,0 +1,402 @@
+"""Reader: opens objects in the cache for the processes that serve.
+
+It asks the fetcher over its socket, keeps the answers for a short time, and reads the files of the
+cache by itself. It also reads a file that is still being fetched, as far as it has come.
+"""
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from twisted.application.internet import ClientService
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from tftpd.access.origins import OriginRoot
+from tftpd.access.policy import Grant, WritePolicy
+from tftpd.config.origins import FETCHER_SOCKET
+from tftpd.origins.cache import PART_SUFFIX
+from tftpd.origins.protocol import AnswerState, Open, WaitFor
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
+from tftpd.storage.dentry_cache import DentryCache
+from tftpd.storage.errors import refusal_for
+from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.source import FileLike, FileSource
+from tftpd.storage.upload import Upload
+
+_MAX_ANSWERS = 4096
+_FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher does not run
+# To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
+_CONNECT_SECONDS = 20.0
+_MAX_CALLS_PER_TURN = 16
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Call = Callable[..., "Deferred[dict[str, Any]]"]
+"""Sends a command of `protocol` with its arguments to the fetcher."""
+
+
+def _retry_delay(attempt: int) -> float:
+    return float(min(0.05 * 2**attempt, 1.0))
+
+
+class FetcherConnection:
+    """Connection to the fetcher, and to its successors."""
+
+    def __init__(self, reactor: Any, cache: Path) -> None:
+        """Create the connection; `start` connects.
+
+        Args:
+            reactor: The reactor.
+            cache: Directory of the cache.
+        """
+        self._reactor = reactor
+        endpoint = UNIXClientEndpoint(reactor, str(cache / FETCHER_SOCKET))
+        self._service = ClientService(
+            endpoint, Factory.forProtocol(amp.AMP), retryPolicy=_retry_delay, clock=reactor
+        )
+
+    def start(self) -> None:
+        """Connect, as soon as there is a fetcher."""
+        self._service.startService()
+
+    def stop(self) -> None:
+        """Close the connection."""
+        self._service.stopService()
+
+    def call(self, command: type[amp.Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
+        """Send a command. Fails if no fetcher runs within 20 s, or if it ends."""
+        connected: Deferred[Any] = self._service.whenConnected()
+        connected.addTimeout(_CONNECT_SECONDS, self._reactor)
+        return connected.addCallback(lambda fetcher: fetcher.callRemote(command, **arguments))
+
+
+class _CallQueue:
+    """Calls functions in the reactor thread, a few in each turn.
+
+    A thousand clients may wait for one object. To serve all of them at once would delay the others.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._queue: deque[Callable[[], None]] = deque()
+
+    def add(self, function: Callable[[], None]) -> None:
+        """Call a function in one of the next turns."""
+        if not self._queue:
+            self._clock.callLater(0, self._run)
+        self._queue.append(function)
+
+    def _run(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_CALLS_PER_TURN))]
+        if self._queue:
+            self._clock.callLater(0, self._run)
+        for function in batch:
+            try:
+                function()
+            except Exception:
+                self.log.failure("internal error after an answer", event="answer_failed")
+
+
+class FillProgress:
+    """Progress of a file that is being fetched, as the fetcher reports it.
+
+    Attributes:
+        have: Number of bytes that may be read.
+        complete: True if that is the whole object.
+        reason: Reason why the rest will not come; empty if it may.
+    """
+
+    def __init__(self, have: int, calls: _CallQueue) -> None:
+        self.have = have
+        self.complete = False
+        self.reason = ""
+        self._calls = calls
+        self._waiting: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    @property
+    def has_ended(self) -> bool:
+        """True if no more bytes will come."""
+        return self.complete or bool(self.reason)
+
+    def wait(self, owner: object, offset: float, wake: Callable[[], None]) -> None:
+        """Call `wake` when there are more than `offset` bytes, or at the end.
+
+        Args:
+            owner: Who waits; it waits once at a time.
+            offset: Number of bytes; infinite to wait for the end.
+            wake: Called later, in the reactor thread.
+        """
+        self._waiting[owner] = offset, wake
+
+    def forget(self, owner: object) -> None:
+        """Do not call the function of an owner any longer."""
+        self._waiting.pop(owner, None)
+
+    def update(self, have: int, complete: bool, reason: str) -> None:
+        """Take a report of the fetcher."""
+        self.have, self.complete, self.reason = have, complete, reason
+        for owner, (offset, _) in list(self._waiting.items()):
+            if have > offset or self.has_ended:
+                self._calls.add(lambda owner=owner: self._wake(owner))  # type: ignore[misc]
+
+    def _wake(self, owner: object) -> None:
+        offset, wake = self._waiting.get(owner, (inf, None))
+        if wake is not None and (self.have > offset or self.has_ended):
+            del self._waiting[owner]
+            wake()
+
+
+class CachedFile(FileSource):
+    """A whole object in the cache. Its file never changes."""
+
+    def __init__(self, fd: int, status: os.stat_result) -> None:
+        super().__init__(fd, status)
+        self._checksum = None  # none is needed
+
+    def check_unchanged(self, blocking: bool) -> None:
+        """Do nothing: another version of an object has another file."""
+
+
+class GrowingFile(CachedFile):
+    """An object that is being fetched. Bytes that have not arrived raise `BlockingIOError`."""
+
+    def __init__(self, fd: int, status: os.stat_result, size: int, progress: FillProgress) -> None:
+        super().__init__(fd, status)
+        self.size = size
+        self._progress = progress
+
+    def close(self) -> None:
+        """Close the descriptor, and wait no longer; idempotent."""
+        self._progress.forget(self)
+        super().close()
+
+    def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
+        """Read data that has arrived; see `FileLike.read`. Does not wait for the origin."""
+        progress = self._progress
+        available = progress.have - offset
+        if available <= 0:
+            if progress.reason:
+                raise _origin_failed(progress.reason)
+            raise BlockingIOError
+        if not progress.complete:
+            buffers = _shorten(buffers, available)
+        return super().read(buffers, offset, blocking)
+
+    def when_readable(self, offset: int, wake: Callable[[], None]) -> bool:
+        """Call `wake` when more data has arrived; see `FileLike.when_readable`."""
+        if self._progress.have > offset or self._progress.has_ended:
+            return False
+        self._progress.wait(self, offset, wake)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class OriginAnswer:
+    """Answer of the fetcher, for as long as it may be used.
+
+    Attributes:
+        state: Kind of the answer.
+        basename: Name of the file.
+        size: Size of the object in bytes.
+        progress: Progress of its fetch; None if the file was whole at the time of the answer.
+        reason: Reason of a failure.
+        expires_at: End of its use, on the clock of the reader.
+    """
+
+    state: AnswerState
+    basename: str
+    size: int
+    progress: FillProgress | None
+    reason: str
+    expires_at: float
+
+
+class OriginReader:
+    """Implementation of `storage.origins.OriginFiles`, and of the questions to the fetcher.
+
+    `open` may be called in any thread, everything else in the reactor thread.
+    """
+
+    def __init__(self, clock: IReactorTime, cache: Path, call: Call) -> None:
+        """Initialize the reader.
+
+        Args:
+            clock: Monotonic time and timers.
+            cache: Directory of the cache.
+            call: Sends a command to the fetcher.
+        """
+        self._clock = clock
+        self._data = cache / "data"
+        self._call = call
+        self._calls = _CallQueue(clock)
+        self._answers: OrderedDict[tuple[str, str], OriginAnswer] = OrderedDict()
+        self._questions: dict[tuple[str, str], list[Deferred[None]]] = {}
+        self._fills: dict[str, FillProgress] = {}  # those that run
+        self._file_systems = DentryCache()
+        self._file_systems.learn_root(cache)
+
+    def open(self, root: OriginRoot, key: str, whole: bool = False) -> FileLike:
+        """Open an object in the cache; see `OriginFiles.open`."""
+        answer = self._answers.get((root.origin, key))
+        if answer is None or self._clock.seconds() >= answer.expires_at:
+            raise AnswerNeeded(root, key, whole)
+        if answer.state is AnswerState.MISSING:
+            raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "the origin has no such object")
+        if answer.state is AnswerState.FAILED:
+            raise _origin_failed(answer.reason)
+        progress = answer.progress
+        if progress is not None and (progress.reason or (whole and not progress.complete)):
+            raise AnswerNeeded(root, key, whole)
+        try:
+            return self._open_file(answer, progress)
+        except FileNotFoundError:
+            # It was evicted or aborted a moment ago.
+            self._answers.pop((root.origin, key), None)
+            raise AnswerNeeded(root, key, whole) from None
+        except OSError as error:
+            raise refusal_for(error, ErrorText.READ_FAILED) from error
+
+    def open_upload(
+        self,
+        root: OriginRoot,
+        key: str,
+        grant: Grant[WritePolicy],
+        size: int | None,
+        netascii: bool,
+    ) -> Upload:
+        """Refuse an upload."""
+        reason = f"uploads to {root} are not supported"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+
+    def ask(self, needed: AnswerNeeded) -> "Deferred[None]":
+        """Ask the fetcher for an object; one question for any number of requests.
+
+        Returns:
+            A Deferred that fires later, in one of the next turns of the reactor: then `open` does
+            not raise `AnswerNeeded` for the object, unless the answer was outdated at once.
+        """
+        key = (needed.root.origin, needed.key)
+        done: Deferred[None] = Deferred()
+        if needed.whole:
+            done.addCallback(lambda _: self._wait_for_end(key))
+        waiting = self._questions.get(key)
+        if waiting is not None:
+            waiting.append(done)
+            return done
+        self._questions[key] = [done]
+        answer = self._call(Open, origin=key[0], key=key[1])
+        answered = answer.addCallbacks(self._make_answer, self._make_failure)
+        answered.addCallback(self._store, key)
+        return done
+
+    def _make_answer(self, values: dict[str, Any]) -> OriginAnswer:
+        state = AnswerState(values["state"])
+        progress = None
+        if state is AnswerState.FILE and not values["complete"]:
+            progress = self._follow(values["basename"], values["have"])
+        return OriginAnswer(
+            state,
+            values["basename"],
+            values["size"],
+            progress,
+            values["reason"],
+            self._clock.seconds() + values["fresh_seconds"],
+        )
+
+    def _make_failure(self, failure: Failure) -> OriginAnswer:
+        reason = f"no process that fetches from origins answers: {failure.getErrorMessage()}"
+        expires_at = self._clock.seconds() + _FAILURE_SECONDS
+        return OriginAnswer(AnswerState.FAILED, "", 0, None, reason, expires_at)
+
+    def _store(self, answer: OriginAnswer, key: tuple[str, str]) -> None:
+        self._answers.pop(key, None)
+        self._answers[key] = answer
+        while len(self._answers) > _MAX_ANSWERS:
+            self._answers.popitem(last=False)
+        for done in self._questions.pop(key):
+            self._calls.add(lambda done=done: done.callback(None))  # type: ignore[misc]
+
+    def _wait_for_end(self, key: tuple[str, str]) -> "Deferred[None] | None":
+        """Fire when the object is whole, or will never be."""
+        answer = self._answers.get(key)
+        if answer is None or answer.progress is None or answer.progress.has_ended:
+            return None
+        done: Deferred[None] = Deferred()
+        answer.progress.wait(done, inf, lambda: done.callback(None))
+        return done
+
+    def _follow(self, basename: str, have: int) -> FillProgress:
+        """Return the progress of a fill, with one question to the fetcher under way."""
+        progress = self._fills.get(basename)
+        if progress is None:
+            progress = self._fills[basename] = FillProgress(have, self._calls)
+            self._wait_for_more(basename, progress)
+        return progress
+
+    def _wait_for_more(self, basename: str, progress: FillProgress) -> None:
+        answer = self._call(WaitFor, basename=basename, offset=progress.have)
+        answer.addCallbacks(
+            lambda values: self._on_progress(basename, progress, **values),
+            lambda failure: self._on_progress(
+                basename, progress, progress.have, False, failure.getErrorMessage()
+            ),
+        )
+
+    def _on_progress(
+        self, basename: str, progress: FillProgress, have: int, complete: bool, reason: str
+    ) -> None:
+        progress.update(have, complete, reason)
+        if progress.has_ended:
+            del self._fills[basename]
+        else:
+            self._wait_for_more(basename, progress)
+
+    def _open_file(self, answer: OriginAnswer, progress: FillProgress | None) -> FileLike:
+        path = str(self._data / answer.basename)
+        if progress is None or progress.complete:
+            fd = os.open(path, _FLAGS)
+        else:
+            try:
+                fd = os.open(path + PART_SUFFIX, _FLAGS)
+            except FileNotFoundError:
+                fd = os.open(path, _FLAGS)  # renamed at its end
+        try:
+            status = os.fstat(fd)
+            source: CachedFile
+            if progress is None or progress.complete:
+                source = CachedFile(fd, status)
+            else:
+                source = GrowingFile(fd, status, answer.size, progress)
+            # Older kernels know no non-blocking reads for tmpfs.
+            source.in_memory = self._file_systems.is_in_memory(source.device)
+            return source
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+def _shorten(buffers: Sequence[memoryview], n_bytes: int) -> list[memoryview]:
+    """Return the parts of the buffers for the first `n_bytes` bytes."""
+    parts = []
+    for buffer in buffers:
+        if n_bytes <= 0:
+            break
+        parts.append(buffer[:n_bytes])
+        n_bytes -= len(buffer)
+    return parts
+
+
+def _origin_failed(reason: str) -> RequestRefused:
+    return HostFault(ErrorCode.NOT_DEFINED, reason, ErrorText.ORIGIN_FAILED)
