@@ -21,7 +21,7 @@ from tftpd.access.paths import (
 )
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.source import FileSource
+from tftpd.storage.source import FileSource, file_changed
 from tftpd.templates.protocol import RenderJob, template_failed
 
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -201,12 +201,18 @@ def _read_template(grant: Grant[ReadPolicy]) -> bytes:
     with closing(FileSource.open(grant)) as source:
         if source.size > MAX_TEMPLATE_BYTES:
             raise template_failed(f"has {source.size} bytes, the limit is {MAX_TEMPLATE_BYTES}")
-        buffer = bytearray(source.size)
-        offset = 0
-        while offset < len(buffer):
-            offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
-        source.check_unchanged(blocking=True)
-        return bytes(buffer)
+        data = _read_all(source)
+        if source.is_touched() and _read_all(source) != data:
+            raise file_changed()
+        return data
+
+
+def _read_all(source: FileSource) -> bytes:
+    buffer = bytearray(source.size)
+    offset = 0
+    while offset < len(buffer):
+        offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
+    return bytes(buffer)
 
 
 def _decode_source(source: bytes) -> str:
