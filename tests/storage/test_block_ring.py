@@ -201,13 +201,16 @@ def test_a_file_that_changes_is_refused(root, opened, change, kind):
     assert (refused.value.code, refused.value.text) == (0, ErrorText.FILE_CHANGED)
 
 
+@pytest.mark.parametrize("slots", [1, 3, 130])
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
 @pytest.mark.parametrize("change", HARMLESS)
-def test_a_file_with_the_same_bytes_is_served_with_its_first_size(root, opened, change, kind):
-    blocks = opened(b"x" * 100_000, 512, kind=kind)
+def test_a_file_with_the_same_bytes_is_served_with_its_first_size(
+    root, opened, change, kind, slots
+):
+    blocks = opened(b"x" * 100_000, 512, slots, kind=kind)
     blocks.take(1, blocking=True)
     HARMLESS[change](root / "data")
-    assert len(b"".join(_all(blocks))) == 100_000 - 512
+    assert len(b"".join(_all(blocks, 1))) == 100_000 - 512
 
 
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])

@@ -140,8 +140,9 @@ class BlockRing:
         if not blocking:
             raise BlockingIOError
         again = type(self)(*self._arguments)
+        n_blocks = min(self._slots, max(1, _SLOW_READ_BYTES // self.size))
         while again.last_block_size is None:
-            again._fill(max(1, _SLOW_READ_BYTES // self.size), blocking=True)
+            again._fill(n_blocks, blocking=True)
         if again._checksum != self._checksum:
             raise file_changed()
 
