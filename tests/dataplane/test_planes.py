@@ -280,6 +280,23 @@ def test_a_turn_waits_for_the_next_ack_of_a_lone_client(wire):
         thread.join()
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_next_turn_waits_at_once_unless_a_loan_has_ended(wire, ends):
+    wire.lend_sender([b"aaaa", b"bbbb", b"cccc", b"dddd"])
+    wire.peer.send(ack(1))
+    wire.plane.turn(0.0, 0.0, 16)
+    if ends:
+        wire.plane.reclaim(wire.fd)
+    timer = threading.Timer(0.05, wire.peer.send, [ack(2)])
+    timer.start()
+    n_events, served = (0, 0) if ends else (0, 1)
+    try:
+        events, n_served, _ = wire.plane.turn(0.0, 1.0, 16)
+    finally:
+        timer.join()
+    assert (len(events), n_served) == (n_events, served)
+
+
 def test_a_turn_ends_when_its_time_has_passed(wire):
     wire.lend_sender([b"aaaa", b"bbbb", b"cccc"])
     wire.peer.send(ack(1))

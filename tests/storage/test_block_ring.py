@@ -16,6 +16,7 @@ from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, negotiate
 from tftpd.protocol.packets import Data, decode
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
+from tftpd.storage import block_ring
 from tftpd.storage import source as source_module
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
 from tftpd.storage.source import FileSource
@@ -200,13 +201,16 @@ def test_a_file_that_changes_is_refused(root, opened, change, kind):
     assert (refused.value.code, refused.value.text) == (0, ErrorText.FILE_CHANGED)
 
 
+@pytest.mark.parametrize("slots", [1, 3, 130])
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
 @pytest.mark.parametrize("change", HARMLESS)
-def test_a_file_with_the_same_bytes_is_served_with_its_first_size(root, opened, change, kind):
-    blocks = opened(b"x" * 100_000, 512, kind=kind)
+def test_a_file_with_the_same_bytes_is_served_with_its_first_size(
+    root, opened, change, kind, slots
+):
+    blocks = opened(b"x" * 100_000, 512, slots, kind=kind)
     blocks.take(1, blocking=True)
     HARMLESS[change](root / "data")
-    assert len(b"".join(_all(blocks))) == 100_000 - 512
+    assert len(b"".join(_all(blocks, 1))) == 100_000 - 512
 
 
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
@@ -228,7 +232,7 @@ def test_a_file_that_shrinks_while_it_is_read_again_is_refused(root, opened, mon
     read = os.preadv
 
     def truncate(fd, buffers, offset, *flags):
-        if len(buffers[0]) == 30_000:  # the whole file again
+        if offset == 0:  # the whole file again
             os.truncate(root / "data", 0)
         return read(fd, buffers, offset, *flags)
 
@@ -242,7 +246,7 @@ def test_a_large_file_that_is_read_fast_has_no_checksum(
     root, opened, monkeypatch, count, is_served
 ):
     """Beyond the first bytes, large reads are those of large windows."""
-    monkeypatch.setattr(source_module, "_CHECKED_BYTES", 100_000)
+    monkeypatch.setattr(block_ring, "_CHECKED_BYTES", 100_000)
     blocks = opened(b"x" * 1_000_000, 1468, slots=1000)
     blocks.take(count, blocking=True)
     os.utime(root / "data", ns=(1, 1))

@@ -22,7 +22,6 @@ enum {
     HEADER_BYTES = 4,
     MAX_DATAGRAM_BYTES = 65536, /* longer than any UDP payload, and than a coalesced burst */
     MAX_EVENTS = 256,           /* sockets that are served in one round */
-    FEW_SOCKETS = 2,            /* ready at one time: waiting for the next datagram pays */
     MAX_READS = 64,             /* of one socket in one round */
     MAX_BLOCK_NUMBER = 65535,
     MAX_BURST_BYTES = 65507,    /* payload of the longest IPv4 datagram */
@@ -66,7 +65,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int epoll;
-    int in_turn;
+    int in_turn, is_busy; /* is_busy: the last round has served a loan, and no loan has ended */
     int room;     /* length of `loans` */
     Loan **loans; /* by descriptor */
     Event events[MAX_EVENTS];
@@ -290,7 +289,7 @@ static int in_turn(const DataPlane *self)
 static PyObject *turn(DataPlane *self, PyObject *args)
 {
     struct epoll_event ready[MAX_EVENTS];
-    int max_sockets, n_ready = 0, n_events = 0, n_served, served = 0, timeout = 0;
+    int max_sockets, n_ready = 0, n_events = 0, n_served, served = 0;
     double until, linger;
 
     if (!PyArg_ParseTuple(args, "ddi", &until, &linger, &max_sockets) || in_turn(self))
@@ -300,10 +299,10 @@ static PyObject *turn(DataPlane *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     until += monotonic_seconds();
     do {
-        n_ready = epoll_wait(self->epoll, ready, max_sockets, timeout);
+        n_ready = epoll_wait(self->epoll, ready, max_sockets, (int)(self->is_busy * 1e3 * linger));
         n_served = serve_round(self, ready, n_ready, &n_events);
         served += n_served;
-        timeout = n_served > 0 && n_ready <= FEW_SOCKETS ? (int)(1e3 * linger) : 0;
+        self->is_busy = n_served > 0;
     } while (n_ready > 0 && n_events == 0 && monotonic_seconds() < until);
     Py_END_ALLOW_THREADS
     self->in_turn = 0;
@@ -443,6 +442,7 @@ static PyObject *reclaim(DataPlane *self, PyObject *fd)
             (void)set_segment(number, 0);
         free_loan(self->loans[number]);
         self->loans[number] = NULL;
+        self->is_busy = 0;
     }
     return position;
 }

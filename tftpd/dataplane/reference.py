@@ -31,7 +31,6 @@ _MAX_CONTROL_BYTES = 1024  # of the longest ERROR that is read completely
 _MAX_BLOCK_NUMBER = 65535
 _MAX_SOCKETS = 256  # in one round
 _MAX_READS = 64  # of one socket in one round
-_FEW_SOCKETS = 2  # ready at one time: waiting for the next datagram pays
 _GRO_SIZE = struct.Struct("=i")  # the control message of UDP_GRO
 
 Datagrams = Sequence[bytes] | None
@@ -61,6 +60,7 @@ class DataPlane:
         """Initialize the plane with the epoll object that watches its sockets."""
         self._poll = epoll.poll
         self._loans: dict[int, _SenderLoan | _ReceiverLoan] = {}
+        self._is_busy = False  # the last round has served a loan, and no loan has ended
 
     def lend_sender(
         self,
@@ -140,6 +140,7 @@ class DataPlane:
         """End a loan and return its position. Call this before the socket is closed."""
         position = self.look(fd)
         self._loans.pop(fd).close()
+        self._is_busy = False
         return position
 
     def turn(
@@ -149,9 +150,9 @@ class DataPlane:
 
         Args:
             seconds: Time limit. The turn also ends when no socket is ready.
-            linger: While only one or two sockets are ready at one time and lent, wait so many
-                seconds for the next datagram, at most 1 s. The answer of a lone client arrives in
-                less time than the event loop needs to return here.
+            linger: After a round that has served lent sockets, also in the last turn, wait so many
+                seconds for the next datagram, at most 1 s. The answer of a client arrives in less
+                time than the event loop needs to return here.
             max_sockets: Number of sockets in one round, at most 256.
 
         Returns:
@@ -161,9 +162,9 @@ class DataPlane:
         poll, loans, error = self._poll, self._loans, select.EPOLLERR
         max_sockets = max(1, min(max_sockets, _MAX_SOCKETS))
         events: list[Event] = []
-        served, timeout, until = 0, 0.0, monotonic() + seconds
+        served, until = 0, monotonic() + seconds
         while True:
-            ready = poll(timeout, max_sockets)
+            ready = poll(linger if self._is_busy else 0.0, max_sockets)
             now = monotonic()
             n_served = 0
             for fd, mask in ready:
@@ -176,9 +177,9 @@ class DataPlane:
                 if datagrams is not None:
                     events.append((fd, mask, datagrams))
             served += n_served
+            self._is_busy = n_served > 0
             if events or not ready or now >= until:
                 return events, served, len(ready) == max_sockets
-            timeout = linger if n_served and len(ready) <= _FEW_SOCKETS else 0.0
 
     def _check_free(self, fd: int) -> None:
         if fd < 0 or fd in self._loans:

@@ -1,14 +1,20 @@
 """Ring buffer of DATA packets that are ready to send."""
 
 from collections.abc import Sequence
+from zlib import crc32
 
 from tftpd.protocol import netascii
 from tftpd.protocol.block_numbers import BLOCK_NUMBERINGS, HIGH_BYTES, LOW_BYTES, MAX_NUMBER
 from tftpd.protocol.packets import HEADER_BYTES, Opcode
-from tftpd.storage.source import FileLike
+from tftpd.storage.source import FileLike, file_changed
 
 _MAX_BUFFERS = 1024  # buffers of one preadv(2) (IOV_MAX)
 _CHUNK_BYTES = 32 << 10  # text that is translated at once
+
+# Bytes at the start of a file with a checksum, and size of a read that belongs to a transfer in
+# lock-step or with small windows. There a checksum adds 8 % to the cost of a block.
+_CHECKED_BYTES = 4 << 20
+_SLOW_READ_BYTES = 40 << 10
 
 
 class BlockRing:
@@ -17,6 +23,12 @@ class BlockRing:
     The kernel writes the file's data to the place from which it is sent. A window of
     64 blocks needs one system call to read and one to send, and no copy between them.
     The indexes of the blocks start at 1.
+
+    A write to the file changes its mtime, but so do programs that change nothing or append.
+    Therefore, if the mtime has changed, the file is read again, and the checksum of its datagrams
+    is compared with that of the first ones. A file that was read fast and is large has no
+    checksum: to calculate it would cost a quarter of the transfer's CPU time. Then a new mtime
+    counts as a change.
 
     Attributes:
         size: Size of a full datagram in bytes: the block and the header.
@@ -50,6 +62,9 @@ class BlockRing:
         self._view = memoryview(self.buffer)
         self._payloads: list[memoryview] = []  # by slot
         self._offset = 0  # of the next read in the file
+        self._checksum: int | None = 0  # of all datagrams so far
+        self._returned = 0  # blocks that `fill()` has returned
+        self._arguments = source, blksize, slots, rollover, first_block
 
     def fill(self, count: int, blocking: bool) -> int:
         """Read more blocks of the file into the ring.
@@ -67,13 +82,13 @@ class BlockRing:
             RequestRefused: The file cannot be read, or it has changed. A peer must not get
                 a mixture of two files, nor a truncated file that looks complete.
         """
-        if not self.buffer:
-            self._allocate()
         if not blocking and self._source.blocking_device is not None:
             raise BlockingIOError
-        before = self.ready
-        self._read(before + min(count, _MAX_BUFFERS), blocking)
-        self._write_numbers(before + 1, self.ready)
+        if self.last_block_size is None:
+            self._fill(count, blocking)
+        if self.last_block_size is not None:
+            self._check_unchanged(blocking)
+        before, self._returned = self._returned, self.ready
         return self.ready - before
 
     @property
@@ -101,6 +116,40 @@ class BlockRing:
         if end <= slots:
             return (view[slot * size : stop],)
         return view[slot * size :], view[: stop - slots * size]
+
+    def _fill(self, count: int, blocking: bool) -> None:
+        if not self.buffer:
+            self._allocate()
+        before = self.ready
+        self._read(before + min(count, _MAX_BUFFERS), blocking)
+        n_blocks = self.ready - before
+        self._write_numbers(before + 1, self.ready)
+        checksum, self._checksum = self._checksum, None
+        is_checked = self._offset < _CHECKED_BYTES or n_blocks * self.size <= _SLOW_READ_BYTES
+        if checksum is not None and is_checked:
+            for datagrams in self.datagrams(before + 1, n_blocks):
+                checksum = crc32(datagrams, checksum)
+            self._checksum = checksum
+
+    def _check_unchanged(self, blocking: bool) -> None:
+        """Check that the blocks are the file's content at one moment.
+
+        Raises:
+            BlockingIOError: Not blocking, and the file must be read again.
+            RequestRefused: The file is shorter now, or has other bytes.
+        """
+        if not self._source.is_touched():
+            return
+        if self._checksum is None:
+            raise file_changed()
+        if not blocking:
+            raise BlockingIOError
+        again = type(self)(*self._arguments)
+        n_blocks = min(self._slots, max(1, _SLOW_READ_BYTES // self.size))
+        while again.last_block_size is None:
+            again._fill(n_blocks, blocking=True)
+        if again._checksum != self._checksum:
+            raise file_changed()
 
     def _allocate(self) -> None:
         self.buffer = bytearray(self._slots * self.size)
@@ -134,7 +183,6 @@ class BlockRing:
                 buffers = self._buffers(self._offset, end)
                 self._offset += self._source.read(buffers, self._offset, blocking)
             if self._offset == size and until > size // blksize:
-                self._source.check_unchanged(blocking)
                 self.last_block_size = size % blksize
                 self.ready = size // blksize + 1
             else:
@@ -187,5 +235,4 @@ class NetasciiBlockRing(BlockRing):
             self._offset += n_bytes
             self._text += netascii.encode_netascii(bytes(chunk[:n_bytes]))
         if self._offset == size:
-            self._source.check_unchanged(blocking)
             self._is_translated = True

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, ReadPolicy
@@ -24,11 +23,6 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXE
 
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-
-# Bytes at the start of a file with a checksum, and size of a read that belongs to a transfer in
-# lock-step or with small windows. Their blocks cost so much that a checksum adds 2 %.
-_CHECKED_BYTES = 4 << 20
-_SLOW_READ_BYTES = 40 << 10
 
 
 class FileLike:
@@ -79,16 +73,13 @@ class FileLike:
         """
         return False
 
-    def check_unchanged(self, blocking: bool) -> None:
-        """Check that the bytes that were read are the file's content at one moment.
-
-        Args:
-            blocking: Whether the file may be read again.
+    def is_touched(self) -> bool:
+        """Return True if the file may have other bytes than when it was opened.
 
         Raises:
-            BlockingIOError: Not blocking, and the file must be read again.
-            RequestRefused: The file is shorter now, or has other bytes.
+            RequestRefused: The file is shorter than then, or its state cannot be read.
         """
+        return False
 
 
 def read_whole(source: FileLike) -> bytes:
@@ -97,21 +88,22 @@ def read_whole(source: FileLike) -> bytes:
     Raises:
         RequestRefused: The file cannot be read, or it has changed.
     """
+    content = _read_once(source)
+    if source.is_touched() and _read_once(source) != content:
+        raise file_changed()
+    return content
+
+
+def _read_once(source: FileLike) -> bytes:
     buffer = bytearray(source.size)
     offset = 0
     while offset < len(buffer):
         offset += source.read([memoryview(buffer)[offset:]], offset, blocking=True)
-    source.check_unchanged(blocking=True)
     return bytes(buffer)
 
 
 class FileSource(FileLike):
     """An open regular file, of which `size` bytes are read once and in order.
-
-    A write to the file changes its mtime, but so do programs that change nothing or append.
-    Therefore a checksum of the bytes that were read is compared with the present file, if its
-    mtime has changed. A file that was read fast and is large has no checksum: to calculate it
-    would cost a quarter of the transfer's CPU time. Then a new mtime counts as a change.
 
     Attributes:
         device: Device number of its file system.
@@ -127,7 +119,6 @@ class FileSource(FileLike):
         self._fd = fd
         self._stamp = (status.st_size, status.st_mtime_ns)
         self._nowait = _NOWAIT
-        self._checksum: int | None = 0
 
     @classmethod
     def open(cls, grant: Grant[ReadPolicy]) -> "FileSource":
@@ -202,7 +193,7 @@ class FileSource(FileLike):
             with translate_os_errors(ErrorText.READ_FAILED):
                 n_bytes = os.preadv(self._fd, buffers, offset)
             if not n_bytes:
-                raise _file_changed()
+                raise file_changed()
         elif self._nowait is None:
             raise BlockingIOError
         else:
@@ -214,33 +205,17 @@ class FileSource(FileLike):
                 raise BlockingIOError from error  # the blocking read reports the error itself
             if not n_bytes:
                 raise BlockingIOError  # a truncated file, or a file system that means EAGAIN
-        checksum, self._checksum = self._checksum, None
-        if checksum is not None and (offset < _CHECKED_BYTES or n_bytes <= _SLOW_READ_BYTES):
-            left = n_bytes
-            for buffer in buffers:
-                checksum = crc32(buffer[:left], checksum)
-                left = max(0, left - len(buffer))
-            self._checksum = checksum
         return n_bytes
 
-    def check_unchanged(self, blocking: bool) -> None:
-        """Check that the bytes that were read are the file's content; see `FileLike`."""
+    def is_touched(self) -> bool:
+        """Return True if the file has a new mtime or size; see `FileLike`."""
         try:
             status = os.fstat(self._fd)
         except OSError as error:
             raise refusal_for(error, ErrorText.READ_FAILED) from error
-        if (status.st_size, status.st_mtime_ns) == self._stamp:
-            return
-        if status.st_size < self.size or self._checksum is None:
-            raise _file_changed()
-        if not blocking:
-            raise BlockingIOError
-        checksum, self._checksum, offset = self._checksum, 0, 0
-        buffer = memoryview(bytearray(_SLOW_READ_BYTES))
-        while offset < self.size:
-            offset += self.read([buffer[: self.size - offset]], offset, blocking=True)
-        if self._checksum != checksum:
-            raise _file_changed()
+        if status.st_size < self.size:
+            raise file_changed()
+        return (status.st_size, status.st_mtime_ns) != self._stamp
 
 
 class MemorySource(FileLike):
@@ -261,7 +236,7 @@ class MemorySource(FileLike):
         self._file.seek(offset)
         n_bytes = sum(self._file.readinto(buffer) for buffer in buffers)
         if not n_bytes:
-            raise _file_changed()
+            raise file_changed()
         return n_bytes
 
 
@@ -272,5 +247,6 @@ def _check_regular(status: os.stat_result) -> None:
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 
 
-def _file_changed() -> RequestRefused:
+def file_changed() -> RequestRefused:
+    """Return the refusal of a file that changed while it was read."""
     return RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.FILE_CHANGED)
