@@ -1,11 +1,15 @@
 """Cache of objects on disk."""
 
 import os
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
-from tftpd.origins.cache import CacheError, DiskCache
+from tests.support.daemons import CHECKOUT
+from tftpd.origins.cache import CacheError, DiskCache, open_cached
 from tftpd.origins.stores import ObjectInfo, OriginError
 
 MIB = 1 << 20
@@ -222,6 +226,130 @@ def test_a_fill_is_never_removed_for_another(open_cache):
         started.write(b"x" * size)
         started.finish()
     assert cache.usage().n_bytes == 100
+
+
+READER = """
+import os, sys
+from pathlib import Path
+from tftpd.origins.cache import open_cached
+fd = open_cached(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+print(os.pread(fd, 1000, 0).decode(), flush=True)
+"""
+
+
+@contextmanager
+def reader(path):
+    """Read a file of the cache in another process, which ends when its input ends."""
+    command = [sys.executable, "-c", READER, str(path)]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "open\n"
+        yield process
+
+
+def test_an_object_that_another_process_reads_is_not_evicted(open_cache):
+    cache = open_cache(max_size=100)
+    a, _, _ = (fill(cache, key, key.encode() * 30) for key in "abc")
+    with reader(cache.data / a.basename) as process:
+        fill(cache, "d", b"d" * 40)
+        assert keys(cache) == ["a", "c", "d"]
+        with pytest.raises(CacheError, match="30 are being read"):
+            fill(cache, "e", b"e" * 71)
+        assert keys(cache) == ["a"]
+        assert process.communicate(timeout=10)[0] == "a" * 30 + "\n"
+    fill(cache, "e", b"e" * 71)
+    assert keys(cache) == ["e"]
+
+
+def test_an_object_that_was_opened_while_it_was_fetched_is_not_evicted(open_cache):
+    cache = open_cache(max_size=100)
+    started = cache.begin("fleet", "a", ObjectInfo(60, ""))
+    with reader(cache.data / started.basename):
+        started.write(b"a" * 60)
+        started.finish()
+        with pytest.raises(CacheError, match="60 are being read"):
+            fill(cache, "b", b"b" * 60)
+    fill(cache, "b", b"b" * 60)
+    assert keys(cache) == ["b"]
+
+
+def test_an_object_that_is_read_may_be_replaced_and_removed(open_cache):
+    cache = open_cache()
+    old = fill(cache, "a", b"1")
+    fds = [open_cached(cache.data / old.basename)]
+    new = fill(cache, "a", b"2")
+    fds.append(open_cached(cache.data / new.basename))
+    cache.remove(new)
+    assert files(cache) == []
+    assert [os.read(fd, 9) for fd in fds] == [b"1", b"2"]
+    for fd in fds:
+        os.close(fd)
+
+
+def test_an_object_that_was_removed_by_hand_is_evicted(open_cache):
+    cache = open_cache(max_size=100)
+    cached = fill(cache, "a", b"a" * 60)
+    (cache.data / cached.basename).unlink()
+    fill(cache, "b", b"b" * 60)
+    assert keys(cache) == ["b"]
+
+
+def test_a_file_that_is_being_evicted_is_absent(open_cache, monkeypatch):
+    cache = open_cache(max_size=100)
+    cached = fill(cache, "a", b"a" * 60)
+    path = cache.data / cached.basename
+    unlink = os.unlink
+
+    def open_and_unlink(name, **directory):
+        if name == cached.basename:
+            with pytest.raises(FileNotFoundError):
+                open_cached(path)
+        unlink(name, **directory)
+
+    monkeypatch.setattr(os, "unlink", open_and_unlink)
+    fill(cache, "b", b"b" * 60)
+    assert keys(cache) == ["b"]
+    with pytest.raises(FileNotFoundError):
+        open_cached(path)
+
+
+def test_a_file_that_was_evicted_while_it_was_opened_is_absent(open_cache, monkeypatch):
+    cache = open_cache(max_size=100)
+    cached = fill(cache, "a", b"a" * 60)
+    real_open, fds = os.open, []
+
+    def open_late(path, flags):
+        fds.append(real_open(path, flags))
+        monkeypatch.undo()
+        fill(cache, "b", b"b" * 60)
+        return fds[0]
+
+    monkeypatch.setattr(os, "open", open_late)
+    with pytest.raises(FileNotFoundError):
+        open_cached(cache.data / cached.basename)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fds[0])
+
+
+def test_a_file_that_is_renamed_while_it_is_opened_is_found(open_cache, monkeypatch):
+    cache = open_cache()
+    started = cache.begin("fleet", "a", ObjectInfo(1, ""))
+    started.write(b"a")
+    real_open = os.open
+
+    def open_late(path, flags):
+        if str(path).endswith(".part"):
+            monkeypatch.undo()
+            started.finish()
+        return real_open(path, flags)
+
+    monkeypatch.setattr(os, "open", open_late)
+    fd = open_cached(cache.data / started.basename)
+    assert os.read(fd, 2) == b"a"
+    os.close(fd)
 
 
 def test_an_object_larger_than_the_cache_removes_nothing(open_cache):

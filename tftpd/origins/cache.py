@@ -10,6 +10,10 @@ Files below `data/` of the cache's directory, all of the same random name:
 An object is written, synced to the disk, and renamed; its description follows in the same way.
 Therefore a description stands for a whole object. At the start, everything else is removed.
 Each version of an object has a name of its own, so that the name always stands for the same bytes.
+
+A process that reads a file holds a shared lock on it (flock): see `open_cached`. A locked file is
+not evicted. A file whose object was replaced or removed at its origin is removed at once, and stays
+readable through the open descriptor.
 """
 
 import contextlib
@@ -157,8 +161,8 @@ class Fill:
 class DiskCache:
     """Objects in a directory, bounded in size. The least recently used ones are removed first.
 
-    An object that is removed while a transfer reads it stays readable through the open descriptor.
-    All methods are thread-safe. One process at a time uses a directory.
+    An object that any process reads is not evicted. All methods are thread-safe. One process at a
+    time uses a directory; others open its files with `open_cached`.
 
     Args:
         path: Directory of the cache; `data/` is created in it.
@@ -201,7 +205,7 @@ class DiskCache:
         os.close(self._data_fd)
 
     def resize(self, max_size: int, min_free: int) -> None:
-        """Set new limits, and remove objects if they are exceeded."""
+        """Set new limits, and remove objects that nobody reads if they are exceeded."""
         with self._lock:
             self._max_size = max_size
             self._min_free = min_free
@@ -348,10 +352,10 @@ class DiskCache:
         """
         self._evict_until_fits(more)
         fill_bytes = sum(fill.reserved for fill in self._fills)
-        if fill_bytes + more > self._max_size:
+        if self._object_bytes + fill_bytes + more > self._max_size:
             raise CacheError(
-                f"the cache is full: {fill_bytes} bytes are being fetched, and {more} more are"
-                f" beyond cache.max_size ({self._max_size})"
+                f"the cache is full: {fill_bytes} bytes are being fetched, {self._object_bytes} are"
+                f" being read, and {more} more are beyond cache.max_size ({self._max_size})"
             )
         free = self._free_bytes(more)
         if free < self._min_free:
@@ -361,12 +365,33 @@ class DiskCache:
             )
 
     def _evict_until_fits(self, more: int) -> None:
+        if self._fits(more):
+            return
+        for index, cached in list(self._objects.items()):
+            with self._lock_unused(cached.basename) as is_unused:
+                if is_unused:
+                    self._remove(index)
+                    self._n_evicted += 1
+            if self._fits(more):
+                return
+
+    def _fits(self, more: int) -> bool:
         needed = sum(fill.reserved for fill in self._fills) + more
-        while self._objects and (
-            self._object_bytes + needed > self._max_size or self._free_bytes(more) < self._min_free
-        ):
-            self._remove(next(iter(self._objects)))
-            self._n_evicted += 1
+        is_small = self._object_bytes + needed <= self._max_size
+        return is_small and self._free_bytes(more) >= self._min_free
+
+    @contextlib.contextmanager
+    def _lock_unused(self, basename: str) -> Iterator[bool]:
+        """Lock a file against `open_cached`; the value is False if a process reads it."""
+        try:
+            fd = os.open(basename, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._data_fd)
+        except OSError:  # it was removed by hand
+            yield True
+            return
+        try:
+            yield _try_lock(fd, fcntl.LOCK_EX)
+        finally:
+            os.close(fd)
 
     def _free_bytes(self, more: int) -> int:
         """Return the free space of the disk when `more` bytes and all fills will be written."""
@@ -421,6 +446,49 @@ class DiskCache:
             names -= {cached.basename, cached.basename + _DESCRIPTION_SUFFIX}
         for name in names:
             self._unlink(name)
+
+
+def open_cached(path: Path) -> int:
+    """Open the file of an object, and lock it against eviction until the descriptor is closed.
+
+    The object may still be fetched: then its name has `PART_SUFFIX`, until it is whole.
+
+    Args:
+        path: File below `data/`, without `PART_SUFFIX`.
+
+    Returns:
+        A descriptor for reading. Duplicates of it keep the lock.
+
+    Raises:
+        FileNotFoundError: There is no such file: it was removed, or is being removed now.
+        OSError: It cannot be opened.
+    """
+    part = f"{path}{PART_SUFFIX}"
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    for name in (path, part, path):  # the last one: it was renamed between the first two
+        try:
+            fd = os.open(name, flags)
+            break
+        except FileNotFoundError:
+            continue
+    else:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    try:
+        if not _try_lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _try_lock(fd: int, operation: int) -> bool:
+    """Lock an open file; return False if another process holds a lock that excludes this one."""
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def find_on_disk(path: Path, origin: str, key: str) -> CachedObject | None:
