@@ -161,12 +161,9 @@ class FillProgress:
 class CachedFile(FileSource):
     """A whole object in the cache. Its file never changes."""
 
-    def __init__(self, fd: int, status: os.stat_result) -> None:
-        super().__init__(fd, status)
-        self._checksum = None  # none is needed
-
-    def check_unchanged(self, blocking: bool) -> None:
-        """Do nothing: another version of an object has another file."""
+    def is_touched(self) -> bool:
+        """Return False: another version of an object has another file."""
+        return False
 
 
 class GrowingFile(CachedFile):
