@@ -100,7 +100,7 @@ def test_a_whole_object_is_read_from_the_cache(reader, calls, clock, part):
     file = reader.open(ROOT, "kernel")
     assert _read(file) == CONTENT
     os.utime(part.with_suffix(""))  # the cache notes that it is used
-    file.check_unchanged(blocking=True)
+    assert not file.is_touched()
     file.close()
     assert not calls.waiting
 
@@ -180,7 +180,7 @@ def test_a_reader_is_woken_when_there_is_more(growing, calls, clock, part):
     clock.advance(0)
     assert woken == [1, 2]
     assert _read(growing, 90) == CONTENT[90:]
-    growing.check_unchanged(blocking=False)
+    assert not growing.is_touched()
     assert not calls.waiting
 
 
