@@ -205,6 +205,18 @@ def test_a_slow_confirmation_does_not_delay_the_client(tmp_path, origin, cache):
         assert "if-none-match" in origin.requests[-1].headers
 
 
+def test_signals_for_all_processes_do_not_end_the_fetcher(tmp_path, origin, cache):
+    """A terminal and systemd send them, and transfers of the daemon may still need it."""
+    origin.answer = _serve()
+    with _origin_daemon(tmp_path, origin, cache) as running:
+        assert _get(running) == CONTENT
+        (started,) = _named(running, "fetcher_started")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(started["pid"], number)
+        assert _get(running, "other") == CONTENT
+        assert not _named(running, "fetcher_ended")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_fetcher_that_was_killed_is_replaced(tmp_path, origin, cache, workers):
     origin.answer = _serve()

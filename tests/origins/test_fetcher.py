@@ -71,6 +71,24 @@ def test_the_answer_comes_with_the_head_and_the_file_grows(bench):
     assert download.is_closed
 
 
+def test_small_parts_are_reported_together(bench):
+    download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
+    answer = bench.answer("kernel")
+    fill = bench.fetcher.fills.get(answer["basename"])
+    download.send(b"1")
+    bench.run_until(lambda: fill.have == 1)
+    waiting = bench.wait_for(answer["basename"], 1)
+    download.send(b"2")
+    bench.run_until(lambda: bench.clock.calls)
+    part = bench.cache.data / f"{answer['basename']}.part"
+    download.send(b"3")
+    bench.run_until(lambda: part.read_bytes() == b"123")
+    assert not waiting
+    bench.clock.advance(0.006)
+    assert waiting == [{"have": 3, "complete": False, "reason": ""}]
+    download.send(OriginError("end of the test"))
+
+
 def test_a_fetch_that_breaks_wakes_all_and_is_tried_again(bench, events):
     download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
     answer = bench.answer("kernel")

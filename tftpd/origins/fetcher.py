@@ -335,7 +335,7 @@ class OriginClient:
         def on_end(done: CachedObject | None, reason: str) -> None:
             self._on_filled(key, question, fill, done, reason, time.monotonic() - started)
 
-        fill = RunningFill(file, in_reactor, on_end)
+        fill = RunningFill(file, self._fetcher.clock, in_reactor, on_end)
         in_reactor(self._on_begun, key, question, fill)
         fill.copy(download)
         return fill

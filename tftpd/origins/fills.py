@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tftpd.origins.cache import CachedObject, Fill
@@ -12,6 +13,10 @@ from tftpd.origins.stores import Download, OriginError
 
 MAX_UNKNOWN_BYTES = 64 << 20
 """Largest object whose origin does not announce its size. It is fetched before it is served."""
+
+# Minimum time between two reports of growth. Chunks of 64 KiB may arrive every 0.2 ms, and each
+# report costs more than that in this process and in the one that waits.
+_REPORT_SECONDS = 0.005
 
 InReactor = Callable[..., None]
 """Calls a function with its arguments in the reactor thread, from any thread."""
@@ -33,11 +38,14 @@ class RunningFill:
 
     log = Logger()
 
-    def __init__(self, fill: Fill, in_reactor: InReactor, on_end: OnEnd) -> None:
+    def __init__(
+        self, fill: Fill, clock: IReactorTime, in_reactor: InReactor, on_end: OnEnd
+    ) -> None:
         """Create the fill; `copy` fetches the content.
 
         Args:
             fill: The file in the cache.
+            clock: Timers.
             in_reactor: Calls a function in the reactor thread.
             on_end: Called in the reactor thread.
         """
@@ -47,10 +55,12 @@ class RunningFill:
         self.complete = False
         self.reason = ""
         self._fill = fill
+        self._clock = clock
         self._in_reactor = in_reactor
         self._on_end = on_end
         self._waiting: list[tuple[int, Deferred[None]]] = []
         self._is_growth_reported = False
+        self._report_at = 0.0  # of the next growth
 
     @property
     def has_ended(self) -> bool:
@@ -94,7 +104,12 @@ class RunningFill:
             self._in_reactor(self._grow)
 
     def _grow(self) -> None:
+        wait = self._report_at - self._clock.seconds()
+        if wait > 0:
+            self._clock.callLater(wait, self._grow)
+            return
         self._is_growth_reported = False
+        self._report_at = self._clock.seconds() + _REPORT_SECONDS
         if not self.has_ended:
             self.have = self._fill.have
             self._wake()

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
-from tftpd.origins.cache import PART_SUFFIX
+from tftpd.origins.cache import open_cached
 from tftpd.origins.protocol import AnswerState, Open, WaitFor
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
@@ -38,8 +38,6 @@ _FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher do
 # To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
 _CONNECT_SECONDS = 20.0
 _MAX_CALLS_PER_TURN = 16
-
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Call = Callable[..., "Deferred[dict[str, Any]]"]
 """Sends a command of `protocol` with its arguments to the fetcher."""
@@ -361,14 +359,7 @@ class OriginReader:
             self._wait_for_more(basename, progress)
 
     def _open_file(self, answer: OriginAnswer, progress: FillProgress | None) -> FileLike:
-        path = str(self._data / answer.basename)
-        if progress is None or progress.complete:
-            fd = os.open(path, _FLAGS)
-        else:
-            try:
-                fd = os.open(path + PART_SUFFIX, _FLAGS)
-            except FileNotFoundError:
-                fd = os.open(path, _FLAGS)  # renamed at its end
+        fd = open_cached(self._data / answer.basename)
         try:
             status = os.fstat(fd)
             source: CachedFile
