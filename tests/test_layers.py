@@ -19,7 +19,7 @@ LAYERS = {
     "config": {"protocol", "access", "storage", "yaml", "pydantic", "pydantic_core"},
     "dataplane": set(),
     "origins": {
-        *("protocol", "access", "storage", "config", "obstore", "urllib3"),
+        *("protocol", "access", "storage", "config", "obstore", "urllib3", "pydantic"),
     }
     | TWISTED,
     "net": {"protocol", "access", "dataplane", "storage"} | TWISTED,

@@ -17,6 +17,7 @@ from tftpd.daemon.fetcher_supervisor import (
     take_credentials,
 )
 from tftpd.daemon.ipc import PING, encode
+from tftpd.server.snapshot import QUESTION
 
 
 class Pipe:
@@ -154,6 +155,47 @@ def test_a_silent_process_is_killed(reactor, supervisor, events):
     reactor.advance(5)
     assert process.transport.signals == ["KILL"]
     assert events[-1]["event"] == "fetcher_silent"
+
+
+def _send(process, kind, value=None):
+    message = encode(kind, value)
+    process.outReceived(len(message).to_bytes(4, "big") + message)
+
+
+def test_statistics_come_from_the_process(reactor, supervisor):
+    ((process, _),) = reactor.started
+    answers = []
+    supervisor.statistics().addCallback(answers.append)
+    assert answers == [None]
+    assert "does not run" in supervisor.problem
+    _send(process, "serving")
+    assert supervisor.problem == ""
+    for _ in range(2):
+        supervisor.statistics().addCallback(answers.append)
+    assert process.transport.messages.count(process.transport.messages[-1]) == 1
+    assert process.transport.messages[-1].endswith(QUESTION)
+    _send(process, "statistics", {"origins": {"web": {"hits": 3}}, "cache": {"n_bytes": 7}})
+    assert [answer.origins["web"].hits for answer in answers[1:]] == [3, 3]
+    assert answers[1].cache.n_bytes == 7
+
+
+def test_a_process_without_an_answer_has_no_statistics(reactor, supervisor):
+    ((process, _),) = reactor.started
+    _send(process, "serving")
+    answers = []
+    supervisor.statistics().addCallback(answers.append)
+    reactor.advance(1)
+    assert answers == [None]
+    _send(process, "statistics", {"origins": {}, "cache": {}})  # too late
+    supervisor.statistics().addCallback(answers.append)
+    _end(reactor)
+    assert answers == [None, None]
+    assert "does not run" in supervisor.problem
+    reactor.advance(0.1)
+    process = reactor.started[-1][0]
+    _send(process, "serving")
+    reactor.pump([5.0] * 2)
+    assert "does not answer" in supervisor.problem
 
 
 def test_log_events_and_errors_of_the_process_are_logged(reactor, supervisor, events):

@@ -162,7 +162,7 @@ def test_an_old_object_is_confirmed(bench):
     answer = bench.answer("kernel")
     assert answer["is_stale"] is False
     assert bench.store.questions == [("kernel", ""), ("kernel", '"1"')]
-    assert bench.fetcher.statistics()["origins"]["web"]["not_modified"] == 1
+    assert bench.fetcher.statistics().origins["web"].not_modified == 1
 
 
 def test_an_origin_that_ignores_the_etag_confirms_by_sending_the_same(bench):
@@ -171,7 +171,7 @@ def test_an_origin_that_ignores_the_etag_confirms_by_sending_the_same(bench):
     download = bench.store.objects["kernel"] = MemoryDownload(7, '"1"')
     assert bench.answer("kernel")["complete"] is True
     assert download.is_closed
-    assert bench.fetcher.statistics()["origins"]["web"]["fetched"] == 1
+    assert bench.fetcher.statistics().origins["web"].fetched == 1
 
 
 def test_a_changed_object_is_sent_while_it_is_fetched(bench):
@@ -211,7 +211,47 @@ def test_a_stale_object_is_served_while_the_origin_fails(bench, events):
         bench.settle()
     assert len(bench.store.questions) == 2
     assert _names(events).count("origin_unavailable") == 1
-    assert bench.fetcher.statistics()["origins"]["web"]["stale_answers"] == 3
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.stale_answers, figures.hits, figures.failures) == (3, 3, 1)
+    assert figures.last_failure == "connection refused"
+    assert figures.unavailable_since == figures.last_failure_at == bench.now
+    assert _names(events).count("stale_served") == 1
+    bench.clock.advance(60)
+    bench.answer("kernel")
+    last = [event for event in events if event.get("event") == "stale_served"][-1]
+    assert (last["key"], last["more"]) == ("kernel", " (2 more since then)")
+    bench.settle()
+
+
+def test_an_origin_that_answers_again_is_available(bench):
+    bench.store.objects["kernel"] = OriginError("connection refused")
+    bench.answer("kernel")
+    bench.settle()
+    began = bench.now
+    bench.now += 3
+    bench.answer("kernel")
+    bench.settle()
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.unavailable_since, figures.last_failure_at) == (began, bench.now)
+    bench.now += 3
+    bench.fetch("kernel")
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.unavailable_since, figures.last_failure) == (None, "connection refused")
+    assert (figures.questions, figures.failures, figures.fetched_bytes) == (3, 2, 7)
+
+
+def test_an_object_that_is_being_fetched_is_a_miss(bench):
+    download = bench.store.objects["kernel"] = MemoryDownload(3, '"1"')
+    for _ in range(2):
+        bench.answer("kernel")
+    statistics = bench.fetcher.statistics()
+    assert statistics.origins["web"].running == 1
+    assert (statistics.cache.fill_bytes, statistics.cache.max_bytes) == (3, 1 << 30)
+    download.send(b"new", None)
+    bench.settle()
+    bench.answer("kernel")
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.misses, figures.hits, figures.running) == (2, 1, 0)
 
 
 def test_an_object_that_is_too_old_is_not_served(bench):

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.daemons import CHECKOUT
 from tftpd.access.mounts import Mount, parse_root
 from tftpd.access.policy import WritePolicy
+from tftpd.origins.statistics import CacheUsage, FetcherStatistics, OriginStatistics
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
@@ -61,7 +62,7 @@ def _settings(profiles=("grub", "ipxe"), **directories):
     )
 
 
-def _families(results=(), snapshot=None, **directories):
+def _families(results=(), snapshot=None, origins=(), **directories):
     counters = TransferCounters()
     counters.configure(_settings(**directories))
     counters.measure_free_bytes()
@@ -69,7 +70,7 @@ def _families(results=(), snapshot=None, **directories):
         counters(result)
     counters.add_drops({DropReason.SESSION_LIMIT: 4})
     counters.count_reload(succeeded=False)
-    text = exposition(counters, snapshot or Snapshot()).decode()
+    text = exposition(counters, snapshot or Snapshot(), *origins).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -172,6 +173,45 @@ def test_quotas_usage_and_free_bytes_of_directories_are_exported(tmp_path):
     assert families["tftpd_directory_used_bytes"].samples[0].labels["directory"] == roots["backup"]
 
 
+def test_figures_of_origins_and_of_the_cache_are_exported():
+    web = OriginStatistics(
+        questions=9, hits=5, misses=2, not_modified=3, missing=1, failures=4, fetched=2
+    )
+    web.fetched_bytes, web.stale_answers, web.running = 1000, 6, 7
+    down = OriginStatistics(unavailable_since=1000.0)
+    usage = CacheUsage(n_objects=2, n_bytes=600, fill_bytes=400, n_evicted=8, max_bytes=5000)
+    statistics = FetcherStatistics({"web": web, "down": down}, usage)
+    families = _families(origins=(statistics, True))
+
+    def samples(name):
+        found = families[f"tftpd_{name}"].samples
+        return {sample.labels.get("origin"): sample.value for sample in found}
+
+    assert samples("origin_up") == {"web": 1, "down": 0}
+    assert samples("origin_requests") == {"web": 9, "down": 0}
+    assert samples("origin_cache_hits") == {"web": 5, "down": 0}
+    assert samples("origin_cache_misses") == {"web": 2, "down": 0}
+    assert samples("origin_not_modified")["web"] == 3
+    assert samples("origin_missing")["web"] == 1
+    assert samples("origin_errors")["web"] == 4
+    assert samples("origin_stale_answers")["web"] == 6
+    assert samples("origin_fetched_objects")["web"] == 2
+    assert samples("origin_fetched_bytes")["web"] == 1000
+    assert samples("origin_running_fetches")["web"] == 7
+    assert samples("origin_fetcher_up") == {None: 1}
+    assert samples("cache_bytes") == {None: 1000}
+    assert samples("cache_max_bytes") == {None: 5000}
+    assert samples("cache_objects") == {None: 2}
+    assert samples("cache_evictions") == {None: 8}
+
+
+def test_a_process_that_does_not_fetch_is_exported_only_with_origins():
+    families = _families(origins=(None, True))
+    assert families["tftpd_origin_fetcher_up"].samples[0].value == 0
+    assert families["tftpd_origin_up"].samples == []
+    assert _families()["tftpd_origin_fetcher_up"].samples == []
+
+
 def test_the_last_reload_is_exported(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1000.5)
     counters = TransferCounters()
@@ -210,7 +250,9 @@ def test_the_alerts_name_existing_metrics():
     page = (CHECKOUT / "docs/how-to/monitor.md").read_text()
     named = set(re.findall(r"\btftpd_\w+", page))
     assert named <= {s.name for family in _families().values() for s in family.samples} | {
-        family for family in _families() if family.startswith("tftpd_directory_")
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in _families().values()
+        if family.name.startswith(("tftpd_directory_", "tftpd_origin_", "tftpd_cache_"))
     }
 
 

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import tempfile
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +11,7 @@ from tests.status.pages import SlowReader, web
 from tests.support.daemons import until
 from tests.support.plain import ServerError, get, put
 from tests.support.programs import program
+from tests.support.web_origin import web_origin
 from tftpd import dataplane
 
 pytestmark = [
@@ -172,6 +174,32 @@ def test_the_last_upload_of_each_device_is_shown_the_oldest_first(tmp_path, brow
             put(served.running.port, b"sw1.cfg", b"x")
         until(lambda: page.texts("#uploads .file") == ["sw1.cfg", "sw2.cfg"])
         assert " refused: " in page.texts("#uploads .outcome")[0]
+        assert page.console_messages() == []
+
+
+def test_origins_are_shown_with_their_last_failure(tmp_path, browser):
+    with ExitStack() as stack:
+        cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="tftpd-cache-"))
+        origin = stack.enter_context(web_origin())
+        origin.answer = lambda handler, request: handler.reply(503)
+        served = stack.enter_context(
+            web(
+                tmp_path,
+                origins={"fleet": {"url": origin.url}},
+                cache={"path": cache, "min_free": 0, "max_size": "10MB"},
+                directories=[{"path": "/", "root": "origin:fleet", "read": True}],
+            )
+        )
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#origins .outcome") == ["available"])
+        assert page.texts("#cache") == ["Cache: 0 B of 10 MB, 0 objects, 0 evicted"]
+        with pytest.raises(ServerError):
+            get(served.running.port, b"kernel")
+        until(lambda: page.texts("#origins .outcome") != ["available"])
+        (text,) = page.texts("#origins .outcome")
+        assert text.startswith("does not answer since 20")
+        assert "503" in text
+        assert page.texts("#origins .client") == ["fleet"]
         assert page.console_messages() == []
 
 

@@ -656,5 +656,6 @@ def test_health_reports_a_worker_that_does_not_answer():
     service = StatusService.__new__(StatusService)
     service._state = "serving"
     service._source = SimpleNamespace(problem="worker 1 does not answer\n")
+    service._origins = SimpleNamespace(problem="no fetcher\n")
     answer = service._answer_health(None)
-    assert (answer.code, answer.body) == (503, b"worker 1 does not answer\n")
+    assert (answer.code, answer.body) == (503, b"worker 1 does not answer\nno fetcher\n")

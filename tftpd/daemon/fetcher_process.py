@@ -28,7 +28,9 @@ from tftpd.daemon.ipc import PING, Channel, FetcherConfig, MessageQueue, encode,
 from tftpd.origins.cache import CacheError, DiskCache
 from tftpd.origins.factory import open_store, read_credentials
 from tftpd.origins.fetcher import MAX_THREADS_PER_ORIGIN, Fetcher, FetcherProtocol
+from tftpd.origins.statistics import STATISTICS_ADAPTER, FetcherStatistics
 from tftpd.origins.stores import OriginError, Store
+from tftpd.server.snapshot import QUESTION
 
 _log = Logger()
 
@@ -53,6 +55,12 @@ class FetcherProcess(Channel):
         """Twisted: the daemon has sent a message."""
         if string == PING:
             self._messages.push(encode("pong", None))
+        elif string == QUESTION:
+            statistics = (
+                FetcherStatistics() if self._fetcher is None else self._fetcher.statistics()
+            )
+            value = STATISTICS_ADAPTER.dump_python(statistics, mode="json")
+            self._messages.push(encode("statistics", value))
         else:
             self._configure(pickle.loads(string))
 
@@ -101,6 +109,7 @@ class FetcherProcess(Channel):
             reactor.listenUNIX(sock, factory, mode=0o600)
         except OSError as error:
             raise CacheError(f"{sock}: {error.strerror or error}") from error
+        self._messages.push(encode("serving", None))
         return fetcher
 
 

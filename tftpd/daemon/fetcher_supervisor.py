@@ -21,6 +21,8 @@ from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.ipc import PING, Channel, FetcherConfig, decode
+from tftpd.origins.statistics import FetcherStatistics
+from tftpd.server.snapshot import QUESTION
 
 CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 """Prefixes of the environment variables with credentials for `credentials: environment`."""
@@ -30,6 +32,8 @@ _SHORT_LIFE_SECONDS = 5.0
 _restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.0)
 
 _STOP_TIMEOUT_SECONDS = 5.0  # then the process is killed
+
+_STATISTICS_SECONDS = 1.0  # a process that takes longer is shown as not answering
 
 _PING_SECONDS = 5.0
 _MAX_UNANSWERED_PINGS = 3
@@ -105,6 +109,22 @@ class FetcherSupervisor:
             self.process.sendString(self._config)
         elif self._restart is None:
             self._start()
+
+    @property
+    def problem(self) -> str:
+        """One line if the process does not run or does not answer, else empty."""
+        if self.process is None or not self.process.is_serving:
+            return "the process that fetches from origins does not run\n"
+        if self.process.unanswered > 1:
+            return "the process that fetches from origins does not answer\n"
+        return ""
+
+    def statistics(self) -> "Deferred[FetcherStatistics | None]":
+        """Return the figures; None if the process does not answer within a second."""
+        if self.process is None or not self.process.is_serving:
+            return succeed(None)
+        answer = self.process.ask_for_statistics()
+        return answer.addTimeout(_STATISTICS_SECONDS, self._reactor, lambda *_: None)
 
     def stop(self) -> "Deferred[None]":
         """End the process. Fires when it has ended."""
@@ -182,12 +202,15 @@ class _Process(Channel, ProcessProtocol):
 
     Attributes:
         unanswered: Number of pings since its last message.
+        is_serving: It accepts connections.
     """
 
     transport: IProcessTransport
 
     def __init__(self, supervisor: FetcherSupervisor) -> None:
         self.unanswered = 0
+        self.is_serving = False
+        self._questions: list[Deferred[FetcherStatistics | None]] = []
         self._supervisor = supervisor
         self._started = time.monotonic()
 
@@ -195,6 +218,15 @@ class _Process(Channel, ProcessProtocol):
         """Kill the process, if it still runs."""
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
+
+    def ask_for_statistics(self) -> "Deferred[FetcherStatistics | None]":
+        """Fire with the figures, or with None if the process ends."""
+        # A process that hangs gets one question and no more, so that its pipe does not fill up.
+        if not self._questions:
+            self.sendString(QUESTION)
+        answer: Deferred[FetcherStatistics | None] = Deferred()
+        self._questions.append(answer)
+        return answer
 
     def outReceived(self, data: bytes) -> None:
         """Twisted: the process has sent a part of its messages."""
@@ -206,6 +238,10 @@ class _Process(Channel, ProcessProtocol):
         kind, value = decode(string)
         if kind == "event":
             self._log_event(*value)
+        elif kind == "serving":
+            self.is_serving = True
+        elif kind == "statistics":
+            self._answer(value)
 
     def errReceived(self, data: bytes) -> None:
         """Twisted: the interpreter has written an error, outside of the log."""
@@ -214,8 +250,15 @@ class _Process(Channel, ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """Twisted: the process has ended and everything it sent has been read."""
+        self._answer(None)
         text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
         self._supervisor.on_process_ended(text, time.monotonic() - self._started)
+
+    def _answer(self, statistics: FetcherStatistics | None) -> None:
+        questions, self._questions = self._questions, []
+        for question in questions:
+            if not question.called:  # its time is over
+                question.callback(statistics)
 
     def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
         Logger(namespace=namespace).emit(

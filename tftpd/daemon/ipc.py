@@ -16,8 +16,11 @@ From a worker, a kind and a value as JSON:
 - `pong`: the answer to `PING`.
 - `drained`: the removed address that has no session any longer.
 
-The process that fetches from origins gets a `FetcherConfig`, pickled, and `PING`. It sends `event`
-and `pong`.
+The process that fetches from origins gets a `FetcherConfig`, pickled, `PING` and `QUESTION`, which
+asks for statistics. It sends `event`, `pong`, and
+
+- `serving`: it accepts connections.
+- `statistics`: the answer to `QUESTION`.
 
 A worker parses packets from untrusted peers, so the daemon must not unpickle what it sends.
 """
@@ -36,6 +39,7 @@ from zope.interface import implementer
 
 from tftpd.config.origins import CacheSection, OriginSection
 from tftpd.config.settings import ListenSection, Settings
+from tftpd.origins.statistics import STATISTICS_ADAPTER
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.snapshot import SNAPSHOT_ADAPTER
@@ -163,6 +167,7 @@ def decode(message: bytes) -> tuple[str, Any]:
     decoders: dict[str, Callable[[Any], Any]] = {
         "result": _result_from_json,
         "snapshot": SNAPSHOT_ADAPTER.validate_python,
+        "statistics": STATISTICS_ADAPTER.validate_python,
         "drained": tuple,
     }
     return kind, decoders[kind](value) if kind in decoders else value

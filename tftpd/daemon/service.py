@@ -260,7 +260,8 @@ class Daemon(Service):
             listening = [(entry.sockets[0], entry.listen) for entry in self._bound]
             self._serving.serve(self.settings, listening)
         if self._page is not None:
-            self._page.configure(map(format_address, self.addresses), self.settings)
+            origins = self._fetcher if self.settings.origins else None
+            self._page.configure(map(format_address, self.addresses), self.settings, origins)
 
     def _configure_fetcher(self) -> None:
         """Start or configure the process that fetches; before the workers, which connect to it.

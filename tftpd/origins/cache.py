@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tftpd.origins.statistics import CacheUsage
 from tftpd.origins.stores import ObjectInfo, OriginError
 
 PART_SUFFIX = ".part"
@@ -69,25 +70,6 @@ class CachedObject:
     def size(self) -> int:
         """Size in bytes."""
         return self.info.size or 0
-
-
-@dataclass(frozen=True, slots=True)
-class CacheUsage:
-    """Use of the cache at one moment.
-
-    Attributes:
-        n_objects: Number of whole objects.
-        n_bytes: Their size in bytes.
-        n_fills: Number of objects that are being fetched.
-        fill_bytes: Space that is reserved for them, in bytes.
-        n_evicted: Number of objects removed for lack of space since the start.
-    """
-
-    n_objects: int
-    n_bytes: int
-    n_fills: int
-    fill_bytes: int
-    n_evicted: int
 
 
 class Fill:
@@ -289,6 +271,7 @@ class DiskCache:
                 n_fills=len(self._fills),
                 fill_bytes=sum(fill.reserved for fill in self._fills),
                 n_evicted=self._n_evicted,
+                max_bytes=self._max_size,
             )
 
     def objects(self) -> list[CachedObject]:

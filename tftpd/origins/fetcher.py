@@ -8,11 +8,10 @@ workers ask for a key, the origin gets one question.
                                                                     > fill (same thread)
 """
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
@@ -28,7 +27,8 @@ from tftpd.origins.cache import CachedObject, CacheError, DiskCache
 from tftpd.origins.factory import origin_identity
 from tftpd.origins.fills import InReactor, RunningFill, describe_wait
 from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
-from tftpd.origins.protocol import MAX_REASON_CHARS, AnswerState, Open, Statistics, WaitFor
+from tftpd.origins.protocol import MAX_REASON_CHARS, AnswerState, Open, WaitFor
+from tftpd.origins.statistics import FetcherStatistics, OriginStatistics
 from tftpd.origins.stores import NotModified, ObjectNotFound, OriginError, Store
 
 MAX_QUESTIONS = 16
@@ -107,29 +107,6 @@ class _Question:
                 done.callback(None)
 
 
-@dataclass
-class OriginCounters:
-    """Counters of one origin since the start of the process.
-
-    Attributes:
-        questions: Requests that were sent to the origin.
-        not_modified: Objects that the origin has confirmed.
-        missing: Objects that the origin does not have.
-        failures: Questions and fetches that failed.
-        fetched: Objects that were fetched.
-        fetched_bytes: Their size in bytes.
-        stale_answers: Answers with an object older than `max_age`.
-    """
-
-    questions: int = 0
-    not_modified: int = 0
-    missing: int = 0
-    failures: int = 0
-    fetched: int = 0
-    fetched_bytes: int = 0
-    stale_answers: int = 0
-
-
 class OriginClient:
     """One origin: its questions, fills, and what is remembered of its keys.
 
@@ -137,8 +114,7 @@ class OriginClient:
         name: Name in the configuration.
         section: The configuration.
         store: The store behind the origin.
-        counters: Counters for the status page.
-        failure: Reason of the last failure while the origin does not answer, or empty.
+        figures: Figures for the status page; `running` alone is not kept up to date.
     """
 
     log = Logger()
@@ -147,8 +123,7 @@ class OriginClient:
         self.name = name
         self.section = section
         self.store = store
-        self.counters = OriginCounters()
-        self.failure = ""
+        self.figures = OriginStatistics()
         self._identity = origin_identity(name, section)
         self._fetcher = fetcher
         self._cache = fetcher.cache
@@ -162,6 +137,8 @@ class OriginClient:
         self._is_closed = False
         self._is_warned = False
         self._warned_at = -_WARNING_SECONDS
+        self._stale_logged_at = -_REMINDER_SECONDS
+        self._n_stale_unlogged = 0
 
     @property
     def n_fills(self) -> int:
@@ -233,7 +210,9 @@ class OriginClient:
         self._cache.remember_use(cached)
         age = max(0.0, self._fetcher.wall_clock() - cached.checked_at)
         left = self.section.max_age - age
-        self.counters.stale_answers += left < 0
+        self.figures.hits += 1
+        if left < 0:
+            self._note_stale(cached.key, age)
         return _answer(
             AnswerState.FILE,
             basename=cached.basename,
@@ -247,6 +226,7 @@ class OriginClient:
 
     def _filling(self, fill: RunningFill) -> dict[str, Any]:
         assert fill.size is not None
+        self.figures.misses += 1
         return _answer(
             AnswerState.FILE,
             basename=fill.basename,
@@ -281,7 +261,7 @@ class OriginClient:
 
     def _begin(self, key: str, cached: CachedObject | None, question: _Question) -> None:
         def start(_: object) -> None:
-            self.counters.questions += 1
+            self.figures.questions += 1
             self._fetcher.in_thread(lambda: self._run(key, cached, question))
 
         self._asking.acquire().addCallback(start)
@@ -369,8 +349,8 @@ class OriginClient:
             fields = {"origin": self.name, "key": key, "reason": reason}
             self.log.warn(message, event="fetch_failed", **fields)
         else:
-            self.counters.fetched += 1
-            self.counters.fetched_bytes += cached.size
+            self.figures.fetched += 1
+            self.figures.fetched_bytes += cached.size
             question.answer(_Outcome.CACHED)
             message = "origin {origin}: fetched {key} ({size} bytes in {seconds:.3f} s)"
             what = {"origin": self.name, "key": key, "size": cached.size, "seconds": seconds}
@@ -378,12 +358,12 @@ class OriginClient:
         self._on_thread_ended()
 
     def _on_confirmed(self, key: str, question: _Question) -> None:
-        self.counters.not_modified += 1
+        self.figures.not_modified += 1
         self._note_success(key)
         question.answer(_Outcome.CACHED)
 
     def _on_missing(self, key: str, question: _Question) -> None:
-        self.counters.missing += 1
+        self.figures.missing += 1
         self._note_success(key)
         self._absent_at.put(key, self._fetcher.wall_clock())
         question.answer(_Outcome.MISSING)
@@ -407,18 +387,38 @@ class OriginClient:
     def _note_success(self, key: str) -> None:
         self._failures.forget(key)
         self._absent_at.forget(key)
-        self.failure = ""
+        self.figures.unavailable_since = None
         if self._is_warned:
             self._is_warned = False
             message = "origin {origin} answers again"
             self.log.info(message, event="origin_available", origin=self.name)
 
     def _note_failure(self, key: str, reason: str) -> None:
-        self.counters.failures += 1
-        self._failures.put(key, (self._fetcher.wall_clock(), reason))
+        now = self._fetcher.wall_clock()
+        self.figures.failures += 1
+        self.figures.last_failure, self.figures.last_failure_at = reason, now
+        self._failures.put(key, (now, reason))
+
+    def _note_stale(self, key: str, age: float) -> None:
+        self.figures.stale_answers += 1
+        now = self._fetcher.clock.seconds()
+        if now - self._stale_logged_at < _REMINDER_SECONDS:
+            self._n_stale_unlogged += 1
+            return
+        more = f" ({self._n_stale_unlogged} more since then)" if self._n_stale_unlogged else ""
+        self._stale_logged_at, self._n_stale_unlogged = now, 0
+        self.log.info(
+            "origin {origin}: {key} is served {age:.0f} s after its last confirmation{more}",
+            event="stale_served",
+            origin=self.name,
+            key=key,
+            age=age,
+            more=more,
+        )
 
     def _warn(self, reason: str) -> None:
-        self.failure = reason
+        if self.figures.unavailable_since is None:
+            self.figures.unavailable_since = self._fetcher.wall_clock()
         now = self._fetcher.clock.seconds()
         interval = _REMINDER_SECONDS if self._is_warned else _WARNING_SECONDS
         if now - self._warned_at < interval:
@@ -498,13 +498,13 @@ class Fetcher:
             return succeed(describe_wait(None))
         return fill.wait_for(offset).addCallback(lambda _: describe_wait(fill))
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the answer to `Statistics`, before it is encoded."""
+    def statistics(self) -> FetcherStatistics:
+        """Return the figures of all origins and of the cache."""
         origins = {
-            name: {**asdict(client.counters), "fills": client.n_fills, "failure": client.failure}
+            name: replace(client.figures, running=client.n_fills)
             for name, client in self._clients.items()
         }
-        return {"origins": origins, "cache": asdict(self.cache.usage())}
+        return FetcherStatistics(origins, self.cache.usage())
 
 
 class FetcherProtocol(amp.AMP):
@@ -523,11 +523,6 @@ class FetcherProtocol(amp.AMP):
     def wait_for(self, basename: str, offset: int) -> "Deferred[dict[str, Any]]":
         """Handle `WaitFor`."""
         return self._fetcher.wait_for(basename, offset)
-
-    @Statistics.responder
-    def statistics(self) -> dict[str, Any]:
-        """Handle `Statistics`."""
-        return {"statistics": json.dumps(self._fetcher.statistics())}
 
 
 def _ignore_timeout(failure: Failure) -> None:

@@ -63,9 +63,3 @@ class WaitFor(amp.Command):
         (b"complete", amp.Boolean()),
         (b"reason", amp.Unicode()),
     ]
-
-
-class Statistics(amp.Command):
-    """Ask for the counters of all origins and of the cache, as one JSON object."""
-
-    response = [(b"statistics", amp.Unicode())]  # noqa: RUF012

@@ -1,8 +1,8 @@
 """Metrics in Prometheus' text format: counters that only grow, and the present state.
 
 All labels have a closed set of values: directions, states, outcomes, error codes, profiles,
-resolution methods, directories of the configuration. Peers choose file names and addresses, so
-these are never labels.
+resolution methods, directories and origins of the configuration. Peers choose file names and
+addresses, so these are never labels.
 """
 
 import os
@@ -25,12 +25,14 @@ from tftpd.access.policy import WritePolicy
 from tftpd.access.rewrite import DECODED
 from tftpd.config.profiles import NO_PROFILE
 from tftpd.config.settings import Settings
+from tftpd.origins.statistics import FetcherStatistics
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import RANGES
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot
+from tftpd.status.origins_view import origin_metrics
 from tftpd.storage.resolver import TEMPLATED
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -194,10 +196,22 @@ class TransferCounters:
         return {method: count for (method,), count in self.counts["resolved_names"].items()}
 
 
-def exposition(counters: TransferCounters, snapshot: Snapshot) -> bytes:
-    """Return all metrics in Prometheus' text format."""
+def exposition(
+    counters: TransferCounters,
+    snapshot: Snapshot,
+    statistics: FetcherStatistics | None = None,
+    has_origins: bool = False,
+) -> bytes:
+    """Return all metrics in Prometheus' text format.
+
+    Args:
+        counters: Counters of requests.
+        snapshot: The running sessions.
+        statistics: Figures of the origins, if there are any.
+        has_origins: There are origins in the configuration.
+    """
     registry = CollectorRegistry()
-    registry.register(_TftpdCollector(counters, snapshot))
+    registry.register(_TftpdCollector(counters, snapshot, statistics, has_origins))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
@@ -205,9 +219,17 @@ def exposition(counters: TransferCounters, snapshot: Snapshot) -> bytes:
 class _TftpdCollector(Collector):
     """Metric families of tftpd."""
 
-    def __init__(self, counters: TransferCounters, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        counters: TransferCounters,
+        snapshot: Snapshot,
+        statistics: FetcherStatistics | None,
+        has_origins: bool,
+    ) -> None:
         self._counters = counters
         self._snapshot = snapshot
+        self._statistics = statistics
+        self._has_origins = has_origins
 
     def collect(self) -> Iterator[core.Metric]:
         about = {"version": tftpd.__version__, "python": platform.python_version()}
@@ -225,6 +247,7 @@ class _TftpdCollector(Collector):
             yield family
 
         yield from self._collect_directories()
+        yield from origin_metrics(self._statistics, self._has_origins)
         for name, value in self._counters.last_reload.items():
             text = "Result of the last reload, 1 or 0, and time of the last successful one."
             name = f"config_last_reload_{name}"

@@ -24,6 +24,7 @@ from tftpd.config.sections import StatusSection
 from tftpd.config.settings import Settings
 from tftpd.net.packet_text import format_address
 from tftpd.net.sockets import client_address
+from tftpd.origins.statistics import FetcherStatistics, StatisticsSource
 from tftpd.protocol.result import TransferResult
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.snapshot import Snapshot, SnapshotSource
@@ -31,6 +32,7 @@ from tftpd.status.boots import ClientHistory
 from tftpd.status.history import History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
+from tftpd.status.origins_view import origins_to_json
 from tftpd.status.state_file import dump_history, read_state, restore_history, write_state
 from tftpd.status.web import JSON, Answer, Handler, site
 
@@ -68,6 +70,8 @@ class StatusService:
         self._port: Any = None
         self._snapshot_time = -_SNAPSHOT_LIFETIME_SECONDS
         self._snapshot = Snapshot()
+        self._origins: StatisticsSource | None = None
+        self._statistics: FetcherStatistics | None = None
         self._lock = DeferredLock()
         directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd
         state_file = section.state or (directory and f"{directory}/status.json")
@@ -97,9 +101,15 @@ class StatusService:
             listen = self._reactor.listenTCP
             self._listen(f"{address} port {port}", listen, port, interface=address)
 
-    def configure(self, addresses: Iterable[str], settings: Settings) -> None:
-        """Show these listen addresses, and count by these settings, from now on."""
+    def configure(
+        self,
+        addresses: Iterable[str],
+        settings: Settings,
+        origins: StatisticsSource | None = None,
+    ) -> None:
+        """Show these listen addresses and origins, and count by these settings, from now on."""
         self._listeners = tuple(addresses)
+        self._origins = origins
         self._counters.configure(settings)
         self._hostname = lru_cache(_MAX_HOSTNAMES)(
             partial(_find_hostname, settings.build_variables())
@@ -228,7 +238,8 @@ class StatusService:
     def _answer_health(self, request: Request) -> Answer:
         if self._state != "serving":
             return Answer(f"{self._state}\n".encode(), code=503)
-        problem = self._source.problem if self._source else ""
+        sources = (self._source, self._origins)
+        problem = "".join(source.problem for source in sources if source is not None)
         return Answer(problem.encode() or b"ok\n", code=503 if problem else 200)
 
     def _answer_status(self, request: Request) -> "Deferred[Answer]":
@@ -244,6 +255,7 @@ class StatusService:
                 "config_file": self._config_file and str(self._config_file),
                 "listeners": self._listeners,
                 "resolved_names": self._counters.resolved_names(),
+                **origins_to_json(self._statistics, self._origins is not None),
                 **requests_to_json(snapshot, self._history, since, self._identify),
             }
             text = json.dumps(status, separators=(",", ":"), ensure_ascii=False)
@@ -253,7 +265,10 @@ class StatusService:
 
     def _answer_metrics(self, request: Request) -> "Deferred[Answer]":
         return self._take_snapshot().addCallback(
-            lambda snapshot: Answer(exposition(self._counters, snapshot), CONTENT_TYPE)
+            lambda snapshot: Answer(
+                exposition(self._counters, snapshot, self._statistics, self._origins is not None),
+                CONTENT_TYPE,
+            )
         )
 
     def _take_snapshot(self) -> "Deferred[Snapshot]":
@@ -263,6 +278,7 @@ class StatusService:
             age = self._history.seconds() - self._snapshot_time
             if self._source is not None and age >= _SNAPSHOT_LIFETIME_SECONDS:
                 self._snapshot = await self._source.snapshot()
+                self._statistics = await self._origins.statistics() if self._origins else None
                 self._snapshot_time = self._history.seconds()
                 self._counters.add_drops(self._snapshot.drops)
             return self._snapshot

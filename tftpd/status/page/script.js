@@ -363,6 +363,44 @@ function updateUpload(parts, upload) {
   write(parts.size, formatBytes(upload.bytes));
 }
 
+function makeOrigin() {
+  const row = element("tr");
+  const parts = row.parts = {};
+  parts.name = element("td", "client mono", row);
+  const state = element("td", "outcome", row);
+  parts.state = element("span", "", state);
+  parts.detail = element("bdi", "detail", state);
+  for (const name of ["questions", "hits", "misses", "not_modified", "stale_answers", "failures"]) {
+    parts[name] = element("td", "num blocks", row);
+  }
+  parts.fetched_bytes = element("td", "num size", row);
+  return row;
+}
+
+function updateOrigin(parts, origin) {
+  write(parts.name, origin.name);
+  setTone(parts.state, "", origin.available ? "good" : "bad");
+  const since = origin.available ? "" : ` since ${formatTime(new Date(origin.unavailable_since))}`;
+  write(parts.state, origin.available ? "available" : `does not answer${since}`);
+  const failedAt = origin.last_failure_at && formatTime(new Date(origin.last_failure_at));
+  write(parts.detail, failedAt ? ` last error ${failedAt}: ${origin.last_failure}` : "");
+  for (const name of ["questions", "hits", "misses", "not_modified", "stale_answers", "failures"]) {
+    write(parts[name], String(origin[name]));
+  }
+  write(parts.fetched_bytes, formatBytes(origin.fetched_bytes));
+}
+
+// Hidden without origins in the configuration.
+function showOrigins(status) {
+  id("section-origins").hidden = status.fetcher === null;
+  sync(id("origins"), status.origins, (origin) => origin.name, makeOrigin, updateOrigin);
+  write(id("count-origins"), String(status.origins.length));
+  const { cache } = status;
+  write(id("cache"), cache
+    ? `Cache: ${formatBytes(cache.bytes)} of ${formatBytes(cache.max_bytes)}, ${cache.objects} objects, ${cache.evicted} evicted`
+    : "The process that fetches from origins does not answer.");
+}
+
 function showCount(name, shown, all) {
   write(id(`count-${name}`), shown === all ? `${all}` : `${shown} of ${all}`);
   const none = id(`none-${name}`);
@@ -490,6 +528,7 @@ function merge(status, since) {
   }
   showFacts(status);
   showResolvedNames(status.resolved_names);
+  showOrigins(status);
   return true;
 }
 
