@@ -8,7 +8,7 @@ PROJECT = setup.cfg setup.py pyproject.toml tftpd/dataplane/_native.c
 LOCK ?= requirements/ci.txt
 OLDEST ?= python3.11
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-QUICK ?= $(addprefix tests/,protocol access storage config net server)
+QUICK ?= $(addprefix tests/,protocol access storage config origins net server)
 
 # Processes that run tests: three for two processors, since a third of the time is waiting.
 JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
@@ -164,8 +164,10 @@ $(BIN)/python:
 		{ echo "tftpd needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# The file has all packages. With dependencies, pip would look for a newer one if another package
+# asks for it with an extra.
 $(VENV)/.locked: $(LOCK) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs)
 

@@ -17,5 +17,5 @@ def required(*extras: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for line in required("test").values():
+    for line in required("test", "origins").values():
         print(line.replace(">=", "=="))

@@ -5,6 +5,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 import urllib3
@@ -25,6 +26,9 @@ from tftpd.origins.stores import (
     check_conditional_create,
     split_key,
 )
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse  # of urllib3 2; Debian 12 has 1.26
 
 _HEADERS = {
     "User-Agent": f"tftpd/{tftpd.__version__}",
@@ -139,7 +143,7 @@ class WebStore:
         """Return the URL of a key. Each component is encoded, so that "%" is sent as "%25"."""
         return self._base + "/".join(quote(component, safe="") for component in split_key(key))
 
-    def _ask_whole(self, url: str, conditions: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _ask_whole(self, url: str, conditions: Mapping[str, str]) -> "BaseHTTPResponse":
         answer = self._ask(url, conditions)
         if answer.status == 304 and conditions:
             _release(answer)
@@ -147,7 +151,7 @@ class WebStore:
         _require(answer, 200)
         return answer
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _ask(self, url: str, headers: Mapping[str, str]) -> "BaseHTTPResponse":
         """Send a GET and follow redirects; return the answer when its head has arrived."""
         origin = _host(url)
         for _ in range(_MAX_REDIRECTS + 1):
@@ -179,7 +183,7 @@ class WebStore:
                 raise OriginError("redirect to an address that is not of the web")
         raise OriginError("too many redirects")
 
-    def _ask_rest(self, url: str, info: ObjectInfo, offset: int) -> urllib3.BaseHTTPResponse:
+    def _ask_rest(self, url: str, info: ObjectInfo, offset: int) -> "BaseHTTPResponse":
         """Ask for the same version from an offset on.
 
         Raises:
@@ -209,7 +213,7 @@ def _host(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", port
 
 
-def _length(answer: urllib3.BaseHTTPResponse) -> int | None:
+def _length(answer: "BaseHTTPResponse") -> int | None:
     length = answer.headers.get("Content-Length", "")
     # A chunked body has no announced length, whatever the header says (RFC 9112 section 6.3).
     if "Transfer-Encoding" in answer.headers or not re.fullmatch(r"[0-9]{1,18}", length):
@@ -217,12 +221,12 @@ def _length(answer: urllib3.BaseHTTPResponse) -> int | None:
     return int(length)
 
 
-def _read(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _read(answer: "BaseHTTPResponse") -> Iterator[bytes]:
     with _translate_errors():
         yield from answer.stream(CHUNK_BYTES, decode_content=False)
 
 
-def _require(answer: urllib3.BaseHTTPResponse, *statuses: int) -> None:
+def _require(answer: "BaseHTTPResponse", *statuses: int) -> None:
     """Raise an exception if the status is none of these.
 
     Raises:
@@ -240,7 +244,7 @@ def _require(answer: urllib3.BaseHTTPResponse, *statuses: int) -> None:
     raise kind(f"{answer.status} {reason}".rstrip())
 
 
-def _release(answer: urllib3.BaseHTTPResponse) -> None:
+def _release(answer: "BaseHTTPResponse") -> None:
     """Read the rest of a short answer, so that its connection can be used again."""
     try:
         answer.drain_conn()
