@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import daemon, until
+from tests.support.programs import library
 from tests.support.web_origin import web_origin
 from tftpd.client.blocking import get
 from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
-pytest.importorskip("urllib3")
+library("urllib3")
 
 MIB = 1 << 20
 SETTINGS = ClientSettings(blksize=1428, windowsize=16)
