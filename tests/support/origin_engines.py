@@ -133,7 +133,7 @@ def seaweedfs(path: Path) -> Iterator[Engine]:
     command = [
         *(program("weed"), "server", f"-dir={path}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *("-filer", "-s3", f"-s3.config={path}/s3.json", "-volume.max=20"),
-        "-master.volumeSizeLimitMB=64",
+        *("-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-{name}.port={port}" for name, port in ports.items()),
     ]
     url = f"http://127.0.0.1:{ports['s3']}/"
