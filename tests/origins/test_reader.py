@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from tftpd.access.origins import OriginRoot
 from tftpd.origins.protocol import Open, WaitFor
 from tftpd.origins.reader import OriginReader
-from tftpd.protocol.errors import ErrorText, HostFault, RequestRefused
+from tftpd.protocol.errors import ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.block_ring import BlockRing
 from tftpd.storage.origins import AnswerNeeded
 
@@ -115,6 +115,21 @@ def test_one_question_answers_all_requests_a_few_in_each_turn(reader, calls, clo
         clock.calls.pop(0).func()
     assert n_fired == [0, 16, 32]
     assert all(fired)
+
+
+def test_questions_that_wait_for_an_origin_are_limited(reader, calls, clock, monkeypatch):
+    """A request that another client's has displaced leaves its question behind."""
+    monkeypatch.setattr("tftpd.origins.reader._MAX_QUESTIONS", 2)
+    asked = [_ask(reader, key) for key in ("first", "second", "second")]
+    failed = []
+    reader.ask(AnswerNeeded(ROOT, "third", False)).addErrback(failed.append)
+    assert failed[0].check(ResourceExhausted)
+    calls.answer(state="missing")
+    asked.append(_ask(reader, "third"))
+    calls.answer(state="missing")
+    calls.answer(state="missing")
+    clock.advance(0)
+    assert all(asked)
 
 
 def test_an_answer_is_used_for_the_time_that_it_is_fresh(reader, calls, clock):

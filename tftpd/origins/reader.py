@@ -5,7 +5,7 @@ cache by itself. It also reads a file that is still being fetched, as far as it 
 """
 
 import os
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
@@ -26,7 +26,7 @@ from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.origins.cache import open_cached
 from tftpd.origins.protocol import AnswerState, Open, WaitFor
-from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for
 from tftpd.storage.origins import AnswerNeeded
@@ -34,6 +34,9 @@ from tftpd.storage.source import FileLike, FileSource
 from tftpd.storage.upload import Upload
 
 _MAX_ANSWERS = 4096
+# To one origin at the same time. Requests are limited, but each one that is displaced by another
+# client's leaves its question behind while an origin does not answer.
+_MAX_QUESTIONS = 2000
 _FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher does not run
 # To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
 _CONNECT_SECONDS = 20.0
@@ -238,6 +241,7 @@ class OriginReader:
         self._calls = _CallQueue(clock)
         self._answers: OrderedDict[tuple[str, str], OriginAnswer] = OrderedDict()
         self._questions: dict[tuple[str, str], list[Deferred[None]]] = {}
+        self._n_questions: Counter[str] = Counter()  # of each origin
         self._fills: dict[str, FillProgress] = {}  # those that run
         self._file_systems = DentryCache()
         self._file_systems.learn_root(cache)
@@ -280,7 +284,8 @@ class OriginReader:
 
         Returns:
             A Deferred that fires later, in one of the next turns of the reactor: then `open` does
-            not raise `AnswerNeeded` for the object, unless the answer was outdated at once.
+            not raise `AnswerNeeded` for the object, unless the answer was outdated at once. It
+            fails with `ResourceExhausted` if too many questions to this origin wait.
         """
         key = (needed.root.origin, needed.key)
         done: Deferred[None] = Deferred()
@@ -290,7 +295,11 @@ class OriginReader:
         if waiting is not None:
             waiting.append(done)
             return done
+        if self._n_questions[key[0]] >= _MAX_QUESTIONS:
+            reason = f"{_MAX_QUESTIONS} questions wait for {needed.root}"
+            return fail(ResourceExhausted(ErrorCode.NOT_DEFINED, reason))
         self._questions[key] = [done]
+        self._n_questions[key[0]] += 1
         answer = self._call(Open, origin=key[0], key=key[1])
         answered = answer.addCallbacks(self._make_answer, self._make_failure)
         answered.addCallback(self._store, key)
@@ -320,6 +329,7 @@ class OriginReader:
         self._answers[key] = answer
         while len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
+        self._n_questions[key[0]] -= 1
         for done in self._questions.pop(key):
             self._calls.add(lambda done=done: done.callback(None))  # type: ignore[misc]
 
