@@ -157,6 +157,8 @@ def test_a_wrong_url_is_a_problem(load, url):
         ("url: s3://boot, redirects: any", 'origins.x: "redirects" is for http and https'),
         ("url: http://h, credentials: environment",
          'origins.x: "credentials" is for s3, gs and az'),
+        ("url: http://h, ca_file: srv", 'origins.x: "ca_file" is for https'),
+        ("url: s3://boot, endpoint: http://h, ca_file: srv", 'origins.x: "ca_file" is for https'),
         ("url: http://h, endpoint: http://i",
          'origins.x: "endpoint" is for s3, gs and az: url has the server'),
     ],
@@ -209,6 +211,14 @@ def test_clients_cannot_get_at_the_cache(load, tmp_path, root, cache):
         f"t.yaml:1: cache.path: clients have access to it by the root {tmp_path / root}: "
         "expected a directory outside of all roots"
     ]
+
+
+def test_a_file_with_certificates_must_exist(load, tmp_path):
+    text = MINIMAL.replace("boot/tree}", "boot/tree, ca_file: f}")
+    problem = f"t.yaml:2: origins.fleet.ca_file: {tmp_path}/f does not exist"
+    assert _problems(load, text) == [problem]
+    (tmp_path / "f").touch()
+    assert load(text).origins["fleet"].ca_file == f"{tmp_path}/f"
 
 
 def test_a_file_with_credentials_must_exist(load, tmp_path):

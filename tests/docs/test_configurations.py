@@ -63,7 +63,8 @@ def load(text: str, directory: Path) -> Settings:
             (directory / root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
     for name in ("var/lib/tftpd", "run/tftpd", "var/cache", "etc/tftpd"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "etc/tftpd/fleet.env").touch()
+    for file in ("fleet.env", "ca.pem"):
+        (directory / "etc/tftpd" / file).touch()
     file = directory / "tftpd.yaml"
     file.write_text(text)
     return load_settings(file)

@@ -21,3 +21,4 @@ class Origin:
     credentials: str | CredentialsFile = "none"
     timeout: Timeout = field(default_factory=Timeout)
     redirects: str = "same-host"
+    ca_file: str | None = None

@@ -11,7 +11,13 @@ from tests.origins.settings import CredentialsFile, Origin, Timeout
 from tests.support import origin_engines
 from tests.support.programs import library
 from tftpd.origins.factory import open_store
-from tftpd.origins.stores import NotModified, ObjectExists, ObjectNotFound, OriginError
+from tftpd.origins.stores import (
+    NotModified,
+    ObjectExists,
+    ObjectNotFound,
+    OriginError,
+    OriginUnavailable,
+)
 
 library("obstore")
 library("urllib3")
@@ -184,6 +190,56 @@ def test_nginx_as_a_web_server(tmp_path):
         with pytest.raises(ZeroDivisionError):
             store.put("stopped", chunks(), create=False)
         assert not (tmp_path / "files/tree/stopped").exists()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """Serve https; the value is the server, and the file of its authority."""
+    path = tmp_path_factory.mktemp("tls")
+    ca_file = origin_engines.make_certificate(path, "IP:127.0.0.1")
+    with origin_engines.nginx(path, certificate=path / "server.pem") as engine:
+        (path / "files/boot").mkdir()
+        (path / "files/boot/a").write_bytes(b"secret")
+        yield engine, str(ca_file)
+
+
+def origin_with_tls(kind, url, ca_file):
+    if kind == "object":  # nginx answers a GET as S3 does
+        return Origin("s3://boot", url.rstrip("/"), ca_file=ca_file)
+    return Origin(f"{url}boot", ca_file=ca_file)
+
+
+@pytest.mark.parametrize("kind", ["web", "object"])
+def test_a_private_authority_is_trusted(tls, kind):
+    engine, ca_file = tls
+    store = open_store(origin_with_tls(kind, engine.url, ca_file), {})
+    assert read(store, "a")[1] == b"secret"
+
+
+@pytest.mark.parametrize("kind", ["web", "object"])
+@pytest.mark.parametrize("trusted", ["system", "another"])
+def test_an_unknown_authority_is_refused(tls, tmp_path, kind, trusted):
+    engine, _ = tls
+    another = str(origin_engines.make_certificate(tmp_path, "IP:127.0.0.1"))
+    ca_file = another if trusted == "another" else None
+    store = open_store(origin_with_tls(kind, engine.url, ca_file), {})
+    with pytest.raises(
+        OriginError, match=r"certificate not accepted: .*(issuer|signature).*; ca_file"
+    ) as error:
+        store.get("a")
+    assert not isinstance(error.value, OriginUnavailable)
+
+
+@pytest.mark.parametrize("kind", ["web", "object"])
+def test_a_certificate_for_another_host_is_refused(tmp_path, kind):
+    ca_file = str(origin_engines.make_certificate(tmp_path, "DNS:origin.example"))
+    with origin_engines.nginx(tmp_path, certificate=tmp_path / "server.pem") as engine:
+        store = open_store(origin_with_tls(kind, engine.url, ca_file), {})
+        with pytest.raises(
+            OriginError,
+            match=r"not accepted: (not valid for name|IP address mismatch|hostname '127)",
+        ):
+            store.get("a")
 
 
 def restart(engine):

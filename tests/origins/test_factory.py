@@ -1,5 +1,7 @@
 """Credentials, and the choice of a store."""
 
+import os
+
 import pytest
 
 from tests.origins.settings import CredentialsFile, Origin
@@ -62,6 +64,35 @@ def test_the_url_of_a_web_server_has_a_web_store():
             store.get("a")
         store.close()
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["web", "object"])
+def test_no_proxy_of_the_environment_is_used(monkeypatch, kind):
+    library("obstore")
+    library("urllib3")
+    with web_origin() as proxy, web_origin() as origin:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        settings = Origin("s3://boot", origin.url) if kind == "object" else Origin(origin.url)
+        store = open_store(settings, take_variables(os.environ))
+        with pytest.raises(ObjectNotFound):
+            store.get("a")
+    assert proxy.requests == []
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["s3://boot", "https://example.invalid"])
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+def test_a_file_without_certificates_is_refused(tmp_path, url, content):
+    library("obstore")
+    library("urllib3")
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    reason = "No such file or directory" if content is None else "no certificates in PEM"
+    with pytest.raises(OriginError, match=rf"ca_file {path}: {reason}"):
+        open_store(Origin(url, ca_file=str(path)), {})
 
 
 @pytest.mark.parametrize("source", ["none", "environment", "file"])

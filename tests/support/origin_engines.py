@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -38,7 +39,7 @@ http {{
     fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
     client_max_body_size 1g;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         root {path}/files;
         location / {{ dav_methods PUT; create_full_put_path on; limit_rate {limit_rate}; }}
     }}
@@ -82,7 +83,8 @@ def _running(command: Sequence[str], url: str, path: Path) -> Iterator[Engine]:
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=5).close()
+        context = ssl._create_unverified_context()
+        urllib.request.urlopen(url, timeout=5, context=context).close()
     except urllib.error.HTTPError as error:
         error.close()
     except OSError:
@@ -90,15 +92,57 @@ def _answers(url: str) -> bool:
     return True
 
 
+def make_certificate(path: Path, name: str) -> Path:
+    """Make an authority, and a certificate of a server for an address.
+
+    Args:
+        path: Directory for `server.pem`, which has the certificate and its key.
+        name: Address or name of the server as in a subjectAltName, such as `IP:127.0.0.1`.
+
+    Returns:
+        File with the certificate of the authority.
+    """
+    openssl = program("openssl")
+    authority, key, server = path / "ca.pem", path / "ca.key", path / "server.pem"
+    config = path / "openssl.cnf"
+    config.write_text(
+        "[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = test\n"
+        "[ca]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\n"
+        "subjectKeyIdentifier = hash\n"
+        f"[server]\nbasicConstraints = CA:FALSE\nsubjectAltName = {name}\n"
+        "authorityKeyIdentifier = keyid\n"
+    )
+    common = [openssl, "req", "-x509", "-config", config, "-nodes", "-newkey", "rsa:2048"]
+    signed = ["-extensions", "server", "-CA", authority, "-CAkey", key]
+    for options in (
+        ["-extensions", "ca", "-keyout", key, "-out", authority, "-subj", "/CN=authority"],
+        [*signed, "-keyout", path / "server.key", "-out", server],
+    ):
+        subprocess.run([*common, *options], check=True, capture_output=True)
+    server.write_text(server.read_text() + (path / "server.key").read_text())
+    return authority
+
+
 @contextmanager
-def nginx(path: Path, limit_rate: str = "0") -> Iterator[Engine]:
-    """Serve `path/files`, with uploads by PUT; `limit_rate` in bytes per second."""
+def nginx(path: Path, limit_rate: str = "0", certificate: Path | None = None) -> Iterator[Engine]:
+    """Serve `path/files`, with uploads by PUT.
+
+    Args:
+        path: Directory of the server.
+        limit_rate: Rate of each answer, in bytes per second.
+        certificate: File with a certificate and its key, for https.
+    """
     command = program("nginx")
     port = _free_port()
     (path / "files").mkdir(exist_ok=True)
     config = path / "nginx.conf"
-    config.write_text(_NGINX.format(path=path, port=port, limit_rate=limit_rate))
-    with _running([command, "-c", str(config)], f"http://127.0.0.1:{port}/", path) as engine:
+    tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}"
+    text = _NGINX.format(
+        path=path, port=port, limit_rate=limit_rate, tls=tls if certificate else ""
+    )
+    config.write_text(text)
+    url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}/"
+    with _running([command, "-c", str(config)], url, path) as engine:
         yield engine
 
 

@@ -148,10 +148,11 @@ def _resolve_paths(document: Document, base: Path) -> None:
             document.add_problem(position, problem)
     origins = document.value.get("origins")
     for name in origins if isinstance(origins, dict) else ():
-        position = ("origins", name, "credentials", "file")
-        file = _resolve_path(document, base, position)
-        if file is not None and not os.path.lexists(file):
-            document.add_problem(position, f"{escape_control_chars(file)} does not exist")
+        for key in (("credentials", "file"), ("ca_file",)):
+            position = ("origins", name, *key)
+            file = _resolve_path(document, base, position)
+            if file is not None and not os.path.lexists(file):
+                document.add_problem(position, f"{escape_control_chars(file)} does not exist")
 
 
 def _resolve_path(document: Document, base: Path, position: errors.Path) -> str | None:

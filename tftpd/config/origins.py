@@ -165,6 +165,12 @@ class OriginSection(ConfigModel):
     redirects: Literal["same-host", "any"] = "same-host"
     """Redirects of a web server that are followed: to the same scheme, host and port, or any."""
 
+    ca_file: Annotated[str, types.matching(r"[^\0]+", "the path of a file")] | None = None
+    """File with certificates (PEM) of private authorities, relative to this file.
+
+    They are trusted besides those of the system.
+    """
+
     @property
     def scheme(self) -> str:
         """Scheme of the URL: s3, gs, az, http or https."""
@@ -185,6 +191,9 @@ class OriginSection(ConfigModel):
             raise InvalidCombination('"credentials" is for s3, gs and az')
         if not is_web and self.redirects != "same-host":
             raise InvalidCombination('"redirects" is for http and https')
+        server = self.url if is_web else self.endpoint or "https:"
+        if self.ca_file is not None and not server.startswith("https:"):
+            raise InvalidCombination('"ca_file" is for https')
         return self
 
 

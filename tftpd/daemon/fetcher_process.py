@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from twisted.logger import (
 )
 from twisted.python.threadpool import ThreadPool
 
-from tftpd.config.origins import FETCHER_SOCKET, CredentialsFile, OriginSection
+from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.daemon.ipc import PING, Channel, FetcherConfig, MessageQueue, encode, encode_event
 from tftpd.origins.cache import CacheError, DiskCache
-from tftpd.origins.factory import open_store, read_credentials
+from tftpd.origins.factory import open_store, take_variables
 from tftpd.origins.fetcher import MAX_THREADS_PER_ORIGIN, Fetcher, FetcherProtocol
 from tftpd.origins.statistics import STATISTICS_ADAPTER, FetcherStatistics
-from tftpd.origins.stores import OriginError, Store
+from tftpd.origins.stores import OriginError
 from tftpd.server.snapshot import QUESTION
 
 _log = Logger()
@@ -40,8 +41,9 @@ class FetcherProcess(Channel):
 
     transport: StandardIO
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, variables: Mapping[str, str]) -> None:
         self._reactor = reactor
+        self._variables = variables
         self._messages = MessageQueue(self.sendString)
         self._fetcher: Fetcher | None = None
         self._threads = ThreadPool(0, MAX_THREADS_PER_ORIGIN, "fetches")
@@ -83,7 +85,9 @@ class FetcherProcess(Channel):
             self._fetcher.cache.resize(config.cache.max_size, config.cache.min_free)
             n_threads = max(1, len(config.origins)) * MAX_THREADS_PER_ORIGIN
             self._threads.adjustPoolsize(0, n_threads)
-            self._fetcher.configure(config.origins, _open_store)
+            self._fetcher.configure(
+                config.origins, lambda section: open_store(section, self._variables)
+            )
         except OriginError as error:
             message = "origins cannot be used: {reason}"
             _log.error(message, event="origins_failed", reason=error.reason)
@@ -113,16 +117,6 @@ class FetcherProcess(Channel):
         return fetcher
 
 
-def _open_store(section: OriginSection) -> Store:
-    credentials = section.credentials
-    environment: dict[str, str] = {}
-    if credentials == "environment":
-        environment = dict(os.environ)
-    elif isinstance(credentials, CredentialsFile):
-        environment = read_credentials(Path(credentials.file))
-    return open_store(section, environment)
-
-
 def _ignore_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -137,7 +131,7 @@ def main() -> None:
     # A terminal and systemd send these signals to all processes of the daemon, whose transfers
     # may still need this one.
     reactor.callWhenRunning(_ignore_signals)  # later than the handlers of Twisted
-    StandardIO(FetcherProcess(reactor))
+    StandardIO(FetcherProcess(reactor, take_variables(os.environ)))
     reactor.run()
 
 

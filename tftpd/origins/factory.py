@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from tftpd.origins.stores import OriginError, OriginSettings, Store
 
 _VARIABLE_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+_PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
 def origin_identity(name: str, settings: OriginSettings) -> str:
@@ -18,8 +19,11 @@ def take_variables(environment: MutableMapping[str, str]) -> dict[str, str]:
     """Remove the variables with credentials of object stores from an environment; return them.
 
     A process does this with `os.environ` before it opens a store: obstore would mix the variables
-    of the process with those of each origin.
+    of the process with those of each origin. Those of proxies are removed too: obstore would use
+    them, and urllib3 would not.
     """
+    for name in [name for name in environment if name.lower() in _PROXY_VARIABLES]:
+        del environment[name]
     names = [name for name in environment if name.startswith(_VARIABLE_PREFIXES)]
     return {name: environment.pop(name) for name in names}
 

@@ -7,9 +7,11 @@ can cause one.
 
 import itertools
 import re
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +33,8 @@ from tftpd.origins.stores import (
     OriginUnavailable,
     check_conditional_create,
     split_key,
+    trust_ca_file,
+    untrusted_certificate,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +86,7 @@ class ObjectStore:
             none of these variables.
 
     Raises:
-        OriginError: The settings or credentials cannot be used.
+        OriginError: The settings, credentials or certificates cannot be used.
     """
 
     def __init__(self, settings: OriginSettings, variables: Mapping[str, str] | None) -> None:
@@ -144,6 +148,11 @@ class ObjectStore:
         prefix = _PREFIXES[self._scheme]
         allowed = {prefix + name for name in _VARIABLES[self._scheme]}
         variables = {name.lower(): value for name, value in (self._variables or {}).items()}
+        certificates: dict[str, Any] = {}
+        if settings.ca_file:
+            # Only to check the file: obstore ignores what is not a certificate.
+            trust_ca_file(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings.ca_file)
+            certificates["root_certificate"] = Path(settings.ca_file).read_bytes()
         config: dict[str, Any] = {
             name: value for name, value in variables.items() if name in allowed
         }
@@ -160,6 +169,7 @@ class ObjectStore:
                 "read_timeout": timedelta(seconds=read_timeout),
                 "timeout": _NO_LIMIT,
                 "user_agent": f"tftpd/{tftpd.__version__}",
+                **certificates,
             },
             "retry_config": {
                 "max_retries": n_retries,
@@ -236,6 +246,10 @@ class ObjectStore:
             if answer.startswith("403"):
                 reason += " (also for an absent key, if the bucket may not be listed)"
             return kind(self._redact(reason))
+        certificate = re.search(r"InvalidCertificate\(\s*(\w+?)(Context)?\W", details)
+        if certificate:  # such as UnknownIssuer
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", certificate[1])
+            return untrusted_certificate(words.lower())
         system = re.search(r'Os \{\s*code: (\d+),\s*kind: \w+,\s*message: "([^"]*)"', details)
         if system:
             return OriginUnavailable(system[2], blocked=system[1] in {"1", "13"})

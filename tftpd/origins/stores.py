@@ -4,6 +4,7 @@ All methods block. They are called in plain threads, from several threads at onc
 """
 
 import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -166,6 +167,8 @@ class OriginSettings(Protocol):
         credentials: `none`, `environment`, or a file.
         timeout: Limits for one connection.
         redirects: `same-host`, or `any` to follow redirects of a web server to other hosts.
+        ca_file: Path of a file with certificates (PEM) of authorities that are trusted besides
+            those of the system; None for those of the system alone.
     """
 
     @property
@@ -183,6 +186,9 @@ class OriginSettings(Protocol):
     @property
     def redirects(self) -> str: ...  # noqa: D102
 
+    @property
+    def ca_file(self) -> str | None: ...  # noqa: D102
+
 
 def split_key(key: str) -> list[str]:
     """Return the components of a key.
@@ -198,6 +204,33 @@ def split_key(key: str) -> list[str]:
         if component in {"", ".", ".."} or not _COMPONENT.fullmatch(component):
             raise OriginError(f"{key!r} is not a key")
     return components
+
+
+def trust_ca_file(context: ssl.SSLContext, path: str) -> None:
+    """Trust the authorities of a file, besides those that are trusted already.
+
+    Args:
+        context: Settings for TLS.
+        path: File with certificates in PEM.
+
+    Raises:
+        OriginError: The file cannot be read, or has no certificates.
+    """
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise OriginError(f"ca_file {path}: no certificates in PEM") from None
+    except OSError as error:
+        raise OriginError(f"ca_file {path}: {error.strerror}") from None
+
+
+def untrusted_certificate(reason: str) -> OriginError:
+    """Return the error for an origin whose certificate is not accepted.
+
+    Args:
+        reason: Reason as the library for TLS names it.
+    """
+    return OriginError(f"certificate not accepted: {reason}; ca_file names a private authority")
 
 
 PROBE_KEY = "tftpd-probe"

@@ -2,7 +2,6 @@
 
 import errno
 import re
-import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import urllib3
 from urllib3 import exceptions
+from urllib3.util.ssl_ import create_urllib3_context
 
 import tftpd
 from tftpd.origins.downloads import CHUNK_BYTES, ResumingDownload
@@ -25,6 +25,8 @@ from tftpd.origins.stores import (
     OriginUnavailable,
     check_conditional_create,
     split_key,
+    trust_ca_file,
+    untrusted_certificate,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class WebStore:
         settings: Keys of the origin.
 
     Raises:
-        OriginError: The URL has a user, a query or a fragment.
+        OriginError: The URL has a user, a query or a fragment, or `ca_file` cannot be used.
     """
 
     def __init__(self, settings: OriginSettings) -> None:
@@ -70,8 +72,16 @@ class WebStore:
         self._upload_timeout = urllib3.Timeout(
             connect=timeout.connect, read=max(timeout.read, _MIN_UPLOAD_TIMEOUT_SECONDS)
         )
-        # urllib3 verifies certificates by default.
-        self._pools = urllib3.PoolManager(maxsize=_KEPT_CONNECTIONS, headers=_HEADERS)
+        context = None
+        if settings.ca_file:
+            # urllib3 1.26 checks host names by itself, and fails with a context of Python's.
+            context = create_urllib3_context()
+            context.load_default_certs()
+            trust_ca_file(context, settings.ca_file)
+        # urllib3 verifies certificates by default, and uses no proxy of the environment.
+        self._pools = urllib3.PoolManager(
+            maxsize=_KEPT_CONNECTIONS, headers=_HEADERS, ssl_context=context
+        )
 
     def get(self, key: str, etag: str = "") -> Download:
         """Ask for an object; see `Store.get`."""
@@ -270,7 +280,13 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except exceptions.SSLError as error:
-        raise OriginError(_describe(error)) from None
+        cause = next((part for part in error.args if isinstance(part, Exception)), error)
+        reason = getattr(cause, "verify_message", "") or str(cause)
+        reason = " ".join(reason.split())[:_MAX_REASON_LENGTH]
+        # The exceptions of ssl and of urllib3 1.26 for a wrong certificate.
+        if isinstance(cause, ValueError):
+            raise untrusted_certificate(reason.rstrip(".")) from None
+        raise OriginError(reason) from None
     except (exceptions.HTTPError, OSError) as error:
         # The class of refused connections derives from that of timeouts.
         system = _system_error(error)
@@ -295,7 +311,4 @@ def _describe(error: BaseException) -> str:
     """Return a line for the log, without the URL."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, exceptions.SSLError):
-        cause = next((part for part in error.args if isinstance(part, ssl.SSLError)), error)
-        return " ".join(str(cause).split())[:_MAX_REASON_LENGTH]
     return type(error).__name__
