@@ -167,6 +167,12 @@ def test_no_link_of_another_user_in_a_shared_directory_is_uploaded(shared, name)
         open_source(shared / name)
 
 
+@pytest.mark.parametrize("mode", ["rb", "wb"])
+def test_a_missing_file_in_a_shared_directory_is_reported_as_missing(shared, mode):
+    with pytest.raises(FileNotFoundError):
+        open_local(shared / "missing", mode)
+
+
 def test_a_file_of_another_user_in_a_shared_directory_is_uploaded(shared, monkeypatch):
     monkeypatch.chdir(shared.parent)
     source = open_source(Path("shared/../shared/file"))

@@ -198,6 +198,8 @@ def _open_trusted(file: str, flags: int) -> int:
     try:
         with open_parent(root, name, Symlinks.FOLLOW) as (directory, last):
             status = lstat_at(directory, last)
+            if status is None:
+                os.stat(file)  # no such file; or it is a link such as /dev/fd/3, see below
             if status is None or flags & os.O_ACCMODE != os.O_RDONLY:
                 refuse_untrusted(directory, -1 if status is None else status.st_uid)
             if status is None:  # a link such as /dev/fd/3, to a pipe without a path
