@@ -64,6 +64,9 @@ def test_only_timestamps_use_the_wall_clock():
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
         "daemon/access_log.py",  # time of a log line
+        "daemon/explain/cached_objects.py",  # age of an object, which another process stored
+        "origins/cache.py",  # last confirmation of an object, across a restart
+        "origins/fetcher.py",  # the same
         "status/history.py",  # end of a transfer
         "status/metrics.py",  # time of the last reload
         "status/state_file.py",  # ends of transfers, across a restart

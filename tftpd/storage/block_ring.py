@@ -86,8 +86,8 @@ class BlockRing:
             raise BlockingIOError
         if self.last_block_size is None:
             self._fill(count, blocking)
-        if self.last_block_size is not None:
-            self._check_unchanged(blocking)
+        if self.last_block_size is not None and self._source.is_touched():
+            self._check_content(blocking)
         before, self._returned = self._returned, self.ready
         return self.ready - before
 
@@ -131,15 +131,13 @@ class BlockRing:
                 checksum = crc32(datagrams, checksum)
             self._checksum = checksum
 
-    def _check_unchanged(self, blocking: bool) -> None:
-        """Check that the blocks are the file's content at one moment.
+    def _check_content(self, blocking: bool) -> None:
+        """Check that the blocks are the content of a file that was touched.
 
         Raises:
-            BlockingIOError: Not blocking, and the file must be read again.
+            BlockingIOError: Not blocking: the file must be read again.
             RequestRefused: The file is shorter now, or has other bytes.
         """
-        if not self._source.is_touched():
-            return
         if self._checksum is None:
             raise file_changed()
         if not blocking:
