@@ -8,6 +8,7 @@ tables   write the tables of a report of peers or clients into a document
 profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
+origins  measure files at an object store and a web server, against local files
 
 Without names, load and peers run all scenarios, profile runs three of them, peers and clients use
 all programs that are installed, and hostile measures tftpd with all attacks.
@@ -23,6 +24,7 @@ from bench.calls import count_calls, describe_calls
 from bench.client_programs import PROGRAMS, compare_clients
 from bench.comparison import compare_servers
 from bench.hostile import ATTACKS, measure_attacks
+from bench.origins import MEASUREMENTS, measure_origins
 from bench.profiler import profile
 from bench.report import Report, Row, describe_run
 from bench.scenarios import MIB, SCENARIOS
@@ -55,6 +57,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "servers": list(SERVERS),
         "clients": list(PROGRAMS),
         "attacks": list(ATTACKS),
+        "measurements": list(MEASUREMENTS),
     }.items():
         text = f"some of: {', '.join(names)}"
         add(f"--{option}", nargs="+", choices=names, metavar="NAME", help=text)
@@ -138,6 +141,12 @@ def _hostile(options: argparse.Namespace) -> int:
     return 0
 
 
+def _origins(options: argparse.Namespace) -> int:
+    names = options.measurements or list(MEASUREMENTS)
+    print(measure_origins(names, options.rounds, _progress))
+    return 0
+
+
 def _progress(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -151,6 +160,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "profile": _profile,
     "soak": _soak,
     "hostile": _hostile,
+    "origins": _origins,
 }
 
 if __name__ == "__main__":

@@ -105,6 +105,12 @@ def test_hostile_measures_the_chosen_attacks(capsys, monkeypatch):
     assert "['requests']" in capsys.readouterr().out
 
 
+def test_origins_measures_what_is_chosen(capsys, monkeypatch):
+    monkeypatch.setattr(program, "measure_origins", lambda names, *_: f"{names}")
+    assert program.main(["origins", "--measurements", "start"]) == 0
+    assert "['start']" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

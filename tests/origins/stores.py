@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from tftpd.config.origins import OriginSection
 from tftpd.origins.cache import DiskCache
 from tftpd.origins.fetcher import Fetcher
-from tftpd.origins.stores import NotModified, ObjectInfo, ObjectNotFound
+from tftpd.origins.stores import NotModified, ObjectExists, ObjectInfo, ObjectNotFound
 
 WAIT_SECONDS = 10.0
 
@@ -46,6 +46,12 @@ class MemoryStore:
         objects: Content and ETag, a `MemoryDownload`, or an exception; by key.
         questions: Keys and ETags of the questions.
         gate: Cleared: questions wait.
+        puts: Content and condition of the uploads, by key; None as long as they run.
+        arrived: Chunks of all uploads.
+        put_gate: Cleared: uploads wait.
+        failure: Exception of the next uploads.
+        probes: Number of probes.
+        probe_failure: Exception of the next probes.
     """
 
     def __init__(self):
@@ -55,6 +61,13 @@ class MemoryStore:
         self.gate.set()
         self.n_waiting = 0
         self.is_closed = False
+        self.puts = {}
+        self.arrived = []
+        self.put_gate = threading.Event()
+        self.put_gate.set()
+        self.failure = None
+        self.probes = 0
+        self.probe_failure = None
 
     def get(self, key, etag=""):
         self.questions.append((key, etag))
@@ -74,6 +87,26 @@ class MemoryStore:
         download = MemoryDownload(len(content), current)
         download.send(content, None)
         return download
+
+    def put(self, key, chunks, create):
+        if self.failure is not None:
+            raise self.failure
+        self.puts[key] = None, create
+        assert self.put_gate.wait(WAIT_SECONDS)
+        content = b""
+        for chunk in chunks:
+            self.arrived.append(chunk)
+            content += chunk
+        if create and key in self.objects:
+            raise ObjectExists
+        self.objects[key] = content, f'"{len(self.arrived)}"'
+        self.puts[key] = content, create
+        return ""
+
+    def probe(self, writes):
+        self.probes += 1
+        if self.probe_failure is not None:
+            raise self.probe_failure
 
     def close(self):
         self.is_closed = True
@@ -98,9 +131,9 @@ class FetcherBench:
         )
         self.configure(**section)
 
-    def configure(self, **section):
+    def configure(self, create_only=(), **section):
         web = OriginSection(url="http://127.0.0.1", **{"max_age": 10, "negative": 2, **section})
-        self.fetcher.configure({"web": web}, lambda _: self.store)
+        self.fetcher.configure({"web": web}, lambda _: self.store, create_only)
 
     def open(self, key):
         """Ask for a key; return the list that gets the answer."""

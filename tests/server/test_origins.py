@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.origins.fakes import FakeOrigins, GrowingObject
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, parse_root
-from tftpd.access.policy import ReadPolicy
+from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.origins.spool import UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
@@ -277,3 +280,104 @@ def test_an_object_that_never_arrives_ends_with_the_idle_timeout(origin_server, 
     client.send(Ack(0))
     assert client.advance(120)[-1] == ErrorPacket(0, "File could not be read")
     assert kernel.is_closed
+
+
+class OriginUploads(FakeOrigins):
+    """Origins that take uploads into a spool; commands to the fetcher are recorded."""
+
+    def __init__(self, path, clock):
+        super().__init__()
+        self.calls = []
+        self.spool = UploadSpool(clock, path, self._call, lambda root, key: None)
+
+    def _call(self, command, **arguments):
+        done = Deferred()
+        self.calls.append((command.__name__, done))
+        return done
+
+    def answer_call(self, state, reason=""):
+        _, done = self.calls.pop(0)
+        done.callback({"state": state, "reason": reason})
+
+    def open_upload(self, root, key, grant, size, netascii):
+        return self.spool.open(root, key, grant.policy, size, netascii)
+
+    def ask(self, needed):
+        return self.spool.ask(needed)
+
+
+@pytest.fixture
+def upload_server(offer, tmp_path):
+    """Server that stores uploads at an origin. Threads run on demand."""
+    built = []
+
+    def build(report):
+        policy = WritePolicy(create=True, overwrite=False)
+        mounts = [Mount((), (parse_root("origin:fleet/in"),), write=policy)]
+        built.append(OriginUploads(tmp_path, server_clock[0]))
+        origins = built[0]
+        return replace(
+            offer(report), mounts=Mounts(mounts), origins=origins, ask_origin=origins.ask
+        )
+
+    server_clock = [Clock()]
+    server = MemoryServer(build)
+    server.net.hold_threads = True
+    server.origins, server.origin_clock = built[0], server_clock[0]
+    yield server
+    assert not server.net._held
+    server.advance(120)
+    assert server.idle
+    assert not list(tmp_path.glob("spool/*"))
+
+
+def _begin_upload(server):
+    client = server.client()
+    assert client.request(Wrq(b"new", b"octet")) == []
+    server.origins.answer_call("allowed")
+    server.origin_clock.advance(0)
+    assert client.receive() == [Ack(0)]
+    return client
+
+
+def test_the_last_ack_of_an_upload_waits_for_the_origin_without_a_thread(upload_server):
+    client = _begin_upload(upload_server)
+    assert client.send(Data(1, b"x" * 512)) == [Ack(1)]
+    assert client.send(Data(2, b"y")) == []
+    assert client.send(Data(2, b"y")) == []
+    upload_server.advance(5)
+    upload_server.origins.answer_call("stored")
+    assert client.receive() == [Ack(2)]
+    (report,) = upload_server.reports
+    assert (report.outcome, report.bytes_transferred) == (Outcome.DONE, 513)
+
+
+@pytest.mark.parametrize(("state", "code"), [("exists", 6), ("failed", 0)])
+def test_an_upload_that_the_origin_does_not_store_is_an_error(upload_server, state, code):
+    client = _begin_upload(upload_server)
+    assert client.send(Data(1, b"y")) == []
+    upload_server.origins.answer_call(state, "the reason")
+    (error,) = client.receive()
+    assert error.code == code
+    (report,) = upload_server.reports
+    assert report.outcome is not Outcome.DONE
+
+
+def test_an_upload_whose_session_ends_meanwhile_is_not_acknowledged(upload_server):
+    client = _begin_upload(upload_server)
+    assert client.send(Data(1, b"y")) == []
+    upload_server.sessions.stop()
+    assert [type(packet) for packet in client.receive()] == [ErrorPacket]
+    upload_server.origins.answer_call("stored")
+    assert client.receive() == []
+
+
+def test_an_origin_that_ignores_conditions_refuses_the_upload(upload_server):
+    client = upload_server.client()
+    assert client.request(Wrq(b"new", b"octet")) == []
+    upload_server.origins.answer_call("refused", "ignores conditional writes")
+    upload_server.origin_clock.advance(0)
+    (error,) = client.receive()
+    assert error.code == ErrorCode.ACCESS_VIOLATION
+    (report,) = upload_server.reports
+    assert "ignores conditional writes" in report.detail

@@ -178,6 +178,7 @@ def test_figures_of_origins_and_of_the_cache_are_exported():
         questions=9, hits=5, misses=2, not_modified=3, missing=1, failures=4, fetched=2
     )
     web.fetched_bytes, web.stale_answers, web.running = 1000, 6, 7
+    web.stored, web.stored_bytes, web.unstored = 10, 2000, 11
     down = OriginStatistics(unavailable_since=1000.0)
     usage = CacheUsage(n_objects=2, n_bytes=600, fill_bytes=400, n_evicted=8, max_bytes=5000)
     statistics = FetcherStatistics({"web": web, "down": down}, usage)
@@ -197,6 +198,9 @@ def test_figures_of_origins_and_of_the_cache_are_exported():
     assert samples("origin_stale_answers")["web"] == 6
     assert samples("origin_fetched_objects")["web"] == 2
     assert samples("origin_fetched_bytes")["web"] == 1000
+    assert samples("origin_stored_objects")["web"] == 10
+    assert samples("origin_stored_bytes")["web"] == 2000
+    assert samples("origin_failed_uploads")["web"] == 11
     assert samples("origin_running_fetches")["web"] == 7
     assert samples("origin_fetcher_up") == {None: 1}
     assert samples("cache_bytes") == {None: 1000}

@@ -61,20 +61,35 @@ class Engine:
     path: Path
     process: subprocess.Popen[bytes]
 
+    def restart(self) -> None:
+        """Kill the process, and start another one with the same files and addresses."""
+        self.process.kill()
+        self.process.wait()
+        self.process = _start(self.process.args, self.path)  # type: ignore[arg-type]
+        _await_answer(self)
+
+
+def _start(command: Sequence[str], path: Path) -> subprocess.Popen[bytes]:
+    with (path / "output.log").open("ab") as output:
+        return subprocess.Popen(command, cwd=path, stdout=output, stderr=output)
+
+
+def _await_answer(engine: Engine) -> None:
+    """Wait until a server answers HTTP in any way."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not _answers(engine.url):
+        log = (engine.path / "output.log").read_text(errors="replace")[-2000:]
+        assert engine.process.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)
+
 
 @contextmanager
 def _running(command: Sequence[str], url: str, path: Path) -> Iterator[Engine]:
     """Start a server, and wait until it answers HTTP in any way."""
-    with (path / "output.log").open("ab") as output:
-        process = subprocess.Popen(command, cwd=path, stdout=output, stderr=output)
-    engine = Engine(url, path, process)
+    engine = Engine(url, path, _start(command, path))
     try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not _answers(url):
-            log = (path / "output.log").read_text(errors="replace")[-2000:]
-            assert process.poll() is None, log
-            assert time.monotonic() < deadline, log
-            time.sleep(0.05)
+        _await_answer(engine)
         yield engine
     finally:  # a test may have replaced the process
         engine.process.kill()

@@ -23,6 +23,9 @@ from tftpd.config.types import ConfigModel, InvalidCombination
 FETCHER_SOCKET = "fetcher.sock"
 """Name of the Unix socket in the directory of the cache."""
 
+SPOOL = "spool"
+"""Name of the directory with unfinished uploads in the directory of the cache."""
+
 OBJECT_STORES = ("s3", "gs", "az")
 WEB_SCHEMES = ("http", "https")
 

@@ -171,6 +171,18 @@ class Settings(ConfigModel):
         """Build the mounts of all directories."""
         return [directory.build_mount() for directory in self.directories]
 
+    def find_create_only_origins(self) -> frozenset[str]:
+        """Return the names of the origins with a directory of `overwrite: false`.
+
+        They must refuse to create an object that exists.
+        """
+        return frozenset(
+            root.origin
+            for mount in self.build_mounts()
+            if mount.write and not mount.write.overwrite
+            for root in mount.origin_roots
+        )
+
     def build_variables(self) -> VariableTable:
         """Build the table of template variables."""
         return VariableTable([entry.build_rule() for entry in self.variables])

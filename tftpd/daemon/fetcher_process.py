@@ -31,7 +31,11 @@ from tftpd.origins.factory import open_store, take_variables
 from tftpd.origins.fetcher import MAX_THREADS_PER_ORIGIN, Fetcher, FetcherProtocol
 from tftpd.origins.statistics import STATISTICS_ADAPTER, FetcherStatistics
 from tftpd.origins.stores import OriginError
+from tftpd.origins.upload_streams import MAX_UPLOAD_THREADS
 from tftpd.server.snapshot import QUESTION
+
+# For the origins, to remove the parts of uploads. Another daemon may wait for the cache.
+_ABORT_SECONDS = 1.0
 
 _log = Logger()
 
@@ -69,10 +73,13 @@ class FetcherProcess(Channel):
     def connectionLost(self, reason: Any = None) -> None:
         """Twisted: the daemon has ended, or wants this process to end.
 
-        The process ends at once: a thread may wait for an origin, and the cache on disk is whole
-        at any moment.
+        Without uploads, the process ends at once: a thread may wait for an origin, and the cache on
+        disk is whole at any moment. Parts of uploads would stay at the origin.
         """
-        os._exit(0)
+        if self._fetcher is None:
+            os._exit(0)
+        aborted = self._fetcher.abort_uploads()
+        aborted.addTimeout(_ABORT_SECONDS, self._reactor).addBoth(lambda _: os._exit(0))
 
     def send_event(self, event: LogEvent) -> None:
         """Send a log event to the daemon."""
@@ -83,10 +90,13 @@ class FetcherProcess(Channel):
             if self._fetcher is None:
                 self._fetcher = self._start(config)
             self._fetcher.cache.resize(config.cache.max_size, config.cache.min_free)
-            n_threads = max(1, len(config.origins)) * MAX_THREADS_PER_ORIGIN
-            self._threads.adjustPoolsize(0, n_threads)
+            self._fetcher.spool_usage.limit = config.cache.max_size
+            n_threads = MAX_THREADS_PER_ORIGIN + MAX_UPLOAD_THREADS
+            self._threads.adjustPoolsize(0, max(1, len(config.origins)) * n_threads)
             self._fetcher.configure(
-                config.origins, lambda section: open_store(section, self._variables)
+                config.origins,
+                lambda section: open_store(section, self._variables),
+                config.create_only,
             )
         except OriginError as error:
             message = "origins cannot be used: {reason}"

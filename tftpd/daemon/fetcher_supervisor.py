@@ -103,7 +103,12 @@ class FetcherSupervisor:
     def configure(self, settings: Settings) -> None:
         """Use the origins and the cache of these settings from now on."""
         assert settings.cache is not None
-        config = FetcherConfig(settings.cache, dict(settings.origins), settings.log.level)
+        config = FetcherConfig(
+            settings.cache,
+            dict(settings.origins),
+            settings.find_create_only_origins(),
+            settings.log.level,
+        )
         self._config = pickle.dumps(config)
         if self.process is not None:
             self.process.sendString(self._config)

@@ -81,11 +81,13 @@ class FetcherConfig:
     Attributes:
         cache: The cache.
         origins: The origins by name.
+        create_only: Names of those that must refuse to create an object that exists.
         log_level: Lowest level of the log events that it sends.
     """
 
     cache: CacheSection
     origins: dict[str, OriginSection]
+    create_only: frozenset[str]
     log_level: str
 
 

@@ -18,12 +18,7 @@ def ask_origins(settings: Settings) -> Iterator[tuple[str, str]]:
     conditional create. Variables with credentials are removed from the environment.
     """
     variables = take_variables(os.environ)
-    create_only = {
-        root.origin
-        for mount in settings.build_mounts()
-        if mount.write and not mount.write.overwrite
-        for root in mount.origin_roots
-    }
+    create_only = settings.find_create_only_origins()
     for name, section in settings.origins.items():
         yield name, _ask(section, name in create_only, variables)
 

@@ -27,6 +27,7 @@ import tftpd
 from tftpd import dataplane
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings
+from tftpd.config.origins import SPOOL
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
@@ -327,6 +328,8 @@ class Daemon(Service):
     async def _sweep_roots(self) -> None:
         writable = [mount for mount in self.settings.build_mounts() if mount.write is not None]
         roots = {root for mount in writable for root in mount.local_roots}
+        if self.settings.cache is not None:
+            roots.add(Path(self.settings.cache.path) / SPOOL)
         threads = self.reactor.getThreadPool()
         for root in roots:
             try:

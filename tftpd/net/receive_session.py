@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol
 
+from twisted.python.failure import Failure
+
 from tftpd.dataplane import MOVES_WINDOWS, Position
 from tftpd.net.interfaces import LendableSocket, SessionRuntime
 from tftpd.net.session import Session, SessionParams
@@ -58,13 +60,20 @@ class BoundedSink(UploadSink, Protocol):
     def room(self) -> float:
         """Number of bytes by which the file may still grow; infinite without a limit."""
 
+    def commit_later(self, done: Callable[[RequestRefused | None], None], /) -> bool:
+        """Store the complete file without a thread; `done` is called later with the result.
+
+        Returns:
+            False if `commit` must be called, in a thread.
+        """
+
 
 class ReceiveSession(Session[Receiver]):
     """Writes consecutive blocks and stores the file before the last ACK is sent.
 
-    `fsync` and the rename run in a thread, because they take long. Until they are done,
-    a peer that repeats its last block gets no reply. A file that is not local is written in
-    a thread, too, before the ACK of the window.
+    `fsync` and the rename run in a thread, because they take long; a sink that waits for an
+    origin needs none. Until they are done, a peer that repeats its last block gets no reply.
+    A file that is not local is written in a thread, too, before the ACK of the window.
     """
 
     def __init__(
@@ -131,7 +140,7 @@ class ReceiveSession(Session[Receiver]):
                 self._flush()
         self._transmit(now)
         if self._machine.complete and self.running and not self._in_thread:
-            self._run_in_thread(self._sink.commit, self._on_committed, self._commit_device)
+            self._commit()
         self._finish_turn(now)
         if self._machine.next_number is not None and self._device is None:
             self._lend()
@@ -206,6 +215,15 @@ class ReceiveSession(Session[Receiver]):
         elif not self._machine.mid_window:
             self._machine.deadline = inf  # as for a commit: writing has no time limit
             self._run_in_thread(self._sink.flush, lambda _: None)
+
+    def _commit(self) -> None:
+        self._in_thread = self._sink.commit_later(self._on_stored)
+        if not self._in_thread:
+            self._run_in_thread(self._sink.commit, self._on_committed, self._commit_device)
+
+    def _on_stored(self, refused: RequestRefused | None) -> None:
+        result = None if refused is None else Failure(refused)
+        self._on_thread_result(result, self._on_committed)
 
     def _on_committed(self, _: None) -> None:
         self._machine.on_stored(self._seconds())

@@ -10,26 +10,46 @@ workers ask for a key, the origin gets one question.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from tftpd.config.origins import OriginSection
+from tftpd.config.origins import SPOOL, OriginSection
 from tftpd.origins.cache import CachedObject, CacheError, DiskCache
 from tftpd.origins.factory import origin_identity
 from tftpd.origins.fills import InReactor, RunningFill, describe_wait
 from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
-from tftpd.origins.protocol import MAX_REASON_CHARS, AnswerState, Open, WaitFor
+from tftpd.origins.protocol import (
+    MAX_REASON_CHARS,
+    AbortUpload,
+    AnswerState,
+    CheckCreate,
+    GrowUpload,
+    Open,
+    StoreUpload,
+    UploadState,
+    WaitFor,
+)
 from tftpd.origins.statistics import FetcherStatistics, OriginStatistics
 from tftpd.origins.stores import NotModified, ObjectNotFound, OriginError, Store
+from tftpd.origins.upload_streams import (
+    CreateProbe,
+    InThread,
+    OriginUploads,
+    SpoolUsage,
+    UploadStream,
+    upload_answer,
+)
 
 MAX_QUESTIONS = 16
 """Questions to one origin at the same time. A dead origin must not occupy all threads."""
@@ -47,9 +67,6 @@ _MAX_REMEMBERED = 4096  # absences and failures of one origin, and fills that ha
 # some questions and not others.
 _REMINDER_SECONDS = 60.0
 _WARNING_SECONDS = 5.0
-
-InThread = Callable[[Callable[[], None]], None]
-"""Runs a function in a thread."""
 
 T = TypeVar("T")
 
@@ -115,6 +132,8 @@ class OriginClient:
         section: The configuration.
         store: The store behind the origin.
         figures: Figures for the status page; `running` alone is not kept up to date.
+        probe: Knows whether the origin refuses to create an object that exists.
+        uploads: The uploads to it.
     """
 
     log = Logger()
@@ -135,6 +154,11 @@ class OriginClient:
         self._asking = DeferredSemaphore(MAX_QUESTIONS)
         self._n_running = 0
         self._is_closed = False
+        threads = fetcher.in_thread, fetcher.in_reactor
+        self.probe = CreateProbe(name, store, fetcher.clock, *threads, self._close_if_idle)
+        self.uploads = OriginUploads(
+            name, store, self.probe, fetcher.spool_usage, *threads, self._on_upload_ended
+        )
         self._is_warned = False
         self._warned_at = -_WARNING_SECONDS
         self._stale_logged_at = -_REMINDER_SECONDS
@@ -167,10 +191,28 @@ class OriginClient:
                 return question.wait().addCallback(lambda _: self._asked(key, question))
 
     def close(self) -> None:
-        """Close the store after the last question and fill."""
+        """Close the store after the last question, fill and upload."""
         self._is_closed = True
-        if not self._n_running:
+        self.probe.close()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        is_busy = self._n_running or len(self.uploads) or self.probe.is_running
+        if self._is_closed and not is_busy:
             self.store.close()
+
+    def _on_upload_ended(self, key: str, size: int | None) -> None:
+        if size is None:
+            self.figures.unstored += 1
+        else:
+            self.figures.stored += 1
+            self.figures.stored_bytes += size
+            # The object in the cache is an older version.
+            self._note_success(key)
+            cached = self._cache.find(self._identity, key)
+            if cached is not None:
+                self._cache.remove(cached)
+        self._close_if_idle()
 
     # Answers.
 
@@ -381,8 +423,7 @@ class OriginClient:
     def _on_thread_ended(self) -> None:
         self._threads.release()
         self._n_running -= 1
-        if self._is_closed and not self._n_running:
-            self.store.close()
+        self._close_if_idle()
 
     def _note_success(self, key: str) -> None:
         self._failures.forget(key)
@@ -442,6 +483,7 @@ class Fetcher:
         in_thread: Runs a function in a thread.
         in_reactor: Calls a function in the reactor thread.
         fills: The fills that run, and the last ones that have ended, by name of the file.
+        spool_usage: Space of the unfinished uploads.
     """
 
     def __init__(
@@ -458,14 +500,22 @@ class Fetcher:
         self.in_thread = in_thread
         self.in_reactor = in_reactor
         self.fills: _Memory[RunningFill] = _Memory()
+        self.spool_usage = SpoolUsage(limit=0)
+        self._spool = cache.data.parent / SPOOL
         self._clients: dict[str, OriginClient] = {}
 
     def configure(
         self,
         sections: Mapping[str, OriginSection],
         open_store: Callable[[OriginSection], Store],
+        create_only: Iterable[str] = (),
     ) -> None:
-        """Use these origins from now on. Questions and fills of others run to their end.
+        """Use these origins from now on. Questions, fills and uploads of others run to their end.
+
+        Args:
+            sections: The origins by name.
+            open_store: Returns the store of an origin.
+            create_only: Names of origins that must refuse to create an object that exists.
 
         Raises:
             OriginError: A store cannot be opened. The origins stay as they were.
@@ -482,6 +532,8 @@ class Fetcher:
         self._clients = clients
         for client in replaced:
             client.close()
+        for name in create_only:
+            clients[name].probe.begin()
 
     def open(self, origin: str, key: str) -> "Deferred[dict[str, Any]]":
         """Return the answer to `Open`."""
@@ -498,6 +550,32 @@ class Fetcher:
             return succeed(describe_wait(None))
         return fill.wait_for(offset).addCallback(lambda _: describe_wait(fill))
 
+    def check_create(self, origin: str) -> "Deferred[dict[str, Any]]":
+        """Return the answer to `CheckCreate`."""
+        client = self._clients.get(origin)
+        return succeed(_no_upload(origin)) if client is None else client.probe.wait()
+
+    def begin_upload(
+        self, origin: str, key: str, basename: str, create: bool
+    ) -> tuple[OriginUploads, UploadStream]:
+        """Begin to store a file of the spool.
+
+        Raises:
+            OriginError: The origin is not configured, or there is no such file.
+        """
+        client = self._clients.get(origin)
+        if client is None:
+            raise OriginError(f"origin {origin} is not configured")
+        try:
+            path = self._spool / Path(basename).name
+            return client.uploads, client.uploads.begin(path, key, create)
+        except OSError as error:
+            raise OriginError(f"the spool cannot be read: {error.strerror}") from None
+
+    def abort_uploads(self) -> "Deferred[Any]":
+        """End all uploads. Fires when the origins have removed what they had of them."""
+        return DeferredList([client.uploads.abort_all() for client in self._clients.values()])
+
     def statistics(self) -> FetcherStatistics:
         """Return the figures of all origins and of the cache."""
         origins = {
@@ -513,6 +591,53 @@ class FetcherProtocol(amp.AMP):
     def __init__(self, fetcher: Fetcher) -> None:
         super().__init__()
         self._fetcher = fetcher
+        self._uploads: dict[str, tuple[OriginUploads, UploadStream]] = {}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the process that serves has ended, and with it its uploads."""
+        for uploads, stream in list(self._uploads.values()):
+            uploads.abort(stream)
+        super().connectionLost(reason)
+
+    @CheckCreate.responder
+    def check_create(self, origin: str) -> "Deferred[dict[str, Any]]":
+        """Handle `CheckCreate`."""
+        return self._fetcher.check_create(origin)
+
+    @StoreUpload.responder
+    def store_upload(
+        self, origin: str, key: str, basename: str, create: bool, size: int, is_whole: bool
+    ) -> "Deferred[dict[str, Any]]":
+        """Handle `StoreUpload`."""
+        try:
+            begun = self._fetcher.begin_upload(origin, key, basename, create)
+        except OriginError as error:
+            return succeed(upload_answer(UploadState.FAILED, error.reason))
+        self._uploads[basename] = begun
+        _, stream = begun
+        stream.answer.addBoth(self._forget_upload, basename)
+        self.grow_upload(basename, size, is_whole)
+        return stream.answer
+
+    @GrowUpload.responder
+    def grow_upload(self, basename: str, size: int, is_whole: bool) -> dict[str, Any]:
+        """Handle `GrowUpload`."""
+        if basename in self._uploads:
+            uploads, stream = self._uploads[basename]
+            uploads.grow(stream, size, is_whole)
+        return {}
+
+    @AbortUpload.responder
+    def abort_upload(self, basename: str) -> dict[str, Any]:
+        """Handle `AbortUpload`."""
+        if basename in self._uploads:
+            uploads, stream = self._uploads[basename]
+            uploads.abort(stream)
+        return {}
+
+    def _forget_upload(self, answer: dict[str, Any], basename: str) -> dict[str, Any]:
+        del self._uploads[basename]
+        return answer
 
     @Open.responder
     def open(self, origin: str, key: str) -> "Deferred[dict[str, Any]]":
@@ -523,6 +648,10 @@ class FetcherProtocol(amp.AMP):
     def wait_for(self, basename: str, offset: int) -> "Deferred[dict[str, Any]]":
         """Handle `WaitFor`."""
         return self._fetcher.wait_for(basename, offset)
+
+
+def _no_upload(origin: str) -> dict[str, Any]:
+    return upload_answer(UploadState.FAILED, f"origin {origin} is not configured")
 
 
 def _ignore_timeout(failure: Failure) -> None:

@@ -63,3 +63,71 @@ class WaitFor(amp.Command):
         (b"complete", amp.Boolean()),
         (b"reason", amp.Unicode()),
     ]
+
+
+class UploadState(StrEnum):
+    """Result of an upload, or of the question whether an origin takes one."""
+
+    STORED = "stored"  # the origin has confirmed the object
+    ALLOWED = "allowed"
+    EXISTS = "exists"  # there is an object with the key
+    REFUSED = "refused"  # the origin ignores the condition of `overwrite: false`
+    FULL = "full"  # unfinished uploads use too much space
+    FAILED = "failed"  # the origin does not answer, or refuses
+
+
+class CheckCreate(amp.Command):
+    """Ask whether an origin refuses to create an object that exists. The answer waits for it.
+
+    Answer:
+        state: `ALLOWED`, `REFUSED` or `FAILED` of `UploadState`.
+        reason: Reason for the log, unless it is allowed.
+    """
+
+    arguments = [(b"origin", amp.Unicode())]  # noqa: RUF012
+    response = [(b"state", amp.Unicode()), (b"reason", amp.Unicode())]  # noqa: RUF012
+
+
+class StoreUpload(amp.Command):
+    """Store a file of the spool, which may still grow. The answer comes at the end.
+
+    If the connection closes before, the origin gets no object unless the file was whole.
+
+    Arguments:
+        basename: Name of the file in the spool.
+        create: True: only if there is no object with this key.
+        size: Number of bytes that are in the file now.
+        is_whole: True if that is the whole file.
+
+    Answer:
+        state: An `UploadState`; the object is at the origin if it is `STORED`.
+        reason: Reason for the log.
+    """
+
+    arguments = [  # noqa: RUF012
+        (b"origin", amp.Unicode()),
+        (b"key", amp.Unicode()),
+        (b"basename", amp.Unicode()),
+        (b"create", amp.Boolean()),
+        (b"size", amp.Integer()),
+        (b"is_whole", amp.Boolean()),
+    ]
+    response = [(b"state", amp.Unicode()), (b"reason", amp.Unicode())]  # noqa: RUF012
+
+
+class GrowUpload(amp.Command):
+    """Report the size of a file that `StoreUpload` has named. There is no answer."""
+
+    arguments = [  # noqa: RUF012
+        (b"basename", amp.Unicode()),
+        (b"size", amp.Integer()),
+        (b"is_whole", amp.Boolean()),
+    ]
+    requiresAnswer = False
+
+
+class AbortUpload(amp.Command):
+    """Store no object for a file that `StoreUpload` has named. There is no answer."""
+
+    arguments = [(b"basename", amp.Unicode())]  # noqa: RUF012
+    requiresAnswer = False

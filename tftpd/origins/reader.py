@@ -26,12 +26,13 @@ from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.origins.cache import open_cached
 from tftpd.origins.protocol import AnswerState, Open, WaitFor
+from tftpd.origins.spool import Call, UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for
 from tftpd.storage.origins import AnswerNeeded
 from tftpd.storage.source import FileLike, FileSource
-from tftpd.storage.upload import Upload
+from tftpd.storage.upload import ReceivedFile
 
 _MAX_ANSWERS = 4096
 # To one origin at the same time. Requests are limited, but each one that is displaced by another
@@ -41,9 +42,6 @@ _FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher do
 # To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
 _CONNECT_SECONDS = 20.0
 _MAX_CALLS_PER_TURN = 16
-
-Call = Callable[..., "Deferred[dict[str, Any]]"]
-"""Sends a command of `protocol` with its arguments to the fetcher."""
 
 
 def _retry_delay(attempt: int) -> float:
@@ -225,6 +223,9 @@ class OriginReader:
     """Implementation of `storage.origins.OriginFiles`, and of the questions to the fetcher.
 
     `open` may be called in any thread, everything else in the reactor thread.
+
+    Attributes:
+        spool: Unfinished uploads.
     """
 
     def __init__(self, clock: IReactorTime, cache: Path, call: Call) -> None:
@@ -245,6 +246,7 @@ class OriginReader:
         self._fills: dict[str, FillProgress] = {}  # those that run
         self._file_systems = DentryCache()
         self._file_systems.learn_root(cache)
+        self.spool = UploadSpool(clock, cache, call, self._forget)
 
     def open(self, root: OriginRoot, key: str, whole: bool = False) -> FileLike:
         """Open an object in the cache; see `OriginFiles.open`."""
@@ -274,10 +276,9 @@ class OriginReader:
         grant: Grant[WritePolicy],
         size: int | None,
         netascii: bool,
-    ) -> Upload:
-        """Refuse an upload."""
-        reason = f"uploads to {root} are not supported"
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+    ) -> ReceivedFile:
+        """Begin an upload; see `OriginFiles.open_upload`."""
+        return self.spool.open(root, key, grant.policy, size, netascii)
 
     def ask(self, needed: AnswerNeeded) -> "Deferred[None]":
         """Ask the fetcher for an object; one question for any number of requests.
@@ -287,6 +288,8 @@ class OriginReader:
             not raise `AnswerNeeded` for the object, unless the answer was outdated at once. It
             fails with `ResourceExhausted` if too many questions to this origin wait.
         """
+        if needed.create:
+            return self.spool.ask(needed)
         key = (needed.root.origin, needed.key)
         done: Deferred[None] = Deferred()
         if needed.whole:
@@ -304,6 +307,10 @@ class OriginReader:
         answered = answer.addCallbacks(self._make_answer, self._make_failure)
         answered.addCallback(self._store, key)
         return done
+
+    def _forget(self, root: OriginRoot, key: str) -> None:
+        """Ask again for an object that a client has stored."""
+        self._answers.pop((root.origin, key), None)
 
     def _make_answer(self, values: dict[str, Any]) -> OriginAnswer:
         state = AnswerState(values["state"])

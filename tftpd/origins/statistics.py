@@ -28,6 +28,9 @@ class OriginStatistics:
         fetched: Objects that were fetched.
         fetched_bytes: Their size in bytes.
         stale_answers: Hits with an object older than `max_age`.
+        stored: Uploads that the origin has stored.
+        stored_bytes: Their size in bytes.
+        unstored: Uploads that ended without an object.
         running: Objects that are being fetched now.
         unavailable_since: Time of the first failure since the origin has last answered, in seconds
             since the epoch; None while it answers.
@@ -44,6 +47,9 @@ class OriginStatistics:
     fetched: int = 0
     fetched_bytes: int = 0
     stale_answers: int = 0
+    stored: int = 0
+    stored_bytes: int = 0
+    unstored: int = 0
     running: int = 0
     unavailable_since: float | None = None
     last_failure: str = ""

@@ -32,6 +32,10 @@ class OriginUnavailable(OriginError):
     """The connection failed, or the origin is overloaded: a later request may succeed."""
 
 
+class ConditionsIgnored(OriginError):
+    """The origin ignores conditional writes: it replaces an object that must not exist."""
+
+
 class ObjectNotFound(Exception):
     """The origin has no object with this key."""
 
@@ -244,14 +248,15 @@ def check_conditional_create(create: Callable[[], object]) -> None:
         create: Creates one object, only if it does not exist.
 
     Raises:
-        OriginError: The origin replaces it instead.
+        ConditionsIgnored: The origin replaces it instead.
+        OriginError: The origin does not answer, or refuses.
     """
     for _ in range(2):
         try:
             create()
         except ObjectExists:
             return
-    raise OriginError(
+    raise ConditionsIgnored(
         "the origin ignores conditional writes (If-None-Match: *), so that overwrite: false"
         " cannot be kept"
     )

@@ -33,7 +33,7 @@ from tftpd.storage.errors import add_path
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike, read_whole
-from tftpd.storage.upload import Upload, check_size
+from tftpd.storage.upload import ReceivedFile, Upload, check_size
 from tftpd.templates.protocol import check_template_size
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class ResolvedWrite:
 
     def open(
         self, usage_trackers: Mapping[Path, UsageTracker], resolver: FileResolver, blocking: bool
-    ) -> Upload:
+    ) -> ReceivedFile:
         """Create the upload below the first root that has the directory of the name.
 
         An origin has the directory of any name.
@@ -114,11 +114,12 @@ class ResolvedWrite:
         Raises:
             RequestRefused: No root accepts the file.
             WouldBlock: The directory is not cached.
+            AnswerNeeded: An origin must be asked first.
         """
         cache = resolver.cache
         netascii = self.options.mode is Mode.NETASCII
 
-        def create(grant: Grant[WritePolicy]) -> Upload:
+        def create(grant: Grant[WritePolicy]) -> ReceivedFile:
             if isinstance(grant.root, OriginRoot):
                 key = object_key(grant.root, grant.name)
                 return resolver.origins.open_upload(grant.root, key, grant, self.size, netascii)

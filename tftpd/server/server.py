@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -41,6 +41,9 @@ from tftpd.server.snapshot import Snapshot, snapshot
 from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
+
+if TYPE_CHECKING:  # imported if there are origins
+    from tftpd.origins.reader import OriginReader
 
 _SPARE_THREADS = 10  # of the reactor's pool, beside those that hung roots may occupy
 _MEASURE_INTERVAL_SECONDS = 2.0  # between checks if a root with a quota must be counted
@@ -89,7 +92,7 @@ class Server:
         self._track = track
         self._usage_trackers: dict[Path, UsageTracker] = {}
         self._neighbours = Neighbours()
-        self._origins: tuple[OriginFiles, AskOrigin] = NoOrigins(), fail
+        self._reader: OriginReader | None = None
         self._close_origins: Callable[[], None] = lambda: None
         self._renderer = TemplateRenderer()
         self._lookup_pool = LookupPool(reactor, "lookups")
@@ -243,16 +246,16 @@ class Server:
         """Connect to the process that fetches, if there are origins for the first time."""
         if not settings.origins or settings.cache is None:
             return NoOrigins(), fail
-        if isinstance(self._origins[0], NoOrigins):
+        if self._reader is None:
             from tftpd.origins.reader import FetcherConnection, OriginReader
 
             cache = Path(settings.cache.path)
             connection = FetcherConnection(self._reactor, cache)
-            reader = OriginReader(self._reactor, cache, connection.call)
-            self._origins = reader, reader.ask
+            self._reader = OriginReader(self._reactor, cache, connection.call)
             self._close_origins = connection.stop
             connection.start()
-        return self._origins
+        self._reader.spool.min_free = settings.cache.min_free
+        return self._reader, self._reader.ask
 
     def _open_neighbours(self) -> None:
         try:

@@ -24,7 +24,7 @@ from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
 from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
 from tftpd.storage.source import MemorySource
-from tftpd.storage.upload import Upload
+from tftpd.storage.upload import ReceivedFile
 
 # A refused upload measures the disk usage again if it is older than this: a flood of
 # uploads must not walk a directory tree for each.
@@ -76,7 +76,7 @@ class OpenedWrite:
     """A granted write and its open upload."""
 
     write: ResolvedWrite
-    upload: Upload
+    upload: ReceivedFile
 
 
 ResolvedRequest = ResolvedRead | OpenedWrite

@@ -19,6 +19,9 @@ _COUNTERS = {
     "stale_answers": ("stale_answers", "Answers with an object older than max_age."),
     "fetched_objects": ("fetched", "Objects that were fetched."),
     "fetched_bytes": ("fetched_bytes", "Bytes of objects that were fetched."),
+    "stored_objects": ("stored", "Uploads that the origin has stored."),
+    "stored_bytes": ("stored_bytes", "Bytes of uploads that the origin has stored."),
+    "failed_uploads": ("unstored", "Uploads that ended without an object at the origin."),
 }
 """Attribute of `OriginStatistics` and help text of each counter."""
 

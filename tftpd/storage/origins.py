@@ -10,7 +10,7 @@ from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault
 from tftpd.storage.source import FileLike
-from tftpd.storage.upload import Upload
+from tftpd.storage.upload import ReceivedFile
 
 
 class AnswerNeeded(Exception):
@@ -20,13 +20,18 @@ class AnswerNeeded(Exception):
         root: The root at the origin.
         key: The key to ask for.
         whole: True if the answer must wait until the whole object is in the cache.
+        create: True to ask whether the origin refuses to create an object that exists. Otherwise
+            the question is for the object.
     """
 
-    def __init__(self, root: OriginRoot, key: str, whole: bool = False) -> None:
+    def __init__(
+        self, root: OriginRoot, key: str, whole: bool = False, create: bool = False
+    ) -> None:
         super().__init__(root, key)
         self.root = root
         self.key = key
         self.whole = whole
+        self.create = create
 
 
 class OriginFiles(Protocol):
@@ -53,7 +58,7 @@ class OriginFiles(Protocol):
         grant: Grant[WritePolicy],
         size: int | None,
         netascii: bool,
-    ) -> Upload:
+    ) -> ReceivedFile:
         """Begin an upload.
 
         Args:
@@ -65,6 +70,7 @@ class OriginFiles(Protocol):
 
         Raises:
             RequestRefused: The policy or the origin does not allow the file.
+            AnswerNeeded: The origin must be asked first.
         """
         ...
 
@@ -83,7 +89,7 @@ class NoOrigins:
         grant: Grant[WritePolicy],
         size: int | None,
         netascii: bool,
-    ) -> Upload:
+    ) -> ReceivedFile:
         """Refuse an upload."""
         self._refuse(root)
 

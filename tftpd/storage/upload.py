@@ -10,7 +10,8 @@ import math
 import os
 import stat
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,34 +29,139 @@ _WRITE_BYTES = 64 << 10  # data is collected up to this size before it is writte
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
-class Upload:
-    """A file that is being received. `commit()` or `discard()` ends it.
+class ReceivedFile(ABC):
+    """A file that a client sends. `commit()`, `commit_later()` or `discard()` ends it.
 
     Attributes:
         size: Size of the file so far in bytes, with the data that is not written yet.
         announced_size: Size that the client announced, in bytes, if any.
+        policy: Policy for new and replaced files.
         blocking_device: Device number of a file system on which each call may block, even
             `discard()`; None if the file is local.
         client: Key of the client, for its share of the unfinished uploads.
         active_at: Time of the last data.
+    """
+
+    blocking_device: int | None = None
+    client: Hashable = None
+    active_at = 0.0
+
+    def __init__(self, policy: WritePolicy, size: int | None, netascii: bool) -> None:
+        self.size = 0
+        self.announced_size = size
+        self.policy = policy
+        self._decoder = NetasciiDecoder() if netascii else None
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+
+    @property
+    def commit_device(self) -> int | None:
+        """Device number, or another key, if a commit may wait for others; else None."""
+        return self.blocking_device
+
+    @property
+    def is_full(self) -> bool:
+        """True if enough data is collected to write it (64 KiB)."""
+        return self._pending_size >= _WRITE_BYTES
+
+    @property
+    def room(self) -> float:
+        """Number of bytes that the policy still allows; infinite without a limit."""
+        limit = self.policy.max_size
+        return math.inf if limit is None else limit - self.size
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Add received data, in memory.
+
+        Raises:
+            RequestRefused: The file is too large; the upload must be discarded.
+        """
+        if self._decoder is not None:
+            payloads = [self._decoder.decode(payload) for payload in payloads]
+        self._append(payloads)
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write the collected data.
+
+        Raises:
+            RequestRefused: The data cannot be written; the upload must be discarded.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Store the complete file; blocks. Not called if `commit_later` returns True.
+
+        Raises:
+            RequestRefused: Nothing is left of the upload.
+        """
+
+    def commit_later(self, done: "Callable[[RequestRefused | None], None]") -> bool:
+        """Store the complete file without a thread.
+
+        Args:
+            done: Called later in the reactor thread: with None if the file is stored, or with
+                the reason why nothing is left of the upload.
+
+        Returns:
+            False if `commit` must be called, in a thread.
+        """
+        return False
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove what is not stored, and close all descriptors; idempotent."""
+
+    def _append(self, payloads: Sequence[bytes]) -> None:
+        added = sum(map(len, payloads))
+        self.size += added
+        self.active_at = time.monotonic()
+        limit = self.policy.max_size
+        if limit is not None and self.size > limit:
+            raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
+        self._pending += payloads
+        self._pending_size += added
+
+    def _take_pending(self) -> memoryview:
+        """Return the collected data, which is written next."""
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_size = 0
+        return data
+
+    def _complete(self) -> None:
+        """Append what netascii still holds back, and write everything.
+
+        Raises:
+            RequestRefused: The data cannot be written, or is shorter than announced.
+        """
+        if self._decoder is not None:
+            self._append([self._decoder.decode(b"", final=True)])
+        self._flush()
+        if self.announced_size is not None and self.size < self.announced_size:
+            reason = f"received {self.size} bytes, tsize announced {self.announced_size}"
+            raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Write the collected data."""
+
+
+class Upload(ReceivedFile):
+    """A file in a local directory.
+
+    Attributes:
         durable: Whether `commit()` returns only when the file is on disk, because its sender may
             then delete its copy.
     """
 
     durable = True
-    blocking_device: int | None = None
-    client: Hashable = None
-    active_at = 0.0
     _is_evicted = False
 
     def __init__(self, target: "_Target", size: int | None, netascii: bool) -> None:
-        self.size = 0
-        self.announced_size = size
+        super().__init__(target.policy, size, netascii)
         self._temporary, self._fd = create_temporary(target.directory)
         self._target = target  # this object closes its directory from now on
-        self._decoder = NetasciiDecoder() if netascii else None
-        self._pending: list[bytes] = []
-        self._pending_size = 0
 
     @classmethod
     def open(
@@ -103,27 +209,6 @@ class Upload:
         tracker = self._target.tracker
         return self.blocking_device if self.blocking_device or not tracker else tracker.key
 
-    @property
-    def is_full(self) -> bool:
-        """True if enough data is collected to write it (64 KiB)."""
-        return self._pending_size >= _WRITE_BYTES
-
-    @property
-    def room(self) -> float:
-        """Number of bytes that the policy still allows; infinite without a limit."""
-        limit = self._target.policy.max_size
-        return math.inf if limit is None else limit - self.size
-
-    def append(self, payloads: Sequence[bytes]) -> None:
-        """Add received data, in memory.
-
-        Raises:
-            RequestRefused: The file is too large; the upload must be discarded.
-        """
-        if self._decoder is not None:
-            payloads = [self._decoder.decode(payload) for payload in payloads]
-        self._append(payloads)
-
     def flush(self) -> None:
         """Write the collected data.
 
@@ -142,12 +227,7 @@ class Upload:
         """
         try:
             with translate_os_errors(ErrorText.WRITE_FAILED):
-                if self._decoder is not None:
-                    self._append([self._decoder.decode(b"", final=True)])
-                self._flush()
-                if self.announced_size is not None and self.size < self.announced_size:
-                    reason = f"received {self.size} bytes, tsize announced {self.announced_size}"
-                    raise RequestRefused(ErrorCode.NOT_DEFINED, reason, ErrorText.INCOMPLETE)
+                self._complete()
                 self._release()
                 self._check_evicted()
                 self._target.set_attributes(self._fd)
@@ -191,24 +271,15 @@ class Upload:
             self._target.tracker.release(self)
 
     def _append(self, payloads: Sequence[bytes]) -> None:
-        added = sum(map(len, payloads))
-        self.size += added
-        self.active_at = time.monotonic()
         self._check_evicted()
-        limit = self._target.policy.max_size
-        if limit is not None and self.size > limit:
-            raise RequestRefused(ErrorCode.DISK_FULL, f"more than max_size ({limit} bytes)")
-        self._pending += payloads
-        self._pending_size += added
+        super()._append(payloads)
 
     def _flush(self) -> None:
-        data = memoryview(b"".join(self._pending))
-        self._pending.clear()
-        self._pending_size = 0
+        data = self._take_pending()
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._target.check_free(0)
             if data and self._target.tracker is not None:
-                self._target.tracker.reserve(self, len(data), self._target.policy)
+                self._target.tracker.reserve(self, len(data), self.policy)
             while data:
                 data = data[os.write(self._fd, data) :]
 
