@@ -14,7 +14,6 @@ from tftpd.daemon.fetcher_supervisor import (
     CacheDirectoryError,
     FetcherSupervisor,
     prepare_cache_directory,
-    take_credentials,
 )
 from tftpd.daemon.ipc import PING, encode
 from tftpd.server.snapshot import QUESTION
@@ -221,13 +220,6 @@ def test_a_process_that_does_not_end_is_killed(reactor, settings):
     _end(reactor)
     assert ended == [None]
     assert reactor.getDelayedCalls() == []
-
-
-def test_only_credentials_are_taken_from_the_environment():
-    environment = {"AWS_REGION": "a", "AZURE_KEY": "b", "GOOGLE_X": "c", "PATH": "d"}
-    taken = take_credentials(environment)
-    assert taken == {"AWS_REGION": "a", "AZURE_KEY": "b", "GOOGLE_X": "c"}
-    assert environment == {"PATH": "d"}
 
 
 def test_the_directory_of_the_cache_is_created_for_its_user_alone(tmp_path):

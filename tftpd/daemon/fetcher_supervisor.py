@@ -5,7 +5,6 @@ import pickle
 import stat
 import sys
 import time
-from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,9 @@ from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.ipc import PING, Channel, FetcherConfig, decode
+from tftpd.origins.factory import take_variables
 from tftpd.origins.statistics import FetcherStatistics
 from tftpd.server.snapshot import QUESTION
-
-CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
-"""Prefixes of the environment variables with credentials for `credentials: environment`."""
 
 # As for workers: the successor of a process with a short life may die of the same cause.
 _SHORT_LIFE_SECONDS = 5.0
@@ -71,12 +68,6 @@ def prepare_cache_directory(path: Path) -> None:
     raise CacheDirectoryError(f"cache {path}: {reason}")
 
 
-def take_credentials(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """Remove the variables with credentials from an environment, and return them."""
-    names = [name for name in environment if name.startswith(CREDENTIAL_PREFIXES)]
-    return {name: environment.pop(name) for name in names}
-
-
 class FetcherSupervisor:
     """Keeps one process that fetches alive, as long as origins are configured.
 
@@ -90,7 +81,7 @@ class FetcherSupervisor:
     def __init__(self, reactor: Any) -> None:
         """Create the supervisor; `configure` starts the process."""
         self._reactor = reactor
-        self._credentials = take_credentials(os.environ)
+        self._credentials = take_variables(os.environ)
         self._config = b""
         self._short_lives = 0
         self._restart: IDelayedCall | None = None
