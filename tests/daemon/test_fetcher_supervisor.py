@@ -104,6 +104,23 @@ def _config(message):
     return pickle.loads(message[4:])
 
 
+def test_the_process_gets_the_origins_that_must_keep_conditions(reactor, supervisor, settings):
+    write = type(settings).model_validate(
+        {
+            "directories": [
+                {"path": f"/{n}", "root": f"origin:{name}", "write": {"overwrite": overwrite}}
+                for n, (name, overwrite) in enumerate([("web", True), ("web", False), ("b", True)])
+            ],
+            "origins": {name: {"url": "http://127.0.0.1"} for name in ("web", "b", "c")},
+            "cache": settings.cache.model_dump(),
+        }
+    )
+    supervisor.configure(write)
+    messages = reactor.started[0][0].transport.messages
+    configs = [_config(message) for message in messages]
+    assert [config.create_only for config in configs] == [frozenset(), {"web"}]
+
+
 def test_the_process_gets_its_settings_and_the_credentials(reactor, supervisor, tmp_path):
     ((process, environment),) = reactor.started
     config = _config(process.transport.messages[0])
