@@ -156,10 +156,14 @@ def test_an_internal_error_is_an_answer(bench):
 
 
 def test_files_outside_of_the_spool_are_not_read(bench, tmp_path):
-    (tmp_path / NAME).write_bytes(b"secret")
-    for name in ("absent", "../" + NAME, NAME):
+    (tmp_path / "secret").write_bytes(b"secret")
+    (bench.spool / (NAME + "link")).symlink_to(tmp_path / "secret")
+    for name in ("absent", "../secret", f"{NAME}/../../secret", NAME, NAME + "link"):
+        answers = []
         answer = bench.protocol.store_upload("web", "key", name, False, 3, True)
-        assert bench.result([answer.result]) == "failed"
+        answer.addCallback(answers.append)
+        assert bench.result(answers) == "failed"
+    assert not bench.memory.objects
 
 
 def test_an_origin_that_is_not_configured_is_an_answer(bench):

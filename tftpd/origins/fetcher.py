@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, succeed
@@ -24,6 +23,7 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from tftpd.access.paths import TEMPORARY
 from tftpd.config.origins import SPOOL, OriginSection
 from tftpd.origins.cache import CachedObject, CacheError, DiskCache
 from tftpd.origins.factory import origin_identity
@@ -561,16 +561,14 @@ class Fetcher:
         """Begin to store a file of the spool.
 
         Raises:
-            OriginError: The origin is not configured, or there is no such file.
+            OriginError: The origin is not configured, or no file of the spool has this name.
         """
         client = self._clients.get(origin)
         if client is None:
             raise OriginError(f"origin {origin} is not configured")
-        try:
-            path = self._spool / Path(basename).name
-            return client.uploads, client.uploads.begin(path, key, create)
-        except OSError as error:
-            raise OriginError(f"the spool cannot be read: {error.strerror}") from None
+        if not basename.startswith(TEMPORARY.decode()) or "/" in basename:
+            raise OriginError(f"{basename!r} is not a file of the spool")
+        return client.uploads, client.uploads.begin(self._spool / basename, key, create)
 
     def abort_uploads(self) -> "Deferred[Any]":
         """End all uploads. Fires when the origins have removed what they had of them."""

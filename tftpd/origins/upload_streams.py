@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tftpd.access.paths import TEMPORARY
 from tftpd.origins.fills import InReactor
 from tftpd.origins.protocol import MAX_REASON_CHARS, UploadState
 from tftpd.origins.stores import ConditionsIgnored, ObjectExists, OriginError, Store
@@ -81,16 +80,14 @@ class UploadStream:
     """
 
     def __init__(self, path: Path, key: str, create: bool) -> None:
-        """Open the file; raise `OSError` if that fails."""
-        if path.name.encode()[: len(TEMPORARY)] != TEMPORARY:
-            raise FileNotFoundError
+        """Create the stream; nothing is read before `chunks`."""
         self.key = key
         self.create = create
         self.size = 0
         self.is_whole = False
         self.is_queued = False
         self.answer: Deferred[dict[str, Any]] = Deferred()
-        self._fd = os.open(path, _FLAGS)
+        self._path = path
         self._is_aborted = False
         self._has_changed = threading.Condition()
 
@@ -118,18 +115,17 @@ class UploadStream:
             UploadAborted: The upload was aborted, or the file cannot be read.
         """
         offset = 0
-        while True:
-            n_bytes = min(self._wait_for_more(offset), _READ_BYTES)
-            if not n_bytes:
-                return
-            try:
-                chunk = os.pread(self._fd, n_bytes, offset)
-            except OSError as error:
-                raise UploadAborted(f"the spool cannot be read: {error.strerror}") from error
-            if not chunk:
-                raise UploadAborted("the spool was truncated")
-            offset += len(chunk)
-            yield chunk
+        try:
+            # Not earlier: an upload that waits for others must not occupy a descriptor.
+            with open(os.open(self._path, _FLAGS), "rb", buffering=0) as file:
+                while n_bytes := min(self._wait_for_more(offset), _READ_BYTES):
+                    chunk = file.read(n_bytes)
+                    if not chunk:
+                        raise UploadAborted("the spool was truncated")
+                    offset += len(chunk)
+                    yield chunk
+        except OSError as error:
+            raise UploadAborted(f"the spool cannot be read: {error.strerror}") from error
 
     def _wait_for_more(self, offset: int) -> int:
         """Return the number of bytes behind an offset; 0 at the end of the file."""
@@ -139,10 +135,6 @@ class UploadStream:
             if self._is_aborted:
                 raise UploadAborted("the upload was aborted")
             return self.size - offset
-
-    def close(self) -> None:
-        """Close the file. No thread uses it."""
-        os.close(self._fd)
 
 
 class CreateProbe:
@@ -288,7 +280,7 @@ class OriginUploads:
         return len(self._streams)
 
     def begin(self, path: Path, key: str, create: bool) -> UploadStream:
-        """Begin an upload of the file with a path; raise `OSError` if it cannot be opened."""
+        """Begin an upload of the file with a path."""
         stream = UploadStream(path, key, create)
         self._streams.add(stream)
         return stream
@@ -411,7 +403,6 @@ class OriginUploads:
     def _end(self, stream: UploadStream, is_stored: bool = False) -> None:
         self._streams.discard(stream)
         self._usage.used -= stream.size
-        stream.close()
         self._on_end(stream.key, stream.size if is_stored else None)
         if self._idle is not None and not self._streams:
             idle, self._idle = self._idle, None
