@@ -1,6 +1,7 @@
 """A bucket in an engine, as a test sees it beside the daemon."""
 
 import re
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,13 +34,21 @@ class Bucket:
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
     def read(self, key: str) -> bytes | None:
-        """Return an object; None if there is none."""
-        import obstore
+        """Return an object; None if there is none.
 
-        try:
-            return bytes(obstore.get(self._open("tree"), key).bytes())
-        except FileNotFoundError:
-            return None
+        SeaweedFS answers 500 for seconds after it has started, until its parts know each other.
+        """
+        import obstore
+        from obstore.exceptions import GenericError
+
+        for _ in range(30):
+            try:
+                return bytes(obstore.get(self._open("tree"), key).bytes())
+            except FileNotFoundError:
+                return None
+            except GenericError:
+                time.sleep(1)
+        raise AssertionError(f"{key} cannot be read")
 
     def find_unfinished(self) -> list[str]:
         """Return the keys of the uploads in parts that have not ended."""
