@@ -4,13 +4,14 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tftpd.origins.stores import OriginError, OriginSettings, Store
+from tftpd.config.origins import OriginSection
+from tftpd.origins.stores import OriginError, Store
 
 _VARIABLE_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 _PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
-def origin_identity(name: str, settings: OriginSettings) -> str:
+def origin_identity(name: str, settings: OriginSection) -> str:
     """Return the identity of an origin for the cache: another address has other objects."""
     return " ".join([name, settings.url, settings.endpoint or ""]).rstrip()
 
@@ -56,7 +57,7 @@ def read_credentials(path: Path) -> dict[str, str]:
     return variables
 
 
-def open_store(settings: OriginSettings, environment: Mapping[str, str]) -> Store:
+def open_store(settings: OriginSection, environment: Mapping[str, str]) -> Store:
     """Return the store of an origin. It connects when it is used.
 
     Args:
@@ -79,7 +80,7 @@ def open_store(settings: OriginSettings, environment: Mapping[str, str]) -> Stor
 
 
 def _credentials(
-    settings: OriginSettings, environment: Mapping[str, str]
+    settings: OriginSection, environment: Mapping[str, str]
 ) -> Mapping[str, str] | None:
     match settings.credentials:
         case "none":

@@ -20,8 +20,11 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 import tftpd
+from tftpd.config.origins import OriginSection
 from tftpd.origins.downloads import CHUNK_BYTES, ResumingDownload
 from tftpd.origins.stores import (
+    MAX_REASON_LENGTH,
+    MIN_UPLOAD_TIMEOUT_SECONDS,
     PROBE_KEY,
     Download,
     NotModified,
@@ -29,9 +32,9 @@ from tftpd.origins.stores import (
     ObjectInfo,
     ObjectNotFound,
     OriginError,
-    OriginSettings,
     OriginUnavailable,
     check_conditional_create,
+    record_failure,
     split_key,
     trust_ca_file,
     untrusted_certificate,
@@ -67,13 +70,8 @@ _PREFIXES = {"s3": "aws_", "gs": "google_", "az": "azure_"}
 _PART_BYTES = 5 << 20
 _PARTS_AT_ONCE = 4
 
-# The origin answers when a whole part has arrived, which takes long on a slow link.
-_MIN_UPLOAD_TIMEOUT_SECONDS = 60.0
-
 # obstore limits a whole request. Images may be large, and links slow.
 _NO_LIMIT = timedelta(days=1)
-
-_MAX_REASON_LENGTH = 300
 
 
 class ObjectStore:
@@ -89,7 +87,7 @@ class ObjectStore:
         OriginError: The settings, credentials or certificates cannot be used.
     """
 
-    def __init__(self, settings: OriginSettings, variables: Mapping[str, str] | None) -> None:
+    def __init__(self, settings: OriginSection, variables: Mapping[str, str] | None) -> None:
         url = urlsplit(settings.url)
         self._scheme = url.scheme
         self._bucket = url.netloc
@@ -99,7 +97,7 @@ class ObjectStore:
         # `get` repeats by itself what may succeed a moment later.
         self._reader = self._connect(settings.timeout.read, n_retries=0)
         self._writer = self._connect(
-            max(settings.timeout.read, _MIN_UPLOAD_TIMEOUT_SECONDS), n_retries=2
+            max(settings.timeout.read, MIN_UPLOAD_TIMEOUT_SECONDS), n_retries=2
         )
 
     def get(self, key: str, etag: str = "") -> Download:
@@ -208,7 +206,7 @@ class ObjectStore:
     def _put(self, key: str, content: bytes | Iterator[bytes], create: bool) -> str:
         failures: list[Exception] = []
         if not isinstance(content, bytes):
-            content = _record_failure(content, failures)
+            content = record_failure(content, failures)
         try:
             result = obstore.put(
                 self._writer,
@@ -264,13 +262,4 @@ class ObjectStore:
             if len(value) >= 4 and not name.upper().endswith("REGION"):
                 text = text.replace(value, "***")
         text = re.sub(r"\?[^\s)]*", "", text)
-        return " ".join(text.split())[:_MAX_REASON_LENGTH]
-
-
-def _record_failure(chunks: Iterator[bytes], failures: list[Exception]) -> Iterator[bytes]:
-    """Pass on chunks. Remember an exception, which obstore may replace by its own."""
-    try:
-        yield from chunks
-    except Exception as error:
-        failures.append(error)
-        raise
+        return " ".join(text.split())[:MAX_REASON_LENGTH]

@@ -13,6 +13,13 @@ from typing import Protocol
 _COMPONENT = re.compile(r"[^\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
+MAX_REASON_LENGTH = 300
+"""Limit for the part of a reason that comes from an origin or a library, in characters."""
+
+MIN_UPLOAD_TIMEOUT_SECONDS = 60.0
+"""An origin answers when it has stored a whole upload or part, which takes long on a slow link."""
+
+
 class OriginError(Exception):
     """The origin does not answer, or refuses what was asked for other reasons than the name.
 
@@ -136,62 +143,18 @@ class Store(Protocol):
         """Release all connections; idempotent."""
 
 
-class TimeoutSettings(Protocol):
-    """Limits for one connection.
+def record_failure(chunks: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
+    """Pass on the chunks of an upload that are not empty, since an empty one would end a body.
 
-    Attributes:
-        connect: For connecting, in seconds.
-        read: Between two parts of an answer, in seconds.
+    Args:
+        chunks: The content.
+        failures: Gets the exception of the source, which a library may replace by its own.
     """
-
-    @property
-    def connect(self) -> float: ...  # noqa: D102
-
-    @property
-    def read(self) -> float: ...  # noqa: D102
-
-
-class CredentialsSource(Protocol):
-    """A file with credentials.
-
-    Attributes:
-        file: Path of a file with lines KEY=VALUE.
-    """
-
-    @property
-    def file(self) -> str: ...  # noqa: D102
-
-
-class OriginSettings(Protocol):
-    """The keys of an origin in the configuration that its store needs.
-
-    Attributes:
-        url: `s3://BUCKET/PREFIX`, `gs://`, `az://`, or `http://HOST/PATH`, `https://`.
-        endpoint: Address of an object store that is not at its public address; None if it is.
-        credentials: `none`, `environment`, or a file.
-        timeout: Limits for one connection.
-        redirects: `same-host`, or `any` to follow redirects of a web server to other hosts.
-        ca_file: Path of a file with certificates (PEM) of authorities that are trusted besides
-            those of the system; None for those of the system alone.
-    """
-
-    @property
-    def url(self) -> str: ...  # noqa: D102
-
-    @property
-    def endpoint(self) -> str | None: ...  # noqa: D102
-
-    @property
-    def credentials(self) -> str | CredentialsSource: ...  # noqa: D102
-
-    @property
-    def timeout(self) -> TimeoutSettings: ...  # noqa: D102
-
-    @property
-    def redirects(self) -> str: ...  # noqa: D102
-
-    @property
-    def ca_file(self) -> str | None: ...  # noqa: D102
+    try:
+        yield from filter(None, chunks)
+    except Exception as error:
+        failures.append(error)
+        raise
 
 
 def split_key(key: str) -> list[str]:

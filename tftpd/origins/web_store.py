@@ -12,8 +12,11 @@ from urllib3 import exceptions
 from urllib3.util.ssl_ import create_urllib3_context
 
 import tftpd
+from tftpd.config.origins import OriginSection
 from tftpd.origins.downloads import CHUNK_BYTES, ResumingDownload
 from tftpd.origins.stores import (
+    MAX_REASON_LENGTH,
+    MIN_UPLOAD_TIMEOUT_SECONDS,
     PROBE_KEY,
     Download,
     NotModified,
@@ -21,9 +24,9 @@ from tftpd.origins.stores import (
     ObjectInfo,
     ObjectNotFound,
     OriginError,
-    OriginSettings,
     OriginUnavailable,
     check_conditional_create,
+    record_failure,
     split_key,
     trust_ca_file,
     untrusted_certificate,
@@ -42,13 +45,8 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# The server answers when it has stored a whole upload.
-_MIN_UPLOAD_TIMEOUT_SECONDS = 60.0
-
 # As many connections stay open; more are opened if more threads ask.
 _KEPT_CONNECTIONS = 16
-
-_MAX_REASON_LENGTH = 300
 
 
 class WebStore:
@@ -61,7 +59,7 @@ class WebStore:
         OriginError: The URL has a user, a query or a fragment, or `ca_file` cannot be used.
     """
 
-    def __init__(self, settings: OriginSettings) -> None:
+    def __init__(self, settings: OriginSection) -> None:
         url = urlsplit(settings.url)
         if url.username is not None or url.query or url.fragment or not url.hostname:
             raise OriginError("the URL of a web server has a host and a path, and no other parts")
@@ -70,7 +68,7 @@ class WebStore:
         timeout = settings.timeout
         self._timeout = urllib3.Timeout(connect=timeout.connect, read=timeout.read)
         self._upload_timeout = urllib3.Timeout(
-            connect=timeout.connect, read=max(timeout.read, _MIN_UPLOAD_TIMEOUT_SECONDS)
+            connect=timeout.connect, read=max(timeout.read, MIN_UPLOAD_TIMEOUT_SECONDS)
         )
         context = None
         if settings.ca_file:
@@ -112,7 +110,7 @@ class WebStore:
         """Store an object; see `Store.put`."""
         headers = {"If-None-Match": "*"} if create else {}
         failures: list[Exception] = []
-        body = _record_failure(chunks, failures)
+        body = record_failure(chunks, failures)
         try:
             with _translate_errors():
                 answer = self._pools.request(
@@ -250,7 +248,7 @@ def _require(answer: "BaseHTTPResponse", *statuses: int) -> None:
     if answer.status in {404, 410}:
         raise ObjectNotFound
     kind = OriginUnavailable if answer.status >= 500 or answer.status == 429 else OriginError
-    reason = "".join(filter(str.isprintable, answer.reason or ""))[:_MAX_REASON_LENGTH]
+    reason = "".join(filter(str.isprintable, answer.reason or ""))[:MAX_REASON_LENGTH]
     raise kind(f"{answer.status} {reason}".rstrip())
 
 
@@ -262,18 +260,6 @@ def _release(answer: "BaseHTTPResponse") -> None:
         answer.close()
 
 
-def _record_failure(chunks: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
-    """Pass on chunks that are not empty. Remember an exception of their source.
-
-    An empty chunk would end the body.
-    """
-    try:
-        yield from filter(None, chunks)
-    except Exception as error:
-        failures.append(error)
-        raise
-
-
 @contextmanager
 def _translate_errors() -> Iterator[None]:
     """Raise `OriginUnavailable` or `OriginError` for an error of urllib3."""
@@ -282,7 +268,7 @@ def _translate_errors() -> Iterator[None]:
     except exceptions.SSLError as error:
         cause = next((part for part in error.args if isinstance(part, Exception)), error)
         reason = getattr(cause, "verify_message", "") or str(cause)
-        reason = " ".join(reason.split())[:_MAX_REASON_LENGTH]
+        reason = " ".join(reason.split())[:MAX_REASON_LENGTH]
         # The exceptions of ssl and of urllib3 1.26 for a wrong certificate.
         if isinstance(cause, ValueError):
             raise untrusted_certificate(reason.rstrip(".")) from None
