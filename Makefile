@@ -176,11 +176,11 @@ $(VENV)/.installed: $(PROJECT) | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,lint]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-fuzz: $(PROJECT) | $(BIN)/python
@@ -188,11 +188,11 @@ $(VENV)/.installed-fuzz: $(PROJECT) | $(BIN)/python
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-coverage: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,coverage]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,coverage]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-mutants: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,mutants]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,mutants]'
 	touch $@
 
 $(VENV)/.installed-docs: $(PROJECT) | $(BIN)/python
