@@ -137,6 +137,7 @@ def test_a_file_is_sent_while_the_origin_still_sends_it(tmp_path, origin, cache)
         client.sock.close()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_many_clients_cause_one_question(tmp_path, origin, cache, workers):
     origin.answer = _serve()
@@ -170,6 +171,7 @@ def test_a_template_at_the_origin_is_rendered(tmp_path, origin, cache):
         assert _get(running, "pxelinux.cfg") == b"append ip=127.0.0.1\n" * 1000
 
 
+@pytest.mark.check
 def test_an_object_is_confirmed_after_its_max_age_and_changes(tmp_path, origin, cache):
     origin.answer = _serve()
     with _origin_daemon(tmp_path, origin, cache) as running:
@@ -305,6 +307,7 @@ def test_credentials_reach_the_fetcher_only(tmp_path, origin, cache):
         assert b"AWS_SECRET_ACCESS_KEY=secret" in variables
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_9_in_the_middle_of_a_fill_leaves_no_wrong_byte(tmp_path, origin, cache, workers):
     def slowly(handler, request):

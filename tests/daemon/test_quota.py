@@ -64,6 +64,7 @@ def test_an_honest_upload_fits_beside_unfinished_ones(tmp_path):
         assert sum(path.stat().st_size for path in _stored(running.root)) == quota
 
 
+@pytest.mark.check
 def test_a_recount_finds_that_another_program_has_removed_a_file(tmp_path):
     with daemon(tmp_path, directories=_directory(tmp_path, quota=100)) as running:
         put(running.port, b"first", b"x" * 100)

@@ -167,6 +167,7 @@ def test_no_transfer_fails_during_a_hundred_reloads(tmp_path, workers):
         assert {event["outcome"] for event in running.transfers()} == {"done"}
 
 
+@pytest.mark.check
 def test_an_upload_over_the_quota_is_refused_until_files_are_removed(tmp_path):
     with daemon(tmp_path) as running:
         write = {"quota": "10kB", "overwrite": True}

@@ -85,6 +85,7 @@ def _memory(pid: int) -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
+@pytest.mark.check
 def test_a_flood_of_refused_requests_does_not_fill_the_memory_of_a_worker(tmp_path):
     """The daemon reads nothing meanwhile. Each request causes 30 KB of messages to it."""
     with daemon(tmp_path, workers=2) as running:
@@ -131,6 +132,7 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
     _wait_for_end(first | latest)
 
 
+@pytest.mark.check
 def test_a_stopped_worker_is_replaced(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         until(lambda: len(_pids(running)) == 2)

@@ -26,6 +26,7 @@ def test_a_transfer_is_intact_or_ends_with_an_error_and_leaves_no_resources(faul
     assert _run(sample((fault,), 30, seed=1)) > 0
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("first", sorted({first for first, _ in PAIRS}))
 def test_a_transfer_with_two_faults_is_intact_or_ends_with_an_error(first):
     cells = [cell for pair in PAIRS if pair[0] == first for cell in sample(pair, 5, seed=1)]

@@ -96,6 +96,7 @@ def test_an_origin_that_does_not_answer_is_shown_with_the_reason(tmp_path):
         until(lambda: not is_down())
 
 
+@pytest.mark.check
 def test_a_process_that_hangs_is_a_problem(tmp_path):
     with _served(tmp_path) as (page, _):
         (started,) = [e for e in page.running.events() if e.get("event") == "fetcher_started"]

@@ -72,6 +72,7 @@ def test_a_file_is_uploaded_to_a_server_that_counts_from_1(run, root, tmp_path, 
     assert (root / "stored").read_bytes() == CONTENT
 
 
+@pytest.mark.check
 def test_a_server_that_waits_for_block_0_is_recognized(run, root, tmp_path):
     (tmp_path / "file").write_bytes(CONTENT)
     done = run(TutorialServer(root), "put", "--patience", "3", "file", "{url}/stored")
