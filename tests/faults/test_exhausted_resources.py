@@ -19,6 +19,7 @@ def _limit(kind, maximum):
     return lambda: resource.setrlimit(kind, (maximum, maximum))
 
 
+@pytest.mark.check
 def test_a_hundred_clients_succeed_with_64_descriptors(tmp_path):
     limit = _limit(resource.RLIMIT_NOFILE, 64)
     with watched_daemon(tmp_path, preexec=limit) as watched:
@@ -37,6 +38,7 @@ def test_a_hundred_clients_succeed_with_64_descriptors(tmp_path):
         assert "critical" not in levels
 
 
+@pytest.mark.check
 def test_uploads_leave_enough_descriptors_for_the_daemon(tmp_path):
     limit = _limit(resource.RLIMIT_NOFILE, 128)
     with (
@@ -104,7 +106,9 @@ def test_uploads_without_memory_for_threads_are_complete_or_absent(tmp_path):
         pid = watched.running.process.pid
         uploads = [watched.upload(b"new%d" % n, CONTENT).more(12) for n in range(20)]
         before = resource.prlimit(pid, resource.RLIMIT_AS)
-        resource.prlimit(pid, resource.RLIMIT_AS, (_address_space(pid), before[1]))
+        # Less than the stack of a thread takes, which is 8 MiB.
+        limit = _address_space(pid) + (4 << 20)
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, before[1]))
         with ThreadPoolExecutor(20) as clients:
             results = list(clients.map(lambda upload: result_or_error(upload.rest), uploads))
         resource.prlimit(pid, resource.RLIMIT_AS, before)
@@ -113,6 +117,8 @@ def test_uploads_without_memory_for_threads_are_complete_or_absent(tmp_path):
             stored = watched.root / f"new{number}"
             assert stored.exists() == (result is None)
             assert result is not None or stored.read_bytes() == CONTENT
+        assert any(results)
+    assert "Traceback" not in watched.running.log.read_text()
 
 
 def _address_space(pid):

@@ -142,7 +142,7 @@ class WatchedDaemon:
         deadline = time.monotonic() + RECOVERY_SECONDS
         while (now := self.resources()) != self._recorded and time.monotonic() < deadline:
             pass
-        assert now == self._recorded
+        assert now == self._recorded, f"{now} is not {self._recorded}"
         until(lambda: self.temporary_files() == [], RECOVERY_SECONDS)
         assert "Traceback" not in self.running.log.read_text()
 

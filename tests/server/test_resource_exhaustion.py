@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.defer import fail
 
+from tests.support.fakes import let_pass
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage.block_ring import BlockRing
@@ -22,6 +23,12 @@ def _raises(error):
         raise error
 
     return raises
+
+
+def _fails_once(error, function):
+    """Return a method that raises `error` at its first call."""
+    calls = iter([_raises(error)])
+    return lambda self: next(calls, function)()
 
 
 def _ends(server):
@@ -107,3 +114,41 @@ def test_an_upload_whose_commit_gets_no_thread_ends_with_an_error(server, root):
     assert list((root / "in").iterdir()) == []
     assert server.idle
     assert client.send(Ack(0)) == []
+
+
+def test_an_upload_that_gets_no_memory_for_a_thread_leaves_no_file(server, root):
+    client = server.client()
+    client.request(WRITE)
+    (session,) = server.sessions
+    session._runtime = replace(session._runtime, in_thread=_raises(MemoryError()))
+    assert client.send(Data(1, b"x")) == [ErrorPacket(0, "Server is out of memory")]
+    assert list((root / "in").iterdir()) == []
+    assert server.idle
+
+
+@pytest.mark.parametrize(
+    "event", ["timer", "repeated request", "refused", "stop", "hold", "thread"], ids=str
+)
+def test_a_fault_in_any_event_ends_the_session(server, root, monkeypatch, event):
+    """A session that continued after a fault could store a file without some of its blocks."""
+    client = server.client()
+    client.request(WRITE)
+    (session,) = server.sessions
+    monkeypatch.setattr(type(session), "_reclaim", _fails_once(MemoryError(), session._reclaim))
+    match event:
+        case "timer":
+            let_pass(server.net.clock, 5)
+        case "repeated request":
+            session.on_request_repeated()
+        case "refused":
+            session.connectionRefused()
+        case "stop":
+            session.stop(Outcome.STOPPED)
+        case "hold":
+            session.hold()
+        case "thread":
+            session._on_thread_result(None, lambda _: None)
+    (result,) = server.reports
+    assert result.outcome is not Outcome.DONE
+    assert server.idle
+    assert list((root / "in").iterdir()) == []

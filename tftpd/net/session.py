@@ -178,22 +178,23 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
     def connectionRefused(self) -> None:
         """Twisted: handle an ICMP error."""
-        self.machine.on_refused()
-        self._run()
+        self._run(lambda: self.machine.on_refused())
 
     def on_request_repeated(self) -> None:
         """Handle a repeated request: the first packet of this side may be lost."""
-        self.machine.on_request_repeated(self._seconds())
-        self._run()
+        self._run(lambda: self.machine.on_request_repeated(self._seconds()))
 
     def hold(self) -> None:
         """Send nothing until the peer does. The idle timeout ends the session.
 
         The deadline of the machine remains, so that a packet of the peer sets the timer again.
         """
-        self._reclaim()
-        now = self._seconds()
-        self._set_timer(now + self._machine.remaining_time(now), now)
+        try:
+            self._reclaim()
+            now = self._seconds()
+            self._set_timer(now + self._machine.remaining_time(now), now)
+        except Exception:
+            self._internal_error()
 
     def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
         """End the session now.
@@ -202,10 +203,13 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             outcome: Outcome to report, unless there is one already.
             reason: Text of the ERROR that the peer gets; None: no ERROR is sent.
         """
-        if reason is not None:
-            self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason), outcome)
-        self.machine.close(outcome)
-        self._run()
+
+        def step() -> None:
+            if reason is not None:
+                self.machine.abort(RequestRefused(ErrorCode.NOT_DEFINED, text=reason), outcome)
+            self.machine.close(outcome)
+
+        self._run(step)
 
     def abandon(self) -> None:
         """End a session that has no port because none could be bound."""
@@ -259,26 +263,26 @@ class Session(BurstProtocol, Generic[AnyMachine]):
 
         At most four threads wait for the same device, by default that of the file.
         """
+        done = self._runtime.run_file_call(work, device or self._device)
         self._in_thread = True
-        self._runtime.run_file_call(work, device or self._device).addBoth(
-            self._on_thread_result, then
-        )
+        done.addBoth(self._on_thread_result, then)
 
     def _on_thread_result(self, result: T | Failure, then: Callable[[T], None]) -> None:
         self._in_thread = False
         if self._ended:
             self._runtime.close_file(self._close_file, self._device)
             return
-        try:
-            if isinstance(result, Failure):
-                result.raiseException()
-            else:
-                then(result)
-        except RequestRefused as refused:
-            self._machine.abort(refused)
-        except Exception:
-            self._internal_error()
-        self._run()
+
+        def step() -> None:
+            try:
+                if isinstance(result, Failure):
+                    result.raiseException()
+                else:
+                    then(result)
+            except RequestRefused as refused:
+                self._machine.abort(refused)
+
+        self._run(step)
 
     def _finish_turn(self, now: float) -> None:
         """Report the outcome, end the session, or set the timer."""
@@ -321,16 +325,18 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def _wake(self) -> None:
         self._wakeup = None
         self._wakeup_time = inf
-        now = self._seconds()
+        try:
+            self._on_timer(self._seconds())
+        except Exception:
+            self._internal_error()
+
+    def _on_timer(self, now: float) -> None:
         if self._loan is not None and now < self.machine.deadline:
             self._set_timer(self._machine.deadline, now)
             return
         self._reclaim()
         # Under load the peer's answer may have arrived and not have been read yet.
-        try:
-            self.transport.readPending()
-        except Exception:
-            self._internal_error()
+        self.transport.readPending()
         if self._ended:
             return
         now = self._seconds()
@@ -343,8 +349,11 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             return
         self._run()
 
-    def _run(self) -> None:
+    def _run(self, step: Callable[[], None] | None = None) -> None:
+        """Do a step of the machine, and what follows from it."""
         try:
+            if step is not None:
+                step()
             self._reclaim()
             self._advance(self._seconds())
         except Exception:
@@ -368,16 +377,21 @@ class Session(BurstProtocol, Generic[AnyMachine]):
             self._end()
 
     def _end(self) -> None:
+        """Release everything, also if a part of it fails."""
         if self._ended:
             return
         self._ended = True
-        self._reclaim()
-        self._stop_timer()
-        if self.transport is not None:
-            self.transport.stopListening()
-        if not self._in_thread:
-            self._runtime.close_file(self._close_file, self._device)
-        self._on_end()
+        try:
+            self._reclaim()
+            self._stop_timer()
+            if self.transport is not None:
+                self.transport.stopListening()
+        finally:
+            try:
+                if not self._in_thread:
+                    self._runtime.close_file(self._close_file, self._device)
+            finally:
+                self._on_end()
 
     def _reply_to_unknown_tid(self, datagram: bytes, source: SocketAddress) -> None:
         """Reply to a packet from an unknown TID with ERROR 5 (RFC 1350 section 4).

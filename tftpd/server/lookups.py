@@ -13,7 +13,6 @@ a short time.
 """
 
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
@@ -279,14 +278,19 @@ class LookupPool:
             handover = _Handover(self._reactor)
             self._pool.callInThreadWithCallback(handover.put, work)
         except (RuntimeError, MemoryError) as error:
+            forget_unstarted_threads(self._pool)
             return fail(MemoryError(str(error)))
         handover.wait(max_wait)
         return handover.done
 
     def stop(self) -> None:
         """Wait for running lookups and end the threads."""
-        with suppress(RuntimeError):  # a thread that could not be started
-            self._pool.stop()
+        self._pool.stop()
+
+
+def forget_unstarted_threads(pool: ThreadPool) -> None:
+    """Forget threads that could not be started: `ThreadPool.stop()` fails if there is one."""
+    pool.threads[:] = [thread for thread in pool.threads if thread.ident is not None]
 
 
 class _Handover:

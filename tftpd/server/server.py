@@ -32,7 +32,7 @@ from tftpd.server.config_builder import admission_limits, template_renderer
 from tftpd.server.fair_queue import RequestQueue
 from tftpd.server.listener import Listener
 from tftpd.server.listening_port import ListeningPort
-from tftpd.server.lookups import LookupPool
+from tftpd.server.lookups import LookupPool, forget_unstarted_threads
 from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import PacketCapture
@@ -329,7 +329,9 @@ class Server:
         return ListeningPort(self._readers, sock, listener, queue, throttle)
 
     def _in_thread(self, work: Callable[[], T]) -> "Deferred[T]":
+        pool = self._reactor.getThreadPool()
         try:
-            return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
-        except RuntimeError as error:
-            return fail(MemoryError(str(error)))  # no thread can be started
+            return deferToThreadPool(self._reactor, pool, work)
+        except (RuntimeError, MemoryError) as error:  # no thread can be started
+            forget_unstarted_threads(pool)
+            return fail(MemoryError(str(error)))
