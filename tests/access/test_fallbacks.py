@@ -94,6 +94,7 @@ _HOSTILE = st.lists(
 _EVERY = FallbackChain(tuple(Fallback), ((b"boot",), (b"in", b"deep")))
 
 
+@pytest.mark.check
 @settings(deadline=None)  # the first example loads encodings
 @given(_HOSTILE.filter(lambda name: b"\0" not in name))
 def test_no_candidate_leaves_its_mount_or_has_a_nul(name):

@@ -177,6 +177,7 @@ _TEXTS = st.lists(st.tuples(_PIECES, _TIMES).map("".join), max_size=7).map("".jo
 _NAMES = st.text("ab/A", max_size=20).map(str.encode)
 
 
+@pytest.mark.check
 @settings(max_examples=400, deadline=None)
 @given(_TEXTS, _NAMES)
 def test_an_expression_matches_as_in_python(text, name):
@@ -310,6 +311,7 @@ _POSIX_PIECES = st.sampled_from(
 _POSIX_TEXTS = st.lists(st.tuples(_POSIX_PIECES, _TIMES).map("".join), max_size=4).map("".join)
 
 
+@pytest.mark.check
 @settings(max_examples=300, deadline=None)
 @given(_POSIX_TEXTS, st.booleans(), st.booleans())
 def test_what_is_translated_matches_as_in_the_c_library(text, ignore_case, uses_groups):

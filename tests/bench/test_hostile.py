@@ -27,6 +27,7 @@ def test_an_attack_sends_datagrams_and_ends_at_its_limit(attack):
         assert sock.recv(2048)
 
 
+@pytest.mark.check
 def test_a_file_is_read_during_an_attack(monkeypatch):
     monkeypatch.setattr(hostile, "SIZES", {16: 40_000})
     monkeypatch.setattr(hostile, "WARM_UP_SECONDS", 0.1)

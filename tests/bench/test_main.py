@@ -28,6 +28,7 @@ def _command(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench", "of a test"])
 
 
+@pytest.mark.check
 @needs_compiler
 def test_load_measures_our_server(capsys):
     assert program.main(["load", "--scenarios", _SCENARIO, "--rounds", "1"]) == 0
@@ -38,6 +39,7 @@ def test_load_measures_our_server(capsys):
     assert f"{_SCENARIO}, round 1: tftpd" in printed.err
 
 
+@pytest.mark.check
 @needs_compiler
 def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, monkeypatch):
     absent = Server("rs-tftpd", "no-such-program {port} {root}")
@@ -56,6 +58,7 @@ def test_peers_writes_a_report_with_the_servers_that_exist(tmp_path, capsys, mon
     assert chart.exists()
 
 
+@pytest.mark.check
 def test_clients_measures_with_and_without_the_start_up(capsys, monkeypatch):
     monkeypatch.setattr(client_programs, "_SIZES", {64: 1})
     clients = ["--clients", "tftpc", "--servers", "tftpd"]
@@ -145,6 +148,7 @@ def test_the_version_of_a_missing_program_is_empty():
     assert read_version("python").startswith("3.")
 
 
+@pytest.mark.check
 def test_the_version_of_our_programs_has_the_data_plane():
     assert read_version("tftpc").endswith(f", data plane in {dataplane.NAME}")
     assert read_version("tftpd (python)").endswith(", data plane in python")
@@ -170,6 +174,7 @@ def test_the_document_of_the_figures_has_a_section_for_each_report(tmp_path):
     assert "heading of tftpc" in page.read_text()
 
 
+@pytest.mark.check
 def test_calls_counts_the_python_calls_of_a_small_request():
     """The limits keep the path short; a change that exceeds them must shorten it elsewhere."""
     run = [sys.executable, "-m", "bench", "calls"]

@@ -124,6 +124,7 @@ def test_lost_and_repeated_blocks_are_handled_in_lock_step(tmp_path):
     assert result.retransmits == 2
 
 
+@pytest.mark.check
 def test_block_numbers_roll_over_in_lock_step(tmp_path):
     def play(listener, request, client):
         listener.sendto(b"\0\6blksize\x008\0", client)

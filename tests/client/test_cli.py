@@ -181,6 +181,7 @@ def test_a_misspelt_command_is_not_a_host(tftpc, arguments, message):
     assert done.stderr.decode().startswith(f"tftpc: {message}")
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     "command",
     [
@@ -251,6 +252,7 @@ def test_put_counts_from_0_and_a_server_that_needs_it_causes_a_hint(
     assert (process.wait(LIMIT), b"--first-block 0" in error) == (5 * first_block, first_block)
 
 
+@pytest.mark.check
 def test_failures_have_different_exit_statuses(tftpc, url, silent_server, tmp_path):
     (tmp_path / "f").write_bytes(b"")
     assert tftpc("get", f"{url}/none").returncode == 3

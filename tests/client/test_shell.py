@@ -231,6 +231,7 @@ def test_a_script_runs_all_commands_after_a_failure(running, tmp_path):
     assert [event["blksize"] for event in running.awaited(5)[2:3]] == [1024]
 
 
+@pytest.mark.check
 def test_a_script_reaches_a_device_that_listens_late_and_for_a_short_time(tmp_path):
     (tmp_path / "fw.bin").write_bytes(b"firmware")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:

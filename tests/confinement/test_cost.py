@@ -125,6 +125,7 @@ def test_a_stored_request_is_small(tree):
     server.sessions.stop()
 
 
+@pytest.mark.check
 def test_the_negative_cache_has_limited_memory(tree, roots, monkeypatch):
     """The names are as long as the cache accepts."""
     hour = time.time_ns() + 3600 * 10**9

@@ -193,6 +193,7 @@ def _run_into(stdout, *words):
     )
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("command", [["schema"], ["check", "FILE"]])
 def test_a_closed_pipe_ends_a_command_quietly(config, command):
     reading, writing = os.pipe()

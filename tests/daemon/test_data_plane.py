@@ -33,6 +33,7 @@ def test_the_version_names_the_data_plane(name, command):
     assert ended.stdout == f"{name} {__version__} (data plane: python)\n"
 
 
+@pytest.mark.check
 def test_without_a_selection_the_extension_is_used_if_it_is_installed():
     name = "C" if find_spec("tftpd.dataplane._native") else "python"
     for program, expected in ((TFTPD, name), (WITHOUT_EXTENSION + TFTPD, "python")):

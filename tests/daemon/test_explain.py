@@ -192,6 +192,7 @@ def _decision(explanation):
     return answer, explanation["granted"], explanation["reason"]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("uid", [os.geteuid(), NOBODY])
 @pytest.mark.parametrize(
     ("mode", "cases"),
@@ -538,6 +539,7 @@ def test_a_bad_configuration_exits_with_78(tmp_path, capsys):
     assert 'missing key "directories"' in capsys.readouterr().err
 
 
+@pytest.mark.check
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
 def test_the_user_option_decides_with_the_rights_of_that_user(config):
     base = Path(config.settings.directories[0].root[0]).parent
@@ -549,6 +551,7 @@ def test_the_user_option_decides_with_the_rights_of_that_user(config):
         assert (ran.returncode, ran.stderr) == (status, b"")
 
 
+@pytest.mark.check
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
 def test_a_user_that_does_not_exist_owns_no_files(config):
     base = Path(config.settings.directories[0].root[0]).parent

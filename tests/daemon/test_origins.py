@@ -98,6 +98,7 @@ class Client:
         return decode(datagram)
 
 
+@pytest.mark.check
 def test_a_file_is_sent_while_the_origin_still_sends_it(tmp_path, origin, cache):
     may_end = threading.Event()
 
@@ -183,6 +184,7 @@ def test_an_object_is_confirmed_after_its_max_age_and_changes(tmp_path, origin, 
         until(lambda: _get(running) == b"new")
 
 
+@pytest.mark.check
 def test_a_stale_object_is_served_while_the_origin_is_down(tmp_path, origin, cache):
     origin.answer = _serve()
     with _origin_daemon(tmp_path, origin, cache) as running:
@@ -198,6 +200,7 @@ def test_a_stale_object_is_served_while_the_origin_is_down(tmp_path, origin, cac
         until(lambda: _get(running) == CONTENT and _named(running, "origin_available"))
 
 
+@pytest.mark.check
 def test_a_slow_confirmation_does_not_delay_the_client(tmp_path, origin, cache):
     origin.answer = _serve()
     with _origin_daemon(tmp_path, origin, cache) as running:
@@ -208,6 +211,7 @@ def test_a_slow_confirmation_does_not_delay_the_client(tmp_path, origin, cache):
         assert "if-none-match" in origin.requests[-1].headers
 
 
+@pytest.mark.check
 def test_signals_for_all_processes_do_not_end_the_fetcher(tmp_path, origin, cache):
     """A terminal and systemd send them, and transfers of the daemon may still need it."""
     origin.answer = _serve()
@@ -220,6 +224,7 @@ def test_signals_for_all_processes_do_not_end_the_fetcher(tmp_path, origin, cach
         assert not _named(running, "fetcher_ended")
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_fetcher_that_was_killed_is_replaced(tmp_path, origin, cache, workers):
     origin.answer = _serve()
@@ -232,6 +237,7 @@ def test_a_fetcher_that_was_killed_is_replaced(tmp_path, origin, cache, workers)
         assert _named(running, "fetcher_ended")
 
 
+@pytest.mark.check
 def test_a_fetch_that_breaks_ends_the_transfer_with_an_error(tmp_path, origin, cache):
     def answer(handler, request):
         if "range" in request.headers:
@@ -252,6 +258,7 @@ def test_a_fetch_that_breaks_ends_the_transfer_with_an_error(tmp_path, origin, c
         assert not list((cache / "data").iterdir())
 
 
+@pytest.mark.check
 def test_a_stopped_daemon_ends_its_fetcher_after_the_transfers(tmp_path, origin, cache):
     origin.answer = _serve()
     with _origin_daemon(tmp_path, origin, cache) as running:
@@ -262,6 +269,7 @@ def test_a_stopped_daemon_ends_its_fetcher_after_the_transfers(tmp_path, origin,
         assert not _named(running, "fetcher_ended")
 
 
+@pytest.mark.check
 def test_a_reload_adds_an_origin(tmp_path, origin, cache):
     origin.answer = _serve()
     with daemon(tmp_path) as running:
@@ -289,6 +297,7 @@ def test_a_cache_that_others_can_access_is_refused_at_the_reload(tmp_path, origi
         running.reload("not reloaded")
 
 
+@pytest.mark.check
 def test_credentials_reach_the_fetcher_only(tmp_path, origin, cache):
     def secret(log):
         return {"AWS_SECRET_ACCESS_KEY": "secret"}
@@ -335,6 +344,7 @@ def test_kill_9_in_the_middle_of_a_fill_leaves_no_wrong_byte(tmp_path, origin, c
             path.unlink()
 
 
+@pytest.mark.check
 def test_waiting_clients_use_no_thread(tmp_path, origin, cache):
     go_on = threading.Event()
 

@@ -22,6 +22,7 @@ def _stored(root):
     return [path for path in root.iterdir() if not path.name.startswith(".tftpd-upload-")]
 
 
+@pytest.mark.check
 @WORKERS
 def test_uploads_fill_the_quota_exactly_over_all_workers(tmp_path, workers):
     directories = _directory(tmp_path, quota=1000, max_files=100)

@@ -53,6 +53,7 @@ def test_a_reload_changes_directories_and_running_transfers_continue(tmp_path, o
         until(lambda: not stored(running.port, b"x", b"y"))  # workers reload one after the other
 
 
+@pytest.mark.check
 @WORKERS
 def test_an_invalid_file_keeps_the_old_settings_and_logs_every_problem(tmp_path, workers):
     with daemon(tmp_path, workers=workers) as running:
@@ -64,6 +65,7 @@ def test_an_invalid_file_keeps_the_old_settings_and_logs_every_problem(tmp_path,
         assert get(running.port, b"file") == b"old"
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_reload_adds_and_removes_listeners_and_keeps_other_sockets(tmp_path, workers):
     first, second = free_port(), free_port()
@@ -136,6 +138,7 @@ def test_a_reload_that_hangs_delays_no_request(tmp_path, other, workers):
         until(lambda: get(running.port, b"file") == b"new")
 
 
+@pytest.mark.check
 @WORKERS
 def test_no_transfer_fails_during_a_hundred_reloads(tmp_path, workers):
     content = bytes(range(256)) * 200

@@ -42,6 +42,7 @@ def _request(held, running):
     return sock
 
 
+@pytest.mark.check
 @WORKERS
 def test_transfers_use_ports_of_the_range_and_further_requests_are_dropped(tmp_path, workers):
     low, high = _free_range(8)

@@ -52,6 +52,7 @@ def test_all_packets_come_from_the_listening_port(tmp_path, workers):
             held.callback(finish, sock, tid)
 
 
+@pytest.mark.check
 @WORKERS
 @pytest.mark.parametrize("windowsize", [1, 8])
 def test_500_concurrent_clients_read_whole_files(tmp_path, workers, windowsize):
@@ -66,6 +67,7 @@ def test_500_concurrent_clients_read_whole_files(tmp_path, workers, windowsize):
         assert {event["outcome"] for event in running.transfers()} == {"done"}
 
 
+@pytest.mark.check
 @WORKERS
 def test_concurrent_uploads_are_stored_whole(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
@@ -95,6 +97,7 @@ def test_concurrent_uploads_get_smaller_windows(tmp_path):
         assert windows[0] > 4 * windows[-1]
 
 
+@pytest.mark.check
 @WORKERS
 def test_listeners_of_both_modes_work_together(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
@@ -117,6 +120,7 @@ def test_listeners_of_both_modes_work_together(tmp_path, workers):
         finish(*first)
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_reload_changes_the_mode_and_running_transfers_continue(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
@@ -139,6 +143,7 @@ def get_tid(running):
     return tid[1]
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_removed_listener_keeps_its_socket_until_its_transfers_end(tmp_path, workers):
     """Workers drain one after the other, and clients stay with their worker."""
@@ -158,6 +163,7 @@ def test_a_removed_listener_keeps_its_socket_until_its_transfers_end(tmp_path, w
         assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_listener_that_is_added_again_uses_the_same_socket(tmp_path, workers):
     with single(tmp_path, workers=workers) as running:
@@ -187,6 +193,7 @@ def is_free(port):
         return True
 
 
+@pytest.mark.check
 @WORKERS
 def test_draining_finishes_transfers_and_accepts_no_requests(tmp_path, workers):
     with single(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
@@ -210,6 +217,7 @@ def test_a_transfer_that_takes_too_long_gets_an_error_from_the_port(tmp_path, wo
             assert sock.recvfrom(600) == (b"\0\5\0\0Server is stopping\0", tid)
 
 
+@pytest.mark.check
 def test_a_worker_that_is_killed_loses_only_its_own_transfers(tmp_path):
     with single(tmp_path, workers=2) as running:
         until(lambda: len([event for event in running.events() if "pid" in event]) == 2)

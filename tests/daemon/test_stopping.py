@@ -28,6 +28,7 @@ def outcomes(running):
     return [outcome for outcome in ends if outcome != "refused"]
 
 
+@pytest.mark.check
 @WORKERS
 def test_running_transfers_finish_and_no_others_start(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
@@ -43,6 +44,7 @@ def test_running_transfers_finish_and_no_others_start(tmp_path, workers):
         assert {event["level"] for event in running.events()} <= {"info", "warn"}
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_running_upload_is_stored(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_timeout=LONG_SECONDS) as running:
@@ -58,6 +60,7 @@ def test_a_running_upload_is_stored(tmp_path, workers):
         assert (running.root / "new").read_bytes() == b"x" * 100
 
 
+@pytest.mark.check
 @WORKERS
 def test_an_upload_that_takes_too_long_gets_an_error_and_leaves_no_file(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_timeout=0.5) as running:
@@ -75,6 +78,7 @@ def test_an_upload_that_takes_too_long_gets_an_error_and_leaves_no_file(tmp_path
         assert outcomes(running) == ["stopped"]
 
 
+@pytest.mark.check
 @WORKERS
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_stops_at_once(tmp_path, workers, how):

@@ -211,6 +211,7 @@ def _next(sock):
     return message
 
 
+@pytest.mark.check
 def test_the_running_daemon_uses_a_monotonic_clock_and_restores_the_old_one(tmp_path):
     """The clock keeps the time of the old one, so timers of other services stay valid."""
     config = tmp_path / "t.yaml"
@@ -239,6 +240,7 @@ def test_the_running_daemon_uses_a_monotonic_clock_and_restores_the_old_one(tmp_
     assert done.stdout == "True\nTrue True\nTrue\nTrue\n", done.stderr
 
 
+@pytest.mark.check
 def test_workers_send_no_notifications(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)

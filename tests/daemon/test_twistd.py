@@ -259,6 +259,7 @@ def test_the_shipped_profiles_are_read_before_root_is_dropped(installed):
         assert get(969, b"file", host=address) == b"content"
 
 
+@pytest.mark.check
 @only_root
 @pytest.mark.parametrize("closed", ["tftpd", "."])
 def test_the_daemon_refuses_a_user_who_cannot_read_its_package(installed, closed):
@@ -269,6 +270,7 @@ def test_the_daemon_refuses_a_user_who_cannot_read_its_package(installed, closed
         assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.check
 def test_few_descriptors_limit_the_sessions_and_other_requests_are_dropped(tmp_path):
     """Firmware retransmits a dropped request."""
     few = resource.RLIMIT_NOFILE, (64, 64)
@@ -341,6 +343,7 @@ def _random_datagram(rng):
     return bytes(datagram)
 
 
+@pytest.mark.check
 def test_the_daemon_still_serves_after_ten_thousand_hostile_datagrams(tmp_path):
     rng = random.Random(2026)
     with daemon(tmp_path) as running:
@@ -367,6 +370,7 @@ def test_the_daemon_still_serves_after_ten_thousand_hostile_datagrams(tmp_path):
         assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.check
 def test_two_hundred_concurrent_clients_get_intact_files(tmp_path):
     content = random.Random(7).randbytes(100_000)
     with daemon(tmp_path) as running:

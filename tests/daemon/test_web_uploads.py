@@ -81,6 +81,7 @@ def _upload_daemon(tmp_path, origin, workers=1, **write):
             until(lambda: not list(Path(cache).glob("spool/*")))
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_upload_is_stored_once(tmp_path, origin, files, workers):
     with _upload_daemon(tmp_path, origin, workers) as running:
@@ -105,6 +106,7 @@ def test_an_upload_waits_until_the_origin_has_been_asked(tmp_path, origin, files
         assert files.contents["/127.0.0.1/new"] == CONTENT
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_origin_that_ignores_conditions_gets_no_uploads(tmp_path, origin, files, workers):
     files.ignores_conditions = True
@@ -123,6 +125,7 @@ def test_an_origin_that_ignores_conditions_gets_no_uploads(tmp_path, origin, fil
         assert files.contents["/new"] == CONTENT
 
 
+@pytest.mark.check
 def test_an_origin_that_fails_is_an_error_and_asked_again(tmp_path, origin, files):
     files.status = 403
     with _upload_daemon(tmp_path, origin) as running:

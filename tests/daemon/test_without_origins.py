@@ -8,6 +8,7 @@ import pytest
 from tests.support.daemons import answers, daemon, until
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_library_for_origins_is_imported(tmp_path, workers):
     def list_imports(log):

@@ -50,6 +50,7 @@ def test_clients_are_spread_over_the_workers_and_the_log_names_the_worker(tmp_pa
     assert {event["outcome"] for event in transfers} == {"done"}
 
 
+@pytest.mark.check
 def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         pids, process = _pids(running), running.process.pid
@@ -64,6 +65,7 @@ def test_a_worker_that_cannot_start_is_started_when_descriptors_are_available(tm
         assert running.process.poll() is None
 
 
+@pytest.mark.check
 def test_the_daemon_does_not_start_without_descriptors_for_its_workers(tmp_path):
     """Half of the clients would get no answer: the kernel sends them to a worker's socket."""
     port = free_port()
@@ -102,6 +104,7 @@ def test_a_flood_of_refused_requests_does_not_fill_the_memory_of_a_worker(tmp_pa
         assert set(_pids(running).values()) == set(before)
 
 
+@pytest.mark.check
 def test_workers_store_uploads_with_any_bytes_in_the_name(tmp_path):
     name = b"r\xff\xe4.cfg"
     with daemon(tmp_path, workers=2) as running:
@@ -111,6 +114,7 @@ def test_workers_store_uploads_with_any_bytes_in_the_name(tmp_path):
     assert event["file"] == "r\\xff\\xe4.cfg"
 
 
+@pytest.mark.check
 def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         (running.root / "file").write_bytes(b"x" * 1000)
@@ -143,6 +147,7 @@ def test_a_stopped_worker_is_replaced(tmp_path):
         _reach_all(running, 2)
 
 
+@pytest.mark.check
 def test_the_session_limit_applies_to_all_workers_together(tmp_path):
     with daemon(tmp_path, workers=2, limits={"sessions": 5}) as running:
         _reach_all(running, 2)
@@ -175,6 +180,7 @@ def _receives_packet(sock: socket.socket) -> bool:
     return False
 
 
+@pytest.mark.check
 def test_sigterm_ends_workers_and_sends_errors_to_running_clients(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         (running.root / "file").write_bytes(b"x" * 5000)
@@ -189,6 +195,7 @@ def test_sigterm_ends_workers_and_sends_errors_to_running_clients(tmp_path):
         _wait_for_end(pids)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_daemon(tmp_path, how):
     with daemon(tmp_path, workers=2) as running:
@@ -198,6 +205,7 @@ def test_workers_end_with_the_daemon(tmp_path, how):
         _wait_for_end(pids)
 
 
+@pytest.mark.check
 def test_ctrl_c_in_a_terminal_ends_the_daemon_and_its_workers(tmp_path):
     with daemon(tmp_path, preexec=os.setsid, workers=2) as running:
         _reach_all(running, 2)
@@ -208,6 +216,7 @@ def test_ctrl_c_in_a_terminal_ends_the_daemon_and_its_workers(tmp_path):
         _wait_for_end(pids)
 
 
+@pytest.mark.check
 def test_an_unfinished_upload_of_a_killed_worker_is_removed(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -224,6 +233,7 @@ def test_an_unfinished_upload_of_a_killed_worker_is_removed(tmp_path):
         until(lambda: not left[0].exists())
 
 
+@pytest.mark.check
 def test_a_port_in_use_is_reported_with_workers_too(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         second = subprocess.run(

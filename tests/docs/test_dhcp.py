@@ -135,6 +135,7 @@ def ask(client: Host, request: bytes, to: tuple[str, int] = ("255.255.255.255", 
     raise AssertionError("no answer")
 
 
+@pytest.mark.check
 def test_dnsmasq_hands_out_the_file_for_each_client(tmp_path):
     with dnsmasq(configuration("dnsmasq"), tmp_path) as client:
         for (number, user_class), file in CLIENTS.items():
@@ -157,6 +158,7 @@ def test_proxy_dhcp_hands_out_the_file_for_each_client(tmp_path):
             assert (offer.server, offer.file) == (SERVER, file)
 
 
+@pytest.mark.check
 def test_dnsmasq_hands_out_a_url_for_http_boot(tmp_path):
     text = configuration("dnsmasq") + configuration("dnsmasq for UEFI HTTP boot")
     with dnsmasq(text, tmp_path) as client:

@@ -17,6 +17,7 @@ HOUR, YEARS = 3600, 10 * 365 * 86400
 CONTENT = bytes(range(256)) * 64
 
 
+@pytest.mark.check
 def test_steps_of_the_wall_clock_do_not_affect_transfers(tmp_path):
     faults = FaultInjector(tmp_path)
     with watched_daemon(tmp_path, environment=faults.environment) as watched:
@@ -40,6 +41,7 @@ def test_steps_of_the_wall_clock_do_not_affect_transfers(tmp_path):
         assert len(years) == 3  # the log shows that the steps took effect
 
 
+@pytest.mark.check
 def test_timers_fire_after_steps_of_the_wall_clock(tmp_path):
     faults = FaultInjector(tmp_path)
     with watched_daemon(

@@ -15,6 +15,7 @@ from tests.support.daemons import daemon, free_port, until
 CONTENT = bytes(range(256)) * 64
 
 
+@pytest.mark.check
 def test_a_kill_during_fifty_uploads_leaves_no_incomplete_file(tmp_path):
     port = free_port()
     with daemon(tmp_path, port=port) as running:

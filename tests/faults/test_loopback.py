@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -69,6 +70,7 @@ class FaultyLoopback(TestCase):
         self.assertEqual([report.outcome for report in reports], [Outcome.DONE] * 2)
         self.assertTrue(got.read_bytes() == content == (self.root / "new").read_bytes())
 
+    @pytest.mark.check
     def test_windows_are_intact_after_each_mild_fault(self) -> "Deferred[Any]":
         async def run() -> None:
             for name in MILD_FAULTS:

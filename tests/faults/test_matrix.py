@@ -21,6 +21,7 @@ def _run(cells):
     return sum(verdict.complete for verdict in verdicts)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_transfer_is_intact_or_ends_with_an_error_and_leaves_no_resources(fault):
     assert _run(sample((fault,), 30, seed=1)) > 0
@@ -33,6 +34,7 @@ def test_a_transfer_with_two_faults_is_intact_or_ends_with_an_error(first):
     assert _run(cells) > 0
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(("direction", "fault"), LONG)
 def test_a_transfer_is_intact_after_a_rollover_of_block_numbers(direction, fault):
     assert _run([Cell(direction, Mode.OCTET, 8, 64, "rollover", (fault,), 1)]) == 1

@@ -68,6 +68,7 @@ def test_no_transfer_fails_during_a_hundred_reloads_per_second(tmp_path, workers
         assert any(message.startswith("not reloaded") for message in messages)
 
 
+@pytest.mark.check
 def test_transfers_continue_while_the_log_is_full_and_lost_lines_are_reported(tmp_path):
     faults = FaultInjector(tmp_path)
     with watched_daemon(tmp_path, environment=faults.environment) as watched:
@@ -83,6 +84,7 @@ def test_transfers_continue_while_the_log_is_full_and_lost_lines_are_reported(tm
         assert all(event["level"] != "critical" for event in watched.running.events())
 
 
+@pytest.mark.check
 def test_transfers_continue_after_the_reader_of_the_log_has_closed_it(tmp_path):
     faults = FaultInjector(tmp_path)
     with watched_daemon(tmp_path, environment=faults.environment) as watched:

@@ -61,6 +61,7 @@ def watched(shared_daemon, faults):
     shared_daemon.check_recovery()
 
 
+@pytest.mark.check
 def test_a_full_disk_ends_uploads_only(tmp_path):
     (tmp_path / "root").mkdir()
     disk = _small_disk(tmp_path / "root", size="256k")
@@ -88,6 +89,7 @@ def test_a_full_disk_ends_uploads_only(tmp_path):
         assert watched.get(b"later") == CONTENT  # the old file stays
 
 
+@pytest.mark.check
 def test_a_disk_without_inodes_refuses_uploads_and_serves_reads(tmp_path):
     (tmp_path / "root").mkdir()
     disk = _small_disk(tmp_path / "root", size="1m", nr_inodes=4)

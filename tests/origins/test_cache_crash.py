@@ -35,6 +35,7 @@ def size_on_disk(data):
     return sum(file.stat().st_size for file in data.iterdir() if ".json" not in file.suffixes)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("n_kills", [8, pytest.param(100, marks=pytest.mark.nightly)])
 def test_a_killed_process_leaves_only_whole_objects(tmp_path, n_kills):
     choose = random.Random(n_kills)

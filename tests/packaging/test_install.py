@@ -16,7 +16,8 @@ from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
 from tests.support.programs import program
 
-pytestmark = pytest.mark.xdist_group("installation")  # one process builds the files
+# One process builds the files.
+pytestmark = [pytest.mark.check, pytest.mark.xdist_group("installation")]
 
 LIMIT = 300
 IGNORED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*")
@@ -152,7 +153,6 @@ def test_every_module_is_in_the_wheel(wheel):
     assert modules <= packaged
 
 
-@pytest.mark.check
 def test_an_installation_has_the_manual_pages_and_the_completions(installed):
     files = [path for path in (CHECKOUT / "share").rglob("*") if path.is_file()]
     assert CHECKOUT / "share/man/man8/tftpd.8" in files
@@ -160,21 +160,18 @@ def test_an_installation_has_the_manual_pages_and_the_completions(installed):
         assert (installed / path.relative_to(CHECKOUT)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.check
 def test_an_installation_without_a_compiler_has_the_data_plane_in_python(python_wheel, environment):
     tftpd = _install(python_wheel) / "bin/tftpd"
     version = _run(str(tftpd), "--version", cwd="/", env=environment)
     assert version.endswith(" (data plane: python)\n")
 
 
-@pytest.mark.check
 def test_an_installed_twistd_knows_the_plugin(installed, environment, tmp_path):
     run = "from twisted.scripts.twistd import run; run()"
     output = _run(str(installed / "bin/python"), "-c", run, "--help", cwd=tmp_path, env=environment)
     assert "A TFTP server." in output
 
 
-@pytest.mark.check
 def test_an_installed_program_installs_its_units(installed, environment, tmp_path):
     command = [str(installed / "bin/tftpd"), "install-units", "--root", str(tmp_path / "root")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
@@ -186,7 +183,6 @@ def test_an_installed_program_installs_its_units(installed, environment, tmp_pat
         assert f"ExecStart={installed}/bin/tftpd run " in unit.read_text()
 
 
-@pytest.mark.check
 def test_an_installed_daemon_serves_from_any_directory(installed, environment, tmp_path):
     port = free_port()
     (tmp_path / "file").write_bytes(b"content")

@@ -75,6 +75,7 @@ def test_origins_and_the_cache_are_shown(tmp_path):
         assert metrics["tftpd_origin_fetcher_up",] == 1
 
 
+@pytest.mark.check
 def test_an_origin_that_does_not_answer_is_shown_with_the_reason(tmp_path):
     with _served(tmp_path) as (page, origin):
         get(page.running.port, b"kernel")

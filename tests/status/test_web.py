@@ -261,6 +261,7 @@ def test_resolved_names_are_counted_and_shown(tmp_path):
         assert _metrics(page)["tftpd_resolved_names_total", "case"] == 2
 
 
+@pytest.mark.check
 def test_each_client_has_a_verdict(tmp_path):
     with web(tmp_path) as page:
         (page.running.root / "boot.efi").write_bytes(b"x" * 10_000)
@@ -295,6 +296,7 @@ def _pid_of(page, number):
     return page.status()["workers"][number]["pid"]
 
 
+@pytest.mark.check
 def test_the_status_merges_all_workers(tmp_path):
     with web(tmp_path, workers=2) as page, ExitStack() as clients:
         (page.running.root / "file").write_bytes(b"x" * 9_000)
@@ -313,6 +315,7 @@ def test_the_status_merges_all_workers(tmp_path):
         assert page.status()["clients"][0]["text"] == "read file"
 
 
+@pytest.mark.check
 def test_the_status_shows_workers_that_die_or_do_not_answer(tmp_path):
     with web(tmp_path, workers=2) as page:
         until(lambda: all(_answering(page)))
@@ -454,6 +457,7 @@ def test_reloads_are_counted_and_update_the_listeners(tmp_path):
         assert _metrics(page)["tftpd_config_last_reload_successful",] == 0
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_metrics_show_the_quota_of_a_directory_and_its_usage(tmp_path, workers):
     (tmp_path / "root").mkdir()

@@ -126,6 +126,7 @@ def test_a_slow_template_is_refused_for_a_while_unless_it_changes(renderer, temp
     assert renderer.render(template("mended"), {}) == b"mended"
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     "text",
     [
@@ -158,6 +159,7 @@ def test_a_template_that_includes_itself_keeps_the_process(renderer, template):
     assert children() == before
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     ("number", "name"),
     [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV"), (signal.SIGRTMIN + 6, "signal 40")],
@@ -215,6 +217,7 @@ def test_termination_signals_do_not_end_a_process(renderer, template, number):
     assert children() == [pid]
 
 
+@pytest.mark.check
 def test_twenty_threads_share_two_processes(renderer, template):
     template("{{ n }}", "part.j2")
     grant = template("{% for i in range(1000) %}{% include 'part.j2' %},{% endfor %}")
@@ -232,6 +235,7 @@ def test_twenty_threads_share_two_processes(renderer, template):
     assert max(maximum) == 2
 
 
+@pytest.mark.check
 def test_a_slow_template_does_not_delay_others(template):
     with (
         closing(TemplateRenderer(RenderLimits(seconds=30.0))) as renderer,
@@ -247,6 +251,7 @@ def test_a_slow_template_does_not_delay_others(template):
         slow.result(LIMIT)
 
 
+@pytest.mark.check
 def test_slow_templates_of_one_root_do_not_keep_another_root_waiting(template, tmp_path):
     """Ten threads wait already, with templates that never end."""
     renderer = TemplateRenderer(RenderLimits(seconds=0.5), max_wait=1.5)
@@ -571,6 +576,7 @@ def test_an_idle_process_ends_after_the_daemon_was_killed(parent):
     _wait_for_exit(descriptor)
 
 
+@pytest.mark.check
 def test_a_busy_process_ends_soon_after_the_daemon_was_killed(parent):
     daemon, pid, descriptor = parent(2.0)
     before = _cpu_seconds(pid)

@@ -376,6 +376,7 @@ def test_an_unchanged_template_is_compiled_once(render, template, monkeypatch):
     assert compiled == ["t.j2", "part.j2"]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(("count", "size"), [(20, MAX_TEMPLATE_BYTES // 2), (1000, 1)])
 def test_the_cache_of_compiled_templates_is_limited(render, sandbox, count, size):
     for number in range(count):

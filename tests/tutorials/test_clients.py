@@ -56,6 +56,7 @@ def test_an_upload_with_blocks_of_516_bytes_is_refused_with_the_reason(running, 
     assert not (running.root / name).exists()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("size", [1, 512, 513, 1024])
 def test_an_upload_without_an_empty_last_block_is_not_stored_if_all_blocks_are_full(running, size):
     name = f"no-end-{size}"
@@ -71,6 +72,7 @@ def test_an_upload_without_an_empty_last_block_is_not_stored_if_all_blocks_are_f
         assert not (running.root / name).exists()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     ("download", "outcome"),
@@ -92,6 +94,7 @@ def test_a_missing_file_is_reported(running):
         programs.download_in_order(running.server, "missing")
 
 
+@pytest.mark.check
 def test_a_client_that_acknowledges_block_0_only_gets_few_packets(running):
     (running.root / "never").write_bytes(CONTENT)
     assert programs.download_that_counts_from_0(running.server, "never") <= 4

@@ -29,6 +29,7 @@ def probe(*arguments):
     )
 
 
+@pytest.mark.check
 def test_tftpd_is_healthy_and_probed_within_30_seconds(running):
     started = time.monotonic()
     done = probe("--json", f"tftp://127.0.0.1:{running.port}/file")
@@ -50,6 +51,7 @@ def test_incomplete_transfers_are_ended_with_an_error(running):
     assert {transfer["outcome"] for transfer in ended} <= {"aborted by peer", "probe"}
 
 
+@pytest.mark.check
 def test_the_report_is_printed_as_a_table(running):
     done = probe("--port", str(running.port), "127.0.0.1", "small")
     printed = done.stdout.decode().splitlines()
