@@ -18,6 +18,8 @@ JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
 STRICT = -W error -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 PARALLEL = -n $(JOBS) --dist loadgroup
 PYTEST = $(BIN)/python -m pytest -q $(STRICT)
+# Some tests measure real time. One that fails beside the others must pass alone.
+FAILED_AGAIN = $(PYTEST) --last-failed --last-failed-no-failures none
 
 # The tests start hundreds of Python processes. Without byte code, which many containers
 # disable by this variable, each of them compiles tftpd again (0.3 s).
@@ -57,7 +59,7 @@ extension: $(VENV)/.installed  ## Compile the extension; each warning is an erro
 
 .PHONY: check
 check: lint branches trial $(VENV)/.installed-test $(VENV)/.installed-docs  ## Run lint and all tests: also interop, browser, packages
-	$(PYTEST) $(PARALLEL) -m "not nightly"
+	$(PYTEST) $(PARALLEL) -m "not nightly" || $(FAILED_AGAIN) -m "not nightly"
 
 # trial runs the test cases of unittest alone: state machines and transfers over loopback.
 .PHONY: trial

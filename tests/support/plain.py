@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-WAIT = 10.0  # seconds for any one packet
+WAIT = 30.0  # seconds for any one packet
 LOCALHOST = "127.0.0.1"
 
 Pairs = Sequence[tuple[str, object]]
