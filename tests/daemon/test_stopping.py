@@ -7,8 +7,9 @@ import time
 import pytest
 
 from tests.daemon.test_reload import start_transfer
+from tests.status.pages import web
 from tests.support.daemons import answers, daemon, until
-from tests.support.plain import received_after, request
+from tests.support.plain import get, received_after, request
 from tftpd.access.paths import TEMPORARY
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -114,3 +115,38 @@ def test_a_reload_during_the_drain_is_ignored(tmp_path):
         running.process.wait(20)
         assert not answers(running.port)
         assert "reloaded" not in running.log.read_text()
+
+
+@pytest.mark.check
+@WORKERS
+def test_requests_are_served_during_the_drain_delay_while_health_is_503(tmp_path, workers):
+    with web(tmp_path, workers=workers, drain_delay=2, drain_timeout=LONG_SECONDS) as page:
+        running = page.running
+        (running.root / "file").write_bytes(b"x" * 700)
+        until(lambda: answers(running.port) and page.request("/health")[0] == 200)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: page.request("/health")[0] == 503)
+        assert page.request("/health")[2] == b"draining\n"
+        assert get(running.port, b"file") == b"x" * 700
+        sock, tid = start_transfer(running.port)
+        until(lambda: not answers(running.port))
+        assert running.process.poll() is None
+        with sock:
+            finish(sock, tid)
+        running.process.wait(20)
+        assert outcomes(running) == ["done", "done"]
+        delays = [event for event in running.events() if event.get("event") == "drain_delayed"]
+        assert len(delays) == 1
+
+
+@WORKERS
+def test_a_second_signal_ends_the_drain_delay(tmp_path, workers):
+    with daemon(tmp_path, workers=workers, drain_delay=LONG_SECONDS) as running:
+        until(lambda: answers(running.port))
+        started = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: "drain_delayed" in running.log.read_text())
+        until(lambda: answers(running.port))
+        running.stop()
+        assert time.monotonic() - started < LONG_SECONDS / 2
+        assert "Traceback" not in running.log.read_text()

@@ -266,3 +266,16 @@ def test_the_reference_lists_every_metric():
     own = [family for name, family in _families().items() if name.startswith("tftpd_")]
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in own}
     assert named == names
+
+
+def test_every_metric_has_the_label_node():
+    families = list(
+        text_string_to_metric_families(
+            exposition(TransferCounters(), Snapshot(), node="rack1").decode()
+        )
+    )
+    assert {"tftpd_sessions", "tftpd_transfer_duration_seconds", "process_cpu_seconds"} <= {
+        family.name for family in families
+    }
+    samples = [sample for family in families for sample in family.samples]
+    assert {sample.labels.get("node") for sample in samples} == {"rack1"}

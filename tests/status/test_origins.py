@@ -45,7 +45,10 @@ def _answer(handler, request):
 def _metrics(page):
     families = text_string_to_metric_families(page.request("/metrics")[2].decode())
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (
+            sample.name,
+            *(text for name, text in sample.labels.items() if name != "node"),
+        ): sample.value
         for family in families
         for sample in family.samples
     }

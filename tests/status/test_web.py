@@ -49,7 +49,10 @@ def _metrics(page):
     assert headers["content-type"].startswith("text/plain; version=")
     families = text_string_to_metric_families(body.decode())
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (
+            sample.name,
+            *(text for name, text in sample.labels.items() if name != "node"),
+        ): sample.value
         for family in families
         for sample in family.samples
     }
@@ -70,7 +73,7 @@ def test_the_status_shows_a_running_transfer_and_then_its_result(tmp_path):
             status = page.status()
             assert status["sessions"]["read"] == {"opening": 0, "running": 1, "dallying": 0}
             assert status["clients"][0]["text"] == "loading vmlinuz, 38 %"
-            assert status["hostname"] == socket.gethostname()
+            assert status["hostname"] == status["node"] == socket.gethostname()
             assert status["data_plane"] == dataplane.NAME
             metrics = _metrics(page)
             assert metrics["tftpd_sessions", "read", "running"] == 1
@@ -564,7 +567,10 @@ def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(m
         VariableRule({"hostname": 8}, clients=[ip_network("10.0.0.8")]),
     ]
     settings = SimpleNamespace(
-        active_profiles=list, build_mounts=list, build_variables=lambda: VariableTable(rules)
+        active_profiles=list,
+        build_mounts=list,
+        build_variables=lambda: VariableTable(rules),
+        node=None,
     )
     service = StatusService(reactor := MemoryReactor(), StatusSection())
     service.bind()

@@ -129,6 +129,15 @@ class Settings(ConfigModel):
     workers: Annotated[int, types.int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""
 
+    node: types.HostName | None = None
+    """Name of this server in metrics and status (default: the host name)."""
+
+    reload: Literal["signal", "watch"] = "signal"
+    """Reload the configuration after SIGHUP only, or also when this file has changed."""
+
+    drain_delay: Annotated[float, types.seconds_between(0, MAX_SECONDS)] = 0.0
+    """Seconds that the daemon still accepts requests when it stops, while /health is 503."""
+
     drain_timeout: Annotated[float, types.seconds_between(0, MAX_SECONDS)] = 10.0
     """Seconds that running transfers may continue when the daemon stops."""
 

@@ -31,6 +31,7 @@ from tftpd.config.origins import SPOOL
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, fan_out
+from tftpd.daemon.config_watch import ConfigWatch, FileState, read_state
 from tftpd.daemon.fetcher_supervisor import (
     CacheDirectoryError,
     FetcherSupervisor,
@@ -64,8 +65,10 @@ class Options(UsageOptions):
         if dataplane.PROBLEM:
             logs.print_startup_error(dataplane.PROBLEM)
             raise SystemExit(EX_CONFIG)
+        path = Path(self["config"])
+        self["state"] = read_state(path)  # before: a later change must be seen
         try:
-            self["settings"] = load_settings(Path(self["config"]))
+            self["settings"] = load_settings(path)
         except ConfigError as error:
             logs.print_startup_error(str(error))
             raise SystemExit(EX_CONFIG) from None
@@ -84,13 +87,14 @@ def makeService(options: Options) -> "Daemon":
     path = Path(options["config"]).absolute()  # twistd changes its working directory
     twistd = options.parent
     if twistd is None or twistd.get("logger") or twistd.get("syslog"):
-        return Daemon(reactor, settings, path)  # with the observer that the options select
+        # The options select an observer.
+        return Daemon(reactor, settings, path, state=options["state"])
     out = logs.open_log(twistd.get("logfile"), bool(twistd.get("nodaemon")))
     observer = logs.observer(settings.log.level, settings.log.format, out, reactor)
     if not signal.getsignal(signal.SIGUSR1):  # neither None nor SIG_DFL
         # twistd's own log is rotated by this signal, and log rotation programs send it.
         signal.signal(signal.SIGUSR1, lambda *_: None)
-    return Daemon(reactor, settings, path, observer)
+    return Daemon(reactor, settings, path, observer, options["state"])
 
 
 @dataclass(eq=False, repr=False)
@@ -105,6 +109,7 @@ class Daemon(Service):
         settings: The configuration.
         path: Its file, which a reload reads again; None if it cannot be reloaded.
         log_observer: Replaces twistd's own log observer.
+        state: State of the file before it was read.
     """
 
     reactor: Any
@@ -112,6 +117,7 @@ class Daemon(Service):
     path: Path | None = None
     # Quoted: Debian 12's zope.interface does not support | for interfaces.
     log_observer: "ILogObserver | None" = None
+    state: FileState | None = None
 
     log = Logger()
 
@@ -127,6 +133,9 @@ class Daemon(Service):
         self._fetcher: FetcherSupervisor | None = None
         self._undo = ExitStack()
         self._reloads = Debouncer(self.reactor, self.reload)
+        self._watch: ConfigWatch | None = None
+        if self.path is not None:
+            self._watch = ConfigWatch(self.reactor, self.path, self.state, self._reloads)
         self._sweeps = DeferredLock()
 
     @property
@@ -193,21 +202,41 @@ class Daemon(Service):
         self.reactor.callWhenRunning(self._systemd.ready)
 
     def stopService(self) -> "Deferred[None]":
-        """Twisted: accept no more requests. Fires when all transfers have ended."""
+        """Twisted: stop in steps. Fires when all transfers have ended.
+
+        `/health` is 503 from now on. After `drain_delay`, in which load balancers notice that,
+        no more requests are accepted. Then transfers have `drain_timeout` to finish.
+        """
         super().stopService()
-        self.log.info("stopping: no more requests are accepted", event="stopping")
-        self._systemd.stopping(within=self.settings.drain_timeout)
+        delay, timeout = self.settings.drain_delay, self.settings.drain_timeout
+        if self._watch is not None:
+            self._watch.switch(False)
+        self._systemd.stopping(within=delay + timeout)
         if self._page is not None:
             self._page.drain()
-        drained = self._serving.drain()
+        drained: Deferred[None] = Deferred()
         interrupted: Deferred[None] = Deferred()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handle_signal(number, partial(_fire, interrupted))
-        timeout = self.reactor.callLater(self.settings.drain_timeout, _fire, interrupted)
+        calls = [self.reactor.callLater(delay + timeout, _fire, interrupted)]
+        if delay:
+            self.log.info(
+                "stopping: requests are accepted for {delay:g} s more",
+                event="drain_delayed",
+                delay=delay,
+            )
+            calls.append(self.reactor.callLater(delay, self._drain, drained))
+        else:
+            self._drain(drained)
         ended = DeferredList([drained, interrupted], fireOnOneCallback=True)
-        ended.addCallback(lambda _: timeout.active() and timeout.cancel())
+        ended.addCallback(lambda _: [call.cancel() for call in calls if call.active()])
         ended.addCallback(lambda _: self._serving.stop())
         return ended.addCallback(lambda _: self._close())
+
+    def _drain(self, drained: "Deferred[None]") -> None:
+        """Accept no more requests. Fires `drained` when all transfers have ended."""
+        self.log.info("stopping: no more requests are accepted", event="stopping")
+        self._serving.drain().chainDeferred(drained)
 
     def reload(self) -> "Deferred[None]":
         """Read the configuration again and apply all of it, or nothing if it has a problem.
@@ -263,6 +292,8 @@ class Daemon(Service):
         if self._page is not None:
             origins = self._fetcher if self.settings.origins else None
             self._page.configure(map(format_address, self.addresses), self.settings, origins)
+        if self._watch is not None:
+            self._watch.switch(self.settings.reload == "watch")
 
     def _configure_fetcher(self) -> None:
         """Start or configure the process that fetches; before the workers, which connect to it.

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import accumulate, product
+from itertools import accumulate, chain, product
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, core
@@ -201,6 +201,7 @@ def exposition(
     snapshot: Snapshot,
     statistics: FetcherStatistics | None = None,
     has_origins: bool = False,
+    node: str = "",
 ) -> bytes:
     """Return all metrics in Prometheus' text format.
 
@@ -209,11 +210,27 @@ def exposition(
         snapshot: The running sessions.
         statistics: Figures of the origins, if there are any.
         has_origins: There are origins in the configuration.
+        node: Value of the label `node` of all metrics; no label if it is empty.
     """
     registry = CollectorRegistry()
-    registry.register(_TftpdCollector(counters, snapshot, statistics, has_origins))
-    ProcessCollector(registry=registry)
+    own = _TftpdCollector(counters, snapshot, statistics, has_origins)
+    registry.register(_NodeCollector(node, [own, ProcessCollector(registry=None)]))
     return generate_latest(registry)
+
+
+class _NodeCollector(Collector):
+    """The metrics of other collectors, with the label `node`."""
+
+    def __init__(self, node: str, collectors: list[Collector]) -> None:
+        self._labels = {"node": node} if node else {}
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[core.Metric]:
+        for family in chain.from_iterable(each.collect() for each in self._collectors):
+            family.samples = [
+                sample._replace(labels=self._labels | sample.labels) for sample in family.samples
+            ]
+            yield family
 
 
 class _TftpdCollector(Collector):

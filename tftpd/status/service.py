@@ -65,6 +65,7 @@ class StatusService:
         self._started = self._history.seconds()
         self._config_file = path
         self._listeners: tuple[str, ...] = ()
+        self._node = ""
         self._state = "starting"
         self._source: SnapshotSource | None = None
         self._port: Any = None
@@ -109,6 +110,7 @@ class StatusService:
     ) -> None:
         """Show these listen addresses and origins, and count by these settings, from now on."""
         self._listeners = tuple(addresses)
+        self._node = settings.node or gethostname()
         self._origins = origins
         self._counters.configure(settings)
         self._hostname = lru_cache(_MAX_HOSTNAMES)(
@@ -249,6 +251,7 @@ class StatusService:
             status = {
                 "version": tftpd.__version__,
                 "data_plane": dataplane.NAME,
+                "node": self._node,
                 "hostname": gethostname(),
                 "state": self._state,
                 "uptime": round(self._history.seconds() - self._started, 1),
@@ -264,12 +267,13 @@ class StatusService:
         return self._take_snapshot().addCallback(answer)
 
     def _answer_metrics(self, request: Request) -> "Deferred[Answer]":
-        return self._take_snapshot().addCallback(
-            lambda snapshot: Answer(
-                exposition(self._counters, snapshot, self._statistics, self._origins is not None),
-                CONTENT_TYPE,
+        def answer(snapshot: Snapshot) -> Answer:
+            origins = (self._statistics, self._origins is not None)
+            return Answer(
+                exposition(self._counters, snapshot, *origins, node=self._node), CONTENT_TYPE
             )
-        )
+
+        return self._take_snapshot().addCallback(answer)
 
     def _take_snapshot(self) -> "Deferred[Snapshot]":
         """Return a recent snapshot. Concurrent requests share one."""

@@ -412,8 +412,8 @@ const countSessions = (status, state) => status.sessions.read[state] + status.se
 const countRunning = (status) => countSessions(status, "running") + countSessions(status, "opening");
 
 function showFacts(status) {
-  document.title = `tftpd ${status.hostname}`;
-  write(id("hostname"), status.hostname);
+  document.title = `tftpd ${status.node}`;
+  write(id("hostname"), status.node);
   for (const node of document.querySelectorAll(".zone")) write(node, `(${zone})`);
   const rate = status.running.reduce((sum, transfer) => sum + transfer.currentRate, 0);
   write(id("fact-running"), String(countRunning(status)));
