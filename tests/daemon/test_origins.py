@@ -225,6 +225,18 @@ def test_signals_for_all_processes_do_not_end_the_fetcher(tmp_path, origin, cach
 
 
 @pytest.mark.check
+def test_transfers_have_priority_over_fetches(tmp_path, origin, cache):
+    origin.answer = _serve()
+    with _origin_daemon(tmp_path, origin, cache) as running:
+        assert _get(running) == CONTENT
+        (started,) = _named(running, "fetcher_started")
+        priorities = [
+            os.getpriority(os.PRIO_PROCESS, pid) for pid in (running.process.pid, started["pid"])
+        ]
+        assert priorities[1] == min(19, priorities[0] + 10)
+
+
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_fetcher_that_was_killed_is_replaced(tmp_path, origin, cache, workers):
     origin.answer = _serve()

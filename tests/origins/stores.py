@@ -153,9 +153,10 @@ class FetcherBench:
         self.answer(key)
         self.settle()
 
-    def wait_for(self, basename, offset):
+    def wait_for_end(self, basename):
+        """Return the list that gets the answer at the end of a fetch."""
         answers = []
-        self.fetcher.wait_for(basename, offset).addCallback(answers.append)
+        self.fetcher.wait_for_end(basename).addCallback(answers.append)
         return answers
 
     def run_until(self, condition):

@@ -53,48 +53,29 @@ def test_many_requests_cause_one_question(bench):
 def test_the_answer_comes_with_the_head_and_the_file_grows(bench):
     download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
     answer = bench.answer("kernel")
-    assert (answer["complete"], answer["size"], answer["have"]) == (False, 10, 0)
-    waiting = bench.wait_for(answer["basename"], 0)
-    assert not waiting
+    assert (answer["complete"], answer["size"]) == (False, 10)
+    ended = bench.wait_for_end(answer["basename"])
     download.send(b"12345")
-    bench.run_until(lambda: waiting)
-    assert waiting == [{"have": 5, "complete": False, "reason": ""}]
-    assert (bench.cache.data / f"{answer['basename']}.part").read_bytes() == b"12345"
-    assert bench.answer("kernel")["have"] == 5  # a later client
-    rest = bench.wait_for(answer["basename"], 5)
+    part = bench.cache.data / f"{answer['basename']}.part"
+    bench.run_until(lambda: part.read_bytes() == b"12345")
+    assert not bench.answer("kernel")["complete"]  # a later client
+    assert not ended
     download.send(b"67890", None)
-    bench.run_until(lambda: rest)
+    bench.run_until(lambda: ended)
     bench.settle()
-    assert bench.wait_for(answer["basename"], 5) == [{"have": 10, "complete": True, "reason": ""}]
+    assert ended == bench.wait_for_end(answer["basename"]) == [{"reason": ""}]
     assert bench.read(bench.answer("kernel")) == b"1234567890"
     assert len(bench.store.questions) == 1
     assert download.is_closed
 
 
-def test_small_parts_are_reported_together(bench):
-    download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
-    answer = bench.answer("kernel")
-    fill = bench.fetcher.fills.get(answer["basename"])
-    download.send(b"1")
-    bench.run_until(lambda: fill.have == 1)
-    waiting = bench.wait_for(answer["basename"], 1)
-    download.send(b"2")
-    bench.run_until(lambda: bench.clock.calls)
-    download.send(b"3")
-    bench.run_until(lambda: fill._fill.have == 3)
-    assert not waiting
-    bench.clock.advance(0.006)
-    assert waiting == [{"have": 3, "complete": False, "reason": ""}]
-    download.send(OriginError("end of the test"))
-
-
 def test_a_fetch_that_breaks_wakes_all_and_is_tried_again(bench, events):
     download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
     answer = bench.answer("kernel")
-    waiting = bench.wait_for(answer["basename"], 0)
+    ended = bench.wait_for_end(answer["basename"])
     download.send(OriginError("reset by peer"))
-    bench.run_until(lambda: waiting)
-    assert waiting[0]["reason"] == "reset by peer"
+    bench.run_until(lambda: ended)
+    assert ended == [{"reason": "reset by peer"}]
     bench.settle()
     assert not list(bench.cache.data.iterdir())
     assert "fetch_failed" in _names(events)
@@ -106,9 +87,7 @@ def test_a_fetch_that_breaks_wakes_all_and_is_tried_again(bench, events):
 
 
 def test_a_file_that_is_not_known_has_been_interrupted(bench):
-    assert bench.wait_for("00", 0) == [
-        {"have": 0, "complete": False, "reason": "the fetch was interrupted"}
-    ]
+    assert bench.wait_for_end("00") == [{"reason": "the fetch was interrupted"}]
 
 
 def test_an_object_of_unknown_size_is_answered_when_it_is_whole(bench):
@@ -316,9 +295,9 @@ def test_a_changed_section_closes_the_old_store_after_its_fills(bench):
     section = OriginSection(url="http://127.0.0.2")
     bench.fetcher.configure({"web": section}, lambda _: type(old)())
     assert not old.is_closed
-    waiting = bench.wait_for(answer["basename"], 0)
+    ended = bench.wait_for_end(answer["basename"])
     download.send(b"new", None)
-    bench.run_until(lambda: waiting)
+    bench.run_until(lambda: ended)
     bench.settle()
     assert old.is_closed
 

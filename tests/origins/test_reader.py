@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tftpd.access.origins import OriginRoot
-from tftpd.origins.protocol import Open, WaitFor
+from tftpd.origins.protocol import Open, WaitForEnd
 from tftpd.origins.reader import OriginReader
 from tftpd.protocol.errors import ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.block_ring import BlockRing
@@ -31,9 +31,9 @@ class Calls:
     def answer(self, **values):
         """Answer the oldest command, and return its arguments."""
         command, arguments, done = self.waiting.pop(0)
-        known = {"have": 0, "complete": False, "reason": ""}
+        known = {"reason": ""}
         if command is Open:
-            known |= {"state": "file", "basename": "ab", "size": len(CONTENT)}
+            known |= {"state": "file", "basename": "ab", "size": len(CONTENT), "complete": False}
             known |= {"fresh_seconds": 1.0, "age_seconds": 0.0, "is_stale": False}
         done.callback(known | values)
         return arguments
@@ -80,7 +80,7 @@ def growing(reader, calls, clock, part):
     """An object of which 50 bytes have arrived."""
     part.write_bytes(CONTENT[:50])
     _ask(reader)
-    calls.answer(have=50)
+    calls.answer()
     clock.advance(0)
     file = reader.open(ROOT, "kernel")
     yield file
@@ -172,31 +172,52 @@ def test_an_object_that_was_evicted_is_asked_for_again(reader, calls):
 
 def test_a_file_is_read_as_far_as_it_has_come(growing, part):
     assert growing.size == 200
-    part.write_bytes(CONTENT[:70])  # more than the fetcher has reported
     assert _read(growing) == CONTENT[:50]
     with pytest.raises(BlockingIOError):
         _read(growing, 50)
     with pytest.raises(BlockingIOError):
         _read(growing, 50, blocking=True)  # a thread does not wait for the origin either
+    part.write_bytes(CONTENT[:70])
+    assert _read(growing, 50) == CONTENT[50:70]
 
 
 def test_a_reader_is_woken_when_there_is_more(growing, calls, clock, part):
     woken = []
     assert growing.when_readable(50, lambda: woken.append(1))
-    assert calls.waiting[0][0] is WaitFor
+    clock.advance(0.006)
+    assert not woken
     part.write_bytes(CONTENT[:90])
-    assert calls.answer(have=90) == {"basename": "ab", "offset": 50}
-    clock.advance(0)
+    clock.pump([0.006, 0])
     assert woken == [1]
     assert _read(growing, 50) == CONTENT[50:90]
     assert growing.when_readable(90, lambda: woken.append(2))
     part.write_bytes(CONTENT)
-    assert calls.answer(have=200, complete=True) == {"basename": "ab", "offset": 90}
-    clock.advance(0)
+    clock.pump([0.006, 0])
     assert woken == [1, 2]
     assert _read(growing, 90) == CONTENT[90:]
     assert not growing.is_touched()
-    assert not calls.waiting
+    clock.advance(0.006)
+    assert not clock.calls
+
+
+def test_a_file_that_stops_to_grow_is_looked_at_less_often(growing, clock, monkeypatch):
+    looks = []
+    monkeypatch.setattr(growing, "measure", lambda: looks.append(clock.seconds()))
+    growing.when_readable(50, lambda: None)
+    clock.pump([0.001] * 60_000)
+    assert len(looks) < 100
+    assert looks[-1] > 50
+
+
+def test_the_end_of_a_fetch_is_asked_for_once(growing, reader, calls, clock):
+    woken = []
+    growing.when_readable(50, lambda: woken.append(1))
+    later = reader.open(ROOT, "kernel")
+    assert [command for command, _, _ in calls.waiting] == [WaitForEnd]
+    assert calls.answer() == {"basename": "ab"}
+    clock.advance(0)
+    assert woken == [1]
+    later.close()
 
 
 def test_data_that_is_there_needs_a_thread(growing):
@@ -204,13 +225,14 @@ def test_data_that_is_there_needs_a_thread(growing):
     assert not growing.when_readable(49, lambda: None)
 
 
-def test_a_closed_file_is_not_woken(growing, calls, clock):
-    woken = []
-    growing.when_readable(50, lambda: woken.append(1))
-    calls.answer(have=90)
-    growing.close()
-    clock.advance(0)
+def test_a_closed_file_is_not_woken(growing, reader, clock, part):
+    later, woken = reader.open(ROOT, "kernel"), []
+    growing.when_readable(50, later.close)
+    later.when_readable(50, lambda: woken.append(1))
+    part.write_bytes(CONTENT[:90])
+    clock.pump([0.006, 0.006])
     assert not woken
+    assert not clock.calls
 
 
 @pytest.mark.parametrize("end", ["reason", "connection"])
@@ -218,7 +240,7 @@ def test_the_end_of_a_fetch_wakes_its_readers_with_an_error(growing, calls, cloc
     woken = []
     growing.when_readable(50, lambda: woken.append(1))
     if end == "reason":
-        calls.answer(have=50, reason="reset by peer")
+        calls.answer(reason="reset by peer")
     else:
         calls.fail()
     clock.advance(0)
@@ -230,7 +252,7 @@ def test_the_end_of_a_fetch_wakes_its_readers_with_an_error(growing, calls, cloc
 
 
 def test_after_a_broken_fetch_the_fetcher_is_asked_again(growing, reader, calls):
-    calls.answer(have=50, reason="reset by peer")
+    calls.answer(reason="reset by peer")
     with pytest.raises(AnswerNeeded):
         reader.open(ROOT, "kernel")
 
@@ -238,10 +260,10 @@ def test_after_a_broken_fetch_the_fetcher_is_asked_again(growing, reader, calls)
 def test_a_file_that_was_completed_meanwhile_is_found(reader, calls, clock, part):
     part.with_suffix("").write_bytes(CONTENT)  # renamed, and the report is on its way
     _ask(reader)
-    calls.answer(have=50)
+    calls.answer()
     file = reader.open(ROOT, "kernel")
-    assert _read(file) == CONTENT[:50]
-    calls.answer(have=200, complete=True)
+    assert _read(file) == CONTENT
+    calls.answer()
     later = reader.open(ROOT, "kernel")
     assert _read(file) == _read(later) == CONTENT
     file.close()
@@ -251,17 +273,14 @@ def test_a_file_that_was_completed_meanwhile_is_found(reader, calls, clock, part
 def test_a_template_waits_for_the_whole_object(reader, calls, clock, part):
     part.write_bytes(CONTENT)
     fired = _ask(reader, whole=True)
-    calls.answer(have=50)
+    calls.answer()
     clock.advance(0)
     assert not fired
     with pytest.raises(AnswerNeeded) as needed:
         reader.open(ROOT, "kernel", whole=True)
     assert needed.value.whole
-    calls.answer(have=150)
-    clock.advance(0)
-    assert not fired
     part.rename(part.with_suffix(""))
-    calls.answer(have=200, complete=True)
+    calls.answer()
     clock.advance(0)
     assert fired
     file = reader.open(ROOT, "kernel", whole=True)
@@ -286,7 +305,7 @@ def test_blocks_of_a_growing_file_are_never_cut(growing, calls, part):
         ring.fill(17, blocking=False)
     assert ring.read_offset == 50
     part.write_bytes(CONTENT)
-    calls.answer(have=200, complete=True)
+    calls.answer()
     assert ring.fill(17, blocking=False) == 10
     blocks = b"".join(bytes(run)[4:20] for n in range(1, 14) for run in ring.datagrams(n, 1))
     assert blocks == CONTENT

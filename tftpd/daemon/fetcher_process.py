@@ -9,6 +9,7 @@ import pickle
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ from tftpd.server.snapshot import QUESTION
 
 # For the origins, to remove the parts of uploads. Another daemon may wait for the cache.
 _ABORT_SECONDS = 1.0
+
+# A download that waits for a fetch leaves the processors to it. One that does not wait comes first:
+# otherwise it falls behind, and is alone when the fetch has ended.
+_NICENESS = 10
 
 _log = Logger()
 
@@ -134,6 +139,8 @@ def _ignore_signals() -> None:
 
 def main() -> None:
     """Fetch until the daemon at the other end of the standard streams ends."""
+    with suppress(OSError):  # a filter of system calls may forbid it
+        os.nice(_NICENESS)
     from twisted.internet import reactor
 
     # The reactor's timers use the wall clock. If that is set back, they fire late.

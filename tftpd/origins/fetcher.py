@@ -27,7 +27,7 @@ from tftpd.access.paths import TEMPORARY
 from tftpd.config.origins import SPOOL, OriginSection
 from tftpd.origins.cache import CachedObject, CacheError, DiskCache
 from tftpd.origins.factory import origin_identity
-from tftpd.origins.fills import InReactor, RunningFill, describe_wait
+from tftpd.origins.fills import InReactor, RunningFill
 from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
 from tftpd.origins.protocol import (
     MAX_REASON_CHARS,
@@ -38,7 +38,7 @@ from tftpd.origins.protocol import (
     Open,
     StoreUpload,
     UploadState,
-    WaitFor,
+    WaitForEnd,
 )
 from tftpd.origins.statistics import FetcherStatistics, OriginStatistics
 from tftpd.origins.stores import NotModified, ObjectNotFound, OriginError, Store
@@ -259,7 +259,6 @@ class OriginClient:
             AnswerState.FILE,
             basename=cached.basename,
             size=cached.size,
-            have=cached.size,
             complete=True,
             fresh_seconds=min(max(left, _MIN_FRESH_SECONDS), _MAX_FRESH_SECONDS),
             age_seconds=age,
@@ -273,7 +272,6 @@ class OriginClient:
             AnswerState.FILE,
             basename=fill.basename,
             size=fill.size,
-            have=fill.have,
             complete=fill.complete,
         )
 
@@ -357,7 +355,7 @@ class OriginClient:
         def on_end(done: CachedObject | None, reason: str) -> None:
             self._on_filled(key, question, fill, done, reason, time.monotonic() - started)
 
-        fill = RunningFill(file, self._fetcher.clock, in_reactor, on_end)
+        fill = RunningFill(file, in_reactor, on_end)
         in_reactor(self._on_begun, key, question, fill)
         fill.copy(download)
         return fill
@@ -543,12 +541,12 @@ class Fetcher:
             return succeed(_answer(AnswerState.FAILED, reason=reason))
         return client.open(key)
 
-    def wait_for(self, basename: str, offset: int) -> "Deferred[dict[str, Any]]":
-        """Return the answer to `WaitFor`."""
+    def wait_for_end(self, basename: str) -> "Deferred[dict[str, Any]]":
+        """Return the answer to `WaitForEnd`."""
         fill = self.fills.get(basename)
         if fill is None:
-            return succeed(describe_wait(None))
-        return fill.wait_for(offset).addCallback(lambda _: describe_wait(fill))
+            return succeed({"reason": "the fetch was interrupted"})
+        return fill.wait().addCallback(lambda _: {"reason": fill.reason})
 
     def check_create(self, origin: str) -> "Deferred[dict[str, Any]]":
         """Return the answer to `CheckCreate`."""
@@ -642,10 +640,10 @@ class FetcherProtocol(amp.AMP):
         """Handle `Open`."""
         return self._fetcher.open(origin, key)
 
-    @WaitFor.responder
-    def wait_for(self, basename: str, offset: int) -> "Deferred[dict[str, Any]]":
-        """Handle `WaitFor`."""
-        return self._fetcher.wait_for(basename, offset)
+    @WaitForEnd.responder
+    def wait_for_end(self, basename: str) -> "Deferred[dict[str, Any]]":
+        """Handle `WaitForEnd`."""
+        return self._fetcher.wait_for_end(basename)
 
 
 def _no_upload(origin: str) -> dict[str, Any]:
@@ -661,7 +659,6 @@ def _answer(state: AnswerState, **known: Any) -> dict[str, Any]:
     nothing = {
         "basename": "",
         "size": 0,
-        "have": 0,
         "complete": False,
         "fresh_seconds": _MIN_FRESH_SECONDS,
         "age_seconds": 0.0,

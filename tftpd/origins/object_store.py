@@ -198,8 +198,8 @@ class ObjectStore:
 
     def _read(self, result: "GetResult") -> Iterator[bytes]:
         try:
-            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
+            # Buffers of obstore: a copy to `bytes` would take a tenth of the CPU time of a fetch.
+            yield from result.stream(min_chunk_size=CHUNK_BYTES)
         except (exceptions.BaseError, OSError) as error:
             raise self._translate(error) from None
 

@@ -26,8 +26,8 @@ class Open(amp.Command):
         state: An `AnswerState`.
         basename: Name of the file below `data` in the directory of the cache.
         size: Size of the object in bytes.
-        have: Number of bytes that are in the file now.
-        complete: True if that is the whole object. Otherwise the name ends with `PART_SUFFIX`.
+        complete: True if the whole object is in the file. Otherwise the file grows, and its name
+            ends with `PART_SUFFIX`.
         fresh_seconds: For so long the answer may be used without a new question.
         age_seconds: Time since the origin has sent or confirmed the object.
         is_stale: True if the object is older than `max_age`.
@@ -39,7 +39,6 @@ class Open(amp.Command):
         (b"state", amp.Unicode()),
         (b"basename", amp.Unicode()),
         (b"size", amp.Integer()),
-        (b"have", amp.Integer()),
         (b"complete", amp.Boolean()),
         (b"fresh_seconds", amp.Float()),
         (b"age_seconds", amp.Float()),
@@ -48,21 +47,15 @@ class Open(amp.Command):
     ]
 
 
-class WaitFor(amp.Command):
-    """Wait until a file that is being fetched has more than `offset` bytes, or has ended.
+class WaitForEnd(amp.Command):
+    """Wait for the end of a fetch. The length of the file tells how far it has come until then.
 
     Answer:
-        have: Number of bytes in the file.
-        complete: True if that is the whole object.
-        reason: Reason why the rest will not come; empty if it may.
+        reason: Reason why the rest will not come; empty if the whole object is in the file.
     """
 
-    arguments = [(b"basename", amp.Unicode()), (b"offset", amp.Integer())]  # noqa: RUF012
-    response = [  # noqa: RUF012
-        (b"have", amp.Integer()),
-        (b"complete", amp.Boolean()),
-        (b"reason", amp.Unicode()),
-    ]
+    arguments = [(b"basename", amp.Unicode())]  # noqa: RUF012
+    response = [(b"reason", amp.Unicode())]  # noqa: RUF012
 
 
 class UploadState(StrEnum):

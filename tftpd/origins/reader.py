@@ -8,14 +8,13 @@ import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -25,7 +24,7 @@ from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.origins.cache import open_cached
-from tftpd.origins.protocol import AnswerState, Open, WaitFor
+from tftpd.origins.protocol import AnswerState, Open, WaitForEnd
 from tftpd.origins.spool import Call, UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.dentry_cache import DentryCache
@@ -42,6 +41,11 @@ _FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher do
 # To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
 _CONNECT_SECONDS = 20.0
 _MAX_CALLS_PER_TURN = 16
+
+# Between two looks at the length of a file that grows; longer if it stops, up to a tenth of the
+# time for which it has not grown. A look costs less than a report of the fetcher.
+_POLL_SECONDS = 0.005
+_POLL_FACTOR = 0.1
 
 
 def _retry_delay(attempt: int) -> float:
@@ -109,51 +113,82 @@ class _CallQueue:
 
 
 class FillProgress:
-    """Progress of a file that is being fetched, as the fetcher reports it.
+    """Progress of a file that is being fetched. It is written in order: its length is the progress.
 
     Attributes:
-        have: Number of bytes that may be read.
+        have: Number of bytes that may be read, as far as any reader knows.
         complete: True if that is the whole object.
         reason: Reason why the rest will not come; empty if it may.
     """
 
-    def __init__(self, have: int, calls: _CallQueue) -> None:
-        self.have = have
+    def __init__(self, clock: IReactorTime, calls: _CallQueue) -> None:
+        self.have = 0
         self.complete = False
         self.reason = ""
+        self._clock = clock
         self._calls = calls
-        self._waiting: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._waiting: dict[GrowingFile, tuple[int, Callable[[], None]]] = {}
+        self._waiting_for_end: list[Deferred[None]] = []
+        self._poll: IDelayedCall | None = None
+        self._grown_at = 0.0
 
     @property
     def has_ended(self) -> bool:
         """True if no more bytes will come."""
         return self.complete or bool(self.reason)
 
-    def wait(self, owner: object, offset: float, wake: Callable[[], None]) -> None:
+    def wait(self, file: "GrowingFile", offset: int, wake: Callable[[], None]) -> None:
         """Call `wake` when there are more than `offset` bytes, or at the end.
 
         Args:
-            owner: Who waits; it waits once at a time.
-            offset: Number of bytes; infinite to wait for the end.
+            file: The file that is read; it waits once at a time.
+            offset: Number of bytes.
             wake: Called later, in the reactor thread.
         """
-        self._waiting[owner] = offset, wake
+        self._waiting[file] = offset, wake
+        if self._poll is None:
+            self._grown_at = self._clock.seconds()
+            self._poll = self._clock.callLater(_POLL_SECONDS, self._look)
 
-    def forget(self, owner: object) -> None:
-        """Do not call the function of an owner any longer."""
-        self._waiting.pop(owner, None)
+    def wait_for_end(self) -> "Deferred[None]":
+        """Fire later, at the end."""
+        done: Deferred[None] = Deferred()
+        self._waiting_for_end.append(done)
+        return done
 
-    def update(self, have: int, complete: bool, reason: str) -> None:
-        """Take a report of the fetcher."""
-        self.have, self.complete, self.reason = have, complete, reason
-        for owner, (offset, _) in list(self._waiting.items()):
-            if have > offset or self.has_ended:
-                self._calls.add(lambda owner=owner: self._wake(owner))  # type: ignore[misc]
+    def forget(self, file: "GrowingFile") -> None:
+        """Do not call the function of a file any longer."""
+        self._waiting.pop(file, None)
 
-    def _wake(self, owner: object) -> None:
-        offset, wake = self._waiting.get(owner, (inf, None))
+    def end(self, reason: str) -> None:
+        """Take the report of the fetcher that the file is whole, or why it never will be."""
+        self.complete, self.reason = not reason, reason
+        self._wake_all()
+        for done in self._waiting_for_end:
+            self._calls.add(lambda done=done: done.callback(None))  # type: ignore[misc]
+
+    def _look(self) -> None:
+        self._poll = None
+        file = next(iter(self._waiting), None)
+        if file is None or self.has_ended:
+            return
+        before, now = self.have, self._clock.seconds()
+        file.measure()
+        if self.have > before:
+            self._grown_at = now
+            self._wake_all()
+        delay = max(_POLL_SECONDS, _POLL_FACTOR * (now - self._grown_at))
+        self._poll = self._clock.callLater(delay, self._look)
+
+    def _wake_all(self) -> None:
+        for file, (offset, _) in self._waiting.items():
+            if self.have > offset or self.has_ended:
+                self._calls.add(lambda file=file: self._wake(file))  # type: ignore[misc]
+
+    def _wake(self, file: "GrowingFile") -> None:
+        offset, wake = self._waiting.get(file, (0, None))
         if wake is not None and (self.have > offset or self.has_ended):
-            del self._waiting[owner]
+            del self._waiting[file]
             wake()
 
 
@@ -180,22 +215,28 @@ class GrowingFile(CachedFile):
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Read data that has arrived; see `FileLike.read`. Does not wait for the origin."""
-        progress = self._progress
-        available = progress.have - offset
-        if available <= 0:
-            if progress.reason:
-                raise _origin_failed(progress.reason)
+        if not self._has(offset):
+            if self._progress.reason:
+                raise _origin_failed(self._progress.reason)
             raise BlockingIOError
-        if not progress.complete:
-            buffers = _shorten(buffers, available)
         return super().read(buffers, offset, blocking)
 
     def when_readable(self, offset: int, wake: Callable[[], None]) -> bool:
         """Call `wake` when more data has arrived; see `FileLike.when_readable`."""
-        if self._progress.have > offset or self._progress.has_ended:
+        if self._has(offset) or self._progress.has_ended:
             return False
         self._progress.wait(self, offset, wake)
         return True
+
+    def measure(self) -> None:
+        """Note how many bytes are in the file."""
+        self._progress.have = os.fstat(self._fd).st_size
+
+    def _has(self, offset: int) -> bool:
+        progress = self._progress
+        if progress.have <= offset and not progress.complete:
+            self.measure()
+        return progress.complete or progress.have > offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +357,7 @@ class OriginReader:
         state = AnswerState(values["state"])
         progress = None
         if state is AnswerState.FILE and not values["complete"]:
-            progress = self._follow(values["basename"], values["have"])
+            progress = self._follow(values["basename"])
         return OriginAnswer(
             state,
             values["basename"],
@@ -345,35 +386,24 @@ class OriginReader:
         answer = self._answers.get(key)
         if answer is None or answer.progress is None or answer.progress.has_ended:
             return None
-        done: Deferred[None] = Deferred()
-        answer.progress.wait(done, inf, lambda: done.callback(None))
-        return done
+        return answer.progress.wait_for_end()
 
-    def _follow(self, basename: str, have: int) -> FillProgress:
+    def _follow(self, basename: str) -> FillProgress:
         """Return the progress of a fill, with one question to the fetcher under way."""
         progress = self._fills.get(basename)
         if progress is None:
-            progress = self._fills[basename] = FillProgress(have, self._calls)
-            self._wait_for_more(basename, progress)
+            progress = self._fills[basename] = FillProgress(self._clock, self._calls)
+            ended = self._call(WaitForEnd, basename=basename)
+            ended.addCallbacks(
+                lambda values: values["reason"],
+                lambda failure: f"the fetch was interrupted: {failure.getErrorMessage()}",
+            )
+            ended.addCallback(lambda reason: self._on_end(basename, progress, reason))
         return progress
 
-    def _wait_for_more(self, basename: str, progress: FillProgress) -> None:
-        answer = self._call(WaitFor, basename=basename, offset=progress.have)
-        answer.addCallbacks(
-            lambda values: self._on_progress(basename, progress, **values),
-            lambda failure: self._on_progress(
-                basename, progress, progress.have, False, failure.getErrorMessage()
-            ),
-        )
-
-    def _on_progress(
-        self, basename: str, progress: FillProgress, have: int, complete: bool, reason: str
-    ) -> None:
-        progress.update(have, complete, reason)
-        if progress.has_ended:
-            del self._fills[basename]
-        else:
-            self._wait_for_more(basename, progress)
+    def _on_end(self, basename: str, progress: FillProgress, reason: str) -> None:
+        del self._fills[basename]
+        progress.end(reason)
 
     def _open_file(self, answer: OriginAnswer, progress: FillProgress | None) -> FileLike:
         fd = open_cached(self._data / answer.basename)
