@@ -125,19 +125,6 @@ def test_a_configuration_in_a_document_has_no_problems(block, tmp_path):
     assert load(complete(block.text), tmp_path).build_mounts()
 
 
-def test_the_daemon_set_keeps_its_container_running():
-    (block,) = (block for block in YAML if is_kubernetes(block))
-    document = yaml.safe_load(block.text)
-    pod = document["spec"]["template"]
-    assert pod["metadata"]["labels"] == document["spec"]["selector"]["matchLabels"]
-    (container,) = pod["spec"]["containers"]
-    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-    # The daemon stops after drain_timeout, before Kubernetes kills it.
-    default = build_schema()["properties"]["drain_timeout"]["default"]
-    assert pod["spec"]["terminationGracePeriodSeconds"] > default
-
-
 @pytest.mark.parametrize("text", ["roots: /srv/tftp", "listen: [{adr: 192.0.2.1}]", "- {}"])
 def test_a_wrong_part_is_a_failure(text, tmp_path):
     with pytest.raises((AssertionError, ConfigError, KeyError)):

@@ -56,9 +56,11 @@ def _sphinx(builder, target, doctrees):
 
 
 def _files(directory):
+    """Return the files that `make docs` writes; other folders of `share` are written by hand."""
     return {
         path.relative_to(directory): path.read_text(encoding="utf-8")
-        for path in directory.rglob("*")
+        for folder in ("man", "bash-completion", "zsh", "fish")
+        for path in (directory / folder).rglob("*")
         if path.is_file()
     }
 

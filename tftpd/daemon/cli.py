@@ -8,13 +8,15 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, redirect_stdout
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from tftpd.config.errors import ConfigError, Problem, format_path
 from tftpd.config.loader import build_schema, load_settings, load_settings_and_document
 from tftpd.config.settings import Settings
+from tftpd.daemon.dhcp_config import SERVERS as DHCP_SERVERS
+from tftpd.daemon.dhcp_config import dhcp_config
 from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
 from tftpd.daemon.install_units import install_units
@@ -55,6 +57,14 @@ def parser() -> argparse.ArgumentParser:
         "map", metavar="FILE", help="the --map-file of in.tftpd; - reads standard input"
     )
     translate.set_defaults(run=import_map)
+
+    help_text = "print the lines of a DHCP server for the boot loaders in the directories"
+    dhcp = commands.add_parser("dhcp-config", help=help_text)
+    dhcp.add_argument("server", choices=DHCP_SERVERS, help="the program that reads the lines")
+    _add_config(dhcp)
+    help_text = "IPv4 address of this server (default: the first address of `listen`)"
+    dhcp.add_argument("--address", type=_ipv4_address, metavar="ADDRESS", help=help_text)
+    dhcp.set_defaults(run=dhcp_config)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     schema.set_defaults(run=_print_schema)
@@ -113,6 +123,13 @@ def _address(text: str) -> str:
         return str(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an IP address, got {text!r}") from None
+
+
+def _ipv4_address(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an IPv4 address, got {text!r}") from None
 
 
 def _mac(text: str) -> bytes:

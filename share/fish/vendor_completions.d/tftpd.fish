@@ -47,8 +47,8 @@ function _shtab_tftpd_using
   test "$_shtab_tftpd_cmdpath" = "$argv"
 end
 
-set -g _shtab_tftpd_commands run check explain import-map schema install-units
-set -g _shtab_tftpd_opts_with_value --client --config --mac --mode --networks --option --prefix --root --to --user -c
+set -g _shtab_tftpd_commands run check explain import-map dhcp-config schema install-units
+set -g _shtab_tftpd_opts_with_value --address --client --config --mac --mode --networks --option --prefix --root --to --user -c
 
 complete -c tftpd -e
 complete -c tftpd -f
@@ -78,6 +78,12 @@ complete -c tftpd -n '_shtab_tftpd_using explain' -l json -d 'print one JSON obj
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a import-map -d 'translate a map file of tftp-hpa into rewrite rules'
 complete -c tftpd -n '_shtab_tftpd_using import-map' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd; - reads standard input'
+complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a dhcp-config -d 'print the lines of a DHCP server for the boot loaders in the directories'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l address -x -d 'IPv4 address of this server (default: the first address of `listen`)'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config; and test $_shtab_tftpd_npos -eq 0' -ka "dnsmasq kea isc" -d 'the program that reads the lines'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config; and test $_shtab_tftpd_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '_shtab_tftpd_using schema' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a install-units -d 'install systemd units and a configuration'

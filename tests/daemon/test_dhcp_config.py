@@ -1,0 +1,130 @@
+"""`tftpd dhcp-config` prints lines that DHCP servers accept, and that name the loaders."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from tests.docs.test_dhcp import PXE, SERVER, ask, check, discover, dnsmasq
+from tftpd.daemon.cli import main
+from tftpd.daemon.dhcp_config import SERVERS
+
+FILES = (
+    *("pxelinux.0", "undionly.kpxe", "efi/shimx64.efi", "efi/grubx64.efi", "ipxe-arm64.efi"),
+    *("boot.ipxe.j2", "notes.txt", "grub/powerpc-ieee1275/core.elf", "EFI/BOOT/BOOTIA32.EFI"),
+)
+EXPECTED = {
+    (0, b""): "pxelinux.0",
+    (6, b""): "EFI/BOOT/BOOTIA32.EFI",
+    (7, b""): "efi/shimx64.efi",
+    (9, b""): "efi/shimx64.efi",
+    (11, b""): "ipxe-arm64.efi",
+    (12, b""): "grub/powerpc-ieee1275/core.elf",
+    (7, b"iPXE"): "boot.ipxe",
+}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Return a function that prints a configuration for files below a root."""
+
+    def run(server, files=FILES, arguments=(), status=0, read=True, path="/", **settings):
+        root = tmp_path / "root"
+        for name in files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"x")
+        root.mkdir(exist_ok=True)
+        directories = [{"path": path, "root": str(root), "read": read}]
+        listen = [{"address": SERVER}]
+        config = tmp_path / "tftpd.yaml"
+        config.write_text(yaml.safe_dump({"directories": directories, "listen": listen} | settings))
+        assert main(["dhcp-config", server, str(config), *arguments]) == status
+        output = capsys.readouterr()
+        return output.err if status else output.out
+
+    return run
+
+
+TEMPLATES = {"templates": True}
+
+
+def test_dnsmasq_has_a_line_for_each_platform(run):
+    lines = run("dnsmasq", read=TEMPLATES).splitlines()
+    assert f"dhcp-boot=tag:x64,tag:!ipxe,efi/shimx64.efi,,{SERVER}" in lines
+    assert f"dhcp-boot=tag:ipxe,boot.ipxe,,{SERVER}" in lines
+    assert "# BIOS can also use undionly.kpxe." in lines
+    assert not any("notes" in line for line in lines)
+
+
+def test_without_a_script_ipxe_gets_no_class_and_a_warning(run):
+    text = run("dnsmasq", ["snponly.efi"])
+    assert f"\ndhcp-boot=tag:x64,snponly.efi,,{SERVER}\n" in text
+    assert "iPXE would load itself again" in text
+
+
+def test_kea_has_a_class_for_each_loader(run):
+    text = run("kea", read=TEMPLATES)
+    classes = json.loads(re.sub("^//.*", "", text, flags=re.MULTILINE))["Dhcp4"]["client-classes"]
+    assert {item["boot-file-name"] for item in classes} == set(EXPECTED.values())
+    assert {item["next-server"] for item in classes} == {SERVER}
+
+
+def test_names_have_the_prefix_of_their_directory(run):
+    assert ",boot/pxelinux.0,," in run("dnsmasq", ["pxelinux.0"], path="/boot")
+
+
+def test_the_address_is_that_of_the_listener_or_of_the_option(run):
+    arguments = ("--address", "192.0.2.9")
+    assert run("dnsmasq", arguments=arguments).endswith(",,192.0.2.9\n")
+    listen = [{"address": "0.0.0.0"}, {"address": "127.0.0.1", "port": 70}]
+    assert "use --address ADDRESS" in run("isc", listen=listen, status=1)
+    assert run("isc", arguments=arguments, listen=listen)
+
+
+def test_an_address_of_ipv6_is_refused(run):
+    with pytest.raises(SystemExit):
+        run("isc", arguments=("--address", "2001:db8::1"))
+
+
+def test_another_port_is_a_note(run):
+    listen = [{"address": SERVER, "port": 6969}]
+    assert "does not listen on port 69" in run("isc", listen=listen)
+
+
+@pytest.mark.parametrize("name", ["readme", "a b/pxelinux.0", "1/2/3/4/pxelinux.0"])
+def test_no_loader_is_a_failure(run, name):
+    assert "no boot loader was found" in run("kea", [name], status=1)
+
+
+def test_directories_of_single_clients_are_left_out(run, tmp_path):
+    (tmp_path / "root/{mac}").mkdir(parents=True)
+    own = [{"path": "/", "root": str(tmp_path / "root/{mac}"), "read": True}]
+    run("dnsmasq", ["pxelinux.0"], directories=own, status=1)
+
+
+@pytest.mark.check
+def test_dnsmasq_hands_out_the_loaders(run, tmp_path):
+    lines = run("dnsmasq", read=TEMPLATES)
+    check_file = tmp_path / "test.conf"
+    check_file.write_text(lines)
+    check("dnsmasq", "--test", f"--conf-file={check_file}")
+    text = f"dhcp-range=192.0.2.100,192.0.2.200,12h\n{lines}"
+    with dnsmasq(text, tmp_path) as client:
+        for (number, user_class), file in EXPECTED.items():
+            offer = ask(client, discover(number, user_class, PXE % number))
+            assert (offer.server, offer.file) == (SERVER, file)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("files", [FILES, ["pxelinux.0"]])
+@pytest.mark.parametrize("read", [True, TEMPLATES], ids=["plain", "templates"])
+def test_kea_and_dhcpd_accept_their_lines(run, tmp_path, files, read):
+    for server, command in {"kea": ("kea-dhcp4", "-t"), "isc": ("dhcpd", "-t", "-cf")}.items():
+        file = tmp_path / server
+        file.write_text(run(server, files, read=read))
+        check(*command, str(file))
+
+
+def test_all_servers_have_a_format(run):
+    assert all(run(server) for server in SERVERS)
