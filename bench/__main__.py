@@ -9,12 +9,14 @@ profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
 origins  measure files at an object store and a web server, against local files
+fleet    measure four servers behind a router: restarts, a kill, machines that boot (root)
 
 Without names, load and peers run all scenarios, profile runs three of them, peers and clients use
 all programs that are installed, and hostile measures tftpd with all attacks.
 """
 
 import argparse
+import json
 import resource
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from pathlib import Path
 from bench.calls import count_calls, describe_calls
 from bench.client_programs import PROGRAMS, compare_clients
 from bench.comparison import compare_servers
+from bench.fleet import describe_fleet, draw_chart, measure_fleet
 from bench.hostile import ATTACKS, measure_attacks
 from bench.origins import MEASUREMENTS, measure_origins
 from bench.profiler import profile
@@ -62,11 +65,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         text = f"some of: {', '.join(names)}"
         add(f"--{option}", nargs="+", choices=names, metavar="NAME", help=text)
     add("--rounds", type=int, default=3, help="measurements of each program (3)")
-    add("--json", type=Path, help="file for the report of load, peers and clients; read by tables")
-    add("--chart", type=Path, help="SVG file for the chart of peers")
+    add(
+        "--json",
+        type=Path,
+        help="file for the report of load, peers, clients and fleet; read by tables",
+    )
+    add("--chart", type=Path, help="SVG file for the chart of peers and fleet")
     add("--document", type=Path, help="Markdown file whose tables are replaced")
     text = "size of the file of clients in MiB (16 in lock-step, 256 with windows)"
     add("--size", type=int, help=text)
+    add("--machines", type=int, default=10_000, help="machines of the simulation of fleet (10000)")
     add("--minutes", type=float, default=30.0, help="duration of the load of soak (30)")
     add("--workers", type=int, default=1, help="worker processes of the server of soak (1)")
     add("--rate", type=float, default=25.0, help="tasks per second of soak (25)")
@@ -147,6 +155,16 @@ def _origins(options: argparse.Namespace) -> int:
     return 0
 
 
+def _fleet(options: argparse.Namespace) -> int:
+    report = measure_fleet(options.machines, options.rounds, _progress)
+    if options.json:
+        options.json.write_text(json.dumps(report))
+    if options.chart:
+        options.chart.write_text(draw_chart(report["simulation"]["timeline"]))
+    print(describe_fleet(report))
+    return 0
+
+
 def _progress(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -161,6 +179,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "soak": _soak,
     "hostile": _hostile,
     "origins": _origins,
+    "fleet": _fleet,
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from bench.load import MAX_FAILURES, Result, wait_for_content
 from bench.servers import Unavailable, find_program
 
 _SOURCE = Path(__file__).with_name("generator.c")
-_COMPILE = ["-std=c11", "-O2", "-Wall", "-Wextra", str(_SOURCE), "-o"]
+_COMPILE = ["-std=c11", "-O2", "-Wall", "-Wextra"]
 _STORE_SECONDS = 1.0  # a server may write for so long after the last ACK
 _EXIT_SECONDS = 20.0  # after the time limit of the job
 
@@ -30,12 +30,12 @@ def generate_load(job: Job, root: Path | None = None) -> Result:
     Raises:
         Unavailable: There is no C compiler, or the generator failed.
     """
-    directory = _compile()
+    program = compile_program(_SOURCE)
     numbers = (
         *(job.blksize, job.windowsize, job.clients, job.transfers, job.upload, job.gro),
         *(job.spread, job.delay, job.timeout, job.retries, job.limit),
     )
-    command = [f"{directory.name}/generator", job.host, str(job.port), job.reference]
+    command = [program, job.host, str(job.port), job.reference]
     command += [f"{float(number)}" for number in numbers]
     command += request_fields(job, job.name, Path(job.reference).stat().st_size)
     limit = job.limit + _EXIT_SECONDS
@@ -50,14 +50,24 @@ def generate_load(job: Job, root: Path | None = None) -> Result:
 
 
 @cache
-def _compile() -> "TemporaryDirectory[str]":
-    """Return a directory with the program. It is removed at the exit of Python."""
-    directory = TemporaryDirectory(prefix="tftpd-bench-")
-    command = [find_program("cc"), *_COMPILE, f"{directory.name}/generator"]
-    done = subprocess.run(command, capture_output=True, text=True)
+def compile_program(source: Path) -> str:
+    """Compile a C program, and return its path. It is removed at the exit of Python.
+
+    Raises:
+        Unavailable: There is no C compiler, or the program does not compile.
+    """
+    program = f"{_directory().name}/{source.stem}"
+    done = subprocess.run(
+        [find_program("cc"), *_COMPILE, str(source), "-o", program], capture_output=True, text=True
+    )
     if done.returncode:
-        raise Unavailable(f"the load generator does not compile: {done.stderr}")
-    return directory
+        raise Unavailable(f"{source.name} does not compile: {done.stderr}")
+    return program
+
+
+@cache
+def _directory() -> "TemporaryDirectory[str]":
+    return TemporaryDirectory(prefix="tftpd-bench-")
 
 
 def _parse(output: str) -> Result:
