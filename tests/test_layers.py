@@ -28,6 +28,10 @@ LAYERS = {
         *("origins", "pydantic"),
     }
     | TWISTED,
+    "http": {
+        *("protocol", "access", "storage", "config", "net", "server"),
+    }
+    | TWISTED,
     "status": {
         *("protocol", "access", "dataplane", "storage", "config", "net", "server"),
         *("origins", "prometheus_client", "pydantic"),
@@ -35,7 +39,7 @@ LAYERS = {
     | TWISTED,
     "daemon": {
         *("protocol", "access", "dataplane", "storage", "templates", "config", "net", "server"),
-        *("origins", "status"),
+        *("origins", "status", "http"),
     }
     | TWISTED,
     "client": {"protocol", "access", "dataplane", "storage", "net"} | TWISTED,

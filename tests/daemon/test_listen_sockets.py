@@ -212,7 +212,7 @@ def test_each_worker_gets_one_of_the_sockets_that_share_a_port(passed):
         ),
         (
             {"kind": socket.SOCK_STREAM},
-            "a socket that is not a UDP socket: .*; use ListenDatagram=$",
+            "a socket that neither is UDP nor listens: .*; use ListenDatagram=, or ListenStream= ",
         ),
         (
             {"address": "", "family": socket.AF_UNIX},
@@ -241,7 +241,7 @@ def test_a_specific_ipv6_address_may_be_dual_stack(passed):
 
 
 def test_a_host_without_ipv6_can_use_the_default_addresses(monkeypatch):
-    def bind_listeners(address, port, count, beside):
+    def bind_listeners(address, port, count, beside, kind):
         if ":" in address:
             raise OSError(97, "Address family not supported by protocol")
         return [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]

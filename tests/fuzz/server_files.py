@@ -81,7 +81,7 @@ def _load_configurations() -> list[ServerConfig]:
             Mounts(settings.build_mounts(), settings.build_name_rules()),
             settings.limits.option_limits(),
             settings.retransmit.build_policy(),
-            admission_limits(settings.limits),
+            admission_limits(settings),
             lambda result: None,
             session_bandwidth=settings.limits.session_bandwidth,
             profiles=Profiles(profile.build_profile() for profile in settings.active_profiles()),

@@ -290,3 +290,26 @@ def test_the_number_of_clients_is_bounded_and_the_most_recent_stay():
     assert len(history.clients) == MAX_CLIENTS
     assert "10.0.0" in history.clients
     assert "10.0.1" not in history.clients
+
+
+def _by_http(name, status=200, **more):
+    how = {"protocol": "http", "status": status, "blksize": 0, "blocks": 0}
+    return _got(name, **(how | more))
+
+
+def test_parts_of_a_file_are_one_step_of_one_boot():
+    parts = [_by_http("disk.iso", 206, bytes_transferred=10) for _ in range(5)]
+    client = _client(_by_http("boot.ipxe"), *parts, _by_http("boot.ipxe", 206))
+    assert client.boots == 1
+    assert [(step.name, step.count, step.bytes_transferred) for step in client.steps] == [
+        ("boot.ipxe", 1, 1000),
+        ("disk.iso", 5, 50),
+        ("boot.ipxe", 1, 1000),
+    ]
+
+
+def test_a_request_over_http_has_no_blocks_and_no_forged_address():
+    broken = _by_http("linux", outcome=Outcome.ABORTED, bytes_transferred=400)
+    client = _client(broken)
+    assert client.has_answered
+    assert judge(client.steps, ()).text == "aborted by the client at byte 400 of 1000, linux"

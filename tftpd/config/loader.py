@@ -24,7 +24,7 @@ from tftpd.config import errors
 from tftpd.config.errors import ConfigError, Problem, format_path, quote_value, suggest
 from tftpd.config.origin_checks import find_origin_problems
 from tftpd.config.profiles import load_shipped_profiles
-from tftpd.config.settings import Settings
+from tftpd.config.settings import DEFAULT_PORTS, Settings
 from tftpd.config.types import InvalidCombination, parse_address, parse_clients, parse_prefix
 from tftpd.config.yaml_document import Document, parse_document
 from tftpd.storage.tempfiles import NO_FREE_NAMES, can_take_free_names
@@ -238,8 +238,10 @@ def _identify(key: str, entry: dict[str, Any]) -> tuple[object, str]:
         path = entry.get("path", "/")
         return parse_prefix(path), quote_value(path)
     if key == "listen":
-        address, port = entry.get("address"), entry.get("port", 69)
-        return (parse_address(address), str(port)), f"{quote_value(address)} port {port}"
+        address, protocol = entry.get("address"), entry.get("protocol", "tftp")
+        port = entry.get("port", DEFAULT_PORTS.get(protocol))
+        identity = parse_address(address), protocol == "tftp", str(port)
+        return identity, f"{quote_value(address)} port {port}"
     name = entry.get("name")
     if not isinstance(name, str):
         raise ValueError

@@ -56,6 +56,19 @@ class LimitsSection(ConfigModel):
     requests_per_second: Count | None = None
     """Requests per second that one client answers."""
 
+    connections: Count = 1000
+    """Concurrent HTTP connections.
+
+    Beyond this number, a connection of the client with most of them is closed, if possible an
+    idle one.
+    """
+
+    header_time: Seconds = 10.0
+    """Time limit for the line and the headers of an HTTP request, in seconds."""
+
+    keep_alive_time: Seconds = 60.0
+    """Time after which an HTTP connection without a request is closed, in seconds."""
+
     memory: Annotated[types.Size, types.size_between("16MiB")] = 512 << 20
     """Memory of windows and rendered files in all workers together.
 

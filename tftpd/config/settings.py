@@ -35,9 +35,16 @@ from tftpd.config.sections import (
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 from tftpd.config.variables import VariablesSection
 
+DEFAULT_PORTS = {"tftp": 69, "http": 80}
+
+_ListenName = tuple[str, str, int]
+
 
 class ListenSection(ConfigModel):
     """A listening address."""
+
+    protocol: Literal["tftp", "http"] = "tftp"
+    """Protocol; http serves the same files as tftp, for reading."""
 
     address: types.Address
     """IPv4 or IPv6 address; 0.0.0.0 means all IPv4 addresses.
@@ -46,7 +53,7 @@ class ListenSection(ConfigModel):
     """
 
     port: Annotated[int, types.int_between(1, 65535)] = 69
-    """UDP port."""
+    """UDP port of tftp (default: 69), or TCP port of http (default: 80)."""
 
     broadcast: Literal["ignore", "answer"] = "ignore"
     """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
@@ -61,11 +68,31 @@ class ListenSection(ConfigModel):
     session_ports: types.Ports | None = None
     """Port range of the transfers, for firewalls, such as 40000-40999 (default: any)."""
 
+    trusted_proxies: list[types.Network] = Field(default=[])
+    """HTTP proxies whose header X-Forwarded-For has the address of the client."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_default_port(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "port" not in values:
+            port = DEFAULT_PORTS.get(str(values.get("protocol", "tftp")))
+            return values if port is None else {**values, "port": port}
+        return values
+
     @model_validator(mode="after")
-    def _one_mode(self) -> Self:
+    def _fits_protocol(self) -> Self:
+        is_tftp = self.protocol == "tftp"
+        foreign = {"trusted_proxies"} if is_tftp else {"broadcast", "mode", "session_ports"}
+        for key in sorted(foreign & self.model_fields_set):
+            raise InvalidCombination(f"{key} cannot be used with protocol {self.protocol}")
         if self.mode == "single-port" and self.session_ports is not None:
             raise InvalidCombination("session_ports cannot be used with single-port mode")
         return self
+
+    @property
+    def name(self) -> _ListenName:
+        """Transport protocol, address and port: what no two entries have in common."""
+        return "udp" if self.protocol == "tftp" else "tcp", self.address, self.port
 
     @property
     def ports(self) -> tuple[int, int] | None:
@@ -82,7 +109,7 @@ class Settings(ConfigModel):
     listen: list[ListenSection] = Field(
         default=[ListenSection(address="0.0.0.0"), ListenSection(address="::")], min_length=1
     )
-    """Listening addresses (default: all addresses, port 69)."""
+    """Listening addresses (default: TFTP on all addresses, port 69)."""
 
     directories: list[DirectorySection] = Field(min_length=1)
     """Served directories."""
@@ -154,16 +181,18 @@ class Settings(ConfigModel):
         better than one: only an IPv4 socket tells broadcasts from other requests.
 
         Args:
-            inherited: Address and port of the sockets that systemd has bound. They stay as they
-                are.
+            inherited: Names (`ListenSection.name`) of the sockets that systemd has bound. They
+                stay as they are.
         """
-        ipv4_ports = {listen.port for listen in self.listen if ":" not in listen.address}
+        names = {listen.name for listen in self.listen}
+        ipv4_ports = {(kind, port) for kind, address, port in names if ":" not in address}
         expanded = []
         for index, listen in enumerate(self.listen):
             expanded.append((index, listen))
-            port = listen.port
-            is_kept = ("::", port) in inherited and ("0.0.0.0", port) not in inherited
-            if listen.address == "::" and port not in ipv4_ports and not is_kept:
+            kind, address, port = listen.name
+            ipv4_name = kind, "0.0.0.0", port
+            is_kept = listen.name in inherited and ipv4_name not in inherited
+            if address == "::" and (kind, port) not in ipv4_ports and not is_kept:
                 expanded.append((index, listen.model_copy(update={"address": "0.0.0.0"})))
         return expanded
 

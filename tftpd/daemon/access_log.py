@@ -53,7 +53,7 @@ class AccessLog:
         message = (
             f'{self._prefix}{fields["direction"]} "{fields["file"]}"{served_as} by '
             f"{fields['client']}:{fields['port']}: {fields['outcome']}"
-            f"{_describe_reason(result.code, fields['detail'])}{_describe_transfer(result)}"
+            f"{_describe_reason(result, fields['detail'])}{_describe_transfer(result)}"
             f"{f', profile {result.profile}' if result.profile else ''}"
             f"{suffix}"
         )
@@ -90,19 +90,26 @@ def _shorten(text: bytes) -> str:
     return printable_name(text[:_MAX_TEXT_BYTES]) + end
 
 
-def _describe_reason(code: int | None, detail: str) -> str:
-    error = "" if code is None else f"ERROR {code}"
-    reason = ": ".join(filter(None, (error, detail)))
+def _describe_reason(result: TransferResult, detail: str) -> str:
+    if result.protocol == "tftp":
+        answer = "" if result.code is None else f"ERROR {result.code}"
+    else:
+        answer = "" if result.status is None else f"{result.protocol.upper()} {result.status}"
+    reason = ": ".join(filter(None, (answer, detail)))
     return f" ({reason})" if reason else ""
 
 
 def _describe_transfer(result: TransferResult) -> str:
     if result.outcome in (Outcome.REFUSED, Outcome.DROPPED):
         return ""
+    rate = (
+        f", {result.bytes_transferred} bytes in {result.seconds:.3f} s ({result.rate:.0f} bytes/s)"
+    )
+    if result.protocol != "tftp":
+        return rate
     netascii = "mode netascii, " if result.mode is Mode.NETASCII else ""
     return (
-        f", {result.bytes_transferred} bytes in {result.seconds:.3f} s "
-        f"({result.rate:.0f} bytes/s), {netascii}blksize {result.blksize}, "
+        f"{rate}, {netascii}blksize {result.blksize}, "
         f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
         f"{'' if result.first_block else ', first block 0'}"
     )

@@ -214,7 +214,9 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.config}: no problems")
     for index, listen in settings.expand_listen():
         family = "IPv6" if ":" in listen.address else "IPv4"
-        print(f"listen[{index}]: {listen.address} port {listen.port} receives {family} requests")
+        protocol = "" if listen.protocol == "tftp" else f"{listen.protocol} "
+        where = f"{listen.address} port {listen.port}"
+        print(f"listen[{index}]: {where} receives {family} {protocol}requests")
     return 0
 
 

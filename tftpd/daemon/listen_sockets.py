@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.packet_text import format_address
-from tftpd.net.sockets import bind_listeners, prepare_listener
+from tftpd.net.sockets import bind_listeners, listener_key, prepare_listener
 from tftpd.net.types import SocketAddress
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -49,14 +49,15 @@ class ListenSocket:
     inherited: bool = False
 
     @property
-    def name(self) -> tuple[str, int]:
-        """Address and port as the configuration spells them."""
-        return self.listen.address, self.listen.port
-
-    @property
     def address(self) -> SocketAddress:
         """Address and port as the kernel reports them."""
         return tuple(self.sockets[0].getsockname())
+
+    @property
+    def text(self) -> str:
+        """Address and port for messages; a URL if the protocol is not TFTP."""
+        address, protocol = format_address(self.address), self.listen.protocol
+        return address if protocol == "tftp" else f"{protocol}://{address}"
 
     def close(self) -> None:
         """Close the sockets; idempotent."""
@@ -78,26 +79,33 @@ def bind(settings: Settings, held: Sequence[ListenSocket] = ()) -> list[ListenSo
     """
     if settings.workers > 1 and not sys.platform.startswith("linux"):
         raise BindError("several workers on one port need Linux")
-    held_by_name = {entry.name: entry for entry in held}
-    inherited_names = {entry.name for entry in held if entry.inherited}
+    held_by_name = {entry.listen.name: entry for entry in held}
+    inherited_names = {entry.listen.name for entry in held if entry.inherited}
     listens = [listen for _, listen in settings.expand_listen(inherited_names)]
-    configured = {(listen.address, listen.port) for listen in listens}
+    configured = {listen.name for listen in listens}
     inherited = [entry for entry in held if entry.inherited]
     _check_inherited(inherited, settings, configured)
     if inherited and "listen" not in settings.model_fields_set:
-        return [replace(entry, listen=_default_listen(entry.address)) for entry in inherited]
-    removed = [entry for entry in held if entry.name not in configured]
+        return [replace(entry, listen=_default_listen(entry.sockets[0])) for entry in inherited]
+    removed = [entry for entry in held if entry.listen.name not in configured]
     with ExitStack() as undo:
         bound = []
         for listen in listens:
-            same = held_by_name.get((listen.address, listen.port))
+            same = held_by_name.get(listen.name)
             if same is not None:
                 bound.append(replace(same, listen=listen))
                 continue
-            where = f"{listen.address} port {listen.port}"
-            shared = [s for old in removed if old.listen.port == listen.port for s in old.sockets]
+            transport, address, port = listen.name
+            where = f"{address} port {port}"
+            kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+            shared = [
+                sock
+                for old in removed
+                if old.listen.name[::2] == (transport, port) and kind == socket.SOCK_DGRAM
+                for sock in old.sockets
+            ]
             try:
-                sockets = bind_listeners(listen.address, listen.port, settings.workers, shared)
+                sockets = bind_listeners(address, port, settings.workers, shared, kind)
             except OSError as error:
                 reason = _BIND_ERRORS.get(error.errno or 0, error.strerror or str(error))
                 if error.errno in _NO_IPV6 and "listen" not in settings.model_fields_set:
@@ -119,15 +127,16 @@ def adopt(descriptors: Iterable[int]) -> list[ListenSocket]:
     """Return the sockets that systemd has bound, configured for serving.
 
     Raises:
-        BindError: A descriptor is not a UDP socket, or accepts both IPv4 and IPv6.
+        BindError: A descriptor is neither a UDP socket nor a listening TCP socket, or accepts
+            both IPv4 and IPv6.
     """
-    by_address: dict[SocketAddress, list[socket.socket]] = {}
+    by_key: dict[SocketAddress, list[socket.socket]] = {}
     for descriptor in descriptors:
         sock = _adopt_socket(descriptor)
-        by_address.setdefault(sock.getsockname(), []).append(sock)
+        by_key.setdefault(listener_key(sock), []).append(sock)
     return [
-        ListenSocket(_default_listen(address), sockets, inherited=True)
-        for address, sockets in by_address.items()
+        ListenSocket(_default_listen(sockets[0]), sockets, inherited=True)
+        for sockets in by_key.values()
     ]
 
 
@@ -158,45 +167,49 @@ class DrainTracker:
         """
         kept = [entry.sockets for entry in new]
         for entry in old:
-            self._draining[entry.address] = entry, set(workers)
-        for address, (entry, remaining) in list(self._draining.items()):
+            self._draining[listener_key(entry.sockets[0])] = entry, set(workers)
+        for key, (entry, remaining) in list(self._draining.items()):
             if entry.sockets in kept:
-                del self._draining[address]
+                del self._draining[key]
             elif not remaining:
-                self._close(address)
+                self._close(key)
 
-    def on_drained(self, worker: int, address: SocketAddress) -> None:
-        """Handle that `worker` has no session on the sockets of `address` any longer."""
-        if address in self._draining:
-            _, remaining = self._draining[address]
+    def on_drained(self, worker: int, key: SocketAddress) -> None:
+        """Handle that `worker` has no session on the sockets with this `listener_key`."""
+        if key in self._draining:
+            _, remaining = self._draining[key]
             remaining.discard(worker)
             if not remaining:
-                self._close(address)
+                self._close(key)
 
     def on_worker_ended(self, worker: int) -> None:
         """Handle the end of a worker, and so of all its sessions."""
-        for address in list(self._draining):
-            self.on_drained(worker, address)
+        for key in list(self._draining):
+            self.on_drained(worker, key)
 
     def close(self) -> None:
         """Close all sockets that still drain."""
-        for address in list(self._draining):
-            self._close(address)
+        for key in list(self._draining):
+            self._close(key)
 
-    def _close(self, address: SocketAddress) -> None:
-        entry, _ = self._draining.pop(address)
+    def _close(self, key: SocketAddress) -> None:
+        entry, _ = self._draining.pop(key)
         entry.close()
 
 
-def _default_listen(address: SocketAddress) -> ListenSection:
-    """Return a configuration entry with default options for a socket of `address`."""
-    host, port, *rest = address
+def _default_listen(sock: socket.socket) -> ListenSection:
+    """Return a configuration entry with default options for a socket: of http if it is TCP."""
+    host, port, *rest = sock.getsockname()
     scope = f"%{socket.if_indextoname(rest[1])}" if rest and rest[1] else ""
-    return ListenSection(address=f"{host}{scope}", port=port)
+    return ListenSection(
+        protocol="http" if sock.type == socket.SOCK_STREAM else "tftp",
+        address=f"{host}{scope}",
+        port=port,
+    )
 
 
 def _check_inherited(
-    inherited: Sequence[ListenSocket], settings: Settings, names: Set[tuple[str, int]]
+    inherited: Sequence[ListenSocket], settings: Settings, names: Set[tuple[str, str, int]]
 ) -> None:
     for entry in inherited:
         address, count = format_address(entry.address), len(entry.sockets)
@@ -206,7 +219,7 @@ def _check_inherited(
                 f"{_count(settings.workers, 'worker')}; each worker needs one (ReusePort=yes)"
             )
         # Requests to a socket that no worker reads would never be answered.
-        if "listen" in settings.model_fields_set and entry.name not in names:
+        if "listen" in settings.model_fields_set and entry.listen.name not in names:
             raise BindError(
                 f"systemd passed a socket of {address}, which no entry of `listen` names; "
                 "add it there, or leave `listen` out"
@@ -223,7 +236,10 @@ def _adopt_socket(descriptor: int) -> socket.socket:
     if problem:
         sock.close()
         raise BindError(f"systemd passed {problem}")
-    prepare_listener(sock)
+    if sock.type == socket.SOCK_DGRAM:
+        prepare_listener(sock)
+    else:
+        sock.setblocking(False)
     return sock
 
 
@@ -231,8 +247,14 @@ def _find_problem(sock: socket.socket) -> str | None:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return "a socket that is not an IP socket; its unit needs ListenDatagram=ADDRESS:PORT"
     name = sock.getsockname()
-    if sock.type != socket.SOCK_DGRAM:
-        return f"a socket that is not a UDP socket: {format_address(name)}; use ListenDatagram="
+    is_tcp = sock.type == socket.SOCK_STREAM and sock.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    )
+    if sock.type != socket.SOCK_DGRAM and not is_tcp:
+        return (
+            f"a socket that neither is UDP nor listens: {format_address(name)}; use "
+            "ListenDatagram=, or ListenStream= for HTTP"
+        )
     if sock.family == socket.AF_INET6:
         address = IPv6Address(name[0])
         v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

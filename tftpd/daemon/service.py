@@ -40,7 +40,7 @@ from tftpd.daemon.fetcher_supervisor import (
 from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
-from tftpd.net.packet_text import format_address
+from tftpd.http import make_http_server
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
@@ -182,7 +182,9 @@ class Daemon(Service):
         if workers == 1:
             on_drained = partial(self._drains.on_drained, 0)
             observer = fan_out(AccessLog(), *observers)
-            self._serving = Server(self.reactor, observer, on_drained=on_drained)
+            self._serving = Server(
+                self.reactor, observer, on_drained=on_drained, make_http=make_http_server
+            )
         else:
             self._serving = WorkerPool(self.reactor, workers, self._sweep, self._drains, *observers)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
@@ -196,8 +198,8 @@ class Daemon(Service):
             self._page.start(self._serving)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
-        for address in map(format_address, self.addresses):
-            self.log.info("serving on {address}", event="listening", address=address)
+        for entry in self._bound:
+            self.log.info("serving on {address}", event="listening", address=entry.text)
         self._sweep()
         self.reactor.callWhenRunning(self._systemd.ready)
 
@@ -291,7 +293,8 @@ class Daemon(Service):
             self._serving.serve(self.settings, listening)
         if self._page is not None:
             origins = self._fetcher if self.settings.origins else None
-            self._page.configure(map(format_address, self.addresses), self.settings, origins)
+            addresses = [entry.text for entry in self._bound]
+            self._page.configure(addresses, self.settings, origins)
         if self._watch is not None:
             self._watch.switch(self.settings.reload == "watch")
 
@@ -310,7 +313,7 @@ class Daemon(Service):
             self._fetcher.configure(self.settings)
 
     def _describe_addresses(self) -> str:
-        return ", ".join(map(format_address, self.addresses))
+        return ", ".join(entry.text for entry in self._bound)
 
     def _describe_status(self) -> str:
         return f"serving on {self._describe_addresses()}; transfers: {self._serving.transfers}"

@@ -36,6 +36,7 @@ from tftpd.daemon.ipc import (
     encode,
     encode_event,
 )
+from tftpd.http import make_http_server
 from tftpd.protocol.result import TransferResult
 from tftpd.server.server import Server
 from tftpd.server.session_table import SharedCounter
@@ -137,7 +138,13 @@ class Worker(Channel):
         track = partial(UsageTracker, table=shared[-TABLE_NUMBERS:], fd=COUNTER_FD)
         send_drained = partial(self._send, "drained")
         server = Server(
-            self._reactor, self._send_result, counter, config.number, send_drained, track
+            self._reactor,
+            self._send_result,
+            counter,
+            config.number,
+            send_drained,
+            track,
+            make_http_server,
         )
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server

@@ -1,12 +1,12 @@
-"""Open and bind UDP sockets, and learn the local address of each incoming datagram."""
+"""Open and bind sockets, and learn the local address of each incoming datagram."""
 
 import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -15,6 +15,8 @@ from tftpd.net.types import SocketAddress
 
 _DEFAULT_WINDOW_BYTES = 96 << 10  # fits the default socket buffers of Linux
 _LISTENER_BUFFER_BYTES = 4 << 20  # for the requests of many clients that boot at one time
+
+_BACKLOG = 1024  # connections that wait to be accepted
 
 _LINUX = sys.platform.startswith("linux")
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # saves a system call
@@ -113,7 +115,11 @@ def bind_connected_twin(
 
 
 def bind_listeners(
-    address: str, port: int, count: int = 1, beside: Sequence[socket.socket] = ()
+    address: str,
+    port: int,
+    count: int = 1,
+    beside: Sequence[socket.socket] = (),
+    kind: socket.SocketKind = socket.SOCK_DGRAM,
 ) -> list[socket.socket]:
     """Bind sockets for one listen address.
 
@@ -125,8 +131,9 @@ def bind_listeners(
             wildcard accepts IPv6 only, so that an IPv4 wildcard can be bound as well.
         port: Port number; 0: chosen by the kernel.
         count: Number of sockets, one per worker.
-        beside: Sockets of this process on the same port that may stay bound, such as
+        beside: UDP sockets of this process on the same port that may stay bound, such as
             one of a single address when the wildcard address is bound.
+        kind: SOCK_DGRAM for UDP; SOCK_STREAM for TCP, whose sockets listen.
 
     Returns:
         The bound, non-blocking sockets.
@@ -136,26 +143,32 @@ def bind_listeners(
     """
     family, name = _resolve_literal(address, port)
     with _reuse_allowed(beside):
-        return _bind_listeners(family, name, count, bool(beside))
+        bind = partial(_bind_listener, family, beside=bool(beside))
+        if kind == socket.SOCK_STREAM:
+            bind = partial(_bind_stream_listener, family)
+        return _bind_listeners(bind, name, count)
 
 
 def _bind_listeners(
-    family: int, name: SocketAddress, count: int, beside: bool
+    bind: Callable[..., socket.socket], name: SocketAddress, count: int
 ) -> list[socket.socket]:
     # With SO_REUSEPORT a second daemon could bind the port too. A socket without it
     # fails if the port is in use.
-    exclusive = _bind_listener(family, name, beside=beside)
+    exclusive = bind(name)
     if count == 1:
         return [exclusive]
     with exclusive:
         name = exclusive.getsockname()
     with ExitStack() as undo:
-        sockets = [
-            undo.enter_context(_bind_listener(family, name, beside, reuse_port=True))
-            for _ in range(count)
-        ]
+        sockets = [undo.enter_context(bind(name, reuse_port=True)) for _ in range(count)]
         undo.pop_all()
     return sockets
+
+
+def listener_key(sock: socket.socket) -> SocketAddress:
+    """Return the local address of a listening socket; a TCP port is not the UDP port."""
+    name: SocketAddress = sock.getsockname()
+    return (*name, "tcp") if sock.type == socket.SOCK_STREAM else name
 
 
 def prepare_listener(sock: socket.socket) -> None:
@@ -274,6 +287,26 @@ def _reuse_allowed(sockets: Sequence[socket.socket]) -> Iterator[None]:
     finally:
         for sock in sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def _bind_stream_listener(
+    family: int, name: SocketAddress, reuse_port: bool = False
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # The port is free although closed connections are in TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(name)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _bind_listener(

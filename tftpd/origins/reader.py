@@ -195,6 +195,20 @@ class FillProgress:
 class CachedFile(FileSource):
     """A whole object in the cache. Its file never changes."""
 
+    def __init__(self, fd: int, status: os.stat_result, basename: str) -> None:
+        super().__init__(fd, status)
+        self._basename = basename
+
+    @property
+    def version(self) -> bytes:
+        """Name of the file, which only this version of the object has; see `FileLike`."""
+        return self._basename.encode()
+
+    @property
+    def modified(self) -> int | None:
+        """Return None: the file has the time of the fetch."""
+        return None
+
     def is_touched(self) -> bool:
         """Return False: another version of an object has another file."""
         return False
@@ -203,10 +217,16 @@ class CachedFile(FileSource):
 class GrowingFile(CachedFile):
     """An object that is being fetched. Bytes that have not arrived raise `BlockingIOError`."""
 
-    def __init__(self, fd: int, status: os.stat_result, size: int, progress: FillProgress) -> None:
-        super().__init__(fd, status)
-        self.size = size
+    def __init__(
+        self, fd: int, status: os.stat_result, answer: "OriginAnswer", progress: FillProgress
+    ) -> None:
+        super().__init__(fd, status, answer.basename)
+        self.size = answer.size
         self._progress = progress
+
+    def fileno(self) -> int:
+        """Return -1: the file may end before the object does."""
+        return -1
 
     def close(self) -> None:
         """Close the descriptor, and wait no longer; idempotent."""
@@ -411,9 +431,9 @@ class OriginReader:
             status = os.fstat(fd)
             source: CachedFile
             if progress is None or progress.complete:
-                source = CachedFile(fd, status)
+                source = CachedFile(fd, status, answer.basename)
             else:
-                source = GrowingFile(fd, status, answer.size, progress)
+                source = GrowingFile(fd, status, answer, progress)
             # Older kernels know no non-blocking reads for tmpfs.
             source.in_memory = self._file_systems.is_in_memory(source.device)
             return source

@@ -59,6 +59,8 @@ class TransferResult:
         fell_back: True if a client repeated its request without options.
         only_block_0_acked: True if the server of an upload acknowledged the request, but no block.
             It may count from 0.
+        protocol: tftp, http or https.
+        status: Status code of the HTTP response; None if there was none.
     """
 
     direction: Direction
@@ -85,6 +87,8 @@ class TransferResult:
     first_block: int = 1
     fell_back: bool = False
     only_block_0_acked: bool = False
+    protocol: str = "tftp"
+    status: int | None = None
 
     @property
     def rate(self) -> float:

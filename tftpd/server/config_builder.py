@@ -8,7 +8,6 @@ from twisted.logger import Logger
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.access.variables import VariableTable
-from tftpd.config.sections import LimitsSection
 from tftpd.config.settings import Settings
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.memory import MemoryBudget
@@ -18,6 +17,7 @@ from tftpd.templates.renderer import TemplateRenderer
 
 _SPARE_DESCRIPTORS = 64  # for the daemon itself: listeners, log, libraries
 _DESCRIPTORS_PER_SESSION = 4  # two sockets, the file, and the directory of an upload
+_DESCRIPTORS_PER_CONNECTION = 3  # the socket, its copy for sendfile, and the file
 # Warn below this share of the sessions. Many hosts allow 20,000 descriptors, which are
 # enough for 4,984 of 5,000 sessions.
 _WARN_SHARE = 0.99
@@ -25,25 +25,34 @@ _WARN_SHARE = 0.99
 _log = Logger()
 
 
-def admission_limits(limits: LimitsSection) -> AdmissionLimits:
+def admission_limits(settings: Settings) -> AdmissionLimits:
     """Return the configured limits, reduced if there are too few file descriptors.
 
     Raises the soft limit of descriptors, whose default is often 1,024, up to the hard
     limit. Logs a warning if the hard limit is too low.
     """
+    limits = settings.limits
     values = {field.name: getattr(limits, field.name) for field in fields(AdmissionLimits)}
-    return AdmissionLimits(**values | {"sessions": _raise_descriptor_limit(limits.sessions)})
+    has_http = any(listen.protocol != "tftp" for listen in settings.listen)
+    spare = _SPARE_DESCRIPTORS + has_http * limits.connections * _DESCRIPTORS_PER_CONNECTION
+    sessions = _raise_descriptor_limit(limits.sessions, spare)
+    return AdmissionLimits(**values | {"sessions": sessions})
 
 
-def _raise_descriptor_limit(sessions: int) -> int:
-    """Return the number of sessions that the descriptors of this process allow."""
-    needed = sessions * _DESCRIPTORS_PER_SESSION + _SPARE_DESCRIPTORS
+def _raise_descriptor_limit(sessions: int, spare: int) -> int:
+    """Return the number of sessions that the descriptors of this process allow.
+
+    Args:
+        sessions: The configured number.
+        spare: Descriptors for everything else.
+    """
+    needed = sessions * _DESCRIPTORS_PER_SESSION + spare
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return sessions
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    spare = min(_SPARE_DESCRIPTORS, allowed // 2)
+    spare = min(spare, allowed // 2)
     possible = min(sessions, max(1, (allowed - spare) // _DESCRIPTORS_PER_SESSION))
     if possible < sessions * _WARN_SHARE:
         _log.warn(

@@ -1,14 +1,14 @@
 """The server of one process: listeners on bound sockets, and their sessions."""
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, gatherResults, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -37,7 +37,7 @@ from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import PacketCapture
 from tftpd.server.session_table import SessionTable, SharedCounter
-from tftpd.server.snapshot import Snapshot, snapshot
+from tftpd.server.snapshot import Snapshot, merge_snapshots, snapshot
 from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
@@ -60,6 +60,34 @@ BoundListener = tuple[socket.socket, ListenSection]
 """A bound socket and its entry in the configuration."""
 
 
+class HttpServing(Protocol):
+    """The HTTP side of a server. `tftpd.http` implements it."""
+
+    @property
+    def transfers(self) -> int:
+        """Number of requests that are being answered."""
+
+    def serve(
+        self, config: ServerConfig, settings: Settings, listening: Sequence[BoundListener]
+    ) -> None:
+        """Apply settings, and accept connections on these sockets only; see `Server.serve`."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the running transfers."""
+
+    def drain(self) -> "Deferred[None]":
+        """Accept no more requests. Fires when no connection is open."""
+
+    def stop(self) -> None:
+        """Close all connections."""
+
+
+MakeHttp = Callable[
+    [Any, SessionRuntime, MemoryBudget, Callable[[SocketAddress], None]], HttpServing
+]
+"""Makes the HTTP side from the reactor, the runtime, the memory budget and `on_drained`."""
+
+
 class Server:
     """Serves on sockets until it is stopped."""
 
@@ -71,6 +99,7 @@ class Server:
         worker: int | None = None,
         on_drained: Callable[[SocketAddress], None] = lambda _: None,
         track: Callable[[Path], UsageTracker] = UsageTracker,
+        make_http: MakeHttp | None = None,
     ) -> None:
         """Initialize the server.
 
@@ -82,6 +111,7 @@ class Server:
             on_drained: Called with a removed listen address when the last session on
                 its socket has ended.
             track: Makes the tracker of a root with a quota.
+            make_http: Makes the HTTP side if a listener needs it.
         """
         self._reactor = reactor
         self._report = report
@@ -104,6 +134,8 @@ class Server:
         self._listeners: dict[SocketAddress, Listener] = {}
         self._draining: dict[SocketAddress, Listener] = {}  # removed, with sessions
         self._on_drained = on_drained
+        self._make_http = make_http
+        self._http: HttpServing | None = None
         self._capture = PacketCapture(worker)
         self._runtime = SessionRuntime(
             MonotonicClock(reactor),
@@ -127,7 +159,9 @@ class Server:
         """
         config = self._make_config(settings)
         removed = set(self._listeners)
-        for sock, listen in listening:
+        listening = list(listening)
+        self._serve_http(config, settings, [each for each in listening if not _is_tftp(each)])
+        for sock, listen in filter(_is_tftp, listening):
             name = sock.getsockname()
             removed.discard(name)
             listener = self._listeners.get(name) or self._resume(name)
@@ -151,7 +185,10 @@ class Server:
         now = self._runtime.clock.seconds()
         trackers = self._usage_trackers.items()
         usage = {str(root): (each.usage.size, each.usage.files) for root, each in trackers}
-        return succeed(snapshot(self._sessions, self._drops.take(), now, usage))
+        taken = snapshot(self._sessions, self._drops.take(), now, usage)
+        if self._http is not None:
+            taken = merge_snapshots([taken, self._http.snapshot()])
+        return succeed(taken)
 
     def trace(self, trace: TraceSection | None) -> None:
         """Start, change or stop (None) the packet capture."""
@@ -165,20 +202,25 @@ class Server:
             A Deferred that fires when no transfer runs.
         """
         self._drain_all()
-        return self._sessions.idle()
+        if self._http is None:
+            return self._sessions.idle()
+        drained = gatherResults([self._sessions.idle(), self._http.drain()])
+        return drained.addCallback(lambda _: None)
 
     problem = ""
     """Empty: this process has no workers that could fail to answer."""
 
     @property
     def transfers(self) -> int:
-        """Number of sessions."""
-        return len(self._sessions)
+        """Number of sessions, and of HTTP requests that are being answered."""
+        return len(self._sessions) + (self._http.transfers if self._http else 0)
 
     def stop(self) -> None:
         """Accept no more requests and end all sessions; their clients get an ERROR."""
         self._drain_all()
         self._sessions.stop()
+        if self._http is not None:
+            self._http.stop()
         self.trace(None)
         self._neighbours.close()
         self._close_origins()
@@ -189,6 +231,16 @@ class Server:
             self._measuring.stop()
         if isinstance(self._readers, EpollReader):
             self._readers.close()
+
+    def _serve_http(
+        self, config: ServerConfig, settings: Settings, listening: Sequence[BoundListener]
+    ) -> None:
+        if listening and self._http is None and self._make_http is not None:
+            self._http = self._make_http(
+                self._reactor, self._runtime, self._memory, self._on_drained
+            )
+        if self._http is not None:
+            self._http.serve(config, settings, listening)
 
     def _make_config(self, settings: Settings) -> ServerConfig:
         mounts = Mounts(settings.build_mounts(), settings.build_name_rules())
@@ -208,7 +260,7 @@ class Server:
             mounts=mounts,
             limits=settings.limits.option_limits(),
             timing=settings.retransmit.build_policy(),
-            admission=admission_limits(settings.limits),
+            admission=admission_limits(settings),
             report=self._report,
             bandwidth=self._share_bandwidth(settings),
             session_bandwidth=settings.limits.session_bandwidth,
@@ -217,6 +269,7 @@ class Server:
             own_ports=frozenset(
                 number
                 for listen in settings.listen
+                if listen.protocol == "tftp"
                 for low, high in ((listen.port, listen.port), listen.ports or (1, 0))
                 for number in range(low, high + 1)
             ),
@@ -335,3 +388,7 @@ class Server:
         except (RuntimeError, MemoryError) as error:  # no thread can be started
             forget_unstarted_threads(pool)
             return fail(MemoryError(str(error)))
+
+
+def _is_tftp(bound: BoundListener) -> bool:
+    return bound[1].protocol == "tftp"

@@ -7,6 +7,7 @@ it: see `judge`.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from http import HTTPStatus
 
 from tftpd.access.paths import printable_name
 from tftpd.protocol.errors import ErrorCode
@@ -44,6 +45,7 @@ class BootStep:
         ended: End of the last request.
         count: Number of requests.
         has_answered: False if no packet of the transfer was acknowledged.
+        is_partial: True if the client requested a part of the file (HTTP).
     """
 
     kind: FileKind
@@ -57,6 +59,7 @@ class BootStep:
     ended: float
     count: int = 1
     has_answered: bool = True
+    is_partial: bool = False
 
     @property
     def name(self) -> str:
@@ -156,7 +159,11 @@ class ClientHistory:
         first = self.steps[0]
         if step.began - self.steps[-1].ended > _NEW_BOOT_SECONDS:
             return True
-        if FileKind.UPLOAD in (step.kind, first.kind) or step.names[0] != first.names[0]:
+        if (
+            step.is_partial
+            or FileKind.UPLOAD in (step.kind, first.kind)
+            or step.names[0] != first.names[0]
+        ):
             return False
         return any(
             (other.is_complete or other.names[0] != first.names[0]) and other.ended <= step.began
@@ -289,6 +296,9 @@ def _count_names(steps: Sequence[BootStep]) -> str:
 
 
 def _position(transfer: SessionSnapshot | TransferResult) -> str:
+    if not transfer.blksize and transfer.bytes_transferred:  # HTTP has no blocks
+        size = "" if transfer.size is None else f" of {transfer.size}"
+        return f"byte {transfer.bytes_transferred}{size}"
     total = count_blocks(transfer.size, transfer.blksize)
     return f"block {transfer.blocks}" if total is None else f"block {transfer.blocks} of {total}"
 
@@ -304,12 +314,20 @@ def _step_of(result: TransferResult, now: float) -> BootStep:
         position=_position(result),
         began=now - result.seconds,
         ended=now,
-        has_answered=result.blocks > 0 or result.rtt is not None,
+        # The client of a TCP connection has answered before its request.
+        has_answered=result.blocks > 0 or result.rtt is not None or result.protocol != "tftp",
+        is_partial=result.status == HTTPStatus.PARTIAL_CONTENT,
     )
 
 
 def _is_similar(last: BootStep, step: BootStep) -> bool:
-    """Return whether both steps are refusals for the same reason, or modules."""
+    """Return whether both steps are refusals for the same reason, modules or parts of a file."""
+    if (
+        last.is_partial
+        and step.is_partial
+        and (last.name, last.outcome) == (step.name, step.outcome)
+    ):
+        return True
     if (last.kind, last.outcome, last.code) != (step.kind, step.outcome, step.code):
         return False
     return step.outcome is Outcome.REFUSED or (step.kind is FileKind.MODULE and step.is_complete)

@@ -50,6 +50,8 @@ _BY_OUTCOME = {
 }
 _BY_CODE = {"code": [str(code.value) for code in ErrorCode]}
 _BY_REASON = {"reason": [reason.value for reason in DropReason]}
+_STATUSES = (200, 206, 304, 400, 403, 404, 405, 412, 413, 416, 500, 503)  # of HTTP
+_BY_STATUS = {"status": [str(status) for status in _STATUSES]}
 _BY_OPTION = {"option": [name.decode() for name in RANGES]}
 _BY_METHOD = {"method": _RESOLUTION_METHODS}
 _BY_RESULT = {"result": ["ok", "failed"]}
@@ -63,6 +65,8 @@ _COUNTERS: dict[str, tuple[str, _Labels]] = {
     "dropped_requests": ("Requests above a limit that got no answer.", _BY_DIRECTION),
     "dropped_datagrams": ("Datagrams to a listening port that started no session.", _BY_REASON),
     "options": ("Options that were negotiated.", _BY_OPTION),
+    "http_responses": ("HTTP responses, by status.", _BY_STATUS),
+    "http_transferred_bytes": ("Bytes of HTTP bodies that were sent, also of broken ones.", {}),
     "reloads": ("Reloads of the configuration.", _BY_RESULT),
     "transfers": ("Transfers that ended.", _BY_DIRECTION | _BY_OUTCOME),
     "profile_transfers": ("Transfers that ended.", _BY_PROFILE),
@@ -136,6 +140,9 @@ class TransferCounters:
         counts, histograms = self.counts, self.histograms
         direction = (result.direction.value,)
         counts["requests"][direction] += 1
+        if result.status is not None:
+            counts["http_responses"][(str(result.status),)] += 1
+            counts["http_transferred_bytes"][()] += result.bytes_transferred
         if result.outcome is Outcome.DROPPED:
             counts["dropped_requests"][direction] += 1
             return
@@ -155,8 +162,9 @@ class TransferCounters:
         if result.direction is Direction.WRITE and result.outcome is Outcome.DONE:
             counts["stored_uploads"][()] += 1
         histograms["transfer_duration_seconds"][direction].add(result.seconds)
-        histograms["blksize_bytes"][()].add(result.blksize)
-        histograms["windowsize_blocks"][()].add(result.windowsize)
+        if result.protocol == "tftp":
+            histograms["blksize_bytes"][()].add(result.blksize)
+            histograms["windowsize_blocks"][()].add(result.windowsize)
         if result.rtt is not None:
             histograms["rtt_seconds"][()].add(result.rtt)
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,20 @@ class FileLike:
 
     size: int
     blocking_device: int | None = None
+
+    @property
+    def version(self) -> bytes:
+        """Identifier of the content, in ASCII: files with equal ones have equal bytes."""
+        raise NotImplementedError
+
+    @property
+    def modified(self) -> int | None:
+        """Time of the last change in seconds since the epoch; None if it is unknown."""
+        return None
+
+    def fileno(self) -> int:
+        """Return a descriptor of which all bytes can be read; -1 if there is none."""
+        return -1
 
     def close(self) -> None:
         """Release the file; idempotent. Without a descriptor, there is nothing to do."""
@@ -175,6 +190,21 @@ class FileSource(FileLike):
         source.in_memory = cache.is_in_memory(source.device)
         return source
 
+    @property
+    def version(self) -> bytes:
+        """Modification time and size when the file was opened; see `FileLike`."""
+        size, mtime_ns = self._stamp
+        return b"%x-%x" % (mtime_ns, size)
+
+    @property
+    def modified(self) -> int | None:
+        """Modification time when the file was opened; see `FileLike`."""
+        return self._stamp[1] // 1_000_000_000
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 after `close()`."""
+        return self._fd
+
     def close(self) -> None:
         """Close the descriptor; idempotent."""
         if self._fd >= 0:
@@ -230,6 +260,11 @@ class MemorySource(FileLike):
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         self._file = BytesIO(data)
+
+    @property
+    def version(self) -> bytes:
+        """Hash of the data; see `FileLike`."""
+        return blake2b(self._file.getbuffer(), digest_size=16).hexdigest().encode()
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Copy data from `offset` into the buffers; see `FileLike.read`."""

@@ -171,7 +171,7 @@ def _find_listener(
     takes_any = server_host is None or (is_broadcast and address.version == 6)
     for index, listen in config.settings.expand_listen():
         local = client_address(listen.address)
-        if local.version != address.version:
+        if local.version != address.version or listen.protocol != "tftp":
             continue
         if takes_any or local == address or local.is_unspecified:
             listener = config.describe(listen, "listen", index)

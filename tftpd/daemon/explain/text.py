@@ -15,6 +15,7 @@ from tftpd.protocol.packets import Rrq, Wrq
 _EXIT_REFUSED = 1
 _EXIT_USAGE = 2
 
+_HTTP_KEYS = ("protocol", "trusted_proxies")  # of a listener; an explanation is about TFTP
 _TITLE_CHARS = 11  # width of the first column
 _MAX_HEX_BYTES = 48  # of the answer
 
@@ -69,7 +70,8 @@ def _stages(explanation: JsonObject) -> Iterator[tuple[str, str]]:
     yield "request", f"{explanation['request']}, from {client}"
     yield "rights", f"uid {explanation['uid']}"
     listener = explanation["listener"]
-    yield "listener", _format_section(listener, "{address} port {port}", "address", "port")
+    shown = ("address", "port", *_HTTP_KEYS)
+    yield "listener", _format_section(listener, "{address} port {port}", *shown)
     profile = explanation["profile"]
     yield "profile", "none" if profile is None else f"{profile['name']} ({profile['location']})"
     if profile is not None:
