@@ -195,6 +195,7 @@ def test_an_origin_that_is_down_is_an_error(tmp_path, seaweedfs):
                 assert _try_put(running, "lost", content) == 0
             transfers = running.awaited(3)
             assert "Connection refused" in transfers[-1]["message"]
+            assert [e for e in running.events() if e.get("event") == "origin_unavailable"]
 
 
 def test_an_origin_that_ignores_conditions_gets_no_uploads(tmp_path):

@@ -180,6 +180,8 @@ def test_an_object_is_confirmed_after_its_max_age_and_changes(tmp_path, origin, 
         time.sleep(2.1)  # the worker keeps an answer for at least a second
         assert _get(running) == CONTENT
         assert origin.requests[-1].headers["if-none-match"] == '"1"'
+        second = running.awaited(2)[1]
+        assert (second["cache_state"], second["cache_age"] < 2) == ("hit", True)
         origin.answer = _serve(b"new", '"2"')
         until(lambda: _get(running) == b"new")
 
@@ -209,6 +211,9 @@ def test_a_slow_confirmation_does_not_delay_the_client(tmp_path, origin, cache):
         time.sleep(2.1)
         assert _get(running) == CONTENT
         assert "if-none-match" in origin.requests[-1].headers
+        first, second = running.awaited(2)
+        assert (first["cache_state"], second["cache_state"]) == ("fetched", "stale")
+        assert first["cache_age"] < 2 < second["cache_age"]
 
 
 @pytest.mark.check

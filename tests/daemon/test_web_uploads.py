@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Files:
         contents: Content by target.
         status: Status of the answer to each PUT; None: that of a server without faults.
         ignores_conditions: Each PUT replaces the file.
+        knows_names: False: HEADs are not answered.
         may_answer: Cleared: PUTs wait.
     """
 
@@ -31,12 +33,15 @@ class Files:
         self.contents = {}
         self.status = None
         self.ignores_conditions = False
+        self.knows_names = True
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def __call__(self, handler, request):
         self.may_answer.wait(20)
-        if request.method == "GET":
+        if request.method in ("GET", "HEAD"):
+            if request.method == "HEAD" and not self.knows_names:
+                handler.origin.stopped.wait(20)
             found = self.contents.get(request.target)
             handler.reply(404) if found is None else handler.reply(200, found)
         elif self.status is not None:
@@ -87,10 +92,28 @@ def test_an_upload_is_stored_once(tmp_path, origin, files, workers):
     with _upload_daemon(tmp_path, origin, workers) as running:
         put(running.port, b"new", CONTENT)
         assert files.contents["/127.0.0.1/new"] == CONTENT
-        with pytest.raises(ServerError) as failed:
-            put(running.port, b"new", b"other")
+        with Upload(running.port, b"new", b"other") as client, pytest.raises(ServerError) as failed:
+            client.receive()  # the answer to the request
         assert failed.value.args[0] == 6
         assert files.contents["/127.0.0.1/new"] == CONTENT
+        assert [request.method for request in origin.requests].count("PUT") == 3  # 2 of the probe
+        transfers = running.awaited(2)
+        assert transfers[1]["outcome"] == "refused"
+
+
+@pytest.mark.check
+def test_an_upload_does_not_wait_for_long_to_learn_if_its_name_exists(tmp_path, origin, files):
+    with _upload_daemon(tmp_path, origin) as running:
+        put(running.port, b"new", CONTENT)
+        files.knows_names = False
+        began = time.monotonic()
+        put(running.port, b"other", CONTENT)
+        assert 0.9 < time.monotonic() - began < 8  # 1 s, and the time limit is 10 s
+        assert files.contents["/127.0.0.1/other"] == CONTENT
+        time.sleep(1.1)  # for which the process that serves keeps the answer
+        with Upload(running.port, b"new", CONTENT) as client, pytest.raises(ServerError) as failed:
+            client.rest()
+        assert failed.value.args[0] == 6  # by the condition
 
 
 def test_an_upload_waits_until_the_origin_has_been_asked(tmp_path, origin, files):
@@ -147,4 +170,5 @@ def test_an_origin_that_fails_is_an_error_and_asked_again(tmp_path, origin, file
             put(running.port, b"other", CONTENT)
         assert failed.value.args[0] == 0
         until(lambda: "507" in running.transfers()[-1]["message"])
+        assert [e for e in running.events() if e.get("event") == "origin_unavailable"]
         assert "/127.0.0.1/other" not in files.contents

@@ -45,11 +45,12 @@ class MemoryStore:
     Attributes:
         objects: Content and ETag, a `MemoryDownload`, or an exception; by key.
         questions: Keys and ETags of the questions.
+        heads: Keys of the questions if an object exists.
         gate: Cleared: questions wait.
         puts: Content and condition of the uploads, by key; None as long as they run.
         arrived: Chunks of all uploads.
         put_gate: Cleared: uploads wait.
-        failure: Exception of the next uploads.
+        failure: Exception of the next uploads, and of the questions before them.
         probes: Number of probes.
         probe_failure: Exception of the next probes.
     """
@@ -57,6 +58,7 @@ class MemoryStore:
     def __init__(self):
         self.objects = {}
         self.questions = []
+        self.heads = []
         self.gate = threading.Event()
         self.gate.set()
         self.n_waiting = 0
@@ -87,6 +89,13 @@ class MemoryStore:
         download = MemoryDownload(len(content), current)
         download.send(content, None)
         return download
+
+    def exists(self, key):
+        self.heads.append(key)
+        assert self.gate.wait(WAIT_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+        return key in self.objects
 
     def put(self, key, chunks, create):
         if self.failure is not None:

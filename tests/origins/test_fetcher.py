@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from twisted.logger import globalLogPublisher
 
 from tests.origins.stores import FetcherBench, MemoryDownload
 from tftpd.config.origins import OriginSection
@@ -20,15 +19,6 @@ def bench(tmp_path, monkeypatch):
     built.close()
 
 
-@pytest.fixture
-def events():
-    """Return the list of log events."""
-    logged = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
-
-
 def _names(events):
     return [event.get("event") for event in events if event.get("event")]
 
@@ -37,6 +27,7 @@ def test_an_object_is_fetched_and_then_served_from_the_cache(bench):
     bench.fetch("kernel")
     answer = bench.answer("kernel")
     assert (answer["state"], answer["complete"], answer["size"]) == ("file", True, 7)
+    assert answer["cache_state"] == "hit"
     assert bench.read(answer) == b"content"
     assert len(bench.store.questions) == 1
 
@@ -54,6 +45,7 @@ def test_the_answer_comes_with_the_head_and_the_file_grows(bench):
     download = bench.store.objects["kernel"] = MemoryDownload(10, '"1"')
     answer = bench.answer("kernel")
     assert (answer["complete"], answer["size"]) == (False, 10)
+    assert answer["cache_state"] == "fetched"
     ended = bench.wait_for_end(answer["basename"])
     download.send(b"12345")
     part = bench.cache.data / f"{answer['basename']}.part"
@@ -99,7 +91,10 @@ def test_an_object_of_unknown_size_is_answered_when_it_is_whole(bench):
     download.send(None)
     bench.run_until(lambda: all(answers))
     assert (answers[0][0]["complete"], answers[0][0]["size"]) == (True, 7)
+    assert answers[0][0]["cache_state"] == "fetched"
     assert len(bench.store.questions) == 1
+    bench.settle()
+    assert bench.answer("kernel")["cache_state"] == "hit"
 
 
 def test_an_object_of_unknown_size_is_limited(bench, monkeypatch):
@@ -138,7 +133,7 @@ def test_an_old_object_is_confirmed(bench):
     bench.fetch("kernel")
     bench.now += 11
     answer = bench.answer("kernel")
-    assert answer["is_stale"] is False
+    assert answer["cache_state"] == "hit"
     assert bench.store.questions == [("kernel", ""), ("kernel", '"1"')]
     assert bench.fetcher.statistics().origins["web"].not_modified == 1
 
@@ -171,10 +166,10 @@ def test_a_slow_confirmation_is_not_awaited(bench):
     bench.clock.advance(0.09)
     assert not answers
     bench.clock.advance(0.02)
-    assert (answers[0]["state"], answers[0]["is_stale"]) == ("file", True)
+    assert (answers[0]["state"], answers[0]["cache_state"]) == ("file", "stale")
     bench.store.gate.set()
     bench.settle()
-    assert bench.answer("kernel")["is_stale"] is False
+    assert bench.answer("kernel")["cache_state"] == "hit"
     assert len(bench.store.questions) == 2
 
 
@@ -184,7 +179,7 @@ def test_a_stale_object_is_served_while_the_origin_fails(bench, events):
     bench.now += 11
     for _ in range(3):
         answer = bench.answer("kernel")
-        assert (answer["state"], answer["is_stale"]) == ("file", True)
+        assert (answer["state"], answer["cache_state"]) == ("file", "stale")
         assert answer["age_seconds"] == pytest.approx(11, abs=1)
         bench.settle()
     assert len(bench.store.questions) == 2

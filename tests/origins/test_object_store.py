@@ -113,8 +113,27 @@ def test_a_key_that_could_leave_the_prefix_is_never_sent(origin, open_bucket, ke
     with pytest.raises(OriginError, match="not a key"):
         store.get(key)
     with pytest.raises(OriginError, match="not a key"):
+        store.exists(key)
+    with pytest.raises(OriginError, match="not a key"):
         store.put(key, [b""], create=False)
     assert origin.requests == []
+
+
+@pytest.mark.parametrize(("status", "exists"), [(200, True), (404, False)])
+def test_an_object_is_looked_for(origin, open_bucket, status, exists):
+    origin.answer = lambda handler, request: handler.reply(
+        status, BODY, ETag='"1"', Last_Modified=MODIFIED
+    )
+    assert open_bucket("s3://boot/tree").exists("a") is exists
+    assert [(r.method, r.target) for r in origin.requests] == [("HEAD", "/boot/tree/a")]
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_an_origin_that_does_not_tell_if_an_object_exists(origin, open_bucket, status):
+    origin.answer = lambda handler, request: handler.reply(status)
+    with pytest.raises(OriginError, match=str(status)) as caught:
+        open_bucket().exists("a")
+    assert isinstance(caught.value, OriginUnavailable) == (status == 503)
 
 
 def test_an_object_that_is_not_modified(origin, open_bucket):

@@ -34,7 +34,7 @@ class Calls:
         known = {"reason": ""}
         if command is Open:
             known |= {"state": "file", "basename": "ab", "size": len(CONTENT), "complete": False}
-            known |= {"fresh_seconds": 1.0, "age_seconds": 0.0, "is_stale": False}
+            known |= {"fresh_seconds": 1.0, "age_seconds": 0.0, "cache_state": "hit"}
         done.callback(known | values)
         return arguments
 
@@ -96,8 +96,11 @@ def test_a_key_without_an_answer_must_be_asked_for(reader):
 def test_a_whole_object_is_read_from_the_cache(reader, calls, clock, part):
     part.with_suffix("").write_bytes(CONTENT)
     _ask(reader)
-    assert calls.answer(complete=True) == {"origin": "web", "key": "kernel"}
+    answer = {"cache_state": "stale", "age_seconds": 40.0}
+    assert calls.answer(complete=True, **answer) == {"origin": "web", "key": "kernel"}
+    clock.advance(0.5)
     file = reader.open(ROOT, "kernel")
+    assert (file.cache_state, file.cache_age) == ("stale", 40.5)
     assert _read(file) == CONTENT
     os.utime(part.with_suffix(""))  # the cache notes that it is used
     assert not file.is_touched()
@@ -119,7 +122,7 @@ def test_one_question_answers_all_requests_a_few_in_each_turn(reader, calls, clo
 
 def test_questions_that_wait_for_an_origin_are_limited(reader, calls, clock, monkeypatch):
     """A request that another client's has displaced leaves its question behind."""
-    monkeypatch.setattr("tftpd.origins.reader._MAX_QUESTIONS", 2)
+    monkeypatch.setattr("tftpd.origins.answers._MAX_QUESTIONS", 2)
     asked = [_ask(reader, key) for key in ("first", "second", "second")]
     failed = []
     reader.ask(AnswerNeeded(ROOT, "third", False)).addErrback(failed.append)

@@ -6,7 +6,8 @@ from twisted.internet.task import Clock
 
 from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import WritePolicy
-from tftpd.origins import spool as spools
+from tftpd.origins import answers as answer_caches
+from tftpd.origins.answers import CallQueue
 from tftpd.origins.protocol import AbortUpload, CheckCreate, GrowUpload, StoreUpload
 from tftpd.origins.spool import UploadSpool
 from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused, ResourceExhausted
@@ -62,7 +63,10 @@ def stored():
 
 @pytest.fixture
 def spool(tmp_path, calls, clock, stored):
-    return UploadSpool(clock, tmp_path, calls, lambda *stored_object: stored.append(stored_object))
+    def on_stored(*stored_object):
+        stored.append(stored_object)
+
+    return UploadSpool(clock, tmp_path, calls, CallQueue(clock), on_stored)
 
 
 @pytest.fixture
@@ -203,22 +207,22 @@ def test_the_cache_keeps_free_space(spool, upload):
     assert refused.value.code is ErrorCode.DISK_FULL
 
 
-def _open_create(spool):
-    spool.open(ROOT, "backup/a", CREATE, None, False).discard()
+def _open_create(spool, key="backup/a"):
+    spool.open(ROOT, key, CREATE, None, False).discard()
 
 
-def _ask(spool):
+def _ask(spool, key="backup/a"):
     with pytest.raises(AnswerNeeded) as needed:
-        _open_create(spool)
+        _open_create(spool, key)
     assert needed.value.create
     answers = []
-    spool.ask(needed.value).addBoth(answers.append)
+    spool.ask(needed.value.root, needed.value.key).addBoth(answers.append)
     return answers
 
 
 def test_the_origin_is_asked_before_an_upload_that_may_replace_nothing(spool, calls, clock):
     answers = [_ask(spool) for _ in range(3)]
-    assert calls.take() == [(CheckCreate, {"origin": "fleet"})]
+    assert calls.take() == [(CheckCreate, {"origin": "fleet", "key": "backup/a"})]
     calls.answer("allowed")
     assert not any(answers)
     clock.advance(0)
@@ -228,7 +232,7 @@ def test_the_origin_is_asked_before_an_upload_that_may_replace_nothing(spool, ca
     _commit(upload)
     assert calls.take()[0][1]["create"] is True
     upload.discard()
-    clock.advance(10)
+    clock.advance(1)
     _ask(spool)
 
 
@@ -246,8 +250,27 @@ def test_an_origin_that_ignores_conditions_is_refused_for_a_short_time(spool, ca
     assert refused.value.code is ErrorCode.NOT_DEFINED
 
 
-def test_requests_that_wait_are_limited(spool, monkeypatch):
-    monkeypatch.setattr(spools, "_MAX_WAITING", 2)
-    _ask(spool), _ask(spool)
-    (failure,) = _ask(spool)
+def test_an_object_that_exists_is_refused_at_the_request(spool, calls, clock):
+    _ask(spool)
+    calls.answer("exists")
+    clock.advance(0)
+    with pytest.raises(RequestRefused) as refused:
+        _open_create(spool)
+    assert refused.value.code is ErrorCode.FILE_EXISTS
+    assert not isinstance(refused.value, HostFault)
+
+
+def test_after_an_upload_the_origin_is_asked_again(spool, calls, clock):
+    _ask(spool)
+    calls.answer("allowed")
+    clock.advance(0)
+    _commit(spool.open(ROOT, "backup/a", CREATE, None, False))
+    calls.answer("stored")
+    _ask(spool)
+
+
+def test_questions_that_wait_are_limited(spool, monkeypatch):
+    monkeypatch.setattr(answer_caches, "_MAX_QUESTIONS", 1)
+    _ask(spool)
+    (failure,) = _ask(spool, "backup/b")
     assert failure.check(ResourceExhausted)

@@ -5,8 +5,13 @@ from twisted.internet.testing import StringTransport
 
 from tests.origins.stores import FetcherBench
 from tftpd.origins import upload_streams
-from tftpd.origins.fetcher import FetcherProtocol
-from tftpd.origins.stores import ConditionsIgnored, ObjectExists, OriginError
+from tftpd.origins.fetcher import MAX_QUESTIONS, FetcherProtocol
+from tftpd.origins.stores import (
+    ConditionsIgnored,
+    ObjectExists,
+    OriginError,
+    OriginUnavailable,
+)
 
 NAME = ".tftpd-upload-ab"
 
@@ -169,7 +174,7 @@ def test_files_outside_of_the_spool_are_not_read(bench, tmp_path):
 def test_an_origin_that_is_not_configured_is_an_answer(bench):
     for answer in (
         bench.protocol.store_upload("other", "key", NAME, False, 3, True),
-        bench.protocol.check_create("other"),
+        bench.protocol.check_create("other", "key"),
     ):
         assert answer.result["state"] == "failed"
 
@@ -195,9 +200,9 @@ def test_large_uploads_are_sent_one_after_the_other(bench, monkeypatch):
     assert len(bench.memory.objects) == 3
 
 
-def _check(bench):
+def _check(bench, key="new"):
     answers = []
-    bench.fetcher.check_create("web").addCallback(answers.append)
+    bench.fetcher.check_create("web", key).addCallback(answers.append)
     bench.run_until(lambda: answers)
     return answers[0]
 
@@ -231,6 +236,85 @@ def test_an_origin_that_does_not_answer_is_asked_again(bench):
     bench.settle()
     assert _check(bench)["state"] == "allowed"
     assert bench.memory.probes == 3
+
+
+def test_an_object_that_exists_is_found_before_its_upload(bench):
+    bench.result(bench.upload(b"content", key="old"))
+    assert _check(bench, "old") == {"state": "exists", "reason": ""}
+    assert _check(bench, "new")["state"] == "allowed"
+    assert bench.memory.heads == ["old", "new"]
+
+
+def test_an_origin_that_does_not_know_if_an_object_exists_gets_the_upload(bench):
+    for error in (OriginError("403"), OriginUnavailable("503"), ZeroDivisionError()):
+        bench.memory.failure = error
+        assert _check(bench)["state"] == "allowed"
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.failures, figures.last_failure) == (1, "503")
+
+
+def test_an_upload_waits_for_a_second_to_learn_if_its_object_exists(bench):
+    _check(bench)
+    bench.memory.gate.clear()
+    answers = []
+    for n in range(MAX_QUESTIONS + 1):
+        bench.fetcher.check_create("web", f"key{n}").addCallback(answers.append)
+    bench.clock.advance(0.9)
+    assert not answers
+    bench.clock.advance(0.2)
+    assert [answer["state"] for answer in answers] == ["allowed"] * (MAX_QUESTIONS + 1)
+    bench.memory.gate.set()
+    bench.settle()
+    # No question whose time was over before its turn.
+    assert len(bench.memory.heads) == 1 + MAX_QUESTIONS
+    assert _check(bench)["state"] == "allowed"
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_an_origin_that_fails_in_an_upload_is_unavailable_until_one_is_stored(
+    bench, events, create
+):
+    _check(bench)
+    bench.memory.failure = OriginUnavailable("connection refused")
+    assert bench.result(bench.upload(b"content", create=create)) == "failed"
+    figures = bench.fetcher.statistics().origins["web"]
+    assert figures.unavailable_since == bench.now
+    assert (figures.last_failure, figures.failures) == ("connection refused", 1)
+    bench.memory.failure = None
+    assert bench.result(bench.upload(b"content", create=create)) == "stored"
+    assert bench.fetcher.statistics().origins["web"].unavailable_since is None
+    names = [event.get("event") for event in events if event.get("event")]
+    assert [name for name in names if name.startswith("origin_")] == [
+        "origin_unavailable",
+        "origin_available",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_available"),
+    [
+        (ObjectExists(), True),
+        (OriginError("403"), False),
+        (upload_streams.UploadAborted("the client is gone"), False),
+    ],
+)
+def test_an_upload_that_the_origin_answers_shows_that_it_is_available(bench, error, is_available):
+    bench.memory.failure = OriginUnavailable("connection refused")
+    bench.result(bench.upload(b"content"))
+    bench.memory.failure = error
+    bench.result(bench.upload(b"content"))
+    figures = bench.fetcher.statistics().origins["web"]
+    assert (figures.unavailable_since is None) == is_available
+
+
+def test_a_probe_shows_if_the_origin_is_available(bench):
+    bench.memory.probe_failure = OriginUnavailable("connection refused")
+    _check(bench)
+    assert bench.fetcher.statistics().origins["web"].unavailable_since is not None
+    bench.memory.probe_failure = ConditionsIgnored("ignored")
+    bench.clock.advance(1)
+    bench.settle()
+    assert bench.fetcher.statistics().origins["web"].unavailable_since is None
 
 
 def test_a_store_closes_after_the_last_upload_and_probe(bench, monkeypatch):

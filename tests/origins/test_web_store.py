@@ -123,8 +123,26 @@ def test_a_key_that_could_leave_the_prefix_is_never_sent(origin, open_store, key
     with pytest.raises(OriginError, match="not a key"):
         store.get(key)
     with pytest.raises(OriginError, match="not a key"):
+        store.exists(key)
+    with pytest.raises(OriginError, match="not a key"):
         store.put(key, [b""], create=False)
     assert origin.requests == []
+
+
+@pytest.mark.parametrize(("status", "exists"), [(200, True), (404, False), (410, False)])
+def test_an_object_is_looked_for(origin, open_store, status, exists):
+    origin.answer = lambda handler, request: handler.reply(status, BODY)
+    assert open_store("/tree").exists("a b") is exists
+    assert [(r.method, r.target) for r in origin.requests] == [("HEAD", "/tree/a%20b")]
+
+
+@pytest.mark.parametrize("status", [403, 405, 503])
+def test_an_origin_that_does_not_tell_if_an_object_exists(origin, open_store, status):
+    origin.answer = lambda handler, request: handler.reply(status)
+    with pytest.raises(OriginError, match=str(status)) as caught:
+        open_store().exists("a")
+    assert isinstance(caught.value, OriginUnavailable) == (status == 503)
+    assert len(origin.requests) == 1 + (status == 503)
 
 
 def test_an_object_that_is_not_modified(origin, open_store):

@@ -10,6 +10,7 @@ from tests.origins.fakes import FakeOrigins, GrowingObject
 from tests.support.fakes import MemoryServer
 from tftpd.access.mounts import Mount, Mounts, parse_root
 from tftpd.access.policy import ReadPolicy, WritePolicy
+from tftpd.origins.answers import CallQueue
 from tftpd.origins.spool import UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
@@ -288,7 +289,7 @@ class OriginUploads(FakeOrigins):
     def __init__(self, path, clock):
         super().__init__()
         self.calls = []
-        self.spool = UploadSpool(clock, path, self._call, lambda root, key: None)
+        self.spool = UploadSpool(clock, path, self._call, CallQueue(clock), lambda root, key: None)
 
     def _call(self, command, **arguments):
         done = Deferred()
@@ -303,7 +304,7 @@ class OriginUploads(FakeOrigins):
         return self.spool.open(root, key, grant.policy, size, netascii)
 
     def ask(self, needed):
-        return self.spool.ask(needed)
+        return self.spool.ask(needed.root, needed.key)
 
 
 @pytest.fixture
@@ -372,12 +373,16 @@ def test_an_upload_whose_session_ends_meanwhile_is_not_acknowledged(upload_serve
     assert client.receive() == []
 
 
-def test_an_origin_that_ignores_conditions_refuses_the_upload(upload_server):
+@pytest.mark.parametrize(
+    ("state", "reason", "code"), [("refused", "ignores conditional writes", 2), ("exists", "", 6)]
+)
+def test_the_answer_about_an_object_refuses_its_upload(upload_server, state, reason, code):
     client = upload_server.client()
     assert client.request(Wrq(b"new", b"octet")) == []
-    upload_server.origins.answer_call("refused", "ignores conditional writes")
+    upload_server.origins.answer_call(state, reason)
     upload_server.origin_clock.advance(0)
     (error,) = client.receive()
-    assert error.code == ErrorCode.ACCESS_VIOLATION
+    assert error.code == code
     (report,) = upload_server.reports
-    assert "ignores conditional writes" in report.detail
+    assert report.outcome is Outcome.REFUSED
+    assert reason in report.detail

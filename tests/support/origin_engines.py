@@ -18,7 +18,7 @@ from tests.support.programs import program
 ACCESS_KEY = "AKIDTESTTESTTEST"
 SECRET_KEY = "secretsecretsecretsecret"
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0  # SeaweedFS chooses a leader first, which takes long on a busy machine
 
 _SEAWEEDFS = {
     "identities": [

@@ -99,6 +99,12 @@ def _describe_reason(result: TransferResult, detail: str) -> str:
     return f" ({reason})" if reason else ""
 
 
+def _describe_cache(result: TransferResult) -> str:
+    if result.cache_age is None:
+        return ""
+    return f", cache {result.cache_state}, age {result.cache_age:.0f} s"
+
+
 def _describe_transfer(result: TransferResult) -> str:
     if result.outcome in (Outcome.REFUSED, Outcome.DROPPED):
         return ""
@@ -112,4 +118,5 @@ def _describe_transfer(result: TransferResult) -> str:
         f"{rate}, {netascii}blksize {result.blksize}, "
         f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
         f"{'' if result.first_block else ', first block 0'}"
+        f"{_describe_cache(result)}"
     )

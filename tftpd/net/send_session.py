@@ -6,6 +6,7 @@ from tftpd.net.session import Session, SessionParams
 from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.packets import ACK_PREFIX, HEADER_BYTES, decode
+from tftpd.protocol.result import TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
@@ -156,6 +157,11 @@ class SendSession(Session[Sender]):
 
     def _on_read(self, n_blocks: int) -> None:
         self._machine.blocks_ready(n_blocks, self._ring.last_block_size)
+
+    def _make_result(self, now: float) -> TransferResult:
+        result, source = super()._make_result(now), self._source
+        result.cache_state, result.cache_age = source.cache_state, source.cache_age
+        return result
 
     def _close_file(self) -> None:
         self._source.close()

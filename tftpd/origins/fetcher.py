@@ -33,6 +33,7 @@ from tftpd.origins.protocol import (
     MAX_REASON_CHARS,
     AbortUpload,
     AnswerState,
+    CacheState,
     CheckCreate,
     GrowUpload,
     Open,
@@ -41,7 +42,13 @@ from tftpd.origins.protocol import (
     WaitForEnd,
 )
 from tftpd.origins.statistics import FetcherStatistics, OriginStatistics
-from tftpd.origins.stores import NotModified, ObjectNotFound, OriginError, Store
+from tftpd.origins.stores import (
+    NotModified,
+    ObjectNotFound,
+    OriginError,
+    OriginUnavailable,
+    Store,
+)
 from tftpd.origins.upload_streams import (
     CreateProbe,
     InThread,
@@ -60,6 +67,10 @@ MAX_THREADS_PER_ORIGIN = 64
 # A worker uses an answer for a short time only: the cache must learn which objects are in use.
 _MAX_FRESH_SECONDS = 10.0
 _MIN_FRESH_SECONDS = 1.0
+
+# A request for an upload waits for so long to learn if its object exists. Firmware repeats requests
+# after 1 s and more. Without an answer the upload begins, and the origin decides at its end.
+_MAX_EXISTS_SECONDS = 1.0
 
 _MAX_REMEMBERED = 4096  # absences and failures of one origin, and fills that have ended
 
@@ -93,7 +104,8 @@ class _Memory(Generic[T]):
 class _Outcome(Enum):
     """Result of a question."""
 
-    CACHED = auto()  # confirmed, or fetched as a whole
+    CONFIRMED = auto()
+    FETCHED = auto()
     FILLING = auto()
     MISSING = auto()
     FAILED = auto()
@@ -154,7 +166,7 @@ class OriginClient:
         self._asking = DeferredSemaphore(MAX_QUESTIONS)
         self._n_running = 0
         self._is_closed = False
-        threads = fetcher.in_thread, fetcher.in_reactor
+        threads = fetcher.in_thread, fetcher.in_reactor, self._on_write_answered
         self.probe = CreateProbe(name, store, fetcher.clock, *threads, self._close_if_idle)
         self.uploads = OriginUploads(
             name, store, self.probe, fetcher.spool_usage, *threads, self._on_upload_ended
@@ -182,13 +194,27 @@ class OriginClient:
             case Freshness.FAILED:
                 return succeed(self._failed(key))
             case Freshness.REVALIDATE if cached is not None:
-                waiting = self._ask(key, cached).wait()
+                question = self._ask(key, cached)
+                waiting = question.wait()
                 waiting.addTimeout(self.section.revalidate_timeout, self._fetcher.clock)
                 waiting.addErrback(_ignore_timeout)
-                return waiting.addCallback(lambda _: self._revalidated(key, cached))
+                return waiting.addCallback(lambda _: self._revalidated(key, question, cached))
             case _:
                 question = self._ask(key, cached)
                 return question.wait().addCallback(lambda _: self._asked(key, question))
+
+    def check_create(self, key: str) -> "Deferred[dict[str, Any]]":
+        """Return the answer to `CheckCreate`."""
+
+        def on_probed(answer: dict[str, Any]) -> "dict[str, Any] | Deferred[dict[str, Any]]":
+            if answer["state"] != UploadState.ALLOWED:
+                return answer
+            found: Deferred[bool] = Deferred()
+            self._start_question(lambda: self._run_exists(key, found))
+            found.addTimeout(_MAX_EXISTS_SECONDS, self._fetcher.clock, lambda *_: False)
+            return found.addCallback(lambda exists: _EXISTS if exists else answer)
+
+        return self.probe.wait().addCallback(on_probed)
 
     def close(self) -> None:
         """Close the store after the last question, fill and upload."""
@@ -229,14 +255,14 @@ class OriginClient:
             failed_at=None if failed is None else failed[0],
         )
 
-    def _revalidated(self, key: str, old: CachedObject) -> dict[str, Any]:
+    def _revalidated(self, key: str, question: _Question, old: CachedObject) -> dict[str, Any]:
         """Return what is known now: the origin may not have answered yet."""
         if key in self._fills:
             return self._filling(self._fills[key])
         cached = self._cache.find(self._identity, key)
         if cached is None and self._absent_at.get(key) is not None:
             return self._missing()
-        return self._file(cached or old)
+        return self._file(cached or old, question)
 
     def _asked(self, key: str, question: _Question) -> dict[str, Any]:
         cached = self._cache.find(self._identity, key)
@@ -246,15 +272,19 @@ class OriginClient:
             return self._missing()
         if question.outcome is _Outcome.FAILED or cached is None:
             return self._failed(key, question.reason)
-        return self._file(cached)
+        return self._file(cached, question)
 
-    def _file(self, cached: CachedObject) -> dict[str, Any]:
+    def _file(self, cached: CachedObject, question: _Question | None = None) -> dict[str, Any]:
         self._cache.remember_use(cached)
         age = max(0.0, self._fetcher.wall_clock() - cached.checked_at)
         left = self.section.max_age - age
         self.figures.hits += 1
+        state = CacheState.HIT
         if left < 0:
+            state = CacheState.STALE
             self._note_stale(cached.key, age)
+        elif question is not None and question.outcome is _Outcome.FETCHED:
+            state = CacheState.FETCHED
         return _answer(
             AnswerState.FILE,
             basename=cached.basename,
@@ -262,7 +292,7 @@ class OriginClient:
             complete=True,
             fresh_seconds=min(max(left, _MIN_FRESH_SECONDS), _MAX_FRESH_SECONDS),
             age_seconds=age,
-            is_stale=left < 0,
+            cache_state=str(state),
         )
 
     def _filling(self, fill: RunningFill) -> dict[str, Any]:
@@ -294,17 +324,33 @@ class OriginClient:
         """Return the question for a key that is under way, or begin one."""
         question = self._questions.get(key)
         if question is None:
-            question = self._questions[key] = _Question()
-            self._n_running += 1
-            self._threads.acquire().addCallback(lambda _: self._begin(key, cached, question))
+            new = question = self._questions[key] = _Question()
+            self._start_question(lambda: self._run(key, cached, new))
         return question
 
-    def _begin(self, key: str, cached: CachedObject | None, question: _Question) -> None:
+    def _start_question(self, run: Callable[[], None]) -> None:
+        """Call `run` in a thread, when it is the turn of this question."""
+
         def start(_: object) -> None:
             self.figures.questions += 1
-            self._fetcher.in_thread(lambda: self._run(key, cached, question))
+            self._fetcher.in_thread(run)
 
-        self._asking.acquire().addCallback(start)
+        self._n_running += 1
+        self._threads.acquire().addCallback(lambda _: self._asking.acquire().addCallback(start))
+
+    def _run_exists(self, key: str, found: "Deferred[bool]") -> None:
+        """Ask the origin if it has an object; runs in a thread."""
+        in_reactor = self._fetcher.in_reactor
+        exists = False
+        try:
+            if not found.called:  # its time was over before its turn came
+                exists = self.store.exists(key)
+                in_reactor(self._on_write_answered, None)
+        except OriginError as error:
+            in_reactor(self._on_write_answered, error)
+        except BaseException:
+            self.log.failure("internal error in a question", event="upload_failed")
+        in_reactor(self._on_exists, found, exists)
 
     def _run(self, key: str, cached: CachedObject | None, question: _Question) -> None:
         """Ask the origin and fetch what it sends; runs in a thread."""
@@ -391,7 +437,7 @@ class OriginClient:
         else:
             self.figures.fetched += 1
             self.figures.fetched_bytes += cached.size
-            question.answer(_Outcome.CACHED)
+            question.answer(_Outcome.FETCHED)
             message = "origin {origin}: fetched {key} ({size} bytes in {seconds:.3f} s)"
             what = {"origin": self.name, "key": key, "size": cached.size, "seconds": seconds}
             self.log.info(message, event="object_fetched", **what)
@@ -400,7 +446,7 @@ class OriginClient:
     def _on_confirmed(self, key: str, question: _Question) -> None:
         self.figures.not_modified += 1
         self._note_success(key)
-        question.answer(_Outcome.CACHED)
+        question.answer(_Outcome.CONFIRMED)
 
     def _on_missing(self, key: str, question: _Question) -> None:
         self.figures.missing += 1
@@ -418,6 +464,19 @@ class OriginClient:
         del self._questions[key]
         self._asking.release()
 
+    def _on_exists(self, found: "Deferred[bool]", exists: bool) -> None:
+        found.callback(exists)  # without effect after its timeout
+        self._asking.release()
+        self._on_thread_ended()
+
+    def _on_write_answered(self, error: OriginError | None) -> None:
+        """Note if the origin has answered an upload or a question before one."""
+        if error is None:
+            self._note_available()
+        elif isinstance(error, OriginUnavailable):
+            self._count_failure(error.reason)
+            self._warn(error.reason)
+
     def _on_thread_ended(self) -> None:
         self._threads.release()
         self._n_running -= 1
@@ -426,6 +485,9 @@ class OriginClient:
     def _note_success(self, key: str) -> None:
         self._failures.forget(key)
         self._absent_at.forget(key)
+        self._note_available()
+
+    def _note_available(self) -> None:
         self.figures.unavailable_since = None
         if self._is_warned:
             self._is_warned = False
@@ -433,10 +495,14 @@ class OriginClient:
             self.log.info(message, event="origin_available", origin=self.name)
 
     def _note_failure(self, key: str, reason: str) -> None:
+        self._failures.put(key, (self._count_failure(reason), reason))
+
+    def _count_failure(self, reason: str) -> float:
+        """Count a failure, and return its time."""
         now = self._fetcher.wall_clock()
         self.figures.failures += 1
         self.figures.last_failure, self.figures.last_failure_at = reason, now
-        self._failures.put(key, (now, reason))
+        return now
 
     def _note_stale(self, key: str, age: float) -> None:
         self.figures.stale_answers += 1
@@ -548,10 +614,10 @@ class Fetcher:
             return succeed({"reason": "the fetch was interrupted"})
         return fill.wait().addCallback(lambda _: {"reason": fill.reason})
 
-    def check_create(self, origin: str) -> "Deferred[dict[str, Any]]":
+    def check_create(self, origin: str, key: str) -> "Deferred[dict[str, Any]]":
         """Return the answer to `CheckCreate`."""
         client = self._clients.get(origin)
-        return succeed(_no_upload(origin)) if client is None else client.probe.wait()
+        return succeed(_no_upload(origin)) if client is None else client.check_create(key)
 
     def begin_upload(
         self, origin: str, key: str, basename: str, create: bool
@@ -596,9 +662,9 @@ class FetcherProtocol(amp.AMP):
         super().connectionLost(reason)
 
     @CheckCreate.responder
-    def check_create(self, origin: str) -> "Deferred[dict[str, Any]]":
+    def check_create(self, origin: str, key: str) -> "Deferred[dict[str, Any]]":
         """Handle `CheckCreate`."""
-        return self._fetcher.check_create(origin)
+        return self._fetcher.check_create(origin, key)
 
     @StoreUpload.responder
     def store_upload(
@@ -646,6 +712,9 @@ class FetcherProtocol(amp.AMP):
         return self._fetcher.wait_for_end(basename)
 
 
+_EXISTS = upload_answer(UploadState.EXISTS)
+
+
 def _no_upload(origin: str) -> dict[str, Any]:
     return upload_answer(UploadState.FAILED, f"origin {origin} is not configured")
 
@@ -662,7 +731,7 @@ def _answer(state: AnswerState, **known: Any) -> dict[str, Any]:
         "complete": False,
         "fresh_seconds": _MIN_FRESH_SECONDS,
         "age_seconds": 0.0,
-        "is_stale": False,
+        "cache_state": str(CacheState.FETCHED),
         "reason": "",
     }
     return {"state": str(state), **nothing, **known}

@@ -33,6 +33,7 @@ from tftpd.origins.stores import (
     ObjectNotFound,
     OriginError,
     OriginUnavailable,
+    ask_twice,
     check_conditional_create,
     record_failure,
     split_key,
@@ -104,15 +105,20 @@ class ObjectStore:
         """Ask for an object; see `Store.get`."""
         split_key(key)
         options: GetOptions = {"if_none_match": etag} if etag else {}
-        try:
-            result = self._get(key, options)
-        except OriginUnavailable:  # once more: a kept connection may have been closed
-            result = self._get(key, options)
+        result = ask_twice(lambda: self._get(key, options))
         meta = result.meta
         info = ObjectInfo(meta["size"], meta["e_tag"] or "", meta["last_modified"].isoformat())
         can_resume = info.etag.startswith('"')
         resume = (lambda offset: self._resume(key, info, offset)) if can_resume else None
         return ResumingDownload(info, self._read(result), resume, lambda: None)
+
+    def exists(self, key: str) -> bool:
+        """Return True if there is an object; see `Store.exists`."""
+        split_key(key)
+        with suppress(ObjectNotFound):
+            ask_twice(lambda: self._get(key, {"head": True}))
+            return True
+        return False
 
     def put(self, key: str, chunks: Iterable[bytes], create: bool) -> str:
         """Store an object; see `Store.put`."""

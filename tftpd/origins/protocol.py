@@ -19,6 +19,14 @@ class AnswerState(StrEnum):
     FAILED = "failed"  # the origin does not answer, and nothing in the cache may be served
 
 
+class CacheState(StrEnum):
+    """State of an object when it was opened, for the access log."""
+
+    HIT = "hit"  # in the cache, and sent or confirmed by the origin within `max_age`
+    STALE = "stale"  # in the cache and older, because the origin has not confirmed it yet
+    FETCHED = "fetched"  # not in the cache, or changed: fetched for this request or a moment before
+
+
 class Open(amp.Command):
     """Ask for an object. The answer waits for the origin if that is necessary.
 
@@ -30,7 +38,7 @@ class Open(amp.Command):
             ends with `PART_SUFFIX`.
         fresh_seconds: For so long the answer may be used without a new question.
         age_seconds: Time since the origin has sent or confirmed the object.
-        is_stale: True if the object is older than `max_age`.
+        cache_state: A `CacheState`.
         reason: Reason of a failure, for the log.
     """
 
@@ -42,7 +50,7 @@ class Open(amp.Command):
         (b"complete", amp.Boolean()),
         (b"fresh_seconds", amp.Float()),
         (b"age_seconds", amp.Float()),
-        (b"is_stale", amp.Boolean()),
+        (b"cache_state", amp.Unicode()),
         (b"reason", amp.Unicode()),
     ]
 
@@ -59,7 +67,7 @@ class WaitForEnd(amp.Command):
 
 
 class UploadState(StrEnum):
-    """Result of an upload, or of the question whether an origin takes one."""
+    """Result of an upload, or of the question whether one may begin."""
 
     STORED = "stored"  # the origin has confirmed the object
     ALLOWED = "allowed"
@@ -70,14 +78,17 @@ class UploadState(StrEnum):
 
 
 class CheckCreate(amp.Command):
-    """Ask whether an origin refuses to create an object that exists. The answer waits for it.
+    """Ask whether an object can be created, before its upload.
+
+    The answer waits until the origin has shown whether it refuses to create an object that exists,
+    and then for a second at most for the answer about this key. `StoreUpload` decides.
 
     Answer:
-        state: `ALLOWED`, `REFUSED` or `FAILED` of `UploadState`.
-        reason: Reason for the log, unless it is allowed.
+        state: `ALLOWED`, `EXISTS`, `REFUSED` or `FAILED` of `UploadState`.
+        reason: Reason for the log of `REFUSED` and `FAILED`.
     """
 
-    arguments = [(b"origin", amp.Unicode())]  # noqa: RUF012
+    arguments = [(b"origin", amp.Unicode()), (b"key", amp.Unicode())]  # noqa: RUF012
     response = [(b"state", amp.Unicode()), (b"reason", amp.Unicode())]  # noqa: RUF012
 
 

@@ -5,42 +5,36 @@ cache by itself. It also reads a file that is still being fetched, as far as it 
 """
 
 import os
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
+from tftpd.origins.answers import AnswerCache, CallQueue
 from tftpd.origins.cache import open_cached
-from tftpd.origins.protocol import AnswerState, Open, WaitForEnd
+from tftpd.origins.protocol import AnswerState, CacheState, Open, WaitForEnd
 from tftpd.origins.spool import Call, UploadSpool
-from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for
 from tftpd.storage.origins import AnswerNeeded
 from tftpd.storage.source import FileLike, FileSource
 from tftpd.storage.upload import ReceivedFile
 
-_MAX_ANSWERS = 4096
-# To one origin at the same time. Requests are limited, but each one that is displaced by another
-# client's leaves its question behind while an origin does not answer.
-_MAX_QUESTIONS = 2000
 _FAILURE_SECONDS = 1.0  # for which a question is not repeated if the fetcher does not run
 # To wait for the successor of a fetcher that has ended: an ERROR would end the boot of a client.
 _CONNECT_SECONDS = 20.0
-_MAX_CALLS_PER_TURN = 16
 
 # Between two looks at the length of a file that grows; longer if it stops, up to a tenth of the
 # time for which it has not grown. A look costs less than a report of the fetcher.
@@ -83,35 +77,6 @@ class FetcherConnection:
         return connected.addCallback(lambda fetcher: fetcher.callRemote(command, **arguments))
 
 
-class _CallQueue:
-    """Calls functions in the reactor thread, a few in each turn.
-
-    A thousand clients may wait for one object. To serve all of them at once would delay the others.
-    """
-
-    log = Logger()
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._queue: deque[Callable[[], None]] = deque()
-
-    def add(self, function: Callable[[], None]) -> None:
-        """Call a function in one of the next turns."""
-        if not self._queue:
-            self._clock.callLater(0, self._run)
-        self._queue.append(function)
-
-    def _run(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_CALLS_PER_TURN))]
-        if self._queue:
-            self._clock.callLater(0, self._run)
-        for function in batch:
-            try:
-                function()
-            except Exception:
-                self.log.failure("internal error after an answer", event="answer_failed")
-
-
 class FillProgress:
     """Progress of a file that is being fetched. It is written in order: its length is the progress.
 
@@ -121,7 +86,7 @@ class FillProgress:
         reason: Reason why the rest will not come; empty if it may.
     """
 
-    def __init__(self, clock: IReactorTime, calls: _CallQueue) -> None:
+    def __init__(self, clock: IReactorTime, calls: CallQueue) -> None:
         self.have = 0
         self.complete = False
         self.reason = ""
@@ -195,9 +160,18 @@ class FillProgress:
 class CachedFile(FileSource):
     """A whole object in the cache. Its file never changes."""
 
-    def __init__(self, fd: int, status: os.stat_result, basename: str) -> None:
+    def __init__(self, fd: int, status: os.stat_result, answer: "OriginAnswer", age: float) -> None:
+        """Initialize the file.
+
+        Args:
+            fd: Its descriptor, which this object closes from now on.
+            status: Its status.
+            answer: What the fetching process has answered.
+            age: Time since the origin has sent or confirmed the object, in seconds.
+        """
         super().__init__(fd, status)
-        self._basename = basename
+        self._basename = answer.basename
+        self.cache_state, self.cache_age = answer.cache_state.value, age
 
     @property
     def version(self) -> bytes:
@@ -218,9 +192,14 @@ class GrowingFile(CachedFile):
     """An object that is being fetched. Bytes that have not arrived raise `BlockingIOError`."""
 
     def __init__(
-        self, fd: int, status: os.stat_result, answer: "OriginAnswer", progress: FillProgress
+        self,
+        fd: int,
+        status: os.stat_result,
+        answer: "OriginAnswer",
+        age: float,
+        progress: FillProgress,
     ) -> None:
-        super().__init__(fd, status, answer.basename)
+        super().__init__(fd, status, answer, age)
         self.size = answer.size
         self._progress = progress
 
@@ -261,7 +240,7 @@ class GrowingFile(CachedFile):
 
 @dataclass(frozen=True, slots=True)
 class OriginAnswer:
-    """Answer of the fetcher, for as long as it may be used.
+    """Answer of the fetcher to `Open`.
 
     Attributes:
         state: Kind of the answer.
@@ -269,7 +248,8 @@ class OriginAnswer:
         size: Size of the object in bytes.
         progress: Progress of its fetch; None if the file was whole at the time of the answer.
         reason: Reason of a failure.
-        expires_at: End of its use, on the clock of the reader.
+        cache_state: State of the object.
+        confirmed_at: Time when the origin has sent or confirmed it, on the clock of the reader.
     """
 
     state: AnswerState
@@ -277,7 +257,8 @@ class OriginAnswer:
     size: int
     progress: FillProgress | None
     reason: str
-    expires_at: float
+    cache_state: CacheState = CacheState.FETCHED
+    confirmed_at: float = 0.0
 
 
 class OriginReader:
@@ -300,19 +281,17 @@ class OriginReader:
         self._clock = clock
         self._data = cache / "data"
         self._call = call
-        self._calls = _CallQueue(clock)
-        self._answers: OrderedDict[tuple[str, str], OriginAnswer] = OrderedDict()
-        self._questions: dict[tuple[str, str], list[Deferred[None]]] = {}
-        self._n_questions: Counter[str] = Counter()  # of each origin
+        self._calls = CallQueue(clock)
+        self._answers: AnswerCache[OriginAnswer] = AnswerCache(clock, self._calls)
         self._fills: dict[str, FillProgress] = {}  # those that run
         self._file_systems = DentryCache()
         self._file_systems.learn_root(cache)
-        self.spool = UploadSpool(clock, cache, call, self._forget)
+        self.spool = UploadSpool(clock, cache, call, self._calls, self._answers.forget)
 
     def open(self, root: OriginRoot, key: str, whole: bool = False) -> FileLike:
         """Open an object in the cache; see `OriginFiles.open`."""
-        answer = self._answers.get((root.origin, key))
-        if answer is None or self._clock.seconds() >= answer.expires_at:
+        answer = self._answers.find(root, key)
+        if answer is None:
             raise AnswerNeeded(root, key, whole)
         if answer.state is AnswerState.MISSING:
             raise RequestRefused(ErrorCode.FILE_NOT_FOUND, "the origin has no such object")
@@ -325,7 +304,7 @@ class OriginReader:
             return self._open_file(answer, progress)
         except FileNotFoundError:
             # It was evicted or aborted a moment ago.
-            self._answers.pop((root.origin, key), None)
+            self._answers.forget(root, key)
             raise AnswerNeeded(root, key, whole) from None
         except OSError as error:
             raise refusal_for(error, ErrorText.READ_FAILED) from error
@@ -342,68 +321,43 @@ class OriginReader:
         return self.spool.open(root, key, grant.policy, size, netascii)
 
     def ask(self, needed: AnswerNeeded) -> "Deferred[None]":
-        """Ask the fetcher for an object; one question for any number of requests.
+        """Ask the fetcher; one question for any number of requests.
 
         Returns:
-            A Deferred that fires later, in one of the next turns of the reactor: then `open` does
-            not raise `AnswerNeeded` for the object, unless the answer was outdated at once. It
-            fails with `ResourceExhausted` if too many questions to this origin wait.
+            A Deferred that fires later, in one of the next turns of the reactor: then `open` or
+            `open_upload` does not raise `AnswerNeeded` for the object, unless the answer was
+            outdated at once. It fails with `ResourceExhausted` if too many questions wait.
         """
+        root, key = needed.root, needed.key
         if needed.create:
-            return self.spool.ask(needed)
-        key = (needed.root.origin, needed.key)
-        done: Deferred[None] = Deferred()
-        if needed.whole:
-            done.addCallback(lambda _: self._wait_for_end(key))
-        waiting = self._questions.get(key)
-        if waiting is not None:
-            waiting.append(done)
-            return done
-        if self._n_questions[key[0]] >= _MAX_QUESTIONS:
-            reason = f"{_MAX_QUESTIONS} questions wait for {needed.root}"
-            return fail(ResourceExhausted(ErrorCode.NOT_DEFINED, reason))
-        self._questions[key] = [done]
-        self._n_questions[key[0]] += 1
-        answer = self._call(Open, origin=key[0], key=key[1])
-        answered = answer.addCallbacks(self._make_answer, self._make_failure)
-        answered.addCallback(self._store, key)
-        return done
+            return self.spool.ask(root, key)
 
-    def _forget(self, root: OriginRoot, key: str) -> None:
-        """Ask again for an object that a client has stored."""
-        self._answers.pop((root.origin, key), None)
+        def question() -> "Deferred[tuple[OriginAnswer, float]]":
+            answer = self._call(Open, origin=root.origin, key=key)
+            return answer.addCallbacks(self._make_answer, _make_failure)
 
-    def _make_answer(self, values: dict[str, Any]) -> OriginAnswer:
+        done = self._answers.ask(root, key, question)
+        return done.addCallback(lambda _: self._wait_for_end(root, key)) if needed.whole else done
+
+    def _make_answer(self, values: dict[str, Any]) -> tuple[OriginAnswer, float]:
         state = AnswerState(values["state"])
         progress = None
         if state is AnswerState.FILE and not values["complete"]:
             progress = self._follow(values["basename"])
-        return OriginAnswer(
+        answer = OriginAnswer(
             state,
             values["basename"],
             values["size"],
             progress,
             values["reason"],
-            self._clock.seconds() + values["fresh_seconds"],
+            CacheState(values["cache_state"]),
+            self._clock.seconds() - values["age_seconds"],
         )
+        return answer, values["fresh_seconds"]
 
-    def _make_failure(self, failure: Failure) -> OriginAnswer:
-        reason = f"no process that fetches from origins answers: {failure.getErrorMessage()}"
-        expires_at = self._clock.seconds() + _FAILURE_SECONDS
-        return OriginAnswer(AnswerState.FAILED, "", 0, None, reason, expires_at)
-
-    def _store(self, answer: OriginAnswer, key: tuple[str, str]) -> None:
-        self._answers.pop(key, None)
-        self._answers[key] = answer
-        while len(self._answers) > _MAX_ANSWERS:
-            self._answers.popitem(last=False)
-        self._n_questions[key[0]] -= 1
-        for done in self._questions.pop(key):
-            self._calls.add(lambda done=done: done.callback(None))  # type: ignore[misc]
-
-    def _wait_for_end(self, key: tuple[str, str]) -> "Deferred[None] | None":
+    def _wait_for_end(self, root: OriginRoot, key: str) -> "Deferred[None] | None":
         """Fire when the object is whole, or will never be."""
-        answer = self._answers.get(key)
+        answer = self._answers.find(root, key)
         if answer is None or answer.progress is None or answer.progress.has_ended:
             return None
         return answer.progress.wait_for_end()
@@ -429,17 +383,23 @@ class OriginReader:
         fd = open_cached(self._data / answer.basename)
         try:
             status = os.fstat(fd)
+            facts = fd, status, answer, self._clock.seconds() - answer.confirmed_at
             source: CachedFile
             if progress is None or progress.complete:
-                source = CachedFile(fd, status, answer.basename)
+                source = CachedFile(*facts)
             else:
-                source = GrowingFile(fd, status, answer, progress)
+                source = GrowingFile(*facts, progress)
             # Older kernels know no non-blocking reads for tmpfs.
             source.in_memory = self._file_systems.is_in_memory(source.device)
             return source
         except BaseException:
             os.close(fd)
             raise
+
+
+def _make_failure(failure: Failure) -> tuple[OriginAnswer, float]:
+    reason = f"no process that fetches from origins answers: {failure.getErrorMessage()}"
+    return OriginAnswer(AnswerState.FAILED, "", 0, None, reason), _FAILURE_SECONDS
 
 
 def _shorten(buffers: Sequence[memoryview], n_bytes: int) -> list[memoryview]:

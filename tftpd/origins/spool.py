@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from tftpd.access.origins import OriginRoot
 from tftpd.access.policy import WritePolicy
 from tftpd.config.origins import SPOOL
+from tftpd.origins.answers import AnswerCache, CallQueue
 from tftpd.origins.protocol import (
     AbortUpload,
     CheckCreate,
@@ -27,7 +28,7 @@ from tftpd.origins.protocol import (
     StoreUpload,
     UploadState,
 )
-from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.origins import AnswerNeeded
 from tftpd.storage.tempfiles import create_temporary
@@ -36,19 +37,8 @@ from tftpd.storage.upload import ReceivedFile, check_size
 Call = Callable[..., "Deferred[Any]"]
 """Sends a command of `protocol` with its arguments to the fetcher."""
 
-# How long an answer of `CheckCreate` is used.
-_ANSWER_SECONDS = 10.0
-_FAILURE_SECONDS = 1.0
-
-_MAX_WAITING = 2000  # for an answer; requests that were dropped meanwhile are among them
-
-
-@dataclass(frozen=True, slots=True)
-class _CreateAnswer:
-    """Answer of `CheckCreate`: None if the origin can be used, and the end of its use."""
-
-    refused: RequestRefused | None
-    expires_at: float
+# An answer of `CheckCreate` is for the requests that wait for it, and those that repeat it.
+_ANSWER_SECONDS = 1.0
 
 
 class UploadSpool:
@@ -64,6 +54,7 @@ class UploadSpool:
         clock: IReactorTime,
         cache: Path,
         call: Call,
+        calls: CallQueue,
         on_stored: Callable[[OriginRoot, str], None],
     ) -> None:
         """Initialize the spool.
@@ -72,15 +63,15 @@ class UploadSpool:
             clock: Monotonic time and timers.
             cache: Directory of the cache.
             call: Sends a command to the fetcher.
+            calls: Wakes the requests that wait for an answer.
             on_stored: Called with the root and the key of an object that was stored.
         """
         self.clock = clock
         self.path = cache / SPOOL
         self.min_free = 0
         self.call = call
-        self.on_stored = on_stored
-        self._create_answers: dict[str, _CreateAnswer] = {}
-        self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._on_stored = on_stored
+        self._create_answers: AnswerCache[_CreateAnswer] = AnswerCache(clock, calls)
 
     def open(
         self, root: OriginRoot, key: str, policy: WritePolicy, size: int | None, netascii: bool
@@ -92,24 +83,20 @@ class UploadSpool:
         with translate_os_errors(ErrorText.WRITE_FAILED):
             return OriginUpload(self, root, key, policy, size, netascii)
 
-    def ask(self, needed: AnswerNeeded) -> "Deferred[None]":
-        """Ask whether an origin refuses to create an object that exists.
+    def ask(self, root: OriginRoot, key: str) -> "Deferred[None]":
+        """Ask if an object can be created; see `AnswerCache.ask`."""
 
-        Returns:
-            A Deferred that fires later, when `open` does not raise `AnswerNeeded`. It fails with
-            `ResourceExhausted` if too many requests wait for this origin.
-        """
-        origin = needed.root.origin
-        done: Deferred[None] = Deferred()
-        waiting = self._waiting.setdefault(origin, [])
-        if len(waiting) >= _MAX_WAITING:
-            reason = f"{_MAX_WAITING} uploads wait for an answer of {needed.root}"
-            return fail(ResourceExhausted(ErrorCode.NOT_DEFINED, reason))
-        waiting.append(done)
-        if len(waiting) == 1:
-            answer = self.call(CheckCreate, origin=origin)
-            answer.addCallbacks(_refusal_for, _failure_of).addCallback(self._on_checked, origin)
-        return done
+        def question() -> "Deferred[tuple[_CreateAnswer, float]]":
+            answer = self.call(CheckCreate, origin=root.origin, key=key)
+            answer.addCallbacks(_refusal_for, _failure_of)
+            return answer.addCallback(lambda refused: (_CreateAnswer(refused), _ANSWER_SECONDS))
+
+        return self._create_answers.ask(root, key, question)
+
+    def on_stored(self, root: OriginRoot, key: str) -> None:
+        """Forget what was known of an object that is stored now."""
+        self._create_answers.forget(root, key)
+        self._on_stored(root, key)
 
     def check_free(self, directory: int, size: int) -> None:
         """Raise `RequestRefused` if `size` more bytes would not leave `min_free` bytes."""
@@ -120,19 +107,18 @@ class UploadSpool:
             raise HostFault(ErrorCode.DISK_FULL, reason)
 
     def _check_create(self, root: OriginRoot, key: str) -> None:
-        answer = self._create_answers.get(root.origin)
-        if answer is None or self.clock.seconds() >= answer.expires_at:
+        answer = self._create_answers.find(root, key)
+        if answer is None:
             raise AnswerNeeded(root, key, create=True)
         if answer.refused is not None:
             raise answer.refused
 
-    def _on_checked(self, refused: RequestRefused | None, origin: str) -> None:
-        seconds = _ANSWER_SECONDS if refused is None else _FAILURE_SECONDS
-        expires_at = self.clock.seconds() + seconds
-        self._create_answers[origin] = _CreateAnswer(refused, expires_at)
-        for done in self._waiting.pop(origin):
-            # Not now: each of them may start a session.
-            self.clock.callLater(0, done.callback, None)
+
+@dataclass(frozen=True, slots=True)
+class _CreateAnswer:
+    """Answer of `CheckCreate`: the refusal, or None if an upload may begin."""
+
+    refused: RequestRefused | None
 
 
 class OriginUpload(ReceivedFile):

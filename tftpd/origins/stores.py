@@ -7,11 +7,12 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 # Some stores take a backslash for a slash. Surrogates stand for bytes that are not UTF-8.
 _COMPONENT = re.compile(r"[^\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
+T = TypeVar("T")
 
 MAX_REASON_LENGTH = 300
 """Limit for the part of a reason that comes from an origin or a library, in characters."""
@@ -113,6 +114,13 @@ class Store(Protocol):
             OriginError: The origin does not answer, or refuses.
         """
 
+    def exists(self, key: str) -> bool:
+        """Return True if there is an object with this key.
+
+        Raises:
+            OriginError: The origin does not answer, or refuses.
+        """
+
     def put(self, key: str, chunks: Iterable[bytes], create: bool) -> str:
         """Store an object; return its ETag, or "" if the origin sends none.
 
@@ -141,6 +149,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release all connections; idempotent."""
+
+
+def ask_twice(ask: Callable[[], T]) -> T:
+    """Return the answer of an origin. Ask once more: a kept connection may have been closed."""
+    try:
+        return ask()
+    except OriginUnavailable:
+        return ask()
 
 
 def record_failure(chunks: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:

@@ -49,6 +49,9 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 InThread = Callable[[Callable[[], None]], None]
 """Runs a function in a thread."""
 
+OnAnswer = Callable[[OriginError | None], None]
+"""Called with the failure of an origin, or with None if it has answered."""
+
 
 class UploadAborted(Exception):
     """The client or its process has ended the upload."""
@@ -152,6 +155,7 @@ class CreateProbe:
         clock: IReactorTime,
         in_thread: InThread,
         in_reactor: InReactor,
+        on_answer: OnAnswer,
         on_end: Callable[[], None],
     ) -> None:
         """Initialize the probe; `begin` starts it.
@@ -162,6 +166,7 @@ class CreateProbe:
             clock: Timers.
             in_thread: Runs a function in a thread.
             in_reactor: Calls a function in the reactor thread.
+            on_answer: Called in the reactor thread if the origin has answered, or has failed to.
             on_end: Called when no thread uses the store any longer.
         """
         self._name = name
@@ -169,6 +174,7 @@ class CreateProbe:
         self._clock = clock
         self._in_thread = in_thread
         self._in_reactor = in_reactor
+        self._on_answer = on_answer
         self._on_end = on_end
         self._answer: dict[str, Any] | None = None
         self._is_running = False
@@ -207,10 +213,13 @@ class CreateProbe:
         try:
             self._store.probe(writes=True)
             state = UploadState.ALLOWED
+            self._in_reactor(self._on_answer, None)
         except ConditionsIgnored as error:
             state, reason = UploadState.REFUSED, error.reason
+            self._in_reactor(self._on_answer, None)
         except OriginError as error:
             reason = error.reason
+            self._in_reactor(self._on_answer, error)
         except BaseException as error:
             self.log.failure("internal error in a probe", event="probe_failed")
             reason = f"internal error: {error!r}"
@@ -249,6 +258,7 @@ class OriginUploads:
         usage: SpoolUsage,
         in_thread: InThread,
         in_reactor: InReactor,
+        on_answer: OnAnswer,
         on_end: Callable[[str, int | None], None],
     ) -> None:
         """Initialize the uploads.
@@ -260,6 +270,7 @@ class OriginUploads:
             usage: Space of all unfinished uploads.
             in_thread: Runs a function in a thread.
             in_reactor: Calls a function in the reactor thread.
+            on_answer: Called in the reactor thread if the origin has answered, or has failed to.
             on_end: Called after each upload with its key, and its size in bytes if it is stored.
         """
         self._name = name
@@ -268,6 +279,7 @@ class OriginUploads:
         self._usage = usage
         self._in_thread = in_thread
         self._in_reactor = in_reactor
+        self._on_answer = on_answer
         self._on_end = on_end
         self._streams: set[UploadStream] = set()
         self._n_growing = 0
@@ -363,10 +375,13 @@ class OriginUploads:
         try:
             self._store.put(stream.key, stream.chunks(), stream.create)
             state = UploadState.STORED
+            self._in_reactor(self._on_answer, None)
         except ObjectExists:
             state = UploadState.EXISTS
+            self._in_reactor(self._on_answer, None)
         except OriginError as error:
             reason = f"origin {self._name}: {error.reason}"
+            self._in_reactor(self._on_answer, error)
         except UploadAborted as error:
             reason = str(error)
         except BaseException as error:

@@ -25,6 +25,7 @@ from tftpd.origins.stores import (
     ObjectNotFound,
     OriginError,
     OriginUnavailable,
+    ask_twice,
     check_conditional_create,
     record_failure,
     split_key,
@@ -85,10 +86,7 @@ class WebStore:
         """Ask for an object; see `Store.get`."""
         url = self._url(key)
         conditions = {"If-None-Match": etag} if etag else {}
-        try:
-            answer = self._ask_whole(url, conditions)
-        except OriginUnavailable:  # once more: a kept connection may have been closed
-            answer = self._ask_whole(url, conditions)
+        answer = ask_twice(lambda: self._ask_whole(url, conditions))
         info = ObjectInfo(
             _length(answer), answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         )
@@ -105,6 +103,19 @@ class WebStore:
         return ResumingDownload(
             info, _read(answer), resume if can_resume else None, lambda: current[0].close()
         )
+
+    def exists(self, key: str) -> bool:
+        """Return True if there is an object; see `Store.exists`."""
+
+        def ask() -> None:
+            answer = self._ask(self._url(key), {}, "HEAD")
+            _require(answer, 200)
+            _release(answer)
+
+        with suppress(ObjectNotFound):
+            ask_twice(ask)
+            return True
+        return False
 
     def put(self, key: str, chunks: Iterable[bytes], create: bool) -> str:
         """Store an object; see `Store.put`."""
@@ -159,13 +170,13 @@ class WebStore:
         _require(answer, 200)
         return answer
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> "BaseHTTPResponse":
-        """Send a GET and follow redirects; return the answer when its head has arrived."""
+    def _ask(self, url: str, headers: Mapping[str, str], method: str = "GET") -> "BaseHTTPResponse":
+        """Send a GET or HEAD and follow redirects; return the answer when its head has arrived."""
         origin = _host(url)
         for _ in range(_MAX_REDIRECTS + 1):
             with _translate_errors():
                 answer = self._pools.request(
-                    "GET",
+                    method,
                     url,
                     headers={**_HEADERS, **headers},
                     timeout=self._timeout,

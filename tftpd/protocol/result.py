@@ -61,6 +61,9 @@ class TransferResult:
             It may count from 0.
         protocol: tftp, http or https.
         status: Status code of the HTTP response; None if there was none.
+        cache_state: For an object of an origin: `hit`, `stale` or `fetched`; else empty.
+        cache_age: Time from the last answer of the origin about this object to the start of the
+            transfer, in seconds; else None.
     """
 
     direction: Direction
@@ -89,6 +92,8 @@ class TransferResult:
     only_block_0_acked: bool = False
     protocol: str = "tftp"
     status: int | None = None
+    cache_state: str = ""
+    cache_age: float | None = None
 
     @property
     def rate(self) -> float:

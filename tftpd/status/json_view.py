@@ -106,6 +106,9 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
         result: The result of a request.
         shorten: Returns printable text of bounded length.
     """
+    cache: dict[str, Any] = {}
+    if result.cache_age is not None:
+        cache = {"cache_state": result.cache_state, "cache_age": round(result.cache_age, 3)}
     return {
         "client": result.peer[0],
         "port": result.peer[1],
@@ -127,6 +130,7 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
         "retransmits": result.retransmits,
         "profile": result.profile or None,
         "first_block": result.first_block,
+        **cache,
     }
 
 

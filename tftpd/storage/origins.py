@@ -20,8 +20,8 @@ class AnswerNeeded(Exception):
         root: The root at the origin.
         key: The key to ask for.
         whole: True if the answer must wait until the whole object is in the cache.
-        create: True to ask whether the origin refuses to create an object that exists. Otherwise
-            the question is for the object.
+        create: True to ask whether the object can be created: it does not exist, and the origin
+            refuses to create it twice. Otherwise the question is for the object.
     """
 
     def __init__(

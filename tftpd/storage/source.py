@@ -33,10 +33,14 @@ class FileLike:
         size: Size in bytes when the file was opened.
         blocking_device: Device number of a file system on which each call may block, even
             `close()`; None if the file is local.
+        cache_state: State of an object of an origin (`CacheState`); empty for other files.
+        cache_age: Time since its origin has sent or confirmed it, in seconds; None for other files.
     """
 
     size: int
     blocking_device: int | None = None
+    cache_state: str = ""
+    cache_age: float | None = None
 
     @property
     def version(self) -> bytes:
