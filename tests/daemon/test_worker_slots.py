@@ -7,7 +7,7 @@ import socket
 import pytest
 from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
@@ -140,15 +140,15 @@ def running(tmp_path):
     slot.configure(b"config", [], 0.0)
     yield slot, reactor
     slot.stop()
-    if slot.worker is not None:
-        slot.worker.processEnded(Failure(ProcessDone(0)))
+    if slot.process is not None:
+        slot.process.processEnded(Failure(ProcessDone(0)))
     reactor.remote.close()
     assert reactor.getDelayedCalls() == []
 
 
 def test_a_worker_that_answers_no_ping_is_killed_and_replaced(running, events):
     slot, reactor = running
-    worker = slot.worker
+    worker = slot.process
     reactor.pump([5.0] * 3)
     assert worker.transport.messages.count(encoded(PING)) == 3
     assert worker.transport.signals == []
@@ -158,7 +158,7 @@ def test_a_worker_that_answers_no_ping_is_killed_and_replaced(running, events):
     reactor.remote.close()
     worker.processEnded(Failure(ProcessDone(0)))
     reactor.advance(0.1)
-    assert slot.worker is not worker
+    assert slot.process is not worker
 
 
 def test_a_worker_that_answers_lives(running):
@@ -168,9 +168,9 @@ def test_a_worker_that_answers_lives(running):
         reactor.advance(5.0)
         remote.transport = Pipe()
         remote.stringReceived(PING)
-        slot.worker.outReceived(b"".join(remote.transport.messages))
-    assert slot.worker.transport.signals == []
-    assert slot.worker.unanswered == 0
+        slot.process.outReceived(b"".join(remote.transport.messages))
+    assert slot.process.transport.signals == []
+    assert slot.process.unanswered == 0
 
 
 def test_results_wait_while_the_pipe_is_full_and_the_last_ones_are_lost():
@@ -194,18 +194,18 @@ def test_a_silent_worker_is_a_problem(full, running):
     _, workers = full
     assert workers.problem == ""
     slot, reactor = running
-    workers._slots[0].worker = slot.worker
+    workers._slots[0].process = slot.process
     reactor.pump([5.0] * 2)
     assert workers.problem == "worker 0 does not answer\n"
-    workers._slots[0].worker = None
+    workers._slots[0].process = None
 
 
 @pytest.fixture
 def worker():
     """Return a worker process that reads nothing, and the other end of its socket."""
     reactor = PipeReactor()
-    process = WorkerProcess(WorkerSlot(reactor, 7, -1, print, print, print))
-    process.spawn()
+    process = WorkerProcess(WorkerSlot(reactor, 7, -1, print, print, print), reactor)
+    process.spawn(-1)
     with reactor.remote:
         yield process, reactor.remote
     process.processEnded(Failure(ProcessDone(0)))
@@ -232,7 +232,7 @@ def test_standard_error_of_a_worker_is_logged(worker, events):
     process, _ = worker
     process.errReceived(b"Fatal Python error: \xff\n")
     (event,) = events
-    message = event["log_format"].format(**event)
+    message = formatEvent(event)
     assert (event["log_level"].name, message) == ("error", "worker 7: Fatal Python error: \ufffd")
 
 

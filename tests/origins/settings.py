@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from tftpd.config.origins import CredentialsFile
+
 
 @dataclass
 class Timeout:
     connect: float = 2.0
     read: float = 5.0
-
-
-@dataclass
-class CredentialsFile:
-    file: str
 
 
 @dataclass

@@ -78,7 +78,7 @@ def upload(spool):
 
 def _commit(upload):
     done = []
-    assert upload.commit_later(done.append)
+    upload.begin_commit(done.append)
     return done
 
 

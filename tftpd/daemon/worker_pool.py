@@ -9,47 +9,26 @@ import os
 import pickle
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport
-from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, PING, SOCKETS_FD, Channel, WorkerConfig, decode
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, WorkerConfig
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
+from tftpd.daemon.supervisor import STOP_TIMEOUT_SECONDS, ChildProcess, ProcessSupervisor
 from tftpd.net.types import SocketAddress
 from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
 from tftpd.storage.quota import TABLE_NUMBERS
 
 _COUNTER_BYTES = 8  # of one number in the shared memory
 
-# The successor of a worker that lived for a shorter time may die of the same cause. Each such
-# death doubles the delay before the next start.
-_SHORT_LIFE_SECONDS = 5.0
-_restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.0)
-
-_STOP_TIMEOUT_SECONDS = 5.0  # then the worker is killed
-
-# A worker that answers no ping for this time is stopped or hangs, and is killed. Its clients
-# are then served by its successor. Pings are counted, not seconds: the host may be suspended.
-_PING_SECONDS = 5.0
-_MAX_UNANSWERED_PINGS = 3
-
 # -P: nothing is imported from twistd's working directory.
 _COMMAND = [sys.executable, "-P", "-m", "tftpd.daemon.worker"]
-
-_log = Logger()
 
 
 class WorkerStartError(Exception):
@@ -100,12 +79,14 @@ class WorkerPool:
     @property
     def running_workers(self) -> list[int]:
         """The numbers of the workers whose process runs now."""
-        return [slot.number for slot in self._slots if slot.worker is not None]
+        return [slot.number for slot in self._slots if slot.process is not None]
 
     @property
     def problem(self) -> str:
         """One line for each worker that does not answer; empty if all answer."""
-        silent = [slot.number for slot in self._slots if slot.worker and slot.worker.unanswered > 1]
+        silent = [
+            slot.number for slot in self._slots if slot.process and slot.process.unanswered > 1
+        ]
         return "".join(f"worker {number} does not answer\n" for number in silent)
 
     def serve(self, settings: Settings, bound: Sequence[ListenSocket]) -> None:
@@ -137,41 +118,42 @@ class WorkerPool:
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
 
-@dataclass(eq=False)
-class WorkerSlot:
-    """Place for one worker. It starts a successor when the worker ends.
+class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
+    """Place for one worker. `configure` starts the first one."""
 
-    `configure` starts the first worker.
+    kind = "worker"
 
-    Attributes:
-        reactor: The reactor.
-        number: Number of the worker.
-        counter_fd: Shared memory with the session counters and the disk usage.
-        observer: Called with each result of the worker.
-        on_drained: Called with the number and each removed address that has no session any longer.
-        on_ended: Called with the number after each end of a worker.
-        worker: The process that runs now; None if there is none.
-    """
+    def __init__(
+        self,
+        reactor: Any,
+        number: int,
+        counter_fd: int,
+        observer: Observer,
+        on_drained: Callable[[int, SocketAddress], None],
+        on_ended: Callable[[int], None],
+    ) -> None:
+        """Initialize the slot.
 
-    reactor: Any
-    number: int
-    counter_fd: int
-    observer: Observer
-    on_drained: Callable[[int, SocketAddress], None]
-    on_ended: Callable[[int], None]
-
-    def __post_init__(self) -> None:
+        Args:
+            reactor: The reactor.
+            number: Number of the worker.
+            counter_fd: Shared memory with the session counters and the disk usage.
+            observer: Called with each result of the worker.
+            on_drained: Called with the number and each removed address that has no session any
+                longer.
+            on_ended: Called with the number after each end of a worker.
+        """
+        name = f"worker {number}"
+        super().__init__(reactor, name, f"{name}: ", worker=number)
+        self.number = number
+        self.observer = observer
+        self.on_drained = on_drained
+        self._counter_fd = counter_fd
+        self._on_ended = on_ended
         self._restarts = -1  # the first start does not count
         self._config = b""
         self._descriptors: list[int] = []
-        self._drain_seconds = _STOP_TIMEOUT_SECONDS
-        self._short_lives = 0
-        self.worker: WorkerProcess | None = None
-        self._restart: IDelayedCall | None = None
-        self._pings = LoopingCall(self._check_worker)
-        self._pings.clock = self.reactor
-        self._is_ending = False
-        self._ended: Deferred[None] = Deferred()
+        self._drain_seconds = STOP_TIMEOUT_SECONDS
 
     def configure(self, config: bytes, descriptors: list[int], drain_timeout: float) -> None:
         """Configure the worker and its successors.
@@ -185,144 +167,73 @@ class WorkerSlot:
             WorkerStartError: The first worker cannot start.
         """
         self._config, self._descriptors = config, descriptors
-        self._drain_seconds = drain_timeout + _STOP_TIMEOUT_SECONDS
-        if self.worker is not None:
-            self.worker.configure(config, descriptors)
+        self._drain_seconds = drain_timeout + STOP_TIMEOUT_SECONDS
+        if self.process is not None:
+            self.process.configure(config, descriptors)
         elif self._restart is None:
             try:
-                self._start()
+                self.start()
             except OSError as error:
-                raise WorkerStartError(self._describe_failure(error)) from None
+                raise WorkerStartError(self.describe_failure(error)) from None
 
     def snapshot(self) -> "Deferred[Snapshot]":
         """Return the worker's snapshot, with the state of the slot."""
-        worker = self.worker
+        worker = self.process
         if worker is None:
             return succeed(self._add_state(None, None))
         return worker.snapshots.send().addCallback(self._add_state, worker.transport.pid)
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when the worker has ended."""
-        if self.worker is not None:
-            self.worker.sendString(DRAIN)
-        return self._end(self._drain_seconds)
+        if self.process is not None:
+            self.process.sendString(DRAIN)
+        return self.await_end(self._drain_seconds)
 
     def stop(self) -> "Deferred[None]":
         """End the worker's transfers. Fires when the worker has ended."""
-        if self.worker is not None:
-            self.worker.transport.closeStdin()
-        return self._end(_STOP_TIMEOUT_SECONDS)
+        if self.process is not None:
+            self.process.transport.closeStdin()
+        return self.await_end(STOP_TIMEOUT_SECONDS)
 
-    def on_worker_ended(self, reason: str, lifetime: float) -> None:
-        """Handle the end of the worker, which lived for `lifetime` seconds."""
-        self.worker = None
-        if self._pings.running:
-            self._pings.stop()
-        self.on_ended(self.number)
-        if self._is_ending:
-            self._ended.callback(None)
-            return
-        self._short_lives = self._short_lives + 1 if lifetime < _SHORT_LIFE_SECONDS else 0
-        self._start_later(f"worker {self.number} ended ({reason})")
-
-    def _check_worker(self) -> None:
-        """Send a ping to the worker; kill the worker if it has not answered the last ones."""
-        worker = self.worker
-        assert worker is not None
-        if worker.unanswered < _MAX_UNANSWERED_PINGS:
-            worker.unanswered += 1
-            worker.sendString(PING)
-            return
-        _log.error(
-            "worker {worker} (process {pid}) has not answered for {seconds:.0f} s; killed",
-            event="worker_silent",
-            worker=self.number,
-            pid=worker.transport.pid,
-            seconds=_MAX_UNANSWERED_PINGS * _PING_SECONDS,
-        )
-        worker.kill()
-
-    def _start(self) -> None:
-        """Start a worker; raise `OSError` without descriptors, processes or memory."""
-        worker = WorkerProcess(self)
-        worker.spawn()
+    def spawn(self) -> "WorkerProcess":
+        """Start and configure a worker; see `ProcessSupervisor.spawn`."""
+        worker = WorkerProcess(self, self._reactor)
+        worker.spawn(self._counter_fd)
         self._restarts += 1
-        self.worker = worker
         worker.configure(self._config, self._descriptors)
-        self._pings.start(_PING_SECONDS, now=False)
-        _log.info(
-            "worker {worker} is process {pid}",
-            event="worker_started",
-            worker=self.number,
-            pid=worker.transport.pid,
-        )
+        return worker
 
-    def _start_successor(self) -> None:
-        self._restart = None
-        try:
-            self._start()
-        except OSError as error:
-            self._short_lives += 1
-            self._start_later(self._describe_failure(error))
-
-    def _describe_failure(self, error: OSError) -> str:
-        return f"worker {self.number} cannot start ({error.strerror or error})"
-
-    def _start_later(self, reason: str) -> None:
-        delay = _restart_delay(self._short_lives) if self._short_lives > 1 else 0.0
-        _log.error(
-            "{reason}; the next one starts in {delay:.1f} s",
-            event="worker_ended",
-            worker=self.number,
-            reason=reason,
-            delay=delay,
-        )
-        self._restart = self.reactor.callLater(delay, self._start_successor)
-
-    def _end(self, timeout: float) -> "Deferred[None]":
-        self._is_ending = True
-        if self._restart is not None:
-            self._restart.cancel()
-            self._restart = None
-        if self.worker is None:
-            return succeed(None)
-        kill = self.reactor.callLater(timeout, self.worker.kill)
-        return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+    def on_process_ended(self, reason: str, lifetime: float) -> None:
+        """Handle the end of the worker; see `ProcessSupervisor.on_process_ended`."""
+        self.process = None
+        self._on_ended(self.number)
+        super().on_process_ended(reason, lifetime)
 
     def _add_state(self, snapshot: Snapshot | None, pid: int | None) -> Snapshot:
         state = WorkerState(self.number, pid, self._restarts, snapshot is not None)
         return replace(snapshot or Snapshot(), workers=(state,))
 
 
-class WorkerProcess(Channel, ProcessProtocol):
-    """Process protocol of the worker of a slot. `spawn` starts the process.
+class WorkerProcess(ChildProcess):
+    """Process protocol of the worker of a slot. `spawn` starts the process."""
 
-    Attributes:
-        unanswered: Number of pings since the last message of the worker.
-    """
+    namespace = "tftpd.daemon.worker"
 
-    transport: IProcessTransport
-
-    def __init__(self, slot: WorkerSlot) -> None:
-        self.snapshots = SnapshotRequest(slot.reactor, self.sendString)
-        self.unanswered = 0
+    def __init__(self, slot: WorkerSlot, reactor: Any) -> None:
+        super().__init__(slot)
+        self.snapshots = SnapshotRequest(reactor, self.sendString)
         self._slot = slot
-        self._started = time.monotonic()
+        self._reactor = reactor
 
-    def spawn(self) -> None:
-        """Start the process.
-
-        Raises:
-            OSError: There are not enough descriptors, processes or memory.
-        """
+    def spawn(self, counter_fd: int) -> None:
+        """Start the process; raise `OSError` if that fails."""
         self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        slot = self._slot
-        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: slot.counter_fd}
+        fds = {0: "w", 1: "r", 2: "r", SOCKETS_FD: remote.fileno(), COUNTER_FD: counter_fd}
         with remote:
             try:
-                slot.reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
+                self._reactor.spawnProcess(self, _COMMAND[0], _COMMAND, env=env, childFDs=fds)
             except BaseException:
                 self._socket.close()
                 raise
@@ -338,45 +249,17 @@ class WorkerProcess(Channel, ProcessProtocol):
         else:
             self.sendString(config)
 
-    def kill(self) -> None:
-        """Kill the process, if it still runs."""
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
-
-    def outReceived(self, data: bytes) -> None:
-        """Twisted: the worker has sent a part of its messages."""
-        self.dataReceived(data)
-
-    def stringReceived(self, string: bytes) -> None:
-        """Twisted: the worker has sent a message."""
-        self.unanswered = 0
-        kind, value = decode(string)
+    def messageReceived(self, kind: str, value: Any) -> None:
+        """Handle a result, a snapshot or a drained address."""
         if kind == "result":
             self._slot.observer(value)
-        elif kind == "event":
-            self._log_event(*value)
         elif kind == "snapshot":
             self.snapshots.answered(value)
         elif kind == "drained":
             self._slot.on_drained(self._slot.number, value)
 
-    def errReceived(self, data: bytes) -> None:
-        """Twisted: the interpreter has written an error, outside of the worker's log."""
-        text = data.decode("utf-8", "replace").rstrip()
-        self._log_event("error", "tftpd.daemon.worker", "worker_stderr", text)
-
     def processEnded(self, reason: Failure) -> None:
         """Twisted: the process has ended and everything it sent has been read."""
         self._socket.close()
         self.snapshots.gone()
-        text = "exited" if reason.check(ProcessDone) else reason.getErrorMessage()
-        self._slot.on_worker_ended(text, time.monotonic() - self._started)
-
-    def _log_event(self, level: str, namespace: str, event: str | None, message: str) -> None:
-        Logger(namespace=namespace).emit(
-            LogLevel.lookupByName(level),
-            "worker {worker}: {message}",
-            event=event,
-            worker=self._slot.number,
-            message=message,
-        )
+        super().processEnded(reason)

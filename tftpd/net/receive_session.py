@@ -21,8 +21,8 @@ MAX_BUFFER_BYTES = 64 << 10
 _MIN_LENT_WINDOWS = 2  # in that buffer
 
 
-class UploadSink(Protocol):
-    """Destination of the received data, usually an `Upload`.
+class DataSink(Protocol):
+    """Destination of the received data.
 
     All methods except `discard` raise `RequestRefused`. If `blocking_device` is not None, all
     except `append` may block for a long time.
@@ -40,14 +40,18 @@ class UploadSink(Protocol):
     def flush(self) -> None:
         """Write buffered data."""
 
-    def commit(self) -> None:
-        """Store the complete file; blocks until it is on disk."""
-
     def discard(self) -> None:
         """Release the file; remove it unless it was committed."""
 
 
-class BoundedSink(UploadSink, Protocol):
+class UploadSink(DataSink, Protocol):
+    """Sink of a client, usually an `Upload`."""
+
+    def commit(self) -> None:
+        """Store the complete file; blocks until it is on disk."""
+
+
+class BoundedSink(DataSink, Protocol):
     """Sink of a server.
 
     Attributes:
@@ -60,12 +64,10 @@ class BoundedSink(UploadSink, Protocol):
     def room(self) -> float:
         """Number of bytes by which the file may still grow; infinite without a limit."""
 
-    def commit_later(self, done: Callable[[RequestRefused | None], None], /) -> bool:
-        """Store the complete file without a thread; `done` is called later with the result.
-
-        Returns:
-            False if `commit` must be called, in a thread.
-        """
+    def begin_commit(
+        self, done: Callable[[RequestRefused | None], None], /
+    ) -> Callable[[], None] | None:
+        """Store the complete file; see `ReceivedFile.begin_commit`."""
 
 
 class ReceiveSession(Session[Receiver]):
@@ -217,9 +219,11 @@ class ReceiveSession(Session[Receiver]):
             self._run_in_thread(self._sink.flush, lambda _: None)
 
     def _commit(self) -> None:
-        self._in_thread = self._sink.commit_later(self._on_stored)
-        if not self._in_thread:
-            self._run_in_thread(self._sink.commit, self._on_committed, self._commit_device)
+        work = self._sink.begin_commit(self._on_stored)
+        if work is None:
+            self._in_thread = True  # until `_on_stored`
+        else:
+            self._run_in_thread(work, self._on_committed, self._commit_device)
 
     def _on_stored(self, refused: RequestRefused | None) -> None:
         result = None if refused is None else Failure(refused)

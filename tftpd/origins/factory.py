@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tftpd.config.origins import OriginSection
+from tftpd.config.origins import CredentialsFile, OriginSection
 from tftpd.origins.stores import OriginError, Store
 
 _VARIABLE_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
@@ -82,12 +82,6 @@ def open_store(settings: OriginSection, environment: Mapping[str, str]) -> Store
 def _credentials(
     settings: OriginSection, environment: Mapping[str, str]
 ) -> Mapping[str, str] | None:
-    match settings.credentials:
-        case "none":
-            return None
-        case "environment":
-            return environment
-        case str(other):
-            raise OriginError(f"credentials: {other!r} is not known")
-        case source:
-            return read_credentials(Path(source.file))
+    if isinstance(settings.credentials, CredentialsFile):
+        return read_credentials(Path(settings.credentials.file))
+    return environment if settings.credentials == "environment" else None

@@ -160,11 +160,7 @@ class OriginUpload(ReceivedFile):
         self._flush()
         self._report(is_whole=False)
 
-    def commit(self) -> None:
-        """Not called: `commit_later` needs no thread."""
-        raise NotImplementedError
-
-    def commit_later(self, done: Callable[[RequestRefused | None], None]) -> bool:
+    def begin_commit(self, done: Callable[[RequestRefused | None], None]) -> None:
         """Call `done` when the origin has confirmed the object; see `ReceivedFile`."""
         try:
             self._complete()
@@ -174,7 +170,6 @@ class OriginUpload(ReceivedFile):
         else:
             self._done = done
             self._report(is_whole=True)
-        return True
 
     def discard(self) -> None:
         """Remove the file; without a confirmation of the origin, let it store no object."""

@@ -30,7 +30,7 @@ _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class ReceivedFile(ABC):
-    """A file that a client sends. `commit()`, `commit_later()` or `discard()` ends it.
+    """A file that a client sends. `begin_commit()` or `discard()` ends it.
 
     Attributes:
         size: Size of the file so far in bytes, with the data that is not written yet.
@@ -89,24 +89,19 @@ class ReceivedFile(ABC):
         """
 
     @abstractmethod
-    def commit(self) -> None:
-        """Store the complete file; blocks. Not called if `commit_later` returns True.
-
-        Raises:
-            RequestRefused: Nothing is left of the upload.
-        """
-
-    def commit_later(self, done: "Callable[[RequestRefused | None], None]") -> bool:
-        """Store the complete file without a thread.
+    def begin_commit(
+        self, done: "Callable[[RequestRefused | None], None]"
+    ) -> "Callable[[], None] | None":
+        """Store the complete file, without a thread if that is possible.
 
         Args:
             done: Called later in the reactor thread: with None if the file is stored, or with
                 the reason why nothing is left of the upload.
 
         Returns:
-            False if `commit` must be called, in a thread.
+            None if `done` will be called. Otherwise a function that stores the file, for a
+            thread: it blocks, and raises `RequestRefused` if nothing is left of the upload.
         """
-        return False
 
     @abstractmethod
     def discard(self) -> None:
@@ -217,6 +212,10 @@ class Upload(ReceivedFile):
         """
         self._target.check_growth(self.size)
         self._flush()
+
+    def begin_commit(self, done: "Callable[[RequestRefused | None], None]") -> "Callable[[], None]":
+        """Return `commit`: only a thread may wait for the disk."""
+        return self.commit
 
     def commit(self) -> None:
         """Write the file to disk and give it its name; blocks until both are on disk.
