@@ -11,7 +11,7 @@ MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__ini
 MAX_LINES = 20_150
 MAX_EXTENSION_LINES = 500
 MAX_LINES_BESIDE = 4_900
-MAX_MODULES = 156
+MAX_MODULES = 158
 MAX_SMALL_MODULES = 8
 SMALL_MODULE_LINES = 50
 
@@ -45,7 +45,7 @@ def test_the_extension_has_at_most_500_lines():
     assert len(lines) <= MAX_EXTENSION_LINES
 
 
-def test_the_package_has_at_most_155_modules():
+def test_the_number_of_modules_stays_within_its_limit():
     assert len(MODULES) <= MAX_MODULES
 
 
