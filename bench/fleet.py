@@ -38,10 +38,10 @@ _SOURCE = Path(__file__).with_name("machines.c")
 _FIRST_MACHINE = "10.9.1.0"
 _CHECK_SECONDS = 0.1
 _MAX_SILENT_CHECKS = 4  # a node that refuses connections is dead at once
-_DRAIN_DELAY_SECONDS = 1.0
+_DRAIN_DELAY_SECONDS = 3.0  # longer than the first repetitions of a request
 _CLIENT_TIMEOUT_SECONDS, _CLIENT_RETRIES = 1.0, 5
 _LIMIT_SECONDS = 1800.0
-_ROLLING_SECONDS = 60.0  # time in which machines start during a rolling restart
+_ROLLING_SECONDS = 40.0  # time in which machines start during a rolling restart
 _STARTS_WITHIN_SECONDS = 120.0  # on a machine with other work
 _STATUS_PORT = 9169
 
