@@ -23,6 +23,7 @@ from bench.load import Result, create_file
 from bench.report import markdown_table
 from bench.scenarios import MIB
 from bench.servers import HOST, OURS, SERVERS, Unavailable, find_program, running
+from tests.origins.buckets import make_bucket
 from tests.support import origin_engines
 from tests.support.daemons import free_port
 
@@ -165,23 +166,10 @@ def _daemon(root: Path, section: dict[str, Any], workers: int) -> Iterator[int]:
 
 def _fill_bucket(engine: origin_engines.Engine, root: Path, rounds: int) -> dict[str, Any]:
     """Store the files under the names of `measure_stream`; return the section of the origin."""
-    # Only this measurement needs the optional library.
-    from datetime import timedelta
-    from urllib.request import Request, urlopen
+    import obstore  # only this measurement needs the optional library
 
-    import obstore
-    from obstore.store import S3Store
-
-    store = S3Store(
-        "boot",
-        endpoint=engine.url,
-        region="us-east-1",
-        access_key_id=origin_engines.ACCESS_KEY,
-        secret_access_key=origin_engines.SECRET_KEY,
-        client_options={"allow_http": True, "timeout": "120s"},
-    )
-    create = obstore.sign(store, "PUT", "", timedelta(minutes=1))
-    urlopen(Request(create, method="PUT"), timeout=10).close()
+    bucket = make_bucket(engine)
+    store = bucket.open("tree")
     for number in range(rounds):
         for name in (_BIG, _FIRST):
             obstore.put(store, f"{name}.{number}", root / "local" / name)
@@ -190,11 +178,7 @@ def _fill_bucket(engine: origin_engines.Engine, root: Path, rounds: int) -> dict
         f"AWS_ACCESS_KEY_ID={origin_engines.ACCESS_KEY}\n"
         f"AWS_SECRET_ACCESS_KEY={origin_engines.SECRET_KEY}\n"
     )
-    return {
-        "url": "s3://boot",
-        "endpoint": engine.url.rstrip("/"),
-        "credentials": {"file": str(credentials)},
-    }
+    return {**bucket.section, "credentials": {"file": str(credentials)}}
 
 
 def _first_data(port: int, name: str) -> float:

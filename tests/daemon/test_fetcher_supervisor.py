@@ -6,9 +6,9 @@ import pickle
 import pytest
 from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.daemon.pipes import Pipe
 from tftpd.config.settings import Settings
 from tftpd.daemon.fetcher_supervisor import (
     CacheDirectoryError,
@@ -17,24 +17,6 @@ from tftpd.daemon.fetcher_supervisor import (
 )
 from tftpd.daemon.ipc import PING, encode
 from tftpd.server.snapshot import QUESTION
-
-
-class Pipe:
-    """Transport of the process that records messages and signals."""
-
-    pid = 4711
-
-    def __init__(self):
-        self.messages, self.signals = [], []
-
-    def write(self, data):
-        self.messages.append(data)
-
-    def signalProcess(self, name):
-        self.signals.append(name)
-
-    def loseConnection(self):
-        self.signals.append("CLOSE")
 
 
 class ProcessReactor(Clock):
@@ -87,21 +69,14 @@ def supervisor(reactor, settings, monkeypatch):
     assert reactor.getDelayedCalls() == []
 
 
-@pytest.fixture
-def events():
-    """Return the list of log events."""
-    logged = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
-
-
 def _end(reactor):
     reactor.started[-1][0].processEnded(Failure(ProcessDone(0)))
 
 
-def _config(message):
-    return pickle.loads(message[4:])
+def _configs(process):
+    """Return the configurations that a process has got."""
+    messages = [message[4:] for message in process.transport.messages]
+    return [pickle.loads(message) for message in messages if message != PING]
 
 
 def test_the_process_gets_the_origins_that_must_keep_conditions(reactor, supervisor, settings):
@@ -116,14 +91,13 @@ def test_the_process_gets_the_origins_that_must_keep_conditions(reactor, supervi
         }
     )
     supervisor.configure(write)
-    messages = reactor.started[0][0].transport.messages
-    configs = [_config(message) for message in messages]
+    configs = _configs(reactor.started[0][0])
     assert [config.create_only for config in configs] == [frozenset(), {"web"}]
 
 
 def test_the_process_gets_its_settings_and_the_credentials(reactor, supervisor, tmp_path):
     ((process, environment),) = reactor.started
-    config = _config(process.transport.messages[0])
+    (config,) = _configs(process)
     assert config.origins["web"].url == "http://127.0.0.1"
     assert config.cache.path == str(tmp_path)
     assert environment["AWS_SECRET_ACCESS_KEY"] == "secret"
@@ -133,7 +107,7 @@ def test_the_process_gets_its_settings_and_the_credentials(reactor, supervisor, 
 def test_a_reload_sends_the_new_settings_to_the_same_process(reactor, supervisor, settings):
     supervisor.configure(settings.model_copy(update={"origins": {}}))
     ((process, _),) = reactor.started
-    assert _config(process.transport.messages[1]).origins == {}
+    assert _configs(process)[1].origins == {}
 
 
 def test_a_process_that_ended_is_replaced_with_growing_delays(reactor, supervisor, events):

@@ -139,7 +139,7 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(tmp_path):
 @pytest.mark.check
 def test_a_stopped_worker_is_replaced(tmp_path):
     with daemon(tmp_path, workers=2) as running:
-        until(lambda: len(_pids(running)) == 2)
+        _reach_all(running, 2)
         stopped = _pids(running)[0]
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: _pids(running)[0] != stopped, 60)

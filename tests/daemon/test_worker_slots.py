@@ -7,11 +7,12 @@ import socket
 import pytest
 from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
-from twisted.logger import Logger, formatEvent, globalLogPublisher
+from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 
+from tests.daemon.pipes import Pipe
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import PING, SOCKETS_FD, WorkerConfig, decode
+from tftpd.daemon.ipc import PING, SOCKETS_FD, WorkerConfig, decode, encode
 from tftpd.daemon.listen_sockets import DrainTracker
 from tftpd.daemon.worker import MessageQueue, Worker
 from tftpd.daemon.worker_pool import WorkerPool, WorkerProcess, WorkerSlot, WorkerStartError
@@ -32,27 +33,6 @@ class PipeReactor(Clock):
 
 def encoded(message):
     return len(message).to_bytes(4, "big") + message
-
-
-class Pipe:
-    """Transport of a worker's process that records messages and signals."""
-
-    pid = 4711
-
-    def __init__(self):
-        self.messages, self.signals = [], []
-
-    def write(self, data):
-        self.messages.append(data)
-
-    def signalProcess(self, name):
-        self.signals.append(name)
-
-    def closeStdin(self):
-        pass
-
-    def loseConnection(self):
-        self.signals.append("CLOSE")
 
 
 class FullReactor(PipeReactor):
@@ -85,15 +65,6 @@ def full(settings):
     ended = []
     workers.stop().addCallback(ended.append)
     assert (ended, reactor.getDelayedCalls()) == ([None], [])
-
-
-@pytest.fixture
-def events():
-    """Return the list of log events."""
-    logged = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 def test_a_worker_that_cannot_start_is_retried_with_growing_delays(full):
@@ -149,8 +120,10 @@ def running(tmp_path):
 def test_a_worker_that_answers_no_ping_is_killed_and_replaced(running, events):
     slot, reactor = running
     worker = slot.process
+    assert worker.transport.messages.count(encoded(PING)) == 1
+    worker.outReceived(encoded(encode("pong", None)))
     reactor.pump([5.0] * 3)
-    assert worker.transport.messages.count(encoded(PING)) == 3
+    assert worker.transport.messages.count(encoded(PING)) == 4
     assert worker.transport.signals == []
     reactor.advance(5.0)
     assert worker.transport.signals == ["KILL"]
@@ -159,6 +132,14 @@ def test_a_worker_that_answers_no_ping_is_killed_and_replaced(running, events):
     worker.processEnded(Failure(ProcessDone(0)))
     reactor.advance(0.1)
     assert slot.process is not worker
+
+
+def test_a_worker_that_starts_slowly_has_a_minute(running):
+    slot, reactor = running
+    reactor.pump([5.0] * 11)
+    assert slot.process.transport.signals == []
+    reactor.advance(5.0)
+    assert slot.process.transport.signals == ["KILL"]
 
 
 def test_a_worker_that_answers_lives(running):

@@ -43,7 +43,7 @@ class Bucket:
 
         for _ in range(30):
             try:
-                return bytes(obstore.get(self._open("tree"), key).bytes())
+                return bytes(obstore.get(self.open("tree"), key).bytes())
             except FileNotFoundError:
                 return None
             except GenericError:
@@ -54,7 +54,7 @@ class Bucket:
         """Return the keys of the uploads in parts that have not ended."""
         import obstore
 
-        store = self._open(None)
+        store = self.open(None)
         url = obstore.sign(store, "GET", "", timedelta(minutes=1))
         # A bucket's list of uploads is a subresource, which is not signed by obstore. moto does
         # not check signatures.
@@ -65,10 +65,11 @@ class Bucket:
         """Create the bucket by a signed request of S3, which obstore does not offer."""
         import obstore
 
-        url = obstore.sign(self._open(None), "PUT", "", timedelta(minutes=1))
+        url = obstore.sign(self.open(None), "PUT", "", timedelta(minutes=1))
         urlopen(Request(url, method="PUT"), timeout=10).close()
 
-    def _open(self, prefix: str | None) -> Any:
+    def open(self, prefix: str | None) -> Any:
+        """Return the store of the bucket, or of a prefix in it."""
         from obstore.store import S3Store
 
         return S3Store(
@@ -78,7 +79,7 @@ class Bucket:
             region="us-east-1",
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
-            client_options={"allow_http": True},
+            client_options={"allow_http": True, "timeout": "120s"},
         )
 
 

@@ -2,7 +2,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from twisted.logger import LogEvent, globalLogPublisher
+
+from tests.support.web_origin import WebOrigin, web_origin
+from tftpd.origins import downloads
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -13,9 +15,13 @@ def _closed_connections() -> Iterator[None]:
 
 
 @pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """Return the list of log events."""
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
+def origin() -> Iterator[WebOrigin]:
+    """Run a web server whose answers the test decides."""
+    with web_origin() as running:
+        yield running
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resume a broken download at once."""
+    monkeypatch.setattr(downloads, "_PAUSES_SECONDS", (0.0,) * 3)

@@ -13,6 +13,21 @@ from tftpd.origins.stores import NotModified, ObjectExists, ObjectInfo, ObjectNo
 
 WAIT_SECONDS = 10.0
 
+INVALID_KEYS = [
+    *("", "..", ".", "a/../b", "a//b", "/a", "a/", "a\\..\\b"),
+    *("a\0b", "a\nb", "a\x7f", "\x85", "\udcff"),
+]
+"""Keys that a store must not send: they could leave the prefix."""
+
+
+def read(store, key, etag=""):
+    """Return the facts and the content of an object."""
+    download = store.get(key, etag)
+    try:
+        return download.info, b"".join(download.chunks())
+    finally:
+        download.close()
+
 
 class MemoryDownload:
     """Content that a test feeds with `send`; None ends it, and an exception breaks it."""

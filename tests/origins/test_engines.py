@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from tests.origins.buckets import make_bucket
 from tests.origins.settings import CredentialsFile, Origin, Timeout
+from tests.origins.stores import read
 from tests.support import origin_engines
 from tests.support.daemons import until
 from tests.support.programs import library
@@ -39,37 +41,21 @@ def credentials(tmp_path_factory):
     return CredentialsFile(str(path))
 
 
-def make_bucket(engine, credentials):
-    """Create the bucket "boot" by a signed request of S3, which obstore does not offer."""
-    import obstore
-    from obstore.store import S3Store
-
-    store = S3Store(
-        "boot",
-        endpoint=engine.url,
-        region="us-east-1",
-        access_key_id=origin_engines.ACCESS_KEY,
-        secret_access_key=origin_engines.SECRET_KEY,
-        client_options={"allow_http": True},
-    )
-    from datetime import timedelta
-    from urllib.request import Request, urlopen
-
-    url = obstore.sign(store, "PUT", "", timedelta(minutes=1))
-    urlopen(Request(url, method="PUT"), timeout=10).close()
-    return Origin("s3://boot/tree", endpoint=engine.url.rstrip("/"), credentials=credentials)
+def _make_origin(engine, credentials):
+    """Create the bucket in an engine, and return the settings of its origin."""
+    return Origin(**{**make_bucket(engine).section, "credentials": credentials})
 
 
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory, credentials):
     with origin_engines.moto(tmp_path_factory.mktemp("moto")) as engine:
-        yield make_bucket(engine, credentials)
+        yield _make_origin(engine, credentials)
 
 
 @pytest.fixture(scope="module")
 def seaweedfs(tmp_path_factory, credentials):
     with origin_engines.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as engine:
-        yield make_bucket(engine, credentials)
+        yield _make_origin(engine, credentials)
 
 
 @pytest.fixture(params=["moto", "seaweedfs"])
@@ -77,14 +63,6 @@ def bucket(request):
     store = open_store(request.getfixturevalue(request.param), {})
     yield store
     store.close()
-
-
-def read(store, key, etag=""):
-    download = store.get(key, etag)
-    try:
-        return download.info, b"".join(download.chunks())
-    finally:
-        download.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"small", BIG], ids=["empty", "small", "big"])

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from tests.origins.settings import CredentialsFile, Origin, Timeout
+from tests.origins.stores import INVALID_KEYS, read
 from tests.support.programs import library
-from tests.support.web_origin import web_origin
 from tftpd.origins.factory import open_store
 from tftpd.origins.stores import (
     NotModified,
@@ -19,18 +19,11 @@ from tftpd.origins.stores import (
 
 library("obstore")
 
-from tftpd.origins import downloads  # noqa: E402
 
 SECRET = "secretsecretsecret"
 BODY = bytes(range(256)) * 8192
 HALF = len(BODY) // 2
 MODIFIED = "Sun, 29 Nov 2026 20:35:24 GMT"
-
-
-@pytest.fixture
-def origin():
-    with web_origin() as running:
-        yield running
 
 
 @pytest.fixture
@@ -43,19 +36,6 @@ def open_bucket(origin, tmp_path, monkeypatch):
         return open_store(Origin(url, endpoint=endpoint or origin.url, **settings), {})
 
     return _open
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(downloads, "_PAUSES_SECONDS", (0.0,) * 3)
-
-
-def read(store, key, etag=""):
-    download = store.get(key, etag)
-    try:
-        return download.info, b"".join(download.chunks())
-    finally:
-        download.close()
 
 
 def refuse(status, code):
@@ -90,24 +70,7 @@ def test_a_key_is_sent_as_one_path(origin, open_bucket, key, target):
     assert [request.target for request in origin.requests] == [target]
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "..",
-        ".",
-        "a/../b",
-        "a//b",
-        "/a",
-        "a/",
-        "a\\..\\b",
-        "a\0b",
-        "a\nb",
-        "a\x7f",
-        "\x85",
-        "\udcff",
-    ],
-)
+@pytest.mark.parametrize("key", INVALID_KEYS)
 def test_a_key_that_could_leave_the_prefix_is_never_sent(origin, open_bucket, key):
     store = open_bucket("s3://boot/tree")
     with pytest.raises(OriginError, match="not a key"):

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.origins.settings import Origin, Timeout
+from tests.origins.stores import INVALID_KEYS, read
 from tests.support.programs import library
 from tests.support.web_origin import web_origin
 from tftpd.origins.stores import (
@@ -21,17 +22,10 @@ from tftpd.origins.stores import (
 
 library("urllib3")
 
-from tftpd.origins import downloads  # noqa: E402
 from tftpd.origins.web_store import WebStore  # noqa: E402
 
 BODY = bytes(range(256)) * 4096
 HALF = len(BODY) // 2
-
-
-@pytest.fixture
-def origin():
-    with web_origin() as running:
-        yield running
 
 
 @pytest.fixture
@@ -45,19 +39,6 @@ def open_store(origin):
     yield _open
     for store in stores:
         store.close()
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(downloads, "_PAUSES_SECONDS", (0.0,) * 3)
-
-
-def read(store, key, etag=""):
-    download = store.get(key, etag)
-    try:
-        return download.info, b"".join(download.chunks())
-    finally:
-        download.close()
 
 
 def requested_range(request):
@@ -100,24 +81,7 @@ def test_a_key_is_sent_as_one_path(origin, open_store, key, target):
     assert [request.target for request in origin.requests] == [target]
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "..",
-        ".",
-        "a/../b",
-        "a//b",
-        "/a",
-        "a/",
-        "a\\..\\b",
-        "a\0b",
-        "a\nb",
-        "a\x7f",
-        "\x85",
-        "\udcff",
-    ],
-)
+@pytest.mark.parametrize("key", INVALID_KEYS)
 def test_a_key_that_could_leave_the_prefix_is_never_sent(origin, open_store, key):
     store = open_store("/tree")
     with pytest.raises(OriginError, match="not a key"):

@@ -29,6 +29,9 @@ _restart_delay = backoffPolicy(0.1, maxDelay=10.0, factor=2.0, jitter=lambda: 0.
 # then served by its successor. Pings are counted, not seconds: the host may be suspended.
 _PING_SECONDS = 5.0
 _MAX_UNANSWERED_PINGS = 3
+# Before its first message: on a busy host the interpreter and the imports have taken 20 s. If the
+# process were killed then, its successor would have no better luck.
+_MAX_PINGS_AT_START = 12
 
 _log = Logger()
 
@@ -38,6 +41,7 @@ class ChildProcess(Channel, ProcessProtocol):
 
     Attributes:
         unanswered: Number of pings since its last message.
+        has_answered: It has sent a message.
     """
 
     transport: IProcessTransport
@@ -46,6 +50,7 @@ class ChildProcess(Channel, ProcessProtocol):
 
     def __init__(self, supervisor: "ProcessSupervisor[Any]") -> None:
         self.unanswered = 0
+        self.has_answered = False
         self._supervisor = supervisor
         self._started = time.monotonic()
 
@@ -61,6 +66,7 @@ class ChildProcess(Channel, ProcessProtocol):
     def stringReceived(self, string: bytes) -> None:
         """Twisted: the process has sent a message."""
         self.unanswered = 0
+        self.has_answered = True
         kind, value = decode(string)
         if kind == "event":
             self._log_event(*value)
@@ -132,7 +138,7 @@ class ProcessSupervisor(ABC, Generic[AnyProcess]):
     def start(self) -> None:
         """Start the process; raise `OSError` if that fails."""
         self.process = self.spawn()
-        self._pings.start(_PING_SECONDS, now=False)
+        self._pings.start(_PING_SECONDS)  # the first one asks if the process has started
         _log.info(
             "{name} is process {pid}",
             event=f"{self.kind}_started",
@@ -191,7 +197,8 @@ class ProcessSupervisor(ABC, Generic[AnyProcess]):
         """Send a ping to the process; kill it if it has not answered the last ones."""
         process = self.process
         assert process is not None
-        if process.unanswered < _MAX_UNANSWERED_PINGS:
+        limit = _MAX_UNANSWERED_PINGS if process.has_answered else _MAX_PINGS_AT_START
+        if process.unanswered < limit:
             process.unanswered += 1
             process.sendString(PING)
             return
@@ -200,7 +207,7 @@ class ProcessSupervisor(ABC, Generic[AnyProcess]):
             event=f"{self.kind}_silent",
             name=self.name,
             pid=process.transport.pid,
-            seconds=_MAX_UNANSWERED_PINGS * _PING_SECONDS,
+            seconds=limit * _PING_SECONDS,
             **self.log_fields,
         )
         process.kill()
