@@ -1,4 +1,4 @@
-"""One epoll object for all sockets, behind one reader of the reactor."""
+"""Epoll objects for all sockets, behind one reader of the reactor."""
 
 import select
 import socket
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="needs epol
 class Reader:
     """Reads one datagram at a time and keeps it."""
 
-    def __init__(self, then=None):
+    def __init__(self, then=None, is_lendable=False):
+        self.is_lendable = is_lendable
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.sock.setblocking(False)
@@ -186,14 +187,51 @@ def test_only_transfer_traffic_makes_transfers_active(kind, active):
         epoll_reader.close()
 
 
-def test_more_ready_sockets_than_one_round_serves_are_a_backlog(epoll, monkeypatch):
+@pytest.mark.parametrize("is_lendable", [False, True])
+def test_sockets_that_several_turns_leave_behind_are_a_backlog(epoll, monkeypatch, is_lendable):
     epoll_reader, add = epoll
     monkeypatch.setattr(module, "_MAX_SOCKETS", 3)
-    readers = [add() for _ in range(4)]
+    monkeypatch.setattr(module, "_BACKLOG_TURNS", 2)
     backlogs = []
-    for reader in readers:
+    for _ in range(10):
+        reader = add(is_lendable=is_lendable)
         reader.then = lambda: backlogs.append(epoll_reader._throttle.has_backlog)
         reader.receive(b"x")
     epoll_reader.doRead()
-    assert backlogs == [True, True, True, False]
+    assert backlogs == 6 * [False] + 4 * [True]
     assert not epoll_reader._throttle.has_backlog
+
+
+def test_a_small_file_does_not_wait_for_all_long_transfers(epoll):
+    epoll_reader, add = epoll
+    served = []
+    for _ in range(100):
+        reader = add(is_lendable=True, then=lambda: served.append("long"))
+        reader.receive(b"x")
+    small = add(then=lambda: served.append("small"))
+    small.receive(b"x")
+    reader.then = lambda: (served.append("last"), small.receive(b"y"))
+    epoll_reader.doRead()
+    assert served[0] == "small"
+    assert served[-2:] == ["last", "small"]
+
+
+def test_long_transfers_do_not_wait_for_all_other_sockets(epoll):
+    epoll_reader, add = epoll
+    served = []
+    for _ in range(100):
+        add(then=lambda: served.append("small")).receive(b"x")
+    add(is_lendable=True, then=lambda: served.append("long")).receive(b"x")
+    epoll_reader.doRead()
+    assert served.index("long") == module._MAX_SOCKETS
+
+
+def test_the_reactor_wakes_for_both_kinds_of_sockets(epoll):
+    epoll_reader, add = epoll
+    for is_lendable in (False, True):
+        reader = add(is_lendable=is_lendable)
+        assert not select.select([epoll_reader], [], [], 0)[0]
+        reader.receive(b"x")
+        assert select.select([epoll_reader], [], [], 1)[0]
+        epoll_reader.doRead()
+        epoll_reader.removeReader(reader)

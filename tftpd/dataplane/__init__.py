@@ -8,6 +8,7 @@ error without the extension.
 import os
 
 from tftpd.dataplane.reference import DataPlane as DataPlane
+from tftpd.dataplane.reference import Event as Event
 from tftpd.dataplane.reference import Position as Position
 
 NAME = "python"

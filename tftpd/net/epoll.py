@@ -1,15 +1,17 @@
-"""One epoll object for all sockets of sessions and listeners, and the data plane on it.
+"""Epoll objects for all sockets of sessions and listeners, and the data plane on one of them.
 
 Twisted's reactor spends about 3 us on each event, for the log context and the
 exception handler. An epoll object is itself readable: the reactor watches only
 that object, and one call of `doRead` serves all sockets that are ready. With
 32 lockstep clients this gives 1.6 times the throughput.
 
-The data plane waits on this epoll object and answers the datagrams of transfers that
-are lent to it. Everything else comes here.
+The data plane waits on the epoll object of long transfers and answers the datagrams of those that
+are lent to it. Listeners and other sessions have an epoll object of their own, so that a small file
+does not wait in each of its round trips until hundreds of long transfers have been served.
 """
 
 import select
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -17,11 +19,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tftpd.dataplane import DataPlane
+from tftpd.dataplane import DataPlane, Event
 from tftpd.net.rate_limit import RequestThrottle
 
-_MAX_TURNS = 8  # of the data plane in one doRead; then timers and other readers run
-_MAX_SOCKETS = 128  # served in one round
+_MAX_TURNS = 16  # in one doRead; then timers and other readers run
+_MAX_SOCKETS = 8  # of each epoll object, served in one turn
+# A backlog: so many turns one after the other have left sockets behind.
+_BACKLOG_TURNS = 16
 _TURN_SECONDS = 0.002  # longest turn without an event
 # For which a turn waits for the next datagram. With 1 ms, the CPU time of a lone client was 1.2
 # times as long: each wait sets the processor's timer.
@@ -42,10 +46,12 @@ class EpollReader:
     """Calls `doRead` of every reader whose socket is ready.
 
     A reader whose attribute `takes_requests` is true is a listening port. Events on all
-    other readers are transfer traffic, which is reported to the throttle.
+    other readers are transfer traffic, which is reported to the throttle. A reader whose attribute
+    `is_lendable` is true belongs to a long transfer. Long transfers and all other readers are
+    served in turn, a few of each.
 
     Attributes:
-        plane: Data plane for the sockets that are watched.
+        plane: Data plane for the sockets of long transfers.
     """
 
     log = Logger()
@@ -55,9 +61,12 @@ class EpollReader:
         self._throttle = throttle
         self._listener_fds: set[int] = set()
         self._epoll = select.epoll()
+        self._long_epoll = select.epoll()  # ready, too, if the other one is
+        self._long_epoll.register(self._epoll, select.EPOLLIN)
         self._readers: dict[int, IReadDescriptor] = {}
         self._removed: set[int] = set()  # in this turn: a new reader may have the descriptor
-        self.plane = DataPlane(self._epoll)
+        self._n_full_turns = 0
+        self.plane = DataPlane(self._long_epoll)
         reactor.addReader(self)
 
     def addReader(self, reader: IReadDescriptor) -> None:
@@ -66,7 +75,7 @@ class EpollReader:
         self._readers[fd] = reader
         if getattr(reader, "takes_requests", False):
             self._listener_fds.add(fd)
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll_of(reader).register(fd, select.EPOLLIN)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
         """Stop watching a reader. Must be called before its descriptor is closed."""
@@ -74,45 +83,65 @@ class EpollReader:
         self._listener_fds.discard(fd)
         self._removed.add(fd)
         if self._readers.pop(fd, None) is not None and not self._epoll.closed:
-            self._epoll.unregister(fd)
+            self._epoll_of(reader).unregister(fd)
+
+    def _epoll_of(self, reader: IReadDescriptor) -> "select.epoll":
+        return self._long_epoll if getattr(reader, "is_lendable", False) else self._epoll
 
     def doRead(self) -> None:
         """Serve the ready sockets for a bounded number of turns."""
-        turn, readers, listener_fds = self.plane.turn, self._readers, self._listener_fds
+        poll, turn, throttle = self._epoll.poll, self.plane.turn, self._throttle
         for _ in range(_MAX_TURNS):
-            events, n_transfers, has_backlog = turn(_TURN_SECONDS, _LINGER_SECONDS, _MAX_SOCKETS)
-            self._throttle.has_backlog = has_backlog
-            n_transfers += len(events)
-            self._removed.clear()
-            for fd, mask, datagrams in events:
-                reader = readers.get(fd)
-                if reader is None or fd in self._removed:
-                    continue  # closed by a reader that was served earlier in this turn
-                try:
-                    if datagrams is not None:
-                        reader.loanReturned(datagrams)  # type: ignore[attr-defined]
-                        continue
-                    if fd in listener_fds:
-                        n_transfers -= 1
-                        if mask & select.EPOLLERR:
-                            reader.readErrors()  # type: ignore[attr-defined]
-                    reader.doRead()
-                except Exception:
-                    self.log.failure("internal error in a reader", event="reader_failed")
-            if n_transfers:
-                self._throttle.transfer_active()
-            if not events or self._epoll.closed:
-                return  # `closed`: the last transfer ended, and the server has stopped
+            ready = poll(0, _MAX_SOCKETS)
+            self._serve([(fd, mask, None) for fd, mask in ready], 0)
+            if self._epoll.closed:
+                return  # the last transfer ended, and the server has stopped
+            events, n_served, is_full = turn(_TURN_SECONDS, _LINGER_SECONDS, _MAX_SOCKETS)
+            self._serve(events, n_served)
+            is_full = is_full or len(ready) == _MAX_SOCKETS
+            self._n_full_turns = self._n_full_turns + 1 if is_full else 0
+            throttle.has_backlog = self._n_full_turns >= _BACKLOG_TURNS
+            if not (ready or events) or self._epoll.closed:
+                return
+
+    def _serve(self, events: Sequence[Event], n_transfers: int) -> None:
+        """Call the readers of some events.
+
+        Args:
+            events: Events of sockets that are not lent, or that need their session.
+            n_transfers: Number of sockets that the data plane has served.
+        """
+        readers, listener_fds = self._readers, self._listener_fds
+        self._removed.clear()
+        for fd, mask, datagrams in events:
+            reader = readers.get(fd)
+            if reader is None or fd in self._removed:
+                continue  # the other epoll object, or closed by an earlier reader of this turn
+            try:
+                if datagrams is not None:
+                    n_transfers += 1
+                    reader.loanReturned(datagrams)  # type: ignore[attr-defined]
+                    continue
+                if fd not in listener_fds:
+                    n_transfers += 1
+                elif mask & select.EPOLLERR:
+                    reader.readErrors()  # type: ignore[attr-defined]
+                reader.doRead()
+            except Exception:
+                self.log.failure("internal error in a reader", event="reader_failed")
+        if n_transfers:
+            self._throttle.transfer_active()
 
     def close(self) -> None:
-        """Unregister from the reactor and close the epoll object."""
+        """Unregister from the reactor and close the epoll objects."""
         if not self._epoll.closed:
             self._reactor.removeReader(self)
+            self._long_epoll.close()
             self._epoll.close()
 
     def fileno(self) -> int:
-        """Return the descriptor of the epoll object, or -1 if it is closed."""
-        return -1 if self._epoll.closed else self._epoll.fileno()
+        """Return the descriptor of an epoll object that knows all sockets, or -1 if closed."""
+        return -1 if self._epoll.closed else self._long_epoll.fileno()
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the epoll object when the reactor drops this descriptor."""

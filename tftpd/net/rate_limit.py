@@ -111,9 +111,9 @@ class RequestThrottle:
 
     CPU time spent on a request that is rejected is charged; requests are then held back
     for three times that long (50 ms at most), so a flood gets at most a quarter of the
-    CPU. A request that becomes a transfer costs nothing, but no transfer starts while
-    many sockets wait to be read: more transfers would only make each of them slower,
-    until their clients give up.
+    CPU. A request that becomes a transfer costs nothing, but in a storm of requests few
+    transfers start while many sockets wait to be read: more transfers would only make each
+    of them slower, until their clients give up.
 
     Attributes:
         delayed_until: Time until which requests wait if a transfer is active.

@@ -275,6 +275,7 @@ class ConnectedSocket:
         plane: Data plane that the socket can be lent to, if there is one.
     """
 
+    is_lendable = True  # see `EpollReader`
     plane: DataPlane
 
     def __init__(

@@ -20,7 +20,7 @@ MAX_REQUESTS_PER_TURN = 8
 
 _MAX_QUEUE_BYTES = 1 << 20  # about 3,600 requests, which take a second in the worst case
 _OVERHEAD_BYTES = 256  # memory per datagram besides its data
-_MAX_HOLD_SECONDS = 0.05  # then one request is handled in spite of a backlog
+_MAX_HOLD_SECONDS = 0.005  # in a storm; then one request is handled in spite of a backlog
 _RETRY_SECONDS = 0.002  # until requests are tried again while transfers have a backlog
 
 T = TypeVar("T")
@@ -139,7 +139,8 @@ class RequestQueue:
 
     A repeated request keeps the place of the first one. Datagrams that do not fit are
     dropped and counted in `drops`. While transfers are active, the throttle may hold the
-    queue back.
+    queue back. If transfers have a backlog, more requests than are handled in one turn are a
+    storm: then one request is handled in 5 ms. A few requests do not wait for the backlog.
 
     Attributes:
         clock: Clock of the timers.
@@ -182,7 +183,8 @@ class RequestQueue:
         queue, throttle = self._queue, self._throttle
         for _ in range(MAX_REQUESTS_PER_TURN):
             now = throttle.seconds()
-            is_held_back = throttle.has_backlog and now < self._served_at + _MAX_HOLD_SECONDS
+            is_storm = throttle.has_backlog and len(self.waiting) > MAX_REQUESTS_PER_TURN
+            is_held_back = is_storm and now < self._served_at + _MAX_HOLD_SECONDS
             if not queue or is_held_back or throttle.delay > 0:
                 break
             self._served_at = now

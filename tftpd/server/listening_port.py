@@ -204,7 +204,7 @@ class ListeningPort(UDPPort):
         queue, throttle = self._queue, self._throttle
         is_short = len(arrived) <= MAX_REQUESTS_PER_TURN
         for incoming in arrived:
-            is_held_back = throttle.has_backlog or throttle.delayed_until > incoming.arrived_at
+            is_held_back = throttle.delayed_until > incoming.arrived_at
             if is_short and not queue.waiting and not is_held_back:
                 self._protocol.requestReceived(incoming)
             else:
